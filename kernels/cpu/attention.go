@@ -1,0 +1,148 @@
+package cpu
+
+import "seqembed/kernels"
+
+// blockQueries is the number of query rows whose scores one task computes at
+// a time: with 1,000 keys they take 192 KB.
+const blockQueries = 48
+
+// attentionScratch is what a batch's attention shares between its tasks.
+type attentionScratch struct {
+	stale   bool         // the batch has changed since queries was made
+	queries []queryBlock // the batch cut into blocks of query rows
+	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = head size
+	values  []panels     // [sequences · heads], B = V: cols = head size, inner = keys
+	memory  []float32    // behind keys and values
+}
+
+// queryBlock is a block of query rows of one sequence.
+type queryBlock struct{ sequence, first, rows int }
+
+func (a *attentionScratch) cut(b kernels.Batch) {
+	a.stale = false
+	a.queries = a.queries[:0]
+	for q := range b.Sequences() {
+		for i := 0; i < b.Len(q); i += blockQueries {
+			a.queries = append(a.queries, queryBlock{q, i, min(blockQueries, b.Len(q)-i)})
+		}
+	}
+}
+
+// lay gives every sequence and head its panels of keys and values in memory.
+func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
+	a.keys, a.values = a.keys[:0], a.values[:0]
+	need := 0
+	take := func(cols, inner int) panels {
+		p := panels{cols: cols, inner: inner, count: (cols + panelCols - 1) / panelCols}
+		from := need
+		need += p.count * panelCols * inner
+		if need <= len(a.memory) {
+			p.at = a.memory[from:need]
+		}
+		return p
+	}
+	for q := range b.Sequences() {
+		for range heads {
+			a.keys = append(a.keys, take(b.Len(q), d))
+			a.values = append(a.values, take(d, b.Len(q)))
+		}
+	}
+	if need > len(a.memory) {
+		a.memory = make([]float32, need)
+		a.lay(b, heads, d)
+	}
+}
+
+func (s *stream) Attention(o kernels.Attention) {
+	if !s.accepts(o) {
+		return
+	}
+	width := o.Out.Cols()
+	d := width / o.Heads
+	if s.heads.stale {
+		s.heads.cut(s.batch)
+	}
+	s.heads.lay(s.batch, o.Heads, d)
+	qkv := of(o.QKV)
+	s.crew.run(s.batch.Sequences()*o.Heads, func(_, task int) {
+		sequence, head := task/o.Heads, task%o.Heads
+		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
+		packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
+		packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
+	})
+	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
+		s.attend(o, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
+	})
+}
+
+// packKeys fills the panels of Kᵀ from the keys, ld values apart.
+func packKeys(p *panels, keys []float32, ld int) {
+	for i := range p.count {
+		p.fill(i, keys[i*panelCols*ld:], ld)
+	}
+}
+
+// packValues fills the panels of V from the values, ld values apart.
+func packValues(p *panels, values []float32, ld int) {
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		for i := range p.count {
+			panel := p.panel(k, i)
+			column := i * panelCols
+			width := min(panelCols, p.cols-column)
+			for j := from; j < to; j++ {
+				row := panel[(j-from)*panelCols:][:panelCols]
+				clear(row[copy(row, values[j*ld+column:][:width]):])
+			}
+		}
+	}
+}
+
+// attend computes the output of one block of queries for one head.
+func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head, d int) {
+	qkv, out := of(o.QKV), of(o.Out)
+	at := block.sequence*o.Heads + head
+	keys, values := &s.heads.keys[at], &s.heads.values[at]
+	n, ld := keys.cols, keys.count*panelCols
+	own := &s.scratch[worker]
+	if len(own.scores) < blockQueries*ld {
+		own.scores = make([]float32, blockQueries*ld)
+	}
+	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
+	accumulate(own.scores, ld, qkv.at[first*qkv.cols+head*d:], qkv.cols, block.rows, keys, 0, keys.count)
+
+	slope := float32(0)
+	if o.Slopes != nil {
+		slope = o.Slopes[head]
+	}
+	var inverse [blockQueries]float32
+	for r := range block.rows {
+		inverse[r] = 1 / softmax(own.scores[r*ld:][:n], o.Scale, slope, block.first+r)
+	}
+	ldacc := values.count * panelCols
+	accumulate(own.acc, ldacc, own.scores, ld, block.rows, values, 0, values.count)
+	for r := range block.rows {
+		row := out.row(first + r)[head*d:][:d]
+		for c, v := range own.acc[r*ldacc:][:d] {
+			row[c] = v * inverse[r]
+		}
+	}
+}
+
+// softmax turns the scores of the query at position i into weights that are
+// not yet divided by their sum, which it returns.
+func softmax(scores []float32, scale, slope float32, i int) float32 {
+	top := scores[0]*scale - slope*float32(i)
+	for j, v := range scores {
+		v = v*scale - slope*float32(max(i-j, j-i))
+		scores[j] = v
+		top = max(top, v)
+	}
+	sum := 0.0
+	for j, v := range scores {
+		e := exp(v - top)
+		scores[j] = e
+		sum += float64(e)
+	}
+	return float32(sum)
+}

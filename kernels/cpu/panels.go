@@ -1,0 +1,57 @@
+package cpu
+
+const (
+	// panelCols is the width of a panel: two AVX2 vectors of float32.
+	panelCols = 16
+	// blockK is the length of a block along the inner dimension. A panel of
+	// one block takes 24 KB, and stays in the first-level cache while it
+	// meets row after row. It fixes the order of summation.
+	blockK = 384
+)
+
+// panels is the right-hand matrix B [inner, cols] of a product, packed: for
+// each block of blockK inner rows, for each panel of 16 columns, the block's
+// rows one after the other, 16 values each. Columns past the last are zero.
+type panels struct {
+	cols, inner int
+	count       int // panels across: cols/16, rounded up
+	at          []float32
+}
+
+func newPanels(cols, inner int) *panels {
+	count := (cols + panelCols - 1) / panelCols
+	return &panels{cols: cols, inner: inner, count: count, at: make([]float32, count*panelCols*inner)}
+}
+
+// blocks is the number of blocks along the inner dimension.
+func (p *panels) blocks() int { return (p.inner + blockK - 1) / blockK }
+
+// block gives the inner rows [from, to) of block k.
+func (p *panels) block(k int) (from, to int) {
+	return k * blockK, min((k+1)*blockK, p.inner)
+}
+
+// panel is one panel of block k, [rows of the block, 16].
+func (p *panels) panel(k, index int) []float32 {
+	from, to := p.block(k)
+	size := (to - from) * panelCols
+	start := from*p.count*panelCols + index*size
+	return p.at[start : start+size]
+}
+
+// fill packs a panel from the rows of Bᵀ that it covers, ld values apart.
+func (p *panels) fill(index int, rows []float32, ld int) {
+	n := min(panelCols, p.cols-index*panelCols)
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		panel := p.panel(k, index)
+		if n < panelCols {
+			clear(panel)
+		}
+		for c := range n {
+			for i, v := range rows[c*ld+from : c*ld+to] {
+				panel[i*panelCols+c] = v
+			}
+		}
+	}
+}

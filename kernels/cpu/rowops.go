@@ -1,0 +1,137 @@
+package cpu
+
+import (
+	"math"
+
+	"seqembed/kernels"
+)
+
+func (s *stream) Embed(o kernels.Embed) {
+	if !s.accepts(o) {
+		return
+	}
+	out, table := of(o.Out), o.Table.(*weight)
+	for q := range s.batch.Sequences() {
+		first := int(s.batch.CuSeqlens[q])
+		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
+		scale := embedScale(o, ids)
+		for i, id := range ids {
+			row := out.row(first + i)
+			if id == o.Mask {
+				clear(row)
+			} else {
+				for c, v := range table.flat[int(id)*table.cols:][:table.cols] {
+					row[c] = v * scale
+				}
+			}
+			if o.Type != nil {
+				addTo(row, o.Type.(*weight).flat)
+			}
+		}
+	}
+}
+
+// embedScale is the factor of one sequence: Scale, and with token dropout
+// divided by the share of tokens that are not masked.
+func embedScale(o kernels.Embed, ids []int32) float32 {
+	masked := 0
+	for _, id := range ids {
+		if id == o.Mask {
+			masked++
+		}
+	}
+	return o.Scale / (1 - float32(masked)/float32(len(ids)))
+}
+
+func (s *stream) Norm(o kernels.Norm) {
+	if !s.accepts(o) {
+		return
+	}
+	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
+	s.eachRow(func(_, t int) {
+		out := of(o.Out).row(t)
+		if o.Out != o.In {
+			copy(out, of(o.In).row(t))
+		}
+		if o.Add != nil {
+			addTo(out, of(o.Add).row(t))
+		}
+		normalize(out, gain, bias, o.Eps)
+	})
+}
+
+// normalize is a LayerNorm of one row in place, its statistics in float64.
+func normalize(row, gain, bias []float32, eps float32) {
+	sum := 0.0
+	for _, v := range row {
+		sum += float64(v)
+	}
+	mean := sum / float64(len(row))
+	squares := 0.0
+	for _, v := range row {
+		d := float64(v) - mean
+		squares += d * d
+	}
+	scale := 1 / math.Sqrt(squares/float64(len(row))+float64(eps))
+	gain, bias = gain[:len(row)], bias[:len(row)]
+	for c, v := range row {
+		row[c] = float32((float64(v)-mean)*scale)*gain[c] + bias[c]
+	}
+}
+
+func (s *stream) Activate(o kernels.Activate) {
+	if !s.accepts(o) {
+		return
+	}
+	s.eachRow(func(_, t int) {
+		row := of(o.X).row(t)
+		for c, v := range row {
+			row[c] = gelu(v)
+		}
+	})
+}
+
+func (s *stream) Gate(o kernels.Gate) {
+	if !s.accepts(o) {
+		return
+	}
+	s.eachRow(func(_, t int) {
+		out := of(o.Out).row(t)
+		in := of(o.In).row(t)
+		up := in[len(out):]
+		for c, g := range in[:len(out)] {
+			out[c] = gelu(g) * up[c]
+		}
+	})
+}
+
+func (s *stream) Pool(o kernels.Pool) {
+	if !s.accepts(o) {
+		return
+	}
+	in, out := of(o.In), of(o.Out)
+	s.crew.run(s.batch.Sequences(), func(_, q int) {
+		from, to := o.Range(s.batch.Len(q))
+		first := int(s.batch.CuSeqlens[q])
+		poolColumns(out.row(q), in.at[(first+from)*in.cols:(first+to)*in.cols])
+	})
+}
+
+// poolColumns averages the columns of a matrix that is len(dst) wide, in
+// float64, a few columns at a time so that the sums stay in registers' reach.
+func poolColumns(dst, rows []float32) {
+	const width = 64
+	n := len(rows) / len(dst)
+	for c := 0; c < len(dst); c += width {
+		var sums [width]float64
+		part := dst[c:min(c+width, len(dst))]
+		for r := range n {
+			for i, v := range rows[r*len(dst)+c:][:len(part)] {
+				sums[i] += float64(v)
+			}
+		}
+		for i := range part {
+			part[i] = float32(sums[i] / float64(n))
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package cpu
+
+import (
+	"fmt"
+
+	"seqembed/kernels"
+)
+
+// stream runs each operation inside the call that enqueues it.
+type stream struct {
+	crew    *crew
+	limits  kernels.Limits
+	batch   kernels.Batch
+	err     error
+	scratch []scratch // one a worker
+	heads   attentionScratch
+	angles  rotaryTable
+}
+
+// scratch is one worker's own memory.
+type scratch struct {
+	acc    []float32 // accumulators of a product
+	scores []float32 // attention: blockQueries rows of scores
+}
+
+func newStream(c *crew, limits kernels.Limits) *stream {
+	s := &stream{crew: c, limits: limits, scratch: make([]scratch, c.size)}
+	for i := range s.scratch {
+		s.scratch[i].acc = make([]float32, blockRows*blockPanels*panelCols)
+	}
+	return s
+}
+
+type buffer struct {
+	cols        int
+	kind        kernels.Kind
+	perSequence bool
+	at          []float32
+}
+
+func (b *buffer) Cols() int           { return b.cols }
+func (b *buffer) Kind() kernels.Kind  { return b.kind }
+func (b *buffer) PerSequence() bool   { return b.perSequence }
+func (b *buffer) row(r int) []float32 { return b.at[r*b.cols : (r+1)*b.cols] }
+
+func of(b kernels.Buffer) *buffer { return b.(*buffer) }
+
+func (s *stream) Tokens(cols int, k kernels.Kind) kernels.Buffer {
+	return &buffer{cols: cols, kind: k, at: make([]float32, s.limits.Tokens*cols)}
+}
+
+func (s *stream) Sequences(cols int) kernels.Buffer {
+	return &buffer{cols: cols, kind: kernels.Residual, perSequence: true, at: make([]float32, s.limits.Sequences*cols)}
+}
+
+func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
+	from := of(b)
+	if cols > from.cols {
+		panic(fmt.Sprintf("reuse: %d columns do not fit in %d", cols, from.cols))
+	}
+	return &buffer{cols: cols, kind: from.kind, perSequence: from.perSequence, at: from.at}
+}
+
+func (s *stream) Begin(b kernels.Batch) {
+	if s.err == nil {
+		s.err = s.limits.Check(b)
+	}
+	s.batch = b
+	s.heads.stale = true
+}
+
+func (s *stream) Wait() error {
+	err := s.err
+	s.err = nil
+	return err
+}
+
+func (s *stream) Close() error { return nil }
+
+// accepts reports whether the operation should run; if its shapes do not fit,
+// the error sticks.
+func (s *stream) accepts(o kernels.Op) bool {
+	if s.err == nil {
+		s.err = o.Check(s.batch)
+	}
+	return s.err == nil
+}
+
+func (s *stream) Write(dst kernels.Buffer, src []float32) {
+	if s.err == nil {
+		s.err = kernels.CheckCopy("write", s.batch, dst, src)
+	}
+	if s.err == nil {
+		copy(of(dst).at, src)
+	}
+}
+
+func (s *stream) Read(dst []float32, src kernels.Buffer) {
+	if s.err == nil {
+		s.err = kernels.CheckCopy("read", s.batch, src, dst)
+	}
+	if s.err == nil {
+		copy(dst, of(src).at)
+	}
+}
+
+func (s *stream) Linear(o kernels.Linear) {
+	if s.accepts(o) {
+		s.linear(o)
+	}
+}
+
+// rowsPerTask bounds the rows of one task of an operation that works row by
+// row, so that a task takes microseconds and the crew shares them evenly.
+const rowsPerTask = 32
+
+// eachRow calls do for every token's row, in parallel.
+func (s *stream) eachRow(do func(worker, t int)) {
+	t := len(s.batch.IDs)
+	s.crew.run((t+rowsPerTask-1)/rowsPerTask, func(worker, task int) {
+		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, t); i++ {
+			do(worker, i)
+		}
+	})
+}
