@@ -1,0 +1,94 @@
+package weights
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// ErrNotCached is what ResolveModel's error wraps when a hub model is not in the local cache.
+var ErrNotCached = errors.New("not in the local cache")
+
+var (
+	hubIDPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
+)
+
+// cacheFolder returns the Hugging Face cache, as its own libraries find it.
+func cacheFolder() (string, error) {
+	if folder := os.Getenv("HF_HUB_CACHE"); folder != "" {
+		return folder, nil
+	}
+	if home := os.Getenv("HF_HOME"); home != "" {
+		return filepath.Join(home, "hub"), nil
+	}
+	if cache := os.Getenv("XDG_CACHE_HOME"); cache != "" {
+		return filepath.Join(cache, "huggingface", "hub"), nil
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "", fmt.Errorf("finding the Hugging Face cache: %w; HF_HOME can name it", err)
+	}
+	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
+}
+
+// cacheName is the folder of a model in the cache: org/name becomes models--org--name.
+func cacheName(id string) string { return "models--" + strings.ReplaceAll(id, "/", "--") }
+
+// cachedSnapshot finds the snapshot of a hub model that the cache's refs/main points to.
+func cachedSnapshot(id string) (folder, revision string, err error) {
+	cache, err := cacheFolder()
+	if err != nil {
+		return "", "", err
+	}
+	model := filepath.Join(cache, cacheName(id))
+	missing := func(why string) error {
+		return fmt.Errorf("model %s is no file or folder here and %w (%s), and downloading is not built yet: put it into %s as the Hugging Face tools do, "+
+			"or give a folder with its config.json and model.safetensors instead of its name", id, ErrNotCached, why, model)
+	}
+	ref, err := readText(filepath.Join(model, "refs", "main"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", "", missing("there is no refs/main")
+	} else if err != nil {
+		return "", "", fmt.Errorf("looking for %s in the cache: %w", id, err)
+	}
+	revision = string(bytes.TrimSpace(ref))
+	if !commitPattern.MatchString(revision) {
+		return "", "", fmt.Errorf("%s does not hold a commit but %q", filepath.Join(model, "refs", "main"), revision[:min(len(revision), 60)])
+	}
+	folder = filepath.Join(model, "snapshots", revision)
+	if _, err := findCheckpoint(folder); err != nil {
+		return "", "", missing(fmt.Sprintf("revision %s is incomplete: %v", revision, err))
+	}
+	return folder, revision, nil
+}
+
+// snapshot says which hub model and revision a path belongs to.
+type snapshot struct{ id, revision string }
+
+// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in
+// it; symbolic links are not followed, since those of a cache lead out of it.
+func hubSnapshot(path string) snapshot {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return snapshot{}
+	}
+	for range 2 {
+		snapshots := filepath.Dir(path)
+		commit := filepath.Base(path)
+		if filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
+			id, ok := strings.CutPrefix(filepath.Base(filepath.Dir(snapshots)), "models--")
+			if !ok {
+				return snapshot{}
+			}
+			return snapshot{id: strings.Replace(id, "--", "/", 1), revision: commit}
+		}
+		path = snapshots
+	}
+	return snapshot{}
+}

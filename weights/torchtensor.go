@@ -1,0 +1,162 @@
+package weights
+
+import (
+	"errors"
+	"fmt"
+)
+
+// storageClasses are the typed storages of module torch.
+var storageClasses = map[string]storageClass{
+	"FloatStorage":    {F32},
+	"HalfStorage":     {F16},
+	"BFloat16Storage": {BF16},
+	"DoubleStorage":   {F64},
+	"LongStorage":     {I64},
+	"IntStorage":      {I32},
+	"ShortStorage":    {I16},
+	"CharStorage":     {I8},
+	"ByteStorage":     {U8},
+	"BoolStorage":     {Bool},
+}
+
+// storageClass is a class such as torch.FloatStorage.
+type storageClass struct{ dtype DType }
+
+// storage is an entry of the archive that holds the elements of one or more tensors.
+type storage struct {
+	key    string
+	dtype  DType
+	offset int64 // of the first byte in the file
+	count  int   // elements
+}
+
+// torchHost gives a pickle the handful of names that tensors are made of.
+type torchHost struct{ archive *torchArchive }
+
+func (h torchHost) global(module, name string) (any, error) {
+	switch full := module + "." + name; full {
+	case "collections.OrderedDict":
+		return withoutArguments(full, func() any { return newPickleDict() }), nil
+	case "argparse.Namespace":
+		return withoutArguments(full, func() any { return new(pickleNamespace) }), nil
+	case "torch._utils._rebuild_tensor_v2":
+		return callable(h.rebuildTensor), nil
+	case "torch._utils._rebuild_parameter":
+		return callable(rebuildParameter), nil
+	default:
+		if class, ok := storageClasses[name]; ok && module == "torch" {
+			return class, nil
+		}
+		return nil, fmt.Errorf("pickle refers to %q: %w", full, ErrForbidden)
+	}
+}
+
+func withoutArguments(name string, make func() any) callable {
+	return func(args []any) (any, error) {
+		if len(args) != 0 {
+			return nil, fmt.Errorf("%s is made with %d arguments, not without", name, len(args))
+		}
+		return make(), nil
+	}
+}
+
+// rebuildParameter has the arguments data, requires_grad, backward_hooks.
+func rebuildParameter(args []any) (any, error) {
+	if len(args) == 3 {
+		if t, ok := args[0].(*Tensor); ok {
+			return t, nil
+		}
+	}
+	return nil, errors.New("the arguments of _rebuild_parameter are not a tensor and two more")
+}
+
+// persistent resolves ("storage", class, key, device, number of elements). The
+// device is where the tensor lived when it was saved, which does not matter here.
+func (h torchHost) persistent(id any) (any, error) {
+	tuple, ok := id.(*pickleTuple)
+	if !ok || len(tuple.items) != 5 || tuple.items[0] != "storage" {
+		return nil, errors.New("a persistent id does not describe a storage")
+	}
+	class, okClass := tuple.items[1].(storageClass)
+	key, okKey := tuple.items[2].(string)
+	count, okCount := tuple.items[4].(int64)
+	if !okClass || !okKey || !okCount || count < 0 || count > maxElements {
+		return nil, errors.New("a persistent id does not describe a storage")
+	}
+	entry, offset, err := h.archive.entry("data/" + key)
+	if err != nil {
+		return nil, err
+	}
+	if want := uint64(count) * uint64(class.dtype.Size()); entry.UncompressedSize64 != want {
+		return nil, fmt.Errorf("%q has %d bytes; %d elements of %v take %d", entry.Name, entry.UncompressedSize64, count, class.dtype, want)
+	}
+	return &storage{key: key, dtype: class.dtype, offset: offset, count: int(count)}, nil
+}
+
+// rebuildTensor has the arguments storage, storage_offset, size, stride,
+// requires_grad, backward_hooks and sometimes metadata; the last three say
+// nothing about the values.
+func (h torchHost) rebuildTensor(args []any) (any, error) {
+	if len(args) != 6 && len(args) != 7 {
+		return nil, fmt.Errorf("_rebuild_tensor_v2 has %d arguments, not 6 or 7", len(args))
+	}
+	s, okStorage := args[0].(*storage)
+	first, okFirst := args[1].(int64)
+	shape, okShape := intTuple(args[2])
+	stride, okStride := intTuple(args[3])
+	if !okStorage || !okFirst || !okShape || !okStride || len(shape) != len(stride) {
+		return nil, errors.New("the arguments of _rebuild_tensor_v2 are not a storage, an offset, a size and a stride")
+	}
+	name := "storage " + s.key
+	count, err := elementCount(shape)
+	if err != nil {
+		return nil, fmt.Errorf("a tensor of %s %w", name, err)
+	}
+	if first < 0 || first > int64(s.count) || int64(count) > int64(s.count)-first {
+		return nil, fmt.Errorf("a tensor of %s has %d elements from element %d on; the storage has %d", name, count, first, s.count)
+	}
+	if !contiguous(shape, stride) {
+		reason := fmt.Errorf("is not contiguous (size %v, stride %v); save it after .contiguous()", shape, stride)
+		return newTensor(name, shape, s.dtype, unreadable{reason})
+	}
+	size := int64(s.dtype.Size())
+	return newTensor(name, shape, s.dtype, storedElements{
+		file:   h.archive.file,
+		offset: s.offset + first*size,
+		size:   int64(count) * size,
+		dtype:  s.dtype,
+	})
+}
+
+// intTuple returns the numbers of a tuple of at most maxRank small ones.
+func intTuple(v any) ([]int, bool) {
+	tuple, ok := v.(*pickleTuple)
+	if !ok || len(tuple.items) > maxRank {
+		return nil, false
+	}
+	numbers := make([]int, len(tuple.items))
+	for i, item := range tuple.items {
+		n, ok := item.(int64)
+		if !ok || n < -maxElements || n > maxElements {
+			return nil, false
+		}
+		numbers[i] = int(n)
+	}
+	return numbers, true
+}
+
+// contiguous says whether elements with these strides lie in row-major order.
+// The stride of a dimension of length 1 does not matter, nor any of an empty tensor.
+func contiguous(shape, stride []int) bool {
+	expected := 1
+	for i := len(shape) - 1; i >= 0; i-- {
+		if shape[i] == 0 {
+			return true
+		}
+		if shape[i] != 1 && stride[i] != expected {
+			return false
+		}
+		expected *= shape[i]
+	}
+	return true
+}

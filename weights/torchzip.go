@@ -1,0 +1,177 @@
+package weights
+
+import (
+	"archive/zip"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+)
+
+// torchArchive is an open zip file as torch.save writes it: one folder with the
+// pickle data.pkl, the storages data/0, data/1 … and byteorder, all uncompressed.
+type torchArchive struct {
+	file    *mappedFile
+	folder  string
+	entries map[string]*zip.File
+}
+
+// openArchive reads the zip directory and finds the pickle.
+func openArchive(m *mappedFile) (*torchArchive, error) {
+	reader, err := zip.NewReader(m, m.size)
+	if errors.Is(err, zip.ErrFormat) {
+		return nil, fmt.Errorf("%w: the directory at the end of the zip archive is missing or damaged", ErrTruncated)
+	} else if err != nil {
+		return nil, fmt.Errorf("zip archive: %w", err)
+	}
+	a := &torchArchive{file: m, entries: make(map[string]*zip.File, len(reader.File))}
+	for _, entry := range reader.File {
+		if a.entries[entry.Name] != nil {
+			return nil, fmt.Errorf("zip archive: two entries are called %q", entry.Name)
+		}
+		a.entries[entry.Name] = entry
+		if folder, name := path.Split(entry.Name); name == "data.pkl" && strings.Count(folder, "/") == 1 {
+			if a.folder != "" {
+				return nil, fmt.Errorf("zip archive: both %q and %q hold a data.pkl", a.folder, folder)
+			}
+			a.folder = folder
+		}
+	}
+	if a.folder == "" {
+		return nil, errors.New("is a zip archive without data.pkl, so not one that torch.save wrote")
+	}
+	if a.entries[a.folder+"byteorder"] != nil {
+		order, err := a.read("byteorder", 16)
+		if err != nil {
+			return nil, err
+		}
+		if string(order) != "little" {
+			return nil, fmt.Errorf("its byte order is %q; only little is read", order)
+		}
+	}
+	return a, nil
+}
+
+// entry finds an entry in the archive's folder and checks where its bytes lie in the file.
+func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err error) {
+	entry = a.entries[a.folder+name]
+	if entry == nil {
+		return nil, 0, fmt.Errorf("the zip archive has no %q", a.folder+name)
+	}
+	if entry.Method != zip.Store || entry.CompressedSize64 != entry.UncompressedSize64 {
+		return nil, 0, fmt.Errorf("%q is compressed, which torch.save never does", entry.Name)
+	}
+	if offset, err = entry.DataOffset(); err != nil {
+		return nil, 0, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
+	}
+	if offset < 0 || offset > a.file.size || entry.UncompressedSize64 > uint64(a.file.size-offset) {
+		return nil, 0, fmt.Errorf("%w: %q has %d bytes, %d are there", ErrTruncated, entry.Name, entry.UncompressedSize64, a.file.size-offset)
+	}
+	return entry, offset, nil
+}
+
+// read returns the bytes of an entry, which may have at most limit of them,
+// after checking them against their CRC.
+func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
+	entry, _, err := a.entry(name)
+	if err != nil {
+		return nil, err
+	}
+	if entry.UncompressedSize64 > limit {
+		return nil, fmt.Errorf("%q has %d bytes, more than %d", entry.Name, entry.UncompressedSize64, limit)
+	}
+	r, err := entry.Open()
+	if err != nil {
+		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
+	}
+	return b, nil
+}
+
+// value executes the pickle and returns what it holds as plain Go values.
+func (a *torchArchive) value() (any, error) {
+	code, err := a.read("data.pkl", maxPickle)
+	if err != nil {
+		return nil, err
+	}
+	v, err := unpickle(code, torchHost{a})
+	if err != nil {
+		return nil, err
+	}
+	return plainValue(v)
+}
+
+// LoadPickle reads a file that torch.save wrote and returns its value as
+// map[string]any (map[any]any where a dict has other keys than strings), []any,
+// string, int64, float64, bool, nil and *Tensor, and a function that closes the
+// file once the tensors are no longer needed. An argparse.Namespace is a
+// map[string]any. Any other class is refused by name, wrapping ErrForbidden.
+func LoadPickle(path string) (any, func() error, error) {
+	var value any
+	m, err := openWith(path, func(m *mappedFile, f format) (*mappedFile, error) {
+		if f != formatZip {
+			return nil, fmt.Errorf("%s is not a PyTorch zip archive", path)
+		}
+		a, err := openArchive(m)
+		if err == nil {
+			value, err = a.value()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return m, nil
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return value, m.Close, nil
+}
+
+// readTorch reads the state dict of a PyTorch checkpoint.
+func readTorch(m *mappedFile) (*File, error) {
+	a, err := openArchive(m)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.path, err)
+	}
+	value, err := a.value()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.path, err)
+	}
+	f := &File{bytes: m}
+	if f.tensors, f.args, err = stateDict(value); err != nil {
+		return nil, fmt.Errorf("%s: %w", m.path, err)
+	}
+	return f, nil
+}
+
+// stateDict finds the tensors in a checkpoint's value: a plain state dict, or
+// fair-esm's dict with the state dict under "model" and the hyper-parameters
+// under "args" or, within "cfg", under "model".
+func stateDict(value any) (tensors map[string]*Tensor, args map[string]any, err error) {
+	top, ok := value.(map[string]any)
+	if !ok {
+		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
+	}
+	state := top
+	if model, ok := top["model"].(map[string]any); ok {
+		state = model
+		args, _ = top["args"].(map[string]any)
+		if cfg, ok := top["cfg"].(map[string]any); ok && args == nil {
+			args, _ = cfg["model"].(map[string]any)
+		}
+	}
+	tensors = make(map[string]*Tensor, len(state))
+	for name, v := range state {
+		t, ok := v.(*Tensor)
+		if !ok {
+			return nil, nil, fmt.Errorf("%q is a %s, not a tensor: this is not a state dict", name, kind(v))
+		}
+		tensors[name] = t.named(name)
+	}
+	return tensors, args, nil
+}
