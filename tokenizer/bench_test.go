@@ -1,0 +1,55 @@
+package tokenizer
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"testing"
+)
+
+// benchmarkRecords reports letters a second, as bytes, and letters a token.
+func benchmarkRecords(b *testing.B, t Tokenizer, seqs [][]byte) {
+	letters := 0
+	for _, seq := range seqs {
+		letters += len(seq)
+	}
+	var ids []int32
+	tokens := 0
+	b.SetBytes(int64(letters))
+	b.ReportAllocs()
+	for b.Loop() {
+		tokens = 0
+		for _, seq := range seqs {
+			ids, _ = t.Append(ids[:0], seq)
+			tokens += len(ids)
+		}
+	}
+	b.ReportMetric(float64(letters)/float64(tokens), "letters/token")
+}
+
+// BenchmarkBPE tokenizes random records of several lengths, and E. coli, on one core.
+func BenchmarkBPE(b *testing.B) {
+	b.Run("synthetic", func(b *testing.B) { benchmarkLengths(b, SyntheticDNA()) })
+	b.Run("dnabert2", func(b *testing.B) { benchmarkLengths(b, dnabert2(b)) })
+}
+
+func benchmarkLengths(b *testing.B, t Tokenizer) {
+	for _, length := range []int{72, 150, 500, 10_000, 1_000_000} {
+		b.Run(strconv.Itoa(length), func(b *testing.B) {
+			rng := rand.New(rand.NewPCG(1, uint64(length)))
+			seqs := make([][]byte, max(1, 100_000/length))
+			for i := range seqs {
+				seqs[i] = randomLetters(rng, "ACGT", length)
+			}
+			benchmarkRecords(b, t, seqs)
+		})
+	}
+	b.Run("ecoli", func(b *testing.B) {
+		benchmarkRecords(b, t, [][]byte{ecoli(b)})
+	})
+}
+
+// BenchmarkESM2 tokenizes random proteins.
+func BenchmarkESM2(b *testing.B) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	benchmarkRecords(b, NewESM2(), [][]byte{randomLetters(rng, "ACDEFGHIKLMNPQRSTVWY", 300)})
+}

@@ -1,0 +1,207 @@
+package tokenizer
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	// maxVocab keeps ids within 16 bits, one of them left over for wordEdge.
+	maxVocab = 1<<16 - 1
+	// windowLetters is how much of a long word is merged at a time, so that the working set stays in the cache.
+	windowLetters = 2048
+	// unorderedWindow is the same for rules that are not ordered, whose merging takes quadratic time in a window.
+	unorderedWindow = 128
+	// overlapTokens is how many tokens before a window are first merged anew together with it.
+	overlapTokens = 8
+)
+
+// ErrVocabTooLarge is wrapped by the error for a vocabulary of more entries than the engine has ids for.
+var ErrVocabTooLarge = errors.New("vocabulary too large")
+
+// A vocabulary is what a tokenizer.json says, not yet checked.
+type vocabulary struct {
+	ids            map[string]int64 // every entry; the ids are to be 0, 1, … without gaps
+	merges         [][2]string      // by rank
+	unknown        string           // the entry for a letter outside the vocabulary
+	prefix, suffix []int32          // the special tokens around a sequence
+}
+
+// A letterKind says what a byte of a sequence does.
+type letterKind uint8
+
+const (
+	unknownLetter letterKind = iota // becomes the unknown token; also every byte outside ASCII
+	wordLetter                      // in the vocabulary; merges with its like
+	otherLetter                     // in the vocabulary, but neither letter, digit nor underscore: a word of its like
+	spaceLetter                     // ends a word and becomes nothing
+)
+
+// BPE is a byte-pair encoding over ASCII letters, exactly as the Hugging Face tokenizers compute it: a sequence is split
+// into words (runs of letters, digits and underscores, or runs of anything else but white space), each letter of a word
+// becomes a token, and the adjacent pair of lowest merge rank, the leftmost among equals, is merged until no pair is
+// left that may be. A letter that the vocabulary lacks is one unknown token of its own, which merges with nothing.
+type BPE struct {
+	digest         string
+	prefix, suffix []int32
+	unknown        int32
+	kinds          [256]letterKind
+	letters        [256]uint16 // id of a byte of kind wordLetter or otherLetter
+	widths         []int       // letters that a token covers, by id
+	rules          *rules
+	window         int       // letters
+	overlap        int       // tokens
+	mergers        sync.Pool // of *merger
+}
+
+// newBPE checks a vocabulary and builds its tokenizer.
+func newBPE(v *vocabulary, digest string) (*BPE, error) {
+	if len(v.ids) > maxVocab {
+		return nil, fmt.Errorf("model.vocab has %d entries, more than %d: %w", len(v.ids), maxVocab, ErrVocabTooLarge)
+	}
+	t := &BPE{
+		digest: digest, prefix: v.prefix, suffix: v.suffix, widths: make([]int, len(v.ids)),
+		window: windowLetters, overlap: overlapTokens,
+	}
+	entries := make([]string, len(v.ids))
+	for entry, id := range v.ids {
+		if id < 0 || id >= int64(len(entries)) {
+			return nil, fmt.Errorf("model.vocab: id %d of %.80q is outside 0 to %d", id, entry, len(entries)-1)
+		}
+		if entry == "" {
+			return nil, fmt.Errorf("model.vocab: id %d is an empty text", id)
+		}
+		if entries[id] != "" {
+			return nil, fmt.Errorf("model.vocab: id %d is both %.80q and %.80q", id, min(entry, entries[id]), max(entry, entries[id]))
+		}
+		entries[id] = entry
+		t.widths[id] = len(entry)
+	}
+	unknown, found := v.ids[v.unknown]
+	if !found {
+		return nil, fmt.Errorf("model.unk_token %.80q is not in model.vocab", v.unknown)
+	}
+	t.unknown = int32(unknown)
+	if err := t.setLetters(entries); err != nil {
+		return nil, err
+	}
+	var err error
+	if t.rules, err = newRules(v); err != nil {
+		return nil, err
+	}
+	if !t.rules.ordered {
+		t.window = unorderedWindow
+	}
+	t.mergers.New = func() any { return newMerger(t.rules) }
+	return t, nil
+}
+
+// setLetters fills kinds and letters from the entries, in the order of their ids, that are a single letter.
+func (t *BPE) setLetters(entries []string) error {
+	for c := range t.kinds {
+		if c < utf8.RuneSelf && unicode.IsSpace(rune(c)) {
+			t.kinds[c] = spaceLetter
+		}
+	}
+	for id, entry := range entries {
+		if utf8.RuneCountInString(entry) > 1 || t.unknown == int32(id) {
+			continue
+		}
+		c := entry[0]
+		switch {
+		case c >= utf8.RuneSelf:
+			return fmt.Errorf("model.vocab: letter %.80q outside ASCII: %w", entry, ErrUnsupported)
+		case t.kinds[c] == spaceLetter:
+			continue
+		case isWordLetter(rune(c)):
+			t.kinds[c] = wordLetter
+		default:
+			t.kinds[c] = otherLetter
+		}
+		t.letters[c] = uint16(id)
+	}
+	return nil
+}
+
+// isWordLetter tells whether a letter is what regular expressions call \w, as far as ASCII is concerned.
+func isWordLetter(r rune) bool {
+	return r == '_' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
+}
+
+// VocabSize is the number of entries of the vocabulary.
+func (t *BPE) VocabSize() int { return len(t.widths) }
+
+// SHA256 is the digest of the tokenizer.json.
+func (t *BPE) SHA256() string { return t.digest }
+
+// Append appends the special tokens and the tokens of seq to dst; unknown is the number of letters that became the
+// unknown token. Bytes outside ASCII are read as UTF-8.
+func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
+	m := t.mergers.Get().(*merger)
+	defer t.mergers.Put(m)
+	ids = append(dst, t.prefix...)
+	for i := 0; i < len(seq); {
+		kind := t.kinds[seq[i]]
+		switch {
+		case kind == wordLetter || kind == otherLetter:
+			end := i + 1
+			for end < len(seq) && t.kinds[seq[end]] == kind {
+				end++
+			}
+			ids = t.appendWord(m, ids, seq[i:end])
+			i = end
+		case kind == spaceLetter:
+			i++
+		case seq[i] < utf8.RuneSelf:
+			ids = append(ids, t.unknown)
+			unknown++
+			i++
+		default:
+			r, size := utf8.DecodeRune(seq[i:])
+			if !unicode.IsSpace(r) {
+				ids = append(ids, t.unknown)
+				unknown++
+			}
+			i += size
+		}
+	}
+	return append(ids, t.suffix...), unknown
+}
+
+// appendWord appends the tokens of a word whose letters are all in the vocabulary.
+//
+// A long word is merged in windows, which gives the same tokens because of two facts that hold for every list of
+// merges. (1) Cut a word where one of its tokens ends: no merge ever crossed the cut, so the merges on one side, in
+// their order, are those of that side alone. Hence any run of tokens is the encoding of its own letters. (2) Let X end in
+// token t and Y begin with token u, both encoded by themselves. If XY had a merge across the cut, consider the first: up
+// to then t's letters and u's underwent the same merges as in the word tu, so tu would have that merge as well. Hence,
+// if the encoding of tu is t, u, then the encoding of XY is that of X followed by that of Y.
+func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
+	first := len(dst)
+	end := min(len(word), t.window)
+	dst = m.merge(dst, &t.letters, word[:end])
+	for end < len(word) {
+		next := min(len(word), end+t.window)
+		kept, cut := len(dst), end
+		for overlap := t.overlap; ; overlap *= 2 {
+			for back := max(first, kept-overlap); kept > back; kept-- {
+				cut -= t.widths[dst[kept-1]]
+			}
+			dst = m.merge(dst[:kept], &t.letters, word[cut:next])
+			if kept == first || t.joins(m, dst[kept-1], dst[kept], word, cut) {
+				break
+			}
+		}
+		end = next
+	}
+	return dst
+}
+
+// joins tells whether the tokens left and right, which meet at letter cut of word, are the encoding of their letters.
+func (t *BPE) joins(m *merger, left, right int32, word []byte, cut int) bool {
+	m.joint = m.merge(m.joint[:0], &t.letters, word[cut-t.widths[left]:cut+t.widths[right]])
+	return len(m.joint) == 2 && m.joint[0] == left && m.joint[1] == right
+}

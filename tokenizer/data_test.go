@@ -1,0 +1,67 @@
+package tokenizer
+
+import (
+	"bufio"
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// sharedFile is the path of a reference file that lies beside the repository, not in it; without it the test is skipped.
+func sharedFile(tb testing.TB, elements ...string) string {
+	tb.Helper()
+	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		tb.Skipf("the reference file %s is not beside this checkout", path)
+	}
+	return path
+}
+
+// dnabert2 reads the tokenizer that DNABERT-2 and DNABERT-S use.
+func dnabert2(tb testing.TB) *BPE {
+	tb.Helper()
+	t, err := ReadBPE(sharedFile(tb, "tokenizer", "dnabert2_tokenizer.json"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return t
+}
+
+// ecoli reads the genome of Escherichia coli as one sequence.
+func ecoli(tb testing.TB) []byte {
+	tb.Helper()
+	file, err := os.Open(sharedFile(tb, "seq", "MG1655-K12.fasta.gz"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer file.Close()
+	text, err := gzip.NewReader(file)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	var genome []byte
+	lines := bufio.NewScanner(text)
+	for lines.Scan() {
+		if line := lines.Bytes(); !bytes.HasPrefix(line, []byte(">")) {
+			genome = append(genome, bytes.ToUpper(line)...)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		tb.Fatal(err)
+	}
+	return genome
+}
+
+// randomLetters draws length letters from alphabet.
+func randomLetters(rng *rand.Rand, alphabet string, length int) []byte {
+	letters := make([]byte, length)
+	for i := range letters {
+		letters[i] = alphabet[rng.IntN(len(alphabet))]
+	}
+	return letters
+}

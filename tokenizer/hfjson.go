@@ -1,0 +1,297 @@
+package tokenizer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+)
+
+// maxFileBytes bounds what ReadBPE reads: DNA vocabularies take less than a megabyte, so that a larger file is
+// something else, named by mistake.
+const maxFileBytes = 64 << 20
+
+// ErrUnsupported is wrapped by the error for a tokenizer.json that asks for something this engine does not do.
+var ErrUnsupported = errors.New("not supported")
+
+// ReadBPE reads a Hugging Face tokenizer.json from path; see ParseBPE for what the file may say.
+func ReadBPE(path string) (*BPE, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading a tokenizer: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("reading a tokenizer: %w", err)
+	}
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("%s: more than %d bytes: not a tokenizer.json: %w", path, maxFileBytes, ErrUnsupported)
+	}
+	t, err := ParseBPE(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return t, nil
+}
+
+// ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0: a BPE model over ASCII letters after the
+// Whitespace pre-tokenizer, special tokens added by TemplateProcessing. The sections truncation, padding, decoder and
+// the template for pairs are ignored, because one whole sequence is encoded and none decoded. A setting or a section
+// that would change the ids and that this engine does not carry out is an error that names it and wraps ErrUnsupported.
+//
+// A sequence is only ever data: a text such as "[MASK]" inside it is letters, as with the Hugging Face option
+// encode_special_tokens.
+func ParseBPE(data []byte) (*BPE, error) {
+	file, err := jsonObject(data, "tokenizer.json")
+	if err != nil {
+		return nil, err
+	}
+	for _, ignored := range []string{"truncation", "padding", "decoder"} {
+		delete(file, ignored)
+	}
+	model, err := jsonObject(file["model"], "model")
+	if err != nil {
+		return nil, err
+	}
+	v, err := readModel(model)
+	if err != nil {
+		return nil, err
+	}
+	if err := v.readTemplate(file["post_processor"]); err != nil {
+		return nil, err
+	}
+	if err := v.checkAddedTokens(file["added_tokens"]); err != nil {
+		return nil, err
+	}
+	if err := expectJSON(file, "", "version", `"1.0"`); err != nil {
+		return nil, err
+	}
+	if err := expectJSON(file, "", "normalizer", "null"); err != nil {
+		return nil, err
+	}
+	splitter, err := jsonObject(file["pre_tokenizer"], "pre_tokenizer")
+	if err != nil {
+		return nil, err
+	}
+	if err := expectJSON(splitter, "pre_tokenizer.", "type", `"Whitespace"`); err != nil {
+		return nil, err
+	}
+	if err := refuseOthers(splitter, "pre_tokenizer.", "type"); err != nil {
+		return nil, err
+	}
+	if err := refuseOthers(file, "", "version", "added_tokens", "normalizer", "pre_tokenizer", "post_processor", "model"); err != nil {
+		return nil, err
+	}
+	digest := sha256.Sum256(data)
+	return newBPE(v, hex.EncodeToString(digest[:]))
+}
+
+// readModel reads the section "model" but leaves the checks of its vocabulary and merges to newBPE.
+func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
+	for _, setting := range []struct {
+		name    string
+		neutral []string // what says that the setting is off; an absent one is null
+	}{
+		{"dropout", []string{"null", "0", "0.0"}},
+		{"continuing_subword_prefix", []string{"null", `""`}},
+		{"end_of_word_suffix", []string{"null", `""`}},
+		{"fuse_unk", []string{"null", "false"}},
+		{"byte_fallback", []string{"null", "false"}},
+		{"ignore_merges", []string{"null", "false"}},
+	} {
+		if err := expectJSON(model, "model.", setting.name, setting.neutral...); err != nil {
+			return nil, err
+		}
+		delete(model, setting.name)
+	}
+	if err := expectJSON(model, "model.", "type", `"BPE"`); err != nil {
+		return nil, err
+	}
+	if err := refuseOthers(model, "model.", "type", "vocab", "merges", "unk_token"); err != nil {
+		return nil, err
+	}
+	v := &vocabulary{}
+	if err := readJSON(model["vocab"], "model.vocab", &v.ids); err != nil {
+		return nil, err
+	}
+	var pairs []mergePair
+	if err := readJSON(model["merges"], "model.merges", &pairs); err != nil {
+		return nil, err
+	}
+	v.merges = make([][2]string, len(pairs))
+	for i, pair := range pairs {
+		v.merges[i] = pair
+	}
+	if err := readJSON(model["unk_token"], "model.unk_token", &v.unknown); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
+// A mergePair is one entry of model.merges: "A B" in older files, ["A", "B"] in newer ones.
+type mergePair [2]string
+
+// UnmarshalJSON reads either form.
+func (m *mergePair) UnmarshalJSON(data []byte) error {
+	if data[0] == '"' {
+		var text string
+		if err := json.Unmarshal(data, &text); err != nil {
+			return err
+		}
+		left, right, found := strings.Cut(text, " ")
+		if !found || strings.Contains(right, " ") {
+			return fmt.Errorf("merge %.80q is not two parts around a space", text)
+		}
+		*m = mergePair{left, right}
+		return nil
+	}
+	var parts []string
+	if err := json.Unmarshal(data, &parts); err != nil {
+		return err
+	}
+	if len(parts) != 2 {
+		return fmt.Errorf("a merge has %d parts, not 2", len(parts))
+	}
+	*m = mergePair(parts)
+	return nil
+}
+
+// readTemplate reads the special tokens that the section "post_processor" puts around a sequence.
+func (v *vocabulary) readTemplate(section json.RawMessage) error {
+	fields, err := jsonObject(section, "post_processor")
+	if err != nil {
+		return err
+	}
+	if err := expectJSON(fields, "post_processor.", "type", `"TemplateProcessing"`); err != nil {
+		return err
+	}
+	if err := refuseOthers(fields, "post_processor.", "type", "single", "pair", "special_tokens"); err != nil {
+		return err
+	}
+	type piece struct {
+		ID     string `json:"id"`
+		TypeID int    `json:"type_id"`
+	}
+	var single []struct{ SpecialToken, Sequence *piece }
+	if err := readJSON(fields["single"], "post_processor.single", &single); err != nil {
+		return err
+	}
+	var specials map[string]struct {
+		IDs []int64 `json:"ids"`
+	}
+	if err := readJSON(fields["special_tokens"], "post_processor.special_tokens", &specials); err != nil {
+		return err
+	}
+	sequences := 0
+	for i, part := range single {
+		if (part.SpecialToken == nil) == (part.Sequence == nil) {
+			return fmt.Errorf("post_processor.single[%d] is neither a SpecialToken nor a Sequence: %w", i, ErrUnsupported)
+		}
+		// The models read one token-type row, the first.
+		if p := part.Sequence; p != nil {
+			sequences++
+			if p.ID != "A" || p.TypeID != 0 {
+				return fmt.Errorf("post_processor.single[%d] is sequence %.20q of type %d, not A of type 0: %w", i, p.ID, p.TypeID, ErrUnsupported)
+			}
+			continue
+		}
+		name := part.SpecialToken.ID
+		if part.SpecialToken.TypeID != 0 {
+			return fmt.Errorf("post_processor.single[%d] has type %d, not 0: %w", i, part.SpecialToken.TypeID, ErrUnsupported)
+		}
+		special, found := specials[name]
+		if !found || len(special.IDs) == 0 {
+			return fmt.Errorf("post_processor.special_tokens gives no id for %.20q", name)
+		}
+		for _, id := range special.IDs {
+			if id < 0 || id >= int64(len(v.ids)) {
+				return fmt.Errorf("post_processor.special_tokens: id %d of %.20q is outside the vocabulary of %d", id, name, len(v.ids))
+			}
+			if sequences == 0 {
+				v.prefix = append(v.prefix, int32(id))
+			} else {
+				v.suffix = append(v.suffix, int32(id))
+			}
+		}
+	}
+	if sequences != 1 {
+		return fmt.Errorf("post_processor.single holds %d sequences, not one: %w", sequences, ErrUnsupported)
+	}
+	return nil
+}
+
+// checkAddedTokens refuses added tokens that are not in the vocabulary, and those that a sequence of letters could
+// hold: Hugging Face would cut them out of the sequence before any merge.
+func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
+	var tokens []struct {
+		ID      int64  `json:"id"`
+		Content string `json:"content"`
+	}
+	if isNull(section) {
+		return nil
+	}
+	if err := readJSON(section, "added_tokens", &tokens); err != nil {
+		return err
+	}
+	for _, token := range tokens {
+		if id, found := v.ids[token.Content]; !found || id != token.ID {
+			return fmt.Errorf("added token %.80q with id %d is not in model.vocab with that id: %w", token.Content, token.ID, ErrUnsupported)
+		}
+		if strings.IndexFunc(token.Content, func(r rune) bool { return !isWordLetter(r) }) < 0 {
+			return fmt.Errorf("added token %.80q could be part of a sequence: %w", token.Content, ErrUnsupported)
+		}
+	}
+	return nil
+}
+
+// jsonObject splits the object called name into its fields, whose names are matched exactly, unlike a struct's.
+func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, error) {
+	var fields map[string]json.RawMessage
+	if err := readJSON(data, name, &fields); err != nil {
+		return nil, err
+	}
+	return fields, nil
+}
+
+// readJSON decodes the section called name, which must be there, into value.
+func readJSON(data json.RawMessage, name string, value any) error {
+	if isNull(data) {
+		return fmt.Errorf("%s is missing or null", name)
+	}
+	if err := json.Unmarshal(data, value); err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// isNull tells whether a section is absent or null, which mean the same in these files.
+func isNull(data json.RawMessage) bool { return len(data) == 0 || string(data) == "null" }
+
+// expectJSON returns an error unless the field called name has one of the given JSON texts; an absent one is null.
+func expectJSON(fields map[string]json.RawMessage, section, name string, allowed ...string) error {
+	got := string(fields[name])
+	if got == "" {
+		got = "null"
+	}
+	if !slices.Contains(allowed, got) {
+		return fmt.Errorf("%s%s is %.80s, not %s: %w", section, name, got, strings.Join(allowed, " or "), ErrUnsupported)
+	}
+	return nil
+}
+
+// refuseOthers returns an error if fields holds a name other than those known, unless its value is null.
+func refuseOthers(fields map[string]json.RawMessage, section string, known ...string) error {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if !slices.Contains(known, name) && !isNull(fields[name]) {
+			return fmt.Errorf("unknown setting %s%.40s: %w", section, name, ErrUnsupported)
+		}
+	}
+	return nil
+}

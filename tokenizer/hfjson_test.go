@@ -1,0 +1,243 @@
+package tokenizer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// smallFile is a complete tokenizer.json, spelled as the Hugging Face library spells it.
+const smallFile = `{
+  "version": "1.0",
+  "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+  "padding": {"strategy": {"Fixed": 512}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 3, "pad_type_id": 0, "pad_token": "[PAD]"},
+  "added_tokens": [
+    {"id": 0, "special": true, "content": "[UNK]", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false}
+  ],
+  "normalizer": null,
+  "pre_tokenizer": {"type": "Whitespace"},
+  "post_processor": {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {
+      "[CLS]": {"id": "[CLS]", "ids": [1], "tokens": ["[CLS]"]},
+      "[SEP]": {"id": "[SEP]", "ids": [2], "tokens": ["[SEP]"]}
+    }
+  },
+  "decoder": null,
+  "model": {
+    "type": "BPE", "dropout": null, "unk_token": "[UNK]", "continuing_subword_prefix": null, "end_of_word_suffix": null, "fuse_unk": false,
+    "vocab": {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "A": 3, "C": 4, "AC": 5, "ACAC": 6},
+    "merges": ["A C", "AC AC"]
+  }
+}`
+
+// edited is smallFile with one text replaced, which it must hold.
+func edited(tb testing.TB, old, replacement string) []byte {
+	tb.Helper()
+	if !strings.Contains(smallFile, old) {
+		tb.Fatalf("smallFile does not hold %q", old)
+	}
+	return []byte(strings.Replace(smallFile, old, replacement, 1))
+}
+
+func TestParseBPE(t *testing.T) {
+	for name, file := range map[string][]byte{
+		"as it is":           []byte(smallFile),
+		"merges as pairs":    edited(t, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`),
+		"newer settings off": edited(t, `"fuse_unk": false`, `"fuse_unk": false, "byte_fallback": false, "ignore_merges": false`),
+		"neutral settings":   edited(t, `"dropout": null, "unk_token": "[UNK]", "continuing_subword_prefix": null`, `"dropout": 0.0, "unk_token": "[UNK]", "continuing_subword_prefix": ""`),
+		"no truncation":      edited(t, `"truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},`, ``),
+	} {
+		bpe, err := ParseBPE(file)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		ids, unknown := bpe.Append(nil, []byte("ACACACTA"))
+		if want := []int32{1, 6, 5, 0, 3, 2}; !slices.Equal(ids, want) || unknown != 1 {
+			t.Errorf("%s: %v, %d unknown, want %v, 1", name, ids, unknown, want)
+		}
+		digest := sha256.Sum256(file)
+		if bpe.VocabSize() != 7 || bpe.SHA256() != hex.EncodeToString(digest[:]) {
+			t.Errorf("%s: %d entries, digest %s", name, bpe.VocabSize(), bpe.SHA256())
+		}
+	}
+}
+
+func TestSeveralSpecialTokens(t *testing.T) {
+	file := edited(t, `{"SpecialToken": {"id": "[SEP]", "type_id": 0}}]`, `{"SpecialToken": {"id": "[SEP]", "type_id": 0}}, {"SpecialToken": {"id": "[CLS]", "type_id": 0}}]`)
+	bpe, err := ParseBPE(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ids, _ := bpe.Append(nil, []byte("C")); !slices.Equal(ids, []int32{1, 4, 2, 1}) {
+		t.Errorf("ids %v, want [1 4 2 1]", ids)
+	}
+}
+
+// TestUnsupportedSettings tries every setting that would change the ids: the error must name it.
+func TestUnsupportedSettings(t *testing.T) {
+	for _, c := range []struct{ old, replacement, want string }{
+		{`"version": "1.0"`, `"version": "2.0"`, "version"},
+		{`"normalizer": null`, `"normalizer": {"type": "Lowercase"}`, "normalizer"},
+		{`{"type": "Whitespace"}`, `{"type": "ByteLevel", "add_prefix_space": true}`, "pre_tokenizer.type"},
+		{`{"type": "Whitespace"}`, `{"type": "Whitespace", "invert": true}`, "pre_tokenizer.invert"},
+		{`"TemplateProcessing"`, `"RobertaProcessing"`, "post_processor.type"},
+		{`"type": "TemplateProcessing"`, `"type": "TemplateProcessing", "trim_offsets": true`, "post_processor.trim_offsets"},
+		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"SpecialToken"`, "post_processor.single holds 0"},
+		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken"`, "post_processor.single[1]"},
+		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"Sequence": {"id": "A", "type_id": 1}}, {"SpecialToken"`, "post_processor.single[1]"},
+		{`{"id": "[SEP]", "type_id": 0}`, `{"id": "[SEP]", "type_id": 1}`, "post_processor.single[2]"},
+		{`"single": [{"SpecialToken"`, `"single": [{"Other"`, "post_processor.single[0]"},
+		{`"type": "BPE"`, `"type": "WordPiece"`, "model.type"},
+		{`"type": "BPE", `, ``, "model.type"},
+		{`"dropout": null`, `"dropout": 0.1`, "model.dropout"},
+		{`"continuing_subword_prefix": null`, `"continuing_subword_prefix": "##"`, "model.continuing_subword_prefix"},
+		{`"end_of_word_suffix": null`, `"end_of_word_suffix": "</w>"`, "model.end_of_word_suffix"},
+		{`"fuse_unk": false`, `"fuse_unk": true`, "model.fuse_unk"},
+		{`"fuse_unk": false`, `"byte_fallback": true`, "model.byte_fallback"},
+		{`"fuse_unk": false`, `"ignore_merges": true`, "model.ignore_merges"},
+		{`"fuse_unk": false`, `"novelty": 1`, "model.novelty"},
+		{`"decoder": null`, `"novelty": 1`, "novelty"},
+		{`"id": 0, "special": true`, `"id": 1, "special": true`, `added token "[UNK]" with id 1`},
+		{`"content": "[UNK]"`, `"content": "[NEW]"`, `added token "[NEW]"`},
+		{`"id": 0, "special": true, "content": "[UNK]"`, `"id": 5, "special": true, "content": "AC"`, `added token "AC"`},
+		{`"A C", "AC AC"`, `"A C", "AC AC", "[UNK] A"`, "model.merges[2]"},
+		{`"ACAC": 6`, `"ACAC": 6, "é": 7`, `"é"`},
+	} {
+		_, err := ParseBPE(edited(t, c.old, c.replacement))
+		if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s instead of %s: %v, want one that names %s", c.replacement, c.old, err, c.want)
+		}
+	}
+}
+
+func TestBrokenFiles(t *testing.T) {
+	for _, c := range []struct{ old, replacement, want string }{
+		{smallFile, ``, "tokenizer.json is missing or null"},
+		{smallFile, `null`, "tokenizer.json is missing or null"},
+		{smallFile, `[]`, "tokenizer.json: json:"},
+		{smallFile, `<html>`, "tokenizer.json: invalid character"},
+		{"]\n  }\n}", "]\n  }\n", "tokenizer.json: unexpected end"},
+		{`"model": {`, `"modell": {`, "model is missing"},
+		{`"pre_tokenizer": {"type": "Whitespace"}`, `"pre_tokenizer": null`, "pre_tokenizer is missing"},
+		{`"post_processor"`, `"post"`, "post_processor is missing"},
+		{`"vocab"`, `"decoder_vocab"`, "model.decoder_vocab"},
+		{`"unk_token": "[UNK]"`, `"unk_token": null`, "model.unk_token is missing"},
+		{`"unk_token": "[UNK]"`, `"unk_token": "[unk]"`, `model.unk_token "[unk]" is not in`},
+		{`"ids": [1]`, `"ids": []`, "no id for"},
+		{`"ids": [1]`, `"ids": [7]`, "id 7 of"},
+		{`"ids": [1]`, `"ids": [-1]`, "id -1 of"},
+		{`"single": [{"SpecialToken": {"id": "[CLS]"`, `"single": [{"SpecialToken": {"id": "[BOS]"`, `no id for "[BOS]"`},
+		{`"AC": 5`, `"AC": 7`, `id 7 of "AC" is outside`},
+		{`"AC": 5`, `"AC": -1`, `id -1 of "AC" is outside`},
+		{`"AC": 5`, `"AC": 4`, `id 4 is both "AC" and "C"`},
+		{`"AC": 5`, `"": 5`, "id 5 is an empty text"},
+		{`"AC": 5`, `"AC": 5.5`, "model.vocab: json:"},
+		{`"AC": 5`, `"AC": 99999999999999999999`, "model.vocab: json:"},
+		{`"A C", "AC AC"`, `"A C", "AC"`, "model.merges: merge \"AC\" is not two parts"},
+		{`"A C", "AC AC"`, `"A C", "A C A"`, "model.merges: merge \"A C A\" is not two parts"},
+		{`"A C", "AC AC"`, `["A", "C", "A"]`, "model.merges: a merge has 3 parts"},
+		{`"A C", "AC AC"`, `"A C", 3`, "model.merges: json:"},
+		{`"A C", "AC AC"`, `"A C", "G AC"`, `model.merges[1]: "G" is not in model.vocab`},
+		{`"A C", "AC AC"`, `"A C", "A A"`, `model.merges[1]: its result "AA" is not in model.vocab`},
+		{`"A C", "AC AC"`, `"A C", "A "`, `model.merges[1]: "" is not in model.vocab`},
+		{`"A C", "AC AC"`, `"A C", "AC AC", "A C"`, `model.merges[2] repeats merge 0, "A C"`},
+	} {
+		_, err := ParseBPE(edited(t, c.old, c.replacement))
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%.60q instead of %.60q: %v, want %q", c.replacement, c.old, err, c.want)
+		}
+	}
+}
+
+func TestVocabularyTooLarge(t *testing.T) {
+	var entries strings.Builder
+	for id := 7; id <= maxVocab; id++ {
+		fmt.Fprintf(&entries, `, "x%d": %d`, id, id)
+	}
+	_, err := ParseBPE(edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()))
+	if !errors.Is(err, ErrVocabTooLarge) {
+		t.Errorf("%v, want ErrVocabTooLarge", err)
+	}
+}
+
+func TestReadBPE(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "tokenizer.json")
+	if err := os.WriteFile(path, []byte(smallFile), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadBPE(path); err != nil {
+		t.Error(err)
+	}
+	missing := filepath.Join(folder, "missing.json")
+	if _, err := ReadBPE(missing); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
+		t.Errorf("a missing file: %v", err)
+	}
+	if _, err := ReadBPE(folder); err == nil || !strings.Contains(err.Error(), folder) {
+		t.Errorf("a folder: %v", err)
+	}
+	broken := filepath.Join(folder, "broken.json")
+	if err := os.WriteFile(broken, []byte(smallFile[:300]), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadBPE(broken); err == nil || !strings.Contains(err.Error(), broken) {
+		t.Errorf("half a file: %v", err)
+	}
+	huge := filepath.Join(folder, "huge.json")
+	if err := os.WriteFile(huge, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(huge, maxFileBytes+1); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ReadBPE(huge); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), huge) {
+		t.Errorf("a file over the limit: %v", err)
+	}
+}
+
+// FuzzParseBPE checks that no file makes ParseBPE panic, and that a tokenizer that it accepts keeps its promises.
+func FuzzParseBPE(f *testing.F) {
+	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
+	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))
+	f.Add(edited(f, `"A C", "AC AC"`, `"AC AC", "A C"`), []byte("ACACAC"))
+	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
+	f.Fuzz(func(t *testing.T, file, seq []byte) {
+		bpe, err := ParseBPE(file)
+		if err != nil {
+			return
+		}
+		ids, unknown := bpe.Append(nil, seq)
+		if unknown < 0 || unknown > len(seq) {
+			t.Errorf("%d unknown of %d letters", unknown, len(seq))
+		}
+		for _, id := range ids {
+			if id < 0 || int(id) >= bpe.VocabSize() {
+				t.Errorf("id %d of %d", id, bpe.VocabSize())
+			}
+		}
+		bpe.window, bpe.overlap = 2, 1
+		if again, _ := bpe.Append(nil, seq); !slices.Equal(again, ids) {
+			t.Errorf("%v in windows of two letters, %v at once", again, ids)
+		}
+	})
+}
+
+func BenchmarkReadBPE(b *testing.B) {
+	path := sharedFile(b, "tokenizer", "dnabert2_tokenizer.json")
+	for b.Loop() {
+		if _, err := ReadBPE(path); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package tokenizer
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// A reference is byte-pair encoding as its definition reads, in quadratic time: what BPE is compared with.
+type reference struct {
+	ids   map[string]int32
+	ranks map[[2]string]int
+}
+
+// referenceOf reads the parts of a tokenizer.json that matter, special tokens and the unknown token being [CLS], [SEP]
+// and [UNK].
+func referenceOf(tb testing.TB, file []byte) *reference {
+	tb.Helper()
+	var text struct {
+		Model struct {
+			Vocab  map[string]int32
+			Merges []any
+		}
+	}
+	if err := json.Unmarshal(file, &text); err != nil {
+		tb.Fatal(err)
+	}
+	ref := &reference{ids: text.Model.Vocab, ranks: map[[2]string]int{}}
+	for rank, merge := range text.Model.Merges {
+		switch merge := merge.(type) {
+		case string:
+			ref.ranks[[2]string(strings.Split(merge, " "))] = rank
+		case []any:
+			ref.ranks[[2]string{merge[0].(string), merge[1].(string)}] = rank
+		}
+	}
+	return ref
+}
+
+// encode tokenizes a sequence of ASCII letters and spaces.
+func (ref *reference) encode(seq []byte) []int32 {
+	ids := []int32{ref.ids["[CLS]"]}
+	for len(seq) > 0 {
+		end := 1
+		for end < len(seq) && wordClass(seq[end]) == wordClass(seq[0]) {
+			end++
+		}
+		if wordClass(seq[0]) != ' ' {
+			ids = append(ids, ref.encodeWord(seq[:end])...)
+		}
+		seq = seq[end:]
+	}
+	return append(ids, ref.ids["[SEP]"])
+}
+
+// wordClass is the same for two letters side by side if they are of one word.
+func wordClass(letter byte) byte {
+	switch {
+	case strings.IndexByte(" \t\n\v\f\r", letter) >= 0:
+		return ' '
+	case strings.IndexByte("_0123456789", letter) >= 0 || strings.ToUpper(string(rune(letter))) != strings.ToLower(string(rune(letter))):
+		return 'w'
+	}
+	return '-'
+}
+
+// encodeWord merges the leftmost pair of the lowest rank until there is none.
+func (ref *reference) encodeWord(word []byte) []int32 {
+	const never = 1 << 40
+	rank := func(left, right string) int {
+		if rank, found := ref.ranks[[2]string{left, right}]; found {
+			return rank
+		}
+		return never
+	}
+	var tokens []string
+	for _, letter := range word {
+		if _, found := ref.ids[string(rune(letter))]; found {
+			tokens = append(tokens, string(rune(letter)))
+		} else {
+			tokens = append(tokens, "[UNK]")
+		}
+	}
+	ranks := make([]int, max(len(tokens)-1, 0))
+	for i := range ranks {
+		ranks[i] = rank(tokens[i], tokens[i+1])
+	}
+	for len(ranks) > 0 {
+		best := 0
+		for i, r := range ranks {
+			if r < ranks[best] {
+				best = i
+			}
+		}
+		if ranks[best] == never {
+			break
+		}
+		tokens[best] += tokens[best+1]
+		tokens = slices.Delete(tokens, best+1, best+2)
+		ranks = slices.Delete(ranks, best, best+1)
+		if best > 0 {
+			ranks[best-1] = rank(tokens[best-1], tokens[best])
+		}
+		if best < len(ranks) {
+			ranks[best] = rank(tokens[best], tokens[best+1])
+		}
+	}
+	ids := make([]int32, len(tokens))
+	for i, token := range tokens {
+		ids[i] = ref.ids[token]
+	}
+	return ids
+}
+
+// tokenizerFile writes a tokenizer.json with the special tokens and entries in a random order of ids. Merges are
+// written in the form of newer files or of older ones.
+func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte {
+	entries = append([]string{"[UNK]", "[CLS]", "[SEP]"}, entries...)
+	ids := map[string]int{}
+	for i, id := range rng.Perm(len(entries)) {
+		ids[entries[i]] = id
+	}
+	list := make([]any, len(merges))
+	pairs := rng.IntN(2) == 0
+	for i, merge := range merges {
+		if list[i] = merge; !pairs {
+			list[i] = merge[0] + " " + merge[1]
+		}
+	}
+	vocab, _ := json.Marshal(ids)
+	mergeList, _ := json.Marshal(list)
+	return fmt.Appendf(nil, `{"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "post_processor": {
+		"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}},
+		{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+		"pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+		"special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [%d], "tokens": ["[CLS]"]},
+		"[SEP]": {"id": "[SEP]", "ids": [%d], "tokens": ["[SEP]"]}}},
+		"model": {"type": "BPE", "unk_token": "[UNK]", "vocab": %s, "merges": %s}}`,
+		ids["[CLS]"], ids["[SEP]"], vocab, mergeList)
+}
+
+// randomVocabulary draws a vocabulary over alphabet. Trained vocabularies list a merge after those that make its halves
+// and make each entry in one way; half of those drawn here do neither.
+func randomVocabulary(rng *rand.Rand, alphabet string, size int) []byte {
+	entries := strings.Split(alphabet, "")
+	known := map[string]bool{}
+	for _, letter := range entries {
+		known[letter] = true
+	}
+	merges := map[[2]string]bool{}
+	var list [][2]string
+	severalWays := rng.IntN(2) == 0
+	for range size {
+		merge := [2]string{entries[rng.IntN(len(entries))], entries[rng.IntN(len(entries))]}
+		whole := merge[0] + merge[1]
+		if merges[merge] || len(whole) > 12 || known[whole] && !severalWays {
+			continue
+		}
+		if !known[whole] {
+			entries = append(entries, whole)
+			known[whole] = true
+		}
+		merges[merge] = true
+		list = append(list, merge)
+	}
+	if rng.IntN(2) == 0 {
+		rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	}
+	return tokenizerFile(rng, slices.Sorted(maps.Keys(known)), list)
+}
+
+// randomSequence draws one of several kinds of sequence: independent letters, a repeat of a short unit, a repeat with
+// some letters changed, or runs of one letter.
+func randomSequence(rng *rand.Rand, alphabet string, length int) []byte {
+	seq := randomLetters(rng, alphabet, length)
+	kind := rng.IntN(4)
+	unit := 1 + rng.IntN(7)
+	for i := range seq {
+		switch {
+		case kind == 1 && i >= unit, kind == 2 && i >= unit && rng.IntN(30) != 0:
+			seq[i] = seq[i-unit]
+		case kind == 3 && i > 0 && rng.IntN(12) != 0:
+			seq[i] = seq[i-1]
+		}
+	}
+	return seq
+}

@@ -1,0 +1,69 @@
+package tokenizer
+
+import (
+	"bytes"
+	"fmt"
+	"sync"
+)
+
+// syntheticSize is the number of entries of the synthetic vocabulary: that of DNABERT-S's, whose embedding table the
+// synthetic checkpoints share.
+const syntheticSize = 4096
+
+// SyntheticDNA returns the tokenizer for synthetic DNABERT-S checkpoints, the same one on every call. Its vocabulary
+// is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
+func SyntheticDNA() *BPE { return syntheticDNA() }
+
+var syntheticDNA = sync.OnceValue(func() *BPE {
+	t, err := ParseBPE(SyntheticDNAFile())
+	if err != nil {
+		panic(fmt.Sprintf("tokenizer: the synthetic vocabulary: %v", err))
+	}
+	return t
+})
+
+// SyntheticDNAFile returns the tokenizer.json of SyntheticDNA, which Hugging Face's tokenizers read as well.
+//
+// Its entries are [UNK], [CLS], [SEP], [PAD] and [MASK], the letters A, C, G and T, then all words of two, of three, of
+// four and of five letters, then 2,727 of the 4,096 words of six letters. A word is the merge of its first half, the
+// longer one if its length is odd, and the rest. Words of one length stand in a scattered order, for in alphabetical
+// order all the best ranks would go to words that begin with A: the i-th of the n words of a length is the one that
+// reads (⌊0.618 n⌋ | 1)·i + ⌊n/3⌋ mod n, written in base 4 with the digits A, C, G, T.
+func SyntheticDNAFile() []byte {
+	const letters = "ACGT"
+	var vocab, merges bytes.Buffer
+	vocab.WriteString(`"[UNK]":0,"[CLS]":1,"[SEP]":2,"[PAD]":3,"[MASK]":4`)
+	id := 5
+	for _, letter := range letters {
+		fmt.Fprintf(&vocab, `,"%c":%d`, letter, id)
+		id++
+	}
+	for length := 2; id < syntheticSize; length++ {
+		words := 1 << (2 * length)
+		step := words*618/1000 | 1
+		for i := 0; i < words && id < syntheticSize; i++ {
+			number := (step*i + words/3) % words
+			word := make([]byte, length)
+			for at := length - 1; at >= 0; at-- {
+				word[at] = letters[number%4]
+				number /= 4
+			}
+			half := (length + 1) / 2
+			fmt.Fprintf(&vocab, `,"%s":%d`, word, id)
+			fmt.Fprintf(&merges, `,"%s %s"`, word[:half], word[half:])
+			id++
+		}
+	}
+	added := ""
+	for i, special := range []string{"[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"} {
+		added += fmt.Sprintf(`,{"id":%d,"content":"%s","single_word":false,"lstrip":false,"rstrip":false,"normalized":false,"special":true}`, i, special)
+	}
+	return fmt.Appendf(nil, `{"version":"1.0","truncation":null,"padding":null,"added_tokens":[%s],"normalizer":null,`+
+		`"pre_tokenizer":{"type":"Whitespace"},"post_processor":{"type":"TemplateProcessing","single":[`+
+		`{"SpecialToken":{"id":"[CLS]","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"[SEP]","type_id":0}}],`+
+		`"pair":[{"SpecialToken":{"id":"[CLS]","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"[SEP]","type_id":0}},`+
+		`{"Sequence":{"id":"B","type_id":1}},{"SpecialToken":{"id":"[SEP]","type_id":1}}],"special_tokens":{`+
+		`"[CLS]":{"id":"[CLS]","ids":[1],"tokens":["[CLS]"]},"[SEP]":{"id":"[SEP]","ids":[2],"tokens":["[SEP]"]}}},"decoder":null,`+
+		`"model":{"type":"BPE","dropout":null,"unk_token":"[UNK]","continuing_subword_prefix":null,"end_of_word_suffix":null,"fuse_unk":false,`+
+		`"vocab":{%s},"merges":[%s]}}`+"\n", added[1:], &vocab, merges.Bytes()[1:])
+}
