@@ -1,0 +1,280 @@
+package bench
+
+import (
+	"bufio"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/tokenizer"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// shared is where the golden files lie in a development checkout. The project
+// ships without them.
+const shared = "../../shared"
+
+var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail where one is missing")
+
+// bars are the largest relative L2 errors of a pooled embedding in float32
+// (docs/numerics.md says where they come from). A single token's state is not
+// averaged over a sequence; tokenFactor is what that costs at most.
+var bars = map[transformer.Architecture]float64{transformer.DNABERTS: 1e-5, transformer.ESM2: 3e-6}
+
+const tokenFactor = 4
+
+// goldens maps each golden file to its model, and says up to which length the
+// quick run goes: 0 leaves the model to the full run.
+var goldens = []struct {
+	file, model string
+	quick       int // tokens
+}{
+	{"esm2_tiny", "esm2-tiny", 2000},
+	{"esm2_hd128", "esm2-hd128", 200},
+	{"esm2_t6_8M", "esm2-8m", 300},
+	{"esm2_t12_35M", "esm2-35m", 70},
+	{"esm2_t30_150M", "esm2-150m", 0},
+	{"esm2_t33_650M", "esm2-650m", 0},
+	{"esm2_t36_3B", "esm2-3b", 0},
+	{"dnabert_s_2layers", "dnabert-s-2l", 200},
+	{"dnabert_s", "dnabert-s", 0},
+}
+
+// TestParity compares pooled embeddings, per-token states and the states
+// after every block with float64 goldens of the models' own PyTorch code, on
+// synthetic checkpoints of the real shapes.
+func TestParity(t *testing.T) {
+	dir := filepath.Join(shared, "goldens/synthetic")
+	files, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) == 0 {
+		if *full {
+			t.Fatalf("no goldens in %s: nothing was compared", dir)
+		}
+		t.Skipf("no goldens in %s: nothing is compared", dir)
+	}
+	for _, f := range files {
+		name := strings.TrimSuffix(filepath.Base(f), ".safetensors")
+		if !slices.ContainsFunc(goldens, func(g struct {
+			file, model string
+			quick       int
+		}) bool {
+			return g.file == name
+		}) {
+			t.Errorf("%s is compared with no model", f)
+		}
+	}
+
+	backend := cpu.New(0)
+	defer backend.Close()
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(table, "model\tworst relative L2\tbar\tworst cosine\tworst per token\trecords compared\tleft out\n")
+	for _, g := range goldens {
+		t.Run(g.model, func(t *testing.T) {
+			limit := g.quick
+			if *full {
+				limit = math.MaxInt
+			}
+			path := filepath.Join(dir, g.file+".safetensors")
+			if limit == 0 {
+				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t0\tall\n", g.model)
+				t.Skipf("%s is left to the full run: make parity", g.model)
+			}
+			r := compareGolden(t, backend, g.model, path, limit)
+			fmt.Fprintf(table, "%s\t%.2e\t%.0e\t%.9f\t%.2e\t%d\t%d\n", g.model, r.worst, r.bar, r.cosine, r.worstToken, r.compared, r.leftOut)
+		})
+	}
+	table.Flush()
+}
+
+// result is one row of the table.
+type result struct {
+	worst, bar, worstToken, cosine float64
+	compared, leftOut              int
+}
+
+// compareGolden runs the records of a golden file of at most limit tokens.
+func compareGolden(t *testing.T, backend kernels.Backend, name, path string, limit int) result {
+	golden, err := weights.OpenSafetensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer golden.Close()
+	ref, err := weights.ResolveModel("synthetic:" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, config, err := transformer.Open(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checkpoint.Close()
+	model, err := transformer.Load(checkpoint, config, backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	r := result{bar: bars[config.Architecture], cosine: 1}
+	records := goldenRecords(t, config.Architecture)
+	var ids []string
+	var batch kernels.Batch
+	for _, stored := range golden.Names() {
+		id, ok := strings.CutSuffix(stored, "/ids")
+		if !ok {
+			continue
+		}
+		tokens := values(golden.Int32s(stored))(t)
+		if got := records[id]; !slices.Equal(got, tokens) {
+			t.Errorf("%s: the tokenizer gives %v, the golden has %v", id, got, tokens)
+		}
+		if len(tokens) > limit {
+			r.leftOut++
+			continue
+		}
+		ids = append(ids, id)
+		batch.Append(tokens)
+	}
+	if r.compared = len(ids); r.compared == 0 {
+		t.Fatalf("%s has no record of at most %d tokens", path, limit)
+	}
+
+	check := func(what string, got, want []float32, bar float64, worst *float64) {
+		e := relativeL2(got, want)
+		*worst = max(*worst, e)
+		if !(e <= bar) {
+			t.Errorf("%s errs by %.3g (relative L2), the bar is %.0e", what, e, bar)
+		}
+	}
+	pooled := encode(t, model, backend, batch, transformer.Mean, []int{config.Layers})[0]
+	for i, id := range ids {
+		got, want := pooled[i*config.Hidden:(i+1)*config.Hidden], values(golden.Float32s(id+"/mean"))(t)
+		check(id, got, want, r.bar, &r.worst)
+		r.cosine = min(r.cosine, cosine(got, want))
+	}
+	for i, id := range ids {
+		_, wantTokens := golden.Tensor(id + "/tokens")
+		_, wantLayers := golden.Tensor(id + "/layers")
+		if !wantTokens && !wantLayers {
+			continue
+		}
+		var single kernels.Batch
+		single.Append(batch.IDs[batch.CuSeqlens[i]:batch.CuSeqlens[i+1]])
+		layers := make([]int, config.Layers)
+		for l := range layers {
+			layers[l] = l + 1
+		}
+		states := encode(t, model, backend, single, transformer.PerToken, layers)
+		if wantTokens {
+			check(id+"/tokens", states[config.Layers-1], values(golden.Float32s(id+"/tokens"))(t), tokenFactor*r.bar, &r.worstToken)
+		}
+		if wantLayers {
+			want := values(golden.Float32s(id+"/layers"))(t)
+			size := len(want) / config.Layers
+			last := config.Layers
+			if config.Architecture == transformer.ESM2 {
+				last-- // the golden has the last block before the final LayerNorm
+			}
+			for l := range last {
+				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], want[l*size:(l+1)*size], tokenFactor*r.bar, &r.worstToken)
+			}
+		}
+	}
+	return r
+}
+
+// encode runs one batch.
+func encode(t testing.TB, m transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
+	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, p, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	got, err := e.Encode(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// goldenRecords tokenizes the sequences that the goldens were made from, with
+// the published DNA tokenizer.
+func goldenRecords(t *testing.T, a transformer.Architecture) map[string][]int32 {
+	name := "proteins.faa"
+	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
+	if a == transformer.DNABERTS {
+		name = "dna.fna"
+		bpe, err := tokenizer.ReadBPE(filepath.Join(shared, "tokenizer/dnabert2_tokenizer.json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tok = bpe
+	}
+	f, err := os.Open(filepath.Join(shared, "goldens/synthetic", name))
+	if errors.Is(err, fs.ErrNotExist) {
+		t.Fatalf("goldens without their sequences: %v", err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	sequences, id := map[string][]byte{}, ""
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		if header, ok := strings.CutPrefix(lines.Text(), ">"); ok {
+			id, _, _ = strings.Cut(header, " ")
+			continue
+		}
+		sequences[id] = append(sequences[id], lines.Bytes()...)
+	}
+	records := map[string][]int32{}
+	for id, seq := range sequences {
+		records[id], _ = tok.Append(nil, seq)
+	}
+	return records
+}
+
+// values unwraps what a golden file gives.
+func values[T any](v []T, err error) func(t *testing.T) []T {
+	return func(t *testing.T) []T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// relativeL2 is |a−b| / |b|.
+func relativeL2(a, b []float32) float64 {
+	if len(a) != len(b) {
+		return math.Inf(1)
+	}
+	diff, norm := 0.0, 0.0
+	for i := range b {
+		d := float64(a[i]) - float64(b[i])
+		diff += d * d
+		norm += float64(b[i]) * float64(b[i])
+	}
+	return math.Sqrt(diff / norm)
+}
+
+func cosine(a, b []float32) float64 {
+	ab, aa, bb := 0.0, 0.0, 0.0
+	for i := range b {
+		x, y := float64(a[i]), float64(b[i])
+		ab, aa, bb = ab+x*y, aa+x*x, bb+y*y
+	}
+	return ab / math.Sqrt(aa*bb)
+}
