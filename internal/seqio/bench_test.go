@@ -1,0 +1,110 @@
+package seqio
+
+import (
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"strings"
+	"testing"
+)
+
+// benchmarkReader reports decompressed bytes a second and the memory allocated for each of them.
+func benchmarkReader(b *testing.B, input []byte, decompressed int, o Options) {
+	b.Helper()
+	b.SetBytes(int64(decompressed))
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := NewReader(bytes.NewReader(input), "in", o)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for {
+			if _, err := r.Read(); err == io.EOF {
+				break
+			} else if err != nil {
+				b.Fatal(err)
+			}
+		}
+		r.Close()
+	}
+}
+
+func genome(letters, width int, eol string) []byte {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var text bytes.Buffer
+	text.WriteString(">chromosome" + eol)
+	for n := 0; n < letters; n += width {
+		text.Write(randomLetters(rng, "ACGT", min(width, letters-n)))
+		text.WriteString(eol)
+	}
+	return text.Bytes()
+}
+
+func reads(n int) []byte {
+	rng := rand.New(rand.NewPCG(1, 1))
+	var text bytes.Buffer
+	for i := range n {
+		fmt.Fprintf(&text, "@SRR059298.%d.1 HWUSI-EAS591:1:1:4:%d length=72\n%s\n+\n%s\n", i, i, randomLetters(rng, "ACGTN", 72),
+			randomLetters(rng, "@ABC!#I>+?", 72))
+	}
+	return text.Bytes()
+}
+
+func gzipped(b *testing.B, text []byte) []byte {
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	if _, err := w.Write(text); err != nil {
+		b.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		b.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func BenchmarkReader(b *testing.B) {
+	fastaText, fastqText := genome(8<<20, 70, "\n"), reads(50_000)
+	windows := genome(8<<20, 70, "\r\n")
+	proteins := []byte(strings.Repeat(">p\n"+strings.Repeat("MKLVAGDERS", 35)+"*\n", 20_000))
+	b.Run("fasta", func(b *testing.B) { benchmarkReader(b, fastaText, len(fastaText), Options{}) })
+	b.Run("fasta-crlf", func(b *testing.B) { benchmarkReader(b, windows, len(windows), Options{}) })
+	b.Run("fasta-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastaText), len(fastaText), Options{}) })
+	b.Run("proteins", func(b *testing.B) {
+		benchmarkReader(b, proteins, len(proteins), Options{Duplicates: DuplicateSuffix})
+	})
+	b.Run("fastq72", func(b *testing.B) { benchmarkReader(b, fastqText, len(fastqText), Options{}) })
+	b.Run("fastq72-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastqText), len(fastqText), Options{}) })
+}
+
+// A multi-line FASTQ of a chromosome, as consensus callers write it: every tenth quality line begins with '@', at which
+// a parser that starts over each time takes quadratic time.
+func BenchmarkChromosomeFASTQ(b *testing.B) {
+	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
+		text := genome(letters, 60, "\n")
+		text[0] = '@'
+		rng := rand.New(rand.NewPCG(1, 1))
+		text = append(text, "+\n"...)
+		for n := 0; n < letters; n += 60 {
+			text = append(append(text, randomLetters(rng, "@ABCDEFGHI", min(60, letters-n))...), '\n')
+		}
+		b.Run(fmt.Sprintf("%dMb", letters>>20), func(b *testing.B) { benchmarkReader(b, text, len(text), Options{}) })
+	}
+}
+
+func BenchmarkClean(b *testing.B) {
+	seq := randomLetters(rand.New(rand.NewPCG(1, 1)), "ACGTacgt", 1<<20)
+	out := make([]byte, len(seq))
+	for _, a := range []Alphabet{DNA, Protein} {
+		c := newCleaner(a, false)
+		b.Run(a.String(), func(b *testing.B) {
+			b.SetBytes(int64(len(seq)))
+			for b.Loop() {
+				if _, err := c.clean(out, seq); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,61 @@
+package seqio
+
+import (
+	"errors"
+	"strconv"
+	"strings"
+)
+
+// Kinds of failure, for errors.Is.
+var (
+	ErrNotSequences = errors.New("not FASTA or FASTQ")          // the input is something else, or a folder
+	ErrNoRecords    = errors.New("no records")                  // the input is empty
+	ErrTruncated    = errors.New("truncated FASTQ record")      // the input ends inside a FASTQ record
+	ErrMalformed    = errors.New("malformed record")            // a FASTQ record's lines do not fit together
+	ErrDamaged      = errors.New("damaged compressed data")     // the input does not decompress to its end
+	ErrBadRecord    = errors.New("bad record")                  // no id, no letters or an illegal letter, under BadError
+	ErrDuplicateID  = errors.New("duplicate id")                // an id came twice, under DuplicateError
+	ErrInputName    = errors.New("inputs with the same name")   // two inputs would be written to the same output
+	ErrNoInput      = errors.New("no such sequence input")      // a path, glob or folder that leads to no file
+	ErrNotRead      = errors.New("input not read to its end")   // Digest was asked too early
+	errDisagreement = errors.New("parser and watcher disagree") // a defect in this package or in fastx
+)
+
+// FormatError is what is wrong with the content of an input, and where.
+type FormatError struct {
+	File   string // path, or the name given to NewReader
+	Record string // id of the record concerned; empty when there is none
+	Line   int64  // 1-based line of the record's header, or of the offending line where there is no record; 0: none
+	Msg    string // one clause, complete without Err
+	Err    error  // its kind, one of the package's Err variables, or what caused it
+}
+
+// Error is "file:line: record "id": msg", less the parts that are not known.
+func (e *FormatError) Error() string {
+	var b strings.Builder
+	b.WriteString(e.File)
+	if e.Line > 0 {
+		b.WriteByte(':')
+		b.WriteString(strconv.FormatInt(e.Line, 10))
+	}
+	b.WriteString(": ")
+	if e.Record != "" {
+		b.WriteString("record ")
+		b.WriteString(strconv.Quote(shorten(e.Record)))
+		b.WriteString(": ")
+	}
+	b.WriteString(e.Msg)
+	return b.String()
+}
+
+// Unwrap gives the kind or the cause to errors.Is and errors.As.
+func (e *FormatError) Unwrap() error { return e.Err }
+
+// shorten keeps messages to one readable line whatever the input holds.
+func shorten(s string) string {
+	const most = 80
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
+}

@@ -1,0 +1,234 @@
+package seqio
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+	"unicode"
+	"unicode/utf8"
+)
+
+// optionsFrom makes every combination of options from a number.
+func optionsFrom(bits uint8) Options {
+	return Options{
+		Alphabet:   Alphabet(bits % 3),
+		KeepCase:   bits&0x08 != 0,
+		OnBad:      Policy(bits >> 4 & 1),
+		Duplicates: DuplicatePolicy(bits >> 5 & 1),
+		MinLength:  int(bits >> 6),
+	}
+}
+
+// FuzzReader reads any bytes: the reading ends, and what it returns is clean and accounted for.
+func FuzzReader(f *testing.F) {
+	for _, text := range []string{
+		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
+		"\ufeff>a\rMKL*\r>a\rM*K", ">a\n>b\n>c", "@a\nAC\n+\n@a\nAC\n+", " \t>  a\n@\n", "<html>", ">\xff\xfe\nAC\n",
+	} {
+		f.Add([]byte(text), uint8(0))
+		f.Add([]byte(text), uint8(0x32))
+	}
+	for _, compress := range compressions(f) {
+		f.Add(compress(">a\r\nACGT\r\n>b\r\n\r\n>b\r\nGGC"), uint8(0x10))
+		f.Add(compress("@a\nACGT\n+\n@III\n@b\nGG\n+\nI"), uint8(0x20))
+	}
+	f.Fuzz(func(t *testing.T, input []byte, bits uint8) {
+		o := optionsFrom(bits)
+		records, r, err := readAll(bytes.NewReader(input), o)
+		if r == nil {
+			if err == nil {
+				t.Fatal("neither a reader nor an error")
+			}
+			return
+		}
+		if errors.Is(err, errDisagreement) {
+			t.Fatal(err)
+		}
+		checkClean(t, records, r)
+		var skipped int64
+		for _, n := range r.SkipCounts() {
+			skipped += n
+		}
+		total := int64(len(records)) + skipped
+		if err == nil && r.Records() != total || err != nil && r.Records() != total && r.Records() != total+1 {
+			t.Errorf("%d records, %d returned, %d skipped, error %v", r.Records(), len(records), skipped, err)
+		}
+		again, _, errAgain := readAll(&dripReader{r: bytes.NewReader(input)}, o)
+		if !reflect.DeepEqual(again, records) || !sameError(err, errAgain) {
+			t.Errorf("byte by byte: %q, %v; at once: %q, %v", summary(again), errAgain, summary(records), err)
+		}
+	})
+}
+
+// sameError compares two readings of one input. What a message quotes of an input that is no FASTA depends on how much of
+// it had arrived.
+func sameError(a, b error) bool {
+	return fmt.Sprint(a) == fmt.Sprint(b) || errors.Is(a, ErrNotSequences) && errors.Is(b, ErrNotSequences)
+}
+
+// checkClean holds records against what Record and Options promise.
+func checkClean(t *testing.T, records []Record, r *Reader) {
+	t.Helper()
+	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-"
+	if r.Alphabet() == DNA {
+		legal = "ACGTNRYSWKMBDHV"
+	}
+	if r.options.KeepCase {
+		legal += strings.ToLower(legal)
+	}
+	ids := make(map[string]bool)
+	for i, record := range records {
+		if record.ID == "" || strings.ContainsFunc(record.ID, unicode.IsSpace) || !utf8.ValidString(record.ID+record.Description) {
+			t.Errorf("record %d: id %q, description %q", i, record.ID, record.Description)
+		}
+		if ids[record.ID] {
+			t.Errorf("record %d: id %q came before", i, record.ID)
+		}
+		ids[record.ID] = true
+		if len(record.Seq) == 0 || len(record.Seq) < r.options.MinLength || len(bytes.Trim(record.Seq, legal)) > 0 {
+			t.Errorf("record %d: letters %q", i, record.Seq)
+		}
+		if i > 0 && (record.Line <= records[i-1].Line || record.Index <= records[i-1].Index) {
+			t.Errorf("record %d is on line %d with index %d, the one before on %d with %d", i, record.Line, record.Index,
+				records[i-1].Line, records[i-1].Index)
+		}
+	}
+}
+
+// writeRecords writes random records in a random layout that both formats allow, and returns them as they must be read,
+// with the lengths at which the text may end between records.
+func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
+	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
+	width := 1 + rng.IntN(30)
+	line := int64(1)
+	var b strings.Builder
+	put := func(s string) {
+		b.WriteString(s + eol)
+		line++
+	}
+	wrapped := func(s string) {
+		for len(s) > width {
+			put(s[:width])
+			s = s[width:]
+		}
+		put(s)
+	}
+	ends = make(map[int]int)
+	for i := range 1 + rng.IntN(6) {
+		for range rng.IntN(3) {
+			put("")
+		}
+		record := Record{ID: fmt.Sprintf("r%d", i), Line: line, Index: int64(i)}
+		if rng.IntN(2) == 0 {
+			record.Description = "len=5\t>x @y +z"
+		}
+		record.Seq = randomLetters(rng, "ACGTN", 1+rng.IntN(80))
+		header := strings.TrimSpace(record.ID + " " + record.Description)
+		if fastq {
+			put("@" + header)
+			wrapped(string(record.Seq))
+			put([]string{"+", "+" + header}[rng.IntN(2)])
+			wrapped(string(randomLetters(rng, "@+>!~IA", len(record.Seq))))
+		} else {
+			put(">" + header)
+			wrapped(string(record.Seq))
+		}
+		for back := range len(eol) + 1 {
+			ends[b.Len()-back] = i + 1
+		}
+		records = append(records, record)
+		for range rng.IntN(2) {
+			put("")
+			ends[b.Len()], ends[b.Len()-1] = i+1, i+1
+		}
+	}
+	return b.String(), records, ends
+}
+
+func randomLetters(rng *rand.Rand, from string, n int) []byte {
+	s := make([]byte, n)
+	for i := range s {
+		s[i] = from[rng.IntN(len(from))]
+	}
+	return s
+}
+
+// FuzzRoundTrip reads back records that were written, whole and cut short.
+func FuzzRoundTrip(f *testing.F) {
+	for seed := range uint64(50) {
+		f.Add(seed, seed%2 == 0, uint16(seed*37))
+	}
+	f.Fuzz(func(t *testing.T, seed uint64, fastq bool, cut uint16) {
+		text, want, ends := writeRecords(rand.New(rand.NewPCG(seed, 1)), fastq)
+		got, _, err := readAll(strings.NewReader(text), Options{})
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Fatalf("%q\nread %q\nwant %q", text, summary(got), summary(want))
+		}
+		if !fastq {
+			return
+		}
+		n := int(cut) % len(text)
+		got, _, err = readAll(strings.NewReader(text[:n]), Options{})
+		complete, border := ends[n], false
+		if _, border = ends[n]; !border && strings.TrimSpace(text[max(0, lastEnd(ends, n)):n]) == "" {
+			complete, border = ends[lastEnd(ends, n)], true
+		}
+		switch {
+		case border && complete == 0:
+			if !errors.Is(err, ErrNoRecords) {
+				t.Errorf("%q: error %v, want %v", text[:n], err, ErrNoRecords)
+			}
+		case border && (err != nil || !reflect.DeepEqual(got, want[:complete])):
+			t.Errorf("%q: %d records and error %v, want %d", text[:n], len(got), err, complete)
+		case !border && (!errors.Is(err, ErrTruncated) || !isPrefix(got, want)):
+			t.Errorf("%q: %q and error %v, want %v", text[:n], summary(got), err, ErrTruncated)
+		}
+	})
+}
+
+// lastEnd is the last place before n where the text may end, or -1.
+func lastEnd(ends map[int]int, n int) int {
+	last := -1
+	for end := range ends {
+		if end <= n && end > last {
+			last = end
+		}
+	}
+	return last
+}
+
+func isPrefix(got, want []Record) bool {
+	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
+}
+
+// FuzzNewlines compares piecewise normalisation with the plain definition of it.
+func FuzzNewlines(f *testing.F) {
+	f.Add([]byte("a\r\nb\rc\n\r\r\n\n\r"), uint8(1))
+	f.Add([]byte("\r\n\r\n"), uint8(3))
+	f.Add([]byte("no end"), uint8(2))
+	f.Fuzz(func(t *testing.T, input []byte, piece uint8) {
+		want := strings.ReplaceAll(strings.ReplaceAll(string(input), "\r\n", "\n"), "\r", "\n")
+		var l newlines
+		var got []byte
+		in := bytes.NewReader(input)
+		buf := make([]byte, int(piece)+1)
+		for {
+			n, err := in.Read(buf)
+			got = append(got, buf[:l.normalise(buf[:n])]...)
+			if err == io.EOF {
+				break
+			}
+		}
+		if string(got) != want {
+			t.Errorf("%q in pieces of %d became %q, want %q", input, len(buf), got, want)
+		}
+	})
+}

@@ -1,0 +1,162 @@
+package seqio
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// tree makes empty files below a new folder.
+func tree(t *testing.T, files ...string) string {
+	t.Helper()
+	root := t.TempDir()
+	for _, file := range files {
+		path := filepath.Join(root, filepath.FromSlash(file))
+		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o666); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return root
+}
+
+// described writes inputs as "path>dir/name", with paths from root.
+func described(t *testing.T, root string, inputs []Input) []string {
+	t.Helper()
+	var s []string
+	for _, in := range inputs {
+		path := in.Path
+		if path != "-" {
+			var err error
+			if path, err = filepath.Rel(root, path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s = append(s, filepath.ToSlash(path)+">"+in.Dir+"/"+in.Name)
+	}
+	return s
+}
+
+func TestExpand(t *testing.T) {
+	root := tree(t, "d/b.fa", "d/a.FASTQ.GZ", "d/x/b.fna.zst", "d/x/y/c.fq.bz2", "d/x/y/k.faa.xz", "d/notes.txt", "d/e.gz",
+		"d/.hidden.fa", "d/._b.fa", "d/.git/z.fa", "d/folder.fa/f.frn", "plain.txt", "r[1].fas", "r1.ffn", "none/readme.md")
+	in := func(names ...string) []string {
+		args := make([]string, len(names))
+		for i, name := range names {
+			args[i] = name
+			if name != "-" {
+				args[i] = filepath.Join(root, filepath.FromSlash(name))
+			}
+		}
+		return args
+	}
+	tests := []struct {
+		name string
+		args []string
+		want []string
+	}{
+		{"nothing", nil, nil},
+		{"standard input and a file of any name", in("plain.txt", "-"), []string{"->/stdin", "plain.txt>/plain.txt"}},
+		{"folder", in("d"), []string{"d/a.FASTQ.GZ>/a", "d/b.fa>/b", "d/folder.fa/f.frn>folder.fa/f", "d/x/b.fna.zst>x/b",
+			"d/x/y/c.fq.bz2>x/y/c", "d/x/y/k.faa.xz>x/y/k"}},
+		{"only compressed", in("d/e.gz"), []string{"d/e.gz>/e"}},
+		{"glob", in("d/x/*/*"), []string{"d/x/y/c.fq.bz2>/c", "d/x/y/k.faa.xz>/k"}},
+		{"glob of a folder", in("d/?"), []string{"d/x/b.fna.zst>/b", "d/x/y/c.fq.bz2>y/c", "d/x/y/k.faa.xz>y/k"}},
+		{"file whose name is a glob", in("r[1].fas"), []string{"r[1].fas>/r[1]"}},
+		{"hidden file by name", in("d/.hidden.fa"), []string{"d/.hidden.fa>/.hidden"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inputs, err := Expand(tt.args, Protein)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := described(t, root, inputs); !reflect.DeepEqual(got, tt.want) {
+				t.Errorf("got %q, want %q", got, tt.want)
+			}
+			for _, in := range inputs {
+				if in.Alphabet != Protein {
+					t.Errorf("%s is %s", in.Path, in.Alphabet)
+				}
+			}
+		})
+	}
+
+	failures := []struct {
+		name string
+		args []string
+		kind error
+		want string
+	}{
+		{"missing path", in("q.fa"), ErrNoInput, "no such sequence input: stat ROOT/q.fa: no such file or directory"},
+		{"empty argument", []string{""}, ErrNoInput, "no such sequence input: stat : no such file or directory"},
+		{"glob without a match", in("*.fq"), ErrNoInput, `no such sequence input: nothing matches the glob "ROOT/*.fq"`},
+		{"glob that is none", in("[a"), ErrNoInput, `no such sequence input: glob "ROOT/[a": syntax error in pattern`},
+		{"folder without sequences", in("none"), ErrNoInput, "no such sequence input: the folder ROOT/none holds no FASTA or FASTQ files " +
+			"(.fa .fasta .fna .ffn .faa .frn .fas .fq .fastq, also with .gz .bz2 .xz .zst)"},
+		{"same name", in("d/b.fa", "d/x/b.fna.zst"), ErrInputName,
+			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
+		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice"},
+		{"file and its folder", in("d", "d/x/b.fna.zst"), ErrInputName,
+			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
+		{"standard input twice", []string{"-", "-"}, ErrInputName, "inputs with the same name: - was given twice"},
+	}
+	for _, tt := range failures {
+		t.Run(tt.name, func(t *testing.T) {
+			inputs, err := Expand(tt.args, Unknown)
+			if err == nil {
+				t.Fatalf("got %q", described(t, root, inputs))
+			}
+			if got := strings.ReplaceAll(err.Error(), root, "ROOT"); got != tt.want || !errors.Is(err, tt.kind) {
+				t.Errorf("the error is %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
+	root := tree(t, "real/a.fa", "real/sub/b.fa", "kept/c.fa")
+	links := map[string]string{"staged": "real", "kept/d.fa": "../real/a.fa", "kept/more": "../real/sub", "kept/more2": "../kept"}
+	for link, target := range links {
+		if err := os.Symlink(target, filepath.Join(root, link)); err != nil {
+			t.Skip("this file system has no symbolic links:", err)
+		}
+	}
+	inputs, err := Expand([]string{filepath.Join(root, "staged")}, Unknown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := described(t, root, inputs), []string{"staged/a.fa>/a", "staged/sub/b.fa>sub/b"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("a linked folder gives %q, want %q", got, want)
+	}
+	inputs, err = Expand([]string{filepath.Join(root, "kept")}, Unknown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := described(t, root, inputs), []string{"kept/c.fa>/c", "kept/d.fa>/d", "kept/more/b.fa>more/b"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("a folder with links gives %q, want %q", got, want)
+	}
+	if err := os.Symlink("nowhere", filepath.Join(root, "kept/gone.fa")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Expand([]string{filepath.Join(root, "kept")}, Unknown); !errors.Is(err, ErrNoInput) {
+		t.Errorf("a link that leads nowhere: %v, want %v", err, ErrNoInput)
+	}
+}
+
+// The command combines inputs that were expanded one flag at a time.
+func TestCheckNamesOverCombinedLists(t *testing.T) {
+	dna, protein := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.faa", Name: "s", Alphabet: Protein}
+	if err := CheckNames([]Input{dna, protein}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.faa") {
+		t.Errorf("the error is %v", err)
+	}
+	protein.Dir = "y"
+	if err := CheckNames([]Input{dna, protein}); err != nil {
+		t.Errorf("in different folders: %v", err)
+	}
+}

@@ -1,0 +1,98 @@
+package seqio
+
+import (
+	"bytes"
+	"fmt"
+)
+
+// Marks in a cleaner's table; every other entry is the letter that replaces the one read.
+const (
+	illegal = 0
+	blank   = ' '
+)
+
+// asciiSpace is the white space that is removed from sequences.
+const asciiSpace = " \t\n\v\f\r"
+
+// cleaner checks and normalises the letters of one alphabet.
+type cleaner struct {
+	alphabet Alphabet
+	table    [256]byte
+}
+
+func newCleaner(a Alphabet, keepCase bool) *cleaner {
+	c := &cleaner{alphabet: a}
+	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	if a == DNA {
+		legal = nucleotides
+	}
+	for _, letter := range []byte(legal) {
+		read := letter
+		if a == DNA && letter == 'U' {
+			read = 'T'
+		}
+		c.table[letter] = read
+		if keepCase {
+			read |= 0x20
+		}
+		c.table[letter|0x20] = read
+	}
+	if a == Protein {
+		c.table['.'] = '.'
+		c.table['-'] = '-'
+	}
+	for _, s := range []byte(asciiSpace) {
+		c.table[s] = blank
+	}
+	return c
+}
+
+// clean writes the letters of seq to dst, which is at least as long as seq and may be seq itself, and returns the part
+// written, or an illegalLetter.
+func (c *cleaner) clean(dst, seq []byte) ([]byte, error) {
+	if c.alphabet == Protein {
+		seq = bytes.TrimRight(seq, asciiSpace)
+		seq = bytes.TrimSuffix(seq, []byte("*"))
+	}
+	dst = dst[:len(seq)]
+	table := &c.table
+	// Nearly every sequence holds letters only, so the first loop has a single branch that is never taken.
+	n := 0
+	for n < len(seq) {
+		letter := table[seq[n]]
+		if letter <= blank {
+			break
+		}
+		dst[n] = letter
+		n++
+	}
+	for _, b := range seq[n:] {
+		switch letter := table[b]; letter {
+		case blank:
+		case illegal:
+			return nil, illegalLetter{letter: b, position: n + 1, alphabet: c.alphabet}
+		default:
+			dst[n] = letter
+			n++
+		}
+	}
+	return dst[:n], nil
+}
+
+// illegalLetter says which letter is illegal, and where: position counts the record's letters from 1.
+type illegalLetter struct {
+	letter   byte
+	position int
+	alphabet Alphabet
+}
+
+func (e illegalLetter) Error() string {
+	what := fmt.Sprintf("%q is not a letter of the %s alphabet", []byte{e.letter}, e.alphabet)
+	switch {
+	case e.alphabet == DNA && (e.letter == '-' || e.letter == '.'):
+		what = fmt.Sprintf("%q is a gap, and DNA must come without gaps", []byte{e.letter})
+	case e.alphabet == Protein && e.letter == '*':
+		what = `"*" is a stop inside the protein; only one at its end is dropped`
+	}
+	return fmt.Sprintf("letter %d: %s", e.position, what)
+}

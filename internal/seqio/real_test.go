@@ -1,0 +1,75 @@
+package seqio
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+// realFile is a file of the folder shared/seq beside the repository; the test is skipped where it is absent.
+func realFile(t testing.TB, name string) string {
+	t.Helper()
+	path := filepath.Join("..", "..", "..", "shared", "seq", name)
+	if _, err := os.Stat(path); err != nil {
+		t.Skipf("the real file %s is not here: %v", name, err)
+	}
+	return path
+}
+
+func TestReadsRealFiles(t *testing.T) {
+	for _, tt := range []struct {
+		file     string
+		alphabet Alphabet
+		format   string
+		records  int64
+		letters  int64
+		first    string
+		last     string
+	}{
+		{"SRR059298_subset.fastq.gz", DNA, "FASTQ", 100_000, 7_200_000, "SRR059298.1.1", "SRR059298.50000.2"},
+		{"uniprot_500.faa.gz", Protein, "FASTA", 500, 0, "tr|A7TBS3|A7TBS3_NEMVE", ""},
+		{"NC_045512.2.fasta", DNA, "FASTA", 1, 29_903, "NC_045512.2", "NC_045512.2"},
+		{"lambda_virus.fa.gz", DNA, "FASTA", 1, 48_502, "", ""},
+		{"MG1655-K12.fasta.gz", DNA, "FASTA", 1, 4_639_675, "", ""},
+	} {
+		t.Run(tt.file, func(t *testing.T) {
+			path := realFile(t, tt.file)
+			r, err := Open(path, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			var letters int64
+			var first, last string
+			for {
+				record, err := r.Read()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				if record.Index == 0 {
+					first = record.ID
+				}
+				last = record.ID
+				letters += int64(len(record.Seq))
+			}
+			if r.Alphabet() != tt.alphabet || r.Format() != tt.format || r.Records() != tt.records {
+				t.Errorf("%d records of %s in %s", r.Records(), r.Alphabet(), r.Format())
+			}
+			if tt.letters != 0 && letters != tt.letters {
+				t.Errorf("%d letters, want %d", letters, tt.letters)
+			}
+			if tt.first != "" && first != tt.first || tt.last != "" && last != tt.last {
+				t.Errorf("from %q to %q, want from %q to %q", first, last, tt.first, tt.last)
+			}
+			sum, size, err := r.Digest()
+			wantSum, wantSize, wantErr := HashFile(path)
+			if sum != wantSum || size != wantSize || err != nil || wantErr != nil {
+				t.Errorf("digest %s, %d, %v; the file has %s, %d, %v", sum, size, err, wantSum, wantSize, wantErr)
+			}
+		})
+	}
+}

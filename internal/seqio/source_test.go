@@ -1,0 +1,297 @@
+package seqio
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"reflect"
+	"runtime"
+	"strings"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/dsnet/compress/bzip2"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// compressions writes a text in every form that is read.
+func compressions(t testing.TB) map[string]func(text string) []byte {
+	with := func(open func(io.Writer) (io.WriteCloser, error)) func(string) []byte {
+		return func(text string) []byte {
+			var b bytes.Buffer
+			w, err := open(&b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(w, text); err != nil {
+				t.Fatal(err)
+			}
+			if err := w.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return b.Bytes()
+		}
+	}
+	return map[string]func(string) []byte{
+		"":     func(text string) []byte { return []byte(text) },
+		".gz":  with(func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }),
+		".bz2": with(func(w io.Writer) (io.WriteCloser, error) { return bzip2.NewWriter(w, nil) }),
+		".xz":  with(func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }),
+		".zst": with(func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }),
+		// The same in many small blocks.
+		" of small blocks.gz":  with(func(w io.Writer) (io.WriteCloser, error) { return flushing{gzip.NewWriter(w)}, nil }),
+		" of small blocks.zst": with(func(w io.Writer) (io.WriteCloser, error) { z, err := zstd.NewWriter(w); return flushing{z}, err }),
+		" of small blocks.xz":  with(func(w io.Writer) (io.WriteCloser, error) { return xz.WriterConfig{BlockSize: 15}.NewWriter(w) }),
+	}
+}
+
+// flushing ends a block after every few bytes.
+type flushing struct {
+	w interface {
+		io.WriteCloser
+		Flush() error
+	}
+}
+
+func (f flushing) Write(p []byte) (int, error) {
+	for written := 0; written < len(p); written += 5 {
+		if _, err := f.w.Write(p[written:min(written+5, len(p))]); err != nil {
+			return written, err
+		}
+		if err := f.w.Flush(); err != nil {
+			return written, err
+		}
+	}
+	return len(p), nil
+}
+
+func (f flushing) Close() error { return f.w.Close() }
+
+func TestOpensEveryCompressionByContent(t *testing.T) {
+	for ext, compress := range compressions(t) {
+		t.Run("plain"+ext, func(t *testing.T) {
+			// Compressors that work in parallel write several members one after the other.
+			content := append(compress("\ufeff>a x\nACGT\n>b\nAC"), compress("GT\n>c\nGG\n")...)
+			path := filepath.Join(t.TempDir(), "named.for.nothing")
+			if err := os.WriteFile(path, content, 0o666); err != nil {
+				t.Fatal(err)
+			}
+			r, err := Open(path, Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if _, _, err := r.Digest(); !errors.Is(err, ErrNotRead) {
+				t.Errorf("a digest before the end: %v", err)
+			}
+			var records []Record
+			for {
+				record, err := r.Read()
+				if err == io.EOF {
+					break
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				records = append(records, record)
+			}
+			if got, want := summary(records), []string{"1 0 a|x|ACGT", "3 1 b||ACGT", "5 2 c||GG"}; !reflect.DeepEqual(got, want) {
+				t.Errorf("read %q, want %q", got, want)
+			}
+			sum, size, err := r.Digest()
+			if want := fmt.Sprintf("%x", sha256.Sum256(content)); sum != want || size != int64(len(content)) || err != nil {
+				t.Errorf("digest %s, %d, %v; want %s, %d", sum, size, err, want, len(content))
+			}
+			if r.Position() != size {
+				t.Errorf("at the end of %d bytes the position is %d", size, r.Position())
+			}
+			fileSum, fileSize, err := HashFile(path)
+			if fileSum != sum || fileSize != size || err != nil {
+				t.Errorf("HashFile says %s, %d, %v; Digest %s, %d", fileSum, fileSize, err, sum, size)
+			}
+		})
+	}
+}
+
+// A stream of several members can be complete after any of them; everywhere else a cut must show.
+func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
+	for ext, compress := range compressions(t) {
+		if ext == "" {
+			continue
+		}
+		t.Run(ext, func(t *testing.T) {
+			first, second := compress(">a x\nACGTACGTTTACG\n"), compress(">b\nACCCGTAGC\n")
+			content := append(bytes.Clone(first), second...)
+			for cut := 1; cut < len(content); cut++ {
+				records, _, err := readAll(bytes.NewReader(content[:cut]), Options{})
+				if cut == len(first) {
+					if err != nil || len(records) != 1 {
+						t.Errorf("cut after the first member: %d records and error %v", len(records), err)
+					}
+					continue
+				}
+				var where *FormatError
+				if !errors.As(err, &where) || where.File != "in" {
+					t.Errorf("cut at %d of %d: %d records and error %v", cut, len(content), len(records), err)
+				}
+				if cut > 6 && !errors.Is(err, ErrDamaged) {
+					t.Errorf("cut at %d of %d: %v is not %v", cut, len(content), err, ErrDamaged)
+				}
+			}
+		})
+	}
+}
+
+func TestDamagedCompressedInputSaysSo(t *testing.T) {
+	gz := compressions(t)[".gz"](">a\nACGTTGCA\n>b\nTTTACGGG\n")
+	flipped := bytes.Clone(gz)
+	flipped[len(flipped)-8] ^= 1
+	for name, tt := range map[string]struct {
+		content []byte
+		want    string
+	}{
+		"cut":             {gz[:len(gz)-3], "in:3: record \"b\": the gzip data is damaged, cut short or empty: unexpected EOF"},
+		"checksum":        {flipped, "in:3: record \"b\": the gzip data is damaged, cut short or empty: gzip: invalid checksum"},
+		"holding nothing": {compressions(t)[".zst"](""), "in: the zstd data is damaged, cut short or empty: nothing could be decompressed"},
+	} {
+		_, _, err := readAll(bytes.NewReader(tt.content), Options{})
+		if !errors.Is(err, ErrDamaged) || err.Error() != tt.want {
+			t.Errorf("%s: %v, want %s", name, err, tt.want)
+		}
+	}
+}
+
+func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
+	if _, _, err := readAll(bytes.NewReader(compressions(t)[".gz"]("")), Options{}); !errors.Is(err, ErrNoRecords) {
+		t.Errorf("the error is %v, want %v", err, ErrNoRecords)
+	}
+}
+
+func TestXZPaddingIsAllowed(t *testing.T) {
+	content := append(compressions(t)[".xz"](">a\nACGT\n"), 0, 0, 0, 0)
+	if records, _, err := readAll(bytes.NewReader(content), Options{}); err != nil || len(records) != 1 {
+		t.Errorf("%d records and error %v", len(records), err)
+	}
+}
+
+func TestFailingDiskIsNotAnEnd(t *testing.T) {
+	broken := errors.New("the disk is gone")
+	for ext, compress := range compressions(t) {
+		content := compress(">a\nACGT\n>b\nACGT\n")
+		input := io.MultiReader(bytes.NewReader(content[:len(content)-2]), iotest.ErrReader(broken))
+		records, _, err := readAll(input, Options{})
+		if !errors.Is(err, broken) || errors.Is(err, ErrDamaged) || !strings.HasPrefix(err.Error(), "in:") {
+			t.Errorf("plain%s: %d records, error %v", ext, len(records), err)
+		}
+	}
+}
+
+func TestOpenErrors(t *testing.T) {
+	folder := t.TempDir()
+	empty := filepath.Join(folder, "empty.fa")
+	if err := os.WriteFile(empty, nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	locked := filepath.Join(folder, "locked.fa")
+	if err := os.WriteFile(locked, []byte(">a\nAC\n"), 0); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(folder, "missing.fa")
+	for _, tt := range []struct {
+		path string
+		kind error
+		want string
+	}{
+		{folder, ErrNotSequences, folder + ": this is a folder, not a sequence file"},
+		{empty, ErrNoRecords, empty + ": the input holds no records"},
+		{missing, fs.ErrNotExist, "open input: open " + missing + ": no such file or directory"},
+		{locked, fs.ErrPermission, "open input: open " + locked + ": permission denied"},
+	} {
+		r, err := Open(tt.path, Options{})
+		if err == nil {
+			r.Close()
+			if tt.path == locked && os.Geteuid() == 0 {
+				t.Log("the superuser may read every file: that one is not refused")
+				continue
+			}
+		}
+		if !errors.Is(err, tt.kind) || err.Error() != tt.want {
+			t.Errorf("the error is %v, want %s", err, tt.want)
+		}
+	}
+	if _, _, err := HashFile(missing); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("hashing a missing file: %v", err)
+	}
+}
+
+func TestOpenReadsStandardInput(t *testing.T) {
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	terminal := os.Stdin
+	os.Stdin = in
+	defer func() { os.Stdin = terminal; in.Close() }()
+	content := compressions(t)[".gz"]("@a\nACGT\n+\nIIII\n@b\nAC")
+	if _, err := out.Write(content); err != nil {
+		t.Fatal(err)
+	}
+	out.Close()
+	r, err := Open("-", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if record, err := r.Read(); err != nil || string(record.Seq) != "ACGT" {
+		t.Errorf("the first record is %q, error %v", record.Seq, err)
+	}
+	if _, err := r.Read(); !errors.Is(err, ErrTruncated) || !strings.HasPrefix(err.Error(), `stdin:5: record "b": `) {
+		t.Errorf("the second gives error %v", err)
+	}
+}
+
+// A path is a path: nothing is run, fetched or looked up in a home folder.
+func TestOpenTakesPathsLiterally(t *testing.T) {
+	for _, path := range []string{"|echo >a", "http://127.0.0.1:1/a.fa", "~/a.fa", ""} {
+		if _, err := Open(path, Options{}); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%q: %v, want %v", path, err, fs.ErrNotExist)
+		}
+	}
+}
+
+func TestClosingEarlyLeavesNoGoroutine(t *testing.T) {
+	for _, ext := range []string{"", ".gz", ".zst"} { // the others decompress in the goroutine that reads
+		compress := compressions(t)[ext]
+		path := filepath.Join(t.TempDir(), "in")
+		var text strings.Builder
+		for i := range 40_000 {
+			fmt.Fprintf(&text, ">%d\nACGTTGCATTACG%d\n", i, i)
+		}
+		if err := os.WriteFile(path, compress(text.String()), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		before := runtime.NumGoroutine()
+		for range 5 {
+			r, err := Open(path, Options{Alphabet: DNA, OnBad: BadSkip})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for deadline := time.Now().Add(5 * time.Second); runtime.NumGoroutine() > before; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("plain%s: %d goroutines, %d before", ext, runtime.NumGoroutine(), before)
+			}
+		}
+	}
+}
