@@ -1,0 +1,200 @@
+package transformer_test
+
+import (
+	"math"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// Each test here takes one feature away from the operations that the model
+// enqueues and wants the embeddings to move. A model that has lost the
+// feature does not move, and its test fails; which way is right is for the
+// goldens to say (bench.TestParity). The bounds are about half of what was
+// measured on these checkpoints.
+
+func TestALiBi(t *testing.T) {
+	moved(t, "dnabert-s-2l", 0.05, func(s kernels.Stream) kernels.Stream {
+		return withAttention{s, func(o *kernels.Attention) { o.Slopes = nil }}
+	})
+}
+
+// Twelve heads take eight slopes of one geometric series and four of another.
+func TestALiBiSlopes(t *testing.T) {
+	moved(t, "dnabert-s-2l", 0.02, func(s kernels.Stream) kernels.Stream {
+		return withAttention{s, func(o *kernels.Attention) {
+			o.Slopes = make([]float32, o.Heads)
+			for h := range o.Slopes {
+				o.Slopes[h] = float32(math.Exp2(-8 * float64(h+1) / float64(o.Heads)))
+			}
+		}}
+	})
+}
+
+func TestRotary(t *testing.T) {
+	moved(t, "esm2-tiny", 0.05, func(s kernels.Stream) kernels.Stream { return withoutRotary{s} })
+}
+
+// The token-dropout scale of ESM-2 is 0.88.
+func TestTokenDropoutScale(t *testing.T) {
+	moved(t, "esm2-tiny", 0.01, func(s kernels.Stream) kernels.Stream { return withoutScale{s} })
+}
+
+// The tanh form of GELU, which many libraries compute, is another function.
+func TestExactGELU(t *testing.T) {
+	for _, name := range []string{"esm2-tiny", "dnabert-s-2l"} {
+		t.Run(name, func(t *testing.T) {
+			moved(t, name, 5e-5, func(s kernels.Stream) kernels.Stream { return withTanh{Stream: s, tokens: len(sample(name).IDs)} })
+		})
+	}
+}
+
+// moved runs the model as it is and with its operations changed, and fails
+// unless some embedding moves by at least bound (relative L2).
+func moved(t *testing.T, name string, bound float64, change func(kernels.Stream) kernels.Stream) {
+	t.Helper()
+	plain := embed(t, name, ref.New())
+	changed := embed(t, name, changedBackend{ref.New(), change})
+	diff, norm := 0.0, 0.0
+	for i := range plain {
+		d := float64(plain[i]) - float64(changed[i])
+		diff += d * d
+		norm += float64(plain[i]) * float64(plain[i])
+	}
+	e := math.Sqrt(diff / norm)
+	t.Logf("moves by %.3g", e)
+	if !(e >= bound) {
+		t.Errorf("the embeddings move by %.3g, and at least %.3g is expected: the model does not have the feature", e, bound)
+	}
+}
+
+// sample is one sequence of ids that the model knows.
+func sample(name string) kernels.Batch {
+	config, _ := transformer.KnownConfig(name)
+	ids := make([]int32, 40)
+	for i := range ids {
+		ids[i] = int32(4 + (i*i+3*i)%(min(config.Vocabulary, 1000)-10))
+	}
+	var b kernels.Batch
+	b.Append(ids)
+	return b
+}
+
+func embed(t *testing.T, name string, b kernels.Backend) []float32 {
+	t.Helper()
+	model := load(t, name, b)
+	batch := sample(name)
+	e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: 1}, transformer.Mean, []int{model.Config().Layers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	result, err := e.Encode(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result[0]
+}
+
+func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
+	t.Helper()
+	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	model, err := transformer.Load(checkpoint, config, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return model
+}
+
+// changedBackend wraps every stream.
+type changedBackend struct {
+	kernels.Backend
+	change func(kernels.Stream) kernels.Stream
+}
+
+func (b changedBackend) NewStream(l kernels.Limits) (kernels.Stream, error) {
+	s, err := b.Backend.NewStream(l)
+	return b.change(s), err
+}
+
+type withAttention struct {
+	kernels.Stream
+	change func(*kernels.Attention)
+}
+
+func (s withAttention) Attention(o kernels.Attention) {
+	s.change(&o)
+	s.Stream.Attention(o)
+}
+
+type withoutRotary struct{ kernels.Stream }
+
+func (s withoutRotary) Rotary(o kernels.Rotary) {
+	o.InvFreq = make([]float32, len(o.InvFreq)) // every angle is 0, the queries are still scaled
+	s.Stream.Rotary(o)
+}
+
+type withoutScale struct{ kernels.Stream }
+
+func (s withoutScale) Embed(o kernels.Embed) {
+	o.Scale = 1
+	s.Stream.Embed(o)
+}
+
+// withTanh computes GELU on the host by its tanh approximation.
+type withTanh struct {
+	kernels.Stream
+	tokens int
+}
+
+func tanhGELU(x float32) float32 {
+	v := float64(x)
+	return float32(0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v))))
+}
+
+func (s withTanh) Activate(o kernels.Activate) {
+	rows := make([]float32, s.tokens*o.X.Cols())
+	s.Read(rows, o.X)
+	for i, v := range rows {
+		rows[i] = tanhGELU(v)
+	}
+	s.Write(o.X, rows)
+}
+
+func (s withTanh) Gate(o kernels.Gate) {
+	width := o.Out.Cols()
+	in := make([]float32, s.tokens*2*width)
+	s.Read(in, o.In)
+	out := make([]float32, s.tokens*width)
+	for t := range s.tokens {
+		for c := range width {
+			out[t*width+c] = tanhGELU(in[t*2*width+c]) * in[t*2*width+width+c]
+		}
+	}
+	s.Write(o.Out, out)
+}
+
+// The slopes are pinned, too: those of MODELS.md, 2^(−8i/8), then every other
+// one of sixteen heads.
+func TestSlopesOfTwelveHeads(t *testing.T) {
+	want := []float64{0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
+		0.7071067811865476, 0.35355339059327384, 0.17677669529663692, 0.08838834764831849}
+	var got []float32
+	embed(t, "dnabert-s-2l", changedBackend{ref.New(), func(s kernels.Stream) kernels.Stream {
+		return withAttention{s, func(o *kernels.Attention) { got = o.Slopes }}
+	}})
+	if len(got) != len(want) {
+		t.Fatalf("%d slopes, want %d", len(got), len(want))
+	}
+	for h, w := range want {
+		if got[h] != float32(w) {
+			t.Errorf("head %d has slope %v, want %v", h, got[h], float32(w))
+		}
+	}
+}

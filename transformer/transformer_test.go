@@ -1,0 +1,248 @@
+package transformer_test
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+func TestParseConfig(t *testing.T) {
+	const esm = `{"model_type":"esm","num_hidden_layers":6,"hidden_size":320,"num_attention_heads":20,"intermediate_size":1280,
+		"vocab_size":33,"position_embedding_type":"rotary","hidden_act":"gelu","token_dropout":true,"layer_norm_eps":1e-5,"mask_token_id":32}`
+	c, err := transformer.ParseConfig([]byte(esm))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want, _ := transformer.KnownConfig("esm2-8m"); c != want {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+	for _, change := range [][2]string{
+		{`"esm"`, `"llama"`}, {`"rotary"`, `"absolute"`}, {`"gelu"`, `"relu"`}, {`:320`, `:0`}, {`:320`, `:-320`}, {`:320`, `:99999999`},
+		{`:20,`, `:7,`}, {`:20,`, `:320,`}, {`1e-5`, `0`}, {`:6`, `:0`}, {`:33`, `:0`},
+	} {
+		bad := strings.Replace(esm, change[0], change[1], 1)
+		if _, err := transformer.ParseConfig([]byte(bad)); !errors.Is(err, transformer.ErrUnsupported) {
+			t.Errorf("%s in place of %s gives %v", change[1], change[0], err)
+		}
+	}
+	if _, err := transformer.ParseConfig([]byte("<html>")); err == nil {
+		t.Error("HTML was read as a config")
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(`{"model_type":"bert","num_hidden_layers":2,"hidden_size":768,"num_attention_heads":12,"intermediate_size":3072,"vocab_size":4096,"type_vocab_size":2}`))
+	f.Add([]byte(`{"model_type":"esm"}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := transformer.ParseConfig(data)
+		if err == nil && (c.Heads < 1 || c.Hidden%c.Heads != 0 || c.HeadDim()%2 != 0 || c.Layers < 1) {
+			t.Errorf("accepted %+v", c)
+		}
+	})
+}
+
+func TestResolveLayers(t *testing.T) {
+	got, err := transformer.ResolveLayers([]int{-1, 0, 3, -7}, 8)
+	if err != nil || !slices.Equal(got, []int{8, 0, 3, 2}) {
+		t.Errorf("got %v, %v", got, err)
+	}
+	for _, bad := range [][]int{{9}, {-10}, {8, -1}, {}} {
+		if _, err := transformer.ResolveLayers(bad, 8); err == nil {
+			t.Errorf("%v was accepted", bad)
+		}
+	}
+}
+
+// A batch over the limits makes the encoder grow, and changes nothing.
+func TestEncoderGrows(t *testing.T) {
+	backend := ref.New()
+	model := load(t, "esm2-tiny", backend)
+	var batch kernels.Batch
+	batch.Append([]int32{0, 5, 6, 7, 2})
+	batch.Append([]int32{0, 9, 2})
+	encode := func(limits kernels.Limits, p transformer.Pooling, layers []int) [][]float32 {
+		e, err := transformer.NewEncoder(model, backend, limits, p, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		got, err := e.Encode(batch)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !e.Limits().Holds(batch) {
+			t.Errorf("limits are %+v after a larger batch", e.Limits())
+		}
+		return got
+	}
+	roomy := encode(kernels.Limits{Tokens: 100, Sequences: 10}, transformer.Mean, []int{3})
+	tight := encode(kernels.Limits{Tokens: 2, Sequences: 1}, transformer.Mean, []int{3})
+	if !slices.Equal(roomy[0], tight[0]) {
+		t.Error("the embeddings depend on the limits")
+	}
+
+	// The mean over residues is the mean of their tokens, and cls the first.
+	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.PerToken, []int{1, 3})
+	cls := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.CLS, []int{1, 3})
+	if h := 64; len(tokens[1]) != 8*h || len(cls[1]) != 2*h {
+		t.Fatalf("%d values per token and %d for cls", len(tokens[1]), len(cls[1]))
+	}
+	for c := range 64 {
+		if cls[1][c] != tokens[1][c] || cls[0][64+c] != tokens[0][5*64+c] {
+			t.Fatalf("column %d of cls is not the first token's", c)
+		}
+		mean := (float64(tokens[1][64+c]) + float64(tokens[1][128+c]) + float64(tokens[1][192+c])) / 3
+		if math.Abs(mean-float64(roomy[0][c])) > 1e-6 {
+			t.Fatalf("column %d: mean of the residues %v, pooled %v", c, mean, roomy[0][c])
+		}
+		if math.Abs(float64(tokens[1][6*64+c]-roomy[0][64+c])) > 1e-6 {
+			t.Fatalf("column %d: a single residue is not its own mean", c)
+		}
+	}
+}
+
+// A last layer that is not asked for is not computed: block 1 alone gives the
+// same as block 1 on the way to the end.
+func TestEarlierLayer(t *testing.T) {
+	backend := ref.New()
+	model := load(t, "esm2-tiny", backend)
+	var batch kernels.Batch
+	batch.Append([]int32{0, 5, 6, 7, 2})
+	results := map[string][][]float32{}
+	for name, layers := range map[string][]int{"alone": {1}, "on the way": {3, 1}} {
+		e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 5, Sequences: 1}, transformer.Mean, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if results[name], err = e.Encode(batch); err != nil {
+			t.Fatal(err)
+		}
+		e.Close()
+	}
+	if !slices.Equal(results["alone"][0], results["on the way"][1]) {
+		t.Error("block 1 differs")
+	}
+}
+
+// A checkpoint that carries inv_freq is obeyed, in half precision, too; and a
+// bare file of tensors is enough for a published shape.
+func TestCheckpointFiles(t *testing.T) {
+	config, _ := transformer.KnownConfig("esm2-tiny")
+	synthetic := weights.Synthetic("esm2-tiny", 0, nil, transformer.Tensors(config))
+	tensors := map[string][]float32{}
+	shapes := map[string][]int{}
+	for _, s := range transformer.Tensors(config) {
+		if s.Optional {
+			continue
+		}
+		tensor, _ := synthetic.Tensor(s.Name)
+		values, err := tensor.Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensors[s.Name], shapes[s.Name] = values, s.Shape
+	}
+	embedFile := func() []float32 {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "model.safetensors")
+		writeSafetensors(t, path, tensors, shapes)
+		ref0 := weights.Ref{Path: path}
+		c, got, err := transformer.Open(ref0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if got != config {
+			t.Fatalf("the tensors say %+v, want %+v", got, config)
+		}
+		b := ref.New()
+		model, err := transformer.Load(c, got, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: 40, Sequences: 1}, transformer.Mean, []int{config.Layers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		result, err := e.Encode(sample("esm2-tiny"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return result[0]
+	}
+	plain := embedFile()
+	if want := embed(t, "esm2-tiny", ref.New()); !slices.Equal(plain, want) {
+		t.Error("the same weights from a file give other embeddings")
+	}
+	for i := range config.Layers {
+		name := "encoder.layer." + string(rune('0'+i)) + ".attention.self.rotary_embeddings.inv_freq"
+		tensors[name], shapes[name] = make([]float32, config.HeadDim()/2), []int{config.HeadDim() / 2}
+	}
+	if slices.Equal(plain, embedFile()) {
+		t.Error("the checkpoint's inv_freq is not obeyed")
+	}
+
+	delete(tensors, "encoder.layer.1.LayerNorm.bias")
+	path := filepath.Join(t.TempDir(), "model.safetensors")
+	writeSafetensors(t, path, tensors, shapes)
+	c, got, err := transformer.Open(weights.Ref{Path: path})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := transformer.Load(c, got, ref.New()); err == nil || !strings.Contains(err.Error(), "encoder.layer.1.LayerNorm.bias") {
+		t.Errorf("a checkpoint without a tensor gives %v", err)
+	}
+}
+
+// writeSafetensors writes F32 tensors.
+func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, shapes map[string][]int) {
+	t.Helper()
+	type entry struct {
+		DType   string `json:"dtype"`
+		Shape   []int  `json:"shape"`
+		Offsets [2]int `json:"data_offsets"`
+	}
+	header, data := map[string]entry{}, []byte{}
+	for name, values := range tensors {
+		from := len(data)
+		for _, v := range values {
+			data = binary.LittleEndian.AppendUint32(data, math.Float32bits(v))
+		}
+		header[name] = entry{"F32", shapes[name], [2]int{from, len(data)}}
+	}
+	text, err := json.Marshal(header)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
+	if err := os.WriteFile(path, append(append(file, text...), data...), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFLOPs(t *testing.T) {
+	// The figures of the models' descriptions: 227 MFLOP a token for
+	// DNABERT-S, and 1.30 GFLOP for ESM-2 650M, without context.
+	for name, want := range map[string]float64{"dnabert-s": 226.5e6, "esm2-650m": 1.2976e9} {
+		c, _ := transformer.KnownConfig(name)
+		attention := 4 * float64(c.Hidden) * float64(c.Layers)
+		if got := c.FLOPs(1) - attention; math.Abs(got/want-1) > 1e-3 {
+			t.Errorf("%s: %.4g FLOP a token, want %.4g", name, got, want)
+		}
+		if got, want := c.FLOPs(3, 5), c.FLOPs(3)+c.FLOPs(5); got != want {
+			t.Errorf("%s: sequences do not add up: %v, %v", name, got, want)
+		}
+	}
+}
