@@ -181,7 +181,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 			check(id+"/tokens", states[config.Layers-1], values(golden.Float32s(id+"/tokens"))(t), tokenFactor*r.bar, &r.worstToken)
 		}
 		if wantLayers {
-			want := values(golden.Float32s(id+"/layers"))(t)
+			want := values(golden.Float32s(id + "/layers"))(t)
 			size := len(want) / config.Layers
 			last := config.Layers
 			if config.Architecture == transformer.ESM2 {

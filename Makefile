@@ -1,0 +1,43 @@
+# embed: see README.md. The targets that a user needs are demo and test.
+
+GO ?= go
+STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+.PHONY: build demo test check fmt vet staticcheck race noasm parity bench clean
+
+build: ## builds ./embed
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
+
+demo: build ## runs the main job, offline, on two small files
+	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/demo.fna testdata/demo.faa
+	@echo "The checkpoints of this demo are synthetic: they have the real architectures, and their embeddings carry no biology."
+
+test: ## every test, with the portable and the assembly kernels
+	$(GO) test ./...
+
+# What CI runs.
+check: build fmt vet staticcheck test race noasm
+
+fmt:
+	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
+
+vet:
+	$(GO) vet ./...
+
+staticcheck:
+	$(STATICCHECK) ./...
+
+race: ## the race detector makes the long sequences too slow: -short leaves them out
+	$(GO) test -race -short ./...
+
+noasm: ## the portable kernels alone
+	$(GO) test -tags noasm -short ./...
+
+parity: ## every golden of every model; takes 12 GB of memory
+	$(GO) test ./bench -count 1 -v -run TestParity -timeout 60m -parity.full
+
+bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
+	$(GO) test ./bench -run '^$$' -bench '$(or $(BENCH),.)' -timeout 60m
+
+clean:
+	rm -rf embed demo

@@ -1,0 +1,75 @@
+// Package layering holds the test that keeps imports pointing down.
+package layering
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// allowed lists for each package which packages of this module it may import,
+// by prefix. A package that is not listed may import none.
+var allowed = map[string][]string{
+	"kernels/ref":         {"kernels"},
+	"kernels/kernelstest": {"kernels"},
+	"kernels/cpu":         {"kernels"},
+	"kernels/cuda":        {"kernels"},
+	"transformer":         {"kernels", "weights"},
+	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "internal/monitor", "kernels", "weights"},
+	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
+	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
+}
+
+// backends may be imported by cmd/embed and bench alone.
+var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
+
+const module = "seqembed/"
+
+func TestImportsPointDown(t *testing.T) {
+	out, err := exec.Command("go", "list", "-json=ImportPath,Imports", "seqembed/...").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packages := 0
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; packages++ {
+		var p struct {
+			ImportPath string
+			Imports    []string
+		}
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimPrefix(p.ImportPath, module)
+		for _, i := range p.Imports {
+			target, ours := strings.CutPrefix(i, module)
+			if ours && !strings.HasPrefix(target, name+"/") && !mayImport(name, target) {
+				t.Errorf("%s must not import %s", name, target)
+			}
+		}
+	}
+	if packages < len(allowed)-3 {
+		t.Errorf("only %d packages were looked at", packages)
+	}
+}
+
+func mayImport(name, target string) bool {
+	top := name
+	for key := range allowed {
+		if strings.HasPrefix(name, key+"/") {
+			top = key
+		}
+	}
+	if slices.Contains(backends, target) && top != "cmd/embed" && top != "bench" && target != top &&
+		!(top == "kernels/kernelstest" && target == "kernels/ref") {
+		return false
+	}
+	return target == top || slices.ContainsFunc(allowed[top], func(prefix string) bool {
+		return target == prefix || strings.HasPrefix(target, prefix+"/")
+	})
+}
