@@ -1,0 +1,143 @@
+package store
+
+import (
+	"fmt"
+	"reflect"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+const (
+	// rowGroupBytes bounds a row group, which parquet-go holds in memory until it is complete.
+	rowGroupBytes = 64 << 20
+	// pageBytes is the size of the pages inside it.
+	pageBytes = 1 << 20
+)
+
+// parquetRow holds the columns of every layout. Which of them exist, and under which name, is decided per file by
+// replacing the struct tags: that keeps parquet-go on its typed path, ten times as fast as its generic values.
+type parquetRow struct {
+	ID          string
+	Description string
+	Length      int64
+	Tokens      int64
+	Truncated   bool
+	Position    int64 // of the token, from 0, special ones included
+	// One field per layer.
+	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
+	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
+	E32, E33, E34, E35, E36, E37, E38, E39, E40, E41, E42, E43, E44, E45, E46, E47 []float32
+	E48, E49, E50, E51, E52, E53, E54, E55, E56, E57, E58, E59, E60, E61, E62, E63 []float32
+}
+
+// maxParquetLayers is the number of layer fields of parquetRow.
+const maxParquetLayers = 64
+
+func layerField(i int) string { return fmt.Sprintf("E%02d", i) }
+
+// columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader knows; floats
+// are neither compressed nor put in a dictionary, both of which cost time and save next to nothing.
+func columnTags(s *Spec) map[string]string {
+	tags := map[string]string{
+		"ID":          "id,plain,snappy",
+		"Description": "description,plain,snappy",
+		"Length":      "length,plain,snappy",
+		"Tokens":      "tokens,plain,snappy",
+		"Truncated":   "truncated,plain,snappy",
+		"Position":    "-",
+	}
+	if s.PerToken {
+		tags = map[string]string{
+			"ID":          "id,dict,snappy", // the same for all tokens of a record
+			"Description": "-",
+			"Length":      "-",
+			"Tokens":      "-",
+			"Truncated":   "-",
+			"Position":    "position,plain,snappy",
+		}
+	}
+	columns := s.columnNames("embedding_", "embedding")
+	for i := range maxParquetLayers {
+		tags[layerField(i)] = "-"
+		if i < len(columns) {
+			tags[layerField(i)] = columns[i] + ",plain,list"
+		}
+	}
+	return tags
+}
+
+// parquetEncoder writes one row per record or, per token, one row per token.
+type parquetEncoder struct {
+	spec   *Spec
+	writer *parquet.GenericWriter[parquetRow]
+	row    []parquetRow // a single one, used anew for each row
+	layers []*[]float32 // its fields in use
+	bytes  int          // buffered in the row group
+}
+
+func newParquetEncoder(s *Spec, files *fileSet) (*parquetEncoder, error) {
+	f, err := files.create(s.Paths()[0], false)
+	if err != nil {
+		return nil, err
+	}
+	options := []parquet.WriterOption{
+		// The first version of data pages is the one that every reader has.
+		parquet.DataPageVersion(1),
+		// The column index repeats these statistics.
+		parquet.DataPageStatistics(false),
+		parquet.PageBufferSize(pageBytes),
+		parquet.WriteBufferSize(0),
+	}
+	for field, tag := range columnTags(s) {
+		options = append(options, parquet.StructTag(reflect.StructTag(`parquet:"`+tag+`"`), field))
+	}
+	for key, value := range s.Meta {
+		options = append(options, parquet.KeyValueMetadata(validText(key), validText(value)))
+	}
+	e := &parquetEncoder{
+		spec:   s,
+		writer: parquet.NewGenericWriter[parquetRow](f, options...),
+		row:    make([]parquetRow, 1),
+	}
+	fields := reflect.ValueOf(&e.row[0]).Elem()
+	for i := range s.Layers {
+		field := fields.FieldByName(layerField(i)).Addr().Interface()
+		e.layers = append(e.layers, field.(*[]float32))
+	}
+	return e, nil
+}
+
+func (e *parquetEncoder) add(r *Row) error {
+	row := &e.row[0]
+	row.ID, row.Description, row.Truncated = r.ID, r.Description, r.Truncated
+	row.Length, row.Tokens = int64(r.Length), int64(r.Tokens)
+	rows := 1
+	if e.spec.PerToken {
+		rows = r.Tokens
+	}
+	for i := range rows {
+		row.Position = int64(i)
+		for l, values := range r.Embeddings {
+			*e.layers[l] = values[i*e.spec.Dim : (i+1)*e.spec.Dim]
+		}
+		if err := e.write(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (e *parquetEncoder) write() error {
+	if _, err := e.writer.Write(e.row); err != nil {
+		return err
+	}
+	const fixedColumns = 32 // bytes, about
+	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + 4*e.spec.Dim*len(e.layers)
+	if e.bytes < rowGroupBytes {
+		return nil
+	}
+	e.bytes = 0
+	return e.writer.Flush()
+}
+
+func (e *parquetEncoder) finish() error { return e.writer.Close() }

@@ -1,0 +1,78 @@
+package store
+
+import (
+	"encoding/binary"
+	"math"
+)
+
+// pickle builds a stream of Python's pickle protocol 2, out of the opcodes that PyTorch's restricted unpickler takes.
+// The bytes gather in buf, which the owner may empty at any time.
+type pickle struct{ buf []byte }
+
+// The opcodes, named as in Python's pickletools.
+const (
+	opProto           = '\x80'
+	opStop            = '.'
+	opMark            = '('
+	opBinGet          = 'h'
+	opBinPut          = 'q'
+	opBinUnicode      = 'X'
+	opBinFloat        = 'G'
+	opBinInt          = 'J'
+	opBinInt1         = 'K'
+	opBinInt2         = 'M'
+	opNewFalse        = '\x89'
+	opEmptyDict       = '}'
+	opSetItems        = 'u'
+	opEmptyList       = ']'
+	opAppend          = 'a'
+	opAppends         = 'e'
+	opEmptyTuple      = ')'
+	opTuple1          = '\x85'
+	opTuple           = 't'
+	opGlobal          = 'c'
+	opReduce          = 'R'
+	opBinPersistentID = 'Q'
+)
+
+func (p *pickle) op(codes ...byte) { p.buf = append(p.buf, codes...) }
+
+// put remembers the top of the stack under a number, get pushes it again.
+func (p *pickle) put(memo byte) { p.op(opBinPut, memo) }
+func (p *pickle) get(memo byte) { p.op(opBinGet, memo) }
+
+func (p *pickle) text(s string) {
+	p.op(opBinUnicode)
+	p.buf = binary.LittleEndian.AppendUint32(p.buf, uint32(len(s)))
+	p.buf = append(p.buf, s...)
+}
+
+// number pushes an integer of 0 … 2³¹−1.
+func (p *pickle) number(n int) {
+	switch {
+	case n <= math.MaxUint8:
+		p.op(opBinInt1, byte(n))
+	case n <= math.MaxUint16:
+		p.op(opBinInt2)
+		p.buf = binary.LittleEndian.AppendUint16(p.buf, uint16(n))
+	default:
+		p.op(opBinInt)
+		p.buf = binary.LittleEndian.AppendUint32(p.buf, uint32(n))
+	}
+}
+
+// floats pushes a list of Python floats, which are float64.
+func (p *pickle) floats(values []float32) {
+	p.op(opEmptyList, opMark)
+	for _, v := range values {
+		p.op(opBinFloat)
+		p.buf = binary.BigEndian.AppendUint64(p.buf, math.Float64bits(float64(v)))
+	}
+	p.op(opAppends)
+}
+
+// global pushes the Python object called name in module.
+func (p *pickle) global(module, name string) {
+	p.op(opGlobal)
+	p.buf = append(p.buf, module+"\n"+name+"\n"...)
+}

@@ -1,0 +1,55 @@
+package store
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"syscall"
+	"testing"
+)
+
+func TestReadOnlyFolder(t *testing.T) {
+	s := spec(t, Parquet, 33)
+	if err := os.MkdirAll(s.Dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	// The test's own folder is closed to others, and only the output folder is to be the obstacle.
+	for dir := filepath.Dir(s.Dir); dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(s.Dir, 0o555); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(s.Dir, 0o777) })
+	var err error
+	asOrdinaryUser(t, func() { _, err = Create(s) })
+	wantError(t, err, s.Paths()[0], "permission denied")
+	if !errors.Is(err, fs.ErrPermission) {
+		t.Errorf("%v is not fs.ErrPermission", err)
+	}
+	if left := filesIn(t, s.Dir); left != nil {
+		t.Errorf("left %q", left)
+	}
+}
+
+// asOrdinaryUser calls f without root's right to write anywhere. That right belongs to a thread, and a thread whose
+// file-system user is not root lacks it.
+func asOrdinaryUser(t *testing.T, f func()) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		f()
+		return
+	}
+	const nobody = 65534
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := syscall.Setfsuid(nobody); err != nil {
+		t.Fatal(err)
+	}
+	defer syscall.Setfsuid(0)
+	f()
+}

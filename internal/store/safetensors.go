@@ -1,0 +1,196 @@
+package store
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// maxSafetensorsHeader is the longest header in bytes that the reference reader accepts.
+const maxSafetensorsHeader = 100_000_000
+
+// metadataKey is the name in the header that no tensor can have.
+const metadataKey = "__metadata__"
+
+// safetensorsEncoder writes one tensor [records, dim] per layer or, per token, one tensor [tokens, dim] per record and
+// layer, called by the record's id (and layer).
+//
+// The header stands first in the file but holds every id, so it comes last: the tensors are written from the start
+// of the temporary file and moved up by the header's length at the end, which takes no second copy on the disk. The
+// header grows in memory meanwhile; the format bounds it to 100 MB, which is enough for some millions of ids.
+type safetensorsEncoder struct {
+	spec    *Spec
+	file    *atomicFile
+	layers  []*atomicFile // where each layer's rows gather: file first, scratch files for the others; only file per token
+	suffix  []string      // of the tensors' names per token, one per layer
+	rows    int
+	offset  int64    // per token: bytes of tensors so far
+	ids     jsonText // the JSON list of ids inside a JSON string, without brackets and quotes
+	entries jsonText // per token: the tensors' entries
+	names   map[string]struct{}
+	limit   int // bytes of header
+	floats  floatWriter
+}
+
+func newSafetensorsEncoder(s *Spec, files *fileSet) (*safetensorsEncoder, error) {
+	if _, ok := s.Meta["ids"]; ok {
+		return nil, fmt.Errorf("output of %q: the metadata key \"ids\" is taken by the list of ids", s.Base)
+	}
+	path := s.Paths()[0]
+	f, err := files.create(path, true)
+	if err != nil {
+		return nil, err
+	}
+	e := &safetensorsEncoder{spec: s, file: f, layers: []*atomicFile{f}, limit: maxSafetensorsHeader}
+	e.suffix = s.columnNames("_", "")
+	if s.PerToken {
+		e.names = make(map[string]struct{})
+		return e, nil
+	}
+	for range len(s.Layers) - 1 {
+		scratch, err := files.createScratch(path)
+		if err != nil {
+			return nil, err
+		}
+		e.layers = append(e.layers, scratch)
+	}
+	return e, nil
+}
+
+func (e *safetensorsEncoder) add(r *Row) error {
+	if e.spec.PerToken {
+		if r.ID == metadataKey {
+			return &recordError{r.ID, errors.New("safetensors keeps this name for itself")}
+		}
+		if _, ok := e.names[r.ID]; ok {
+			return &recordError{r.ID, errSecondOfName}
+		}
+		e.names[r.ID] = struct{}{}
+	}
+	if e.rows > 0 {
+		e.ids.raw(",")
+	}
+	e.ids.quotedTwice(r.ID)
+	e.rows++
+	for i, values := range r.Embeddings {
+		to := e.file
+		if e.spec.PerToken {
+			e.addEntry(r.ID+e.suffix[i], r.Tokens)
+		} else {
+			to = e.layers[i]
+		}
+		if err := e.floats.write(to, values); err != nil {
+			return err
+		}
+	}
+	const slack = 4096 // brackets, padding and the entries of pooled tensors
+	if e.ids.Len()+e.entries.Len()+slack > e.limit {
+		return fmt.Errorf("the ids of %d records exceed the %d bytes that readers of safetensors accept as header; use parquet or npy",
+			e.rows, e.limit)
+	}
+	return nil
+}
+
+// addEntry describes the next tensor, [rows, dim], in the header.
+func (e *safetensorsEncoder) addEntry(name string, rows int) {
+	end := e.offset + int64(rows)*int64(e.spec.Dim)*4
+	e.entries.raw(",")
+	e.entries.quoted(name)
+	e.entries.raw(`:{"dtype":"F32","shape":[` + strconv.Itoa(rows) + "," + strconv.Itoa(e.spec.Dim) + `],"data_offsets":[` +
+		strconv.FormatInt(e.offset, 10) + "," + strconv.FormatInt(end, 10) + "]}")
+	e.offset = end
+}
+
+func (e *safetensorsEncoder) finish() error {
+	if !e.spec.PerToken {
+		for _, name := range e.spec.columnNames("embeddings_", "embeddings") {
+			e.addEntry(name, e.rows)
+		}
+	}
+	header := e.header()
+	if len(header) > e.limit {
+		return fmt.Errorf("a header of %d bytes, readers of safetensors accept %d; use parquet or npy", len(header), e.limit)
+	}
+	body := e.file.size
+	if err := moveUp(e.file, int64(len(header))); err != nil {
+		return err
+	}
+	if err := e.file.writeAt(header, 0); err != nil {
+		return err
+	}
+	rest := &patchWriter{e.file, int64(len(header)) + body}
+	for _, layer := range e.layers[1:] {
+		if err := layer.copyTo(rest); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// header returns the length and the JSON of the header, padded to the multiple of 8 that tensors are aligned to.
+func (e *safetensorsEncoder) header() []byte {
+	var h jsonText
+	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{"ids":"[`)
+	h.Write(e.ids.Bytes())
+	h.raw(`]"`)
+	for _, key := range slices.Sorted(maps.Keys(e.spec.Meta)) {
+		h.raw(",")
+		h.quoted(key)
+		h.raw(":")
+		h.quoted(e.spec.Meta[key])
+	}
+	h.raw("}")
+	h.Write(e.entries.Bytes())
+	h.raw("}")
+	for h.Len()%8 != 0 {
+		h.raw(" ")
+	}
+	header := h.Bytes()
+	binary.LittleEndian.PutUint64(header, uint64(len(header)-8))
+	return header
+}
+
+// moveUp moves all bytes of f up by shift, the last ones first so that none is overwritten before it has moved.
+func moveUp(f *atomicFile, shift int64) error {
+	chunk := make([]byte, bufferSize)
+	for end := f.size; end > 0; {
+		start := max(0, end-int64(len(chunk)))
+		part := chunk[:end-start]
+		if err := f.readAt(part, start); err != nil {
+			return err
+		}
+		if err := f.writeAt(part, start+shift); err != nil {
+			return err
+		}
+		end = start
+	}
+	return nil
+}
+
+// jsonText is JSON under construction.
+type jsonText struct{ bytes.Buffer }
+
+func (t *jsonText) raw(s string) { t.WriteString(s) }
+
+// quoted appends s as a JSON string.
+func (t *jsonText) quoted(s string) { t.Write(jsonString(s)) }
+
+// quotedTwice appends the JSON string of s as it reads inside another JSON string.
+func (t *jsonText) quotedTwice(s string) {
+	outer := jsonString(string(jsonString(s)))
+	t.Write(outer[1 : len(outer)-1])
+}
+
+func jsonString(s string) []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	// Encoding a string into memory cannot fail.
+	_ = enc.Encode(s)
+	return bytes.TrimSuffix(b.Bytes(), []byte("\n"))
+}

@@ -1,0 +1,214 @@
+package store
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+type safetensor struct {
+	DType   string `json:"dtype"`
+	Shape   []int  `json:"shape"`
+	Offsets [2]int `json:"data_offsets"`
+	values  []float32
+}
+
+// parseSafetensors reads a file as the format's description says, and checks what its reference reader checks: the
+// tensors cover the bytes after the header without gap or overlap.
+func parseSafetensors(content []byte) (map[string]safetensor, map[string]string, error) {
+	size := binary.LittleEndian.Uint64(content)
+	if size%8 != 0 || size > uint64(len(content)-8) || content[8] != '{' {
+		return nil, nil, fmt.Errorf("a header of %d bytes", size)
+	}
+	raw := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(content[8:8+size], &raw); err != nil {
+		return nil, nil, err
+	}
+	var metadata map[string]string
+	if err := json.Unmarshal(raw["__metadata__"], &metadata); err != nil {
+		return nil, nil, err
+	}
+	delete(raw, "__metadata__")
+	tensors := make(map[string]safetensor)
+	for name, text := range raw {
+		var tensor safetensor
+		if err := json.Unmarshal(text, &tensor); err != nil {
+			return nil, nil, err
+		}
+		tensors[name] = tensor
+	}
+	body := content[8+size:]
+	end := 0
+	byOffset := func(a, b string) int {
+		x, y := tensors[a].Offsets, tensors[b].Offsets
+		return slices.Compare(x[:], y[:])
+	}
+	for _, name := range slices.SortedFunc(maps.Keys(tensors), byOffset) {
+		tensor := tensors[name]
+		from, to := tensor.Offsets[0], tensor.Offsets[1]
+		if from != end || to > len(body) || tensor.DType != "F32" || len(tensor.Shape) != 2 || to-from != 4*tensor.Shape[0]*tensor.Shape[1] {
+			return nil, nil, fmt.Errorf("tensor %q: %+v after byte %d of %d", name, tensor, end, len(body))
+		}
+		tensor.values = floatsOf(body[from:to])
+		tensors[name] = tensor
+		end = to
+	}
+	if end != len(body) {
+		return nil, nil, fmt.Errorf("%d bytes belong to no tensor", len(body)-end)
+	}
+	return tensors, metadata, nil
+}
+
+// checkMetadata compares the list of ids with the rows and the rest with the Spec.
+func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row) {
+	t.Helper()
+	want := []string{}
+	for _, r := range rows {
+		want = append(want, r.ID)
+	}
+	var ids []string
+	if err := json.Unmarshal([]byte(metadata["ids"]), &ids); err != nil || !slices.Equal(ids, want) {
+		t.Errorf("ids %q, %v", ids, err)
+	}
+	delete(metadata, "ids")
+	if !reflect.DeepEqual(metadata, s.Meta) {
+		t.Errorf("metadata %q, want %q", metadata, s.Meta)
+	}
+}
+
+func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
+	for _, layers := range [][]int{{33}, {0, 7, 33}} {
+		// 30,000 rows of 24 values and more than one layer take several chunks to move and to copy.
+		for _, count := range []int{0, 1, 40, 30000} {
+			s := spec(t, Safetensors, layers...)
+			rows := makeRows(s, count)
+			tensors, metadata, err := parseSafetensors(readFile(t, writeAll(t, s, rows)[0].Path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkMetadata(t, metadata, s, rows)
+			if len(tensors) != len(layers) {
+				t.Errorf("%d tensors for %d layers", len(tensors), len(layers))
+			}
+			for l, name := range s.columnNames("embeddings_", "embeddings") {
+				tensor := tensors[name]
+				if !slices.Equal(tensor.Shape, []int{count, s.Dim}) {
+					t.Fatalf("%s: shape %v", name, tensor.Shape)
+				}
+				for i, r := range rows {
+					if got := tensor.values[i*s.Dim : (i+1)*s.Dim]; !sameBits(got, r.Embeddings[l]) {
+						t.Fatalf("%s, row %d: %v, want %v", name, i, got, r.Embeddings[l])
+					}
+				}
+			}
+		}
+	}
+}
+
+func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
+	for _, layers := range [][]int{{33}, {0, 33}} {
+		for _, count := range []int{0, 1, 40} {
+			s := spec(t, Safetensors, layers...)
+			s.PerToken = true
+			rows := makeRows(s, count)
+			tensors, metadata, err := parseSafetensors(readFile(t, writeAll(t, s, rows)[0].Path))
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkMetadata(t, metadata, s, rows)
+			if len(tensors) != len(rows)*len(layers) {
+				t.Errorf("%d tensors for %d records and %d layers", len(tensors), len(rows), len(layers))
+			}
+			for _, r := range rows {
+				for l, suffix := range s.columnNames("_", "") {
+					tensor, ok := tensors[r.ID+suffix]
+					if !ok || !slices.Equal(tensor.Shape, []int{r.Tokens, s.Dim}) || !sameBits(tensor.values, r.Embeddings[l]) {
+						t.Errorf("record %q%s: %+v", r.ID, suffix, tensor)
+					}
+				}
+			}
+		}
+	}
+}
+
+// Where a record's array is called by its id, a second record of that id would hide the first.
+func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
+	for _, format := range []Format{Npy, Safetensors} {
+		s := spec(t, format, 33)
+		s.PerToken = true
+		rows := makeRows(s, 8)
+		w, err := Create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			if err := w.Write(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+		err = w.Write(rows[5])
+		wantError(t, err, fmt.Sprintf("%q", rows[5].ID), "earlier record")
+		if !errors.Is(err, ErrRecord) {
+			t.Errorf("%v is not ErrRecord", err)
+		}
+		if format == Safetensors {
+			reserved := rows[5]
+			reserved.ID = "__metadata__"
+			wantError(t, w.Write(reserved), "__metadata__")
+		}
+		if _, err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		checked := rows
+		if format == Npy {
+			checkIDList(t, s.Paths()[1], checked)
+			continue
+		}
+		_, metadata, err := parseSafetensors(readFile(t, s.Paths()[0]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		checkMetadata(t, metadata, s, checked)
+	}
+}
+
+// The reference reader refuses longer headers: better to stop at once than to write a file that nobody can open.
+func TestSafetensorsHeaderIsBounded(t *testing.T) {
+	for _, perToken := range []bool{false, true} {
+		s := spec(t, Safetensors, 33)
+		s.PerToken = perToken
+		w, err := Create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const limit = 20_000
+		w.(*output).enc.(*safetensorsEncoder).limit = limit
+		written := 0
+		for i := range limit {
+			r := makeRows(s, 2)[1]
+			r.ID = fmt.Sprintf("a_rather_long_record_name_%d", i)
+			if err = w.Write(r); err != nil {
+				break
+			}
+			written++
+		}
+		wantError(t, err, s.Paths()[0], "20000 bytes", "use parquet")
+		if errors.Is(err, ErrRecord) {
+			t.Errorf("%v concerns the output, not a record", err)
+		}
+		if written < 10 {
+			t.Errorf("stopped after %d records", written)
+		}
+		if left := filesIn(t, s.Dir); left != nil {
+			t.Errorf("left %q", left)
+		}
+		if _, again := w.Commit(); again != err {
+			t.Errorf("Commit returned %v, want the first error", again)
+		}
+	}
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"io"
+	"strconv"
+)
+
+// VirNucPro's files are PyTorch zip files that hold one of these objects:
+//
+//	{'nucleotide': [id, …], 'data': [{'label': id, 'mean_representation': [float, …]}, …]}   DNA
+//	{'proteins': [id, …], 'data': [float32 tensor [dim], …]}                                 protein
+
+// torchRoot is the folder inside the archive; PyTorch takes whatever the first entry has.
+const torchRoot = "archive/"
+
+// torchAlign is where PyTorch lets a storage start, in bytes.
+const torchAlign = 64
+
+// virNucProEncoder writes such a file. The list of ids stands before the data in the pickle but ends as late, so both
+// gather in scratch files. Tensors go into the archive at once, ahead of the pickle that refers to them by number; the
+// archive's directory, some 300 bytes per tensor, stays in memory until the end.
+type virNucProEncoder struct {
+	kind      Kind
+	archive   *zipArchive
+	ids, data *atomicFile // pickle code that appends to the list on top of the stack, record by record
+	rows      int
+	pickle    pickle
+	bytes     []byte // of one tensor
+}
+
+func newVirNucProEncoder(s *Spec, files *fileSet) (*virNucProEncoder, error) {
+	path := s.Paths()[0]
+	f, err := files.create(path, false)
+	if err != nil {
+		return nil, err
+	}
+	e := &virNucProEncoder{kind: s.Kind, archive: newZipArchive(f)}
+	if e.ids, err = files.createScratch(path); err != nil {
+		return nil, err
+	}
+	e.data, err = files.createScratch(path)
+	return e, err
+}
+
+func (e *virNucProEncoder) add(r *Row) error {
+	e.pickle.text(r.ID)
+	e.pickle.op(opAppend)
+	if err := e.flush(e.ids); err != nil {
+		return err
+	}
+	if e.kind == Protein {
+		key := strconv.Itoa(e.rows)
+		e.bytes = appendFloats(e.bytes[:0], r.Embeddings[0])
+		if err := e.archive.add(torchRoot+"data/"+key, e.bytes, torchAlign); err != nil {
+			return err
+		}
+		e.pickle.tensor(key, len(r.Embeddings[0]), e.rows > 0)
+	} else {
+		e.pickle.labelled(r.ID, r.Embeddings[0], e.rows > 0)
+	}
+	e.pickle.op(opAppend)
+	e.rows++
+	return e.flush(e.data)
+}
+
+// flush moves the pickle code made so far to w.
+func (e *virNucProEncoder) flush(w io.Writer) error {
+	_, err := w.Write(e.pickle.buf)
+	e.pickle.buf = e.pickle.buf[:0]
+	return err
+}
+
+func (e *virNucProEncoder) finish() error {
+	entry, err := e.archive.stream(torchRoot + "data.pkl")
+	if err != nil {
+		return err
+	}
+	key := "nucleotide"
+	if e.kind == Protein {
+		key = "proteins"
+	}
+	p := &e.pickle
+	p.op(opProto, 2, opEmptyDict, opMark)
+	p.text(key)
+	p.op(opEmptyList)
+	if err := e.flush(entry); err != nil {
+		return err
+	}
+	if err := e.ids.copyTo(entry); err != nil {
+		return err
+	}
+	p.text("data")
+	p.op(opEmptyList)
+	if err := e.flush(entry); err != nil {
+		return err
+	}
+	if err := e.data.copyTo(entry); err != nil {
+		return err
+	}
+	p.op(opSetItems, opStop)
+	if err := e.flush(entry); err != nil {
+		return err
+	}
+	// Two small entries tell PyTorch how to read the others.
+	if err := e.archive.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
+		return err
+	}
+	if err := e.archive.add(torchRoot+"version", []byte("3\n"), 1); err != nil {
+		return err
+	}
+	return e.archive.close()
+}
+
+// Memo numbers of the values that every record has in common.
+const (
+	memoLabel byte = iota
+	memoMean
+	memoRebuild
+	memoStorage
+	memoFloatStorage
+	memoCPU
+	memoOrderedDict
+)
+
+// constant pushes a value that build makes the first time, from the memo after that.
+func (p *pickle) constant(memo byte, known bool, build func()) {
+	if known {
+		p.get(memo)
+		return
+	}
+	build()
+	p.put(memo)
+}
+
+// labelled pushes {'label': id, 'mean_representation': values}.
+func (p *pickle) labelled(id string, values []float32, constants bool) {
+	p.op(opEmptyDict, opMark)
+	p.constant(memoLabel, constants, func() { p.text("label") })
+	p.text(id)
+	p.constant(memoMean, constants, func() { p.text("mean_representation") })
+	p.floats(values)
+	p.op(opSetItems)
+}
+
+// tensor pushes a one-dimensional float32 tensor over the storage called key:
+// torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, backward_hooks).
+func (p *pickle) tensor(key string, values int, constants bool) {
+	p.constant(memoRebuild, constants, func() { p.global("torch._utils", "_rebuild_tensor_v2") })
+	p.op(opMark)
+
+	p.op(opMark)
+	p.constant(memoStorage, constants, func() { p.text("storage") })
+	p.constant(memoFloatStorage, constants, func() { p.global("torch", "FloatStorage") })
+	p.text(key)
+	p.constant(memoCPU, constants, func() { p.text("cpu") })
+	p.number(values)
+	p.op(opTuple, opBinPersistentID)
+
+	p.number(0)
+	p.number(values)
+	p.op(opTuple1)
+	p.number(1)
+	p.op(opTuple1, opNewFalse)
+	p.constant(memoOrderedDict, constants, func() { p.global("collections", "OrderedDict") })
+	p.op(opEmptyTuple, opReduce)
+
+	p.op(opTuple, opReduce)
+}

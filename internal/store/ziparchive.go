@@ -1,0 +1,62 @@
+package store
+
+import (
+	"archive/zip"
+	"encoding/binary"
+	"hash/crc32"
+	"io"
+)
+
+// zipArchive writes a zip file whose entries are stored, not compressed: NumPy and PyTorch map or copy them as they
+// are, and embeddings hardly compress.
+type zipArchive struct {
+	file *atomicFile
+	zip  *zip.Writer
+}
+
+func newZipArchive(f *atomicFile) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
+
+// stream starts an entry of unknown size; it ends when the next one starts.
+func (a *zipArchive) stream(name string) (io.Writer, error) {
+	return a.zip.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
+}
+
+// add writes an entry whose first byte lies at a multiple of align, as PyTorch lays out its storages. After a streamed
+// entry, whose end is not written yet, only align 1 is kept.
+func (a *zipArchive) add(name string, content []byte, align int) error {
+	const localHeader = 30 // bytes before the name
+	if err := a.zip.Flush(); err != nil {
+		return err
+	}
+	h := &zip.FileHeader{
+		Name:               name,
+		Method:             zip.Store,
+		CRC32:              crc32.ChecksumIEEE(content),
+		CompressedSize64:   uint64(len(content)),
+		UncompressedSize64: uint64(len(content)),
+	}
+	if align > 1 {
+		h.Extra = zipPadding(a.file.size+localHeader+int64(len(name)), align)
+	}
+	w, err := a.zip.CreateRaw(h)
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(content)
+	return err
+}
+
+// zipPadding returns an extra field after which a header that would end at offset ends at a multiple of align.
+func zipPadding(offset int64, align int) []byte {
+	const fieldHeader = 4 // tag and length, two bytes each
+	length := (align - int((offset+fieldHeader)%int64(align))) % align
+	extra := make([]byte, fieldHeader, fieldHeader+length)
+	copy(extra, "FB") // PyTorch's own tag for it
+	binary.LittleEndian.PutUint16(extra[2:], uint16(length))
+	for range length {
+		extra = append(extra, 'Z')
+	}
+	return extra
+}
+
+func (a *zipArchive) close() error { return a.zip.Close() }
