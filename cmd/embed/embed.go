@@ -1,0 +1,286 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/pool"
+	"seqembed/transformer"
+)
+
+// version is the program's; it is part of every manifest.
+const version = "0.1.0"
+
+// cpuBudget is the tokens of a batch when a CPU computes and none are given.
+const cpuBudget = 8192
+
+// run is the whole program: it returns the exit code.
+func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	s, groups, err := parse(args, environ)
+	switch {
+	case err != nil:
+		fmt.Fprintf(stderr, "embed: %s (embed --help lists the flags)\n", oneLine(err))
+		return exitUsage
+	case s.help:
+		printHelp(stdout, groups)
+		return exitDone
+	case s.version:
+		fmt.Fprintln(stdout, version)
+		return exitDone
+	}
+	c := &command{settings: s, stdout: stdout}
+	if c.log, err = newLog(s, stderr); err == nil {
+		c.progress = newProgress(s, c.log, stderr)
+		err = c.embed(ctx)
+		c.progress.close()
+	}
+	c.printSummary()
+	if err != nil {
+		fmt.Fprintf(stderr, "embed: %s\n", oneLine(err))
+	}
+	return exitCode(err, c.done(), len(c.total.Failed))
+}
+
+// command is one run of embed.
+type command struct {
+	*settings
+	stdout   io.Writer
+	log      *slog.Logger
+	progress *progress
+	backend  kernels.Backend
+	device   string
+	total    pool.Summary // over both models
+	computed bool         // a model has run
+}
+
+// embed checks everything that can be checked before anything is computed,
+// then runs DNA to completion, then protein.
+func (c *command) embed(ctx context.Context) error {
+	reading, err := c.reading()
+	if err != nil {
+		return err
+	}
+	template, err := c.job()
+	if err != nil {
+		return err
+	}
+	inputs, err := c.expand()
+	if err != nil {
+		return err
+	}
+	if err := c.openBackend(); err != nil {
+		return err
+	}
+	defer c.backend.Close()
+
+	dna, protein, failed := pool.Plan(inputs, reading)
+	for _, f := range failed {
+		c.progress.FileFailed(f)
+	}
+	c.total.Failed = failed
+	var models []*model
+	var files [][]pool.File
+	for _, part := range []struct {
+		flags modelFlags
+		name  string
+		files []pool.File
+	}{{dnabertFlags, c.dnabertModel, dna}, {esmFlags, c.esmModel, protein}} {
+		if len(part.files) == 0 {
+			continue
+		}
+		m, err := openModel(part.flags, part.name, c.settings)
+		if err != nil {
+			return err
+		}
+		defer m.checkpoint.Close()
+		models, files = append(models, m), append(files, part.files)
+	}
+	for i, m := range models {
+		job := *template
+		job.Files, job.Reading = files[i], reading
+		if err := c.runModel(ctx, m, &job); err != nil {
+			return errors.Join(err, c.writeFailures())
+		}
+	}
+	return c.writeFailures()
+}
+
+// writeFailures leaves the list of failed files in the output folder, unless
+// nothing was ever written there.
+func (c *command) writeFailures() error {
+	if !c.computed {
+		return nil
+	}
+	return pool.WriteFailures(c.out, c.total.Failed)
+}
+
+// runModel embeds the job's files with one model.
+func (c *command) runModel(ctx context.Context, m *model, job *pool.Job) error {
+	if m.synthetic() {
+		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
+	}
+	sum, err := m.checkpoint.SHA256()
+	if err != nil {
+		return err
+	}
+	job.Tokenizer, job.MaxLength, job.Observer = m.tokenizer, m.maxLength(c.settings), c.progress
+	if job.Budget = c.dnabertBatch; m.architecture == transformer.ESM2 {
+		job.Budget = c.esmBatch
+	}
+	if job.Budget == 0 {
+		job.Budget = cpuBudget
+	}
+	pooling := transformer.Pooling(c.pool)
+	job.PerToken = pooling == transformer.PerToken
+	job.Devices = []pool.Device{{Name: c.device, Open: func() (pool.Embedder, error) {
+		loaded, err := transformer.Load(m.checkpoint, m.config, c.backend)
+		if err != nil {
+			return nil, err
+		}
+		limits := kernels.Limits{Tokens: job.Budget, Sequences: pool.MaxSequences(job.Budget)}
+		return transformer.NewEncoder(loaded, c.backend, limits, pooling, m.layers)
+	}}}
+
+	parameters := map[string]string{
+		"pool": c.pool, "layers": m.layerList(), "format": c.format,
+		"long": string(job.Long), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
+		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
+	}
+	job.Output = pool.Output{
+		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
+		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
+		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": "fp32",
+			"layers": m.layerList(), "seqembed_version": version},
+		Template: store.Entry{Model: m.name, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
+			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: "fp32", Backend: c.backend.Name(),
+			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
+	}
+	c.progress.begin(m.name, job.Files)
+	summary, err := job.Run(ctx)
+	c.progress.end()
+	c.computed = c.computed || len(summary.Files)+len(summary.Resumed) > 0
+	c.merge(summary)
+	return err
+}
+
+// merge adds one model's summary to the total.
+func (c *command) merge(s pool.Summary) {
+	t := &c.total
+	if t.Started.IsZero() {
+		t.Started = s.Started
+	}
+	t.Finished = s.Finished
+	t.Files = append(t.Files, s.Files...)
+	t.Resumed = append(t.Resumed, s.Resumed...)
+	t.Failed = append(t.Failed, s.Failed...)
+	t.Records += s.Records
+	t.Tokens += s.Tokens
+	t.Letters += s.Letters
+	t.Unknown += s.Unknown
+	t.Truncated += s.Truncated
+	t.Skipped += s.Skipped
+}
+
+// done counts the files whose outputs are there.
+func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
+
+// reading turns the flags about records into the reader's options.
+func (c *command) reading() (seqio.Options, error) {
+	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
+	switch c.onBad {
+	case "error":
+	case "skip":
+		o.OnBad = seqio.BadSkip
+	default:
+		return o, usagef("--on-bad-record: %q is neither error nor skip", c.onBad)
+	}
+	switch c.duplicates {
+	case "error":
+	case "suffix":
+		o.Duplicates = seqio.DuplicateSuffix
+	default:
+		return o, usagef("--duplicates: %q is neither error nor suffix", c.duplicates)
+	}
+	return o, nil
+}
+
+// job checks the flags that both models share.
+func (c *command) job() (*pool.Job, error) {
+	if _, err := store.ParseFormat(c.format); err != nil {
+		return nil, usagef("--format: %w", err)
+	}
+	if _, err := transformer.ParsePooling(c.pool); err != nil {
+		return nil, usagef("--pool: %w", err)
+	}
+	long, err := pool.ParseLongPolicy(c.long)
+	if err != nil {
+		return nil, usagef("--long: %w", err)
+	}
+	for _, f := range []struct {
+		name  string
+		value int
+	}{{"max-length", c.maxLength}, {"min-length", c.minLength}, {"dnabert-batch-size", c.dnabertBatch}, {"esm-batch-size", c.esmBatch}, {"threads", c.threads}} {
+		if f.value < 0 {
+			return nil, usagef("--%s: %d is negative", f.name, f.value)
+		}
+	}
+	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool == string(transformer.PerToken)) {
+		return nil, usagef("--format virnucpro holds one vector a record: one layer, and not --pool none")
+	}
+	return &pool.Job{Long: long, Force: c.force}, nil
+}
+
+// expand lists the inputs of all three kinds of argument.
+func (c *command) expand() ([]seqio.Input, error) {
+	var inputs []seqio.Input
+	for _, part := range []struct {
+		args     []string
+		alphabet seqio.Alphabet
+	}{{c.inputs, seqio.Unknown}, {c.dna, seqio.DNA}, {c.protein, seqio.Protein}} {
+		expanded, err := seqio.Expand(part.args, part.alphabet)
+		if err != nil {
+			return nil, err
+		}
+		inputs = append(inputs, expanded...)
+	}
+	if len(inputs) == 0 {
+		return nil, usagef("no input is given")
+	}
+	return inputs, seqio.CheckNames(inputs)
+}
+
+// openBackend picks what computes: so far, the CPU.
+func (c *command) openBackend() error {
+	switch c.gpus {
+	case "none":
+	case "all":
+		c.log.Info("no GPU is used: this version computes on the CPU")
+	default:
+		for index := range strings.SplitSeq(c.gpus, ",") {
+			if n, err := strconv.Atoi(strings.TrimSpace(index)); err != nil || n < 0 {
+				return usagef("--gpus: %q is neither all, none nor a list of indices", c.gpus)
+			}
+		}
+		return usagef("--gpus %s: there is no GPU that this version can use; --gpus none computes on the CPU", c.gpus)
+	}
+	if !slices.Contains([]string{"auto", "fp32"}, c.dtype) {
+		if slices.Contains([]string{"bf16", "fp16"}, c.dtype) {
+			return usagef("--dtype %s needs a GPU: the CPU computes in fp32", c.dtype)
+		}
+		return usagef("--dtype: %q is none of auto, fp32, bf16, fp16", c.dtype)
+	}
+	backend := cpu.New(c.threads)
+	c.backend, c.device = backend, fmt.Sprintf("cpu (%d threads)", backend.Threads())
+	return nil
+}

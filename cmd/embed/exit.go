@@ -1,0 +1,48 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"seqembed/pool"
+)
+
+// The exit codes, as docs/command-line.md lists them.
+const (
+	exitDone        = 0
+	exitNothing     = 1  // nothing could be done
+	exitSome        = 2  // some inputs failed, the rest is written
+	exitUsage       = 64 // the command line is wrong
+	exitInterrupted = 75 // stopped by a signal: the same command continues
+)
+
+// usageError is a mistake on the command line.
+type usageError struct{ err error }
+
+func (e *usageError) Error() string { return e.err.Error() }
+func (e *usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// exitCode chooses the code for how a run ended: err is about the run as a
+// whole, done and failed count the files.
+func exitCode(err error, done, failed int) int {
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, pool.ErrInterrupted):
+		return exitInterrupted
+	case err == nil && failed == 0:
+		return exitDone
+	case done > 0:
+		return exitSome
+	}
+	return exitNothing
+}
+
+// oneLine flattens an error for the terminal.
+func oneLine(err error) string {
+	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+}

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// printSummary says at the end what was done, on standard output.
+func (c *command) printSummary() {
+	t := c.total
+	if c.quiet || c.done()+len(t.Failed) == 0 {
+		return
+	}
+	w := c.stdout
+	if len(t.Files) > 0 {
+		took := t.Finished.Sub(t.Started)
+		fmt.Fprintf(w, "%s records, %s tokens in %s: %s tokens/s\n", grouped(t.Records), grouped(t.Tokens),
+			took.Round(10*time.Millisecond), grouped(int64(float64(t.Tokens)/max(took.Seconds(), 1e-3))))
+		fmt.Fprintf(w, "truncated %s records, skipped %s, unknown letters %.3f%%\n", grouped(t.Truncated), grouped(t.Skipped),
+			100*float64(t.Unknown)/float64(max(t.Letters, 1)))
+	}
+	for _, f := range t.Files {
+		for _, reason := range slices.Sorted(maps.Keys(f.Skipped)) {
+			fmt.Fprintf(w, "  %s: skipped %s: %s\n", f.Path, grouped(f.Skipped[reason]), reason)
+		}
+		for _, o := range f.Outputs {
+			fmt.Fprintf(w, "  %s -> %s\n", f.Path, o.Path)
+		}
+	}
+	for _, path := range t.Resumed {
+		fmt.Fprintf(w, "  %s was complete already\n", path)
+	}
+	for _, f := range t.Failed {
+		fmt.Fprintf(w, "  %s FAILED (%s)\n", f.Path, f.Type)
+	}
+}
+
+// grouped writes 1234567 as 1,234,567.
+func grouped(n int64) string {
+	digits := fmt.Sprint(n)
+	var parts []string
+	for len(digits) > 3 {
+		parts = append([]string{digits[len(digits)-3:]}, parts...)
+		digits = digits[:len(digits)-3]
+	}
+	return strings.Join(append([]string{digits}, parts...), ",")
+}

@@ -1,0 +1,217 @@
+// Package pool runs one model over many files: it plans which input goes
+// where, packs records into batches of a token budget, drives one worker for
+// each device, and writes every record in the order of its input.
+//
+// A worker takes whole files from a queue, largest first. In a file, reading
+// and tokenizing, computing, and writing run at the same time, joined by
+// queues of one span of records each, so that memory stays bounded however
+// long the file is.
+//
+// The package must not know how a model computes or what a format looks like,
+// and it prints nothing: what happens is reported to an Observer.
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+)
+
+// Embedder turns batches into embeddings on one device; transformer.Encoder
+// is one. It is used by one goroutine at a time.
+type Embedder interface {
+	// Encode returns for each layer [S, Dim] values, or [T, Dim] per token.
+	Encode(kernels.Batch) ([][]float32, error)
+	// Averaged is the number of tokens behind the embedding of a sequence of
+	// n tokens: how much it weighs when windows of one record are joined.
+	Averaged(n int) int
+	// Close frees the device's memory.
+	Close() error
+}
+
+// Device opens an Embedder, loading the weights: once for each worker.
+type Device struct {
+	Name string
+	Open func() (Embedder, error)
+}
+
+// Job is one model to be run over files of its alphabet.
+type Job struct {
+	Files     []File
+	Reading   seqio.Options
+	Tokenizer tokenizer.Tokenizer
+	Long      LongPolicy
+	MaxLength int // letters; 0 for no limit
+	Budget    int // tokens of a batch, special tokens included
+	PerToken  bool
+	Devices   []Device
+	Output    Output
+	Force     bool // compute again what is complete, replace what differs
+	Observer  Observer
+}
+
+// ErrInterrupted is in the chain of the error of a run whose context ended.
+var ErrInterrupted = errors.New("interrupted")
+
+// ErrSystemic is in the chain of the error of a run that was stopped because
+// one device failure followed another.
+var ErrSystemic = errors.New("three device failures in a row")
+
+// DeviceError is a failure of a device, as opposed to one of an input.
+type DeviceError struct {
+	Device string
+	Err    error
+}
+
+// Error names the device.
+func (e *DeviceError) Error() string { return fmt.Sprintf("device %s: %v", e.Device, e.Err) }
+
+// Unwrap gives the cause.
+func (e *DeviceError) Unwrap() error { return e.Err }
+
+const systemicFailures = 3
+
+// run is the state that the workers of one Job share.
+type run struct {
+	*Job
+	queue chan File // every file that is left; its capacity is the number of files
+
+	mu       sync.Mutex // guards what follows, the manifest on disk included
+	manifest *store.Manifest
+	summary  Summary
+	failures int // of devices, in a row
+	left     int // files neither finished nor failed
+}
+
+// Run works off the files. A failed file is in the summary and stops nothing.
+// The error is about the run as a whole: no device could be opened, the run
+// was interrupted (ErrInterrupted) or given up (ErrSystemic), or the output
+// folder holds what this job would not have written. The summary counts what
+// was done in any case.
+func (j *Job) Run(ctx context.Context) (Summary, error) {
+	r := &run{Job: j, queue: make(chan File, len(j.Files)), left: len(j.Files)}
+	r.summary.Started = time.Now()
+	manifest, err := j.Output.readManifest()
+	if err != nil {
+		return r.summary, err
+	}
+	r.manifest = manifest
+	if err := r.refuseMixture(); err != nil {
+		return r.summary, err
+	}
+	todo := r.skipFinished()
+	for _, f := range largestFirst(todo) {
+		r.queue <- f
+	}
+	r.left = len(todo)
+	if r.left == 0 {
+		return r.finish(), nil
+	}
+
+	// stop ends the work when the run is given up; a worker also ends by
+	// itself when the queue is closed, which happens when no file is left.
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	errs := make(chan error, len(j.Devices)) // one a worker
+	for _, d := range j.Devices {
+		go func() { errs <- r.work(ctx, stop, d) }()
+	}
+	var lost error
+	for range j.Devices {
+		lost = errors.Join(lost, <-errs)
+	}
+	summary := r.finish()
+	switch {
+	case errors.Is(context.Cause(ctx), ErrSystemic):
+		return summary, fmt.Errorf("%w: %w", ErrSystemic, lost)
+	case ctx.Err() != nil:
+		return summary, ErrInterrupted
+	case r.left > 0:
+		return summary, fmt.Errorf("no device is left for %d files: %w", r.left, lost)
+	}
+	return summary, nil
+}
+
+// work is the life of one worker: it opens its device and embeds files until
+// the queue is closed, the context ends or the device is lost.
+func (r *run) work(ctx context.Context, stop context.CancelCauseFunc, d Device) error {
+	began := time.Now()
+	r.Observer.DeviceOpening(d.Name)
+	e, err := d.Open()
+	if err != nil {
+		return &DeviceError{d.Name, err}
+	}
+	defer e.Close()
+	r.Observer.DeviceReady(d.Name, time.Since(began))
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case f, ok := <-r.queue:
+			if !ok {
+				return nil
+			}
+			if err := r.take(ctx, stop, d, e, f); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// take embeds one file and records how that ended. It returns an error when
+// the device should not be used any more.
+func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, d Device, e Embedder, f File) error {
+	report, err := r.embed(ctx, d, e, f)
+	var broken *DeviceError
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case err == nil:
+		r.failures = 0
+		r.summary.add(report)
+		r.settle()
+		r.Observer.FileFinished(report)
+	case errors.Is(err, ErrInterrupted):
+		return nil
+	case errors.As(err, &broken):
+		r.failures++
+		if len(r.Devices) > 1 && r.failures < systemicFailures {
+			r.queue <- f // there is room: it came from there
+			return err
+		}
+		r.fail(f, err)
+		if r.failures >= systemicFailures {
+			stop(ErrSystemic)
+			return err
+		}
+	default:
+		r.fail(f, err)
+	}
+	return nil
+}
+
+func (r *run) fail(f File, err error) {
+	failure := newFailure(f.Path, err)
+	r.summary.Failed = append(r.summary.Failed, failure)
+	r.settle()
+	r.Observer.FileFailed(failure)
+}
+
+// settle counts a file as dealt with, and ends the workers after the last.
+func (r *run) settle() {
+	if r.left--; r.left == 0 {
+		close(r.queue)
+	}
+}
+
+func (r *run) finish() Summary {
+	r.summary.Finished = time.Now()
+	return r.summary
+}

@@ -1,0 +1,110 @@
+package pool
+
+import (
+	"fmt"
+	"slices"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/tokenizer"
+)
+
+// LongPolicy says what happens to a record of more than MaxLength letters.
+type LongPolicy string
+
+const (
+	// LongTruncate uses the first MaxLength letters and counts the record.
+	LongTruncate LongPolicy = "truncate"
+	// LongWindow embeds windows of MaxLength letters, end to end, and joins
+	// them: a mean over all their tokens, the mean of their first tokens, or
+	// their tokens one after the other.
+	LongWindow LongPolicy = "window"
+	// LongError ends the file with an error that names the record.
+	LongError LongPolicy = "error"
+)
+
+// ParseLongPolicy reads a --long value.
+func ParseLongPolicy(s string) (LongPolicy, error) {
+	if p := LongPolicy(s); slices.Contains([]LongPolicy{LongTruncate, LongWindow, LongError}, p) {
+		return p, nil
+	}
+	return "", fmt.Errorf("%q is none of truncate, window, error", s)
+}
+
+// record is one row on its way: tokenized, then embedded, then written.
+type record struct {
+	row     store.Row
+	line    int64
+	letters int // of the input, unused ones included
+	unknown int // letters that became the unknown token
+	windows []window
+	failure error // why there is no row
+}
+
+// window is a stretch of a record that is embedded in one piece; a record has
+// one, unless it is long and cut.
+type window struct {
+	ids    []int32
+	result [][]float32 // for each layer, once embedded
+}
+
+// newRecord tokenizes r as the job's policy for long records says.
+func (j *Job) newRecord(path string, r seqio.Record) (*record, error) {
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line, letters: len(r.Seq)}
+	seq := r.Seq
+	step := len(seq)
+	if j.MaxLength > 0 && len(seq) > j.MaxLength {
+		step = j.MaxLength
+		switch j.Long {
+		case LongTruncate:
+			seq, rec.row.Truncated = seq[:step], true
+		case LongError:
+			return nil, &seqio.FormatError{File: path, Record: r.ID, Line: r.Line, Err: ErrTooLong,
+				Msg: fmt.Sprintf("%d letters, and --max-length is %d", len(seq), j.MaxLength)}
+		}
+	}
+	rec.row.Length = len(seq)
+	for piece := range slices.Chunk(seq, step) {
+		rec.add(j.Tokenizer, piece)
+	}
+	return rec, nil
+}
+
+func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
+	ids, unknown := t.Append(nil, letters)
+	rec.windows = append(rec.windows, window{ids: ids})
+	rec.row.Tokens += len(ids)
+	rec.unknown += unknown
+}
+
+// join makes the row's embeddings from the results of its windows: weighted
+// by averaged tokens, or end to end for an embedding per token.
+func (rec *record) join(perToken bool, averaged func(n int) int) {
+	if len(rec.windows) == 1 {
+		rec.row.Embeddings = rec.windows[0].result
+		return
+	}
+	layers := len(rec.windows[0].result)
+	rec.row.Embeddings = make([][]float32, layers)
+	for l := range layers {
+		if perToken {
+			for _, w := range rec.windows {
+				rec.row.Embeddings[l] = append(rec.row.Embeddings[l], w.result[l]...)
+			}
+			continue
+		}
+		sums, total := make([]float64, len(rec.windows[0].result[l])), 0.0
+		for _, w := range rec.windows {
+			weight := float64(averaged(len(w.ids)))
+			total += weight
+			for c, v := range w.result[l] {
+				sums[c] += weight * float64(v)
+			}
+		}
+		mean := make([]float32, len(sums))
+		for c, v := range sums {
+			mean[c] = float32(v / total)
+		}
+		rec.row.Embeddings[l] = mean
+	}
+}

@@ -1,0 +1,82 @@
+package pool
+
+import (
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// Observer is told what happens, from several goroutines at a time. Its
+// methods must return quickly.
+type Observer interface {
+	DeviceOpening(device string)
+	DeviceReady(device string, took time.Duration)
+	FileStarted(path, device string)
+	BatchDone(Batch)
+	LongRecord(path, id string, tokens int)    // over 50,000 tokens: it will take long
+	Halved(device string, tokens int, err error)
+	RecordSkipped(path, id string, line int64, err error)
+	FileSkipped(path string) // complete since an earlier run
+	FileFinished(FileReport)
+	FileFailed(Failure)
+}
+
+// Batch is one batch that was computed.
+type Batch struct {
+	Device, Path string
+	Sequences    int
+	Tokens       int
+	Bytes        int64 // of the input on disk that it stands for, about
+	Took         time.Duration
+}
+
+// FileReport is what became of one file.
+type FileReport struct {
+	Path, Device      string
+	Records           int64            // rows written
+	Tokens            int64            // special tokens included
+	Letters           int64            // used
+	Unknown           int64            // of them, letters that became the unknown token
+	Truncated         int64            // records
+	Skipped           map[string]int64 // records left out, by reason
+	Examples          []seqio.Skip     // some of them
+	Outputs           []store.File
+	Started, Finished time.Time
+}
+
+func (f *FileReport) count(rec *record) {
+	f.Records++
+	f.Tokens += int64(rec.row.Tokens)
+	f.Letters += int64(rec.row.Length)
+	f.Unknown += int64(rec.unknown)
+	if rec.row.Truncated {
+		f.Truncated++
+	}
+}
+
+// Summary adds up a run.
+type Summary struct {
+	Files             []FileReport // finished
+	Resumed           []string     // files that an earlier run had finished
+	Failed            []Failure
+	Records           int64
+	Tokens            int64
+	Letters           int64
+	Unknown           int64
+	Truncated         int64
+	Skipped           int64
+	Started, Finished time.Time
+}
+
+func (s *Summary) add(f FileReport) {
+	s.Files = append(s.Files, f)
+	s.Records += f.Records
+	s.Tokens += f.Tokens
+	s.Letters += f.Letters
+	s.Unknown += f.Unknown
+	s.Truncated += f.Truncated
+	for _, n := range f.Skipped {
+		s.Skipped += n
+	}
+}
