@@ -33,9 +33,9 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
 	take := func(cols, inner int) panels {
-		p := panels{cols: cols, inner: inner, count: (cols + panelCols - 1) / panelCols}
+		p := *newPanels(cols, inner)
 		from := need
-		need += p.count * panelCols * inner
+		need += p.size()
 		if need <= len(a.memory) {
 			p.at = a.memory[from:need]
 		}
@@ -48,7 +48,7 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 		}
 	}
 	if need > len(a.memory) {
-		a.memory = make([]float32, need)
+		a.memory = aligned(need)
 		a.lay(b, heads, d)
 	}
 }
@@ -106,10 +106,12 @@ func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head,
 	n, ld := keys.cols, keys.count*panelCols
 	own := &s.scratch[worker]
 	if len(own.scores) < blockQueries*ld {
-		own.scores = make([]float32, blockQueries*ld)
+		own.scores = aligned(blockQueries * ld)
 	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	accumulate(own.scores, ld, qkv.at[first*qkv.cols+head*d:], qkv.cols, block.rows, keys, 0, keys.count)
+	queries := qkv.at[first*qkv.cols+head*d:]
+	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
+	scores.compute(s.variant, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)
 	if o.Slopes != nil {
@@ -120,7 +122,8 @@ func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head,
 		inverse[r] = 1 / softmax(own.scores[r*ld:][:n], o.Scale, slope, block.first+r)
 	}
 	ldacc := values.count * panelCols
-	accumulate(own.acc, ldacc, own.scores, ld, block.rows, values, 0, values.count)
+	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
+	sums.compute(s.variant, 0, block.rows, 0, values.count)
 	for r := range block.rows {
 		row := out.row(first + r)[head*d:][:d]
 		for c, v := range own.acc[r*ldacc:][:d] {

@@ -23,28 +23,33 @@ import (
 
 // Backend computes on the CPU. It implements kernels.Backend.
 type Backend struct {
-	crew *crew
+	crew    *crew
+	variant *variant
+	weights arena
 }
 
-// New returns a backend of that many threads; all cores when threads is 0.
-// It owns threads-1 goroutines until Close.
-func New(threads int) *Backend {
+// New returns a backend of that many threads; all cores when threads is 0. It
+// uses the best instructions of this machine, and owns threads-1 goroutines
+// until Close.
+func New(threads int) *Backend { return newBackend(threads, best()) }
+
+func newBackend(threads int, v *variant) *Backend {
 	if threads < 1 {
 		threads = runtime.GOMAXPROCS(0)
 	}
-	return &Backend{crew: newCrew(threads)}
+	return &Backend{crew: newCrew(threads), variant: v}
 }
 
 // Name says what decides the bits of the results.
-func (b *Backend) Name() string { return "cpu " + tileName + " " + runtime.GOARCH }
+func (b *Backend) Name() string { return "cpu " + b.variant.name + " " + runtime.GOARCH }
 
 // Threads is the number of tasks that run at the same time.
 func (b *Backend) Threads() int { return b.crew.size }
 
-// Close stops the crew.
+// Close stops the crew and frees the weights.
 func (b *Backend) Close() error {
 	b.crew.stop()
-	return nil
+	return b.weights.free()
 }
 
 // NewStream allocates a stream for batches within limits. Operations run
@@ -53,7 +58,7 @@ func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {
 	if limits.Tokens < 1 || limits.Sequences < 1 {
 		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)
 	}
-	return newStream(b.crew, limits), nil
+	return newStream(b.crew, b.variant, limits), nil
 }
 
 // Load reads the parts, packing projections; panels are packed in parallel.
@@ -68,10 +73,15 @@ func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 	}
 	read := stackedReader(parts)
 	if role == kernels.Lookup {
-		w.flat = make([]float32, rows*cols)
+		if w.flat, err = b.weights.floats(rows * cols); err != nil {
+			return nil, err
+		}
 		return w, read(w.flat, 0)
 	}
 	w.packed = newPanels(rows, cols)
+	if w.packed.at, err = b.weights.floats(w.packed.size()); err != nil {
+		return nil, err
+	}
 	strips := make([][]float32, b.crew.size)
 	failed := make([]error, w.packed.count)
 	b.crew.run(w.packed.count, func(worker, p int) {

@@ -4,49 +4,111 @@ import "seqembed/kernels"
 
 const (
 	// blockRows and blockPanels bound the part of an output that one task
-	// computes: its accumulators take 147 KB of the second-level cache.
+	// computes. A block of rows takes 147 KB for each block of the inner
+	// dimension, and stays in the second-level cache for all the panels.
 	blockRows   = 96
 	blockPanels = 24
+	// tasksPerWorker is how finely a small product is cut, so that a worker
+	// that comes late costs little.
+	tasksPerWorker = 4
 )
 
-// accumulate computes acc [rows, panels·16] = A · B for the panels
-// [first, first+n) of B. A has lda values a row and acc ldacc.
-func accumulate(acc []float32, ldacc int, a []float32, lda, rows int, b *panels, first, n int) {
-	for k := range b.blocks() {
-		from, _ := b.block(k)
-		for p := range n {
-			tile(acc[p*panelCols:], ldacc, a[from:], lda, rows, b.panel(k, first+p), k > 0)
+// product is one matrix product, Out = A·B + Bias + Add.
+type product struct {
+	out   []float32
+	ldout int
+	base  int // the panel whose columns are the first of out, bias and add
+	a     []float32
+	lda   int
+	b     *panels
+	bias  []float32 // or nil
+	add   []float32 // or nil; may be out
+	ldadd int
+}
+
+// compute runs the product for rows [row, row+rows) and panels
+// [first, first+n). The columns of these panels have to exist in out, those
+// past the last one too.
+func (p *product) compute(v *variant, row, rows, first, n int) {
+	out := p.out[row*p.ldout:]
+	a := p.a[row*p.lda:]
+	for k := range p.b.blocks() {
+		from, to := p.b.block(k)
+		add, ldadd, bias := out, p.ldout, []float32(nil)
+		if k == 0 {
+			add, ldadd, bias = nil, p.ldadd, p.bias
+			if p.add != nil {
+				add = p.add[row*p.ldadd:]
+			}
+		}
+		for i := 0; i < n; i += v.panels {
+			width := min(v.panels, n-i)
+			c := (first + i - p.base) * panelCols
+			addHere, biasHere := add, bias
+			if add != nil {
+				addHere = add[c:]
+			}
+			if bias != nil {
+				biasHere = bias[c:]
+			}
+			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.at[p.b.start(k, first+i):], to-from, width)
 		}
 	}
 }
 
-// linear runs Out = In·Wᵀ + Bias + Add. The output is cut into blocks of rows
-// and panels; each is summed in the worker's own accumulators, so that Add
-// may be Out.
+// linear runs Out = In·Wᵀ + Bias + Add. Each element is read and written by
+// one task alone, so that Add may be Out.
 func (s *stream) linear(o kernels.Linear) {
-	in, out := of(o.In), of(o.Out)
-	w := o.W.(*weight).packed
-	t := len(s.batch.IDs)
-	rowBlocks := (t + blockRows - 1) / blockRows
-	columnBlocks := (w.count + blockPanels - 1) / blockPanels
-	s.crew.run(rowBlocks*columnBlocks, func(worker, task int) {
-		row, panel := task%rowBlocks*blockRows, task/rowBlocks*blockPanels
-		rows, n := min(blockRows, t-row), min(blockPanels, w.count-panel)
-		acc, ldacc := s.scratch[worker].acc, n*panelCols
-		accumulate(acc, ldacc, in.at[row*in.cols:], in.cols, rows, w, panel, n)
-		column := panel * panelCols
-		width := min(ldacc, out.cols-column)
-		for r := range rows {
-			sum := acc[r*ldacc:][:width]
-			if o.Bias != nil {
-				addTo(sum, o.Bias.(*weight).flat[column:])
-			}
-			if o.Add != nil {
-				addTo(sum, of(o.Add).row(row + r)[column:])
-			}
-			copy(out.row(row + r)[column:], sum)
+	in, out, w := of(o.In), of(o.Out), o.W.(*weight).packed
+	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: w}
+	if o.Bias != nil {
+		p.bias = o.Bias.(*weight).flat
+	}
+	if o.Add != nil {
+		p.add, p.ldadd = of(o.Add).at, out.cols
+	}
+	t, whole := len(s.batch.IDs), w.cols/panelCols
+	s.eachBlock(t, w.count, func(worker, row, rows, first, n int) {
+		if first+n > whole {
+			n--
+			s.lastPanel(&p, worker, row, rows)
 		}
+		p.compute(s.variant, row, rows, first, n)
 	})
+}
+
+// eachBlock cuts an output of that many rows and panels into tasks. Those
+// that follow each other share their panels.
+func (s *stream) eachBlock(rows, count int, do func(worker, row, rows, first, n int)) {
+	rowBlocks := (rows + blockRows - 1) / blockRows
+	across := max((count+blockPanels-1)/blockPanels, min(s.crew.size*tasksPerWorker/rowBlocks, count/2), 1)
+	// An even number of panels, for kernels that take two.
+	width := ((count+across-1)/across + 1) &^ 1
+	across = (count + width - 1) / width
+	s.crew.run(rowBlocks*across, func(worker, task int) {
+		row, first := task%rowBlocks*blockRows, task/rowBlocks*width
+		do(worker, row, min(blockRows, rows-row), first, min(width, count-first))
+	})
+}
+
+// lastPanel computes the columns of a panel that is not full, whose columns
+// past the last do not exist in the output.
+func (s *stream) lastPanel(p *product, worker, row, rows int) {
+	acc := s.scratch[worker].acc[:rows*panelCols]
+	last := p.b.count - 1
+	column := last * panelCols
+	narrow := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
+	narrow.compute(s.variant, 0, rows, last, 1)
+	for r := range rows {
+		sum := acc[r*panelCols:][:p.b.cols-column]
+		if p.bias != nil {
+			addTo(sum, p.bias[column:])
+		}
+		if p.add != nil {
+			addTo(sum, p.add[(row+r)*p.ldadd+column:])
+		}
+		copy(p.out[(row+r)*p.ldout+column:], sum)
+	}
 }
 
 // addTo adds the first len(dst) values of src to dst.

@@ -18,10 +18,13 @@ type panels struct {
 	at          []float32
 }
 
+// newPanels lays the matrix out; the memory is the caller's to give.
 func newPanels(cols, inner int) *panels {
-	count := (cols + panelCols - 1) / panelCols
-	return &panels{cols: cols, inner: inner, count: count, at: make([]float32, count*panelCols*inner)}
+	return &panels{cols: cols, inner: inner, count: (cols + panelCols - 1) / panelCols}
 }
+
+// size is the number of values in memory.
+func (p *panels) size() int { return p.count * panelCols * p.inner }
 
 // blocks is the number of blocks along the inner dimension.
 func (p *panels) blocks() int { return (p.inner + blockK - 1) / blockK }
@@ -34,9 +37,14 @@ func (p *panels) block(k int) (from, to int) {
 // panel is one panel of block k, [rows of the block, 16].
 func (p *panels) panel(k, index int) []float32 {
 	from, to := p.block(k)
-	size := (to - from) * panelCols
-	start := from*p.count*panelCols + index*size
-	return p.at[start : start+size]
+	start := p.start(k, index)
+	return p.at[start : start+(to-from)*panelCols]
+}
+
+// start is where that panel begins. The next panel follows it.
+func (p *panels) start(k, index int) int {
+	from, to := p.block(k)
+	return (from*p.count + index*(to-from)) * panelCols
 }
 
 // fill packs a panel from the rows of Bᵀ that it covers, ld values apart.

@@ -9,12 +9,14 @@ import (
 // stream runs each operation inside the call that enqueues it.
 type stream struct {
 	crew    *crew
+	variant *variant
 	limits  kernels.Limits
 	batch   kernels.Batch
 	err     error
 	scratch []scratch // one a worker
 	heads   attentionScratch
 	angles  rotaryTable
+	buffers arena
 }
 
 // scratch is one worker's own memory.
@@ -23,10 +25,10 @@ type scratch struct {
 	scores []float32 // attention: blockQueries rows of scores
 }
 
-func newStream(c *crew, limits kernels.Limits) *stream {
-	s := &stream{crew: c, limits: limits, scratch: make([]scratch, c.size)}
+func newStream(c *crew, v *variant, limits kernels.Limits) *stream {
+	s := &stream{crew: c, variant: v, limits: limits, scratch: make([]scratch, c.size)}
 	for i := range s.scratch {
-		s.scratch[i].acc = make([]float32, blockRows*blockPanels*panelCols)
+		s.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
 	}
 	return s
 }
@@ -46,11 +48,20 @@ func (b *buffer) row(r int) []float32 { return b.at[r*b.cols : (r+1)*b.cols] }
 func of(b kernels.Buffer) *buffer { return b.(*buffer) }
 
 func (s *stream) Tokens(cols int, k kernels.Kind) kernels.Buffer {
-	return &buffer{cols: cols, kind: k, at: make([]float32, s.limits.Tokens*cols)}
+	return &buffer{cols: cols, kind: k, at: s.allocate("tokens", s.limits.Tokens, cols)}
 }
 
 func (s *stream) Sequences(cols int) kernels.Buffer {
-	return &buffer{cols: cols, kind: kernels.Residual, perSequence: true, at: make([]float32, s.limits.Sequences*cols)}
+	return &buffer{cols: cols, kind: kernels.Residual, perSequence: true, at: s.allocate("sequences", s.limits.Sequences, cols)}
+}
+
+// allocate makes a matrix of zeros; an error sticks, as an operation's does.
+func (s *stream) allocate(op string, rows, cols int) []float32 {
+	at, err := s.buffers.floats(rows * cols)
+	if err != nil && s.err == nil {
+		s.err = &kernels.OpError{Op: op, Shapes: fmt.Sprintf("[%d %d]", rows, cols), Err: err}
+	}
+	return at
 }
 
 func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
@@ -75,7 +86,7 @@ func (s *stream) Wait() error {
 	return err
 }
 
-func (s *stream) Close() error { return nil }
+func (s *stream) Close() error { return s.buffers.free() }
 
 // accepts reports whether the operation should run; if its shapes do not fit,
 // the error sticks.

@@ -1,21 +1,24 @@
 package cpu
 
-// tileName names the kernel behind tile.
-const tileName = "portable"
-
-// tile computes acc[r][c] = Σ_k a[r·lda + k] · panel[k·16 + c] for rows r and
-// the 16 columns of a panel, or adds that sum to acc. Each element is summed
-// in one accumulator in the order of k, so that it does not depend on the
-// number of rows.
-func tile(acc []float32, ldacc int, a []float32, lda, rows int, panel []float32, add bool) {
-	k := len(panel) / panelCols
+// tilePortable is a tileFunc for one panel. It takes the columns four at a
+// time, so that three rows of sums stay in registers.
+func tilePortable(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
+	finish := func(sum *[4]float32, r, c int) {
+		if bias != nil {
+			addTo(sum[:], bias[c:])
+		}
+		if add != nil {
+			addTo(sum[:], add[r*ldadd+c:])
+		}
+		*(*[4]float32)(out[r*ldout+c:]) = *sum
+	}
 	r := 0
 	for ; r+3 <= rows; r += 3 {
 		a0, a1, a2 := a[r*lda:][:k], a[(r+1)*lda:][:k], a[(r+2)*lda:][:k]
 		for c := 0; c < panelCols; c += 4 {
 			sums := tile3x4(a0, a1, a2, panel[c:])
 			for i := range sums {
-				store((*[4]float32)(acc[(r+i)*ldacc+c:]), &sums[i], add)
+				finish(&sums[i], r+i, c)
 			}
 		}
 	}
@@ -23,20 +26,9 @@ func tile(acc []float32, ldacc int, a []float32, lda, rows int, panel []float32,
 		row := a[r*lda:][:k]
 		for c := 0; c < panelCols; c += 4 {
 			sum := tile1x4(row, panel[c:])
-			store((*[4]float32)(acc[r*ldacc+c:]), &sum, add)
+			finish(&sum, r, c)
 		}
 	}
-}
-
-func store(dst, sum *[4]float32, add bool) {
-	if !add {
-		*dst = *sum
-		return
-	}
-	dst[0] += sum[0]
-	dst[1] += sum[1]
-	dst[2] += sum[2]
-	dst[3] += sum[3]
 }
 
 // tile3x4 keeps 12 sums, 3 rows of 4 columns, in registers: with 4 values of

@@ -1,0 +1,68 @@
+// Command _gen writes the assembly of kernels/cpu with avo. It is a module of
+// its own so that the program does not depend on avo; what it writes is
+// committed.
+//
+//	cd kernels/cpu/_gen && go run .
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+// outputs lists the pairs of files to write, NAME_amd64.s and
+// NAME_amd64.go with the declarations.
+var outputs = []struct {
+	folder, name string
+	write        func(*generator)
+}{
+	{"..", "tile_avx2", func(g *generator) { tiles(g, avx2) }},
+	{"..", "tile_avx512", func(g *generator) { tiles(g, avx512) }},
+	{"../peak", "peak", peak},
+}
+
+func main() {
+	for _, o := range outputs {
+		if err := generate(o.folder, o.name, o.write); err != nil {
+			log.Fatalf("%s: %v", o.name, err)
+		}
+	}
+}
+
+func generate(folder, name string, write func(*generator)) error {
+	g := &generator{Context: build.NewContext()}
+	g.ConstraintExpr("amd64,!noasm")
+	write(g)
+	file, err := g.Result()
+	if err != nil {
+		return err
+	}
+	if err := pass.Compile.Execute(file); err != nil {
+		return err
+	}
+	pkg := filepath.Base(folder)
+	if folder == ".." {
+		pkg = "cpu"
+	}
+	config := printer.Config{Name: "kernels/cpu/_gen", Pkg: pkg}
+	for suffix, p := range map[string]printer.Printer{
+		"_amd64.s":  printer.NewGoAsm(config),
+		"_amd64.go": printer.NewStubs(config),
+	} {
+		text, err := p.Print(file)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(folder, name+suffix), append(bytes.TrimSpace(text), '\n'), 0o644); err != nil {
+			return fmt.Errorf("writing: %w", err)
+		}
+	}
+	return nil
+}

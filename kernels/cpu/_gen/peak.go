@@ -1,0 +1,33 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// chains is the number of independent sums in the loop of peak: more than
+// latency times throughput of the FMA units.
+const chains = 12
+
+// peak writes a loop of nothing but FMAs for each instruction set.
+func peak(g *generator) {
+	for _, i := range []isa{avx2, avx512} {
+		name := "fma" + i.name
+		g.function(name, "func(n int)", name+" runs n rounds of 12 independent vector FMAs.")
+		n := g.param("n")
+		factor := i.register(g)
+		g.zero(factor)
+		sums := make([]reg.VecVirtual, chains)
+		for c := range sums {
+			sums[c] = i.register(g)
+			g.zero(sums[c])
+		}
+		g.Label("loop")
+		for _, s := range sums {
+			g.VFMADD231PS(factor, factor, s)
+		}
+		g.DECQ(n)
+		g.JNZ(LabelRef("loop"))
+		g.end()
+	}
+}

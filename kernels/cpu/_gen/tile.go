@@ -1,0 +1,151 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// panelCols is the width of a panel, as in kernels/cpu.
+const panelCols = 16
+
+const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)"
+
+// tiles writes a kernel for each number of rows, up to as many as keep all
+// sums in registers, and each number of neighbouring panels.
+func tiles(g *generator, i isa) {
+	switch i.lanes {
+	case 8:
+		for rows := 1; rows <= 6; rows++ {
+			tile(g, i, rows, 1)
+		}
+	case 16:
+		for rows := 1; rows <= 12; rows++ {
+			tile(g, i, rows, 1)
+			tile(g, i, rows, 2)
+		}
+	}
+}
+
+// tile writes a kernel for rows × panels·16 sums. Each is kept in one
+// accumulator and takes one FMA for each k in order, so that its bits do not
+// depend on the kernel.
+func tile(g *generator, i isa, rows, panels int) {
+	cols := panels * panelCols
+	g.function(fmt.Sprintf("tile%dx%d%s", rows, cols, i.name), tileSignature,
+		fmt.Sprintf("tile%dx%d%s is a tileFunc for %d rows and %d neighbouring panels.", rows, cols, i.name, rows, panels))
+	lda := g.strideParam("lda")
+	k := g.param("k")
+	b := make([]reg.GPVirtual, panels)
+	b[0] = g.param("panel")
+	if panels == 2 {
+		b[1] = g.GP64()
+		g.MOVQ(k, b[1])
+		g.SHLQ(Imm(6), b[1]) // a panel has 16 float32 for each k
+		g.ADDQ(b[0], b[1])
+	}
+	// One pointer serves three rows: itself, plus lda, plus 2·lda.
+	a := make([]reg.GPVirtual, (rows+2)/3)
+	for p := range a {
+		if p == 0 {
+			a[0] = g.param("a")
+			continue
+		}
+		a[p] = g.GP64()
+		g.LEAQ(Mem{Base: a[p-1], Index: lda, Scale: 1}, a[p])
+		g.LEAQ(Mem{Base: a[p], Index: lda, Scale: 2}, a[p])
+	}
+
+	vectors := cols / i.lanes
+	sums := make([][]reg.VecVirtual, rows)
+	for r := range sums {
+		for range vectors {
+			v := i.register(g)
+			g.zero(v)
+			sums[r] = append(sums[r], v)
+		}
+	}
+	right := make([]reg.VecVirtual, vectors)
+	for v := range right {
+		right[v] = i.register(g)
+	}
+	step := func(at int) {
+		for v := range right {
+			perPanel := panelCols / i.lanes
+			g.VMOVUPS(Mem{Base: b[v/perPanel], Disp: at*panelCols*4 + v%perPanel*i.bytes()}, right[v])
+		}
+		for r := range rows {
+			left := i.register(g)
+			m := Mem{Base: a[r/3], Disp: 4 * at}
+			if r%3 > 0 {
+				m.Index, m.Scale = lda, uint8(r%3)
+			}
+			g.VBROADCASTSS(m, left)
+			for v := range right {
+				g.VFMADD231PS(left, right[v], sums[r][v])
+			}
+		}
+	}
+	advance := func(n int) {
+		for _, p := range b {
+			g.ADDQ(I32(n*panelCols*4), p)
+		}
+		for _, p := range a {
+			g.ADDQ(I32(4*n), p)
+		}
+	}
+
+	const unroll = 4
+	g.SUBQ(Imm(unroll), k)
+	g.JL(LabelRef("rest"))
+	g.Label("unrolled")
+	for u := range unroll {
+		step(u)
+	}
+	advance(unroll)
+	g.SUBQ(Imm(unroll), k)
+	g.JGE(LabelRef("unrolled"))
+	g.Label("rest")
+	g.ADDQ(Imm(unroll), k)
+	g.JZ(LabelRef("summed"))
+	g.Label("single")
+	step(0)
+	advance(1)
+	g.DECQ(k)
+	g.JNZ(LabelRef("single"))
+
+	g.Label("summed")
+	bias := g.param("bias")
+	g.TESTQ(bias, bias)
+	g.JZ(LabelRef("unbiased"))
+	for v := range right {
+		g.VMOVUPS(Mem{Base: bias, Disp: v * i.bytes()}, right[v])
+		for r := range rows {
+			g.VADDPS(right[v], sums[r][v], sums[r][v])
+		}
+	}
+	g.Label("unbiased")
+	out, ldout := g.param("out"), g.strideParam("ldout")
+	add, ldadd := g.param("add"), g.strideParam("ldadd")
+	g.TESTQ(add, add)
+	g.JZ(LabelRef("store"))
+	for r := range rows {
+		for v := range right {
+			g.VADDPS(Mem{Base: add, Disp: v * i.bytes()}, sums[r][v], sums[r][v])
+		}
+		if r < rows-1 {
+			g.ADDQ(ldadd, add)
+		}
+	}
+	g.Label("store")
+	for r := range rows {
+		for v := range right {
+			g.VMOVUPS(sums[r][v], Mem{Base: out, Disp: v * i.bytes()})
+		}
+		if r < rows-1 {
+			g.ADDQ(ldout, out)
+		}
+	}
+	g.end()
+}

@@ -1,0 +1,65 @@
+package cpu
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+
+	"seqembed/kernels"
+)
+
+// line is the size of a cache line and of the longest vector, in bytes.
+const line = 64
+
+// aligned allocates n zeros on Go's heap that begin at a cache line, so that a
+// vector never lies across two.
+func aligned(n int) []float32 {
+	const values = line / 4
+	all := make([]float32, n+values-1)
+	skip := -int(uintptr(unsafe.Pointer(unsafe.SliceData(all)))/4) & (values - 1)
+	return all[skip : skip+n : skip+n]
+}
+
+// arena holds memory that is freed at once: weights until the backend is
+// closed, activations until their stream is. Outside Go's heap the collector
+// keeps no headroom for it, and the system can back it with large pages: with
+// small ones a product spends a tenth of its time on address translation.
+type arena struct {
+	mutex  sync.Mutex
+	mapped [][]byte
+}
+
+// largeEnough is the size, in bytes, from which memory is mapped.
+const largeEnough = 1 << 20
+
+// floats allocates n zeros that begin at a cache line.
+func (a *arena) floats(n int) ([]float32, error) {
+	if 4*n < largeEnough {
+		return aligned(n), nil
+	}
+	block, err := mapMemory(4 * n)
+	if err != nil {
+		return nil, fmt.Errorf("%w: mapping %d bytes: %w", kernels.ErrOutOfMemory, 4*n, err)
+	}
+	if block == nil {
+		return aligned(n), nil
+	}
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.mapped = append(a.mapped, block)
+	first := alignedIn(block)
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(first))), n), nil
+}
+
+// free gives everything back. What floats returned must not be used again.
+func (a *arena) free() error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	for _, block := range a.mapped {
+		if err := unmapMemory(block); err != nil {
+			return fmt.Errorf("unmapping memory: %w", err)
+		}
+	}
+	a.mapped = nil
+	return nil
+}

@@ -1,0 +1,16 @@
+//go:build amd64 && !noasm
+
+package peak
+
+import "golang.org/x/sys/cpu"
+
+// fma gives the loop for an instruction set and its vectors' length, or nil.
+func fma(set string) (loop func(n int), lanes int) {
+	switch {
+	case set == "avx2" && cpu.X86.HasAVX2 && cpu.X86.HasFMA:
+		return fmaAVX2, 8
+	case set == "avx512" && cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ:
+		return fmaAVX512, 16
+	}
+	return nil, 0
+}
