@@ -12,13 +12,16 @@ import (
 	"seqembed/internal/store"
 )
 
+// OutputFailure is the type of a failure to write results.
+const OutputFailure = "output"
+
 // FailedFiles is the name of the list of failed files in an output folder.
 const FailedFiles = "failed_files.txt"
 
 // Failure is a file that was not embedded.
 type Failure struct {
 	Path string
-	Type string // one word: missing, permission, format, record, output, device or other
+	Type string // one word: missing, permission, format, record, OutputFailure, device or other
 	Err  error
 }
 
@@ -41,7 +44,7 @@ func failureType(err error) string {
 	case errors.Is(err, store.ErrRecord), errors.Is(err, ErrTooLong), errors.Is(err, seqio.ErrBadRecord), errors.Is(err, seqio.ErrDuplicateID):
 		return "record"
 	case errors.As(err, &output):
-		return "output"
+		return OutputFailure
 	case errors.As(err, &format):
 		return "format"
 	case errors.Is(err, fs.ErrNotExist):
@@ -59,8 +62,8 @@ func (f Failure) line() string {
 	return fmt.Sprintf("%s|%s|%s\n", path, f.Type, clean.Replace(f.Err.Error()))
 }
 
-// WriteFailures replaces the list in dir, or removes an old one when nothing
-// failed.
+// WriteFailures replaces the list in dir, which is created if needed, or
+// removes an old one when nothing failed.
 func WriteFailures(dir string, failed []Failure) error {
 	path := filepath.Join(dir, FailedFiles)
 	if len(failed) == 0 {
@@ -68,6 +71,9 @@ func WriteFailures(dir string, failed []Failure) error {
 			return err
 		}
 		return nil
+	}
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
 	}
 	var list strings.Builder
 	for _, f := range failed {

@@ -12,26 +12,22 @@ const minTokens = 3
 // MaxSequences is how many sequences a batch of that budget can hold.
 func MaxSequences(budget int) int { return budget/minTokens + 1 }
 
-// pack groups sequences of those lengths, in tokens, into batches of at most
-// budget tokens: neighbours in length share a batch, the longest come first.
-// A sequence over the budget has a batch of its own. The result is the
-// indices of the sequences of each batch.
-func pack(lengths []int, budget int) [][]int {
-	order := make([]int, len(lengths))
-	for i := range order {
-		order[i] = i
-	}
-	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(lengths[b], lengths[a]) })
-	var batches [][]int
+// pack groups windows into batches of at most budget tokens: neighbours in
+// length share a batch, the longest come first. A window over the budget has
+// a batch of its own.
+func pack(windows []*window, budget int) [][]*window {
+	sorted := slices.Clone(windows)
+	slices.SortStableFunc(sorted, func(a, b *window) int { return cmp.Compare(b.tokens(), a.tokens()) })
+	var batches [][]*window
 	tokens := 0
-	for k, i := range order {
-		if k == 0 || tokens+lengths[i] > budget {
+	for i, w := range sorted {
+		if i == 0 || tokens+w.tokens() > budget {
 			batches = append(batches, nil)
 			tokens = 0
 		}
 		last := len(batches) - 1
-		batches[last] = append(batches[last], i)
-		tokens += lengths[i]
+		batches[last] = append(batches[last], w)
+		tokens += w.tokens()
 	}
 	return batches
 }

@@ -33,20 +33,21 @@ const reasonMemory = "out of memory"
 // embed reads, computes and writes one file. Three goroutines share the work:
 // one reads and tokenizes, this one computes, one writes. Each hands over
 // whole spans of records through a channel of capacity 1, so at most five
-// spans exist at a time. All have ended when embed returns.
-func (r *run) embed(ctx context.Context, d Device, e Embedder, f File) (FileReport, error) {
-	report := FileReport{Path: f.Path, Device: d.Name, Skipped: map[string]int64{}, Started: time.Now()}
+// spans exist at a time. All have ended when embed returns, unless the work
+// broke off while the reader waits for a pipe.
+func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) {
+	report := FileReport{Path: f.Path, Device: w.device, Skipped: map[string]int64{}, Started: time.Now()}
 	reader, err := f.open(r.Reading)
 	if err != nil {
 		return report, err
 	}
-	defer reader.Close()
 	out, err := store.Create(r.Output.spec(f))
 	if err != nil {
+		reader.Close()
 		return report, &outputError{err}
 	}
 	defer out.Abort()
-	r.Observer.FileStarted(f.Path, d.Name)
+	r.Observer.FileStarted(f.Path, w.device)
 
 	// A stage that fails cancels work, so that no other waits for it.
 	work, cancel := context.WithCancelCause(ctx)
@@ -56,6 +57,7 @@ func (r *run) embed(ctx context.Context, d Device, e Embedder, f File) (FileRepo
 	written := make(chan struct{})
 	go func() {
 		defer close(tokenized)
+		defer reader.Close()
 		if err := r.read(work, reader, f, tokenized); err != nil {
 			cancel(err)
 		}
@@ -66,23 +68,27 @@ func (r *run) embed(ctx context.Context, d Device, e Embedder, f File) (FileRepo
 			if work.Err() != nil {
 				continue
 			}
-			if err := r.write(out, s.records, &report); err != nil {
+			if err := r.write(out, f, s.records, &report); err != nil {
 				cancel(err)
 			}
 		}
 	}()
-	for s := range tokenized {
-		if work.Err() != nil {
-			continue // drains the channel until its reader has seen it too
+	for work.Err() == nil {
+		s, ok := receive(work, tokenized)
+		if !ok {
+			break
 		}
-		if err := r.compute(work, d, e, f.Path, s); err != nil {
+		if err := r.compute(work, w, f, s); err != nil {
 			cancel(err)
-			continue
 		}
 		send(work, embedded, s)
 	}
 	close(embedded)
 	<-written
+	if !f.once() {
+		for range tokenized { // until the reader has seen the end of work, too
+		}
+	}
 
 	if ctx.Err() != nil {
 		return report, ErrInterrupted
@@ -90,7 +96,7 @@ func (r *run) embed(ctx context.Context, d Device, e Embedder, f File) (FileRepo
 	if work.Err() != nil {
 		return report, context.Cause(work)
 	}
-	return report, r.commit(reader, out, f, d, &report)
+	return report, r.commit(reader, out, f, &report)
 }
 
 // span is a stretch of the file: what is packed into batches together.
@@ -107,6 +113,16 @@ func send(work context.Context, to chan<- span, s span) bool {
 		return true
 	case <-work.Done():
 		return false
+	}
+}
+
+// receive takes a span from the stage before, unless that or work has ended.
+func receive(work context.Context, from <-chan span) (span, bool) {
+	select {
+	case s, ok := <-from:
+		return s, ok
+	case <-work.Done():
+		return span{}, false
 	}
 }
 
@@ -133,7 +149,7 @@ func (r *run) read(work context.Context, reader *seqio.Reader, f File, to chan<-
 		if err != nil {
 			return err
 		}
-		tokenized, err := r.newRecord(f.Path, rec)
+		tokenized, err := r.newRecord(f.label(), rec)
 		if err != nil {
 			return err
 		}
@@ -147,83 +163,79 @@ func (r *run) read(work context.Context, reader *seqio.Reader, f File, to chan<-
 	}
 }
 
-func (w window) tokens() int { return len(w.ids) }
-
-// compute embeds the windows of a span's records, batch by batch. A batch that the
-// device has no memory for is cut in half, down to single windows; a window
-// that does not fit alone is that record's failure.
-func (r *run) compute(work context.Context, d Device, e Embedder, path string, s span) error {
-	type place struct {
-		rec    *record
-		window int
-	}
-	var places []place
-	var lengths []int
+// compute embeds the windows of a span's records, batch by batch. A batch that
+// the device has no memory for halves the worker's budget, down to single
+// windows; a window that does not fit alone is that record's failure.
+func (r *run) compute(work context.Context, w *worker, f File, s span) error {
+	var windows []*window
 	for _, rec := range s.records {
-		for i, w := range rec.windows {
-			places = append(places, place{rec, i})
-			lengths = append(lengths, w.tokens())
-		}
+		windows = append(windows, rec.windows...)
 	}
-	queue := pack(lengths, r.Budget)
 	var batch kernels.Batch
-	for len(queue) > 0 {
+	for queue := pack(windows, w.budget); len(queue) > 0; {
 		if work.Err() != nil {
 			return nil
 		}
 		members := queue[0]
-		queue = queue[1:]
 		batch.Reset()
 		for _, m := range members {
-			batch.Append(places[m].rec.windows[places[m].window].ids)
+			batch.Append(m.ids)
 		}
 		began := time.Now()
-		results, err := e.Encode(batch)
+		results, err := w.embedder.Encode(batch)
 		switch {
 		case errors.Is(err, kernels.ErrOutOfMemory) && len(members) > 1:
-			half := len(members) / 2
-			queue = slices.Concat([][]int{members[:half], members[half:]}, queue)
-			r.Observer.Halved(d.Name, len(batch.IDs), err)
+			w.budget = min(w.budget, len(batch.IDs)) / 2
+			r.Observer.BudgetHalved(w.device, w.budget, err)
+			queue = pack(slices.Concat(queue...), w.budget)
 			continue
 		case errors.Is(err, kernels.ErrOutOfMemory):
-			rec := places[members[0]].rec
-			rec.failure = err
-			continue
+			members[0].rec.failure = err
 		case err != nil:
-			return &DeviceError{d.Name, err}
+			return &DeviceError{w.device, err}
+		default:
+			r.distribute(results, batch, members)
+			r.Observer.BatchDone(Batch{Device: w.device, Path: f.Path, Sequences: len(members), Tokens: len(batch.IDs),
+				Bytes: s.bytes * int64(len(batch.IDs)) / int64(s.tokens), Took: time.Since(began)})
 		}
-		r.Observer.BatchDone(Batch{Device: d.Name, Path: path, Sequences: len(members), Tokens: len(batch.IDs),
-			Bytes: s.bytes * int64(len(batch.IDs)) / int64(s.tokens), Took: time.Since(began)})
-		for i, m := range members {
-			w := &places[m].rec.windows[places[m].window]
-			for _, layer := range results {
-				from, to := i, i+1
-				if r.PerToken {
-					from, to = int(batch.CuSeqlens[i]), int(batch.CuSeqlens[i+1])
-				}
-				w.result = append(w.result, layer[from*r.Output.Dim:to*r.Output.Dim])
-			}
-		}
+		queue = queue[1:]
 	}
 	for _, rec := range s.records {
 		if rec.failure == nil {
-			rec.join(r.PerToken, e.Averaged)
+			rec.join(r.PerToken, w.embedder.Averaged)
 		}
 		rec.windows = nil
 	}
 	return nil
 }
 
+// distribute gives each member of a batch its part of every layer's results.
+func (r *run) distribute(results [][]float32, batch kernels.Batch, members []*window) {
+	for i, m := range members {
+		from, to := i, i+1
+		if r.PerToken {
+			from, to = int(batch.CuSeqlens[i]), int(batch.CuSeqlens[i+1])
+		}
+		for _, layer := range results {
+			m.result = append(m.result, layer[from*r.Output.Dim:to*r.Output.Dim])
+		}
+	}
+}
+
 // write stores the records, which come in the order of the input, and counts
 // them.
-func (r *run) write(out store.Writer, records []*record, report *FileReport) error {
+func (r *run) write(out store.Writer, f File, records []*record, report *FileReport) error {
 	for _, rec := range records {
 		if rec.failure != nil {
 			report.Skipped[reasonMemory]++
-			r.Observer.RecordSkipped(report.Path, rec.row.ID, rec.line, rec.failure)
+			r.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, rec.failure)
 			continue
 		}
-		if err := out.Write(rec.row); err != nil {
+		err := out.Write(rec.row)
+		switch {
+		case errors.Is(err, store.ErrRecord):
+			return fmt.Errorf("%s:%d: %w", f.label(), rec.line, err)
+		case err != nil:
 			return &outputError{err}
 		}
 		report.count(rec)
@@ -233,7 +245,7 @@ func (r *run) write(out store.Writer, records []*record, report *FileReport) err
 
 // commit checks that nothing was lost, puts the output under its name and
 // describes it in the manifest.
-func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, d Device, report *FileReport) error {
+func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, report *FileReport) error {
 	skipped := report.Skipped[reasonMemory]
 	for reason, n := range reader.SkipCounts() {
 		report.Skipped[reason] += n
@@ -241,24 +253,34 @@ func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, d Device, r
 	}
 	report.Examples = reader.Skipped()
 	if reader.Records() != report.Records+skipped {
-		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w", f.Path, reader.Records(), report.Records, skipped, errLost)
+		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w", f.label(), reader.Records(), report.Records, skipped, errLost)
 	}
 	sum, size, err := reader.Digest()
 	if err != nil {
+		return err
+	}
+	entry := r.Output.Template
+	entry.Input = store.Source{Path: f.Path, Size: size, SHA256: sum}
+	entry.Device = report.Device
+	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
+	entry.Skipped, entry.Started = report.Skipped, report.Started
+	// The manifest says what the output is going to be before it is there: a
+	// run that is killed in between leaves nothing that the next would refuse.
+	if err := r.describe(entry); err != nil {
 		return err
 	}
 	if report.Outputs, err = out.Commit(); err != nil {
 		return &outputError{err}
 	}
 	report.Finished = time.Now()
+	entry.Outputs, entry.Finished = report.Outputs, report.Finished
+	return r.describe(entry)
+}
+
+// describe puts an entry into the manifest on disk.
+func (r *run) describe(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	entry := r.Output.Template
-	entry.Input = store.Source{Path: f.Path, Size: size, SHA256: sum}
-	entry.Device = d.Name
-	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
-	entry.Skipped = report.Skipped
-	entry.Outputs, entry.Started, entry.Finished = report.Outputs, report.Started, report.Finished
 	r.manifest.Put(entry)
 	if err := r.manifest.Write(r.Output.Dir); err != nil {
 		return &outputError{err}

@@ -11,8 +11,20 @@ import (
 // File is an input whose alphabet is known.
 type File struct {
 	seqio.Input
-	Size   int64         // bytes on disk; 0 for standard input
-	reader *seqio.Reader // standard input, which cannot be opened twice
+	Size   int64         // bytes on disk; 0 for standard input and pipes
+	reader *seqio.Reader // of an input that can be read only once
+}
+
+// once reports whether the file is standard input or a pipe: what was read
+// from it is gone, and it may keep a reader waiting for ever.
+func (f File) once() bool { return f.reader != nil }
+
+// label is the file's name in messages.
+func (f File) label() string {
+	if f.Path == "-" {
+		return f.Name
+	}
+	return f.Path
 }
 
 // Plan opens every input once, so that what cannot be read is known before
@@ -28,13 +40,14 @@ func Plan(inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []
 		}
 		f := File{Input: in}
 		f.Alphabet = r.Alphabet()
-		if in.Path == "-" {
+		info, err := os.Stat(in.Path)
+		if in.Path == "-" || err == nil && !info.Mode().IsRegular() {
 			f.reader = r
 		} else {
 			r.Close() // reading it again reports whatever is wrong with it
-			if info, err := os.Stat(in.Path); err == nil {
-				f.Size = info.Size()
-			}
+		}
+		if f.reader == nil && err == nil {
+			f.Size = info.Size()
 		}
 		if f.Alphabet == seqio.DNA {
 			dna = append(dna, f)
@@ -47,7 +60,7 @@ func Plan(inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []
 
 // open begins to read the file.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
-	if f.reader != nil {
+	if f.once() {
 		return f.reader, nil
 	}
 	o.Alphabet = f.Alphabet

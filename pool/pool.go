@@ -53,8 +53,8 @@ type Job struct {
 	PerToken  bool
 	Devices   []Device
 	Output    Output
-	Force     bool // compute again what is complete, replace what differs
-	Observer  Observer
+	Force     bool     // compute again what is complete, replace what differs
+	Observer  Observer // never nil
 }
 
 // ErrInterrupted is in the chain of the error of a run whose context ended.
@@ -86,33 +86,50 @@ type run struct {
 	mu       sync.Mutex // guards what follows, the manifest on disk included
 	manifest *store.Manifest
 	summary  Summary
+	alive    int // workers that have not lost their device
 	failures int // of devices, in a row
 	left     int // files neither finished nor failed
 }
 
+// worker is one device at work. It belongs to one goroutine.
+type worker struct {
+	device   string
+	embedder Embedder
+	budget   int // tokens of a batch: the job's, halved whenever memory ran out
+}
+
 // Run works off the files. A failed file is in the summary and stops nothing.
-// The error is about the run as a whole: no device could be opened, the run
-// was interrupted (ErrInterrupted) or given up (ErrSystemic), or the output
-// folder holds what this job would not have written. The summary counts what
-// was done in any case.
+// The error is about the run as a whole: no device is left, the run was
+// interrupted (ErrInterrupted) or given up (ErrSystemic), or the output folder
+// cannot be written to (ErrOutput) or holds what this job would not have
+// written (ErrMixture). The summary counts what was done in any case.
+//
+// Every goroutine that Run started has ended when it returns, but for one that
+// waits for a pipe after an error or an interruption.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
-	r := &run{Job: j, queue: make(chan File, len(j.Files)), left: len(j.Files)}
+	r := &run{Job: j, queue: make(chan File, len(j.Files)), alive: len(j.Devices)}
 	r.summary.Started = time.Now()
 	manifest, err := j.Output.readManifest()
 	if err != nil {
 		return r.summary, err
 	}
 	r.manifest = manifest
-	if err := r.refuseMixture(); err != nil {
+	if err := j.refuseMixture(manifest); err != nil {
 		return r.summary, err
 	}
-	todo := r.skipFinished()
-	for _, f := range largestFirst(todo) {
-		r.queue <- f
+	todo, err := r.skipFinished(ctx)
+	if err != nil {
+		return r.summary, err
 	}
 	r.left = len(todo)
 	if r.left == 0 {
 		return r.finish(), nil
+	}
+	if err := j.Output.prepare(); err != nil {
+		return r.finish(), err
+	}
+	for _, f := range largestFirst(todo) {
+		r.queue <- f
 	}
 
 	// stop ends the work when the run is given up; a worker also ends by
@@ -123,20 +140,20 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	for _, d := range j.Devices {
 		go func() { errs <- r.work(ctx, stop, d) }()
 	}
-	var lost error
+	var last error // of the device after which none was left
 	for range j.Devices {
-		lost = errors.Join(lost, <-errs)
+		last = errors.Join(last, <-errs)
 	}
 	summary := r.finish()
 	switch {
 	case errors.Is(context.Cause(ctx), ErrSystemic):
-		return summary, fmt.Errorf("%w: %w", ErrSystemic, lost)
+		return summary, fmt.Errorf("%w: %w", ErrSystemic, last)
+	case r.left == 0:
+		return summary, nil
 	case ctx.Err() != nil:
 		return summary, ErrInterrupted
-	case r.left > 0:
-		return summary, fmt.Errorf("no device is left for %d files: %w", r.left, lost)
 	}
-	return summary, nil
+	return summary, fmt.Errorf("no device is left for %d files: %w", r.left, last)
 }
 
 // work is the life of one worker: it opens its device and embeds files until
@@ -146,29 +163,32 @@ func (r *run) work(ctx context.Context, stop context.CancelCauseFunc, d Device) 
 	r.Observer.DeviceOpening(d.Name)
 	e, err := d.Open()
 	if err != nil {
-		return &DeviceError{d.Name, err}
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.lose(&DeviceError{d.Name, err})
 	}
 	defer e.Close()
 	r.Observer.DeviceReady(d.Name, time.Since(began))
-	for {
+	w := &worker{device: d.Name, embedder: e, budget: r.Budget}
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			return nil
 		case f, ok := <-r.queue:
 			if !ok {
 				return nil
 			}
-			if err := r.take(ctx, stop, d, e, f); err != nil {
+			if goOn, err := r.take(ctx, stop, w, f); !goOn {
 				return err
 			}
 		}
 	}
+	return nil
 }
 
-// take embeds one file and records how that ended. It returns an error when
-// the device should not be used any more.
-func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, d Device, e Embedder, f File) error {
-	report, err := r.embed(ctx, d, e, f)
+// take embeds one file and records how that ended. It reports whether the
+// device is still of use.
+func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, w *worker, f File) (goOn bool, err error) {
+	report, err := r.embed(ctx, w, f)
 	var broken *DeviceError
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,21 +199,36 @@ func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, d Device, 
 		r.settle()
 		r.Observer.FileFinished(report)
 	case errors.Is(err, ErrInterrupted):
-		return nil
 	case errors.As(err, &broken):
 		r.failures++
-		if len(r.Devices) > 1 && r.failures < systemicFailures {
-			r.queue <- f // there is room: it came from there
-			return err
-		}
-		r.fail(f, err)
 		if r.failures >= systemicFailures {
+			r.fail(f, err)
 			stop(ErrSystemic)
-			return err
+			return false, err
 		}
+		if r.alive == 1 {
+			r.fail(f, err) // the last device goes on: the file may be to blame
+			break
+		}
+		if f.once() {
+			r.fail(f, err)
+		} else {
+			r.queue <- f // there is room: it came from there
+		}
+		return false, r.lose(broken)
 	default:
 		r.fail(f, err)
 	}
+	return true, nil
+}
+
+// lose takes a device out of the run. It returns the error when that was the
+// last one; otherwise the observer has been told and the others go on.
+func (r *run) lose(err *DeviceError) error {
+	if r.alive--; r.alive == 0 {
+		return err
+	}
+	r.Observer.DeviceLost(err.Device, err.Err)
 	return nil
 }
 

@@ -35,22 +35,24 @@ func ParseLongPolicy(s string) (LongPolicy, error) {
 type record struct {
 	row     store.Row
 	line    int64
-	letters int // of the input, unused ones included
 	unknown int // letters that became the unknown token
-	windows []window
+	windows []*window
 	failure error // why there is no row
 }
 
 // window is a stretch of a record that is embedded in one piece; a record has
 // one, unless it is long and cut.
 type window struct {
+	rec    *record
 	ids    []int32
 	result [][]float32 // for each layer, once embedded
 }
 
+func (w *window) tokens() int { return len(w.ids) }
+
 // newRecord tokenizes r as the job's policy for long records says.
-func (j *Job) newRecord(path string, r seqio.Record) (*record, error) {
-	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line, letters: len(r.Seq)}
+func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line}
 	seq := r.Seq
 	step := len(seq)
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {
@@ -59,7 +61,7 @@ func (j *Job) newRecord(path string, r seqio.Record) (*record, error) {
 		case LongTruncate:
 			seq, rec.row.Truncated = seq[:step], true
 		case LongError:
-			return nil, &seqio.FormatError{File: path, Record: r.ID, Line: r.Line, Err: ErrTooLong,
+			return nil, &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
 				Msg: fmt.Sprintf("%d letters, and --max-length is %d", len(seq), j.MaxLength)}
 		}
 	}
@@ -72,7 +74,7 @@ func (j *Job) newRecord(path string, r seqio.Record) (*record, error) {
 
 func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
 	ids, unknown := t.Append(nil, letters)
-	rec.windows = append(rec.windows, window{ids: ids})
+	rec.windows = append(rec.windows, &window{rec: rec, ids: ids})
 	rec.row.Tokens += len(ids)
 	rec.unknown += unknown
 }

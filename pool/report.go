@@ -12,10 +12,11 @@ import (
 type Observer interface {
 	DeviceOpening(device string)
 	DeviceReady(device string, took time.Duration)
+	DeviceLost(device string, err error) // others are left and go on with its files
 	FileStarted(path, device string)
 	BatchDone(Batch)
-	LongRecord(path, id string, tokens int)    // over 50,000 tokens: it will take long
-	Halved(device string, tokens int, err error)
+	LongRecord(path, id string, tokens int)            // over 50,000 tokens: it will take long
+	BudgetHalved(device string, tokens int, err error) // to so many tokens a batch
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // complete since an earlier run
 	FileFinished(FileReport)

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -27,8 +29,15 @@ type Output struct {
 }
 
 // ErrMixture is in the chain of the error of a run whose output folder holds
-// results of other settings.
+// what does not match: an output that this run would replace, made with other
+// settings, from another content of the input, or by nobody knows whom. Only
+// Job.Force replaces it. An output that is gone, or is not what its entry in
+// the manifest says, is merely incomplete, and is made again.
 var ErrMixture = errors.New("the output folder holds other results")
+
+// ErrOutput is in the chain of the error of a run whose output folder cannot
+// be created or written to.
+var ErrOutput = errors.New("cannot write to the output folder")
 
 func (o Output) spec(f File) store.Spec {
 	return store.Spec{Dir: filepath.Join(o.Dir, filepath.FromSlash(f.Dir)), Base: f.Name, Model: o.Label, Kind: o.Kind,
@@ -37,35 +46,74 @@ func (o Output) spec(f File) store.Spec {
 
 func (o Output) readManifest() (*store.Manifest, error) {
 	m, err := store.ReadManifest(o.Dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
 		return &store.Manifest{}, nil
 	}
 	return m, err
 }
 
+// prepare creates the output folder and tries whether it can be written to,
+// so that this is one error at the beginning and not one for every file.
+func (o Output) prepare() error {
+	err := os.MkdirAll(o.Dir, 0o777)
+	if err == nil {
+		var probe *os.File
+		if probe, err = os.CreateTemp(o.Dir, ".probe-*"); err == nil {
+			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
+		}
+	}
+	if path := (*fs.PathError)(nil); errors.As(err, &path) {
+		err = path.Err
+	}
+	if err != nil {
+		return fmt.Errorf("%w %s: %w", ErrOutput, o.Dir, err)
+	}
+	return nil
+}
+
+// Check returns the error with which Run would refuse the output folder
+// because of its manifest or of other settings. It reads no input.
+func (j *Job) Check() error {
+	manifest, err := j.Output.readManifest()
+	if err != nil {
+		return err
+	}
+	return j.refuseMixture(manifest)
+}
+
 // refuseMixture returns an error when an output that this job would write is
 // there already and was made with other settings, or by nobody knows whom.
-func (r *run) refuseMixture() error {
-	if r.Force {
+func (j *Job) refuseMixture(manifest *store.Manifest) error {
+	if j.Force {
 		return nil
 	}
-	for _, f := range r.Files {
-		path := r.Output.spec(f).Paths()[0]
-		if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+	for _, f := range j.Files {
+		path := j.Output.firstThere(f)
+		if path == "" {
 			continue
 		}
-		entry, ok := r.manifest.Find(f.Path, r.Output.Template.Model)
+		entry, ok := manifest.Find(f.Path, j.Output.Template.Model)
 		switch {
 		case !ok:
-			return fmt.Errorf("%s is there, and no entry of manifest.json describes it for %s: %w; --force replaces it", path, f.Path, ErrMixture)
-		case f.Path == "-":
-			return fmt.Errorf("%s is there, and standard input cannot be compared with what it was made from: %w; --force replaces it", path, ErrMixture)
+			return fmt.Errorf("%s is there, and no entry of manifest.json describes it for %s: %w; --force replaces it", path, f.label(), ErrMixture)
+		case f.once():
+			return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
 		}
-		if what := difference(entry, r.Output.Template); what != "" {
+		if what := difference(entry, j.Output.Template); what != "" {
 			return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
 		}
 	}
 	return nil
+}
+
+// firstThere is the first of the file's outputs that exists, or empty.
+func (o Output) firstThere(f File) string {
+	for _, path := range o.spec(f).Paths() {
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return ""
 }
 
 // difference names the first setting in which a finished output differs from
@@ -91,45 +139,64 @@ func difference(had, want store.Entry) string {
 
 // skipFinished returns the files that are left to do. Those whose output is
 // complete, from the same input and settings, are reported as resumed.
-func (r *run) skipFinished() []File {
+func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	var todo []File
+	var resumed []string
 	for _, f := range r.Files {
-		entry, ok := r.manifest.Find(f.Path, r.Output.Template.Model)
-		if r.Force || !ok || !r.complete(f, entry) {
-			todo = append(todo, f)
-			continue
+		if ctx.Err() != nil { // hashing what is there can take long
+			return nil, ErrInterrupted
 		}
-		r.summary.Resumed = append(r.summary.Resumed, f.Path)
-		r.Observer.FileSkipped(f.Path)
+		complete, err := r.complete(f)
+		switch {
+		case err != nil:
+			return nil, err
+		case complete:
+			resumed = append(resumed, f.Path)
+		default:
+			todo = append(todo, f)
+		}
 	}
-	return todo
+	r.summary.Resumed = resumed
+	for _, path := range resumed {
+		r.Observer.FileSkipped(path)
+	}
+	return todo, nil
 }
 
-// complete reports whether the input is the one that the entry describes and
-// its outputs are there, byte for byte.
-func (r *run) complete(f File, entry store.Entry) bool {
-	if f.Path == "-" || difference(entry, r.Output.Template) != "" {
-		return false
+// complete reports whether the file's outputs are there as the manifest
+// describes them, byte for byte. The settings match: refuseMixture has
+// looked. An output from another content of the input is an ErrMixture.
+func (r *run) complete(f File) (bool, error) {
+	entry, ok := r.manifest.Find(f.Path, r.Output.Template.Model)
+	there := r.Output.firstThere(f)
+	if r.Force || !ok || there == "" {
+		return false, nil
 	}
-	if !same(f.Path, entry.Input.Size, entry.Input.SHA256) {
-		return false
+	same, err := isSame(f.Path, entry.Input.Size, entry.Input.SHA256)
+	if err != nil {
+		return false, nil // embedding it reports what is wrong with the input
+	}
+	if !same {
+		return false, fmt.Errorf("%s was made from another content of %s: %w; --force replaces it, or delete it", there, f.Path, ErrMixture)
 	}
 	paths := r.Output.spec(f).Paths()
 	if len(paths) != len(entry.Outputs) {
-		return false
+		return false, nil
 	}
 	for i, o := range entry.Outputs {
-		if o.Path != paths[i] || !same(o.Path, o.Size, o.SHA256) {
-			return false
+		if same, err := isSame(o.Path, o.Size, o.SHA256); err != nil || !same || o.Path != paths[i] {
+			return false, nil
 		}
 	}
-	return true
+	return true, nil
 }
 
-func same(path string, size int64, sum string) bool {
-	if info, err := os.Stat(path); err != nil || info.Size() != size {
-		return false
+// isSame reports whether a file has that size and SHA-256.
+func isSame(path string, size int64, sum string) (bool, error) {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() != size {
+		return false, err
 	}
 	got, _, err := seqio.HashFile(path)
-	return err == nil && got == sum
+	return got == sum, err
 }

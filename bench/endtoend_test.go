@@ -1,0 +1,77 @@
+package bench
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// TestEndToEnd builds the program, runs it on the sequences of the goldens
+// and compares what is in the files that it leaves: the whole way from FASTA
+// to Parquet.
+func TestEndToEnd(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the program is not built in short mode")
+	}
+	goldenDir := filepath.Join(shared, "goldens/synthetic")
+	if _, err := os.Stat(goldenDir); err != nil {
+		t.Skipf("no goldens: %v", err)
+	}
+	dir := t.TempDir()
+	program := filepath.Join(dir, "embed")
+	if out, err := exec.Command("go", "build", "-o", program, "seqembed/cmd/embed").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	cmd := exec.Command(program, "-dnabert-model", "synthetic:dnabert-s-2l", "-esm-model", "synthetic:esm2-8m",
+		"-dnabert-tokenizer", filepath.Join(shared, "tokenizer/dnabert2_tokenizer.json"), "-o", filepath.Join(dir, "out"),
+		"-dnabert-batch-size", "1000", "-esm-batch-size", "700",
+		filepath.Join(goldenDir, "proteins.faa"), filepath.Join(goldenDir, "dna.fna"))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	compareOutput(t, filepath.Join(dir, "out/proteins.esm2-8m.parquet"), filepath.Join(goldenDir, "esm2_t6_8M.safetensors"), bars[transformer.ESM2])
+	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), bars[transformer.DNABERTS])
+}
+
+// compareOutput compares every row of a Parquet file with its golden, and
+// wants a row for each golden record.
+func compareOutput(t *testing.T, output, goldenPath string, bar float64) {
+	t.Helper()
+	rows, err := parquet.ReadFile[struct {
+		ID        string    `parquet:"id"`
+		Tokens    int64     `parquet:"tokens"`
+		Embedding []float32 `parquet:"embedding,list"`
+	}](output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	golden, err := weights.OpenSafetensors(goldenPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer golden.Close()
+	records := 0
+	for _, name := range golden.Names() {
+		if strings.HasSuffix(name, "/mean") {
+			records++
+		}
+	}
+	if len(rows) != records {
+		t.Errorf("%s has %d rows for %d records", output, len(rows), records)
+	}
+	for _, row := range rows {
+		if ids := values(golden.Int32s(row.ID + "/ids"))(t); int64(len(ids)) != row.Tokens {
+			t.Errorf("%s: %d tokens, the golden has %d", row.ID, row.Tokens, len(ids))
+		}
+		if e := relativeL2(row.Embedding, values(golden.Float32s(row.ID+"/mean"))(t)); !(e <= bar) {
+			t.Errorf("%s errs by %.3g (relative L2), the bar is %.0e", row.ID, e, bar)
+		}
+	}
+}

@@ -1,0 +1,184 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// TestOneBadFileOfThree: the other two are written, the bad one leaves
+// nothing behind and is listed with what is wrong with it.
+func TestOneBadFileOfThree(t *testing.T) {
+	enough := fasta(randomRecords(9, upTo(120)...)) // so that planning sees nothing wrong
+	cases := map[string]struct {
+		name, content string
+		reading       seqio.Options
+		kind, says    string
+	}{
+		"illegal letter": {"bad.faa", enough + ">x\nMK!V\n", seqio.Options{}, "record", `:241: record "x": letter 3`},
+		"duplicate":      {"bad.faa", enough + ">x\nMKV\n>x\nMKV\n", seqio.Options{}, "record", `record "x"`},
+		"cut FASTQ":      {"bad.fastq", strings.Repeat("@r\nMKV\n+\nIII\n", 120)[:1500], seqio.Options{Duplicates: seqio.DuplicateSuffix}, "format", "ends inside this record"},
+		"gone":           {"bad.faa", enough, seqio.Options{}, "missing", "no such file"},
+	}
+	for name, c := range cases {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.job.Reading = c.reading
+			a, z := randomRecords(1, upTo(30)...), randomRecords(2, upTo(40)...)
+			b.add("a.faa", fasta(a))
+			bad := b.add(c.name, c.content)
+			b.add("z.faa", fasta(z))
+			if c.kind == "missing" {
+				if err := os.Remove(bad); err != nil {
+					t.Fatal(err)
+				}
+			}
+			s := b.run()
+			b.check("a", a)
+			b.check("z", z)
+			b.wantNames(outputsOf("a", "z")...)
+			if len(s.Failed) != 1 || s.Failed[0].Path != bad || s.Failed[0].Type != c.kind || !strings.Contains(s.Failed[0].Err.Error(), c.says) {
+				t.Fatalf("failed: %v, want %s %q", s.Failed, c.kind, c.says)
+			}
+			if len(b.seen.failed) != 1 {
+				t.Errorf("the observer was told %v", b.seen.failed)
+			}
+
+			if err := WriteFailures(b.out, s.Failed); err != nil {
+				t.Fatal(err)
+			}
+			want := fmt.Sprintf("%s|%s|%v\n", bad, c.kind, s.Failed[0].Err)
+			if got := b.outputs()[FailedFiles]; got != want {
+				t.Errorf("%s holds %q, want %q", FailedFiles, got, want)
+			}
+
+			// The file is mended: a second run does what is left, and the list goes.
+			writeFile(t, bad, ">now\nMKV\n")
+			if c.name == "bad.fastq" {
+				writeFile(t, bad, "@now\nMKV\n+\nIII\n")
+			}
+			b = b.again()
+			s = b.run()
+			if len(s.Failed) != 0 || len(s.Resumed) != 2 || len(s.Files) != 1 {
+				t.Fatalf("second run: %+v", s)
+			}
+			if err := WriteFailures(b.out, s.Failed); err != nil {
+				t.Fatal(err)
+			}
+			b.wantNames(outputsOf("a", "bad", "z")...)
+		})
+	}
+}
+
+func TestPlanReportsWhatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	var inputs []seqio.Input
+	add := func(name, content string) {
+		inputs = append(inputs, seqio.Input{Path: writeFile(t, filepath.Join(dir, name), content), Name: name})
+	}
+	add("page.fa", "<!DOCTYPE html><html></html>\n")
+	add("dna.fa", ">a\nACGTNNACGT\n")
+	add("empty.fa", "")
+	add("protein.fa", ">a\nMKVLLA\n")
+	add("cut.fa.gz", "\x1f\x8b\x08")
+	inputs = append(inputs, seqio.Input{Path: filepath.Join(dir, "none.fa"), Name: "none"})
+	dna, protein, failed := Plan(inputs, seqio.Options{})
+	if len(dna) != 1 || dna[0].Name != "dna.fa" || dna[0].Alphabet != seqio.DNA || dna[0].Size != 14 {
+		t.Errorf("DNA: %+v", dna)
+	}
+	if len(protein) != 1 || protein[0].Name != "protein.fa" || protein[0].Alphabet != seqio.Protein {
+		t.Errorf("protein: %+v", protein)
+	}
+	var got []string
+	for _, f := range failed {
+		got = append(got, filepath.Base(f.Path)+" "+f.Type)
+		if strings.Contains(f.Err.Error(), "\n") || !strings.Contains(f.Err.Error(), f.Path) {
+			t.Errorf("%q is not one line that names the file", f.Err)
+		}
+	}
+	if want := "page.fa format, empty.fa format, cut.fa.gz format, none.fa missing"; strings.Join(got, ", ") != want {
+		t.Errorf("failed: %q, want %q", got, want)
+	}
+}
+
+func TestFailureTypes(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want string
+	}{
+		{&DeviceError{"gpu0", errBroken}, "device"},
+		{fmt.Errorf("x.fa:3: %w", store.ErrRecord), "record"},
+		{&seqio.FormatError{Err: ErrTooLong}, "record"},
+		{&seqio.FormatError{Err: seqio.ErrBadRecord}, "record"},
+		{&seqio.FormatError{Err: seqio.ErrDuplicateID}, "record"},
+		{&seqio.FormatError{Err: seqio.ErrTruncated}, "format"},
+		{&outputError{fs.ErrPermission}, "output"},
+		{fmt.Errorf("open: %w", fs.ErrPermission), "permission"},
+		{fmt.Errorf("open: %w", fs.ErrNotExist), "missing"},
+		{errors.New("whatever"), "other"},
+	} {
+		if got := newFailure("x", c.err).Type; got != c.want {
+			t.Errorf("%v is of type %s, want %s", c.err, got, c.want)
+		}
+	}
+}
+
+// TestFailedFilesHasOneLineForEach, whatever paths and messages hold.
+func TestFailedFilesHasOneLineForEach(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "new")
+	failed := []Failure{
+		{Path: "a|b\nc.fa", Type: "format", Err: errors.New("two\r\nlines | and a bar")},
+		{Path: "d.fa", Type: "missing", Err: errors.New("gone")},
+	}
+	if err := WriteFailures(dir, failed); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(filepath.Join(dir, FailedFiles))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "a%7Cb c.fa|format|two  lines | and a bar\nd.fa|missing|gone\n"; string(got) != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	for range 2 { // the second time there is nothing to remove
+		if err := WriteFailures(dir, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, FailedFiles)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("the list is still there: %v", err)
+		}
+	}
+}
+
+// TestOutputThatCannotBeWritten is one error of the run, before any device is
+// opened, where it concerns the whole folder, and a failure of the files that
+// would be there where it concerns one below it.
+func TestOutputThatCannotBeWritten(t *testing.T) {
+	b := newBench(t)
+	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")
+	b.out = filepath.Join(obstacle, "out")
+	b.job.Output.Dir = b.out
+	b.addFiles(4)
+	s, err := b.job.Run(t.Context())
+	if !errors.Is(err, ErrOutput) || !strings.Contains(err.Error(), b.out) || len(s.Failed) != 0 || len(b.seen.ready) != 0 {
+		t.Errorf("failed %v, %v", s.Failed, err)
+	}
+
+	b = newBench(t)
+	b.addFiles(4)
+	b.job.Files[1].Dir = "sub"
+	if err := os.Mkdir(b.out, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(b.out, "sub"), "a file where a folder should be")
+	if s := b.run(); len(s.Files) != 3 || len(s.Failed) != 1 || s.Failed[0].Type != OutputFailure {
+		t.Errorf("failed %v", s.Failed)
+	}
+}

@@ -1,0 +1,478 @@
+package pool
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+)
+
+// fakeDim is the width of the fake's embeddings.
+const fakeDim = 5
+
+// tokenState is the fake's hidden state of a token: a function of its id, its
+// place in the sequence and the layer, which no two orders or sequences share.
+func tokenState(id int32, position, layer int) [fakeDim]float64 {
+	v := float64(id)
+	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
+}
+
+// fake is an Embedder whose embeddings can be computed by hand: the mean over
+// all tokens but the first and last, the first token, or every token.
+type fake struct {
+	perToken, cls bool
+	layers        int
+	memory        int                       // tokens of the largest batch that fits; 0: any
+	fault         func(kernels.Batch) error // the batch's error, nil: none
+	spoil         func(row []float32, ids []int32)
+
+	calls  atomic.Int64
+	closed atomic.Int64
+}
+
+func (f *fake) Encode(b kernels.Batch) ([][]float32, error) {
+	f.calls.Add(1)
+	if f.memory > 0 && len(b.IDs) > f.memory {
+		return nil, fmt.Errorf("fake: %d tokens: %w", len(b.IDs), kernels.ErrOutOfMemory)
+	}
+	if f.fault != nil {
+		if err := f.fault(b); err != nil {
+			return nil, err
+		}
+	}
+	results := make([][]float32, f.layers)
+	for layer := range results {
+		for s := range b.Sequences() {
+			ids := b.IDs[b.CuSeqlens[s]:b.CuSeqlens[s+1]]
+			row := f.embed(ids, layer)
+			if f.spoil != nil {
+				f.spoil(row, ids)
+			}
+			results[layer] = append(results[layer], row...)
+		}
+	}
+	return results, nil
+}
+
+// pooled is the range of tokens behind one embedding of n tokens.
+func (f *fake) pooled(n int) (from, to int) {
+	if f.cls {
+		return 0, 1
+	}
+	return 1, n - 1
+}
+
+func (f *fake) Averaged(n int) int {
+	from, to := f.pooled(n)
+	return to - from
+}
+
+func (f *fake) Close() error {
+	f.closed.Add(1)
+	return nil
+}
+
+// embed is what the fake makes of one sequence.
+func (f *fake) embed(ids []int32, layer int) []float32 {
+	var row []float32
+	if f.perToken {
+		for i, id := range ids {
+			for _, v := range tokenState(id, i, layer) {
+				row = append(row, float32(v))
+			}
+		}
+		return row
+	}
+	var sums [fakeDim]float64
+	from, to := f.pooled(len(ids))
+	for i := from; i < to; i++ {
+		for c, v := range tokenState(ids[i], i, layer) {
+			sums[c] += v
+		}
+	}
+	for _, v := range sums {
+		row = append(row, float32(v/float64(to-from)))
+	}
+	return row
+}
+
+// device is the fake behind a Device of that name.
+func (f *fake) device(name string) Device {
+	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
+}
+
+// recorder is an Observer that remembers everything.
+type recorder struct {
+	mu       sync.Mutex
+	ready    []string
+	lost     map[string]error
+	started  []string
+	batches  []Batch
+	long     map[string]int
+	halved   []int
+	skipped  []string
+	resumed  []string
+	finished []FileReport
+	failed   []Failure
+
+	onSkip   func()
+	onFinish func()
+	onLost   func()
+}
+
+func (r *recorder) lock() func() {
+	r.mu.Lock()
+	return r.mu.Unlock
+}
+
+func (r *recorder) DeviceOpening(string) {}
+
+func (r *recorder) DeviceReady(device string, _ time.Duration) {
+	defer r.lock()()
+	r.ready = append(r.ready, device)
+}
+
+func (r *recorder) DeviceLost(device string, err error) {
+	defer r.lock()()
+	if r.lost == nil {
+		r.lost = make(map[string]error)
+	}
+	r.lost[device] = err
+	if r.onLost != nil {
+		r.onLost()
+	}
+}
+
+func (r *recorder) FileStarted(path, _ string) {
+	defer r.lock()()
+	r.started = append(r.started, path)
+}
+
+func (r *recorder) BatchDone(b Batch) {
+	defer r.lock()()
+	r.batches = append(r.batches, b)
+}
+
+func (r *recorder) LongRecord(_, id string, tokens int) {
+	defer r.lock()()
+	if r.long == nil {
+		r.long = make(map[string]int)
+	}
+	r.long[id] = tokens
+}
+
+func (r *recorder) BudgetHalved(_ string, tokens int, _ error) {
+	defer r.lock()()
+	r.halved = append(r.halved, tokens)
+}
+
+func (r *recorder) RecordSkipped(path, id string, line int64, err error) {
+	if r.onSkip != nil {
+		r.onSkip()
+	}
+	defer r.lock()()
+	r.skipped = append(r.skipped, fmt.Sprintf("%s:%d %s: %v", filepath.Base(path), line, id, err))
+}
+
+func (r *recorder) FileSkipped(path string) {
+	defer r.lock()()
+	r.resumed = append(r.resumed, path)
+}
+
+func (r *recorder) FileFinished(f FileReport) {
+	if r.onFinish != nil {
+		r.onFinish()
+	}
+	defer r.lock()()
+	r.finished = append(r.finished, f)
+}
+
+func (r *recorder) FileFailed(f Failure) {
+	defer r.lock()()
+	r.failed = append(r.failed, f)
+}
+
+// entryOf is a record of a test's input.
+type entryOf struct{ id, seq string }
+
+const residues = "ACDEFGHIKLMNPQRSTVWY"
+
+// randomRecords are records of random letters, their lengths shuffled.
+func randomRecords(seed uint64, lengths ...int) []entryOf {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	records := make([]entryOf, len(lengths))
+	rng.Shuffle(len(lengths), func(i, j int) { lengths[i], lengths[j] = lengths[j], lengths[i] })
+	for i, n := range lengths {
+		seq := make([]byte, n)
+		for j := range seq {
+			seq[j] = residues[rng.IntN(len(residues))]
+		}
+		records[i] = entryOf{fmt.Sprintf("r%d_%d", seed, i), string(seq)}
+	}
+	return records
+}
+
+// upTo lists the numbers 1 to n.
+func upTo(n int) []int {
+	var list []int
+	for i := range n {
+		list = append(list, i+1)
+	}
+	return list
+}
+
+func fasta(records []entryOf) string {
+	var b strings.Builder
+	for _, r := range records {
+		fmt.Fprintf(&b, ">%s\n%s\n", r.id, r.seq)
+	}
+	return b.String()
+}
+
+func writeFile(t testing.TB, path, content string) string {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// bench is a Job over protein files, with its fake device and its observer.
+type bench struct {
+	*testing.T
+	in, out string // folders
+	job     *Job
+	fake    *fake
+	seen    *recorder
+}
+
+// newBench returns a Job for no file yet, with one device and a budget of 64
+// tokens. When the test ends no goroutine may be left.
+func newBench(t *testing.T) *bench {
+	noLeak(t)
+	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
+	b.job = &Job{
+		Tokenizer: tokenizer.NewESM2(), Long: LongTruncate, Budget: 64,
+		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
+		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
+			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},
+	}
+	return b
+}
+
+// again is the same Job with a fresh fake and observer, as in a second run.
+func (b *bench) again() *bench {
+	next := *b
+	job := *b.job
+	next.job, next.seen = &job, &recorder{}
+	next.fake = &fake{perToken: b.fake.perToken, cls: b.fake.cls, layers: b.fake.layers}
+	job.Observer, job.Devices = next.seen, []Device{next.fake.device("fake0")}
+	return &next
+}
+
+// add writes an input file and plans it.
+func (b *bench) add(name, content string) string {
+	b.Helper()
+	path := writeFile(b, filepath.Join(b.in, name), content)
+	b.plan(path)
+	return path
+}
+
+func (b *bench) plan(paths ...string) {
+	b.Helper()
+	for _, path := range paths {
+		name := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		if path == "-" {
+			name = "stdin"
+		}
+		dna, protein, failed := Plan([]seqio.Input{{Path: path, Name: name, Alphabet: seqio.Protein}}, b.job.Reading)
+		if len(dna) > 0 || len(failed) > 0 {
+			b.Fatalf("planning %s: %d DNA, failed %v", path, len(dna), failed)
+		}
+		b.job.Files = append(b.job.Files, protein...)
+	}
+}
+
+// run runs the job, which must not fail as a whole.
+func (b *bench) run() Summary {
+	b.Helper()
+	s, err := b.job.Run(b.Context())
+	if err != nil {
+		b.Fatalf("Run: %v", err)
+	}
+	return s
+}
+
+// runWithin runs the job and fails the test where it does not end.
+func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, error) {
+	b.Helper()
+	type result struct {
+		s   Summary
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		s, err := b.job.Run(ctx)
+		done <- result{s, err}
+	}()
+	select {
+	case r := <-done:
+		return r.s, r.err
+	case <-time.After(limit):
+		b.Fatalf("Run has not ended after %v", limit)
+	}
+	panic("unreachable")
+}
+
+// wanted is the embedding that a record should have, alone in a batch.
+func (b *bench) wanted(seq string, layer int) []float32 {
+	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
+	return b.fake.embed(ids, layer)
+}
+
+// rows reads the output of an input back.
+func (b *bench) rows(name string) (ids []string, rows [][]float32) {
+	b.Helper()
+	stem := filepath.Join(b.out, name+".fake")
+	list, err := os.ReadFile(stem + ".ids.txt")
+	if err != nil {
+		b.Fatal(err)
+	}
+	ids = strings.Fields(string(list))
+	if b.job.Output.PerToken {
+		archive, err := zip.OpenReader(stem + ".npz")
+		if err != nil {
+			b.Fatal(err)
+		}
+		defer archive.Close()
+		for _, id := range ids {
+			f, err := archive.Open(id + ".npy")
+			if err != nil {
+				b.Fatal(err)
+			}
+			content, err := io.ReadAll(f)
+			if err != nil {
+				b.Fatal(err)
+			}
+			_, values := parseNpy(b, content)
+			rows = append(rows, values)
+		}
+		return ids, rows
+	}
+	content, err := os.ReadFile(stem + ".npy")
+	if err != nil {
+		b.Fatal(err)
+	}
+	n, values := parseNpy(b, content)
+	if n != len(ids) {
+		b.Fatalf("%s: %d rows and %d ids", name, n, len(ids))
+	}
+	for chunk := range slices.Chunk(values, fakeDim) {
+		rows = append(rows, chunk)
+	}
+	return ids, rows
+}
+
+// parseNpy reads a float32 array of rows of fakeDim.
+func parseNpy(t testing.TB, content []byte) (rows int, values []float32) {
+	t.Helper()
+	header := 10 + int(binary.LittleEndian.Uint16(content[8:]))
+	_, shape, _ := strings.Cut(string(content[:header]), "'shape': (")
+	var dim int
+	if _, err := fmt.Sscanf(shape, "%d, %d)", &rows, &dim); err != nil || dim != fakeDim {
+		t.Fatalf("npy header %q: %v", content[:header], err)
+	}
+	values = make([]float32, rows*dim)
+	if err := binary.Read(bytes.NewReader(content[header:]), binary.LittleEndian, values); err != nil {
+		t.Fatal(err)
+	}
+	return rows, values
+}
+
+// check compares an output with the records that it should hold.
+func (b *bench) check(name string, records []entryOf) {
+	b.Helper()
+	ids, rows := b.rows(name)
+	if len(ids) != len(records) {
+		b.Fatalf("%s: %d rows for %d records", name, len(ids), len(records))
+	}
+	for i, r := range records {
+		if want := b.wanted(r.seq, 0); ids[i] != r.id || !slices.Equal(rows[i], want) {
+			b.Fatalf("%s: row %d is %s %v, want %s %v", name, i, ids[i], rows[i], r.id, want)
+		}
+	}
+}
+
+// outputs is everything in the output folder, by path below it.
+func (b *bench) outputs() map[string]string {
+	b.Helper()
+	found := make(map[string]string)
+	err := filepath.WalkDir(b.out, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		found[strings.TrimPrefix(path, b.out+"/")] = string(content)
+		return err
+	})
+	if err != nil && !os.IsNotExist(err) {
+		b.Fatal(err)
+	}
+	return found
+}
+
+// names are the sorted names of what is in the output folder.
+func (b *bench) names() []string { return slices.Sorted(maps.Keys(b.outputs())) }
+
+func (b *bench) wantNames(names ...string) {
+	b.Helper()
+	if got := b.names(); !slices.Equal(got, names) {
+		b.Fatalf("the output folder holds %q, want %q", got, names)
+	}
+}
+
+// outputsOf lists the files of complete outputs, and the manifest.
+func outputsOf(names ...string) []string {
+	list := []string{"manifest.json"}
+	for _, name := range names {
+		list = append(list, name+".fake.npy", name+".fake.ids.txt")
+	}
+	slices.Sort(list)
+	return list
+}
+
+// noLeak fails the test when it leaves goroutines behind.
+func noLeak(t *testing.T) {
+	before := runtime.NumGoroutine()
+	t.Cleanup(func() {
+		var now int
+		for range 100 {
+			if now = runtime.NumGoroutine(); now <= before {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+		stacks := make([]byte, 1<<16)
+		t.Errorf("%d goroutines are left of %d:\n%s", now-before, now, stacks[:runtime.Stack(stacks, true)])
+	})
+}

@@ -1,0 +1,147 @@
+package pool
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// manifestJSON is manifest.json as other programs read it.
+type manifestJSON struct {
+	Entries []struct {
+		Input struct {
+			Path   string
+			Size   int
+			SHA256 string `json:"sha256"`
+		}
+		Model, Revision  string
+		CheckpointSHA256 string `json:"checkpoint_sha256"`
+		TokenizerSHA256  string `json:"tokenizer_sha256"`
+		Parameters       map[string]string
+		Device           string
+		DType            string `json:"dtype"`
+		Backend          string
+		ProgramVersion   string            `json:"program_version"`
+		LibraryVersions  map[string]string `json:"library_versions"`
+		Records          int
+		Tokens           int
+		Truncated        int
+		Skipped          map[string]int
+		Outputs          []struct {
+			Path   string
+			Size   int
+			SHA256 string `json:"sha256"`
+		}
+		Started, Finished time.Time
+	}
+}
+
+func sha256Of(content string) string {
+	sum := sha256.Sum256([]byte(content))
+	return hex.EncodeToString(sum[:])
+}
+
+// TestManifest: what INTERFACE promises of manifest.json, read without the
+// package that writes it.
+func TestManifest(t *testing.T) {
+	b := newBench(t)
+	b.job.Reading = seqio.Options{MinLength: 2}
+	b.job.MaxLength = 40
+	b.job.Output.Template = store.Entry{Model: "fake-model", Revision: "r1", CheckpointSHA256: sha256Of("c"), TokenizerSHA256: sha256Of("t"),
+		Parameters: map[string]string{"pool": "mean", "layers": "7"}, DType: "fp32", Backend: "fake backend", ProgramVersion: "9.9",
+		LibraryVersions: map[string]string{"go": "go1"}}
+	records := randomRecords(1, 1, 10, 20, 50)
+	content := fasta(records)
+	first := b.add("a.faa", content)
+	b.add("b.faa", fasta(randomRecords(2, 5)))
+	before := time.Now().Add(-time.Second)
+
+	// After each output the manifest on disk describes it.
+	b.seen.onFinish = func() {
+		m, err := store.ReadManifest(b.out)
+		if err != nil {
+			t.Error(err)
+		} else if got, want := len(m.Entries()), len(b.seen.finished)+1; got != want {
+			t.Errorf("%d entries after output %d", got, want)
+		}
+	}
+	b.run()
+
+	outputs := b.outputs()
+	var m manifestJSON
+	decoder := json.NewDecoder(bytes.NewReader([]byte(outputs["manifest.json"])))
+	if err := decoder.Decode(&m); err != nil {
+		t.Fatal(err)
+	}
+	if len(m.Entries) != 2 {
+		t.Fatalf("%d entries", len(m.Entries))
+	}
+	e := m.Entries[0]
+	if e.Input.Path != first || e.Input.Size != len(content) || e.Input.SHA256 != sha256Of(content) {
+		t.Errorf("input %+v", e.Input)
+	}
+	if e.Model != "fake-model" || e.Revision != "r1" || e.CheckpointSHA256 != sha256Of("c") || e.TokenizerSHA256 != sha256Of("t") ||
+		e.Parameters["layers"] != "7" || e.Device != "fake0" || e.DType != "fp32" || e.Backend != "fake backend" ||
+		e.ProgramVersion != "9.9" || e.LibraryVersions["go"] != "go1" {
+		t.Errorf("settings %+v", e)
+	}
+	if e.Records != 3 || e.Tokens != 10+20+40+3*2 || e.Truncated != 1 || len(e.Skipped) != 1 || e.Skipped["too short"] != 1 {
+		t.Errorf("%d records, %d tokens, %d truncated, skipped %v", e.Records, e.Tokens, e.Truncated, e.Skipped)
+	}
+	if len(e.Outputs) != 2 || e.Outputs[0].Path != "a.fake.npy" || e.Outputs[1].Path != "a.fake.ids.txt" {
+		t.Fatalf("outputs %+v", e.Outputs)
+	}
+	for _, o := range e.Outputs {
+		if o.Size != len(outputs[o.Path]) || o.SHA256 != sha256Of(outputs[o.Path]) {
+			t.Errorf("%s: %d bytes, %s", o.Path, o.Size, o.SHA256)
+		}
+	}
+	if e.Started.Before(before) || e.Finished.Before(e.Started) || e.Finished.After(time.Now().Add(time.Second)) {
+		t.Errorf("from %v to %v", e.Started, e.Finished)
+	}
+}
+
+// TestManifestsGrow: another run into the same folder adds its entries.
+func TestManifestsGrow(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(2)
+	b.run()
+	second := b.again()
+	second.job.Files = nil
+	second.job.Output.Label, second.job.Output.Template.Model = "other", "other-model"
+	second.add("f0.faa", ">a\nMKV\n")
+	second.run()
+	m, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(m.Entries()); n != 3 {
+		t.Errorf("%d entries", n)
+	}
+}
+
+// TestFolderTreeIsKept: inputs from one folder argument keep their tree.
+func TestFolderTreeIsKept(t *testing.T) {
+	b := newBench(t)
+	if err := os.Mkdir(filepath.Join(b.in, "deep"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	b.add("x.faa", ">a\nMKV\n")
+	b.add("deep/x.faa", ">b\nMKVL\n")
+	b.job.Files[1].Dir = "deep"
+	b.run()
+	b.wantNames("deep/x.fake.ids.txt", "deep/x.fake.npy", "manifest.json", "x.fake.ids.txt", "x.fake.npy")
+	b.check("x", []entryOf{{"a", "MKV"}})
+	b.check("deep/x", []entryOf{{"b", "MKVL"}})
+	if s := b.again().run(); len(s.Resumed) != 2 {
+		t.Errorf("second run: %+v", s)
+	}
+}

@@ -1,0 +1,88 @@
+package pool
+
+import (
+	"slices"
+	"testing"
+)
+
+// windowsOf are windows of those numbers of tokens.
+func windowsOf(lengths []int) []*window {
+	var list []*window
+	for _, n := range lengths {
+		list = append(list, &window{ids: make([]int32, n)})
+	}
+	return list
+}
+
+// checkPacking verifies what pack promises: every window once, no batch over
+// the budget but for a window alone, longest first.
+func checkPacking(t *testing.T, lengths []int, budget int) {
+	t.Helper()
+	windows := windowsOf(lengths)
+	before := slices.Clone(windows)
+	batches := pack(windows, budget)
+	if !slices.Equal(windows, before) {
+		t.Fatalf("pack changed the order of its argument")
+	}
+	seen := make(map[*window]bool)
+	last := 1 << 30
+	for _, batch := range batches {
+		tokens := 0
+		for _, w := range batch {
+			if seen[w] {
+				t.Fatalf("lengths %v, budget %d: a window of %d tokens twice", lengths, budget, w.tokens())
+			}
+			seen[w] = true
+			if w.tokens() > last {
+				t.Fatalf("lengths %v, budget %d: %d tokens after %d", lengths, budget, w.tokens(), last)
+			}
+			last = w.tokens()
+			tokens += w.tokens()
+		}
+		if len(batch) == 0 || tokens > budget && len(batch) > 1 {
+			t.Fatalf("lengths %v, budget %d: a batch of %d windows and %d tokens", lengths, budget, len(batch), tokens)
+		}
+		if tokens <= budget && len(batch) > MaxSequences(budget) {
+			t.Fatalf("lengths %v, budget %d: %d sequences, MaxSequences says %d", lengths, budget, len(batch), MaxSequences(budget))
+		}
+	}
+	if len(seen) != len(windows) {
+		t.Fatalf("lengths %v, budget %d: %d windows of %d are in a batch", lengths, budget, len(seen), len(windows))
+	}
+}
+
+func TestPack(t *testing.T) {
+	for _, lengths := range [][]int{nil, {3}, {3, 3, 3}, {100}, {100, 3, 99, 4}, {5, 5, 5, 5, 5, 5}, {64, 32, 32, 16, 16, 16, 16}} {
+		for _, budget := range []int{1, 3, 10, 64, 1000} {
+			checkPacking(t, lengths, budget)
+		}
+	}
+}
+
+// TestPackFillsBatches: equal lengths leave no batch but the last with room.
+func TestPackFillsBatches(t *testing.T) {
+	batches := pack(windowsOf(slices.Repeat([]int{10}, 25)), 64)
+	var sizes []int
+	for _, b := range batches {
+		sizes = append(sizes, len(b))
+	}
+	if want := []int{6, 6, 6, 6, 1}; !slices.Equal(sizes, want) {
+		t.Errorf("batches of %v windows, want %v", sizes, want)
+	}
+}
+
+func FuzzPack(f *testing.F) {
+	f.Add([]byte{}, 8192)
+	f.Add([]byte{3, 200, 7, 7, 90}, 100)
+	f.Add([]byte{255, 254, 1, 1, 1, 1}, 1)
+	f.Fuzz(func(t *testing.T, data []byte, budget int) {
+		if budget < 1 || budget > 1<<20 {
+			t.Skip("the command line gives no such budget")
+		}
+		var lengths []int
+		for _, b := range data {
+			lengths = append(lengths, minTokens+int(b)*int(b)/8)
+		}
+		checkPacking(t, lengths, budget)
+	})
+}

@@ -1,0 +1,413 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/tokenizer"
+)
+
+// TestRecordsInAreRowsOut: every record has its row, in the order of the
+// input, with the embedding that it has alone, whatever the lengths, the
+// number of files and of devices, and the budget.
+func TestRecordsInAreRowsOut(t *testing.T) {
+	inputs := map[string][]entryOf{
+		"many":  randomRecords(1, upTo(150)...), // some forty spans of the smallest budget
+		"equal": randomRecords(2, slices.Repeat([]int{9}, 77)...),
+		"one":   randomRecords(3, 40),
+		"long":  randomRecords(4, 1, 1000, 1, 2, 500),
+	}
+	var reference map[string]string
+	for _, devices := range []int{1, 3} {
+		for _, budget := range []int{1, 30, 64, 8192} {
+			t.Run(fmt.Sprintf("%d devices, budget %d", devices, budget), func(t *testing.T) {
+				b := newBench(t)
+				b.job.Budget = budget
+				b.job.Devices = nil
+				var fakes []*fake
+				for i := range devices {
+					f := &fake{layers: 1}
+					fakes = append(fakes, f)
+					b.job.Devices = append(b.job.Devices, f.device(fmt.Sprintf("fake%d", i)))
+				}
+				records, letters, tokens := 0, 0, 0
+				for name, list := range inputs {
+					b.add(name+".faa", fasta(list))
+					records += len(list)
+					for _, r := range list {
+						letters += len(r.seq)
+						tokens += len(r.seq) + 2
+					}
+				}
+				s := b.run()
+				for name, list := range inputs {
+					b.check(name, list)
+				}
+				if s.Records != int64(records) || s.Tokens != int64(tokens) || s.Letters != int64(letters) || len(s.Files) != len(inputs) || len(s.Failed) != 0 {
+					t.Errorf("summary %+v, want %d records, %d tokens, %d letters", s, records, tokens, letters)
+				}
+				for _, batch := range b.seen.batches {
+					if batch.Tokens > budget && batch.Sequences > 1 {
+						t.Errorf("a batch of %d tokens and %d sequences", batch.Tokens, batch.Sequences)
+					}
+				}
+				for i, f := range fakes {
+					if f.closed.Load() != 1 {
+						t.Errorf("device %d was closed %d times", i, f.closed.Load())
+					}
+				}
+				got := b.outputs()
+				delete(got, "manifest.json") // has times in it
+				if reference == nil {
+					reference = got
+				}
+				for name, content := range reference {
+					if got[name] != content {
+						t.Errorf("%s depends on the budget or the number of devices", name)
+					}
+				}
+			})
+		}
+	}
+}
+
+// TestBytesAddUp: the batches of a file stand for its size on disk, which is
+// what a progress bar counts.
+func TestBytesAddUp(t *testing.T) {
+	b := newBench(t)
+	content := fasta(randomRecords(1, upTo(90)...))
+	b.add("a.faa", content)
+	b.run()
+	var sum int64
+	for _, batch := range b.seen.batches {
+		sum += batch.Bytes
+	}
+	if slack := int64(len(b.seen.batches)); sum > int64(len(content)) || sum < int64(len(content))-slack {
+		t.Errorf("the batches stand for %d bytes of %d", sum, len(content))
+	}
+}
+
+// TestLargestFileFirst: with one device the order of work is that of size.
+func TestLargestFileFirst(t *testing.T) {
+	b := newBench(t)
+	small := b.add("a.faa", fasta(randomRecords(1, 10)))
+	large := b.add("b.faa", fasta(randomRecords(2, 300)))
+	middle := b.add("c.faa", fasta(randomRecords(3, 100)))
+	b.run()
+	if want := []string{large, middle, small}; !slices.Equal(b.seen.started, want) {
+		t.Errorf("started %q, want %q", b.seen.started, want)
+	}
+}
+
+// TestWindows: a record in windows has the embedding that DESIGN.md promises:
+// the mean over the averaged tokens of all windows.
+func TestWindows(t *testing.T) {
+	const size = 10
+	records := randomRecords(1, 3, 10, 11, 47, 200)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongWindow, size
+	b.add("a.faa", fasta(records))
+	s := b.run()
+	ids, rows := b.rows("a")
+	for i, r := range records {
+		// The mean over all residues, of states that do not know their window.
+		var sums [fakeDim]float64
+		tokens := 0
+		for from := 0; from < len(r.seq); from += size {
+			list, _ := b.job.Tokenizer.Append(nil, []byte(r.seq[from:min(from+size, len(r.seq))]))
+			tokens += len(list)
+			for at := 1; at < len(list)-1; at++ {
+				for c, v := range tokenState(list[at], at, 0) {
+					sums[c] += v
+				}
+			}
+		}
+		for c := range sums {
+			want := sums[c] / float64(len(r.seq))
+			// Each window's mean was rounded to float32 once, the joined one again.
+			if got := float64(rows[i][c]); ids[i] != r.id || math.Abs(got-want) > 2e-7*math.Abs(want) {
+				t.Errorf("record %s of %d letters, value %d: %v, want %v", r.id, len(r.seq), c, got, want)
+			}
+		}
+	}
+	if s.Truncated != 0 || s.Letters != 3+10+11+47+200 {
+		t.Errorf("%d letters used, %d records truncated", s.Letters, s.Truncated)
+	}
+}
+
+// TestWindowsPerToken: without pooling the tokens of the windows follow each
+// other.
+func TestWindowsPerToken(t *testing.T) {
+	records := randomRecords(1, 3, 20, 21)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongWindow, 10
+	b.job.PerToken, b.job.Output.PerToken, b.fake.perToken = true, true, true
+	b.add("a.faa", fasta(records))
+	b.run()
+	_, rows := b.rows("a")
+	for i, r := range records {
+		var want []float32
+		for from := 0; from < len(r.seq); from += 10 {
+			want = append(want, b.wanted(r.seq[from:min(from+10, len(r.seq))], 0)...)
+		}
+		if !slices.Equal(rows[i], want) {
+			t.Errorf("record of %d letters: %d values, want %d others", len(r.seq), len(rows[i]), len(want))
+		}
+	}
+}
+
+// TestWindowsCLS: the mean of the windows' first states; they are all alike.
+func TestWindowsCLS(t *testing.T) {
+	records := randomRecords(1, 3, 20, 21)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongWindow, 10
+	b.fake.cls = true
+	b.add("a.faa", fasta(records))
+	b.run()
+	b.check("a", records)
+}
+
+func TestTruncateIsCounted(t *testing.T) {
+	records := randomRecords(1, 5, 20, 21, 300)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongTruncate, 20
+	b.add("a.faa", fasta(records))
+	s := b.run()
+	if s.Truncated != 2 || s.Letters != 5+20+20+20 || s.Files[0].Truncated != 2 {
+		t.Errorf("%d truncated, %d letters; want 2 and 65", s.Truncated, s.Letters)
+	}
+	for i, r := range records {
+		records[i].seq = r.seq[:min(20, len(r.seq))]
+	}
+	b.check("a", records)
+}
+
+func TestLongErrorNamesTheRecord(t *testing.T) {
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongError, 20
+	path := b.add("a.faa", ">short\nMKV\n>tall\n"+strings.Repeat("M", 21)+"\n")
+	s := b.run()
+	if len(s.Failed) != 1 || s.Failed[0].Type != "record" || !errors.Is(s.Failed[0].Err, ErrTooLong) {
+		t.Fatalf("failed: %v", s.Failed)
+	}
+	for _, part := range []string{path + ":3", `"tall"`, "21 letters", "20"} {
+		if !strings.Contains(s.Failed[0].Err.Error(), part) {
+			t.Errorf("%q does not mention %q", s.Failed[0].Err, part)
+		}
+	}
+	b.wantNames()
+}
+
+func TestLayersKeepTheirOrder(t *testing.T) {
+	records := randomRecords(1, upTo(30)...)
+	b := newBench(t)
+	b.fake.layers = 2
+	b.job.Output.Layers = []int{3, 0}
+	b.job.Output.Format = store.Safetensors
+	b.add("a.faa", fasta(records))
+	b.run()
+	content := b.outputs()["a.fake.safetensors"]
+	if !strings.Contains(content, `"embeddings_3"`) || strings.Index(content, `"embeddings_3"`) > strings.Index(content, `"embeddings_0"`) {
+		t.Errorf("the layers are not in the order asked for")
+	}
+}
+
+// TestUnknownLettersAreCounted: J is no residue of ESM-2.
+func TestUnknownLettersAreCounted(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">a\nMJJV\n>b\nMKVJ\n")
+	if s := b.run(); s.Unknown != 3 || s.Letters != 8 {
+		t.Errorf("%d unknown of %d letters", s.Unknown, s.Letters)
+	}
+}
+
+func TestLongRecordIsAnnounced(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">small\nMKV\n>huge\n"+strings.Repeat("M", extremeTokens)+"\n")
+	b.run()
+	if len(b.seen.long) != 1 || b.seen.long["huge"] != extremeTokens+2 {
+		t.Errorf("announced: %v", b.seen.long)
+	}
+}
+
+// TestOutOfMemoryHalves: a device that cannot hold a batch gets smaller ones,
+// from then on, and nothing is lost.
+func TestOutOfMemoryHalves(t *testing.T) {
+	records := randomRecords(1, upTo(60)...)
+	b := newBench(t)
+	b.job.Budget = 1000
+	b.fake.memory = 100
+	b.add("a.faa", fasta(records))
+	if s := b.run(); s.Records != 60 || s.Skipped != 0 {
+		t.Fatalf("%d rows, %d skipped", s.Records, s.Skipped)
+	}
+	b.check("a", records)
+	if len(b.seen.halved) == 0 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
+		t.Errorf("budgets %v, want fewer and fewer", b.seen.halved)
+	}
+	// It learns: one failed batch for each halving, not one for each batch.
+	if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed != len(b.seen.halved) {
+		t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
+	}
+}
+
+// TestRecordThatNeverFits is left out, with the reason, and the others are
+// written.
+func TestRecordThatNeverFits(t *testing.T) {
+	records := randomRecords(1, 5, 10, 99, 300, 20, 400)
+	b := newBench(t)
+	b.fake.memory = 101
+	path := b.add("a.faa", fasta(records))
+	s := b.run()
+	var kept []entryOf
+	skipped := 0
+	for i, r := range records {
+		if len(r.seq) < 100 {
+			kept = append(kept, r)
+			continue
+		}
+		want := fmt.Sprintf("a.faa:%d %s: ", 2*i+1, r.id)
+		if skipped >= len(b.seen.skipped) || !strings.HasPrefix(b.seen.skipped[skipped], want) {
+			t.Errorf("skipped %q, want %q", b.seen.skipped, want)
+		}
+		skipped++
+	}
+	b.check("a", kept)
+	if s.Records != 4 || s.Skipped != 2 || s.Files[0].Skipped["out of memory"] != 2 {
+		t.Errorf("%d rows, %d skipped, by reason %v", s.Records, s.Skipped, s.Files[0].Skipped)
+	}
+	manifest, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := manifest.Find(path, "fake-model"); !ok || e.Skipped["out of memory"] != 2 || e.Records != 4 {
+		t.Errorf("the manifest says %+v", e)
+	}
+}
+
+// TestNotANumber: an embedding that is none fails its file, and the error
+// names the record.
+func TestNotANumber(t *testing.T) {
+	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(-1))} {
+		b := newBench(t)
+		poisoned, _ := b.job.Tokenizer.Append(nil, []byte("WWWW"))
+		b.fake.spoil = func(row []float32, ids []int32) {
+			if slices.Equal(ids, poisoned) {
+				row[2] = bad
+			}
+		}
+		bad := b.add("bad.faa", ">fine\nMKV\n>sick\nWWWW\n")
+		b.add("good.faa", ">fine\nMKV\n")
+		s := b.run()
+		if len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, store.ErrNotFinite) || s.Failed[0].Type != "record" ||
+			!strings.Contains(s.Failed[0].Err.Error(), bad+`:3: record "sick"`) {
+			t.Errorf("failed: %v", s.Failed)
+		}
+		b.wantNames(outputsOf("good")...)
+	}
+}
+
+// TestFiveSpansInFlight: however slow the writing, at most five spans of
+// records are between the input and the output.
+func TestFiveSpansInFlight(t *testing.T) {
+	const budget, length = 100, 48 // two records of 50 tokens a batch
+	b := newBench(t)
+	b.job.Budget = budget
+	counting := &countingTokenizer{Tokenizer: b.job.Tokenizer}
+	b.job.Tokenizer = counting
+	b.fake.memory = 1 // each record is skipped, which the writer reports
+	// Before the first record leaves, the stages behind have the time to fill.
+	var skipped, most atomic.Int64
+	b.seen.onSkip = func() {
+		if skipped.Load() == 0 {
+			for before := int64(-1); before != counting.calls.Load(); time.Sleep(100 * time.Millisecond) {
+				before = counting.calls.Load()
+			}
+		}
+		if waiting := counting.calls.Load() - skipped.Load(); waiting > most.Load() {
+			most.Store(waiting)
+		}
+		skipped.Add(1)
+	}
+	b.add("a.faa", fasta(randomRecords(1, slices.Repeat([]int{length}, 300)...)))
+	if s := b.run(); s.Skipped != 300 {
+		t.Fatalf("%d records came out", s.Skipped)
+	}
+	perSpan := int64(lookAhead * budget / (length + 2))
+	// One record more may be tokenized before its span is found to be full.
+	if got := most.Load(); got > 5*perSpan+1 || got < 4*perSpan {
+		t.Errorf("%d records were in flight, want five spans of %d", got, perSpan)
+	}
+}
+
+type countingTokenizer struct {
+	tokenizer.Tokenizer
+	calls atomic.Int64
+}
+
+func (c *countingTokenizer) Append(dst []int32, seq []byte) ([]int32, int) {
+	c.calls.Add(1)
+	return c.Tokenizer.Append(dst, seq)
+}
+
+// TestSkippedRecordsAreAccountedFor: what the reader leaves out is in the
+// report and in the manifest.
+func TestSkippedRecordsAreAccountedFor(t *testing.T) {
+	b := newBench(t)
+	b.job.Reading = seqio.Options{MinLength: 3, OnBad: seqio.BadSkip}
+	path := b.add("a.faa", ">a\nMKV\n>b\nM\n>c\n\n>d\nMK!V\n>e\nMKVL\n")
+	s := b.run()
+	b.check("a", []entryOf{{"a", "MKV"}, {"e", "MKVL"}})
+	want := map[string]int64{seqio.ReasonTooShort: 1, seqio.ReasonEmpty: 1, seqio.ReasonIllegalLetter: 1}
+	manifest, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, _ := manifest.Find(path, "fake-model")
+	for reason, n := range want {
+		if s.Files[0].Skipped[reason] != n || e.Skipped[reason] != n {
+			t.Errorf("skipped %v, in the manifest %v, want %v", s.Files[0].Skipped, e.Skipped, want)
+			break
+		}
+	}
+	if len(s.Files[0].Examples) != 3 || s.Skipped != 3 {
+		t.Errorf("examples %v, %d skipped", s.Files[0].Examples, s.Skipped)
+	}
+}
+
+// TestLostRecordsAreNoticed: an output that has fewer rows than its input had
+// records never gets its name.
+func TestLostRecordsAreNoticed(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">a\nMKV\n>b\nMKVL\n")
+	f := b.job.Files[0]
+	reader, err := f.open(b.job.Reading)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for err == nil {
+		_, err = reader.Read()
+	}
+	out, err := store.Create(b.job.Output.spec(f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Abort()
+	r := &run{Job: b.job, manifest: &store.Manifest{}}
+	err = r.commit(reader, out, f, &FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}})
+	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), f.Path) {
+		t.Errorf("commit: %v", err)
+	}
+	if len(r.manifest.Entries()) != 0 {
+		t.Error("the manifest describes it")
+	}
+}

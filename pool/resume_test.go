@@ -1,0 +1,335 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"seqembed/internal/store"
+	"seqembed/kernels"
+)
+
+// threeFiles adds inputs of several spans each, the first the largest.
+func (b *bench) threeFiles() map[string][]entryOf {
+	b.Helper()
+	inputs := map[string][]entryOf{"a": randomRecords(1, upTo(90)...), "b": randomRecords(2, upTo(60)...), "c": randomRecords(3, upTo(30)...)}
+	for _, name := range []string{"a", "b", "c"} {
+		b.add(name+".faa", fasta(inputs[name]))
+	}
+	return inputs
+}
+
+// TestInterrupt: wherever a run is interrupted, the batch of the moment is
+// finished, whole files stay, nothing partial does, and running again gives
+// what one run would have given.
+func TestInterrupt(t *testing.T) {
+	whole := newBench(t)
+	whole.threeFiles()
+	whole.run()
+	want := whole.outputs()
+	total := whole.fake.calls.Load()
+
+	for _, at := range []int64{1, 5, total * 2 / 3, total - 1} {
+		t.Run(fmt.Sprintf("batch %d of %d", at, total), func(t *testing.T) {
+			b := newBench(t)
+			inputs := b.threeFiles()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			b.fake.fault = func(kernels.Batch) error {
+				if b.fake.calls.Load() == at {
+					cancel()
+				}
+				return nil
+			}
+			s, err := b.job.Run(ctx)
+			if !errors.Is(err, ErrInterrupted) {
+				t.Fatalf("Run: %v", err)
+			}
+			if b.fake.calls.Load() != at || int64(len(b.seen.batches)) != at || b.fake.closed.Load() != 1 {
+				t.Errorf("%d batches begun, %d done, interrupted in number %d", b.fake.calls.Load(), len(b.seen.batches), at)
+			}
+			if len(s.Files) == 3 || len(s.Failed) != 0 {
+				t.Errorf("%d files finished, failed %v", len(s.Files), s.Failed)
+			}
+			var finished []string
+			for _, f := range s.Files {
+				finished = append(finished, strings.TrimSuffix(filepath.Base(f.Path), ".faa"))
+			}
+			if len(finished) > 0 {
+				b.wantNames(outputsOf(finished...)...)
+			} else {
+				b.wantNames()
+			}
+
+			second := b.again()
+			s = second.run()
+			if len(s.Resumed) != len(finished) || len(s.Files) != 3-len(finished) {
+				t.Errorf("second run: %d resumed, %d computed", len(s.Resumed), len(s.Files))
+			}
+			for name, records := range inputs {
+				second.check(name, records)
+			}
+			got := second.outputs()
+			for name, content := range want {
+				if name != store.ManifestName && got[name] != content {
+					t.Errorf("%s differs from that of a run without an interruption", name)
+				}
+			}
+			if len(got) != len(want) {
+				t.Errorf("the folder holds %q", slices.Sorted(maps.Keys(got)))
+			}
+		})
+	}
+}
+
+func TestInterruptedBeforeItBegan(t *testing.T) {
+	b := newBench(t)
+	b.threeFiles()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.job.Run(ctx); !errors.Is(err, ErrInterrupted) || b.fake.calls.Load() != 0 {
+		t.Errorf("%d batches: %v", b.fake.calls.Load(), err)
+	}
+	b.wantNames()
+}
+
+// TestSecondRunDoesNothing, not even opening the device.
+func TestSecondRunDoesNothing(t *testing.T) {
+	b := newBench(t)
+	b.threeFiles()
+	b.run()
+	before := b.outputs()
+	second := b.again()
+	s := second.run()
+	if len(s.Resumed) != 3 || len(s.Files) != 0 || len(second.seen.resumed) != 3 || len(second.seen.ready) != 0 || second.fake.calls.Load() != 0 {
+		t.Errorf("second run: %d resumed, %d computed, %d batches", len(s.Resumed), len(s.Files), second.fake.calls.Load())
+	}
+	if !maps.Equal(before, second.outputs()) {
+		t.Error("the second run changed something")
+	}
+}
+
+// TestIncompleteOutputIsMadeAgain, and nothing else.
+func TestIncompleteOutputIsMadeAgain(t *testing.T) {
+	for name, damage := range map[string]func(b *bench) error{
+		"output deleted":    func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.npy")) },
+		"one of two gone":   func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.ids.txt")) },
+		"output cut":        func(b *bench) error { return os.Truncate(filepath.Join(b.out, "b.fake.npy"), 200) },
+		"one byte of it":    func(b *bench) error { return flipByte(filepath.Join(b.out, "b.fake.npy")) },
+		"killed in between": func(b *bench) error { return forgetOutputs(b.out, "b.faa") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.threeFiles()
+			b.run()
+			want := b.outputs()
+			if err := damage(b); err != nil {
+				t.Fatal(err)
+			}
+			second := b.again()
+			s := second.run()
+			if len(s.Resumed) != 2 || len(s.Files) != 1 || filepath.Base(s.Files[0].Path) != "b.faa" {
+				t.Errorf("resumed %q, computed %d", s.Resumed, len(s.Files))
+			}
+			got := second.outputs()
+			for _, name := range []string{"b.fake.npy", "b.fake.ids.txt"} {
+				if got[name] != want[name] {
+					t.Errorf("%s was not made again as it was", name)
+				}
+			}
+			if third := b.again().run(); len(third.Resumed) != 3 {
+				t.Errorf("third run: resumed %q", third.Resumed)
+			}
+		})
+	}
+}
+
+func flipByte(path string) error {
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	content[len(content)-1] ^= 1
+	return os.WriteFile(path, content, 0o644)
+}
+
+// forgetOutputs leaves the manifest as it is while an output gets its name:
+// the entry is there and lists no outputs yet.
+func forgetOutputs(dir, input string) error {
+	m, err := store.ReadManifest(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range m.Entries() {
+		if filepath.Base(e.Input.Path) == input {
+			e.Outputs, e.Finished = nil, time.Time{}
+			m.Put(e)
+		}
+	}
+	return m.Write(dir)
+}
+
+// TestManifestKnowsOutputBeforeItIsThere: the entry precedes the file, so that
+// a run killed between the two leaves nothing that the next one refuses.
+func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(1)
+	// A folder in the place of the output makes the rename fail, after the manifest was written.
+	if err := os.MkdirAll(filepath.Join(b.out, "f0.fake.npy", "x"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	b.job.Force = true
+	if s := b.run(); len(s.Failed) != 1 || s.Failed[0].Type != OutputFailure {
+		t.Fatalf("failed: %v", s.Failed)
+	}
+	m, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, ok := m.Find(b.job.Files[0].Path, "fake-model"); !ok || len(e.Outputs) != 0 {
+		t.Errorf("the manifest holds %+v", e)
+	}
+	if err := os.RemoveAll(filepath.Join(b.out, "f0.fake.npy")); err != nil {
+		t.Fatal(err)
+	}
+	// What is left is an id list without its array: not refused, made again.
+	second := b.again()
+	second.job.Force = false
+	if s := second.run(); len(s.Files) != 1 {
+		t.Errorf("second run: %+v", s)
+	}
+	second.wantNames(outputsOf("f0")...)
+}
+
+// TestMixtureIsRefused: an output that does not match stops the run before
+// anything is computed or changed; Force replaces it.
+func TestMixtureIsRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(t *testing.T, b *bench)
+		says   []string
+	}{
+		"parameter": {func(_ *testing.T, b *bench) {
+			b.job.Output.Template.Parameters = map[string]string{"pool": "cls"}
+		}, []string{"pool", `"mean"`, `"cls"`}},
+		"checkpoint": {func(_ *testing.T, b *bench) {
+			b.job.Output.Template.CheckpointSHA256 = strings.Repeat("ab", 32)
+		}, []string{"checkpoint"}},
+		"tokenizer": {func(_ *testing.T, b *bench) {
+			b.job.Output.Template.TokenizerSHA256 = strings.Repeat("ab", 32)
+		}, []string{"tokenizer"}},
+		"revision": {func(_ *testing.T, b *bench) { b.job.Output.Template.Revision = "v2" }, []string{"revision"}},
+		"dtype":    {func(_ *testing.T, b *bench) { b.job.Output.Template.DType = "bf16" }, []string{"dtype", "bf16"}},
+		"backend":  {func(_ *testing.T, b *bench) { b.job.Output.Template.Backend = "another" }, []string{"backend", "another"}},
+		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"no entry"}},
+		"input changed": {func(t *testing.T, b *bench) {
+			writeFile(t, b.job.Files[1].Path, ">new\nMKVLLWA\n")
+		}, []string{"b.faa", "another content"}},
+		"input changed, same size": {func(t *testing.T, b *bench) {
+			if err := flipByte(b.job.Files[1].Path); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"b.faa", "another content"}},
+		"no manifest": {func(t *testing.T, b *bench) {
+			if err := os.Remove(filepath.Join(b.out, store.ManifestName)); err != nil {
+				t.Fatal(err)
+			}
+		}, []string{"no entry"}},
+		"undescribed second file": {func(t *testing.T, b *bench) {
+			if err := os.Remove(filepath.Join(b.out, store.ManifestName)); err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range []string{"a.fake.npy", "b.fake.npy", "c.fake.npy", "b.fake.ids.txt", "c.fake.ids.txt"} {
+				if err := os.Remove(filepath.Join(b.out, name)); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}, []string{"a.fake.ids.txt", "no entry"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := newBench(t)
+			first.threeFiles()
+			first.run()
+			b := first.again()
+			c.change(t, b)
+			before := b.outputs()
+			s, err := b.job.Run(t.Context())
+			if !errors.Is(err, ErrMixture) {
+				t.Fatalf("Run: %v", err)
+			}
+			for _, part := range append(c.says, "--force", b.out) {
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("%q does not mention %q", err, part)
+				}
+			}
+			if len(s.Files)+len(s.Resumed)+len(s.Failed) != 0 || b.fake.calls.Load() != 0 || !maps.Equal(before, b.outputs()) {
+				t.Error("a run that was refused did something")
+			}
+			if check := b.job.Check(); (check == nil) != strings.HasPrefix(name, "input changed") {
+				t.Errorf("Check: %v", check) // it reads no input
+			}
+
+			b.job.Force = true
+			if s := b.run(); len(s.Files) != 3 || len(s.Resumed) != 0 {
+				t.Errorf("with Force: %d computed, %d resumed", len(s.Files), len(s.Resumed))
+			}
+			b.job.Force = false
+			if err := b.job.Check(); err != nil {
+				t.Errorf("after Force: %v", err)
+			}
+		})
+	}
+}
+
+// TestDeletedOutputOfOtherSettings: where nothing would be replaced there is
+// nothing to refuse.
+func TestDeletedOutputOfOtherSettings(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(1)
+	b.run()
+	for _, name := range []string{"f0.fake.npy", "f0.fake.ids.txt"} {
+		if err := os.Remove(filepath.Join(b.out, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	second := b.again()
+	second.job.Output.Template.Parameters = map[string]string{"pool": "cls"}
+	if s := second.run(); len(s.Files) != 1 {
+		t.Errorf("second run: %+v", s)
+	}
+}
+
+// TestStandardInputIsNeverTheSame: a second run with it is refused.
+func TestStandardInputIsNeverTheSame(t *testing.T) {
+	b := newBench(t)
+	b.planStdin(">a\nMKV\n")
+	b.run()
+	second := b.again()
+	second.job.Files = nil
+	second.planStdin(">a\nMKV\n")
+	if _, err := second.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "stdin") {
+		t.Errorf("second run: %v", err)
+	}
+	second.job.Force = true
+	second.run()
+	second.check("stdin", []entryOf{{"a", "MKV"}})
+}
+
+func TestDamagedManifestIsRefused(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(1)
+	b.run()
+	if err := os.Truncate(filepath.Join(b.out, store.ManifestName), 100); err != nil {
+		t.Fatal(err)
+	}
+	second := b.again()
+	if _, err := second.job.Run(t.Context()); !errors.Is(err, store.ErrManifest) || second.fake.calls.Load() != 0 {
+		t.Errorf("Run: %v", err)
+	}
+}
