@@ -1,6 +1,10 @@
 package cpu
 
-import "seqembed/kernels"
+import (
+	"math"
+
+	"seqembed/kernels"
+)
 
 // blockQueries is the number of query rows whose scores one task computes at
 // a time: with 1,000 keys they take 192 KB.
@@ -67,8 +71,8 @@ func (s *stream) Attention(o kernels.Attention) {
 	s.crew.run(s.batch.Sequences()*o.Heads, func(_, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
 		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
-		packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
-		packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
+		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
+		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
 	})
 	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
 		s.attend(o, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
@@ -119,32 +123,52 @@ func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head,
 	}
 	var inverse [blockQueries]float32
 	for r := range block.rows {
-		inverse[r] = 1 / softmax(own.scores[r*ld:][:n], o.Scale, slope, block.first+r)
+		inverse[r] = 1 / s.softmax(own.scores[r*ld:][:ld], n, o.Scale, slope, block.first+r)
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	sums.compute(s.variant, 0, block.rows, 0, values.count)
 	for r := range block.rows {
 		row := out.row(first + r)[head*d:][:d]
-		for c, v := range own.acc[r*ldacc:][:d] {
-			row[c] = v * inverse[r]
-		}
+		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])
 	}
 }
 
-// softmax turns the scores of the query at position i into weights that are
+// blockKeys is how many scores one call takes. The sums of the blocks are
+// added in float64, so that long rows lose nothing.
+const blockKeys = 512
+
+// softmax turns the n scores of the query at position i into weights that are
 // not yet divided by their sum, which it returns.
-func softmax(scores []float32, scale, slope float32, i int) float32 {
-	top := scores[0]*scale - slope*float32(i)
-	for j, v := range scores {
-		v = v*scale - slope*float32(max(i-j, j-i))
-		scores[j] = v
-		top = max(top, v)
+func (s *stream) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
+	top := float32(math.Inf(-1))
+	for j := 0; j < n; j += blockKeys {
+		top = max(top, s.variant.scoreTop(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
 	}
 	sum := 0.0
-	for j, v := range scores {
-		e := exp(v - top)
-		scores[j] = e
+	for j := 0; j < n; j += blockKeys {
+		sum += float64(s.variant.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), top))
+	}
+	return float32(sum)
+}
+
+// scoreTop is the portable one of a variant.
+func scoreTop(row []float32, n int, scale, slope, position float32) float32 {
+	top := float32(math.Inf(-1))
+	for j, v := range row[:n] {
+		d := position - float32(j)
+		top = max(top, float32(v*scale)-float32(slope*max(d, -d)))
+	}
+	return top
+}
+
+// scoreExp is the portable one of a variant.
+func scoreExp(row []float32, n int, scale, slope, position, top float32) float32 {
+	sum := 0.0
+	for j, v := range row[:n] {
+		d := position - float32(j)
+		e := exp(float32(v*scale) - float32(slope*max(d, -d)) - top)
+		row[j] = e
 		sum += float64(e)
 	}
 	return float32(sum)

@@ -56,32 +56,45 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 	}
 }
 
-// linear runs Out = In·Wᵀ + Bias + Add. Each element is read and written by
-// one task alone, so that Add may be Out.
-func (s *stream) linear(o kernels.Linear) {
-	in, out, w := of(o.In), of(o.Out), o.W.(*weight).packed
-	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: w}
+// linear runs Out = In·Wᵀ + Bias + Add, and with activate GELU on that. Each
+// element is read and written by one task alone, so that Add may be Out.
+func (s *stream) linear(o kernels.Linear, activate bool) {
+	p := productOf(o)
+	out := of(o.Out)
+	t, whole := len(s.batch.IDs), p.b.cols/panelCols
+	s.eachBlock(t, p.b.count, blockPanels, func(worker, row, rows, first, n int) {
+		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
+		if first+n > whole {
+			n--
+			s.lastPanel(&p, worker, row, rows)
+		}
+		p.compute(s.variant, row, rows, first, n)
+		if activate {
+			for r := range rows {
+				s.variant.gelu(out.row(row + r)[from:to])
+			}
+		}
+	})
+}
+
+func productOf(o kernels.Linear) product {
+	in, out := of(o.In), of(o.Out)
+	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: o.W.(*weight).packed}
 	if o.Bias != nil {
 		p.bias = o.Bias.(*weight).flat
 	}
 	if o.Add != nil {
 		p.add, p.ldadd = of(o.Add).at, out.cols
 	}
-	t, whole := len(s.batch.IDs), w.cols/panelCols
-	s.eachBlock(t, w.count, func(worker, row, rows, first, n int) {
-		if first+n > whole {
-			n--
-			s.lastPanel(&p, worker, row, rows)
-		}
-		p.compute(s.variant, row, rows, first, n)
-	})
+	return p
 }
 
-// eachBlock cuts an output of that many rows and panels into tasks. Those
-// that follow each other share their panels.
-func (s *stream) eachBlock(rows, count int, do func(worker, row, rows, first, n int)) {
+// eachBlock cuts an output of that many rows and panels into tasks of at most
+// blockRows rows and widest panels. Those that follow each other share their
+// panels.
+func (s *stream) eachBlock(rows, count, widest int, do func(worker, row, rows, first, n int)) {
 	rowBlocks := (rows + blockRows - 1) / blockRows
-	across := max((count+blockPanels-1)/blockPanels, min(s.crew.size*tasksPerWorker/rowBlocks, count/2), 1)
+	across := max((count+widest-1)/widest, min(s.crew.size*tasksPerWorker/rowBlocks, count/2), 1)
 	// An even number of panels, for kernels that take two.
 	width := ((count+across-1)/across + 1) &^ 1
 	across = (count + width - 1) / width
@@ -102,19 +115,11 @@ func (s *stream) lastPanel(p *product, worker, row, rows int) {
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]
 		if p.bias != nil {
-			addTo(sum, p.bias[column:])
+			s.variant.add(sum, p.bias[column:])
 		}
 		if p.add != nil {
-			addTo(sum, p.add[(row+r)*p.ldadd+column:])
+			s.variant.add(sum, p.add[(row+r)*p.ldadd+column:])
 		}
 		copy(p.out[(row+r)*p.ldout+column:], sum)
-	}
-}
-
-// addTo adds the first len(dst) values of src to dst.
-func addTo(dst, src []float32) {
-	src = src[:len(dst)]
-	for i, v := range src {
-		dst[i] += v
 	}
 }

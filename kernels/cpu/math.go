@@ -43,3 +43,34 @@ func exp(x float32) float32 {
 	e := 1 + r*(1+r*(1./2+r*(1./6+r*(1./24+r*(1./120+r*(1./720+r*(1./5040)))))))
 	return float32(e * math.Float64frombits((math.Float64bits(n)+1023)<<52))
 }
+
+// geluRow replaces each value by its GELU.
+func geluRow(x []float32) {
+	for c, v := range x {
+		x[c] = gelu(v)
+	}
+}
+
+// gateRow sets out to GELU(in) · up.
+func gateRow(out, in, up []float32) {
+	in, up = in[:len(out)], up[:len(out)]
+	for c, g := range in {
+		out[c] = gelu(g) * up[c]
+	}
+}
+
+// scaleRow sets out to in · factor.
+func scaleRow(out, in []float32, factor float32) {
+	in = in[:len(out)]
+	for c, v := range in {
+		out[c] = v * factor
+	}
+}
+
+// addTo adds the first len(dst) values of src to dst.
+func addTo(dst, src []float32) {
+	src = src[:len(dst)]
+	for i, v := range src {
+		dst[i] += v
+	}
+}

@@ -42,25 +42,23 @@ func (s *stream) Rotary(o kernels.Rotary) {
 		for i := range s.batch.Len(q) {
 			row := of(o.QKV).row(first + i)
 			cos, sin := s.angles.cos[i*half:][:half], s.angles.sin[i*half:][:half]
-			for h := range 2 * o.Heads { // the heads of the queries, then of the keys
-				scale := o.QScale
-				if h >= o.Heads {
-					scale = 1
-				}
-				turn(row[h*2*half:(h+1)*2*half], cos, sin, scale)
-			}
+			width := o.Heads * 2 * half
+			s.variant.turn(row[:width], cos, sin, o.QScale)
+			s.variant.turn(row[width:2*width], cos, sin, 1)
 		}
 	})
 }
 
-// turn scales and rotates one head in place.
-func turn(z, cos, sin []float32, scale float32) {
+// turn scales and rotates the heads of a row in place.
+func turn(row, cos, sin []float32, factor float32) {
 	half := len(cos)
-	low, high := z[:half], z[half:2*half]
 	sin = sin[:half]
-	for j, c := range cos {
-		a, b := low[j]*scale, high[j]*scale
-		low[j] = float32(a*c) - float32(b*sin[j])
-		high[j] = float32(b*c) + float32(a*sin[j])
+	for ; len(row) > 0; row = row[2*half:] {
+		low, high := row[:half], row[half:2*half]
+		for j, c := range cos {
+			a, b := low[j]*factor, high[j]*factor
+			low[j] = float32(a*c) - float32(b*sin[j])
+			high[j] = float32(b*c) + float32(a*sin[j])
+		}
 	}
 }

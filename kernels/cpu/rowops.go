@@ -11,7 +11,7 @@ func (s *stream) Embed(o kernels.Embed) {
 		return
 	}
 	out, table := of(o.Out), o.Table.(*weight)
-	for q := range s.batch.Sequences() {
+	s.crew.run(s.batch.Sequences(), func(_, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
 		scale := embedScale(o, ids)
@@ -20,15 +20,13 @@ func (s *stream) Embed(o kernels.Embed) {
 			if id == o.Mask {
 				clear(row)
 			} else {
-				for c, v := range table.flat[int(id)*table.cols:][:table.cols] {
-					row[c] = v * scale
-				}
+				s.variant.scale(row, table.flat[int(id)*table.cols:], scale)
 			}
 			if o.Type != nil {
-				addTo(row, o.Type.(*weight).flat)
+				s.variant.add(row, o.Type.(*weight).flat)
 			}
 		}
-	}
+	})
 }
 
 // embedScale is the factor of one sequence: Scale, and with token dropout
@@ -54,9 +52,9 @@ func (s *stream) Norm(o kernels.Norm) {
 			copy(out, of(o.In).row(t))
 		}
 		if o.Add != nil {
-			addTo(out, of(o.Add).row(t))
+			s.variant.add(out, of(o.Add).row(t))
 		}
-		normalize(out, gain, bias, o.Eps)
+		s.variant.normalize(out, gain, bias, o.Eps)
 	})
 }
 
@@ -77,32 +75,6 @@ func normalize(row, gain, bias []float32, eps float32) {
 	for c, v := range row {
 		row[c] = float32((float64(v)-mean)*scale)*gain[c] + bias[c]
 	}
-}
-
-func (s *stream) Activate(o kernels.Activate) {
-	if !s.accepts(o) {
-		return
-	}
-	s.eachRow(func(_, t int) {
-		row := of(o.X).row(t)
-		for c, v := range row {
-			row[c] = gelu(v)
-		}
-	})
-}
-
-func (s *stream) Gate(o kernels.Gate) {
-	if !s.accepts(o) {
-		return
-	}
-	s.eachRow(func(_, t int) {
-		out := of(o.Out).row(t)
-		in := of(o.In).row(t)
-		up := in[len(out):]
-		for c, g := range in[:len(out)] {
-			out[c] = gelu(g) * up[c]
-		}
-	})
 }
 
 func (s *stream) Pool(o kernels.Pool) {

@@ -6,14 +6,16 @@ import (
 	"seqembed/kernels"
 )
 
-// stream runs each operation inside the call that enqueues it.
+// stream runs each operation inside the call that enqueues it, but for a
+// Linear, which waits for the next call: see fused.go.
 type stream struct {
 	crew    *crew
 	variant *variant
 	limits  kernels.Limits
 	batch   kernels.Batch
 	err     error
-	scratch []scratch // one a worker
+	held    *kernels.Linear // checked, and not run yet
+	scratch []scratch       // one a worker
 	heads   attentionScratch
 	angles  rotaryTable
 	buffers arena
@@ -73,6 +75,7 @@ func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
 }
 
 func (s *stream) Begin(b kernels.Batch) {
+	s.flush()
 	if s.err == nil {
 		s.err = s.limits.Check(b)
 	}
@@ -81,6 +84,7 @@ func (s *stream) Begin(b kernels.Batch) {
 }
 
 func (s *stream) Wait() error {
+	s.flush()
 	err := s.err
 	s.err = nil
 	return err
@@ -88,9 +92,14 @@ func (s *stream) Wait() error {
 
 func (s *stream) Close() error { return s.buffers.free() }
 
-// accepts reports whether the operation should run; if its shapes do not fit,
-// the error sticks.
+// accepts runs what was held back and reports whether the operation should
+// run; if its shapes do not fit, the error sticks.
 func (s *stream) accepts(o kernels.Op) bool {
+	s.flush()
+	return s.fits(o)
+}
+
+func (s *stream) fits(o kernels.Op) bool {
 	if s.err == nil {
 		s.err = o.Check(s.batch)
 	}
@@ -98,6 +107,7 @@ func (s *stream) accepts(o kernels.Op) bool {
 }
 
 func (s *stream) Write(dst kernels.Buffer, src []float32) {
+	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("write", s.batch, dst, src)
 	}
@@ -107,17 +117,12 @@ func (s *stream) Write(dst kernels.Buffer, src []float32) {
 }
 
 func (s *stream) Read(dst []float32, src kernels.Buffer) {
+	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("read", s.batch, src, dst)
 	}
 	if s.err == nil {
 		copy(dst, of(src).at)
-	}
-}
-
-func (s *stream) Linear(o kernels.Linear) {
-	if s.accepts(o) {
-		s.linear(o)
 	}
 }
 

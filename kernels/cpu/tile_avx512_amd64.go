@@ -7,119 +7,119 @@ package cpu
 // tile1x16AVX512 is a tileFunc for 1 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile1x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile1x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile1x32AVX512 is a tileFunc for 1 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile1x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile1x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile2x16AVX512 is a tileFunc for 2 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile2x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile2x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile2x32AVX512 is a tileFunc for 2 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile2x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile2x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile3x16AVX512 is a tileFunc for 3 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile3x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile3x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile3x32AVX512 is a tileFunc for 3 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile3x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile3x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile4x16AVX512 is a tileFunc for 4 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile4x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile4x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile4x32AVX512 is a tileFunc for 4 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile4x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile4x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile5x16AVX512 is a tileFunc for 5 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile5x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile5x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile5x32AVX512 is a tileFunc for 5 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile5x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile5x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile6x16AVX512 is a tileFunc for 6 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile6x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile6x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile6x32AVX512 is a tileFunc for 6 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile6x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile6x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile7x16AVX512 is a tileFunc for 7 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile7x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile7x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile7x32AVX512 is a tileFunc for 7 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile7x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile7x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile8x16AVX512 is a tileFunc for 8 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile8x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile8x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile8x32AVX512 is a tileFunc for 8 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile8x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile8x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile9x16AVX512 is a tileFunc for 9 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile9x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile9x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile9x32AVX512 is a tileFunc for 9 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile9x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile9x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile10x16AVX512 is a tileFunc for 10 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile10x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile10x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile10x32AVX512 is a tileFunc for 10 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile10x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile10x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile11x16AVX512 is a tileFunc for 11 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile11x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile11x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile11x32AVX512 is a tileFunc for 11 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile11x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile11x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile12x16AVX512 is a tileFunc for 12 rows and 1 neighbouring panels.
 //
 //go:noescape
-func tile12x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile12x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile12x32AVX512 is a tileFunc for 12 rows and 2 neighbouring panels.
 //
 //go:noescape
-func tile12x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)
+func tile12x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)

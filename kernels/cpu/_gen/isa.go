@@ -3,12 +3,15 @@ package main
 import (
 	"github.com/mmcloughlin/avo/attr"
 	"github.com/mmcloughlin/avo/build"
-	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
 
 // generator is avo's context with the few words that every kernel uses.
-type generator struct{ *build.Context }
+type generator struct {
+	*build.Context
+	tables map[string]operand.Mem // constants of the file by name
+}
 
 // isa is an instruction set: the width of its vectors and their registers.
 type isa struct {
@@ -51,7 +54,7 @@ func (g *generator) param(name string) reg.GPVirtual {
 // strideParam loads a count of float32 values, in bytes.
 func (g *generator) strideParam(name string) reg.GPVirtual {
 	r := g.param(name)
-	g.SHLQ(Imm(2), r)
+	g.SHLQ(operand.Imm(2), r)
 	return r
 }
 

@@ -25,6 +25,9 @@ var outputs = []struct {
 }{
 	{"..", "tile_avx2", func(g *generator) { tiles(g, avx2) }},
 	{"..", "tile_avx512", func(g *generator) { tiles(g, avx512) }},
+	{"..", "rows_avx2", func(g *generator) { rows(g, avx2) }},
+	{"..", "rows_avx512", func(g *generator) { rows(g, avx512) }},
+	{"..", "pack_avx2", packs},
 	{"../peak", "peak", peak},
 }
 

@@ -10,7 +10,7 @@ import (
 // panelCols is the width of a panel, as in kernels/cpu.
 const panelCols = 16
 
-const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int)"
+const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
 // tiles writes a kernel for each number of rows, up to as many as keep all
 // sums in registers, and each number of neighbouring panels.
@@ -45,6 +45,9 @@ func tile(g *generator, i isa, rows, panels int) {
 		g.SHLQ(Imm(6), b[1]) // a panel has 16 float32 for each k
 		g.ADDQ(b[0], b[1])
 	}
+	// The address may lie behind the matrix, where no Go pointer may point.
+	ahead := g.param("ahead")
+	g.ADDQ(b[0], ahead)
 	// One pointer serves three rows: itself, plus lda, plus 2·lda.
 	a := make([]reg.GPVirtual, (rows+2)/3)
 	for p := range a {
@@ -102,8 +105,12 @@ func tile(g *generator, i isa, rows, panels int) {
 	g.Label("unrolled")
 	for u := range unroll {
 		step(u)
+		if u%2 == 0 {
+			g.PREFETCHT1(Mem{Base: ahead, Disp: u / 2 * 64})
+		}
 	}
 	advance(unroll)
+	g.ADDQ(I32(unroll/2*64), ahead)
 	g.SUBQ(Imm(unroll), k)
 	g.JGE(LabelRef("unrolled"))
 	g.Label("rest")

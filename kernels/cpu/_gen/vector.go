@@ -1,0 +1,165 @@
+package main
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/mmcloughlin/avo/attr"
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// constant is a vector of one value in memory.
+func (g *generator) constant(v float32) Mem {
+	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
+}
+
+// table is n 32-bit values in memory, written once a file.
+func (g *generator) table(name string, n int, at func(int) uint32) Mem {
+	if m, ok := g.tables[name]; ok {
+		return m
+	}
+	m := g.StaticGlobal(name)
+	g.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := range n {
+		g.AddDatum(4*i, U32(at(i)))
+	}
+	if g.tables == nil {
+		g.tables = map[string]Mem{}
+	}
+	g.tables[name] = m
+	return m
+}
+
+// mask says which lanes of a vector exist: all of them when it is nil.
+type mask struct {
+	k reg.OpmaskVirtual // AVX-512
+	v reg.VecVirtual    // AVX2: all ones in each lane that exists
+}
+
+// first makes the mask of the first n lanes.
+func (i isa) first(g *generator, n reg.GPVirtual) *mask {
+	if i.lanes == 16 {
+		ones, k := g.GP32(), g.K()
+		g.MOVL(U32(math.MaxUint32), ones)
+		g.BZHIL(n.As32(), ones, ones)
+		g.KMOVW(ones, k)
+		return &mask{k: k}
+	}
+	window := g.table("lanes", 16, func(lane int) uint32 {
+		if lane < 8 {
+			return math.MaxUint32
+		}
+		return 0
+	})
+	from, back, v := g.GP64(), g.GP64(), g.YMM()
+	g.LEAQ(window.Offset(32), from)
+	g.MOVQ(n, back)
+	g.NEGQ(back)
+	g.VMOVUPS(Mem{Base: from, Index: back, Scale: 4}, v)
+	return &mask{v: v}
+}
+
+// load reads the lanes that exist; the others are zero, and their memory is
+// not touched.
+func (i isa) load(g *generator, from Mem, m *mask) reg.VecVirtual {
+	v := i.register(g)
+	switch {
+	case m == nil:
+		g.VMOVUPS(from, v)
+	case i.lanes == 16:
+		g.VMOVUPS_Z(from, m.k, v)
+	default:
+		g.VMASKMOVPS(from, m.v, v)
+	}
+	return v
+}
+
+// store writes the lanes that exist.
+func (i isa) store(g *generator, v reg.VecVirtual, m *mask, to Mem) {
+	switch {
+	case m == nil:
+		g.VMOVUPS(v, to)
+	case i.lanes == 16:
+		g.VMOVUPS(v, m.k, to)
+	default:
+		g.VMASKMOVPS(v, m.v, to)
+	}
+}
+
+// keep zeroes the lanes that do not exist.
+func (i isa) keep(g *generator, v reg.VecVirtual, m *mask) {
+	switch {
+	case m == nil:
+	case i.lanes == 16:
+		g.VMOVAPS_Z(v, m.k, v)
+	default:
+		g.VANDPS(m.v, v, v)
+	}
+}
+
+// broadcast loads a float32 argument into every lane.
+func (i isa) broadcast(g *generator, param string) reg.VecVirtual {
+	b, err := g.Param(param).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	v := i.register(g)
+	g.VBROADCASTSS(b.Addr, v)
+	return v
+}
+
+// eachVector runs body for n values: on whole vectors, and once more on the
+// lanes that are left. The pointers advance.
+func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []reg.GPVirtual, body func(*mask)) {
+	g.SUBQ(Imm(uint64(i.lanes)), n)
+	g.JL(LabelRef(label + "Rest"))
+	g.Label(label)
+	body(nil)
+	for _, p := range pointers {
+		g.ADDQ(Imm(uint64(i.bytes())), p)
+	}
+	g.SUBQ(Imm(uint64(i.lanes)), n)
+	g.JGE(LabelRef(label))
+	g.Label(label + "Rest")
+	g.ADDQ(Imm(uint64(i.lanes)), n)
+	g.JZ(LabelRef(label + "Done"))
+	body(i.first(g, n))
+	g.Label(label + "Done")
+}
+
+// fold combines the lanes of a vector pairwise into the lowest: halves, then
+// quarters, and so on.
+func (i isa) fold(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg.VecVirtual {
+	if i.lanes == 16 {
+		upper := g.YMM()
+		g.VEXTRACTF64X4(Imm(1), v, upper)
+		low := g.YMM()
+		combine(upper, v.AsY(), low)
+		v = low
+	}
+	upper, low := g.XMM(), g.XMM()
+	g.VEXTRACTF128(Imm(1), v.AsY(), upper)
+	combine(upper, v.AsX(), low)
+	return low
+}
+
+// foldFloats combines all float32 lanes.
+func (i isa) foldFloats(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg.VecVirtual {
+	low := i.fold(g, v, combine)
+	for _, order := range []uint64{0b01_00_11_10, 0b10_11_00_01} {
+		other := g.XMM()
+		g.VPERMILPS(Imm(order), low, other)
+		combine(other, low, low)
+	}
+	return low
+}
+
+// foldDoubles adds all float64 lanes.
+func (i isa) foldDoubles(g *generator, v reg.VecVirtual) reg.VecVirtual {
+	low := i.fold(g, v, func(a, b, to Op) { g.VADDPD(a, b, to) })
+	other := g.XMM()
+	g.VPERMILPD(Imm(1), low, other)
+	g.VADDPD(other, low, low)
+	return low
+}

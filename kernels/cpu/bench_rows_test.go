@@ -1,0 +1,69 @@
+package cpu
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"seqembed/kernels"
+)
+
+func BenchmarkAttention(b *testing.B) {
+	const heads, d = 12, 64
+	slopes := make([]float32, heads)
+	for h := range slopes {
+		slopes[h] = float32(math.Exp2(-float64(h+1) / 2))
+	}
+	eachVariant(b, func(b *testing.B, v *variant, threads int) {
+		for _, length := range []int{20, 128, 512, 1024} {
+			b.Run(fmt.Sprint(length), func(b *testing.B) {
+				sequences := 2048 / length
+				_, s := onBench(b, v, threads, sequences, length)
+				qkv, out := s.Tokens(3*heads*d, kernels.Operand), s.Tokens(heads*d, kernels.Operand)
+				fill(of(qkv).at, 1)
+				flops := 4 * float64(sequences) * heads * d * float64(length) * float64(length)
+				share(b, v, threads, flops, func() {
+					s.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 0.125, Slopes: slopes})
+				})
+			})
+		}
+	})
+}
+
+// BenchmarkRows reports what is done to one row of 768 values (scores: 512),
+// in ns a value on one core, with everything in the first-level cache.
+func BenchmarkRows(b *testing.B) {
+	for _, v := range variants() {
+		x, y, z := aligned(768), aligned(768), aligned(768)
+		fill(x, 1)
+		fill(y, 2)
+		for _, op := range []struct {
+			name   string
+			values int
+			run    func()
+		}{
+			{"gelu", 768, func() { copy(z, x); v.gelu(z) }},
+			{"gate", 768, func() { v.gate(z, x, y) }},
+			{"softmax", 512, func() {
+				copy(z, x[:512])
+				v.scoreExp(z, 512, 1, 0.5, 9, v.scoreTop(z, 512, 1, 0.5, 9))
+			}},
+			{"norm", 768, func() { copy(z, x); v.normalize(z, x, y, 1e-5) }},
+			{"rotary", 768, func() { copy(z, x); v.turn(z, x[:32], y[:32], 0.125) }},
+		} {
+			b.Run(v.name+"/"+op.name, func(b *testing.B) {
+				const rows = 100
+				best := time.Duration(math.MaxInt64)
+				for b.Loop() {
+					start := time.Now()
+					for range rows {
+						op.run()
+					}
+					best = min(best, time.Since(start))
+				}
+				b.ReportMetric(float64(best.Nanoseconds())/rows/float64(op.values), "ns/value")
+			})
+		}
+	}
+}

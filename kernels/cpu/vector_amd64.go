@@ -1,0 +1,117 @@
+//go:build amd64 && !noasm
+
+package cpu
+
+import "math"
+
+// vector holds the assembly of one instruction set for what works row by row,
+// behind methods that check the lengths: the assembly checks nothing.
+type vector struct {
+	lanes       int
+	gelu        func(x *float32, n int)
+	gate        func(out *float32, in *float32, up *float32, n int)
+	scoreTop    func(row *float32, n int, scale float32, slope float32, position float32) float32
+	scoreExp    func(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+	scale       func(out *float32, in *float32, n int, factor float32)
+	add         func(out *float32, in *float32, n int)
+	sum         func(x *float32, n int) float64
+	squares     func(x *float32, n int, mean float64) float64
+	standardize func(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
+	turn        func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+}
+
+func (v vector) variant(name string, panels int, t tiles) *variant {
+	return &variant{
+		name: name, panels: panels, tile: t.run,
+		packKeys: packKeysAVX2, packValues: packValuesAVX2,
+		scoreTop: func(row []float32, n int, scale, slope, position float32) float32 {
+			_ = row[v.padded(n)-1]
+			return v.scoreTop(&row[0], n, scale, slope, position)
+		},
+		scoreExp: func(row []float32, n int, scale, slope, position, top float32) float32 {
+			_ = row[v.padded(n)-1]
+			return v.scoreExp(&row[0], n, scale, slope, position, top)
+		},
+		gelu: func(x []float32) { v.gelu(&x[0], len(x)) },
+		gate: func(out, in, up []float32) {
+			n := len(out)
+			v.gate(&out[0], &in[:n][0], &up[:n][0], n)
+		},
+		scale: func(out, in []float32, factor float32) {
+			v.scale(&out[0], &in[:len(out)][0], len(out), factor)
+		},
+		add:       func(out, in []float32) { v.add(&out[0], &in[:len(out)][0], len(out)) },
+		normalize: v.normalize,
+		turn: func(row, cos, sin []float32, factor float32) {
+			half := len(cos)
+			v.turn(&row[0], &cos[0], &sin[:half][0], half, len(row)/(2*half), factor)
+		},
+	}
+}
+
+// padded is n rounded up to whole vectors.
+func (v vector) padded(n int) int { return (n + v.lanes - 1) &^ (v.lanes - 1) }
+
+// normalize is a LayerNorm of one row in place, its statistics in float64.
+func (v vector) normalize(row, gain, bias []float32, eps float32) {
+	n := len(row)
+	whole := n &^ (v.lanes - 1)
+	sum, squares := 0.0, 0.0
+	if whole > 0 {
+		sum = v.sum(&row[0], whole)
+	}
+	for _, x := range row[whole:] {
+		sum += float64(x)
+	}
+	mean := sum / float64(n)
+	if whole > 0 {
+		squares = v.squares(&row[0], whole, mean)
+	}
+	for _, x := range row[whole:] {
+		d := float64(x) - mean
+		squares += d * d
+	}
+	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
+	// The mean in two parts, so that a large one does not cost the small
+	// differences from it their last bits.
+	high := float32(mean)
+	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
+}
+
+// packKeysAVX2 transposes blocks of 8 keys, and leaves to fill what a head
+// size that is no multiple of 8 leaves over.
+func packKeysAVX2(p *panels, keys []float32, ld int) {
+	for i := range p.count {
+		first := i * panelCols
+		rows := keys[first*ld:]
+		n := min(panelCols, p.cols-first)
+		if p.inner%8 != 0 {
+			p.fill(i, rows, ld)
+			continue
+		}
+		_ = rows[(n-1)*ld+p.inner-1]
+		for k := range p.blocks() {
+			from, to := p.block(k)
+			panel := p.panel(k, i)
+			for half := 0; half < panelCols; half += 8 {
+				// A half without keys repeats the last one.
+				row := min(half, n-1)
+				transpose8AVX2(&panel[half], &rows[row*ld+from], ld, min(8, n-row), to-from)
+			}
+		}
+	}
+}
+
+func packValuesAVX2(p *panels, values []float32, ld int) {
+	if p.cols%panelCols != 0 {
+		packValues(p, values, ld)
+		return
+	}
+	_ = values[(p.inner-1)*ld+p.cols-1]
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		for i := range p.count {
+			copy16AVX2(&p.panel(k, i)[0], &values[from*ld+i*panelCols], ld, to-from)
+		}
+	}
+}
