@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"runtime"
 	"slices"
 	"strconv"
@@ -25,12 +26,19 @@ const version = "0.1.0"
 // cpuBudget is the tokens of a batch when a CPU computes and none are given.
 const cpuBudget = 8192
 
+// maxThreads is more than any machine has cores.
+const maxThreads = 1 << 12
+
+// maxBudget bounds the tokens of a batch far above what a device holds, so that
+// sizes in bytes cannot overflow.
+const maxBudget = 1 << 24
+
 // run is the whole program: it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
 	s, groups, err := parse(args, environ)
 	switch {
 	case err != nil:
-		fmt.Fprintf(stderr, "embed: %s (embed --help lists the flags)\n", oneLine(err))
+		printError(stderr, err)
 		return exitUsage
 	case s.help:
 		printHelp(stdout, groups)
@@ -40,14 +48,20 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitDone
 	}
 	c := &command{settings: s, stdout: stdout}
-	if c.log, err = newLog(s, stderr); err == nil {
-		c.progress = newProgress(s, c.log, stderr)
-		err = c.embed(ctx)
-		c.progress.close()
+	if c.log, err = newLog(s, stderr); err != nil {
+		printError(stderr, err)
+		return exitUsage
 	}
+	c.progress = newProgress(s, c.log, stderr)
+	err = c.embed(ctx)
+	c.progress.end()
 	c.printSummary()
-	if err != nil {
-		fmt.Fprintf(stderr, "embed: %s\n", oneLine(err))
+	switch {
+	case err == nil:
+	case s.logFormat == "json":
+		c.log.Error(oneLine(err))
+	default:
+		printError(stderr, err)
 	}
 	return exitCode(err, c.done(), len(c.total.Failed))
 }
@@ -61,7 +75,6 @@ type command struct {
 	backend  kernels.Backend
 	device   string
 	total    pool.Summary // over both models
-	computed bool         // a model has run
 }
 
 // embed checks everything that can be checked before anything is computed,
@@ -71,17 +84,14 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	template, err := c.job()
-	if err != nil {
+	if err := c.check(); err != nil {
 		return err
 	}
 	inputs, err := c.expand()
 	if err != nil {
 		return err
 	}
-	if err := c.openBackend(); err != nil {
-		return err
-	}
+	c.openBackend()
 	defer c.backend.Close()
 
 	dna, protein, failed := pool.Plan(inputs, reading)
@@ -90,7 +100,7 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	c.total.Failed = failed
 	var models []*model
-	var files [][]pool.File
+	var jobs []*pool.Job
 	for _, part := range []struct {
 		flags modelFlags
 		name  string
@@ -104,45 +114,60 @@ func (c *command) embed(ctx context.Context) error {
 			return err
 		}
 		defer m.checkpoint.Close()
-		models, files = append(models, m), append(files, part.files)
+		job, err := c.newJob(m, part.files, reading)
+		if err != nil {
+			return err
+		}
+		if err := job.Check(); err != nil {
+			return err
+		}
+		models, jobs = append(models, m), append(jobs, job)
 	}
 	for i, m := range models {
-		job := *template
-		job.Files, job.Reading = files[i], reading
-		if err := c.runModel(ctx, m, &job); err != nil {
-			return errors.Join(err, c.writeFailures())
+		if m.synthetic() {
+			c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
+		}
+		c.progress.begin(m.name, m.config, jobs[i].Files)
+		summary, err := jobs[i].Run(ctx)
+		c.progress.end()
+		c.merge(summary)
+		if err != nil {
+			return c.writeFailures(err)
 		}
 	}
-	return c.writeFailures()
+	return c.writeFailures(nil)
 }
 
-// writeFailures leaves the list of failed files in the output folder, unless
-// nothing was ever written there.
-func (c *command) writeFailures() error {
-	if !c.computed {
-		return nil
-	}
-	return pool.WriteFailures(c.out, c.total.Failed)
-}
-
-// runModel embeds the job's files with one model.
-func (c *command) runModel(ctx context.Context, m *model, job *pool.Job) error {
-	if m.synthetic() {
-		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
-	}
-	sum, err := m.checkpoint.SHA256()
-	if err != nil {
+// writeFailures leaves the list of failed files in the output folder, after a
+// run that ended with err, and returns both errors. A run that did nothing
+// leaves the list of an earlier one alone.
+func (c *command) writeFailures(err error) error {
+	if c.done()+len(c.total.Failed) == 0 {
 		return err
 	}
-	job.Tokenizer, job.MaxLength, job.Observer = m.tokenizer, m.maxLength(c.settings), c.progress
-	if job.Budget = c.dnabertBatch; m.architecture == transformer.ESM2 {
+	unwritable := func(f pool.Failure) bool { return f.Type == pool.OutputFailure }
+	told := errors.Is(err, pool.ErrOutput) || slices.ContainsFunc(c.total.Failed, unwritable)
+	if listErr := pool.WriteFailures(c.out, c.total.Failed); !told {
+		return errors.Join(err, listErr)
+	}
+	return err
+}
+
+// newJob says how files are embedded with one model.
+func (c *command) newJob(m *model, files []pool.File, reading seqio.Options) (*pool.Job, error) {
+	sum, err := m.checkpoint.SHA256()
+	if err != nil {
+		return nil, err
+	}
+	pooling := transformer.Pooling(c.pool)
+	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
+		Budget: c.dnabertBatch, PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+	if m.architecture == transformer.ESM2 {
 		job.Budget = c.esmBatch
 	}
 	if job.Budget == 0 {
 		job.Budget = cpuBudget
 	}
-	pooling := transformer.Pooling(c.pool)
-	job.PerToken = pooling == transformer.PerToken
 	job.Devices = []pool.Device{{Name: c.device, Open: func() (pool.Embedder, error) {
 		loaded, err := transformer.Load(m.checkpoint, m.config, c.backend)
 		if err != nil {
@@ -151,10 +176,9 @@ func (c *command) runModel(ctx context.Context, m *model, job *pool.Job) error {
 		limits := kernels.Limits{Tokens: job.Budget, Sequences: pool.MaxSequences(job.Budget)}
 		return transformer.NewEncoder(loaded, c.backend, limits, pooling, m.layers)
 	}}}
-
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
-		"long": string(job.Long), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
+		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
@@ -166,12 +190,7 @@ func (c *command) runModel(ctx context.Context, m *model, job *pool.Job) error {
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: "fp32", Backend: c.backend.Name(),
 			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
-	c.progress.begin(m.name, job.Files)
-	summary, err := job.Run(ctx)
-	c.progress.end()
-	c.computed = c.computed || len(summary.Files)+len(summary.Resumed) > 0
-	c.merge(summary)
-	return err
+	return job, nil
 }
 
 // merge adds one model's summary to the total.
@@ -215,30 +234,54 @@ func (c *command) reading() (seqio.Options, error) {
 	return o, nil
 }
 
-// job checks the flags that both models share.
-func (c *command) job() (*pool.Job, error) {
+// check looks at the flags that both models share.
+func (c *command) check() error {
 	if _, err := store.ParseFormat(c.format); err != nil {
-		return nil, usagef("--format: %w", err)
+		return usagef("--format: %w", err)
 	}
 	if _, err := transformer.ParsePooling(c.pool); err != nil {
-		return nil, usagef("--pool: %w", err)
+		return usagef("--pool: %w", err)
 	}
-	long, err := pool.ParseLongPolicy(c.long)
-	if err != nil {
-		return nil, usagef("--long: %w", err)
+	if _, err := pool.ParseLongPolicy(c.long); err != nil {
+		return usagef("--long: %w", err)
 	}
 	for _, f := range []struct {
-		name  string
-		value int
-	}{{"max-length", c.maxLength}, {"min-length", c.minLength}, {"dnabert-batch-size", c.dnabertBatch}, {"esm-batch-size", c.esmBatch}, {"threads", c.threads}} {
-		if f.value < 0 {
-			return nil, usagef("--%s: %d is negative", f.name, f.value)
+		name       string
+		value, max int
+	}{
+		{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads},
+		{"dnabert-batch-size", c.dnabertBatch, maxBudget}, {"esm-batch-size", c.esmBatch, maxBudget},
+	} {
+		switch {
+		case f.value < 0:
+			return usagef("--%s: %d is negative", f.name, f.value)
+		case f.value > f.max:
+			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
 	}
 	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool == string(transformer.PerToken)) {
-		return nil, usagef("--format virnucpro holds one vector a record: one layer, and not --pool none")
+		return usagef("--format virnucpro holds one vector a record: one layer, and not --pool none")
 	}
-	return &pool.Job{Long: long, Force: c.force}, nil
+	return c.checkDevice()
+}
+
+// checkDevice refuses what only a GPU could do.
+func (c *command) checkDevice() error {
+	if c.gpus != "all" && c.gpus != "none" {
+		for index := range strings.SplitSeq(c.gpus, ",") {
+			if n, err := strconv.Atoi(strings.TrimSpace(index)); err != nil || n < 0 {
+				return usagef("--gpus: %q is neither all, none nor a list of indices", c.gpus)
+			}
+		}
+		return usagef("--gpus %s: there is no GPU that this version can use; --gpus none computes on the CPU", c.gpus)
+	}
+	switch c.dtype {
+	case "auto", "fp32":
+		return nil
+	case "bf16", "fp16":
+		return usagef("--dtype %s needs a GPU: the CPU computes in fp32", c.dtype)
+	}
+	return usagef("--dtype: %q is none of auto, fp32, bf16, fp16", c.dtype)
 }
 
 // expand lists the inputs of all three kinds of argument.
@@ -261,26 +304,10 @@ func (c *command) expand() ([]seqio.Input, error) {
 }
 
 // openBackend picks what computes: so far, the CPU.
-func (c *command) openBackend() error {
-	switch c.gpus {
-	case "none":
-	case "all":
+func (c *command) openBackend() {
+	if c.gpus == "all" {
 		c.log.Info("no GPU is used: this version computes on the CPU")
-	default:
-		for index := range strings.SplitSeq(c.gpus, ",") {
-			if n, err := strconv.Atoi(strings.TrimSpace(index)); err != nil || n < 0 {
-				return usagef("--gpus: %q is neither all, none nor a list of indices", c.gpus)
-			}
-		}
-		return usagef("--gpus %s: there is no GPU that this version can use; --gpus none computes on the CPU", c.gpus)
-	}
-	if !slices.Contains([]string{"auto", "fp32"}, c.dtype) {
-		if slices.Contains([]string{"bf16", "fp16"}, c.dtype) {
-			return usagef("--dtype %s needs a GPU: the CPU computes in fp32", c.dtype)
-		}
-		return usagef("--dtype: %q is none of auto, fp32, bf16, fp16", c.dtype)
 	}
 	backend := cpu.New(c.threads)
 	c.backend, c.device = backend, fmt.Sprintf("cpu (%d threads)", backend.Threads())
-	return nil
 }

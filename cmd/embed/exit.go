@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"seqembed/pool"
@@ -40,6 +41,15 @@ func exitCode(err error, done, failed int) int {
 		return exitSome
 	}
 	return exitNothing
+}
+
+// printError writes the line with which a failed run ends.
+func printError(w io.Writer, err error) {
+	hint := ""
+	if usage := (*usageError)(nil); errors.As(err, &usage) {
+		hint = " (embed --help lists the flags)"
+	}
+	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
 // oneLine flattens an error for the terminal.

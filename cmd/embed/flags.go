@@ -1,8 +1,8 @@
 package main
 
 import (
-	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -63,7 +63,7 @@ func declare(s *settings) []group {
 	f := in("Input and output")
 	f.StringArrayVar(&s.dna, "dna", nil, "an input `FILE` that is DNA, whatever it looks like; repeatable")
 	f.StringArrayVar(&s.protein, "protein", nil, "an input `FILE` that is protein; repeatable")
-	f.StringVarP(&s.out, "out", "o", "embeddings", "output `DIR`, created if needed")
+	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", "parquet", "`FORMAT` of the outputs: parquet, npy, safetensors or virnucpro")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
@@ -71,22 +71,22 @@ func declare(s *settings) []group {
 	f.StringVar(&s.dnabertModel, "dnabert-model", "dnabert-s", "`MODEL` for DNA: a folder, a checkpoint file, a hub id, dnabert-s, or synthetic:NAME[@SEED]")
 	f.StringVar(&s.esmModel, "esm-model", "esm2-650m", "`MODEL` for protein: likewise, esm2-8m, -35m, -150m, -650m, -3b, -15b")
 	f.StringVar(&s.dnabertTokenizer, "dnabert-tokenizer", "", "tokenizer.json `FILE` to use instead of the checkpoint's")
-	f.StringVar(&s.pool, "pool", "mean", "what becomes of a record's tokens: mean, cls, or none (`HOW`; none keeps each token)")
-	f.IntSliceVar(&s.layers, "layers", []int{-1}, "block `NUMBERS`, 0 the embedding, negative from the end")
+	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean, cls (the first one alone), or none (each keeps its own embedding)")
+	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f = in("Compute")
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
-	f.IntVar(&s.dnabertBatch, "dnabert-batch-size", 0, "`TOKENS` in a DNABERT-S batch; 0 chooses")
-	f.IntVar(&s.esmBatch, "esm-batch-size", 0, "`TOKENS` in an ESM-2 batch; 0 chooses")
+	f.IntVar(&s.dnabertBatch, "dnabert-batch-size", 0, "`TOKENS` in a DNABERT-S batch; 0: chosen")
+	f.IntVar(&s.esmBatch, "esm-batch-size", 0, "`TOKENS` in an ESM-2 batch; 0: chosen")
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto, fp32, bf16 or fp16")
-	f.IntVar(&s.threads, "threads", 0, "CPU threads, `N`; 0 for all cores")
+	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
 
 	f = in("Sequences")
-	f.StringVar(&s.long, "long", "truncate", "records over --max-length: truncate, window or error (`HOW`)")
-	f.IntVar(&s.maxLength, "max-length", 0, "letters, `N`; 0 for no limit (default: no limit for DNA, 1022 for protein)")
-	f.IntVar(&s.minLength, "min-length", 0, "skip and count records with fewer letters than `N`")
-	f.StringVar(&s.onBad, "on-bad-record", "error", "empty records and illegal letters: error or skip (`HOW`)")
-	f.StringVar(&s.duplicates, "duplicates", "error", "ids that come twice: error or suffix (`HOW`)")
+	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")
+	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default 0 for DNA, 1022 for protein)")
+	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
+	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
+	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
 
 	f = in("Messages")
@@ -102,6 +102,10 @@ func declare(s *settings) []group {
 // environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is
 // --esm-model.
 const environmentPrefix = "EMBED_"
+
+// notFromEnvironment are the flags that only the command line gives: images
+// of containers often set EMBED_VERSION, to say which one they hold.
+var notFromEnvironment = []string{"help", "version"}
 
 // parse reads the command line, then the environment for the flags that the
 // command line leaves open. Mistakes are usage errors.
@@ -122,7 +126,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 		name, value, _ := strings.Cut(variable, "=")
 		suffix, ok := strings.CutPrefix(name, environmentPrefix)
 		flag := all.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-"))
-		if !ok || flag == nil || flag.Changed {
+		if !ok || flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
 			continue
 		}
 		if err := all.Set(flag.Name, value); err != nil {
@@ -148,35 +152,4 @@ func twoDashes(args []string, flags *pflag.FlagSet) []string {
 		out = append(out, a)
 	}
 	return out
-}
-
-const usage = `embed turns FASTA and FASTQ files into embeddings: DNABERT-S for DNA, ESM-2 for protein.
-
-Usage:
-  embed [flags] INPUT...
-
-An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs
-first, to completion, then protein; each file's alphabet is detected. Every input gives one output,
-DIR/<name>.<model>.<format>. A rerun continues where an earlier one ended.
-
-Examples:
-  embed -o out contigs.fna proteins.faa
-  embed -gpus 0,1,2,3 -dnabert-batch-size 4096 -o out samples/
-  zcat reads.fastq.gz | embed --dnabert-model ./DNABERT-S -o out --dna -
-  embed --esm-model synthetic:esm2-8m --format npy -o try proteins.faa
-`
-
-// printHelp writes the help page.
-func printHelp(w io.Writer, groups []group) {
-	fmt.Fprint(w, usage)
-	for _, g := range groups {
-		fmt.Fprintf(w, "\n%s:\n%s", g.title, g.flags.FlagUsagesWrapped(110))
-	}
-	fmt.Fprint(w, `
-Every long flag works with one dash, too, and can be given as an environment variable: EMBED_ESM_MODEL is
---esm-model; the command line wins.
-
-Exit codes: 0 all done, 1 nothing could be done, 2 some inputs failed and the rest is written, 64 a mistake
-on the command line, 75 interrupted: the same command continues.
-`)
 }

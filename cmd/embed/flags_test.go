@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+// promised are the flags of the command line's specification.
+var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
+	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "on-bad-record", "duplicates", "keep-case", "threads",
+	"force", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
+
+func TestHelp(t *testing.T) {
+	for _, flag := range []string{"--help", "-h", "-help"} {
+		r := embed(t, flag).wantCode(0)
+		if r.stderr != "" {
+			t.Errorf("%s writes %q to stderr", flag, r.stderr)
+		}
+		var named []string
+		for _, match := range regexp.MustCompile(`(?m)^ .*?--([a-z-]+)`).FindAllStringSubmatch(r.stdout, -1) {
+			if line := match[0]; strings.HasPrefix(line, "      --") || strings.HasPrefix(line, "  -") {
+				named = append(named, match[1])
+			}
+		}
+		slices.Sort(named)
+		if want := slices.Sorted(slices.Values(promised)); !slices.Equal(named, want) {
+			t.Errorf("the help lists %q, want %q", named, want)
+		}
+		for line := range strings.Lines(r.stdout) {
+			if n := len([]rune(strings.TrimRight(line, "\n"))); n > helpWidth {
+				t.Errorf("%d characters: %q", n, line)
+			}
+		}
+		for _, not := range []string{"[=true|false]", "[-1]", "default 0)\n", "``", "`"} {
+			if strings.Contains(r.stdout, not) {
+				t.Errorf("the help shows %q", not)
+			}
+		}
+		for _, part := range []string{"-o, --out DIR", "(default embeddings)", "(default -1)", "--gpus GPUS", "Examples:", "Exit codes"} {
+			if !strings.Contains(r.stdout, part) {
+				t.Errorf("the help does not show %q", part)
+			}
+		}
+	}
+}
+
+// TestHelpColumns: in every group the descriptions begin in the same column.
+func TestHelpColumns(t *testing.T) {
+	var column int
+	for line := range strings.Lines(embed(t, "--help").stdout) {
+		match := regexp.MustCompile(`^ +(-\w, )?--[a-z-]+( [A-Z]+)?  +`).FindString(line)
+		if match == "" {
+			continue
+		}
+		if column == 0 {
+			column = len(match)
+		}
+		if len(match) != column {
+			t.Errorf("column %d, not %d: %q", len(match), column, line)
+		}
+	}
+	if column == 0 {
+		t.Fatal("no flag found in the help")
+	}
+}
+
+func TestVersion(t *testing.T) {
+	for _, flag := range []string{"--version", "-version"} {
+		r := embed(t, flag).wantCode(0)
+		if !regexp.MustCompile(`^\d+\.\d+\.\d+\n$`).MatchString(r.stdout) || r.stderr != "" {
+			t.Errorf("%q, %q", r.stdout, r.stderr)
+		}
+	}
+}
+
+// TestOneDashOrTwo: every long flag parses in both forms, with its value
+// joined or apart.
+func TestOneDashOrTwo(t *testing.T) {
+	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x"}
+	for _, g := range declare(&settings{}) {
+		g.flags.VisitAll(func(f *pflag.Flag) {
+			forms := [][]string{{"-" + f.Name}, {"--" + f.Name}}
+			if value := values[f.Value.Type()]; value != "" {
+				forms = [][]string{{"-" + f.Name, value}, {"--" + f.Name, value}, {"-" + f.Name + "=" + value}, {"--" + f.Name + "=" + value}}
+			}
+			var want string
+			for _, form := range forms {
+				s, _, err := parse(append(form, "in.fa"), nil)
+				if err != nil || !s.given(f.Name) || !slices.Equal(s.inputs, []string{"in.fa"}) {
+					t.Errorf("%q: %v, inputs %q", form, err, s.inputs)
+					continue
+				}
+				s.given = nil
+				got := fmt.Sprintf("%+v", *s)
+				if want == "" {
+					want = got
+				}
+				if got != want {
+					t.Errorf("%q gives %s, the first form %s", form, got, want)
+				}
+			}
+		})
+	}
+}
+
+func TestShortFlags(t *testing.T) {
+	s, _, err := parse([]string{"-o", "x", "-q", "in.fa"}, nil)
+	if err != nil || s.out != "x" || !s.quiet || !slices.Equal(s.inputs, []string{"in.fa"}) {
+		t.Errorf("%+v: %v", s, err)
+	}
+	if s, _, err = parse([]string{"-layers", "-1,0", "--dna", "-", "--", "-v"}, nil); err != nil || !slices.Equal(s.layers, []int{-1, 0}) ||
+		!slices.Equal(s.dna, []string{"-"}) || !slices.Equal(s.inputs, []string{"-v"}) {
+		t.Errorf("%+v: %v", s, err)
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	environ := []string{"EMBED_OUT=there", "EMBED_ESM_BATCH_SIZE=99", "EMBED_LAYERS=0,1", "EMBED_FORCE=true", "EMBED_MAX_LENGTH=5", "PATH=/bin"}
+	s, _, err := parse([]string{"-esm-batch-size", "7"}, environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.out != "there" || s.esmBatch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
+		t.Errorf("%+v", s)
+	}
+	// Others may use names that begin like ours.
+	if _, _, err := parse(nil, []string{"EMBED_VERSION=1.2.3", "EMBED_HELP=me", "EMBED_CUBLAS=/x", "EMBED_="}); err != nil {
+		t.Error(err)
+	}
+	embedWith(t, []string{"EMBED_ESM_BATCH_SIZE=many"}, "x.fa").wantCode(exitUsage)
+	r := embedWith(t, []string{"EMBED_ESM_BATCH_SIZE=many"}, "x.fa")
+	r.wantProblem("EMBED_ESM_BATCH_SIZE", "many")
+}
+
+// TestMistakesOnTheCommandLine: one line that names the flag, exit code 64,
+// and nothing is written.
+func TestMistakesOnTheCommandLine(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", ">a\nMKV\n")
+	write(t, "twin/p.fasta", ">a\nMKV\n")
+	for _, c := range []struct {
+		args string
+		says []string
+	}{
+		{"", []string{"no input"}},
+		{"--nonsense p.faa", []string{"--nonsense"}},
+		{"-gpus 0,1,2,3 -dnabert-batch-size 4096 p.faa", []string{"--gpus 0,1,2,3", "no GPU"}},
+		{"--gpus two p.faa", []string{"--gpus", `"two"`}},
+		{"--gpus -1 p.faa", []string{"--gpus"}},
+		{"--dtype bf16 p.faa", []string{"--dtype bf16", "GPU"}},
+		{"--dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
+		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
+		{"--format hdf p.faa", []string{"--format", "hdf", "parquet, npy, safetensors, virnucpro"}},
+		{"--pool max p.faa", []string{"--pool", "max"}},
+		{"--long cut p.faa", []string{"--long", "cut"}},
+		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},
+		{"--duplicates drop p.faa", []string{"--duplicates", "drop"}},
+		{"--log-format xml p.faa", []string{"--log-format", "xml"}},
+		{"--quiet --verbose p.faa", []string{"--quiet", "--verbose"}},
+		{"--max-length -5 p.faa", []string{"--max-length", "-5"}},
+		{"--min-length=-1 p.faa", []string{"--min-length"}},
+		{"--threads -1 p.faa", []string{"--threads"}},
+		{"--threads 1000000 p.faa", []string{"--threads"}},
+		{"--esm-batch-size -1 p.faa", []string{"--esm-batch-size"}},
+		{"--dnabert-batch-size 1000000000000 p.faa", []string{"--dnabert-batch-size"}},
+		{"--esm-batch-size many p.faa", []string{"--esm-batch-size", "many"}},
+		{"--layers 0,4 --esm-model " + tiny + " p.faa", []string{"--layers", "layer 4", "0 (the embedding) to 3"}},
+		{"--layers 3,-1 --esm-model " + tiny + " p.faa", []string{"--layers", "layer 3", "twice"}},
+		{"--layers one p.faa", []string{"--layers", "one"}},
+		{"--format virnucpro --pool none --esm-model " + tiny + " p.faa", []string{"virnucpro", "--pool none"}},
+		{"--format virnucpro --layers 0,1 --esm-model " + tiny + " p.faa", []string{"virnucpro", "one layer"}},
+	} {
+		r := embed(t, strings.Fields("-o out "+c.args)...)
+		r.wantCode(exitUsage)
+		r.wantProblem(append(c.says, "embed --help")...)
+		if r.stdout != "" {
+			t.Errorf("%s writes %q to stdout", c.args, r.stdout)
+		}
+		wantFiles(t, "out")
+	}
+}
+
+// TestOneDashIsAFullCommandLine: the form that Go programs take runs a job.
+func TestOneDashIsAFullCommandLine(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", ">a\nMKV\n")
+	embed(t, strings.Fields("-gpus none -esm-batch-size 512 -esm-model "+tiny+" -out one p.faa")...).wantCode(0)
+	embed(t, strings.Fields("--gpus none --esm-batch-size 512 --esm-model "+tiny+" --out two p.faa")...).wantCode(0)
+	one, err := os.ReadFile("one/p.esm2-tiny.parquet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := os.ReadFile("two/p.esm2-tiny.parquet")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(one) != string(two) {
+		t.Error("the two forms give different outputs")
+	}
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+const usage = `embed turns FASTA and FASTQ files into embeddings: DNABERT-S for DNA, ESM-2 for protein.
+
+Usage:
+  embed [flags] INPUT...
+
+An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs first,
+to completion, then protein; each file's alphabet is detected. Every input gives one output,
+DIR/<name>.<model>.<format>. A rerun continues where an earlier one ended, and refuses to mix outputs of other
+settings or of inputs that have changed.
+
+Examples:
+  embed -o out contigs.fna proteins.faa
+  embed -gpus 0,1,2,3 -dnabert-batch-size 4096 -o out samples/
+  zcat reads.fastq.gz | embed --dnabert-model ./DNABERT-S -o out --dna -
+  embed --esm-model synthetic:esm2-8m --format npy -o try proteins.faa
+`
+
+const footer = `
+Every long flag works with one dash, too, and can be given as an environment variable: EMBED_ESM_MODEL is
+--esm-model; the command line wins.
+
+Exit codes: 0 all done, 1 nothing could be done, 2 some inputs failed and the rest is written, 64 a mistake on
+the command line, 75 interrupted: the same command continues.
+`
+
+// helpWidth is the longest line of the help, in characters.
+const helpWidth = 110
+
+// printHelp writes the help page: the flags in their groups, all descriptions
+// in one column.
+func printHelp(w io.Writer, groups []group) {
+	column := 0
+	for _, g := range groups {
+		g.flags.VisitAll(func(f *pflag.Flag) { column = max(column, len(synopsis(f))+2) })
+	}
+	fmt.Fprint(w, usage)
+	for _, g := range groups {
+		fmt.Fprintf(w, "\n%s:\n", g.title)
+		g.flags.VisitAll(func(f *pflag.Flag) {
+			left := synopsis(f)
+			for _, line := range wrap(description(f), helpWidth-column) {
+				fmt.Fprintf(w, "%-*s%s\n", column, left, line)
+				left = ""
+			}
+		})
+	}
+	fmt.Fprint(w, footer)
+}
+
+// synopsis is a flag as it is typed, with the name of its value.
+func synopsis(f *pflag.Flag) string {
+	s := "      --" + f.Name
+	if f.Shorthand != "" {
+		s = "  -" + f.Shorthand + ", --" + f.Name
+	}
+	if value, _ := pflag.UnquoteUsage(f); f.Value.Type() != "bool" {
+		s += " " + value
+	}
+	return s
+}
+
+// description says what a flag does, and its default unless that is nothing.
+func description(f *pflag.Flag) string {
+	_, text := pflag.UnquoteUsage(f)
+	switch value := strings.Trim(f.DefValue, "[]"); value {
+	case "", "0", "false":
+		return text
+	default:
+		return fmt.Sprintf("%s (default %s)", text, value)
+	}
+}
+
+// wrap breaks text between words into lines of at most width characters.
+func wrap(text string, width int) []string {
+	var lines []string
+	for _, word := range strings.Fields(text) {
+		last := len(lines) - 1
+		if last < 0 || len(lines[last])+1+len(word) > width {
+			lines = append(lines, word)
+			continue
+		}
+		lines[last] += " " + word
+	}
+	return lines
+}

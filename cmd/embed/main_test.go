@@ -1,0 +1,154 @@
+package main
+
+import (
+	"context"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// childVariable makes the test binary behave as the program, for what only a
+// process of its own can show.
+const childVariable = "RUN_AS_EMBED"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(childVariable) != "" {
+		limitChild()
+		main()
+	}
+	os.Exit(m.Run())
+}
+
+const (
+	tiny = "synthetic:esm2-tiny"
+	dna2 = "synthetic:dnabert-s-2l"
+)
+
+// result is how a run ended.
+type result struct {
+	*testing.T
+	code           int
+	stdout, stderr string
+}
+
+// embed runs the program.
+func embed(t *testing.T, args ...string) result { t.Helper(); return embedWith(t, nil, args...) }
+
+// embedWith runs the program in an environment.
+func embedWith(t *testing.T, environ []string, args ...string) result {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	code := run(context.Background(), args, environ, &stdout, &stderr)
+	return result{t, code, stdout.String(), stderr.String()}
+}
+
+// wantCode fails the test when the run ended otherwise.
+func (r result) wantCode(code int) result {
+	r.Helper()
+	if r.code != code {
+		r.Fatalf("exit code %d, want %d\n%s%s", r.code, code, r.stdout, r.stderr)
+	}
+	return r
+}
+
+// problems are the lines that report one: errors of the log and the last line.
+func (r result) problems() []string {
+	var list []string
+	for line := range strings.Lines(r.stderr) {
+		if strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "embed: ") {
+			list = append(list, line)
+		}
+	}
+	return list
+}
+
+// wantProblem fails the test unless exactly one line reports a problem and
+// holds every part.
+func (r result) wantProblem(parts ...string) {
+	r.Helper()
+	list := r.problems()
+	if len(list) != 1 {
+		r.Fatalf("%d lines report a problem, want one:\n%s", len(list), r.stderr)
+	}
+	for _, part := range parts {
+		if !strings.Contains(list[0], part) {
+			r.Errorf("%q does not mention %q", list[0], part)
+		}
+	}
+	for line := range strings.Lines(r.stderr) {
+		if strings.HasPrefix(line, "goroutine ") || strings.Contains(line, "panic") {
+			r.Fatalf("a crash:\n%s", r.stderr)
+		}
+	}
+}
+
+// workspace is a fresh folder that the test runs in.
+func workspace(t *testing.T) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Chdir(dir)
+}
+
+func write(t testing.TB, path, content string) string {
+	t.Helper()
+	if dir := filepath.Dir(path); dir != "." {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(path, []byte(content), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// files lists what is below a folder, which may be missing.
+func files(t testing.TB, dir string) []string {
+	t.Helper()
+	var list []string
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			list = append(list, strings.TrimPrefix(path, dir+"/"))
+		}
+		return err
+	})
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	slices.Sort(list)
+	return list
+}
+
+func wantFiles(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	slices.Sort(names)
+	if got := files(t, dir); !slices.Equal(got, names) {
+		t.Fatalf("%s holds %q, want %q", dir, got, names)
+	}
+}
+
+// withStdin gives the program that standard input.
+func withStdin(t *testing.T, content string) {
+	t.Helper()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		// A reader that stops early makes this fail, which is its affair.
+		_, _ = write.WriteString(content)
+		write.Close()
+	}()
+	stdin := os.Stdin
+	os.Stdin = read
+	t.Cleanup(func() {
+		os.Stdin = stdin
+		read.Close()
+	})
+}
