@@ -5,7 +5,7 @@ import (
 	"testing"
 
 	"seqembed/kernels"
-	"seqembed/kernels/ref"
+	"seqembed/kernels/cpu"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
@@ -56,8 +56,10 @@ func TestExactGELU(t *testing.T) {
 // unless some embedding moves by at least bound (relative L2).
 func moved(t *testing.T, name string, bound float64, change func(kernels.Stream) kernels.Stream) {
 	t.Helper()
-	plain := embed(t, name, ref.New())
-	changed := embed(t, name, changedBackend{ref.New(), change})
+	backend := cpu.New(2)
+	defer backend.Close()
+	plain := embed(t, name, backend)
+	changed := embed(t, name, changedBackend{backend, change})
 	diff, norm := 0.0, 0.0
 	for i := range plain {
 		d := float64(plain[i]) - float64(changed[i])
@@ -186,7 +188,9 @@ func TestSlopesOfTwelveHeads(t *testing.T) {
 	want := []float64{0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
 		0.7071067811865476, 0.35355339059327384, 0.17677669529663692, 0.08838834764831849}
 	var got []float32
-	embed(t, "dnabert-s-2l", changedBackend{ref.New(), func(s kernels.Stream) kernels.Stream {
+	backend := cpu.New(2)
+	defer backend.Close()
+	embed(t, "dnabert-s-2l", changedBackend{backend, func(s kernels.Stream) kernels.Stream {
 		return withAttention{s, func(o *kernels.Attention) { got = o.Slopes }}
 	}})
 	if len(got) != len(want) {
