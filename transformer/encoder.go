@@ -82,14 +82,15 @@ func (e *Encoder) allocate(limits kernels.Limits) error {
 	if err != nil {
 		return fmt.Errorf("a stream for %d tokens: %w", limits.Tokens, err)
 	}
-	e.stream, e.limits = s, limits
+	e.stream = s
 	e.pass = e.model.newPass(s)
 	if e.pooling != PerToken {
 		e.pooled = s.Sequences(e.model.Config().Hidden)
 	}
 	if err := s.Wait(); err != nil {
-		return fmt.Errorf("activations for %d tokens: %w", limits.Tokens, err)
+		return errors.Join(fmt.Errorf("activations for %d tokens: %w", limits.Tokens, err), e.Close())
 	}
+	e.limits = limits
 	return nil
 }
 

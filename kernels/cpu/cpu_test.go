@@ -1,6 +1,8 @@
 package cpu
 
 import (
+	"errors"
+	"math"
 	"testing"
 
 	"seqembed/kernels"
@@ -31,4 +33,24 @@ func TestConformance(t *testing.T) {
 		t.Parallel() // most of the time goes to the reference, on one core
 		kernelstest.Run(t, func() kernels.Backend { return newBackend(3, v) })
 	})
+}
+
+// A stream that the machine has no memory for is an error, not a process that
+// the system ends when the pages are touched.
+func TestOutOfMemory(t *testing.T) {
+	if available() == math.MaxInt64 {
+		t.Skip("this system does not say how much memory is available")
+	}
+	b := New(1)
+	defer b.Close()
+	const tokens = 1 << 24
+	s, err := b.NewStream(kernels.Limits{Tokens: tokens, Sequences: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Tokens(int(available()/4/tokens)+1, kernels.Residual)
+	if err := s.Wait(); !errors.Is(err, kernels.ErrOutOfMemory) {
+		t.Errorf("as much as there is was allocated: %v", err)
+	}
 }

@@ -27,7 +27,12 @@ func aligned(n int) []float32 {
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
+	room   int64 // bytes left for it, as the system had them at the first allocation
 }
+
+// arenaShare is the part of the available memory that an arena may take: the rest
+// is for keys, values and scores of attention, and for reading and writing.
+const arenaShare = 0.9
 
 // largeEnough is the size, in bytes, from which memory is mapped.
 const largeEnough = 1 << 20
@@ -36,6 +41,9 @@ const largeEnough = 1 << 20
 func (a *arena) floats(n int) ([]float32, error) {
 	if 4*n < largeEnough {
 		return aligned(n), nil
+	}
+	if err := a.reserve(4 * int64(n)); err != nil {
+		return nil, err
 	}
 	block, err := mapMemory(4 * n)
 	if err != nil {
@@ -51,6 +59,21 @@ func (a *arena) floats(n int) ([]float32, error) {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(first))), n), nil
 }
 
+// reserve takes size bytes of the arena's room. A system that promises more
+// than it has would end the process when the pages are touched.
+func (a *arena) reserve(size int64) error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	if a.room == 0 {
+		a.room = int64(arenaShare * float64(available()))
+	}
+	if size > a.room {
+		return fmt.Errorf("%w: %d MB are needed and %d MB are left", kernels.ErrOutOfMemory, size>>20, a.room>>20)
+	}
+	a.room -= size
+	return nil
+}
+
 // free gives everything back. What floats returned must not be used again.
 func (a *arena) free() error {
 	a.mutex.Lock()
@@ -60,6 +83,6 @@ func (a *arena) free() error {
 			return fmt.Errorf("unmapping memory: %w", err)
 		}
 	}
-	a.mapped = nil
+	a.mapped, a.room = nil, 0
 	return nil
 }

@@ -1,0 +1,151 @@
+package cpu
+
+import (
+	"math"
+	"testing"
+)
+
+// TestRows: every row operation at every length around the vectors' sizes,
+// between guard pages.
+func TestRows(t *testing.T) {
+	forced(t, func(t *testing.T, v *variant) {
+		for n := 1; n <= 70; n++ {
+			checkRows(t, v, n, uint64(n))
+		}
+		for _, n := range []int{127, 320, 511, 512, 513, 1025} {
+			checkRows(t, v, n, uint64(n))
+		}
+	})
+}
+
+func FuzzRows(f *testing.F) {
+	f.Add(uint16(1), uint64(1))
+	f.Add(uint16(527), uint64(2))
+	f.Fuzz(func(t *testing.T, n uint16, seed uint64) {
+		for _, v := range variants() {
+			checkRows(t, v, 1+int(n)%1100, seed)
+		}
+	})
+}
+
+// checkRows compares each operation on n values with the portable one, and
+// each of the elementwise ones with itself on a single value, bit for bit.
+func checkRows(t *testing.T, v *variant, n int, seed uint64) {
+	t.Helper()
+	plain := portable()
+	for _, atEnd := range []bool{false, true} {
+		take := func(n int, seed uint64) []float32 {
+			values := guarded(t, n, atEnd)
+			fill(values, seed)
+			return values
+		}
+		x, y, z := take(n, seed), take(n, seed+1), take(n, seed+2)
+		out := guarded(t, n, atEnd)
+		elementwise := []struct {
+			name      string
+			roundings float64 // the difference that is allowed, see near
+			run       func(v *variant, out []float32, from, to int)
+		}{
+			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
+			// What the GELU errs by, times a factor of up to 4.
+			{"gate", 16, func(v *variant, out []float32, from, to int) { v.gate(out, x[from:to], y[from:to]) }},
+			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
+			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
+		}
+		for _, op := range elementwise {
+			op.run(v, out, 0, n)
+			want := make([]float32, n)
+			op.run(plain, want, 0, n)
+			near(t, v.name+" "+op.name, out, want, op.roundings)
+			for i := range n {
+				var single [1]float32
+				if op.run(v, single[:], i, i+1); math.Float32bits(single[0]) != math.Float32bits(out[i]) {
+					t.Fatalf("%s %s: value %d of %d is %v, and %v alone", v.name, op.name, i, n, out[i], single[0])
+				}
+			}
+		}
+
+		copy(out, x)
+		v.normalize(out, y, z, 1e-5)
+		want := append([]float32(nil), x...)
+		plain.normalize(want, y, z, 1e-5)
+		// Gains of up to 4, and sums with a bias that may cancel.
+		near(t, v.name+" normalize", out, want, 16)
+
+		row := guarded(t, (n+panelCols-1)&^(panelCols-1), atEnd)
+		fill(row, seed)
+		copy(row, x)
+		for i := n; i < len(row); i++ {
+			row[i] = float32(math.NaN()) // behind the row, and nobody's concern
+		}
+		want = append([]float32(nil), row...)
+		position := float32(n / 3)
+		top, wantTop := v.scoreTop(row, n, 0.7, 0.1, position), plain.scoreTop(want, n, 0.7, 0.1, position)
+		near(t, v.name+" top", []float32{top}, []float32{wantTop}, 4)
+		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantTop), plain.scoreExp(want, n, 0.7, 0.1, position, wantTop)
+		// The scores, up to 110, lose some roundings of their size to the
+		// exponential; a lane adds up to n/8 of them.
+		near(t, v.name+" weights", row[:n], want[:n], 32)
+		near(t, v.name+" sum", []float32{sum}, []float32{wantSum}, 32)
+
+		const heads = 3
+		turned, half := take(heads*2*n, seed), n
+		want = append([]float32(nil), turned...)
+		v.turn(turned, x[:half], y[:half], 0.125)
+		plain.turn(want, x[:half], y[:half], 0.125)
+		near(t, v.name+" turn", turned, want, 4)
+	}
+}
+
+// near bounds each difference by that many roundings of the row's largest
+// value, or of 1.
+func near(t *testing.T, what string, got, want []float32, roundings float64) {
+	t.Helper()
+	size := 1.0
+	for _, w := range want {
+		size = max(size, math.Abs(float64(w)))
+	}
+	for i, w := range want {
+		if e := math.Abs(float64(got[i]) - float64(w)); !(e <= roundings*0x1p-24*size) {
+			t.Fatalf("%s: value %d of %d is %v, and portable %v", what, i, len(want), got[i], w)
+		}
+	}
+}
+
+// TestPacking: keys and values land where the portable code puts them, for
+// head sizes and lengths off the sizes of blocks.
+func TestPacking(t *testing.T) {
+	forced(t, func(t *testing.T, v *variant) {
+		plain := portable()
+		for _, d := range []int{1, 8, 12, 16, 20, 24, 64, 128} {
+			for _, n := range []int{1, 2, 7, 8, 9, 15, 16, 17, 33, 400} {
+				for _, atEnd := range []bool{false, true} {
+					ld := d + 3
+					source := guarded(t, (n-1)*ld+d, atEnd)
+					fill(source, uint64(n))
+					for _, values := range []bool{false, true} {
+						shape := newPanels(n, d)
+						pack, plainPack := v.packKeys, plain.packKeys
+						if values {
+							shape = newPanels(d, n)
+							pack, plainPack = v.packValues, plain.packValues
+						}
+						got, want := *shape, *shape
+						got.at, want.at = guarded(t, shape.size(), atEnd), make([]float32, shape.size())
+						pack(&got, source, ld)
+						plainPack(&want, source, ld)
+						for k := range want.blocks() {
+							for p := range want.count {
+								for i, w := range want.panel(k, p) {
+									if p*panelCols+i%panelCols < want.cols && got.panel(k, p)[i] != w {
+										t.Fatalf("%d rows of %d, values %v: panel %d, value %d is %v instead of %v", n, d, values, p, i, got.panel(k, p)[i], w)
+									}
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
