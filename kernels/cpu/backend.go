@@ -4,8 +4,14 @@
 // Weights are packed once at load into panels of 16 output columns, in blocks
 // along the inner dimension, so that a matrix product reads them in order;
 // activations are read in place. Attention packs the keys and values of a
-// sequence the same way and uses the same product. Work is cut into tasks
-// that a fixed crew of goroutines takes in turn.
+// sequence the same way and uses the same product. A GELU or GEGLU that follows
+// a product is applied to each block of it in the cache. Work is cut into
+// tasks that a fixed crew of goroutines takes in turn.
+//
+// The inner loops exist as portable Go and in assembly for AVX2 with FMA and
+// for AVX-512, written by the program in _gen; the best that the machine runs
+// is chosen when a backend is made. The build tag noasm leaves the assembly
+// out.
 //
 // How a product is cut never changes a bit: each output element is summed
 // over the inner dimension in blocks of a fixed size, in order, whatever the
@@ -53,7 +59,7 @@ func (b *Backend) Close() error {
 }
 
 // NewStream allocates a stream for batches within limits. Operations run
-// inside the call that enqueues them.
+// inside the call that enqueues them, a Linear inside the next call.
 func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {
 	if limits.Tokens < 1 || limits.Sequences < 1 {
 		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)

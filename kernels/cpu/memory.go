@@ -22,8 +22,8 @@ func aligned(n int) []float32 {
 
 // arena holds memory that is freed at once: weights until the backend is
 // closed, activations until their stream is. Outside Go's heap the collector
-// keeps no headroom for it, and the system can back it with large pages: with
-// small ones a product spends a tenth of its time on address translation.
+// keeps no headroom for it, and the system can back it with large pages, from
+// which products of large weights gain 1 to 3%.
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
