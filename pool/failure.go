@@ -79,5 +79,9 @@ func WriteFailures(dir string, failed []Failure) error {
 	for _, f := range failed {
 		list.WriteString(f.line())
 	}
-	return os.WriteFile(path, []byte(list.String()), 0o644)
+	err := os.WriteFile(path, []byte(list.String()), 0o644)
+	if err != nil {
+		_ = os.Remove(path) // a part of the list would be taken for all of it
+	}
+	return err
 }

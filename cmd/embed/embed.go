@@ -53,8 +53,13 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		return exitUsage
 	}
 	c.progress = newProgress(s, c.log, stderr)
+	release := context.AfterFunc(ctx, c.progress.interrupted)
 	err = c.embed(ctx)
+	release()
 	c.progress.end()
+	if errors.Is(err, pool.ErrInterrupted) {
+		err = fmt.Errorf("%w; the same command continues", err)
+	}
 	c.printSummary()
 	switch {
 	case err == nil:

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
 
 	"seqembed/pool"
 )
@@ -50,9 +49,4 @@ func printError(w io.Writer, err error) {
 		hint = " (embed --help lists the flags)"
 	}
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
-}
-
-// oneLine flattens an error for the terminal.
-func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 }

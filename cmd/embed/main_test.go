@@ -58,7 +58,7 @@ func (r result) wantCode(code int) result {
 func (r result) problems() []string {
 	var list []string
 	for line := range strings.Lines(r.stderr) {
-		if strings.Contains(line, "level=ERROR") || strings.HasPrefix(line, "embed: ") {
+		if strings.Contains(line, " ERROR ") || strings.HasPrefix(line, "embed: ") {
 			list = append(list, line)
 		}
 	}

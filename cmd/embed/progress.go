@@ -14,27 +14,6 @@ import (
 	"seqembed/transformer"
 )
 
-// newLog makes the log that the settings ask for, on w.
-func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
-	level := slog.LevelInfo
-	switch {
-	case s.quiet && s.verbose:
-		return nil, usagef("--quiet and --verbose exclude each other")
-	case s.quiet:
-		level = slog.LevelError
-	case s.verbose:
-		level = slog.LevelDebug
-	}
-	options := &slog.HandlerOptions{Level: level}
-	switch s.logFormat {
-	case "text":
-		return slog.New(slog.NewTextHandler(w, options)), nil
-	case "json":
-		return slog.New(slog.NewJSONHandler(w, options)), nil
-	}
-	return nil, usagef("--log-format: %q is neither text nor json", s.logFormat)
-}
-
 // tickEvery is how often a line tells the progress where there is no bar.
 const tickEvery = 15 * time.Second
 
@@ -99,6 +78,15 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 	if log, err := newLog(p.settings, p.bar.lines()); err == nil {
 		p.log = log
 	}
+}
+
+// interrupted answers a signal: the batches of the moment are finished first.
+func (p *progress) interrupted() {
+	if p.terminal != nil {
+		// The terminal has written ^C where the bar is about to move up from.
+		_, _ = io.WriteString(p.terminal, "\r")
+	}
+	p.logger().Warn("interrupted: the batches of the moment are finished first; a second signal ends the run at once")
 }
 
 // end takes the display of one model down. It may be called again.

@@ -24,17 +24,17 @@ func (c *command) printSummary() {
 	}
 	for _, f := range t.Files {
 		for _, reason := range slices.Sorted(maps.Keys(f.Skipped)) {
-			fmt.Fprintf(w, "  %s: skipped %s: %s\n", f.Path, grouped(f.Skipped[reason]), reason)
+			fmt.Fprintf(w, "  %s: skipped %s: %s\n", plain(f.Path), grouped(f.Skipped[reason]), reason)
 		}
 		for _, o := range f.Outputs {
-			fmt.Fprintf(w, "  %s -> %s\n", f.Path, o.Path)
+			fmt.Fprintf(w, "  %s -> %s\n", plain(f.Path), plain(o.Path))
 		}
 	}
 	for _, path := range t.Resumed {
-		fmt.Fprintf(w, "  %s was complete already\n", path)
+		fmt.Fprintf(w, "  %s was complete already\n", plain(path))
 	}
 	for _, f := range t.Failed {
-		fmt.Fprintf(w, "  %s FAILED (%s)\n", f.Path, f.Type)
+		fmt.Fprintf(w, "  %s FAILED (%s)\n", plain(f.Path), f.Type)
 	}
 }
 

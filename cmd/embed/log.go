@@ -1,0 +1,100 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+	"sync"
+	"unicode"
+)
+
+// newLog makes the log that the settings ask for, on w.
+func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
+	level := slog.LevelInfo
+	switch {
+	case s.quiet && s.verbose:
+		return nil, usagef("--quiet and --verbose exclude each other")
+	case s.quiet:
+		level = slog.LevelError
+	case s.verbose:
+		level = slog.LevelDebug
+	}
+	switch s.logFormat {
+	case "text":
+		return slog.New(newTextHandler(w, level)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
+	}
+	return nil, usagef("--log-format: %q is neither text nor json", s.logFormat)
+}
+
+// textHandler writes lines for people: time, level and message as they are,
+// then the attributes as slog's own text handler has them, which would put
+// the message in quotes and every quote in it behind a backslash.
+type textHandler struct {
+	slog.Handler // writes the attributes alone to buf
+
+	mu  *sync.Mutex // guards what follows, for all handlers made from this one
+	buf *bytes.Buffer
+	w   io.Writer
+}
+
+func newTextHandler(w io.Writer, level slog.Level) textHandler {
+	buf := new(bytes.Buffer)
+	attributes := slog.NewTextHandler(buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
+			return slog.Attr{}
+		}
+		return a
+	}})
+	return textHandler{Handler: attributes, mu: new(sync.Mutex), buf: buf, w: w}
+}
+
+func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.buf.Reset()
+	if err := h.Handler.Handle(ctx, r); err != nil {
+		return err
+	}
+	line := fmt.Sprintf("%s %-5s %s  %s", r.Time.Format("2006-01-02 15:04:05"), r.Level, plain(r.Message), bytes.TrimSpace(h.buf.Bytes()))
+	_, err := io.WriteString(h.w, strings.TrimRight(line, " ")+"\n")
+	return err
+}
+
+func (h textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	h.Handler = h.Handler.WithAttrs(attrs)
+	return h
+}
+
+func (h textHandler) WithGroup(name string) slog.Handler {
+	h.Handler = h.Handler.WithGroup(name)
+	return h
+}
+
+// oneLine flattens an error for the terminal.
+func oneLine(err error) string {
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	return plain(strings.Join(lines, "; "))
+}
+
+// plain escapes what does not print: file names and headers may hold what a
+// terminal would obey.
+func plain(s string) string {
+	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+		} else {
+			b.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return b.String()
+}

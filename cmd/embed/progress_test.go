@@ -1,0 +1,238 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/pool"
+	"seqembed/transformer"
+)
+
+// shared is a buffer that several goroutines write to.
+type shared struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (s *shared) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.Write(p)
+}
+
+func (s *shared) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.text.String()
+}
+
+// newTestProgress is a progress that writes to out; with a bar where terminal.
+func newTestProgress(t *testing.T, out io.Writer, terminal bool) *progress {
+	t.Helper()
+	s, _, err := parse(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := newLog(s, out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := newProgress(s, log, out)
+	if terminal {
+		p.terminal = out
+	}
+	return p
+}
+
+func inputs(sizes ...int64) []pool.File {
+	var list []pool.File
+	for i, size := range sizes {
+		list = append(list, pool.File{Input: seqio.Input{Path: fmt.Sprintf("f%d", i)}, Size: size})
+	}
+	return list
+}
+
+var tinyConfig, _ = transformer.KnownConfig("esm2-tiny")
+
+// TestBarUnderLoad: several devices report while the bar draws, which asks
+// for the counts; neither waits for the other for ever, every log line comes
+// out, and the bar ends full.
+func TestBarUnderLoad(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, true)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p.begin("model", tinyConfig, inputs(1000, 1000, 1000, 1000))
+		var devices sync.WaitGroup
+		for d := range 4 {
+			devices.Go(func() {
+				path := fmt.Sprintf("f%d", d)
+				p.DeviceReady(path, 0)
+				p.FileStarted(path, path)
+				for end := time.Now().Add(400 * time.Millisecond); time.Now().Before(end); {
+					p.BatchDone(pool.Batch{Device: path, Path: path, Sequences: 2, Tokens: 10, Bytes: 1, Took: time.Millisecond})
+				}
+				p.RecordSkipped(path, "r", 1, errors.New("too large"))
+				p.FileFinished(pool.FileReport{Path: path, Outputs: []store.File{{Path: "out/" + path}}})
+			})
+		}
+		devices.Wait()
+		p.end()
+	}()
+	select {
+	case <-done:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the display and the devices wait for each other")
+	}
+	text := out.String()
+	if n := strings.Count(text, "file finished"); n != 4 || strings.Count(text, "record skipped") != 4 {
+		t.Errorf("%d lines about finished files", n)
+	}
+	if frame := text[strings.LastIndex(text, "model "):]; !strings.Contains(frame, "4/4 files") || !strings.Contains(frame, "100%") || !strings.HasSuffix(frame, "\n") {
+		t.Errorf("the last frame is %q", frame)
+	}
+	if p.logger() != p.plain {
+		t.Error("log lines still go above the bar")
+	}
+	p.end() // nothing is left to end
+}
+
+// TestBarThatIsBrokenOff stays where it is.
+func TestBarThatIsBrokenOff(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, true)
+	p.begin("model", tinyConfig, inputs(100, 100))
+	p.DeviceReady("cpu", 0)
+	p.BatchDone(pool.Batch{Path: "f0", Sequences: 1, Tokens: 10, Bytes: 40, Took: time.Millisecond})
+	p.end()
+	text := out.String()
+	if frame := text[strings.LastIndex(text, "model "):]; !strings.Contains(frame, "0/2 files") || !strings.Contains(frame, " 20% ") {
+		t.Errorf("the last frame is %q", frame)
+	}
+}
+
+// TestUnknownSizes: without the size of an input there is neither a
+// percentage nor a time that is left.
+func TestUnknownSizes(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, false)
+	p.begin("model", tinyConfig, inputs(0))
+	p.DeviceReady("cpu", 0)
+	p.told = time.Now().Add(-2 * tickEvery)
+	p.BatchDone(pool.Batch{Path: "f0", Sequences: 3, Tokens: 30, Bytes: 500, Took: time.Millisecond})
+	if _, right := p.beside(); strings.Contains(right, "%") || strings.Contains(right, "left") || !strings.Contains(right, "3 sequences") {
+		t.Errorf("beside the bar: %q", right)
+	}
+	if text := out.String(); !strings.Contains(text, "progress") || strings.Contains(text, "percent") {
+		t.Errorf("the line that tells the progress: %q", text)
+	}
+}
+
+// TestProgressCounts: files that are complete, fail, or move to another
+// device leave the bar where it belongs.
+func TestProgressCounts(t *testing.T) {
+	p := newTestProgress(t, io.Discard, false)
+	p.begin("model", tinyConfig, inputs(100, 200, 300))
+	p.DeviceReady("cpu", 0)
+	batch := func(path string, bytes int64) {
+		p.BatchDone(pool.Batch{Path: path, Sequences: 1, Tokens: 10, Bytes: bytes, Took: time.Millisecond})
+	}
+	want := func(percent int64) {
+		t.Helper()
+		if got := p.percent(); got != percent {
+			t.Errorf("%d%%, want %d%%", got, percent)
+		}
+	}
+	p.FileSkipped("f0")
+	want(16)
+	p.FileStarted("f1", "one")
+	batch("f1", 150)
+	want(41)
+	p.DeviceLost("one", errors.New("gone"))
+	p.FileStarted("f1", "two")
+	want(16)
+	batch("f1", 60)
+	want(26)
+	p.FileFailed(pool.Failure{Path: "f1", Err: errors.New("bad record")})
+	want(50)
+	p.FileStarted("f2", "two")
+	batch("f2", 299)
+	p.FileFinished(pool.FileReport{Path: "f2", Outputs: []store.File{{Path: "x"}}})
+	want(100)
+	if p.finished != 3 {
+		t.Errorf("%d files", p.finished)
+	}
+}
+
+// TestRemaining: what is left takes as long, byte for byte, as what has been
+// computed now; what an earlier run did says nothing.
+func TestRemaining(t *testing.T) {
+	p := newTestProgress(t, io.Discard, false)
+	p.begin("model", tinyConfig, inputs(1000, 400, 600))
+	p.FileSkipped("f0")
+	if _, ok := p.remaining(); ok {
+		t.Error("an estimate from nothing")
+	}
+	p.began = time.Now().Add(-10 * time.Second)
+	p.BatchDone(pool.Batch{Path: "f1", Sequences: 1, Tokens: 10, Bytes: 250, Took: time.Millisecond})
+	if left, ok := p.remaining(); !ok || left != 30*time.Second {
+		t.Errorf("%v left, want 30s for 750 bytes after 10s for 250", left)
+	}
+}
+
+// TestLongRecordSaysWhatItCosts: the arithmetic at once, the time as soon as
+// the speed is known.
+func TestLongRecordSaysWhatItCosts(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, false)
+	p.begin("model", tinyConfig, inputs(1000))
+	p.LongRecord("f0", "chromosome", 100_000)
+	work := tinyConfig.FLOPs(100_000)
+	line := out.String()[strings.Index(out.String(), "very long"):]
+	for _, part := range []string{"record=chromosome", "tokens=100000", fmt.Sprintf("teraflop=%.3g", work/1e12)} {
+		if !strings.Contains(line, part) {
+			t.Errorf("%q does not mention %q", line, part)
+		}
+	}
+	if strings.Contains(line, "about=") {
+		t.Errorf("%q knows a speed", line)
+	}
+	// Ten sequences of 50 tokens in 1 ms.
+	p.BatchDone(pool.Batch{Path: "f0", Sequences: 10, Tokens: 500, Took: time.Millisecond})
+	p.LongRecord("f0", "chromosome", 100_000)
+	line = out.String()[strings.LastIndex(out.String(), "very long"):]
+	about := time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e6).Round(time.Second)
+	if want := fmt.Sprintf("about=%v", about); about < time.Second || !strings.Contains(line, want) {
+		t.Errorf("%q does not mention %q", line, want)
+	}
+}
+
+// TestBarOnATerminalOnly: and not where the flags say otherwise.
+func TestBarOnATerminalOnly(t *testing.T) {
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no terminal can be had here: %v", err)
+	}
+	defer terminal.Close()
+	for args, want := range map[string]bool{"": true, "-v": true, "-q": false, "--no-progress": false, "--log-format=json": false} {
+		s, _, err := parse(strings.Fields(args), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p := newProgress(s, nil, terminal); (p.terminal != nil) != want {
+			t.Errorf("%q: a bar is %v, want %v", args, p.terminal != nil, want)
+		}
+		if newProgress(s, nil, io.Discard).terminal != nil {
+			t.Errorf("%q: a bar where there is no terminal", args)
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/parquet-go/parquet-go"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/tokenizer"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// This file reads the outputs back, and computes what they should hold.
+
+type parquetRow struct {
+	ID          string    `parquet:"id"`
+	Description string    `parquet:"description"`
+	Length      int64     `parquet:"length"`
+	Tokens      int64     `parquet:"tokens"`
+	Truncated   bool      `parquet:"truncated"`
+	Embedding   []float32 `parquet:"embedding,list"`
+}
+
+// readParquet reads rows of any layout that T describes.
+func readParquet[T any](t testing.TB, path string) []T {
+	t.Helper()
+	rows, err := parquet.ReadFile[T](path)
+	if err != nil {
+		t.Fatalf("%s: %v", path, err)
+	}
+	return rows
+}
+
+// parquetFile opens a file for its schema and metadata.
+func parquetFile(t testing.TB, path string) *parquet.File {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := parquet.OpenFile(bytes.NewReader(content), int64(len(content)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// readNpy reads a float32 array and the ids that go with it.
+func readNpy(t testing.TB, array, list string) (ids []string, rows [][]float32) {
+	t.Helper()
+	content, err := os.ReadFile(array)
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := 10 + int(binary.LittleEndian.Uint16(content[8:]))
+	_, shape, _ := strings.Cut(string(content[:header]), "'shape': (")
+	var n, dim int
+	if _, err := fmt.Sscanf(shape, "%d, %d)", &n, &dim); err != nil {
+		t.Fatalf("header %q: %v", content[:header], err)
+	}
+	values := make([]float32, n*dim)
+	if err := binary.Read(bytes.NewReader(content[header:]), binary.LittleEndian, values); err != nil {
+		t.Fatal(err)
+	}
+	for row := range slices.Chunk(values, dim) {
+		rows = append(rows, row)
+	}
+	text, err := os.ReadFile(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(text)), rows
+}
+
+// readSafetensors reads the tensors, each cut into rows, and the metadata.
+func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32, metadata map[string]string) {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var header struct {
+		Metadata map[string]string `json:"__metadata__"`
+	}
+	if err := json.Unmarshal(content[8:8+binary.LittleEndian.Uint64(content)], &header); err != nil {
+		t.Fatal(err)
+	}
+	c, err := weights.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	tensors = make(map[string][][]float32)
+	for _, name := range c.Names() {
+		tensor, _ := c.Tensor(name)
+		values, err := tensor.Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for row := range slices.Chunk(values, tensor.RowLen()) {
+			tensors[name] = append(tensors[name], row)
+		}
+	}
+	return tensors, header.Metadata
+}
+
+// readTorch reads a file as torch.load would.
+func readTorch(t testing.TB, path string) map[string]any {
+	t.Helper()
+	value, closeFile, err := weights.LoadPickle(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { closeFile() })
+	return value.(map[string]any)
+}
+
+// reference embeds one sequence alone, without pool or command line: for each
+// layer what the pooling leaves.
+func reference(t testing.TB, model, seq string, pooling transformer.Pooling, layers ...int) [][]float32 {
+	t.Helper()
+	ref, err := weights.ResolveModel(model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	checkpoint, config, err := transformer.Open(ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checkpoint.Close()
+	backend := cpu.New(1)
+	defer backend.Close()
+	loaded, err := transformer.Load(checkpoint, config, backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tokens tokenizer.Tokenizer = tokenizer.NewESM2()
+	if config.Architecture == transformer.DNABERTS {
+		tokens = tokenizer.SyntheticDNA()
+	}
+	ids, _ := tokens.Append(nil, []byte(seq))
+	encoder, err := transformer.NewEncoder(loaded, backend, kernels.Limits{Tokens: len(ids), Sequences: 1}, pooling, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer encoder.Close()
+	var batch kernels.Batch
+	batch.Append(ids)
+	result, err := encoder.Encode(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
+}

@@ -1,0 +1,136 @@
+//go:build unix
+
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// child is the program as a process of its own, with variables in its
+// environment.
+func child(t *testing.T, environ []string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Env = append(append(os.Environ(), childVariable+"=1"), environ...)
+	return cmd
+}
+
+// wait waits for a child.
+func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
+	t.Helper()
+	err := cmd.Wait()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
+}
+
+// manyProteins are n records of some dozen residues.
+func manyProteins(prefix string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, ">%s%d\n%s\n", prefix, i, strings.Repeat("MKVLWAGTRE", 2+i%5))
+	}
+	return b.String()
+}
+
+// TestSignal: a signal in the middle of a run ends it within a batch, whole
+// files stay, nothing partial is left, and the same command completes.
+func TestSignal(t *testing.T) {
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(signal.String(), func(t *testing.T) {
+			workspace(t)
+			// The larger file is first. Each record of the second is a batch, and a line of the log: more of them
+			// than a pipe holds, so that the run cannot end before the first one is read here.
+			const records = 2000
+			write(t, "first.faa", manyProteins("a", 30)+strings.Repeat("\n", 200_000))
+			write(t, "second.faa", manyProteins("b", records))
+			args := []string{"-v", "--esm-model", tiny, "--esm-batch-size", "1", "-o", "out", "first.faa", "second.faa"}
+			cmd := child(t, nil, args...)
+			var stdout, stderr strings.Builder
+			cmd.Stdout = &stdout
+			pipe, err := cmd.StderrPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			lines, sent := bufio.NewScanner(pipe), false
+			for lines.Scan() {
+				stderr.WriteString(lines.Text() + "\n")
+				if !sent && strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), "second.faa") {
+					sent = true
+					if err := cmd.Process.Signal(signal); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted).wantProblem("embed: interrupted; the same command continues")
+			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.json")
+
+			again := embed(t, append(args, "--esm-batch-size", "8192")...).wantCode(0)
+			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.json", "second.esm2-tiny.parquet")
+			if !strings.Contains(again.stdout, "first.faa was complete already") {
+				t.Errorf("the second run:\n%s", again.stdout)
+			}
+			if rows := readParquet[parquetRow](t, "out/second.esm2-tiny.parquet"); len(rows) != records || rows[records-1].ID != fmt.Sprintf("b%d", records-1) {
+				t.Errorf("%d rows", len(rows))
+			}
+		})
+	}
+}
+
+// TestDiskThatFillsUp: an output that does not fit fails with one line, what
+// fits is written, and neither a partial nor a temporary file is left.
+func TestDiskThatFillsUp(t *testing.T) {
+	for _, format := range []string{"parquet", "npy", "safetensors", "virnucpro"} {
+		t.Run(format, func(t *testing.T) {
+			workspace(t)
+			write(t, "small.faa", proteinFile)
+			write(t, "large.faa", manyProteins("x", 150))
+			var stdout, stderr strings.Builder
+			cmd := child(t, []string{sizeVariable + "=20000"}, "--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa")
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			r := wait(t, cmd, &stdout, &stderr).wantCode(exitSome)
+			r.wantProblem("out/large", "file too large", "input=large.faa")
+			for _, name := range files(t, "out") {
+				if strings.HasPrefix(name, ".") || strings.Contains(name, "large") {
+					t.Errorf("%s is left", name)
+				}
+			}
+
+			// With room again the same command completes.
+			embed(t, "--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa").wantCode(0)
+		})
+	}
+}
+
+// TestDiskThatIsFull: not even the manifest can be written.
+func TestDiskThatIsFull(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	var stdout, stderr strings.Builder
+	cmd := child(t, []string{sizeVariable + "=10"}, "--esm-model", tiny, "-o", "out", "p.faa")
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, cmd, &stdout, &stderr).wantCode(exitNothing).wantProblem("out/", "file too large")
+	wantFiles(t, "out")
+}
