@@ -1,0 +1,95 @@
+package cuda
+
+import (
+	"flag"
+	"math/rand/v2"
+	"os"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/kernelstest"
+)
+
+func noCublas(int) (*cublasLt, []Attempt, error) { return nil, nil, errNoCublas }
+
+func openFake(t *testing.T, f *fakeGPU, dtype DType, find func(int) (*cublasLt, []Attempt, error)) *Backend {
+	t.Helper()
+	b, err := open(f.driver(), 0, Options{DType: dtype}, f.images(), find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestConformanceOfTheLaunches runs the whole suite on the fake device, whose
+// kernels are plain loops: what is tested is which kernels are launched, with
+// which parameters, in which order.
+func TestConformanceOfTheLaunches(t *testing.T) {
+	if raceDetector {
+		t.Skip("the reference's loops take a minute with the race detector; TestBlockInEveryType crosses the same goroutines")
+	}
+	shortSequences(t)
+	for _, name := range []string{"own products", "cuBLAS"} {
+		t.Run(name, func(t *testing.T) {
+			seed := uint64(0)
+			kernelstest.Run(t, func() kernels.Backend {
+				f := newFake(t)
+				if seed++; seed%3 != 0 {
+					f.eagerness = rand.New(rand.NewPCG(seed, 1))
+				}
+				find := noCublas
+				if name == "cuBLAS" {
+					c := newFakeCublas(f)
+					c.refused = func(rows int) bool { return rows == 31 } // these fall back
+					find = c.find
+				}
+				return settling{openFake(t, f, FP32, find), f}
+			})
+		})
+	}
+}
+
+// settling checks that closing a backend gives everything back.
+type settling struct {
+	*Backend
+	fake *fakeGPU
+}
+
+func (s settling) Close() error {
+	err := s.Backend.Close()
+	s.fake.settled()
+	return err
+}
+
+// shortSequences leaves out the long ones, which test kernels and not how they
+// are launched, and of which the reference takes its time.
+func shortSequences(t *testing.T) {
+	before := flag.Lookup("test.short").Value.String()
+	if err := flag.Set("test.short", "true"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { flag.Set("test.short", before) })
+}
+
+// TestGPU runs the suite on the first device. Where there is none it is
+// skipped, unless EMBED_REQUIRE_GPU is 1.
+func TestGPU(t *testing.T) {
+	b, err := Open(0, Options{DType: FP32})
+	if err != nil {
+		if os.Getenv("EMBED_REQUIRE_GPU") == "1" {
+			t.Fatal(err)
+		}
+		t.Skipf("no device to test on: %v", err)
+	}
+	t.Logf("on %s", b.Name())
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	kernelstest.Run(t, func() kernels.Backend {
+		b, err := Open(0, Options{DType: FP32})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	})
+}

@@ -1,0 +1,159 @@
+package cuda
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+)
+
+// TestUnusableMachinesAreOneSentence opens devices that cannot be used.
+func TestUnusableMachinesAreOneSentence(t *testing.T) {
+	for name, c := range map[string]struct {
+		prepare func(*fakeGPU)
+		ordinal int
+		want    string
+	}{
+		"no device":     {func(f *fakeGPU) { f.fails["cuInit"] = codeNoDevice }, 0, "there is no NVIDIA GPU"},
+		"none visible":  {func(f *fakeGPU) { f.names = nil }, 0, "there is no NVIDIA GPU"},
+		"broken driver": {func(f *fakeGPU) { f.fails["cuInit"] = 803 }, 0, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)"},
+		"ordinal":       {func(f *fakeGPU) {}, 3, "there is no device 3: 1 visible"},
+		"old device":    {func(f *fakeGPU) { f.major, f.minor = 7, 5 }, 0, "Fake H200 (device 0) has compute capability 7.5, and 8.0 is the least"},
+		"old driver":    {func(f *fakeGPU) { f.version = 10020 }, 0, "it supports CUDA 10.2, and the kernels (PTX 7.0) need CUDA 11.0, driver 450 or newer"},
+	} {
+		f := newFake(t)
+		c.prepare(f)
+		_, err := open(f.driver(), c.ordinal, Options{}, f.images(), noCublas)
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+		f.settled()
+	}
+}
+
+// TestOpeningFailsCleanly fails each step of opening a device.
+func TestOpeningFailsCleanly(t *testing.T) {
+	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
+		f := newFake(t)
+		f.fails[call] = codeOutOfMemory
+		_, err := open(f.driver(), 0, Options{}, f.images(), noCublas)
+		if !errors.Is(err, kernels.ErrOutOfMemory) {
+			t.Errorf("a failing %s gives %v", call, err)
+		}
+		if len(f.hosts) > 0 || call != "retain" && f.retained != 0 {
+			t.Errorf("a failing %s leaves something behind", call)
+		}
+	}
+}
+
+// TestCompilerErrors has the driver refuse the PTX when a kernel is first
+// needed.
+func TestCompilerErrors(t *testing.T) {
+	for _, c := range []struct {
+		code        result
+		log, want   string
+		unavailable bool
+	}{
+		{codeUnsupportedPTXVersion, "", "the NVIDIA driver is too old: it supports CUDA 12.4", true},
+		{codeInvalidPTX, "ptxas: Unsupported .version 9.9; current version is '8.4'", "the NVIDIA driver is too old", true},
+		{codeInvalidPTX, "ptxas fatal:\n  bad  register", "cuModuleLoadDataEx of all.ptx: CUDA_ERROR_INVALID_PTX (218): ptxas fatal: bad register", false},
+	} {
+		f := newFake(t)
+		f.fails["cuModuleLoadDataEx"], f.jitLog = c.code, c.log
+		b := openFake(t, f, BF16, noCublas)
+		s, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Begin(batchOf(2))
+		err = s.Wait()
+		if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrUnavailable) != c.unavailable {
+			t.Errorf("code %d: %v", c.code, err)
+		}
+		if err := errors.Join(s.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestModulesAreLoadedOnce counts what the driver compiles.
+func TestModulesAreLoadedOnce(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, BF16, noCublas)
+	count := func() int { return strings.Count(strings.Join(f.calls, " "), "cuModuleLoadDataEx") }
+	if count() != 0 {
+		t.Error("a module is compiled before it is needed")
+	}
+	batch := batchOf(5)
+	for range 2 {
+		block(t, b, batch, kernels.Limits{Tokens: 5, Sequences: 1})
+	}
+	if count() != 1 {
+		t.Errorf("one module is compiled %d times", count())
+	}
+	b.Close()
+}
+
+func TestNameSaysWhatDecidesTheBits(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, Auto, newFakeCublas(f).find)
+	if got, want := b.Name(), "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	b.Close()
+	b = openFake(t, newFake(t), FP32, noCublas)
+	if got, want := b.Name(), "cuda Fake H200, sm_90, driver CUDA 12.4, own products, fp32"; got != want {
+		t.Errorf("%s, not %s", got, want)
+	}
+	if _, err := b.Cublas(); !errors.Is(err, errNoCublas) {
+		t.Errorf("without cuBLAS: %v", err)
+	}
+	b.Close()
+}
+
+// TestClosedBackend uses a backend and its stream after they were closed.
+func TestClosedBackend(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, BF16, noCublas)
+	s, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s.Begin(batchOf(2))
+	if err := s.Wait(); !errors.Is(err, errClosed) {
+		t.Errorf("a stream of a closed backend says %v", err)
+	}
+	if _, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1}); !errors.Is(err, errClosed) {
+		t.Errorf("a closed backend makes a stream: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Errorf("closing late: %v", err)
+	}
+}
+
+func TestReportNamesEveryDevice(t *testing.T) {
+	f := newFake(t)
+	f.names = []string{"First", "Second"}
+	version, found, err := f.driver().list(f.images())
+	if err != nil || version != 12040 || len(found) != 2 {
+		t.Fatalf("%d, %v, %v", version, found, err)
+	}
+	r := Report{DriverVersion: version, Devices: found, CublasErr: errNoCublas}
+	if len(r.Usable()) != 2 {
+		t.Errorf("usable are %v", r.Usable())
+	}
+	for _, want := range []string{"supports CUDA 12.4", "1: Second, compute capability 9.0, 140.0 GiB", "100.0 GiB free", "own matrix products serve"} {
+		if !strings.Contains(r.String(), want) {
+			t.Errorf("%q is not in\n%s", want, r)
+		}
+	}
+	f.settled()
+	f.major = 6
+	if _, found, _ := f.driver().list(f.images()); len((Report{Devices: found}).Usable()) != 0 {
+		t.Error("an old device counts as usable")
+	}
+}

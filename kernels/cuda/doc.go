@@ -1,0 +1,16 @@
+// Package cuda runs the operations of kernels on an NVIDIA GPU.
+//
+// It needs no toolkit and no C compiler: the binary carries its kernels as
+// PTX, which the driver compiles for the device at hand, and finds libcuda
+// and libcublasLt when it runs. Without libcublasLt its own matrix products
+// serve. Weights and matrix operands are bfloat16, float16 or float32;
+// accumulation, softmax, LayerNorm statistics, pooling and the residual
+// stream are always float32.
+//
+// One goroutine, locked to its thread, owns a device: everything that talks
+// to the driver is sent to it. README.md beside this file says which file does
+// what; src/README.md describes the kernels.
+//
+// The package must not know which model it runs, and it never times anything
+// to choose between two ways of computing: the same batch gives the same bits.
+package cuda

@@ -1,0 +1,459 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// kernelSpec is a row of the table in src/README.md.
+type kernelSpec struct {
+	params []kernelParam
+	blocks string // the cell: a number, or numbers for head sizes
+}
+
+type kernelParam struct {
+	name    string
+	pointer bool
+}
+
+func (k kernelSpec) block(name string) string {
+	if number, rest, ok := strings.Cut(k.blocks, ";"); ok {
+		if strings.HasPrefix(name, "attention_128_") {
+			return strings.Fields(rest)[0]
+		}
+		return number
+	}
+	return k.blocks
+}
+
+var declaration = regexp.MustCompile("`(?:const )?(?:float|float2|int|int2|T) (\\*?)(\\w+)`|`(M|N|K)`")
+
+// readKernelTable parses the table that both the kernels and the launches are
+// written to.
+func readKernelTable(t *testing.T) map[string]kernelSpec {
+	t.Helper()
+	text, err := os.ReadFile("src/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	table := map[string]kernelSpec{}
+	var params []kernelParam
+	for _, line := range strings.Split(string(text), "\n") {
+		cells := strings.Split(strings.Trim(line, "| "), " | ")
+		if !strings.HasPrefix(line, "| `") || len(cells) != 5 {
+			continue
+		}
+		if !strings.HasPrefix(cells[1], "the same") && !strings.HasPrefix(cells[1], "as above") {
+			params = nil
+			for _, m := range declaration.FindAllStringSubmatch(cells[1], -1) {
+				params = append(params, kernelParam{m[2] + m[3], m[1] == "*"})
+			}
+		}
+		last := ""
+		for _, quoted := range strings.Split(cells[0], ",") {
+			name := strings.Trim(strings.TrimSpace(quoted), "`")
+			if strings.HasPrefix(name, "_") {
+				name = last[:strings.LastIndex(last, "_")] + name
+			}
+			last = name
+			for _, n := range expand(expand([]string{name}, "<T>", "bf16", "fp16", "fp32"), "<d>", "16", "24", "32", "64", "128") {
+				table[n] = kernelSpec{params, strings.TrimSpace(cells[3])}
+			}
+		}
+	}
+	if len(table) < 40 {
+		t.Fatalf("only %d kernels were read from the table", len(table))
+	}
+	return table
+}
+
+func expand(names []string, what string, by ...string) []string {
+	if !strings.Contains(names[0], what) {
+		return names
+	}
+	var list []string
+	for _, n := range names {
+		for _, b := range by {
+			list = append(list, strings.ReplaceAll(n, what, b))
+		}
+	}
+	return list
+}
+
+// fakeLaunch runs a kernel as plain loops over what its grid covers.
+type fakeLaunch struct {
+	gpu    *fakeGPU
+	name   string
+	values map[string]uint64
+	x, y   int
+	shared int
+}
+
+func (k *fakeLaunch) value(name string) uint64 {
+	v, ok := k.values[name]
+	if !ok {
+		k.gpu.t.Errorf("%s has no parameter %s in the table", k.name, name)
+	}
+	return v
+}
+
+func (k *fakeLaunch) num(name string) int { return int(int32(uint32(k.value(name)))) }
+func (k *fakeLaunch) float(name string) float32 {
+	return math.Float32frombits(uint32(k.value(name)))
+}
+
+// dtype is the type that the kernel's name ends in.
+func (k *fakeLaunch) dtype() DType {
+	t, err := ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
+	if err != nil {
+		k.gpu.t.Error(err)
+	}
+	return t
+}
+
+// fakeMatrix is device memory seen as rows; nil for a null pointer.
+type fakeMatrix struct {
+	bytes  []byte
+	t      DType
+	cols   int
+	stride int
+}
+
+func (k *fakeLaunch) matrix(name string, rows, cols int, t DType) *fakeMatrix {
+	return k.gpu.matrix(k.value(name), rows, cols, pitch(cols), t)
+}
+
+func (f *fakeGPU) matrix(at uint64, rows, cols, stride int, t DType) *fakeMatrix {
+	if at == 0 {
+		return nil
+	}
+	return &fakeMatrix{f.bytes(at, rows*stride*t.size()), t, cols, stride}
+}
+
+func (m *fakeMatrix) row(r int) []float32 {
+	v := make([]float32, m.cols)
+	m.t.decode(v, m.bytes[r*m.stride*m.t.size():])
+	return v
+}
+
+func (m *fakeMatrix) set(r, from int, values []float32) {
+	if m != nil && len(values) > 0 {
+		m.t.encode(m.bytes[(r*m.stride+from)*m.t.size():], values)
+	}
+}
+
+func (k *fakeLaunch) vector(name string, n int) []float32 {
+	if k.value(name) == 0 {
+		return make([]float32, n)
+	}
+	return (&fakeMatrix{k.gpu.bytes(k.value(name), 4*n), FP32, n, n}).row(0)
+}
+
+func (k *fakeLaunch) ints(name string, n int) []int {
+	raw := k.gpu.bytes(k.value(name), 4*n)
+	list := make([]int, n)
+	for i := range list {
+		list[i] = int(int32(binary.LittleEndian.Uint32(raw[4*i:])))
+	}
+	return list
+}
+
+func (k *fakeLaunch) putInts(name string, first int, values ...int) {
+	raw := k.gpu.bytes(k.value(name)+uint64(4*first), 4*len(values))
+	for i, v := range values {
+		binary.LittleEndian.PutUint32(raw[4*i:], uint32(v))
+	}
+}
+
+func fakeGELU(x float32) float32 {
+	return float32(float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2))
+}
+
+// run finds the loops by the name without its type and head size.
+func (k *fakeLaunch) run() {
+	family := regexp.MustCompile(`_(bf16|fp16|fp32|\d+)\b`).ReplaceAllString(regexp.MustCompile(`_\d+_`).ReplaceAllString(k.name, "_"), "")
+	switch family {
+	case "positions":
+		cu := k.ints("cu", k.x+1)
+		for s := range k.x {
+			for t := cu[s]; t < cu[s+1]; t++ {
+				k.putInts("pos", t, t-cu[s])
+				k.putInts("seq", t, s)
+			}
+		}
+	case "embed_scale":
+		cu := k.ints("cu", k.x+1)
+		ids := k.ints("ids", cu[k.x])
+		for s := range k.x {
+			masked := 0
+			for _, id := range ids[cu[s]:cu[s+1]] {
+				if id == k.num("mask") {
+					masked++
+				}
+			}
+			k.putInts("scale", s, int(math.Float32bits(k.float("base")/(1-float32(masked)/float32(cu[s+1]-cu[s])))))
+		}
+	case "embed":
+		k.embed()
+	case "layernorm_warp":
+		k.layernorm(4*k.x, warpNormCols)
+	case "layernorm_block":
+		k.layernorm(k.x, blockNormCols)
+	case "rotary":
+		k.rotary()
+	case "attention":
+		k.attention()
+	case "activate":
+		rows, cols := k.num("rows"), k.num("cols")
+		x, bias := k.matrix("x", rows, cols, k.dtype()), k.vector("bias", cols)
+		for r := range rows {
+			v := x.row(r)
+			for c := range v {
+				v[c] = fakeGELU(v[c] + bias[c])
+			}
+			x.set(r, 0, v[:min(cols, 1024*k.x)])
+		}
+	case "gate":
+		rows, cols := k.num("rows"), k.num("cols")
+		out, in := k.matrix("out", rows, cols, k.dtype()), k.matrix("in", rows, 2*cols, k.dtype())
+		for r := range rows {
+			v := in.row(r)
+			for c := range cols {
+				v[c] = fakeGELU(v[c]) * v[cols+c]
+			}
+			out.set(r, 0, v[:min(cols, 1024*k.x)])
+		}
+	case "pool":
+		k.pool()
+	case "narrow":
+		k.convert(k.dtype(), FP32)
+	case "widen":
+		k.convert(FP32, k.dtype())
+	case "gemm", "gemm_gelu", "gemm_geglu":
+		k.gemm(family)
+	default:
+		k.gpu.t.Errorf("%s is launched, and the fake does not know it", k.name)
+	}
+}
+
+func (k *fakeLaunch) convert(to, from DType) {
+	rows, cols := k.num("rows"), k.num("cols")
+	dst := k.gpu.matrix(k.value("dst"), rows, cols, k.num("dst_pitch"), to)
+	src := k.gpu.matrix(k.value("src"), rows, cols, k.num("src_pitch"), from)
+	for r := range rows {
+		dst.set(r, 0, src.row(r)[:min(cols, 256*k.x)])
+	}
+}
+
+func (k *fakeLaunch) embed() {
+	rows, cols, t := k.num("rows"), k.num("cols"), k.dtype()
+	out32, out := k.matrix("out32", rows, cols, FP32), k.matrix("out", rows, cols, t)
+	ids, seq := k.ints("ids", rows), k.ints("seq", rows)
+	offset := k.vector("type", cols)
+	for r := range min(rows, k.x) {
+		row := k.gpu.matrix(k.value("table")+uint64(ids[r]*pitch(cols)*t.size()), 1, cols, pitch(cols), t).row(0)
+		scale := k.gpu.matrix(k.value("scale")+uint64(4*seq[r]), 1, 1, 1, FP32).row(0)[0]
+		for c := range row {
+			row[c] *= scale
+			if ids[r] == k.num("mask") {
+				row[c] = 0
+			}
+			row[c] += offset[c]
+		}
+		out32.set(r, 0, row)
+		out.set(r, 0, row)
+	}
+}
+
+func (k *fakeLaunch) layernorm(covered, widest int) {
+	rows, cols := k.num("rows"), k.num("cols")
+	if cols > widest {
+		k.gpu.t.Errorf("%s over %d columns", k.name, cols)
+	}
+	out32, out := k.matrix("out32", rows, cols, FP32), k.matrix("out", rows, cols, k.dtype())
+	in, add := k.matrix("in", rows, cols, FP32), k.matrix("add", rows, cols, FP32)
+	gain, bias := k.vector("gain", cols), k.vector("bias", cols)
+	for r := range min(rows, covered) {
+		z := in.row(r)
+		if add != nil {
+			for c, v := range add.row(r) {
+				z[c] += v
+			}
+		}
+		mean, variance := 0.0, 0.0
+		for _, v := range z {
+			mean += float64(v) / float64(cols)
+		}
+		for _, v := range z {
+			variance += (float64(v) - mean) * (float64(v) - mean) / float64(cols)
+		}
+		scale := 1 / math.Sqrt(variance+float64(k.float("eps")))
+		for c, v := range z {
+			z[c] = float32((float64(v)-mean)*scale*float64(gain[c]) + float64(bias[c]))
+		}
+		out32.set(r, 0, z)
+		out.set(r, 0, z)
+	}
+}
+
+func (k *fakeLaunch) rotary() {
+	rows, heads, d := k.num("rows"), k.num("heads"), k.num("d")
+	qkv, pos := k.matrix("qkv", rows, 3*heads*d, k.dtype()), k.ints("pos", rows)
+	for r := range min(rows, k.x) {
+		row := qkv.row(r)
+		turns := k.gpu.matrix(k.value("turns")+uint64(pos[r]*d*4), 1, d, d, FP32).row(0)
+		for h := range 2 * heads {
+			factor := float32(1)
+			if h < heads {
+				factor = k.float("qscale")
+			}
+			for j := range d / 2 {
+				a, b := row[h*d+j]*factor, row[h*d+d/2+j]*factor
+				row[h*d+j] = a*turns[2*j] - b*turns[2*j+1]
+				row[h*d+d/2+j] = b*turns[2*j] + a*turns[2*j+1]
+			}
+		}
+		qkv.set(r, 0, row)
+	}
+}
+
+func (k *fakeLaunch) attention() {
+	t, heads := k.dtype(), k.num("heads")
+	d, err := strconv.Atoi(strings.Split(k.name, "_")[1])
+	rowsPerBlock, shared := 128, map[int]int{16: 12288, 24: 20480, 32: 20480, 64: 36864, 128: 69632}[d]
+	if t == FP32 {
+		rowsPerBlock, shared = 64, 4*(128*(d+4)+64*36)
+	}
+	if err != nil || k.y != heads || k.shared != shared {
+		k.gpu.t.Errorf("%s is launched for %d of %d heads with %d bytes of shared memory: %v", k.name, k.y, heads, k.shared, err)
+	}
+	slopes := k.vector("slopes", heads)
+	blocks := k.ints("blocks", 2*k.x)
+	for i := range k.x {
+		s, from := blocks[2*i], blocks[2*i+1]
+		cu := k.gpu.bytes(k.value("cu")+uint64(4*s), 8)
+		begin, end := int(binary.LittleEndian.Uint32(cu)), int(binary.LittleEndian.Uint32(cu[4:]))
+		n, width := end-begin, heads*d
+		qkv := k.gpu.matrix(k.value("qkv")+uint64(begin*pitch(3*width)*t.size()), n, 3*width, pitch(3*width), t)
+		out := k.gpu.matrix(k.value("out")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
+		all := make([][]float32, n)
+		for r := range all {
+			all[r] = qkv.row(r)
+		}
+		p := make([]float64, n)
+		for r := from; r < min(n, from+rowsPerBlock); r++ {
+			for h := range heads {
+				top, sum := math.Inf(-1), 0.0
+				for j := range p {
+					p[j] = 0
+					for c := range d {
+						p[j] += float64(all[r][h*d+c]) * float64(all[j][width+h*d+c])
+					}
+					p[j] = p[j]*float64(k.float("scale")) - float64(slopes[h])*math.Abs(float64(r-j))
+					top = max(top, p[j])
+				}
+				for j := range p {
+					p[j] = math.Exp(p[j] - top)
+					sum += p[j]
+				}
+				head := make([]float32, d)
+				for c := range head {
+					v := 0.0
+					for j := range p {
+						v += p[j] * float64(all[j][2*width+h*d+c])
+					}
+					head[c] = float32(v / sum)
+				}
+				out.set(r, h*d, head)
+			}
+		}
+	}
+}
+
+func (k *fakeLaunch) pool() {
+	cols, sequences := k.num("cols"), k.num("sequences")
+	ranges, out := k.ints("ranges", 2*sequences), k.matrix("out", sequences, cols, FP32)
+	for s := range sequences {
+		mean := make([]float64, cols)
+		for r := ranges[2*s]; r < ranges[2*s+1]; r++ {
+			for c, v := range k.gpu.matrix(k.value("in")+uint64(4*r*pitch(cols)), 1, cols, pitch(cols), FP32).row(0) {
+				mean[c] += float64(v)
+			}
+		}
+		row := make([]float32, cols)
+		for c := range row {
+			row[c] = float32(mean[c] / float64(ranges[2*s+1]-ranges[2*s]))
+		}
+		out.set(s, 0, row[:min(cols, 32*k.x)])
+	}
+}
+
+// gemm computes the tiles that the grid has, and no others.
+func (k *fakeLaunch) gemm(family string) {
+	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
+	tile, shared := 128, 65536
+	if t == FP32 {
+		tile, shared = 64, 30720
+	}
+	rows := n
+	if family == "gemm_geglu" {
+		tile, rows = tile/2, 2*n
+	}
+	if k.shared != shared || k.x != ((m+127)/128)*((n+tile-1)/tile) {
+		k.gpu.t.Errorf("%s for [%d %d] is launched on %d blocks with %d bytes of shared memory", k.name, m, n, k.x, k.shared)
+	}
+	in, w := k.matrix("in", m, inner, t), k.matrix("w", rows, inner, t)
+	out32, out, add := k.matrix("out32", m, n, FP32), k.matrix("out", m, n, t), k.matrix("add", m, n, FP32)
+	if t == FP32 && out32 != nil && out != nil {
+		k.gpu.t.Errorf("%s is given both outputs", k.name)
+	}
+	bias := k.vector("bias", rows)
+	weights := make([][]float32, rows)
+	for r := range weights {
+		weights[r] = w.row(r)
+	}
+	for r := range m {
+		x, y := in.row(r), make([]float32, rows)
+		for c := range y {
+			y[c] = dot(x, weights[c]) + bias[c]
+			if family == "gemm_gelu" || family == "gemm_geglu" && c < n {
+				y[c] = fakeGELU(y[c])
+			}
+		}
+		if family == "gemm_geglu" {
+			for c := range n {
+				y[c] *= y[n+c]
+			}
+		}
+		if add != nil {
+			for c, v := range add.row(r) {
+				y[c] += v
+			}
+		}
+		out32.set(r, 0, y[:n])
+		out.set(r, 0, y[:n])
+	}
+}
+
+func dot(a, b []float32) float32 {
+	sum := 0.0
+	for i := range a {
+		sum += float64(a[i]) * float64(b[i])
+	}
+	return float32(sum)
+}
+
+func TestKernelTableNamesWhatIsLaunched(t *testing.T) {
+	table := readKernelTable(t)
+	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_warp_fp16": 9, "layernorm_block_fp32": 9, "attention_24_fp32": 7, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
+		if got := len(table[name].params); got != params {
+			t.Errorf("%s has %d parameters in the table, %s", name, got, fmt.Sprint(table[name].params))
+		}
+	}
+}

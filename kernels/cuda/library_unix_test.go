@@ -1,0 +1,182 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/ebitengine/purego"
+)
+
+// stub compiles testdata/stub.c, whose functions have the signatures of the
+// CUDA headers, and binds it as both libraries. seen gives the arguments that
+// arrived in the last call.
+func stub(t *testing.T) (d *driver, c *cublasLt, seen func(n int) []uint64) {
+	t.Helper()
+	compiler, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler to build a library to call")
+	}
+	path := filepath.Join(t.TempDir(), "stub.so")
+	if out, err := exec.Command(compiler, "-shared", "-fPIC", "-O1", "-o", path, "testdata/stub.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	library, err := openLibrary(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, c = new(driver), new(cublasLt)
+	if err := errors.Join(bindDriver(library, d), bindCublas(library, c)); err != nil {
+		t.Fatal(err)
+	}
+	var at func(int32) uint64
+	purego.RegisterLibFunc(&at, library, "seen_at")
+	return d, c, func(n int) []uint64 {
+		list := make([]uint64, n)
+		for i := range list {
+			list[i] = at(int32(i))
+		}
+		return list
+	}
+}
+
+// TestDriverCallsArriveInC calls through purego what the other tests fake.
+func TestDriverCallsArriveInC(t *testing.T) {
+	d, _, seen := stub(t)
+	arrives := func(what string, want ...uint64) {
+		t.Helper()
+		if got := seen(len(want)); !slices.Equal(got, want) {
+			t.Errorf("%s: C is given %#x, not %#x", what, got, want)
+		}
+	}
+	if r := d.cuInit(5); r != 100 {
+		t.Errorf("cuInit gives %d", r)
+	}
+	arrives("cuInit", 5)
+	if _, _, err := d.start(); !errors.Is(err, ErrUnavailable) {
+		t.Errorf("without a device: %v", err)
+	}
+	found, err := d.describe(2, 12040)
+	if err != nil || found.Name != "G" || found.id != 42 || found.Major != 7542 || found.Minor != 7642 || found.TotalMemory != 42<<33 {
+		t.Errorf("a device is described as %+v: %v", found, err)
+	}
+	if r := d.cuEventSynchronize(0x5000); r != 700 {
+		t.Errorf("cuEventSynchronize gives %d", r)
+	}
+
+	dev := &device{drv: d}
+	p, err := dev.alloc(1 << 40)
+	if err != nil || p != 0x7f1234567890 {
+		t.Errorf("alloc gives %#x: %v", p, err)
+	}
+	arrives("cuMemAlloc", 1<<40)
+	host, err := dev.pin(8 << 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.unpin(host)
+	copy(host.bytes[16:], "ABCDEFGH")
+	dev.upload(p, host, 16, 8, 0x4000)
+	arrives("upload", uint64(p), 0x4847464544434241, 8, 0x4000)
+	dev.download(host, 0, p, 8, 0x4001)
+	if got := *(*uint64)(host.at); got != uint64(p) {
+		t.Errorf("download brings %#x", got)
+	}
+
+	if dev.params, err = dev.newParameters(); err != nil {
+		t.Fatal(err)
+	}
+	defer dev.unpin(dev.params.memory)
+	dev.code = &code{drv: d, images: []image{{name: "i", kernels: []string{"gemm"}, text: func() ([]byte, error) { return []byte("P\x00"), nil }}},
+		modules: map[string]handle{}, functions: map[string]handle{}, shared: map[string]uint32{}, log: host}
+	if _, err := dev.code.load(dev.code.images[0]); err != nil {
+		t.Fatal(err)
+	}
+	arrives("cuModuleLoadDataEx", 'P', 2, jitErrorLog, jitErrorLogBytes, uint64(uintptr(host.at)), 8<<10)
+	if f, err := dev.code.function("gemm", 65536); err != nil || f != 0x3000 {
+		t.Errorf("function gives %#x: %v", f, err)
+	}
+	arrives("cuFuncSetAttribute", 0x3000, functionMaxShared, 65536)
+	params := make([]param, 16)
+	params[0], params[1], params[2], params[15] = ptr(1<<45+3), num(-7), fl(1.5), ptr(9)
+	if err := dev.launch(0x4000, "gemm", geometry{x: 70000, y: 12, block: 128, shared: 65536}, params...); err != nil {
+		t.Error(err)
+	}
+	arrives("cuLaunchKernel", 0x3000, 70000, 12, 1, 128, 1, 1, 65536, 0x4000, 0, 1<<45+3, 0xfffffff9, 0x3fc00000, 9)
+}
+
+// TestCublasCallsArriveInC does the same for the products.
+func TestCublasCallsArriveInC(t *testing.T) {
+	d, c, seen := stub(t)
+	arrives := func(what string, want ...uint64) {
+		t.Helper()
+		if got := seen(len(want)); !slices.Equal(got, want) {
+			t.Errorf("%s: C is given %#x, not %#x", what, got, want)
+		}
+	}
+	if c.version() != 120405 {
+		t.Errorf("the version is %d", c.version())
+	}
+	dev := &device{drv: d}
+	p, err := dev.newParameters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dev.unpin(p.memory)
+	var layout handle
+	c.layoutCreate(&layout, typeBfloat16, 1<<33, 7, -1)
+	arrives("cublasLtMatrixLayoutCreate", typeBfloat16, 1<<33, 7, 1<<64-1)
+	value := uint64(1)<<40 + 5
+	c.layoutSet(layout, layoutCols, &value, 8)
+	arrives("cublasLtMatrixLayoutSetAttribute", 0x8000, layoutCols, 1<<40+5, 8)
+	c.descSet(0x7000, descTransA, &value, 4)
+	arrives("cublasLtMatmulDescSetAttribute", 0x7000, descTransA, 5, 4)
+	c.preferenceSet(0x9000, preferenceWorkspace, &value, 8)
+	arrives("cublasLtMatmulPreferenceSetAttribute", 0x9000, preferenceWorkspace, 1<<40+5, 8)
+
+	found, count := make([]heuristicResult, 3), int32(0)
+	c.heuristic(1, 2, 3, 4, 5, 6, 7, 3, &found[0], &count)
+	arrives("cublasLtMatmulAlgoGetHeuristic", 1, 2, 3, 4, 5, 6, 7, 3)
+	if f := found[2]; count != 3 || f.algo[0] != 102 || f.workspace != 202 || f.state != 2 || f.waves != 0.5 {
+		t.Errorf("the third of %d algorithms is %+v", count, f)
+	}
+	written := uint64(0)
+	value = 0
+	if c.algoConfig(&found[2].algo, configSplitK, &value, 4, &written); value != 104 || written != 4 {
+		t.Errorf("an attribute is %d in %d bytes", value, written)
+	}
+	algo := matmulAlgo{7: 99}
+	var result heuristicResult
+	c.algoCheck(1, 2, 3, 4, 5, 6, &algo, &result)
+	arrives("cublasLtMatmulAlgoCheck", 1, 2, 3, 4, 5, 6, 99)
+	if result.workspace != 4321 {
+		t.Errorf("a check gives %+v", result)
+	}
+	p.scalar[0], p.scalar[1] = 1, 0.5
+	s := c.matmul(matmulCall{
+		handle: 1, desc: 2, alpha: p.scalarAddress(), a: 1 << 46, aLayout: 4, b: 5, bLayout: 6, beta: p.scalarAddress() + unsafe.Sizeof(p.scalar[0]),
+		c: 8, cLayout: 9, d: 10, dLayout: 11, algo: &algo, workspace: 13, workspaceBytes: 14, stream: 15,
+	})
+	arrives("cublasLtMatmul", 1, 2, 0x3f800000, 1<<46, 4, 5, 6, 0x3f000000, 8, 9, 10, 11, 99, 13, 14, 15)
+	if s != 13 {
+		t.Errorf("cublasLtMatmul gives %d", s)
+	}
+}
+
+func TestLibraryWithoutAFunction(t *testing.T) {
+	library, err := openLibrary("libc.so.6")
+	if err != nil {
+		t.Skip("no C library to try")
+	}
+	if err := bindDriver(library, new(driver)); err == nil {
+		t.Error("the C library passes for a driver")
+	}
+	if err := bindCublas(library, new(cublasLt)); err == nil {
+		t.Error("the C library passes for cuBLAS")
+	}
+}

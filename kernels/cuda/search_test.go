@@ -1,0 +1,115 @@
+package cuda
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// tree is a root folder with files of those names, and a loader that opens
+// nothing and notes what it was asked for.
+type tree struct {
+	places
+	asked       []string
+	environment map[string]string
+}
+
+func newTree(t *testing.T, files ...string) *tree {
+	t.Helper()
+	tr := &tree{environment: map[string]string{}}
+	tr.root = t.TempDir()
+	tr.getenv = func(name string) string { return tr.environment[name] }
+	tr.open = func(path string) (uintptr, error) {
+		tr.asked = append(tr.asked, path)
+		return 0, errors.New("not a library")
+	}
+	for _, f := range files {
+		path := filepath.Join(tr.root, f)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return tr
+}
+
+// TestCublasIsSearchedInOrder lays libraries in every place that is looked at.
+func TestCublasIsSearchedInOrder(t *testing.T) {
+	const cu12, cu13 = "nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cu13/lib/libcublasLt.so.13"
+	want := []string{
+		"own/libcublasLt.so.12",
+		"libcublasLt.so.13", "libcublasLt.so.12",
+		"usr/local/cuda-13.1/lib64/libcublasLt.so.13", "usr/local/cuda-12.4/lib64/libcublasLt.so.12",
+		"venv/lib/python3.12/site-packages/" + cu12, "venv/lib/python3.12/site-packages/" + cu13,
+		"conda/lib/python3.11/site-packages/" + cu13,
+		"home/.local/lib/python3.12/site-packages/" + cu12,
+		"usr/local/lib/python3.12/dist-packages/" + cu12,
+		"usr/lib/python3.12/site-packages/" + cu12,
+		"conda/lib/libcublasLt.so.12",
+	}
+	files := slices.DeleteFunc(slices.Clone(want), func(f string) bool { return !strings.Contains(f, "/") })
+	tr := newTree(t, append(files, "usr/local/cuda-11.8/lib64/libcublasLt.so.11")...)
+	for variable, folder := range map[string]string{"EMBED_CUBLAS": "own", "VIRTUAL_ENV": "venv", "CONDA_PREFIX": "conda", "HOME": "home"} {
+		tr.environment[variable] = filepath.Join(tr.root, folder)
+	}
+	_, attempts, err := tr.findCublas(13)
+	for i, path := range want {
+		if strings.Contains(path, "/") {
+			want[i] = filepath.Join(tr.root, path)
+		}
+	}
+	if !slices.Equal(tr.asked, want) {
+		t.Errorf("the loader is asked for\n%s\nand not\n%s", strings.Join(tr.asked, "\n"), strings.Join(want, "\n"))
+	}
+	if !errors.Is(err, errNoCublas) || strings.Contains(err.Error(), "\n") {
+		t.Errorf("the error is %v", err)
+	}
+	for _, a := range attempts {
+		if err == nil || !strings.Contains(err.Error(), a.Path) {
+			t.Errorf("%s is not in the error", a.Path)
+		}
+	}
+	tr.asked = nil
+	tr.findCublas(12)
+	for _, path := range tr.asked {
+		if strings.HasSuffix(path, ".13") {
+			t.Errorf("a driver of CUDA 12 is offered %s", path)
+		}
+	}
+}
+
+func TestCublasOfTheUser(t *testing.T) {
+	tr := newTree(t, "some/where/lt.so")
+	tr.environment[cublasVariable] = filepath.Join(tr.root, "some/where/lt.so")
+	tr.findCublas(12)
+	if len(tr.asked) == 0 || tr.asked[0] != tr.environment[cublasVariable] {
+		t.Errorf("the loader is asked for %v", tr.asked)
+	}
+	tr.asked = nil
+	tr.environment[cublasVariable] = "none"
+	if _, _, err := tr.findCublas(12); !errors.Is(err, errNoCublas) || len(tr.asked) > 0 {
+		t.Errorf("%s=none asks for %v: %v", cublasVariable, tr.asked, err)
+	}
+}
+
+func TestNoDriverIsASentence(t *testing.T) {
+	tr := newTree(t)
+	_, attempts, err := tr.findDriver()
+	if !errors.Is(err, ErrUnavailable) || len(attempts) != 2 || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v after %v", err, attempts)
+	}
+	r := devices(tr.places)
+	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.CublasSearch) < 10 {
+		t.Errorf("the report is\n%s", r)
+	}
+	for _, a := range append(r.DriverSearch, r.CublasSearch...) {
+		if !strings.Contains(r.String(), a.Path) {
+			t.Errorf("%s is not in the report", a.Path)
+		}
+	}
+}

@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# Compiles every kernel file to ../ptx/*.ptx for compute_80, lowers .version to the least that ptxas accepts, checks
+# registers, spills and shared memory on sm_80, sm_86 and sm_90, and writes ../ptx/MANIFEST. Needs nvcc, ptxas and
+# cuobjdump of CUDA 12 on PATH; CUDA_INC may name the folder of the CUDA headers.
+# Running it twice gives the same bytes.
+set -euo pipefail
+cd "$(dirname "$0")"
+export LC_ALL=C
+
+flags=(-std=c++17 -O3 -arch=compute_80 --fmad=true --ftz=false --prec-div=true --prec-sqrt=true)
+shared_limit=101376 # 99 KB, what sm_86, sm_89 and sm_120 give a block
+targets=(sm_80 sm_86 sm_90)
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+out=../ptx
+mkdir -p "$out"
+
+# lower VERSION of a file to the least that every target assembles.
+lower() {
+  local file=$1 version
+  for version in 7.0 7.1 7.2 7.3 7.4 7.5 7.6 7.7 7.8 8.0 8.1 8.2 8.3 8.4; do
+    sed "s/^\.version .*/.version $version/" "$file" >"$work/try.ptx"
+    # sm_90 needs 7.8, but the driver compiles code for compute_80 whatever its version
+    if ptxas -arch=sm_80 -o /dev/null "$work/try.ptx" 2>/dev/null; then
+      cp "$work/try.ptx" "$file"
+      echo "$version"
+      return
+    fi
+  done
+  echo "ptxas accepts no version of $file" >&2
+  return 1
+}
+
+# figures FILE TARGET prints one line a kernel: registers, static shared memory and stack bytes; spills fail.
+figures() {
+  # ptxas wants at least 7.8 for sm_90
+  sed -E "s/^\.version 7\.[0-7]$/.version 7.8/" "$1" >"$work/assemble.ptx"
+  ptxas -v -arch="$2" -o "$work/kernels.cubin" "$work/assemble.ptx" 2>"$work/log"
+  awk -v target="$2" -v limit="$shared_limit" '
+    /Compiling entry function/ { split($0, part, "\x27"); name = part[2] }
+    /bytes stack frame/ {
+      stack = spills = 0
+      for (i = 1; i < NF; i++) {
+        if ($(i + 1) == "bytes" && $(i + 2) == "stack") stack = $i
+        if ($(i + 1) == "bytes" && $(i + 2) == "spill") spills += $i
+      }
+    }
+    /Used [0-9]+ registers/ {
+      registers = shared = 0
+      for (i = 1; i < NF; i++) {
+        if ($(i + 1) ~ /^registers/) registers = $i
+        if ($(i + 1) == "bytes" && $(i + 2) ~ /^smem/) shared = $i
+      }
+      if (spills > 0) { print name ": " spills " bytes of spills on " target > "/dev/stderr"; bad = 1 }
+      if (shared > limit) { print name ": " shared " bytes of shared memory" > "/dev/stderr"; bad = 1 }
+      print "kernel", name, target, "registers", registers, "shared", shared, "stack", stack
+      seen++
+    }
+    END { if (!seen) { print "no kernel in the log of ptxas" > "/dev/stderr"; bad = 1 }; exit bad }
+  ' "$work/log" | sort
+}
+
+manifest=$work/MANIFEST
+{
+  echo "# Written by src/build.sh; what lies here was compiled from these sources."
+  echo "compiler $(nvcc --version | sed -n 's/.*\(V[0-9.]*\)$/nvcc \1/p') $(ptxas --version | sed -n 's/.*\(V[0-9.]*\)$/ptxas \1/p')"
+  echo "flags ${flags[*]}"
+  for source in *.cu *.cuh; do
+    echo "source $source $(sha256sum <"$source" | cut -d' ' -f1)"
+  done
+} >"$manifest"
+
+mkdir "$work/ptx"
+for source in *.cu; do
+  name=${source%.cu}
+  nvcc "${flags[@]}" ${CUDA_INC:+-I"$CUDA_INC"} -ptx -o "$work/raw.ptx" "$source"
+  # comments carry build identifiers and, with some flags, paths; blank lines say nothing
+  sed -E '/^\/\//d; /^$/d; s/[ \t]+$//' "$work/raw.ptx" >"$work/ptx/$name.ptx"
+  if grep -n -E '/(home|root|tmp|usr|work)/' "$work/ptx/$name.ptx"; then
+    echo "$name.ptx holds a path" >&2
+    exit 1
+  fi
+  version=$(lower "$work/ptx/$name.ptx")
+  echo "ptx $name.ptx $version $(sha256sum <"$work/ptx/$name.ptx" | cut -d' ' -f1)" >>"$manifest"
+  for target in "${targets[@]}"; do
+    figures "$work/ptx/$name.ptx" "$target" >>"$manifest"
+  done
+done
+
+rm -f "$out"/*.ptx
+cp "$work"/ptx/*.ptx "$out"/
+cp "$manifest" "$out/MANIFEST"

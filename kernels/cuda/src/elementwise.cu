@@ -1,0 +1,67 @@
+// Activations that no product could be fused with, and copies between types.
+#include "device.cuh"
+
+template <class T>
+__device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows, int cols) {
+    const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
+    if (c >= cols) return;
+    float low[4] = {0.f, 0.f, 0.f, 0.f}, high[4] = {0.f, 0.f, 0.f, 0.f};
+    if (bias != nullptr) {
+        load_vector4(low, bias, c, cols);
+        load_vector4(high, bias, c + 4, cols);
+    }
+    for (int row = blockIdx.y; row < rows; row += gridDim.y) {
+        float v[8];
+        load8(v, row_at(x, row, cols) + c);
+#pragma unroll
+        for (int e = 0; e < 8; e++) v[e] = gelu(v[e] + (e < 4 ? low[e % 4] : high[e % 4]));
+        store8(row_at(x, row, cols) + c, v);
+    }
+}
+
+template <class T>
+__device__ __forceinline__ void gate_rows(T *out, const T *in, int rows, int cols) {
+    const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
+    if (c >= cols) return;
+    for (int row = blockIdx.y; row < rows; row += gridDim.y) {
+        const T *from = row_at(in, row, 2 * cols) + c;
+        float g[8], u[8];
+        if (cols % 8 == 0) {
+            load8(g, from);
+            load8(u, from + cols);
+        } else { // the second half begins off the borders of 16 bytes
+#pragma unroll
+            for (int e = 0; e < 8; e++) {
+                g[e] = c + e < cols ? to_float(from[e]) : 0.f;
+                u[e] = c + e < cols ? to_float(from[e + cols]) : 0.f;
+            }
+        }
+#pragma unroll
+        for (int e = 0; e < 8; e++) g[e] = gelu(g[e]) * u[e];
+        store8(row_at(out, row, cols) + c, g);
+    }
+}
+
+template <class To, class From>
+__device__ __forceinline__ void convert(To *dst, const From *src, int rows, int cols, int dst_pitch, int src_pitch) {
+    const int c = blockIdx.x * blockDim.x + threadIdx.x;
+    if (c >= cols) return;
+    for (int row = blockIdx.y; row < rows; row += gridDim.y)
+        set(dst[static_cast<size_t>(row) * dst_pitch + c], to_float(src[static_cast<size_t>(row) * src_pitch + c]));
+}
+
+#define ELEMENTWISE(T, suffix)                                                                                       \
+    KERNEL(128, 1, activate_##suffix, T *x, const float *bias, int rows, int cols) {                                 \
+        activate_rows<T>(x, bias, rows, cols);                                                                       \
+    }                                                                                                                \
+    KERNEL(128, 1, gate_##suffix, T *out, const T *in, int rows, int cols) { gate_rows<T>(out, in, rows, cols); }    \
+    KERNEL(256, 1, narrow_##suffix, T *dst, const float *src, int rows, int cols, int dst_pitch, int src_pitch) {    \
+        convert<T, float>(dst, src, rows, cols, dst_pitch, src_pitch);                                               \
+    }                                                                                                                \
+    KERNEL(256, 1, widen_##suffix, float *dst, const T *src, int rows, int cols, int dst_pitch, int src_pitch) {     \
+        convert<float, T>(dst, src, rows, cols, dst_pitch, src_pitch);                                               \
+    }
+
+ELEMENTWISE(bf16, bf16)
+ELEMENTWISE(fp16, fp16)
+ELEMENTWISE(float, fp32)

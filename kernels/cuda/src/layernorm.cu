@@ -1,0 +1,88 @@
+// LayerNorm with the biased variance. A row stays in registers between the
+// two passes, mean first, so that the variance does not cancel.
+#include "device.cuh"
+
+// row_sum adds over the threads of a row: a warp, or the whole block.
+template <int THREADS>
+__device__ __forceinline__ float row_sum(float v, float *partial) {
+    v = warp_sum(v);
+    if (THREADS == 32) return v;
+    if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = v;
+    __syncthreads();
+    float sum = 0.f;
+#pragma unroll
+    for (int w = 0; w < THREADS / 32; w++) sum += partial[w];
+    return sum;
+}
+
+// normalize takes one row, four columns a thread in each of GROUPS steps.
+template <class T, int THREADS, int GROUPS>
+__device__ __forceinline__ void normalize(float *out32, T *out, const float *in, const float *add, const float *gain,
+                                          const float *bias, float eps, int cols, float *partial) {
+    const int lane = threadIdx.x % THREADS;
+    float z[GROUPS][4], sum = 0.f;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int c = 4 * (g * THREADS + lane);
+        if (c >= cols) continue;
+        load4(z[g], in + c);
+        if (add != nullptr) {
+            float more[4];
+            load4(more, add + c);
+#pragma unroll
+            for (int e = 0; e < 4; e++) z[g][e] += more[e];
+        }
+#pragma unroll
+        for (int e = 0; e < 4; e++) sum += c + e < cols ? z[g][e] : 0.f;
+    }
+    const float mean = row_sum<THREADS>(sum, partial) / static_cast<float>(cols);
+
+    float squares = 0.f;
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int c = 4 * (g * THREADS + lane);
+        if (c >= cols) continue;
+#pragma unroll
+        for (int e = 0; e < 4; e++) {
+            z[g][e] -= mean;
+            squares += c + e < cols ? z[g][e] * z[g][e] : 0.f;
+        }
+    }
+    const float variance = row_sum<THREADS>(squares, partial + THREADS / 32) / static_cast<float>(cols);
+    const float scale = 1.f / sqrtf(variance + eps);
+
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int c = 4 * (g * THREADS + lane);
+        if (c >= cols) continue;
+        float w[4], b[4];
+        load_vector4(w, gain, c, cols);
+        load_vector4(b, bias, c, cols);
+#pragma unroll
+        for (int e = 0; e < 4; e++) z[g][e] = z[g][e] * scale * w[e] + b[e];
+        if (out32 != nullptr) store4(out32 + c, z[g]);
+        if (out != nullptr) store4(out + c, z[g]);
+    }
+}
+
+#define LAYERNORM(T, suffix)                                                                                         \
+    KERNEL(128, 1, layernorm_warp_##suffix, float *out32, T *out, const float *in, const float *add,                 \
+           const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
+        const int row = blockIdx.x * 4 + threadIdx.x / 32;                                                           \
+        if (row >= rows) return;                                                                                     \
+        normalize<T, 32, 10>(out32 == nullptr ? nullptr : row_at(out32, row, cols),                                  \
+                             out == nullptr ? nullptr : row_at(out, row, cols), row_at(in, row, cols),               \
+                             add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols, nullptr);     \
+    }                                                                                                                \
+    KERNEL(256, 1, layernorm_block_##suffix, float *out32, T *out, const float *in, const float *add,                \
+           const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
+        SHARED_ARRAY(float, partial, 16);                                                                            \
+        const int row = blockIdx.x;                                                                                  \
+        normalize<T, 256, 8>(out32 == nullptr ? nullptr : row_at(out32, row, cols),                                  \
+                             out == nullptr ? nullptr : row_at(out, row, cols), row_at(in, row, cols),               \
+                             add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols, partial);     \
+    }
+
+LAYERNORM(bf16, bf16)
+LAYERNORM(fp16, fp16)
+LAYERNORM(float, fp32)

@@ -1,0 +1,126 @@
+// Everything that is not plain C++: instructions that need inline PTX, and
+// conversions of the operand types. The host simulation has its own version of
+// each function here, under the same name, in hostsim/sim/sim.h.
+#pragma once
+
+#include <stdint.h>
+
+// The bits alone: the compiler's headers for half types are not needed for
+// four conversions, and are not part of every installation.
+struct bf16 {
+    uint16_t bits;
+};
+struct fp16 {
+    uint16_t bits;
+};
+
+// KERNEL begins the definition of an entry point that PTX keeps the name of.
+#define KERNEL(threads, blocks_per_sm, name, ...) \
+    extern "C" __global__ void __launch_bounds__(threads, blocks_per_sm) name(__VA_ARGS__)
+
+// SHARED names the dynamic shared memory of the launch.
+#define SHARED(name) extern __shared__ __align__(128) unsigned char name[]
+
+// SHARED_ARRAY is a shared array of a size known at compile time.
+#define SHARED_ARRAY(type, name, size) __shared__ type name[size]
+
+// pack2 rounds two values to the nearest even T; the first takes the low half.
+template <class T>
+__device__ __forceinline__ uint32_t pack2(float lo, float hi);
+
+template <>
+__device__ __forceinline__ uint32_t pack2<bf16>(float lo, float hi) {
+    uint32_t pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+}
+
+template <>
+__device__ __forceinline__ uint32_t pack2<fp16>(float lo, float hi) {
+    uint32_t pair;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(hi), "f"(lo));
+    return pair;
+}
+
+__device__ __forceinline__ float to_float(float v) { return v; }
+__device__ __forceinline__ float to_float(bf16 v) { return __uint_as_float(static_cast<uint32_t>(v.bits) << 16); }
+__device__ __forceinline__ float to_float(fp16 v) {
+    float wide;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(wide) : "h"(v.bits));
+    return wide;
+}
+
+__device__ __forceinline__ void set(float &to, float v) { to = v; }
+__device__ __forceinline__ void set(bf16 &to, float v) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(to.bits) : "f"(v)); }
+__device__ __forceinline__ void set(fp16 &to, float v) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(to.bits) : "f"(v)); }
+
+template <class T>
+__device__ __forceinline__ float2 unpack2(uint32_t pair) {
+    const T lo = {static_cast<uint16_t>(pair)}, hi = {static_cast<uint16_t>(pair >> 16)};
+    return make_float2(to_float(lo), to_float(hi));
+}
+
+// shuffle_xor needs all 32 lanes of the warp.
+__device__ __forceinline__ float shuffle_xor(float v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+__device__ __forceinline__ uint32_t shuffle_xor(uint32_t v, int mask) { return __shfl_xor_sync(0xffffffffu, v, mask); }
+
+// exp2_fast errs by at most 2 ulp and gives 0 for results below 2^-126.
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// copy_async begins a copy of 16 bytes into shared memory; of the source only
+// the first bytes are read (0 to 16), the rest becomes zero.
+__device__ __forceinline__ void copy_async(void *to, const void *from, int bytes) {
+    const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from), "r"(bytes) : "memory");
+}
+
+// copy_commit closes a group of the copies begun by this thread.
+__device__ __forceinline__ void copy_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// copy_wait returns when all but the last N groups of this thread have landed.
+template <int N>
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+// ldmatrix reads four 8x8 matrices of 2-byte elements; lanes 8i to 8i+7 give
+// the addresses of the rows of matrix i, and word i of a lane holds elements
+// 2·(lane mod 4) and the next of row lane/4 of it.
+__device__ __forceinline__ void ldmatrix(uint32_t (&r)[4], const void *row) {
+    const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared)
+                 : "memory");
+}
+
+// ldmatrix_transposed is the same, with rows and columns of each swapped.
+__device__ __forceinline__ void ldmatrix_transposed(uint32_t (&r)[4], const void *row) {
+    const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared)
+                 : "memory");
+}
+
+// mma adds the product of a 16x16 and a 16x8 matrix to c, in float32.
+template <class T>
+__device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
+
+template <>
+__device__ __forceinline__ void mma<bf16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+template <>
+__device__ __forceinline__ void mma<fp16>(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}

@@ -1,0 +1,152 @@
+package cuda
+
+import (
+	"cmp"
+	"encoding/binary"
+	"math"
+	"slices"
+
+	"seqembed/kernels"
+)
+
+// tables is the device's memory for what describes a batch, allocated once for
+// the limits. The pointers lie in one allocation, each on 256 bytes.
+type tables struct {
+	at     devicePtr
+	ids    devicePtr // int32 [T]
+	cu     devicePtr // int32 [S+1]
+	pos    devicePtr // int32 [T], the position of each token in its sequence
+	seq    devicePtr // int32 [T], its sequence
+	scale  devicePtr // float32 [S], of an Embed
+	blocks devicePtr // int2 [maxBlocks], of an Attention
+	ranges devicePtr // int2 [S], of a Pool
+
+	rowsPerBlock int // query rows of an attention block
+	maxBlocks    int
+}
+
+func newTables(d *device, l kernels.Limits, rowsPerBlock int) (tables, error) {
+	t := tables{rowsPerBlock: rowsPerBlock}
+	// Each sequence has at most one block that is not full.
+	t.maxBlocks = l.Tokens/rowsPerBlock + l.Sequences
+	parts := []struct {
+		p     *devicePtr
+		bytes int
+	}{
+		{&t.ids, 4 * l.Tokens}, {&t.cu, 4 * (l.Sequences + 1)}, {&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens},
+		{&t.scale, 4 * l.Sequences}, {&t.blocks, 8 * t.maxBlocks}, {&t.ranges, 8 * l.Sequences},
+	}
+	total := 0
+	for _, part := range parts {
+		total += (part.bytes + 255) &^ 255
+	}
+	at, err := d.alloc(total)
+	if err != nil {
+		return t, err
+	}
+	t.at = at
+	for _, part := range parts {
+		*part.p = at
+		at += devicePtr((part.bytes + 255) &^ 255)
+	}
+	return t, nil
+}
+
+// attentionBlock is what one block of the attention kernel works on: query
+// rows of a sequence from the first on, counted in the sequence.
+type attentionBlock struct{ sequence, first int32 }
+
+// attentionBlocks cuts the queries of a batch into blocks. The longest
+// sequences come first, because their blocks take longest; the order changes
+// no result.
+func attentionBlocks(b kernels.Batch, rowsPerBlock int) []attentionBlock {
+	order := make([]int, b.Sequences())
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(x, y int) int { return cmp.Compare(b.Len(y), b.Len(x)) })
+	var list []attentionBlock
+	for _, s := range order {
+		for first := 0; first < b.Len(s); first += rowsPerBlock {
+			list = append(list, attentionBlock{int32(s), int32(first)})
+		}
+	}
+	return list
+}
+
+// turns is a table of rotations (cos, sin) for each position and frequency.
+type turns struct {
+	at     devicePtr // float32 [positions of the limits, len(invFreq), 2]
+	filled int       // positions that have been sent
+}
+
+// firstTurns is the least number of positions that are sent at a time.
+const firstTurns = 1024
+
+// rotations gives the table for some frequencies with at least that many
+// positions. It runs on the device's thread; the copy goes to the compute
+// stream, before the launch that needs it.
+func (s *stream) rotations(invFreq []float32, positions int) (devicePtr, error) {
+	key := string(floatBytes(invFreq))
+	t := s.turns[key]
+	rowBytes := 8 * len(invFreq)
+	if t == nil {
+		at, err := s.device.alloc(s.limits.Tokens * rowBytes)
+		if err != nil {
+			return 0, err
+		}
+		t = &turns{at: at}
+		s.turns[key] = t
+	}
+	if positions <= t.filled {
+		return t.at, nil
+	}
+	// Doubling bounds how often a table is sent as longer sequences come.
+	until := min(s.limits.Tokens, max(positions, 2*t.filled, firstTurns))
+	piece, err := s.slab((until - t.filled) * rowBytes)
+	if err != nil {
+		return 0, err
+	}
+	rest := piece.bytes
+	for position := t.filled; position < until; position++ {
+		for _, f := range invFreq {
+			// The angle is a product in float32, as in the reference.
+			sin, cos := math.Sincos(float64(float32(position) * f))
+			binary.LittleEndian.PutUint32(rest, math.Float32bits(float32(cos)))
+			binary.LittleEndian.PutUint32(rest[4:], math.Float32bits(float32(sin)))
+			rest = rest[8:]
+		}
+	}
+	at := t.at + devicePtr(t.filled*rowBytes)
+	if err := s.device.upload(at, piece.pinned, 0, (until-t.filled)*rowBytes, s.compute); err != nil {
+		return 0, err
+	}
+	t.filled = until
+	return t.at, nil
+}
+
+// constant gives the device's copy of some float32 values, sent when they are
+// first met. It runs on the device's thread.
+func (s *stream) constant(values []float32) (devicePtr, error) {
+	raw := floatBytes(values)
+	if at, ok := s.constants[string(raw)]; ok {
+		return at, nil
+	}
+	at, err := s.device.alloc(len(raw))
+	if err != nil {
+		return 0, err
+	}
+	s.constants[string(raw)] = at
+	piece, err := s.slab(len(raw))
+	if err != nil {
+		return 0, err
+	}
+	copy(piece.bytes, raw)
+	return at, s.device.upload(at, piece.pinned, 0, len(raw), s.compute)
+}
+
+func floatBytes(values []float32) []byte {
+	raw := make([]byte, 4*len(values))
+	FP32.encode(raw, values)
+	return raw
+}
