@@ -3,20 +3,20 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck race noasm parity bench clean
+.PHONY: build demo test check fmt vet staticcheck generated race noasm parity bench ptx clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
 
 demo: build ## runs the main job, offline, on two small files
-	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/demo.fna testdata/demo.faa
+	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/contigs.fna testdata/proteins.faa
 	@echo "The checkpoints of this demo are synthetic: they have the real architectures, and their embeddings carry no biology."
 
 test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck test race noasm
+check: build fmt vet staticcheck generated test race noasm
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -26,6 +26,10 @@ vet:
 
 staticcheck:
 	$(STATICCHECK) ./...
+
+generated: ## the assembly is what its generator writes
+	cd kernels/cpu/_gen && $(GO) run .
+	git diff --exit-code --stat -- kernels/cpu
 
 race: ## the race detector makes the long sequences too slow: -short leaves them out
 	$(GO) test -race -short ./...
@@ -38,6 +42,9 @@ parity: ## every golden of every model; takes 12 GB of memory
 
 bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
 	$(GO) test ./bench -run '^$$' -bench '$(or $(BENCH),.)' -timeout 60m
+
+ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
+	kernels/cuda/src/build.sh
 
 clean:
 	rm -rf embed demo

@@ -106,6 +106,20 @@ func TestBarUnderLoad(t *testing.T) {
 	p.end() // nothing is left to end
 }
 
+// TestBarEndsFull, which rounding alone would not make it.
+func TestBarEndsFull(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, true)
+	p.begin("model", tinyConfig, inputs(1, 1))
+	p.FileSkipped("f0")
+	p.FileSkipped("f1")
+	p.end()
+	frame := out.String()[strings.LastIndex(out.String(), "model "):]
+	if _, shape, _ := strings.Cut(frame, "["); !strings.HasPrefix(strings.TrimLeft(shape, "="), "]") {
+		t.Errorf("the last frame is %q", frame)
+	}
+}
+
 // TestBarThatIsBrokenOff stays where it is.
 func TestBarThatIsBrokenOff(t *testing.T) {
 	var out shared

@@ -3,7 +3,6 @@ package cuda
 import (
 	"flag"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"seqembed/kernels"
@@ -69,27 +68,4 @@ func shortSequences(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { flag.Set("test.short", before) })
-}
-
-// TestGPU runs the suite on the first device. Where there is none it is
-// skipped, unless EMBED_REQUIRE_GPU is 1.
-func TestGPU(t *testing.T) {
-	b, err := Open(0, Options{DType: FP32})
-	if err != nil {
-		if os.Getenv("EMBED_REQUIRE_GPU") == "1" {
-			t.Fatal(err)
-		}
-		t.Skipf("no device to test on: %v", err)
-	}
-	t.Logf("on %s", b.Name())
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
-	kernelstest.Run(t, func() kernels.Backend {
-		b, err := Open(0, Options{DType: FP32})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return b
-	})
 }

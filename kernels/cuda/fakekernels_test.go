@@ -44,7 +44,9 @@ func readKernelTable(t *testing.T) map[string]kernelSpec {
 	}
 	table := map[string]kernelSpec{}
 	var params []kernelParam
-	for _, line := range strings.Split(string(text), "\n") {
+	_, section, _ := strings.Cut(string(text), "\n## Table\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	for _, line := range strings.Split(section, "\n") {
 		cells := strings.Split(strings.Trim(line, "| "), " | ")
 		if !strings.HasPrefix(line, "| `") || len(cells) != 5 {
 			continue

@@ -64,7 +64,7 @@ type stacked struct {
 	tight bool // rows follow each other without a pitch
 }
 
-// dims gives the rows of a part in units of s.cols columns.
+// rowsOf is the rows of a part: of a vector, its values.
 func (s stacked) rowsOf(p kernels.Source) int { return p.Shape()[0] }
 
 // read decodes the rows from first on into dst, as many as it holds.

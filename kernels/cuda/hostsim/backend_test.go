@@ -29,10 +29,21 @@ var program = sync.OnceValues(func() (string, error) {
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := program(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if !testing.Short() {
+		if path, err := program(); err == nil {
+			os.RemoveAll(filepath.Dir(path))
+		}
 	}
 	os.Exit(code)
+}
+
+// whole leaves a test to the full run: the simulation is a process of its own,
+// and looks the same to the race detector and without the assembly.
+func whole(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the simulation runs in the full test run only")
+	}
 }
 
 // start opens a simulated device, or skips where it cannot be built.

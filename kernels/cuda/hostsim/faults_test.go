@@ -49,6 +49,7 @@ func launch(t *testing.T, path, kernel string, threads int, order uint64) (out [
 // gives another result in one of four orders at least, the right kernel in
 // none.
 func TestMissingSynchronisationIsFound(t *testing.T) {
+	whole(t)
 	path, err := hostsim.Build(t.TempDir(), "../src", "testdata/faults.cu")
 	start(t, path, err).Close()
 	for _, c := range []struct {
@@ -117,9 +118,10 @@ type mutation struct {
 // Each barrier and wait of the kernels that use shared memory is needed, and
 // the simulation notices when one is gone.
 func TestMutatedKernelsAreFound(t *testing.T) {
+	whole(t)
 	clean, err := program()
 	start(t, clean, err).Close()
-	half, single := []string{"linear/136x64", "linear/48x1030"}, []string{"attention/32"}
+	half, single := []string{"linear/136x64", "linear/48x530"}, []string{"attention/32"}
 	for i, set := range [][]mutation{
 		{
 			{"gemm_half.cu", "__syncthreads();         // all see", "// all see", half, bf16},
@@ -207,6 +209,7 @@ func (m mutation) noticed(t *testing.T, clean, mutated string) bool {
 // The simulator, the compiled PTX and the table of src/README.md know the
 // same kernels.
 func TestKernelsAreTheSameEverywhere(t *testing.T) {
+	whole(t)
 	path, err := program()
 	dev := start(t, path, err)
 	defer dev.Close()

@@ -11,6 +11,7 @@ import (
 // The float32 kernels pass the suite that every backend passes. It runs with
 // sequences of up to 65 tokens: a simulated device is slow.
 func TestSuiteFloat32(t *testing.T) {
+	whole(t)
 	path, err := program()
 	start(t, path, err).Close()
 	short := flag.Lookup("test.short")
