@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck generated race noasm parity bench ptx clean
+.PHONY: build demo test check fmt vet staticcheck generated race noasm parity bench ptx gpu-bundle test-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -46,5 +46,11 @@ bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
 ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 	kernels/cuda/src/build.sh
 
+gpu-bundle: ## what a machine with a GPU needs, in build/gpu
+	bench/gpu/bundle.sh
+
+test-gpu: gpu-bundle ## tests and benchmarks of the CUDA backend on this machine
+	build/gpu/run.sh
+
 clean:
-	rm -rf embed demo
+	rm -rf embed demo build

@@ -36,14 +36,16 @@ func TestEndToEnd(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	compareOutput(t, filepath.Join(dir, "out/proteins.esm2-8m.parquet"), filepath.Join(goldenDir, "esm2_t6_8M.safetensors"), bars[transformer.ESM2])
-	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), bars[transformer.DNABERTS])
+	compareOutput(t, filepath.Join(dir, "out/proteins.esm2-8m.parquet"), filepath.Join(goldenDir, "esm2_t6_8M.safetensors"), "esm2-8m")
+	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), "dnabert-s-2l")
 }
 
 // compareOutput compares every row of a Parquet file with its golden, and
 // wants a row for each golden record.
-func compareOutput(t *testing.T, output, goldenPath string, bar float64) {
+func compareOutput(t *testing.T, output, goldenPath, model string) {
 	t.Helper()
+	config, _ := transformer.KnownConfig(model)
+	bar := bar(model, config)
 	rows, err := parquet.ReadFile[struct {
 		ID        string    `parquet:"id"`
 		Tokens    int64     `parquet:"tokens"`

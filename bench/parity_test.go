@@ -2,6 +2,7 @@ package bench
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
@@ -15,22 +16,16 @@ import (
 	"text/tabwriter"
 
 	"seqembed/kernels"
-	"seqembed/kernels/cpu"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
 
-// shared is where the golden files lie in a development checkout. The project
-// ships without them.
-const shared = "../../shared"
+// shared is where the golden files lie in a development checkout; EMBED_SHARED
+// names another place. The project ships without them.
+var shared = cmp.Or(os.Getenv("EMBED_SHARED"), "../../shared")
 
 var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail where one is missing")
-
-// bars are the largest relative L2 errors of float32, of a pooled embedding
-// and of all the states of a sequence (docs/numerics.md says where they come
-// from).
-var bars = map[transformer.Architecture]float64{transformer.DNABERTS: 1e-5, transformer.ESM2: 3e-6}
 
 // goldens maps each golden file to its model, and says up to which length the
 // quick run goes: 0 leaves the model to the full run.
@@ -76,7 +71,7 @@ func TestParity(t *testing.T) {
 		}
 	}
 
-	backend := cpu.New(0)
+	backend := openDevice(t)
 	defer backend.Close()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(table, "model\tworst relative L2\tbar\tworst cosine\tworst states\trecords compared\tleft out\n")
@@ -125,7 +120,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		t.Fatal(err)
 	}
 
-	r := result{bar: bars[config.Architecture], cosine: 1}
+	r := result{bar: bar(name, config), cosine: 1}
 	records := goldenRecords(t, config.Architecture)
 	var ids []string
 	var batch kernels.Batch

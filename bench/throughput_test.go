@@ -1,13 +1,13 @@
 package bench
 
 import (
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"testing"
 
 	"seqembed/kernels"
-	"seqembed/kernels/cpu"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
@@ -22,7 +22,7 @@ import (
 // weights is not part of it.
 
 // forwardTokens is the size of a benchmark's batch.
-const forwardTokens = 4096
+var forwardTokens = flag.Int("bench.tokens", 4096, "tokens in the batch of BenchmarkForward")
 
 func BenchmarkForward(b *testing.B) {
 	for _, name := range []string{"dnabert-s", "esm2-8m", "esm2-35m", "esm2-150m", "esm2-650m", "esm2-3b"} {
@@ -31,13 +31,13 @@ func BenchmarkForward(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			backend := cpu.New(0)
+			backend := openDevice(b)
 			defer backend.Close()
 			model, err := transformer.Load(checkpoint, config, backend)
 			if err != nil {
 				b.Fatal(err)
 			}
-			batch, lengths := sampleBatch(config, forwardTokens)
+			batch, lengths := sampleBatch(config, *forwardTokens)
 			e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()},
 				transformer.Mean, []int{config.Layers})
 			if err != nil {
@@ -162,7 +162,7 @@ type ops struct {
 }
 
 func newOps(b *testing.B, batch kernels.Batch) *ops {
-	backend := cpu.New(0)
+	backend := openDevice(b)
 	s, err := backend.NewStream(kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()})
 	if err != nil {
 		b.Fatal(err)
