@@ -181,18 +181,23 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options) (*p
 		limits := kernels.Limits{Tokens: job.Budget, Sequences: pool.MaxSequences(job.Budget)}
 		return transformer.NewEncoder(loaded, c.backend, limits, pooling, m.layers)
 	}}}
+	dtype := "fp32"
+	if c.cpuWeights == "bf16" {
+		dtype = "fp32, bf16 weights"
+	}
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
+		"cpu_weights": c.cpuWeights,
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
-		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": "fp32",
+		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": version},
 		Template: store.Entry{Model: m.name, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
-			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: "fp32", Backend: c.backend.Name(),
+			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype, Backend: c.backend.Name(),
 			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
@@ -280,6 +285,9 @@ func (c *command) checkDevice() error {
 		}
 		return usagef("--gpus %s: there is no GPU that this version can use; --gpus none computes on the CPU", c.gpus)
 	}
+	if c.cpuWeights != "fp32" && c.cpuWeights != "bf16" {
+		return usagef("--cpu-weights: %q is neither fp32 nor bf16", c.cpuWeights)
+	}
 	switch c.dtype {
 	case "auto", "fp32":
 		return nil
@@ -313,6 +321,6 @@ func (c *command) openBackend() {
 	if c.gpus == "all" {
 		c.log.Info("no GPU is used: this version computes on the CPU")
 	}
-	backend := cpu.New(c.threads)
+	backend := cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.cpuWeights == "bf16"})
 	c.backend, c.device = backend, fmt.Sprintf("cpu (%d threads)", backend.Threads())
 }

@@ -23,6 +23,7 @@ type settings struct {
 	dnabertBatch, esmBatch int
 	dtype                  string
 	threads                int
+	cpuWeights             string
 
 	pool   string
 	layers []int
@@ -80,6 +81,7 @@ func declare(s *settings) []group {
 	f.IntVar(&s.esmBatch, "esm-batch-size", 0, "`TOKENS` in an ESM-2 batch; 0: chosen")
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto, fp32, bf16 or fp16")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
+	f.StringVar(&s.cpuWeights, "cpu-weights", "fp32", "`TYPE` of the weights in memory on the CPU: fp32, or bf16, rounded, in half the memory")
 
 	f = in("Sequences")
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")

@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"maps"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -391,6 +392,41 @@ func TestBatchSizeAndThreads(t *testing.T) {
 			t.Errorf("%s: the manifest says\n%s", args, manifest)
 		}
 	}
+}
+
+// TestCPUWeights: rounded weights change the embeddings a little, the output
+// and the manifest say so, and they are not mixed with exact ones.
+func TestCPUWeights(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	args := []string{"--esm-model", tiny, "-o", "out", "p.faa"}
+	embedWith(t, []string{"EMBED_CPU_WEIGHTS=bf16"}, args...).wantCode(0)
+	path := "out/p.esm2-tiny.parquet"
+	for i, r := range readParquet[parquetRow](t, path) {
+		want := reference(t, tiny, proteins[i].seq, transformer.Mean, 3)[0]
+		difference, size := 0.0, 0.0
+		for c, w := range want {
+			d := float64(r.Embedding[c]) - float64(w)
+			difference, size = difference+d*d, size+float64(w)*float64(w)
+		}
+		// A weight is rounded by at most 2⁻⁸; the roundings of a sum mostly cancel.
+		if relative := math.Sqrt(difference / size); !(relative > 0 && relative < 0x1p-6) {
+			t.Errorf("%s: rounding the weights changes the embedding by %.3g", r.ID, relative)
+		}
+	}
+	if got, _ := parquetFile(t, path).Lookup("dtype"); got != "fp32, bf16 weights" {
+		t.Errorf("metadata dtype is %q", got)
+	}
+	manifest, err := os.ReadFile("out/manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range []string{`"cpu_weights": "bf16"`, `"dtype": "fp32, bf16 weights"`, ` bf16 weights"`} {
+		if !strings.Contains(string(manifest), part) {
+			t.Errorf("the manifest does not say %s:\n%s", part, manifest)
+		}
+	}
+	embed(t, args...).wantCode(exitNothing).wantProblem(path, "bf16 weights", "--force")
 }
 
 // TestSeedsAreModels: another seed is another model, and its outputs do not

@@ -2,8 +2,8 @@
 // float32.
 //
 // Weights are packed once at load into panels of 16 output columns, in blocks
-// along the inner dimension, so that a matrix product reads them in order;
-// activations are read in place. Attention packs the keys and values of a
+// along the inner dimension, so that a matrix product reads them in order, as
+// float32 or in half the memory as bfloat16; activations are read in place. Attention packs the keys and values of a
 // sequence the same way and uses the same product. A GELU or GEGLU that follows
 // a product is applied to each block of it in the cache. Work is cut into
 // tasks that a fixed crew of goroutines takes in turn.
@@ -29,25 +29,44 @@ import (
 
 // Backend computes on the CPU. It implements kernels.Backend.
 type Backend struct {
-	crew    *crew
-	variant *variant
-	weights arena
+	crew        *crew
+	variant     *variant
+	bf16Weights bool
+	weights     arena
 }
 
-// New returns a backend of that many threads; all cores when threads is 0. It
-// uses the best instructions of this machine, and owns threads-1 goroutines
-// until Close.
-func New(threads int) *Backend { return newBackend(threads, best()) }
+// Options says how a backend computes.
+type Options struct {
+	// Threads is how many compute at the same time; all cores when it is 0.
+	Threads int
+	// BF16Weights keeps projections as bfloat16, rounded to the nearest, in
+	// half the memory. They are widened as they are read: everything else
+	// stays float32, and a checkpoint in bfloat16 gives the same bits.
+	BF16Weights bool
+}
 
-func newBackend(threads int, v *variant) *Backend {
-	if threads < 1 {
-		threads = runtime.GOMAXPROCS(0)
+// New returns a backend of that many threads, with weights in float32.
+func New(threads int) *Backend { return Open(Options{Threads: threads}) }
+
+// Open returns a backend that uses the best instructions of this machine. It
+// owns threads-1 goroutines until Close.
+func Open(o Options) *Backend { return newBackend(o, best()) }
+
+func newBackend(o Options, v *variant) *Backend {
+	if o.Threads < 1 {
+		o.Threads = runtime.GOMAXPROCS(0)
 	}
-	return &Backend{crew: newCrew(threads), variant: v}
+	return &Backend{crew: newCrew(o.Threads), variant: v, bf16Weights: o.BF16Weights}
 }
 
 // Name says what decides the bits of the results.
-func (b *Backend) Name() string { return "cpu " + b.variant.name + " " + runtime.GOARCH }
+func (b *Backend) Name() string {
+	name := "cpu " + b.variant.name + " " + runtime.GOARCH
+	if b.bf16Weights {
+		name += " bf16 weights"
+	}
+	return name
+}
 
 // Threads is the number of tasks that run at the same time.
 func (b *Backend) Threads() int { return b.crew.size }
@@ -85,7 +104,14 @@ func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 		return w, read(w.flat, 0)
 	}
 	w.packed = newPanels(rows, cols)
-	if w.packed.at, err = b.weights.floats(w.packed.size()); err != nil {
+	fill := w.packed.fill
+	if b.bf16Weights {
+		fill = w.packed.fillHalf
+		w.packed.half, err = b.weights.halves(w.packed.size())
+	} else {
+		w.packed.at, err = b.weights.floats(w.packed.size())
+	}
+	if err != nil {
 		return nil, err
 	}
 	strips := make([][]float32, b.crew.size)
@@ -100,7 +126,7 @@ func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 			failed[p] = err
 			return
 		}
-		w.packed.fill(p, strip, cols)
+		fill(p, strip, cols)
 	})
 	for _, err := range failed {
 		if err != nil {

@@ -35,7 +35,11 @@ func fill(dst []float32, seed uint64) {
 // onBench opens a stream of that variant for a batch of sequences of one
 // length each.
 func onBench(b *testing.B, v *variant, threads, sequences, length int) (*Backend, kernels.Stream) {
-	backend := newBackend(threads, v)
+	return onBenchWith(b, v, Options{Threads: threads}, sequences, length)
+}
+
+func onBenchWith(b *testing.B, v *variant, o Options, sequences, length int) (*Backend, kernels.Stream) {
+	backend := newBackend(o, v)
 	tokens := sequences * length
 	s, err := backend.NewStream(kernels.Limits{Tokens: tokens, Sequences: sequences})
 	if err != nil {

@@ -31,7 +31,7 @@ func forced(t *testing.T, test func(t *testing.T, v *variant)) {
 func TestConformance(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		t.Parallel() // most of the time goes to the reference, on one core
-		kernelstest.Run(t, func() kernels.Backend { return newBackend(3, v) })
+		kernelstest.Run(t, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
 	})
 }
 

@@ -35,7 +35,7 @@ func TestFused(t *testing.T) {
 // in two steps it waits in between.
 func linearThen(t *testing.T, v *variant, op string, rows, cols int, apart bool) []float32 {
 	const inner = 389
-	backend := newBackend(2, v)
+	backend := newBackend(Options{Threads: 2}, v)
 	defer backend.Close()
 	s, err := backend.NewStream(kernels.Limits{Tokens: rows, Sequences: 1})
 	if err != nil {

@@ -51,7 +51,12 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 			if bias != nil {
 				biasHere = bias[c:]
 			}
-			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.at[p.b.start(k, first+i):], to-from, width)
+			start := p.b.start(k, first+i)
+			if p.b.half != nil {
+				v.tileBF16(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.half[start:], to-from, width)
+			} else {
+				v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.at[start:], to-from, width)
+			}
 		}
 	}
 }

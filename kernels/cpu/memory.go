@@ -59,6 +59,15 @@ func (a *arena) floats(n int) ([]float32, error) {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(first))), n), nil
 }
 
+// halves allocates n zeros, an even number, that begin at a cache line.
+func (a *arena) halves(n int) ([]uint16, error) {
+	block, err := a.floats(n / 2)
+	if err != nil {
+		return nil, err
+	}
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(block))), n), nil
+}
+
 // reserve takes size bytes of the arena's room. A system that promises more
 // than it has would end the process when the pages are touched.
 func (a *arena) reserve(size int64) error {
@@ -74,7 +83,7 @@ func (a *arena) reserve(size int64) error {
 	return nil
 }
 
-// free gives everything back. What floats returned must not be used again.
+// free gives everything back. What was allocated must not be used again.
 func (a *arena) free() error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()

@@ -18,6 +18,7 @@ type panels struct {
 	cols, inner int
 	count       int // panels across: cols/16, rounded up
 	at          []float32
+	half        []uint16 // instead of at: the values as bfloat16
 }
 
 // newPanels lays the matrix out; the memory is the caller's to give.
@@ -39,8 +40,13 @@ func (p *panels) block(k int) (from, to int) {
 // panel is one panel of block k, [rows of the block, 16].
 func (p *panels) panel(k, index int) []float32 {
 	from, to := p.block(k)
-	start := p.start(k, index)
-	return p.at[start : start+(to-from)*panelCols]
+	return p.at[p.start(k, index):][:(to-from)*panelCols]
+}
+
+// halfPanel is likewise, of bfloat16 values.
+func (p *panels) halfPanel(k, index int) []uint16 {
+	from, to := p.block(k)
+	return p.half[p.start(k, index):][:(to-from)*panelCols]
 }
 
 // start is where that panel begins. The next panel follows it.
@@ -61,6 +67,19 @@ func (p *panels) fill(index int, rows []float32, ld int) {
 		for c := range n {
 			for i, v := range rows[c*ld+from : c*ld+to] {
 				panel[i*panelCols+c] = v
+			}
+		}
+	}
+}
+
+// fillHalf packs a panel as fill does, into zeros, rounding the values.
+func (p *panels) fillHalf(index int, rows []float32, ld int) {
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		panel := p.halfPanel(k, index)
+		for c := range min(panelCols, p.cols-index*panelCols) {
+			for i, v := range rows[c*ld+from : c*ld+to] {
+				panel[i*panelCols+c] = toBF16(v)
 			}
 		}
 	}

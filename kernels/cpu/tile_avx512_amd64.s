@@ -82,8 +82,7 @@ TEXT ·tile1x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), AX
 	MOVQ   panel+56(FP), CX
-	MOVQ   AX, DX
-	SHLQ   $0x06, DX
+	IMUL3Q $0x40, AX, DX
 	ADDQ   CX, DX
 	MOVQ   ahead+72(FP), BX
 	ADDQ   CX, BX
@@ -260,8 +259,7 @@ TEXT ·tile2x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -479,8 +477,7 @@ TEXT ·tile3x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -743,8 +740,7 @@ TEXT ·tile4x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -1052,8 +1048,7 @@ TEXT ·tile5x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -1402,8 +1397,7 @@ TEXT ·tile6x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -1797,8 +1791,7 @@ TEXT ·tile7x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -2237,8 +2230,7 @@ TEXT ·tile8x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -2718,8 +2710,7 @@ TEXT ·tile9x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -3244,8 +3235,7 @@ TEXT ·tile10x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -3815,8 +3805,7 @@ TEXT ·tile11x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI
@@ -4427,8 +4416,7 @@ TEXT ·tile12x32AVX512(SB), NOSPLIT, $0-80
 	SHLQ   $0x02, AX
 	MOVQ   k+64(FP), CX
 	MOVQ   panel+56(FP), DX
-	MOVQ   CX, BX
-	SHLQ   $0x06, BX
+	IMUL3Q $0x40, CX, BX
 	ADDQ   DX, BX
 	MOVQ   ahead+72(FP), SI
 	ADDQ   DX, SI

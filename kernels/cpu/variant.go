@@ -6,8 +6,9 @@ package cpu
 type variant struct {
 	name string
 	// panels is how many neighbouring panels tile takes in one pass.
-	panels int
-	tile   tileFunc
+	panels   int
+	tile     tileFunc[float32]
+	tileBF16 tileFunc[uint16]
 
 	// packKeys fills the panels of Kᵀ from the keys, ld values apart. Columns
 	// past the last hold anything.
@@ -36,15 +37,21 @@ type variant struct {
 //
 //	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[i·16 + c] + bias[c] + add[r·ldadd + c]
 //
-// without the bias or the addend that is nil. add may be out itself. Each sum
-// is kept in one accumulator in the order of i, whatever rows and n are.
-type tileFunc func(out []float32, ldout int, add []float32, ldadd int, bias []float32,
-	a []float32, lda, rows int, panel []float32, k, n int)
+// without the bias or the addend that is nil. add may be out itself. k is at
+// most blockK. Each sum is kept in one accumulator in the order of i, whatever
+// rows and n are. A panel of uint16 holds bfloat16 values, which give the bits
+// that a panel of the same values in float32 gives.
+type tileFunc[E element] func(out []float32, ldout int, add []float32, ldadd int, bias []float32,
+	a []float32, lda, rows int, panel []E, k, n int)
+
+// element is what a panel's values are kept as: float32, or uint16 for
+// bfloat16.
+type element interface{ float32 | uint16 }
 
 // portable is plain Go, on any machine.
 func portable() *variant {
 	return &variant{
-		name: "portable", panels: 1, tile: tilePortable,
+		name: "portable", panels: 1, tile: tilePortable, tileBF16: tileBF16Portable,
 		packKeys: packKeys, packValues: packValues, scoreTop: scoreTop, scoreExp: scoreExp,
 		gelu: geluRow, gate: gateRow, scale: scaleRow, add: addTo, normalize: normalize, turn: turn,
 	}

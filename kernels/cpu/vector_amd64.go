@@ -20,9 +20,9 @@ type vector struct {
 	turn        func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 }
 
-func (v vector) variant(name string, panels int, t tiles) *variant {
+func (v vector) variant(name string, panels int, t tiles[float32], bf16 tiles[uint16]) *variant {
 	return &variant{
-		name: name, panels: panels, tile: t.run,
+		name: name, panels: panels, tile: t.run, tileBF16: bf16.run,
 		packKeys: packKeysAVX2, packValues: packValuesAVX2,
 		scoreTop: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
