@@ -30,7 +30,8 @@ type outputError struct{ error }
 
 func (e *outputError) Unwrap() error { return e.error }
 
-func newFailure(path string, err error) Failure {
+// NewFailure files an error under its type.
+func NewFailure(path string, err error) Failure {
 	return Failure{Path: path, Type: failureType(err), Err: err}
 }
 
@@ -47,7 +48,7 @@ func failureType(err error) string {
 		return OutputFailure
 	case errors.As(err, &format):
 		return "format"
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, seqio.ErrNoInput):
 		return "missing"
 	case errors.Is(err, fs.ErrPermission):
 		return "permission"

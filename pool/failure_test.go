@@ -124,7 +124,7 @@ func TestFailureTypes(t *testing.T) {
 		{fmt.Errorf("open: %w", fs.ErrNotExist), "missing"},
 		{errors.New("whatever"), "other"},
 	} {
-		if got := newFailure("x", c.err).Type; got != c.want {
+		if got := NewFailure("x", c.err).Type; got != c.want {
 			t.Errorf("%v is of type %s, want %s", c.err, got, c.want)
 		}
 	}

@@ -96,7 +96,8 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 	if work.Err() != nil {
 		return report, context.Cause(work)
 	}
-	return report, r.commit(reader, out, f, &report)
+	err = r.commit(reader, out, f, &report)
+	return report, err
 }
 
 // span is a stretch of the file: what is packed into batches together.
@@ -277,12 +278,12 @@ func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, report *Fil
 	return r.describe(entry)
 }
 
-// describe puts an entry into the manifest on disk.
+// describe puts an entry into the manifest on disk, beside what other runs
+// into the same folder have put there.
 func (r *run) describe(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.manifest.Put(entry)
-	if err := r.manifest.Write(r.Output.Dir); err != nil {
+	if err := store.UpdateManifest(r.Output.Dir, entry); err != nil {
 		return &outputError{err}
 	}
 	return nil

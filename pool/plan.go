@@ -35,7 +35,7 @@ func Plan(inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []
 		o.Alphabet = in.Alphabet
 		r, err := seqio.Open(in.Path, o)
 		if err != nil {
-			failed = append(failed, newFailure(in.Path, err))
+			failed = append(failed, NewFailure(in.Path, err))
 			continue
 		}
 		f := File{Input: in}

@@ -111,15 +111,15 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	r.summary.Started = time.Now()
 	manifest, err := j.Output.readManifest()
 	if err != nil {
-		return r.summary, err
+		return r.finish(), err
 	}
 	r.manifest = manifest
 	if err := j.refuseMixture(manifest); err != nil {
-		return r.summary, err
+		return r.finish(), err
 	}
 	todo, err := r.skipFinished(ctx)
 	if err != nil {
-		return r.summary, err
+		return r.finish(), err
 	}
 	r.left = len(todo)
 	if r.left == 0 {
@@ -233,7 +233,7 @@ func (r *run) lose(err *DeviceError) error {
 }
 
 func (r *run) fail(f File, err error) {
-	failure := newFailure(f.Path, err)
+	failure := NewFailure(f.Path, err)
 	r.summary.Failed = append(r.summary.Failed, failure)
 	r.settle()
 	r.Observer.FileFailed(failure)

@@ -40,7 +40,7 @@ func TestRotary(t *testing.T) {
 
 // The token-dropout scale of ESM-2 is 0.88.
 func TestTokenDropoutScale(t *testing.T) {
-	moved(t, "esm2-tiny", 0.01, func(s kernels.Stream) kernels.Stream { return withoutScale{s} })
+	moved(t, "esm2-tiny", 0.01, func(s kernels.Stream) kernels.Stream { return withoutScale{s, t} })
 }
 
 // The tanh form of GELU, which many libraries compute, is another function.
@@ -142,9 +142,15 @@ func (s withoutRotary) Rotary(o kernels.Rotary) {
 	s.Stream.Rotary(o)
 }
 
-type withoutScale struct{ kernels.Stream }
+type withoutScale struct {
+	kernels.Stream
+	t *testing.T
+}
 
 func (s withoutScale) Embed(o kernels.Embed) {
+	if o.Scale != 0.88 {
+		s.t.Errorf("the scale is %v, want 0.88", o.Scale)
+	}
 	o.Scale = 1
 	s.Stream.Embed(o)
 }

@@ -92,7 +92,7 @@ func (c *command) embed(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
 	}
-	inputs, err := c.expand()
+	inputs, absent, err := c.expand()
 	if err != nil {
 		return err
 	}
@@ -100,6 +100,7 @@ func (c *command) embed(ctx context.Context) error {
 	defer c.backend.Close()
 
 	dna, protein, failed := pool.Plan(inputs, reading)
+	failed = append(absent, failed...)
 	for _, f := range failed {
 		c.progress.FileFailed(f)
 	}
@@ -269,8 +270,11 @@ func (c *command) check() error {
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
 	}
-	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool == string(transformer.PerToken)) {
-		return usagef("--format virnucpro holds one vector a record: one layer, and not --pool none")
+	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool != string(transformer.Mean)) {
+		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
+	}
+	if c.out == "" {
+		return usagef("--out: the name of the folder is empty")
 	}
 	return c.checkDevice()
 }
@@ -297,23 +301,29 @@ func (c *command) checkDevice() error {
 	return usagef("--dtype: %q is none of auto, fp32, bf16, fp16", c.dtype)
 }
 
-// expand lists the inputs of all three kinds of argument.
-func (c *command) expand() ([]seqio.Input, error) {
-	var inputs []seqio.Input
+// expand lists the inputs of all three kinds of argument, and the arguments
+// that lead to none.
+func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err error) {
 	for _, part := range []struct {
 		args     []string
 		alphabet seqio.Alphabet
 	}{{c.inputs, seqio.Unknown}, {c.dna, seqio.DNA}, {c.protein, seqio.Protein}} {
-		expanded, err := seqio.Expand(part.args, part.alphabet)
-		if err != nil {
-			return nil, err
+		for _, arg := range part.args {
+			expanded, err := seqio.Expand([]string{arg}, part.alphabet)
+			if errors.Is(err, seqio.ErrNoInput) {
+				failed = append(failed, pool.NewFailure(arg, err))
+				continue
+			}
+			if err != nil {
+				return nil, nil, err
+			}
+			inputs = append(inputs, expanded...)
 		}
-		inputs = append(inputs, expanded...)
 	}
-	if len(inputs) == 0 {
-		return nil, usagef("no input is given")
+	if len(inputs)+len(failed) == 0 {
+		return nil, nil, usagef("no input is given")
 	}
-	return inputs, seqio.CheckNames(inputs)
+	return inputs, failed, seqio.CheckNames(inputs)
 }
 
 // openBackend picks what computes: so far, the CPU.

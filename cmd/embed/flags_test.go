@@ -174,7 +174,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--layers 0,4 --esm-model " + tiny + " p.faa", []string{"--layers", "layer 4", "0 (the embedding) to 3"}},
 		{"--layers 3,-1 --esm-model " + tiny + " p.faa", []string{"--layers", "layer 3", "twice"}},
 		{"--layers one p.faa", []string{"--layers", "one"}},
-		{"--format virnucpro --pool none --esm-model " + tiny + " p.faa", []string{"virnucpro", "--pool none"}},
+		{"--format virnucpro --pool none --esm-model " + tiny + " p.faa", []string{"virnucpro", "--pool mean"}},
 		{"--format virnucpro --layers 0,1 --esm-model " + tiny + " p.faa", []string{"virnucpro", "one layer"}},
 	} {
 		r := embed(t, strings.Fields("-o out "+c.args)...)

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Compares embed on the CPU with ONNX Runtime and PyTorch, on the same records.
+#
+#     compare.sh MODEL INPUT [THREADS]
+#
+# MODEL is synthetic:NAME[@SEED] or a checkpoint's folder (config.json, model.safetensors); INPUT is FASTA or FASTQ, of
+# proteins for ESM-2, of DNA for DNABERT-S. The environment may say:
+#
+#     RECORDS=200     take the first so many records, or pieces of DNA (0: all)
+#     EVERY=1         of the padded batches that they make, keep every n-th: a short run that pads as little as a long one
+#     PIECE=500       cut DNA into pieces of so many letters
+#     TOKENS=4096     tokens of a batch, padding included
+#     ROUNDS=3        timed rounds; the runners take turns, so that a machine that slows down does so for all
+#     TOKENIZER=FILE  tokenizer.json for DNABERT-S, instead of the checkpoint's
+#     ONNX=FILE       an exported model; otherwise export.py writes one, which takes PyTorch
+#     PYTHON, NODE    the interpreters
+set -euo pipefail
+if [ $# -lt 2 ]; then
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 64
+fi
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+model=$1 input=$(realpath "$2") threads=${3:-$(nproc)}
+records=${RECORDS:-200} tokens=${TOKENS:-4096} rounds=${ROUNDS:-3}
+python=${PYTHON:-python3} node=${NODE:-node}
+tokenizer=${TOKENIZER:+$(realpath "$TOKENIZER")}
+[ -d "$model" ] && model=$(realpath "$model")
+work=$here/work/$(basename "$model" | tr -c 'A-Za-z0-9._\n-' _)
+mkdir -p "$work"
+rm -f "$work"/*.json "$work"/*.f32 "$work"/*.in "$work"/*.out "$work"/*.log
+cd "$here"
+
+note() { echo "$*" >&2; }
+
+go build -o "$work/ours" ./ours
+kind=$("$work/ours" tokens -model "$model" -input "$input" -out "$work/tokens.txt" -records "$records" \
+    -every "${EVERY:-1}" -tokens "$tokens" -piece "${PIECE:-500}" -tokenizer "$tokenizer")
+
+# OpenBLAS before 0.3.22 takes a processor newer than itself for one without AVX-512. Told better, PyTorch is twice as
+# fast there; an OpenBLAS that knows the processor is left alone by setting OPENBLAS_CORETYPE to nothing.
+if [ -z "${OPENBLAS_CORETYPE+set}" ] && grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then
+    export OPENBLAS_CORETYPE=SkylakeX
+fi
+
+have_torch=
+if "$python" -c 'import torch, numpy' 2>/dev/null; then have_torch=1; fi
+onnx=${ONNX:-$work/model.onnx}
+if [ ! -f "$onnx" ] && [ -n "$have_torch" ]; then
+    "$python" export.py "$model" "$onnx"
+fi
+
+running=() absent=()
+declare -A to from
+
+# start NAME COMMAND... runs it between two pipes and waits until it has warmed up.
+start() {
+    local name=$1 line
+    shift
+    mkfifo "$work/$name.in" "$work/$name.out"
+    (
+        # A runner that kept another's pipe open would keep it from seeing its end.
+        for fd in ${to[@]+"${to[@]}"} ${from[@]+"${from[@]}"}; do exec {fd}>&-; done
+        exec "$@"
+    ) <"$work/$name.in" >"$work/$name.out" 2>"$work/$name.log" &
+    exec {to[$name]}>"$work/$name.in" {from[$name]}<"$work/$name.out"
+    if read -r line <&"${from[$name]}" && [ "$line" = ready ]; then
+        running+=("$name")
+    else
+        note "$name failed:"
+        tail -5 "$work/$name.log" >&2
+        absent+=("$name: failed")
+    fi
+}
+
+start embed "$work/ours" run -model "$model" -input "$work/tokens.txt" -threads "$threads" -tokens "$tokens" \
+    -out "$work/embed.f32" -step
+if [ ! -d node_modules/onnxruntime-node ]; then
+    absent+=("ONNX Runtime: ONNXRUNTIME_NODE_INSTALL=skip npm ci, in $(basename "$here"), installs it")
+elif [ ! -f "$onnx" ]; then
+    absent+=("ONNX Runtime: no exported model, and no PyTorch to export one")
+else
+    start onnxruntime "$node" onnx.mjs --onnx "$onnx" --kind "$kind" --input "$work/tokens.txt" --threads "$threads" \
+        --tokens "$tokens" --out "$work/onnxruntime.f32" --step
+fi
+if [ -z "$have_torch" ]; then
+    absent+=("PyTorch: $python cannot import torch and numpy")
+else
+    start pytorch "$python" torch_cpu.py --model "$model" --input "$work/tokens.txt" --threads "$threads" \
+        --tokens "$tokens" --out "$work/pytorch.f32" --step
+fi
+
+for ((round = 1; round <= rounds; round++)); do
+    for name in "${running[@]}"; do
+        sleep 0.5 # until the threads of the one before have stopped spinning
+        echo >&"${to[$name]}"
+        read -r line <&"${from[$name]}" || { note "$name ended in round $round:"; tail -5 "$work/$name.log" >&2; exit 1; }
+        note "round $round  $name  ${line#round } s"
+    done
+done
+
+results=()
+for name in "${running[@]}"; do
+    exec {to[$name]}>&-
+    cat <&"${from[$name]}" >"$work/$name.json"
+    results+=("$work/$name.json")
+done
+wait
+
+echo "CPU: $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -1), $(nproc) cores; $(date +%F)"
+status=0
+"$work/ours" table "${results[@]}" || status=$?
+for peer in ${absent[@]+"${absent[@]}"}; do echo "absent: $peer"; done
+exit $status

@@ -1,0 +1,190 @@
+package main
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"time"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// summary is the line of JSON that every runner prints.
+type summary struct {
+	Runner     string    `json:"runner"`
+	Version    string    `json:"version"`
+	How        string    `json:"how"`
+	Model      string    `json:"model"`
+	Threads    int       `json:"threads"`
+	Records    int       `json:"records"`
+	Tokens     int       `json:"tokens"` // real ones, special tokens included
+	Padded     int       `json:"padded"` // what was computed, padding included
+	Dim        int       `json:"dim"`
+	Seconds    []float64 `json:"seconds"` // of each round
+	Best       float64   `json:"best"`    // tokens/s
+	Median     float64   `json:"median"`  // tokens/s
+	Embeddings string    `json:"embeddings"`
+}
+
+// measurement is one run of embed's engine over records of token ids, loading
+// the weights and a first pass, to warm up, left out.
+type measurement struct {
+	model, input, out       string
+	threads, budget, rounds int
+	step                    bool
+}
+
+func (m measurement) run(in io.Reader, out io.Writer) error {
+	ref, err := weights.ResolveModel(m.model)
+	if err != nil {
+		return err
+	}
+	checkpoint, config, err := transformer.Open(ref)
+	if err != nil {
+		return err
+	}
+	defer checkpoint.Close()
+	f, err := os.Open(m.input)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	records, err := readTokens(f, config.Vocabulary)
+	if err != nil {
+		return fmt.Errorf("%s: %w", m.input, err)
+	}
+	if len(records) == 0 {
+		return fmt.Errorf("%s: no records", m.input)
+	}
+
+	backend := cpu.New(m.threads)
+	defer backend.Close()
+	model, err := transformer.Load(checkpoint, config, backend)
+	if err != nil {
+		return err
+	}
+	plan := pack(records, m.budget)
+	var limits kernels.Limits
+	for _, b := range plan {
+		limits.Tokens = max(limits.Tokens, len(b.IDs))
+		limits.Sequences = max(limits.Sequences, b.Sequences())
+	}
+	encoder, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	if err != nil {
+		return err
+	}
+	defer encoder.Close()
+
+	embeddings := make([]float32, len(records)*encoder.Dim())
+	if err := encodeAll(encoder, plan, embeddings); err != nil {
+		return err
+	}
+	if m.out != "" {
+		if err := writeFloats(m.out, embeddings); err != nil {
+			return err
+		}
+	}
+	s := summary{Runner: "embed", Version: backend.Name(), How: "packed batches", Model: m.model, Threads: backend.Threads(),
+		Records: len(records), Dim: encoder.Dim(), Embeddings: m.out}
+	for _, r := range records {
+		s.Tokens += len(r)
+	}
+	s.Padded = s.Tokens
+	round := func() error {
+		start := time.Now()
+		if err := encodeAll(encoder, plan, embeddings); err != nil {
+			return err
+		}
+		s.Seconds = append(s.Seconds, time.Since(start).Seconds())
+		return nil
+	}
+	if m.step {
+		fmt.Fprintln(out, "ready")
+		lines := bufio.NewScanner(in)
+		for lines.Scan() {
+			if err := round(); err != nil {
+				return err
+			}
+			fmt.Fprintf(out, "round %.3f\n", s.Seconds[len(s.Seconds)-1])
+		}
+		if err := lines.Err(); err != nil {
+			return err
+		}
+	} else {
+		for range m.rounds {
+			if err := round(); err != nil {
+				return err
+			}
+		}
+	}
+	if len(s.Seconds) > 0 {
+		s.Best = float64(s.Tokens) / slices.Min(s.Seconds)
+		s.Median = float64(s.Tokens) / median(s.Seconds)
+	}
+	return json.NewEncoder(out).Encode(s)
+}
+
+// packed is a batch and the records that are in it.
+type packed struct {
+	kernels.Batch
+	records []int
+}
+
+// pack puts the records, shortest first, into batches of at most budget
+// tokens; a longer record is a batch of its own.
+func pack(records [][]int32, budget int) (batches []packed) {
+	order := make([]int, len(records))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return len(records[a]) - len(records[b]) })
+	for _, i := range order {
+		if last := len(batches) - 1; last < 0 || len(batches[last].IDs)+len(records[i]) > budget {
+			batches = append(batches, packed{})
+		}
+		b := &batches[len(batches)-1]
+		b.Append(records[i])
+		b.records = append(b.records, i)
+	}
+	return batches
+}
+
+// encodeAll embeds every record into its row of embeddings.
+func encodeAll(e *transformer.Encoder, batches []packed, embeddings []float32) error {
+	dim := e.Dim()
+	for _, b := range batches {
+		layers, err := e.Encode(b.Batch)
+		if err != nil {
+			return err
+		}
+		for row, record := range b.records {
+			copy(embeddings[record*dim:(record+1)*dim], layers[0][row*dim:])
+		}
+	}
+	return nil
+}
+
+func median(values []float64) float64 {
+	sorted := slices.Sorted(slices.Values(values))
+	n := len(sorted)
+	return (sorted[(n-1)/2] + sorted[n/2]) / 2
+}
+
+func writeFloats(path string, values []float32) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := binary.Write(f, binary.LittleEndian, values); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return f.Close()
+}

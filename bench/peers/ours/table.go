@@ -1,0 +1,96 @@
+package main
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+)
+
+// errDiffers says that a peer has not computed what we have.
+var errDiffers = errors.New("the embeddings differ")
+
+// table prints, as Markdown, what the runners have measured, in relation to
+// the first. Peers whose embedding of any record is farther than bar
+// (relative L2) from ours, or that ran over other tokens, are an errDiffers.
+func table(out io.Writer, paths []string, bar float64) error {
+	if len(paths) == 0 {
+		return errors.New("no results to compare")
+	}
+	var ours summary
+	var oursRows []float32
+	var wrong error
+	for i, path := range paths {
+		s, rows, err := readSummary(path)
+		if err != nil {
+			return err
+		}
+		ratio, distance := "", ""
+		if i == 0 {
+			ours, oursRows = s, rows
+			fmt.Fprintf(out, "%s: %d records, %d tokens, %d threads\n\n", s.Model, s.Records, s.Tokens, s.Threads)
+			fmt.Fprintln(out, "| | version | how | tokens/s, median | best | rounds | padding | embed is faster by (median) | largest relative L2 from ours |")
+			fmt.Fprintln(out, "| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+		} else {
+			if s.Records != ours.Records || s.Tokens != ours.Tokens || s.Threads != ours.Threads || s.Dim != ours.Dim {
+				wrong = errors.Join(wrong, fmt.Errorf("%w: %s ran over %d records, %d tokens, with %d threads", errDiffers, s.Runner, s.Records, s.Tokens, s.Threads))
+			}
+			d := farthest(rows, oursRows, ours.Dim)
+			if !(d <= bar) {
+				wrong = errors.Join(wrong, fmt.Errorf("%w: %s is %.2g away, the bar is %.0e", errDiffers, s.Runner, d, bar))
+			}
+			ratio, distance = fmt.Sprintf("%.2f", ours.Median/s.Median), fmt.Sprintf("%.1e", d)
+		}
+		fmt.Fprintf(out, "| %s | %s | %s | %.0f | %.0f | %d | %.1f%% | %s | %s |\n", s.Runner, s.Version, s.How, s.Median, s.Best,
+			len(s.Seconds), 100*float64(s.Padded-s.Tokens)/float64(s.Padded), ratio, distance)
+	}
+	return wrong
+}
+
+// readSummary reads a runner's line and the embeddings that it names.
+func readSummary(path string) (s summary, rows []float32, err error) {
+	line, err := os.ReadFile(path)
+	if err != nil {
+		return s, nil, err
+	}
+	if err := json.Unmarshal(line, &s); err != nil {
+		return s, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if s.Median <= 0 || s.Tokens <= 0 || s.Padded <= 0 {
+		return s, nil, fmt.Errorf("%s: no round was timed", path)
+	}
+	values, err := os.ReadFile(s.Embeddings)
+	if err != nil {
+		return s, nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if len(values) != 4*s.Records*s.Dim {
+		return s, nil, fmt.Errorf("%s: %s has %d bytes, %d records of %d float32 are %d", path, s.Embeddings, len(values), s.Records, s.Dim, 4*s.Records*s.Dim)
+	}
+	rows = make([]float32, len(values)/4)
+	return s, rows, binary.Read(bytes.NewReader(values), binary.LittleEndian, rows)
+}
+
+// farthest is the largest relative L2 of got from want over their rows.
+func farthest(got, want []float32, dim int) (worst float64) {
+	if len(got) != len(want) || dim <= 0 || len(want) == 0 {
+		return math.Inf(1)
+	}
+	for at := 0; at < len(want); at += dim {
+		diff, norm := 0.0, 0.0
+		for i := at; i < at+dim; i++ {
+			d, w := float64(got[i])-float64(want[i]), float64(want[i])
+			diff += d * d
+			norm += w * w
+		}
+		e := math.Sqrt(diff / norm)
+		if math.IsNaN(e) {
+			return math.Inf(1)
+		}
+		worst = max(worst, e)
+	}
+	return worst
+}

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"seqembed/internal/seqio"
+	"seqembed/tokenizer"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// longestProtein is the number of residues that embed keeps by default.
+const longestProtein = 1022
+
+// tokens says which records become token ids, and where they go.
+type tokens struct {
+	model, input, out, tokenizer string
+	records, piece               int
+	every, budget                int
+}
+
+// write writes the ids, special tokens included, one record a line, and says
+// the model's kind, "esm2" or "dnabert-s", on status.
+func (t tokens) write(status io.Writer) error {
+	ref, err := weights.ResolveModel(t.model)
+	if err != nil {
+		return err
+	}
+	checkpoint, config, err := transformer.Open(ref)
+	if err != nil {
+		return err
+	}
+	defer checkpoint.Close()
+
+	kind, alphabet := "esm2", seqio.Protein
+	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
+	if config.Architecture == transformer.DNABERTS {
+		kind, alphabet = "dnabert-s", seqio.DNA
+		path := t.tokenizer
+		if path == "" {
+			path = checkpoint.TokenizerFile()
+		}
+		switch {
+		case path != "":
+			tok, err = tokenizer.ReadBPE(path)
+		case ref.Synthetic != "":
+			tok = tokenizer.SyntheticDNA()
+		default:
+			err = fmt.Errorf("there is no tokenizer.json beside %s; -tokenizer names one", checkpoint.Source())
+		}
+		if err != nil {
+			return err
+		}
+	}
+
+	reader, err := seqio.Open(t.input, seqio.Options{Alphabet: alphabet, Duplicates: seqio.DuplicateSuffix})
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	var records [][]int32
+	for t.records == 0 || len(records) < t.records {
+		record, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		pieces := [][]byte{record.Seq[:min(len(record.Seq), longestProtein)]}
+		if alphabet == seqio.DNA {
+			pieces = cut(record.Seq, t.piece)
+		}
+		for _, piece := range pieces {
+			if t.records > 0 && len(records) == t.records {
+				break
+			}
+			ids, _ := tok.Append(nil, piece)
+			records = append(records, ids)
+		}
+	}
+	if err := writeTokens(t.out, thin(records, t.budget, t.every)); err != nil {
+		return fmt.Errorf("writing %s: %w", t.out, err)
+	}
+	fmt.Fprintln(status, kind)
+	return nil
+}
+
+// cut splits seq into pieces of size letters, the last one shorter.
+func cut(seq []byte, size int) (pieces [][]byte) {
+	if size <= 0 {
+		return [][]byte{seq}
+	}
+	for len(seq) > size {
+		pieces, seq = append(pieces, seq[:size]), seq[size:]
+	}
+	return append(pieces, seq)
+}
+
+// thin keeps every n-th of the batches, padded to at most budget tokens, that
+// the records sorted by length fall into. A peer that batches what is left in
+// that way gets those very batches: a short run pads as little as a long one.
+func thin(records [][]int32, budget, n int) (kept [][]int32) {
+	if n <= 1 {
+		return records
+	}
+	sorted := slices.Clone(records)
+	slices.SortStableFunc(sorted, func(a, b []int32) int { return len(a) - len(b) })
+	for batch := 0; len(sorted) > 0; batch++ {
+		size := 1
+		for size < len(sorted) && (size+1)*len(sorted[size]) <= budget {
+			size++
+		}
+		if batch%n == n/2 {
+			kept = append(kept, sorted[:size]...)
+		}
+		sorted = sorted[size:]
+	}
+	return kept
+}
+
+func writeTokens(path string, records [][]int32) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	w := bufio.NewWriter(f)
+	for _, ids := range records {
+		writeLine(w, ids)
+	}
+	return errors.Join(w.Flush(), f.Close())
+}
+
+// writeLine leaves its error to the Flush of w.
+func writeLine(w *bufio.Writer, ids []int32) {
+	for i, id := range ids {
+		if i > 0 {
+			w.WriteByte(' ')
+		}
+		w.WriteString(strconv.Itoa(int(id)))
+	}
+	w.WriteByte('\n')
+}
+
+// readTokens reads what write has written, for a vocabulary of that size.
+func readTokens(r io.Reader, vocabulary int) (records [][]int32, err error) {
+	lines := bufio.NewReader(r)
+	for {
+		line, err := lines.ReadString('\n')
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		if line != "" {
+			var ids []int32
+			for _, field := range strings.Fields(line) {
+				id, err := strconv.Atoi(field)
+				if err != nil || id < 0 || id >= vocabulary {
+					return nil, fmt.Errorf("line %d: %q is not an id below %d", len(records)+1, field, vocabulary)
+				}
+				ids = append(ids, int32(id))
+			}
+			if len(ids) == 0 {
+				return nil, fmt.Errorf("line %d: a record without tokens", len(records)+1)
+			}
+			records = append(records, ids)
+		}
+		if err != nil {
+			return records, nil
+		}
+	}
+}

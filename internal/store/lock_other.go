@@ -1,0 +1,6 @@
+//go:build !unix || solaris || aix
+
+package store
+
+// lockFolder does nothing here.
+func lockFolder(string) (unlock func()) { return func() {} }
