@@ -25,7 +25,7 @@ records=${RECORDS:-200} tokens=${TOKENS:-4096} rounds=${ROUNDS:-3}
 python=${PYTHON:-python3} node=${NODE:-node}
 tokenizer=${TOKENIZER:+$(realpath "$TOKENIZER")}
 [ -d "$model" ] && model=$(realpath "$model")
-work=$here/work/$(basename "$model" | tr -c 'A-Za-z0-9._\n-' _)
+work=$here/exports/$(basename "$model" | tr -c 'A-Za-z0-9._\n-' _)
 mkdir -p "$work"
 rm -f "$work"/*.json "$work"/*.f32 "$work"/*.in "$work"/*.out "$work"/*.log
 cd "$here"
