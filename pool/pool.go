@@ -83,8 +83,9 @@ type run struct {
 	*Job
 	queue chan File // every file that is left; its capacity is the number of files
 
-	mu       sync.Mutex // guards what follows, the manifest on disk included
-	manifest *store.Manifest
+	manifest *store.Manifest // as the run found it; describe writes the one on disk
+
+	mu       sync.Mutex // guards what follows, and the manifest on disk where folders have no locks
 	summary  Summary
 	alive    int // workers that have not lost their device
 	failures int // of devices, in a row

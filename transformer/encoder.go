@@ -97,12 +97,6 @@ func (e *Encoder) allocate(limits kernels.Limits) error {
 // Dim is the width of an embedding.
 func (e *Encoder) Dim() int { return e.model.Config().Hidden }
 
-// Layers are the block numbers, one for each result of Encode.
-func (e *Encoder) Layers() []int { return e.layers }
-
-// Pooling is what each sequence becomes: one row, or one a token.
-func (e *Encoder) Pooling() Pooling { return e.pooling }
-
 // Limits is the largest batch that fits without growing.
 func (e *Encoder) Limits() kernels.Limits { return e.limits }
 

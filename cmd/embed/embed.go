@@ -82,7 +82,7 @@ type command struct {
 	total    pool.Summary // over both models
 }
 
-// embed checks everything that can be checked before anything is computed,
+// embed checks flags, inputs, models and settings before anything is computed,
 // then runs DNA to completion, then protein.
 func (c *command) embed(ctx context.Context) error {
 	reading, err := c.reading()

@@ -54,6 +54,7 @@ func newTextHandler(w io.Writer, level slog.Level) textHandler {
 	return textHandler{Handler: attributes, mu: new(sync.Mutex), buf: buf, w: w}
 }
 
+// Handle writes one record as one line.
 func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -66,11 +67,13 @@ func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
+// WithAttrs adds attributes to every line.
 func (h textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	h.Handler = h.Handler.WithAttrs(attrs)
 	return h
 }
 
+// WithGroup qualifies the attributes that follow.
 func (h textHandler) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(name)
 	return h
