@@ -8,9 +8,9 @@ const (
 	// dimension, and stays in the second-level cache for all the panels.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is how finely a small product is cut, so that a worker
-	// that comes late costs little.
-	tasksPerWorker = 4
+	// tasksPerWorker is how finely a product is cut at least, where its width
+	// allows that: who ends first then waits for a small part of the whole.
+	tasksPerWorker = 12
 )
 
 // product is one matrix product, Out = A·B + Bias + Add.
@@ -99,10 +99,11 @@ func productOf(o kernels.Linear) product {
 // panels.
 func (s *stream) eachBlock(rows, count, widest int, do func(worker, row, rows, first, n int)) {
 	rowBlocks := (rows + blockRows - 1) / blockRows
-	across := max((count+widest-1)/widest, min(s.crew.size*tasksPerWorker/rowBlocks, count/2), 1)
-	// An even number of panels, for kernels that take two.
-	width := ((count+across-1)/across + 1) &^ 1
-	across = (count + width - 1) / width
+	// How many panels of one block of rows make a tasksPerWorker-th of what a
+	// worker does in all; an even number, for kernels that take two.
+	share := rows * count / (min(rows, blockRows) * s.crew.size * tasksPerWorker)
+	width := max(2, min(widest, share)&^1)
+	across := (count + width - 1) / width
 	s.crew.run(rowBlocks*across, func(worker, task int) {
 		row, first := task%rowBlocks*blockRows, task/rowBlocks*width
 		do(worker, row, min(blockRows, rows-row), first, min(width, count-first))
