@@ -1,89 +1,14 @@
 package bench
 
 import (
-	"flag"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"testing"
 
 	"seqembed/kernels"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
-
-// Throughput at the models' real sizes, on synthetic weights. Run it with
-//
-//	go test ./bench -run '^$' -bench Forward/esm2-150m
-//
-// A forward pass reports tokens/s of real tokens and the GFLOP/s of its
-// matrix products and attention (transformer.Config.FLOPs). Loading the
-// weights is not part of it.
-
-// forwardTokens is the size of a benchmark's batch.
-var forwardTokens = flag.Int("bench.tokens", 4096, "tokens in the batch of BenchmarkForward")
-
-func BenchmarkForward(b *testing.B) {
-	for _, name := range []string{"dnabert-s", "esm2-8m", "esm2-35m", "esm2-150m", "esm2-650m", "esm2-3b"} {
-		b.Run(name, func(b *testing.B) {
-			checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
-			if err != nil {
-				b.Fatal(err)
-			}
-			backend := openDevice(b)
-			defer backend.Close()
-			model, err := transformer.Load(checkpoint, config, backend)
-			if err != nil {
-				b.Fatal(err)
-			}
-			batch, lengths := sampleBatch(config, *forwardTokens)
-			e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()},
-				transformer.Mean, []int{config.Layers})
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer e.Close()
-			for b.Loop() {
-				if _, err := e.Encode(batch); err != nil {
-					b.Fatal(err)
-				}
-			}
-			report(b, float64(len(batch.IDs)), config.FLOPs(lengths...))
-		})
-	}
-}
-
-// sampleBatch draws a batch of about that many tokens: DNA in pieces of 500
-// nt, which are some 110 tokens, and proteins with the spread of lengths of
-// UniProt, 350 residues in the mean.
-func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []int) {
-	rng := rand.New(rand.NewPCG(1, 2))
-	for len(b.IDs) < tokens {
-		n := 105 + rng.IntN(11)
-		if c.Architecture == transformer.ESM2 {
-			n = 2 + min(1022, max(20, int(300*math.Exp(0.55*rng.NormFloat64()))))
-		}
-		n = min(n, max(3, tokens-len(b.IDs)))
-		ids := make([]int32, n)
-		for i := range ids {
-			ids[i] = int32(4 + rng.IntN(min(c.Vocabulary, 4096)-13))
-		}
-		b.Append(ids)
-		lengths = append(lengths, n)
-	}
-	return b, lengths
-}
-
-func report(b *testing.B, tokens, flops float64) {
-	seconds := b.Elapsed().Seconds() / float64(b.N)
-	if tokens > 0 {
-		b.ReportMetric(tokens/seconds, "tokens/s")
-	}
-	if flops > 0 {
-		b.ReportMetric(flops/seconds/1e9, "GFLOP/s")
-	}
-}
 
 // BenchmarkOp times each operation by itself at the sizes of DNABERT-S and of
 // ESM-2 650M.
@@ -234,4 +159,14 @@ func tokenize(b *testing.B, name string, t tokenizer.Tokenizer, seq []byte) {
 		}
 		report(b, float64(len(ids)), 0)
 	})
+}
+
+func report(b *testing.B, tokens, flops float64) {
+	seconds := b.Elapsed().Seconds() / float64(b.N)
+	if tokens > 0 {
+		b.ReportMetric(tokens/seconds, "tokens/s")
+	}
+	if flops > 0 {
+		b.ReportMetric(flops/seconds/1e9, "GFLOP/s")
+	}
 }

@@ -62,6 +62,8 @@ type Encoder struct {
 	layers  []int // resolved
 	last    int   // the highest of them: blocks after it are not run
 
+	profile *kernels.Profile // or nil
+
 	stream kernels.Stream
 	pass   pass
 	pooled kernels.Buffer // [S, h], nil when PerToken
@@ -83,6 +85,7 @@ func (e *Encoder) allocate(limits kernels.Limits) error {
 		return fmt.Errorf("a stream for %d tokens: %w", limits.Tokens, err)
 	}
 	e.stream = s
+	e.Profile(e.profile)
 	e.pass = e.model.newPass(s)
 	if e.pooling != PerToken {
 		e.pooled = s.Sequences(e.model.Config().Hidden)
@@ -133,6 +136,17 @@ func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) {
 		return nil, err
 	}
 	return results, nil
+}
+
+// Profile adds the times of the operations of later batches to p, or ends that
+// when p is nil. It reports whether the backend measures them.
+func (e *Encoder) Profile(p *kernels.Profile) bool {
+	e.profile = p
+	s, ok := e.stream.(kernels.Profiler)
+	if ok {
+		s.Profile(p)
+	}
+	return ok
 }
 
 // Averaged is the number of tokens whose mean is the embedding of a sequence

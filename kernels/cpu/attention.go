@@ -61,6 +61,7 @@ func (s *stream) Attention(o kernels.Attention) {
 	if !s.accepts(o) {
 		return
 	}
+	defer s.clock(o)()
 	width := o.Out.Cols()
 	d := width / o.Heads
 	if s.heads.stale {

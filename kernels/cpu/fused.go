@@ -15,6 +15,7 @@ func (s *stream) Linear(o kernels.Linear) {
 // flush runs the Linear that is held back.
 func (s *stream) flush() {
 	if o := s.take(); o != nil {
+		defer s.clock(*o)()
 		s.linear(*o, false)
 	}
 }
@@ -35,10 +36,13 @@ func (s *stream) Activate(o kernels.Activate) {
 		return
 	}
 	if s.held != nil && s.held.Out == o.X {
-		s.linear(*s.take(), true)
+		held := s.take()
+		defer s.clock(*held, o)()
+		s.linear(*held, true)
 		return
 	}
 	s.flush()
+	defer s.clock(o)()
 	s.eachRow(func(_, t int) { s.variant.gelu(of(o.X).row(t)) })
 }
 
@@ -47,10 +51,13 @@ func (s *stream) Gate(o kernels.Gate) {
 		return
 	}
 	if s.held != nil && gates(*s.held, o) {
-		s.gatedLinear(*s.take(), of(o.Out))
+		held := s.take()
+		defer s.clock(*held, o)()
+		s.gatedLinear(*held, of(o.Out))
 		return
 	}
 	s.flush()
+	defer s.clock(o)()
 	s.eachRow(func(_, t int) {
 		out, in := of(o.Out).row(t), of(o.In).row(t)
 		s.variant.gate(out, in, in[len(out):])

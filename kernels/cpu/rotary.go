@@ -31,6 +31,7 @@ func (s *stream) Rotary(o kernels.Rotary) {
 	if !s.accepts(o) {
 		return
 	}
+	defer s.clock(o)()
 	longest := 0
 	for q := range s.batch.Sequences() {
 		longest = max(longest, s.batch.Len(q))

@@ -10,6 +10,7 @@ func (s *stream) Embed(o kernels.Embed) {
 	if !s.accepts(o) {
 		return
 	}
+	defer s.clock(o)()
 	out, table := of(o.Out), o.Table.(*weight)
 	s.crew.run(s.batch.Sequences(), func(_, q int) {
 		first := int(s.batch.CuSeqlens[q])
@@ -45,6 +46,7 @@ func (s *stream) Norm(o kernels.Norm) {
 	if !s.accepts(o) {
 		return
 	}
+	defer s.clock(o)()
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	s.eachRow(func(_, t int) {
 		out := of(o.Out).row(t)
@@ -81,6 +83,7 @@ func (s *stream) Pool(o kernels.Pool) {
 	if !s.accepts(o) {
 		return
 	}
+	defer s.clock(o)()
 	in, out := of(o.In), of(o.Out)
 	s.crew.run(s.batch.Sequences(), func(_, q int) {
 		from, to := o.Range(s.batch.Len(q))

@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"time"
 
 	"seqembed/kernels"
 )
@@ -13,6 +14,7 @@ type stream struct {
 	variant *variant
 	limits  kernels.Limits
 	batch   kernels.Batch
+	profile *kernels.Profile // or nil
 	err     error
 	held    *kernels.Linear // checked, and not run yet
 	scratch []scratch       // one a worker
@@ -72,6 +74,21 @@ func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
 		panic(fmt.Sprintf("reuse: %d columns do not fit in %d", cols, from.cols))
 	}
 	return &buffer{cols: cols, kind: from.kind, perSequence: from.perSequence, at: from.at}
+}
+
+// Profile makes p what operations are added to as they run.
+func (s *stream) Profile(p *kernels.Profile) {
+	s.flush()
+	s.profile = p
+}
+
+// clock measures, for the profile, from its call to that of what it returns.
+func (s *stream) clock(ops ...kernels.Op) (stop func()) {
+	if s.profile == nil {
+		return func() {}
+	}
+	start := time.Now()
+	return func() { s.profile.Add(s.batch, time.Since(start), ops...) }
 }
 
 func (s *stream) Begin(b kernels.Batch) {

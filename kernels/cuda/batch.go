@@ -214,6 +214,9 @@ func (s *stream) Wait() error {
 			break
 		}
 	}
+	if s.profile.into != nil {
+		err = first(err, s.tally(err == nil))
+	}
 	if err == nil {
 		for _, r := range s.reads {
 			r.layout.unpack(r.dst, r.piece.bytes)

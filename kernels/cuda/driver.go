@@ -54,6 +54,7 @@ type driver struct {
 	cuEventDestroy      func(event handle) result
 	cuEventRecord       func(event, stream handle) result
 	cuEventSynchronize  func(event handle) result
+	cuEventElapsedTime  func(milliseconds *float32, start, end handle) result
 }
 
 // Values of cuda.h.
@@ -64,6 +65,7 @@ const (
 	functionMaxShared = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 	streamNonBlocking  = 1 // CU_STREAM_NON_BLOCKING
+	eventDefault       = 0 // CU_EVENT_DEFAULT
 	eventBlockingSync  = 1 // CU_EVENT_BLOCKING_SYNC
 	eventDisableTiming = 2 // CU_EVENT_DISABLE_TIMING
 
@@ -104,5 +106,6 @@ func (d *driver) symbols() map[string]any {
 		"cuEventDestroy_v2":            &d.cuEventDestroy,
 		"cuEventRecord":                &d.cuEventRecord,
 		"cuEventSynchronize":           &d.cuEventSynchronize,
+		"cuEventElapsedTime":           &d.cuEventElapsedTime,
 	}
 }

@@ -37,6 +37,7 @@ type fakeGPU struct {
 	allowed   map[handle]int32 // dynamic shared memory
 	streams   map[handle]*fakeQueue
 	events    map[handle]fakeMark
+	timing    map[handle]bool // the events that keep the time
 	launched  []string
 	retained  int
 }
@@ -61,7 +62,7 @@ func newFake(t *testing.T) *fakeGPU {
 		t: t, version: 12040, names: []string{"Fake H200"}, major: 9, free: 100 << 30, total: 140 << 30,
 		kernels: readKernelTable(t), fails: map[string]result{}, next: 0x7f00_0000_0000,
 		hosts: map[uintptr][]uint64{}, modules: map[handle]bool{}, functions: map[handle]string{}, allowed: map[handle]int32{},
-		streams: map[handle]*fakeQueue{}, events: map[handle]fakeMark{},
+		streams: map[handle]*fakeQueue{}, events: map[handle]fakeMark{}, timing: map[handle]bool{},
 	}
 }
 
@@ -255,8 +256,21 @@ func (f *fakeGPU) driver() *driver {
 				}
 			})
 		},
-		cuEventCreate: func(e *handle, _ uint32) result {
-			return do("cuEventCreate", func() { *e = f.object(); f.events[*e] = fakeMark{} })
+		cuEventCreate: func(e *handle, flags uint32) result {
+			return do("cuEventCreate", func() {
+				*e = f.object()
+				f.events[*e], f.timing[*e] = fakeMark{}, flags&eventDisableTiming == 0
+			})
+		},
+		// Each piece of work on a stream takes a millisecond.
+		cuEventElapsedTime: func(ms *float32, start, end handle) result {
+			return do("cuEventElapsedTime", func() {
+				from, to := f.events[start], f.events[end]
+				if !f.timing[start] || !f.timing[end] || from.queue == nil || from.queue != to.queue || to.queue.done < to.until {
+					f.t.Errorf("the time between events %d and %d is not known", start, end)
+				}
+				*ms = float32(to.until - from.until)
+			})
 		},
 		cuEventDestroy: func(e handle) result { return do("cuEventDestroy", func() { delete(f.events, e) }) },
 		cuEventRecord: func(e, s handle) result {

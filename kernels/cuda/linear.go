@@ -36,7 +36,7 @@ func (s *stream) Linear(o kernels.Linear) {
 func (s *stream) flush() {
 	if o := s.held; o != nil {
 		s.held = nil
-		s.send(product{*o, nothing, of(o.Out), s.rows()})
+		s.send(product{*o, nothing, of(o.Out), s.rows()}, *o)
 	}
 }
 
@@ -47,7 +47,7 @@ func (s *stream) Activate(o kernels.Activate) {
 	if h != nil && h.Out == o.X && h.Add == nil {
 		if s.accepts(o) {
 			s.held = nil
-			s.send(product{*h, gelu, of(o.X), s.rows()})
+			s.send(product{*h, gelu, of(o.X), s.rows()}, *h, o)
 		}
 		return
 	}
@@ -56,7 +56,7 @@ func (s *stream) Activate(o kernels.Activate) {
 		return
 	}
 	x, rows := of(o.X), s.rows()
-	s.enqueue("activate", shapesOf(rows, x), func() error { return s.activate(x, rows) })
+	s.enqueue("activate", shapesOf(rows, x), s.timed(func() error { return s.activate(x, rows) }, o))
 }
 
 // Gate joins the product that wrote In, if that was the last operation, adds
@@ -69,7 +69,7 @@ func (s *stream) Gate(o kernels.Gate) {
 		}
 		if out := of(o.Out); out.memory != of(h.In).memory && out.memory != of(h.Out).memory {
 			s.held = nil
-			s.send(product{*h, geglu, out, s.rows()})
+			s.send(product{*h, geglu, out, s.rows()}, *h, o)
 			return
 		}
 	}
@@ -78,23 +78,23 @@ func (s *stream) Gate(o kernels.Gate) {
 		return
 	}
 	out, in, rows := of(o.Out), of(o.In), s.rows()
-	s.enqueue("gate", shapesOf(rows, out, in), func() error { return s.gate(out, in, rows) })
+	s.enqueue("gate", shapesOf(rows, out, in), s.timed(func() error { return s.gate(out, in, rows) }, o))
 }
 
-// send enqueues a product.
-func (s *stream) send(p product) {
+// send enqueues a product, which stands for these operations.
+func (s *stream) send(p product, ops ...kernels.Op) {
 	if s.err != nil {
 		return
 	}
 	w := p.W.(*weight)
 	shapes := func() string { return fmt.Sprintf("[%d %d]·[%d %d]ᵀ", p.rows, w.cols, w.rows, w.cols) }
-	s.enqueue("linear", shapes, func() error {
+	s.enqueue("linear", shapes, s.timed(func() error {
 		done, err := s.withCublas(p, w)
 		if err != nil || done {
 			return err
 		}
 		return s.multiply(p, w)
-	})
+	}, ops...))
 }
 
 // withCublas computes the product with cuBLAS, and what follows with a kernel

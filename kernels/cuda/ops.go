@@ -41,7 +41,7 @@ func (s *stream) Embed(o kernels.Embed) {
 		return
 	}
 	out, table, rows, sequences := of(o.Out), o.Table.(*weight), s.rows(), s.batch.Sequences()
-	s.enqueue("embed", shapesOf(rows, out), func() error {
+	s.enqueue("embed", shapesOf(rows, out), s.timed(func() error {
 		t := &s.tables
 		err := first(s.writes(out.memory),
 			s.launch("embed_scale", geometry{x: sequences, y: 1, block: 32}, ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
@@ -51,7 +51,7 @@ func (s *stream) Embed(o kernels.Embed) {
 		wide, narrow := out.outputs()
 		return s.launch(s.typed("embed"), geometry{x: rows, y: 1, block: 128}, wide, narrow, ptr(table.at),
 			ptr(t.ids), ptr(t.seq), ptr(t.scale), ptr(vector(o.Type)), num(int(o.Mask)), num(rows), num(out.cols))
-	})
+	}, o))
 }
 
 // The widest rows of the two LayerNorm kernels: one keeps a row in a warp's
@@ -75,7 +75,7 @@ func (s *stream) Norm(o kernels.Norm) {
 	case in.cols > warpNormCols:
 		kernel, g = "layernorm_block", geometry{x: rows, y: 1, block: 256}
 	}
-	s.enqueue("norm", shapesOf(rows, out, in), func() error {
+	s.enqueue("norm", shapesOf(rows, out, in), s.timed(func() error {
 		if err := s.writes(out.memory); err != nil {
 			return err
 		}
@@ -86,7 +86,7 @@ func (s *stream) Norm(o kernels.Norm) {
 		wide, narrow := out.outputs()
 		return s.launch(s.typed(kernel), g, wide, narrow, ptr(in.wide), ptr(add),
 			ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols))
-	})
+	}, o))
 }
 
 func (s *stream) Rotary(o kernels.Rotary) {
@@ -103,7 +103,7 @@ func (s *stream) Rotary(o kernels.Rotary) {
 	for i := range s.batch.Sequences() {
 		longest = max(longest, s.batch.Len(i))
 	}
-	s.enqueue("rotary", shapesOf(rows, qkv), func() error {
+	s.enqueue("rotary", shapesOf(rows, qkv), s.timed(func() error {
 		turns, err := s.rotations(invFreq, longest)
 		if err != nil {
 			return err
@@ -116,7 +116,7 @@ func (s *stream) Rotary(o kernels.Rotary) {
 			s.launch(kernel, geometry{x: rows, y: 1, block: 128}, ptr(at), ptr(s.tables.pos), ptr(turns),
 				num(o.Heads), num(d), fl(o.QScale), num(rows)),
 			s.narrowed(qkv, rows))
-	})
+	}, o))
 }
 
 // attentionHeads are the head sizes that have an attention kernel.
@@ -166,7 +166,7 @@ func (s *stream) Attention(o kernels.Attention) {
 	for i := range s.batch.Sequences() {
 		blocks += ceilDiv(s.batch.Len(i), s.tables.rowsPerBlock)
 	}
-	s.enqueue("attention", shapesOf(rows, out, qkv), func() error {
+	s.enqueue("attention", shapesOf(rows, out, qkv), s.timed(func() error {
 		at := devicePtr(0)
 		if slopes != nil {
 			var err error
@@ -178,7 +178,7 @@ func (s *stream) Attention(o kernels.Attention) {
 			s.launch(fmt.Sprintf("attention_%d_%s", d, t), attentionGeometry(t, d, blocks, o.Heads),
 				ptr(out.operand(t)), ptr(qkv.operand(t)), ptr(s.tables.cu), ptr(s.tables.blocks), num(o.Heads), fl(o.Scale), ptr(at)),
 			s.widened(out, rows))
-	})
+	}, o))
 }
 
 func (s *stream) Pool(o kernels.Pool) {
@@ -188,7 +188,7 @@ func (s *stream) Pool(o kernels.Pool) {
 	}
 	out, in, batch := of(o.Out), of(o.In), s.batch
 	sequences := batch.Sequences()
-	s.enqueue("pool", shapesOf(sequences, out, in), func() error {
+	s.enqueue("pool", shapesOf(sequences, out, in), s.timed(func() error {
 		piece, err := s.slab(8 * s.limits.Sequences)
 		if err != nil {
 			return err
@@ -202,5 +202,5 @@ func (s *stream) Pool(o kernels.Pool) {
 			s.device.upload(s.tables.ranges, piece.pinned, 0, 8*sequences, s.compute),
 			s.launch("pool", geometry{x: ceilDiv(out.cols, 32), y: min(sequences, maxGridY), block: 256},
 				ptr(out.wide), ptr(in.wide), ptr(s.tables.ranges), num(out.cols), num(sequences)))
-	})
+	}, o))
 }

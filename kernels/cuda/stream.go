@@ -23,6 +23,7 @@ type stream struct {
 	reads   []*reading      // to be handed over by Wait
 	slabs   []*slab         // every one that was pinned; see slab
 	waiter  *thread         // waits for events, so that the device's thread never does
+	profile profile
 
 	broken    error // the first launch that failed
 	compute   handle
@@ -103,7 +104,7 @@ func (s *stream) Close() error {
 		}
 		d.free(s.workspace)
 		d.free(s.tables.at)
-		for _, event := range []handle{s.point, s.computed, s.copied} {
+		for _, event := range append(s.profile.events, s.point, s.computed, s.copied) {
 			if event != 0 {
 				d.drv.cuEventDestroy(event)
 			}
@@ -113,7 +114,7 @@ func (s *stream) Close() error {
 				d.drv.cuStreamDestroy(stream)
 			}
 		}
-		s.memories, s.slabs, s.turns, s.constants = nil, nil, nil, nil
+		s.memories, s.slabs, s.turns, s.constants, s.profile.events = nil, nil, nil, nil, nil
 		s.workspace, s.tables.at, s.point, s.computed, s.copied, s.compute, s.copies = 0, 0, 0, 0, 0, 0, 0
 		return nil
 	})

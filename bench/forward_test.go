@@ -1,0 +1,247 @@
+package bench
+
+import (
+	"cmp"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/kernels"
+	"seqembed/kernels/cpu/peak"
+	"seqembed/tokenizer"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+var (
+	forwardTokens  = flag.Int("bench.tokens", 4096, "tokens in a batch of BenchmarkForward")
+	forwardTotal   = flag.Int("bench.total", 0, "tokens in all batches of BenchmarkForward; 0: one batch")
+	forwardProfile = flag.Bool("bench.profile", false, "print where the time of BenchmarkForward goes, by operation")
+)
+
+// BenchmarkForward runs forward passes at the models' real sizes, on synthetic
+// weights. Run it with
+//
+//	go test ./bench -run '^$' -bench Forward/esm2-150m
+//
+// The records are drawn evenly from real ones where those are at hand, and
+// random otherwise; the benchmark's name says which. It reports tokens/s of
+// real tokens, the GFLOP/s of the matrix products and of attention
+// (transformer.Config.FLOPs) and, on a CPU, their share of the measured peak
+// of all its cores. Loading the weights is not part of it.
+func BenchmarkForward(b *testing.B) {
+	for _, name := range []string{"dnabert-s", "esm2-8m", "esm2-35m", "esm2-150m", "esm2-650m", "esm2-3b"} {
+		b.Run(name, func(b *testing.B) {
+			config, _ := transformer.KnownConfig(name)
+			records, source := sampleRecords(b, config, max(*forwardTotal, *forwardTokens))
+			b.Run(source, func(b *testing.B) { benchmarkForward(b, name, records) })
+		})
+	}
+}
+
+func benchmarkForward(b *testing.B, name string, records [][]int32) {
+	backend := openDevice(b)
+	defer backend.Close()
+	model, config := loadModel(b, name, backend)
+	batches, limits := pack(records, *forwardTokens)
+	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer e.Close()
+	pass := func() {
+		for _, batch := range batches {
+			if _, err := e.Encode(batch); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	tokens, flops := 0, 0.0
+	for _, r := range records {
+		tokens += len(r)
+		flops += config.FLOPs(len(r))
+	}
+	pass() // touches every page
+	top := corePeak(backend)
+	for b.Loop() {
+		pass()
+		b.StopTimer()
+		top = max(top, corePeak(backend))
+		b.StartTimer()
+	}
+	report(b, float64(tokens), flops)
+	top *= float64(runtime.GOMAXPROCS(0))
+	if top > 0 {
+		b.ReportMetric(100*flops*float64(b.N)/b.Elapsed().Seconds()/1e9/top, "%peak")
+	}
+	if *forwardProfile {
+		var profile kernels.Profile
+		e.Profile(&profile)
+		start := time.Now()
+		pass()
+		printProfile(os.Stdout, name, &profile, time.Since(start), top)
+	}
+}
+
+// corePeak is the peak of one core in GFLOP/s with the instructions that a CPU
+// backend uses, and 0 for other backends.
+func corePeak(backend kernels.Backend) float64 {
+	name := strings.Fields(backend.Name())
+	if name[0] != "cpu" {
+		return 0
+	}
+	return peak.Rate(name[1])
+}
+
+// printProfile writes a table of one pass: each operation's share of the time
+// that passed, and the rate of those that multiply, with its share of top
+// where that is known, in GFLOP/s.
+func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
+	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)
+	rest := passed
+	for _, o := range profile.Ops() {
+		rest -= o.Took
+		rate, share := "-", "-"
+		if o.FLOPs > 0 {
+			gflops := o.FLOPs / o.Took.Seconds() / 1e9
+			rate = fmt.Sprintf("%.0f", gflops)
+			if top > 0 {
+				share = fmt.Sprintf("%.0f%%", 100*gflops/top)
+			}
+		}
+		fmt.Fprintf(table, "%s\t%d\t%.2f\t%.1f%%\t%s\t%s\t\n", o.Op, o.Calls, ms(o.Took), 100*ms(o.Took)/ms(passed), rate, share)
+	}
+	fmt.Fprintf(table, "between operations\t\t%.2f\t%.1f%%\t\t\t\n", ms(rest), 100*ms(rest)/ms(passed))
+	table.Flush()
+}
+
+func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
+
+func loadModel(t testing.TB, name string, backend kernels.Backend) (transformer.Model, transformer.Config) {
+	t.Helper()
+	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checkpoint.Close()
+	model, err := transformer.Load(checkpoint, config, backend)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return model, config
+}
+
+// pack sorts records by length and fills batches of at most that many tokens,
+// of one record at least.
+func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernels.Limits) {
+	records = slices.SortedStableFunc(slices.Values(records), func(x, y []int32) int { return cmp.Compare(len(y), len(x)) })
+	for _, r := range records {
+		if n := len(batches); n == 0 || len(batches[n-1].IDs)+len(r) > budget {
+			batches = append(batches, kernels.Batch{})
+		}
+		batches[len(batches)-1].Append(r)
+	}
+	for _, b := range batches {
+		limits.Tokens, limits.Sequences = max(limits.Tokens, len(b.IDs)), max(limits.Sequences, b.Sequences())
+	}
+	return batches, limits
+}
+
+// sampleRecords gives token ids of about that many tokens in all, and where
+// they come from: proteins of UniProt, or E. coli in pieces of 500 nt.
+func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
+	t.Helper()
+	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0
+	if c.Architecture == transformer.DNABERTS {
+		file, tokenizerFile, piece = "MG1655-K12.fasta.gz", "tokenizer/dnabert2_tokenizer.json", 500
+	}
+	input := filepath.Join(shared, "seq", file)
+	if _, err := os.Stat(input); err != nil {
+		return randomRecords(c, tokens), "random"
+	}
+	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
+	if tokenizerFile != "" {
+		var err error
+		if tok, err = tokenizer.ReadBPE(filepath.Join(shared, tokenizerFile)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all := tokenRecords(t, input, tok, piece)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, i := range rng.Perm(len(all)) {
+		if left := tokens - len(all[i]); left >= 0 {
+			records, tokens = append(records, all[i]), left
+		}
+	}
+	return records, strings.SplitN(file, ".", 2)[0]
+}
+
+// tokenRecords tokenizes a file, proteins cut as by default at 1,022 letters
+// and DNA into pieces of that many.
+func tokenRecords(t testing.TB, input string, tok tokenizer.Tokenizer, piece int) (all [][]int32) {
+	reader, err := seqio.Open(input, seqio.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	for {
+		record, err := reader.Read()
+		if errors.Is(err, io.EOF) {
+			return all
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := [][]byte{record.Seq[:min(1022, len(record.Seq))]}
+		if piece > 0 {
+			parts = slices.Collect(slices.Chunk(record.Seq, piece))
+		}
+		for _, part := range parts {
+			ids, _ := tok.Append(nil, part)
+			all = append(all, ids)
+		}
+	}
+}
+
+// sampleBatch draws one batch of random records.
+func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []int) {
+	for _, r := range randomRecords(c, tokens) {
+		b.Append(r)
+		lengths = append(lengths, len(r))
+	}
+	return b, lengths
+}
+
+// randomRecords draws records of that many tokens in all: DNA in pieces of 500
+// nt, which are some 110 tokens, and proteins with the spread of lengths of
+// UniProt, 350 residues in the mean.
+func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for left := tokens; left > 0; {
+		n := 105 + rng.IntN(11)
+		if c.Architecture == transformer.ESM2 {
+			n = 2 + min(1022, max(20, int(300*math.Exp(0.55*rng.NormFloat64()))))
+		}
+		n = min(n, max(3, left))
+		left -= n
+		ids := make([]int32, n)
+		for i := range ids {
+			ids[i] = int32(4 + rng.IntN(min(c.Vocabulary, 4096)-13))
+		}
+		records = append(records, ids)
+	}
+	return records
+}

@@ -1,0 +1,58 @@
+package bench
+
+import (
+	"math"
+	"testing"
+	"time"
+
+	"seqembed/kernels"
+	"seqembed/transformer"
+)
+
+// The profile of a forward pass accounts for all of its arithmetic, and for
+// no more time than has passed.
+func TestProfile(t *testing.T) {
+	for _, name := range []string{"esm2-tiny", "dnabert-s-2l"} {
+		backend := openDevice(t)
+		defer backend.Close()
+		model, config := loadModel(t, name, backend)
+		batch, lengths := sampleBatch(config, 300)
+		// The limits are too small at first: the encoder's new stream has to
+		// go on with the profile.
+		e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Mean, []int{config.Layers})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer e.Close()
+		var profile kernels.Profile
+		if !e.Profile(&profile) {
+			t.Fatalf("%s does not measure", backend.Name())
+		}
+		start := time.Now()
+		const passes = 2
+		for range passes {
+			if _, err := e.Encode(batch); err != nil {
+				t.Fatal(err)
+			}
+		}
+		passed := time.Since(start)
+		e.Profile(nil)
+		if _, err := e.Encode(batch); err != nil {
+			t.Fatal(err)
+		}
+		flops, took := 0.0, time.Duration(0)
+		for _, o := range profile.Ops() {
+			flops += o.FLOPs
+			took += o.Took
+			if o.Took <= 0 || o.Calls%passes != 0 {
+				t.Errorf("%s: %s was called %d times and took %v", name, o.Op, o.Calls, o.Took)
+			}
+		}
+		if want := passes * config.FLOPs(lengths...); math.Abs(flops-want) > 1e-9*want {
+			t.Errorf("%s: the profile has %g FLOPs, the model %g", name, flops, want)
+		}
+		if took > passed {
+			t.Errorf("%s: the operations took %v of %v", name, took, passed)
+		}
+	}
+}
