@@ -142,6 +142,9 @@ func (b *Batch) Reset() {
 // and a backend may hold one back to fuse it with the next. The first error
 // sticks, later calls do nothing, and Wait returns that error, which is an
 // *OpError. A stream belongs to one goroutine at a time.
+//
+// Submit ends one batch and leaves the stream free for the next, so that a
+// device never waits for the host between two batches.
 type Stream interface {
 	// Tokens allocates an activation of one row a token.
 	Tokens(cols int, k Kind) Buffer
@@ -153,7 +156,7 @@ type Stream interface {
 	Reuse(b Buffer, cols int) Buffer
 
 	// Begin makes b the batch of the operations that follow. b must not
-	// change before Wait.
+	// change before they have been waited for.
 	Begin(b Batch)
 
 	Embed(Embed)
@@ -167,13 +170,18 @@ type Stream interface {
 
 	// Write copies src, T (or S) rows, into dst.
 	Write(dst Buffer, src []float32)
-	// Read copies the T (or S) rows of src into dst, which is filled once
-	// Wait has returned.
+	// Read copies the T (or S) rows of src into dst, which is filled once it
+	// has been waited for.
 	Read(dst []float32, src Buffer)
 
-	// Wait returns when everything enqueued has run, with the first error
-	// since the last Wait. The stream can be used again after Begin.
+	// Submit ends what has been enqueued since the last Submit. The function
+	// that it returns waits until that has run and gives its first error; it
+	// is to be called once, in the order of the Submits. The next batch may
+	// begin and be submitted before.
+	Submit() (wait func() error)
+	// Wait is Submit()(): it returns when everything enqueued has run.
 	Wait() error
-	// Close frees the activations and the scratch.
+	// Close frees the activations and the scratch. Everything submitted has
+	// to be waited for before.
 	Close() error
 }

@@ -100,12 +100,15 @@ func (s *stream) Begin(b kernels.Batch) {
 	s.heads.stale = true
 }
 
-func (s *stream) Wait() error {
+// Submit has nothing left to wait for.
+func (s *stream) Submit() (wait func() error) {
 	s.flush()
 	err := s.err
 	s.err = nil
-	return err
+	return func() error { return err }
 }
+
+func (s *stream) Wait() error { return s.Submit()() }
 
 func (s *stream) Close() error { return s.buffers.free() }
 

@@ -8,19 +8,23 @@ import (
 )
 
 // profile is a stream's measuring: an event on the compute stream before the
-// first operation since a Wait and one after each. What lies between two of
+// first operation of a submission and one after each. What lies between two of
 // them is the time of the operation, the wait for its launch included. The
 // first field belongs to the caller's goroutine, the others to the device's
 // thread.
 type profile struct {
 	into *kernels.Profile // or nil
+	lap  lap              // of what has not been submitted
+	free []handle         // events that can be used again
+}
 
-	events []handle // made when first needed, and used again after a Wait
-	used   int
+// lap is what one submission measures: operation i lies between the events i
+// and i+1.
+type lap struct {
+	events []handle
 	marks  []mark
 }
 
-// mark is an operation that ends at an event.
 type mark struct {
 	into  *kernels.Profile
 	batch kernels.Batch
@@ -40,50 +44,48 @@ func (s *stream) timed(launch func() error, ops ...kernels.Op) func() error {
 	}
 	m := mark{s.profile.into, s.batch, ops}
 	return func() error {
-		p := &s.profile
-		if p.used == 0 {
-			if err := s.tick(); err != nil {
+		l := &s.profile.lap
+		if len(l.events) == 0 {
+			if err := s.tick(l); err != nil {
 				return err
 			}
 		}
 		if err := launch(); err != nil {
 			return err
 		}
-		p.marks = append(p.marks, m)
-		return s.tick()
+		l.marks = append(l.marks, m)
+		return s.tick(l)
 	}
 }
 
-// tick records the next event.
-func (s *stream) tick() error {
+// tick records the next event of a lap.
+func (s *stream) tick(l *lap) error {
 	p, drv := &s.profile, s.device.drv
-	if p.used == len(p.events) {
-		var e handle
-		if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
-			return err
-		}
-		p.events = append(p.events, e)
+	var e handle
+	if n := len(p.free); n > 0 {
+		e, p.free = p.free[n-1], p.free[:n-1]
+	} else if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
+		return err
 	}
-	p.used++
-	return drv.cuEventRecord(p.events[p.used-1], s.compute).err("cuEventRecord")
+	l.events = append(l.events, e)
+	return drv.cuEventRecord(e, s.compute).err("cuEventRecord")
 }
 
-// tally adds what has been measured to the profiles, unless something failed
-// and not every event has happened.
-func (s *stream) tally(whole bool) error {
-	return s.device.thread.call(func() error {
-		p := &s.profile
-		defer func() { p.used, p.marks = 0, p.marks[:0] }()
+// tally returns what adds a lap to its profiles, on the device's thread:
+// nothing, when something failed and not every event may have happened.
+func (s *stream) tally(l lap, whole bool) func() error {
+	return func() error {
+		s.profile.free = append(s.profile.free, l.events...)
 		if !whole {
 			return nil
 		}
-		for i, m := range p.marks {
+		for i, m := range l.marks {
 			var ms float32
-			if err := s.device.drv.cuEventElapsedTime(&ms, p.events[i], p.events[i+1]).err("cuEventElapsedTime"); err != nil {
+			if err := s.device.drv.cuEventElapsedTime(&ms, l.events[i], l.events[i+1]).err("cuEventElapsedTime"); err != nil {
 				return fmt.Errorf("the profile: %w", err)
 			}
 			m.into.Add(m.batch, time.Duration(float64(ms)*float64(time.Millisecond)), m.ops...)
 		}
 		return nil
-	})
+	}
 }

@@ -20,17 +20,17 @@ type stream struct {
 	batch   kernels.Batch
 	err     error           // the first mistake of the caller
 	held    *kernels.Linear // not yet sent, to be fused with what follows
-	reads   []*reading      // to be handed over by Wait
-	slabs   []*slab         // every one that was pinned; see slab
+	reads   []*reading      // of what has not been submitted
 	waiter  *thread         // waits for events, so that the device's thread never does
 	profile profile
 
-	broken    error // the first launch that failed
+	broken    error    // the first launch that failed of what has not been submitted
+	slabs     []*slab  // every one that was pinned
+	taken     []*slab  // by what has not been submitted
+	markers   []marker // that can be used again
 	compute   handle
 	copies    handle
 	point     handle // event: recorded and waited for in one go
-	computed  handle // event: the end of the compute stream at a Wait
-	copied    handle // event: the end of the copy stream at a Wait
 	workspace devicePtr
 	tables    tables
 	turns     map[string]*turns    // by the bytes of the frequencies
@@ -38,8 +38,8 @@ type stream struct {
 	memories  []*memory
 }
 
-// slab is pinned memory for a copy that is under way. It is taken on the
-// device's thread and given back by Wait, when the device is done with it.
+// slab is pinned memory for a copy that is under way. It is taken and given
+// back on the device's thread: back when its submission has been waited for.
 type slab struct {
 	pinned
 	taken bool
@@ -60,8 +60,6 @@ func newStream(b *Backend, limits kernels.Limits) (*stream, error) {
 		try(&s.compute, d.newStream)
 		try(&s.copies, d.newStream)
 		try(&s.point, d.newEvent)
-		try(&s.computed, d.newEvent)
-		try(&s.copied, d.newEvent)
 		if err == nil {
 			s.tables, err = newTables(d, limits, attentionRows(b.dtype))
 		}
@@ -104,7 +102,11 @@ func (s *stream) Close() error {
 		}
 		d.free(s.workspace)
 		d.free(s.tables.at)
-		for _, event := range append(s.profile.events, s.point, s.computed, s.copied) {
+		events := append(s.profile.free, s.point)
+		for _, m := range s.markers {
+			events = append(events, m.computed, m.copied)
+		}
+		for _, event := range events {
 			if event != 0 {
 				d.drv.cuEventDestroy(event)
 			}
@@ -114,8 +116,8 @@ func (s *stream) Close() error {
 				d.drv.cuStreamDestroy(stream)
 			}
 		}
-		s.memories, s.slabs, s.turns, s.constants, s.profile.events = nil, nil, nil, nil, nil
-		s.workspace, s.tables.at, s.point, s.computed, s.copied, s.compute, s.copies = 0, 0, 0, 0, 0, 0, 0
+		s.memories, s.slabs, s.markers, s.turns, s.constants, s.profile.free = nil, nil, nil, nil, nil, nil
+		s.workspace, s.tables.at, s.point, s.compute, s.copies = 0, 0, 0, 0, 0
 		return nil
 	})
 	if s.waiter != nil {
@@ -187,5 +189,6 @@ func (s *stream) slab(bytes int) (*slab, error) {
 		s.slabs = append(s.slabs, best)
 	}
 	best.taken = true
+	s.taken = append(s.taken, best)
 	return best, nil
 }

@@ -115,11 +115,14 @@ func (s *stream[F]) Begin(b kernels.Batch) {
 	s.batch = b
 }
 
-func (s *stream[F]) Wait() error {
+// Submit has nothing left to wait for.
+func (s *stream[F]) Submit() (wait func() error) {
 	err := s.err
 	s.err = nil
-	return err
+	return func() error { return err }
 }
+
+func (s *stream[F]) Wait() error { return s.Submit()() }
 
 func (s *stream[F]) Close() error { return nil }
 

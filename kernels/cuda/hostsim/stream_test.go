@@ -70,6 +70,11 @@ func (s *stream) Begin(b kernels.Batch) {
 	s.launch("positions", [3]int{b.Sequences(), 1, 1}, 128, 0, s.pos, s.seq, s.cu)
 }
 
+func (s *stream) Submit() (wait func() error) {
+	err := s.Wait()
+	return func() error { return err }
+}
+
 func (s *stream) Wait() error {
 	err := s.err
 	s.err = nil
