@@ -166,7 +166,7 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 // that file fails, and says so, instead of losing its first records.
 func TestPipeIsNotTakenOver(t *testing.T) {
 	b := newBench(t)
-	b.job.Budget = 20
+	b.fake.budget = 20
 	other, failed := &fake{layers: 1}, make(chan struct{})
 	b.fake.fault = func(kernels.Batch) error {
 		if b.fake.calls.Load() == 3 {

@@ -3,6 +3,7 @@ package pool
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -45,13 +46,30 @@ type fake struct {
 	memory        int                       // tokens of the largest batch that fits; 0: any
 	fault         func(kernels.Batch) error // the batch's error, nil: none
 	spoil         func(row []float32, ids []int32)
+	budget        int // 64 when it is 0
 
+	flying atomic.Int64 // batches that were started and not finished
+	most   atomic.Int64 // the most at a time
 	calls  atomic.Int64
 	closed atomic.Int64
 }
 
-func (f *fake) Encode(b kernels.Batch) ([][]float32, error) {
+func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
+
+// Start computes when it is waited for, as a device may, and so sees whether
+// the batch has been left alone.
+func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
+	if n := f.flying.Add(1); n > f.most.Load() {
+		f.most.Store(n)
+	}
+	return func() ([][]float32, error) {
+		f.flying.Add(-1)
+		return f.encode(b)
+	}
+}
+
+func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 	if f.memory > 0 && len(b.IDs) > f.memory {
 		return nil, fmt.Errorf("fake: %d tokens: %w", len(b.IDs), kernels.ErrOutOfMemory)
 	}
@@ -118,7 +136,7 @@ func (f *fake) embed(ids []int32, layer int) []float32 {
 
 // device is the fake behind a Device of that name.
 func (f *fake) device(name string) Device {
-	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
+	return Device{Name: name, Backend: "fake backend", Open: func() (Embedder, error) { return f, nil }}
 }
 
 // recorder is an Observer that remembers everything.
@@ -272,10 +290,10 @@ func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
 	b.job = &Job{
-		Tokenizer: tokenizer.NewESM2(), Long: LongTruncate, Budget: 64,
+		Tokenizer: tokenizer.NewESM2(), Long: LongTruncate,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
 		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
-			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},
+			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32"}},
 	}
 	return b
 }
@@ -285,7 +303,7 @@ func (b *bench) again() *bench {
 	next := *b
 	job := *b.job
 	next.job, next.seen = &job, &recorder{}
-	next.fake = &fake{perToken: b.fake.perToken, cls: b.fake.cls, layers: b.fake.layers}
+	next.fake = &fake{perToken: b.fake.perToken, cls: b.fake.cls, layers: b.fake.layers, budget: b.fake.budget}
 	job.Observer, job.Devices = next.seen, []Device{next.fake.device("fake0")}
 	return &next
 }

@@ -36,7 +36,7 @@ const reasonMemory = "out of memory"
 // spans exist at a time. All have ended when embed returns, unless the work
 // broke off while the reader waits for a pipe.
 func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) {
-	report := FileReport{Path: f.Path, Device: w.device, Skipped: map[string]int64{}, Started: time.Now()}
+	report := FileReport{Path: f.Path, Device: w.Name, backend: w.Backend, Skipped: map[string]int64{}, Started: time.Now()}
 	reader, err := f.open(r.Reading)
 	if err != nil {
 		return report, err
@@ -47,7 +47,7 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 		return report, &outputError{err}
 	}
 	defer out.Abort()
-	r.Observer.FileStarted(f.Path, w.device)
+	r.Observer.FileStarted(f.Path, w.Name)
 
 	// A stage that fails cancels work, so that no other waits for it.
 	work, cancel := context.WithCancelCause(ctx)
@@ -58,7 +58,7 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 	go func() {
 		defer close(tokenized)
 		defer reader.Close()
-		if err := r.read(work, reader, f, tokenized); err != nil {
+		if err := r.read(work, reader, f, w.embedder.Budget(), tokenized); err != nil {
 			cancel(err)
 		}
 	}()
@@ -127,11 +127,12 @@ func receive(work context.Context, from <-chan span) (span, bool) {
 	}
 }
 
-// read tokenizes the file's records, a span of lookAhead batches at a time.
-func (r *run) read(work context.Context, reader *seqio.Reader, f File, to chan<- span) error {
-	capacity := lookAhead * r.Budget
+// read tokenizes the file's records, a span of lookAhead batches of that
+// budget at a time.
+func (r *run) read(work context.Context, reader *seqio.Reader, f File, budget int, to chan<- span) error {
+	capacity := lookAhead * budget
 	if r.PerToken {
-		capacity = r.Budget // whole hidden states wait to be written
+		capacity = budget // whole hidden states wait to be written
 	}
 	var s span
 	var position int64
@@ -164,6 +165,22 @@ func (r *run) read(work context.Context, reader *seqio.Reader, f File, to chan<-
 	}
 }
 
+// flight is a batch that has been started.
+type flight struct {
+	members []*window
+	batch   kernels.Batch
+	finish  func() ([][]float32, error)
+}
+
+func (w *worker) start(members []*window) flight {
+	f := flight{members: members}
+	for _, m := range members {
+		f.batch.Append(m.ids)
+	}
+	f.finish = w.embedder.Start(f.batch)
+	return f
+}
+
 // compute embeds the windows of a span's records, batch by batch. A batch that
 // the device has no memory for halves the worker's budget, down to single
 // windows; a window that does not fit alone is that record's failure.
@@ -172,34 +189,41 @@ func (r *run) compute(work context.Context, w *worker, f File, s span) error {
 	for _, rec := range s.records {
 		windows = append(windows, rec.windows...)
 	}
-	var batch kernels.Batch
-	for queue := pack(windows, w.budget); len(queue) > 0; {
+	var flights []flight // in the order of their start
+	defer func() {
+		for _, one := range flights { // after an error or an interruption
+			_, _ = one.finish()
+		}
+	}()
+	began := time.Now()
+	for queue := pack(windows, w.budget); len(queue)+len(flights) > 0; {
 		if work.Err() != nil {
 			return nil
 		}
-		members := queue[0]
-		batch.Reset()
-		for _, m := range members {
-			batch.Append(m.ids)
+		for len(queue) > 0 && len(flights) <= w.Ahead {
+			flights, queue = append(flights, w.start(queue[0])), queue[1:]
 		}
-		began := time.Now()
-		results, err := w.embedder.Encode(batch)
+		one := flights[0]
+		flights = flights[1:]
+		results, err := one.finish()
+		took := time.Since(began)
+		began = began.Add(took)
 		switch {
-		case errors.Is(err, kernels.ErrOutOfMemory) && len(members) > 1:
-			w.budget = min(w.budget, len(batch.IDs)) / 2
-			r.Observer.BudgetHalved(w.device, w.budget, err)
-			queue = pack(slices.Concat(queue...), w.budget)
-			continue
+		case errors.Is(err, kernels.ErrOutOfMemory) && len(one.members) > 1:
+			if n := len(one.batch.IDs); n <= w.budget { // and not started before the last halving
+				w.budget = n / 2
+				r.Observer.BudgetHalved(w.Name, w.budget, err)
+			}
+			queue = pack(slices.Concat(append(queue, one.members)...), w.budget)
 		case errors.Is(err, kernels.ErrOutOfMemory):
-			members[0].rec.failure = err
+			one.members[0].rec.failure = err
 		case err != nil:
-			return &DeviceError{w.device, err}
+			return &DeviceError{w.Name, err}
 		default:
-			r.distribute(results, batch, members)
-			r.Observer.BatchDone(Batch{Device: w.device, Path: f.Path, Sequences: len(members), Tokens: len(batch.IDs),
-				Bytes: s.bytes * int64(len(batch.IDs)) / int64(s.tokens), Took: time.Since(began)})
+			r.distribute(results, one.batch, one.members)
+			r.Observer.BatchDone(Batch{Device: w.Name, Path: f.Path, Sequences: len(one.members), Tokens: len(one.batch.IDs),
+				Bytes: s.bytes * int64(len(one.batch.IDs)) / int64(s.tokens), Took: took})
 		}
-		queue = queue[1:]
 	}
 	for _, rec := range s.records {
 		if rec.failure == nil {
@@ -262,7 +286,7 @@ func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, report *Fil
 	}
 	entry := r.Output.Template
 	entry.Input = store.Source{Path: f.Path, Size: size, SHA256: sum}
-	entry.Device = report.Device
+	entry.Device, entry.Backend = report.Device, report.backend
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
 	entry.Skipped, entry.Started = report.Skipped, report.Started
 	// The manifest says what the output is going to be before it is there: a

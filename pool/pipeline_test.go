@@ -30,13 +30,15 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 		for _, budget := range []int{1, 30, 64, 8192} {
 			t.Run(fmt.Sprintf("%d devices, budget %d", devices, budget), func(t *testing.T) {
 				b := newBench(t)
-				b.job.Budget = budget
 				b.job.Devices = nil
 				var fakes []*fake
+				ahead := budget % 4 // 1, 2 or none
 				for i := range devices {
-					f := &fake{layers: 1}
+					f := &fake{layers: 1, budget: budget}
 					fakes = append(fakes, f)
-					b.job.Devices = append(b.job.Devices, f.device(fmt.Sprintf("fake%d", i)))
+					d := f.device(fmt.Sprintf("fake%d", i))
+					d.Ahead = ahead
+					b.job.Devices = append(b.job.Devices, d)
 				}
 				records, letters, tokens := 0, 0, 0
 				for name, list := range inputs {
@@ -62,6 +64,9 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 				for i, f := range fakes {
 					if f.closed.Load() != 1 {
 						t.Errorf("device %d was closed %d times", i, f.closed.Load())
+					}
+					if most := int(f.most.Load()); most > ahead+1 || most <= ahead && devices == 1 && budget == 30 {
+						t.Errorf("device %d had %d batches under way, want %d", i, most, ahead+1)
 					}
 				}
 				got := b.outputs()
@@ -242,20 +247,24 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 // from then on, and nothing is lost.
 func TestOutOfMemoryHalves(t *testing.T) {
 	records := randomRecords(1, upTo(60)...)
-	b := newBench(t)
-	b.job.Budget = 1000
-	b.fake.memory = 100
-	b.add("a.faa", fasta(records))
-	if s := b.run(); s.Records != 60 || s.Skipped != 0 {
-		t.Fatalf("%d rows, %d skipped", s.Records, s.Skipped)
-	}
-	b.check("a", records)
-	if len(b.seen.halved) == 0 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
-		t.Errorf("budgets %v, want fewer and fewer", b.seen.halved)
-	}
-	// It learns: one failed batch for each halving, not one for each batch.
-	if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed != len(b.seen.halved) {
-		t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
+	for _, ahead := range []int{0, 1} {
+		b := newBench(t)
+		b.job.Devices[0].Ahead = ahead
+		b.fake.budget = 400
+		b.fake.memory = 100
+		b.add("a.faa", fasta(records))
+		if s := b.run(); s.Records != 60 || s.Skipped != 0 {
+			t.Fatalf("%d rows, %d skipped", s.Records, s.Skipped)
+		}
+		b.check("a", records)
+		if n := len(b.seen.halved); n == 0 || b.seen.halved[n-1] < 50 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
+			t.Errorf("budgets %v, want fewer and fewer down to some that fit", b.seen.halved)
+		}
+		// It learns: a failed batch for each halving and those already under
+		// way, not one for each batch.
+		if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed < len(b.seen.halved) || failed > len(b.seen.halved)*(1+ahead) {
+			t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
+		}
 	}
 }
 
@@ -320,7 +329,7 @@ func TestNotANumber(t *testing.T) {
 func TestFiveSpansInFlight(t *testing.T) {
 	const budget, length = 100, 48 // two records of 50 tokens a batch
 	b := newBench(t)
-	b.job.Budget = budget
+	b.fake.budget = budget
 	counting := &countingTokenizer{Tokenizer: b.job.Tokenizer}
 	b.job.Tokenizer = counting
 	b.fake.memory = 1 // each record is skipped, which the writer reports

@@ -24,11 +24,16 @@ import (
 	"seqembed/tokenizer"
 )
 
-// Embedder turns batches into embeddings on one device; transformer.Encoder
-// is one. It is used by one goroutine at a time.
+// Embedder turns batches into embeddings on one device, as
+// transformer.Encoder does. It is used by one goroutine at a time.
 type Embedder interface {
-	// Encode returns for each layer [S, Dim] values, or [T, Dim] per token.
-	Encode(kernels.Batch) ([][]float32, error)
+	// Budget is the tokens of a batch, special tokens included, that suit the
+	// device. It does not change.
+	Budget() int
+	// Start begins a batch, which does not change until finish has returned
+	// for each layer [S, Dim] values, or [T, Dim] per token. finish is called
+	// once, in the order of the Starts.
+	Start(kernels.Batch) (finish func() ([][]float32, error))
 	// Averaged is the number of tokens behind the embedding of a sequence of
 	// n tokens: how much it weighs when windows of one record are joined.
 	Averaged(n int) int
@@ -38,8 +43,13 @@ type Embedder interface {
 
 // Device opens an Embedder, loading the weights: once for each worker.
 type Device struct {
-	Name string
-	Open func() (Embedder, error)
+	Name    string
+	Backend string // what decides the bits of its results, for the manifest
+	// Ahead is how many batches are started beyond the one that is waited
+	// for, so that the device never waits for the host: 0 where Start itself
+	// computes.
+	Ahead int
+	Open  func() (Embedder, error)
 }
 
 // Job is one model to be run over files of its alphabet.
@@ -49,7 +59,6 @@ type Job struct {
 	Tokenizer tokenizer.Tokenizer
 	Long      LongPolicy
 	MaxLength int // letters; 0 for no limit
-	Budget    int // tokens of a batch, special tokens included
 	PerToken  bool
 	Devices   []Device
 	Output    Output
@@ -94,9 +103,9 @@ type run struct {
 
 // worker is one device at work. It belongs to one goroutine.
 type worker struct {
-	device   string
+	Device
 	embedder Embedder
-	budget   int // tokens of a batch: the job's, halved whenever memory ran out
+	budget   int // tokens of a batch: the embedder's, halved whenever memory ran out
 }
 
 // Run works off the files. A failed file is in the summary and stops nothing.
@@ -170,7 +179,7 @@ func (r *run) work(ctx context.Context, stop context.CancelCauseFunc, d Device) 
 	}
 	defer e.Close()
 	r.Observer.DeviceReady(d.Name, time.Since(began))
-	w := &worker{device: d.Name, embedder: e, budget: r.Budget}
+	w := &worker{d, e, e.Budget()}
 	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():

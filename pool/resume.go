@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 
 	"seqembed/internal/seqio"
@@ -25,7 +26,7 @@ type Output struct {
 	Layers   []int
 	PerToken bool
 	Meta     map[string]string // for the files' own metadata
-	Template store.Entry       // what the manifest says of every file of this job
+	Template store.Entry       // what the manifest says of every file of this job, but for its device
 }
 
 // ErrMixture is in the chain of the error of a run whose output folder holds
@@ -99,7 +100,7 @@ func (j *Job) refuseMixture(manifest *store.Manifest) error {
 		case f.once():
 			return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
 		}
-		if what := difference(entry, j.Output.Template); what != "" {
+		if what := j.difference(entry); what != "" {
 			return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
 		}
 	}
@@ -118,7 +119,15 @@ func (o Output) firstThere(f File) string {
 
 // difference names the first setting in which a finished output differs from
 // what would be made now, or is empty.
-func difference(had, want store.Entry) string {
+func (j *Job) difference(had store.Entry) string {
+	want := j.Output.Template
+	var backends []string
+	for _, d := range j.Devices {
+		backends = append(backends, d.Backend)
+	}
+	if want.Backend = had.Backend; !slices.Contains(backends, had.Backend) {
+		want.Backend = strings.Join(slices.Compact(backends), " or ")
+	}
 	fields := []struct{ name, had, want string }{
 		{"revision", had.Revision, want.Revision},
 		{"checkpoint", had.CheckpointSHA256, want.CheckpointSHA256},

@@ -54,6 +54,9 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 
 // Encoder runs a model over batches. It owns a stream and belongs to one
 // goroutine at a time.
+//
+// Start gives a batch to the device, so that several are under way and the
+// device never waits for the host; Encode runs one at a time.
 type Encoder struct {
 	model   Model
 	backend kernels.Backend
@@ -64,9 +67,18 @@ type Encoder struct {
 
 	profile *kernels.Profile // or nil
 
-	stream kernels.Stream
-	pass   pass
-	pooled kernels.Buffer // [S, h], nil when PerToken
+	pending []*started // in the order of their Start
+	stream  kernels.Stream
+	pass    pass
+	pooled  kernels.Buffer // [S, h], nil when PerToken
+}
+
+// started is a batch that is under way.
+type started struct {
+	wait    func() error
+	results [][]float32
+	done    bool
+	err     error
 }
 
 // NewEncoder allocates the activations for batches within limits. layers are
@@ -106,13 +118,44 @@ func (e *Encoder) Limits() kernels.Limits { return e.limits }
 // Encode runs the batch and returns, for each layer, its embeddings: [S, Dim],
 // or [T, Dim] when PerToken. A batch over the limits makes the encoder grow.
 // The error may be kernels.ErrOutOfMemory, after which a smaller batch works.
-func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) {
-	if !e.limits.Holds(b) {
+func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
+
+// Start begins what Encode does and returns what waits for its results, to be
+// called once, in the order of the Starts. b must not change before.
+func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
+	if e.stream == nil || !e.limits.Holds(b) {
+		for len(e.pending) > 0 { // the stream that they run on goes
+			e.settle(e.pending[0])
+		}
 		grown := kernels.Limits{Tokens: max(e.limits.Tokens, len(b.IDs)), Sequences: max(e.limits.Sequences, b.Sequences())}
 		if err := e.allocate(grown); err != nil {
-			return nil, errors.Join(err, e.allocate(e.limits))
+			err = errors.Join(err, e.allocate(e.limits))
+			return func() ([][]float32, error) { return nil, err }
 		}
 	}
+	s := &started{results: e.enqueue(b)}
+	s.wait = e.stream.Submit()
+	e.pending = append(e.pending, s)
+	return func() ([][]float32, error) {
+		e.settle(s)
+		if s.err != nil {
+			return nil, s.err
+		}
+		return s.results, nil
+	}
+}
+
+// settle waits for a batch, the first that is pending, unless that was done.
+func (e *Encoder) settle(s *started) {
+	if !s.done {
+		s.done, s.err = true, s.wait()
+		e.pending = slices.DeleteFunc(e.pending, func(p *started) bool { return p == s })
+	}
+}
+
+// enqueue sends the forward pass to the stream and returns where its results
+// will be.
+func (e *Encoder) enqueue(b kernels.Batch) [][]float32 {
 	rows := b.Sequences()
 	if e.pooling == PerToken {
 		rows = len(b.IDs)
@@ -132,10 +175,7 @@ func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) {
 		e.stream.Pool(e.poolOp(x))
 		e.stream.Read(results[i], e.pooled)
 	})
-	if err := e.stream.Wait(); err != nil {
-		return nil, err
-	}
-	return results, nil
+	return results
 }
 
 // Profile adds the times of the operations of later batches to p, or ends that
@@ -167,10 +207,13 @@ func (e *Encoder) poolOp(x kernels.Buffer) kernels.Pool {
 	return o
 }
 
-// Close frees the stream and the activations.
+// Close frees the stream and the activations, after what is under way.
 func (e *Encoder) Close() error {
 	if e.stream == nil {
 		return nil
+	}
+	for len(e.pending) > 0 {
+		e.settle(e.pending[0])
 	}
 	err := e.stream.Close()
 	e.stream, e.pass, e.pooled = nil, nil, nil

@@ -246,3 +246,44 @@ func TestFLOPs(t *testing.T) {
 		}
 	}
 }
+
+// Batches that are under way together are what they are alone, also when one
+// of them makes the encoder grow.
+func TestEncoderStarts(t *testing.T) {
+	backend := ref.New()
+	model := load(t, "esm2-tiny", backend)
+	e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 4, Sequences: 1}, transformer.Mean, []int{1, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var finish []func() ([][]float32, error)
+	var batches []kernels.Batch
+	for n := range 5 {
+		var b kernels.Batch
+		for s := range n/2 + 1 {
+			b.Append([]int32{0, int32(4 + n), int32(5 + s), 2}[:4-n%2])
+		}
+		batches, finish = append(batches, b), append(finish, e.Start(b))
+	}
+	for i, f := range finish {
+		got, err := f()
+		if err != nil {
+			t.Fatal(err)
+		}
+		alone, err := e.Encode(batches[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !slices.EqualFunc(got, alone, slices.Equal) {
+			t.Errorf("batch %d depends on the others under way", i)
+		}
+	}
+	// What is still under way ends before the encoder does.
+	last := e.Start(batches[4])
+	if err := e.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := last(); err != nil {
+		t.Error(err)
+	}
+}

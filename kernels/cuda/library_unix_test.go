@@ -65,6 +65,11 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	if err != nil || found.Name != "G" || found.id != 42 || found.Major != 7542 || found.Minor != 7642 || found.TotalMemory != 42<<33 {
 		t.Errorf("a device is described as %+v: %v", found, err)
 	}
+	var ms float32
+	if r := d.cuEventElapsedTime(&ms, 0x5000, 0x5008); r != 0 || ms != 1.5 {
+		t.Errorf("cuEventElapsedTime gives %d and %v", r, ms)
+	}
+	arrives("cuEventElapsedTime", 0x5000, 0x5008)
 	if r := d.cuEventSynchronize(0x5000); r != 700 {
 		t.Errorf("cuEventSynchronize gives %d", r)
 	}

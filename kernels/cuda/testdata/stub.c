@@ -45,6 +45,7 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned flags) { return NOTE(U
 int cuEventCreate(void **event, unsigned flags) { *event = (void *)0x5000; return NOTE(flags); }
 int cuEventDestroy_v2(void *event) { return NOTE(U(event)); }
 int cuEventRecord(void *event, void *stream) { return NOTE(U(event), U(stream)); }
+int cuEventElapsedTime(float *ms, void *start, void *end) { *ms = 1.5f; return NOTE(U(start), U(end)); }
 int cuEventSynchronize(void *event) { return NOTE(U(event)) + 700; }
 
 int cuLaunchKernel(void *f, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared, void *stream, void **params, void **extra) {
