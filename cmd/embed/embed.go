@@ -10,21 +10,17 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"strings"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
-	"seqembed/kernels/cpu"
+	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
 )
 
 // version is the program's; it is part of every manifest.
 const version = "0.1.0"
-
-// cpuBudget is the tokens of a batch when a CPU computes and none are given.
-const cpuBudget = 8192
 
 // maxThreads is more than any machine has cores.
 const maxThreads = 1 << 12
@@ -35,6 +31,17 @@ const maxBudget = 1 << 24
 
 // run is the whole program: it returns the exit code.
 func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
+	return runOn(ctx, thisMachine, args, environ, stdout, stderr)
+}
+
+func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "devices" {
+		if err := devices(m, args[1:], stdout); err != nil {
+			printError(stderr, err)
+			return exitCode(err, 0, 0)
+		}
+		return exitDone
+	}
 	s, groups, err := parse(args, environ)
 	switch {
 	case err != nil:
@@ -47,7 +54,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 		fmt.Fprintln(stdout, version)
 		return exitDone
 	}
-	c := &command{settings: s, stdout: stdout}
+	c := &command{settings: s, stdout: stdout, machine: m}
 	if c.log, err = newLog(s, stderr); err != nil {
 		printError(stderr, err)
 		return exitUsage
@@ -71,15 +78,27 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 	return exitCode(err, c.done(), len(c.total.Failed))
 }
 
+// machine is how GPUs are found and opened, so that tests can do without.
+type machine struct {
+	findGPUs func() cuda.Report
+	openGPU  func(ordinal int, dtype cuda.DType) (kernels.Backend, error)
+}
+
+var thisMachine = machine{
+	findGPUs: cuda.Devices,
+	openGPU: func(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
+		return cuda.Open(ordinal, cuda.Options{DType: dtype})
+	},
+}
+
 // command is one run of embed.
 type command struct {
 	*settings
 	stdout   io.Writer
 	log      *slog.Logger
 	progress *progress
-	backend  kernels.Backend
-	device   string
-	total    pool.Summary // over both models
+	machine
+	total pool.Summary // over both models
 }
 
 // embed checks flags, inputs, models and settings before anything is computed,
@@ -96,8 +115,11 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.openBackend()
-	defer c.backend.Close()
+	processors, err := c.openProcessors()
+	if err != nil {
+		return err
+	}
+	defer closeAll(processors)
 
 	dna, protein, failed := pool.Plan(inputs, reading)
 	failed = append(absent, failed...)
@@ -120,7 +142,7 @@ func (c *command) embed(ctx context.Context) error {
 			return err
 		}
 		defer m.checkpoint.Close()
-		job, err := c.newJob(m, part.files, reading)
+		job, err := c.newJob(m, part.files, reading, processors)
 		if err != nil {
 			return err
 		}
@@ -160,37 +182,26 @@ func (c *command) writeFailures(err error) error {
 }
 
 // newJob says how files are embedded with one model.
-func (c *command) newJob(m *model, files []pool.File, reading seqio.Options) (*pool.Job, error) {
+func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256()
 	if err != nil {
 		return nil, err
 	}
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		Budget: c.dnabertBatch, PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+	budget := c.dnabertBatch
 	if m.architecture == transformer.ESM2 {
-		job.Budget = c.esmBatch
+		budget = c.esmBatch
 	}
-	if job.Budget == 0 {
-		job.Budget = cpuBudget
+	for _, p := range processors {
+		job.Devices = append(job.Devices, p.device(m, pooling, budget))
 	}
-	job.Devices = []pool.Device{{Name: c.device, Open: func() (pool.Embedder, error) {
-		loaded, err := transformer.Load(m.checkpoint, m.config, c.backend)
-		if err != nil {
-			return nil, err
-		}
-		limits := kernels.Limits{Tokens: job.Budget, Sequences: pool.MaxSequences(job.Budget)}
-		return transformer.NewEncoder(loaded, c.backend, limits, pooling, m.layers)
-	}}}
-	dtype := "fp32"
-	if c.cpuWeights == "bf16" {
-		dtype = "fp32, bf16 weights"
-	}
+	dtype := processors[0].dtype // all have the same
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
-		"cpu_weights": c.cpuWeights,
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
@@ -198,7 +209,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options) (*p
 		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": version},
 		Template: store.Entry{Model: m.name, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
-			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype, Backend: c.backend.Name(),
+			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
 			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
@@ -276,29 +287,14 @@ func (c *command) check() error {
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
 	}
-	return c.checkDevice()
-}
-
-// checkDevice refuses what only a GPU could do.
-func (c *command) checkDevice() error {
-	if c.gpus != "all" && c.gpus != "none" {
-		for index := range strings.SplitSeq(c.gpus, ",") {
-			if n, err := strconv.Atoi(strings.TrimSpace(index)); err != nil || n < 0 {
-				return usagef("--gpus: %q is neither all, none nor a list of indices", c.gpus)
-			}
-		}
-		return usagef("--gpus %s: there is no GPU that this version can use; --gpus none computes on the CPU", c.gpus)
-	}
 	if c.cpuWeights != "fp32" && c.cpuWeights != "bf16" {
 		return usagef("--cpu-weights: %q is neither fp32 nor bf16", c.cpuWeights)
 	}
-	switch c.dtype {
-	case "auto", "fp32":
-		return nil
-	case "bf16", "fp16":
-		return usagef("--dtype %s needs a GPU: the CPU computes in fp32", c.dtype)
+	if _, err := cuda.ParseDType(c.dtype); err != nil {
+		return usagef("--dtype: %w", err)
 	}
-	return usagef("--dtype: %q is none of auto, fp32, bf16, fp16", c.dtype)
+	_, _, err := parseGPUs(c.gpus)
+	return err
 }
 
 // expand lists the inputs of all three kinds of argument, and the arguments
@@ -324,13 +320,4 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 		return nil, nil, usagef("no input is given")
 	}
 	return inputs, failed, seqio.CheckNames(inputs)
-}
-
-// openBackend picks what computes: so far, the CPU.
-func (c *command) openBackend() {
-	if c.gpus == "all" {
-		c.log.Info("no GPU is used: this version computes on the CPU")
-	}
-	backend := cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.cpuWeights == "bf16"})
-	c.backend, c.device = backend, fmt.Sprintf("cpu (%d threads)", backend.Threads())
 }

@@ -150,7 +150,6 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 	}{
 		{"", []string{"no input"}},
 		{"--nonsense p.faa", []string{"--nonsense"}},
-		{"-gpus 0,1,2,3 -dnabert-batch-size 4096 p.faa", []string{"--gpus 0,1,2,3", "no GPU"}},
 		{"--gpus two p.faa", []string{"--gpus", `"two"`}},
 		{"--gpus -1 p.faa", []string{"--gpus"}},
 		{"--dtype bf16 p.faa", []string{"--dtype bf16", "GPU"}},

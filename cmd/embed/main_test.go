@@ -41,9 +41,12 @@ func embed(t *testing.T, args ...string) result { t.Helper(); return embedWith(t
 func embedWith(t *testing.T, environ []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
-	code := run(context.Background(), args, environ, &stdout, &stderr)
+	code := runOn(context.Background(), noGPU, args, environ, &stdout, &stderr)
 	return result{t, code, stdout.String(), stderr.String()}
 }
+
+// noGPU is a machine without one, whatever the tests run on.
+var noGPU = (&fakeMachine{}).machine()
 
 // wantCode fails the test when the run ended otherwise.
 func (r result) wantCode(code int) result {

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/kernels/cuda"
+)
+
+// fakeMachine has GPUs that are one thread of the CPU each.
+type fakeMachine struct {
+	names  []string // of its GPUs; an empty one cannot be used
+	budget int      // tokens that suit each of them
+
+	mu    sync.Mutex
+	open  int
+	opens []string // "ordinal dtype" of every opening
+	asked [2]int   // the columns that Budget was asked for last
+}
+
+func (f *fakeMachine) machine() machine {
+	return machine{findGPUs: f.find, openGPU: f.openGPU}
+}
+
+func (f *fakeMachine) find() cuda.Report {
+	r := cuda.Report{CublasErr: errors.New("not looked for")}
+	if len(f.names) == 0 {
+		r.Err = fmt.Errorf("no fake driver: %w", cuda.ErrUnavailable)
+	}
+	for i, name := range f.names {
+		d := cuda.Device{Ordinal: i, Name: name, Major: 8}
+		if name == "" {
+			d.Name, d.Err = "Old GPU", errors.New("it is too old")
+		}
+		r.Devices = append(r.Devices, d)
+	}
+	return r
+}
+
+func (f *fakeMachine) openGPU(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ordinal >= len(f.names) || f.names[ordinal] == "" {
+		return nil, fmt.Errorf("there is no device %d: %w", ordinal, cuda.ErrUnavailable)
+	}
+	f.open++
+	f.opens = append(f.opens, fmt.Sprint(ordinal, " ", dtype))
+	return &fakeGPU{cpu.New(1), f, f.names[ordinal] + " " + dtype.String()}, nil
+}
+
+type fakeGPU struct {
+	*cpu.Backend
+	machine *fakeMachine
+	name    string
+}
+
+func (g *fakeGPU) Name() string { return g.name }
+
+func (g *fakeGPU) Budget(residual, operand int) (int, error) {
+	g.machine.mu.Lock()
+	defer g.machine.mu.Unlock()
+	g.machine.asked = [2]int{residual, operand}
+	return g.machine.budget, nil
+}
+
+func (g *fakeGPU) Close() error {
+	g.machine.mu.Lock()
+	defer g.machine.mu.Unlock()
+	g.machine.open--
+	return g.Backend.Close()
+}
+
+// embed runs the program on the machine, which has everything back then.
+func (f *fakeMachine) embed(t *testing.T, args string) result {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	code := runOn(context.Background(), f.machine(), strings.Fields(args), nil, &stdout, &stderr)
+	if f.open != 0 {
+		t.Errorf("%d GPUs are still open", f.open)
+	}
+	return result{t, code, stdout.String(), stderr.String()}
+}
+
+// manyFiles writes inputs of both kinds, more than there are GPUs.
+func manyFiles(t *testing.T) string {
+	workspace(t)
+	for i := range 5 {
+		write(t, fmt.Sprintf("in/p%d.faa", i), fmt.Sprintf(">a%d\nMKVLAAGIVALLLAG\n", i)+">b\n"+strings.Repeat("MKWV", 9*i+3)+"\n")
+		write(t, fmt.Sprintf("in/n%d.fna", i), ">a\nACGTTGCAAC\n>b\n"+strings.Repeat("ACGGT", 20*i+3)+"\n")
+	}
+	return " --dnabert-model " + dna2 + " --esm-model " + tiny + " in"
+}
+
+// contents reads a folder, but for the manifest, which has times in it.
+func contents(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := map[string]string{}
+	for _, e := range entries {
+		content, err := os.ReadFile(filepath.Join(dir, e.Name()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		list[e.Name()] = string(content)
+	}
+	delete(list, "manifest.json")
+	return list
+}
+
+// One GPU, two, or the same one twice write the same bytes.
+func TestGPUsAgree(t *testing.T) {
+	args := manyFiles(t)
+	var one map[string]string
+	for _, gpus := range []string{"0", "0,0", "0,1", "1,0,1"} {
+		f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300}
+		out := "out" + strings.ReplaceAll(gpus, ",", "-")
+		f.embed(t, "--gpus "+gpus+" --out "+out+args).wantCode(0)
+		got := contents(t, out)
+		if one == nil {
+			one = got
+		}
+		if len(got) != 10 || !maps.Equal(got, one) {
+			t.Errorf("--gpus %s writes other files than --gpus 0: %v", gpus, slices.Sorted(maps.Keys(got)))
+		}
+	}
+}
+
+// All GPUs that can be used are; a rerun on one of two kinds continues.
+func TestAllGPUs(t *testing.T) {
+	args := manyFiles(t)
+	f := &fakeMachine{names: []string{"GPU A", "", "GPU B"}, budget: 200}
+	r := f.embed(t, "--out out"+args).wantCode(0)
+	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16", "has not run on a GPU yet"} {
+		if !strings.Contains(r.stderr, part) {
+			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
+		}
+	}
+	manifest, err := os.ReadFile("out/manifest.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := string(manifest); strings.Count(text, `"backend": "GPU A bf16"`)+strings.Count(text, `"backend": "GPU B bf16"`) != 10 || strings.Count(text, `"dtype": "bf16"`) != 10 {
+		t.Errorf("the manifest does not say which device made what:\n%s", text)
+	}
+	if want := [2]int{64, 64 + 256}; f.asked != want {
+		t.Errorf("a budget for %v columns, want %v", f.asked, want)
+	}
+	before := contents(t, "out")
+	if err := os.Remove("out/p4.esm2-tiny.parquet"); err != nil {
+		t.Fatal(err)
+	}
+	r = f.embed(t, "--out out"+args).wantCode(0)
+	if strings.Count(r.stdout, "complete already") != 9 || !maps.Equal(contents(t, "out"), before) {
+		t.Errorf("the rerun: %s", r.stdout)
+	}
+	// The outputs of another kind of GPU are not mixed in.
+	other := &fakeMachine{names: []string{"GPU C"}, budget: 200}
+	if r := other.embed(t, "--out out"+args).wantCode(1); !strings.Contains(r.stderr, "GPU C bf16") || !strings.Contains(r.stderr, "--force") {
+		t.Errorf("another GPU: %s", r.stderr)
+	}
+}
+
+func TestGPUsThatAreNotThere(t *testing.T) {
+	args := manyFiles(t)
+	f := &fakeMachine{names: []string{"GPU"}, budget: 200}
+	if r := f.embed(t, "--gpus 0,1 --out out"+args).wantCode(1); !strings.Contains(r.stderr, "device 1") || !strings.Contains(r.stderr, "embed devices") {
+		t.Errorf("a missing device: %s", r.stderr)
+	}
+	if _, err := os.Stat("out"); err == nil {
+		t.Error("a run without its device wrote something")
+	}
+	r := f.embed(t, "--gpus none --out cpu"+args).wantCode(0)
+	if len(f.opens) != 1 || strings.Contains(r.stderr, "cuda:0") {
+		t.Errorf("--gpus none opened %v", f.opens)
+	}
+	none := &fakeMachine{names: []string{""}}
+	if r := none.embed(t, "--out all"+args).wantCode(0); !strings.Contains(r.stderr, "too old") || !maps.Equal(contents(t, "all"), contents(t, "cpu")) {
+		t.Errorf("with an old GPU alone: %s", r.stderr)
+	}
+	if r := none.embed(t, "--dtype fp16 --out half"+args).wantCode(64); !strings.Contains(r.stderr, "--dtype fp16 needs a GPU") {
+		t.Errorf("half precision without a GPU: %s", r.stderr)
+	}
+}
+
+// --dtype and the batch size reach the GPU; a model's weights are not kept
+// while the next one runs.
+func TestGPUSettings(t *testing.T) {
+	args := manyFiles(t)
+	f := &fakeMachine{names: []string{"GPU"}, budget: 200}
+	r := f.embed(t, "-v --dtype fp16 --esm-batch-size 30 --out out"+args).wantCode(0)
+	if want := []string{"0 fp16", "0 fp16"}; !slices.Equal(f.opens, want) {
+		t.Errorf("opened %v, want %v: once for each model", f.opens, want)
+	}
+	if !strings.Contains(r.stderr, "sequences=2 tokens=") && !strings.Contains(r.stderr, "sequences=1 tokens=") {
+		t.Errorf("no batches in the log:\n%s", r.stderr)
+	}
+	for line := range strings.Lines(r.stderr) {
+		var sequences, tokens int
+		if at := strings.Index(line, "sequences="); at >= 0 && strings.Contains(line, ".faa") {
+			if _, err := fmt.Sscanf(line[at:], "sequences=%d tokens=%d", &sequences, &tokens); err == nil && sequences > 1 && tokens > 30 {
+				t.Errorf("over the budget of 30: %s", line)
+			}
+		}
+	}
+}
+
+func TestDevices(t *testing.T) {
+	f := &fakeMachine{names: []string{"Fast GPU", ""}}
+	r := f.embed(t, "devices").wantCode(0)
+	for _, part := range []string{"cpu ", "Fast GPU", "Old GPU", "cannot be used: it is too old"} {
+		if !strings.Contains(r.stdout, part) {
+			t.Errorf("no %q in\n%s", part, r.stdout)
+		}
+	}
+	if r := (&fakeMachine{}).embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "no fake driver") {
+		t.Error(r.stdout)
+	}
+	f.embed(t, "devices 0").wantCode(64)
+}

@@ -1,0 +1,211 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/kernels/cuda"
+	"seqembed/pool"
+	"seqembed/transformer"
+)
+
+// cpuBudget is the tokens of a batch when a CPU computes and none are given.
+const cpuBudget = 8192
+
+// processor is a GPU, or all threads of the CPU: one worker of each pool. A
+// worker opens its backend anew for each model, so that the weights of the
+// last one are gone; the first opening served to learn its name as well.
+type processor struct {
+	name    string // for people
+	backend string // kernels.Backend.Name
+	dtype   string
+	ahead   int // see pool.Device
+	open    func() (kernels.Backend, error)
+	opened  kernels.Backend // nobody's yet, or nil
+}
+
+// newProcessor opens a backend for the first time.
+func newProcessor(p processor) (*processor, error) {
+	var err error
+	if p.opened, err = p.open(); err != nil {
+		return nil, err
+	}
+	p.backend = p.opened.Name()
+	return &p, nil
+}
+
+// take gives a backend to a worker, which closes it.
+func (p *processor) take() (kernels.Backend, error) {
+	if b := p.opened; b != nil {
+		p.opened = nil
+		return b, nil
+	}
+	return p.open()
+}
+
+// Close closes a backend that nobody took.
+func (p *processor) Close() error {
+	if p.opened == nil {
+		return nil
+	}
+	return p.opened.Close()
+}
+
+// openProcessors opens what --gpus names, or the CPU.
+func (c *command) openProcessors() ([]*processor, error) {
+	ordinals, explicit, err := parseGPUs(c.gpus)
+	if err != nil {
+		return nil, err
+	}
+	dtype, err := cuda.ParseDType(c.dtype)
+	if err != nil {
+		return nil, usagef("--dtype: %w", err)
+	}
+	because := fmt.Sprintf("--gpus %s", c.gpus)
+	if !explicit && c.gpus != "none" {
+		report := c.findGPUs()
+		for _, d := range report.Devices {
+			if d.Err != nil {
+				c.log.Warn("a GPU is left alone", "device", d.String(), "reason", oneLine(d.Err))
+			}
+		}
+		if ordinals = report.Usable(); len(ordinals) == 0 {
+			because = "there is no GPU that can be used"
+			if report.Err != nil {
+				because = oneLine(report.Err)
+			}
+			c.log.Info("the CPU computes", "reason", because)
+		}
+	}
+	if len(ordinals) == 0 {
+		if dtype == cuda.BF16 || dtype == cuda.FP16 {
+			return nil, usagef("--dtype %s needs a GPU, the CPU computes in fp32: %s", dtype, because)
+		}
+		one, err := newProcessor(c.onCPU())
+		if err != nil {
+			return nil, err
+		}
+		return []*processor{one}, nil
+	}
+	var list []*processor
+	for _, ordinal := range ordinals {
+		one, err := newProcessor(c.onGPU(ordinal, dtype))
+		if err != nil {
+			closeAll(list)
+			return nil, fmt.Errorf("--gpus %s: device %d: %w (embed devices lists what was found)", c.gpus, ordinal, err)
+		}
+		c.log.Info("a GPU computes", "device", one.name, "backend", one.backend)
+		list = append(list, one)
+	}
+	c.log.Warn("the CUDA backend has passed its tests on a simulated device and has not run on a GPU yet: compare with --gpus none before you rely on it")
+	return list, nil
+}
+
+func closeAll(list []*processor) {
+	for _, p := range list {
+		p.Close()
+	}
+}
+
+// parseGPUs reads --gpus: explicit says that the user has named the devices.
+func parseGPUs(gpus string) (ordinals []int, explicit bool, err error) {
+	if gpus == "all" || gpus == "none" {
+		return nil, false, nil
+	}
+	for index := range strings.SplitSeq(gpus, ",") {
+		n, err := strconv.Atoi(strings.TrimSpace(index))
+		if err != nil || n < 0 {
+			return nil, false, usagef("--gpus: %q is neither all, none nor a list of indices", gpus)
+		}
+		ordinals = append(ordinals, n)
+	}
+	return ordinals, true, nil
+}
+
+func (c *command) onCPU() processor {
+	p := processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
+	if c.cpuWeights == "bf16" {
+		p.dtype = "fp32, bf16 weights"
+	}
+	p.open = func() (kernels.Backend, error) {
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.cpuWeights == "bf16"}), nil
+	}
+	return p
+}
+
+// onGPU is a device. The next batch is started while one computes.
+func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
+	if dtype == cuda.Auto {
+		dtype = cuda.BF16
+	}
+	return processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
+		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
+}
+
+// device is the processor as the pool sees it, for one model.
+func (p *processor) device(m *model, pooling transformer.Pooling, budget int) pool.Device {
+	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
+		b, err := p.take()
+		if err != nil {
+			return nil, err
+		}
+		e, err := newEmbedder(b, m, pooling, budget)
+		if err != nil {
+			return nil, errors.Join(err, b.Close())
+		}
+		return e, nil
+	}}
+}
+
+// embedder is an encoder with its backend. It implements pool.Embedder.
+type embedder struct {
+	*transformer.Encoder
+	backend kernels.Backend
+	budget  int
+}
+
+// budgeter is a backend that knows how many tokens suit its memory.
+type budgeter interface {
+	Budget(residualCols, operandCols int) (int, error)
+}
+
+// newEmbedder loads the weights, sizes the batches where no budget is given,
+// and allocates for them: for fewer, when memory does not suffice.
+func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int) (*embedder, error) {
+	loaded, err := transformer.Load(m.checkpoint, m.config, b)
+	if err != nil {
+		return nil, err
+	}
+	if budget == 0 {
+		budget = cpuBudget
+		if device, ok := b.(budgeter); ok {
+			f := transformer.FootprintOf(loaded)
+			if budget, err = device.Budget(f.Residual, f.Operand); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for {
+		limits := kernels.Limits{Tokens: budget, Sequences: pool.MaxSequences(budget)}
+		e, err := transformer.NewEncoder(loaded, b, limits, pooling, m.layers)
+		if err == nil {
+			return &embedder{e, b, budget}, nil
+		}
+		if !errors.Is(err, kernels.ErrOutOfMemory) || budget < 2 {
+			return nil, err
+		}
+		budget /= 2
+	}
+}
+
+// Budget is the tokens of a batch.
+func (e *embedder) Budget() int { return e.budget }
+
+// Close frees the activations, then the weights.
+func (e *embedder) Close() error { return errors.Join(e.Encoder.Close(), e.backend.Close()) }
