@@ -122,6 +122,9 @@ func (c *command) embed(ctx context.Context) error {
 	defer closeAll(processors)
 
 	dna, protein, failed := pool.Plan(inputs, reading)
+	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
+		return err
+	}
 	failed = append(absent, failed...)
 	for _, f := range failed {
 		c.progress.FileFailed(f)
@@ -151,6 +154,11 @@ func (c *command) embed(ctx context.Context) error {
 		}
 		models, jobs = append(models, m), append(jobs, job)
 	}
+	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
+		if err := checkNames(slices.Concat(dna, protein), true); err != nil {
+			return err
+		}
+	}
 	for i, m := range models {
 		if m.synthetic() {
 			c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
@@ -164,6 +172,19 @@ func (c *command) embed(ctx context.Context) error {
 		}
 	}
 	return c.writeFailures(nil)
+}
+
+// checkNames refuses inputs whose outputs would have the same name: those of
+// one alphabet, or of both when the two models are called the same.
+func checkNames(files []pool.File, oneModel bool) error {
+	var inputs []seqio.Input
+	for _, f := range files {
+		if oneModel {
+			f.Alphabet = seqio.Unknown
+		}
+		inputs = append(inputs, f.Input)
+	}
+	return seqio.CheckNames(inputs)
 }
 
 // writeFailures leaves the list of failed files in the output folder, after a
@@ -319,5 +340,5 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 	if len(inputs)+len(failed) == 0 {
 		return nil, nil, usagef("no input is given")
 	}
-	return inputs, failed, seqio.CheckNames(inputs)
+	return inputs, failed, seqio.CheckPaths(inputs)
 }

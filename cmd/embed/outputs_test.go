@@ -346,24 +346,6 @@ func TestStandardInputIsDetected(t *testing.T) {
 	wantFiles(t, "out", "manifest.json", "stdin.esm2-tiny.parquet")
 }
 
-// TestFoldersAndGlobs: the tree of a folder is kept; the default output
-// folder is embeddings.
-func TestFoldersAndGlobs(t *testing.T) {
-	workspace(t)
-	write(t, "in/a.faa", ">a\nMKV\n")
-	write(t, "in/deep/a.faa", ">a\nMKVL\n")
-	write(t, "in/notes.txt", "no sequences")
-	embed(t, "--esm-model", tiny, "in").wantCode(0)
-	wantFiles(t, "embeddings", "a.esm2-tiny.parquet", "deep/a.esm2-tiny.parquet", "manifest.json")
-	write(t, "g1.faa", ">a\nMKV\n")
-	write(t, "g2.faa", ">a\nMKV\n")
-	embed(t, "--esm-model", tiny, "-o", "glob", "g?.faa").wantCode(0)
-	wantFiles(t, "glob", "g1.esm2-tiny.parquet", "g2.esm2-tiny.parquet", "manifest.json")
-	r := embed(t, "--esm-model", tiny, "-o", "twins", "in/a.faa", "in/deep/a.faa").wantCode(exitNothing)
-	r.wantProblem("in/a.faa", "in/deep/a.faa")
-	wantFiles(t, "twins")
-}
-
 // TestBatchSizeAndThreads change how the work is done, and no result.
 func TestBatchSizeAndThreads(t *testing.T) {
 	workspace(t)

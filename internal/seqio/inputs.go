@@ -25,8 +25,8 @@ var (
 
 // Expand turns arguments of the command line into inputs: "-" is standard input, a folder stands for the FASTA and FASTQ
 // files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left alone for
-// what it matches, anything else for itself. The result is sorted by path and checked by CheckNames. An argument that
-// leads to no file is an ErrNoInput.
+// what it matches, anything else for itself. The result is sorted by path; CheckPaths and CheckNames say what is wrong with it. An
+// argument that leads to no file is an ErrNoInput.
 func Expand(args []string, forced Alphabet) ([]Input, error) {
 	var inputs []Input
 	for _, arg := range args {
@@ -40,26 +40,36 @@ func Expand(args []string, forced Alphabet) ([]Input, error) {
 		inputs[i].Alphabet = forced
 	}
 	slices.SortStableFunc(inputs, func(a, b Input) int { return strings.Compare(a.Path, b.Path) })
-	if err := CheckNames(inputs); err != nil {
-		return nil, err
-	}
 	return inputs, nil
 }
 
-// CheckNames returns an ErrInputName that names two inputs whose outputs would have the same name.
-func CheckNames(inputs []Input) error {
-	owner := make(map[string]string, len(inputs))
+// CheckPaths returns an ErrInputName that names a file that comes twice.
+func CheckPaths(inputs []Input) error {
+	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
-		name := path.Join(in.Dir, in.Name)
-		first, taken := owner[name]
-		switch {
-		case !taken:
-			owner[name] = in.Path
-		case filepath.Clean(first) == filepath.Clean(in.Path):
+		clean := filepath.Clean(in.Path)
+		if given[clean] {
 			return fmt.Errorf("%w: %s was given twice", ErrInputName, in.Path)
-		default:
-			return fmt.Errorf("%w: the outputs of %s and %s would both be named %q", ErrInputName, first, in.Path, name)
 		}
+		given[clean] = true
+	}
+	return nil
+}
+
+// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would have
+// the same name. s.fna and s.faa may stand side by side: it takes their alphabets to know.
+func CheckNames(inputs []Input) error {
+	type output struct {
+		name  string
+		model Alphabet
+	}
+	owner := make(map[output]string, len(inputs))
+	for _, in := range inputs {
+		out := output{path.Join(in.Dir, in.Name), in.Alphabet}
+		if first, taken := owner[out]; taken {
+			return fmt.Errorf("%w: the outputs of %s and %s would both be named %q", ErrInputName, first, in.Path, out.name)
+		}
+		owner[out] = in.Path
 	}
 	return nil
 }

@@ -101,14 +101,19 @@ func TestExpand(t *testing.T) {
 			"(.fa .fasta .fna .ffn .faa .frn .fas .fq .fastq, also with .gz .bz2 .xz .zst)"},
 		{"same name", in("d/b.fa", "d/x/b.fna.zst"), ErrInputName,
 			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
-		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice"},
-		{"file and its folder", in("d", "d/x/b.fna.zst"), ErrInputName,
-			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
-		{"standard input twice", []string{"-", "-"}, ErrInputName, "inputs with the same name: - was given twice"},
+		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice\n" +
+			`inputs with the same name: the outputs of ROOT/./r1.ffn and ROOT/r1.ffn would both be named "r1"`},
+		{"file and its folder", in("d/x/b.fna.zst", "d/x"), ErrInputName, "inputs with the same name: ROOT/d/x/b.fna.zst was given twice\n" +
+			`inputs with the same name: the outputs of ROOT/d/x/b.fna.zst and ROOT/d/x/b.fna.zst would both be named "b"`},
+		{"standard input twice", []string{"-", "-"}, ErrInputName, "inputs with the same name: - was given twice\n" +
+			`inputs with the same name: the outputs of - and - would both be named "stdin"`},
 	}
 	for _, tt := range failures {
 		t.Run(tt.name, func(t *testing.T) {
 			inputs, err := Expand(tt.args, Unknown)
+			if err == nil {
+				err = errors.Join(CheckPaths(inputs), CheckNames(inputs))
+			}
 			if err == nil {
 				t.Fatalf("got %q", described(t, root, inputs))
 			}
@@ -151,12 +156,20 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 
 // The command combines inputs that were expanded one flag at a time.
 func TestCheckNamesOverCombinedLists(t *testing.T) {
-	dna, protein := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.faa", Name: "s", Alphabet: Protein}
-	if err := CheckNames([]Input{dna, protein}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.faa") {
+	one, two := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.fa", Name: "s", Alphabet: DNA}
+	if err := CheckNames([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.fa") {
 		t.Errorf("the error is %v", err)
 	}
-	protein.Dir = "y"
-	if err := CheckNames([]Input{dna, protein}); err != nil {
+	two.Alphabet = Protein
+	if err := CheckNames([]Input{one, two}); err != nil {
+		t.Errorf("of different alphabets: %v", err)
+	}
+	two.Alphabet, two.Dir = DNA, "y"
+	if err := CheckNames([]Input{one, two}); err != nil {
 		t.Errorf("in different folders: %v", err)
+	}
+	two.Alphabet, two.Path = Protein, "./x/s.fna"
+	if err := CheckPaths([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "twice") {
+		t.Errorf("the same file as both: %v", err)
 	}
 }
