@@ -30,9 +30,9 @@ type mappedFile struct {
 	closed bool
 }
 
-// openMapped opens a regular file that is not empty.
-func openMapped(path string) (*mappedFile, error) {
-	// Stat comes before Open because opening a pipe would wait for a writer.
+// openRegular opens a file, and refuses a pipe or a folder. Stat comes before
+// Open because opening a pipe would wait for a writer.
+func openRegular(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
@@ -40,11 +40,17 @@ func openMapped(path string) (*mappedFile, error) {
 	if !info.Mode().IsRegular() {
 		return nil, fmt.Errorf("%s is not a regular file", path)
 	}
-	file, err := os.Open(path)
+	return os.Open(path)
+}
+
+// openMapped opens a regular file that is not empty.
+func openMapped(path string) (*mappedFile, error) {
+	file, err := openRegular(path)
 	if err != nil {
 		return nil, err
 	}
-	if info, err = file.Stat(); err != nil {
+	info, err := file.Stat()
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	if info.Size() == 0 {
