@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strings"
+	"sync"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -30,11 +33,12 @@ const (
 // reasonMemory is why a record that fits no device is left out.
 const reasonMemory = "out of memory"
 
-// embed reads, computes and writes one file. Three goroutines share the work:
-// one reads and tokenizes, this one computes, one writes. Each hands over
-// whole spans of records through a channel of capacity 1, so at most five
-// spans exist at a time. All have ended when embed returns, unless the work
-// broke off while the reader waits for a pipe.
+// embed reads, computes and writes one file. One goroutine reads and
+// tokenizes, one hands out spans of records to this one, which computes, and
+// to idle workers, and one writes the spans in their order. At most as many
+// spans as there are devices, and four more, exist at a time. All goroutines
+// have ended when embed returns, unless the work broke off while the reader
+// waits for a pipe.
 func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) {
 	report := FileReport{Path: f.Path, Device: w.Name, backend: w.Backend, Skipped: map[string]int64{}, Started: time.Now()}
 	reader, err := f.open(r.Reading)
@@ -53,7 +57,8 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 	work, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	tokenized := make(chan span, 1)
-	embedded := make(chan span, 1)
+	own := make(chan *task)                     // spans for this worker
+	ordered := make(chan *task, len(r.Devices)) // every span, computed or not
 	written := make(chan struct{})
 	go func() {
 		defer close(tokenized)
@@ -63,27 +68,44 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 		}
 	}()
 	go func() {
+		defer close(own)
+		var handedOut sync.WaitGroup
+		defer handedOut.Wait()
+		defer close(ordered)
+		for {
+			s, ok := receive(work, tokenized)
+			if !ok {
+				return
+			}
+			handedOut.Add(1)
+			t := &task{work: work, file: f, backend: w.Backend, own: own, span: s, done: make(chan struct{}), finished: handedOut.Done}
+			if !send(work, ordered, t) {
+				t.finish()
+				return
+			}
+			t.offer(r)
+		}
+	}()
+	devices := map[string]bool{}
+	go func() {
 		defer close(written)
-		for s := range embedded {
+		for t := range ordered {
+			<-t.done
 			if work.Err() != nil {
 				continue
 			}
-			if err := r.write(out, f, s.records, &report); err != nil {
+			devices[t.device] = true
+			if err := r.write(out, f, t.span.records, &report); err != nil {
 				cancel(err)
 			}
 		}
 	}()
-	for work.Err() == nil {
-		s, ok := receive(work, tokenized)
-		if !ok {
-			break
-		}
-		if err := r.compute(work, w, f, s); err != nil {
+	for t := range own {
+		if err := r.computeTask(w, t); err != nil {
 			cancel(err)
 		}
-		send(work, embedded, s)
+		t.finish()
 	}
-	close(embedded)
 	<-written
 	if !f.once() {
 		for range tokenized { // until the reader has seen the end of work, too
@@ -96,8 +118,42 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 	if work.Err() != nil {
 		return report, context.Cause(work)
 	}
+	report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
 	err = r.commit(reader, out, f, &report)
 	return report, err
+}
+
+// task is a span that waits for a device.
+type task struct {
+	work     context.Context // of its file
+	file     File
+	backend  string     // the device has to have
+	own      chan *task // to the worker that has the file
+	span     span
+	device   string        // that computed it
+	done     chan struct{} // closed when it has been computed or given up
+	finished func()
+}
+
+// offer gives the task to the worker that has its file or to an idle one,
+// whoever is first, unless its work has ended.
+func (t *task) offer(r *run) {
+	select {
+	case t.own <- t:
+	case r.help[t.backend] <- t:
+	case <-t.work.Done():
+		t.finish()
+	}
+}
+
+func (t *task) finish() {
+	close(t.done)
+	t.finished()
+}
+
+func (r *run) computeTask(w *worker, t *task) error {
+	t.device = w.Name
+	return r.compute(t.work, w, t.file, t.span)
 }
 
 // span is a stretch of the file: what is packed into batches together.
@@ -107,10 +163,10 @@ type span struct {
 	bytes   int64 // of the file as it is on disk
 }
 
-// send hands a span to the next stage unless work has ended.
-func send(work context.Context, to chan<- span, s span) bool {
+// send hands something to the next stage unless work has ended.
+func send[T any](work context.Context, to chan<- T, what T) bool {
 	select {
-	case to <- s:
+	case to <- what:
 		return true
 	case <-work.Done():
 		return false
@@ -187,7 +243,11 @@ func (w *worker) start(members []*window) flight {
 func (r *run) compute(work context.Context, w *worker, f File, s span) error {
 	var windows []*window
 	for _, rec := range s.records {
-		windows = append(windows, rec.windows...)
+		rec.failure = nil // what a device left that was lost
+		for _, m := range rec.windows {
+			m.result = nil
+			windows = append(windows, m)
+		}
 	}
 	var flights []flight // in the order of their start
 	defer func() {

@@ -4,8 +4,8 @@
 //
 // A worker takes whole files from a queue, largest first. In a file, reading
 // and tokenizing, computing, and writing run at the same time, joined by
-// queues of one span of records each, so that memory stays bounded however
-// long the file is.
+// short queues of spans of records, so that memory stays bounded however long
+// the file is. Workers that find no file left help with the spans of others.
 //
 // The package must not know how a model computes or what a format looks like,
 // and it prints nothing: what happens is reported to an Observer.
@@ -90,7 +90,8 @@ const systemicFailures = 3
 // run is the state that the workers of one Job share.
 type run struct {
 	*Job
-	queue chan File // every file that is left; its capacity is the number of files
+	queue chan File             // every file that is left; its capacity is the number of files
+	help  map[string]chan *task // spans for idle workers, by the name of their backend
 
 	manifest *store.Manifest // as the run found it; describe writes the one on disk
 
@@ -117,7 +118,10 @@ type worker struct {
 // Every goroutine that Run started has ended when it returns, but for one that
 // waits for a pipe after an error or an interruption.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
-	r := &run{Job: j, queue: make(chan File, len(j.Files)), alive: len(j.Devices)}
+	r := &run{Job: j, queue: make(chan File, len(j.Files)), help: make(map[string]chan *task), alive: len(j.Devices)}
+	for _, d := range j.Devices {
+		r.help[d.Backend] = make(chan *task)
+	}
 	r.summary.Started = time.Now()
 	manifest, err := j.Output.readManifest()
 	if err != nil {
@@ -181,18 +185,60 @@ func (r *run) work(ctx context.Context, stop context.CancelCauseFunc, d Device) 
 	r.Observer.DeviceReady(d.Name, time.Since(began))
 	w := &worker{d, e, e.Budget()}
 	for ctx.Err() == nil {
-		select {
-		case <-ctx.Done():
-		case f, ok := <-r.queue:
-			if !ok {
-				return nil
-			}
-			if goOn, err := r.take(ctx, stop, w, f); !goOn {
-				return err
-			}
+		f, t, ok := r.next(ctx, w)
+		goOn, err := ok, error(nil)
+		switch {
+		case t != nil:
+			goOn, err = r.lend(stop, w, t)
+		case ok:
+			goOn, err = r.take(ctx, stop, w, f)
+		}
+		if !goOn {
+			return err
 		}
 	}
 	return nil
+}
+
+// next waits for a file or, when none is left, for a span of another worker's
+// file. It is not ok when there is nothing more to come.
+func (r *run) next(ctx context.Context, w *worker) (f File, t *task, ok bool) {
+	select {
+	case f, ok = <-r.queue:
+		return f, nil, ok
+	default:
+	}
+	select {
+	case f, ok = <-r.queue:
+		return f, nil, ok
+	case t = <-r.help[w.Backend]:
+		return File{}, t, true
+	case <-ctx.Done():
+		return File{}, nil, false
+	}
+}
+
+// lend computes a span of another worker's file. It reports whether the device
+// is still of use; when it is not, somebody else computes the span.
+func (r *run) lend(stop context.CancelCauseFunc, w *worker, t *task) (goOn bool, err error) {
+	err = r.computeTask(w, t)
+	var broken *DeviceError
+	if !errors.As(err, &broken) {
+		t.finish()
+		return true, nil
+	}
+	r.mu.Lock()
+	r.failures++
+	systemic, last := r.failures >= systemicFailures, r.alive == 1
+	switch {
+	case systemic:
+		stop(ErrSystemic)
+	case !last:
+		err = r.lose(broken)
+	}
+	r.mu.Unlock()
+	t.offer(r)
+	return last && !systemic, err
 }
 
 // take embeds one file and records how that ended. It reports whether the

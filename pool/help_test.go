@@ -1,0 +1,124 @@
+package pool
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"seqembed/kernels"
+)
+
+// bigFile is a job for one file of some forty spans on devices of that many
+// fakes, each with a budget of 8 tokens.
+func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entryOf) {
+	b = newBench(t)
+	b.job.Devices = nil
+	for i := range devices {
+		f := &fake{layers: 1, budget: 8}
+		fakes = append(fakes, f)
+		b.job.Devices = append(b.job.Devices, f.device("fake"+string(rune('0'+i))))
+	}
+	records = randomRecords(7, upTo(50)...)
+	b.add("big.faa", fasta(records))
+	return b, fakes, records
+}
+
+// meeting makes each device wait in its first batch for the others, so that
+// all take part.
+func meeting(t *testing.T, fakes ...*fake) {
+	var arrived atomic.Int64
+	all := make(chan struct{})
+	for _, f := range fakes {
+		f.fault = func(kernels.Batch) error {
+			if f.calls.Load() == 1 {
+				if int(arrived.Add(1)) == len(fakes) {
+					close(all)
+				}
+				select {
+				case <-all:
+				case <-time.After(10 * time.Second):
+					t.Error("a device waited for the others in vain")
+				}
+			}
+			return nil
+		}
+	}
+}
+
+// TestIdleDevicesHelp: several devices share one file, and nobody sees it in
+// the output.
+func TestIdleDevicesHelp(t *testing.T) {
+	alone, _, records := bigFile(t, 1)
+	alone.run()
+	alone.check("big", records)
+
+	b, fakes, _ := bigFile(t, 3)
+	meeting(t, fakes...)
+	s := b.run()
+	if s.Records != int64(len(records)) || s.Files[0].Device != "fake0, fake1, fake2" {
+		t.Errorf("%d rows by %s", s.Records, s.Files[0].Device)
+	}
+	want, got := alone.outputs(), b.outputs()
+	for _, name := range outputsOf("big") {
+		if name != "manifest.json" && got[name] != want[name] {
+			t.Errorf("%s depends on the number of devices", name)
+		}
+	}
+	manifest, err := os.ReadFile(filepath.Join(b.out, "manifest.json"))
+	if err != nil || !strings.Contains(string(manifest), `"device": "fake0, fake1, fake2"`) {
+		t.Errorf("the manifest does not name the devices: %v\n%s", err, manifest)
+	}
+}
+
+// TestOtherBackendsDoNotHelp: rows of one file come from one kind of device.
+func TestOtherBackendsDoNotHelp(t *testing.T) {
+	b, fakes, records := bigFile(t, 2)
+	b.job.Devices[1].Backend = "another"
+	b.run()
+	b.check("big", records)
+	if x, y := fakes[0].calls.Load(), fakes[1].calls.Load(); x > 0 && y > 0 {
+		t.Errorf("%d batches on one backend and %d on the other", x, y)
+	}
+}
+
+// TestLostHelper: what a device had when it broke, of its own or of another's
+// file, is computed again, once.
+func TestLostHelper(t *testing.T) {
+	for range 20 {
+		b, fakes, records := bigFile(t, 3)
+		meeting(t, fakes...)
+		sound := fakes[2].fault
+		fakes[2].fault = func(batch kernels.Batch) error {
+			if err := sound(batch); err != nil || fakes[2].calls.Load() < 3 {
+				return err
+			}
+			return errBroken
+		}
+		s := b.run()
+		b.check("big", records)
+		if len(s.Failed) != 0 || s.Records != int64(len(records)) {
+			t.Fatalf("%d rows, failed: %v", s.Records, s.Failed)
+		}
+		if len(b.seen.lost) > 1 || len(b.seen.lost) == 1 && !errors.Is(b.seen.lost["fake2"], errBroken) {
+			t.Fatalf("lost: %v", b.seen.lost)
+		}
+	}
+}
+
+// TestAllHelpersLost: three failures in a row end the run, whoever had the
+// file.
+func TestAllHelpersLost(t *testing.T) {
+	b, fakes, _ := bigFile(t, 3)
+	for _, f := range fakes {
+		f.fault = func(kernels.Batch) error { return errBroken }
+	}
+	s, err := b.job.Run(t.Context())
+	if err == nil && len(s.Failed) == 0 || len(s.Files) != 0 {
+		t.Errorf("%d files finished, %d failed: %v", len(s.Files), len(s.Failed), err)
+	}
+	b.wantNames()
+}
