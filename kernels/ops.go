@@ -64,6 +64,8 @@ type Rotary struct {
 //	Out_i = Σ_j softmax_j(s_ij) · v_j
 //
 // Slopes is the symmetric form of ALiBi (Press et al. 2022).
+//
+// It consumes QKV, whose contents are undefined afterwards.
 type Attention struct {
 	Out    Buffer // [T, Heads·d]
 	QKV    Buffer // [T, 3·Heads·d]: all queries, all keys, all values

@@ -24,7 +24,7 @@ type kernelParam struct {
 
 func (k kernelSpec) block(name string) string {
 	if number, rest, ok := strings.Cut(k.blocks, ";"); ok {
-		if strings.HasPrefix(name, "attention_128_") {
+		if strings.Contains(name, "_128_") {
 			return strings.Fields(rest)[0]
 		}
 		return number
@@ -209,8 +209,8 @@ func (k *fakeLaunch) run() {
 		k.layernorm(k.x, blockNormCols)
 	case "rotary":
 		k.rotary()
-	case "attention":
-		k.attention()
+	case "attention", "attention_rotary":
+		k.attention(family == "attention_rotary")
 	case "activate":
 		rows, cols := k.num("rows"), k.num("cols")
 		x, bias := k.matrix("x", rows, cols, k.dtype()), k.vector("bias", cols)
@@ -308,26 +308,31 @@ func (k *fakeLaunch) rotary() {
 	rows, heads, d := k.num("rows"), k.num("heads"), k.num("d")
 	qkv, pos := k.matrix("qkv", rows, 3*heads*d, k.dtype()), k.ints("pos", rows)
 	for r := range min(rows, k.x) {
-		row := qkv.row(r)
-		turns := k.gpu.matrix(k.value("turns")+uint64(pos[r]*d*4), 1, d, d, FP32).row(0)
-		for h := range 2 * heads {
-			factor := float32(1)
-			if h < heads {
-				factor = k.float("qscale")
-			}
-			for j := range d / 2 {
-				a, b := row[h*d+j]*factor, row[h*d+d/2+j]*factor
-				row[h*d+j] = a*turns[2*j] - b*turns[2*j+1]
-				row[h*d+d/2+j] = b*turns[2*j] + a*turns[2*j+1]
-			}
-		}
-		qkv.set(r, 0, row)
+		qkv.set(r, 0, k.turned(qkv.row(r), pos[r], heads, d))
 	}
 }
 
-func (k *fakeLaunch) attention() {
+// turned rotates the queries and keys of a row.
+func (k *fakeLaunch) turned(row []float32, position, heads, d int) []float32 {
+	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, FP32).row(0)
+	for h := range 2 * heads {
+		factor := float32(1)
+		if h < heads {
+			factor = k.float("qscale")
+		}
+		for j := range d / 2 {
+			a, b := row[h*d+j]*factor, row[h*d+d/2+j]*factor
+			row[h*d+j] = a*turns[2*j] - b*turns[2*j+1]
+			row[h*d+d/2+j] = b*turns[2*j] + a*turns[2*j+1]
+		}
+	}
+	return row
+}
+
+func (k *fakeLaunch) attention(rotary bool) {
 	t, heads := k.dtype(), k.num("heads")
-	d, err := strconv.Atoi(strings.Split(k.name, "_")[1])
+	parts := strings.Split(k.name, "_")
+	d, err := strconv.Atoi(parts[len(parts)-2])
 	rowsPerBlock, shared := 128, map[int]int{16: 12288, 24: 20480, 32: 20480, 64: 36864, 128: 69632}[d]
 	if t == FP32 {
 		rowsPerBlock, shared = 64, 4*(128*(d+4)+64*36)
@@ -344,9 +349,13 @@ func (k *fakeLaunch) attention() {
 		n, width := end-begin, heads*d
 		qkv := k.gpu.matrix(k.value("qkv")+uint64(begin*pitch(3*width)*t.size()), n, 3*width, pitch(3*width), t)
 		out := k.gpu.matrix(k.value("out")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
-		all := make([][]float32, n)
+		all, rounded := make([][]float32, n), make([]byte, 3*width*t.size())
 		for r := range all {
 			all[r] = qkv.row(r)
+			if rotary { // and rounded, as the kernel of its own does
+				t.encode(rounded, k.turned(all[r], r, heads, d))
+				t.decode(all[r], rounded)
+			}
 		}
 		p := make([]float64, n)
 		for r := from; r < min(n, from+rowsPerBlock); r++ {
@@ -453,7 +462,7 @@ func dot(a, b []float32) float32 {
 
 func TestKernelTableNamesWhatIsLaunched(t *testing.T) {
 	table := readKernelTable(t)
-	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_warp_fp16": 9, "layernorm_block_fp32": 9, "attention_24_fp32": 7, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
+	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_warp_fp16": 9, "layernorm_block_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 9, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
 		if got := len(table[name].params); got != params {
 			t.Errorf("%s has %d parameters in the table, %s", name, got, fmt.Sprint(table[name].params))
 		}

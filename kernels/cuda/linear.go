@@ -32,8 +32,12 @@ func (s *stream) Linear(o kernels.Linear) {
 	}
 }
 
-// flush sends the product that is held back.
+// flush sends what is held back.
 func (s *stream) flush() {
+	if o := s.turning; o != nil {
+		s.turning = nil
+		s.rotate(o)
+	}
 	if o := s.held; o != nil {
 		s.held = nil
 		s.send(product{*o, nothing, of(o.Out), s.rows()}, *o)

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"slices"
 
 	"seqembed/kernels"
 )
@@ -86,98 +85,6 @@ func (s *stream) Norm(o kernels.Norm) {
 		wide, narrow := out.outputs()
 		return s.launch(s.typed(kernel), g, wide, narrow, ptr(in.wide), ptr(add),
 			ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols))
-	}, o))
-}
-
-func (s *stream) Rotary(o kernels.Rotary) {
-	s.flush()
-	if !s.accepts(o) {
-		return
-	}
-	qkv, rows, d := of(o.QKV), s.rows(), 2*len(o.InvFreq)
-	if d%8 != 0 {
-		s.refuse("rotary", shapesOf(rows, qkv)(), "no kernel for heads of %d columns: they have to be a multiple of 8", d)
-		return
-	}
-	longest, invFreq := 0, slices.Clone(o.InvFreq)
-	for i := range s.batch.Sequences() {
-		longest = max(longest, s.batch.Len(i))
-	}
-	s.enqueue("rotary", shapesOf(rows, qkv), s.timed(func() error {
-		turns, err := s.rotations(invFreq, longest)
-		if err != nil {
-			return err
-		}
-		kernel, at := "rotary_fp32", qkv.wide
-		if qkv.wide == 0 {
-			kernel, at = s.typed("rotary"), qkv.narrow
-		}
-		return first(s.writes(qkv.memory),
-			s.launch(kernel, geometry{x: rows, y: 1, block: 128}, ptr(at), ptr(s.tables.pos), ptr(turns),
-				num(o.Heads), num(d), fl(o.QScale), num(rows)),
-			s.narrowed(qkv, rows))
-	}, o))
-}
-
-// attentionHeads are the head sizes that have an attention kernel.
-var attentionHeads = []int{16, 24, 32, 64, 128}
-
-// attentionRows is the number of query rows of one block.
-func attentionRows(t DType) int {
-	if t == FP32 {
-		return 64
-	}
-	return 128
-}
-
-// attentionGeometry is that of src/README.md.
-func attentionGeometry(t DType, d, blocks, heads int) geometry {
-	g := geometry{x: blocks, y: heads, block: 256}
-	if t == FP32 {
-		g.shared = 4 * (128*(d+4) + 64*36)
-		return g
-	}
-	if d != 128 {
-		g.block = 128
-	}
-	g.shared = 512 * ((d+15)&^15 + 8)
-	return g
-}
-
-func (s *stream) Attention(o kernels.Attention) {
-	s.flush()
-	if !s.accepts(o) {
-		return
-	}
-	out, qkv, rows, t := of(o.Out), of(o.QKV), s.rows(), s.backend.dtype
-	d := out.cols / o.Heads
-	switch {
-	case !slices.Contains(attentionHeads, d):
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "no kernel for heads of %d columns, only of %v", d, attentionHeads)
-		return
-	case o.Heads > maxGridY:
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "%d heads are over %d", o.Heads, maxGridY)
-		return
-	case t != FP32 && out.kind&kernels.Operand == 0:
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "the output has to be of kind operand")
-		return
-	}
-	slopes, blocks := slices.Clone(o.Slopes), 0
-	for i := range s.batch.Sequences() {
-		blocks += ceilDiv(s.batch.Len(i), s.tables.rowsPerBlock)
-	}
-	s.enqueue("attention", shapesOf(rows, out, qkv), s.timed(func() error {
-		at := devicePtr(0)
-		if slopes != nil {
-			var err error
-			if at, err = s.constant(slopes); err != nil {
-				return err
-			}
-		}
-		return first(s.writes(out.memory),
-			s.launch(fmt.Sprintf("attention_%d_%s", d, t), attentionGeometry(t, d, blocks, o.Heads),
-				ptr(out.operand(t)), ptr(qkv.operand(t)), ptr(s.tables.cu), ptr(s.tables.blocks), num(o.Heads), fl(o.Scale), ptr(at)),
-			s.widened(out, rows))
 	}, o))
 }
 

@@ -20,6 +20,7 @@ type stream struct {
 	batch   kernels.Batch
 	err     error           // the first mistake of the caller
 	held    *kernels.Linear // not yet sent, to be fused with what follows
+	turning *rotary         // the same; at most one of them is not nil
 	reads   []*reading      // of what has not been submitted
 	waiter  *thread         // waits for events, so that the device's thread never does
 	profile profile

@@ -161,6 +161,11 @@ func TestBlockInEveryType(t *testing.T) {
 				t.Errorf("%s: no %s among %s", dtype, fused, own)
 			}
 		}
+		for _, list := range names {
+			if !slices.Contains(list, "attention_rotary_16_"+dtype.String()) || slices.Contains(list, "rotary_"+dtype.String()) {
+				t.Errorf("%s: the attention and the rotation are not one of %v", dtype, list)
+			}
+		}
 		if with := strings.Join(names[1], " "); strings.Contains(with, "gemm") || !strings.Contains(with, "activate_"+dtype.String()) {
 			t.Errorf("%s: with cuBLAS the launches are %s", dtype, with)
 		}

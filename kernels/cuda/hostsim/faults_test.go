@@ -111,7 +111,7 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 type mutation struct {
 	file     string
 	from, to string
-	jobs     []string // of the operand tests, one of which has to notice
+	jobs     []string // of the operand tests: each has to notice, or one of those that | joins
 	operand  operand
 }
 
@@ -121,32 +121,41 @@ func TestMutatedKernelsAreFound(t *testing.T) {
 	whole(t)
 	clean, err := program()
 	start(t, clean, err).Close()
-	half, single := []string{"linear/136x64", "linear/48x530"}, []string{"attention/32"}
+	half, single := []string{"linear/136x64|linear/48x530"}, []string{"attention/32", "rotary, attention/32"}
+	const turnKeys = "        if constexpr (rotary) turn_keys<T, d>(keys + stage * Head<d>::stage, turns);\n"
+	var turned []string
+	for _, d := range []int{16, 24, 32, 64, 128} {
+		turned = append(turned, fmt.Sprintf("rotary, attention/%d", d))
+	}
 	for i, set := range [][]mutation{
 		{
 			{"gemm_half.cu", "__syncthreads();         // all see", "// all see", half, bf16},
 			{"gemm_fp32.cu", "__syncthreads(); // all see", "// all see", half, fp32},
-			{"attention_half.cu", "__syncthreads(); // before", "// before", single, fp16},
-			{"attention_fp32.cu", "__syncwarp(); // a row's", "// a row's", single, fp32},
+			{"attention_half.cuh", "__syncthreads(); // before", "// before", single, fp16},
+			{"attention_fp32.cuh", "__syncwarp(); // a row's", "// a row's", single, fp32},
 			{"layernorm.cu", "    __syncthreads();\n", "", []string{"norm/wide"}, bf16},
 			{"pool.cu", "        __syncthreads();\n        if", "        if", []string{"linear, pool"}, bf16},
 		},
 		{
 			{"gemm_half.cu", "copy_wait<stages - 2>(); // for", "copy_wait<stages - 1>(); // for", half, fp16},
 			{"gemm_fp32.cu", "copy_wait<0>", "copy_wait<1>", half, fp32},
-			{"attention_half.cu", "copy_wait<1>", "copy_wait<2>", single, bf16},
-			{"attention_fp32.cu", "__syncthreads(); // all are done", "// all are done", single, fp32},
+			{"attention_half.cuh", "copy_wait<1>", "copy_wait<2>", single, bf16},
+			{"attention_fp32.cuh", "__syncthreads(); // all are done", "// all are done", single, fp32},
 		},
 		{
 			{"gemm_half.cu", "__syncthreads(); // rows come", "// rows come", half, fp16},
-			{"attention_half.cu", "copy_wait<1>();\n        __syncthreads();", "copy_wait<1>();", single, bf16},
-			{"attention_fp32.cu", "2, base, length, heads);\n        __syncthreads();", "2, base, length, heads);", single, fp32},
+			{"attention_half.cuh", "__syncthreads(); // all see", "// all see", single, bf16},
+			{"attention_fp32.cuh", "2, base, length, heads);\n        __syncthreads();", "2, base, length, heads);", single, fp32},
+		},
+		{
+			{"attention_half.cuh", turnKeys + "        __syncthreads(); // all see the keys and values\n",
+				"        __syncthreads();\n" + turnKeys, turned, fp16},
 		},
 	} {
 		t.Run(fmt.Sprintf("set %d", i), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			var files []string
+			var files []string // of the mutants
 			for _, m := range set {
 				text, err := os.ReadFile(filepath.Join("../src", m.file))
 				if err != nil {
@@ -159,26 +168,57 @@ func TestMutatedKernelsAreFound(t *testing.T) {
 				if err := os.WriteFile(path, []byte(strings.Replace(string(text), m.from, m.to, 1)), 0o644); err != nil {
 					t.Fatal(err)
 				}
-				files = append(files, path)
+				files = append(files, compiled(t, dir, path)...)
 			}
 			mutated, err := hostsim.Build(dir, "../src", append(files, "../src/embed.cu")...)
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, m := range set {
-				if !m.noticed(t, clean, mutated) {
-					t.Errorf("%s without %q gives the same results", m.file, m.from)
+				for _, name := range m.jobs {
+					if !m.noticed(t, clean, mutated, strings.Split(name, "|")) {
+						t.Errorf("%s without %q gives the same results for %s", m.file, m.from, name)
+					}
 				}
 			}
 		})
 	}
 }
 
+// compiled lists what a mutated file is compiled as: itself, or copies beside
+// it of the kernel files that include it.
+func compiled(t *testing.T, dir, path string) []string {
+	t.Helper()
+	if filepath.Ext(path) == ".cu" {
+		return []string{path}
+	}
+	kernels, err := filepath.Glob("../src/*.cu")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, k := range kernels {
+		text, err := os.ReadFile(k)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(string(text), `#include "`+filepath.Base(path)+`"`) {
+			continue
+		}
+		beside := filepath.Join(dir, filepath.Base(k))
+		if err := os.WriteFile(beside, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, beside)
+	}
+	return list
+}
+
 // noticed reports whether one of the jobs gives another result, or an error,
 // in one of four orders.
-func (m mutation) noticed(t *testing.T, clean, mutated string) bool {
+func (m mutation) noticed(t *testing.T, clean, mutated string, names []string) bool {
 	for _, j := range jobs() {
-		for _, name := range m.jobs {
+		for _, name := range names {
 			if j.name != name {
 				continue
 			}

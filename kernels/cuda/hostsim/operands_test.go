@@ -11,11 +11,13 @@ import (
 )
 
 // A job is one kernel of each operand type: it makes weights and inputs,
-// launches, and returns the output. Fused products go through fused.
+// launches, and returns the output. Fused products go through fused. Where
+// there is parts, it gives the same bits by kernels that were not fused.
 type job struct {
-	name string
-	lens []int
-	run  func(b *bench) kernels.Buffer
+	name  string
+	lens  []int
+	run   func(b *bench) kernels.Buffer
+	parts func(b *bench) kernels.Buffer
 }
 
 // bench is a stream with a batch begun, and draws that are the same on every
@@ -71,22 +73,42 @@ func (b *bench) load(role kernels.Role, shape ...int) kernels.Weight {
 
 // filled is an activation whose rows depend on their sequence's tag.
 func (b *bench) filled(cols int, k kernels.Kind) kernels.Buffer {
-	b.draws++
-	var rows []float32
-	for i, n := range b.lens {
-		rows = append(rows, draw(b.draws<<16|uint64(b.tags[i]), n*cols, 1, b.round)...)
-	}
 	f := b.Tokens(cols, k)
-	b.Write(f, rows)
+	b.Write(f, b.values(cols, b.round))
 	return f
 }
 
-// fused is GELU(In·Wᵀ + Bias), or a GEGLU where the weight has twice the
-// columns of the output: one launch in the simulation, two operations of the
-// reference.
+func (b *bench) values(cols int, round func(float32) float32) []float32 {
+	b.draws++
+	var rows []float32
+	for i, n := range b.lens {
+		rows = append(rows, draw(b.draws<<16|uint64(b.tags[i]), n*cols, 1, round)...)
+	}
+	return rows
+}
+
+// fused is GELU(In·Wᵀ + Bias) + Add, or a GEGLU where the weight has twice the
+// columns of the output: one launch in the simulation, operations of their own
+// for the reference, which adds by a product with the identity.
 func (b *bench) fused(o kernels.Linear) {
 	rows, _ := o.W.Dims()
 	gated := rows == 2*o.Out.Cols()
+	if _, ok := b.Stream.(*stream); !ok && o.Add != nil {
+		n := o.Out.Cols()
+		identity := matrix{[]int{n, n}, make([]float32, n*n)}
+		for i := range n {
+			identity.values[i*n+i] = 1
+		}
+		w, err := b.backend.Load(kernels.Projection, identity)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		sum := kernels.Linear{Out: o.Out, In: b.Tokens(n, both), W: w, Add: o.Add}
+		o.Out, o.Add = sum.In, nil
+		b.fused(o)
+		b.Linear(sum)
+		return
+	}
 	if s, ok := b.Stream.(*stream); ok {
 		kernel := "gemm_gelu"
 		if gated {
@@ -113,32 +135,32 @@ var mixed = []int{65, 1, 129, 31, 2, 64, 33}
 
 func jobs() []job {
 	list := []job{
-		{"embed", mixed, func(b *bench) kernels.Buffer {
+		{name: "embed", lens: mixed, run: func(b *bench) kernels.Buffer {
 			out := b.Tokens(36, kernels.Operand)
 			b.Embed(kernels.Embed{Out: out, Table: b.load(kernels.Lookup, 9, 36), Type: b.load(kernels.Vector, 36), Scale: 0.88, Mask: 4})
 			return out
 		}},
-		{"norm/operand", mixed, func(b *bench) kernels.Buffer {
+		{name: "norm/operand", lens: mixed, run: func(b *bench) kernels.Buffer {
 			out := b.Tokens(100, kernels.Operand)
 			b.Norm(kernels.Norm{Out: out, In: b.filled(100, kernels.Residual), Gain: b.load(kernels.Vector, 100), Bias: b.load(kernels.Vector, 100), Eps: 1e-5})
 			return out
 		}},
-		{"norm/wide", []int{2, 3}, func(b *bench) kernels.Buffer {
+		{name: "norm/wide", lens: []int{2, 3}, run: func(b *bench) kernels.Buffer {
 			x := b.filled(2562, both)
 			b.Norm(kernels.Norm{Out: x, In: x, Add: b.filled(2562, kernels.Residual), Gain: b.load(kernels.Vector, 2562), Bias: b.load(kernels.Vector, 2562), Eps: 1e-12})
 			return x
 		}},
-		{"activate", mixed, func(b *bench) kernels.Buffer {
+		{name: "activate", lens: mixed, run: func(b *bench) kernels.Buffer {
 			x := b.filled(1030, kernels.Operand)
 			b.Activate(kernels.Activate{X: x})
 			return x
 		}},
-		{"linear/residual", mixed, func(b *bench) kernels.Buffer {
+		{name: "linear/residual", lens: mixed, run: func(b *bench) kernels.Buffer {
 			in, x := b.filled(140, kernels.Operand), b.filled(71, kernels.Residual)
 			b.Linear(kernels.Linear{Out: x, In: in, W: b.load(kernels.Projection, 71, 140), Bias: b.load(kernels.Vector, 71), Add: x})
 			return x
 		}},
-		{"linear, pool", mixed, func(b *bench) kernels.Buffer {
+		{name: "linear, pool", lens: mixed, run: func(b *bench) kernels.Buffer {
 			in, x, out := b.filled(24, kernels.Operand), b.Tokens(40, both), b.Sequences(40)
 			b.Linear(kernels.Linear{Out: x, In: in, W: b.load(kernels.Projection, 40, 24)})
 			b.Pool(kernels.Pool{Out: out, In: x})
@@ -146,7 +168,7 @@ func jobs() []job {
 		}},
 	}
 	for _, cols := range []int{48, 50} {
-		list = append(list, job{fmt.Sprintf("gate/%d", cols), mixed, func(b *bench) kernels.Buffer {
+		list = append(list, job{name: fmt.Sprintf("gate/%d", cols), lens: mixed, run: func(b *bench) kernels.Buffer {
 			out := b.Tokens(cols, kernels.Operand)
 			b.Gate(kernels.Gate{Out: out, In: b.filled(2*cols, kernels.Operand)})
 			return out
@@ -159,21 +181,34 @@ func jobs() []job {
 			lens = []int{1, 65, 97}
 		}
 		list = append(list,
-			job{fmt.Sprintf("linear/%dx%d", out, in), lens, func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("linear/%dx%d", out, in), lens: lens, run: func(b *bench) kernels.Buffer {
 				x := b.Tokens(out, kernels.Operand)
 				b.Linear(kernels.Linear{Out: x, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, out, in), Bias: b.load(kernels.Vector, out)})
 				return x
 			}},
-			job{fmt.Sprintf("gelu/%dx%d", out, in), lens, func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("gelu/%dx%d", out, in), lens: lens, run: func(b *bench) kernels.Buffer {
 				x := b.Tokens(out, kernels.Operand)
 				b.fused(kernels.Linear{Out: x, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, out, in), Bias: b.load(kernels.Vector, out)})
 				return x
 			}},
-			job{fmt.Sprintf("geglu/%dx%d", out, in), lens, func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("geglu/%dx%d", out, in), lens: lens, run: func(b *bench) kernels.Buffer {
 				x := b.Tokens(out, kernels.Operand)
 				b.fused(kernels.Linear{Out: x, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, 2*out, in), Bias: b.load(kernels.Vector, 2*out)})
 				return x
 			}})
+	}
+	for _, shape := range [][3]int{{17, 17, 33}, {17, 34, 33}, {136, 136, 64}, {136, 272, 64}} {
+		cols, out, in := shape[0], shape[1], shape[2]
+		list = append(list, job{name: fmt.Sprintf("%dx%d, activation, add", out, in), lens: mixed, run: func(b *bench) kernels.Buffer {
+			x := b.filled(cols, both)
+			b.fused(kernels.Linear{Out: x, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, out, in), Bias: b.load(kernels.Vector, out), Add: x})
+			return x
+		}})
+	}
+	for _, cols := range []int{5, 300} {
+		list = append(list,
+			job{name: fmt.Sprintf("narrow/%d", cols), lens: mixed, run: narrowed(cols, true), parts: narrowed(cols, false)},
+			job{name: fmt.Sprintf("widen/%d", cols), lens: mixed, run: widened(cols, true), parts: widened(cols, false)})
 	}
 	for _, d := range []int{16, 24, 32, 64, 128} {
 		const heads = 2
@@ -182,24 +217,85 @@ func jobs() []job {
 			invFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
 		}
 		scale := float32(1 / math.Sqrt(float64(d)))
+		turned := func(fused bool) func(b *bench) kernels.Buffer {
+			return func(b *bench) kernels.Buffer {
+				qkv, out := b.filled(3*heads*d, kernels.Operand), b.Tokens(heads*d, kernels.Operand)
+				r := kernels.Rotary{QKV: qkv, Heads: heads, QScale: scale, InvFreq: invFreq}
+				o := kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1}
+				if d == 32 {
+					o.Slopes = []float32{0.5, 0.0625}
+				}
+				if s, ok := b.Stream.(*stream); ok && fused {
+					s.turned(r, o)
+				} else {
+					b.Rotary(r)
+					b.Attention(o)
+				}
+				return out
+			}
+		}
 		list = append(list,
-			job{fmt.Sprintf("rotary/%d", d), mixed, func(b *bench) kernels.Buffer {
-				qkv := b.filled(3*heads*d, kernels.Operand)
-				b.Rotary(kernels.Rotary{QKV: qkv, Heads: heads, QScale: scale, InvFreq: invFreq})
-				return qkv
-			}},
-			job{fmt.Sprintf("attention/%d", d), mixed, func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("rotary, attention/%d", d), lens: []int{65, 1, 130, 300}, run: turned(true), parts: turned(false)},
+			job{name: fmt.Sprintf("attention/%d long", d), lens: []int{300}, run: func(b *bench) kernels.Buffer {
 				out := b.Tokens(heads*d, kernels.Operand)
 				b.Attention(kernels.Attention{Out: out, QKV: b.filled(3*heads*d, kernels.Operand), Heads: heads, Scale: scale})
 				return out
 			}},
-			job{fmt.Sprintf("alibi/%d", d), []int{3, 140}, func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("rotary/%d", d), lens: mixed, run: func(b *bench) kernels.Buffer {
+				qkv := b.filled(3*heads*d, kernels.Operand)
+				b.Rotary(kernels.Rotary{QKV: qkv, Heads: heads, QScale: scale, InvFreq: invFreq})
+				return qkv
+			}},
+			job{name: fmt.Sprintf("attention/%d", d), lens: mixed, run: func(b *bench) kernels.Buffer {
+				out := b.Tokens(heads*d, kernels.Operand)
+				b.Attention(kernels.Attention{Out: out, QKV: b.filled(3*heads*d, kernels.Operand), Heads: heads, Scale: scale})
+				return out
+			}},
+			job{name: fmt.Sprintf("alibi/%d", d), lens: []int{3, 140}, run: func(b *bench) kernels.Buffer {
 				out := b.Tokens(heads*d, kernels.Operand)
 				b.Attention(kernels.Attention{Out: out, QKV: b.filled(3*heads*d, kernels.Operand), Heads: heads, Scale: scale, Slopes: []float32{0.5, 0.0625}})
 				return out
 			}})
 	}
 	return list
+}
+
+// narrowed has values that are no operands, some of them halfway between two,
+// rounded by the kernel from rows without padding, or by the test.
+func narrowed(cols int, kernel bool) func(b *bench) kernels.Buffer {
+	return func(b *bench) kernels.Buffer {
+		values, out := b.values(cols, func(v float32) float32 { return v }), b.Tokens(cols, kernels.Operand)
+		for r := 0; r < len(values); r += cols {
+			copy(values[r:], []float32{1 + 0x1p-8, 1 + 0x3p-8, -1 - 0x1p-11, 1 + 0x3p-11, 0x1.8p-24})
+		}
+		s, ok := b.Stream.(*stream)
+		if !ok || !kernel {
+			b.Write(out, values)
+			return out
+		}
+		from := s.b.floats(values)
+		s.launch(s.typed("narrow"), [3]int{ceilDiv(cols, 256), s.rows(), 1}, 256, 0, out.(*buffer).as(), from,
+			int32(s.rows()), int32(cols), int32(pitch(cols)), int32(cols))
+		s.free([]uint64{from})
+		return out
+	}
+}
+
+// widened has operands as float32, by the kernel or by the test.
+func widened(cols int, kernel bool) func(b *bench) kernels.Buffer {
+	return func(b *bench) kernels.Buffer {
+		values, out := b.values(cols, b.round), b.Tokens(cols, kernels.Residual)
+		s, ok := b.Stream.(*stream)
+		if !ok || !kernel {
+			b.Write(out, values)
+			return out
+		}
+		from := b.Tokens(cols, kernels.Operand)
+		b.Write(from, values)
+		s.launch(s.typed("widen"), [3]int{ceilDiv(cols, 256), s.rows(), 1}, 256, 0, residual(out), from.(*buffer).as(),
+			int32(s.rows()), int32(cols), int32(pitch(cols)), int32(pitch(cols)))
+		return out
+	}
 }
 
 // result runs a job on a batch of sequences of those lengths and tags.
@@ -238,8 +334,9 @@ func (j job) try(t *testing.T, backend kernels.Backend, o operand, lens, tags []
 }
 
 // Every kernel in every type errs against float64 at most twice as much as
-// float32 loops do whose result is rounded to that type; gives the same bits
-// in every order of its threads; and the same bits for a sequence alone.
+// float32 loops do whose result is rounded to that type, or gives the bits of
+// the kernels that it stands for; gives the same bits in every order of its
+// threads; and the same bits for a sequence alone.
 func TestOperandTypes(t *testing.T) {
 	whole(t)
 	path, err := program()
@@ -252,15 +349,20 @@ func TestOperandTypes(t *testing.T) {
 				b := &backend{dev, o}
 				defer b.Close()
 				tags := count(len(j.lens))
-				want, cols, kind := j.result(t, ref.New(), o, j.lens, tags)
-				base, _, _ := j.result(t, ref.NewFloat32(), o, j.lens, tags)
-				if kind == kernels.Operand {
-					for i, v := range base {
-						base[i] = o.round(v)
+				got, cols, kind := j.result(t, b, o, j.lens, tags)
+				if j.parts != nil {
+					parts, _, _ := job{run: j.parts}.result(t, b, o, j.lens, tags)
+					same(t, "not fused", parts, got)
+				} else {
+					want, _, _ := j.result(t, ref.New(), o, j.lens, tags)
+					base, _, _ := j.result(t, ref.NewFloat32(), o, j.lens, tags)
+					if kind == kernels.Operand {
+						for i, v := range base {
+							base[i] = o.round(v)
+						}
 					}
+					compare(t, got, base, want, cols)
 				}
-				got, _, _ := j.result(t, b, o, j.lens, tags)
-				compare(t, got, base, want, cols)
 				for order := uint64(1); order < 4; order++ {
 					if err := dev.SetOrder(order); err != nil {
 						t.Fatal(err)

@@ -201,6 +201,14 @@ func (s *stream) Rotary(o kernels.Rotary) {
 	if !s.accepts(o) {
 		return
 	}
+	table := s.turns(o)
+	s.launch(s.typed("rotary"), [3]int{s.rows(), 1, 1}, 128, 0, o.QKV.(*buffer).as(), s.pos, table, int32(o.Heads),
+		int32(2*len(o.InvFreq)), o.QScale, int32(s.rows()))
+	s.free([]uint64{table})
+}
+
+// turns sends the rotations of the positions that the batch has, and no more.
+func (s *stream) turns(o kernels.Rotary) uint64 {
 	longest := 0
 	for q := range s.batch.Sequences() {
 		longest = max(longest, s.batch.Len(q))
@@ -212,13 +220,22 @@ func (s *stream) Rotary(o kernels.Rotary) {
 			turns = append(turns, float32(cos), float32(sin))
 		}
 	}
-	table := s.b.floats(turns)
-	s.launch(s.typed("rotary"), [3]int{s.rows(), 1, 1}, 128, 0, o.QKV.(*buffer).as(), s.pos, table, int32(o.Heads),
-		int32(2*len(o.InvFreq)), o.QScale, int32(s.rows()))
+	return s.b.floats(turns)
+}
+
+func (s *stream) Attention(o kernels.Attention) { s.attention("attention", o) }
+
+// turned launches the attention that rotates what it reads.
+func (s *stream) turned(r kernels.Rotary, o kernels.Attention) {
+	if !s.accepts(r) {
+		return
+	}
+	table := s.turns(r)
+	s.attention("attention_rotary", o, table, r.QScale)
 	s.free([]uint64{table})
 }
 
-func (s *stream) Attention(o kernels.Attention) {
+func (s *stream) attention(kernel string, o kernels.Attention, more ...any) {
 	if !s.accepts(o) {
 		return
 	}
@@ -242,8 +259,8 @@ func (s *stream) Attention(o kernels.Attention) {
 		slopes = s.b.floats(o.Slopes)
 		used = append(used, slopes)
 	}
-	s.launch(s.typed(fmt.Sprintf("attention_%d", d)), [3]int{len(list) / 2, o.Heads, 1}, threads, shared, o.Out.(*buffer).as(),
-		o.QKV.(*buffer).as(), s.cu, blocks, int32(o.Heads), o.Scale, slopes)
+	params := []any{o.Out.(*buffer).as(), o.QKV.(*buffer).as(), s.cu, blocks, int32(o.Heads), o.Scale, slopes}
+	s.launch(s.typed(fmt.Sprintf("%s_%d", kernel, d)), [3]int{len(list) / 2, o.Heads, 1}, threads, shared, append(params, more...)...)
 	s.free(used)
 }
 
