@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck generated race noasm parity bench ptx gpu-bundle test-gpu clean
+.PHONY: build demo test check fmt vet staticcheck generated race noasm parity bench ptx gpu-bundle test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -49,8 +49,11 @@ ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 gpu-bundle: ## what a machine with a GPU needs, in build/gpu
 	bench/gpu/bundle.sh
 
-test-gpu: gpu-bundle ## tests and benchmarks of the CUDA backend on this machine
-	build/gpu/run.sh
+test-gpu: gpu-bundle ## tests of the CUDA backend on this machine: nothing may be missing
+	build/gpu/run.sh tests
+
+bench-gpu: gpu-bundle ## tokens/s on this machine's GPU, beside PyTorch's, in bench/results
+	RESULTS=$(CURDIR)/bench/results build/gpu/run.sh bench
 
 clean:
 	rm -rf embed demo build

@@ -40,18 +40,24 @@ var (
 // random otherwise; the benchmark's name says which. It reports tokens/s of
 // real tokens, the GFLOP/s of the matrix products and of attention
 // (transformer.Config.FLOPs) and, on a CPU, their share of the measured peak
-// of all its cores. Loading the weights is not part of it.
+// of all its cores. Loading the weights is not part of it. -bench.json keeps
+// what was measured, -bench.records the records themselves.
 func BenchmarkForward(b *testing.B) {
 	for _, name := range []string{"dnabert-s", "esm2-8m", "esm2-35m", "esm2-150m", "esm2-650m", "esm2-3b"} {
 		b.Run(name, func(b *testing.B) {
 			config, _ := transformer.KnownConfig(name)
 			records, source := sampleRecords(b, config, max(*forwardTotal, *forwardTokens))
-			b.Run(source, func(b *testing.B) { benchmarkForward(b, name, records) })
+			b.Run(source, func(b *testing.B) {
+				if *forwardRecords != "" {
+					b.Skip(writeRecords(b, *forwardRecords, name, records))
+				}
+				benchmarkForward(b, name, source, records)
+			})
 		})
 	}
 }
 
-func benchmarkForward(b *testing.B, name string, records [][]int32) {
+func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 	backend := openDevice(b)
 	defer backend.Close()
 	model, config := loadModel(b, name, backend)
@@ -61,10 +67,17 @@ func benchmarkForward(b *testing.B, name string, records [][]int32) {
 		b.Fatal(err)
 	}
 	defer e.Close()
+	// Each batch is begun before the last one is waited for, as in pool.
 	pass := func() {
-		for _, batch := range batches {
-			if _, err := e.Encode(batch); err != nil {
-				b.Fatal(err)
+		var finish []func() ([][]float32, error)
+		for i := range len(batches) + 1 {
+			if i < len(batches) {
+				finish = append(finish, e.Start(batches[i]))
+			}
+			if i > 0 {
+				if _, err := finish[i-1](); err != nil {
+					b.Fatal(err)
+				}
 			}
 		}
 	}
@@ -75,8 +88,14 @@ func benchmarkForward(b *testing.B, name string, records [][]int32) {
 	}
 	pass() // touches every page
 	top := corePeak(backend)
-	for b.Loop() {
+	var passes []time.Duration
+	timed := func() {
+		start := time.Now()
 		pass()
+		passes = append(passes, time.Since(start))
+	}
+	for b.Loop() {
+		timed()
 		b.StopTimer()
 		top = max(top, corePeak(backend))
 		b.StartTimer()
@@ -86,12 +105,28 @@ func benchmarkForward(b *testing.B, name string, records [][]int32) {
 	if top > 0 {
 		b.ReportMetric(100*flops*float64(b.N)/b.Elapsed().Seconds()/1e9/top, "%peak")
 	}
-	if *forwardProfile {
-		var profile kernels.Profile
-		e.Profile(&profile)
+	var profile kernels.Profile
+	var profiled time.Duration
+	if (*forwardProfile || *forwardJSON != "") && e.Profile(&profile) {
 		start := time.Now()
 		pass()
-		printProfile(os.Stdout, name, &profile, time.Since(start), top)
+		profiled = time.Since(start)
+		e.Profile(nil)
+	}
+	if *forwardProfile && profiled > 0 {
+		printProfile(os.Stdout, name, &profile, profiled, top)
+	}
+	if *forwardJSON != "" {
+		for len(passes) < fewestPasses {
+			timed()
+		}
+		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens, FLOPs: flops,
+			Device: backend.Name(), DType: *dtypeFlag, Budget: *forwardTokens}
+		m.time(passes)
+		m.profile(&profile, profiled)
+		if err := m.appendTo(*forwardJSON); err != nil {
+			b.Fatal(err)
+		}
 	}
 }
 

@@ -117,7 +117,7 @@ func TestAllHelpersLost(t *testing.T) {
 		f.fault = func(kernels.Batch) error { return errBroken }
 	}
 	s, err := b.job.Run(t.Context())
-	if err == nil && len(s.Failed) == 0 || len(s.Files) != 0 {
+	if !errors.Is(err, ErrSystemic) || len(s.Files) != 0 || len(s.Failed) != 1 {
 		t.Errorf("%d files finished, %d failed: %v", len(s.Files), len(s.Failed), err)
 	}
 	b.wantNames()

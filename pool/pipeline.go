@@ -36,7 +36,7 @@ const reasonMemory = "out of memory"
 // embed reads, computes and writes one file. One goroutine reads and
 // tokenizes, one hands out spans of records to this one, which computes, and
 // to idle workers, and one writes the spans in their order. At most as many
-// spans as there are devices, and four more, exist at a time. All goroutines
+// spans as there are devices, and four more, exist at a time for each file. All goroutines
 // have ended when embed returns, unless the work broke off while the reader
 // waits for a pipe.
 func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) {
@@ -78,7 +78,7 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 				return
 			}
 			handedOut.Add(1)
-			t := &task{work: work, file: f, backend: w.Backend, own: own, span: s, done: make(chan struct{}), finished: handedOut.Done}
+			t := &task{work: work, cancel: cancel, file: f, backend: w.Backend, own: own, span: s, done: make(chan struct{}), finished: handedOut.Done}
 			if !send(work, ordered, t) {
 				t.finish()
 				return
@@ -126,11 +126,13 @@ func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) 
 // task is a span that waits for a device.
 type task struct {
 	work     context.Context // of its file
+	cancel   context.CancelCauseFunc
 	file     File
 	backend  string     // the device has to have
 	own      chan *task // to the worker that has the file
 	span     span
 	device   string        // that computed it
+	lost     int           // helpers that broke on it
 	done     chan struct{} // closed when it has been computed or given up
 	finished func()
 }
@@ -153,7 +155,13 @@ func (t *task) finish() {
 
 func (r *run) computeTask(w *worker, t *task) error {
 	t.device = w.Name
-	return r.compute(t.work, w, t.file, t.span)
+	err := r.compute(t.work, w, t.file, t.span)
+	if err == nil && t.work.Err() == nil {
+		r.mu.Lock()
+		r.failures = 0
+		r.mu.Unlock()
+	}
+	return err
 }
 
 // span is a stretch of the file: what is packed into batches together.

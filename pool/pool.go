@@ -98,7 +98,7 @@ type run struct {
 	mu       sync.Mutex // guards what follows, and the manifest on disk where folders have no locks
 	summary  Summary
 	alive    int // workers that have not lost their device
-	failures int // of devices, in a row
+	failures int // of devices, in a row: no span was computed in between
 	left     int // files neither finished nor failed
 }
 
@@ -219,26 +219,32 @@ func (r *run) next(ctx context.Context, w *worker) (f File, t *task, ok bool) {
 }
 
 // lend computes a span of another worker's file. It reports whether the device
-// is still of use; when it is not, somebody else computes the span.
+// is still of use; when it is not, somebody else computes the span, unless it
+// has cost another device before: then its file fails.
 func (r *run) lend(stop context.CancelCauseFunc, w *worker, t *task) (goOn bool, err error) {
 	err = r.computeTask(w, t)
 	var broken *DeviceError
 	if !errors.As(err, &broken) {
+		if err != nil {
+			t.cancel(err)
+		}
 		t.finish()
 		return true, nil
 	}
 	r.mu.Lock()
 	r.failures++
-	systemic, last := r.failures >= systemicFailures, r.alive == 1
+	t.lost++
 	switch {
-	case systemic:
+	case r.failures == systemicFailures:
+		r.fail(t.file, err) // its worker sees only that the run is over
 		stop(ErrSystemic)
-	case !last:
-		err = r.lose(broken)
+	case t.lost > 1:
+		t.cancel(fmt.Errorf("%s: two devices broke on the same records: %v", t.file.label(), err))
 	}
+	err = r.lose(broken)
 	r.mu.Unlock()
 	t.offer(r)
-	return last && !systemic, err
+	return false, err
 }
 
 // take embeds one file and records how that ended. It reports whether the
@@ -250,7 +256,6 @@ func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, w *worker,
 	defer r.mu.Unlock()
 	switch {
 	case err == nil:
-		r.failures = 0
 		r.summary.add(report)
 		r.settle()
 		r.Observer.FileFinished(report)

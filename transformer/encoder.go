@@ -129,7 +129,11 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 		}
 		grown := kernels.Limits{Tokens: max(e.limits.Tokens, len(b.IDs)), Sequences: max(e.limits.Sequences, b.Sequences())}
 		if err := e.allocate(grown); err != nil {
-			err = errors.Join(err, e.allocate(e.limits))
+			if back := e.allocate(e.limits); back != nil {
+				// No batch of any size can run now: that is no lack of memory
+				// for this one.
+				err = fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
+			}
 			return func() ([][]float32, error) { return nil, err }
 		}
 	}

@@ -1,19 +1,23 @@
 #!/usr/bin/env bash
-# Gathers in build/gpu what a machine with a GPU and without Go needs to run
-# the tests and benchmarks of the CUDA backend: bench/gpu/run.sh runs them
-# there. SHARED names the folder with the goldens and the DNA tokenizer.
+# Gathers in build/gpu what a machine with a GPU and without Go needs to test
+# and measure the CUDA backend: run.sh runs it there. SHARED names the folder
+# with the goldens, the DNA tokenizer and the sequences.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 shared=${SHARED:-../shared}
 to=build/gpu
 rm -rf $to
-mkdir -p $to/src $to/shared/goldens $to/shared/tokenizer
-CGO_ENABLED=0 go test -c -o $to/cuda.test ./kernels/cuda
-CGO_ENABLED=0 go test -c -o $to/bench.test ./bench
+mkdir -p $to/src $to/peers $to/shared/{goldens,tokenizer,seq}
+export CGO_ENABLED=0
+go test -c -trimpath -ldflags '-s -w' -o $to/cuda.test ./kernels/cuda
+go test -c -trimpath -ldflags '-s -w' -o $to/bench.test ./bench
+go build -trimpath -ldflags '-s -w' -o $to/report ./bench/gpu/report
 cp kernels/cuda/src/README.md $to/src/
 cp -r kernels/cuda/testdata $to/
 cp -r "$shared/goldens/synthetic" $to/shared/goldens/
 cp "$shared/tokenizer/dnabert2_tokenizer.json" $to/shared/tokenizer/
+cp "$shared"/seq/{uniprot_500.faa.gz,MG1655-K12.fasta.gz} $to/shared/seq/
+cp bench/gpu/{peers.py,renderings.py} bench/peers/models.py $to/peers/
 cp bench/gpu/run.sh $to/
 chmod -R u+w $to
 du -sh $to

@@ -216,7 +216,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		budget = c.esmBatch
 	}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, budget))
+		job.Devices = append(job.Devices, p.device(m, pooling, budget, c.progress))
 	}
 	dtype := processors[0].dtype // all have the same
 	parameters := map[string]string{

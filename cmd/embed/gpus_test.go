@@ -190,7 +190,7 @@ func TestGPUsThatAreNotThere(t *testing.T) {
 	if r := none.embed(t, "--out all"+args).wantCode(0); !strings.Contains(r.stderr, "too old") || !maps.Equal(contents(t, "all"), contents(t, "cpu")) {
 		t.Errorf("with an old GPU alone: %s", r.stderr)
 	}
-	if r := none.embed(t, "--dtype fp16 --out half"+args).wantCode(64); !strings.Contains(r.stderr, "--dtype fp16 needs a GPU") {
+	if r := none.embed(t, "--dtype fp16 --out half"+args).wantCode(1); !strings.Contains(r.stderr, "--dtype fp16 needs a GPU") {
 		t.Errorf("half precision without a GPU: %s", r.stderr)
 	}
 }

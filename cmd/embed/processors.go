@@ -2,8 +2,10 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"strconv"
 	"strings"
@@ -80,12 +82,20 @@ func (c *command) openProcessors() ([]*processor, error) {
 			if report.Err != nil {
 				because = oneLine(report.Err)
 			}
-			c.log.Info("the CPU computes", "reason", because)
+			level := slog.LevelInfo
+			if report.DriverVersion > 0 || len(report.Devices) > 0 {
+				level = slog.LevelWarn // somebody may have counted on a GPU
+			}
+			c.log.Log(context.Background(), level, "the CPU computes", "reason", because)
 		}
 	}
 	if len(ordinals) == 0 {
 		if dtype == cuda.BF16 || dtype == cuda.FP16 {
-			return nil, usagef("--dtype %s needs a GPU, the CPU computes in fp32: %s", dtype, because)
+			err := fmt.Errorf("--dtype %s needs a GPU, the CPU computes in fp32: %s", dtype, because)
+			if c.gpus == "none" {
+				return nil, &usageError{err}
+			}
+			return nil, err
 		}
 		one, err := newProcessor(c.onCPU())
 		if err != nil {
@@ -149,13 +159,13 @@ func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
 }
 
 // device is the processor as the pool sees it, for one model.
-func (p *processor) device(m *model, pooling transformer.Pooling, budget int) pool.Device {
+func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o pool.Observer) pool.Device {
 	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		b, err := p.take()
 		if err != nil {
 			return nil, err
 		}
-		e, err := newEmbedder(b, m, pooling, budget)
+		e, err := newEmbedder(b, m, pooling, budget, func(budget int, err error) { o.BudgetHalved(p.name, budget, err) })
 		if err != nil {
 			return nil, errors.Join(err, b.Close())
 		}
@@ -177,7 +187,7 @@ type budgeter interface {
 
 // newEmbedder loads the weights, sizes the batches where no budget is given,
 // and allocates for them: for fewer, when memory does not suffice.
-func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int) (*embedder, error) {
+func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (*embedder, error) {
 	loaded, err := transformer.Load(m.checkpoint, m.config, b)
 	if err != nil {
 		return nil, err
@@ -201,6 +211,7 @@ func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budge
 			return nil, err
 		}
 		budget /= 2
+		halved(budget, err)
 	}
 }
 

@@ -115,7 +115,7 @@ func (p *progress) beside() (left, right string) {
 	return left, right
 }
 
-func (c *counts) percent() int64 { return 100 * c.allDone / max(c.allSize, 1) }
+func (c *counts) percent() int64 { return min(100, 100*c.allDone/max(c.allSize, 1)) }
 
 // perSecond is the rate of tokens since the first device was ready.
 func (c *counts) perSecond() int64 {

@@ -1,6 +1,9 @@
 package cuda
 
-import "unsafe"
+import (
+	"fmt"
+	"unsafe"
+)
 
 // The functions of this file run on the device's thread.
 
@@ -24,10 +27,12 @@ type pinned struct {
 	bytes []byte // the same memory
 }
 
+// pin allocates pinned memory. Its failure is not kernels.ErrOutOfMemory: what
+// a stream pins follows from its limits, so that a smaller batch does not help.
 func (d *device) pin(bytes int) (pinned, error) {
 	var p pinned
 	if err := d.drv.cuMemAllocHost(&p.at, uint64(bytes)).err("cuMemAllocHost of %d bytes", bytes); err != nil {
-		return pinned{}, err
+		return pinned{}, fmt.Errorf("no pinned memory on the host: %s", err)
 	}
 	p.bytes = unsafe.Slice((*byte)(p.at), bytes)
 	return p, nil

@@ -75,7 +75,14 @@ func (s *stream) mark(sub *submission) error {
 func (s *stream) finish(sub *submission) error {
 	<-sub.sent
 	d, err := s.device, sub.failed
-	if err == nil {
+	if err != nil {
+		// Without a marker everything has to be over before slabs are given back.
+		_ = s.waiter.call(func() error {
+			d.drv.cuStreamSynchronize(s.compute)
+			d.drv.cuStreamSynchronize(s.copies)
+			return nil
+		})
+	} else {
 		err = s.waiter.call(func() error {
 			return first(
 				d.drv.cuEventSynchronize(sub.marker.computed).err("cuEventSynchronize"),

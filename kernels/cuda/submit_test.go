@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -96,5 +97,83 @@ func TestSubmitsOverlap(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.settled()
+	}
+}
+
+// What could not be sent is sent again by the next batch: slopes that never
+// arrived must not be taken for those that did.
+func TestConstantsAfterFailure(t *testing.T) {
+	for _, call := range []string{"cuMemAlloc", "upload"} {
+		f := newFake(t)
+		b := openFake(t, f, FP32, noCublas)
+		s, err := b.NewStream(kernels.Limits{Tokens: 12, Sequences: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		qkv, out := s.Tokens(96, kernels.Operand), s.Tokens(32, kernels.Operand)
+		batch := batchOf(9)
+		attend := func(slopes []float32, failing bool) ([]float32, error) {
+			got := make([]float32, 9*32)
+			s.Begin(batch)
+			s.Write(qkv, randomTensor(3, 1, 9, 96).values)
+			if failing {
+				if err := b.device.thread.call(func() error { return nil }); err != nil { // what was sent has run
+					t.Fatal(err)
+				}
+				f.mu.Lock()
+				f.fails[call] = codeOutOfMemory
+				f.mu.Unlock()
+			}
+			s.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: 2, Scale: 1, Slopes: slopes})
+			if failing {
+				_ = b.device.thread.call(func() error { return nil })
+				f.mu.Lock()
+				delete(f.fails, call)
+				f.mu.Unlock()
+			}
+			s.Read(got, out)
+			return got, s.Wait()
+		}
+		want, err := attend([]float32{0.5, 0.25}, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		flat, err := attend(nil, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slices.Equal(want, flat) {
+			t.Fatal("the slopes make no difference")
+		}
+		// Others, of the same values in another order, are new to the stream.
+		s.(*stream).constants = map[string]devicePtr{}
+		if _, err := attend([]float32{0.5, 0.25}, true); !errors.Is(err, kernels.ErrOutOfMemory) {
+			t.Errorf("%s fails: %v", call, err)
+		}
+		if again, err := attend([]float32{0.5, 0.25}, false); err != nil || !slices.Equal(again, want) {
+			t.Errorf("after a failure of %s the slopes are others: %v", call, err)
+		}
+		if err := b.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Memory of the host is no reason to try smaller batches.
+func TestPinnedMemoryThatIsNotThere(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, FP32, noCublas)
+	defer b.Close()
+	f.mu.Lock()
+	f.fails["cuMemAllocHost"] = codeOutOfMemory
+	f.mu.Unlock()
+	s, err := b.NewStream(kernels.Limits{Tokens: 12, Sequences: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	s.Begin(batchOf(9))
+	if err := s.Wait(); err == nil || errors.Is(err, kernels.ErrOutOfMemory) {
+		t.Errorf("no pinned memory: %v", err)
 	}
 }

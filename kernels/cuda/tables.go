@@ -132,17 +132,21 @@ func (s *stream) constant(values []float32) (devicePtr, error) {
 	if at, ok := s.constants[string(raw)]; ok {
 		return at, nil
 	}
-	at, err := s.device.alloc(len(raw))
-	if err != nil {
-		return 0, err
-	}
-	s.constants[string(raw)] = at
 	piece, err := s.slab(len(raw))
 	if err != nil {
 		return 0, err
 	}
 	copy(piece.bytes, raw)
-	return at, s.device.upload(at, piece.pinned, 0, len(raw), s.compute)
+	at, err := s.device.alloc(len(raw))
+	if err != nil {
+		return 0, err
+	}
+	if err := s.device.upload(at, piece.pinned, 0, len(raw), s.compute); err != nil {
+		s.device.free(at)
+		return 0, err
+	}
+	s.constants[string(raw)] = at
+	return at, nil
 }
 
 func floatBytes(values []float32) []byte {

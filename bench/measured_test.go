@@ -1,0 +1,201 @@
+package bench
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"seqembed/kernels"
+	"seqembed/transformer"
+)
+
+var (
+	forwardJSON    = flag.String("bench.json", "", "append what BenchmarkForward measures to this file, one line of JSON a run")
+	forwardRecords = flag.String("bench.records", "", "write the records of BenchmarkForward to MODEL.tokens in this folder instead of running it")
+)
+
+// fewestPasses is how many passes a line of JSON is the median of at least.
+const fewestPasses = 5
+
+// measured is a line of JSON: forward passes of one model over the same
+// records. bench/gpu/report reads it, beside the lines of bench/gpu/peers.py.
+type measured struct {
+	Kind    string    `json:"kind"` // "forward"
+	Model   string    `json:"model"`
+	Source  string    `json:"source"` // where the records come from
+	Records int       `json:"records"`
+	Digest  string    `json:"digest"` // of the records
+	Tokens  int       `json:"tokens"` // of one pass, special ones included
+	FLOPs   float64   `json:"flops"`  // of one pass
+	Device  string    `json:"device"`
+	DType   string    `json:"dtype"`
+	Budget  int       `json:"budget"`  // tokens in a batch
+	Seconds []float64 `json:"seconds"` // of each pass
+	Median  float64   `json:"median"`
+	Min     float64   `json:"min"`
+	Max     float64   `json:"max"`
+	Rate    float64   `json:"tokens_per_second"` // of the median
+
+	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // of the pass that was profiled
+	Profile        []measuredOps `json:"profile,omitempty"`
+}
+
+// measuredOps is an entry of a profile.
+type measuredOps struct {
+	Op      string  `json:"op"`
+	Calls   int     `json:"calls"`
+	Seconds float64 `json:"seconds"`
+	FLOPs   float64 `json:"flops"`
+}
+
+// time sets what follows from how long the passes took.
+func (m *measured) time(passes []time.Duration) {
+	m.Seconds = nil
+	for _, p := range passes {
+		m.Seconds = append(m.Seconds, p.Seconds())
+	}
+	sorted := slices.Sorted(slices.Values(m.Seconds))
+	half := len(sorted) / 2
+	m.Min, m.Median, m.Max = sorted[0], sorted[half], sorted[len(sorted)-1]
+	if len(sorted)%2 == 0 {
+		m.Median = (sorted[half-1] + sorted[half]) / 2
+	}
+	m.Rate = float64(m.Tokens) / m.Median
+}
+
+func (m *measured) profile(p *kernels.Profile, took time.Duration) {
+	m.Profile, m.ProfileSeconds = nil, took.Seconds()
+	for _, o := range p.Ops() {
+		m.Profile = append(m.Profile, measuredOps{o.Op, o.Calls, o.Took.Seconds(), o.FLOPs})
+	}
+}
+
+// appendTo adds the line to a file.
+func (m measured) appendTo(path string) error {
+	m.Kind = "forward"
+	line, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(append(line, '\n'))
+	return errors.Join(err, f.Close())
+}
+
+// printRecords writes the token ids, one record a line.
+func printRecords(w io.Writer, records [][]int32) error {
+	out := bufio.NewWriter(w)
+	for _, ids := range records {
+		for i, id := range ids {
+			if i > 0 {
+				out.WriteByte(' ')
+			}
+			out.WriteString(strconv.Itoa(int(id)))
+		}
+		out.WriteByte('\n')
+	}
+	return out.Flush() // the first error of them all
+}
+
+// digest is the SHA-256 of the file that writeRecords writes.
+func digest(records [][]int32) string {
+	h := sha256.New()
+	if err := printRecords(h, records); err != nil {
+		panic(err) // a hash takes everything
+	}
+	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// writeRecords writes the model's records to dir and says so.
+func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
+	t.Helper()
+	path := filepath.Join(dir, model+".tokens")
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(printRecords(f, records), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("%d records in %s", len(records), path)
+}
+
+// What is written can be read by another program: the ids, the digest of the
+// very file, and a median that is one.
+func TestMeasured(t *testing.T) {
+	config, _ := transformer.KnownConfig("esm2-tiny")
+	records := randomRecords(config, 500)
+	dir := filepath.Join(t.TempDir(), "records")
+	writeRecords(t, dir, "esm2-tiny", records)
+	file, err := os.ReadFile(filepath.Join(dir, "esm2-tiny.tokens"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprintf("%x", sha256.Sum256(file)); got != digest(records) {
+		t.Errorf("the file's digest is %s, the records' %s", got, digest(records))
+	}
+	lines := strings.Split(strings.TrimSuffix(string(file), "\n"), "\n")
+	if len(lines) != len(records) {
+		t.Fatalf("%d lines for %d records", len(lines), len(records))
+	}
+	for i, line := range lines {
+		var ids []int32
+		for _, field := range strings.Fields(line) {
+			id, err := strconv.ParseInt(field, 10, 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, int32(id))
+		}
+		if !slices.Equal(ids, records[i]) {
+			t.Errorf("line %d is not record %d", i, i)
+		}
+	}
+
+	m := measured{Model: "esm2-tiny", Tokens: 600, Digest: digest(records)}
+	path := filepath.Join(dir, "out.jsonl")
+	for _, seconds := range [][]time.Duration{{3, 1, 2}, {4, 1, 3, 2}} {
+		for i := range seconds {
+			seconds[i] *= time.Second
+		}
+		m.time(seconds)
+		if err := m.appendTo(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	stored := json.NewDecoder(f)
+	for _, want := range []measured{{Median: 2, Min: 1, Max: 3, Rate: 300}, {Median: 2.5, Min: 1, Max: 4, Rate: 240}} {
+		var got measured
+		if err := stored.Decode(&got); err != nil {
+			t.Fatal(err)
+		}
+		if got.Kind != "forward" || got.Model != m.Model || got.Median != want.Median || got.Min != want.Min || got.Max != want.Max || got.Rate != want.Rate {
+			t.Errorf("read %+v, want %+v", got, want)
+		}
+	}
+	if stored.More() {
+		t.Error("there are more than two lines")
+	}
+}
