@@ -8,7 +8,7 @@ import (
 // ErrOutOfMemory is in the chain of an error that a smaller batch may avoid.
 var ErrOutOfMemory = errors.New("out of memory")
 
-// OpError is the error that Stream.Wait returns.
+// OpError is the error that waiting for a stream returns.
 type OpError struct {
 	Op     string // the operation's name, in lower case
 	Shapes string // its shapes, for example "[512 768]·[2304 768]ᵀ"

@@ -140,11 +140,12 @@ func (b *Batch) Reset() {
 //
 // Operations are enqueued: a method may return before its operation has run,
 // and a backend may hold one back to fuse it with the next. The first error
-// sticks, later calls do nothing, and Wait returns that error, which is an
-// *OpError. A stream belongs to one goroutine at a time.
+// sticks until Submit, later calls do nothing, and what Submit returns gives
+// that error, which is an *OpError. A stream belongs to one goroutine at a
+// time.
 //
 // Submit ends one batch and leaves the stream free for the next, so that a
-// device never waits for the host between two batches.
+// device need not wait for the host between two batches.
 type Stream interface {
 	// Tokens allocates an activation of one row a token.
 	Tokens(cols int, k Kind) Buffer

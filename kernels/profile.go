@@ -11,7 +11,7 @@ import (
 // Profiler is a stream that can say where its time goes.
 type Profiler interface {
 	// Profile makes p the profile that the operations enqueued from here on
-	// are added to, once Wait has returned; nil ends it. Measuring costs some
+	// are added to, once they have been waited for; nil ends it. Measuring costs some
 	// time itself.
 	Profile(p *Profile)
 }

@@ -45,9 +45,9 @@ type Embedder interface {
 type Device struct {
 	Name    string
 	Backend string // what decides the bits of its results, for the manifest
-	// Ahead is how many batches are started beyond the one that is waited
-	// for, so that the device never waits for the host: 0 where Start itself
-	// computes.
+	// Ahead is how many batches of a span are started beyond the one that is
+	// waited for, so that the device need not wait for the host: 0 where
+	// Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
 }

@@ -34,7 +34,8 @@ type Batch struct {
 
 // FileReport is what became of one file.
 type FileReport struct {
-	Path, Device      string
+	Path              string
+	Device            string           // or several, joined by commas
 	Records           int64            // rows written
 	Tokens            int64            // special tokens included
 	Letters           int64            // used

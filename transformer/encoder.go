@@ -55,8 +55,8 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 // Encoder runs a model over batches. It owns a stream and belongs to one
 // goroutine at a time.
 //
-// Start gives a batch to the device, so that several are under way and the
-// device never waits for the host; Encode runs one at a time.
+// Start gives a batch to the device, so that several may be under way and the
+// device need not wait for the host; Encode runs one at a time.
 type Encoder struct {
 	model   Model
 	backend kernels.Backend

@@ -3,11 +3,12 @@
 # bundle.sh made. The machine needs a driver; the peers take Python with PyTorch
 # and, for ESM-2, transformers.
 #
-#     run.sh tests                 conformance, parity, sanitizer: about five minutes
-#     run.sh bench                 ceiling, forward, peers, report: a quarter of an hour
+#     run.sh tests                 program, conformance, parity, sanitizer: about five minutes
+#     run.sh bench                 ceiling, forward, peers, endtoend, report: a quarter of an hour
 #
 # or a part of them:
 #
+#     run.sh program               embed devices; one GPU and the same one twice write the same bytes
 #     run.sh conformance           the conformance suite; 20 bit-equal repeats
 #     run.sh parity [TYPE...]      the goldens: bf16, fp16, fp32
 #     run.sh sanitizer             memcheck and racecheck over small shapes
@@ -15,6 +16,7 @@
 #     run.sh forward [MODEL...]    tokens/s and time by operation
 #     run.sh peers [MODEL...]      PyTorch over the same records
 #     run.sh ops                   every operation by itself
+#     run.sh endtoend              tokens/s of the program from FASTA to file
 #     run.sh report                joins what forward, peers and ceiling have left in OUT
 #
 # All parts run, whatever became of those before; the exit status is 1 if one
@@ -173,6 +175,56 @@ peers() {
     rm -rf "$records"
 }
 
+# program runs the program as its users do.
+program() {
+    need embed shared/seq/{uniprot_500.faa.gz,MG1655-K12.fasta.gz}
+    local scratch output gpus
+    scratch=$(mktemp -d)
+    step program 30 ./embed devices
+    pieces 1 | head -n 4000 > "$scratch/dna.fna"
+    cp shared/seq/uniprot_500.faa.gz "$scratch/"
+    for gpus in 0 0,0; do
+        step program 120 ./embed --no-progress --gpus $gpus --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m \
+            -o "$scratch/out-$gpus" "$scratch/dna.fna" "$scratch/uniprot_500.faa.gz"
+    done
+    for output in dna.dnabert-s-2l.parquet uniprot_500.esm2-8m.parquet; do
+        cmp "$scratch/out-0/$output" "$scratch/out-0,0/$output" || fail "$output is not the same from --gpus 0 and --gpus 0,0"
+    done
+    rm -rf "$scratch"
+}
+
+# pieces TIMES: E. coli as records of 500 nt, that many times over.
+pieces() {
+    gzip -dc shared/seq/MG1655-K12.fasta.gz | grep -v '^>' | tr -d '\n' | fold -w 500 |
+        awk -v times="$1" '{ piece[NR] = $0 } END { for (t = 1; t <= times; t++) for (i = 1; i <= NR; i++) print ">" t "_" i "\n" piece[i] }'
+}
+
+# endtoend reads what a pass took, without the loading of the weights, from the
+# manifest.
+endtoend() {
+    need embed shared/seq/{uniprot_20000.faa.gz,MG1655-K12.fasta.gz}
+    local scratch model input
+    scratch=$(mktemp -d)
+    pieces 20 > "$scratch/pieces.fna"
+    cp shared/seq/uniprot_20000.faa.gz "$scratch/"
+    for model in dnabert-s esm2-650m; do
+        case $model in
+        dnabert-s) input=$scratch/pieces.fna ;;
+        *) input=$scratch/uniprot_20000.faa.gz ;;
+        esac
+        step endtoend 240 ./embed --no-progress --gpus 0 --dnabert-model synthetic:dnabert-s --dnabert-tokenizer shared/tokenizer/dnabert2_tokenizer.json \
+            --esm-model synthetic:$model -o "$scratch/$model" "$input"
+        step endtoend 30 "$python" -c '
+import datetime, json, sys
+for e in json.load(open(sys.argv[1]))["entries"]:
+    at = lambda s: datetime.datetime.fromisoformat(s[:19]).timestamp() + float("0" + s[19:].rstrip("Z"))
+    seconds = at(e["finished"]) - at(e["started"])
+    print("%s: %d tokens in %.2f s, %.0f tokens/s from FASTA to file" % (e["model"], e["tokens"], seconds, e["tokens"] / seconds))
+' "$scratch/$model/manifest.json"
+    done
+    rm -rf "$scratch"
+}
+
 ops() {
     need bench.test
     TAIL=40 step ops 240 ./bench.test -test.run '^$' -test.bench Op/ -bench.device cuda -bench.dtype bf16
@@ -189,6 +241,7 @@ shift
 case $part in
 tests)
     nvidia-smi || true
+    program
     conformance
     parity
     sanitizer
@@ -199,9 +252,10 @@ bench)
     ceiling
     forward "$@"
     peers "$@"
+    endtoend
     report
     ;;
-conformance | parity | sanitizer | ceiling | forward | peers | ops | report) $part "$@" ;;
+program | conformance | parity | sanitizer | ceiling | forward | peers | ops | endtoend | report) $part "$@" ;;
 *)
     echo "run.sh: there is no part $part" >&2
     exit 64
