@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,12 +9,11 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
-	"seqembed/kernels"
 )
 
 // ErrTooLong is in the chain of the error of a record over --max-length.
@@ -33,136 +33,9 @@ const (
 // reasonMemory is why a record that fits no device is left out.
 const reasonMemory = "out of memory"
 
-// embed reads, computes and writes one file. One goroutine reads and
-// tokenizes, one hands out spans of records to this one, which computes, and
-// to idle workers, and one writes the spans in their order. At most as many
-// spans as there are devices, and four more, exist at a time for each file. All goroutines
-// have ended when embed returns, unless the work broke off while the reader
-// waits for a pipe.
-func (r *run) embed(ctx context.Context, w *worker, f File) (FileReport, error) {
-	report := FileReport{Path: f.Path, Device: w.Name, backend: w.Backend, Skipped: map[string]int64{}, Started: time.Now()}
-	reader, err := f.open(r.Reading)
-	if err != nil {
-		return report, err
-	}
-	out, err := store.Create(r.Output.spec(f))
-	if err != nil {
-		reader.Close()
-		return report, &outputError{err}
-	}
-	defer out.Abort()
-	r.Observer.FileStarted(f.Path, w.Name)
-
-	// A stage that fails cancels work, so that no other waits for it.
-	work, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	tokenized := make(chan span, 1)
-	own := make(chan *task)                     // spans for this worker
-	ordered := make(chan *task, len(r.Devices)) // every span, computed or not
-	written := make(chan struct{})
-	go func() {
-		defer close(tokenized)
-		defer reader.Close()
-		if err := r.read(work, reader, f, w.embedder.Budget(), tokenized); err != nil {
-			cancel(err)
-		}
-	}()
-	go func() {
-		defer close(own)
-		var handedOut sync.WaitGroup
-		defer handedOut.Wait()
-		defer close(ordered)
-		for {
-			s, ok := receive(work, tokenized)
-			if !ok {
-				return
-			}
-			handedOut.Add(1)
-			t := &task{work: work, cancel: cancel, file: f, backend: w.Backend, own: own, span: s, done: make(chan struct{}), finished: handedOut.Done}
-			if !send(work, ordered, t) {
-				t.finish()
-				return
-			}
-			t.offer(r)
-		}
-	}()
-	devices := map[string]bool{}
-	go func() {
-		defer close(written)
-		for t := range ordered {
-			<-t.done
-			if work.Err() != nil {
-				continue
-			}
-			devices[t.device] = true
-			if err := r.write(out, f, t.span.records, &report); err != nil {
-				cancel(err)
-			}
-		}
-	}()
-	for t := range own {
-		if err := r.computeTask(w, t); err != nil {
-			cancel(err)
-		}
-		t.finish()
-	}
-	<-written
-	if !f.once() {
-		for range tokenized { // until the reader has seen the end of work, too
-		}
-	}
-
-	if ctx.Err() != nil {
-		return report, ErrInterrupted
-	}
-	if work.Err() != nil {
-		return report, context.Cause(work)
-	}
-	report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
-	err = r.commit(reader, out, f, &report)
-	return report, err
-}
-
-// task is a span that waits for a device.
-type task struct {
-	work     context.Context // of its file
-	cancel   context.CancelCauseFunc
-	file     File
-	backend  string     // the device has to have
-	own      chan *task // to the worker that has the file
-	span     span
-	device   string        // that computed it
-	lost     int           // helpers that broke on it
-	done     chan struct{} // closed when it has been computed or given up
-	finished func()
-}
-
-// offer gives the task to the worker that has its file or to an idle one,
-// whoever is first, unless its work has ended.
-func (t *task) offer(r *run) {
-	select {
-	case t.own <- t:
-	case r.help[t.backend] <- t:
-	case <-t.work.Done():
-		t.finish()
-	}
-}
-
-func (t *task) finish() {
-	close(t.done)
-	t.finished()
-}
-
-func (r *run) computeTask(w *worker, t *task) error {
-	t.device = w.Name
-	err := r.compute(t.work, w, t.file, t.span)
-	if err == nil && t.work.Err() == nil {
-		r.mu.Lock()
-		r.failures = 0
-		r.mu.Unlock()
-	}
-	return err
-}
+// filesUnderWay is how many files of one reader may be read or, being read,
+// wait for their last spans and for the disk.
+const filesUnderWay = 4
 
 // span is a stretch of the file: what is packed into batches together.
 type span struct {
@@ -171,174 +44,261 @@ type span struct {
 	bytes   int64 // of the file as it is on disk
 }
 
-// send hands something to the next stage unless work has ended.
-func send[T any](work context.Context, to chan<- T, what T) bool {
-	select {
-	case to <- what:
-		return true
-	case <-work.Done():
-		return false
+// passage is one file on its way through the pool.
+type passage struct {
+	*run
+	group   *group
+	file    File
+	reader  *seqio.Reader
+	out     store.Writer
+	work    context.Context // ends when a stage fails, so that no other waits for it
+	cancel  context.CancelCauseFunc
+	ordered chan *task  // every span, computed or not; there is room for all
+	holds   atomic.Bool // the reader has a place in the run's spans
+	whole   bool        // every span was handed out; the reader's until ordered is closed
+	report  FileReport
+}
+
+// feed is the life of a device's reader: it takes file after file and hands
+// its spans to the group's devices, until no file is left or no device.
+func (r *run) feed(g *group, device string, budget int) {
+	places := make(chan struct{}, filesUnderWay)
+	for g.ctx.Err() == nil {
+		select {
+		case places <- struct{}{}:
+		case <-g.ctx.Done():
+			return
+		}
+		var f File
+		select {
+		case f = <-r.queue:
+		case <-r.done:
+			return
+		case <-g.ctx.Done():
+			return
+		}
+		p, err := r.open(g, f, device)
+		if err != nil {
+			r.settle(g, FileReport{}, f, err)
+			<-places
+			continue
+		}
+		r.files.Add(1)
+		go func() {
+			defer r.files.Done()
+			err := p.write()
+			r.settle(g, p.report, f, err)
+			<-places
+		}()
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			p.read(budget)
+		}()
+		if !f.once() {
+			<-read
+			continue
+		}
+		select {
+		case <-read:
+		case <-p.work.Done(): // the reader may wait for its pipe for ever
+			if p.holds.Swap(false) {
+				<-r.spans
+			}
+		}
 	}
 }
 
-// receive takes a span from the stage before, unless that or work has ended.
-func receive(work context.Context, from <-chan span) (span, bool) {
-	select {
-	case s, ok := <-from:
-		return s, ok
-	case <-work.Done():
-		return span{}, false
+// open opens the file and its output.
+func (r *run) open(g *group, f File, device string) (*passage, error) {
+	p := &passage{run: r, group: g, file: f, ordered: make(chan *task, cap(r.spans)),
+		report: FileReport{Path: f.Path, backend: g.backend, Skipped: map[string]int64{}, Started: time.Now()}}
+	var err error
+	if p.reader, err = f.open(r.Reading); err != nil {
+		return nil, err
+	}
+	if p.out, err = store.Create(r.Output.spec(f)); err != nil {
+		p.reader.Close()
+		return nil, &outputError{err}
+	}
+	p.work, p.cancel = context.WithCancelCause(g.ctx)
+	r.Observer.FileStarted(f.Path, device)
+	return p, nil
+}
+
+// read tokenizes the file's records and hands them out, a span of lookAhead
+// batches of that budget at a time.
+func (p *passage) read(budget int) {
+	if err := p.cut(budget); err != nil {
+		p.cancel(err)
+	}
+	p.reader.Close()
+	if p.holds.Swap(false) {
+		<-p.spans
+	}
+	close(p.ordered)
+	if p.work.Err() != nil && p.file.once() {
+		p.release() // what nobody writes
 	}
 }
 
-// read tokenizes the file's records, a span of lookAhead batches of that
-// budget at a time.
-func (r *run) read(work context.Context, reader *seqio.Reader, f File, budget int, to chan<- span) error {
+func (p *passage) cut(budget int) error {
 	capacity := lookAhead * budget
-	if r.PerToken {
+	if p.PerToken {
 		capacity = budget // whole hidden states wait to be written
 	}
 	var s span
 	var position int64
 	next := func() bool {
-		s.bytes, position = reader.Position()-position, reader.Position()
-		ok := send(work, to, s)
+		s.bytes, position = p.reader.Position()-position, p.reader.Position()
+		ok := p.handOut(s)
 		s = span{}
 		return ok
 	}
+	if !p.hold() {
+		return nil
+	}
 	for {
-		rec, err := reader.Read()
+		rec, err := p.reader.Read()
 		if errors.Is(err, io.EOF) {
-			next()
+			p.whole = next()
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		tokenized, err := r.newRecord(f.label(), rec)
+		tokenized, err := p.newRecord(p.file.label(), rec)
 		if err != nil {
 			return err
 		}
 		if n := tokenized.windows[0].tokens(); n > extremeTokens {
-			r.Observer.LongRecord(f.Path, rec.ID, n)
+			p.Observer.LongRecord(p.file.Path, rec.ID, n)
 		}
-		if s.tokens > 0 && s.tokens+tokenized.row.Tokens > capacity && !next() {
+		if s.tokens > 0 && s.tokens+tokenized.row.Tokens > capacity && !(next() && p.hold()) {
 			return nil
 		}
 		s.records, s.tokens = append(s.records, tokenized), s.tokens+tokenized.row.Tokens
 	}
 }
 
-// flight is a batch that has been started.
-type flight struct {
-	members []*window
-	batch   kernels.Batch
-	finish  func() ([][]float32, error)
+// hold waits for a place for the next span, unless work has ended.
+func (p *passage) hold() bool {
+	select {
+	case p.spans <- struct{}{}:
+		p.holds.Store(true)
+		return true
+	case <-p.work.Done():
+		return false
+	}
 }
 
-func (w *worker) start(members []*window) flight {
-	f := flight{members: members}
-	for _, m := range members {
-		f.batch.Append(m.ids)
+// handOut gives a span, and its place, to the writer and the devices, unless
+// work has ended.
+func (p *passage) handOut(s span) bool {
+	t := &task{work: p.work, cancel: p.cancel, file: p.file, span: s, done: make(chan struct{})}
+	if p.work.Err() != nil || !p.holds.Swap(false) {
+		return false
 	}
-	f.finish = w.embedder.Start(f.batch)
-	return f
+	p.ordered <- t
+	select {
+	case p.group.tasks <- t:
+		return true
+	case <-p.work.Done():
+		return false
+	}
 }
 
-// compute embeds the windows of a span's records, batch by batch. A batch that
-// the device has no memory for halves the worker's budget, down to single
-// windows; a window that does not fit alone is that record's failure.
-func (r *run) compute(work context.Context, w *worker, f File, s span) error {
-	var windows []*window
-	for _, rec := range s.records {
-		rec.failure = nil // what a device left that was lost
-		for _, m := range rec.windows {
-			m.result = nil
-			windows = append(windows, m)
-		}
+// broken is why the file fails or goes to another group, or nil. Being
+// interrupted does not break it: if it has been computed, it is written.
+func (p *passage) broken() error {
+	cause := context.Cause(p.work)
+	var stranded *errStranded
+	if cause == context.Cause(p.group.ctx) && !errors.As(cause, &stranded) {
+		return nil
 	}
-	var flights []flight // in the order of their start
-	defer func() {
-		for _, one := range flights { // after an error or an interruption
-			_, _ = one.finish()
-		}
-	}()
-	began := time.Now()
-	for queue := pack(windows, w.budget); len(queue)+len(flights) > 0; {
-		if work.Err() != nil {
-			return nil
-		}
-		for len(queue) > 0 && len(flights) <= w.Ahead {
-			flights, queue = append(flights, w.start(queue[0])), queue[1:]
-		}
-		one := flights[0]
-		flights = flights[1:]
-		results, err := one.finish()
-		took := time.Since(began)
-		began = began.Add(took)
-		switch {
-		case errors.Is(err, kernels.ErrOutOfMemory) && len(one.members) > 1:
-			if n := len(one.batch.IDs); n <= w.budget { // and not started before the last halving
-				w.budget = n / 2
-				r.Observer.BudgetHalved(w.Name, w.budget, err)
+	return cause
+}
+
+// release gives back the places of spans that are not going to be written.
+func (p *passage) release() {
+	for {
+		select {
+		case _, ok := <-p.ordered:
+			if !ok {
+				return
 			}
-			queue = pack(slices.Concat(append(queue, one.members)...), w.budget)
-		case errors.Is(err, kernels.ErrOutOfMemory):
-			one.members[0].rec.failure = err
-		case err != nil:
-			return &DeviceError{w.Name, err}
+			<-p.spans
 		default:
-			r.distribute(results, one.batch, one.members)
-			r.Observer.BatchDone(Batch{Device: w.Name, Path: f.Path, Sequences: len(one.members), Tokens: len(one.batch.IDs),
-				Bytes: s.bytes * int64(len(one.batch.IDs)) / int64(s.tokens), Took: took})
+			return
 		}
 	}
+}
+
+// write stores the spans in the order of the file and puts the output under
+// its name.
+func (p *passage) write() error {
+	defer p.cancel(nil)
+	defer p.out.Abort()
+	var abandoned <-chan struct{}
+	if p.file.once() {
+		abandoned = p.work.Done() // its reader may never come to an end
+	}
+	devices, missing := map[string]bool{}, false
+	for open := true; open; {
+		var t *task
+		select {
+		case t, open = <-p.ordered: // nil when it is closed
+		case <-abandoned:
+			p.release()
+			return cmp.Or(p.broken(), ErrInterrupted)
+		}
+		if t == nil {
+			break
+		}
+		if t.computed() && p.broken() == nil {
+			devices[t.device] = true
+			if err := p.writeSpan(t.span); err != nil {
+				p.cancel(err)
+			}
+		} else {
+			missing = true
+		}
+		<-p.spans
+	}
+	if err := p.broken(); err != nil {
+		return err
+	}
+	if missing || !p.whole {
+		return ErrInterrupted
+	}
+	p.report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
+	return p.commit()
+}
+
+// writeSpan stores the records of a span and counts them.
+func (p *passage) writeSpan(s span) error {
 	for _, rec := range s.records {
-		if rec.failure == nil {
-			rec.join(r.PerToken, w.embedder.Averaged)
-		}
-		rec.windows = nil
-	}
-	return nil
-}
-
-// distribute gives each member of a batch its part of every layer's results.
-func (r *run) distribute(results [][]float32, batch kernels.Batch, members []*window) {
-	for i, m := range members {
-		from, to := i, i+1
-		if r.PerToken {
-			from, to = int(batch.CuSeqlens[i]), int(batch.CuSeqlens[i+1])
-		}
-		for _, layer := range results {
-			m.result = append(m.result, layer[from*r.Output.Dim:to*r.Output.Dim])
-		}
-	}
-}
-
-// write stores the records, which come in the order of the input, and counts
-// them.
-func (r *run) write(out store.Writer, f File, records []*record, report *FileReport) error {
-	for _, rec := range records {
 		if rec.failure != nil {
-			report.Skipped[reasonMemory]++
-			r.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, rec.failure)
+			p.report.Skipped[reasonMemory]++
+			p.Observer.RecordSkipped(p.file.Path, rec.row.ID, rec.line, rec.failure)
 			continue
 		}
-		err := out.Write(rec.row)
+		err := p.out.Write(rec.row)
 		switch {
 		case errors.Is(err, store.ErrRecord):
-			return fmt.Errorf("%s:%d: %w", f.label(), rec.line, err)
+			return fmt.Errorf("%s:%d: %w", p.file.label(), rec.line, err)
 		case err != nil:
 			return &outputError{err}
 		}
-		report.count(rec)
+		p.report.count(rec)
 	}
 	return nil
 }
 
 // commit checks that nothing was lost, puts the output under its name and
 // describes it in the manifest.
-func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, report *FileReport) error {
+func (p *passage) commit() error {
+	report, reader, f := &p.report, p.reader, p.file
 	skipped := report.Skipped[reasonMemory]
 	for reason, n := range reader.SkipCounts() {
 		report.Skipped[reason] += n
@@ -352,22 +312,22 @@ func (r *run) commit(reader *seqio.Reader, out store.Writer, f File, report *Fil
 	if err != nil {
 		return err
 	}
-	entry := r.Output.Template
+	entry := p.Output.Template
 	entry.Input = store.Source{Path: f.Path, Size: size, SHA256: sum}
 	entry.Device, entry.Backend = report.Device, report.backend
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
 	entry.Skipped, entry.Started = report.Skipped, report.Started
 	// The manifest says what the output is going to be before it is there: a
 	// run that is killed in between leaves nothing that the next would refuse.
-	if err := r.describe(entry); err != nil {
+	if err := p.describe(entry); err != nil {
 		return err
 	}
-	if report.Outputs, err = out.Commit(); err != nil {
+	if report.Outputs, err = p.out.Commit(); err != nil {
 		return &outputError{err}
 	}
 	report.Finished = time.Now()
 	entry.Outputs, entry.Finished = report.Outputs, report.Finished
-	return r.describe(entry)
+	return p.describe(entry)
 }
 
 // describe puts an entry into the manifest on disk, beside what other runs

@@ -412,7 +412,8 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	}
 	defer out.Abort()
 	r := &run{Job: b.job, manifest: &store.Manifest{}}
-	err = r.commit(reader, out, f, &FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}})
+	p := &passage{run: r, file: f, reader: reader, out: out, report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
+	err = p.commit()
 	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), f.Path) {
 		t.Errorf("commit: %v", err)
 	}

@@ -2,10 +2,12 @@
 // where, packs records into batches of a token budget, drives one worker for
 // each device, and writes every record in the order of its input.
 //
-// A worker takes whole files from a queue, largest first. In a file, reading
-// and tokenizing, computing, and writing run at the same time, joined by
-// short queues of spans of records, so that memory stays bounded however long
-// the file is. Workers that find no file left help with the spans of others.
+// Each device has a reader, which takes whole files from a queue, largest
+// first, and cuts them into spans of records; the devices whose results agree
+// to the bit share the spans of all their readers; and each file has a writer.
+// So a device need not wait for the end of one file or the beginning of the
+// next, and many share one large file. The number of spans is bounded,
+// and with it the memory, however long the files are.
 //
 // The package must not know how a model computes or what a format looks like,
 // and it prints nothing: what happens is reported to an Observer.
@@ -45,8 +47,8 @@ type Embedder interface {
 type Device struct {
 	Name    string
 	Backend string // what decides the bits of its results, for the manifest
-	// Ahead is how many batches of a span are started beyond the one that is
-	// waited for, so that the device need not wait for the host: 0 where
+	// Ahead is how many batches are started beyond the one that is waited
+	// for, so that the device need not wait for the host: 0 where
 	// Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
@@ -87,27 +89,38 @@ func (e *DeviceError) Unwrap() error { return e.Err }
 
 const systemicFailures = 3
 
-// run is the state that the workers of one Job share.
+// run is the state that the goroutines of one Job share.
 type run struct {
 	*Job
-	queue chan File             // every file that is left; its capacity is the number of files
-	help  map[string]chan *task // spans for idle workers, by the name of their backend
+	queue  chan File         // every file that is left; its capacity is the number of files
+	done   chan struct{}     // closed when no file is left
+	spans  chan struct{}     // a place for each span that exists
+	groups map[string]*group // by the name of their backend
+	files  sync.WaitGroup    // the goroutines that read and write
 
 	manifest *store.Manifest // as the run found it; describe writes the one on disk
 
 	mu       sync.Mutex // guards what follows, and the manifest on disk where folders have no locks
 	summary  Summary
-	alive    int // workers that have not lost their device
+	alive    int // devices that are not lost
 	failures int // of devices, in a row: no span was computed in between
 	left     int // files neither finished nor failed
 }
 
-// worker is one device at work. It belongs to one goroutine.
-type worker struct {
-	Device
-	embedder Embedder
-	budget   int // tokens of a batch: the embedder's, halved whenever memory ran out
+// group is the devices of one backend: each may compute any span of a file
+// that one of them began.
+type group struct {
+	backend string
+	tasks   chan *task // spans for whichever is free; one may wait for each device
+	alive   int        // devices that are not lost, guarded by the run
+	ctx     context.Context
+	cancel  context.CancelCauseFunc // with an errStranded when none is left
 }
+
+// errStranded is what befalls the files of a group without devices.
+type errStranded struct{ error }
+
+func (e *errStranded) Unwrap() error { return e.error }
 
 // Run works off the files. A failed file is in the summary and stops nothing.
 // The error is about the run as a whole: no device is left, the run was
@@ -118,9 +131,11 @@ type worker struct {
 // Every goroutine that Run started has ended when it returns, but for one that
 // waits for a pipe after an error or an interruption.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
-	r := &run{Job: j, queue: make(chan File, len(j.Files)), help: make(map[string]chan *task), alive: len(j.Devices)}
-	for _, d := range j.Devices {
-		r.help[d.Backend] = make(chan *task)
+	r := &run{
+		Job: j, queue: make(chan File, len(j.Files)), done: make(chan struct{}), groups: map[string]*group{}, alive: len(j.Devices),
+		// For each device one that is computed, one that waits, one that is
+		// read and one that is written, and one more to even out.
+		spans: make(chan struct{}, 4*len(j.Devices)+1),
 	}
 	r.summary.Started = time.Now()
 	manifest, err := j.Output.readManifest()
@@ -146,146 +161,92 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 		r.queue <- f
 	}
 
-	// stop ends the work when the run is given up; a worker also ends by
-	// itself when the queue is closed, which happens when no file is left.
+	// stop ends the work when the run is given up; it also ends by itself
+	// when no file is left.
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	errs := make(chan error, len(j.Devices)) // one a worker
 	for _, d := range j.Devices {
-		go func() { errs <- r.work(ctx, stop, d) }()
+		g := r.groups[d.Backend]
+		if g == nil {
+			g = &group{backend: d.Backend, tasks: make(chan *task, len(j.Devices))}
+			g.ctx, g.cancel = context.WithCancelCause(ctx)
+			r.groups[d.Backend] = g
+		}
+		g.alive++
+	}
+	errs := make(chan error, len(j.Devices)) // one a device
+	for _, d := range j.Devices {
+		go func() { errs <- r.work(stop, r.groups[d.Backend], d) }()
 	}
 	var last error // of the device after which none was left
 	for range j.Devices {
 		last = errors.Join(last, <-errs)
 	}
+	interrupted, cause := ctx.Err() != nil, context.Cause(ctx)
+	stop(nil)
+	r.files.Wait()
 	summary := r.finish()
 	switch {
-	case errors.Is(context.Cause(ctx), ErrSystemic):
+	case errors.Is(cause, ErrSystemic):
 		return summary, fmt.Errorf("%w: %w", ErrSystemic, last)
 	case r.left == 0:
 		return summary, nil
-	case ctx.Err() != nil:
+	case interrupted:
 		return summary, ErrInterrupted
 	}
 	return summary, fmt.Errorf("no device is left for %d files: %w", r.left, last)
 }
 
-// work is the life of one worker: it opens its device and embeds files until
-// the queue is closed, the context ends or the device is lost.
-func (r *run) work(ctx context.Context, stop context.CancelCauseFunc, d Device) error {
+// work is the life of one device: it is opened, gets a reader, and computes
+// until no file is left, the run ends or the device is lost.
+func (r *run) work(stop context.CancelCauseFunc, g *group, d Device) error {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
 	e, err := d.Open()
 	if err != nil {
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		return r.lose(&DeviceError{d.Name, err})
+		return r.lose(g, &DeviceError{d.Name, err})
 	}
 	defer e.Close()
 	r.Observer.DeviceReady(d.Name, time.Since(began))
-	w := &worker{d, e, e.Budget()}
-	for ctx.Err() == nil {
-		f, t, ok := r.next(ctx, w)
-		goOn, err := ok, error(nil)
-		switch {
-		case t != nil:
-			goOn, err = r.lend(stop, w, t)
-		case ok:
-			goOn, err = r.take(ctx, stop, w, f)
-		}
-		if !goOn {
-			return err
-		}
-	}
-	return nil
+	w := &worker{Device: d, run: r, group: g, stop: stop, embedder: e, budget: e.Budget()}
+	r.files.Add(1)
+	go func() {
+		defer r.files.Done()
+		r.feed(g, d.Name, e.Budget())
+	}()
+	return w.serve()
 }
 
-// next waits for a file or, when none is left, for a span of another worker's
-// file. It is not ok when there is nothing more to come.
-func (r *run) next(ctx context.Context, w *worker) (f File, t *task, ok bool) {
-	select {
-	case f, ok = <-r.queue:
-		return f, nil, ok
-	default:
-	}
-	select {
-	case f, ok = <-r.queue:
-		return f, nil, ok
-	case t = <-r.help[w.Backend]:
-		return File{}, t, true
-	case <-ctx.Done():
-		return File{}, nil, false
-	}
-}
-
-// lend computes a span of another worker's file. It reports whether the device
-// is still of use; when it is not, somebody else computes the span, unless it
-// has cost another device before: then its file fails.
-func (r *run) lend(stop context.CancelCauseFunc, w *worker, t *task) (goOn bool, err error) {
-	err = r.computeTask(w, t)
-	var broken *DeviceError
-	if !errors.As(err, &broken) {
-		if err != nil {
-			t.cancel(err)
-		}
-		t.finish()
-		return true, nil
-	}
+// broke records that a device failed on a task, and decides who is to blame.
+// It reports whether the device goes on. Who calls it has the task computed
+// again, unless its file has been given up.
+func (r *run) broke(stop context.CancelCauseFunc, g *group, t *task, err *DeviceError) (goOn bool, lost error) {
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	r.failures++
 	t.lost++
 	switch {
-	case r.failures == systemicFailures:
-		r.fail(t.file, err) // its worker sees only that the run is over
+	case r.failures >= systemicFailures:
+		t.cancel(err)
 		stop(ErrSystemic)
+		return false, err
+	case r.alive == 1: // the last device goes on: the file may be to blame
+		t.cancel(err)
+		return true, nil
 	case t.lost > 1:
-		t.cancel(fmt.Errorf("%s: two devices broke on the same records: %v", t.file.label(), err))
+		t.cancel(fmt.Errorf("%s: two devices broke on the same records: %w", t.file.label(), err))
 	}
-	err = r.lose(broken)
-	r.mu.Unlock()
-	t.offer(r)
-	return false, err
-}
-
-// take embeds one file and records how that ended. It reports whether the
-// device is still of use.
-func (r *run) take(ctx context.Context, stop context.CancelCauseFunc, w *worker, f File) (goOn bool, err error) {
-	report, err := r.embed(ctx, w, f)
-	var broken *DeviceError
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case err == nil:
-		r.summary.add(report)
-		r.settle()
-		r.Observer.FileFinished(report)
-	case errors.Is(err, ErrInterrupted):
-	case errors.As(err, &broken):
-		r.failures++
-		if r.failures >= systemicFailures {
-			r.fail(f, err)
-			stop(ErrSystemic)
-			return false, err
-		}
-		if r.alive == 1 {
-			r.fail(f, err) // the last device goes on: the file may be to blame
-			break
-		}
-		if f.once() {
-			r.fail(f, err)
-		} else {
-			r.queue <- f // there is room: it came from there
-		}
-		return false, r.lose(broken)
-	default:
-		r.fail(f, err)
-	}
-	return true, nil
+	return false, r.lose(g, err)
 }
 
 // lose takes a device out of the run. It returns the error when that was the
 // last one; otherwise the observer has been told and the others go on.
-func (r *run) lose(err *DeviceError) error {
+func (r *run) lose(g *group, err *DeviceError) error {
+	if g.alive--; g.alive == 0 {
+		g.cancel(&errStranded{err})
+	}
 	if r.alive--; r.alive == 0 {
 		return err
 	}
@@ -293,17 +254,28 @@ func (r *run) lose(err *DeviceError) error {
 	return nil
 }
 
-func (r *run) fail(f File, err error) {
-	failure := NewFailure(f.Path, err)
-	r.summary.Failed = append(r.summary.Failed, failure)
-	r.settle()
-	r.Observer.FileFailed(failure)
-}
-
-// settle counts a file as dealt with, and ends the workers after the last.
-func (r *run) settle() {
+// settle records how a file ended; the caller holds no lock. The files of a
+// group without devices go back to the queue, for another.
+func (r *run) settle(g *group, report FileReport, f File, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var stranded *errStranded
+	switch {
+	case err == nil:
+		r.summary.add(report)
+		r.Observer.FileFinished(report)
+	case errors.Is(err, ErrInterrupted):
+		return
+	case errors.As(err, &stranded) && !f.once():
+		r.queue <- f // there is room: it came from there
+		return
+	default:
+		failure := NewFailure(f.Path, err)
+		r.summary.Failed = append(r.summary.Failed, failure)
+		r.Observer.FileFailed(failure)
+	}
 	if r.left--; r.left == 0 {
-		close(r.queue)
+		close(r.done)
 	}
 }
 

@@ -1,0 +1,127 @@
+//go:build unix
+
+package pool
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+)
+
+// paced is a device that computes one batch after the other at a given rate,
+// beside the host; or at once, when rate is 0.
+type paced struct {
+	dim, budget int
+	rate        float64 // tokens a second
+	until       time.Time
+}
+
+func (d *paced) Budget() int        { return d.budget }
+func (d *paced) Averaged(n int) int { return n }
+func (d *paced) Close() error       { return nil }
+
+func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
+	if d.rate > 0 {
+		if now := time.Now(); d.until.Before(now) {
+			d.until = now // it had nothing to do
+		}
+		d.until = d.until.Add(time.Duration(float64(len(b.IDs)) / d.rate * 1e9))
+	}
+	until := d.until
+	return func() ([][]float32, error) {
+		time.Sleep(time.Until(until))
+		results := [][]float32{make([]float32, b.Sequences()*d.dim)}
+		for i := range results[0] {
+			results[0][i] = float32(i%97) * 0.013
+		}
+		return results, nil
+	}
+}
+
+// BenchmarkHost measures everything but the devices: reading, tokenizing,
+// packing, handing out, joining and writing a file on this machine's cores,
+// with devices that take no time or a given time. Core-seconds for a million
+// tokens say how many cores keep a GPU busy; busy is the share of the time in
+// which the devices of a given rate have something to compute.
+func BenchmarkHost(b *testing.B) {
+	for _, c := range []struct {
+		name     string
+		letters  int
+		records  int
+		dim      int
+		rate     float64
+		alphabet string
+		tok      tokenizer.Tokenizer
+	}{
+		{"dna/72", 72, 100_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"dna/500", 500, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"dna/10000", 10_000, 3_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"protein/350", 350, 2_000, 1280, 4.5e5, "LAGVSERTIDPKQNFYMHWC", tokenizer.NewESM2()},
+	} {
+		var text strings.Builder
+		rng := rand.New(rand.NewPCG(1, 2))
+		for i := range c.records {
+			fmt.Fprintf(&text, ">record_%d\n", i)
+			for range c.letters {
+				text.WriteByte(c.alphabet[rng.IntN(len(c.alphabet))])
+			}
+			text.WriteByte('\n')
+		}
+		input := writeFile(b, filepath.Join(b.TempDir(), "in.fa"), text.String())
+		for _, d := range []struct {
+			devices int
+			rate    float64 // of each
+		}{{1, 0}, {4, 0}, {1, c.rate}, {2, c.rate}} {
+			b.Run(fmt.Sprintf("%s/devices=%d/rate=%.0f", c.name, d.devices, d.rate), func(b *testing.B) {
+				inputs, err := seqio.Expand([]string{input}, seqio.Unknown)
+				if err != nil {
+					b.Fatal(err)
+				}
+				dna, protein, failed := Plan(inputs, seqio.Options{})
+				if len(failed) > 0 {
+					b.Fatal(failed)
+				}
+				tokens, cpu := int64(0), cpuTime()
+				for b.Loop() {
+					job := &Job{
+						Files: append(dna, protein...), Tokenizer: c.tok, Observer: &recorder{},
+						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Layers: []int{1}, Template: store.Entry{Model: "m"}},
+					}
+					for i := range d.devices {
+						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Backend: "instant", Ahead: 1,
+							Open: func() (Embedder, error) { return &paced{dim: c.dim, budget: 32768, rate: d.rate}, nil }})
+					}
+					summary, err := job.Run(context.Background())
+					if err != nil || summary.Records != int64(c.records) {
+						b.Fatal(summary, err)
+					}
+					tokens += summary.Tokens
+				}
+				b.ReportMetric(float64(tokens)/b.Elapsed().Seconds()/1e6, "Mtokens/s")
+				if d.rate > 0 {
+					b.ReportMetric(100*float64(tokens)/d.rate/float64(d.devices)/b.Elapsed().Seconds(), "%busy")
+				}
+				b.ReportMetric((cpuTime()-cpu).Seconds()/float64(tokens)*1e6, "core-s/Mtoken")
+			})
+		}
+	}
+}
+
+// cpuTime is what all threads of this process have used.
+func cpuTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
