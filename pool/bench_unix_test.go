@@ -57,33 +57,37 @@ func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string
 		letters  int
-		records  int
+		files    int
+		records  int // of all files
 		dim      int
 		rate     float64
 		alphabet string
 		tok      tokenizer.Tokenizer
 	}{
-		{"dna/72", 72, 100_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
-		{"dna/500", 500, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
-		{"dna/10000", 10_000, 3_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
-		{"protein/350", 350, 2_000, 1280, 4.5e5, "LAGVSERTIDPKQNFYMHWC", tokenizer.NewESM2()},
+		{"dna/72", 72, 1, 100_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"dna/500", 500, 1, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"dna/500 in 60 files", 500, 60, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"dna/10000", 10_000, 1, 3_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
+		{"protein/350", 350, 1, 10_000, 1280, 4.5e5, "LAGVSERTIDPKQNFYMHWC", tokenizer.NewESM2()},
 	} {
-		var text strings.Builder
-		rng := rand.New(rand.NewPCG(1, 2))
-		for i := range c.records {
-			fmt.Fprintf(&text, ">record_%d\n", i)
-			for range c.letters {
-				text.WriteByte(c.alphabet[rng.IntN(len(c.alphabet))])
+		rng, dir := rand.New(rand.NewPCG(1, 2)), b.TempDir()
+		for file := range c.files {
+			var text strings.Builder
+			for i := range c.records / c.files {
+				fmt.Fprintf(&text, ">record_%d\n", i)
+				for range c.letters {
+					text.WriteByte(c.alphabet[rng.IntN(len(c.alphabet))])
+				}
+				text.WriteByte('\n')
 			}
-			text.WriteByte('\n')
+			writeFile(b, filepath.Join(dir, fmt.Sprintf("%d.fa", file)), text.String())
 		}
-		input := writeFile(b, filepath.Join(b.TempDir(), "in.fa"), text.String())
 		for _, d := range []struct {
 			devices int
 			rate    float64 // of each
 		}{{1, 0}, {4, 0}, {1, c.rate}, {2, c.rate}} {
 			b.Run(fmt.Sprintf("%s/devices=%d/rate=%.0f", c.name, d.devices, d.rate), func(b *testing.B) {
-				inputs, err := seqio.Expand([]string{input}, seqio.Unknown)
+				inputs, err := seqio.Expand([]string{dir}, seqio.Unknown)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -162,7 +162,7 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// TestPipeIsNotTakenOver: what a lost device has read from a pipe is gone, so
+// TestPipeIsNotTakenOver: what was read from a pipe for a backend that is lost is gone, so
 // that file fails, and says so, instead of losing its first records.
 func TestPipeIsNotTakenOver(t *testing.T) {
 	b := newBench(t)

@@ -1,0 +1,88 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"seqembed/kernels"
+)
+
+// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are
+// under way all the same.
+func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
+	b := newBench(t)
+	b.job.Devices[0].Ahead = 1
+	b.fake.fault = func(kernels.Batch) error { time.Sleep(5 * time.Millisecond); return nil }
+	b.addFiles(30)
+	if s := b.run(); len(s.Files) != 30 || b.fake.calls.Load() != 30 || b.fake.most.Load() != 2 {
+		t.Errorf("%d files in %d batches, at most %d under way", len(s.Files), b.fake.calls.Load(), b.fake.most.Load())
+	}
+}
+
+// TestComputedFileSurvivesAnInterruption: what waits only for the disk when
+// the run is interrupted is written.
+func TestComputedFileSurvivesAnInterruption(t *testing.T) {
+	b := newBench(t)
+	records := randomRecords(1, 5, 40, 6)
+	b.add("a.faa", fasta(records))
+	b.fake.memory = 20 // the second record is reported as skipped, while the file is written
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	b.seen.onSkip = cancel
+	s, err := b.job.Run(ctx)
+	if err != nil || len(s.Files) != 1 || s.Records != 2 || s.Skipped != 1 {
+		t.Errorf("%d files, %d rows, %d skipped: %v", len(s.Files), s.Records, s.Skipped, err)
+	}
+	b.wantNames(outputsOf("a")...)
+}
+
+// TestOtherBackendTakesOver: the files of a backend that has no device left
+// are computed anew by another.
+func TestOtherBackendTakesOver(t *testing.T) {
+	b := newBench(t)
+	broken, lost := &fake{layers: 1}, make(chan struct{})
+	broken.fault = func(kernels.Batch) error { return errBroken }
+	b.seen.onLost = sync.OnceFunc(func() { close(lost) })
+	b.fake.fault = func(kernels.Batch) error { <-lost; return nil } // so that both get a file
+	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
+	b.job.Devices[0].Backend = "another"
+	inputs := map[string][]entryOf{}
+	for i := range 8 {
+		name := fmt.Sprintf("f%d", i)
+		inputs[name] = randomRecords(uint64(i), upTo(20)...)
+		b.add(name+".faa", fasta(inputs[name]))
+	}
+	if s := b.run(); len(s.Files) != 8 || len(s.Failed) != 0 {
+		t.Errorf("%d finished, failed: %v", len(s.Files), s.Failed)
+	}
+	for name, records := range inputs {
+		b.check(name, records)
+	}
+}
+
+// TestPipeSurvivesALostDevice: the spans that a device had when it broke are
+// still there for another of its kind, though the pipe cannot be read again.
+func TestPipeSurvivesALostDevice(t *testing.T) {
+	b := newBench(t)
+	b.fake.budget = 20
+	other, failed := &fake{layers: 1}, make(chan struct{})
+	b.fake.fault = func(kernels.Batch) error {
+		if b.fake.calls.Load() == 3 {
+			close(failed)
+			return errBroken
+		}
+		return nil
+	}
+	records := randomRecords(1, upTo(60)...)
+	b.planStdin(fasta(records))
+	late := other.device("late")
+	late.Open = func() (Embedder, error) { <-failed; return other, nil }
+	b.job.Devices = []Device{b.fake.device("broken"), late}
+	if s := b.run(); len(s.Failed) != 0 || other.calls.Load() == 0 {
+		t.Errorf("failed %v; the other device got %d batches", s.Failed, other.calls.Load())
+	}
+	b.check("stdin", records)
+}
