@@ -7,7 +7,7 @@ import (
 )
 
 // Begin sends the batch's ids, its cu_seqlens and its list of attention blocks
-// from pinned memory, and returns at once.
+// from pinned memory, while the batch before computes, and returns at once.
 func (s *stream) Begin(b kernels.Batch) {
 	s.flush()
 	if s.err == nil {
@@ -23,7 +23,7 @@ func (s *stream) Begin(b kernels.Batch) {
 }
 
 func (s *stream) begin(b kernels.Batch) error {
-	t, d := &s.tables, s.device
+	t, d := s.tables, s.device
 	blocks := attentionBlocks(b, t.rowsPerBlock)
 	// The size is that of the limits, so that the next batch fits as well.
 	piece, err := s.slab(4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks)
@@ -38,13 +38,12 @@ func (s *stream) begin(b kernels.Batch) error {
 	for i, block := range blocks {
 		list[2*i], list[2*i+1] = block.sequence, block.first
 	}
-	// The tables may still be in use by the batch before.
-	err = d.after(s.compute, s.copies, s.point)
+	err = t.turn(d, s.compute, s.loads)
 	err = first(err,
-		d.upload(t.ids, piece.pinned, 0, cuAt, s.copies),
-		d.upload(t.cu, piece.pinned, cuAt, blocksAt-cuAt, s.copies),
-		d.upload(t.blocks, piece.pinned, blocksAt, 8*len(blocks), s.copies),
-		d.after(s.copies, s.compute, s.point))
+		d.upload(t.ids, piece.pinned, 0, cuAt, s.loads),
+		d.upload(t.cu, piece.pinned, cuAt, blocksAt-cuAt, s.loads),
+		d.upload(t.blocks, piece.pinned, blocksAt, 8*len(blocks), s.loads),
+		d.after(s.loads, s.compute, s.point))
 	if err != nil {
 		return err
 	}

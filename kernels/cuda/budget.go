@@ -21,10 +21,10 @@ const (
 	budgetReserve = workspaceBytes + 64<<20
 
 	// bookkeepingBytes is what a stream keeps for a token besides its
-	// activations: id, position, sequence, its share of the list of attention
-	// blocks, and, for each sequence, of which there are at most as many as
-	// tokens, cu_seqlens, scale, range and block.
-	bookkeepingBytes = 3*4 + 8 + 2*4 + 2*8
+	// activations: position, sequence, and, twice, id and its share of the
+	// list of attention blocks; and for each sequence, of which there are at
+	// most as many as tokens, scale, and, twice, cu_seqlens, range and block.
+	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8+8)
 )
 
 // BytesPerToken is what a stream on this backend holds for a token:

@@ -98,8 +98,8 @@ func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
 	return &buffer{memory: from.memory, cols: cols, kind: from.kind, perSequence: from.perSequence}
 }
 
-// writes makes the compute stream wait until the copy stream has read what the
-// next launch overwrites. It runs on the device's thread.
+// writes makes the compute stream wait until what the next launch
+// overwrites has been copied to the host. It runs on the device's thread.
 func (s *stream) writes(m *memory) error {
 	if !m.busy {
 		return nil

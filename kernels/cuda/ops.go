@@ -41,7 +41,7 @@ func (s *stream) Embed(o kernels.Embed) {
 	}
 	out, table, rows, sequences := of(o.Out), o.Table.(*weight), s.rows(), s.batch.Sequences()
 	s.enqueue("embed", shapesOf(rows, out), s.timed(func() error {
-		t := &s.tables
+		t := s.tables
 		err := first(s.writes(out.memory),
 			s.launch("embed_scale", geometry{x: sequences, y: 1, block: 32}, ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
 		if err != nil {
@@ -96,18 +96,36 @@ func (s *stream) Pool(o kernels.Pool) {
 	out, in, batch := of(o.Out), of(o.In), s.batch
 	sequences := batch.Sequences()
 	s.enqueue("pool", shapesOf(sequences, out, in), s.timed(func() error {
-		piece, err := s.slab(8 * s.limits.Sequences)
-		if err != nil {
-			return err
-		}
-		ranges := piece.int32s(0, 2*sequences)
-		for q := range sequences {
-			from, to := o.Range(batch.Len(q))
-			ranges[2*q], ranges[2*q+1] = batch.CuSeqlens[q]+int32(from), batch.CuSeqlens[q]+int32(to)
-		}
-		return first(s.writes(out.memory),
-			s.device.upload(s.tables.ranges, piece.pinned, 0, 8*sequences, s.compute),
+		return first(s.ranges(o, batch), s.writes(out.memory),
 			s.launch("pool", geometry{x: ceilDiv(out.cols, 32), y: min(sequences, maxGridY), block: 256},
 				ptr(out.wide), ptr(in.wide), ptr(s.tables.ranges), num(out.cols), num(sequences)))
 	}, o))
+}
+
+// ranges sends the rows that each sequence of the batch is averaged over,
+// unless they are on the device: a pass that pools several layers asks for
+// the same ones each time.
+func (s *stream) ranges(o kernels.Pool, batch kernels.Batch) error {
+	side := s.tables.side
+	if p := side.pooled; p != nil && p.Skip == o.Skip && p.Trim == o.Trim && p.Limit == o.Limit {
+		return nil
+	}
+	sequences := batch.Sequences()
+	piece, err := s.slab(8 * s.limits.Sequences)
+	if err != nil {
+		return err
+	}
+	list := piece.int32s(0, 2*sequences)
+	for q := range sequences {
+		from, to := o.Range(batch.Len(q))
+		list[2*q], list[2*q+1] = batch.CuSeqlens[q]+int32(from), batch.CuSeqlens[q]+int32(to)
+	}
+	on := s.loads
+	if side.pooled != nil {
+		on = s.compute // the last ones may still be read
+	}
+	side.pooled = &o
+	return first(
+		s.device.upload(side.ranges, piece.pinned, 0, 8*sequences, on),
+		s.device.after(on, s.compute, s.point))
 }

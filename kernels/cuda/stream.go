@@ -12,7 +12,7 @@ import (
 // does in order what the first sends it.
 //
 // On the device an operation goes to the compute stream. The batch's ids go
-// up, and results come down, on the copy stream; events order the two.
+// up, and results come down, on streams of their own; events order the three.
 type stream struct {
 	backend *Backend
 	device  *device
@@ -30,10 +30,11 @@ type stream struct {
 	taken     []*slab  // by what has not been submitted
 	markers   []marker // that can be used again
 	compute   handle
-	copies    handle
+	loads     handle // to the device
+	copies    handle // from the device
 	point     handle // event: recorded and waited for in one go
 	workspace devicePtr
-	tables    tables
+	tables    *tables
 	turns     map[string]*turns    // by the bytes of the frequencies
 	constants map[string]devicePtr // by their bytes
 	memories  []*memory
@@ -59,6 +60,7 @@ func newStream(b *Backend, limits kernels.Limits) (*stream, error) {
 			}
 		}
 		try(&s.compute, d.newStream)
+		try(&s.loads, d.newStream)
 		try(&s.copies, d.newStream)
 		try(&s.point, d.newEvent)
 		if err == nil {
@@ -84,7 +86,7 @@ func newStream(b *Backend, limits kernels.Limits) (*stream, error) {
 func (s *stream) Close() error {
 	d := s.device
 	err := d.thread.call(func() error {
-		for _, stream := range []handle{s.compute, s.copies} {
+		for _, stream := range []handle{s.compute, s.loads, s.copies} {
 			if stream != 0 {
 				d.drv.cuStreamSynchronize(stream) // an error was or will be reported by Wait
 			}
@@ -102,7 +104,7 @@ func (s *stream) Close() error {
 			d.free(p)
 		}
 		d.free(s.workspace)
-		d.free(s.tables.at)
+		s.tables.free(d)
 		events := append(s.profile.free, s.point)
 		for _, m := range s.markers {
 			events = append(events, m.computed, m.copied)
@@ -112,13 +114,13 @@ func (s *stream) Close() error {
 				d.drv.cuEventDestroy(event)
 			}
 		}
-		for _, stream := range []handle{s.compute, s.copies} {
+		for _, stream := range []handle{s.compute, s.loads, s.copies} {
 			if stream != 0 {
 				d.drv.cuStreamDestroy(stream)
 			}
 		}
 		s.memories, s.slabs, s.markers, s.turns, s.constants, s.profile.free = nil, nil, nil, nil, nil, nil
-		s.workspace, s.tables.at, s.point, s.compute, s.copies = 0, 0, 0, 0, 0
+		s.tables, s.workspace, s.point, s.compute, s.loads, s.copies = nil, 0, 0, 0, 0, 0
 		return nil
 	})
 	if s.waiter != nil {

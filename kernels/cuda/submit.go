@@ -23,10 +23,10 @@ type submission struct {
 }
 
 // marker is a pair of events at the end of a submission: of the compute stream
-// and of the copy stream. It is used again after it has been waited for.
+// and of the results. It is used again after it has been waited for.
 type marker struct{ computed, copied handle }
 
-// Submit marks the end on both streams and returns at once.
+// Submit marks the end of what computes and of what is copied back and returns at once.
 func (s *stream) Submit() (wait func() error) {
 	s.flush()
 	sub := &submission{batch: s.batch, mistake: s.err, reads: s.reads, sent: make(chan struct{})}
@@ -70,7 +70,7 @@ func (s *stream) mark(sub *submission) error {
 		d.drv.cuEventRecord(sub.marker.copied, s.copies).err("cuEventRecord"))
 }
 
-// finish waits until both streams have passed the marker, hands over what was
+// finish waits until both have passed the marker, hands over what was
 // read and gives back what the submission held.
 func (s *stream) finish(sub *submission) error {
 	<-sub.sent
@@ -79,6 +79,7 @@ func (s *stream) finish(sub *submission) error {
 		// Without a marker everything has to be over before slabs are given back.
 		_ = s.waiter.call(func() error {
 			d.drv.cuStreamSynchronize(s.compute)
+			d.drv.cuStreamSynchronize(s.loads)
 			d.drv.cuStreamSynchronize(s.copies)
 			return nil
 		})

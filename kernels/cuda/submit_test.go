@@ -177,3 +177,61 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 		t.Errorf("no pinned memory: %v", err)
 	}
 }
+
+// TestBatchIsSentWhileAnotherComputes: what the host sends for a batch waits
+// for no other but the one before last, whose memory it takes.
+func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, BF16, noCublas)
+	s, err := b.NewStream(kernels.Limits{Tokens: 12, Sequences: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const cols = 32
+	table, err := b.Load(kernels.Lookup, randomTensor(1, 1, 11, cols))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, pooled := s.Tokens(cols, kernels.Residual), s.Sequences(cols)
+	own := s.(*stream)
+	var waits []func() error
+	// submit gives how far the compute stream has come when all is sent, and
+	// how much there is on it.
+	submit := func(b kernels.Batch) (done, all int) {
+		means := make([]float32, b.Sequences()*cols)
+		s.Begin(b)
+		s.Embed(kernels.Embed{Out: x, Table: table, Scale: 1, Mask: kernels.NoMask})
+		s.Pool(kernels.Pool{Out: pooled, In: x})
+		s.Read(means, pooled)
+		waits = append(waits, s.Submit())
+		err := own.device.thread.call(func() error {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			loads, compute := f.streams[own.loads], f.streams[own.compute]
+			f.run(fakeMark{loads, len(loads.work)})
+			done, all = compute.done, len(compute.work)
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return done, all
+	}
+	_, first := submit(batchOf(9, 2))
+	done, second := submit(batchOf(4, 4))
+	if done != 0 {
+		t.Errorf("sending the second batch waited for %d steps of computing", done)
+	}
+	if done, _ := submit(batchOf(12)); done < first || done >= second {
+		t.Errorf("sending the third batch waited for %d steps of computing; the first has %d, and with the second there are %d", done, first, second)
+	}
+	for _, wait := range waits {
+		if err := wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(s.Close(), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	f.settled()
+}

@@ -11,45 +11,92 @@ import (
 
 // tables is the device's memory for what describes a batch, allocated once for
 // the limits. The pointers lie in one allocation, each on 256 bytes.
+//
+// What the host sends is there twice, so that one batch is sent while the one
+// before it computes.
 type tables struct {
-	at     devicePtr
-	ids    devicePtr // int32 [T]
-	cu     devicePtr // int32 [S+1]
-	pos    devicePtr // int32 [T], the position of each token in its sequence
-	seq    devicePtr // int32 [T], its sequence
-	scale  devicePtr // float32 [S], of an Embed
-	blocks devicePtr // int2 [maxBlocks], of an Attention
-	ranges devicePtr // int2 [S], of a Pool
+	at    devicePtr
+	pos   devicePtr // int32 [T], the position of each token in its sequence
+	seq   devicePtr // int32 [T], its sequence
+	scale devicePtr // float32 [S], of an Embed
+	sides [2]side
+	*side // of the batch of the moment
 
 	rowsPerBlock int // query rows of an attention block
 	maxBlocks    int
 }
 
-func newTables(d *device, l kernels.Limits, rowsPerBlock int) (tables, error) {
-	t := tables{rowsPerBlock: rowsPerBlock}
+// side is what the host sends for one batch.
+type side struct {
+	ids    devicePtr // int32 [T]
+	cu     devicePtr // int32 [S+1]
+	blocks devicePtr // int2 [maxBlocks], of an Attention
+	ranges devicePtr // int2 [S], of a Pool
+
+	pooled *kernels.Pool // whose ranges have been sent for this batch
+	read   handle        // event: what read this side, before the other took over, has run
+}
+
+func newTables(d *device, l kernels.Limits, rowsPerBlock int) (*tables, error) {
+	t := &tables{rowsPerBlock: rowsPerBlock}
+	t.side = &t.sides[0]
 	// Each sequence has at most one block that is not full.
 	t.maxBlocks = l.Tokens/rowsPerBlock + l.Sequences
-	parts := []struct {
+	type part struct {
 		p     *devicePtr
 		bytes int
-	}{
-		{&t.ids, 4 * l.Tokens}, {&t.cu, 4 * (l.Sequences + 1)}, {&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens},
-		{&t.scale, 4 * l.Sequences}, {&t.blocks, 8 * t.maxBlocks}, {&t.ranges, 8 * l.Sequences},
+	}
+	parts := []part{{&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens}, {&t.scale, 4 * l.Sequences}}
+	for i := range t.sides {
+		side := &t.sides[i]
+		parts = append(parts, part{&side.ids, 4 * l.Tokens}, part{&side.cu, 4 * (l.Sequences + 1)},
+			part{&side.blocks, 8 * t.maxBlocks}, part{&side.ranges, 8 * l.Sequences})
 	}
 	total := 0
 	for _, part := range parts {
 		total += (part.bytes + 255) &^ 255
 	}
-	at, err := d.alloc(total)
-	if err != nil {
+	var err error
+	if t.at, err = d.alloc(total); err != nil {
 		return t, err
 	}
-	t.at = at
+	at := t.at
 	for _, part := range parts {
 		*part.p = at
 		at += devicePtr((part.bytes + 255) &^ 255)
 	}
+	for i := range t.sides {
+		if t.sides[i].read, err = d.newEvent(); err != nil {
+			return t, err
+		}
+	}
 	return t, nil
+}
+
+// turn takes the other side for the next batch. loads, on which that is sent,
+// waits until the batch before last, which used the same side, has run.
+func (t *tables) turn(d *device, compute, loads handle) error {
+	err := d.drv.cuEventRecord(t.read, compute).err("cuEventRecord")
+	other := &t.sides[0]
+	if t.side == other {
+		other = &t.sides[1]
+	}
+	t.side, other.pooled = other, nil
+	// An event that was never recorded is no reason to wait.
+	return first(err, d.drv.cuStreamWaitEvent(loads, other.read, 0).err("cuStreamWaitEvent"))
+}
+
+// free runs on the device's thread; nil is nothing.
+func (t *tables) free(d *device) {
+	if t == nil {
+		return
+	}
+	d.free(t.at)
+	for _, side := range t.sides {
+		if side.read != 0 {
+			d.drv.cuEventDestroy(side.read)
+		}
+	}
 }
 
 // attentionBlock is what one block of the attention kernel works on: query
