@@ -152,7 +152,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	}
 	r.left = len(todo)
 	if r.left == 0 {
-		return r.finish(), nil
+		return r.finish(), j.Output.compact()
 	}
 	if err := j.Output.prepare(); err != nil {
 		return r.finish(), err
@@ -185,10 +185,13 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	interrupted, cause := ctx.Err() != nil, context.Cause(ctx)
 	stop(nil)
 	r.files.Wait()
+	err = j.Output.compact()
 	summary := r.finish()
 	switch {
 	case errors.Is(cause, ErrSystemic):
 		return summary, fmt.Errorf("%w: %w", ErrSystemic, last)
+	case err != nil:
+		return summary, err
 	case r.left == 0:
 		return summary, nil
 	case interrupted:

@@ -72,6 +72,14 @@ func (o Output) prepare() error {
 	return nil
 }
 
+// compact leaves one manifest of everything in the folder.
+func (o Output) compact() error {
+	if err := store.CompactManifest(o.Dir); err != nil {
+		return fmt.Errorf("%w %s: %w", ErrOutput, o.Dir, err)
+	}
+	return nil
+}
+
 // Check returns the error with which Run would refuse the output folder
 // because of its manifest or of other settings. It reads no input.
 func (j *Job) Check() error {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -139,17 +140,27 @@ func (m *Manifest) marshal(dir string) ([]byte, error) {
 	return text.Bytes(), err
 }
 
-// ReadManifest reads the manifest of folder dir. The error is fs.ErrNotExist, wrapped, when there is none, and
-// ErrManifest when there is one that this program did not write or that was damaged.
+// ReadManifest reads the manifest of folder dir, and the journal with what came later. The error is fs.ErrNotExist,
+// wrapped, when there is neither, and ErrManifest when there is one that this program did not write or that was damaged.
 func ReadManifest(dir string) (*Manifest, error) {
-	path := filepath.Join(dir, ManifestName)
+	path, journal := filepath.Join(dir, ManifestName), filepath.Join(dir, JournalName)
+	// The journal first: what another run moves over meanwhile is then met twice, and not missed.
+	lines, missing := os.ReadFile(journal)
+	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
+		return nil, ioError("read", journal, missing)
+	}
+	m := new(Manifest)
 	content, err := os.ReadFile(path)
-	if err != nil {
+	switch {
+	case err == nil:
+		if m, err = parseManifest(content, dir); err != nil {
+			return nil, fmt.Errorf("%s: %w: %w", path, ErrManifest, err)
+		}
+	case missing != nil || !errors.Is(err, fs.ErrNotExist):
 		return nil, ioError("read", path, err)
 	}
-	m, err := parseManifest(content, dir)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", path, ErrManifest, err)
+	if err := m.addJournal(lines, dir); err != nil {
+		return nil, fmt.Errorf("%s: %w: %w", journal, ErrManifest, err)
 	}
 	return m, nil
 }
