@@ -157,6 +157,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	if err := j.Output.prepare(); err != nil {
 		return r.finish(), err
 	}
+	j.Output.tidy(todo)
 	for _, f := range largestFirst(todo) {
 		r.queue <- f
 	}

@@ -72,6 +72,19 @@ func (o Output) prepare() error {
 	return nil
 }
 
+// tidy removes what killed runs have left where these files go. That is no
+// part of the work: what cannot be removed stays.
+func (o Output) tidy(files []File) {
+	seen := map[string]bool{}
+	for _, f := range files {
+		if dir := o.spec(f).Dir; !seen[dir] {
+			seen[dir] = true
+			_, _ = store.RemoveLeftovers(dir)
+		}
+	}
+	_, _ = store.RemoveLeftovers(o.Dir) // the manifest's
+}
+
 // compact leaves one manifest of everything in the folder.
 func (o Output) compact() error {
 	if err := store.CompactManifest(o.Dir); err != nil {

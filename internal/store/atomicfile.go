@@ -40,7 +40,12 @@ func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
 func (osFS) create(path string) (file, error) {
-	return os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	claim(f) // for RemoveLeftovers; without locks nobody takes it for one
+	return f, nil
 }
 
 func (osFS) syncDir(dir string) error {

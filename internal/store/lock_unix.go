@@ -24,3 +24,17 @@ func lockFolder(dir string) (unlock func()) {
 	}
 	return func() { f.Close() } // which gives the lock up
 }
+
+// claim takes the lock of a file, which ends with the process or when the file
+// is closed. It is false where another process has it or there are no locks.
+func claim(f *os.File) bool {
+	for {
+		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+		case nil:
+			return true
+		case unix.EINTR:
+		default:
+			return false
+		}
+	}
+}
