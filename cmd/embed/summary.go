@@ -8,6 +8,10 @@ import (
 	"time"
 )
 
+// summaryLines is how many files of each outcome the summary names, so that a
+// terminal still shows its first line. Failed ones are all named.
+const summaryLines = 20
+
 // printSummary says at the end what was done, on standard output.
 func (c *command) printSummary() {
 	t := c.total
@@ -22,7 +26,11 @@ func (c *command) printSummary() {
 		fmt.Fprintf(w, "truncated %s records, skipped %s, unknown letters %.3f%%\n", grouped(t.Truncated), grouped(t.Skipped),
 			100*float64(t.Unknown)/float64(max(t.Letters, 1)))
 	}
-	for _, f := range t.Files {
+	for i, f := range t.Files {
+		if i == summaryLines {
+			fmt.Fprintf(w, "  and %s more files, see manifest.json\n", grouped(int64(len(t.Files)-i)))
+			break
+		}
 		for _, reason := range slices.Sorted(maps.Keys(f.Skipped)) {
 			fmt.Fprintf(w, "  %s: skipped %s: %s\n", plain(f.Path), grouped(f.Skipped[reason]), reason)
 		}
@@ -30,7 +38,11 @@ func (c *command) printSummary() {
 			fmt.Fprintf(w, "  %s -> %s\n", plain(f.Path), plain(o.Path))
 		}
 	}
-	for _, path := range t.Resumed {
+	for i, path := range t.Resumed {
+		if i == summaryLines {
+			fmt.Fprintf(w, "  and %s more were complete already\n", grouped(int64(len(t.Resumed)-i)))
+			break
+		}
 		fmt.Fprintf(w, "  %s was complete already\n", plain(path))
 	}
 	for _, f := range t.Failed {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 )
 
@@ -21,11 +22,17 @@ func (a Attempt) String() string {
 	switch {
 	case a.Err == nil:
 		return a.Path + ": found"
-	case errors.Is(a.Err, fs.ErrNotExist):
+	case a.missing():
 		return a.Path + ": not there"
 	}
 	// The loader repeats the path in front of its reason.
 	return a.Path + ": " + strings.TrimPrefix(strings.TrimSpace(a.Err.Error()), a.Path+": ")
+}
+
+// missing reports whether there is no such library, whatever the loader calls
+// that.
+func (a Attempt) missing() bool {
+	return errors.Is(a.Err, fs.ErrNotExist) || a.Err != nil && strings.Contains(a.Err.Error(), "No such file or directory")
 }
 
 // describe joins attempts into one line.
@@ -37,9 +44,16 @@ func describe(attempts []Attempt) string {
 	return strings.Join(list, "; ")
 }
 
-// driverNames are the names under which the loader knows the driver; the
-// second is for containers that bring only the link.
-var driverNames = []string{"libcuda.so.1", "libcuda.so"}
+// driverPaths are the names under which the loader knows the driver, the
+// second for containers that bring only the link, and where containers, WSL
+// and NixOS keep it when the loader has not been told.
+func (p places) driverPaths() []string {
+	paths := []string{"libcuda.so.1", "libcuda.so"}
+	for _, folder := range []string{"usr/local/nvidia/lib64", "usr/lib/wsl/lib", "run/opengl-driver/lib"} {
+		paths = append(paths, filepath.Join(p.root, folder, "libcuda.so.1"))
+	}
+	return paths
+}
 
 // cublasVariable names the environment variable that comes before every other
 // place: a libcublasLt file or a folder that holds one, or "none".
@@ -149,12 +163,17 @@ func (p places) sitePackages() []string {
 
 // findDriver loads libcuda.
 func (p places) findDriver() (*driver, []Attempt, error) {
-	library, attempts := p.openFirst(driverNames)
+	library, attempts := p.openFirst(p.driverPaths())
 	if library == 0 {
 		if !supported {
 			return nil, attempts, unavailablef(nil, "%v", errNoBuild())
 		}
-		return nil, attempts, unavailablef(nil, "no NVIDIA driver: %s", describe(attempts))
+		// That a library is not there says nothing; what else is wrong does.
+		broken := slices.DeleteFunc(slices.Clone(attempts), Attempt.missing)
+		if len(broken) == 0 {
+			return nil, attempts, unavailablef(nil, "no NVIDIA driver: libcuda.so.1 was not found")
+		}
+		return nil, attempts, unavailablef(nil, "no NVIDIA driver: %s", describe(broken))
 	}
 	d := new(driver)
 	if err := bindDriver(library, d); err != nil {

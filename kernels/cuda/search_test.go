@@ -100,9 +100,21 @@ func TestCublasOfTheUser(t *testing.T) {
 func TestNoDriverIsASentence(t *testing.T) {
 	tr := newTree(t)
 	_, attempts, err := tr.findDriver()
-	if !errors.Is(err, ErrUnavailable) || len(attempts) != 2 || strings.Contains(err.Error(), "\n") {
+	if !errors.Is(err, ErrUnavailable) || len(attempts) != 5 || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "libcuda.so.1: not a library") {
 		t.Errorf("%v after %v", err, attempts)
 	}
+	tr = newTree(t, "usr/lib/wsl/lib/libcuda.so.1")
+	tr.findDriver()
+	if want := []string{"libcuda.so.1", "libcuda.so", filepath.Join(tr.root, "usr/lib/wsl/lib/libcuda.so.1")}; !slices.Equal(tr.asked, want) {
+		t.Errorf("the loader is asked for %v, want %v", tr.asked, want)
+	}
+	tr.open = func(path string) (uintptr, error) {
+		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
+	}
+	if _, _, err := tr.findDriver(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
+		t.Errorf("nothing to open: %v", err)
+	}
+	tr = newTree(t)
 	r := devices(tr.places)
 	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.CublasSearch) < 10 {
 		t.Errorf("the report is\n%s", r)
