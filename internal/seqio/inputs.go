@@ -108,7 +108,18 @@ func expand(arg string) ([]Input, error) {
 	return inputs, nil
 }
 
+// spelling gives a path its usual form, so that ./x.fa is known to a rerun that says x.fa. What ".." means depends on
+// links, and "-" is standard input: those stay.
+func spelling(p string) string {
+	clean := filepath.Clean(p)
+	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
+		return p
+	}
+	return clean
+}
+
 func expandPath(p string, info fs.FileInfo) ([]Input, error) {
+	p = spelling(p)
 	if !info.IsDir() {
 		return []Input{{Path: p, Name: baseName(p)}}, nil
 	}

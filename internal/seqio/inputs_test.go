@@ -102,7 +102,7 @@ func TestExpand(t *testing.T) {
 		{"same name", in("d/b.fa", "d/x/b.fna.zst"), ErrInputName,
 			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
 		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice\n" +
-			`inputs with the same name: the outputs of ROOT/./r1.ffn and ROOT/r1.ffn would both be named "r1"`},
+			`inputs with the same name: the outputs of ROOT/r1.ffn and ROOT/r1.ffn would both be named "r1"`},
 		{"file and its folder", in("d/x/b.fna.zst", "d/x"), ErrInputName, "inputs with the same name: ROOT/d/x/b.fna.zst was given twice\n" +
 			`inputs with the same name: the outputs of ROOT/d/x/b.fna.zst and ROOT/d/x/b.fna.zst would both be named "b"`},
 		{"standard input twice", []string{"-", "-"}, ErrInputName, "inputs with the same name: - was given twice\n" +
@@ -171,5 +171,16 @@ func TestCheckNamesOverCombinedLists(t *testing.T) {
 	two.Alphabet, two.Path = Protein, "./x/s.fna"
 	if err := CheckPaths([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("the same file as both: %v", err)
+	}
+}
+
+// TestSpelling: one file has one path, whose meaning links cannot change.
+func TestSpelling(t *testing.T) {
+	for given, want := range map[string]string{
+		"x.fa": "x.fa", "./x.fa": "x.fa", "a//b/./x.fa": "a/b/x.fa", "./-": "./-", "a/../x.fa": "a/../x.fa", "../x.fa": "../x.fa", "..x.fa": "..x.fa",
+	} {
+		if got := filepath.ToSlash(spelling(filepath.FromSlash(given))); got != want {
+			t.Errorf("%s is spelled %s, want %s", given, got, want)
+		}
 	}
 }
