@@ -139,6 +139,7 @@ func (p *progress) settle(path string) {
 	p.mu.Lock()
 	p.finished++
 	p.allDone += p.size[path] - p.done[path]
+	delete(p.size, path) // a batch of a file that failed may still come
 	p.mu.Unlock()
 	p.draw()
 }

@@ -178,6 +178,8 @@ func TestProgressCounts(t *testing.T) {
 	want(26)
 	p.FileFailed(pool.Failure{Path: "f1", Err: errors.New("bad record")})
 	want(50)
+	batch("f1", 40) // was under way when its file failed
+	want(50)
 	p.FileStarted("f2", "two")
 	batch("f2", 299)
 	p.FileFinished(pool.FileReport{Path: "f2", Outputs: []store.File{{Path: "x"}}})
