@@ -7,6 +7,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -184,4 +186,30 @@ func TestLibraryWithoutAFunction(t *testing.T) {
 	if err := bindCublas(library, new(cublasLt)); err == nil {
 		t.Error("the C library passes for cuBLAS")
 	}
+}
+
+// TestLoaderSaysWhy: the reason of the loader arrives however busy the threads
+// are. Without the thread held it is missing now and then, and more often the
+// more goroutines ask.
+func TestLoaderSaysWhy(t *testing.T) {
+	library, err := openLibrary("libc.so.6")
+	if err != nil {
+		t.Skip("no C library to ask")
+	}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 2000 {
+				if _, err := openLibrary("/nowhere/libcuda.so.1"); err == nil || !strings.Contains(err.Error(), "No such file") {
+					t.Errorf("a library that is not there: %v", err)
+					return
+				}
+				if _, err := lookUp(library, "no_such_function"); err == nil || !strings.Contains(err.Error(), "undefined symbol") {
+					t.Errorf("a function that is not there: %v", err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
 }
