@@ -4,6 +4,7 @@ package cuda
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -20,14 +21,8 @@ import (
 // arrived in the last call.
 func stub(t *testing.T) (d *driver, c *cublasLt, seen func(n int) []uint64) {
 	t.Helper()
-	compiler, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler to build a library to call")
-	}
 	path := filepath.Join(t.TempDir(), "stub.so")
-	if out, err := exec.Command(compiler, "-shared", "-fPIC", "-O1", "-o", path, "testdata/stub.c").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	compile(t, "testdata/stub.c", path)
 	library, err := openLibrary(path)
 	if err != nil {
 		t.Fatal(err)
@@ -44,6 +39,22 @@ func stub(t *testing.T) (d *driver, c *cublasLt, seen func(n int) []uint64) {
 			list[i] = at(int32(i))
 		}
 		return list
+	}
+}
+
+// compile makes a shared library of a C file, or skips the test.
+func compile(t *testing.T, source, library string, flags ...string) {
+	t.Helper()
+	compiler, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler to build a library to call")
+	}
+	if err := os.MkdirAll(filepath.Dir(library), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"}, flags...)
+	if out, err := exec.Command(compiler, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 
@@ -212,4 +223,39 @@ func TestLoaderSaysWhy(t *testing.T) {
 		})
 	}
 	group.Wait()
+}
+
+// TestCompilerBesideTheDriver: a driver that the loader does not know by name
+// finds its compiler of PTX by name all the same, and none is no error.
+func TestCompilerBesideTheDriver(t *testing.T) {
+	const name = "libnvidia-ptxjitcompiler.so.1"
+	tr := newTree(t)
+	var driver uintptr
+	tr.open = func(path string) (uintptr, error) {
+		if !filepath.IsAbs(path) {
+			return 0, errors.New("not known by name")
+		}
+		library, err := openLibrary(path)
+		if filepath.Base(path) == "libcuda.so.1" {
+			driver = library
+		}
+		return library, err
+	}
+	folder := filepath.Join(tr.root, "usr/local/nvidia/lib64")
+	compile(t, "testdata/stub.c", filepath.Join(folder, "libcuda.so.1"))
+	if _, _, err := tr.findDriver(); err != nil {
+		t.Fatalf("without a compiler: %v", err)
+	}
+	compile(t, "testdata/stub.c", filepath.Join(folder, name), "-Wl,-soname,"+name)
+	if _, _, err := tr.findDriver(); err != nil {
+		t.Fatal(err)
+	}
+	var opens func(name string) int32
+	purego.RegisterLibFunc(&opens, driver, "opens")
+	if opens(name) != 1 {
+		t.Errorf("the driver does not find %s by name", name)
+	}
+	if opens("libnvidia-nothing.so.1") != 0 {
+		t.Error("the driver finds a library that is nowhere")
+	}
 }

@@ -175,6 +175,12 @@ func (p places) findDriver() (*driver, []Attempt, error) {
 		}
 		return nil, attempts, unavailablef(nil, "no NVIDIA driver: %s", describe(broken))
 	}
+	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
+		// The driver asks the loader for its compiler of PTX by name. Where the
+		// loader does not know the folder of the driver it does not know the
+		// compiler either, unless that is loaded already. Some drivers bring none.
+		_, _ = p.open(filepath.Join(filepath.Dir(path), "libnvidia-ptxjitcompiler.so.1"))
+	}
 	d := new(driver)
 	if err := bindDriver(library, d); err != nil {
 		return nil, attempts, unavailablef(err, "the NVIDIA driver is too old: libcuda lacks a function")
