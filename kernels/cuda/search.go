@@ -100,9 +100,16 @@ func (p places) cublasPaths(cudaMajor int) []string {
 		}
 	}
 	var paths []string
+	add := func(list ...string) {
+		for _, path := range list {
+			if !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
+		}
+	}
 	in := func(folder string) {
 		for _, name := range names {
-			paths = append(paths, filepath.Join(folder, name))
+			add(filepath.Join(folder, name))
 		}
 	}
 	// A pattern that matches nothing stays in the list as it is, so that the
@@ -122,10 +129,10 @@ func (p places) cublasPaths(cudaMajor int) []string {
 		if info, err := os.Stat(given); err == nil && info.IsDir() {
 			in(given)
 		} else if absolute, err := filepath.Abs(given); err == nil {
-			paths = append(paths, absolute)
+			add(absolute)
 		}
 	}
-	paths = append(paths, names...)
+	add(names...)
 	matching(filepath.Join(p.root, "usr/local/cuda*", "lib64"))
 	for _, packages := range p.sitePackages() {
 		matching(filepath.Join(packages, "nvidia/cublas/lib"))
@@ -136,12 +143,36 @@ func (p places) cublasPaths(cudaMajor int) []string {
 			in(filepath.Join(prefix, "lib"))
 		}
 	}
+	for _, prefix := range p.pythonPrefixes() {
+		in(filepath.Join(prefix, "lib"))
+	}
 	return paths
 }
 
+// pythonPrefixes are the folders above the bin of the python3 that PATH leads
+// to: first the one of the link, which is where a virtual environment has its
+// packages, then the one of the file that the link stands for, which is where
+// the interpreter was installed.
+func (p places) pythonPrefixes() []string {
+	for _, folder := range filepath.SplitList(p.getenv("PATH")) {
+		python := filepath.Join(folder, "python3")
+		info, err := os.Stat(python)
+		if !filepath.IsAbs(folder) || err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		prefixes := []string{filepath.Dir(filepath.Dir(python))}
+		if file, err := filepath.EvalSymlinks(python); err == nil {
+			prefixes = append(prefixes, filepath.Dir(filepath.Dir(file)))
+		}
+		return slices.Compact(prefixes)
+	}
+	return nil
+}
+
 // sitePackages lists patterns of the folders in which pip and conda install
-// Python packages: of the environment that is active, then of the user, then
-// of the system.
+// Python packages: of the environment that is active, then of the python3 on
+// PATH, which serves without being activated, then of the user, then of the
+// system.
 func (p places) sitePackages() []string {
 	const python = "lib/python3*"
 	var list []string
@@ -149,6 +180,9 @@ func (p places) sitePackages() []string {
 		if prefix := p.getenv(variable); prefix != "" {
 			list = append(list, filepath.Join(prefix, python, "site-packages"))
 		}
+	}
+	for _, prefix := range p.pythonPrefixes() {
+		list = append(list, filepath.Join(prefix, python, "site-packages"))
 	}
 	if home := p.getenv("HOME"); home != "" {
 		list = append(list, filepath.Join(home, ".local", python, "site-packages"))
