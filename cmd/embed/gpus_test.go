@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -225,8 +226,42 @@ func TestDevices(t *testing.T) {
 			t.Errorf("no %q in\n%s", part, r.stdout)
 		}
 	}
-	if r := (&fakeMachine{}).embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "no fake driver") {
-		t.Error(r.stdout)
+	for _, args := range []string{"devices 0", "devices in.fna", "devices --gpus 0", "devices --verbose=perhaps"} {
+		f.embed(t, args).wantCode(64).wantProblem("embed devices")
 	}
-	f.embed(t, "devices 0").wantCode(64)
+	if r := embedWith(t, []string{"EMBED_VERBOSE=perhaps"}, "devices").wantCode(64); !strings.Contains(r.stderr, "EMBED_VERBOSE") {
+		t.Error(r.stderr)
+	}
+	for _, help := range []string{"--help", "-h", "-help"} {
+		if r := embed(t, "devices", help).wantCode(0); r.stdout != devicesUsage || r.stderr != "" {
+			t.Errorf("%s writes\n%s%s", help, r.stdout, r.stderr)
+		}
+	}
+}
+
+// Without a driver one line says so, and how to see where it was looked for.
+func TestDevicesIsShort(t *testing.T) {
+	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
+	m := machine{findGPUs: func() cuda.Report {
+		return cuda.Report{DriverSearch: []cuda.Attempt{place}, Err: errors.New("no fake driver"), CublasErr: errors.New("no cuBLAS")}
+	}}
+	run := func(environ []string, args ...string) string {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		if code := runOn(context.Background(), m, append([]string{"devices"}, args...), environ, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			t.Fatalf("exit code %d: %s", code, &stderr)
+		}
+		return stdout.String()
+	}
+	short := run(nil)
+	if !strings.HasSuffix(short, "\nno device: no fake driver (embed devices --verbose lists the places searched)\n") || strings.Count(short, "\n") != 2 {
+		t.Errorf("the short report is\n%s", short)
+	}
+	long := run(nil, "--verbose")
+	if !strings.Contains(long, "\n  /some/libcuda.so.1: not there\n") || strings.Contains(long, "--verbose") {
+		t.Errorf("the long report is\n%s", long)
+	}
+	if run(nil, "-v") != long || run(nil, "-verbose") != long || run([]string{"EMBED_VERBOSE=1"}) != long {
+		t.Error("-v, -verbose and EMBED_VERBOSE=1 are not --verbose")
+	}
 }

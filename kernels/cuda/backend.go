@@ -94,6 +94,15 @@ func (b *Backend) Cublas() (version string, err error) {
 	return b.products.version, nil
 }
 
+// WithoutCublas says in one line why no cuBLAS multiplies, what that costs and
+// how to see more; it is empty where one does.
+func (b *Backend) WithoutCublas() string {
+	if b.products != nil {
+		return ""
+	}
+	return withoutCublas(b.noCublas, b.searched) + " " + searchHint
+}
+
 // NewStream allocates what a stream needs besides its activations. An error
 // may be kernels.ErrOutOfMemory.
 func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {

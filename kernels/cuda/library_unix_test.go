@@ -259,3 +259,34 @@ func TestCompilerBesideTheDriver(t *testing.T) {
 		t.Error("the driver finds a library that is nowhere")
 	}
 }
+
+// TestKernelCache: where the driver can keep no compiled kernels the long
+// report says so.
+func TestKernelCache(t *testing.T) {
+	tr := newTree(t, "file")
+	below := func(name string) string { return filepath.Join(tr.root, name) }
+	for _, c := range []struct {
+		environment map[string]string
+		folder, err string
+	}{
+		{map[string]string{"HOME": tr.root}, below(".nv/ComputeCache"), ""},
+		{map[string]string{"HOME": below("file"), "CUDA_CACHE_PATH": below("a/b")}, below("a/b"), ""},
+		{map[string]string{"HOME": below("file")}, below("file/.nv/ComputeCache"), "cannot be written (not a directory); set CUDA_CACHE_PATH"},
+		{nil, "", "HOME is not set"},
+		{map[string]string{"HOME": tr.root, "CUDA_CACHE_DISABLE": "1"}, "", "CUDA_CACHE_DISABLE is 1"},
+	} {
+		tr.environment = c.environment
+		folder, err := tr.kernelCache()
+		if folder != c.folder || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%v: %q, %v", c.environment, folder, err)
+		}
+		r := Report{DriverVersion: 12040, KernelCache: folder, KernelCacheErr: err}
+		want := "compiled kernels: kept by the driver in " + c.folder
+		if err != nil {
+			want = "compiled kernels: not kept, every start compiles them again: " + err.Error()
+		}
+		if !strings.Contains(r.Details(), want) || strings.Contains(r.String(), "compiled kernels") {
+			t.Errorf("%v: the report is\n%s", c.environment, r.Details())
+		}
+	}
+}

@@ -230,11 +230,15 @@ func errNoBuild() error {
 // errNoCublas is why the package's own products serve.
 var errNoCublas = errors.New("no cuBLAS")
 
+// ErrCublasOff is in the chain of Backend.Cublas's error when the user does
+// not want cuBLAS.
+var ErrCublasOff = errors.New(cublasVariable + "=none")
+
 // findCublas loads libcublasLt for a driver of that CUDA major. An error is
 // errNoCublas and lists every path that was tried.
 func (p places) findCublas(cudaMajor int) (*cublasLt, []Attempt, error) {
 	if p.getenv(cublasVariable) == "none" {
-		return nil, nil, fmt.Errorf("%w: %s=none", errNoCublas, cublasVariable)
+		return nil, nil, fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff)
 	}
 	library, attempts := p.openFirst(p.cublasPaths(cudaMajor))
 	if library == 0 {

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -117,8 +118,8 @@ func TestCublasBesidePython(t *testing.T) {
 				"tools/lib/python3.11/" + cu13},
 			links: map[string]string{"pyenv/versions/3.11.9/bin/python3": "python3.11",
 				"tools/bin/python3": "/pyenv/versions/3.11.9/bin/python3"},
-			path:  "tools/bin",
-			want:  []string{"tools/lib/python3.11/" + cu13, "pyenv/versions/3.11.9/lib/python3.11/" + cu12},
+			path: "tools/bin",
+			want: []string{"tools/lib/python3.11/" + cu13, "pyenv/versions/3.11.9/lib/python3.11/" + cu12},
 		}, {
 			name:  "conda",
 			files: []string{"conda/bin/python3.10", "conda/lib/libcublasLt.so.12", "conda/lib/python3.10/" + cu12},
@@ -126,7 +127,7 @@ func TestCublasBesidePython(t *testing.T) {
 			path:  "conda/bin",
 			want:  []string{"conda/lib/python3.10/" + cu12, "conda/lib/libcublasLt.so.12"},
 		}, {
-			name:  "the first on PATH that can be run",
+			name: "the first on PATH that can be run",
 			files: []string{"data/python3", "b/bin/python3.9", "b/lib/python3.9/" + cu12,
 				"c/bin/python3.9", "c/lib/python3.9/" + cu12},
 			links: map[string]string{"b/bin/python3": "python3.9", "c/bin/python3": "python3.9"},
@@ -209,14 +210,56 @@ func TestNoDriverIsASentence(t *testing.T) {
 	if _, _, err := tr.findDriver(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
 		t.Errorf("nothing to open: %v", err)
 	}
-	tr = newTree(t)
+}
+
+// TestReportWithoutDriver: a line says what is missing and how to see more,
+// and the long report lists every place.
+func TestReportWithoutDriver(t *testing.T) {
+	tr := newTree(t)
+	tr.open = func(path string) (uintptr, error) {
+		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
+	}
 	r := devices(tr.places)
 	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.CublasSearch) < 10 {
 		t.Errorf("the report is\n%s", r)
 	}
+	want := "no device: no NVIDIA driver: libcuda.so.1 was not found (embed devices --verbose lists the places searched)\n"
+	if r.String() != want {
+		t.Errorf("the report is\n%s", r)
+	}
 	for _, a := range append(r.DriverSearch, r.CublasSearch...) {
-		if !strings.Contains(r.String(), a.Path) {
-			t.Errorf("%s is not in the report", a.Path)
+		if !strings.Contains(r.Details(), a.Path+": not there\n") {
+			t.Errorf("%s is not in the long report", a.Path)
+		}
+	}
+	if strings.Contains(r.Details(), "--verbose") {
+		t.Errorf("the long report points to itself:\n%s", r.Details())
+	}
+}
+
+// TestReportWithoutCublas: the line says why, and what it costs.
+func TestReportWithoutCublas(t *testing.T) {
+	missing := Attempt{"libcublasLt.so.12", errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
+	broken := Attempt{"/x/libcublasLt.so.12", errors.New("/x/libcublasLt.so.12: file too short")}
+	found := Attempt{"/y/libcublasLt.so.12", nil}
+	for _, c := range []struct {
+		err      error
+		searched []Attempt
+		want     string
+	}{
+		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing}, "cuBLASLt: not found: the program's own"},
+		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing, broken, missing}, "cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
+		{fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff), nil, "cuBLASLt: EMBED_CUBLAS=none: the program's own"},
+		{fmt.Errorf("%w: cublasLtCreate: no", errNoCublas), []Attempt{found}, "cuBLASLt: cublasLtCreate: no: the program's own"},
+	} {
+		r := Report{DriverVersion: 12040, Devices: []Device{{Name: "G"}}, CublasErr: c.err, CublasSearch: c.searched}
+		for _, want := range []string{c.want, "predicted to run 24 to 41% slower than with cuBLAS (not measured) (embed devices --verbose"} {
+			if !strings.Contains(r.String(), want) {
+				t.Errorf("%q is not in\n%s", want, r)
+			}
+		}
+		if strings.Contains(r.String(), "not there") || strings.Count(r.String(), "\n") != 3 {
+			t.Errorf("the report is\n%s", r)
 		}
 	}
 }
