@@ -27,7 +27,8 @@ type Report struct {
 // OwnProductsCost says what a GPU loses without cuBLAS. The figures are a
 // prediction for an H100, from the arithmetic and the memory traffic of the
 // kernels at 32,768 tokens a batch: DNABERT-S 24%, ESM-2 650M 33%, 3B 41%.
-const OwnProductsCost = "the program's own matrix products serve; in bf16 and fp16 a model is predicted to run 24 to 41% slower than with cuBLAS (not measured)"
+const OwnProductsCost = "the program's own matrix products serve; " +
+	"in bf16 and fp16 a model is predicted to run 24 to 41% slower than with cuBLAS (not measured)"
 
 // searchHint says how a reader gets the lists of places.
 const searchHint = "(embed devices --verbose lists the places searched)"

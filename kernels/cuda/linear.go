@@ -107,7 +107,7 @@ func (s *stream) send(p product, ops ...kernels.Op) {
 func (s *stream) withCublas(p product, w *weight) (done bool, err error) {
 	out := of(p.Out)
 	products := s.backend.products
-	if products == nil || p.Add != nil && out.wide == 0 { // a residual is float32, and cuBLAS wants the output to be as well
+	if products == nil {
 		return false, nil
 	}
 	made := shape{n: w.rows, k: w.cols, wide: out.wide != 0, bias: p.Bias != nil, add: p.Add != nil}
