@@ -128,6 +128,9 @@ func (s *stream) withCublas(p product, w *weight) (done bool, err error) {
 	if !done || err != nil {
 		return false, err
 	}
+	if err := s.firstDone(); err != nil {
+		return false, err
+	}
 	switch p.follow {
 	case gelu:
 		return true, s.activate(out, p.rows)
