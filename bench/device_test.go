@@ -15,6 +15,9 @@ import (
 var (
 	deviceFlag = flag.String("bench.device", "cpu", "cpu, or cuda for the first GPU")
 	dtypeFlag  = flag.String("bench.dtype", "fp32", "type of the matrix products on a GPU: fp32, bf16 or fp16")
+
+	heuristicRows = flag.Int("bench.heuristic-rows", 0, "number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
+	freeAlgorithm = flag.Bool("bench.free-algorithm", false, "ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
 
 // openDevice opens the backend that the flags name. A GPU that is asked for
@@ -26,17 +29,23 @@ func openDevice(t testing.TB) kernels.Backend {
 		if *dtypeFlag != "fp32" {
 			t.Fatalf("a CPU computes in fp32, not in %s", *dtypeFlag)
 		}
+		if *heuristicRows != 0 || *freeAlgorithm {
+			t.Fatal("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
+		}
 		return cpu.New(0)
 	case "cuda":
 		dtype, err := cuda.ParseDType(*dtypeFlag)
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := cuda.Open(0, cuda.Options{DType: dtype})
+		b, err := cuda.Open(0, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
 		if err != nil {
 			t.Fatal(err)
 		}
 		t.Logf("on %s", b.Name())
+		if without := b.WithoutCublas(); without != "" {
+			t.Logf("no cuBLAS: %s", without)
+		}
 		return b
 	}
 	t.Fatalf("-bench.device %q is neither cpu nor cuda", *deviceFlag)

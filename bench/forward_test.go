@@ -20,6 +20,7 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/kernels"
 	"seqembed/kernels/cpu/peak"
+	"seqembed/kernels/cuda"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
@@ -28,7 +29,7 @@ import (
 var (
 	forwardTokens  = flag.Int("bench.tokens", 4096, "tokens in a batch of BenchmarkForward")
 	forwardTotal   = flag.Int("bench.total", 0, "tokens in all batches of BenchmarkForward; 0: one batch")
-	forwardProfile = flag.Bool("bench.profile", false, "print where the time of BenchmarkForward goes, by operation")
+	forwardProfile = flag.Bool("bench.profile", false, "print where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran")
 )
 
 // BenchmarkForward runs forward passes at the models' real sizes, on synthetic
@@ -113,21 +114,33 @@ func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 		profiled = time.Since(start)
 		e.Profile(nil)
 	}
+	products := productsOf(backend)
 	if *forwardProfile && profiled > 0 {
 		printProfile(os.Stdout, name, &profile, profiled, top)
+		for _, p := range products {
+			fmt.Printf("  %s\n", p)
+		}
 	}
 	if *forwardJSON != "" {
 		for len(passes) < fewestPasses {
 			timed()
 		}
 		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens, FLOPs: flops,
-			Device: backend.Name(), DType: *dtypeFlag, Budget: *forwardTokens}
+			Device: backend.Name(), DType: *dtypeFlag, Budget: *forwardTokens, Products: products}
 		m.time(passes)
 		m.profile(&profile, profiled)
 		if err := m.appendTo(*forwardJSON); err != nil {
 			b.Fatal(err)
 		}
 	}
+}
+
+// productsOf says which algorithms of cuBLAS computed what, on a GPU that has it.
+func productsOf(backend kernels.Backend) []cuda.ProductReport {
+	if gpu, ok := backend.(*cuda.Backend); ok {
+		return gpu.Products()
+	}
+	return nil
 }
 
 // corePeak is the peak of one core in GFLOP/s with the instructions that a CPU

@@ -20,8 +20,10 @@ import (
 
 // fakeMachine has GPUs that are one thread of the CPU each.
 type fakeMachine struct {
-	names  []string // of its GPUs; an empty one cannot be used
-	budget int      // tokens that suit each of them
+	names    []string // of its GPUs; an empty one cannot be used
+	budget   int      // tokens that suit each of them
+	products []cuda.ProductReport
+	noCublas error
 
 	mu    sync.Mutex
 	open  int
@@ -73,6 +75,10 @@ func (g *fakeGPU) Budget(residual, operand int) (int, error) {
 	g.machine.asked = [2]int{residual, operand}
 	return g.machine.budget, nil
 }
+
+func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }
+func (g *fakeGPU) Cublas() (string, error)        { return "13.0.0", g.machine.noCublas }
+func (g *fakeGPU) WithoutCublas() string          { return "not found, which costs much" }
 
 func (g *fakeGPU) Close() error {
 	g.machine.mu.Lock()
@@ -214,6 +220,63 @@ func TestGPUSettings(t *testing.T) {
 			if _, err := fmt.Sscanf(line[at:], "sequences=%d tokens=%d", &sequences, &tokens); err == nil && sequences > 1 && tokens > 30 {
 				t.Errorf("over the budget of 30: %s", line)
 			}
+		}
+	}
+}
+
+// Who computed the matrix products is in the verbose log, once for each device
+// and model; what cuBLAS did not compute is a warning in any case.
+func TestProductsAreLogged(t *testing.T) {
+	args := manyFiles(t)
+	algorithm := &cuda.Algorithm{ID: 66, Tile: 20, ClusterShape: cuda.Unknown}
+	taken := cuda.ProductReport{N: 3, K: 2, Algorithm: algorithm, AskedRows: 4096, Calls: 5, Rows: 500}
+	absent := cuda.ProductReport{N: 5, K: 2, Refusal: "there is none", OwnCalls: 5, OwnRows: 500}
+	refused := cuda.ProductReport{N: 7, K: 2, Algorithm: algorithm, Calls: 4, Rows: 400, OwnCalls: 1, OwnRows: 100,
+		RefusedRows: []int{100}, RefusedWhy: "no reason"}
+	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, products: []cuda.ProductReport{taken}}
+	if r := f.embed(t, "--out quiet"+args).wantCode(0); strings.Contains(r.stderr, "matrix products") {
+		t.Errorf("without trouble and without --verbose there is a line:\n%s", r.stderr)
+	}
+	f.products = []cuda.ProductReport{taken, absent, refused}
+	r := f.embed(t, "-v --out verbose"+args).wantCode(0)
+	for _, device := range []string{"cuda:0", "cuda:1"} {
+		for _, p := range f.products {
+			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
+			if n := strings.Count(r.stderr, line); n != 2 { // models
+				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
+			}
+		}
+	}
+	r = f.embed(t, "--gpus 0 --out warned"+args).wantCode(0)
+	for _, line := range []string{
+		"WARN  cuBLAS has no algorithm for some matrix products", fmt.Sprintf("device=cuda:0 shapes=%q\n", absent),
+		"may depend on the batch that its record was in; EMBED_CUBLAS=none rules that out", fmt.Sprintf("device=cuda:0 shapes=%q\n", refused),
+	} {
+		if n := strings.Count(r.stderr, line); n != 2 {
+			t.Errorf("%d lines with %s in\n%s", n, line, r.stderr)
+		}
+	}
+	if strings.Contains(r.stderr, "cuBLAS algorithm 66, tile 20, stages 0, inner shape 0, cluster shape -, split-K 0, workspace 0 bytes, 0.00 waves, asked for 4096 rows") {
+		t.Errorf("what cuBLAS took is in the log without --verbose:\n%s", r.stderr)
+	}
+}
+
+// Without cuBLAS one line says why and what it costs: a warning, unless it was
+// turned off.
+func TestWithoutCublas(t *testing.T) {
+	args := manyFiles(t)
+	for out, c := range map[string]struct {
+		err  error
+		line string
+	}{
+		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found, which costs much\n"},
+		"off":     {fmt.Errorf("no cuBLAS: %w", cuda.ErrCublasOff), "INFO  no cuBLAS: not found, which costs much\n"},
+		"there":   {nil, ""},
+	} {
+		f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, noCublas: c.err}
+		r := f.embed(t, "--out "+out+args).wantCode(0)
+		if n := strings.Count(r.stderr, "no cuBLAS"); n > 1 || (n == 1) != (c.err != nil) || !strings.Contains(r.stderr, c.line) {
+			t.Errorf("%s:\n%s", out, r.stderr)
 		}
 	}
 }
