@@ -16,8 +16,10 @@ var (
 	deviceFlag = flag.String("bench.device", "cpu", "cpu, or cuda for the first GPU")
 	dtypeFlag  = flag.String("bench.dtype", "fp32", "type of the matrix products on a GPU: fp32, bf16 or fp16")
 
-	heuristicRows = flag.Int("bench.heuristic-rows", 0, "number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
-	freeAlgorithm = flag.Bool("bench.free-algorithm", false, "ask cuBLAS for an algorithm for the rows of each batch, and take any")
+	heuristicRows = flag.Int("bench.heuristic-rows", 0,
+		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
+	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
+		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
 
 // openDevice opens the backend that the flags name. A GPU that is asked for

@@ -29,7 +29,8 @@ import (
 var (
 	forwardTokens  = flag.Int("bench.tokens", 4096, "tokens in a batch of BenchmarkForward")
 	forwardTotal   = flag.Int("bench.total", 0, "tokens in all batches of BenchmarkForward; 0: one batch")
-	forwardProfile = flag.Bool("bench.profile", false, "print where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran")
+	forwardProfile = flag.Bool("bench.profile", false,
+		"print where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran")
 )
 
 // BenchmarkForward runs forward passes at the models' real sizes, on synthetic

@@ -10,7 +10,8 @@ import (
 	"seqembed/kernels/cpu"
 )
 
-const devicesUsage = `embed devices says what could compute here: the CPU, each GPU, and the cuBLAS that would multiply matrices.
+const devicesUsage = `embed devices says what could compute here: the CPU, each GPU, and the cuBLAS that would
+multiply matrices.
 
 Usage:
   embed devices [flags]

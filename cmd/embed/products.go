@@ -38,9 +38,9 @@ func logProducts(log *slog.Logger, device string, b kernels.Backend) {
 			"this costs speed and changes no promise", "device", device, "shapes", strings.Join(absent, " | "))
 	}
 	if len(refused) > 0 {
-		log.Warn("cuBLAS refused some matrix products of some batches, and the program's own computed them there: this costs speed, and "+
-			"the last bits of an embedding may depend on the batch that its record was in; EMBED_CUBLAS=none rules that out and is slower",
-			"device", device, "shapes", strings.Join(refused, " | "))
+		log.Warn("cuBLAS refused some matrix products of some batches, and the program's own computed them there: "+
+			"this costs speed, and the last bits of an embedding may depend on the batch that its record was in; "+
+			"EMBED_CUBLAS=none rules that out and is slower", "device", device, "shapes", strings.Join(refused, " | "))
 	}
 }
 

@@ -166,7 +166,8 @@ func (c *fakeCublas) matmul(m matmulCall) status {
 	desc, aL, bL, cL, dL := copied(m.desc), copied(m.aLayout), copied(m.bLayout), copied(m.cLayout), copied(m.dLayout)
 	gpu.bytes(uint64(m.workspace), int(m.workspaceBytes))
 	if desc[descTransA] != operationT || desc[descTransB] != operationN || desc[fakeCompute] != compute32F || aL[fakeRows] != bL[fakeRows] ||
-		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || (m.algo[0] == 2) == c.free || alpha != 1 || beta == 0 && m.c != m.d {
+		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || (m.algo[0] == 2) == c.free ||
+		alpha != 1 || beta == 0 && m.c != m.d {
 		gpu.t.Errorf("cublasLtMatmul of %v: %v · %v into %v with alpha %v, beta %v", desc, aL, bL, dL, alpha, beta)
 		return 7
 	}

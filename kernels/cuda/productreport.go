@@ -168,7 +168,8 @@ func (r ProductReport) String() string {
 		if n > refusedShown {
 			shown = append(shown, "…")
 		}
-		text += fmt.Sprintf("; %s: refused for %s of rows (%s): %s", own, many(n, "number"), strings.Join(shown, ", "), r.RefusedWhy)
+		text += fmt.Sprintf("; %s: refused for %s of rows (%s): %s",
+			own, many(n, "number"), strings.Join(shown, ", "), r.RefusedWhy)
 	}
 	return text
 }
@@ -181,8 +182,9 @@ func (a Algorithm) String() string {
 		}
 		return fmt.Sprint(n)
 	}
-	return fmt.Sprintf("algorithm %s, tile %s, stages %s, inner shape %s, cluster shape %s, split-K %s, workspace %d bytes, %.2f waves",
-		dash(a.ID), dash(a.Tile), dash(a.Stages), dash(a.InnerShape), dash(a.ClusterShape), dash(a.SplitK), a.Workspace, a.Waves)
+	return fmt.Sprintf("algorithm %s, tile %s, stages %s, inner shape %s, cluster shape %s, split-K %s, "+
+		"workspace %d bytes, %.2f waves", dash(a.ID), dash(a.Tile), dash(a.Stages), dash(a.InnerShape),
+		dash(a.ClusterShape), dash(a.SplitK), a.Workspace, a.Waves)
 }
 
 // many writes a number with its noun.

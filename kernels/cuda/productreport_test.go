@@ -77,14 +77,17 @@ func describeAll(list []ProductReport) string {
 // algorithm, how often, and why cuBLAS did not.
 func TestProducts(t *testing.T) {
 	const (
-		second    = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, split-K 1, workspace 2097152 bytes, 0.75 waves"
-		narrowSum = "linear 16x8 + add: own product, 7 rows in 1 call: cuBLAS adds and writes in one type, and these are two\n"
-		sum       = "linear 16x8 + add in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call\n"
-		wide      = "linear 16x8 in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call"
-		own       = "own product, 7 rows in 1 call: "
+		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
+			"split-K 1, workspace 2097152 bytes, 0.75 waves"
+		narrowSum = "linear 16x8 + add: own product, 7 rows in 1 call: " +
+			"cuBLAS adds and writes in one type, and these are two\n"
+		sum  = "linear 16x8 + add in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call\n"
+		wide = "linear 16x8 in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call"
+		own  = "own product, 7 rows in 1 call: "
 	)
 	pieces := func(shape, own string) string {
-		return shape + ": own product, " + own + ": cuBLAS offers 1 algorithm for [4096 8]·[16 8]ᵀ, and none that sums in one piece"
+		return shape + ": own product, " + own +
+			": cuBLAS offers 1 algorithm for [4096 8]·[16 8]ᵀ, and none that sums in one piece"
 	}
 	for _, c := range []struct {
 		name string
@@ -98,7 +101,9 @@ func TestProducts(t *testing.T) {
 			c.unknown = map[int32]bool{configID: true, configInnerShape: true, configClusterShape: true}
 		}, []int{7}, strings.NewReplacer("algorithm 2", "algorithm -", "shape 27", "shape -", "shape 28", "shape -").
 			Replace(narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 14 rows in 2 calls\n" + wide)},
-		{"some refused", func(c *fakeCublas) { c.refused = func(rows int) bool { return rows > 7 } }, []int{7, 20, 9, 10, 9, 11, 12, 13},
+		{"some refused", func(c *fakeCublas) {
+			c.refused = func(rows int) bool { return rows > 7 }
+		}, []int{7, 20, 9, 10, 9, 11, 12, 13},
 			narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 14 rows in 2 calls; " +
 				"own product, 168 rows in 14 calls: refused for 6 numbers of rows (9, 10, 11, 12, 13, …): " +
 				"cublasLtMatmulAlgoCheck: CUBLAS_STATUS_NOT_SUPPORTED (15)\n" + wide},
@@ -108,7 +113,8 @@ func TestProducts(t *testing.T) {
 		{"no answer", func(c *fakeCublas) { c.answer = 15 }, nil,
 			narrowSum + "linear 16x8 + add in float32: " + own +
 				"cublasLtMatmulAlgoGetHeuristic for [4096 8]·[16 8]ᵀ: CUBLAS_STATUS_NOT_SUPPORTED (15)\n" +
-				"linear 16x8 in float32: " + own + "cublasLtMatmulAlgoGetHeuristic for [4096 8]·[16 8]ᵀ: CUBLAS_STATUS_NOT_SUPPORTED (15)"},
+				"linear 16x8 in float32: " + own +
+				"cublasLtMatmulAlgoGetHeuristic for [4096 8]·[16 8]ᵀ: CUBLAS_STATUS_NOT_SUPPORTED (15)"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := multiply(t, Options{}, c.set, c.rows...)
@@ -152,8 +158,10 @@ func TestAlgorithmOptions(t *testing.T) {
 	}{
 		{Options{}, plain, "[4096 4096 4096]", "split-K 1"},
 		{Options{HeuristicRows: 4096}, plain, "[4096 4096 4096]", "split-K 1"},
-		{Options{HeuristicRows: 32768}, strings.Replace(plain, "12.4.5", "12.4.5 asked for 32768 rows", 1), "[32768 32768 32768]", "split-K 1"},
-		{Options{FreeAlgorithm: true}, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1), "[7 9 7 7 7]", "split-K 4"},
+		{Options{HeuristicRows: 32768}, strings.Replace(plain, "12.4.5", "12.4.5 asked for 32768 rows", 1),
+			"[32768 32768 32768]", "split-K 1"},
+		{Options{FreeAlgorithm: true}, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
+			"[7 9 7 7 7]", "split-K 4"},
 	} {
 		b := multiply(t, c.opts, func(f *fakeCublas) { f.free = c.opts.FreeAlgorithm }, 7, 9, 7)
 		if b.Name() != c.backend {

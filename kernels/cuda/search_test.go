@@ -98,7 +98,8 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 // TestCublasBesidePython: an environment that is only on PATH, not activated,
 // is searched, and behind it the installation that its python3 is a link to.
 func TestCublasBesidePython(t *testing.T) {
-	const cu12, cu13 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12", "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
+	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
+	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
 	for _, c := range []struct {
 		name  string
 		files []string
@@ -168,7 +169,8 @@ func TestCublasBesidePython(t *testing.T) {
 				want = append(want, filepath.Join(tr.root, path))
 			}
 			if !errors.Is(err, errNoCublas) || !slices.Equal(tr.asked, want) {
-				t.Errorf("the loader is asked for\n%s\nand not\n%s: %v", strings.Join(tr.asked, "\n"), strings.Join(want, "\n"), err)
+				t.Errorf("the loader is asked for\n%s\nand not\n%s: %v",
+					strings.Join(tr.asked, "\n"), strings.Join(want, "\n"), err)
 			}
 			for i, a := range attempts {
 				if slices.ContainsFunc(attempts[:i], func(b Attempt) bool { return a.Path == b.Path }) {
@@ -239,7 +241,8 @@ func TestReportWithoutDriver(t *testing.T) {
 
 // TestReportWithoutCublas: the line says why, and what it costs.
 func TestReportWithoutCublas(t *testing.T) {
-	missing := Attempt{"libcublasLt.so.12", errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
+	missing := Attempt{"libcublasLt.so.12",
+		errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := Attempt{"/x/libcublasLt.so.12", errors.New("/x/libcublasLt.so.12: file too short")}
 	found := Attempt{"/y/libcublasLt.so.12", nil}
 	for _, c := range []struct {
@@ -248,12 +251,14 @@ func TestReportWithoutCublas(t *testing.T) {
 		want     string
 	}{
 		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing}, "cuBLASLt: not found: the program's own"},
-		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing, broken, missing}, "cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
+		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing, broken, missing},
+			"cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
 		{fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff), nil, "cuBLASLt: EMBED_CUBLAS=none: the program's own"},
 		{fmt.Errorf("%w: cublasLtCreate: no", errNoCublas), []Attempt{found}, "cuBLASLt: cublasLtCreate: no: the program's own"},
 	} {
 		r := Report{DriverVersion: 12040, Devices: []Device{{Name: "G"}}, CublasErr: c.err, CublasSearch: c.searched}
-		for _, want := range []string{c.want, "predicted to run 24 to 41% slower than with cuBLAS (not measured) (embed devices --verbose"} {
+		for _, want := range []string{c.want,
+			"predicted to run 24 to 41% slower than with cuBLAS (not measured) (embed devices --verbose"} {
 			if !strings.Contains(r.String(), want) {
 				t.Errorf("%q is not in\n%s", want, r)
 			}
