@@ -14,7 +14,7 @@ __device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows,
         float v[8];
         load8(v, row_at(x, row, cols) + c);
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[e] = gelu(v[e] + (e < 4 ? low[e % 4] : high[e % 4]));
+        for (int e = 0; e < 8; e++) v[e] = gelu<T>(v[e] + (e < 4 ? low[e % 4] : high[e % 4]));
         store8(row_at(x, row, cols) + c, v);
     }
 }
@@ -37,7 +37,7 @@ __device__ __forceinline__ void gate_rows(T *out, const T *in, int rows, int col
             }
         }
 #pragma unroll
-        for (int e = 0; e < 8; e++) g[e] = gelu(g[e]) * u[e];
+        for (int e = 0; e < 8; e++) g[e] = gelu<T>(g[e]) * u[e];
         store8(row_at(out, row, cols) + c, g);
     }
 }
