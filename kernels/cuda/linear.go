@@ -196,6 +196,7 @@ func (s *stream) gate(out, in *buffer, rows int) error {
 		update(out, rows))
 }
 
+// rowGeometry gives every thread eight columns of two rows.
 func rowGeometry(rows, cols int) geometry {
-	return geometry{x: ceilDiv(pitch(cols), 1024), y: min(rows, maxGridY), block: 128}
+	return geometry{x: ceilDiv(pitch(cols), 1024), y: min(ceilDiv(rows, 2), maxGridY), block: 128}
 }
