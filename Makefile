@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck generated race noasm mutations goldens parity bench ptx gpu-bundle test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck generated race noasm mutations goldens parity bench ptx softgpu gpu-bundle test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -51,6 +51,9 @@ bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
 
 ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 	kernels/cuda/src/build.sh
+
+softgpu: ## a software GPU in build/softgpu that runs the committed PTX; needs a C++ compiler
+	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
 
 gpu-bundle: ## what a machine with a GPU needs, in build/gpu
 	bench/gpu/bundle.sh
