@@ -1,9 +1,10 @@
 # embed: see README.md. The targets that a user needs are demo and test.
 
 GO ?= go
+SHELL := bash
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck generated race noasm mutations goldens parity bench ptx softgpu gpu-bundle test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck generated race noasm mutations goldens goldens-gpu parity bench ptx softgpu gpu-bundle test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -16,7 +17,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck generated test race noasm
+check: build fmt vet staticcheck generated test goldens-gpu race noasm
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -51,6 +52,10 @@ bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
 
 ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 	kernels/cuda/src/build.sh
+
+goldens-gpu: softgpu ## two models in both 16-bit types on the software GPU, where the goldens of ../shared are at hand
+	@for dtype in bf16 fp16; do LD_LIBRARY_PATH=$(CURDIR)/build/softgpu $(GO) test ./bench -count 1 -v -run 'TestParity/^(esm2-8m|dnabert-s-2l)$$' \
+		-args -bench.device cuda -bench.dtype $$dtype | grep -v '^=== ' ; [ $${PIPESTATUS[0]} = 0 ] || exit 1; done
 
 softgpu: ## a software GPU in build/softgpu that runs the committed PTX; needs a C++ compiler
 	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
