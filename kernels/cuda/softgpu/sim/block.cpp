@@ -99,6 +99,7 @@ class Processor {
     void prefer();
     void enter(Fiber &f);
     void leave(Fiber &f);
+    void yield(Fiber &f);
     void prepare(Fiber &f);
 
     const Launch *launch = nullptr;
@@ -143,10 +144,23 @@ softgpu_switch:
 )");
 void Processor::enter(Fiber &f) { softgpu_switch(&scheduler_sp, f.sp); }
 void Processor::leave(Fiber &f) { softgpu_switch(&f.sp, scheduler_sp); }
+void swap(Fiber &from, Fiber &to) { softgpu_switch(&from.sp, to.sp); }
 #else
 void Processor::enter(Fiber &f) { swapcontext(&scheduler_context, &f.context); }
 void Processor::leave(Fiber &f) { swapcontext(&f.context, &scheduler_context); }
+void swap(Fiber &from, Fiber &to) { swapcontext(&from.context, &to.context); }
 #endif
+
+// yield runs another fiber while f waits, and goes back to the scheduler where there is none.
+void Processor::yield(Fiber &f) {
+    const int next = pick();
+    if (next < 0) {
+        leave(f);
+        return;
+    }
+    running = next;
+    swap(f, fibers[next]);
+}
 
 void start_fiber() { here->body(); }
 
@@ -252,7 +266,7 @@ void Processor::run_block(const Launch &l, uint64_t number) {
     for (;;) {
         running = pick();
         if (running < 0) break;
-        enter(fibers[running]);
+        enter(fibers[running]); // comes back from whichever fiber ends, fails, or has nobody to yield to
         if (fault.code != 0) break; // the other fibers are given up
         if (fibers[running].state == ended) warps[running / 32].ready &= ~(1u << running % 32);
     }
@@ -286,7 +300,7 @@ void Processor::wait_for_block() {
         Fiber &f = fibers[running];
         f.state = waits_for_block;
         warps[running / 32].ready &= ~(1u << running % 32);
-        leave(f);
+        yield(f);
         return;
     }
     waiting = 0;
@@ -306,7 +320,7 @@ void Processor::wait_for_warp(const void *operation, void *brought, void (*step)
         Fiber &f = fibers[running];
         f.state = waits_for_warp;
         w.ready &= ~(1u << running % 32);
-        leave(f);
+        yield(f);
         return;
     }
     w.arrived = 0;
