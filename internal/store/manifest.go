@@ -8,9 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
-	"slices"
-	"sync"
 	"syscall"
 )
 
@@ -171,32 +168,21 @@ func (m *Manifest) read(f logFile) (torn bool, err error) {
 	return whole < n, m.take(content[:whole])
 }
 
-// take takes in whole lines. Each processor decodes a stretch of them: there can be a hundred thousand.
+// take takes in whole lines.
 func (m *Manifest) take(content []byte) error {
 	if m.replace {
 		m.size += int64(len(content))
 		return nil
 	}
-	lines := slices.Collect(bytes.Lines(content))
-	entries, errs := make([]*Entry, len(lines)), make([]error, len(lines))
-	stretch := max(1000, len(lines)/runtime.GOMAXPROCS(0)+1)
-	var decoding sync.WaitGroup
-	for from := 0; from < len(lines); from += stretch {
-		decoding.Go(func() {
-			d := lineDecoder{m.dir, map[string]manifestLine{}}
-			for i := from; i < min(from+stretch, len(lines)); i++ {
-				entries[i], errs[i] = d.decode(lines[i])
-			}
-		})
-	}
-	decoding.Wait()
-	for i, e := range entries {
-		if errs[i] != nil {
+	d := lineDecoder{m.dir, map[string]manifestLine{}}
+	for line := range bytes.Lines(content) {
+		e, err := d.decode(line)
+		if err != nil {
 			return fmt.Errorf("%s:%d: %w: %w; delete this line to go on, and its output is made again or named in an error",
-				m.path(), m.lines+1, ErrManifest, errs[i])
+				m.path(), m.lines+1, ErrManifest, err)
 		}
 		m.lines++
-		m.size += int64(len(lines[i]))
+		m.size += int64(len(line))
 		if e == nil {
 			continue
 		}

@@ -322,6 +322,19 @@ func TestHandwrittenLines(t *testing.T) {
 	}
 }
 
+// TestWrittenLinesAreDecodedFast: lines of our own need package json for their settings alone.
+func TestWrittenLinesAreDecodedFast(t *testing.T) {
+	d := lineDecoder{"out", map[string]manifestLine{}}
+	for line := range bytes.Lines(manifestOf(t, "out", 2)) {
+		if !d.decodeWritten(line, new(manifestLine)) {
+			t.Errorf("not so: %s", line)
+		}
+	}
+	if len(d.settings) != 1 {
+		t.Errorf("%d settings, want one of all", len(d.settings))
+	}
+}
+
 // TestEarlierManifests are named, with what to do, and are in the way of no run that replaces what is there.
 func TestEarlierManifests(t *testing.T) {
 	for _, name := range []string{"manifest.json", "manifest.journal"} {
@@ -439,7 +452,7 @@ func FuzzManifest(f *testing.F) {
 			if e == nil {
 				continue
 			}
-			// In one part, as any other program decodes it.
+			// As any other program decodes it.
 			var plain manifestLine
 			if err := json.Unmarshal(line, &plain); err != nil {
 				t.Fatalf("%q is read, and is not JSON: %v", line, err)
