@@ -302,6 +302,7 @@ func newBench(t *testing.T) *bench {
 func (b *bench) again() *bench {
 	next := *b
 	job := *b.job
+	job.manifest = nil
 	next.job, next.seen = &job, &recorder{}
 	next.fake = &fake{perToken: b.fake.perToken, cls: b.fake.cls, layers: b.fake.layers, budget: b.fake.budget}
 	job.Observer, job.Devices = next.seen, []Device{next.fake.device("fake0")}
@@ -471,7 +472,7 @@ func (b *bench) wantNames(names ...string) {
 
 // outputsOf lists the files of complete outputs, and the manifest.
 func outputsOf(names ...string) []string {
-	list := []string{"manifest.json"}
+	list := []string{store.ManifestName}
 	for _, name := range names {
 		list = append(list, name+".fake.npy", name+".fake.ids.txt")
 	}

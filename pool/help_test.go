@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"seqembed/internal/store"
 	"seqembed/kernels"
 )
 
@@ -64,12 +65,12 @@ func TestIdleDevicesHelp(t *testing.T) {
 	}
 	want, got := alone.outputs(), b.outputs()
 	for _, name := range outputsOf("big") {
-		if name != "manifest.json" && got[name] != want[name] {
+		if name != store.ManifestName && got[name] != want[name] {
 			t.Errorf("%s depends on the number of devices", name)
 		}
 	}
-	manifest, err := os.ReadFile(filepath.Join(b.out, "manifest.json"))
-	if err != nil || !strings.Contains(string(manifest), `"device": "fake0, fake1, fake2"`) {
+	manifest, err := os.ReadFile(filepath.Join(b.out, store.ManifestName))
+	if err != nil || !strings.Contains(string(manifest), `"device":"fake0, fake1, fake2"`) {
 		t.Errorf("the manifest does not name the devices: %v\n%s", err, manifest)
 	}
 }

@@ -1,12 +1,14 @@
 package pool
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,34 +16,52 @@ import (
 	"seqembed/internal/store"
 )
 
-// manifestJSON is manifest.json as other programs read it.
-type manifestJSON struct {
-	Entries []struct {
-		Input struct {
-			Path   string
-			Size   int
-			SHA256 string `json:"sha256"`
-		}
-		Model, Revision  string
-		CheckpointSHA256 string `json:"checkpoint_sha256"`
-		TokenizerSHA256  string `json:"tokenizer_sha256"`
-		Parameters       map[string]string
-		Device           string
-		DType            string `json:"dtype"`
-		Backend          string
-		ProgramVersion   string            `json:"program_version"`
-		LibraryVersions  map[string]string `json:"library_versions"`
-		Records          int
-		Tokens           int
-		Truncated        int
-		Skipped          map[string]int
-		Outputs          []struct {
-			Path   string
-			Size   int
-			SHA256 string `json:"sha256"`
-		}
-		Started, Finished time.Time
+// manifestLine is a line of the manifest as other programs read it.
+type manifestLine struct {
+	Input struct {
+		Path, Absolute string
+		Size           int
+		SHA256         string `json:"sha256"`
+		Modified       time.Time
 	}
+	Model, Revision  string
+	CheckpointSHA256 string `json:"checkpoint_sha256"`
+	TokenizerSHA256  string `json:"tokenizer_sha256"`
+	Parameters       map[string]string
+	Device           string
+	DType            string `json:"dtype"`
+	Backend          string
+	ProgramVersion   string            `json:"program_version"`
+	LibraryVersions  map[string]string `json:"library_versions"`
+	Records          int
+	Tokens           int
+	Truncated        int
+	Skipped          map[string]int
+	Outputs          []struct {
+		Path   string
+		Size   int
+		SHA256 string `json:"sha256"`
+	}
+	Started  time.Time
+	Finished *time.Time
+}
+
+// manifestLines reads the manifest of the output folder.
+func (b *bench) manifestLines() []manifestLine {
+	b.Helper()
+	content, err := os.ReadFile(filepath.Join(b.out, store.ManifestName))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var lines []manifestLine
+	for text := range strings.Lines(string(content)) {
+		var line manifestLine
+		if err := json.Unmarshal([]byte(text), &line); err != nil {
+			b.Fatal(err)
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 func sha256Of(content string) string {
@@ -49,8 +69,8 @@ func sha256Of(content string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// TestManifest: what INTERFACE promises of manifest.json, read without the
-// package that writes it.
+// TestManifest: what the documentation promises of the manifest, read without
+// the package that writes it.
 func TestManifest(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 2}
@@ -62,18 +82,17 @@ func TestManifest(t *testing.T) {
 	content := fasta(records)
 	first := b.add("a.faa", content)
 	b.add("b.faa", fasta(randomRecords(2, 5)))
+	info, err := os.Stat(first)
+	if err != nil {
+		t.Fatal(err)
+	}
 	before := time.Now().Add(-time.Second)
 
 	// After each output the manifest on disk describes it.
 	b.seen.onFinish = func() {
-		m, err := store.ReadManifest(b.out)
-		if err != nil {
-			t.Error(err)
-			return
-		}
 		complete := 0
-		for _, e := range m.Entries() {
-			if len(e.Outputs) > 0 {
+		for _, line := range b.manifestLines() {
+			if line.Finished != nil {
 				complete++
 			}
 		}
@@ -84,15 +103,21 @@ func TestManifest(t *testing.T) {
 	b.run()
 
 	outputs := b.outputs()
-	var m manifestJSON
-	decoder := json.NewDecoder(bytes.NewReader([]byte(outputs["manifest.json"])))
-	if err := decoder.Decode(&m); err != nil {
-		t.Fatal(err)
+	lines := b.manifestLines()
+	if len(lines) != 4 {
+		t.Fatalf("%d lines for two outputs", len(lines))
 	}
-	if len(m.Entries) != 2 {
-		t.Fatalf("%d entries", len(m.Entries))
+	lines = slices.DeleteFunc(lines, func(line manifestLine) bool { return line.Input.Path != first })
+	if len(lines) != 2 {
+		t.Fatalf("%d lines for one output", len(lines))
 	}
-	e := m.Entries[0]
+	announced, e := lines[0], lines[1]
+	if announced.Finished != nil || len(announced.Outputs) != 2 || announced.Outputs[0].Path != "a.fake.npy" || announced.Outputs[0].SHA256 != "" {
+		t.Errorf("before the output had its name the manifest said %+v", announced)
+	}
+	if !e.Input.Modified.Equal(info.ModTime()) || e.Input.Absolute != first {
+		t.Errorf("input %+v, last modified %v", e.Input, info.ModTime())
+	}
 	if e.Input.Path != first || e.Input.Size != len(content) || e.Input.SHA256 != sha256Of(content) {
 		t.Errorf("input %+v", e.Input)
 	}
@@ -127,12 +152,12 @@ func TestManifestsGrow(t *testing.T) {
 	second.job.Output.Label, second.job.Output.Template.Model = "other", "other-model"
 	second.add("f0.faa", ">a\nMKV\n")
 	second.run()
-	m, err := store.ReadManifest(b.out)
-	if err != nil {
-		t.Fatal(err)
+	outputs := map[string]bool{}
+	for _, line := range b.manifestLines() {
+		outputs[line.Outputs[0].Path] = line.Finished != nil
 	}
-	if n := len(m.Entries()); n != 3 {
-		t.Errorf("%d entries", n)
+	if want := map[string]bool{"f0.fake.npy": true, "f1.fake.npy": true, "f0.other.npy": true}; !maps.Equal(outputs, want) {
+		t.Errorf("entries of %v", outputs)
 	}
 }
 
@@ -146,7 +171,7 @@ func TestFolderTreeIsKept(t *testing.T) {
 	b.add("deep/x.faa", ">b\nMKVL\n")
 	b.job.Files[1].Dir = "deep"
 	b.run()
-	b.wantNames("deep/x.fake.ids.txt", "deep/x.fake.npy", "manifest.json", "x.fake.ids.txt", "x.fake.npy")
+	b.wantNames("deep/x.fake.ids.txt", "deep/x.fake.npy", store.ManifestName, "x.fake.ids.txt", "x.fake.npy")
 	b.check("x", []entryOf{{"a", "MKV"}})
 	b.check("deep/x", []entryOf{{"b", "MKVL"}})
 	if s := b.again().run(); len(s.Resumed) != 2 {

@@ -50,6 +50,7 @@ type passage struct {
 	group   *group
 	file    File
 	reader  *seqio.Reader
+	source  store.Source // before it was read
 	out     store.Writer
 	work    context.Context // ends when a stage fails, so that no other waits for it
 	cancel  context.CancelCauseFunc
@@ -114,6 +115,9 @@ func (r *run) open(g *group, f File, device string) (*passage, error) {
 	p := &passage{run: r, group: g, file: f, ordered: make(chan *task, cap(r.spans)),
 		report: FileReport{Path: f.Path, backend: g.backend, Skipped: map[string]int64{}, Started: time.Now()}}
 	var err error
+	if p.source.Path = f.Path; !f.once() {
+		p.source, _ = identify(f.Path) // opening it reports what is wrong with it
+	}
 	if p.reader, err = f.open(r.Reading); err != nil {
 		return nil, err
 	}
@@ -308,17 +312,20 @@ func (p *passage) commit() error {
 	if reader.Records() != report.Records+skipped {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w", f.label(), reader.Records(), report.Records, skipped, errLost)
 	}
-	sum, size, err := reader.Digest()
-	if err != nil {
+	entry := p.Output.Template
+	entry.Input = p.source
+	var err error
+	if entry.Input.SHA256, entry.Input.Size, err = reader.Digest(); err != nil {
 		return err
 	}
-	entry := p.Output.Template
-	entry.Input = store.Source{Path: f.Path, Size: size, SHA256: sum}
 	entry.Device, entry.Backend = report.Device, report.backend
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
 	entry.Skipped, entry.Started = report.Skipped, report.Started
-	// The manifest says what the output is going to be before it is there: a
-	// run that is killed in between leaves nothing that the next would refuse.
+	// The manifest names the output before it is there: a run that is killed
+	// in between leaves nothing that the next would refuse.
+	for _, path := range p.Output.spec(f).Paths() {
+		entry.Outputs = append(entry.Outputs, store.File{Path: path})
+	}
 	if err := p.describe(entry); err != nil {
 		return err
 	}
@@ -330,12 +337,22 @@ func (p *passage) commit() error {
 	return p.describe(entry)
 }
 
-// describe puts an entry into the manifest on disk, beside what other runs
-// into the same folder have put there.
+// describe appends an entry to the manifest, unless another process has put
+// one there for the same output since this run began, and it does not match.
 func (r *run) describe(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := store.UpdateManifest(r.Output.Dir, entry); err != nil {
+	err := r.manifest.Append(entry, func(other store.Entry) error {
+		what := r.difference(other)
+		if what == "" && other.Input.SHA256 != entry.Input.SHA256 {
+			what = "another content of " + entry.Input.Path
+		}
+		if what == "" {
+			return nil
+		}
+		return fmt.Errorf("another run into this folder has made %s meanwhile, with %s: %w", other.Outputs[0].Path, what, ErrMixture)
+	})
+	if err != nil {
 		return &outputError{err}
 	}
 	return nil

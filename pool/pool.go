@@ -66,6 +66,8 @@ type Job struct {
 	Output    Output
 	Force     bool     // compute again what is complete, replace what differs
 	Observer  Observer // never nil
+
+	manifest *store.Manifest // what Check has read
 }
 
 // ErrInterrupted is in the chain of the error of a run whose context ended.
@@ -98,9 +100,8 @@ type run struct {
 	groups map[string]*group // by the name of their backend
 	files  sync.WaitGroup    // the goroutines that read and write
 
-	manifest *store.Manifest // as the run found it; describe writes the one on disk
-
-	mu       sync.Mutex // guards what follows, and the manifest on disk where folders have no locks
+	mu       sync.Mutex // guards what follows
+	manifest *store.Manifest
 	summary  Summary
 	alive    int // devices that are not lost
 	failures int // of devices, in a row: no span was computed in between
@@ -138,12 +139,8 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 		spans: make(chan struct{}, 4*len(j.Devices)+1),
 	}
 	r.summary.Started = time.Now()
-	manifest, err := j.Output.readManifest()
-	if err != nil {
-		return r.finish(), err
-	}
-	r.manifest = manifest
-	if err := j.refuseMixture(manifest); err != nil {
+	var err error
+	if r.manifest, err = j.check(); err != nil {
 		return r.finish(), err
 	}
 	todo, err := r.skipFinished(ctx)
@@ -152,7 +149,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	}
 	r.left = len(todo)
 	if r.left == 0 {
-		return r.finish(), j.Output.compact()
+		return r.finish(), nil
 	}
 	if err := j.Output.prepare(); err != nil {
 		return r.finish(), err
@@ -186,13 +183,10 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	interrupted, cause := ctx.Err() != nil, context.Cause(ctx)
 	stop(nil)
 	r.files.Wait()
-	err = j.Output.compact()
 	summary := r.finish()
 	switch {
 	case errors.Is(cause, ErrSystemic):
 		return summary, fmt.Errorf("%w: %w", ErrSystemic, last)
-	case err != nil:
-		return summary, err
 	case r.left == 0:
 		return summary, nil
 	case interrupted:

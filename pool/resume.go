@@ -10,7 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
+	"time"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -31,9 +31,10 @@ type Output struct {
 
 // ErrMixture is in the chain of the error of a run whose output folder holds
 // what does not match: an output that this run would replace, made with other
-// settings, from another content of the input, or by nobody knows whom. Only
-// Job.Force replaces it. An output that is gone, or is not what its entry in
-// the manifest says, is merely incomplete, and is made again.
+// settings, from another content of the input, or not listed in the manifest.
+// Only Job.Force replaces it. An output that is gone, or is not what its entry
+// in the manifest says, is merely incomplete, and is made again. A file of a
+// run fails with it when another run has made its output meanwhile.
 var ErrMixture = errors.New("the output folder holds other results")
 
 // ErrOutput is in the chain of the error of a run whose output folder cannot
@@ -43,14 +44,6 @@ var ErrOutput = errors.New("cannot write to the output folder")
 func (o Output) spec(f File) store.Spec {
 	return store.Spec{Dir: filepath.Join(o.Dir, filepath.FromSlash(f.Dir)), Base: f.Name, Model: o.Label, Kind: o.Kind,
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
-}
-
-func (o Output) readManifest() (*store.Manifest, error) {
-	m, err := store.ReadManifest(o.Dir)
-	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR) {
-		return &store.Manifest{}, nil
-	}
-	return m, err
 }
 
 // prepare creates the output folder and tries whether it can be written to,
@@ -72,70 +65,75 @@ func (o Output) prepare() error {
 	return nil
 }
 
-// tidy removes what killed runs have left where these files go. That is no
-// part of the work: what cannot be removed stays.
+// tidy removes what killed runs have left in the output folder and where these
+// files go. That is no part of the work: what cannot be removed stays.
 func (o Output) tidy(files []File) {
-	seen := map[string]bool{}
+	seen := map[string]bool{o.Dir: true}
+	_, _ = store.RemoveLeftovers(o.Dir)
 	for _, f := range files {
 		if dir := o.spec(f).Dir; !seen[dir] {
 			seen[dir] = true
 			_, _ = store.RemoveLeftovers(dir)
 		}
 	}
-	_, _ = store.RemoveLeftovers(o.Dir) // the manifest's
-}
-
-// compact leaves one manifest of everything in the folder.
-func (o Output) compact() error {
-	if err := store.CompactManifest(o.Dir); err != nil {
-		return fmt.Errorf("%w %s: %w", ErrOutput, o.Dir, err)
-	}
-	return nil
 }
 
 // Check returns the error with which Run would refuse the output folder
 // because of its manifest or of other settings. It reads no input.
 func (j *Job) Check() error {
-	manifest, err := j.Output.readManifest()
-	if err != nil {
-		return err
+	_, err := j.check()
+	return err
+}
+
+// check does so and returns the manifest, which Force replaces.
+func (j *Job) check() (*store.Manifest, error) {
+	if j.Force {
+		return store.NewManifest(j.Output.Dir), nil
 	}
-	return j.refuseMixture(manifest)
+	if j.manifest == nil {
+		m, err := store.ReadManifest(j.Output.Dir)
+		if err != nil {
+			return nil, err
+		}
+		j.manifest = m
+	} else if err := j.manifest.Update(); err != nil {
+		return nil, err
+	}
+	return j.manifest, j.refuseMixture(j.manifest)
 }
 
 // refuseMixture returns an error when an output that this job would write is
-// there already and was made with other settings, or by nobody knows whom.
-func (j *Job) refuseMixture(manifest *store.Manifest) error {
-	if j.Force {
-		return nil
-	}
+// there already and was made with other settings, or has no entry.
+func (j *Job) refuseMixture(m *store.Manifest) error {
 	for _, f := range j.Files {
-		path := j.Output.firstThere(f)
-		if path == "" {
-			continue
-		}
-		entry, ok := manifest.Find(f.Path, j.Output.Template.Model)
-		switch {
-		case !ok:
-			return fmt.Errorf("%s is there, and no entry of manifest.json describes it for %s: %w; --force replaces it", path, f.label(), ErrMixture)
-		case f.once():
-			return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
-		}
-		if what := j.difference(entry); what != "" {
-			return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
+		for _, path := range j.Output.there(f) {
+			entry, _, ok := m.Find(path)
+			if !ok { // another run may just have made it, and announced it before
+				if err := m.Update(); err != nil {
+					return err
+				}
+				entry, _, ok = m.Find(path)
+			}
+			switch {
+			case !ok:
+				return fmt.Errorf("%s is there, and no entry of %s describes it: %w; --force replaces it", path, store.ManifestName, ErrMixture)
+			case f.once():
+				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
+			}
+			if what := j.difference(entry); what != "" {
+				return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
+			}
 		}
 	}
 	return nil
 }
 
-// firstThere is the first of the file's outputs that exists, or empty.
-func (o Output) firstThere(f File) string {
-	for _, path := range o.spec(f).Paths() {
-		if _, err := os.Lstat(path); err == nil {
-			return path
-		}
-	}
-	return ""
+// there lists those of the file's outputs that exist.
+func (o Output) there(f File) []string {
+	return slices.DeleteFunc(o.spec(f).Paths(), func(path string) bool {
+		_, err := os.Lstat(path)
+		return err != nil
+	})
 }
 
 // difference names the first setting in which a finished output differs from
@@ -150,6 +148,7 @@ func (j *Job) difference(had store.Entry) string {
 		want.Backend = strings.Join(slices.Compact(backends), " or ")
 	}
 	fields := []struct{ name, had, want string }{
+		{"model", had.Model, store.ValidText(want.Model)},
 		{"revision", had.Revision, want.Revision},
 		{"checkpoint", had.CheckpointSHA256, want.CheckpointSHA256},
 		{"tokenizer", had.TokenizerSHA256, want.TokenizerSHA256},
@@ -197,28 +196,65 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 // describes them, byte for byte. The settings match: refuseMixture has
 // looked. An output from another content of the input is an ErrMixture.
 func (r *run) complete(f File) (bool, error) {
-	entry, ok := r.manifest.Find(f.Path, r.Output.Template.Model)
-	there := r.Output.firstThere(f)
-	if r.Force || !ok || there == "" {
+	there := r.Output.there(f)
+	var made store.Source // that of the output before
+	for _, path := range there {
+		entry, _, ok := r.manifest.Find(path)
+		switch {
+		case !ok: // with Force, or where another run has just made it
+			return false, nil
+		case entry.Input == made:
+			continue
+		}
+		made = entry.Input
+		same, err := sameInput(f.Path, entry)
+		if err != nil {
+			return false, nil // embedding it reports what is wrong with the input
+		}
+		if !same {
+			return false, fmt.Errorf("%s was made from another content of %s: %w; --force replaces it, or delete it", path, f.Path, ErrMixture)
+		}
+	}
+	if len(there) < len(r.Output.spec(f).Paths()) {
 		return false, nil
 	}
-	same, err := isSame(f.Path, entry.Input.Size, entry.Input.SHA256)
-	if err != nil {
-		return false, nil // embedding it reports what is wrong with the input
-	}
-	if !same {
-		return false, fmt.Errorf("%s was made from another content of %s: %w; --force replaces it, or delete it", there, f.Path, ErrMixture)
-	}
-	paths := r.Output.spec(f).Paths()
-	if len(paths) != len(entry.Outputs) {
-		return false, nil
-	}
-	for i, o := range entry.Outputs {
-		if same, err := isSame(o.Path, o.Size, o.SHA256); err != nil || !same || o.Path != paths[i] {
+	for _, path := range there {
+		_, o, _ := r.manifest.Find(path)
+		if same, err := isSame(path, o.Size, o.SHA256); err != nil || !same {
 			return false, nil
 		}
 	}
 	return true, nil
+}
+
+// coarseClock is the coarsest that file systems keep times. What was modified
+// so shortly before it was read may have been modified since, unseen.
+const coarseClock = 2 * time.Second
+
+// sameInput reports whether an input is what an output was made from: the
+// file of that place, size and time, or one of the same content.
+func sameInput(path string, entry store.Entry) (bool, error) {
+	had := entry.Input
+	now, err := identify(path)
+	if err != nil || now.Size != had.Size {
+		return false, err
+	}
+	if now.Absolute != "" && now.Absolute == had.Absolute && now.Modified.Equal(had.Modified) && entry.Started.Sub(had.Modified) > coarseClock {
+		return true, nil
+	}
+	return isSame(path, had.Size, had.SHA256)
+}
+
+// identify is all that can be said of an input file without reading it.
+func identify(path string) (store.Source, error) {
+	s := store.Source{Path: path}
+	info, err := os.Stat(path)
+	if err != nil {
+		return s, err
+	}
+	s.Absolute, _ = filepath.Abs(path) // without a working folder it is empty, and the content is compared
+	s.Size, s.Modified = info.Size(), info.ModTime()
+	return s, nil
 }
 
 // isSame reports whether a file has that size and SHA-256.

@@ -123,7 +123,7 @@ func TestIncompleteOutputIsMadeAgain(t *testing.T) {
 		"one of two gone":   func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.ids.txt")) },
 		"output cut":        func(b *bench) error { return os.Truncate(filepath.Join(b.out, "b.fake.npy"), 200) },
 		"one byte of it":    func(b *bench) error { return flipByte(filepath.Join(b.out, "b.fake.npy")) },
-		"killed in between": func(b *bench) error { return forgetOutputs(b.out, "b.faa") },
+		"killed in between": func(b *bench) error { return unfinish(b.out, "b.fake.npy") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -160,20 +160,19 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// forgetOutputs leaves the manifest as it is while an output gets its name:
-// the entry is there and lists no outputs yet.
-func forgetOutputs(dir, input string) error {
+// unfinish leaves the manifest as it is while an output gets its name: the
+// last line of the output only announces it.
+func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
 		return err
 	}
-	for _, e := range m.Entries() {
-		if filepath.Base(e.Input.Path) == input {
-			e.Outputs, e.Finished = nil, time.Time{}
-			m.Put(e)
-		}
+	entry, _, _ := m.Find(filepath.Join(dir, output))
+	entry.Finished, entry.Outputs = time.Time{}, slices.Clone(entry.Outputs)
+	for i := range entry.Outputs {
+		entry.Outputs[i] = store.File{Path: entry.Outputs[i].Path}
 	}
-	return m.Write(dir)
+	return m.Append(entry, nil)
 }
 
 // TestManifestKnowsOutputBeforeItIsThere: the entry precedes the file, so that
@@ -193,7 +192,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e, ok := m.Find(b.job.Files[0].Path, "fake-model"); !ok || len(e.Outputs) != 0 {
+	if e, o, ok := m.Find(filepath.Join(b.out, "f0.fake.npy")); !ok || o.SHA256 != "" || !e.Finished.IsZero() {
 		t.Errorf("the manifest holds %+v", e)
 	}
 	if err := os.RemoveAll(filepath.Join(b.out, "f0.fake.npy")); err != nil {
@@ -227,7 +226,7 @@ func TestMixtureIsRefused(t *testing.T) {
 		"revision": {func(_ *testing.T, b *bench) { b.job.Output.Template.Revision = "v2" }, []string{"revision"}},
 		"dtype":    {func(_ *testing.T, b *bench) { b.job.Output.Template.DType = "bf16" }, []string{"dtype", "bf16"}},
 		"backend":  {func(_ *testing.T, b *bench) { b.job.Devices[0].Backend = "another" }, []string{"backend", "another"}},
-		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"no entry"}},
+		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"model", "fake-model", "other-model"}},
 		"input changed": {func(t *testing.T, b *bench) {
 			writeFile(t, b.job.Files[1].Path, ">new\nMKVLLWA\n")
 		}, []string{"b.faa", "another content"}},
@@ -321,15 +320,176 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 	second.check("stdin", []entryOf{{"a", "MKV"}})
 }
 
-func TestDamagedManifestIsRefused(t *testing.T) {
+// TestDamagedManifest is refused, with its line, unless everything is made
+// anew; a line that broke off is none.
+func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
 	b.run()
-	if err := os.Truncate(filepath.Join(b.out, store.ManifestName), 100); err != nil {
+	path := filepath.Join(b.out, store.ManifestName)
+	content, err := os.ReadFile(path)
+	if err != nil {
 		t.Fatal(err)
 	}
+	writeFile(t, path, string(content[:100])+"\n"+string(content))
 	second := b.again()
-	if _, err := second.job.Run(t.Context()); !errors.Is(err, store.ErrManifest) || second.fake.calls.Load() != 0 {
+	if _, err := second.job.Run(t.Context()); !errors.Is(err, store.ErrManifest) || !strings.Contains(err.Error(), path+":1:") || second.fake.calls.Load() != 0 {
 		t.Errorf("Run: %v", err)
+	}
+	second.job.Force = true
+	if s := second.run(); len(s.Files) != 1 {
+		t.Errorf("with Force: %+v", s)
+	}
+
+	writeFile(t, path, string(content)+string(content[:100]))
+	if s := b.again().run(); len(s.Resumed) != 1 {
+		t.Errorf("after a line that broke off: %+v", s)
+	}
+}
+
+// TestMovedInput: an input is known by its content, wherever it lies.
+func TestMovedInput(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">a\nMKV\n")
+	b.run()
+	if err := os.Mkdir(filepath.Join(b.in, "moved"), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	moved := b.again()
+	moved.job.Files = nil
+	moved.add("moved/a.faa", ">a\nMKV\n")
+	if s := moved.run(); len(s.Resumed) != 1 {
+		t.Errorf("moved: %+v", s)
+	}
+	other := b.again()
+	other.job.Files = nil
+	other.add("moved/a.faa", ">a\nMKL\n") // the same size
+	if _, err := other.job.Run(t.Context()); !errors.Is(err, ErrMixture) {
+		t.Errorf("another input of the same name: %v", err)
+	}
+}
+
+// TestUnchangedInputIsNotRead: place, size and time of an input stand for its
+// content, unless it was new when it was read.
+func TestUnchangedInputIsNotRead(t *testing.T) {
+	b := newBench(t)
+	path := b.add("a.faa", ">a\nMKV\n")
+	at := func(when time.Time) {
+		t.Helper()
+		if err := os.Chtimes(path, when, when); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old := time.Now().Add(-time.Hour)
+	at(old)
+	b.run()
+	writeFile(t, path, ">a\nMKL\n") // which only reading can show
+	at(old)
+	if s := b.again().run(); len(s.Resumed) != 1 {
+		t.Errorf("of the same place, size and time: %+v", s)
+	}
+	at(old.Add(time.Nanosecond))
+	if _, err := b.again().job.Run(t.Context()); !errors.Is(err, ErrMixture) {
+		t.Errorf("of another time: %v", err)
+	}
+
+	b.job.Force = true
+	recent := time.Now()
+	at(recent)
+	b.run()
+	b.job.Force = false
+	writeFile(t, path, ">a\nMKV\n")
+	at(recent)
+	if _, err := b.again().job.Run(t.Context()); !errors.Is(err, ErrMixture) {
+		t.Errorf("written again within the resolution of its time: %v", err)
+	}
+}
+
+// TestFormatsSideBySide: each output has its own entry, and those that share a
+// file with another one are refused.
+func TestFormatsSideBySide(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(1)
+	formats := []store.Format{store.Npy, store.Safetensors, store.Parquet}
+	for round := range 2 {
+		for _, format := range formats {
+			next := b.again()
+			next.job.Output.Format = format
+			next.job.Output.Template.Parameters = map[string]string{"pool": "mean", "format": string(format)}
+			if s := next.run(); len(s.Files) != 1-round || len(s.Resumed) != round {
+				t.Errorf("round %d, %s: %d computed, %d resumed", round, format, len(s.Files), len(s.Resumed))
+			}
+		}
+	}
+	tokens := b.again()
+	tokens.fake.perToken, tokens.job.PerToken, tokens.job.Output.PerToken = true, true, true // .npz, and the same .ids.txt
+	tokens.job.Output.Template.Parameters = map[string]string{"pool": "none", "format": "npy"}
+	if _, err := tokens.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "f0.fake.ids.txt") {
+		t.Errorf("an output that shares a file: %v", err)
+	}
+}
+
+// TestTwoRunsAtOnce into one folder: where both make the same output, with
+// other settings or from another input, the second one to finish is refused;
+// where they agree, either may.
+func TestTwoRunsAtOnce(t *testing.T) {
+	for name, change := range map[string]func(b *bench){
+		"the same": func(*bench) {},
+		"another setting": func(b *bench) {
+			b.job.Output.Template.Parameters = map[string]string{"pool": "cls"}
+		},
+		"another input": func(b *bench) {
+			b.job.Files = nil
+			if err := os.Mkdir(filepath.Join(b.in, "other"), 0o777); err != nil {
+				b.Fatal(err)
+			}
+			b.add("other/f0.faa", ">z\nMKVLLL\n")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			first := newBench(t)
+			first.addFiles(1)
+			second := first.again()
+			change(second)
+			var s Summary
+			first.fake.fault = func(kernels.Batch) error { // the second begins after the first, and ends before it
+				if first.fake.calls.Load() == 1 {
+					s = second.run()
+				}
+				return nil
+			}
+			f := first.run()
+			if len(s.Files) != 1 {
+				t.Errorf("the second run: %+v", s)
+			}
+			if name == "the same" {
+				if len(f.Files) != 1 {
+					t.Errorf("the first run: %v", f.Failed)
+				}
+				return
+			}
+			if len(f.Failed) != 1 || !errors.Is(f.Failed[0].Err, ErrMixture) || !strings.Contains(f.Failed[0].Err.Error(), "another run") {
+				t.Fatalf("the first run: %+v", f)
+			}
+			if third := second.again().run(); len(third.Resumed) != 1 {
+				t.Errorf("what the second run wrote is not there: %+v", third)
+			}
+		})
+	}
+}
+
+// TestMadeWhileTheManifestWasRead: an output that another run makes after this
+// one has read the manifest is not one that nobody knows.
+func TestMadeWhileTheManifestWasRead(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(2)
+	m, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.job.manifest = m
+	b.again().run()
+	if err := b.job.refuseMixture(m); err != nil {
+		t.Error(err)
 	}
 }

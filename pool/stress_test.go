@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"seqembed/internal/store"
 	"seqembed/kernels"
 )
 
@@ -134,7 +135,7 @@ func whateverHappens(t *testing.T, seed uint64) (outcome string) {
 	}
 	if len(finished) > 0 {
 		b.wantNames(outputsOf(finished...)...)
-	} else if names := b.names(); len(names) > 1 || len(names) == 1 && names[0] != "manifest.json" {
+	} else if names := b.names(); len(names) > 1 || len(names) == 1 && names[0] != store.ManifestName {
 		t.Errorf("nothing is finished, and there is %q", names)
 	}
 	return outcome

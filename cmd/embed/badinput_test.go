@@ -86,7 +86,7 @@ func TestBadInputAmongGood(t *testing.T) {
 	write(t, "c.faa", proteinFile)
 	r := embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(exitSome)
 	r.wantProblem("b.faa:1")
-	wantFiles(t, "out", "a.esm2-tiny.parquet", "c.esm2-tiny.parquet", "failed_files.txt", "manifest.json")
+	wantFiles(t, "out", "a.esm2-tiny.parquet", "c.esm2-tiny.parquet", "failed_files.txt", "manifest.jsonl")
 	list, err := os.ReadFile("out/failed_files.txt")
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +100,7 @@ func TestBadInputAmongGood(t *testing.T) {
 
 	write(t, "b.faa", proteinFile)
 	r = embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(0)
-	wantFiles(t, "out", "a.esm2-tiny.parquet", "b.esm2-tiny.parquet", "c.esm2-tiny.parquet", "manifest.json")
+	wantFiles(t, "out", "a.esm2-tiny.parquet", "b.esm2-tiny.parquet", "c.esm2-tiny.parquet", "manifest.jsonl")
 	if strings.Count(r.stdout, "was complete already") != 2 || strings.Count(r.stdout, " -> ") != 1 {
 		t.Errorf("the summary of the second run:\n%s", r.stdout)
 	}
@@ -194,7 +194,7 @@ func TestBadModels(t *testing.T) {
 	// The same files, whole, are a model; its folder names the outputs.
 	embed(t, "--esm-model", "tiny", "-o", "out", "p.faa").wantCode(0)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
-	wantFiles(t, "out", "manifest.json", "p.esm2-tiny.parquet", "p.tiny.parquet")
+	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet", "p.tiny.parquet")
 	real, synthetic := readParquet[parquetRow](t, "out/p.tiny.parquet"), readParquet[parquetRow](t, "out/p.esm2-tiny.parquet")
 	for i := range real {
 		if len(real[i].Embedding) != 64 || real[i].Embedding[0] != synthetic[i].Embedding[0] {
@@ -237,7 +237,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
 	r := embed(t, "--esm-model", tiny, "--dnabert-model", dna2, "--pool", "cls", "-o", "out", "p.faa", "d.fna").wantCode(exitNothing)
 	r.wantProblem("out/p.esm2-tiny.parquet", `"mean"`, `"cls"`, "--force")
-	wantFiles(t, "out", "manifest.json", "p.esm2-tiny.parquet")
+	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet")
 
 	// Settings that change no number may differ.
 	embed(t, "--esm-model", tiny, "--esm-batch-size", "77", "--threads", "1", "-v", "-o", "out", "p.faa").wantCode(0)

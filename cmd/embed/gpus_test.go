@@ -123,7 +123,7 @@ func contents(t *testing.T, dir string) map[string]string {
 		}
 		list[e.Name()] = string(content)
 	}
-	delete(list, "manifest.json")
+	delete(list, "manifest.jsonl")
 	return list
 }
 
@@ -155,11 +155,11 @@ func TestAllGPUs(t *testing.T) {
 			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
 		}
 	}
-	manifest, err := os.ReadFile("out/manifest.json")
+	manifest, err := os.ReadFile("out/manifest.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(manifest); strings.Count(text, `"backend": "GPU A bf16"`)+strings.Count(text, `"backend": "GPU B bf16"`) != 10 || strings.Count(text, `"dtype": "bf16"`) != 10 {
+	if text := string(manifest); strings.Count(text, `"backend":"GPU A bf16"`)+strings.Count(text, `"backend":"GPU B bf16"`) != 20 || strings.Count(text, `"dtype":"bf16"`) != 20 {
 		t.Errorf("the manifest does not say which device made what:\n%s", text)
 	}
 	if want := [2]int{64, 64 + 256}; f.asked != want {

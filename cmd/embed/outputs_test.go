@@ -66,7 +66,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 
 	t.Run("parquet", func(t *testing.T) {
 		r := embedTo(t, "parquet")
-		wantFiles(t, "parquet", "manifest.json", "nucl.dnabert-s-2l.parquet", "prot.esm2-tiny.parquet")
+		wantFiles(t, "parquet", "manifest.jsonl", "nucl.dnabert-s-2l.parquet", "prot.esm2-tiny.parquet")
 		var ids []string
 		var rows [][]float32
 		for i, row := range readParquet[parquetRow](t, "parquet/prot.esm2-tiny.parquet") {
@@ -105,7 +105,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	})
 	t.Run("npy", func(t *testing.T) {
 		embedTo(t, "npy")
-		wantFiles(t, "npy", "manifest.json", "nucl.dnabert-s-2l.ids.txt", "nucl.dnabert-s-2l.npy", "prot.esm2-tiny.ids.txt", "prot.esm2-tiny.npy")
+		wantFiles(t, "npy", "manifest.jsonl", "nucl.dnabert-s-2l.ids.txt", "nucl.dnabert-s-2l.npy", "prot.esm2-tiny.ids.txt", "prot.esm2-tiny.npy")
 		ids, rows := readNpy(t, "npy/prot.esm2-tiny.npy", "npy/prot.esm2-tiny.ids.txt")
 		check(t, ids, proteinIDs, rows)
 		ids, rows = readNpy(t, "npy/nucl.dnabert-s-2l.npy", "npy/nucl.dnabert-s-2l.ids.txt")
@@ -113,7 +113,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	})
 	t.Run("safetensors", func(t *testing.T) {
 		embedTo(t, "safetensors")
-		wantFiles(t, "safetensors", "manifest.json", "nucl.dnabert-s-2l.safetensors", "prot.esm2-tiny.safetensors")
+		wantFiles(t, "safetensors", "manifest.jsonl", "nucl.dnabert-s-2l.safetensors", "prot.esm2-tiny.safetensors")
 		tensors, metadata := readSafetensors(t, "safetensors/prot.esm2-tiny.safetensors")
 		var ids []string
 		if err := json.Unmarshal([]byte(metadata["ids"]), &ids); err != nil {
@@ -126,7 +126,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 	})
 	t.Run("virnucpro", func(t *testing.T) {
 		embedTo(t, "virnucpro")
-		wantFiles(t, "virnucpro", "manifest.json", "nucl_DNABERT_S.pt", "prot_ESM.pt")
+		wantFiles(t, "virnucpro", "manifest.jsonl", "nucl_DNABERT_S.pt", "prot_ESM.pt")
 		var ids []string
 		var rows [][]float32
 		object := readTorch(t, "virnucpro/prot_ESM.pt")
@@ -308,7 +308,7 @@ func TestFlagsAboutDNA(t *testing.T) {
 	const lower = ">x\ngattacagattaca\n"
 	withStdin(t, lower)
 	r := embed(t, "--dnabert-model", dna2, "-o", "out", "--dna", "-").wantCode(0)
-	wantFiles(t, "out", "manifest.json", "stdin.dnabert-s-2l.parquet")
+	wantFiles(t, "out", "manifest.jsonl", "stdin.dnabert-s-2l.parquet")
 	upper := readParquet[parquetRow](t, "out/stdin.dnabert-s-2l.parquet")
 	if want := reference(t, dna2, "GATTACAGATTACA", transformer.Mean, 2)[0]; len(upper) != 1 || !slices.Equal(upper[0].Embedding, want) {
 		t.Errorf("standard input: %+v", upper)
@@ -326,7 +326,7 @@ func TestFlagsAboutDNA(t *testing.T) {
 
 	// A file that looks like DNA is protein when that is said.
 	embed(t, "--esm-model", tiny, "-o", "forced", "--protein", "x.fna").wantCode(0)
-	wantFiles(t, "forced", "manifest.json", "x.esm2-tiny.parquet")
+	wantFiles(t, "forced", "manifest.jsonl", "x.esm2-tiny.parquet")
 	if rows := readParquet[parquetRow](t, "forced/x.esm2-tiny.parquet"); rows[0].Tokens != 16 {
 		t.Errorf("--protein: %+v", rows[0])
 	}
@@ -343,7 +343,7 @@ func TestStandardInputIsDetected(t *testing.T) {
 	workspace(t)
 	withStdin(t, proteinFile)
 	embed(t, "--esm-model", tiny, "-o", "out", "-").wantCode(0)
-	wantFiles(t, "out", "manifest.json", "stdin.esm2-tiny.parquet")
+	wantFiles(t, "out", "manifest.jsonl", "stdin.esm2-tiny.parquet")
 }
 
 // TestBatchSizeAndThreads change how the work is done, and no result.
@@ -366,7 +366,7 @@ func TestBatchSizeAndThreads(t *testing.T) {
 		if expected := map[string]int{"--esm-batch-size 24": 2, "--esm-batch-size 1 --threads 1": 3}[args]; batches != max(expected, 1) {
 			t.Errorf("%s: %d batches", args, batches)
 		}
-		manifest, err := os.ReadFile("out/manifest.json")
+		manifest, err := os.ReadFile("out/manifest.jsonl")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -399,11 +399,11 @@ func TestCPUWeights(t *testing.T) {
 	if got, _ := parquetFile(t, path).Lookup("dtype"); got != "fp32, bf16 weights" {
 		t.Errorf("metadata dtype is %q", got)
 	}
-	manifest, err := os.ReadFile("out/manifest.json")
+	manifest, err := os.ReadFile("out/manifest.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"dtype": "fp32, bf16 weights"`, ` bf16 weights"`} {
+	for _, part := range []string{`"dtype":"fp32, bf16 weights"`, ` bf16 weights"`} {
 		if !strings.Contains(string(manifest), part) {
 			t.Errorf("the manifest does not say %s:\n%s", part, manifest)
 		}

@@ -6,11 +6,15 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // child is the program as a process of its own, with variables in its
@@ -79,10 +83,10 @@ func TestSignal(t *testing.T) {
 				}
 			}
 			wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted).wantProblem("embed: interrupted; the same command continues")
-			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.json")
+			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.jsonl")
 
 			again := embed(t, append(args, "--esm-batch-size", "8192")...).wantCode(0)
-			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.json", "second.esm2-tiny.parquet")
+			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.jsonl", "second.esm2-tiny.parquet")
 			if !strings.Contains(again.stdout, "first.faa was complete already") {
 				t.Errorf("the second run:\n%s", again.stdout)
 			}
@@ -90,6 +94,50 @@ func TestSignal(t *testing.T) {
 				t.Errorf("%d rows", len(rows))
 			}
 		})
+	}
+}
+
+// TestKilled: a run that is killed, again and again at random moments, leaves nothing that the same command refuses, and
+// in the end all that one run would have written, and nothing else.
+func TestKilled(t *testing.T) {
+	workspace(t)
+	for i := range 40 {
+		write(t, fmt.Sprintf("in/%02d.faa", i), manyProteins("r", 3+i))
+	}
+	embed(t, "--esm-model", tiny, "--format", "npy", "-o", "whole", "in").wantCode(0)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	rng := rand.New(rand.NewPCG(seed, 0))
+	kills := 0
+	for {
+		var stdout, stderr strings.Builder
+		cmd := child(t, nil, "-v", "--esm-model", tiny, "--esm-batch-size", "64", "--format", "npy", "-o", "out", "in")
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		timer := time.AfterFunc(time.Duration(20+rng.IntN(150+20*kills))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		r := wait(t, cmd, &stdout, &stderr)
+		timer.Stop()
+		if r.code != -1 { // it was not killed
+			r.wantCode(0)
+			break
+		}
+		if kills++; kills > 200 {
+			t.Fatal("no run came to an end")
+		}
+	}
+	t.Logf("%d times killed", kills)
+	got := contents(t, "out")
+	maps.DeleteFunc(got, func(name, _ string) bool { return strings.HasPrefix(name, ".") }) // leftovers go after a minute
+	if want := contents(t, "whole"); !maps.Equal(got, want) {
+		t.Errorf("the folder holds %q, or other contents than %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+	}
+	if lines, err := os.ReadFile("out/manifest.jsonl"); err != nil || strings.Count(string(lines), `"finished":`) != 40 {
+		t.Errorf("40 outputs were finished in %d lines: %v", strings.Count(string(lines), `"finished":`), err)
+	}
+	if again := embed(t, "--esm-model", tiny, "--format", "npy", "-o", "out", "in").wantCode(0); strings.Contains(again.stdout, " -> ") {
+		t.Errorf("complete, and computed again:\n%s", again.stdout)
 	}
 }
 
@@ -132,5 +180,8 @@ func TestDiskThatIsFull(t *testing.T) {
 		t.Fatal(err)
 	}
 	wait(t, cmd, &stdout, &stderr).wantCode(exitNothing).wantProblem("out/", "file too large")
-	wantFiles(t, "out")
+	wantFiles(t, "out", "manifest.jsonl")
+	if info, err := os.Stat("out/manifest.jsonl"); err != nil || info.Size() != 0 {
+		t.Errorf("a part of a line is left: %v, %v", info, err)
+	}
 }

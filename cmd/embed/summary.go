@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"seqembed/internal/store"
 )
 
 // summaryLines is how many files of each outcome the summary names, so that a
@@ -28,7 +30,7 @@ func (c *command) printSummary() {
 	}
 	for i, f := range t.Files {
 		if i == summaryLines {
-			fmt.Fprintf(w, "  and %s more files, see manifest.json\n", grouped(int64(len(t.Files)-i)))
+			fmt.Fprintf(w, "  and %s more files, see %s\n", grouped(int64(len(t.Files)-i)), store.ManifestName)
 			break
 		}
 		for _, reason := range slices.Sorted(maps.Keys(f.Skipped)) {

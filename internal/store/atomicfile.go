@@ -23,6 +23,8 @@ type fileSystem interface {
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
+	openLog(path string) (logFile, error) // for reading and appending, created if needed, locked until it is closed
+	truncate(path string, size int64) error
 }
 
 type file interface {
@@ -31,6 +33,15 @@ type file interface {
 	io.WriterAt
 	io.Closer
 	Sync() error
+}
+
+// logFile is a file that grows at its end.
+type logFile interface {
+	io.Writer
+	io.ReaderAt
+	io.Closer
+	Sync() error
+	Stat() (fs.FileInfo, error)
 }
 
 type osFS struct{}
@@ -47,6 +58,17 @@ func (osFS) create(path string) (file, error) {
 	claim(f) // for RemoveLeftovers; without locks nobody takes it for one
 	return f, nil
 }
+
+func (osFS) openLog(path string) (logFile, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	waitForLock(f)
+	return f, nil
+}
+
+func (osFS) truncate(path string, size int64) error { return os.Truncate(path, size) }
 
 func (osFS) syncDir(dir string) error {
 	d, err := os.Open(dir)

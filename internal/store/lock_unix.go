@@ -8,21 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lockFolder waits until no other process holds the folder's lock, and takes
-// it. Where a file system has no locks it does nothing: the lock keeps
-// manifests whole, and no output depends on it.
-func lockFolder(dir string) (unlock func()) {
-	f, err := os.Open(dir)
-	if err != nil {
-		return func() {}
+// waitForLock waits until no other process holds the lock of a file, and takes it until f is closed or the process
+// ends. Where a file system has no locks it does nothing: the lock keeps the manifest whole, and no output depends on
+// it.
+func waitForLock(f *os.File) {
+	for unix.Flock(int(f.Fd()), unix.LOCK_EX) == unix.EINTR {
 	}
-	for {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX)
-		if err != unix.EINTR {
-			break
-		}
-	}
-	return func() { f.Close() } // which gives the lock up
 }
 
 // claim takes the lock of a file, which ends with the process or when the file

@@ -2,297 +2,193 @@ package store
 
 import (
 	"bytes"
-	"cmp"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
-	"time"
+	"syscall"
 )
 
-// ManifestName is the file name of the manifest in an output folder.
-const ManifestName = "manifest.json"
+// ManifestName is the file name of the manifest in an output folder: JSON objects, one a line, that are only ever
+// appended. A line holds until a later one names one of its output files.
+const ManifestName = "manifest.jsonl"
 
-// manifestFormat is the version of the file's layout. A program that does not know a version refuses it: guessing could
-// mix outputs that do not belong together.
-const manifestFormat = 1
+// olderManifests are the files in which version 1 kept its entries. They are not read.
+var olderManifests = []string{"manifest.json", "manifest.journal"}
 
 // ErrManifest is wrapped by the error for a manifest that exists but cannot be used.
 var ErrManifest = errors.New("not a usable manifest")
 
-// Manifest describes the outputs in a folder, one entry per input and model. It is not safe for concurrent use.
+// Manifest is what the manifest of a folder says of the output files in it. It is not safe for concurrent use; several
+// processes may append to one folder.
 type Manifest struct {
-	entries []Entry // sorted by input path, then model; no two alike
+	dir     string
+	replace bool              // lines are not looked at
+	size    int64             // bytes of the whole lines that were read
+	lines   int               // how many those are
+	known   int               // of them, those that ReadManifest read
+	last    map[string]placed // by output file: the last line that names it
 }
 
-// Entry describes the output of one model on one input file: everything that has to agree for the output to be taken
-// as it is instead of being computed again.
-type Entry struct {
-	Input            Source            `json:"input"`
-	Model            string            `json:"model"`             // as the user would name it
-	Revision         string            `json:"revision"`          // of the checkpoint, where it has one
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty when there is no file, as for a synthetic one
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // likewise
-	Parameters       map[string]string `json:"parameters"`        // every setting that changes numbers or layout
-	Device           string            `json:"device"`
-	DType            string            `json:"dtype"`
-	Backend          string            `json:"backend"`
-	ProgramVersion   string            `json:"program_version"`
-	LibraryVersions  map[string]string `json:"library_versions"`
-	Records          int64             `json:"records"`   // written
-	Tokens           int64             `json:"tokens"`    // of the written records
-	Truncated        int64             `json:"truncated"` // records of which only a part was used
-	Skipped          map[string]int64  `json:"skipped"`   // records left out, by reason; never null in the file
-	Outputs          []File            `json:"outputs"`   // in the file, their paths are relative to its folder
-	Started          time.Time         `json:"started"`   // in the file, UTC as in RFC 3339
-	Finished         time.Time         `json:"finished"`
+// placed is a file of an entry and the entry's line, from 1 on.
+type placed struct {
+	*Entry
+	file File
+	line int
 }
 
-// Source identifies an input file by its content.
-type Source struct {
-	Path   string `json:"path"`   // as the user gave it
-	Size   int64  `json:"size"`   // bytes, as stored (compressed inputs are not unpacked for it)
-	SHA256 string `json:"sha256"` // lower-case hexadecimal; empty when it is not known
+// NewManifest returns the manifest of folder dir for a run that replaces whatever is there: it knows no output, and its
+// lines may be damaged.
+func NewManifest(dir string) *Manifest { return &Manifest{dir: dir, replace: true} }
+
+// ReadManifest reads the manifest of folder dir; one that is not there describes no output. A last line without its end
+// is dropped: its writer was killed, and nothing relies on it. The error is ErrManifest, wrapped, for a line that is
+// damaged and for a manifest of an earlier version.
+func ReadManifest(dir string) (*Manifest, error) {
+	m := &Manifest{dir: dir, last: map[string]placed{}}
+	err := m.Update()
+	m.known = m.lines
+	return m, err
 }
 
-// Entries returns the entries by input path, then model. The slice is the caller's, the maps in it are not.
-func (m *Manifest) Entries() []Entry { return slices.Clone(m.entries) }
-
-// Find returns the entry of an input path and a model.
-func (m *Manifest) Find(input, model string) (Entry, bool) {
-	i, ok := m.search(validText(input), validText(model))
-	if !ok {
-		return Entry{}, false
+// Update reads what has been appended to the manifest since.
+func (m *Manifest) Update() error {
+	for _, name := range olderManifests {
+		path := filepath.Join(m.dir, name)
+		if _, err := os.Lstat(path); err == nil {
+			return fmt.Errorf("%s: %w: an earlier version of this program wrote it; "+
+				"delete it and start over with --force, or take another folder with --out", path, ErrManifest)
+		}
 	}
-	return m.entries[i], true
-}
-
-// Put adds an entry, in the place of an earlier one of the same input path and model.
-func (m *Manifest) Put(e Entry) {
-	// JSON cannot hold other text, and an entry must be found again under the name that it was put.
-	e.Input.Path, e.Model = validText(e.Input.Path), validText(e.Model)
-	i, ok := m.search(e.Input.Path, e.Model)
-	if ok {
-		m.entries[i] = e
-		return
+	f, err := os.Open(m.path())
+	switch {
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
+		m.forget()
+		return nil
+	case err != nil:
+		return ioError("read", m.path(), err)
 	}
-	m.entries = slices.Insert(m.entries, i, e)
-}
-
-func (m *Manifest) search(input, model string) (int, bool) {
-	return slices.BinarySearchFunc(m.entries, [2]string{input, model}, func(e Entry, key [2]string) int {
-		return cmp.Or(cmp.Compare(e.Input.Path, key[0]), cmp.Compare(e.Model, key[1]))
-	})
-}
-
-// manifestFile is the manifest as it is on disk.
-type manifestFile struct {
-	Format  int     `json:"manifest_version"`
-	Entries []Entry `json:"entries"`
-}
-
-// Write replaces the manifest of folder dir, which is created if needed: temporary file, sync, rename, sync of the
-// folder. Outputs have to lie in dir or below.
-func (m *Manifest) Write(dir string) error { return m.write(dir, osFS{}) }
-
-func (m *Manifest) write(dir string, fs fileSystem) error {
-	path := filepath.Join(dir, ManifestName)
-	text, err := m.marshal(dir)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := fs.mkdirAll(dir); err != nil {
-		return ioError("create output folder", dir, err)
-	}
-	files := fileSet{fs: fs}
-	f, err := files.create(path, false)
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(text); err == nil {
-		_, err = files.commit()
-	}
-	if err != nil {
-		_ = files.discard() // err is the cause and the one to report
-	}
+	defer f.Close()
+	_, err = m.read(f)
 	return err
 }
 
-// marshal returns the content of the manifest in dir.
-func (m *Manifest) marshal(dir string) ([]byte, error) {
-	onDisk := manifestFile{Format: manifestFormat, Entries: []Entry{}}
-	for _, e := range m.entries {
-		if err := e.toDisk(dir); err != nil {
-			return nil, err
-		}
-		onDisk.Entries = append(onDisk.Entries, e)
-	}
-	var text bytes.Buffer
-	enc := json.NewEncoder(&text)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	err := enc.Encode(&onDisk)
-	return text.Bytes(), err
+// forget starts over, for another file in the place of the one that was read.
+func (m *Manifest) forget() {
+	m.size, m.lines, m.known = 0, 0, 0
+	clear(m.last)
 }
 
-// ReadManifest reads the manifest of folder dir, and the journal with what came later. The error is fs.ErrNotExist,
-// wrapped, when there is neither, and ErrManifest when there is one that this program did not write or that was damaged.
-func ReadManifest(dir string) (*Manifest, error) {
-	path, journal := filepath.Join(dir, ManifestName), filepath.Join(dir, JournalName)
-	// The journal first: what another run moves over meanwhile is then met twice, and not missed.
-	lines, missing := os.ReadFile(journal)
-	if missing != nil && !errors.Is(missing, fs.ErrNotExist) {
-		return nil, ioError("read", journal, missing)
+func (m *Manifest) path() string { return filepath.Join(m.dir, ManifestName) }
+
+// outputKey is an output's path as it is found by. JSON cannot hold other text.
+func outputKey(path string) string { return ValidText(filepath.Clean(path)) }
+
+// Find returns the last entry that names an output file, and the file as described there: without a SHA-256 when it was
+// about to get its name.
+func (m *Manifest) Find(path string) (Entry, File, bool) {
+	p, ok := m.last[outputKey(path)]
+	if !ok {
+		return Entry{}, File{}, false
 	}
-	m := new(Manifest)
-	content, err := os.ReadFile(path)
-	switch {
-	case err == nil:
-		if m, err = parseManifest(content, dir); err != nil {
-			return nil, fmt.Errorf("%s: %w: %w", path, ErrManifest, err)
-		}
-	case missing != nil || !errors.Is(err, fs.ErrNotExist):
-		return nil, ioError("read", path, err)
-	}
-	if err := m.addJournal(lines, dir); err != nil {
-		return nil, fmt.Errorf("%s: %w: %w", journal, ErrManifest, err)
-	}
-	return m, nil
+	return *p.Entry, p.file, true
 }
 
-// parseManifest reads the content of the manifest in dir.
-func parseManifest(content []byte, dir string) (*Manifest, error) {
-	// The version comes first: what else a later one holds cannot be known.
-	var version struct {
-		Format int `json:"manifest_version"`
-	}
-	if err := json.Unmarshal(content, &version); err != nil {
-		return nil, err
-	}
-	if version.Format != manifestFormat {
-		return nil, fmt.Errorf("manifest_version is %d, expected %d", version.Format, manifestFormat)
-	}
-	var onDisk manifestFile
-	dec := json.NewDecoder(bytes.NewReader(content))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&onDisk); err != nil {
-		return nil, err
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("more text after its end")
-	}
-	m := new(Manifest)
-	for _, e := range onDisk.Entries {
-		if err := e.fromDisk(dir); err != nil {
-			return nil, err
-		}
-		if _, ok := m.Find(e.Input.Path, e.Model); ok {
-			return nil, fmt.Errorf("two entries for input %q and model %q", e.Input.Path, e.Model)
-		}
-		m.Put(e)
-	}
-	return m, nil
+// Append adds an entry to the manifest of the folder, which has to exist, and has it on the disk when it returns. What
+// was appended since ReadManifest is looked at first: clash is called with the last entry of each output of e
+// that came since, and an error of it is returned in place of writing.
+func (m *Manifest) Append(e Entry, clash func(later Entry) error) error {
+	return m.append(e, clash, osFS{})
 }
 
-// toDisk changes e from its form in the program to that in the file, and fromDisk back. Neither touches what e shares
-// with other copies.
-func (e *Entry) toDisk(dir string) error {
-	e.Outputs = append([]File{}, e.Outputs...)
-	for i := range e.Outputs {
-		rel, err := filepath.Rel(dir, e.Outputs[i].Path)
-		if err != nil || !insideFolder(rel) {
-			return fmt.Errorf("input %q: output %q is not in folder %q", e.Input.Path, e.Outputs[i].Path, dir)
-		}
-		e.Outputs[i].Path = filepath.ToSlash(rel)
+func (m *Manifest) append(e Entry, clash func(Entry) error, disk fileSystem) error {
+	line, err := encodeLine(m.dir, e)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", m.path(), err)
 	}
-	return e.complete()
+	f, err := disk.openLog(m.path())
+	if err != nil {
+		return ioError("write", m.path(), err)
+	}
+	defer f.Close() // which gives the lock up; a line is synced before
+	torn, err := m.read(f)
+	if err != nil {
+		return err
+	}
+	for _, o := range e.Outputs {
+		if p, ok := m.last[outputKey(o.Path)]; ok && p.line > m.known {
+			if err := clash(*p.Entry); err != nil {
+				return err
+			}
+		}
+	}
+	if torn {
+		if err := disk.truncate(m.path(), m.size); err != nil {
+			return ioError("write", m.path(), err)
+		}
+	}
+	if err := m.write(f, line, disk); err != nil {
+		_ = disk.truncate(m.path(), m.size) // err is the one to report, and readers drop a torn line
+		return ioError("write", m.path(), err)
+	}
+	return nil // the line is read back with those of other processes: without locks it need not be the next one
 }
 
-func (e *Entry) fromDisk(dir string) error {
-	for i := range e.Outputs {
-		rel := filepath.FromSlash(e.Outputs[i].Path)
-		if !insideFolder(rel) {
-			return fmt.Errorf("input %q: output path %q leaves the folder", e.Input.Path, e.Outputs[i].Path)
-		}
-		e.Outputs[i].Path = filepath.Join(dir, rel)
+// write appends a line and waits until it is on the disk.
+func (m *Manifest) write(f logFile, line []byte, disk fileSystem) error {
+	if _, err := f.Write(line); err != nil {
+		return err
 	}
-	return e.complete()
-}
-
-// insideFolder reports whether the path rel of an output, relative to its folder, names something below the folder.
-func insideFolder(rel string) bool { return filepath.IsLocal(rel) && filepath.Clean(rel) != "." }
-
-// complete brings e to its one form: times in UTC, and empty maps in the place of missing ones so that readers in other
-// languages meet one type. It reports what is wrong with e.
-func (e *Entry) complete() error {
-	e.Started, e.Finished = e.Started.UTC(), e.Finished.UTC()
-	if e.Parameters == nil {
-		e.Parameters = map[string]string{}
+	if err := f.Sync(); err != nil {
+		return err
 	}
-	if e.LibraryVersions == nil {
-		e.LibraryVersions = map[string]string{}
-	}
-	if e.Skipped == nil {
-		e.Skipped = map[string]int64{}
-	}
-	if e.Outputs == nil {
-		e.Outputs = []File{}
-	}
-	return e.validate()
-}
-
-// validate checks what a comparison with files and counts relies on.
-func (e *Entry) validate() error {
-	if e.Input.Path == "" || e.Model == "" {
-		return fmt.Errorf("an entry with input %q and model %q", e.Input.Path, e.Model)
-	}
-	bad := func(what string, value any) error {
-		return fmt.Errorf("input %q, model %q: %s is %v", e.Input.Path, e.Model, what, value)
-	}
-	counts := map[string]int64{"records": e.Records, "tokens": e.Tokens, "truncated": e.Truncated}
-	for reason, n := range e.Skipped {
-		counts["skipped for "+reason] = n
-	}
-	for what, n := range counts {
-		if n < 0 {
-			return bad(what, n)
-		}
-	}
-	for what, t := range map[string]time.Time{"started": e.Started, "finished": e.Finished} {
-		if t.Year() < 0 || t.Year() > 9999 { // RFC 3339 has four digits
-			return bad(what, t)
-		}
-	}
-	digests := map[string]string{
-		"checkpoint_sha256":   e.CheckpointSHA256,
-		"tokenizer_sha256":    e.TokenizerSHA256,
-		"the input's SHA-256": e.Input.SHA256,
-	}
-	for what, sum := range digests {
-		if sum != "" && !isSHA256(sum) {
-			return bad(what, fmt.Sprintf("%q", sum))
-		}
-	}
-	if e.Input.Size < 0 {
-		return bad("the input's size", e.Input.Size)
-	}
-	for _, f := range e.Outputs {
-		if f.Size < 0 {
-			return bad("the size of "+f.Path, f.Size)
-		}
-		if !isSHA256(f.SHA256) {
-			return bad("the SHA-256 of "+f.Path, fmt.Sprintf("%q", f.SHA256))
-		}
+	if m.size == 0 { // the name may be new
+		return disk.syncDir(m.dir)
 	}
 	return nil
 }
 
-func isSHA256(s string) bool {
-	raw, err := hex.DecodeString(s)
-	return err == nil && len(raw) == 32
+// read takes in the whole lines after those that were read. It reports whether a part of a line follows them.
+func (m *Manifest) read(f logFile) (torn bool, err error) {
+	info, err := f.Stat()
+	if err != nil {
+		return false, ioError("read", m.path(), err)
+	}
+	if info.Size() < m.size { // it is another file
+		m.forget()
+	}
+	content := make([]byte, info.Size()-m.size)
+	n, err := f.ReadAt(content, m.size)
+	if err != nil && err != io.EOF {
+		return false, ioError("read", m.path(), err)
+	}
+	whole := bytes.LastIndexByte(content[:n], '\n') + 1
+	return whole < n, m.take(content[:whole])
+}
+
+// take takes in whole lines.
+func (m *Manifest) take(content []byte) error {
+	if m.replace {
+		m.size += int64(len(content))
+		return nil
+	}
+	d := lineDecoder{m.dir, map[string]manifestLine{}}
+	for line := range bytes.Lines(content) {
+		e, err := d.decode(line)
+		if err != nil {
+			return fmt.Errorf("%s:%d: %w: %w; delete this line to go on, and its output is made again or named in an error",
+				m.path(), m.lines+1, ErrManifest, err)
+		}
+		m.lines++
+		m.size += int64(len(line))
+		if e == nil {
+			continue
+		}
+		for _, o := range e.Outputs {
+			m.last[outputKey(o.Path)] = placed{e, o, m.lines}
+		}
+	}
+	return nil
 }

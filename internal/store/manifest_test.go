@@ -1,12 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,124 +16,210 @@ import (
 
 const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// testEntry returns an entry with something in every field.
-func testEntry(dir, input string) Entry {
+// testEntry returns an entry with something in every field, for the output of that name.
+func testEntry(dir, name string) Entry {
 	return Entry{
-		Input: Source{Path: input, Size: 123, SHA256: digest},
+		Input: Source{Path: name + ".fa", Absolute: "/data/" + name + ".fa", Size: 123, SHA256: digest,
+			Modified: time.Date(2026, 1, 1, 0, 0, 0, 7, time.UTC)},
 		Model: "esm2-8m", Revision: "main", CheckpointSHA256: digest, TokenizerSHA256: digest,
-		Parameters: map[string]string{"pooling": "mean", "layers": "-1", "max-length": "1022"},
+		Parameters: map[string]string{"pool": "mean", "layers": "-1", "max_length": "1022"},
 		Device:     "cpu", DType: "fp32", Backend: "cpu avx2", ProgramVersion: "0.1.0",
-		LibraryVersions: map[string]string{"parquet-go": "0.32.0"},
+		LibraryVersions: map[string]string{"go": "go1.26"},
 		Records:         10, Tokens: 1000, Truncated: 1,
-		Skipped:  map[string]int64{"shorter than --min-length": 2},
-		Outputs:  []File{{Path: filepath.Join(dir, "sub", "a.esm2-8m.parquet"), Size: 5, SHA256: digest}},
+		Skipped: map[string]int64{"too short": 2},
+		Outputs: []File{{Path: filepath.Join(dir, "sub", name+".npy"), Size: 5, SHA256: digest},
+			{Path: filepath.Join(dir, "sub", name+".ids.txt"), Size: 6, SHA256: digest}},
 		Started:  time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Finished: time.Date(2026, 1, 2, 3, 4, 6, 500, time.UTC),
 	}
 }
 
-func TestManifestRoundTrip(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "new")
-	m := new(Manifest)
-	for _, input := range []string{"b.fa", "a <&> \"ü\".fa", "dir/a.fa"} {
-		m.Put(testEntry(dir, input))
+// noClash is for entries that nobody else writes.
+func noClash(Entry) error { return nil }
+
+func mustAppend(t testing.TB, dir string, entries ...Entry) {
+	t.Helper()
+	m := NewManifest(dir)
+	for _, e := range entries {
+		if err := m.Append(e, noClash); err != nil {
+			t.Fatal(err)
+		}
 	}
-	bare := Entry{Input: Source{Path: "b.fa"}, Model: "dnabert-s"}
-	m.Put(bare)
-	if err := m.Write(dir); err != nil {
-		t.Fatal(err)
-	}
-	read, err := ReadManifest(dir)
+}
+
+func mustRead(t testing.TB, dir string) *Manifest {
+	t.Helper()
+	m, err := ReadManifest(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, ok := read.Find("dir/a.fa", "esm2-8m"); !ok || !reflect.DeepEqual(got, testEntry(dir, "dir/a.fa")) {
-		t.Errorf("read %+v, %v", got, ok)
+	return m
+}
+
+// wantOutputs wants entries of these outputs and no others.
+func wantOutputs(t testing.TB, dir string, names ...string) {
+	t.Helper()
+	var got []string
+	for path := range mustRead(t, dir).last {
+		if name, ok := strings.CutSuffix(filepath.Base(path), ".npy"); ok {
+			got = append(got, name)
+		}
 	}
-	var order []string
-	for _, e := range read.Entries() {
-		order = append(order, e.Input.Path+" "+e.Model)
+	slices.Sort(got)
+	if !slices.Equal(got, names) {
+		t.Fatalf("entries of %q, want %q", got, names)
 	}
-	if want := []string{"a <&> \"ü\".fa esm2-8m", "b.fa dnabert-s", "b.fa esm2-8m", "dir/a.fa esm2-8m"}; !reflect.DeepEqual(order, want) {
-		t.Errorf("order %q, want %q", order, want)
+}
+
+func manifestPath(dir string) string { return filepath.Join(dir, ManifestName) }
+
+func TestManifestRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	names := []string{"b", "a <&> \"ü\"", "c"}
+	for _, name := range names {
+		mustAppend(t, dir, testEntry(dir, name))
 	}
-	first := readFile(t, filepath.Join(dir, ManifestName))
-	if err := read.Write(dir); err != nil {
-		t.Fatal(err)
+	m := mustRead(t, dir)
+	for _, name := range names {
+		want := testEntry(dir, name)
+		for _, o := range want.Outputs {
+			if e, file, ok := m.Find(o.Path); !ok || !reflect.DeepEqual(e, want) || file != o {
+				t.Errorf("%s: %+v, %+v, %v", o.Path, e, file, ok)
+			}
+		}
 	}
-	if second := readFile(t, filepath.Join(dir, ManifestName)); string(first) != string(second) {
-		t.Error("writing what was read gave another file")
+	if _, _, ok := m.Find(filepath.Join(dir, "b.npy")); ok {
+		t.Error("found an output that no entry names")
 	}
 }
 
 // The file is read by other programs too.
 func TestManifestAsOthersReadIt(t *testing.T) {
 	dir := t.TempDir()
-	m := new(Manifest)
-	e := testEntry(dir, "a.fa")
+	e := testEntry(dir, "a")
 	e.Started = time.Date(2026, 1, 2, 5, 4, 5, 0, time.FixedZone("", 2*3600))
-	m.Put(e)
-	if err := m.Write(dir); err != nil {
-		t.Fatal(err)
+	bare := Entry{Input: Source{Path: "-"}, Model: "m", Outputs: []File{{Path: filepath.Join(dir, "stdin.npy")}}}
+	mustAppend(t, dir, e, bare)
+	lines := strings.Split(string(readFile(t, manifestPath(dir))), "\n")
+	if len(lines) != 3 || lines[2] != "" {
+		t.Fatalf("%d lines: %q", len(lines), lines)
 	}
-	var file struct {
-		Version int `json:"manifest_version"`
-		Entries []map[string]any
+	var entries [2]map[string]any
+	for i := range entries {
+		if err := json.Unmarshal([]byte(lines[i]), &entries[i]); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := json.Unmarshal(readFile(t, filepath.Join(dir, ManifestName)), &file); err != nil {
-		t.Fatal(err)
-	}
-	entry := file.Entries[0]
-	output := entry["outputs"].([]any)[0].(map[string]any)
-	if file.Version != 1 || entry["started"] != "2026-01-02T03:04:05Z" || output["path"] != "sub/a.esm2-8m.parquet" {
-		t.Errorf("version %d, started %v, output %v", file.Version, entry["started"], output)
+	output := entries[0]["outputs"].([]any)[0].(map[string]any)
+	if entries[0]["started"] != "2026-01-02T03:04:05Z" || output["path"] != "sub/a.npy" {
+		t.Errorf("started %v, output %v", entries[0]["started"], output)
 	}
 	for _, field := range []string{
-		"input", "model", "revision", "checkpoint_sha256", "tokenizer_sha256", "parameters", "device", "dtype", "backend",
-		"program_version", "library_versions", "records", "tokens", "truncated", "skipped", "outputs", "started", "finished",
+		"manifest_version", "input", "model", "revision", "checkpoint_sha256", "tokenizer_sha256", "parameters", "device",
+		"dtype", "backend", "program_version", "library_versions", "records", "tokens", "truncated", "skipped", "outputs",
+		"started",
 	} {
-		if _, ok := entry[field]; !ok {
-			t.Errorf("no field %q", field)
+		for i, entry := range entries {
+			if entry[field] == nil {
+				t.Errorf("line %d has no %q", i+1, field)
+			}
 		}
+	}
+	if _, ok := entries[1]["finished"]; ok || entries[0]["finished"] == nil {
+		t.Error("finished is for outputs that have their names")
 	}
 }
 
 // A folder that was moved takes its manifest along.
 func TestManifestPathsFollowTheFolder(t *testing.T) {
-	old := filepath.Join(t.TempDir(), "old")
-	m := new(Manifest)
-	m.Put(testEntry(old, "a.fa"))
-	if err := m.Write(old); err != nil {
-		t.Fatal(err)
-	}
+	old := t.TempDir()
+	mustAppend(t, old, testEntry(old, "a"))
 	moved := filepath.Join(t.TempDir(), "moved")
 	if err := os.Rename(old, moved); err != nil {
 		t.Fatal(err)
 	}
-	read, err := ReadManifest(moved)
-	if err != nil {
-		t.Fatal(err)
-	}
-	e, _ := read.Find("a.fa", "esm2-8m")
-	if want := filepath.Join(moved, "sub", "a.esm2-8m.parquet"); e.Outputs[0].Path != want {
-		t.Errorf("output %q, want %q", e.Outputs[0].Path, want)
+	path := filepath.Join(moved, "sub", "a.npy")
+	if e, _, ok := mustRead(t, moved).Find(path); !ok || e.Outputs[0].Path != path {
+		t.Errorf("output %q, want %q", e.Outputs[0].Path, path)
 	}
 }
 
-func TestManifestPutReplaces(t *testing.T) {
-	m := new(Manifest)
-	for _, records := range []int64{1, 2} {
-		// A path that is not UTF-8 is one that JSON changes: it must still be one entry.
-		e := testEntry("out", "caf\xe9.fa")
-		e.Records = records
-		m.Put(e)
+// TestLaterLinesWin: for each output file, also where two entries have only some of theirs in common, and where a name
+// is text that JSON cannot hold.
+func TestLaterLinesWin(t *testing.T) {
+	dir := t.TempDir()
+	name := "caf\xe9"
+	first, second, third := testEntry(dir, name), testEntry(dir, name), testEntry(dir, name)
+	second.Records, third.Records = 2, 3
+	third.Outputs[0].Path = filepath.Join(dir, "sub", name+".npz")
+	mustAppend(t, dir, first, second, third)
+	m := mustRead(t, dir)
+	for suffix, want := range map[string]int64{".npy": 2, ".npz": 3, ".ids.txt": 3} {
+		if e, _, ok := m.Find(filepath.Join(dir, "sub", name+suffix)); !ok || e.Records != want {
+			t.Errorf("%s: %d records, %v, want those of entry %d", suffix, e.Records, ok, want)
+		}
 	}
-	e, ok := m.Find("caf\xe9.fa", "esm2-8m")
-	if len(m.Entries()) != 1 || !ok || e.Records != 2 {
-		t.Errorf("%d entries, the one found: %+v, %v", len(m.Entries()), e, ok)
+	if n := bytes.Count(readFile(t, manifestPath(dir)), []byte("\n")); n != 3 {
+		t.Errorf("%d lines: nothing is to be rewritten", n)
 	}
-	if _, ok := m.Find("caf\xe9.fa", "esm2-35m"); ok {
-		t.Error("found an entry of another model")
+}
+
+// TestUpdate reads what came since, and all of another file in the manifest's place.
+func TestUpdate(t *testing.T) {
+	dir := t.TempDir()
+	m := mustRead(t, dir)
+	found := func(name string) bool {
+		_, _, ok := m.Find(testEntry(dir, name).Outputs[0].Path)
+		return ok
+	}
+	for _, name := range []string{"a", "b"} {
+		mustAppend(t, dir, testEntry(dir, name))
+		if err := m.Update(); err != nil || !found(name) {
+			t.Fatalf("%s is missing: %v", name, err)
+		}
+	}
+	if err := os.Remove(manifestPath(dir)); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, dir, testEntry(dir, "c"))
+	if err := m.Update(); err != nil || found("a") || found("b") || !found("c") {
+		t.Errorf("another manifest: %v, %v, %v, %v", found("a"), found("b"), found("c"), err)
+	}
+	if err := os.Remove(manifestPath(dir)); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Update(); err != nil || found("c") {
+		t.Errorf("no manifest: %v, %v", found("c"), err)
+	}
+}
+
+// TestClash: an entry that another process has added for the same output since the manifest was read can keep one from
+// being written; one that was there before cannot.
+func TestClash(t *testing.T) {
+	dir := t.TempDir()
+	mustAppend(t, dir, testEntry(dir, "before"))
+	m := mustRead(t, dir)
+	since := testEntry(dir, "since")
+	since.Records = 77
+	mustAppend(t, dir, since)
+	var asked []int64
+	refuse := func(later Entry) error {
+		asked = append(asked, later.Records)
+		return errors.New("refused")
+	}
+	if err := m.Append(testEntry(dir, "before"), refuse); err != nil {
+		t.Errorf("an entry from before: %v", err)
+	}
+	half := testEntry(dir, "since")
+	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second is the same
+	if err := m.Append(half, refuse); err == nil || !slices.Equal(asked, []int64{77}) {
+		t.Errorf("asked about %v: %v", asked, err)
+	}
+	if e, _, ok := mustRead(t, dir).Find(half.Outputs[1].Path); !ok || e.Records != 77 {
+		t.Errorf("what was refused was written: %+v", e)
+	}
+	if err := m.Append(half, noClash); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -140,61 +228,47 @@ func TestManifestRefusesToWrite(t *testing.T) {
 	for what, change := range map[string]func(e *Entry){
 		"output elsewhere": func(e *Entry) { e.Outputs[0].Path = filepath.Join(dir, "..", "x.parquet") },
 		"the folder":       func(e *Entry) { e.Outputs[0].Path = dir },
-		"no digest":        func(e *Entry) { e.Outputs[0].SHA256 = "" },
+		"short digest":     func(e *Entry) { e.Outputs[0].SHA256 = "ab" },
 		"negative count":   func(e *Entry) { e.Skipped["x"] = -1 },
 		"no model":         func(e *Entry) { e.Model = "" },
+		"no output":        func(e *Entry) { e.Outputs = nil },
+		"year 10000":       func(e *Entry) { e.Started = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) },
 	} {
-		m := new(Manifest)
-		e := testEntry(dir, "a.fa")
+		e := testEntry(dir, "a")
 		change(&e)
-		m.Put(e)
-		err := m.Write(dir)
+		err := NewManifest(dir).Append(e, noClash)
 		if err == nil {
 			t.Errorf("%s: no error", what)
 			continue
 		}
-		wantError(t, err, filepath.Join(dir, ManifestName))
+		wantError(t, err, manifestPath(dir))
 		if left := filesIn(t, dir); left != nil {
 			t.Errorf("%s: left %q", what, left)
 		}
 	}
 }
 
-func TestReadManifestErrors(t *testing.T) {
+// TestDamagedManifest: a damaged line is an error that names it, and changes nothing on the disk; a run that replaces
+// whatever is there goes on.
+func TestDamagedManifest(t *testing.T) {
 	dir := t.TempDir()
-	path := filepath.Join(dir, ManifestName)
-	_, err := ReadManifest(dir)
-	wantError(t, err, path)
-	if !errors.Is(err, fs.ErrNotExist) || errors.Is(err, ErrManifest) {
-		t.Errorf("no manifest: %v", err)
-	}
-
-	m := new(Manifest)
-	m.Put(testEntry(dir, "a.fa"))
-	if err := m.Write(dir); err != nil {
-		t.Fatal(err)
-	}
+	path := manifestPath(dir)
+	mustAppend(t, dir, testEntry(dir, "a"))
 	good := string(readFile(t, path))
-	twice := new(Manifest)
-	twice.entries = []Entry{testEntry(dir, "a.fa"), testEntry(dir, "a.fa")}
-	double, err := twice.marshal(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
 	for what, c := range map[string]struct{ content, mention string }{
-		"empty":          {"", "unexpected end"},
-		"HTML":           {"<html></html>", "invalid character"},
-		"cut in half":    {good[:len(good)/2], "unexpected end"},
-		"other JSON":     {"{}", "manifest_version is 0"},
-		"later version":  {strings.Replace(good, `"manifest_version": 1`, `"manifest_version": 2`, 1), "manifest_version is 2"},
-		"unknown field":  {strings.Replace(good, `"device"`, `"devices"`, 1), `"devices"`},
-		"more after it":  {good + "{}", "after"},
-		"two alike":      {string(double), "two entries"},
-		"path outside":   {strings.Replace(good, "sub/a", "../a", 1), "leaves the folder"},
-		"absolute path":  {strings.Replace(good, "sub/a", "/sub/a", 1), "leaves the folder"},
+		"not JSON":       {good + "hello\n" + good, ":2: "},
+		"torn and glued": {good + good[:500] + good, ":2: "},
+		"zeros":          {good + strings.Repeat("\x00", 100) + "\n", ":2: "},
+		"HTML":           {"<html></html>\n", ":1: "},
+		"other JSON":     {"{}\n", "manifest_version is 0"},
+		"later version":  {strings.Replace(good, `"manifest_version":2`, `"manifest_version":3`, 1), "manifest_version is 3"},
+		"path outside":   {strings.Replace(good, "sub/a", "../a", 1), "not in the folder"},
+		"absolute path":  {strings.Replace(good, "sub/a", "/sub/a", 1), "not in the folder"},
 		"short digest":   {strings.Replace(good, digest, digest[:10], 1), digest[:10]},
-		"negative count": {strings.Replace(good, `"records": 10`, `"records": -10`, 1), "records"},
-		"text as count":  {strings.Replace(good, `"records": 10`, `"records": "10"`, 1), "records"},
+		"negative count": {strings.Replace(good, `"records":10`, `"records":-10`, 1), "records"},
+		"text as count":  {strings.Replace(good, `"records":10`, `"records":"10"`, 1), "records"},
+		"no outputs":     {strings.Replace(good, `"outputs"`, `"output"`, 1), "0 outputs"},
+		"two in a line":  {strings.TrimSpace(good) + good, "after top-level value"},
 	} {
 		if c.content == good {
 			t.Errorf("%s: the test changes nothing", what)
@@ -203,43 +277,209 @@ func TestReadManifestErrors(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := ReadManifest(dir)
-		wantError(t, err, path, c.mention)
+		wantError(t, err, path+":", c.mention, "delete this line")
 		if !errors.Is(err, ErrManifest) {
 			t.Errorf("%s: %v is not ErrManifest", what, err)
+		}
+		mustAppend(t, dir, testEntry(dir, "b"))
+		now := string(readFile(t, path))
+		if !strings.HasPrefix(now, c.content) || strings.Count(now, "\n") != strings.Count(c.content, "\n")+1 {
+			t.Errorf("%s: another run made it %q", what, now)
 		}
 	}
 }
 
-func FuzzReadManifest(f *testing.F) {
-	m := new(Manifest)
-	f.Add([]byte(`{"manifest_version": 1, "entries": [{"input": {"path": "x"}, "model": "m", "outputs": null}]}`))
-	for _, input := range []string{"a.fa", "b.fa"} {
-		m.Put(testEntry("out", input))
-		content, err := m.marshal("out")
-		if err != nil {
-			f.Fatal(err)
-		}
-		f.Add(content)
+// TestHandwrittenLines: what other programs may make of the file is read as it was.
+func TestHandwrittenLines(t *testing.T) {
+	dir := t.TempDir()
+	want := testEntry(dir, "a")
+	mustAppend(t, dir, want)
+	good := strings.TrimSpace(string(readFile(t, manifestPath(dir))))
+	var object map[string]any
+	if err := json.Unmarshal([]byte(good), &object); err != nil {
+		t.Fatal(err)
 	}
-	f.Fuzz(func(t *testing.T, content []byte) {
-		m, err := parseManifest(content, "out")
-		if err != nil {
-			return
+	sorted, err := json.Marshal(object)
+	if err != nil {
+		t.Fatal(err)
+	}
+	inputFirst := strings.Replace(good, `"manifest_version":2,`, "", 1)
+	inputFirst = `{"note":{"a":1,"input":2},"manifest_version":2,` + inputFirst[1:]
+	for what, content := range map[string]string{
+		"as written":   good + "\n",
+		"keys sorted":  string(sorted) + "\n",
+		"blank lines":  "\n  \n" + good + "\n\n",
+		"DOS":          good + "\r\n",
+		"spaces":       strings.ReplaceAll(good, `,"`, ` , "`) + "\n",
+		"unknown keys": inputFirst + "\n",
+	} {
+		if err := os.WriteFile(manifestPath(dir), []byte(content), 0o666); err != nil {
+			t.Fatal(err)
 		}
-		for _, e := range m.Entries() {
-			for _, output := range e.Outputs {
-				if rel, err := filepath.Rel("out", output.Path); err != nil || !filepath.IsLocal(rel) {
-					t.Errorf("output %q", output.Path)
+		if e, _, ok := mustRead(t, dir).Find(want.Outputs[0].Path); !ok || !reflect.DeepEqual(e, want) {
+			t.Errorf("%s: %+v", what, e)
+		}
+	}
+}
+
+// TestWrittenLinesAreDecodedFast: lines of our own need package json for their settings alone.
+func TestWrittenLinesAreDecodedFast(t *testing.T) {
+	d := lineDecoder{"out", map[string]manifestLine{}}
+	for line := range bytes.Lines(manifestOf(t, "out", 2)) {
+		if !d.decodeWritten(line, new(manifestLine)) {
+			t.Errorf("not so: %s", line)
+		}
+	}
+	if len(d.settings) != 1 {
+		t.Errorf("%d settings, want one of all", len(d.settings))
+	}
+}
+
+// TestEarlierManifests are named, with what to do, and are in the way of no run that replaces what is there.
+func TestEarlierManifests(t *testing.T) {
+	for _, name := range []string{"manifest.json", "manifest.journal"} {
+		dir := t.TempDir()
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, err := ReadManifest(dir)
+		wantError(t, err, filepath.Join(dir, name), "earlier version", "--force", "--out")
+		if !errors.Is(err, ErrManifest) {
+			t.Errorf("%v is not ErrManifest", err)
+		}
+		mustAppend(t, dir, testEntry(dir, "a"))
+	}
+}
+
+// TestTornLine: wherever the last line breaks off, the entries before it stand, and the next one takes its place.
+func TestTornLine(t *testing.T) {
+	whole := t.TempDir()
+	mustAppend(t, whole, testEntry(whole, "a"), testEntry(whole, "b"))
+	content := readFile(t, manifestPath(whole))
+	first := bytes.IndexByte(content, '\n') + 1
+	for cut := 1; cut < len(content); cut += 37 {
+		dir := t.TempDir()
+		if err := os.WriteFile(manifestPath(dir), content[:cut], 0o666); err != nil {
+			t.Fatal(err)
+		}
+		want := []string{"a"}
+		if cut < first {
+			want = nil
+		}
+		wantOutputs(t, dir, want...)
+		mustAppend(t, dir, testEntry(dir, "c"))
+		wantOutputs(t, dir, append(want, "c")...)
+	}
+	// The last byte alone, and zeros, which a computer that lost its power may leave.
+	dir := t.TempDir()
+	zeros := append(content[:len(content)-1:len(content)-1], make([]byte, 5000)...)
+	if err := os.WriteFile(manifestPath(dir), zeros, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	wantOutputs(t, dir, "a")
+	mustAppend(t, dir, testEntry(dir, "c"))
+	wantOutputs(t, dir, "a", "c")
+}
+
+// manifestOf is the lines of finished outputs, two each.
+func manifestOf(t testing.TB, dir string, outputs int) []byte {
+	var lines bytes.Buffer
+	for i := range outputs {
+		e := testEntry(dir, fmt.Sprintf("in/%07d", i))
+		e.Revision = "08e4846e537177426273712802403f7ba8261b6c"
+		e.Parameters = map[string]string{"pool": "mean", "layers": "33", "format": "parquet", "long": "truncate",
+			"max_length": "1022", "min_length": "0", "on_bad_record": "error", "duplicates": "error", "keep_case": "false"}
+		e.Skipped, e.Outputs = nil, e.Outputs[:1]
+		announced := e
+		announced.Finished, announced.Outputs = time.Time{}, []File{{Path: e.Outputs[0].Path}}
+		for _, e := range []Entry{announced, e} {
+			line, err := encodeLine(dir, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines.Write(line)
+		}
+	}
+	return lines.Bytes()
+}
+
+// BenchmarkReadManifest reads 40,000 lines, and the 80,000 of 40,000 outputs.
+func BenchmarkReadManifest(b *testing.B) {
+	for _, outputs := range []int{20_000, 40_000} {
+		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {
+			dir := b.TempDir()
+			content := manifestOf(b, dir, outputs)
+			if err := os.WriteFile(manifestPath(dir), content, 0o666); err != nil {
+				b.Fatal(err)
+			}
+			b.SetBytes(int64(len(content)))
+			for b.Loop() {
+				if m := mustRead(b, dir); len(m.last) != outputs {
+					b.Fatal(len(m.last))
 				}
 			}
+		})
+	}
+}
+
+func FuzzManifest(f *testing.F) {
+	dir := "out"
+	lines := manifestOf(f, dir, 2)
+	f.Add(lines)
+	f.Add(lines[:len(lines)-5])
+	f.Add([]byte("\n{}\n"))
+	f.Add([]byte(`{"manifest_version":2,"model":"m","skipped":{"x":1},"input":{"path":"x"},"skipped":{"y":2},` +
+		`"outputs":[{"path":"a"}],"parameters":{"a":"b"}}` + "\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		if whole := bytes.LastIndexByte(content, '\n') + 1; whole < len(content) {
+			content = content[:whole]
 		}
-		again, err := m.marshal("out")
+		m := &Manifest{dir: dir, last: map[string]placed{}}
+		before := bytes.Clone(content)
+		err := m.take(content)
+		if !bytes.Equal(content, before) {
+			t.Fatalf("decoding changes the lines: %q", content)
+		}
+		d := lineDecoder{dir, map[string]manifestLine{}}
+		for line := range bytes.Lines(content) {
+			e, lineErr := d.decode(line)
+			if lineErr != nil {
+				if err == nil {
+					t.Errorf("%q: %v, and the whole is read", line, lineErr)
+				}
+				return
+			}
+			if e == nil {
+				continue
+			}
+			// As any other program decodes it.
+			var plain manifestLine
+			if err := json.Unmarshal(line, &plain); err != nil {
+				t.Fatalf("%q is read, and is not JSON: %v", line, err)
+			}
+			for i, o := range plain.Outputs {
+				plain.Outputs[i].Path = filepath.Join(dir, filepath.FromSlash(o.Path))
+			}
+			if !reflect.DeepEqual(*e, plain.Entry) {
+				t.Fatalf("%q\nis read as %+v\nand by others as %+v", line, *e, plain.Entry)
+			}
+			for _, o := range e.Outputs {
+				if rel, err := filepath.Rel(dir, o.Path); err != nil || !filepath.IsLocal(rel) {
+					t.Errorf("output %q", o.Path)
+				}
+			}
+			again, err := encodeLine(dir, *e)
+			if err != nil {
+				continue // a year that only another zone has
+			}
+			if read, err := d.decode(again); err != nil {
+				t.Errorf("%q became %q: %v", line, again, err)
+			} else if third, err := encodeLine(dir, *read); err != nil || !bytes.Equal(again, third) {
+				t.Errorf("%q became %q, then %q: %v", line, again, third, err)
+			}
+		}
 		if err != nil {
-			t.Fatalf("what was read cannot be written: %v", err)
-		}
-		read, err := parseManifest(again, "out")
-		if err != nil || !reflect.DeepEqual(read, m) {
-			t.Errorf("%+v became %+v, %v", m, read, err)
+			t.Errorf("every line is read, and the whole is not: %v", err)
 		}
 	})
 }

@@ -63,9 +63,9 @@ func writePercent(b *strings.Builder, c byte) {
 	b.WriteByte(digits[c&15])
 }
 
-// validText returns s unchanged when it is UTF-8, and otherwise reads its bytes as Latin-1, the usual encoding of the
+// ValidText returns s unchanged when it is UTF-8, and otherwise reads its bytes as Latin-1, the usual encoding of the
 // headers that are not: every format here requires UTF-8, and readers refuse a file for one bad byte.
-func validText(s string) string {
+func ValidText(s string) string {
 	if utf8.ValidString(s) {
 		return s
 	}

@@ -85,17 +85,17 @@ func FuzzEscapeName(f *testing.F) {
 				}
 			}
 		}
-		if line := oneLine(validText(text)); strings.ContainsAny(line, "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029") || !utf8.ValidString(line) {
+		if line := oneLine(ValidText(text)); strings.ContainsAny(line, "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029") || !utf8.ValidString(line) {
 			t.Errorf("%q as a line is %q", text, line)
 		}
 	})
 }
 
 func TestTextThatIsNotUTF8IsReadAsLatin1(t *testing.T) {
-	if got, want := validText("M\xfcller 5\xb5"), "Müller 5µ"; got != want {
+	if got, want := ValidText("M\xfcller 5\xb5"), "Müller 5µ"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	if got := validText("Müller"); got != "Müller" {
+	if got := ValidText("Müller"); got != "Müller" {
 		t.Errorf("UTF-8 became %q", got)
 	}
 	s := spec(t, Parquet, 33)

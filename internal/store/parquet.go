@@ -92,7 +92,7 @@ func newParquetEncoder(s *Spec, files *fileSet) (*parquetEncoder, error) {
 		options = append(options, parquet.StructTag(reflect.StructTag(`parquet:"`+tag+`"`), field))
 	}
 	for key, value := range s.Meta {
-		options = append(options, parquet.KeyValueMetadata(validText(key), validText(value)))
+		options = append(options, parquet.KeyValueMetadata(ValidText(key), ValidText(value)))
 	}
 	e := &parquetEncoder{
 		spec:   s,

@@ -271,7 +271,7 @@ func (o *output) Write(r Row) error {
 	if o.ended != nil {
 		return o.ended
 	}
-	r.ID, r.Description = validText(r.ID), validText(r.Description)
+	r.ID, r.Description = ValidText(r.ID), ValidText(r.Description)
 	if err := o.spec.check(&r); err != nil {
 		return &recordError{r.ID, err}
 	}

@@ -1,0 +1,142 @@
+package store
+
+import (
+	"bufio"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// writerVariable makes TestWriterProcess append entries of that name, and a number, until it is killed or has appended
+// as many as writerLimit says.
+const (
+	writerVariable = "STORE_TEST_WRITER"
+	writerLimit    = "STORE_TEST_LIMIT"
+	writerFolder   = "STORE_TEST_FOLDER"
+)
+
+// TestWriterProcess is the process that the tests below start.
+func TestWriterProcess(t *testing.T) {
+	name, dir := os.Getenv(writerVariable), os.Getenv(writerFolder)
+	if name == "" {
+		t.Skip("this is a process of other tests")
+	}
+	var limit int
+	if _, err := fmt.Sscan(os.Getenv(writerLimit), &limit); err != nil {
+		t.Fatal(err)
+	}
+	m := mustRead(t, dir)
+	for i := range limit {
+		entry := testEntry(dir, fmt.Sprintf("%s-%d", name, i))
+		entry.Revision = strings.Repeat("x", i%7*1000) // a longer line is more likely to be torn
+		if err := m.Append(entry, noClash); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Printf("appended %s-%d\n", name, i)
+	}
+}
+
+// startWriter starts one. Its lines of output come from the channel, which is closed at its end.
+func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan string) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run", "^TestWriterProcess$", "-test.v")
+	cmd.Env = append(os.Environ(), writerVariable+"="+name, writerFolder+"="+dir, fmt.Sprintf("%s=%d", writerLimit, limit))
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := make(chan string, limit) // all that it prints, so that nothing waits for the test
+	go func() {
+		defer close(lines)
+		for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
+			if name, ok := strings.CutPrefix(scanner.Text(), "appended "); ok {
+				lines <- name
+			}
+		}
+	}()
+	return cmd, lines
+}
+
+func skipWithoutLocks(t *testing.T) {
+	if runtime.GOOS == "windows" {
+		t.Skip("there are no locks")
+	}
+}
+
+// Several processes append to one folder at the same time, and every entry is there in the end.
+func TestSeveralProcesses(t *testing.T) {
+	skipWithoutLocks(t)
+	const processes, entries = 4, 12
+	dir := t.TempDir()
+	var wait sync.WaitGroup
+	for p := range processes {
+		wait.Go(func() {
+			cmd, lines := startWriter(t, dir, fmt.Sprintf("p%d", p), entries)
+			for range lines {
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	if m := mustRead(t, dir); m.lines != processes*entries || len(m.last) != 2*processes*entries {
+		t.Errorf("%d lines and %d outputs of %d entries", m.lines, len(m.last), processes*entries)
+	}
+}
+
+// TestKilledProcesses: while two processes append, one after the other is killed at a random moment and started anew.
+// Every entry that a process had been told of as written is there, and the manifest can be read at any time.
+func TestKilledProcesses(t *testing.T) {
+	skipWithoutLocks(t)
+	kills := 30
+	if testing.Short() {
+		kills = 5
+	}
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	dir := t.TempDir()
+	written := make(chan string, 1<<20)
+	var wait sync.WaitGroup
+	for p := range 2 {
+		rng := rand.New(rand.NewPCG(seed, uint64(p)))
+		wait.Go(func() {
+			for k := range kills {
+				cmd, lines := startWriter(t, dir, fmt.Sprintf("p%d-%d", p, k), 10_000)
+				written <- <-lines // it is at work
+				time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
+				if err := cmd.Process.Kill(); err != nil {
+					t.Error(err)
+				}
+				for name := range lines {
+					written <- name
+				}
+				_ = cmd.Wait() // that it was killed
+				if _, err := ReadManifest(dir); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	close(written)
+	m, n := mustRead(t, dir), 0
+	for name := range written {
+		n++
+		if _, _, ok := m.Find(filepath.Join(dir, "sub", name+".npy")); !ok {
+			t.Errorf("%s was written, and is not there", name)
+		}
+	}
+	t.Logf("%d entries by processes that were killed %d times, %d lines", n, 2*kills, m.lines)
+}
