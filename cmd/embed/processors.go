@@ -114,7 +114,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 		list = append(list, one)
 	}
 	logWithoutCublas(c.log, list)
-	c.log.Warn("the CUDA backend has passed its tests on a simulated device and has not run on a GPU yet: compare with --gpus none before you rely on it")
+	c.log.Warn("the CUDA backend has passed its tests on a software GPU and has not run on a real one yet: compare with --gpus none before you rely on it")
 	return list, nil
 }
 
