@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm parity bench ptx gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens parity bench ptx gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -40,6 +40,12 @@ race: ## the race detector makes the long sequences too slow: -short leaves them
 
 noasm: ## the portable kernels alone
 	$(GO) test -tags noasm -short ./...
+
+mutations: ## breaks the models in one place at a time: the tests have to fail each time; takes minutes
+	$(GO) run ./transformer/mutations
+
+goldens: ## takes the goldens of the repository anew from the large ones in SHARED
+	$(GO) run ./transformer/goldentest/extract -from $(or $(SHARED),../shared)/goldens/synthetic
 
 parity: ## every golden of every model; takes 12 GB of memory
 	$(GO) test ./bench -count 1 -v -run TestParity -timeout 60m -parity.full

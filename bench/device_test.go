@@ -1,9 +1,11 @@
 package bench
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -19,8 +21,15 @@ import (
 // has sent to a GPU stays on the CPU, so that it says the same on every
 // machine.
 var (
-	deviceFlag = flag.String("bench.device", "auto", "cpu, cuda for the first GPU, or auto: the CPU for tests, for benchmarks the first GPU that can be used, or else the CPU")
-	dtypeFlag  = flag.String("bench.dtype", "auto", "type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
+	deviceFlag = flag.String("bench.device", "auto",
+		"cpu, cuda for the first GPU, or auto: the CPU for tests, for benchmarks the first usable GPU, or else the CPU")
+	dtypeFlag = flag.String("bench.dtype", "auto",
+		"type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
+
+	heuristicRows = flag.Int("bench.heuristic-rows", 0,
+		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
+	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
+		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
 
 // TestMain prints, before benchmarks, what they are measured on, as
@@ -105,6 +114,9 @@ func (at place) asAsked() (place, error) {
 	if at.gpu == noOrdinal && at.dtype != "fp32" {
 		return at, fmt.Errorf("a CPU computes in fp32, not in %s", at.dtype)
 	}
+	if at.gpu == noOrdinal && (*heuristicRows != 0 || *freeAlgorithm) {
+		return at, errors.New("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
+	}
 	return at, nil
 }
 
@@ -116,7 +128,7 @@ func (at place) open() (kernels.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: dtype})
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked
@@ -159,6 +171,9 @@ func openDevice(t testing.TB) kernels.Backend {
 	if _, benchmark := t.(*testing.B); !benchmark {
 		t.Logf("on %s", backend.Name())
 	}
+	if gpu, ok := backend.(*cuda.Backend); ok && gpu.WithoutCublas() != "" {
+		t.Logf("no cuBLAS: %s", gpu.WithoutCublas())
+	}
 	return backend
 }
 
@@ -170,22 +185,64 @@ func whereToRun(t testing.TB) (place, error) {
 	return testPlace()
 }
 
-// bar is the largest relative L2 error of a model's embeddings in the type
-// under test (docs/numerics.md says where the figures come from).
-func bar(model string, c transformer.Config) float64 {
-	half := 12e-3 // what PyTorch's bf16 autocast errs by at worst: ESM-2 650M
-	full := 3e-6
+// bars are the largest relative L2 errors that a model may have in an operand
+// type (docs/numerics.md says where the figures come from).
+type bars struct {
+	pooled float64 // of a record's embedding
+	states float64 // of the states of its tokens, after the last block or an inner one
+}
+
+// statesOverPooled is what rounding to 16 bits costs a record's tokens, over
+// what it costs their mean: the roundings of single tokens have nothing to
+// cancel against.
+const statesOverPooled = 1.5
+
+// barsOf looks up the bars of a model in fp32, bf16 or fp16. In float32 the
+// states need none of their own.
+func barsOf(dtype, model string, c transformer.Config) bars {
+	fp32, bf16, fp16 := 3e-6, 1.5e-2, 3e-3
 	switch {
 	case c.Architecture == transformer.DNABERTS:
-		half, full = 45e-3, 1e-5
+		fp32, bf16, fp16 = 1e-5, 5.6e-2, 1.13e-2
 	case model == "esm2-tiny" || model == "esm2-hd128" || model == "esm2-8m":
-		half = 8.4e-3
+		bf16, fp16 = 1.05e-2, 2.1e-3
 	}
-	switch *dtypeFlag {
+	switch dtype {
 	case "bf16":
-		return 1.25 * half
+		return bars{bf16, statesOverPooled * bf16}
 	case "fp16":
-		return half / 5
+		return bars{fp16, statesOverPooled * fp16}
 	}
-	return full
+	return bars{fp32, fp32}
+}
+
+// TestBars: every model has the bars that docs/numerics.md gives, and the
+// tokens of a model in 16 bits have more room than their mean.
+func TestBars(t *testing.T) {
+	for _, c := range []struct {
+		dtype, model   string
+		pooled, states float64
+	}{
+		{"fp32", "dnabert-s", 1e-5, 1e-5},
+		{"fp32", "esm2-8m", 3e-6, 3e-6},
+		{"bf16", "dnabert-s", 5.6e-2, 8.4e-2},
+		{"bf16", "dnabert-s-2l", 5.6e-2, 8.4e-2},
+		{"bf16", "esm2-tiny", 1.05e-2, 1.575e-2},
+		{"bf16", "esm2-hd128", 1.05e-2, 1.575e-2},
+		{"bf16", "esm2-8m", 1.05e-2, 1.575e-2},
+		{"bf16", "esm2-35m", 1.5e-2, 2.25e-2},
+		{"bf16", "esm2-650m", 1.5e-2, 2.25e-2},
+		{"fp16", "dnabert-s", 1.13e-2, 1.695e-2},
+		{"fp16", "esm2-8m", 2.1e-3, 3.15e-3},
+		{"fp16", "esm2-3b", 3e-3, 4.5e-3},
+	} {
+		config, ok := transformer.KnownConfig(c.model)
+		if !ok {
+			t.Fatalf("%s is not known", c.model)
+		}
+		got := barsOf(c.dtype, c.model, config)
+		if math.Abs(got.pooled-c.pooled) > 1e-9 || math.Abs(got.states-c.states) > 1e-9 {
+			t.Errorf("%s in %s has the bars %+v, and %g and %g are meant", c.model, c.dtype, got, c.pooled, c.states)
+		}
+	}
 }

@@ -21,15 +21,20 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/kernels"
 	"seqembed/kernels/cpu/peak"
+	"seqembed/kernels/cuda"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
 
 var (
-	forwardTokens  = flag.Int("bench.tokens", 0, "tokens in a batch of BenchmarkForward; 0: 2048 on a CPU, 32768 on a GPU")
-	forwardTotal   = flag.Int("bench.total", 0, "tokens in all batches of BenchmarkForward; 0: one batch on a CPU, eight on a GPU")
-	forwardProfile = flag.String("bench.profile", "", "append to this file, by operation, where the time of BenchmarkForward goes; /dev/stderr shows it")
+	forwardTokens = flag.Int("bench.tokens", 0,
+		"tokens in a batch of BenchmarkForward; 0: 2048 on a CPU, 32768 on a GPU")
+	forwardTotal = flag.Int("bench.total", 0,
+		"tokens in all batches of BenchmarkForward; 0: one batch on a CPU, eight on a GPU")
+	forwardProfile = flag.String("bench.profile", "",
+		"append to this file where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran; "+
+			"/dev/stderr shows it")
 )
 
 // models are what BenchmarkForward can run: what is too large for most
@@ -38,8 +43,9 @@ var models = []struct {
 	name string
 	on   onDevice
 }{
-	{"dnabert-s", anyDevice}, {"esm2-8m", anyDevice}, {"esm2-35m", anyDevice}, {"esm2-150m", anyDevice}, {"esm2-650m", anyDevice},
-	{"esm2-3b", gpuOnly}, {"esm2-15b", namedOnly}, {"esm2-tiny", namedOnly}, {"esm2-hd128", namedOnly}, {"dnabert-s-2l", namedOnly},
+	{"dnabert-s", anyDevice}, {"esm2-8m", anyDevice}, {"esm2-35m", anyDevice}, {"esm2-150m", anyDevice},
+	{"esm2-650m", anyDevice}, {"esm2-3b", gpuOnly}, {"esm2-15b", namedOnly},
+	{"esm2-tiny", namedOnly}, {"esm2-hd128", namedOnly}, {"dnabert-s-2l", namedOnly},
 }
 
 // onDevice says where a model runs without being named.
@@ -137,16 +143,20 @@ func benchmarkForward(b *testing.B, at place, name, source string, records [][]i
 		profiled = time.Since(start)
 		e.Profile(nil)
 	}
+	products := productsOf(backend)
 	if *forwardProfile != "" && profiled > 0 {
 		var table bytes.Buffer
 		printProfile(&table, name, &profile, profiled, top)
+		for _, p := range products {
+			fmt.Fprintf(&table, "  %s\n", p)
+		}
 		if err := appendTo(*forwardProfile, table.Bytes()); err != nil {
 			b.Fatal(err)
 		}
 	}
 	if *forwardJSON != "" {
-		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens, FLOPs: flops,
-			Device: backend.Name(), DType: at.dtype, Variant: variant(), Budget: at.batchTokens()}
+		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens,
+			FLOPs: flops, Device: backend.Name(), DType: at.dtype, Variant: variant(), Budget: at.batchTokens(), Products: products}
 		m.time(passes)
 		m.profile(&profile, profiled)
 		if err := m.appendTo(*forwardJSON); err != nil {
@@ -165,6 +175,14 @@ func fits(b *testing.B, err error) {
 	if err != nil {
 		b.Fatal(err)
 	}
+}
+
+// productsOf says which algorithms of cuBLAS computed what, on a GPU that has it.
+func productsOf(backend kernels.Backend) []cuda.ProductReport {
+	if gpu, ok := backend.(*cuda.Backend); ok {
+		return gpu.Products()
+	}
+	return nil
 }
 
 // corePeak is the peak of one core in GFLOP/s with the instructions that a CPU

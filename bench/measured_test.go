@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +18,15 @@ import (
 	"time"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda"
 	"seqembed/transformer"
 )
 
 var (
-	forwardJSON   = flag.String("bench.json", "", "append what BenchmarkForward measures to this file, one line of JSON a run")
-	recordsFolder = flag.String("bench.records", "", "TestRecords writes the records of BenchmarkForward to MODEL.tokens in this folder")
+	forwardJSON = flag.String("bench.json", "",
+		"append what BenchmarkForward measures to this file, one line of JSON a run")
+	recordsFolder = flag.String("bench.records", "",
+		"TestRecords writes the records of BenchmarkForward to MODEL.tokens in this folder")
 )
 
 // measured is a line of JSON: forward passes of one model over the same
@@ -47,6 +51,8 @@ type measured struct {
 
 	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // of the pass that was profiled
 	Profile        []measuredOps `json:"profile,omitempty"`
+
+	Products []cuda.ProductReport `json:"products,omitempty"` // who computed the matrix products of all passes so far
 }
 
 // measuredOps is an entry of a profile.
@@ -208,7 +214,11 @@ func TestMeasured(t *testing.T) {
 		}
 	}
 
-	m := measured{Model: "esm2-tiny", Tokens: 600, Digest: digest(records)}
+	m := measured{Model: "esm2-tiny", Tokens: 600, Digest: digest(records), Products: []cuda.ProductReport{
+		{N: 3840, K: 1280, Bias: true, AskedRows: 4096, Calls: 5, Rows: 9,
+			Algorithm: &cuda.Algorithm{ID: 66, ClusterShape: cuda.Unknown}},
+		{N: 320, K: 320, Refusal: "there is none", OwnCalls: 2, OwnRows: 8, RefusedRows: []int{4}},
+	}}
 	path := filepath.Join(dir, "out.jsonl")
 	for _, seconds := range [][]time.Duration{{3, 1, 2}, {4, 1, 3, 2}} {
 		for i := range seconds {
@@ -232,6 +242,9 @@ func TestMeasured(t *testing.T) {
 		}
 		if got.Kind != "forward" || got.Model != m.Model || got.Median != want.Median || got.Min != want.Min || got.Max != want.Max || got.Rate != want.Rate {
 			t.Errorf("read %+v, want %+v", got, want)
+		}
+		if !reflect.DeepEqual(got.Products, m.Products) {
+			t.Errorf("the products are %v, want %v", got.Products, m.Products)
 		}
 	}
 	if stored.More() {

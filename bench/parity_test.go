@@ -74,7 +74,7 @@ func TestParity(t *testing.T) {
 	backend := openDevice(t)
 	defer backend.Close()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(table, "model\tworst relative L2\tbar\tworst cosine\tworst states\trecords compared\tleft out\n")
+	fmt.Fprintf(table, "model\tworst relative L2\tbar\tworst cosine\tworst states\tbar\trecords compared\tleft out\n")
 	for _, g := range goldens {
 		t.Run(g.model, func(t *testing.T) {
 			limit := g.quick
@@ -83,11 +83,12 @@ func TestParity(t *testing.T) {
 			}
 			path := filepath.Join(dir, g.file+".safetensors")
 			if limit == 0 {
-				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t0\tall\n", g.model)
+				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t0\tall\n", g.model)
 				t.Skipf("%s is left to the full run: make parity", g.model)
 			}
 			r := compareGolden(t, backend, g.model, path, limit)
-			fmt.Fprintf(table, "%s\t%.2e\t%.0e\t%.9f\t%.2e\t%d\t%d\n", g.model, r.worst, r.bar, r.cosine, r.worstToken, r.compared, r.leftOut)
+			fmt.Fprintf(table, "%s\t%.2e\t%.3g\t%.9f\t%.2e\t%.3g\t%d\t%d\n",
+				g.model, r.worst, r.pooled, r.cosine, r.worstStates, r.states, r.compared, r.leftOut)
 		})
 	}
 	table.Flush()
@@ -95,8 +96,9 @@ func TestParity(t *testing.T) {
 
 // result is one row of the table.
 type result struct {
-	worst, bar, worstToken, cosine float64
-	compared, leftOut              int
+	bars
+	worst, worstStates, cosine float64
+	compared, leftOut          int
 }
 
 // compareGolden runs the records of a golden file of at most limit tokens.
@@ -120,7 +122,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		t.Fatal(err)
 	}
 
-	r := result{bar: bar(name, config), cosine: 1}
+	r := result{bars: barsOf(*dtypeFlag, name, config), cosine: 1}
 	records := goldenRecords(t, config.Architecture)
 	var ids []string
 	var batch kernels.Batch
@@ -148,13 +150,13 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		e := relativeL2(got, want)
 		*worst = max(*worst, e)
 		if !(e <= bar) {
-			t.Errorf("%s errs by %.3g (relative L2), the bar is %.0e", what, e, bar)
+			t.Errorf("%s errs by %.3g (relative L2), the bar is %.3g", what, e, bar)
 		}
 	}
 	pooled := encode(t, model, backend, batch, transformer.Mean, []int{config.Layers})[0]
 	for i, id := range ids {
 		got, want := pooled[i*config.Hidden:(i+1)*config.Hidden], values(golden.Float32s(id+"/mean"))(t)
-		check(id, got, want, r.bar, &r.worst)
+		check(id, got, want, r.pooled, &r.worst)
 		r.cosine = min(r.cosine, cosine(got, want))
 	}
 	for i, id := range ids {
@@ -171,7 +173,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		}
 		states := encode(t, model, backend, single, transformer.PerToken, layers)
 		if wantTokens {
-			check(id+"/tokens", states[config.Layers-1], values(golden.Float32s(id+"/tokens"))(t), r.bar, &r.worstToken)
+			check(id+"/tokens", states[config.Layers-1], values(golden.Float32s(id+"/tokens"))(t), r.states, &r.worstStates)
 		}
 		if wantLayers {
 			want := values(golden.Float32s(id + "/layers"))(t)
@@ -181,7 +183,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 				last-- // the golden has the last block before the final LayerNorm
 			}
 			for l := range last {
-				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], want[l*size:(l+1)*size], r.bar, &r.worstToken)
+				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], want[l*size:(l+1)*size], r.states, &r.worstStates)
 			}
 		}
 	}

@@ -37,7 +37,8 @@ func sameBits(t *testing.T, name string, budget int) {
 	backend := openDevice(t)
 	defer backend.Close()
 	model, config := loadModel(t, name, backend)
-	e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: budget, Sequences: budget}, transformer.Mean, []int{config.Layers})
+	limits := kernels.Limits{Tokens: budget, Sequences: budget}
+	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +67,9 @@ func sameBits(t *testing.T, name string, budget int) {
 		batch, whole := cutTo(records, size)
 		got := embeddings(batch)
 		for i := range whole {
-			if row := got[i*config.Hidden : (i+1)*config.Hidden]; !slices.Equal(row, want[i*config.Hidden:(i+1)*config.Hidden]) {
-				t.Fatalf("on %s record %d of a batch of %d tokens has other bits than in one of %d", backend.Name(), i, size, budget)
+			first, last := i*config.Hidden, (i+1)*config.Hidden
+			if !slices.Equal(got[first:last], want[first:last]) {
+				t.Fatalf("record %d of a batch of %d tokens has other bits than in one of %d", i, size, budget)
 			}
 		}
 	}

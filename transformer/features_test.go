@@ -12,9 +12,9 @@ import (
 
 // Each test here takes one feature away from the operations that the model
 // enqueues and wants the embeddings to move. A model that has lost the
-// feature does not move, and its test fails; which way is right is for the
-// goldens to say (bench.TestParity). The bounds are about half of what was
-// measured on these checkpoints.
+// feature does not move, and its test fails with the feature's name; TestGoldens
+// says which way is right. The bounds are about half of what was measured on
+// these checkpoints.
 
 func TestALiBi(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.05, func(s kernels.Stream) kernels.Stream {

@@ -36,6 +36,16 @@ func TestParseConfig(t *testing.T) {
 			t.Errorf("%s in place of %s gives %v", change[1], change[0], err)
 		}
 	}
+	for model, want := range map[string]float32{`"esm","position_embedding_type":"rotary"`: 1e-5, `"bert","type_vocab_size":2`: 1e-12} {
+		c, err := transformer.ParseConfig([]byte(`{"model_type":` + model + `,"num_hidden_layers":2,"hidden_size":64,"num_attention_heads":4,
+			"intermediate_size":256,"vocab_size":33}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Eps != want {
+			t.Errorf("without layer_norm_eps, %s has %v, want %v", model, c.Eps, want)
+		}
+	}
 	if _, err := transformer.ParseConfig([]byte("<html>")); err == nil {
 		t.Error("HTML was read as a config")
 	}

@@ -36,7 +36,7 @@ func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) 
 
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "devices" {
-		if err := devices(m, args[1:], stdout); err != nil {
+		if err := devices(m, args[1:], environ, stdout); err != nil {
 			printError(stderr, err)
 			return exitCode(err, 0, 0)
 		}

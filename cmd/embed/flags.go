@@ -124,18 +124,24 @@ func parse(args, environ []string) (*settings, []group, error) {
 		return s, groups, usagef("%v", err)
 	}
 	s.inputs = all.Args()
+	return s, groups, fromEnvironment(all, environ)
+}
+
+// fromEnvironment sets the flags that the command line leaves open. A value
+// that a flag does not take is a usage error.
+func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
 		suffix, ok := strings.CutPrefix(name, environmentPrefix)
-		flag := all.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-"))
+		flag := flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-"))
 		if !ok || flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
 			continue
 		}
-		if err := all.Set(flag.Name, value); err != nil {
-			return s, groups, usagef("environment variable %s: %v", name, err)
+		if err := flags.Set(flag.Name, value); err != nil {
+			return usagef("environment variable %s: %v", name, err)
 		}
 	}
-	return s, groups, nil
+	return nil
 }
 
 // twoDashes turns the Go style -gpus 0,1 into --gpus 0,1. One dash and one

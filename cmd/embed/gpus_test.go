@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -19,8 +20,10 @@ import (
 
 // fakeMachine has GPUs that are one thread of the CPU each.
 type fakeMachine struct {
-	names  []string // of its GPUs; an empty one cannot be used
-	budget int      // tokens that suit each of them
+	names    []string // of its GPUs; an empty one cannot be used
+	budget   int      // tokens that suit each of them
+	products []cuda.ProductReport
+	noCublas error
 
 	mu    sync.Mutex
 	open  int
@@ -72,6 +75,10 @@ func (g *fakeGPU) Budget(residual, operand int) (int, error) {
 	g.machine.asked = [2]int{residual, operand}
 	return g.machine.budget, nil
 }
+
+func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }
+func (g *fakeGPU) Cublas() (string, error)        { return "13.0.0", g.machine.noCublas }
+func (g *fakeGPU) WithoutCublas() string          { return "not found, which costs much" }
 
 func (g *fakeGPU) Close() error {
 	g.machine.mu.Lock()
@@ -217,6 +224,65 @@ func TestGPUSettings(t *testing.T) {
 	}
 }
 
+// Who computed the matrix products is in the verbose log, once for each device
+// and model; what cuBLAS did not compute is a warning in any case.
+func TestProductsAreLogged(t *testing.T) {
+	args := manyFiles(t)
+	algorithm := &cuda.Algorithm{ID: 66, Tile: 20, ClusterShape: cuda.Unknown}
+	taken := cuda.ProductReport{N: 3, K: 2, Algorithm: algorithm, AskedRows: 4096, Calls: 5, Rows: 500}
+	absent := cuda.ProductReport{N: 5, K: 2, Refusal: "there is none", OwnCalls: 5, OwnRows: 500}
+	refused := cuda.ProductReport{N: 7, K: 2, Algorithm: algorithm, Calls: 4, Rows: 400, OwnCalls: 1, OwnRows: 100,
+		RefusedRows: []int{100}, RefusedWhy: "no reason"}
+	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, products: []cuda.ProductReport{taken}}
+	if r := f.embed(t, "--out quiet"+args).wantCode(0); strings.Contains(r.stderr, "matrix products") {
+		t.Errorf("without trouble and without --verbose there is a line:\n%s", r.stderr)
+	}
+	f.products = []cuda.ProductReport{taken, absent, refused}
+	r := f.embed(t, "-v --out verbose"+args).wantCode(0)
+	for _, device := range []string{"cuda:0", "cuda:1"} {
+		for _, p := range f.products {
+			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
+			if n := strings.Count(r.stderr, line); n != 2 { // models
+				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
+			}
+		}
+	}
+	r = f.embed(t, "--gpus 0 --out warned"+args).wantCode(0)
+	for _, line := range []string{
+		"WARN  cuBLAS has no algorithm for some matrix products", fmt.Sprintf("device=cuda:0 shapes=%q\n", absent),
+		"may depend on the batch that its record was in; EMBED_CUBLAS=none rules that out",
+		fmt.Sprintf("device=cuda:0 shapes=%q\n", refused),
+	} {
+		if n := strings.Count(r.stderr, line); n != 2 {
+			t.Errorf("%d lines with %s in\n%s", n, line, r.stderr)
+		}
+	}
+	if strings.Contains(r.stderr, taken.String()) {
+		t.Errorf("what cuBLAS took is in the log without --verbose:\n%s", r.stderr)
+	}
+}
+
+// Without cuBLAS one line says why and what it costs: a warning, unless it was
+// turned off.
+func TestWithoutCublas(t *testing.T) {
+	args := manyFiles(t)
+	for out, c := range map[string]struct {
+		err  error
+		line string
+	}{
+		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found, which costs much\n"},
+		"off":     {fmt.Errorf("no cuBLAS: %w", cuda.ErrCublasOff), "INFO  no cuBLAS: not found, which costs much\n"},
+		"there":   {nil, ""},
+	} {
+		f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, noCublas: c.err}
+		r := f.embed(t, "--out "+out+args).wantCode(0)
+		n := strings.Count(r.stderr, "no cuBLAS")
+		if n > 1 || (n == 1) != (c.err != nil) || !strings.Contains(r.stderr, c.line) {
+			t.Errorf("%s:\n%s", out, r.stderr)
+		}
+	}
+}
+
 func TestDevices(t *testing.T) {
 	f := &fakeMachine{names: []string{"Fast GPU", ""}}
 	r := f.embed(t, "devices").wantCode(0)
@@ -225,8 +291,46 @@ func TestDevices(t *testing.T) {
 			t.Errorf("no %q in\n%s", part, r.stdout)
 		}
 	}
-	if r := (&fakeMachine{}).embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "no fake driver") {
-		t.Error(r.stdout)
+	for _, args := range []string{"devices 0", "devices in.fna", "devices --gpus 0", "devices --verbose=perhaps"} {
+		f.embed(t, args).wantCode(64).wantProblem("embed devices")
 	}
-	f.embed(t, "devices 0").wantCode(64)
+	r = embedWith(t, []string{"EMBED_VERBOSE=perhaps"}, "devices").wantCode(64)
+	if !strings.Contains(r.stderr, "EMBED_VERBOSE") {
+		t.Error(r.stderr)
+	}
+	for _, help := range []string{"--help", "-h", "-help"} {
+		if r := embed(t, "devices", help).wantCode(0); r.stdout != devicesUsage || r.stderr != "" {
+			t.Errorf("%s writes\n%s%s", help, r.stdout, r.stderr)
+		}
+	}
+}
+
+// Without a driver one line says so, and how to see where it was looked for.
+func TestDevicesIsShort(t *testing.T) {
+	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
+	m := machine{findGPUs: func() cuda.Report {
+		return cuda.Report{DriverSearch: []cuda.Attempt{place}, Err: errors.New("no fake driver"),
+			CublasErr: errors.New("no cuBLAS")}
+	}}
+	run := func(environ []string, args ...string) string {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		args = append([]string{"devices"}, args...)
+		if code := runOn(context.Background(), m, args, environ, &stdout, &stderr); code != 0 || stderr.Len() > 0 {
+			t.Fatalf("exit code %d: %s", code, &stderr)
+		}
+		return stdout.String()
+	}
+	short := run(nil)
+	const line = "\nno device: no fake driver (embed devices --verbose lists the places searched)\n"
+	if !strings.HasSuffix(short, line) || strings.Count(short, "\n") != 2 {
+		t.Errorf("the short report is\n%s", short)
+	}
+	long := run(nil, "--verbose")
+	if !strings.Contains(long, "\n  /some/libcuda.so.1: not there\n") || strings.Contains(long, "--verbose") {
+		t.Errorf("the long report is\n%s", long)
+	}
+	if run(nil, "-v") != long || run(nil, "-verbose") != long || run([]string{"EMBED_VERBOSE=1"}) != long {
+		t.Error("-v, -verbose and EMBED_VERBOSE=1 are not --verbose")
+	}
 }

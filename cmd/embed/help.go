@@ -12,7 +12,7 @@ const usage = `embed turns FASTA and FASTQ files into embeddings: DNABERT-S for 
 
 Usage:
   embed [flags] INPUT...
-  embed devices            what could compute here
+  embed devices [-v]       what could compute here; -v: and where it was looked for
 
 An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs first,
 to completion, then protein; each file's alphabet is detected. Every input gives one output,

@@ -113,6 +113,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 		c.log.Info("a GPU computes", "device", one.name, "backend", one.backend)
 		list = append(list, one)
 	}
+	logWithoutCublas(c.log, list)
 	c.log.Warn("the CUDA backend has passed its tests on a simulated device and has not run on a GPU yet: compare with --gpus none before you rely on it")
 	return list, nil
 }
@@ -159,7 +160,7 @@ func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
 }
 
 // device is the processor as the pool sees it, for one model.
-func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o pool.Observer) pool.Device {
+func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		b, err := p.take()
 		if err != nil {
@@ -169,6 +170,7 @@ func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o 
 		if err != nil {
 			return nil, errors.Join(err, b.Close())
 		}
+		e.finished = func() { logProducts(o.logger(), p.name, b) }
 		return e, nil
 	}}
 }
@@ -176,8 +178,9 @@ func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o 
 // embedder is an encoder with its backend. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
-	backend kernels.Backend
-	budget  int
+	backend  kernels.Backend
+	budget   int
+	finished func() // called by Close, before anything is freed
 }
 
 // budgeter is a backend that knows how many tokens suit its memory.
@@ -205,7 +208,7 @@ func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budge
 		limits := kernels.Limits{Tokens: budget, Sequences: pool.MaxSequences(budget)}
 		e, err := transformer.NewEncoder(loaded, b, limits, pooling, m.layers)
 		if err == nil {
-			return &embedder{e, b, budget}, nil
+			return &embedder{Encoder: e, backend: b, budget: budget}, nil
 		}
 		if !errors.Is(err, kernels.ErrOutOfMemory) || budget < 2 {
 			return nil, err
@@ -219,4 +222,7 @@ func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budge
 func (e *embedder) Budget() int { return e.budget }
 
 // Close frees the activations, then the weights.
-func (e *embedder) Close() error { return errors.Join(e.Encoder.Close(), e.backend.Close()) }
+func (e *embedder) Close() error {
+	e.finished()
+	return errors.Join(e.Encoder.Close(), e.backend.Close())
+}

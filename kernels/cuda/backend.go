@@ -10,6 +10,29 @@ import (
 // Options says how a device computes.
 type Options struct {
 	DType DType // Auto for bfloat16
+
+	// The rest is for measurements of what the choice of algorithms costs, and
+	// part of Backend.Name because it decides bits. Without cuBLAS it changes
+	// nothing.
+
+	// HeuristicRows is the number of rows for which cuBLAS is asked for an
+	// algorithm; 0 for the usual 4096.
+	HeuristicRows int
+	// FreeAlgorithm asks for an algorithm for the very rows of each batch and
+	// takes the first answer, whether it sums in one piece or not: the way of
+	// programs that do not promise the same bits for a row in every batch.
+	FreeAlgorithm bool
+}
+
+// check refuses what contradicts itself.
+func (o Options) check() error {
+	switch {
+	case o.HeuristicRows < 0:
+		return fmt.Errorf("an algorithm for %d rows", o.HeuristicRows)
+	case o.HeuristicRows > 0 && o.FreeAlgorithm:
+		return fmt.Errorf("an algorithm for %d rows and one for the rows of each batch exclude each other", o.HeuristicRows)
+	}
+	return nil
 }
 
 // Backend is one GPU. It implements kernels.Backend.
@@ -43,6 +66,9 @@ func Open(ordinal int, opts Options) (*Backend, error) {
 
 // open is Open with everything that a machine brings as a parameter.
 func open(drv *driver, ordinal int, opts Options, images []image, findCublas func(cudaMajor int) (*cublasLt, []Attempt, error)) (*Backend, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
 	d, err := openDevice(drv, ordinal, images)
 	if err != nil {
 		return nil, err
@@ -57,7 +83,7 @@ func open(drv *driver, ordinal int, opts Options, images []image, findCublas fun
 		return b, nil // the package's own products serve
 	}
 	err = d.thread.call(func() error {
-		made, err := newProducts(d, lt, b.dtype)
+		made, err := newProducts(d, lt, b.dtype, opts)
 		if err == nil {
 			b.products = made
 		}
@@ -70,11 +96,12 @@ func open(drv *driver, ordinal int, opts Options, images []image, findCublas fun
 }
 
 // Name says what decides the bits of the results: the device, the driver
-// that compiles the kernels, the type of the operands, and who multiplies.
+// that compiles the kernels, who multiplies, with options that are not the
+// usual ones, and the type of the operands.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {
-		gemm = "cuBLASLt " + b.products.version
+		gemm = b.products.name()
 	}
 	return fmt.Sprintf("cuda %s, sm_%d%d, driver CUDA %s, %s, %s", d.Name, d.Major, d.Minor, cudaVersion(d.driverVersion), gemm, b.dtype)
 }
@@ -92,6 +119,15 @@ func (b *Backend) Cublas() (version string, err error) {
 		return "", b.noCublas
 	}
 	return b.products.version, nil
+}
+
+// WithoutCublas says in one line why no cuBLAS multiplies, what that costs and
+// how to see more; it is empty where one does.
+func (b *Backend) WithoutCublas() string {
+	if b.products != nil {
+		return ""
+	}
+	return withoutCublas(b.noCublas, b.searched) + " " + searchHint
 }
 
 // NewStream allocates what a stream needs besides its activations. An error

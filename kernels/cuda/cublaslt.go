@@ -147,8 +147,13 @@ const (
 	preferenceWorkspace = 1 // CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64
 	preferenceReduction = 3 // CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32
 
-	configSplitK    = 2 // CUBLASLT_ALGO_CONFIG_SPLITK_NUM, int32
-	configReduction = 3 // CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, uint32
+	configID           = 0 // CUBLASLT_ALGO_CONFIG_ID, int32
+	configTile         = 1 // CUBLASLT_ALGO_CONFIG_TILE_ID, uint32
+	configSplitK       = 2 // CUBLASLT_ALGO_CONFIG_SPLITK_NUM, int32
+	configReduction    = 3 // CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, uint32
+	configStages       = 6 // CUBLASLT_ALGO_CONFIG_STAGES_ID, uint32
+	configInnerShape   = 7 // CUBLASLT_ALGO_CONFIG_INNER_SHAPE_ID, uint16
+	configClusterShape = 8 // CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, uint16
 
 	reductionNone = 0 // CUBLASLT_REDUCTION_SCHEME_NONE
 )

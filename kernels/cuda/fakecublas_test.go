@@ -13,6 +13,9 @@ type fakeCublas struct {
 	objects map[handle]map[int32]uint64 // attributes of descriptors, layouts and preferences
 	refused func(rows int) bool         // row counts that the algorithm does not take
 	none    bool                        // the heuristic finds no algorithm in one piece
+	free    bool                        // any algorithm may be asked for
+	unknown map[int32]bool              // attributes of algorithms that it does not know
+	answer  status                      // of the heuristic
 	queries []uint64                    // the rows of each heuristic query
 	checks  []uint64                    // the rows of each check
 	runs    int
@@ -80,7 +83,8 @@ func (c *fakeCublas) functions() *cublasLt {
 		preferenceSet:     c.set,
 		heuristic: func(_, _, _, _, _, d, preference handle, wanted int32, found *heuristicResult, count *int32) status {
 			p := c.objects[preference]
-			if reduction, ok := p[preferenceReduction]; !ok || reduction != 0 || p[preferenceWorkspace] != 32<<20 {
+			reduction, ok := p[preferenceReduction]
+			if ok == c.free || reduction != 0 || p[preferenceWorkspace] != 32<<20 {
 				t.Errorf("the heuristic is asked with the preferences %v", p)
 			}
 			c.queries = append(c.queries, c.objects[d][layoutCols])
@@ -88,16 +92,32 @@ func (c *fakeCublas) functions() *cublasLt {
 			list := unsafe.Slice(found, wanted)
 			list[0].algo[0], list[0].algo[1] = 1, 4
 			list[1].algo[0], list[1].algo[1] = 2, 1
+			for i := range list[:2] {
+				list[i].workspace, list[i].waves = uint64(i+1)<<20, 0.75
+			}
 			*count = min(wanted, 2)
 			if c.none {
 				*count = 1
 			}
-			return 0
+			return c.answer
 		},
 		algoConfig: func(a *matmulAlgo, attribute int32, value *uint64, bytes uint64, written *uint64) status {
+			size := uint64(4)
+			if attribute == configInnerShape || attribute == configClusterShape {
+				size = 2
+			}
+			if c.unknown[attribute] || bytes != size {
+				return 7
+			}
 			*value, *written = 0, bytes
-			if attribute == configSplitK {
+			switch attribute {
+			case configID:
+				*value = a[0]
+			case configSplitK:
 				*value = a[1]
+			case configReduction:
+			default:
+				*value = 10*a[0] + uint64(attribute)
 			}
 			return 0
 		},
@@ -146,7 +166,8 @@ func (c *fakeCublas) matmul(m matmulCall) status {
 	desc, aL, bL, cL, dL := copied(m.desc), copied(m.aLayout), copied(m.bLayout), copied(m.cLayout), copied(m.dLayout)
 	gpu.bytes(uint64(m.workspace), int(m.workspaceBytes))
 	if desc[descTransA] != operationT || desc[descTransB] != operationN || desc[fakeCompute] != compute32F || aL[fakeRows] != bL[fakeRows] ||
-		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || m.algo[0] != 2 || alpha != 1 || beta == 0 && m.c != m.d {
+		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || (m.algo[0] == 2) == c.free ||
+		alpha != 1 || beta == 0 && m.c != m.d {
 		gpu.t.Errorf("cublasLtMatmul of %v: %v · %v into %v with alpha %v, beta %v", desc, aL, bL, dL, alpha, beta)
 		return 7
 	}

@@ -41,13 +41,23 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	})
 }
 
+// holdGPU keeps the first device open until the test ends. The driver takes the
+// context down with its last user and makes it anew for the next, which costs
+// more than most cases of a suite that opens a backend for each.
+func holdGPU(t *testing.T) *Backend {
+	t.Helper()
+	b := requireGPU(t, FP32)
+	t.Cleanup(func() {
+		if err := b.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return b
+}
+
 // TestGPU holds the first device to the conformance suite in float32.
 func TestGPU(t *testing.T) {
-	b := requireGPU(t, FP32)
-	t.Logf("on %s", b.Name())
-	if err := b.Close(); err != nil {
-		t.Fatal(err)
-	}
+	t.Logf("on %s", holdGPU(t).Name())
 	eachProduct(t, func(t *testing.T, _ bool) {
 		kernelstest.Run(t, func() kernels.Backend { return requireGPU(t, FP32) })
 	})
@@ -57,7 +67,7 @@ func TestGPU(t *testing.T) {
 // the device errs at most twice as much against the reference. It repeats bit
 // for bit, and a sequence's rows do not depend on its batch.
 func TestGPUOperandTypes(t *testing.T) {
-	requireGPU(t, FP32).Close()
+	holdGPU(t)
 	batch := batchOf(70, 1, 129, 3, 64)
 	limits := kernels.Limits{Tokens: 500, Sequences: 8}
 	want := block(t, ref.New(), batch, limits)

@@ -4,26 +4,57 @@ package cuda
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
+	"golang.org/x/sys/unix"
 )
 
 // supported says whether this build can load the libraries at all.
 const supported = true
 
 // openLibrary loads a shared library by path, or by name along the loader's
-// own path.
+// own path. The loader keeps the reason of a failure for each thread, and
+// purego asks for it in a second call: the goroutine must not move to another
+// thread between the two, or the reason is lost.
 func openLibrary(path string) (uintptr, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	return purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
+}
+
+// writable says why files cannot be made in a folder, or nil.
+func writable(folder string) error {
+	info, err := os.Stat(folder)
+	if err == nil && !info.IsDir() {
+		err = unix.ENOTDIR
+	}
+	if err == nil {
+		err = unix.Access(folder, unix.W_OK|unix.X_OK)
+	}
+	return err
+}
+
+// lookUp finds a function of a library. It stays on one thread for the reason
+// that openLibrary gives.
+func lookUp(library uintptr, name string) (uintptr, error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	symbol, err := purego.Dlsym(library, name)
+	if err != nil {
+		return 0, fmt.Errorf("function %s: %w", name, err)
+	}
+	return symbol, nil
 }
 
 // register sets every function variable to the symbol of its name.
 func register(library uintptr, symbols map[string]any) error {
 	for name, function := range symbols {
-		symbol, err := purego.Dlsym(library, name)
+		symbol, err := lookUp(library, name)
 		if err != nil {
-			return fmt.Errorf("function %s: %w", name, err)
+			return err
 		}
 		purego.RegisterFunc(function, symbol)
 	}
@@ -37,9 +68,9 @@ func bindDriver(library uintptr, d *driver) error {
 	if err := register(library, d.symbols()); err != nil {
 		return err
 	}
-	launch, err := purego.Dlsym(library, "cuLaunchKernel")
+	launch, err := lookUp(library, "cuLaunchKernel")
 	if err != nil {
-		return fmt.Errorf("function cuLaunchKernel: %w", err)
+		return err
 	}
 	d.cuLaunchKernel = func(f handle, grid, block [3]uint32, shared uint32, stream handle, params unsafe.Pointer) result {
 		r, _, _ := purego.SyscallN(launch, uintptr(f),
@@ -59,9 +90,9 @@ func bindCublas(library uintptr, c *cublasLt) error {
 	}
 	hot := map[string]uintptr{}
 	for _, name := range []string{"cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute", "cublasLtMatmulDescSetAttribute"} {
-		symbol, err := purego.Dlsym(library, name)
+		symbol, err := lookUp(library, name)
 		if err != nil {
-			return fmt.Errorf("function %s: %w", name, err)
+			return err
 		}
 		hot[name] = symbol
 	}

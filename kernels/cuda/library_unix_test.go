@@ -4,9 +4,12 @@ package cuda
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"unsafe"
 
@@ -18,14 +21,8 @@ import (
 // arrived in the last call.
 func stub(t *testing.T) (d *driver, c *cublasLt, seen func(n int) []uint64) {
 	t.Helper()
-	compiler, err := exec.LookPath("cc")
-	if err != nil {
-		t.Skip("no C compiler to build a library to call")
-	}
 	path := filepath.Join(t.TempDir(), "stub.so")
-	if out, err := exec.Command(compiler, "-shared", "-fPIC", "-O1", "-o", path, "testdata/stub.c").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	compile(t, "testdata/stub.c", path)
 	library, err := openLibrary(path)
 	if err != nil {
 		t.Fatal(err)
@@ -42,6 +39,22 @@ func stub(t *testing.T) (d *driver, c *cublasLt, seen func(n int) []uint64) {
 			list[i] = at(int32(i))
 		}
 		return list
+	}
+}
+
+// compile makes a shared library of a C file, or skips the test.
+func compile(t *testing.T, source, library string, flags ...string) {
+	t.Helper()
+	compiler, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip("no C compiler to build a library to call")
+	}
+	if err := os.MkdirAll(filepath.Dir(library), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := append([]string{"-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"}, flags...)
+	if out, err := exec.Command(compiler, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
 
@@ -183,5 +196,97 @@ func TestLibraryWithoutAFunction(t *testing.T) {
 	}
 	if err := bindCublas(library, new(cublasLt)); err == nil {
 		t.Error("the C library passes for cuBLAS")
+	}
+}
+
+// TestLoaderSaysWhy: the reason of the loader arrives however busy the threads
+// are. Without the thread held it is missing now and then, and more often the
+// more goroutines ask.
+func TestLoaderSaysWhy(t *testing.T) {
+	library, err := openLibrary("libc.so.6")
+	if err != nil {
+		t.Skip("no C library to ask")
+	}
+	var group sync.WaitGroup
+	for range 8 {
+		group.Go(func() {
+			for range 2000 {
+				if _, err := openLibrary("/nowhere/libcuda.so.1"); err == nil || !strings.Contains(err.Error(), "No such file") {
+					t.Errorf("a library that is not there: %v", err)
+					return
+				}
+				if _, err := lookUp(library, "no_such_function"); err == nil || !strings.Contains(err.Error(), "undefined symbol") {
+					t.Errorf("a function that is not there: %v", err)
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+}
+
+// TestCompilerBesideTheDriver: a driver that the loader does not know by name
+// finds its compiler of PTX by name all the same, and none is no error.
+func TestCompilerBesideTheDriver(t *testing.T) {
+	const name = "libnvidia-ptxjitcompiler.so.1"
+	tr := newTree(t)
+	var driver uintptr
+	tr.open = func(path string) (uintptr, error) {
+		if !filepath.IsAbs(path) {
+			return 0, errors.New("not known by name")
+		}
+		library, err := openLibrary(path)
+		if filepath.Base(path) == "libcuda.so.1" {
+			driver = library
+		}
+		return library, err
+	}
+	folder := filepath.Join(tr.root, "usr/local/nvidia/lib64")
+	compile(t, "testdata/stub.c", filepath.Join(folder, "libcuda.so.1"))
+	if _, _, err := tr.findDriver(); err != nil {
+		t.Fatalf("without a compiler: %v", err)
+	}
+	compile(t, "testdata/stub.c", filepath.Join(folder, name), "-Wl,-soname,"+name)
+	if _, _, err := tr.findDriver(); err != nil {
+		t.Fatal(err)
+	}
+	var opens func(name string) int32
+	purego.RegisterLibFunc(&opens, driver, "opens")
+	if opens(name) != 1 {
+		t.Errorf("the driver does not find %s by name", name)
+	}
+	if opens("libnvidia-nothing.so.1") != 0 {
+		t.Error("the driver finds a library that is nowhere")
+	}
+}
+
+// TestKernelCache: where the driver can keep no compiled kernels the long
+// report says so.
+func TestKernelCache(t *testing.T) {
+	tr := newTree(t, "file")
+	below := func(name string) string { return filepath.Join(tr.root, name) }
+	for _, c := range []struct {
+		environment map[string]string
+		folder, err string
+	}{
+		{map[string]string{"HOME": tr.root}, below(".nv/ComputeCache"), ""},
+		{map[string]string{"HOME": below("file"), "CUDA_CACHE_PATH": below("a/b")}, below("a/b"), ""},
+		{map[string]string{"HOME": below("file")}, below("file/.nv/ComputeCache"), "cannot be written (not a directory); set CUDA_CACHE_PATH"},
+		{nil, "", "HOME is not set"},
+		{map[string]string{"HOME": tr.root, "CUDA_CACHE_DISABLE": "1"}, "", "CUDA_CACHE_DISABLE is 1"},
+	} {
+		tr.environment = c.environment
+		folder, err := tr.kernelCache()
+		if folder != c.folder || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%v: %q, %v", c.environment, folder, err)
+		}
+		r := Report{DriverVersion: 12040, KernelCache: folder, KernelCacheErr: err}
+		want := "compiled kernels: kept by the driver in " + c.folder
+		if err != nil {
+			want = "compiled kernels: not kept, every start compiles them again: " + err.Error()
+		}
+		if !strings.Contains(r.Details(), want) || strings.Contains(r.String(), "compiled kernels") {
+			t.Errorf("%v: the report is\n%s", c.environment, r.Details())
+		}
 	}
 }

@@ -107,7 +107,7 @@ func (s *stream) send(p product, ops ...kernels.Op) {
 func (s *stream) withCublas(p product, w *weight) (done bool, err error) {
 	out := of(p.Out)
 	products := s.backend.products
-	if products == nil || p.Add != nil && out.wide == 0 { // a residual is float32, and cuBLAS wants the output to be as well
+	if products == nil {
 		return false, nil
 	}
 	made := shape{n: w.rows, k: w.cols, wide: out.wide != 0, bias: p.Bias != nil, add: p.Add != nil}
@@ -126,6 +126,9 @@ func (s *stream) withCublas(p product, w *weight) (done bool, err error) {
 	}
 	done, err = products.run(s.compute, made, p.rows, at, of(p.In).operand(s.backend.dtype), w.at, bias, add, s.workspace)
 	if !done || err != nil {
+		return false, err
+	}
+	if err := s.firstDone(); err != nil {
 		return false, err
 	}
 	switch p.follow {
@@ -193,6 +196,7 @@ func (s *stream) gate(out, in *buffer, rows int) error {
 		update(out, rows))
 }
 
+// rowGeometry gives every thread eight columns of two rows.
 func rowGeometry(rows, cols int) geometry {
-	return geometry{x: ceilDiv(pitch(cols), 1024), y: min(rows, maxGridY), block: 128}
+	return geometry{x: ceilDiv(pitch(cols), 1024), y: min(ceilDiv(rows, 2), maxGridY), block: 128}
 }

@@ -1,6 +1,8 @@
 package cuda
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 )
 
@@ -8,9 +10,10 @@ import (
 // number, because the choice of an algorithm depends on it.
 const workspaceBytes = 32 << 20
 
-// heuristicRows is the number of rows for which an algorithm is asked for. It
-// is a constant, and not the batch's, because another algorithm sums in
-// another order, and a row's bits must not depend on its batch.
+// heuristicRows is the number of rows for which an algorithm is asked for
+// unless Options.HeuristicRows says otherwise. It is a constant, and not the
+// batch's, because another algorithm sums in another order, and a row's bits
+// must not depend on its batch.
 const heuristicRows = 4096
 
 // heuristicChoices is how many algorithms are asked for, to find one that does
@@ -34,6 +37,8 @@ type products struct {
 	lt      *cublasLt
 	device  *device
 	dtype   DType
+	asking  int  // rows for which an algorithm is asked for
+	free    bool // it is asked for the batch's rows, and may sum in pieces
 	handle  handle
 	version string
 	plans   map[shape]*plan
@@ -53,13 +58,27 @@ type plan struct {
 	rows       int    // for which the layouts and fits stand
 	fits       bool   // the algorithm takes that many rows
 	unsuitable error  // no algorithm for this shape at all
+	tally      tally
 }
 
 // newProducts makes the handle of cuBLASLt on the device's thread.
-func newProducts(d *device, lt *cublasLt, t DType) (*products, error) {
+func newProducts(d *device, lt *cublasLt, t DType, opts Options) (*products, error) {
 	p := &products{lt: lt, device: d, dtype: t, plans: map[shape]*plan{}}
+	p.asking, p.free = cmp.Or(opts.HeuristicRows, heuristicRows), opts.FreeAlgorithm
 	p.version = cublasVersion(lt.version())
 	return p, lt.create(&p.handle).err("cublasLtCreate")
+}
+
+// name is the library with its version and, where they are not the usual ones,
+// the rows for which it is asked for algorithms: they decide the bits as well.
+func (p *products) name() string {
+	switch {
+	case p.free:
+		return "cuBLASLt " + p.version + " with free algorithms"
+	case p.asking != heuristicRows:
+		return fmt.Sprintf("cuBLASLt %s asked for %d rows", p.version, p.asking)
+	}
+	return "cuBLASLt " + p.version
 }
 
 // cublasVersion writes CUBLAS_VERSION, 10000 · major + 100 · minor + patch, in
@@ -72,12 +91,16 @@ func cublasVersion(v uint64) string {
 // keeps the promises of the package; nothing has been enqueued then. in and w
 // are of the operands' type, out, bias and add as the shape says.
 func (p *products) run(stream handle, s shape, rows int, out, in, w, bias, add, workspace devicePtr) (done bool, err error) {
-	plan, err := p.plan(s, bias)
-	if err != nil || plan.unsuitable != nil {
+	plan, err := p.plan(s, rows, bias)
+	if err == nil && (plan.unsuitable == nil || p.free && plan.unsuitable != errNarrowSum) {
+		err = p.resize(plan, rows, bias)
+	}
+	if err != nil {
 		return false, err
 	}
-	if err := p.resize(plan, rows, bias); err != nil || !plan.fits {
-		return false, err
+	if plan.unsuitable != nil || !plan.fits {
+		plan.tally.own(rows)
+		return false, nil
 	}
 	scalars := p.device.params.scalar
 	scalars[0], scalars[1] = 1, 0
@@ -92,20 +115,35 @@ func (p *products) run(stream handle, s shape, rows int, out, in, w, bias, add, 
 		beta: alpha + 4, c: c, cLayout: plan.d, d: out, dLayout: plan.d,
 		algo: &plan.algo, workspace: workspace, workspaceBytes: workspaceBytes, stream: stream,
 	}).err("cublasLtMatmul")
-	return err == nil, err
+	if err != nil {
+		return false, err
+	}
+	plan.tally.taken(rows)
+	return true, nil
 }
 
+// errNarrowSum is why cuBLAS is not asked for a product that is added to what
+// is in float32 and written in the operands' type: its C and D have one type.
+var errNarrowSum = errors.New("cuBLAS adds and writes in one type, and these are two")
+
 // plan settles the algorithm of a shape when it is first met.
-func (p *products) plan(s shape, bias devicePtr) (*plan, error) {
+func (p *products) plan(s shape, rows int, bias devicePtr) (*plan, error) {
 	if known := p.plans[s]; known != nil {
 		return known, nil
 	}
-	made, err := p.describe(s)
+	if s.add && !s.wide {
+		p.plans[s] = &plan{shape: s, unsuitable: errNarrowSum}
+		return p.plans[s], nil
+	}
+	if !p.free {
+		rows = p.asking
+	}
+	made, err := p.describe(s, rows)
 	if err == nil {
 		err = p.setBias(made, bias)
 	}
 	if err == nil {
-		err = p.choose(made)
+		err = p.choose(made, rows)
 	}
 	if err != nil {
 		p.discard(made)
@@ -115,8 +153,8 @@ func (p *products) plan(s shape, bias devicePtr) (*plan, error) {
 	return made, nil
 }
 
-// describe makes the descriptors of a plan for heuristicRows.
-func (p *products) describe(s shape) (*plan, error) {
+// describe makes the descriptors of a plan for a number of rows.
+func (p *products) describe(s shape, rows int) (*plan, error) {
 	lt, t := p.lt, p.dtype.cublasType()
 	made := &plan{shape: s}
 	out := t
@@ -126,8 +164,8 @@ func (p *products) describe(s shape) (*plan, error) {
 	err := first(
 		lt.descCreate(&made.desc, compute32F, typeFloat32).err("cublasLtMatmulDescCreate"),
 		lt.layoutCreate(&made.a, t, uint64(s.k), uint64(s.n), int64(pitch(s.k))).err("cublasLtMatrixLayoutCreate"),
-		lt.layoutCreate(&made.b, t, uint64(s.k), heuristicRows, int64(pitch(s.k))).err("cublasLtMatrixLayoutCreate"),
-		lt.layoutCreate(&made.d, out, uint64(s.n), heuristicRows, int64(pitch(s.n))).err("cublasLtMatrixLayoutCreate"))
+		lt.layoutCreate(&made.b, t, uint64(s.k), uint64(rows), int64(pitch(s.k))).err("cublasLtMatrixLayoutCreate"),
+		lt.layoutCreate(&made.d, out, uint64(s.n), uint64(rows), int64(pitch(s.n))).err("cublasLtMatrixLayoutCreate"))
 	if err != nil {
 		return made, err
 	}
@@ -154,36 +192,46 @@ func (p *products) setBias(made *plan, bias devicePtr) error {
 	return p.lt.descSet(made.desc, descBias, &value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose takes the first algorithm of the heuristic that sums each element in
-// one piece.
-func (p *products) choose(made *plan) error {
+// choose asks for algorithms for a number of rows, which the layouts have, and
+// takes the first that sums each element in one piece; the very first, where
+// algorithms are free.
+func (p *products) choose(made *plan, rows int) error {
 	lt := p.lt
+	made.rows, made.fits, made.unsuitable = rows, false, nil
+	made.tally.asked, made.tally.algorithm = rows, nil
 	var preference handle
 	if err := lt.preferenceCreate(&preference).err("cublasLtMatmulPreferenceCreate"); err != nil {
 		return err
 	}
 	defer lt.preferenceDestroy(preference)
 	workspace, reduction := uint64(workspaceBytes), uint64(reductionNone)
-	err := first(
-		lt.preferenceSet(preference, preferenceWorkspace, &workspace, 8).err("cublasLtMatmulPreferenceSetAttribute of the workspace"),
-		lt.preferenceSet(preference, preferenceReduction, &reduction, 4).err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
+	err := lt.preferenceSet(preference, preferenceWorkspace, &workspace, 8).
+		err("cublasLtMatmulPreferenceSetAttribute of the workspace")
+	if !p.free { // without it cuBLAS takes every scheme into account
+		err = first(err, lt.preferenceSet(preference, preferenceReduction, &reduction, 4).
+			err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
+	}
 	if err != nil {
 		return err
 	}
 	found := make([]heuristicResult, heuristicChoices)
 	count := int32(0)
-	if s := lt.heuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference, heuristicChoices, &found[0], &count); s != 0 {
-		made.unsuitable = s.err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", heuristicRows, made.k, made.n, made.k)
+	s := lt.heuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference, heuristicChoices, &found[0], &count)
+	if s != 0 {
+		made.unsuitable = s.err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", rows, made.k, made.n, made.k)
 		return nil
 	}
-	for i := range found[:max(0, min(int(count), len(found)))] {
+	found = found[:max(0, min(int(count), len(found)))]
+	for i := range found {
 		f := &found[i]
-		if f.state == 0 && f.workspace <= workspaceBytes && p.inOnePiece(&f.algo) {
-			made.algo, made.rows, made.fits = f.algo, heuristicRows, true
+		if f.state == 0 && f.workspace <= workspaceBytes && (p.free || p.inOnePiece(&f.algo)) {
+			made.algo, made.fits = f.algo, true
+			made.tally.algorithm = p.read(f)
 			return nil
 		}
 	}
-	made.unsuitable = fmt.Errorf("cuBLAS has no algorithm for [%d %d]·[%d %d]ᵀ that sums in one piece", heuristicRows, made.k, made.n, made.k)
+	made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
+		many(len(found), "algorithm"), rows, made.k, made.n, made.k)
 	return nil
 }
 
@@ -196,8 +244,8 @@ func (p *products) inOnePiece(algo *matmulAlgo) bool {
 }
 
 // resize sets the layouts to a number of rows and asks whether the algorithm
-// takes them. The layers of a batch all have the same, so it is asked about
-// once a batch.
+// takes them; where algorithms are free it asks for another. The layers of a
+// batch all have the same, so it is asked about once a batch.
 func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
@@ -210,9 +258,18 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 		made.rows = 0
 		return err
 	}
+	if p.free {
+		return p.choose(made, rows)
+	}
 	var found heuristicResult
-	s := p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &found)
-	made.rows, made.fits = rows, s == 0 && found.workspace <= workspaceBytes
+	err = p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &found).
+		err("cublasLtMatmulAlgoCheck")
+	if err == nil && found.workspace > workspaceBytes {
+		err = fmt.Errorf("it would need a workspace of %d bytes", found.workspace)
+	}
+	if made.rows, made.fits = rows, err == nil; err != nil {
+		made.tally.refuse(rows, err)
+	}
 	return nil
 }
 

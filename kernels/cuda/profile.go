@@ -15,6 +15,7 @@ import (
 type profile struct {
 	into *kernels.Profile // or nil
 	lap  lap              // of what has not been submitted
+	mark *mark            // of the operations that are being launched, or nil
 	free []handle         // events that can be used again
 }
 
@@ -50,12 +51,30 @@ func (s *stream) timed(launch func() error, ops ...kernels.Op) func() error {
 				return err
 			}
 		}
-		if err := launch(); err != nil {
+		current := m
+		s.profile.mark = &current
+		err := launch()
+		s.profile.mark = nil
+		if err != nil {
 			return err
 		}
-		l.marks = append(l.marks, m)
+		l.marks = append(l.marks, current)
 		return s.tick(l)
 	}
+}
+
+// firstDone ends the time of the first of several operations that are measured
+// together: what is launched from here on belongs to the others.
+func (s *stream) firstDone() error {
+	p := &s.profile
+	if p.mark == nil || len(p.mark.ops) < 2 {
+		return nil
+	}
+	done := *p.mark
+	done.ops = done.ops[:1]
+	p.mark.ops = p.mark.ops[1:]
+	p.lap.marks = append(p.lap.marks, done)
+	return s.tick(&p.lap)
 }
 
 // tick records the next event of a lap.

@@ -2,17 +2,45 @@ package cuda
 
 import (
 	"fmt"
+	"maps"
 	"testing"
 	"time"
 
 	"seqembed/kernels"
 )
 
-// A profile has each operation of a block once a run, fused ones together, and
-// the time of their launches: on the fake device a millisecond each.
+// A profile has each operation of a block once a run, those that one kernel
+// computes together, and the time of their launches: on the fake device a
+// millisecond each.
 func TestProfile(t *testing.T) {
+	const flops = 2.0 * 14 * 32 * 16 // of one product
+	entry := func(calls int, took time.Duration, flops float64) string {
+		return fmt.Sprintf("%d calls, %v, %v FLOPs", calls, took, flops)
+	}
+	t.Run("own products", func(t *testing.T) {
+		profileOf(t, false, map[string]string{
+			"linear 32x16 + gelu": entry(3, 3*time.Millisecond, 3*flops),
+			"linear 32x16":        entry(3, 3*time.Millisecond, 3*flops),
+			"norm":                entry(3, 3*time.Millisecond, 0),
+		})
+	})
+	t.Run("cuBLAS", func(t *testing.T) {
+		profileOf(t, true, map[string]string{
+			"gelu":         entry(3, 3*time.Millisecond, 0),
+			"linear 32x16": entry(6, 6*time.Millisecond, 6*flops),
+			"norm":         entry(3, 3*time.Millisecond, 0),
+		})
+	})
+}
+
+// profileOf compares the profile of three runs with what is wanted.
+func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	gpu := newFake(t)
-	b := openFake(t, gpu, BF16, noCublas)
+	find := noCublas
+	if cublas {
+		find = newFakeCublas(gpu).find
+	}
+	b := openFake(t, gpu, BF16, find)
 	defer b.Close()
 	batch := batchOf(5, 9)
 	s, err := b.NewStream(kernels.Limits{Tokens: 20, Sequences: 2})
@@ -62,17 +90,7 @@ func TestProfile(t *testing.T) {
 	for _, o := range profile.Ops() {
 		got[o.Op] = fmt.Sprintf("%d calls, %v, %v FLOPs", o.Calls, o.Took, o.FLOPs)
 	}
-	flops := 3 * 2.0 * 14 * 32 * 16
-	for op, want := range map[string]string{
-		"linear 32x16 + gelu": fmt.Sprintf("3 calls, %v, %v FLOPs", 3*time.Millisecond, flops),
-		"linear 32x16":        fmt.Sprintf("3 calls, %v, %v FLOPs", 3*time.Millisecond, flops),
-		"norm":                fmt.Sprintf("3 calls, %v, 0 FLOPs", 3*time.Millisecond),
-	} {
-		if got[op] != want {
-			t.Errorf("%s: %s, want %s", op, got[op], want)
-		}
-	}
-	if len(got) != 3 {
-		t.Errorf("the profile has %v", got)
+	if !maps.Equal(got, want) {
+		t.Errorf("the profile has %v, want %v", got, want)
 	}
 }

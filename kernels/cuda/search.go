@@ -100,9 +100,16 @@ func (p places) cublasPaths(cudaMajor int) []string {
 		}
 	}
 	var paths []string
+	add := func(list ...string) {
+		for _, path := range list {
+			if !slices.Contains(paths, path) {
+				paths = append(paths, path)
+			}
+		}
+	}
 	in := func(folder string) {
 		for _, name := range names {
-			paths = append(paths, filepath.Join(folder, name))
+			add(filepath.Join(folder, name))
 		}
 	}
 	// A pattern that matches nothing stays in the list as it is, so that the
@@ -122,10 +129,10 @@ func (p places) cublasPaths(cudaMajor int) []string {
 		if info, err := os.Stat(given); err == nil && info.IsDir() {
 			in(given)
 		} else if absolute, err := filepath.Abs(given); err == nil {
-			paths = append(paths, absolute)
+			add(absolute)
 		}
 	}
-	paths = append(paths, names...)
+	add(names...)
 	matching(filepath.Join(p.root, "usr/local/cuda*", "lib64"))
 	for _, packages := range p.sitePackages() {
 		matching(filepath.Join(packages, "nvidia/cublas/lib"))
@@ -136,12 +143,36 @@ func (p places) cublasPaths(cudaMajor int) []string {
 			in(filepath.Join(prefix, "lib"))
 		}
 	}
+	for _, prefix := range p.pythonPrefixes() {
+		in(filepath.Join(prefix, "lib"))
+	}
 	return paths
 }
 
+// pythonPrefixes are the folders above the bin of the python3 that PATH leads
+// to: first the one of the link, which is where a virtual environment has its
+// packages, then the one of the file that the link stands for, which is where
+// the interpreter was installed.
+func (p places) pythonPrefixes() []string {
+	for _, folder := range filepath.SplitList(p.getenv("PATH")) {
+		python := filepath.Join(folder, "python3")
+		info, err := os.Stat(python)
+		if !filepath.IsAbs(folder) || err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
+			continue
+		}
+		prefixes := []string{filepath.Dir(filepath.Dir(python))}
+		if file, err := filepath.EvalSymlinks(python); err == nil {
+			prefixes = append(prefixes, filepath.Dir(filepath.Dir(file)))
+		}
+		return slices.Compact(prefixes)
+	}
+	return nil
+}
+
 // sitePackages lists patterns of the folders in which pip and conda install
-// Python packages: of the environment that is active, then of the user, then
-// of the system.
+// Python packages: of the environment that is active, then of the python3 on
+// PATH, which serves without being activated, then of the user, then of the
+// system.
 func (p places) sitePackages() []string {
 	const python = "lib/python3*"
 	var list []string
@@ -149,6 +180,9 @@ func (p places) sitePackages() []string {
 		if prefix := p.getenv(variable); prefix != "" {
 			list = append(list, filepath.Join(prefix, python, "site-packages"))
 		}
+	}
+	for _, prefix := range p.pythonPrefixes() {
+		list = append(list, filepath.Join(prefix, python, "site-packages"))
 	}
 	if home := p.getenv("HOME"); home != "" {
 		list = append(list, filepath.Join(home, ".local", python, "site-packages"))
@@ -175,6 +209,12 @@ func (p places) findDriver() (*driver, []Attempt, error) {
 		}
 		return nil, attempts, unavailablef(nil, "no NVIDIA driver: %s", describe(broken))
 	}
+	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
+		// The driver asks the loader for its compiler of PTX by name. Where the
+		// loader does not know the folder of the driver it does not know the
+		// compiler either, unless that is loaded already. Some drivers bring none.
+		_, _ = p.open(filepath.Join(filepath.Dir(path), "libnvidia-ptxjitcompiler.so.1"))
+	}
 	d := new(driver)
 	if err := bindDriver(library, d); err != nil {
 		return nil, attempts, unavailablef(err, "the NVIDIA driver is too old: libcuda lacks a function")
@@ -190,11 +230,15 @@ func errNoBuild() error {
 // errNoCublas is why the package's own products serve.
 var errNoCublas = errors.New("no cuBLAS")
 
+// ErrCublasOff is in the chain of Backend.Cublas's error when the user does
+// not want cuBLAS.
+var ErrCublasOff = errors.New(cublasVariable + "=none")
+
 // findCublas loads libcublasLt for a driver of that CUDA major. An error is
 // errNoCublas and lists every path that was tried.
 func (p places) findCublas(cudaMajor int) (*cublasLt, []Attempt, error) {
 	if p.getenv(cublasVariable) == "none" {
-		return nil, nil, fmt.Errorf("%w: %s=none", errNoCublas, cublasVariable)
+		return nil, nil, fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff)
 	}
 	library, attempts := p.openFirst(p.cublasPaths(cudaMajor))
 	if library == 0 {

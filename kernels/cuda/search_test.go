@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -20,7 +21,11 @@ type tree struct {
 func newTree(t *testing.T, files ...string) *tree {
 	t.Helper()
 	tr := &tree{environment: map[string]string{}}
-	tr.root = t.TempDir()
+	root, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tr.root = root
 	tr.getenv = func(name string) string { return tr.environment[name] }
 	tr.open = func(path string) (uintptr, error) {
 		tr.asked = append(tr.asked, path)
@@ -47,14 +52,21 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 		"usr/local/cuda-13.1/lib64/libcublasLt.so.13", "usr/local/cuda-12.4/lib64/libcublasLt.so.12",
 		"venv/lib/python3.12/site-packages/" + cu12, "venv/lib/python3.12/site-packages/" + cu13,
 		"conda/lib/python3.11/site-packages/" + cu13,
+		"python/lib/python3.13/site-packages/" + cu13,
 		"home/.local/lib/python3.12/site-packages/" + cu12,
 		"usr/local/lib/python3.12/dist-packages/" + cu12,
 		"usr/lib/python3.12/site-packages/" + cu12,
 		"conda/lib/libcublasLt.so.12",
+		"python/lib/libcublasLt.so.12",
 	}
 	files := slices.DeleteFunc(slices.Clone(want), func(f string) bool { return !strings.Contains(f, "/") })
 	tr := newTree(t, append(files, "usr/local/cuda-11.8/lib64/libcublasLt.so.11")...)
-	for variable, folder := range map[string]string{"EMBED_CUBLAS": "own", "VIRTUAL_ENV": "venv", "CONDA_PREFIX": "conda", "HOME": "home"} {
+	if err := errors.Join(os.Mkdir(filepath.Join(tr.root, "python/bin"), 0o755),
+		os.WriteFile(filepath.Join(tr.root, "python/bin/python3"), nil, 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	for variable, folder := range map[string]string{"EMBED_CUBLAS": "own", "VIRTUAL_ENV": "venv", "CONDA_PREFIX": "conda",
+		"PATH": "python/bin", "HOME": "home"} {
 		tr.environment[variable] = filepath.Join(tr.root, folder)
 	}
 	_, attempts, err := tr.findCublas(13)
@@ -80,6 +92,92 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 		if strings.HasSuffix(path, ".13") {
 			t.Errorf("a driver of CUDA 12 is offered %s", path)
 		}
+	}
+}
+
+// TestCublasBesidePython: an environment that is only on PATH, not activated,
+// is searched, and behind it the installation that its python3 is a link to.
+func TestCublasBesidePython(t *testing.T) {
+	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
+	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
+	for _, c := range []struct {
+		name  string
+		files []string
+		links map[string]string // name: target, which a slash makes one below the root
+		path  string
+		want  []string // after the names of the loader
+	}{
+		{
+			name:  "virtual environment",
+			files: []string{"usr/bin/python3.12", "venv/lib/python3.12/" + cu13, "home/.local/lib/python3.12/" + cu12},
+			links: map[string]string{"usr/bin/python3": "python3.12", "venv/bin/python3": "/usr/bin/python3"},
+			path:  "absent:relative/bin::venv/bin:usr/bin",
+			want:  []string{"venv/lib/python3.12/" + cu13, "home/.local/lib/python3.12/" + cu12},
+		}, {
+			name: "pyenv",
+			files: []string{"pyenv/versions/3.11.9/bin/python3.11", "pyenv/versions/3.11.9/lib/python3.11/" + cu12,
+				"tools/lib/python3.11/" + cu13},
+			links: map[string]string{"pyenv/versions/3.11.9/bin/python3": "python3.11",
+				"tools/bin/python3": "/pyenv/versions/3.11.9/bin/python3"},
+			path: "tools/bin",
+			want: []string{"tools/lib/python3.11/" + cu13, "pyenv/versions/3.11.9/lib/python3.11/" + cu12},
+		}, {
+			name:  "conda",
+			files: []string{"conda/bin/python3.10", "conda/lib/libcublasLt.so.12", "conda/lib/python3.10/" + cu12},
+			links: map[string]string{"conda/bin/python3": "python3.10"},
+			path:  "conda/bin",
+			want:  []string{"conda/lib/python3.10/" + cu12, "conda/lib/libcublasLt.so.12"},
+		}, {
+			name: "the first on PATH that can be run",
+			files: []string{"data/python3", "b/bin/python3.9", "b/lib/python3.9/" + cu12,
+				"c/bin/python3.9", "c/lib/python3.9/" + cu12},
+			links: map[string]string{"b/bin/python3": "python3.9", "c/bin/python3": "python3.9"},
+			path:  "data:b/bin:c/bin",
+			want:  []string{"b/lib/python3.9/" + cu12},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := newTree(t, c.files...)
+			for _, f := range c.files {
+				if strings.Contains(f, "/bin/") {
+					if err := os.Chmod(filepath.Join(tr.root, f), 0o755); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			for name, target := range c.links {
+				if strings.HasPrefix(target, "/") {
+					target = filepath.Join(tr.root, target)
+				}
+				link := filepath.Join(tr.root, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(target, link)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var folders []string
+			for _, folder := range filepath.SplitList(c.path) {
+				if folder != "" && folder != "relative/bin" {
+					folder = filepath.Join(tr.root, folder)
+				}
+				folders = append(folders, folder)
+			}
+			tr.environment["PATH"] = strings.Join(folders, string(filepath.ListSeparator))
+			tr.environment["HOME"] = filepath.Join(tr.root, "home")
+			_, attempts, err := tr.findCublas(13)
+			want := []string{"libcublasLt.so.13", "libcublasLt.so.12"}
+			for _, path := range c.want {
+				want = append(want, filepath.Join(tr.root, path))
+			}
+			if !errors.Is(err, errNoCublas) || !slices.Equal(tr.asked, want) {
+				t.Errorf("the loader is asked for\n%s\nand not\n%s: %v",
+					strings.Join(tr.asked, "\n"), strings.Join(want, "\n"), err)
+			}
+			for i, a := range attempts {
+				if slices.ContainsFunc(attempts[:i], func(b Attempt) bool { return a.Path == b.Path }) {
+					t.Errorf("%s is tried twice", a.Path)
+				}
+			}
+		})
 	}
 }
 
@@ -114,14 +212,59 @@ func TestNoDriverIsASentence(t *testing.T) {
 	if _, _, err := tr.findDriver(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
 		t.Errorf("nothing to open: %v", err)
 	}
-	tr = newTree(t)
+}
+
+// TestReportWithoutDriver: a line says what is missing and how to see more,
+// and the long report lists every place.
+func TestReportWithoutDriver(t *testing.T) {
+	tr := newTree(t)
+	tr.open = func(path string) (uintptr, error) {
+		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
+	}
 	r := devices(tr.places)
 	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.CublasSearch) < 10 {
 		t.Errorf("the report is\n%s", r)
 	}
+	want := "no device: no NVIDIA driver: libcuda.so.1 was not found (embed devices --verbose lists the places searched)\n"
+	if r.String() != want {
+		t.Errorf("the report is\n%s", r)
+	}
 	for _, a := range append(r.DriverSearch, r.CublasSearch...) {
-		if !strings.Contains(r.String(), a.Path) {
-			t.Errorf("%s is not in the report", a.Path)
+		if !strings.Contains(r.Details(), a.Path+": not there\n") {
+			t.Errorf("%s is not in the long report", a.Path)
+		}
+	}
+	if strings.Contains(r.Details(), "--verbose") {
+		t.Errorf("the long report points to itself:\n%s", r.Details())
+	}
+}
+
+// TestReportWithoutCublas: the line says why, and what it costs.
+func TestReportWithoutCublas(t *testing.T) {
+	missing := Attempt{"libcublasLt.so.12",
+		errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
+	broken := Attempt{"/x/libcublasLt.so.12", errors.New("/x/libcublasLt.so.12: file too short")}
+	found := Attempt{"/y/libcublasLt.so.12", nil}
+	for _, c := range []struct {
+		err      error
+		searched []Attempt
+		want     string
+	}{
+		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing}, "cuBLASLt: not found: the program's own"},
+		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing, broken, missing},
+			"cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
+		{fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff), nil, "cuBLASLt: EMBED_CUBLAS=none: the program's own"},
+		{fmt.Errorf("%w: cublasLtCreate: no", errNoCublas), []Attempt{found}, "cuBLASLt: cublasLtCreate: no: the program's own"},
+	} {
+		r := Report{DriverVersion: 12040, Devices: []Device{{Name: "G"}}, CublasErr: c.err, CublasSearch: c.searched}
+		for _, want := range []string{c.want,
+			"predicted to run 24 to 41% slower than with cuBLAS (not measured) (embed devices --verbose"} {
+			if !strings.Contains(r.String(), want) {
+				t.Errorf("%q is not in\n%s", want, r)
+			}
+		}
+		if strings.Contains(r.String(), "not there") || strings.Count(r.String(), "\n") != 3 {
+			t.Errorf("the report is\n%s", r)
 		}
 	}
 }

@@ -269,7 +269,7 @@ func (s *stream) Activate(o kernels.Activate) {
 		return
 	}
 	cols := o.X.Cols()
-	s.launch(s.typed("activate"), [3]int{ceilDiv(pitch(cols), 1024), s.rows(), 1}, 128, 0, o.X.(*buffer).as(), uint64(0),
+	s.launch(s.typed("activate"), [3]int{ceilDiv(pitch(cols), 1024), ceilDiv(s.rows(), 2), 1}, 128, 0, o.X.(*buffer).as(), uint64(0),
 		int32(s.rows()), int32(cols))
 }
 
@@ -278,7 +278,7 @@ func (s *stream) Gate(o kernels.Gate) {
 		return
 	}
 	cols := o.Out.Cols()
-	s.launch(s.typed("gate"), [3]int{ceilDiv(pitch(cols), 1024), s.rows(), 1}, 128, 0, o.Out.(*buffer).as(),
+	s.launch(s.typed("gate"), [3]int{ceilDiv(pitch(cols), 1024), ceilDiv(s.rows(), 2), 1}, 128, 0, o.Out.(*buffer).as(),
 		o.In.(*buffer).as(), int32(s.rows()), int32(cols))
 }
 

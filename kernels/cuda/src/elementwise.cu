@@ -1,6 +1,7 @@
 // Activations that no product could be fused with, and copies between types.
 #include "device.cuh"
 
+// activate_rows and gate_rows take two rows at a time, so that a thread waits once for the loads of both.
 template <class T>
 __device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows, int cols) {
     const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
@@ -10,12 +11,18 @@ __device__ __forceinline__ void activate_rows(T *x, const float *bias, int rows,
         load_vector4(low, bias, c, cols);
         load_vector4(high, bias, c + 4, cols);
     }
-    for (int row = blockIdx.y; row < rows; row += gridDim.y) {
-        float v[8];
-        load8(v, row_at(x, row, cols) + c);
+    for (int row = blockIdx.y; row < rows; row += 2 * gridDim.y) {
+        const int other = row + gridDim.y;
+        T *const at[2] = {row_at(x, row, cols) + c, row_at(x, other < rows ? other : row, cols) + c};
+        float v[2][8];
+        load8(v[0], at[0]);
+        load8(v[1], at[1]);
 #pragma unroll
-        for (int e = 0; e < 8; e++) v[e] = gelu(v[e] + (e < 4 ? low[e % 4] : high[e % 4]));
-        store8(row_at(x, row, cols) + c, v);
+        for (int i = 0; i < 2; i++) {
+#pragma unroll
+            for (int e = 0; e < 8; e++) v[i][e] = gelu<T>(v[i][e] + (e < 4 ? low[e % 4] : high[e % 4]));
+            if (i == 0 || other < rows) store8(at[i], v[i]);
+        }
     }
 }
 
@@ -23,22 +30,32 @@ template <class T>
 __device__ __forceinline__ void gate_rows(T *out, const T *in, int rows, int cols) {
     const int c = 8 * (blockIdx.x * blockDim.x + threadIdx.x);
     if (c >= cols) return;
-    for (int row = blockIdx.y; row < rows; row += gridDim.y) {
-        const T *from = row_at(in, row, 2 * cols) + c;
-        float g[8], u[8];
+    for (int row = blockIdx.y; row < rows; row += 2 * gridDim.y) {
+        const int other = row + gridDim.y, at[2] = {row, other < rows ? other : row};
+        float g[2][8], u[2][8];
         if (cols % 8 == 0) {
-            load8(g, from);
-            load8(u, from + cols);
+#pragma unroll
+            for (int i = 0; i < 2; i++) {
+                load8(g[i], row_at(in, at[i], 2 * cols) + c);
+                load8(u[i], row_at(in, at[i], 2 * cols) + c + cols);
+            }
         } else { // the second half begins off the borders of 16 bytes
 #pragma unroll
-            for (int e = 0; e < 8; e++) {
-                g[e] = c + e < cols ? to_float(from[e]) : 0.f;
-                u[e] = c + e < cols ? to_float(from[e + cols]) : 0.f;
+            for (int i = 0; i < 2; i++) {
+                const T *from = row_at(in, at[i], 2 * cols) + c;
+#pragma unroll
+                for (int e = 0; e < 8; e++) {
+                    g[i][e] = c + e < cols ? to_float(from[e]) : 0.f;
+                    u[i][e] = c + e < cols ? to_float(from[e + cols]) : 0.f;
+                }
             }
         }
 #pragma unroll
-        for (int e = 0; e < 8; e++) g[e] = gelu(g[e]) * u[e];
-        store8(row_at(out, row, cols) + c, g);
+        for (int i = 0; i < 2; i++) {
+#pragma unroll
+            for (int e = 0; e < 8; e++) g[i][e] = gelu<T>(g[i][e]) * u[i][e];
+            if (i == 0 || other < rows) store8(row_at(out, at[i], cols) + c, g[i]);
+        }
     }
 }
 

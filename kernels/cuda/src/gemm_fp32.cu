@@ -39,8 +39,8 @@ __device__ __forceinline__ void finish(const Product<float> &p, int row, int col
         if (epilogue == with_geglu) gate += p.bias[col];
         v += p.bias[epilogue == with_geglu ? p.cols + col : col];
     }
-    if (epilogue == with_gelu) v = gelu(v);
-    if (epilogue == with_geglu) v *= gelu(gate);
+    if (epilogue == with_gelu) v = gelu<float>(v);
+    if (epilogue == with_geglu) v *= gelu<float>(gate);
     const size_t at = static_cast<size_t>(row) * pitch(p.cols) + col;
     if (p.add != nullptr) v += p.add[at];
     if (p.out32 != nullptr) p.out32[at] = v;

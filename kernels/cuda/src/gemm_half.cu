@@ -119,12 +119,12 @@ __device__ __forceinline__ void store(const Product<T> &p, Tile at, const float 
         for (int e = 0; e < 4; e++) v[e] += bias[e];
         if (epilogue == with_gelu)
 #pragma unroll
-            for (int e = 0; e < 4; e++) v[e] = gelu(v[e]);
+            for (int e = 0; e < 4; e++) v[e] = gelu<T>(v[e]);
         if (epilogue == with_geglu) {
             float gate[4];
             load4(gate, sums + parked(r, from));
 #pragma unroll
-            for (int e = 0; e < 4; e++) v[e] *= gelu(gate[e] + gate_bias[e]);
+            for (int e = 0; e < 4; e++) v[e] *= gelu<T>(gate[e] + gate_bias[e]);
         }
         if (p.add != nullptr) {
             float more[4];

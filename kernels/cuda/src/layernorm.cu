@@ -21,17 +21,28 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
                                           const float *bias, float eps, int cols, float *partial) {
     const int lane = threadIdx.x % THREADS;
     float z[GROUPS][4], sum = 0.f;
+    // every load is under way before a sum waits for the first
+#pragma unroll
+    for (int g = 0; g < GROUPS; g++) {
+        const int c = 4 * (g * THREADS + lane);
+        if (c < cols) load4(z[g], in + c);
+    }
+    if (add != nullptr) {
+        float more[GROUPS][4];
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++) {
+            const int c = 4 * (g * THREADS + lane);
+            if (c < cols) load4(more[g], add + c);
+        }
+#pragma unroll
+        for (int g = 0; g < GROUPS; g++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) z[g][e] += more[g][e];
+    }
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
         const int c = 4 * (g * THREADS + lane);
         if (c >= cols) continue;
-        load4(z[g], in + c);
-        if (add != nullptr) {
-            float more[4];
-            load4(more, add + c);
-#pragma unroll
-            for (int e = 0; e < 4; e++) z[g][e] += more[e];
-        }
 #pragma unroll
         for (int e = 0; e < 4; e++) sum += c + e < cols ? z[g][e] : 0.f;
     }
@@ -66,7 +77,7 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
 }
 
 #define LAYERNORM(T, suffix)                                                                                         \
-    KERNEL(128, 1, layernorm_warp_##suffix, float *out32, T *out, const float *in, const float *add,                 \
+    KERNEL(128, 5, layernorm_warp_##suffix, float *out32, T *out, const float *in, const float *add,                 \
            const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
         const int row = blockIdx.x * 4 + threadIdx.x / 32;                                                           \
         if (row >= rows) return;                                                                                     \
@@ -74,7 +85,7 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
                              out == nullptr ? nullptr : row_at(out, row, cols), row_at(in, row, cols),               \
                              add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols, nullptr);     \
     }                                                                                                                \
-    KERNEL(256, 1, layernorm_block_##suffix, float *out32, T *out, const float *in, const float *add,                \
+    KERNEL(256, 3, layernorm_block_##suffix, float *out32, T *out, const float *in, const float *add,                \
            const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
         SHARED_ARRAY(float, partial, 16);                                                                            \
         const int row = blockIdx.x;                                                                                  \

@@ -1,5 +1,6 @@
 // A libcuda and a libcublasLt in one that only write down what they are given,
 // so that a test sees what arrives on C's side of each call.
+#include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
 
@@ -11,6 +12,9 @@ static int note(int n, const uint64_t *values) {
     for (int i = 0; i < 24; i++) seen[i] = i < n ? values[i] : 0;
     return 0;
 }
+// opens says whether the library finds another by name, as the driver looks for its compiler of PTX.
+int opens(const char *name) { return dlopen(name, RTLD_NOW) != 0; }
+
 #define NOTE(...) note(sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]){__VA_ARGS__})
 #define U(x) ((uint64_t)(x))
 

@@ -1,0 +1,68 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"strings"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cuda"
+)
+
+// productReporter is a backend that knows who computed its matrix products.
+type productReporter interface{ Products() []cuda.ProductReport }
+
+// logProducts says, after a model has run on a device, which algorithm of
+// cuBLAS computed each shape of matrix product. What cuBLAS did not compute is
+// a warning: it costs speed, and where it took the same shape for some batches
+// only, more than that.
+func logProducts(log *slog.Logger, device string, b kernels.Backend) {
+	reporter, ok := b.(productReporter)
+	if !ok {
+		return
+	}
+	var absent, refused []string
+	for _, r := range reporter.Products() {
+		log.Debug("matrix products", "device", device, "shape", r.String())
+		switch {
+		case r.OwnCalls == 0:
+		case r.Algorithm == nil:
+			absent = append(absent, r.String())
+		default:
+			refused = append(refused, r.String())
+		}
+	}
+	if len(absent) > 0 {
+		log.Warn("cuBLAS has no algorithm for some matrix products, and the program's own computed them in every batch: "+
+			"this costs speed and changes no promise", "device", device, "shapes", strings.Join(absent, " | "))
+	}
+	if len(refused) > 0 {
+		log.Warn("cuBLAS refused some matrix products of some batches, and the program's own computed them there: "+
+			"this costs speed, and the last bits of an embedding may depend on the batch that its record was in; "+
+			"EMBED_CUBLAS=none rules that out and is slower", "device", device, "shapes", strings.Join(refused, " | "))
+	}
+}
+
+// logWithoutCublas says why the first of the GPUs multiplies without cuBLAS and
+// what that costs; the others are on the same machine. It is no warning where
+// the user wants it so.
+func logWithoutCublas(log *slog.Logger, list []*processor) {
+	for _, p := range list {
+		b, ok := p.opened.(interface {
+			Cublas() (version string, err error)
+			WithoutCublas() string
+		})
+		if !ok {
+			continue
+		}
+		if _, err := b.Cublas(); err != nil {
+			level := slog.LevelWarn
+			if errors.Is(err, cuda.ErrCublasOff) {
+				level = slog.LevelInfo
+			}
+			log.Log(context.Background(), level, "no cuBLAS: "+oneLine(errors.New(b.WithoutCublas())))
+			return
+		}
+	}
+}

@@ -1,0 +1,33 @@
+package cpu
+
+import (
+	"testing"
+
+	"seqembed/transformer/goldentest"
+)
+
+// TestGoldens compares whole models with what their own PyTorch code gave, in
+// every variant that this machine has, with weights in float32 and in bfloat16.
+func TestGoldens(t *testing.T) {
+	for _, v := range variants() {
+		for _, g := range goldentest.Goldens() {
+			longest := 0
+			if v.name == "portable" && g.Model == "dnabert-s-2l" {
+				longest = 40 // it takes 5 ms a token
+				if testing.Short() {
+					longest = 20
+				}
+			}
+			compareGolden(t, newBackend(Options{Threads: 2}, v), g, g.FP32, longest)
+			compareGolden(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), g, g.BF16Weights, longest)
+		}
+	}
+}
+
+// compareGolden runs a golden as a subtest and closes b.
+func compareGolden(t *testing.T, b *Backend, g goldentest.Golden, bars goldentest.Bars, longest int) {
+	t.Run(b.Name()+"/"+g.Model, func(t *testing.T) { g.Compare(t, b, bars, longest) })
+	if err := b.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,203 @@
+package cuda
+
+import (
+	"math"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+)
+
+// geluBound is the absolute error that the GELU of a 16-bit kernel may have beside the rounding of its result.
+const geluBound = 2e-7
+
+func exactGELU(x float32) float64 { return float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2) }
+
+// halfUlp is half the distance of neighbours of that size in a type with so many bits of significand, the least of
+// which is 2^least.
+func halfUlp(v float64, bits, least int) float64 {
+	_, e := math.Frexp(v)
+	return math.Ldexp(0.5, max(e-bits, least))
+}
+
+// TestGELUFormula evaluates the formula of the 16-bit kernels with the coefficients of src/device.cuh, in float32 and
+// with every error that ex2.approx may have (2 ulp either way): it stays within 2e-7 and half an ulp of float32.
+func TestGELUFormula(t *testing.T) {
+	source, err := os.ReadFile("src/device.cuh")
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := regexp.MustCompile(`log2_phi\[\] = \{([^}]*)\}`).FindSubmatch(source)
+	if list == nil {
+		t.Fatal("src/device.cuh has no coefficients")
+	}
+	var coefficients []float64
+	for _, text := range strings.Split(string(list[1]), ",") {
+		c, err := strconv.ParseFloat(strings.TrimSuffix(strings.TrimSpace(text), "f"), 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		coefficients = append(coefficients, c)
+	}
+	formula := func(x float32, ulp float64) float32 {
+		z := math.Abs(float64(x))
+		p := float32(coefficients[0])
+		for _, c := range coefficients[1:] {
+			p = float32(math.FMA(float64(p), z, c))
+		}
+		power := float64(float32(math.Exp2(float64(p)) * (1 + ulp*0x1p-23)))
+		if power < 0x1p-126 {
+			power = 0
+		}
+		return float32(math.FMA(-z, power, math.Max(float64(x), math.Copysign(0, -1))))
+	}
+
+	worst, tail := 0.0, 0.0
+	check := func(x float32) {
+		want := exactGELU(x)
+		for _, ulp := range []float64{-2, 0, 2} {
+			got := formula(x, ulp)
+			e := math.Abs(float64(got) - want)
+			if e -= halfUlp(float64(got), 24, -149); !(e <= geluBound) {
+				t.Fatalf("GELU(%g) is %g, and should be %g", x, got, want)
+			}
+			worst = max(worst, e)
+			if -6 <= x && x < -0x1p-100 {
+				tail = max(tail, math.Abs(float64(got)/want-1))
+			}
+		}
+	}
+	for bits := range uint32(1 << 16) {
+		for _, x := range []float32{math.Float32frombits(bits << 16), fromFP16(uint16(bits))} {
+			if !math.IsNaN(float64(x)) && !math.IsInf(float64(x), 0) {
+				check(x)
+			}
+		}
+	}
+	const step = 211 // of the float32 values between 2^-20 and 16
+	for bits := math.Float32bits(0x1p-20); bits < math.Float32bits(16); bits += step {
+		check(math.Float32frombits(bits))
+		check(-math.Float32frombits(bits))
+	}
+	t.Logf("at most %.3g beyond half an ulp, %.3g relative on [-6, 0)", worst, tail)
+	if tail > 1e-3 {
+		t.Errorf("the tail errs by %.3g of its size", tail)
+	}
+	if x := formula(float32(math.NaN()), 0); x == x {
+		t.Errorf("NaN becomes %g", x)
+	}
+	if x := formula(float32(math.Copysign(0, -1)), 0); math.Float32bits(x) != 1<<31 {
+		t.Errorf("-0 becomes %g", x)
+	}
+}
+
+func fromFP16(bits uint16) float32 {
+	var v [1]float32
+	FP16.decode(v[:], []byte{byte(bits), byte(bits >> 8)})
+	return v[0]
+}
+
+// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU, alone or behind a product
+// with the identity: it is within 2e-7 of float64's erf, and half an ulp of the type. A value that is not finite does
+// not become finite.
+func TestGPUGELU(t *testing.T) {
+	requireGPU(t, FP32).Close()
+	t.Setenv(cublasVariable, "none") // its products have the activation in a kernel of its own
+	const cols, rows = 32, 2048
+	for _, dtype := range []DType{BF16, FP16} {
+		bits, least := 8, -133
+		if dtype == FP16 {
+			bits, least = 11, -24
+		}
+		all := make([]byte, 2*rows*cols)
+		for i := range rows * cols {
+			all[2*i], all[2*i+1] = byte(i), byte(i>>8)
+		}
+		values, finite, gates := make([]float32, rows*cols), make([]float32, rows*cols), make([]float32, 2*rows*cols)
+		dtype.decode(values, all)
+		for i, x := range values {
+			if x-x == 0 { // else a product would spread it over the row
+				finite[i] = x
+			}
+			at := i/cols*2*cols + i%cols
+			gates[at], gates[at+cols] = x, 1
+		}
+		identity, gated := make([]float32, cols*cols), make([]float32, 2*cols*cols)
+		bias := make([]float32, 2*cols)
+		for i := range cols {
+			identity[i*cols+i], gated[i*cols+i], bias[cols+i] = 1, 1, 1
+		}
+
+		b := requireGPU(t, dtype)
+		defer b.Close()
+		load := func(role kernels.Role, values []float32, shape ...int) kernels.Weight {
+			w, err := b.Load(role, tensor{shape, values})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return w
+		}
+		square := load(kernels.Projection, identity, cols, cols)
+		double, ones := load(kernels.Projection, gated, 2*cols, cols), load(kernels.Vector, bias, 2*cols)
+		s, err := b.NewStream(kernels.Limits{Tokens: rows, Sequences: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		s.Begin(batchOf(rows))
+		in, wide, out := s.Tokens(cols, kernels.Operand), s.Tokens(2*cols, kernels.Operand), s.Tokens(cols, kernels.Operand)
+		for _, kernel := range []struct {
+			name string
+			from []float32
+			run  func()
+		}{
+			{"activate", values, func() {
+				s.Write(out, values)
+				s.Activate(kernels.Activate{X: out})
+			}},
+			{"gate", values, func() {
+				s.Write(wide, gates)
+				s.Gate(kernels.Gate{Out: out, In: wide})
+			}},
+			{"gemm_gelu", finite, func() {
+				s.Write(in, finite)
+				s.Linear(kernels.Linear{Out: out, In: in, W: square})
+				s.Activate(kernels.Activate{X: out})
+			}},
+			{"gemm_geglu", finite, func() {
+				s.Write(in, finite)
+				s.Linear(kernels.Linear{Out: wide, In: in, W: double, Bias: ones})
+				s.Gate(kernels.Gate{Out: out, In: wide})
+			}},
+		} {
+			got, worst := make([]float32, rows*cols), 0.0
+			kernel.run()
+			s.Read(got, out)
+			if err := s.Wait(); err != nil {
+				t.Fatal(err)
+			}
+			for i, x := range kernel.from {
+				if x != x || x > math.MaxFloat32 {
+					if got[i]-got[i] == 0 {
+						t.Fatalf("%s_%s: GELU(%g) is %g", kernel.name, dtype, x, got[i])
+					}
+					continue
+				}
+				if x < -math.MaxFloat32 {
+					continue // to 0 by the formula, to NaN by its floating-point operations
+				}
+				want := exactGELU(x)
+				half := max(halfUlp(want, bits, least), halfUlp(float64(got[i]), bits, least))
+				e := math.Abs(float64(got[i])-want) - half
+				if !(e <= geluBound) {
+					t.Fatalf("%s_%s: GELU(%g) is %g, and should be %g", kernel.name, dtype, x, got[i], want)
+				}
+				worst = max(worst, e)
+			}
+			t.Logf("%s_%s: at most %.3g beyond half an ulp", kernel.name, dtype, worst)
+		}
+	}
+}

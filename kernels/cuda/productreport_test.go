@@ -1,0 +1,193 @@
+package cuda
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+)
+
+// multiplied is a device on which products of one weight, [16, 8], have been
+// computed: into the operands' type for each number of rows, and once for
+// seven rows into float32 and into float32 with an addend.
+type multiplied struct {
+	*Backend
+	fake   *fakeGPU
+	cublas *fakeCublas
+}
+
+func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) multiplied {
+	t.Helper()
+	f := newFake(t)
+	c := newFakeCublas(f)
+	set(c)
+	opts.DType = BF16
+	b, err := open(f.driver(), 0, opts, f.images(), c.find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.NewStream(kernels.Limits{Tokens: 100, Sequences: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := b.Load(kernels.Projection, randomTensor(1, 1, 16, 8))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bias, err := b.Load(kernels.Vector, randomTensor(2, 1, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, y := s.Tokens(8, kernels.Operand), s.Tokens(16, kernels.Operand)
+	wide, residual := s.Tokens(16, kernels.Residual), s.Tokens(16, kernels.Residual)
+	for _, n := range rows {
+		s.Begin(batchOf(n))
+		s.Linear(kernels.Linear{Out: y, In: x, W: w, Bias: bias})
+		s.Linear(kernels.Linear{Out: y, In: x, W: w, Bias: bias})
+		if err := s.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.Begin(batchOf(7))
+	s.Linear(kernels.Linear{Out: wide, In: x, W: w})
+	s.Linear(kernels.Linear{Out: wide, In: x, W: w, Add: residual})
+	s.Linear(kernels.Linear{Out: y, In: x, W: w, Add: residual})
+	if err := s.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return multiplied{b, f, c}
+}
+
+func describeAll(list []ProductReport) string {
+	var lines []string
+	for _, r := range list {
+		lines = append(lines, r.String())
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestProducts: the report says for each shape who computed it, with which
+// algorithm, how often, and why cuBLAS did not.
+func TestProducts(t *testing.T) {
+	const (
+		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
+			"split-K 1, workspace 2097152 bytes, 0.75 waves"
+		narrowSum = "linear 16x8 + add: own product, 7 rows in 1 call: " +
+			"cuBLAS adds and writes in one type, and these are two\n"
+		sum  = "linear 16x8 + add in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call\n"
+		wide = "linear 16x8 in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call"
+		own  = "own product, 7 rows in 1 call: "
+	)
+	pieces := func(shape, own string) string {
+		return shape + ": own product, " + own +
+			": cuBLAS offers 1 algorithm for [4096 8]·[16 8]ᵀ, and none that sums in one piece"
+	}
+	for _, c := range []struct {
+		name string
+		set  func(c *fakeCublas)
+		rows []int
+		want string
+	}{
+		{"all taken", func(*fakeCublas) {}, []int{7, 9},
+			narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 32 rows in 4 calls\n" + wide},
+		{"attributes that the library does not know", func(c *fakeCublas) {
+			c.unknown = map[int32]bool{configID: true, configInnerShape: true, configClusterShape: true}
+		}, []int{7}, strings.NewReplacer("algorithm 2", "algorithm -", "shape 27", "shape -", "shape 28", "shape -").
+			Replace(narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 14 rows in 2 calls\n" + wide)},
+		{"some refused", func(c *fakeCublas) {
+			c.refused = func(rows int) bool { return rows > 7 }
+		}, []int{7, 20, 9, 10, 9, 11, 12, 13},
+			narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 14 rows in 2 calls; " +
+				"own product, 168 rows in 14 calls: refused for 6 numbers of rows (9, 10, 11, 12, 13, …): " +
+				"cublasLtMatmulAlgoCheck: CUBLAS_STATUS_NOT_SUPPORTED (15)\n" + wide},
+		{"none in one piece", func(c *fakeCublas) { c.none = true }, []int{7},
+			narrowSum + pieces("linear 16x8 + add in float32", "7 rows in 1 call") + "\n" +
+				pieces("linear 16x8 + bias", "14 rows in 2 calls") + "\n" + pieces("linear 16x8 in float32", "7 rows in 1 call")},
+		{"no answer", func(c *fakeCublas) { c.answer = 15 }, nil,
+			narrowSum + "linear 16x8 + add in float32: " + own +
+				"cublasLtMatmulAlgoGetHeuristic for [4096 8]·[16 8]ᵀ: CUBLAS_STATUS_NOT_SUPPORTED (15)\n" +
+				"linear 16x8 in float32: " + own +
+				"cublasLtMatmulAlgoGetHeuristic for [4096 8]·[16 8]ᵀ: CUBLAS_STATUS_NOT_SUPPORTED (15)"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := multiply(t, Options{}, c.set, c.rows...)
+			list := b.Products()
+			if got := describeAll(list); got != c.want {
+				t.Errorf("the report is\n%s\nand not\n%s", got, c.want)
+			}
+			line, err := json.Marshal(list)
+			var again []ProductReport
+			if err == nil {
+				err = json.Unmarshal(line, &again)
+			}
+			if err != nil || describeAll(again) != describeAll(list) {
+				t.Errorf("as JSON %s: %v", line, err)
+			}
+			if err := b.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if got := b.Products(); describeAll(got) != describeAll(list) {
+				t.Errorf("after Close the report is\n%s", describeAll(got))
+			}
+			b.fake.settled()
+		})
+	}
+	b := openFake(t, newFake(t), BF16, noCublas)
+	defer b.Close()
+	if list := b.Products(); len(list) > 0 {
+		t.Errorf("without cuBLAS the report is\n%s", describeAll(list))
+	}
+}
+
+// TestAlgorithmOptions: the rows that an algorithm is asked for can be others,
+// or those of each batch; both are part of the backend's name.
+func TestAlgorithmOptions(t *testing.T) {
+	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
+	for _, c := range []struct {
+		opts     Options
+		backend  string
+		asked    string // heuristic queries
+		answered string
+	}{
+		{Options{}, plain, "[4096 4096 4096]", "split-K 1"},
+		{Options{HeuristicRows: 4096}, plain, "[4096 4096 4096]", "split-K 1"},
+		{Options{HeuristicRows: 32768}, strings.Replace(plain, "12.4.5", "12.4.5 asked for 32768 rows", 1),
+			"[32768 32768 32768]", "split-K 1"},
+		{Options{FreeAlgorithm: true}, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
+			"[7 9 7 7 7]", "split-K 4"},
+	} {
+		b := multiply(t, c.opts, func(f *fakeCublas) { f.free = c.opts.FreeAlgorithm }, 7, 9, 7)
+		if b.Name() != c.backend {
+			t.Errorf("%+v: the name is %s, not %s", c.opts, b.Name(), c.backend)
+		}
+		if got := fmt.Sprint(b.cublas.queries); got != c.asked {
+			t.Errorf("%+v: cuBLAS is asked for %s rows, not %s", c.opts, got, c.asked)
+		}
+		if c.opts.FreeAlgorithm && len(b.cublas.checks) > 0 {
+			t.Errorf("a free algorithm is checked for %v rows", b.cublas.checks)
+		}
+		taken := slices.DeleteFunc(b.Products(), func(r ProductReport) bool { return r.Algorithm == nil })
+		for _, r := range taken {
+			if !strings.Contains(r.String(), c.answered) {
+				t.Errorf("%+v: %s", c.opts, r)
+			}
+		}
+		if len(taken) != 3 {
+			t.Errorf("%+v: cuBLAS takes %d shapes", c.opts, len(taken))
+		}
+	}
+	for _, opts := range []Options{{HeuristicRows: -1}, {HeuristicRows: 1, FreeAlgorithm: true}} {
+		f := newFake(t)
+		if b, err := open(f.driver(), 0, opts, f.images(), noCublas); err == nil {
+			t.Errorf("%+v is accepted", opts)
+			b.Close()
+		}
+	}
+}

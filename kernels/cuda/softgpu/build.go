@@ -1,0 +1,242 @@
+//go:build linux
+
+package softgpu
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"syscall"
+)
+
+//go:embed sim
+var sim embed.FS
+
+// ErrNoCompiler is in the chain of an error that says that there is no C++ compiler.
+var ErrNoCompiler = errors.New("the software GPU needs a C++ compiler")
+
+// The two libraries, by the names under which programs load them.
+const (
+	driverLibrary = "libcuda.so.1"
+	cublasLibrary = "libcublasLt.so.13"
+)
+
+// modules is the folder of the translated kernels, beside the driver library.
+const modules = "modules"
+
+// Contractions would change bits: PTX says where multiplications are fused with additions. Translated kernels run as fast
+// with -Og as with -O2, and compile in a third of the time.
+var (
+	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
+	moduleFlags = []string{"-Og"}
+	driverFlags = []string{"-O2"}
+	cublasFlags = []string{"-O3"}
+)
+
+// Build makes the libraries in a folder, and a module of each PTX text. What is there already and made from the same is
+// kept, as are other modules. Several processes may build into one folder at the same time.
+func Build(folder string, ptx ...string) error {
+	compiler, err := findCompiler()
+	if err != nil {
+		return err
+	}
+	b := &builder{compiler: compiler, folder: folder}
+	if err := os.MkdirAll(filepath.Join(folder, modules), 0o777); err != nil {
+		return err
+	}
+	unlock, err := lock(filepath.Join(folder, "lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := b.unpack(); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.sources)
+	jobs := []func() error{b.driver}
+	for _, text := range ptx {
+		code, err := translate(text)
+		if err != nil {
+			return err
+		}
+		jobs = append(jobs, func() error { return b.module(text, code) })
+	}
+	if err := parallel(jobs); err != nil {
+		return err
+	}
+	return b.cublas() // which is linked with the driver
+}
+
+// BuildWithout makes a driver library in a folder that lacks a function, and nothing else.
+func BuildWithout(folder, symbol string) error {
+	compiler, err := findCompiler()
+	if err != nil {
+		return err
+	}
+	b := &builder{compiler: compiler, folder: folder}
+	if err := b.unpack(); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.sources)
+	hide := filepath.Join(b.sources, "version")
+	if err := os.WriteFile(hide, fmt.Appendf(nil, "{ global: *; local: %s; };\n", symbol), 0o666); err != nil {
+		return err
+	}
+	return b.link(driverLibrary, driverSources, append(driverFlags, "-Wl,--version-script="+hide)...)
+}
+
+var driverSources = []string{"block.cpp", "device.cpp", "driver.cpp", "memory.cpp"}
+
+// findCompiler looks for what CXX names, or g++ or clang++.
+func findCompiler() (string, error) {
+	for _, name := range []string{os.Getenv("CXX"), "g++", "clang++"} {
+		if name == "" {
+			continue
+		}
+		if path, err := exec.LookPath(name); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("%w: neither g++ nor clang++ is on PATH, and CXX names none", ErrNoCompiler)
+}
+
+// lock waits until no other process builds into the folder.
+func lock(path string) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != syscall.EINTR {
+			break
+		}
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return func() { f.Close() }, nil
+}
+
+type builder struct {
+	compiler, folder string
+	sources          string // a folder with the files of sim, for the time of a build
+	digest           []byte // of them, the compiler and the flags
+}
+
+// unpack writes the embedded sources where the compiler finds them.
+func (b *builder) unpack() error {
+	version, err := exec.Command(b.compiler, "--version").Output()
+	if err != nil {
+		return fmt.Errorf("%s --version: %w", b.compiler, err)
+	}
+	if b.sources, err = os.MkdirTemp("", "softgpu"); err != nil {
+		return err
+	}
+	hash := sha256.New()
+	fmt.Fprintf(hash, "%s %q %q %q %q", version, flags, moduleFlags, driverFlags, cublasFlags)
+	err = fs.WalkDir(sim, "sim", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := sim.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		hash.Write(text)
+		return os.WriteFile(filepath.Join(b.sources, d.Name()), text, 0o666)
+	})
+	b.digest = hash.Sum(nil)
+	if err != nil {
+		os.RemoveAll(b.sources)
+	}
+	return err
+}
+
+func (b *builder) driver() error {
+	return b.once(driverLibrary, "", func() error { return b.link(driverLibrary, driverSources, driverFlags...) })
+}
+
+func (b *builder) cublas() error {
+	return b.once(cublasLibrary, "", func() error {
+		return b.link(cublasLibrary, []string{"cublaslt.cpp"}, append(cublasFlags, "-L"+b.folder, "-l:"+driverLibrary, "-Wl,-rpath,$ORIGIN")...)
+	})
+}
+
+// module compiles the translation of a PTX text. The driver finds it by the text.
+func (b *builder) module(ptx, code string) error {
+	hash := fnv.New64a()
+	hash.Write([]byte(ptx))
+	name := filepath.Join(modules, fmt.Sprintf("%016x", hash.Sum64()))
+	return b.once(name+".so", code, func() error {
+		source := filepath.Join(b.sources, filepath.Base(name)+".cpp")
+		if err := os.WriteFile(source, []byte(code), 0o666); err != nil {
+			return err
+		}
+		return b.link(name+".so", []string{filepath.Base(source)}, moduleFlags...)
+	})
+}
+
+// once makes a file unless one made from the same is there; a file beside it says what it was made from.
+func (b *builder) once(name, code string, make func() error) error {
+	path := filepath.Join(b.folder, name)
+	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))
+	want := fmt.Sprintf("%x\n", key)
+	if got, err := os.ReadFile(path + ".key"); err == nil && string(got) == want {
+		if _, err := os.Stat(path); err == nil {
+			return nil
+		}
+	}
+	if err := make(); err != nil {
+		return err
+	}
+	return os.WriteFile(path+".key", []byte(want), 0o666)
+}
+
+// link compiles sources to a library, which takes its name when it is complete: a program may have the old one loaded.
+func (b *builder) link(name string, sources []string, more ...string) error {
+	path := filepath.Join(b.folder, name)
+	args := append(append([]string{}, flags...), "-shared", "-I"+b.sources, "-o", path+".new", "-Wl,-soname,"+filepath.Base(name), "-Wl,-Bsymbolic")
+	for _, s := range sources {
+		args = append(args, filepath.Join(b.sources, s))
+	}
+	var said bytes.Buffer
+	command := exec.Command(b.compiler, append(args, more...)...)
+	command.Stdout, command.Stderr = &said, &said
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("%s for %s: %w\n%s", b.compiler, name, err, said.Bytes())
+	}
+	return os.Rename(path+".new", path)
+}
+
+// parallel runs jobs on every core and returns the first error.
+func parallel(jobs []func() error) error {
+	queue := make(chan func() error, len(jobs)) // all of them, so that filling it cannot block
+	for _, j := range jobs {
+		queue <- j
+	}
+	close(queue)
+	failed := make(chan error, len(jobs))
+	var group sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for j := range queue {
+				if err := j(); err != nil {
+					failed <- err
+				}
+			}
+		})
+	}
+	group.Wait()
+	close(failed)
+	return <-failed
+}

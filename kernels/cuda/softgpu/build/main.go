@@ -1,0 +1,35 @@
+//go:build linux
+
+// Command build makes the software GPU of package softgpu:
+//
+//	go run ./kernels/cuda/softgpu/build FOLDER PTX...
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"seqembed/kernels/cuda/softgpu"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("build takes a folder and PTX files")
+	}
+	var texts []string
+	for _, file := range args[1:] {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		texts = append(texts, string(text))
+	}
+	return softgpu.Build(args[0], texts...)
+}

@@ -1,0 +1,329 @@
+package softgpu
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// ptxModule is a PTX file of kernels.
+type ptxModule struct {
+	shared  []sharedArray // of all kernels
+	kernels []*ptxKernel
+}
+
+// ptxKernel is one .entry.
+type ptxKernel struct {
+	name       string
+	parameters []parameter
+	maxThreads int               // .maxntid
+	registers  map[string]string // the type, such as f32, of the registers whose names begin with the key, such as %f
+	shared     []sharedArray
+	body       []statement
+}
+
+type parameter struct{ kind, name string }
+
+// sharedArray is dynamic shared memory where its size is 0.
+type sharedArray struct {
+	name         string
+	align, bytes int
+}
+
+// statement is a label or an instruction.
+type statement struct {
+	line     int
+	label    string
+	guard    string // a predicate register, or empty
+	unless   bool   // the instruction runs where the guard is false
+	opcode   string // with its modifiers, such as ld.global.v4.f32
+	operands []operand
+}
+
+// operand is a register, number or symbol (text), an address (text and offset), or a vector. A shuffle's first operand
+// has a predicate beside its register.
+type operand struct {
+	text    string
+	beside  string
+	address bool
+	offset  int64
+	vector  []operand
+}
+
+// token is a word or one character of punctuation; empty at the end.
+type token struct {
+	text string
+	line int
+}
+
+// parser reads the part of PTX that nvcc writes for the kernels. An error names the line.
+type parser struct {
+	tokens []token
+	at     int
+}
+
+// parsePTX reads a file.
+func parsePTX(text string) (m *ptxModule, err error) {
+	p := &parser{tokens: scan(text)}
+	defer func() {
+		switch failed := recover().(type) {
+		case nil:
+		case syntaxError:
+			m, err = nil, fmt.Errorf("line %d: %s", failed.line, failed.text)
+		default:
+			panic(failed)
+		}
+	}()
+	m = &ptxModule{}
+	for p.peek() != "" {
+		switch directive := p.next(); directive {
+		case ".version", ".target", ".address_size":
+			p.next()
+		case ".extern":
+			p.expect(".shared")
+			m.shared = append(m.shared, p.sharedArray())
+		case ".visible":
+			p.expect(".entry")
+			m.kernels = append(m.kernels, p.kernel())
+		default:
+			p.fail("%q is not known between kernels", directive)
+		}
+	}
+	return m, nil
+}
+
+// syntaxError ends parsePTX from anywhere below it.
+type syntaxError struct {
+	line int
+	text string
+}
+
+// scan cuts text into tokens, without comments and white space.
+func scan(text string) []token {
+	var list []token
+	for number, line := range strings.Split(text, "\n") {
+		line, _, _ = strings.Cut(line, "//")
+		for i := 0; i < len(line); {
+			c := line[i]
+			end := i + 1
+			switch {
+			case c == ' ' || c == '\t' || c == '\r':
+				i++
+				continue
+			case c == '"':
+				if closing := strings.IndexByte(line[end:], '"'); closing >= 0 {
+					end += closing + 1
+				}
+			case isWord(c):
+				for end < len(line) && isWord(line[end]) {
+					end++
+				}
+			}
+			list = append(list, token{line[i:end], number + 1})
+			i = end
+		}
+	}
+	return list
+}
+
+func isWord(c byte) bool {
+	return c == '.' || c == '_' || c == '%' || c == '$' || '0' <= c && c <= '9' || 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z'
+}
+
+func (p *parser) peek() string {
+	if p.at == len(p.tokens) {
+		return ""
+	}
+	return p.tokens[p.at].text
+}
+
+func (p *parser) next() string {
+	text := p.peek()
+	if text == "" {
+		p.fail("the file ends too early")
+	}
+	p.at++
+	return text
+}
+
+// accept takes the next token if it is that one.
+func (p *parser) accept(text string) bool {
+	if p.peek() != text {
+		return false
+	}
+	p.at++
+	return true
+}
+
+func (p *parser) expect(text string) {
+	if got := p.next(); got != text {
+		p.at--
+		p.fail("%q where %q is due", got, text)
+	}
+}
+
+func (p *parser) fail(format string, args ...any) {
+	panic(syntaxError{p.line(), fmt.Sprintf(format, args...)})
+}
+
+// line is that of the next token, or of the last.
+func (p *parser) line() int {
+	if len(p.tokens) == 0 {
+		return 1
+	}
+	return p.tokens[min(p.at, len(p.tokens)-1)].line
+}
+
+func (p *parser) number() int {
+	text := p.next()
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		p.at--
+		p.fail("%q is no number", text)
+	}
+	return n
+}
+
+// sharedArray reads what follows .shared.
+func (p *parser) sharedArray() sharedArray {
+	p.expect(".align")
+	a := sharedArray{align: p.number()}
+	p.expect(".b8")
+	a.name = p.next()
+	p.expect("[")
+	if p.peek() != "]" {
+		a.bytes = p.number()
+	}
+	p.expect("]")
+	p.expect(";")
+	return a
+}
+
+// kernel reads what follows .entry.
+func (p *parser) kernel() *ptxKernel {
+	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
+	p.expect("(")
+	for !p.accept(")") {
+		p.expect(".param")
+		kind := strings.TrimPrefix(p.next(), ".")
+		k.parameters = append(k.parameters, parameter{kind, p.next()})
+		p.accept(",")
+	}
+	for !p.accept("{") {
+		switch directive := p.next(); directive {
+		case ".maxntid":
+			k.maxThreads = p.number()
+			p.expect(",")
+			p.expect("1")
+			p.expect(",")
+			p.expect("1")
+		case ".minnctapersm":
+			p.number()
+		default:
+			p.fail("%q is not known before a body", directive)
+		}
+	}
+	if k.maxThreads < 1 {
+		p.fail("%s has no .maxntid", k.name)
+	}
+	for !p.accept("}") {
+		switch p.peek() {
+		case ".reg":
+			p.register(k)
+		case ".shared":
+			p.next()
+			k.shared = append(k.shared, p.sharedArray())
+		case ".pragma": // hints for the compiler
+			p.next()
+			p.next()
+			p.expect(";")
+		default:
+			k.body = append(k.body, p.statement())
+		}
+	}
+	return k
+}
+
+// register reads .reg .f32 %f<45>; or .reg .f32 %f;
+func (p *parser) register(k *ptxKernel) {
+	p.expect(".reg")
+	kind, name := strings.TrimPrefix(p.next(), "."), p.next()
+	if p.accept("<") {
+		p.number()
+		p.expect(">")
+	}
+	p.expect(";")
+	if _, twice := k.registers[name]; twice {
+		p.fail("registers %s are declared twice", name)
+	}
+	k.registers[name] = kind
+}
+
+func (p *parser) statement() statement {
+	s := statement{line: p.line()}
+	if p.accept("@") {
+		s.unless = p.accept("!")
+		s.guard = p.next()
+	}
+	word := p.next()
+	if s.guard == "" && p.accept(":") {
+		s.label = word
+		return s
+	}
+	if !isWord(word[0]) || word[0] == '.' || word[0] == '%' {
+		p.at--
+		p.fail("%q begins no instruction", word)
+	}
+	s.opcode = word
+	for !p.accept(";") {
+		s.operands = append(s.operands, p.operand())
+		if p.peek() != ";" {
+			p.expect(",")
+		}
+	}
+	return s
+}
+
+func (p *parser) operand() operand {
+	switch {
+	case p.accept("{"):
+		var list []operand
+		for !p.accept("}") {
+			list = append(list, p.operand())
+			p.accept(",")
+		}
+		return operand{vector: list}
+	case p.accept("["):
+		o := operand{text: p.next(), address: true}
+		if p.accept("+") {
+			o.offset = p.integer()
+		}
+		p.expect("]")
+		return o
+	case p.peek() == "-":
+		return operand{text: strconv.FormatInt(p.integer(), 10)}
+	}
+	o := operand{text: p.next()}
+	if !isWord(o.text[0]) {
+		p.at--
+		p.fail("%q is no operand", o.text)
+	}
+	if p.accept("|") {
+		o.beside = p.next()
+	}
+	return o
+}
+
+func (p *parser) integer() int64 {
+	sign := ""
+	if p.accept("-") {
+		sign = "-"
+	}
+	text := sign + p.next()
+	n, err := strconv.ParseInt(text, 0, 64)
+	if err != nil {
+		p.at--
+		p.fail("%q is no integer", text)
+	}
+	return n
+}

@@ -1,0 +1,607 @@
+#include "block.h"
+
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <thread>
+#include <vector>
+
+#ifndef __x86_64__
+#include <ucontext.h>
+#endif
+
+namespace softgpu {
+
+namespace {
+
+// The codes of cuda.h for kernels that fail.
+enum { illegal_address = 700, launch_timeout = 702, misaligned_address = 716, launch_failed = 719 };
+
+constexpr size_t stack_bytes = 128 << 10;
+
+enum State { runnable, waits_for_block, waits_for_warp, ended };
+
+class Processor;
+
+struct Copy {
+    unsigned char *to;
+    const unsigned char *from;
+    uint32_t bytes;
+};
+
+// Fiber is a thread of a block on a stack of its own.
+class Fiber final : public Thread {
+  public:
+    void barrier() override;
+    void warp_barrier() override;
+    uint32_t shuffle(uint32_t value, uint32_t mask) override;
+    void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) override;
+    void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) override;
+    void copy_async(uint32_t to, uint64_t from, uint32_t bytes) override;
+    void copy_commit() override;
+    void copy_wait(int groups) override;
+    [[noreturn]] void unsupported(const char *what) override;
+    [[noreturn]] void shared_fault(uint32_t address, unsigned bytes) override;
+    [[noreturn]] void global_fault(uint64_t address, unsigned bytes) override;
+    [[noreturn]] void misaligned_fault(const char *space, uint64_t address, unsigned bytes) override;
+
+    void begin(const Launch &launch, Index block, unsigned thread, const Guarded &shared);
+    void arrive(std::vector<Copy> &copies);
+
+    Processor *processor = nullptr;
+    State state = ended;
+    unsigned char *stack = nullptr;
+#ifdef __x86_64__
+    void *sp = nullptr;
+#else
+    ucontext_t context;
+#endif
+    std::vector<Copy> open;
+    std::deque<std::vector<Copy>> groups;
+};
+
+struct Warp {
+    uint32_t ready; // lanes that can run
+    int arrived;
+    const void *operation;
+    void *brought[32];
+};
+
+// Processor runs one block at a time on a thread of the host.
+class Processor {
+  public:
+    Processor() = default;
+    Processor(const Processor &) = delete;
+    ~Processor();
+    // run_block leaves a fault in `fault`.
+    void run_block(const Launch &launch, uint64_t number);
+
+    Fault fault;
+
+    // What fibers call.
+    void body();
+    void wait_for_block();
+    void wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32]));
+    [[noreturn]] void fail(int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+    bool late() const { return launch->order % 2 == 0; } // whether copies arrive when they are waited for
+
+  private:
+    int pick();
+    void prefer();
+    void enter(Fiber &f);
+    void leave(Fiber &f);
+    void prepare(Fiber &f);
+
+    const Launch *launch = nullptr;
+    std::deque<Fiber> fibers; // addresses stay
+    std::vector<Warp> warps;
+    std::vector<int> preference; // of warps, best first
+    int running = -1;
+    unsigned waiting = 0, finished = 0, threads = 0;
+    std::mt19937_64 random_bits;
+    Scratch scratch;
+#ifdef __x86_64__
+    void *scheduler_sp = nullptr;
+#else
+    ucontext_t scheduler_context;
+#endif
+};
+
+// here is the processor of this thread of the host while a fiber runs. A signal handler reads it: it must not allocate.
+thread_local Processor *volatile here __attribute__((tls_model("initial-exec"))) = nullptr;
+
+#ifdef __x86_64__
+extern "C" void softgpu_switch(void **save, void *load);
+asm(R"(
+.text
+.local softgpu_switch
+softgpu_switch:
+    pushq %rbp
+    pushq %rbx
+    pushq %r12
+    pushq %r13
+    pushq %r14
+    pushq %r15
+    movq %rsp, (%rdi)
+    movq %rsi, %rsp
+    popq %r15
+    popq %r14
+    popq %r13
+    popq %r12
+    popq %rbx
+    popq %rbp
+    ret
+)");
+void Processor::enter(Fiber &f) { softgpu_switch(&scheduler_sp, f.sp); }
+void Processor::leave(Fiber &f) { softgpu_switch(&f.sp, scheduler_sp); }
+#else
+void Processor::enter(Fiber &f) { swapcontext(&scheduler_context, &f.context); }
+void Processor::leave(Fiber &f) { swapcontext(&f.context, &scheduler_context); }
+#endif
+
+void start_fiber() { here->body(); }
+
+Processor::~Processor() {
+    for (Fiber &f : fibers)
+        if (f.stack != nullptr) munmap(f.stack, stack_bytes);
+}
+
+void Processor::prepare(Fiber &f) {
+    if (f.stack == nullptr) {
+        void *stack = mmap(nullptr, stack_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stack == MAP_FAILED) {
+            fprintf(stderr, "softgpu: no host memory for the stacks of a block\n");
+            abort();
+        }
+        f.stack = static_cast<unsigned char *>(stack);
+        f.processor = this;
+    }
+#ifdef __x86_64__
+    // Six saved registers, then the address to return to; a function finds its stack 8 bytes off a border of 16.
+    void **top = reinterpret_cast<void **>(f.stack + stack_bytes) - 1;
+    *--top = reinterpret_cast<void *>(start_fiber);
+    f.sp = top - 6;
+    memset(f.sp, 0, 6 * sizeof(void *));
+#else
+    getcontext(&f.context);
+    f.context.uc_stack.ss_sp = f.stack;
+    f.context.uc_stack.ss_size = stack_bytes;
+    f.context.uc_link = &scheduler_context;
+    makecontext(&f.context, start_fiber, 0);
+#endif
+}
+
+void Fiber::begin(const Launch &launch, Index block, unsigned thread, const Guarded &shared) {
+    tid = {thread, 0, 0};
+    ctaid = block;
+    ntid = {launch.threads, 1, 1};
+    nctaid = launch.grid;
+    shared_memory = shared.address;
+    shared_bytes = static_cast<uint32_t>(shared.size);
+    global_begin = launch.memory->begin();
+    global_bytes = launch.memory->bytes();
+    state = runnable;
+    open.clear();
+    groups.clear();
+}
+
+void Processor::body() {
+    launch->kernel->run(fibers[running], launch->slots);
+    Fiber &f = fibers[running];
+    const auto full = [](const std::vector<Copy> &g) { return !g.empty(); };
+    if (full(f.open) || std::any_of(f.groups.begin(), f.groups.end(), full))
+        fail(launch_failed, "a thread ends with copies that it has not waited for");
+    f.state = ended;
+    finished++;
+    leave(f);
+}
+
+void Processor::prefer() {
+    if (launch->order > 1) std::shuffle(preference.begin(), preference.end(), random_bits);
+}
+
+// pick chooses the fiber to run: the preferred warp as far as it comes, so that it runs ahead of the others wherever
+// nothing holds it back.
+int Processor::pick() {
+    if (launch->order > 1 && random_bits() % 64 == 0) prefer();
+    for (int w : preference) {
+        const uint32_t ready = warps[w].ready;
+        if (ready == 0) continue;
+        int lane = __builtin_ctz(ready);
+        if (launch->order == 1) lane = 31 - __builtin_clz(ready);
+        if (launch->order > 1) {
+            lane = random_bits() % 32;
+            while (!(ready >> lane & 1)) lane = (lane + 1) % 32;
+        }
+        return 32 * w + lane;
+    }
+    return -1;
+}
+
+void Processor::run_block(const Launch &l, uint64_t number) {
+    launch = &l;
+    threads = l.threads;
+    while (fibers.size() < threads) fibers.emplace_back();
+    warps.resize(threads / 32);
+    preference.resize(threads / 32);
+    for (size_t w = 0; w < warps.size(); w++) preference[w] = l.order == 1 ? warps.size() - 1 - w : w;
+    random_bits.seed(l.order + number * 0x9e3779b97f4a7c15u);
+
+    const uint32_t shared = l.kernel->static_shared + (l.kernel->dynamic_shared ? l.dynamic_shared : 0);
+    scratch.resize(shared);
+    scratch.memory().fill();
+    const Index block = {static_cast<unsigned>(number % l.grid.x), static_cast<unsigned>(number / l.grid.x % l.grid.y),
+                         static_cast<unsigned>(number / l.grid.x / l.grid.y)};
+    for (unsigned t = 0; t < threads; t++) {
+        fibers[t].begin(l, block, t, scratch.memory());
+        prepare(fibers[t]);
+    }
+    waiting = finished = 0;
+    for (Warp &w : warps) w.ready = ~0u, w.arrived = 0;
+    prefer();
+    here = this;
+    for (;;) {
+        running = pick();
+        if (running < 0) break;
+        enter(fibers[running]);
+        if (fault.code != 0) break; // the other fibers are given up
+        if (fibers[running].state == ended) warps[running / 32].ready &= ~(1u << running % 32);
+    }
+    here = nullptr;
+    if (fault.code != 0) return;
+    if (finished < threads) {
+        const auto in_warps = std::count_if(fibers.begin(), fibers.begin() + threads, [](const Fiber &f) { return f.state == waits_for_warp; });
+        fault = {launch_timeout, std::string(l.kernel->name) + ": the block hangs: " + std::to_string(waiting) +
+                                     " threads wait at a barrier and " + std::to_string(in_warps) + " for their warp, " +
+                                     std::to_string(finished) + " have ended"};
+        return;
+    }
+    if (!scratch.memory().intact()) fault = {launch_failed, std::string(l.kernel->name) + ": a write beside shared memory"};
+}
+
+void Processor::fail(int code, const char *format, ...) {
+    char text[300];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    const Fiber &f = fibers[running];
+    fault = {code, std::string(launch->kernel->name) + ": " + text + " (block " + std::to_string(f.ctaid.x) + "," +
+                       std::to_string(f.ctaid.y) + " thread " + std::to_string(f.tid.x) + ")"};
+    leave(fibers[running]);
+    abort(); // nobody enters this fiber again
+}
+
+void Processor::wait_for_block() {
+    if (++waiting < threads) {
+        Fiber &f = fibers[running];
+        f.state = waits_for_block;
+        warps[running / 32].ready &= ~(1u << running % 32);
+        leave(f);
+        return;
+    }
+    waiting = 0;
+    for (unsigned t = 0; t < threads; t++) fibers[t].state = runnable;
+    for (Warp &w : warps) w.ready = ~0u;
+    prefer();
+}
+
+// wait_for_warp waits for the 32 lanes of the warp; the last one runs step over what all have brought. operation tells
+// operations apart: lanes must agree.
+void Processor::wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32])) {
+    Warp &w = warps[running / 32];
+    if (w.arrived > 0 && w.operation != operation) fail(launch_failed, "the lanes of a warp are at different operations");
+    w.operation = operation;
+    w.brought[running % 32] = brought;
+    if (++w.arrived < 32) {
+        Fiber &f = fibers[running];
+        f.state = waits_for_warp;
+        w.ready &= ~(1u << running % 32);
+        leave(f);
+        return;
+    }
+    w.arrived = 0;
+    if (step != nullptr) step(w.brought);
+    const int first = running / 32 * 32;
+    for (int t = first; t < first + 32; t++) fibers[t].state = runnable;
+    w.ready = ~0u;
+}
+
+// Operations of a warp.
+
+struct Shuffle {
+    uint32_t value, result, mask;
+};
+
+void shuffle_step(void *(&lanes)[32]) {
+    for (uint32_t lane = 0; lane < 32; lane++) {
+        Shuffle &s = *static_cast<Shuffle *>(lanes[lane]);
+        s.result = static_cast<Shuffle *>(lanes[(lane ^ s.mask) & 31])->value;
+    }
+}
+
+struct Matrices {
+    uint32_t *r;
+    const unsigned char *row;
+};
+
+uint16_t element(void *(&lanes)[32], int row, int column) {
+    uint16_t bits;
+    memcpy(&bits, static_cast<Matrices *>(lanes[row])->row + 2 * column, 2);
+    return bits;
+}
+
+template <bool transposed>
+void ldmatrix_step(void *(&lanes)[32]) {
+    for (int lane = 0; lane < 32; lane++) {
+        const int r = lane / 4, c = 2 * (lane % 4);
+        for (int m = 0; m < 4; m++) {
+            const uint16_t low = transposed ? element(lanes, 8 * m + c, r) : element(lanes, 8 * m + r, c);
+            const uint16_t high = transposed ? element(lanes, 8 * m + c + 1, r) : element(lanes, 8 * m + r, c + 1);
+            static_cast<Matrices *>(lanes[lane])->r[m] = low | static_cast<uint32_t>(high) << 16;
+        }
+    }
+}
+
+struct Product {
+    float *c;
+    const uint32_t *a, *b;
+};
+
+// mma_step is mma.m16n8k16 by the layouts of the PTX manual: products exact, their sum with c rounded once.
+template <float (*widen)(uint16_t)>
+void mma_step(void *(&lanes)[32]) {
+    double a[16][16], b[16][8], c[16][8];
+    for (int lane = 0; lane < 32; lane++) {
+        const Product &p = *static_cast<Product *>(lanes[lane]);
+        const int g = lane / 4, j = 2 * (lane % 4);
+        for (int half = 0; half < 2; half++) {
+            for (int i = 0; i < 4; i++) a[g + 8 * (i % 2)][j + 8 * (i / 2) + half] = widen(static_cast<uint16_t>(p.a[i] >> 16 * half));
+            for (int i = 0; i < 2; i++) b[j + 8 * i + half][g] = widen(static_cast<uint16_t>(p.b[i] >> 16 * half));
+        }
+        for (int i = 0; i < 4; i++) c[g + 8 * (i / 2)][j + i % 2] = p.c[i];
+    }
+    for (int k = 0; k < 16; k++)
+        for (int row = 0; row < 16; row++)
+            for (int column = 0; column < 8; column++) c[row][column] += a[row][k] * b[k][column];
+    for (int lane = 0; lane < 32; lane++) {
+        const Product &p = *static_cast<Product *>(lanes[lane]);
+        for (int i = 0; i < 4; i++) p.c[i] = static_cast<float>(c[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);
+    }
+}
+
+void Fiber::barrier() { processor->wait_for_block(); }
+
+void Fiber::warp_barrier() {
+    static const char operation = 0;
+    processor->wait_for_warp(&operation, nullptr, nullptr);
+}
+
+uint32_t Fiber::shuffle(uint32_t value, uint32_t mask) {
+    Shuffle lane = {value, 0, mask};
+    processor->wait_for_warp(reinterpret_cast<void *>(shuffle_step), &lane, shuffle_step);
+    return lane.result;
+}
+
+void Fiber::ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) {
+    Matrices lane = {r, shared(address, 16)};
+    const auto step = transposed ? ldmatrix_step<true> : ldmatrix_step<false>;
+    processor->wait_for_warp(reinterpret_cast<void *>(step), &lane, step);
+}
+
+void Fiber::mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) {
+    Product lane = {c, a, b};
+    const auto step = type == bf16 ? mma_step<from_bf16> : mma_step<from_fp16>;
+    processor->wait_for_warp(reinterpret_cast<void *>(step), &lane, step);
+}
+
+// Asynchronous copies.
+
+void Fiber::arrive(std::vector<Copy> &copies) {
+    for (const Copy &c : copies) {
+        memset(c.to, 0, 16);
+        memcpy(c.to, c.from, c.bytes);
+    }
+}
+
+void Fiber::copy_async(uint32_t to, uint64_t from, uint32_t bytes) {
+    if (bytes > 16) processor->fail(launch_failed, "cp.async of %u bytes", bytes);
+    Copy c = {shared(to, 16), reinterpret_cast<unsigned char *>(from), bytes};
+    if (bytes > 0) global(from, 16); // beyond an allocation the copy itself faults
+    open.push_back(c);
+    if (!processor->late()) {
+        std::vector<Copy> now = {c};
+        arrive(now);
+    }
+}
+
+void Fiber::copy_commit() {
+    groups.push_back(std::move(open));
+    open.clear();
+}
+
+void Fiber::copy_wait(int left) {
+    while (static_cast<int>(groups.size()) > left) {
+        if (processor->late()) arrive(groups.front());
+        groups.pop_front();
+    }
+}
+
+// Faults.
+
+void Fiber::unsupported(const char *what) { processor->fail(launch_failed, "%s is not simulated", what); }
+
+void Fiber::shared_fault(uint32_t address, unsigned bytes) {
+    processor->fail(illegal_address, "%u bytes at %lld of %u bytes of shared memory", bytes,
+                    static_cast<long long>(address) - shared_base, shared_bytes);
+}
+
+void Fiber::global_fault(uint64_t address, unsigned bytes) {
+    processor->fail(illegal_address, "%u bytes at %#llx are outside of every allocation", bytes, static_cast<unsigned long long>(address));
+}
+
+void Fiber::misaligned_fault(const char *space, uint64_t address, unsigned bytes) {
+    processor->fail(misaligned_address, "%u bytes of %s memory at %#llx, which is no multiple of that", bytes, space,
+                    static_cast<unsigned long long>(address));
+}
+
+// Signals.
+
+struct sigaction before[65];
+
+void on_signal(int number, siginfo_t *info, void *context) {
+    if (Processor *p = here) {
+        here = nullptr;
+        if (number == SIGFPE) p->fail(launch_failed, "an integer division by zero");
+        p->fail(illegal_address, "address %p is outside of every allocation", info->si_addr);
+    }
+    const struct sigaction &old = before[number];
+    if (old.sa_flags & SA_SIGINFO) {
+        old.sa_sigaction(number, info, context);
+    } else if (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN) {
+        signal(number, SIG_DFL); // it comes again at once
+    } else {
+        old.sa_handler(number);
+    }
+}
+
+// SignalStack is what a handler of this thread runs on: fibers have no room for it.
+class SignalStack {
+  public:
+    SignalStack() {
+        stack_t mine = {};
+        mine.ss_sp = memory.get();
+        mine.ss_size = size;
+        sigaltstack(&mine, &previous);
+    }
+    ~SignalStack() { sigaltstack(&previous, nullptr); }
+
+  private:
+    static constexpr size_t size = 64 << 10;
+    std::unique_ptr<char[]> memory{new char[size]};
+    stack_t previous = {};
+};
+
+// Helpers are the other threads of the host, which take part in one launch at a time.
+class Helpers {
+  public:
+    static Helpers &all() {
+        static Helpers *one = new Helpers; // never destroyed: its threads run until the process ends
+        return *one;
+    }
+
+    // together runs work here and, unless another launch has them, on the helpers too, where there is work for so many.
+    void together(uint64_t blocks, const std::function<void()> &work) {
+        std::unique_lock<std::mutex> mine(taken, std::try_to_lock);
+        if (blocks < 2 || threads == 0 || !mine) {
+            work();
+            return;
+        }
+        {
+            const std::lock_guard<std::mutex> guard(lock);
+            job = &work, round++, left = threads;
+        }
+        begin.notify_all();
+        work();
+        std::unique_lock<std::mutex> guard(lock);
+        end.wait(guard, [this] { return left == 0; });
+    }
+
+  private:
+    Helpers() {
+        for (unsigned t = 1; t < std::thread::hardware_concurrency() && t < 16; t++, threads++)
+            quiet_thread([this] { help(); }).detach();
+    }
+
+    void help() {
+        for (uint64_t seen = 0;;) {
+            const std::function<void()> *mine;
+            {
+                std::unique_lock<std::mutex> guard(lock);
+                begin.wait(guard, [&] { return round != seen; });
+                seen = round, mine = job;
+            }
+            (*mine)();
+            const std::lock_guard<std::mutex> guard(lock);
+            if (--left == 0) end.notify_one();
+        }
+    }
+
+    std::mutex taken, lock;
+    std::condition_variable begin, end;
+    const std::function<void()> *job = nullptr;
+    uint64_t round = 0;
+    unsigned threads = 0, left = 0;
+};
+
+} // namespace
+
+void parallel(uint64_t count, const std::function<void(uint64_t)> &work) {
+    std::atomic<uint64_t> next{0};
+    Helpers::all().together(count, [&] {
+        for (uint64_t i; (i = next++) < count;) work(i);
+    });
+}
+
+std::thread quiet_thread(std::function<void()> work) {
+    sigset_t all, before;
+    sigfillset(&all);
+    for (int number : {SIGSEGV, SIGBUS, SIGFPE}) sigdelset(&all, number);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    std::thread t(std::move(work));
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    return t;
+}
+
+void catch_faults() {
+    static std::once_flag once;
+    std::call_once(once, [] {
+        struct sigaction action = {};
+        action.sa_sigaction = on_signal;
+        // Not blocked while it runs: the handler of a fault switches away and never returns.
+        action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
+        for (int number : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(number, &action, &before[number]);
+    });
+}
+
+Fault run(const Launch &launch) {
+    const uint64_t blocks = static_cast<uint64_t>(launch.grid.x) * launch.grid.y * launch.grid.z;
+    std::vector<uint64_t> sequence(blocks);
+    for (uint64_t b = 0; b < blocks; b++) sequence[b] = launch.order == 1 ? blocks - 1 - b : b;
+    if (launch.order > 1) std::shuffle(sequence.begin(), sequence.end(), std::mt19937_64(launch.order));
+
+    std::atomic<uint64_t> next{0};
+    std::atomic<bool> failed{false};
+    std::mutex lock;
+    Fault first;
+    Helpers::all().together(blocks, [&] {
+        // Pointers, because a library that reads one of its own in a signal handler gets little room for the rest.
+        static thread_local const std::unique_ptr<SignalStack> stack(new SignalStack);
+        static thread_local const std::unique_ptr<Processor> mine(new Processor);
+        Processor &processor = *mine;
+        processor.fault = {};
+        for (uint64_t i; !failed && (i = next++) < blocks;) {
+            processor.run_block(launch, sequence[i]);
+            if (processor.fault.code == 0) continue;
+            failed = true;
+            const std::lock_guard<std::mutex> guard(lock);
+            if (first.code == 0) first = processor.fault;
+        }
+    });
+    if (first.code == 0) {
+        const std::string damage = launch.memory->damaged();
+        if (!damage.empty()) first = {launch_failed, std::string(launch.kernel->name) + ": " + damage};
+    }
+    return first;
+}
+
+} // namespace softgpu

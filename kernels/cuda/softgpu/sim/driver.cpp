@@ -1,0 +1,499 @@
+// The driver API: what cuda.h promises of the functions that package cuda calls, as far as the package can tell, and the
+// refusals of a real driver. Parameters have the order and the sizes of cuda.h.
+#include "device.h"
+
+#include <dlfcn.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+using namespace softgpu;
+
+namespace {
+
+thread_local Device *current = nullptr; // whose context is current on this thread
+
+// Call holds the lock for one call of the API, and the device whose context is current.
+class Call {
+  public:
+    Call() : held(driver().lock), d(driver()), device(current) {}
+
+    // without gives the error of a call that needs a context and has none, or one that is broken.
+    int without(const char *function) const {
+        if (!d.initialized) return refuse(not_initialized, "%s before cuInit", function);
+        if (device == nullptr) return refuse(invalid_context, "%s without a context that is current on its thread", function);
+        if (device->contexts == 0) return refuse(invalid_context, "%s with a context that was released", function);
+        return device->broken;
+    }
+
+    std::unique_lock<std::mutex> held;
+    Driver &d;
+    Device *const device;
+};
+
+#define NEEDS_CONTEXT(call)                                     \
+    do {                                                        \
+        if (const int code = call.without(__func__)) return code; \
+    } while (false)
+
+// handle_of is the handle as a member of the set that has to know it, or null.
+template <class T>
+T *handle_of(const std::set<T *> &known, void *handle) {
+    const auto found = known.find(static_cast<T *>(handle));
+    return found == known.end() ? nullptr : *found;
+}
+
+Stream *stream_of(const Call &c, void *handle, const char *function) {
+    Stream *s = handle_of(c.device->streams, handle);
+    if (handle == nullptr) refuse(invalid_handle, "%s on the default stream, which waits for all others", function);
+    else if (s == nullptr) refuse(invalid_handle, "%s on a stream that device %d does not have", function, c.device->ordinal);
+    return s;
+}
+
+Event *event_of(const Call &c, void *handle, const char *function) {
+    Event *e = handle_of(c.device->events, handle);
+    if (e == nullptr) refuse(invalid_handle, "%s with an event that device %d does not have", function, c.device->ordinal);
+    return e;
+}
+
+unsigned char *address(uint64_t p) { return reinterpret_cast<unsigned char *>(p); }
+
+// folder is where this library lies, with a slash at its end.
+std::string folder() {
+    Dl_info info;
+    if (dladdr(reinterpret_cast<void *>(folder), &info) == 0 || info.dli_fname == nullptr) return "";
+    const std::string path = info.dli_fname;
+    return path.substr(0, path.rfind('/') + 1);
+}
+
+// fingerprint is FNV-1a of 64 bits; translated modules are called after that of their PTX.
+uint64_t fingerprint(const char *text) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (const char *p = text; *p != 0; p++) h = (h ^ static_cast<unsigned char>(*p)) * 0x100000001b3u;
+    return h;
+}
+
+// first_driver is the CUDA version that came with a PTX ISA version.
+int first_driver(int major, int minor) { return (major + 4) * 1000 + minor * 10; }
+
+} // namespace
+
+extern "C" {
+
+const char *softgpu_fault() {
+    const std::lock_guard<std::mutex> held(driver().lock);
+    return driver().last_fault.c_str();
+}
+
+int cuInit(unsigned flags) {
+    Driver &d = driver();
+    const std::lock_guard<std::mutex> held(d.lock);
+    if (flags != 0) return refuse(invalid_value, "cuInit with flags %u", flags);
+    if (d.initialized) return d.devices.empty() ? no_device : success;
+    if (!d.settings.read_environment()) return unknown;
+    catch_faults();
+    for (const int architecture : d.settings.architectures)
+        d.devices.push_back(std::make_unique<Device>(static_cast<int>(d.devices.size()), architecture));
+    d.initialized = true;
+    return d.devices.empty() ? no_device : success;
+}
+
+int cuDriverGetVersion(int *version) {
+    *version = driver().settings.driver;
+    return success;
+}
+
+int cuDeviceGetCount(int *count) {
+    const Call c;
+    if (!c.d.initialized) return refuse(not_initialized, "cuDeviceGetCount before cuInit");
+    *count = static_cast<int>(c.d.devices.size());
+    return success;
+}
+
+static Device *device_at(const Call &c, int device) {
+    if (!c.d.initialized || device < 0 || device >= static_cast<int>(c.d.devices.size())) return nullptr;
+    return c.d.devices[device].get();
+}
+
+int cuDeviceGet(int *device, int ordinal) {
+    const Call c;
+    if (device_at(c, ordinal) == nullptr) return invalid_device;
+    *device = ordinal;
+    return success;
+}
+
+int cuDeviceGetName(char *name, int bytes, int device) {
+    const Call c;
+    const Device *d = device_at(c, device);
+    if (d == nullptr) return invalid_device;
+    if (bytes < 1) return invalid_value;
+    snprintf(name, bytes, "software GPU sm_%d", d->architecture);
+    return success;
+}
+
+int cuDeviceGetAttribute(int *value, int attribute, int device) {
+    const Call c;
+    const Device *d = device_at(c, device);
+    if (d == nullptr) return invalid_device;
+    switch (attribute) {
+    case 75: *value = d->architecture / 10; return success;
+    case 76: *value = d->architecture % 10; return success;
+    }
+    return refuse(invalid_value, "cuDeviceGetAttribute %d", attribute);
+}
+
+int cuDeviceTotalMem_v2(size_t *bytes, int device) {
+    const Call c;
+    if (device_at(c, device) == nullptr) return invalid_device;
+    *bytes = c.d.settings.memory;
+    return success;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    const Call c;
+    Device *d = device_at(c, device);
+    if (d == nullptr) return invalid_device;
+    if (d->broken != 0) return d->broken;
+    d->contexts++;
+    *context = d;
+    return success;
+}
+
+int cuDevicePrimaryCtxRelease_v2(int device) {
+    Call c;
+    Device *d = device_at(c, device);
+    if (d == nullptr) return invalid_device;
+    if (d->contexts == 0) return refuse(invalid_context, "cuDevicePrimaryCtxRelease of a context that nobody retains");
+    if (d->contexts > 1) {
+        d->contexts--;
+        return success;
+    }
+    const int code = d->drain(c.held);
+    d->contexts = 0;
+    d->release();
+    return code;
+}
+
+int cuCtxSetCurrent(void *context) {
+    const Call c;
+    Device *found = nullptr;
+    for (const auto &d : c.d.devices)
+        if (d.get() == context) found = d.get();
+    if (context != nullptr && (found == nullptr || found->contexts == 0))
+        return refuse(invalid_context, "cuCtxSetCurrent of a context that is not there");
+    current = found;
+    return success;
+}
+
+int cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    *total = c.d.settings.memory;
+    *free_bytes = c.d.settings.memory - c.device->memory.used();
+    return success;
+}
+
+int cuMemAlloc_v2(uint64_t *p, size_t bytes) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    if (bytes == 0) return refuse(invalid_value, "cuMemAlloc of 0 bytes");
+    if (c.d.settings.hit("alloc", ++c.d.allocations)) return refuse(out_of_memory, "cuMemAlloc of %zu bytes, as SOFTGPU_FAULT says", bytes);
+    if (bytes > c.d.settings.memory - c.device->memory.used()) return out_of_memory;
+    unsigned char *made = c.device->memory.allocate(bytes);
+    if (made == nullptr) return refuse(out_of_memory, "no addresses are left for %zu bytes", bytes);
+    *p = reinterpret_cast<uint64_t>(made);
+    return success;
+}
+
+int cuMemFree_v2(uint64_t p) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    if (const int code = c.device->drain(c.held)) return code;
+    if (!c.device->memory.release(address(p))) return refuse(invalid_value, "cuMemFree of an address that was not allocated");
+    return success;
+}
+
+int cuMemAllocHost_v2(void **p, size_t bytes) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    if (bytes == 0) return refuse(invalid_value, "cuMemAllocHost of 0 bytes");
+    *p = aligned_alloc(4096, (bytes + 4095) & ~size_t(4095));
+    if (*p == nullptr) return out_of_memory;
+    memset(*p, filler, bytes);
+    c.device->pinned[*p] = bytes;
+    return success;
+}
+
+int cuMemFreeHost(void *p) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    if (const int code = c.device->drain(c.held)) return code;
+    if (c.device->pinned.erase(p) == 0) return refuse(invalid_value, "cuMemFreeHost of an address that was not allocated");
+    free(p);
+    return success;
+}
+
+// copy checks both ends now, and copies when the stream comes to it.
+static int copy(const Call &c, const char *function, uint64_t on_device, void *on_host, size_t bytes, void *stream, bool up) {
+    Stream *s = stream_of(c, stream, function);
+    if (s == nullptr) return invalid_handle;
+    if (bytes == 0 || c.device->memory.left(address(on_device)) < bytes)
+        return refuse(invalid_value, "%s of %zu bytes, beyond its allocation on the device", function, bytes);
+    if (!c.device->in_pinned(on_host, bytes)) return refuse(invalid_value, "%s of %zu bytes, on the host not in pinned memory", function, bytes);
+    Device *d = c.device;
+    d->add(s, {nullptr, nullptr, [=] {
+                   if (up) memcpy(address(on_device), on_host, bytes);
+                   else memcpy(on_host, address(on_device), bytes);
+                   return Fault();
+               }});
+    return success;
+}
+
+int cuMemcpyHtoDAsync_v2(uint64_t to, void *from, size_t bytes, void *stream) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    return copy(c, __func__, to, from, bytes, stream, true);
+}
+
+int cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t bytes, void *stream) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    return copy(c, __func__, from, to, bytes, stream, false);
+}
+
+int cuModuleLoadDataEx(void **module, const char *image, unsigned options, const int *keys, void **values) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    char *log = nullptr;
+    size_t log_bytes = 0;
+    for (unsigned i = 0; i < options; i++) {
+        if (keys[i] == 5) log = static_cast<char *>(values[i]);
+        else if (keys[i] == 6) log_bytes = static_cast<unsigned>(reinterpret_cast<uintptr_t>(values[i]));
+        else return refuse(invalid_value, "cuModuleLoadDataEx with option %d", keys[i]);
+    }
+    const auto failed = [&](int code, const std::string &text) {
+        if (log != nullptr && log_bytes > 0) snprintf(log, log_bytes, "%s", text.c_str());
+        return refuse(code, "cuModuleLoadDataEx: %s", text.c_str());
+    };
+    int major = 0, minor = 0, target = 0;
+    if (sscanf(image, ".version %d.%d .target sm_%d", &major, &minor, &target) != 3) return failed(invalid_image, "this is no PTX");
+    if (first_driver(major, minor) > c.d.settings.driver) return failed(unsupported_ptx_version, "the PTX version is too new");
+    if (target > c.device->architecture) return failed(invalid_ptx, "the PTX is for a later architecture");
+    char name[32];
+    snprintf(name, sizeof name, "%016llx.so", static_cast<unsigned long long>(fingerprint(image)));
+    const std::string path = folder() + "modules/" + name;
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); // stays loaded
+    if (library == nullptr) return failed(invalid_ptx, "this PTX was not translated: build the software GPU again (" + std::string(dlerror()) + ")");
+    const auto *code = static_cast<const Module *>(dlsym(library, "softgpu_module"));
+    if (code == nullptr) return failed(invalid_ptx, path + " holds no module");
+    auto *loaded = new LoadedModule{code, {}};
+    c.device->modules.insert(loaded);
+    *module = loaded;
+    return success;
+}
+
+int cuModuleUnload(void *module) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    if (const int code = c.device->drain(c.held)) return code;
+    LoadedModule *m = handle_of(c.device->modules, module);
+    if (m == nullptr) return refuse(invalid_handle, "cuModuleUnload of a module that is not there");
+    for (const auto &f : m->functions) c.device->functions.erase(f.get());
+    c.device->modules.erase(m);
+    delete m;
+    return success;
+}
+
+int cuModuleGetFunction(void **function, void *module, const char *name) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    LoadedModule *m = handle_of(c.device->modules, module);
+    if (m == nullptr) return refuse(invalid_handle, "cuModuleGetFunction of a module that is not there");
+    for (unsigned k = 0; k < m->code->count; k++) {
+        if (strcmp(m->code->kernels[k].name, name) != 0) continue;
+        m->functions.push_back(std::make_unique<Function>());
+        m->functions.back()->kernel = &m->code->kernels[k];
+        c.device->functions.insert(m->functions.back().get());
+        *function = m->functions.back().get();
+        return success;
+    }
+    return refuse(not_found, "cuModuleGetFunction: no kernel is called %s", name);
+}
+
+int cuFuncSetAttribute(void *function, int attribute, int value) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Function *f = handle_of(c.device->functions, function);
+    if (f == nullptr) return refuse(invalid_handle, "cuFuncSetAttribute of a function that is not there");
+    // The most of a block is 227 KB on sm_90, 163 KB on sm_80, 99 KB on sm_86 and sm_89.
+    const int a = c.device->architecture, most = (a >= 90 && a < 120 ? 227 : a == 80 ? 163 : 99) << 10;
+    if (attribute != 8 || value < 0 || value + static_cast<int>(f->kernel->static_shared) > most)
+        return refuse(invalid_value, "cuFuncSetAttribute %d of %s to %d bytes of %d", attribute, f->kernel->name, value, most);
+    f->allowed_shared = value;
+    return success;
+}
+
+int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsigned bx, unsigned by, unsigned bz, unsigned shared,
+                   void *stream, void **parameters, void **extra) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    const Function *f = handle_of(c.device->functions, function);
+    if (f == nullptr) return refuse(invalid_handle, "cuLaunchKernel of a function that is not there");
+    const Kernel &k = *f->kernel;
+    Stream *s = stream_of(c, stream, __func__);
+    if (s == nullptr) return invalid_handle;
+    if (gx == 0 || gy == 0 || gz == 0 || gx > 0x7fffffff || gy > 65535 || gz > 65535)
+        return refuse(invalid_value, "%s on a grid of %u x %u x %u", k.name, gx, gy, gz);
+    if (bx == 0 || bx % 32 != 0 || by != 1 || bz != 1)
+        return refuse(invalid_value, "%s with blocks of %u x %u x %u threads, which is not simulated", k.name, bx, by, bz);
+    if (bx > k.max_threads) return refuse(launch_out_of_resources, "%s takes at most %u threads, not %u", k.name, k.max_threads, bx);
+    if (shared > f->allowed_shared || (shared > 0 && !k.dynamic_shared))
+        return refuse(invalid_value, "%s with %u bytes of dynamic shared memory, %u allowed", k.name, shared, k.dynamic_shared ? f->allowed_shared : 0);
+    if (extra != nullptr) return refuse(invalid_value, "%s with extra parameters", k.name);
+    const uint64_t number = ++c.d.launches;
+    if (c.d.settings.hit("launch", number)) return refuse(launch_out_of_resources, "launch %llu, of %s, as SOFTGPU_FAULT says", static_cast<unsigned long long>(number), k.name);
+    if (c.d.settings.hit("lost", number)) {
+        c.device->break_context(unknown, "the device is lost at launch " + std::to_string(number) + ", as SOFTGPU_FAULT says");
+        return c.device->broken;
+    }
+    std::vector<uint64_t> slots(k.parameters);
+    for (unsigned i = 0; i < k.parameters; i++) memcpy(&slots[i], parameters[i], k.sizes[i]);
+    const uint64_t seed = c.d.settings.seed;
+    const bool hangs = c.d.settings.starts("hang", k.name), fails = c.d.settings.starts("kernel", k.name);
+    Device *d = c.device;
+    d->add(s, {nullptr, nullptr, [=, &k] {
+                   if (hangs) {
+                       say("%s hangs, as SOFTGPU_FAULT says", k.name);
+                       for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+                   }
+                   if (fails) return Fault{illegal_address, std::string(k.name) + " fails, as SOFTGPU_FAULT says"};
+                   return run({&k, {gx, gy, gz}, bx, shared, slots.data(), &d->memory, seed < 2 ? seed : seed + number});
+               }});
+    if (!c.d.settings.blocking) return success;
+    return d->wait_until(c.held, [=] { return s->idle(); });
+}
+
+int cuStreamCreate(void **stream, unsigned flags) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    if (flags != 1) return refuse(invalid_value, "cuStreamCreate with flags %u: such a stream waits for the default stream", flags);
+    auto *s = new Stream;
+    s->device = c.device;
+    c.device->streams.insert(s);
+    *stream = s;
+    return success;
+}
+
+int cuStreamDestroy_v2(void *stream) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Stream *s = stream_of(c, stream, __func__);
+    if (s == nullptr) return invalid_handle;
+    c.device->streams.erase(s);
+    if (s->idle()) delete s;
+    else c.device->leaving.insert(s);
+    return success;
+}
+
+int cuStreamSynchronize(void *stream) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    Stream *s = stream_of(c, stream, __func__);
+    if (s == nullptr) return invalid_handle;
+    return c.device->wait_until(c.held, [=] { return s->idle(); });
+}
+
+int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Stream *s = stream_of(c, stream, __func__);
+    const Event *e = event_of(c, event, __func__);
+    if (s == nullptr || e == nullptr) return invalid_handle;
+    if (flags != 0) return refuse(invalid_value, "cuStreamWaitEvent with flags %u", flags);
+    if (c.d.settings.hit("nowait", ++c.d.waits)) {
+        say("wait %llu for an event is forgotten, as SOFTGPU_FAULT says", static_cast<unsigned long long>(c.d.waits));
+        return success;
+    }
+    if (e->last != nullptr) c.device->add(s, {e->last, nullptr, nullptr});
+    return success;
+}
+
+int cuEventCreate(void **event, unsigned flags) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    if (flags > 3) return refuse(invalid_value, "cuEventCreate with flags %u", flags);
+    auto *e = new Event{c.device, (flags & 2) == 0, nullptr};
+    c.device->events.insert(e);
+    *event = e;
+    return success;
+}
+
+int cuEventDestroy_v2(void *event) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Event *e = event_of(c, event, __func__);
+    if (e == nullptr) return invalid_handle;
+    c.device->events.erase(e);
+    delete e;
+    return success;
+}
+
+int cuEventRecord(void *event, void *stream) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Event *e = event_of(c, event, __func__);
+    Stream *s = stream_of(c, stream, __func__);
+    if (s == nullptr || e == nullptr) return invalid_handle;
+    e->last = std::make_shared<Mark>();
+    c.device->add(s, {nullptr, e->last, nullptr});
+    return success;
+}
+
+int cuEventSynchronize(void *event) {
+    Call c;
+    NEEDS_CONTEXT(c);
+    const Event *e = event_of(c, event, __func__);
+    if (e == nullptr) return invalid_handle;
+    const std::shared_ptr<Mark> mark = e->last;
+    if (mark == nullptr) return success;
+    return c.device->wait_until(c.held, [=] { return mark->done; });
+}
+
+int cuEventElapsedTime(float *milliseconds, void *start, void *end) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    const Event *a = event_of(c, start, __func__), *b = event_of(c, end, __func__);
+    if (a == nullptr || b == nullptr || !a->timed || !b->timed || a->last == nullptr || b->last == nullptr)
+        return refuse(invalid_handle, "cuEventElapsedTime of events without times");
+    if (!a->last->done || !b->last->done) return not_ready;
+    *milliseconds = static_cast<float>(b->last->milliseconds - a->last->milliseconds);
+    return success;
+}
+
+int softgpu_enqueue(void *stream, std::function<Fault()> work) {
+    const Call c;
+    NEEDS_CONTEXT(c);
+    Stream *s = stream_of(c, stream, "cublasLtMatmul");
+    if (s == nullptr) return invalid_handle;
+    c.device->add(s, {nullptr, nullptr, std::move(work)});
+    return success;
+}
+
+size_t softgpu_left(uint64_t p) {
+    const Call c;
+    return c.device == nullptr ? 0 : c.device->memory.left(address(p));
+}
+
+bool softgpu_refuses(uint64_t rows) {
+    const Call c;
+    return c.d.settings.hit("refuse", rows);
+}
+
+void softgpu_parallel(uint64_t count, const std::function<void(uint64_t)> &work) { parallel(count, work); }
+
+bool softgpu_current() {
+    const Call c;
+    return c.device != nullptr && c.device->contexts > 0;
+}
+
+} // extern "C"

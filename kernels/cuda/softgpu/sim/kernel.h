@@ -1,0 +1,155 @@
+// The contract between translated kernels and the software GPU: a kernel is a function of one Thread, and calls it for
+// everything that threads do together. Everything else that PTX computes is an inline function here.
+#pragma once
+
+#include <fenv.h>
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+namespace softgpu {
+
+struct Index {
+    unsigned x, y, z;
+};
+
+// The types of matrix operands that mma.sync takes here.
+enum Half { bf16, fp16 };
+
+// shared_base is the address of the first byte of shared memory in its own address space. It is not 0, so that a null
+// pointer is outside.
+constexpr uint32_t shared_base = 1024;
+
+// Thread is one CUDA thread of a block that runs. Shared memory is one range, static arrays first; global memory is a
+// range of the host's address space that belongs to the device.
+class Thread {
+  public:
+    Index tid, ctaid, ntid, nctaid;
+
+    // shared and global give the host address of `bytes` bytes, or end the kernel with a fault where they lie outside
+    // of shared memory, outside of the device's memory, or off their alignment.
+    unsigned char *shared(uint32_t address, unsigned bytes) {
+        const uint32_t offset = address - shared_base;
+        if (offset > shared_bytes || shared_bytes - offset < bytes) shared_fault(address, bytes);
+        if (address % bytes != 0) misaligned_fault("shared", address, bytes);
+        return shared_memory + offset;
+    }
+    unsigned char *global(uint64_t address, unsigned bytes) {
+        if (address - global_begin >= global_bytes) global_fault(address, bytes);
+        if (address % bytes != 0) misaligned_fault("global", address, bytes);
+        return reinterpret_cast<unsigned char *>(address);
+    }
+
+    // barrier waits for all threads of the block, warp_barrier for the 32 lanes of the warp.
+    virtual void barrier() = 0;
+    virtual void warp_barrier() = 0;
+    // shuffle gives the value of lane (this lane ^ mask).
+    virtual uint32_t shuffle(uint32_t value, uint32_t mask) = 0;
+    // ldmatrix loads four 8x8 matrices of 16-bit elements; address is that of one row.
+    virtual void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) = 0;
+    // mma adds a 16x16 by 16x8 product to c.
+    virtual void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) = 0;
+    // copy_async begins a copy of 16 bytes to shared memory, of which only the first `bytes` are read.
+    virtual void copy_async(uint32_t to, uint64_t from, uint32_t bytes) = 0;
+    virtual void copy_commit() = 0;
+    virtual void copy_wait(int groups) = 0;
+    // unsupported ends the kernel: PTX allows what follows, the software GPU does not.
+    [[noreturn]] virtual void unsupported(const char *what) = 0;
+
+  protected:
+    unsigned char *shared_memory = nullptr;
+    uint32_t shared_bytes = 0;
+    uint64_t global_begin = 0, global_bytes = 0;
+
+    [[noreturn]] virtual void shared_fault(uint32_t address, unsigned bytes) = 0;
+    [[noreturn]] virtual void global_fault(uint64_t address, unsigned bytes) = 0;
+    [[noreturn]] virtual void misaligned_fault(const char *space, uint64_t address, unsigned bytes) = 0;
+    ~Thread() = default;
+};
+
+// Kernel is one entry of a module. sizes holds the bytes of each parameter; a run finds their values in slots of eight
+// bytes.
+struct Kernel {
+    const char *name;
+    unsigned max_threads;   // .maxntid
+    uint32_t static_shared; // bytes
+    bool dynamic_shared;    // whether it declares dynamic shared memory
+    unsigned parameters;
+    const unsigned char *sizes;
+    void (*run)(Thread &t, const uint64_t *slots);
+};
+
+struct Module {
+    unsigned count;
+    const Kernel *kernels;
+};
+
+template <class T, class F>
+inline T bits_as(F from) {
+    static_assert(sizeof(T) == sizeof(F), "sizes differ");
+    T to;
+    memcpy(&to, &from, sizeof to);
+    return to;
+}
+
+template <class T>
+inline T parameter(uint64_t slot) {
+    T value;
+    memcpy(&value, &slot, sizeof value);
+    return value;
+}
+
+// Conversions round to nearest, ties to even. NaN becomes the canonical NaN of PTX.
+inline float from_bf16(uint16_t bits) { return bits_as<float>(static_cast<uint32_t>(bits) << 16); }
+inline uint16_t to_bf16(float v) {
+    const uint32_t bits = bits_as<uint32_t>(v);
+    return v != v ? 0x7fff : static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+inline float from_fp16(uint16_t bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
+inline uint16_t to_fp16(float v) { return v != v ? 0x7fff : bits_as<uint16_t>(static_cast<_Float16>(v)); }
+
+// flush is .ftz: a subnormal number becomes zero.
+inline float flush(float v) { return fabsf(v) < 0x1p-126f ? copysignf(0.f, v) : v; }
+
+// ex2_approx and rcp_approx are exact to the last place or two, where a GPU promises 2 ulp and 1 ulp.
+inline float ex2_approx(float v) { return flush(exp2f(flush(v))); }
+inline float rcp_approx(float v) { return flush(1.f / flush(v)); }
+
+// fma_down is fma.rm: rounded toward minus infinity.
+__attribute__((noinline)) inline float fma_down(float a, float b, float c) {
+    volatile float x = a, y = b, z = c;
+    fesetround(FE_DOWNWARD);
+    volatile float r = fmaf(x, y, z);
+    fesetround(FE_TONEAREST);
+    return r;
+}
+
+inline float saturate(float v) { return v > 0.f ? v < 1.f ? v : 1.f : 0.f; } // NaN becomes 0
+
+// The smaller and the larger of two; one NaN counts for nothing.
+inline float min_f32(float a, float b) { return a < b || b != b ? a : b; }
+inline float max_f32(float a, float b) { return a > b || b != b ? a : b; }
+
+// bfi inserts the low `length` bits of a into b at `position`.
+inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) {
+    position &= 255, length &= 255;
+    if (position > 31 || length == 0) return b;
+    const uint32_t field = (length > 31 ? ~0u : (1u << length) - 1) << position;
+    return (b & ~field) | (a << position & field);
+}
+
+// Shifts by more than the width give what PTX says, where C++ has no answer.
+template <class T>
+inline T shift_left(T v, uint32_t by) {
+    return by >= 8 * sizeof(T) ? T(0) : static_cast<T>(v << by);
+}
+template <class T>
+inline T shift_right(T v, uint32_t by) {
+    constexpr uint32_t last = 8 * sizeof(T) - 1;
+    if (by > last) return v < T(0) ? T(-1) : T(0);
+    return static_cast<T>(v >> by);
+}
+
+} // namespace softgpu

@@ -1,0 +1,126 @@
+#include "memory.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+namespace softgpu {
+
+namespace {
+
+// border is the alignment that vector loads and cp.async need. cuMemAlloc gives 256 bytes, with which an overrun of up to
+// that many would stay unseen.
+constexpr size_t border = 16;
+
+size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
+
+// readable_bytes is the memory that an allocation of `size` bytes makes readable: whole pages, one in front at least.
+size_t readable_bytes(size_t size) { return (size + page() - 1) / page() * page() + page(); }
+
+Guarded guard(unsigned char *pages, size_t readable, size_t size) {
+    const size_t usable = (size + border - 1) / border * border;
+    return {pages, readable, pages + readable - usable, size};
+}
+
+} // namespace
+
+bool Guarded::intact() const {
+    for (const unsigned char *p = pages; p < address; p++)
+        if (*p != filler) return false;
+    for (const unsigned char *p = address + size; p < pages + readable; p++)
+        if (*p != filler) return false;
+    return true;
+}
+
+void Guarded::fill() const { memset(pages, filler, readable); }
+
+Arena::Arena() {
+    void *at = mmap(nullptr, range_bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (at == MAP_FAILED) {
+        fprintf(stderr, "softgpu: no range of addresses for a device's memory\n");
+        abort();
+    }
+    range = static_cast<unsigned char *>(at);
+}
+
+unsigned char *Arena::allocate(size_t size) {
+    const size_t readable = readable_bytes(size);
+    const std::lock_guard<std::mutex> guarded(lock);
+    if (readable + page() > range_bytes - next) return nullptr;
+    unsigned char *pages = range + next;
+    if (mprotect(pages, readable, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    next += readable + page();
+    const Guarded made = guard(pages, readable, size);
+    made.fill();
+    list[reinterpret_cast<uintptr_t>(made.address)] = made;
+    in_use += size;
+    return made.address;
+}
+
+bool Arena::release(const void *address) {
+    const std::lock_guard<std::mutex> guarded(lock);
+    const auto found = list.find(reinterpret_cast<uintptr_t>(address));
+    if (found == list.end()) return false;
+    const Guarded &m = found->second;
+    madvise(m.pages, m.readable, MADV_DONTNEED);
+    mprotect(m.pages, m.readable, PROT_NONE);
+    in_use -= m.size;
+    list.erase(found);
+    return true;
+}
+
+void Arena::release_all() {
+    std::map<uintptr_t, Guarded> all;
+    {
+        const std::lock_guard<std::mutex> guarded(lock);
+        all = list;
+    }
+    for (const auto &entry : all) release(reinterpret_cast<void *>(entry.first));
+}
+
+size_t Arena::left(const void *address) const {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(address);
+    const std::lock_guard<std::mutex> guarded(lock);
+    auto found = list.upper_bound(at);
+    if (found == list.begin()) return 0;
+    --found;
+    const size_t offset = at - found->first;
+    return offset < found->second.size ? found->second.size - offset : 0;
+}
+
+size_t Arena::used() const {
+    const std::lock_guard<std::mutex> guarded(lock);
+    return in_use;
+}
+
+std::string Arena::damaged() const {
+    const std::lock_guard<std::mutex> guarded(lock);
+    for (const auto &entry : list) {
+        if (entry.second.intact()) continue;
+        return "a write beside an allocation of " + std::to_string(entry.second.size) + " bytes";
+    }
+    return "";
+}
+
+Scratch::~Scratch() {
+    if (mapped > 0) munmap(guarded.pages, mapped);
+}
+
+void Scratch::resize(size_t size) {
+    const size_t readable = readable_bytes(size);
+    if (readable + page() != mapped) {
+        if (mapped > 0) munmap(guarded.pages, mapped);
+        mapped = readable + page();
+        void *at = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED || mprotect(static_cast<unsigned char *>(at) + readable, page(), PROT_NONE) != 0) {
+            fprintf(stderr, "softgpu: no host memory for shared memory\n");
+            abort();
+        }
+        guarded.pages = static_cast<unsigned char *>(at);
+    }
+    guarded = guard(guarded.pages, readable, size);
+}
+
+} // namespace softgpu

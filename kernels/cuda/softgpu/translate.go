@@ -1,0 +1,520 @@
+package softgpu
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// translate turns PTX into the C++ of a module (sim/kernel.h). An instruction that it does not know is an error.
+func translate(text string) (string, error) {
+	m, err := parsePTX(text)
+	if err != nil {
+		return "", err
+	}
+	var out strings.Builder
+	out.WriteString("#include \"kernel.h\"\n\nusing namespace softgpu;\n")
+	var table strings.Builder
+	for _, k := range m.kernels {
+		t := translator{kernel: k, used: map[string]bool{}, labels: map[string]bool{}}
+		t.layOut(append(slices.Clone(k.shared), m.shared...))
+		if err := t.run(); err != nil {
+			return "", err
+		}
+		t.write(&out, &table)
+	}
+	fmt.Fprintf(&out, "\nstatic const Kernel kernels[] = {\n%s};\nextern \"C\" const Module softgpu_module = {%d, kernels};\n", table.String(), len(m.kernels))
+	return out.String(), nil
+}
+
+// translator writes one kernel.
+type translator struct {
+	kernel *ptxKernel
+	line   int // of the statement that is translated
+	code   strings.Builder
+	used   map[string]bool // registers
+	labels map[string]bool // that a branch names: false, and true where they have been met
+
+	symbols map[string]int // address of a shared array, from the first byte of shared memory
+	dynamic map[string]bool
+	static  int  // bytes before dynamic shared memory
+	reads   bool // the kernel has dynamic shared memory
+}
+
+// layOut gives every shared array its place: static ones in their order, then the dynamic ones, which all begin at the
+// same byte.
+func (t *translator) layOut(arrays []sharedArray) {
+	t.symbols, t.dynamic = map[string]int{}, map[string]bool{}
+	up := func(n, align int) int { return (n + align - 1) / align * align }
+	for _, a := range arrays {
+		if a.bytes > 0 {
+			t.symbols[a.name] = up(t.static, a.align)
+			t.static = t.symbols[a.name] + a.bytes
+		}
+	}
+	for _, a := range arrays {
+		if a.bytes == 0 {
+			t.static = up(t.static, a.align)
+		}
+	}
+	for _, a := range arrays {
+		if a.bytes == 0 {
+			t.symbols[a.name], t.dynamic[a.name] = t.static, true
+		}
+	}
+}
+
+// write adds the function and its line in the module's table.
+func (t *translator) write(out, table *strings.Builder) {
+	k := t.kernel
+	fmt.Fprintf(out, "\nstatic void %s(Thread &t, const uint64_t *slots) {\n", k.name)
+	byType := map[string][]string{}
+	for _, name := range slices.Sorted(maps.Keys(t.used)) {
+		c := ctypes[storage[t.typeOf(name)]]
+		byType[c] = append(byType[c], register(name))
+	}
+	for _, c := range slices.Sorted(maps.Keys(byType)) {
+		fmt.Fprintf(out, "    %s %s;\n", c, strings.Join(byType[c], ", "))
+	}
+	out.WriteString(t.code.String())
+	fmt.Fprintf(out, "    (void)slots, (void)t;\n}\n")
+	var sizes strings.Builder
+	for _, p := range k.parameters {
+		fmt.Fprintf(&sizes, "\\x%d", bytesOf[p.kind])
+	}
+	fmt.Fprintf(table, "    {%q, %d, %d, %t, %d, reinterpret_cast<const unsigned char *>(\"%s\"), %s},\n",
+		k.name, k.maxThreads, t.static, t.reads, len(k.parameters), sizes.String(), k.name)
+}
+
+// translateError names the kernel and the line of PTX.
+func (t *translator) errorf(format string, args ...any) error {
+	return fmt.Errorf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...))
+}
+
+// run translates the body. Below it a mistake in an operand is a panic with an error.
+func (t *translator) run() (err error) {
+	defer func() {
+		if failed := recover(); failed != nil {
+			var ok bool
+			if err, ok = failed.(error); !ok {
+				panic(failed)
+			}
+		}
+	}()
+	for _, p := range t.kernel.parameters {
+		if bytesOf[p.kind] == 0 {
+			return t.errorf("a parameter of type %s", p.kind)
+		}
+	}
+	for _, s := range t.kernel.body {
+		t.line = s.line
+		if s.label != "" {
+			t.labels[s.label] = true
+			fmt.Fprintf(&t.code, "%s:;\n", label(s.label))
+			continue
+		}
+		c := t.instruction(s)
+		if s.guard != "" {
+			condition := t.value(operand{text: s.guard}, "pred")
+			if s.unless {
+				condition = "!" + condition
+			}
+			c = fmt.Sprintf("if (%s) { %s }", condition, c)
+		}
+		fmt.Fprintf(&t.code, "    %s\n", c)
+	}
+	for name, met := range t.labels {
+		if !met {
+			return t.errorf("there is no label %s", name)
+		}
+	}
+	return nil
+}
+
+func label(name string) string    { return strings.ReplaceAll(name, "$", "") }
+func register(name string) string { return strings.TrimPrefix(name, "%") }
+
+// storage is the type that holds a register of a PTX type, ctypes the C++ of each.
+var (
+	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
+		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
+	ctypes = map[string]string{"pred": "bool", "b16": "uint16_t", "u16": "uint16_t", "s16": "int16_t", "b32": "uint32_t", "u32": "uint32_t",
+		"s32": "int32_t", "b64": "uint64_t", "u64": "uint64_t", "s64": "int64_t", "f32": "float"}
+	bytesOf = map[string]int{"b16": 2, "u16": 2, "s16": 2, "b32": 4, "u32": 4, "s32": 4, "b64": 8, "u64": 8, "s64": 8, "f32": 4}
+
+	special = map[string]string{"%tid.x": "t.tid.x", "%ctaid.x": "t.ctaid.x", "%ctaid.y": "t.ctaid.y", "%ntid.x": "t.ntid.x",
+		"%nctaid.x": "t.nctaid.x", "%nctaid.y": "t.nctaid.y", "%laneid": "(t.tid.x & 31)"}
+)
+
+// typeOf is the declared type of a register.
+func (t *translator) typeOf(name string) string {
+	if kind, ok := t.kernel.registers[name]; ok {
+		return kind
+	}
+	if kind, ok := t.kernel.registers[strings.TrimRight(name, "0123456789")]; ok {
+		return kind
+	}
+	panic(t.errorf("register %s is not declared", name))
+}
+
+// value is C++ that reads an operand as a type of the instruction.
+func (t *translator) value(o operand, kind string) string {
+	c := ctypes[kind]
+	switch {
+	case o.vector != nil || o.address || c == "":
+		panic(t.errorf("an operand of type %s is due", kind))
+	case special[o.text] != "":
+		return fmt.Sprintf("%s(%s)", c, special[o.text])
+	case strings.HasPrefix(o.text, "%"):
+		from := storage[t.typeOf(o.text)]
+		t.used[o.text] = true
+		if (from == "pred") != (kind == "pred") || from != "pred" && bytesOf[from] < bytesOf[kind] {
+			panic(t.errorf("%s has type %s where %s is due", o.text, from, kind))
+		}
+		switch {
+		case from == storage[kind] && (kind == "f32" || kind[0] != 's'):
+			return register(o.text)
+		case from == "f32" || kind == "f32":
+			if bytesOf[from] != bytesOf[kind] {
+				panic(t.errorf("%s has type %s where %s is due", o.text, from, kind))
+			}
+			return fmt.Sprintf("bits_as<%s>(%s)", c, register(o.text))
+		}
+		return fmt.Sprintf("%s(%s)", c, register(o.text))
+	case strings.HasPrefix(o.text, "0f") && len(o.text) == 10 && kind == "f32":
+		return fmt.Sprintf("bits_as<float>(0x%su)", o.text[2:])
+	}
+	if offset, ok := t.symbols[o.text]; ok {
+		t.reads = t.reads || t.dynamic[o.text]
+		return fmt.Sprintf("%s(shared_base + %d)", c, offset)
+	}
+	n, err := strconv.ParseInt(o.text, 0, 64)
+	if err != nil || kind == "f32" || kind == "pred" {
+		panic(t.errorf("%q is no operand of type %s", o.text, kind))
+	}
+	return fmt.Sprintf("%s(%dLL)", c, n)
+}
+
+// set is C++ that writes an expression of a type to a register.
+func (t *translator) set(o operand, kind, expression string) string {
+	if !strings.HasPrefix(o.text, "%") || special[o.text] != "" || o.address || o.vector != nil {
+		panic(t.errorf("%q is not a register", o.text))
+	}
+	to := storage[t.typeOf(o.text)]
+	t.used[o.text] = true
+	if (to == "pred") != (kind == "pred") || to != "pred" && bytesOf[to] < bytesOf[kind] {
+		panic(t.errorf("%s has type %s and is given %s", o.text, to, kind))
+	}
+	if (to == "f32") != (kind == "f32") {
+		if bytesOf[to] != bytesOf[kind] {
+			panic(t.errorf("%s has type %s and is given %s", o.text, to, kind))
+		}
+		expression = fmt.Sprintf("bits_as<%s>(%s)", ctypes[to], expression)
+	}
+	return fmt.Sprintf("%s = %s;", register(o.text), expression)
+}
+
+// want panics unless the instruction has that many operands.
+func (t *translator) want(s statement, n int) {
+	if len(s.operands) != n {
+		panic(t.errorf("%s with %d operands", s.opcode, len(s.operands)))
+	}
+}
+
+func (t *translator) instruction(s statement) string {
+	if e, ok := expressions[s.opcode]; ok {
+		return t.expression(s, e)
+	}
+	switch parts := strings.Split(s.opcode, "."); {
+	case parts[0] == "ld" || parts[0] == "st":
+		return t.memory(s, parts)
+	case parts[0] == "setp" && len(parts) == 3:
+		return t.compare(s, parts[1], parts[2])
+	}
+	switch s.opcode {
+	case "bra", "bra.uni":
+		t.want(s, 1)
+		name := s.operands[0].text
+		t.labels[name] = t.labels[name]
+		return fmt.Sprintf("goto %s;", label(name))
+	case "ret":
+		t.want(s, 0)
+		return "return;"
+	case "mov.b32", "mov.u32", "mov.s32", "mov.f32", "mov.b64", "mov.u64", "mov.s64", "mov.u16", "mov.b16", "mov.pred":
+		return t.move(s, strings.TrimPrefix(s.opcode, "mov."))
+	case "bar.sync":
+		t.want(s, 1)
+		if s.operands[0].text != "0" {
+			panic(t.errorf("barrier %s is not simulated", s.operands[0].text))
+		}
+		return "t.barrier();"
+	case "bar.warp.sync":
+		t.want(s, 1)
+		return fmt.Sprintf("if (%s != ~0u) t.unsupported(\"a barrier of part of a warp\"); t.warp_barrier();", t.value(s.operands[0], "u32"))
+	case "shfl.sync.bfly.b32":
+		return t.shuffle(s)
+	case "cp.async.cg.shared.global":
+		t.want(s, 4)
+		if s.operands[2].text != "16" {
+			panic(t.errorf("cp.async of %s bytes", s.operands[2].text))
+		}
+		return fmt.Sprintf("t.copy_async(%s, %s, %s);", t.address(s.operands[0], "u32"), t.address(s.operands[1], "u64"), t.value(s.operands[3], "u32"))
+	case "cp.async.commit_group":
+		t.want(s, 0)
+		return "t.copy_commit();"
+	case "cp.async.wait_group":
+		t.want(s, 1)
+		return fmt.Sprintf("t.copy_wait(%s);", t.value(s.operands[0], "s32"))
+	case "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16":
+		t.want(s, 2)
+		return fmt.Sprintf("{ uint32_t v[4]; t.ldmatrix(v, %s, %t); %s }", t.address(s.operands[1], "u32"),
+			strings.Contains(s.opcode, ".trans."), t.spread(s.operands[0], 4, "b32"))
+	case "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32":
+		return t.mma(s, "bf16")
+	case "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32":
+		return t.mma(s, "fp16")
+	}
+	panic(t.errorf("instruction %s is not known", s.opcode))
+}
+
+// address is C++ for [register + offset] or [symbol + offset].
+func (t *translator) address(o operand, kind string) string {
+	if !o.address {
+		panic(t.errorf("%q is no address", o.text))
+	}
+	base := t.value(operand{text: o.text}, kind)
+	if o.offset == 0 {
+		return base
+	}
+	return fmt.Sprintf("%s + %s(%d)", base, ctypes[kind], o.offset)
+}
+
+// list is C++ that gathers the values of a vector, or of one operand.
+func (t *translator) list(o operand, n int, kind string) string {
+	all := o.vector
+	if all == nil && n == 1 {
+		all = []operand{o}
+	}
+	if len(all) != n {
+		panic(t.errorf("a vector of %d where %d are due", len(all), n))
+	}
+	var texts []string
+	for _, one := range all {
+		texts = append(texts, t.value(one, kind))
+	}
+	return "{" + strings.Join(texts, ", ") + "}"
+}
+
+// spread is C++ that sets the registers of a vector, or one register, from v.
+func (t *translator) spread(o operand, n int, kind string) string {
+	all := o.vector
+	if all == nil && n == 1 {
+		all = []operand{o}
+	}
+	if len(all) != n {
+		panic(t.errorf("a vector of %d where %d are due", len(all), n))
+	}
+	var texts []string
+	for i, one := range all {
+		texts = append(texts, t.set(one, kind, fmt.Sprintf("v[%d]", i)))
+	}
+	return strings.Join(texts, " ")
+}
+
+// memory is ld and st: of parameters, and of global and shared memory, one, two or four values at a time.
+func (t *translator) memory(s statement, parts []string) string {
+	t.want(s, 2)
+	n, space, kind := 1, parts[1], parts[len(parts)-1]
+	switch rest := strings.Join(parts[2:len(parts)-1], "."); rest {
+	case "":
+	case "v2":
+		n = 2
+	case "v4":
+		n = 4
+	default:
+		panic(t.errorf("%s is not known", s.opcode))
+	}
+	bytes := bytesOf[kind]
+	if bytes == 0 {
+		panic(t.errorf("%s is not known", s.opcode))
+	}
+	if space == "param" && parts[0] == "ld" && n == 1 {
+		source := s.operands[1]
+		i := slices.IndexFunc(t.kernel.parameters, func(p parameter) bool { return p.name == source.text })
+		if i < 0 || source.offset != 0 || bytesOf[t.kernel.parameters[i].kind] != bytes {
+			panic(t.errorf("there is no parameter %s of type %s", source.text, kind))
+		}
+		return t.set(s.operands[0], kind, fmt.Sprintf("parameter<%s>(slots[%d])", ctypes[kind], i))
+	}
+	at := map[string]string{"global": "u64", "shared": "u32"}[space]
+	if at == "" {
+		panic(t.errorf("%s is not known", s.opcode))
+	}
+	if parts[0] == "ld" {
+		return fmt.Sprintf("{ %s v[%d]; memcpy(v, t.%s(%s, %d), %d); %s }", ctypes[kind], n, space,
+			t.address(s.operands[1], at), n*bytes, n*bytes, t.spread(s.operands[0], n, kind))
+	}
+	return fmt.Sprintf("{ const %s v[%d] = %s; memcpy(t.%s(%s, %d), v, %d); }", ctypes[kind], n, t.list(s.operands[1], n, kind), space,
+		t.address(s.operands[0], at), n*bytes, n*bytes)
+}
+
+// move copies a value, or packs two halves into a word and back.
+func (t *translator) move(s statement, kind string) string {
+	t.want(s, 2)
+	to, from := s.operands[0], s.operands[1]
+	switch {
+	case to.vector != nil && kind == "b32":
+		return fmt.Sprintf("{ const uint32_t w = %s; const uint16_t v[2] = {uint16_t(w), uint16_t(w >> 16)}; %s }", t.value(from, kind), t.spread(to, 2, "b16"))
+	case from.vector != nil && kind == "b32":
+		return fmt.Sprintf("{ const uint32_t v[2] = %s; %s }", t.list(from, 2, "b16"), t.set(to, kind, "(v[0] | v[1] << 16)"))
+	}
+	return t.set(to, kind, t.value(from, kind))
+}
+
+// Comparisons: those with a u at the end are true for NaN as well.
+var (
+	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
+	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}
+)
+
+func (t *translator) compare(s statement, order, kind string) string {
+	t.want(s, 3)
+	a, b := t.value(s.operands[1], kind), t.value(s.operands[2], kind)
+	if kind == "f32" && order == "ne" || kind == "pred" { // ordered: false for NaN, unlike that of C++
+		panic(t.errorf("%s is not known", s.opcode))
+	}
+	if c := orders[order]; c != "" {
+		return t.set(s.operands[0], "pred", fmt.Sprintf("%s %s %s", a, c, b))
+	}
+	if not := opposite[order]; not != "" && kind == "f32" {
+		if not == "ne" {
+			panic(t.errorf("%s is not known", s.opcode))
+		}
+		return t.set(s.operands[0], "pred", fmt.Sprintf("!(%s %s %s)", a, orders[not], b))
+	}
+	panic(t.errorf("%s is not known", s.opcode))
+}
+
+func (t *translator) shuffle(s statement) string {
+	t.want(s, 5)
+	code := fmt.Sprintf("if (%s != 31 || %s != ~0u) t.unsupported(\"a shuffle of part of a warp\"); %s",
+		t.value(s.operands[3], "u32"), t.value(s.operands[4], "u32"),
+		t.set(s.operands[0], "b32", fmt.Sprintf("t.shuffle(%s, %s)", t.value(s.operands[1], "b32"), t.value(s.operands[2], "u32"))))
+	if p := s.operands[0].beside; p != "" {
+		code += " " + t.set(operand{text: p}, "pred", "true") // every lane has a partner
+	}
+	return code
+}
+
+func (t *translator) mma(s statement, half string) string {
+	t.want(s, 4)
+	return fmt.Sprintf("{ float v[4] = %s; const uint32_t a[4] = %s, b[2] = %s; t.mma(v, a, b, %s); %s }",
+		t.list(s.operands[3], 4, "f32"), t.list(s.operands[1], 4, "b32"), t.list(s.operands[2], 2, "b32"), half, t.spread(s.operands[0], 4, "f32"))
+}
+
+// expression is an instruction that computes one value from others: $1, $2 and so on stand for the operands, which are
+// read as those types.
+type expression struct {
+	result   string
+	operands []string
+	text     string
+}
+
+func (t *translator) expression(s statement, e expression) string {
+	t.want(s, 1+len(e.operands))
+	var pairs []string
+	for i, kind := range e.operands {
+		pairs = append(pairs, fmt.Sprintf("$%d", i+1), t.value(s.operands[i+1], kind))
+	}
+	return t.set(s.operands[0], e.result, strings.NewReplacer(pairs...).Replace(e.text))
+}
+
+// expressions are the instructions of that kind, by their names in PTX.
+var expressions = makeExpressions()
+
+func makeExpressions() map[string]expression {
+	all := map[string]expression{}
+	add := func(text, result string, operands []string, opcodes ...string) {
+		for _, name := range opcodes {
+			all[name] = expression{result, operands, text}
+		}
+	}
+	three := func(kind string) []string { return []string{kind, kind, kind} }
+	two := func(kind string) []string { return []string{kind, kind} }
+	one := func(kind string) []string { return []string{kind} }
+
+	// Integers wrap around, so that signed ones are added and multiplied as unsigned.
+	for _, width := range []string{"32", "64"} {
+		u, s, b := "u"+width, "s"+width, "b"+width
+		add("$1 + $2", u, two(u), "add.s"+width, "add.u"+width)
+		add("$1 - $2", u, two(u), "sub.s"+width, "sub.u"+width)
+		add("$1 * $2", u, two(u), "mul.lo.s"+width, "mul.lo.u"+width)
+		add("$1 * $2 + $3", u, three(u), "mad.lo.s"+width, "mad.lo.u"+width)
+		add("$1 / $2", s, two(s), "div.s"+width)
+		add("$1 % $2", s, two(s), "rem.s"+width)
+		add("$1 / $2", u, two(u), "div.u"+width)
+		add("$1 % $2", u, two(u), "rem.u"+width)
+		add("shift_left($1, $2)", u, []string{u, "u32"}, "shl.b"+width)
+		add("shift_right($1, $2)", u, []string{u, "u32"}, "shr.u"+width, "shr.b"+width)
+		add("shift_right($1, $2)", s, []string{s, "u32"}, "shr.s"+width)
+		add("($3 ? $1 : $2)", b, []string{b, b, "pred"}, "selp.b"+width, "selp.u"+width, "selp.s"+width)
+		add("($1 < $2 ? $1 : $2)", s, two(s), "min.s"+width)
+		add("($1 > $2 ? $1 : $2)", s, two(s), "max.s"+width)
+		add("($1 < $2 ? $1 : $2)", u, two(u), "min.u"+width)
+		add("($1 > $2 ? $1 : $2)", u, two(u), "max.u"+width)
+		add("($1 < 0 ? 0 - "+ctypes[u]+"($1) : "+ctypes[u]+"($1))", u, one(s), "abs.s"+width)
+		add("0 - $1", u, one(u), "neg.s"+width)
+	}
+	for _, width := range []string{"16", "32", "64"} {
+		b := "b" + width
+		add("($1 & $2)", b, two(b), "and."+b)
+		add("($1 | $2)", b, two(b), "or."+b)
+		add("($1 ^ $2)", b, two(b), "xor."+b)
+		add("~$1", b, one(b), "not."+b)
+	}
+	add("$1 && $2", "pred", two("pred"), "and.pred")
+	add("$1 || $2", "pred", two("pred"), "or.pred")
+	add("$1 != $2", "pred", two("pred"), "xor.pred")
+	add("!$1", "pred", one("pred"), "not.pred")
+	add("int64_t($1) * $2", "s64", two("s32"), "mul.wide.s32")
+	add("uint64_t($1) * $2", "u64", two("u32"), "mul.wide.u32")
+	add("uint32_t($1) * $2", "u32", two("u16"), "mul.wide.u16")
+	add("int32_t(int64_t($1) * $2 >> 32)", "s32", two("s32"), "mul.hi.s32")
+	add("uint32_t(uint64_t($1) * $2 >> 32)", "u32", two("u32"), "mul.hi.u32")
+	add("bfi($1, $2, $3, $4)", "b32", []string{"b32", "b32", "u32", "u32"}, "bfi.b32")
+	add("$1", "u64", one("u64"), "cvta.to.global.u64")
+
+	add("$1 + $2", "f32", two("f32"), "add.f32")
+	add("$1 - $2", "f32", two("f32"), "sub.f32")
+	add("$1 * $2", "f32", two("f32"), "mul.f32")
+	add("fmaf($1, $2, $3)", "f32", three("f32"), "fma.rn.f32")
+	add("fma_down($1, $2, $3)", "f32", three("f32"), "fma.rm.f32")
+	add("$1 / $2", "f32", two("f32"), "div.rn.f32")
+	add("1.f / $1", "f32", one("f32"), "rcp.rn.f32")
+	add("sqrtf($1)", "f32", one("f32"), "sqrt.rn.f32")
+	add("ex2_approx($1)", "f32", one("f32"), "ex2.approx.ftz.f32")
+	add("rcp_approx($1)", "f32", one("f32"), "rcp.approx.ftz.f32")
+	add("min_f32($1, $2)", "f32", two("f32"), "min.f32")
+	add("max_f32($1, $2)", "f32", two("f32"), "max.f32")
+	add("fabsf($1)", "f32", one("f32"), "abs.f32")
+	add("-$1", "f32", one("f32"), "neg.f32")
+	add("copysignf($2, $1)", "f32", two("f32"), "copysign.f32")
+	add("($3 ? $1 : $2)", "f32", []string{"f32", "f32", "pred"}, "selp.f32")
+
+	add("float($1)", "f32", one("s32"), "cvt.rn.f32.s32")
+	add("float($1)", "f32", one("u32"), "cvt.rn.f32.u32")
+	add("saturate($1)", "f32", one("f32"), "cvt.sat.f32.f32")
+	add("from_fp16($1)", "f32", one("b16"), "cvt.f32.f16")
+	add("to_fp16($1)", "b16", one("f32"), "cvt.rn.f16.f32")
+	add("to_bf16($1)", "b16", one("f32"), "cvt.rn.bf16.f32")
+	add("uint32_t(to_fp16($1)) << 16 | to_fp16($2)", "b32", two("f32"), "cvt.rn.f16x2.f32")
+	add("uint32_t(to_bf16($1)) << 16 | to_bf16($2)", "b32", two("f32"), "cvt.rn.bf16x2.f32")
+	for _, to := range []string{"u16", "s16", "u32", "s32", "u64", "s64"} {
+		for _, from := range []string{"u16", "s16", "u32", "s32", "u64", "s64"} {
+			add(ctypes[to]+"($1)", to, one(from), "cvt."+to+"."+from)
+		}
+	}
+	return all
+}

@@ -1,0 +1,165 @@
+// Command extract writes the goldens in ../testdata: it takes a few records
+// from the goldens of make_goldens.py, whose output for all models and lengths
+// is too large for the repository.
+//
+//	go run ./transformer/goldentest/extract -from DIR -to transformer/goldentest/testdata
+//
+// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors. The same
+// input gives the same bytes.
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// extract says which records of a file are kept.
+type extract struct {
+	from, to string
+	model    string
+	records  []string
+	states   string  // of which the states are kept
+	rows     []int32 // of these tokens, or of all where there are none
+}
+
+// The lengths are 1 residue or base, some below and above 32, 64 and 128
+// tokens, and for ESM-2 one above 256.
+var extracts = []extract{
+	{
+		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",
+		records: []string{"p0001_Q8WWJ3", "p0002_N0BDY6", "p0011_E3NI39", "p0031_A0A078GHK1", "p0032_E3LCT8", "p0033_Q98142",
+			"p0063_E6ZII9", "p0064_A0A0K0F9R3", "p0065_Q252K9", "p0127_H2QKI6", "p0128_M4CT87", "p0257_B3NDZ7", "rare_letters"},
+		states: "rare_letters",
+	},
+	{
+		from: "dnabert_s_2layers.safetensors", to: "dnabert-s-2l.safetensors", model: "dnabert-s-2l",
+		records: []string{"d0001", "d0005", "d0059", "d00150_lambda", "d00300_lambda", "d00500_ecoli", "d01000_ecoli",
+			"homopolymer_A_700", "read_SRR059298.4.2"},
+		states: "d0059", rows: []int32{0, 7, 16},
+	},
+}
+
+func main() {
+	from := flag.String("from", "", "folder with the goldens of make_goldens.py")
+	to := flag.String("to", "transformer/goldentest/testdata", "folder to write to")
+	flag.Parse()
+	for _, e := range extracts {
+		if err := e.run(*from, *to); err != nil {
+			fmt.Fprintln(os.Stderr, "extract:", err)
+			os.Exit(1)
+		}
+	}
+}
+
+func (e extract) run(from, to string) error {
+	f, err := weights.OpenSafetensors(filepath.Join(from, e.from))
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	metadata := f.Metadata()
+	if metadata["arithmetic"] != "float64" || metadata["seed"] != "0" {
+		return fmt.Errorf("%s: arithmetic is %q and seed %q, not float64 and 0",
+			e.from, metadata["arithmetic"], metadata["seed"])
+	}
+	w := writer{header: map[string]any{"__metadata__": map[string]string{
+		"model": e.model, "seed": "0", "arithmetic": "float64", "torch": metadata["torch"],
+	}}}
+	for _, id := range e.records {
+		ids, err := f.Int32s(id + "/ids")
+		if err != nil {
+			return err
+		}
+		mean, err := f.Float32s(id + "/mean")
+		if err != nil {
+			return err
+		}
+		w.int32s(id+"/ids", ids)
+		w.float32s(id+"/mean", mean, len(mean))
+		if id != e.states {
+			continue
+		}
+		if err := e.writeStates(&w, f, len(ids)); err != nil {
+			return err
+		}
+	}
+	return w.save(filepath.Join(to, e.to))
+}
+
+// writeStates writes the states of the chosen tokens after every block. The
+// last are those of /tokens, since ESM-2's /layers end before its last
+// LayerNorm.
+func (e extract) writeStates(w *writer, f *weights.File, tokens int) error {
+	config, ok := transformer.KnownConfig(e.model)
+	if !ok {
+		return fmt.Errorf("model %q is not known", e.model)
+	}
+	blocks, err := f.Float32s(e.states + "/layers")
+	if err != nil {
+		return err
+	}
+	last, err := f.Float32s(e.states + "/tokens")
+	if err != nil {
+		return err
+	}
+	states := slices.Concat(blocks[:(config.Layers-1)*tokens*config.Hidden], last)
+	rows := e.rows
+	for t := range tokens {
+		if len(e.rows) == 0 {
+			rows = append(rows, int32(t))
+		}
+	}
+	var chosen []float32
+	for l := range config.Layers {
+		for _, t := range rows {
+			chosen = append(chosen, states[(l*tokens+int(t))*config.Hidden:][:config.Hidden]...)
+		}
+	}
+	w.int32s(e.states+"/rows", rows)
+	w.float32s(e.states+"/layers", chosen, config.Layers, len(rows), config.Hidden)
+	return nil
+}
+
+// writer gathers the tensors of a safetensors file.
+type writer struct {
+	header map[string]any
+	data   []byte
+}
+
+func (w *writer) int32s(name string, values []int32) {
+	from := len(w.data)
+	for _, v := range values {
+		w.data = binary.LittleEndian.AppendUint32(w.data, uint32(v))
+	}
+	w.enter(name, "I32", from, len(values))
+}
+
+func (w *writer) float32s(name string, values []float32, shape ...int) {
+	from := len(w.data)
+	for _, v := range values {
+		w.data = binary.LittleEndian.AppendUint32(w.data, math.Float32bits(v))
+	}
+	w.enter(name, "F32", from, shape...)
+}
+
+func (w *writer) enter(name, dtype string, from int, shape ...int) {
+	w.header[name] = map[string]any{"dtype": dtype, "shape": shape, "data_offsets": [2]int{from, len(w.data)}}
+}
+
+func (w *writer) save(path string) error {
+	text, err := json.Marshal(w.header) // in the order of the names
+	if err != nil {
+		return err
+	}
+	file := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
+	return os.WriteFile(path, slices.Concat(file, text, w.data), 0o644)
+}

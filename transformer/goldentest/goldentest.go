@@ -1,0 +1,237 @@
+// Package goldentest compares a backend with goldens: embeddings and hidden
+// states that the models' own PyTorch code gave, in float64, for synthetic
+// checkpoints. The goldens are small, lie in testdata and are compiled into
+// the tests that import this package, so that no test can run without them.
+//
+// Only tests import the package. It must not know which backend it compares.
+package goldentest
+
+import (
+	"cmp"
+	"embed"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+//go:embed testdata/*.safetensors
+var files embed.FS
+
+// Bars are the largest relative L2 errors that a comparison allows.
+type Bars struct {
+	Pooled float64 // of the mean embedding of a record
+	States float64 // of the hidden states of a record after one block
+}
+
+// Golden names the goldens of one model, with the bars of each precision in
+// which a backend may compute. docs/numerics.md derives the bars.
+type Golden struct {
+	Model string // short name of the synthetic checkpoint
+	file  string
+
+	FP32        Bars
+	BF16Weights Bars // weights of products in bfloat16, the rest in float32
+	BF16        Bars // weights and operands of products in bfloat16
+	FP16        Bars // weights and operands of products in float16
+}
+
+// Goldens lists the goldens of every family of models.
+func Goldens() []Golden {
+	return []Golden{
+		{
+			Model: "esm2-tiny", file: "testdata/esm2-tiny.safetensors",
+			FP32:        Bars{Pooled: 3e-6, States: 3e-6},
+			BF16Weights: Bars{Pooled: 5.0e-3, States: 1.5 * 5.0e-3},
+			BF16:        Bars{Pooled: 1.05e-2, States: 1.5 * 1.05e-2},
+			FP16:        Bars{Pooled: 2.1e-3, States: 1.5 * 2.1e-3},
+		},
+		{
+			Model: "dnabert-s-2l", file: "testdata/dnabert-s-2l.safetensors",
+			FP32:        Bars{Pooled: 1e-5, States: 1e-5},
+			BF16Weights: Bars{Pooled: 5.1e-3, States: 1.5 * 5.1e-3},
+			BF16:        Bars{Pooled: 5.6e-2, States: 1.5 * 5.6e-2},
+			FP16:        Bars{Pooled: 1.13e-2, States: 1.5 * 1.13e-2},
+		},
+	}
+}
+
+// record is one sequence of a golden file.
+type record struct {
+	id     string
+	ids    []int32   // token ids, special tokens included
+	mean   []float32 // [h] the embedding
+	rows   []int32   // tokens whose states the file has, in ascending order
+	layers []float32 // [layers, rows, h] their states: layer l is that of transformer.Encoder, from 1
+}
+
+// Compare runs the records of at most longest tokens on b, which it leaves
+// open, and fails t where an embedding or the states after a block miss their
+// bar. A backend that is slow sets longest; 0 stands for no limit. The records
+// run in one batch, and those with states once more, each behind another
+// record.
+func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
+	t.Helper()
+	model := load(t, g.Model, b)
+	config := model.Config()
+	records := g.records(t, config, longest)
+
+	worst := Bars{}
+	check := func(id, what string, got, want []float32, bar float64, worst *float64) {
+		t.Helper()
+		e := relativeL2(got, want)
+		*worst = max(*worst, e)
+		if !(e <= bar) { // also NaN
+			t.Errorf("%s: the %s of %s errs by %.3g (relative L2), the bar is %.3g", g.Model, what, id, e, bar)
+		}
+	}
+
+	var all kernels.Batch
+	for _, r := range records {
+		all.Append(r.ids)
+	}
+	pooled := encode(t, model, b, all, transformer.Mean, []int{config.Layers})[0]
+	for i, r := range records {
+		check(r.id, "embedding", pooled[i*config.Hidden:][:config.Hidden], r.mean, bars.Pooled, &worst.Pooled)
+	}
+
+	layers := make([]int, config.Layers)
+	for l := range layers {
+		layers[l] = l + 1
+	}
+	for _, r := range records {
+		if r.rows == nil {
+			continue
+		}
+		var pair kernels.Batch
+		pair.Append(records[0].ids)
+		pair.Append(r.ids)
+		states := encode(t, model, b, pair, transformer.PerToken, layers)
+		for l, state := range states {
+			state = state[int(pair.CuSeqlens[1])*config.Hidden:]
+			var got []float32
+			for _, row := range r.rows {
+				got = append(got, state[int(row)*config.Hidden:][:config.Hidden]...)
+			}
+			want := r.layers[l*len(got):][:len(got)]
+			check(r.id, fmt.Sprintf("states after block %d", l+1), got, want, bars.States, &worst.States)
+		}
+	}
+	t.Logf("%s, %d records: embeddings err by at most %.2g (bar %.2g), states by %.2g (bar %.2g)",
+		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
+}
+
+// records reads those of at most longest tokens, the shortest first. It fails
+// t unless they are enough to compare: several, one with states.
+func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
+	t.Helper()
+	data, err := files.ReadFile(g.file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), filepath.Base(g.file))
+	if err := os.WriteFile(path, data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := weights.OpenSafetensors(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if longest == 0 {
+		longest = math.MaxInt
+	}
+	var records []record
+	withStates := 0
+	for _, name := range f.Names() {
+		id, ok := strings.CutSuffix(name, "/ids")
+		if !ok {
+			continue
+		}
+		r := record{id: id, ids: must(f.Int32s(name))(t), mean: must(f.Float32s(id + "/mean"))(t)}
+		if len(r.ids) > longest {
+			continue
+		}
+		if len(r.mean) != config.Hidden {
+			t.Fatalf("%s: %s has an embedding of %d values, the model of %d", g.file, id, len(r.mean), config.Hidden)
+		}
+		if _, ok := f.Tensor(id + "/rows"); ok {
+			r.rows, r.layers = must(f.Int32s(id+"/rows"))(t), must(f.Float32s(id+"/layers"))(t)
+			if len(r.rows) == 0 || len(r.layers) != config.Layers*len(r.rows)*config.Hidden {
+				t.Fatalf("%s: %s has %d values for the states of %d tokens", g.file, id, len(r.layers), len(r.rows))
+			}
+			withStates++
+		}
+		records = append(records, r)
+	}
+	if len(records) < 3 || withStates == 0 {
+		t.Fatalf("%s: %d records of at most %d tokens, %d with states: too few to compare",
+			g.file, len(records), longest, withStates)
+	}
+	slices.SortStableFunc(records, func(a, b record) int { return cmp.Compare(len(a.ids), len(b.ids)) })
+	return records
+}
+
+// load computes the synthetic checkpoint of that name and loads it onto b.
+func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
+	t.Helper()
+	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer checkpoint.Close()
+	model, err := transformer.Load(checkpoint, config, b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return model
+}
+
+// encode runs one batch and gives its embeddings, one matrix a layer.
+func encode(t *testing.T, m transformer.Model, b kernels.Backend, batch kernels.Batch,
+	p transformer.Pooling, layers []int) [][]float32 {
+	t.Helper()
+	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
+	e, err := transformer.NewEncoder(m, b, limits, p, layers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	got, err := e.Encode(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got
+}
+
+// must unwraps a result whose error ends the test.
+func must[T any](v T, err error) func(t *testing.T) T {
+	return func(t *testing.T) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// relativeL2 is |got−want| / |want|.
+func relativeL2(got, want []float32) float64 {
+	if len(got) != len(want) {
+		return math.Inf(1)
+	}
+	diff, norm := 0.0, 0.0
+	for i, w := range want {
+		d := float64(got[i]) - float64(w)
+		diff += d * d
+		norm += float64(w) * float64(w)
+	}
+	return math.Sqrt(diff / norm)
+}
