@@ -3,7 +3,7 @@
 GO ?= go
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens parity bench ptx gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens parity bench ptx softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -58,6 +58,9 @@ ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 
 gpu-bundle: ## what a machine with a GPU needs, in build/gpu and build/gpu.tgz
 	bench/gpu/bundle.sh
+
+softgpu: ## a GPU in software, in build/softgpu: LD_LIBRARY_PATH=build/softgpu ./embed devices finds it
+	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
 
 rehearse: softgpu gpu-bundle ## a visit to a machine with a GPU, on the software GPU, with faults; a quarter of an hour
 	bench/gpu/rehearse.sh

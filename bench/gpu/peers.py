@@ -39,8 +39,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 def bar(config, dtype):
     """The largest relative L2 between a run in a type and models.py in float32.
 
-    docs/numerics.md gives what a run may be away from float64: 1e-5 (DNABERT-S) and 3e-6 (ESM-2) in float32, so two such
-    runs may be twice that apart; 5.6e-2 and 1.05e-2 in bfloat16, beside which a float32 run's share is nothing.
+    docs/numerics.md gives what a run may be away from float64: 1e-5 (DNABERT-S) and 3e-6 (ESM-2) in float32, so two
+    such runs may be twice that apart; 5.6e-2 and 1.05e-2 in bfloat16, beside which a float32 run's share is nothing.
     """
     if dtype == "fp32":
         return 2e-5 if config.kind == "dnabert-s" else 6e-6
@@ -147,7 +147,7 @@ class Runner:
             torch.cuda.empty_cache()
 
     def best(self, make, budgets, seconds, warm):
-        """Times every budget briefly and the fastest at length: (seconds of each pass, budget, padded tokens, tried)."""
+        """Times every budget briefly, the fastest at length: (seconds of each pass, budget, padded tokens, tried)."""
         tried, done = [], set()
         for asked in budgets:
             batches, budget = self.warm(make, asked, warm)
@@ -217,8 +217,9 @@ def measure(out, runner, mode, dtype, make, budgets, args, **fields):
     tokens = sum(len(r) for r in runner.records)
     median = statistics.median(passes)
     say(f"  {tokens / median:.0f} tokens/s, {dtype}, {len(passes)} passes, batches of {budget} tokens")
-    out.line(mode=mode, dtype=dtype, budget=budget, padded=padded, records=len(runner.records), tokens=tokens, seconds=passes,
-             median=median, min=min(passes), max=max(passes), tokens_per_second=tokens / median, tried=tried, **fields)
+    out.line(mode=mode, dtype=dtype, budget=budget, padded=padded, records=len(runner.records), tokens=tokens,
+             seconds=passes, median=median, min=min(passes), max=max(passes), tokens_per_second=tokens / median,
+             tried=tried, **fields)
 
 
 def take(records, tokens):
@@ -234,7 +235,8 @@ def take(records, tokens):
 
 def allow_compilations():
     """A model may be compiled again for as many shapes as there are; older releases call the limits cache sizes."""
-    for names, limit in ((("recompile_limit", "cache_size_limit"), 256), (("accumulated_recompile_limit", "accumulated_cache_size_limit"), 1024)):
+    for limit, *names in ((256, "recompile_limit", "cache_size_limit"),
+                          (1024, "accumulated_recompile_limit", "accumulated_cache_size_limit")):
         for name in names:
             if hasattr(torch._dynamo.config, name):
                 setattr(torch._dynamo.config, name, limit)
@@ -274,9 +276,10 @@ def check(model, config, name, records, device):
         # A NaN is never at most the bar.
         errors = [np.linalg.norm(got[row] - want[i]) / np.linalg.norm(want[i]) for row, i in enumerate(order)]
         worst = float("nan") if np.isnan(errors).any() else float(max(errors))
-        say(f"  {name}, {how}, {dtype}: {worst:.2g} from models.py (relative L2 over {len(few)} records), the bar is {bar(config, dtype):g}")
-        return {"how": how, "dtype": dtype, "relative_l2": worst, "bar": bar(config, dtype), "records": len(few), "against": "models.py in float32",
-                "passed": worst <= bar(config, dtype)}
+        most = bar(config, dtype)
+        say(f"  {name}, {how}, {dtype}: {worst:.2g} from models.py, the bar is {most:g} (relative L2)")
+        return {"how": how, "dtype": dtype, "relative_l2": worst, "bar": most, "records": len(few),
+                "against": "models.py in float32", "passed": worst <= most}
 
     renderings.set_weights(model, config, weights)
     padded = Runner(model, config, few, device)
@@ -347,18 +350,21 @@ def main():
     parser.add_argument("--out", help="append the lines to this file instead of printing them")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--budgets", default="16384,32768,65536", help="tokens of a batch, padding included")
-    parser.add_argument("--baseline-tokens", type=int, default=32768, help="the baseline runs over the first so many tokens")
+    parser.add_argument("--baseline-tokens", type=int, default=32768, help="the baseline runs over the first of them")
     parser.add_argument("--seconds", type=float, default=1.0, help="of timed passes, %d passes at least" % PASSES)
     parser.add_argument("--modes", default="eager,compile,packed,baseline")
-    parser.add_argument("--compile", default="auto", choices=["auto", "whole", "blocks"], help="auto: blocks from 13 layers on")
+    parser.add_argument("--compile", default="auto", choices=["auto", "whole", "blocks"],
+                        help="auto: blocks from 13 layers on")
     parser.add_argument("--rendering", action="store_true", help="time the rendering although transformers is there")
-    parser.add_argument("--check", action="store_true", help="compare with models.py first; alone: three small models, and nothing else")
+    parser.add_argument("--check", action="store_true",
+                        help="compare with models.py first; alone: three small models, and nothing else")
     args = parser.parse_args()
 
     if args.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("there is no GPU that PyTorch can use")
     out = Output(args.out)
-    out.common = {"device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu", "torch": torch.__version__}
+    out.common = {"device": torch.cuda.get_device_name() if args.device.startswith("cuda") else "cpu",
+                  "torch": torch.__version__}
     if args.ceiling:
         return ceiling(out, args.device)
     if args.check and not args.model:
@@ -417,7 +423,8 @@ def main():
         attempt("check", compare)
     if "eager" in modes:
         runner.model = model.to(DTYPES["bf16"])
-        attempt("eager", lambda: measure(out, runner, "eager", "bf16", sorted_batches, budgets, args, order="by length"))
+        attempt("eager", lambda: measure(out, runner, "eager", "bf16", sorted_batches, budgets, args,
+                                         order="by length"))
     if "baseline" in modes:
         few = take(records, args.baseline_tokens)
         files = [range(i, min(i + BASELINE_RECORDS, len(few))) for i in range(0, len(few), BASELINE_RECORDS)]
@@ -438,7 +445,8 @@ def main():
             say(f"PyTorch {torch.__version__} has no torch.compile")
     if "packed" in modes:
         runner.model = model = None  # makes room
-        packed = PackedRunner(renderings.rendering(config, args.device).to(DTYPES["bf16"]), config, records, args.device)
+        make_model = lambda: renderings.rendering(config, args.device).to(DTYPES["bf16"])
+        packed = PackedRunner(make_model(), config, records, args.device)
         out.common.update(how="rendering in PyTorch", attention=packed.model.PACKED)
         out.common.pop("instead_of_transformers", None)
         make = lambda budget: balanced(records, budget)
@@ -453,7 +461,7 @@ def main():
             before = failed
             attempt("packed", with_blocks)
             if failed and not before:  # the attention by itself may do
-                packed.model = renderings.rendering(config, args.device).to(DTYPES["bf16"])
+                packed.model = make_model()
                 attempt("packed", lambda: over_packed(None))
         else:
             attempt("packed", lambda: over_packed(None))

@@ -35,9 +35,11 @@ OUT=$(realpath "$OUT")
 for python in "${PYTHON:-}" python3 /usr/bin/python3; do
     [ -n "$python" ] && "$python" -c 'import torch' 2> /dev/null && break
 done
-[ -e "$softgpu/libcuda.so.1" ] || { echo "rehearse.sh: no software GPU in $softgpu; make softgpu builds it" >&2; exit 1; }
-[ -x build/gpu/visit.sh ] || { echo "rehearse.sh: no kit in build/gpu; make gpu-bundle builds it" >&2; exit 1; }
 failed=0
+if [ ! -e "$softgpu/libcuda.so.1" ] || [ ! -x build/gpu/visit.sh ]; then
+    echo "rehearse.sh: $softgpu and build/gpu are needed: make softgpu gpu-bundle" >&2
+    exit 1
+fi
 
 # wrong TEXT: something that the summary at hand should be, and is not.
 wrong() {
@@ -54,13 +56,15 @@ visit() {
     rm -rf "$out"
     mkdir -p "$out"
     local start=$SECONDS
-    env LD_LIBRARY_PATH="$softgpu" CUDA_CACHE_PATH="$out/cache" REHEARSAL=1 PYTHON="$python" OUT="$out" "${@:3}" build/gpu/visit.sh "$2" > "$out/printed.log" 2>&1
+    env LD_LIBRARY_PATH="$softgpu" CUDA_CACHE_PATH="$out/cache" REHEARSAL=1 PYTHON="$python" OUT="$out" "${@:3}" \
+        build/gpu/visit.sh "$2" > "$out/printed.log" 2>&1
     status=$?
     took=$((SECONDS - start))
     summary=$(cat "$out/summary.txt")
     printf '== %s: %d s, exit status %d\n' "$scenario" $took $status
     # the last lines that a caller sees are the summary
-    [ "$(tail -n "$(wc -l < "$out/summary.txt")" "$out/printed.log")" = "$summary" ] || wrong "$scenario: the summary is not printed last"
+    [ "$(tail -n "$(wc -l < "$out/summary.txt")" "$out/printed.log")" = "$summary" ] ||
+        wrong "$scenario: the summary is not printed last"
     [ -s "$out/logs.tgz" ] || wrong "$scenario: there is no archive of the logs"
 }
 
@@ -71,7 +75,7 @@ expect() {
 
 # logged STEP PATTERN: the step's log in the archive has it.
 logged() {
-    tar -xzOf "$out/logs.tgz" "./$1.log" | grep -q -E "$2" || wrong "$scenario: the log of $1 has no $2"
+    tar -xzOf "$out/logs.tgz" "./$1.log" | grep -E "$2" > /dev/null || wrong "$scenario: the log of $1 has no $2"
 }
 
 # clean: every step is ok, or what it needs is not on this machine.
@@ -86,7 +90,10 @@ clean() {
 complete() {
     local step
     for step in $(bash build/gpu/visit.sh steps "$1"); do
-        case $step in *-35m | *-150m) ;; *) grep -q -E "^[^ ]+ +$step " <<< "$summary" || wrong "$scenario: $step is missing" ;; esac
+        case $step in
+        *-35m | *-150m) ;;
+        *) grep -q -E "^[^ ]+ +$step " <<< "$summary" || wrong "$scenario: $step is missing" ;;
+        esac
     done
 }
 
@@ -97,7 +104,8 @@ plain() {
         clean
         complete $call
         grep -q 'of 989' "$out/results.md" || wrong "$scenario: the table is empty"
-        head -n 1 "$out/bench.jsonl" | grep -q '"card":"..*"driver":"..*"commit":"..*"script":"visit.sh' || wrong "$scenario: the results do not say where they come from"
+        head -n 1 "$out/bench.jsonl" | grep -q '"card":"..*"driver":"..*"commit":"..*"script":"visit.sh' ||
+            wrong "$scenario: the results do not say where they come from"
     done
 }
 
@@ -129,7 +137,8 @@ nocublas() {
     for file in "$softgpu"/*; do
         case $file in */libcublas*) ;; *) ln -s "$file" "$OUT/driver-only/" ;; esac
     done
-    visit nocublas 1 LD_LIBRARY_PATH="$OUT/driver-only" STEPS='machine|devices|own-rotary|cublas-types|cublas-linear|forward-3b'
+    visit nocublas 1 LD_LIBRARY_PATH="$OUT/driver-only" \
+        STEPS='machine|devices|own-rotary|cublas-types|cublas-linear|forward-3b'
     expect ok own-rotary
     expect FAILED cublas-types 'a test was skipped'
     expect FAILED cublas-linear 'a test was skipped'
@@ -174,7 +183,9 @@ for name in "$@"; do
     # only a hang may have used a limit up, and only a deadline may have cut one
     case $name in
     hang) ;;
-    deadline) ! grep '^TIMEOUT' <<< "$summary" | grep -v -q 'cut by the deadline' || wrong "$name: a step ended by its limit" ;;
+    deadline)
+        ! grep '^TIMEOUT' <<< "$summary" | grep -v -q 'cut by the deadline' || wrong "$name: a step ended by its limit"
+        ;;
     *) ! grep -q '^TIMEOUT' "$OUT/$name"-*/summary.txt || wrong "$name: a step ended by its limit" ;;
     esac
 done

@@ -1,5 +1,5 @@
-"""The models as PyTorch users run them: transformers' EsmModel over padded batches, and both models in plain PyTorch, over
-padded batches and over packed ones.
+"""The models as PyTorch users run them: transformers' EsmModel over padded batches, and both models in plain PyTorch,
+over padded batches and over packed ones.
 
 DNABERT-S's own code fuses its attention with a Triton kernel of an old release or falls back to plain attention; the
 rendering here gives scaled_dot_product_attention the ALiBi bias and the mask instead. Packed, ESM-2 attends through
@@ -55,7 +55,8 @@ def attend(q, k, v, where, scale):
     """
     if isinstance(where, Varlen):
         if varlen_attn is not None and q.is_cuda and q.dtype != torch.float32:
-            x = varlen_attn(q[0], k[0], v[0], where.cu, where.cu, where.longest, where.longest)  # its scale is 1/sqrt(d)
+            # Its scale is 1/sqrt(d), and so is ours.
+            x = varlen_attn(q[0], k[0], v[0], where.cu, where.cu, where.longest, where.longest)
         else:
             x = plain_varlen(q[0], k[0], v[0], where.cu, scale)
         return x.reshape(1, x.shape[0], -1)
@@ -88,13 +89,13 @@ def plain_flex(q, k, v, where, scale):
     """What flex_attention computes, with every score in memory: [1, heads, T, d]."""
     heads, tokens = q.shape[1], q.shape[2]
     h, row, column = torch.arange(heads).view(-1, 1, 1), torch.arange(tokens).view(-1, 1), torch.arange(tokens)
-    scores = where.score(torch.matmul(q[0], k[0].transpose(-1, -2)) * scale, 0, h, row, column)
+    scores = where.score((torch.matmul(q[0], k[0].transpose(-1, -2)) * scale).float(), 0, h, row, column)
     reached = torch.zeros(tokens // BLOCK, tokens // BLOCK, dtype=torch.bool)
     for i, n in enumerate(where.kv_num_blocks[0, 0].tolist()):
         reached[i, where.kv_indices[0, 0, i, :n].long()] = True
     reached = reached.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
     scores = scores.masked_fill(~(where.mask(0, h, row, column) & reached), -math.inf)
-    return torch.matmul(torch.softmax(scores, -1), v[0]).unsqueeze(0)
+    return torch.matmul(torch.softmax(scores, -1).to(v.dtype), v[0]).unsqueeze(0)
 
 
 def heads(x, n):
@@ -122,7 +123,10 @@ class DNABERTSBlock(nn.Module):
 
 
 class DNABERTS(nn.Module):
-    NAMES = {"words": "embeddings.word_embeddings", "types": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm"}
+    NAMES = {
+        "words": "embeddings.word_embeddings", "types": "embeddings.token_type_embeddings",
+        "norm": "embeddings.LayerNorm",
+    }
     PACKED = "flex_attention" if flex_attention else "plain attention with a score function"
 
     def __init__(self, c):
@@ -140,7 +144,8 @@ class DNABERTS(nn.Module):
         position = torch.arange(ids.shape[1], device=ids.device)
         distance = (position.unsqueeze(0) - position.unsqueeze(1)).abs()
         alibi = (-self.slopes * distance).to(x.dtype)
-        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(mask == 0, torch.finfo(x.dtype).min)
+        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
+        padding = padding.masked_fill(mask == 0, torch.finfo(x.dtype).min)
         # The sum of two negative numbers must not leave the type's range.
         bias = torch.minimum(alibi, padding[:, None, None, :])
         for block in self.blocks:
@@ -277,7 +282,8 @@ class Packing:
             last = (cu[sequence[BLOCK - 1 :: BLOCK] + 1].long() - 1) // BLOCK
             host["kv_num_blocks"] = (last - first + 1).to(torch.int32).view(1, 1, blocks)
             indices = first[:, None] + torch.arange(blocks)
-            host["kv_indices"] = torch.where(indices < blocks, indices, torch.zeros_like(indices)).to(torch.int32).view(1, 1, blocks, blocks)
+            indices = torch.where(indices < blocks, indices, torch.zeros_like(indices))
+            host["kv_indices"] = indices.to(torch.int32).view(1, 1, blocks, blocks)
         if torch.device(self.device).type == "cuda":
             host = {name: t.pin_memory() for name, t in host.items()}
         return {"rows": rows, "longest": longest, "host": host}
@@ -289,7 +295,8 @@ class Packing:
         self.sequence.copy_(t["sequence"])
         block_mask = None
         if flex_attention:
-            block_mask = BlockMask.from_kv_blocks(t["kv_num_blocks"], t["kv_indices"], BLOCK_SIZE=BLOCK, mask_mod=self.mask)
+            block_mask = BlockMask.from_kv_blocks(
+                t["kv_num_blocks"], t["kv_indices"], BLOCK_SIZE=BLOCK, mask_mod=self.mask)
         return Flex(t["kv_num_blocks"], t["kv_indices"], self.mask, self.score, block_mask)
 
 
@@ -302,9 +309,9 @@ class Transformers(nn.Module):
 
         config = EsmConfig(
             vocab_size=c.vocabulary, hidden_size=c.hidden, num_hidden_layers=c.layers, num_attention_heads=c.heads,
-            intermediate_size=c.intermediate, layer_norm_eps=c.eps, position_embedding_type="rotary", token_dropout=True,
-            mask_token_id=ESM2.MASK_TOKEN, pad_token_id=c.pad, max_position_embeddings=1026, emb_layer_norm_before=False,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+            intermediate_size=c.intermediate, layer_norm_eps=c.eps, position_embedding_type="rotary",
+            token_dropout=True, mask_token_id=ESM2.MASK_TOKEN, pad_token_id=c.pad, max_position_embeddings=1026,
+            emb_layer_norm_before=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         self.model = EsmModel._from_config(config, attn_implementation=attention, add_pooling_layer=False)
 
     @property

@@ -20,7 +20,8 @@ def read(paths):
 def runner(l):
     if l["kind"] == "forward":
         return ", ".join(["embed", *filter(None, [l.get("variant")])])
-    return ", ".join(filter(None, [f"PyTorch {l['torch']}", l["how"], l["attention"], l["mode"], l.get("compiled"), l.get("instead_of_transformers")]))
+    parts = [f"PyTorch {l['torch']}", l["how"], l["attention"], l["mode"], l.get("compiled")]
+    return ", ".join(filter(None, [*parts, l.get("instead_of_transformers")]))
 
 
 def row(*cells):
@@ -28,7 +29,11 @@ def row(*cells):
 
 
 def share(x, of):
-    return f"{100 * x / of:.1f}%" if of else "-"
+    return f"{100 * x / of:.1f}%" if x and of else "-"
+
+
+def tera(rate):
+    return f"{rate / 1e12:.1f}" if rate else "-"
 
 
 def timed(lines):
@@ -38,13 +43,14 @@ def timed(lines):
     flops = {l["digest"]: l["flops"] for l in lines if l["kind"] == "forward"}
     ceiling = max((l["tflops"] * 1e12 for l in lines if l["kind"] == "ceiling" and "tflops" in l), default=0)
     print()
-    row("model", "runner", "type", "batch", "records", "padding", "tokens/s", "TFLOP/s", "of 989", "of this card's product", "passes, s: median, least, most")
+    row("model", "runner", "type", "batch", "records", "padding", "tokens/s", "TFLOP/s", "of 989",
+        "of this card's product", "passes, s: median, least, most")
     row(*["---"] * 11)
     for l in measured:
         rate = flops.get(l["digest"], 0) / l["median"]
         padding = (l["padded"] - l["tokens"]) / l["padded"] if l.get("padded") else 0
-        row(l["model"], runner(l), l["dtype"], l["budget"], l["records"], f"{100 * padding:.1f}%", f"{l['tokens_per_second']:.0f}",
-            f"{rate / 1e12:.1f}" if rate else "-", share(rate, PEAK), share(rate, ceiling if rate else 0),
+        row(l["model"], runner(l), l["dtype"], l["budget"], l["records"], f"{100 * padding:.1f}%",
+            f"{l['tokens_per_second']:.0f}", tera(rate), share(rate, PEAK), share(rate, ceiling),
             f"{len(l['seconds'])}: {l['median']:.4g}, {l['min']:.4g}, {l['max']:.4g}")
 
 
@@ -59,29 +65,32 @@ def profiles(lines):
         for o in l["profile"]:
             rest -= o["seconds"]
             rate = o["flops"] / o["seconds"] if o["seconds"] else 0
-            row(o["op"], o["calls"], f"{1e3 * o['seconds']:.2f}", share(o["seconds"], l["profile_seconds"]), f"{rate / 1e12:.1f}" if rate else "-",
-                share(rate, PEAK) if rate else "-")
+            row(o["op"], o["calls"], f"{1e3 * o['seconds']:.2f}", share(o["seconds"], l["profile_seconds"]),
+                tera(rate), share(rate, PEAK))
         row("between operations", "", f"{1e3 * rest:.2f}", share(rest, l["profile_seconds"]), "", "")
 
 
 def visit(machine, lines):
-    print(f"\n## {machine.get('card') or 'unknown card'}, driver {machine.get('driver') or 'unknown'}, commit {machine.get('commit', 'unknown')[:12]}, "
-          f"{machine.get('script', 'unknown script')}, {machine.get('date', '')}")
+    known = lambda name: machine.get(name) or f"unknown {name}"
+    print(f"\n## {known('card')}, driver {known('driver')}, commit {known('commit')[:12]}, {known('script')}, "
+          f"{known('date')}")
     timed(lines)
     print()
     for l in lines:
         if l["kind"] == "ceiling" and "tflops" in l:
-            print(f"- bf16 product of {l['size']}-square random matrices: {l['tflops']:.0f} TFLOP/s, {share(l['tflops'] * 1e12, PEAK)} of 989")
+            print(f"- bf16 product of {l['size']}-square random matrices: {l['tflops']:.0f} TFLOP/s, "
+                  f"{share(l['tflops'] * 1e12, PEAK)} of 989")
         elif l["kind"] == "ceiling":
             print(f"- device-to-device copy, bytes read and written: {l['terabytes']:.2f} TB/s")
         elif l["kind"] == "file":
             seconds = l["seconds"] - l["loading"]
-            print(f"- {l['model']} from FASTA to file: {l['tokens']} tokens of {l['records']} records in {seconds:.2f} s, {l['tokens'] / seconds:.0f} tokens/s, "
-                  f"and {l['loading']:.2f} s of loading")
+            print(f"- {l['model']} from FASTA to file: {l['tokens']} tokens of {l['records']} records in "
+                  f"{seconds:.2f} s, {l['tokens'] / seconds:.0f} tokens/s, and {l['loading']:.2f} s of loading")
         elif l.get("error"):
             print(f"- {l['model']}, {l['mode']}: {l['error']}")
         elif "relative_l2" in l:
-            print(f"- {l['model']}, {l['mode']} in {l['dtype']}: {l['relative_l2']:.2g} from {l['against']} (relative L2 over {l['records']} records, the bar is {l['bar']:g})")
+            print(f"- {l['model']}, {l['how']}, {l['dtype']}: {l['relative_l2']:.2g} from {l['against']} "
+                  f"(relative L2 over {l['records']} records, the bar is {l['bar']:g})")
     profiles(lines)
 
 
@@ -96,7 +105,8 @@ def main():
             visits[-1] = (line, [])
         else:
             visits[-1][1].append(line)
-    print("# embed on a GPU\n\nForward passes take token ids in the host's memory to mean embeddings there. Medians; tokens/s are of real tokens.")
+    print("# embed on a GPU\n")
+    print("Forward passes take token ids in the host's memory to mean embeddings there. Medians, of real tokens.")
     for machine, lines in visits:
         visit(machine, lines)
 

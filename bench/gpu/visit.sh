@@ -9,9 +9,9 @@
 #
 # Every step has a limit, in the table below. A step may also use what the steps before it have saved, up to its second
 # figure, so that no step takes time from the limits of those after it. What would end after DEADLINE is cut or
-# skipped. A step that fails does not stop the next ones; a test that fails runs once more, every part of it in a process
-# of its own, with blocking launches and a core dump, so that the launch that failed has a name. That takes saved time
-# only. A tool that is not installed is a line of the summary and no failure.
+# skipped. A step that fails does not stop the next ones; a test that fails runs once more, every part of it in a
+# process of its own, with blocking launches and a core dump, so that the launch that failed has a name. That takes
+# saved time only. A tool that is not installed is a line of the summary and no failure.
 #
 # OUT holds, at the end: summary.txt, which is printed last as well; bench.jsonl, one measurement a line below a line
 # with card, driver, commit and script; results.md, the table of them; logs.tgz. The exit status is 0 if no step failed,
@@ -112,19 +112,21 @@ python=${PYTHON:-python3}
 case $part in 1) deadline=270 ;; 2) deadline=420 ;; 3) deadline=540 ;; esac
 if [ -n "${REHEARSAL:-}" ]; then
     dna=dnabert-s-2l middle=esm2-8m large=esm2-tiny
-    tokens=512 double=256 total=512 benchtime=1x parity=() peer=(--device cpu --budgets 512 --seconds 0 --baseline-tokens 512)
+    tokens=512 double=256 total=512 few=512 benchtime=1x parity=()
+    peer=(--device cpu --budgets 512 --seconds 0 --baseline-tokens 128)
     deadline=20000 LIMIT=${LIMIT:-600}
     pieces=4 proteins=3 rows=esm2-tiny longest=64 program=esm2-tiny
     goldens='esm2-tiny|esm2-8m|dnabert-s-2l'
 else
     dna=dnabert-s middle=esm2-650m large=esm2-3b
-    tokens=32768 double=65536 total=262144 benchtime=5x parity=(-parity.full) peer=(--budgets 32768,65536)
+    tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full) peer=(--budgets 32768,65536)
     pieces=186000 proteins=20000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
     goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b'
 fi
 deadline=$((10 * ${DEADLINE:-$deadline}))
-export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared EMBED_CUDA_LOG=1 PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
+export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-/tmp/embed-cuda-cache} CUDA_CACHE_MAXSIZE=1073741824
+small_core=skip_global_memory,skip_shared_memory,skip_local_memory,skip_constbank_memory
 ulimit -c 0 # a hang is ended by SIGQUIT, for the stacks and not for a dump of the host's memory
 commit=$(cat COMMIT 2> /dev/null || echo unknown)
 
@@ -137,7 +139,9 @@ say() { printf '%-8s %-18s %s\n' "$@" | tee -a "$summary"; }
 fail() { failed=1; say "$@"; }
 finish() {
     trap - EXIT INT TERM
-    [ -s "$bench" ] && command -v "$python" > /dev/null && "$python" table.py "$bench" > "$OUT/results.md" 2>> "$summary"
+    if [ -s "$bench" ] && command -v "$python" > /dev/null; then
+        "$python" table.py "$bench" > "$OUT/results.md" 2>> "$summary" || fail FAILED table "$bench"
+    fi
     cp "$summary" "$logs/"
     tar -C "$logs" -czf "$OUT/logs.tgz" . 2> /dev/null
     rm -rf "$logs" "$scratch"
@@ -178,7 +182,8 @@ watched() {
 
 # trouble LOG LINES: the first lines of a log that say what went wrong, and the last, at most that many each.
 trouble() {
-    grep -n -m "$2" -E 'CUDA_|CUBLAS_|--- FAIL|errs by|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined' "$1" | cut -c1-300
+    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
+    grep -n -m "$2" -E "$telling" "$1" | cut -c1-300
     tail -n "$2" "$1" | cut -c1-300
 }
 
@@ -190,7 +195,7 @@ stuck() {
 
 # step NAME COMMAND...: runs it within its limit; 0, or why not. SHOW=n prints the last n lines of its log.
 step() {
-    local name=$1 status=0 wanted most left limit start took
+    local name=$1 status=0 wanted most left limit start took cut=
     shift
     chosen "$name" || return 97
     budget "$name"
@@ -208,9 +213,10 @@ step() {
         grep -q -e 'no tests to run' "$logs/$name.log" && status=96
     fi
     took="$(seconds $(($(now) - start))) s"
+    [ $limit -lt $wanted ] && cut=", cut by the deadline; its limit is $(seconds $wanted) s"
     case $status in
     0) say ok "$name" "$took" ;;
-    124) fail TIMEOUT "$name" "after $took$([ $limit -lt $wanted ] && echo ", cut by the deadline; its limit is $(seconds $wanted) s")" ;;
+    124) fail TIMEOUT "$name" "after $took$cut" ;;
     98) fail FAILED "$name" "$took, a test was skipped" ;;
     96) fail FAILED "$name" "$took, there is no such test" ;;
     *) fail FAILED "$name" "$took, exit status $status" ;;
@@ -228,16 +234,22 @@ step() {
 # absent STEP WHY: a step that needs what is not here.
 absent() { chosen "$1" && say absent "$1" "$2"; }
 
+# passed NAME PARTS: whether the log says that all of these tests passed.
+passed() {
+    grep -q -E -e "--- PASS: [^ ]*/($2) " "$logs/$1.log" && ! grep -q -E -e "--- FAIL: [^ ]*/($2) " "$logs/$1.log"
+}
+
 # tests NAME PREFIX PARTS COMMAND...: a step of Go tests. PARTS is an alternation for the last part of their names; if
-# the step fails, each alternative runs again by itself, in saved time only. A hang has its test and its stacks in the log.
+# the step fails, each alternative that has not passed runs again by itself, in saved time only. A hang has its test and
+# its stacks in the log.
 tests() {
-    local name=$1 prefix=$2 parts=$3 status=0 one log n=0 wanted most left limit list
+    local name=$1 prefix=$2 parts=$3 status=0 one why log n=0 wanted most left limit list
     shift 3
     step "$name" "$@" -test.v -test.run "$prefix^($parts)\$" || status=$?
     case $status in 0 | 96 | 97 | 98 | 99 | 124) return $status ;; esac
     IFS='|' read -r -a list <<< "$parts"
     for one in "${list[@]}"; do
-        grep -q -E -e "--- PASS: [^ ]*/($one) " "$logs/$name.log" && ! grep -q -E -e "--- FAIL: [^ ]*/($one) " "$logs/$name.log" && continue
+        passed "$name" "$one" && continue
         budget "$name"
         limit=$((10 * ${LIMIT:-20})) n=$((n + 1)) log=$logs/$name.again.$((n)).log status=0
         limit=$((left < limit ? left : limit))
@@ -246,13 +258,14 @@ tests() {
             continue
         fi
         CUDA_LAUNCH_BLOCKING=1 CUDA_ENABLE_COREDUMP_ON_EXCEPTION=1 CUDA_COREDUMP_FILE=$scratch/core \
-            CUDA_COREDUMP_GENERATION_FLAGS="skip_global_memory,skip_shared_memory,skip_local_memory,skip_constbank_memory" \
+            CUDA_COREDUMP_GENERATION_FLAGS=$small_core \
             watched "$log" $limit "$@" -test.v -test.run "$prefix^($one)\$" || status=$?
         case $status in
         0) say again "$name" "$one: passes by itself" ;;
         124) say again "$name" "$one: was ended after $(seconds $limit) s" ;;
         *)
-            say again "$name" "$one: $(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)"
+            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
+            say again "$name" "$one: ${why:-fails}"
             trouble "$log" 4
             ;;
         esac
@@ -275,11 +288,15 @@ shell() {
 
 # -- what the steps do
 
+bf16=(-bench.device cuda -bench.dtype bf16)
+
 facts() { # PYTHON
-    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader || echo "no nvidia-smi"
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader ||
+        echo "no nvidia-smi"
     nvidia-smi | head -n 12 || true
     uname -r && nproc && free -g | head -n 2
-    echo "python $(command -v "$1" || echo none), VIRTUAL_ENV=${VIRTUAL_ENV:-}, EMBED_CUBLAS=${EMBED_CUBLAS:-}, LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
+    echo "python $(command -v "$1" || echo none), VIRTUAL_ENV=${VIRTUAL_ENV:-}"
+    echo "EMBED_CUBLAS=${EMBED_CUBLAS:-}, LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
     ldconfig -p | grep -E 'libcuda\.so|cublasLt|ptxjit' || true
     ls -d /usr/local/cuda* /usr/local/nvidia/lib64 2> /dev/null || true
 }
@@ -298,12 +315,13 @@ provenance() {
     card=$(sed -n 's/^device 0: \([^,]*\),.*/\1/p' "$logs/devices.log" | head -n 1)
     driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1)
     [ -n "$driver" ] || driver=$(sed -n 's/^driver: //p' "$logs/devices.log" | head -n 1)
-    echo "{\"kind\":\"machine\",\"card\":$(quoted "$card"),\"driver\":$(quoted "$driver"),\"commit\":$(quoted "$commit"),\"script\":\"visit.sh $part\",\"date\":\"$(date -u +%FT%TZ)\"}" >> "$bench"
+    printf '{"kind":"machine","card":%s,"driver":%s,"commit":%s,"script":"visit.sh %d","date":"%s"}\n' \
+        "$(quoted "$card")" "$(quoted "$driver")" "$(quoted "$commit")" "$part" "$(date -u +%FT%TZ)" >> "$bench"
 }
 
 forward() { # STEP MODEL TOKENS FLAGS...
-    SHOW=18 step "$1" ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$2\$" -test.benchtime $benchtime -bench.device cuda \
-        -bench.dtype bf16 -bench.tokens "$3" -bench.total $total -bench.profile /dev/stderr -bench.json "$bench" "${@:4}"
+    SHOW=18 step "$1" ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$2\$" -test.benchtime $benchtime \
+        "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile /dev/stderr -bench.json "$bench" "${@:4}"
 }
 
 own() { # STEP PARTS: the operations in float32, with the program's own products
@@ -311,7 +329,8 @@ own() { # STEP PARTS: the operations in float32, with the program's own products
 }
 
 parity() { # TYPE MODELS
-    TAIL=24 SHOW=11 tests "parity-$1" '^TestParity$/' "$2" ./bench.test "${parity[@]}" -bench.device cuda -bench.dtype "$1"
+    TAIL=24 SHOW=11 tests "parity-$1" '^TestParity$/' "$2" \
+        ./bench.test "${parity[@]}" -bench.device cuda -bench.dtype "$1"
 }
 
 # dna N and proteins N write FASTA: E. coli in N pieces of 500 nt, several times over if need be, and N of UniProt's.
@@ -324,7 +343,8 @@ proteins() { gzip -dc shared/seq/uniprot_20000.faa.gz | awk -v n="$1" '/^>/ { i+
 # program: one GPU, and the same one twice, write the same bytes.
 program() { # FOLDER DNABERT ESM TOKENIZER
     for gpus in 0 0,0; do
-        ./embed --no-progress --gpus $gpus --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" --esm-model "synthetic:$3" -o "$1/out-$gpus" "$1/dna.fna" "$1/proteins.faa"
+        ./embed --no-progress --gpus $gpus --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
+            --esm-model "synthetic:$3" -o "$1/out-$gpus" "$1/dna.fna" "$1/proteins.faa"
     done
     for output in "dna.$2.parquet" "proteins.$3.parquet"; do
         cmp "$1/out-0/$output" "$1/out-0,0/$output"
@@ -336,7 +356,8 @@ file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
     local model=$2 log=$1/log
     [ "${5##*.}" = faa ] && model=$3
     rm -rf "$1/out"
-    ./embed --no-progress --gpus 0 --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" --esm-model "synthetic:$3" -o "$1/out" "$5" 2>&1 | tee "$log"
+    ./embed --no-progress --gpus 0 --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
+        --esm-model "synthetic:$3" -o "$1/out" "$5" 2>&1 | tee "$log"
     awk -v model="$model" '
         function duration(s,  total, unit, n) { # 1m2.5s, 950ms
             total = 0
@@ -347,19 +368,25 @@ file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
             return total
         }
         /weights are loaded/ { for (i = 1; i <= NF; i++) if ($i ~ /^took=/) loading = duration(substr($i, 6)) }
-        / records, .* tokens in / { records = $1; tokens = $3; took = $6; gsub(/[^0-9]/, "", records); gsub(/[^0-9]/, "", tokens); sub(/:$/, "", took) }
+        / records, .* tokens in / {
+            records = $1; tokens = $3; took = $6
+            gsub(/[^0-9]/, "", records); gsub(/[^0-9]/, "", tokens); sub(/:$/, "", took)
+        }
         END {
             if (tokens == "") { print "embed has not said how long it took"; exit 1 }
-            printf "{\"kind\":\"file\",\"model\":\"%s\",\"records\":%d,\"tokens\":%d,\"seconds\":%.3f,\"loading\":%.3f}\n", model, records, tokens, duration(took), loading
+            printf "{\"kind\":\"file\",\"model\":\"%s\",\"records\":%d,\"tokens\":%d,", model, records, tokens
+            printf "\"seconds\":%.3f,\"loading\":%.3f}\n", duration(took), loading
         }' "$log" | tee -a "$6"
 }
 
-# records writes the token ids that the peers read: FOLDER, then TOTAL and an alternation of models, once or several times.
+# records writes the token ids that the peers read: FOLDER, then TOTAL and an alternation of models, once or several
+# times.
 records() {
     local folder=$1
     shift
     while [ $# -gt 0 ]; do
-        ./bench.test -test.v -test.run "^TestRecords\$/^($2)\$" -bench.records "$folder" -bench.tokens 1 -bench.total "$1"
+        ./bench.test -test.v -test.run "^TestRecords\$/^($2)\$" -bench.records "$folder" -bench.tokens 1 \
+            -bench.total "$1"
         shift 2
     done
 }
@@ -371,21 +398,25 @@ peer() {
     if [ -n "$no_torch" ]; then
         absent "$1" "$no_torch"
     else
-        SHOW=8 step "$1" "$python" peers/peers.py --model "$2" --records "$scratch/$2.tokens" --out "$bench" --modes "$3" "${peer[@]}" "${@:4}"
+        SHOW=8 step "$1" "$python" peers/peers.py --model "$2" --records "$scratch/$2.tokens" --out "$bench" \
+            --modes "$3" "${peer[@]}" "${@:4}"
     fi
 }
 
-tool() { command -v "$1" || find /usr/local/cuda*/ -name "$1" -type f -perm -u+x 2> /dev/null | head -n 1; }
+# tool NAME: where a tool of CUDA's toolkit is, or nothing.
+tool() { command -v "$1" || find /usr/local/cuda*/ -name "$1" -type f -perm -u+x 2> /dev/null | sed -n 1p; }
 
 # -- the call
 
 tokenizer=shared/tokenizer/dnabert2_tokenizer.json
 if [ -z "${REHEARSAL:-}" ]; then
-    [ -d /usr/local/nvidia/lib64 ] && export LD_LIBRARY_PATH=/usr/local/nvidia/lib64${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    libraries=/usr/local/nvidia/lib64
+    [ -d $libraries ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
     # PyTorch's own cuBLAS, so that both sides multiply with the same library
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2> /dev/null)
     for folder in "$site"/nvidia/cu13/lib "$site"/nvidia/cublas/lib /usr/local/cuda/lib64; do
-        [ -z "${EMBED_CUBLAS:-}" ] && [ -e "$folder/libcublasLt.so.13" ] && export EMBED_CUBLAS=$folder/libcublasLt.so.13
+        library=$folder/libcublasLt.so.13
+        [ -z "${EMBED_CUBLAS:-}" ] && [ -e "$library" ] && export EMBED_CUBLAS=$library
     done
     # reads PyTorch's files from the disk while the GPU is at work
     (timeout 120 "$python" -c 'import torch, transformers' > /dev/null 2>&1 &)
@@ -396,7 +427,8 @@ TAIL=20 SHOW=24 step machine "${command[@]}"
 shell devices
 if ! TAIL=40 SHOW=12 step devices "${command[@]}" && chosen devices; then
     # Nothing of ours can run. Can PyTorch?
-    timeout -k 2 60 "$python" -c 'import torch; print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_device_name())' 2>&1 | tail -n 1
+    timeout -k 2 60 "$python" -c 'import torch
+print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_device_name())' 2>&1 | tail -n 1
     fail STOPPED "call $part" "there is no device that can be used"
     exit
 fi
@@ -417,15 +449,17 @@ case $part in
     # a first figure, should there be no second call
     forward forward-dnabert $dna $tokens
     forward forward-650m $middle $tokens
-    forward forward-3b $large $tokens -bench.total $((total / 2))
+    forward forward-3b $large $tokens -bench.total $few
     parity fp32 "${goldens%|esm2-3b}" # loading 3B takes longer than comparing it
     parity fp16 "${goldens%|esm2-3b}"
     dna $((pieces < 2000 ? pieces : 2000)) > "$scratch/dna.fna"
     proteins $((proteins < 500 ? proteins : 500)) > "$scratch/proteins.faa"
     shell program "$scratch" dnabert-s-2l $program $tokenizer
     step program "${command[@]}"
-    if sanitizer=$(tool compute-sanitizer) && [ -n "$sanitizer" ]; then
-        step memcheck "$sanitizer" --tool memcheck --error-exitcode 99 ./cuda.test -test.v -test.run '^TestGPUOperandTypes$/^own_products$'
+    sanitizer=$(tool compute-sanitizer)
+    if [ -n "$sanitizer" ]; then
+        step memcheck "$sanitizer" --tool memcheck --error-exitcode 99 \
+            ./cuda.test -test.v -test.run '^TestGPUOperandTypes$/^own_products$'
     else
         absent memcheck "compute-sanitizer is not here"
     fi
@@ -435,7 +469,7 @@ case $part in
     forward forward-dnabert-2x $dna $double
     forward forward-650m $middle $tokens
     forward forward-650m-2x $middle $double
-    forward forward-3b $large $tokens -bench.total $((total / 2))
+    forward forward-3b $large $tokens -bench.total $few
     no_torch=$(torch || echo "$python has no PyTorch")
     if [ -n "$no_torch" ]; then
         absent ceiling "$no_torch"
@@ -445,15 +479,17 @@ case $part in
     EMBED_CUBLAS=none forward own-650m $middle $tokens
     forward heuristic-dnabert $dna $tokens -bench.heuristic-rows 32768
     forward heuristic-650m $middle $tokens -bench.heuristic-rows 32768
-    if ncu=$(tool ncu) && [ -n "$ncu" ]; then
+    ncu=$(tool ncu)
+    if [ -n "$ncu" ]; then
+        percent=avg.pct_of_peak_sustained_elapsed
         SHOW=30 step ncu "$ncu" --clock-control none --launch-skip 20 --launch-count 32 --csv --page raw \
-            --metrics gpu__time_duration.sum,sm__throughput.avg.pct_of_peak_sustained_elapsed,dram__throughput.avg.pct_of_peak_sustained_elapsed \
-            ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$middle\$" -test.benchtime 1x -bench.device cuda -bench.dtype bf16 \
+            --metrics gpu__time_duration.sum,sm__throughput.$percent,dram__throughput.$percent \
+            ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$middle\$" -test.benchtime 1x "${bf16[@]}" \
             -bench.tokens $tokens -bench.total $tokens
     else
         absent ncu "Nsight Compute is not here"
     fi
-    shell records "$scratch" $total "$dna|$middle" $((total / 2)) $large
+    shell records "$scratch" $total "$dna|$middle" $few $large
     step records "${command[@]}"
     peer peers-dnabert $dna eager,compile
     peer peers-650m $middle eager,compile
@@ -465,7 +501,7 @@ case $part in
         forward forward-35m esm2-35m $tokens
         forward forward-150m esm2-150m $tokens
     fi
-    step rows ./bench.test -test.v -test.run "^TestRows\$/^($rows)\$" -bench.device cuda -bench.dtype bf16 -bench.tokens $longest
+    step rows ./bench.test -test.v -test.run "^TestRows\$/^($rows)\$" "${bf16[@]}" -bench.tokens $longest
     forward free-dnabert $dna $tokens -bench.free-algorithm
     forward free-650m $middle $tokens -bench.free-algorithm
     dna $pieces > "$scratch/dna.fna"
