@@ -7,7 +7,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -58,8 +60,20 @@ func printConfiguration(w io.Writer) error {
 	if at.noGPU != nil {
 		fmt.Fprintf(w, "gpu: none, %v\n", at.noGPU)
 	}
+	if why := withoutCublas(backend); why != "" {
+		fmt.Fprintf(w, "cublas: none, %s\n", why)
+	}
 	_, err = fmt.Fprintf(w, "device: %s\ndtype: %s\nbatch: %d tokens\n", backend.Name(), at.dtype, at.batchTokens())
 	return err
+}
+
+// withoutCublas is why no cuBLAS multiplies on a GPU; it is empty where one
+// does, and on a CPU.
+func withoutCublas(backend kernels.Backend) string {
+	if gpu, ok := backend.(*cuda.Backend); ok {
+		return gpu.WithoutCublas()
+	}
+	return ""
 }
 
 // place is a device and the type of the products on it.
@@ -168,11 +182,11 @@ func openDevice(t testing.TB) kernels.Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, benchmark := t.(*testing.B); !benchmark {
+	if _, benchmark := t.(*testing.B); !benchmark { // TestMain has said it for benchmarks
 		t.Logf("on %s", backend.Name())
-	}
-	if gpu, ok := backend.(*cuda.Backend); ok && gpu.WithoutCublas() != "" {
-		t.Logf("no cuBLAS: %s", gpu.WithoutCublas())
+		if why := withoutCublas(backend); why != "" {
+			t.Logf("no cuBLAS: %s", why)
+		}
 	}
 	return backend
 }
@@ -214,6 +228,26 @@ func barsOf(dtype, model string, c transformer.Config) bars {
 		return bars{fp16, statesOverPooled * fp16}
 	}
 	return bars{fp32, fp32}
+}
+
+// TestPlace: a test that nobody has sent to a GPU runs on the CPU, and what is
+// printed before benchmarks are configuration lines.
+func TestPlace(t *testing.T) {
+	if *deviceFlag == "auto" && *dtypeFlag == "auto" {
+		if at, err := testPlace(); err != nil || at.gpu != noOrdinal || at.dtype != "fp32" {
+			t.Errorf("tests run at %+v, %v", at, err)
+		}
+	}
+	var printed strings.Builder
+	if err := printConfiguration(&printed); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^[a-z][^[:upper:][:space:]]*: \S`) // golang.org/design/14313-benchmark-format
+	for l := range strings.Lines(printed.String()) {
+		if !line.MatchString(l) {
+			t.Errorf("%q is no configuration line", l)
+		}
+	}
 }
 
 // TestBars: every model has the bars that docs/numerics.md gives, and the

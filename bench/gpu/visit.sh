@@ -119,7 +119,8 @@ if [ -n "${REHEARSAL:-}" ]; then
     goldens='esm2-tiny|esm2-8m|dnabert-s-2l'
 else
     dna=dnabert-s middle=esm2-650m large=esm2-3b
-    tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full) peer=(--budgets 32768,65536)
+    tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full)
+    peer=(--budgets 32768,65536 --compile blocks) # a whole model takes a minute or two to compile
     pieces=186000 proteins=20000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
     goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b'
 fi
@@ -301,9 +302,13 @@ facts() { # PYTHON
     ls -d /usr/local/cuda* /usr/local/nvidia/lib64 2> /dev/null || true
 }
 
+# devices fails if the first device cannot be used. What was not found comes first: the end of the log is shown.
 devices() {
-    ./embed devices | grep -v 'not there'
-    ./embed devices | grep '^device 0' | grep -v -q 'cannot be used' || { ./embed devices; return 1; }
+    local found
+    found=$(./embed devices --verbose)
+    grep 'not there' <<< "$found" || true
+    grep -v 'not there' <<< "$found"
+    grep '^device 0' <<< "$found" | grep -v 'cannot be used' > /dev/null
 }
 
 # quoted TEXT: as a JSON string.
@@ -391,7 +396,7 @@ records() {
     done
 }
 
-torch() { timeout -k 2 120 "$python" -c 'import torch' 2> /dev/null; }
+torch() { "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; }
 
 # peer STEP MODEL MODES FLAGS...
 peer() {
@@ -425,7 +430,7 @@ fi
 shell facts "$python"
 TAIL=20 SHOW=24 step machine "${command[@]}"
 shell devices
-if ! TAIL=40 SHOW=12 step devices "${command[@]}" && chosen devices; then
+if ! TAIL=12 SHOW=8 step devices "${command[@]}" && chosen devices; then
     # Nothing of ours can run. Can PyTorch?
     timeout -k 2 60 "$python" -c 'import torch
 print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_device_name())' 2>&1 | tail -n 1
