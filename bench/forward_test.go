@@ -34,7 +34,7 @@ var (
 		"tokens in all batches of BenchmarkForward; 0: one batch on a CPU, eight on a GPU")
 	forwardProfile = flag.String("bench.profile", "",
 		"append to this file where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran; "+
-			"/dev/stderr shows it")
+			"- is standard error")
 )
 
 // models are what BenchmarkForward can run: what is too large for most
@@ -150,7 +150,9 @@ func benchmarkForward(b *testing.B, at place, name, source string, records [][]i
 		for _, p := range products {
 			fmt.Fprintf(&table, "  %s\n", p)
 		}
-		if err := appendTo(*forwardProfile, table.Bytes()); err != nil {
+		if *forwardProfile == "-" {
+			os.Stderr.Write(table.Bytes())
+		} else if err := appendTo(*forwardProfile, table.Bytes()); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -2,7 +2,8 @@
 """Prints the measurements of visit.sh as Markdown: table.py bench.jsonl...
 
 A line of the kind "machine" says where the lines below it were measured. A model's floating-point operations are
-transformer.Config.FLOPs, matrix products and attention of real tokens; a peer counts with ours over the same records.
+transformer.Config.FLOPs, matrix products and attention of real tokens; a peer counts with ours over the same records,
+for each token.
 """
 import json
 import sys
@@ -40,14 +41,14 @@ def timed(lines):
     measured = [l for l in lines if "tokens_per_second" in l]
     if not measured:
         return
-    flops = {l["digest"]: l["flops"] for l in lines if l["kind"] == "forward"}
+    flops = {l["digest"]: l["flops"] / l["tokens"] for l in lines if l["kind"] == "forward"}  # per token
     ceiling = max((l["tflops"] * 1e12 for l in lines if l["kind"] == "ceiling" and "tflops" in l), default=0)
     print()
     row("model", "runner", "type", "batch", "records", "padding", "tokens/s", "TFLOP/s", "of 989",
         "of this card's product", "passes, s: median, least, most")
     row(*["---"] * 11)
     for l in measured:
-        rate = flops.get(l["digest"], 0) / l["median"]
+        rate = flops.get(l["digest"], 0) * l["tokens_per_second"]
         padding = (l["padded"] - l["tokens"]) / l["padded"] if l.get("padded") else 0
         row(l["model"], runner(l), l["dtype"], l["budget"], l["records"], f"{100 * padding:.1f}%",
             f"{l['tokens_per_second']:.0f}", tera(rate), share(rate, PEAK), share(rate, ceiling),

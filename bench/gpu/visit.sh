@@ -326,7 +326,7 @@ provenance() {
 
 forward() { # STEP MODEL TOKENS FLAGS...
     SHOW=18 step "$1" ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$2\$" -test.benchtime $benchtime \
-        "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile /dev/stderr -bench.json "$bench" "${@:4}"
+        "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile - -bench.json "$bench" "${@:4}"
 }
 
 own() { # STEP PARTS: the operations in float32, with the program's own products
