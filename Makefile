@@ -1,9 +1,11 @@
 # embed: see README.md. The targets that a user needs are demo and test.
 
 GO ?= go
+SHELL := bash
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens parity bench ptx softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
+.PHONY: softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -16,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck scripts generated test race noasm
+check: build fmt vet staticcheck scripts generated test goldens-gpu race noasm
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -56,11 +58,15 @@ bench: ## throughput; -bench takes a pattern, for example BENCH=Forward/esm2-8m
 ptx: ## compiles the CUDA kernels; needs nvcc and ptxas of CUDA 12.4
 	kernels/cuda/src/build.sh
 
+goldens-gpu: softgpu ## two models in both 16-bit types on the software GPU, where the goldens of ../shared are at hand
+	@for dtype in bf16 fp16; do LD_LIBRARY_PATH=$(CURDIR)/build/softgpu $(GO) test ./bench -count 1 -v -run 'TestParity/^(esm2-8m|dnabert-s-2l)$$' \
+		-args -bench.device cuda -bench.dtype $$dtype | grep -v '^=== ' ; [ $${PIPESTATUS[0]} = 0 ] || exit 1; done
+
+softgpu: ## a software GPU in build/softgpu that runs the committed PTX; needs a C++ compiler
+	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
+
 gpu-bundle: ## what a machine with a GPU needs, in build/gpu and build/gpu.tgz
 	bench/gpu/bundle.sh
-
-softgpu: ## a GPU in software, in build/softgpu: LD_LIBRARY_PATH=build/softgpu ./embed devices finds it
-	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
 
 rehearse: softgpu gpu-bundle ## a visit to a machine with a GPU, on the software GPU, with faults; a quarter of an hour
 	bench/gpu/rehearse.sh

@@ -21,9 +21,6 @@ import (
 //go:embed sim
 var sim embed.FS
 
-// ErrNoCompiler is in the chain of an error that says that there is no C++ compiler.
-var ErrNoCompiler = errors.New("the software GPU needs a C++ compiler")
-
 // The two libraries, by the names under which programs load them.
 const (
 	driverLibrary = "libcuda.so.1"
@@ -38,9 +35,44 @@ const modules = "modules"
 var (
 	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
 	moduleFlags = []string{"-Og"}
-	driverFlags = []string{"-O2"}
+	driverFlags = []string{"-O3"}
 	cublasFlags = []string{"-O3"}
 )
+
+// Committed builds the software GPU with the committed PTX of the module that the working directory lies in, into its
+// folder build/softgpu, and returns that folder.
+func Committed() (folder string, err error) {
+	root, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+		if root == filepath.Dir(root) {
+			return "", errors.New("the working directory is in no module")
+		}
+		root = filepath.Dir(root)
+	}
+	files, err := filepath.Glob(filepath.Join(root, "kernels/cuda/ptx/*.ptx"))
+	if err != nil {
+		return "", err
+	}
+	var texts []string
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return "", err
+		}
+		texts = append(texts, string(text))
+	}
+	if len(texts) == 0 {
+		return "", fmt.Errorf("no PTX in %s", filepath.Join(root, "kernels/cuda/ptx"))
+	}
+	folder = filepath.Join(root, "build/softgpu")
+	return folder, Build(folder, texts...)
+}
 
 // Build makes the libraries in a folder, and a module of each PTX text. What is there already and made from the same is
 // kept, as are other modules. Several processes may build into one folder at the same time.

@@ -10,3 +10,8 @@
 //
 // The package knows PTX and C++, and nothing of package cuda.
 package softgpu
+
+import "errors"
+
+// ErrNoCompiler is in the chain of an error that says that there is no C++ compiler.
+var ErrNoCompiler = errors.New("the software GPU needs a C++ compiler")

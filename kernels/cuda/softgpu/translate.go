@@ -140,9 +140,9 @@ func register(name string) string { return strings.TrimPrefix(name, "%") }
 var (
 	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
 		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
-	ctypes = map[string]string{"pred": "bool", "b16": "uint16_t", "u16": "uint16_t", "s16": "int16_t", "b32": "uint32_t", "u32": "uint32_t",
+	ctypes = map[string]string{"pred": "bool", "b8": "uint8_t", "u8": "uint8_t", "s8": "int8_t", "b16": "uint16_t", "u16": "uint16_t", "s16": "int16_t", "b32": "uint32_t", "u32": "uint32_t",
 		"s32": "int32_t", "b64": "uint64_t", "u64": "uint64_t", "s64": "int64_t", "f32": "float"}
-	bytesOf = map[string]int{"b16": 2, "u16": 2, "s16": 2, "b32": 4, "u32": 4, "s32": 4, "b64": 8, "u64": 8, "s64": 8, "f32": 4}
+	bytesOf = map[string]int{"b8": 1, "u8": 1, "s8": 1, "b16": 2, "u16": 2, "s16": 2, "b32": 4, "u32": 4, "s32": 4, "b64": 8, "u64": 8, "s64": 8, "f32": 4}
 
 	special = map[string]string{"%tid.x": "t.tid.x", "%ctaid.x": "t.ctaid.x", "%ctaid.y": "t.ctaid.y", "%ntid.x": "t.ntid.x",
 		"%nctaid.x": "t.nctaid.x", "%nctaid.y": "t.nctaid.y", "%laneid": "(t.tid.x & 31)"}
@@ -503,8 +503,9 @@ func makeExpressions() map[string]expression {
 	add("copysignf($2, $1)", "f32", two("f32"), "copysign.f32")
 	add("($3 ? $1 : $2)", "f32", []string{"f32", "f32", "pred"}, "selp.f32")
 
-	add("float($1)", "f32", one("s32"), "cvt.rn.f32.s32")
-	add("float($1)", "f32", one("u32"), "cvt.rn.f32.u32")
+	for _, from := range []string{"u16", "s16", "u32", "s32", "u64", "s64"} {
+		add("float($1)", "f32", one(from), "cvt.rn.f32."+from)
+	}
 	add("saturate($1)", "f32", one("f32"), "cvt.sat.f32.f32")
 	add("from_fp16($1)", "f32", one("b16"), "cvt.f32.f16")
 	add("to_fp16($1)", "b16", one("f32"), "cvt.rn.f16.f32")

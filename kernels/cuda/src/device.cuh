@@ -1,13 +1,7 @@
-// What every kernel file starts from: the operand types, the pitch of a
-// matrix, vector loads and warp sums. It compiles with nvcc, and with a host
-// compiler when HOSTSIM is defined.
+// Common parts of the kernel files: the operand types, the pitch of a matrix, vector loads and warp sums.
 #pragma once
 
-#ifdef HOSTSIM
-#include "sim.h"
-#else
 #include "ptx.cuh"
-#endif
 
 // pitch is the number of elements from one row of a matrix to the next: rows
 // begin on 16-byte borders in every type.

@@ -1,6 +1,4 @@
-// Everything that is not plain C++: instructions that need inline PTX, and
-// conversions of the operand types. The host simulation has its own version of
-// each function here, under the same name, in hostsim/sim/sim.h.
+// Everything that is not plain C++: instructions that need inline PTX, and conversions of the operand types.
 #pragma once
 
 #include <stdint.h>

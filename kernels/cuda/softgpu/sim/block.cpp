@@ -370,8 +370,8 @@ void mma_step(void *(&lanes)[32]) {
         }
         for (int i = 0; i < 4; i++) c[g + 8 * (i / 2)][j + i % 2] = p.c[i];
     }
-    for (int k = 0; k < 16; k++)
-        for (int row = 0; row < 16; row++)
+    for (int row = 0; row < 16; row++)
+        for (int k = 0; k < 16; k++)
             for (int column = 0; column < 8; column++) c[row][column] += a[row][k] * b[k][column];
     for (int lane = 0; lane < 32; lane++) {
         const Product &p = *static_cast<Product *>(lanes[lane]);

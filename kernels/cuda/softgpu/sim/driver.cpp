@@ -85,6 +85,21 @@ const char *softgpu_fault() {
     return driver().last_fault.c_str();
 }
 
+// softgpu_restart is for tests: everything is as in a new process whose environment has that SOFTGPU_SEED. No work may
+// be under way.
+void softgpu_restart(uint64_t seed) {
+    Driver &d = driver();
+    const std::lock_guard<std::mutex> held(d.lock);
+    d.settings.seed = seed;
+    d.allocations = d.launches = d.waits = 0;
+    d.last_fault.clear();
+    for (const auto &device : d.devices) {
+        device->contexts = 0;
+        device->release();
+        device->broken = 0;
+    }
+}
+
 int cuInit(unsigned flags) {
     Driver &d = driver();
     const std::lock_guard<std::mutex> held(d.lock);

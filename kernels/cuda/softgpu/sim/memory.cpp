@@ -19,6 +19,34 @@ size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 // readable_bytes is the memory that an allocation of `size` bytes makes readable: whole pages, one in front at least.
 size_t readable_bytes(size_t size) { return (size + page() - 1) / page() * page() + page(); }
 
+// filler_bytes is the size of a file of filler. New memory is a private view of it, so that what nothing is written to
+// costs nothing: a workspace of 32 MB, say.
+constexpr size_t filler_bytes = 4 << 20;
+
+int filler_file() {
+    static const int file = [] {
+        const int f = memfd_create("softgpu", MFD_CLOEXEC);
+        void *at = f < 0 || ftruncate(f, filler_bytes) != 0 ? MAP_FAILED : mmap(nullptr, filler_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, f, 0);
+        if (at == MAP_FAILED) {
+            fprintf(stderr, "softgpu: no host memory for %zu bytes\n", filler_bytes);
+            abort();
+        }
+        memset(at, filler, filler_bytes);
+        munmap(at, filler_bytes);
+        return f;
+    }();
+    return file;
+}
+
+// map_filler makes a range of addresses readable and writable, and fills it.
+bool map_filler(unsigned char *from, size_t bytes) {
+    for (size_t at = 0; at < bytes; at += filler_bytes) {
+        const size_t part = bytes - at < filler_bytes ? bytes - at : filler_bytes;
+        if (mmap(from + at, part, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_FIXED, filler_file(), 0) == MAP_FAILED) return false;
+    }
+    return true;
+}
+
 Guarded guard(unsigned char *pages, size_t readable, size_t size) {
     const size_t usable = (size + border - 1) / border * border;
     return {pages, readable, pages + readable - usable, size};
@@ -50,10 +78,9 @@ unsigned char *Arena::allocate(size_t size) {
     const std::lock_guard<std::mutex> guarded(lock);
     if (readable + page() > range_bytes - next) return nullptr;
     unsigned char *pages = range + next;
-    if (mprotect(pages, readable, PROT_READ | PROT_WRITE) != 0) return nullptr;
+    if (!map_filler(pages, readable)) return nullptr;
     next += readable + page();
     const Guarded made = guard(pages, readable, size);
-    made.fill();
     list[reinterpret_cast<uintptr_t>(made.address)] = made;
     in_use += size;
     return made.address;
@@ -64,8 +91,7 @@ bool Arena::release(const void *address) {
     const auto found = list.find(reinterpret_cast<uintptr_t>(address));
     if (found == list.end()) return false;
     const Guarded &m = found->second;
-    madvise(m.pages, m.readable, MADV_DONTNEED);
-    mprotect(m.pages, m.readable, PROT_NONE);
+    mmap(m.pages, m.readable, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
     in_use -= m.size;
     list.erase(found);
     return true;

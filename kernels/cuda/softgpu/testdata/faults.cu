@@ -1,5 +1,6 @@
-// Kernels that are wrong in one way each, and should be caught, beside the
-// right form of each.
+// Kernels that are wrong in one way each, and should be caught, beside the right form of each. faults.ptx is made by
+//
+//	nvcc -std=c++17 -O3 -arch=compute_80 -I../../src -ptx -o faults.ptx faults.cu
 #include "device.cuh"
 
 // rotate moves values through shared memory from one thread to the next.
@@ -81,10 +82,11 @@ KERNEL(32, 1, write_beyond_shared, float *x) {
     shared[1024 + threadIdx.x] = 1;
     x[0] = shared[1024];
 }
+KERNEL(32, 1, read_early, float *x) { x[0] = x[-64 * 1024 * 1024]; }
 KERNEL(32, 1, misaligned, float *x) {
     float v[4];
     load4(v, x + 1 + threadIdx.x);
-    x[0] = v[0];
+    x[0] = v[0] + v[1] + v[2] + v[3];
 }
 KERNEL(64, 1, half_at_barrier, float *x) {
     if (threadIdx.x < 32) __syncthreads();

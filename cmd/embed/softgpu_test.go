@@ -1,0 +1,211 @@
+//go:build linux && (amd64 || arm64)
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"seqembed/kernels/cuda/softgpu"
+)
+
+// onSoftwareGPU gives the environment in which a child finds a software GPU. It skips in short mode, and where there is no
+// C++ compiler, which CI has.
+func onSoftwareGPU(t *testing.T) []string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the software GPU takes part in the full test run only")
+	}
+	folder, err := softgpu.Committed()
+	if errors.Is(err, softgpu.ErrNoCompiler) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"LD_LIBRARY_PATH=" + folder}
+}
+
+// embedOn runs the program in a process of its own.
+func embedOn(t *testing.T, environ []string, args ...string) result {
+	t.Helper()
+	cmd := child(t, environ, args...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return wait(t, cmd, &stdout, &stderr)
+}
+
+// samples writes a folder of DNA and protein files of several sizes.
+func samples(t *testing.T) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(1, 1))
+	text := func(alphabet string, records, longest int) string {
+		var b strings.Builder
+		for i := range records {
+			fmt.Fprintf(&b, ">r%d\n", i)
+			for range 20 + rng.IntN(longest) {
+				b.WriteByte(alphabet[rng.IntN(len(alphabet))])
+			}
+			b.WriteByte('\n')
+		}
+		return b.String()
+	}
+	if err := os.Mkdir("samples", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	for i, records := range []int{9, 3, 5} {
+		write(t, fmt.Sprintf("samples/contigs%d.fna", i), text("ACGT", records, 150))
+		write(t, fmt.Sprintf("samples/proteins%d.faa", i), text("LAGVSERTIDPKQNFYMHWC", 2*records, 60))
+	}
+}
+
+// outputs reads every output of a folder.
+func outputs(t *testing.T, folder string) map[string]string {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(folder, "*.parquet"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]string{}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[filepath.Base(f)] = string(text)
+	}
+	return all
+}
+
+// sameOutputs fails unless two folders hold the same bytes.
+func sameOutputs(t *testing.T, what string, want, got map[string]string) {
+	t.Helper()
+	if len(want) != len(got) {
+		t.Errorf("%s: %d outputs, want %d", what, len(got), len(want))
+	}
+	for name, bytes := range want {
+		if got[name] != bytes {
+			t.Errorf("%s: %s is not the same", what, name)
+		}
+	}
+}
+
+// The command that users type gives the bytes of one GPU, whatever the number of devices and the order of their work.
+func TestGPUsShareFiles(t *testing.T) {
+	gpu := onSoftwareGPU(t)
+	workspace(t)
+	samples(t)
+	var want map[string]string
+	for i, gpus := range []string{"0", "0,1,2,3", "0,0"} {
+		out := fmt.Sprint("out", i)
+		environ := append(gpu, "SOFTGPU_DEVICES=4", fmt.Sprint("SOFTGPU_SEED=", i))
+		r := embedOn(t, environ, "-gpus", gpus, "-dnabert-batch-size", "4096", "--dnabert-model", dna2, "--esm-model", tiny, "-o", out, "samples/").wantCode(0)
+		if !strings.Contains(r.stderr, "software GPU sm_90") {
+			t.Fatalf("another device has computed:\n%s", r.stderr)
+		}
+		if i == 0 {
+			if want = outputs(t, out); len(want) != 6 {
+				t.Fatalf("%d outputs", len(want))
+			}
+			continue
+		}
+		sameOutputs(t, "-gpus "+gpus, want, outputs(t, out))
+	}
+}
+
+// A device that cannot be used is named and left alone.
+func TestOldGPU(t *testing.T) {
+	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=sm_75,sm_90")
+	r := embedOn(t, gpu, "devices").wantCode(0)
+	for _, says := range []string{"device 0: software GPU sm_75", "cannot be used", "device 1: software GPU sm_90", "cuBLASLt: 13.1.0"} {
+		if !strings.Contains(r.stdout, says) {
+			t.Errorf("embed devices does not say %q:\n%s", says, r.stdout)
+		}
+	}
+	workspace(t)
+	write(t, "a.faa", ">a\nMKVLWAGTRE\n")
+	r = embedOn(t, gpu, "--esm-model", tiny, "--esm-batch-size", "100", "-o", "out", "a.faa").wantCode(0)
+	if !strings.Contains(r.stderr, "compute capability 7.5") || !strings.Contains(r.stderr, "cuda:1") {
+		t.Errorf("the old device is not named, or the other one did not compute:\n%s", r.stderr)
+	}
+}
+
+// Whatever fails on a device, a run ends with whole outputs of the right bytes or says what failed, and the same command
+// then completes it.
+func TestFaultsOfDevices(t *testing.T) {
+	gpu := onSoftwareGPU(t)
+	workspace(t)
+	samples(t)
+	run := func(out, gpus string, environ ...string) result {
+		return embedOn(t, append(gpu, environ...), "--gpus", gpus, "--esm-batch-size", "200", "--esm-model", tiny, "-o", out,
+			"samples/proteins0.faa", "samples/proteins1.faa", "samples/proteins2.faa")
+	}
+	run("want", "0").wantCode(0)
+	want := outputs(t, "want")
+	check := func(fault, gpus string) result {
+		t.Helper()
+		out := "out-" + fault + "-" + gpus
+		r := run(out, gpus, "SOFTGPU_DEVICES=2", "SOFTGPU_FAULT="+fault)
+		got := outputs(t, out)
+		for name, bytes := range got {
+			if want[name] != bytes {
+				t.Errorf("%s on %s: %s is not the same", fault, gpus, name)
+			}
+		}
+		switch {
+		case r.code == 0 && len(got) != len(want):
+			t.Errorf("%s on %s: exit code 0 with %d outputs of %d\n%s", fault, gpus, len(got), len(want), r.stderr)
+		case r.code == 2 && len(got) == 0, r.code == 1 && len(got) > 0, r.code > 2 || r.code < 0:
+			t.Errorf("%s on %s: exit code %d with %d outputs\n%s", fault, gpus, r.code, len(got), r.stderr)
+		}
+		if r.code != 0 {
+			run(out, gpus, "SOFTGPU_DEVICES=2").wantCode(0)
+			sameOutputs(t, fault+", again", want, outputs(t, out))
+		}
+		return r
+	}
+	codes := map[string]int{}
+	for n := 1; n <= 90; n += 3 + n/8 { // weights, tables, workspace and activations are some 80 allocations
+		codes[fmt.Sprint("alloc ", check(fmt.Sprint("alloc:", n), "0").code)]++
+	}
+	for _, n := range []int{1, 2, 9, 40, 70} {
+		codes[fmt.Sprint("launch ", check(fmt.Sprint("launch:", n), "0").code)]++
+		if r := check(fmt.Sprint("lost:", n), "0"); r.code == 0 || !strings.Contains(r.stderr, "CUDA_ERROR_UNKNOWN") {
+			t.Errorf("the only device is lost at launch %d: exit code %d\n%s", n, r.code, r.stderr)
+		}
+		if r := check(fmt.Sprint("lost:", n), "0,1"); r.code != 0 {
+			t.Errorf("one of two devices is lost at launch %d: exit code %d\n%s", n, r.code, r.stderr)
+		}
+	}
+	if r := check("kernel:pool", "0"); r.code == 0 || !strings.Contains(r.stderr, "CUDA_ERROR_ILLEGAL_ADDRESS") {
+		t.Errorf("a kernel fails on every device: exit code %d\n%s", r.code, r.stderr)
+	}
+	t.Logf("how runs ended: %v", codes)
+}
+
+// A driver without a function that the program calls is refused by name where it was asked for, and else the CPU serves.
+func TestDriverWithoutFunction(t *testing.T) {
+	onSoftwareGPU(t)
+	folder := t.TempDir()
+	if err := softgpu.BuildWithout(folder, "cuMemGetInfo_v2"); err != nil {
+		t.Fatal(err)
+	}
+	gpu := []string{"LD_LIBRARY_PATH=" + folder}
+	workspace(t)
+	write(t, "a.faa", ">a\nMKVLWAGTRE\n")
+	const says = "libcuda lacks a function: function cuMemGetInfo_v2"
+	if r := embedOn(t, gpu, "--gpus", "0", "--esm-model", tiny, "-o", "out", "a.faa").wantCode(1); !strings.Contains(r.stderr, says) {
+		t.Errorf("it does not say %q:\n%s", says, r.stderr)
+	}
+	if r := embedOn(t, gpu, "--esm-model", tiny, "-o", "out", "a.faa").wantCode(0); !strings.Contains(r.stderr, says) {
+		t.Errorf("it does not say %q:\n%s", says, r.stderr)
+	}
+}

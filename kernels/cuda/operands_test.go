@@ -1,0 +1,307 @@
+package cuda
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+)
+
+// A job runs one operation, or those that one kernel computes, and returns its output.
+type job struct {
+	name    string
+	lengths []int
+	run     func(b *bench) kernels.Buffer
+	// rounds says that values are rounded on the way, so that float32 loops are no baseline: only bits are compared.
+	rounds bool
+	// widened says that the result has been in the operand type.
+	widened bool
+}
+
+// bench is a stream with a batch begun, and draws that are the same on every backend: values of the operand type, so that
+// no backend rounds them.
+type bench struct {
+	t       *testing.T
+	backend kernels.Backend
+	kernels.Stream
+	lengths, tags []int
+	dtype         DType
+	draws         uint64
+}
+
+// rounded is values as the type holds them.
+func rounded(t DType, values []float32) []float32 {
+	raw := make([]byte, len(values)*t.size())
+	t.encode(raw, values)
+	t.decode(values, raw)
+	return values
+}
+
+func (b *bench) load(role kernels.Role, shape ...int) kernels.Weight {
+	b.draws++
+	spread := 1.0
+	if role == kernels.Projection {
+		spread = 1 / math.Sqrt(float64(shape[1]))
+	}
+	m := randomTensor(b.draws, spread, shape...)
+	w, err := b.backend.Load(role, tensor{shape, rounded(b.dtype, m.values)})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return w
+}
+
+// filled is an activation whose rows depend on their sequence's tag.
+func (b *bench) filled(cols int, k kernels.Kind) kernels.Buffer {
+	b.draws++
+	var rows []float32
+	for i, n := range b.lengths {
+		rows = append(rows, randomTensor(b.draws<<16|uint64(b.tags[i]), 1, n, cols).values...)
+	}
+	f := b.Tokens(cols, k)
+	b.Write(f, rounded(b.dtype, rows))
+	return f
+}
+
+// linear is a product with random weights and a bias.
+func (b *bench) linear(out kernels.Buffer, cols, in int) {
+	b.Linear(kernels.Linear{Out: out, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, cols, in), Bias: b.load(kernels.Vector, cols)})
+}
+
+// mixed has sequences on both sides of the tiles of 64 and 128 rows.
+var mixed = []int{65, 1, 129, 31, 2, 64, 33}
+
+func jobs() []job {
+	const both = kernels.Residual | kernels.Operand
+	list := []job{
+		{name: "embed", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			out := b.Tokens(36, kernels.Operand)
+			b.Embed(kernels.Embed{Out: out, Table: b.load(kernels.Lookup, 9, 36), Type: b.load(kernels.Vector, 36), Scale: 0.88, Mask: 4})
+			return out
+		}},
+		{name: "norm", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			out := b.Tokens(100, kernels.Operand)
+			b.Norm(kernels.Norm{Out: out, In: b.filled(100, kernels.Residual), Gain: b.load(kernels.Vector, 100), Bias: b.load(kernels.Vector, 100), Eps: 1e-5})
+			return out
+		}},
+		{name: "norm of wide rows", lengths: []int{2, 3}, run: func(b *bench) kernels.Buffer {
+			x := b.filled(2562, both)
+			b.Norm(kernels.Norm{Out: x, In: x, Add: b.filled(2562, kernels.Residual), Gain: b.load(kernels.Vector, 2562), Bias: b.load(kernels.Vector, 2562), Eps: 1e-12})
+			return x
+		}},
+		{name: "activate", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			x := b.filled(1030, kernels.Operand)
+			b.Activate(kernels.Activate{X: x})
+			return x
+		}},
+		{name: "activate, narrow", lengths: mixed, rounds: true, run: func(b *bench) kernels.Buffer {
+			x, out := b.filled(50, both), b.Tokens(17, kernels.Operand)
+			b.Activate(kernels.Activate{X: x})
+			b.Linear(kernels.Linear{Out: out, In: x, W: b.load(kernels.Projection, 17, 50)})
+			return out
+		}},
+		{name: "gate, widen", lengths: mixed, widened: true, run: func(b *bench) kernels.Buffer {
+			out := b.Tokens(50, both)
+			b.Gate(kernels.Gate{Out: out, In: b.filled(100, kernels.Operand)})
+			return out
+		}},
+		{name: "residual", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			in, x := b.filled(140, kernels.Operand), b.filled(71, kernels.Residual)
+			b.Linear(kernels.Linear{Out: x, In: in, W: b.load(kernels.Projection, 71, 140), Bias: b.load(kernels.Vector, 71), Add: x})
+			return x
+		}},
+		{name: "linear, pool", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			x, out := b.Tokens(40, both), b.Sequences(40)
+			b.linear(x, 40, 24)
+			b.Pool(kernels.Pool{Out: out, In: x})
+			return out
+		}},
+	}
+	for _, cols := range []int{48, 50} {
+		list = append(list, job{name: fmt.Sprintf("gate %d", cols), lengths: mixed, run: func(b *bench) kernels.Buffer {
+			out := b.Tokens(cols, kernels.Operand)
+			b.Gate(kernels.Gate{Out: out, In: b.filled(2*cols, kernels.Operand)})
+			return out
+		}})
+	}
+	for _, shape := range [][2]int{{16, 16}, {17, 33}, {136, 64}, {320, 200}, {48, 530}} {
+		out, in := shape[0], shape[1]
+		lengths := mixed
+		if out*in > 40_000 {
+			lengths = []int{1, 65, 97}
+		}
+		list = append(list,
+			job{name: fmt.Sprintf("linear %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
+				x := b.Tokens(out, kernels.Operand)
+				b.linear(x, out, in)
+				return x
+			}},
+			job{name: fmt.Sprintf("linear, gelu %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
+				x := b.Tokens(out, kernels.Operand)
+				b.linear(x, out, in)
+				b.Activate(kernels.Activate{X: x})
+				return x
+			}},
+			job{name: fmt.Sprintf("linear, geglu %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
+				both, x := b.Tokens(2*out, kernels.Operand), b.Tokens(out, kernels.Operand)
+				b.linear(both, 2*out, in)
+				b.Gate(kernels.Gate{Out: x, In: both})
+				return x
+			}})
+	}
+	for _, d := range attentionHeads {
+		const heads = 2
+		scale := float32(1 / math.Sqrt(float64(d)))
+		attention := func(lengths []int, slopes []float32) func(*bench) kernels.Buffer {
+			return func(b *bench) kernels.Buffer {
+				out := b.Tokens(heads*d, kernels.Operand)
+				b.Attention(kernels.Attention{Out: out, QKV: b.filled(3*heads*d, kernels.Operand), Heads: heads, Scale: scale, Slopes: slopes})
+				return out
+			}
+		}
+		rotary := func(b *bench) (qkv kernels.Buffer) {
+			invFreq := make([]float32, d/2)
+			for j := range invFreq {
+				invFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
+			}
+			qkv = b.filled(3*heads*d, kernels.Operand)
+			b.Rotary(kernels.Rotary{QKV: qkv, Heads: heads, QScale: scale, InvFreq: invFreq})
+			return qkv
+		}
+		list = append(list,
+			job{name: fmt.Sprintf("attention %d", d), lengths: mixed, run: attention(mixed, nil)},
+			job{name: fmt.Sprintf("attention %d, long", d), lengths: []int{300}, run: attention([]int{300}, nil)},
+			job{name: fmt.Sprintf("alibi %d", d), lengths: []int{3, 140}, run: attention([]int{3, 140}, []float32{0.5, 0.0625})},
+			job{name: fmt.Sprintf("rotary %d", d), lengths: mixed, run: rotary},
+			job{name: fmt.Sprintf("rotary, attention %d", d), lengths: []int{65, 1, 130, 300}, rounds: true, run: func(b *bench) kernels.Buffer {
+				qkv, out := rotary(b), b.Tokens(heads*d, kernels.Operand)
+				b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1})
+				return out
+			}})
+	}
+	return list
+}
+
+// try runs a job on a batch of sequences of those lengths and tags.
+func (j job) try(t *testing.T, backend kernels.Backend, dtype DType, lengths, tags []int) (values []float32, cols int, k kernels.Kind, err error) {
+	t.Helper()
+	var batch kernels.Batch
+	for i, n := range lengths {
+		rng := rand.New(rand.NewPCG(uint64(tags[i]), 3))
+		ids := make([]int32, n)
+		for p := range ids {
+			ids[p] = int32(rng.IntN(9))
+		}
+		ids[0] = 0 // else a sequence of masks alone has no scale
+		batch.Append(ids)
+	}
+	s, err := backend.NewStream(kernels.Limits{Tokens: len(batch.IDs), Sequences: len(lengths)})
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	defer s.Close()
+	b := &bench{t: t, backend: backend, Stream: s, lengths: lengths, tags: tags, dtype: dtype}
+	s.Begin(batch)
+	out := j.run(b)
+	values = make([]float32, kernels.Rows(batch, out)*out.Cols())
+	s.Read(values, out)
+	return values, out.Cols(), out.Kind(), s.Wait()
+}
+
+// result is try with the tags 0, 1, 2, …, where nothing may fail.
+func (j job) result(t *testing.T, backend kernels.Backend, dtype DType) (values []float32, cols int, k kernels.Kind) {
+	t.Helper()
+	values, cols, k, err := j.try(t, backend, dtype, j.lengths, counted(len(j.lengths)))
+	if err != nil {
+		t.Fatalf("%s: %v", j.name, err)
+	}
+	return values, cols, k
+}
+
+func counted(n int) []int {
+	list := make([]int, n)
+	for i := range list {
+		list[i] = i
+	}
+	return list
+}
+
+// TestGPUOperands: every kernel in every type errs against float64 at most twice as much as float32 loops do whose result
+// is rounded to that type, and gives a sequence the same bits alone.
+func TestGPUOperands(t *testing.T) {
+	holdGPU(t)
+	t.Setenv(cublasVariable, "none")
+	for _, dtype := range []DType{FP32, BF16, FP16} {
+		b := requireGPU(t, dtype)
+		defer b.Close()
+		for _, j := range jobs() {
+			t.Run(dtype.String()+"/"+j.name, func(t *testing.T) {
+				got, cols, kind := j.result(t, b, dtype)
+				if !j.rounds {
+					want, _, _ := j.result(t, ref.New(), dtype)
+					base, _, _ := j.result(t, ref.NewFloat32(), dtype)
+					if kind == kernels.Operand || j.widened {
+						rounded(dtype, base)
+					}
+					compareRows(t, got, base, want, cols)
+				}
+				if len(got)/cols == len(j.lengths) {
+					return // pooled
+				}
+				for i, from := 0, 0; i < len(j.lengths); i++ {
+					to := from + j.lengths[i]*cols
+					if i%2 == 0 { // some of them, for the time that it takes
+						alone, _, _, err := j.try(t, b, dtype, j.lengths[i:i+1], []int{i})
+						if err != nil {
+							t.Fatal(err)
+						}
+						sameBits(t, fmt.Sprintf("sequence %d alone", i), got[from:to], alone)
+					}
+					from = to
+				}
+			})
+		}
+	}
+}
+
+func sameBits(t *testing.T, what string, a, b []float32) {
+	t.Helper()
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
+			t.Errorf("%s: value %d is %v and was %v", what, i, b[i], a[i])
+			return
+		}
+	}
+}
+
+// compareRows bounds the error of the whole result, and that of its worst row, by twice the baseline's; four roundings of
+// float32 are always allowed.
+func compareRows(t *testing.T, got, base, want []float32, cols int) {
+	t.Helper()
+	worst, worstBase := 0.0, 0.0
+	for r := 0; r < len(want); r += cols {
+		if e := relative(got[r:r+cols], want[r:r+cols]); !(e <= worst) {
+			worst = e
+		}
+		worstBase = max(worstBase, relative(base[r:r+cols], want[r:r+cols]))
+	}
+	if bound := 2*worstBase + 0x1p-22; !(worst <= bound) {
+		t.Errorf("a row errs by %.3g (relative L2), the bound is %.3g", worst, bound)
+	}
+	if all, bound := relative(got, want), 2*relative(base, want)+0x1p-22; !(all <= bound) {
+		t.Errorf("the result errs by %.3g (relative L2), the bound is %.3g", all, bound)
+	}
+}
+
+// relative is distance, and 0 for equal values even where they are all 0.
+func relative(a, b []float32) float64 {
+	for i := range b {
+		if a[i] != b[i] {
+			return distance(a, b)
+		}
+	}
+	return 0
+}

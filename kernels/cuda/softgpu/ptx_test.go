@@ -1,0 +1,107 @@
+package softgpu
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// small is a kernel with a place for an instruction.
+func small(instruction string) string {
+	return `.version 7.0
+.target sm_80
+.address_size 64
+.visible .entry small(
+	.param .u64 small_param_0
+)
+.maxntid 32, 1, 1
+{
+	.reg .pred 	%p<3>;
+	.reg .b16 	%rs<3>;
+	.reg .f32 	%f<3>;
+	.reg .b32 	%r<3>;
+	.reg .b64 	%rd<3>;
+	` + instruction + `
+	ret;
+}
+`
+}
+
+func TestTranslate(t *testing.T) {
+	for instruction, want := range map[string]string{
+		"add.s32 	%r1, %r2, -4;":                    "r1 = r2 + uint32_t(-4LL);",
+		"fma.rn.f32 	%f1, %f2, %f1, 0f3F800000;":    "f1 = fmaf(f2, f1, bits_as<float>(0x3F800000u));",
+		"setp.ltu.f32 	%p1, %f1, %f2;":              "p1 = !(f1 >= f2);",
+		"setp.ge.s32 	%p1, %r1, %r2;":               "p1 = int32_t(r1) >= int32_t(r2);",
+		"@!%p1 mov.u32 	%r1, %tid.x;":               "if (!p1) { r1 = uint32_t(t.tid.x); }",
+		"ld.param.u64 	%rd1, [small_param_0];":      "rd1 = parameter<uint64_t>(slots[0]);",
+		"ld.global.v2.f32 	{%f1, %f2}, [%rd1+-16];": "{ float v[2]; memcpy(v, t.global(rd1 + uint64_t(-16), 8), 8); f1 = v[0]; f2 = v[1]; }",
+		"mov.b32 	%r1, {%rs1, %rs2};":               "{ const uint32_t v[2] = {rs1, rs2}; r1 = (v[0] | v[1] << 16); }",
+		"mov.b32 	%f1, %r1;":                        "f1 = bits_as<float>(r1);",
+		"$L__BB0_1: bra.uni 	$L__BB0_1;":            "goto L__BB0_1;",
+	} {
+		code, err := translate(small(instruction))
+		if err != nil {
+			t.Errorf("%s: %v", instruction, err)
+		} else if !strings.Contains(code, want) {
+			t.Errorf("%s: there is no %q in %s", instruction, want, code)
+		}
+	}
+}
+
+func TestTranslateRefuses(t *testing.T) {
+	for instruction, says := range map[string]string{
+		"frob.s32 	%r1, %r2;":                          "small, line 14: instruction frob.s32 is not known",
+		"add.s32 	%r1, %r2;":                           "add.s32 with 2 operands",
+		"add.s32 	%r1, %r2, %q1;":                      "register %q1 is not declared",
+		"add.s64 	%rd1, %r2, %rd2;":                    "%r2 has type u32 where u64 is due",
+		"add.f32 	%r1, %rd1, %f1;":                     "%rd1 has type u64 where f32 is due",
+		"bra 	$nowhere;":                               "there is no label $nowhere",
+		"bar.sync 	1;":                                 "barrier 1 is not simulated",
+		"ld.param.u32 	%r1, [small_param_0];":          "there is no parameter small_param_0 of type u32",
+		"ld.global.nc.f32 	%f1, [%rd1];":               "ld.global.nc.f32 is not known",
+		"ld.global.v2.f32 	{%f1}, [%rd1];":             "a vector of 1 where 2 are due",
+		"setp.ne.f32 	%p1, %f1, %f2;":                  "setp.ne.f32 is not known",
+		"cp.async.ca.shared.global 	[%r1], [%rd1], 4;": "is not known",
+		"add.s32 	%r1, %r2, 1":                         "line 15", // without its semicolon
+	} {
+		if _, err := translate(small(instruction)); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: want an error that says %q, got %v", instruction, says, err)
+		}
+	}
+	for _, text := range []string{"", ".version 7.0\n.global .u32 x;", "@", small("")[:200], strings.Replace(small(""), ".maxntid 32, 1, 1", "", 1)} {
+		if code, err := translate(text); err == nil && strings.Contains(code, "static void") {
+			t.Errorf("%q was translated", text)
+		}
+	}
+}
+
+// Every committed kernel is translated.
+func TestTranslateCommitted(t *testing.T) {
+	files, err := filepath.Glob("../ptx/*.ptx")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no PTX: %v", err)
+	}
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code, err := translate(string(text))
+		if err != nil {
+			t.Errorf("%s: %v", f, err)
+		}
+		if want, got := strings.Count(string(text), ".entry"), strings.Count(code, "static void "); got != want {
+			t.Errorf("%s has %d kernels, and %d were translated", f, want, got)
+		}
+	}
+}
+
+func FuzzTranslate(f *testing.F) {
+	f.Add(small("add.s32 	%r1, %r2, -4;"))
+	f.Add(small("ld.global.v2.f32 	{%f1, %f2}, [%rd1+-16];"))
+	f.Fuzz(func(t *testing.T, text string) {
+		_, _ = translate(text) // ends with an answer or an error, never a panic
+	})
+}

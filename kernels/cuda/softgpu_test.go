@@ -1,0 +1,355 @@
+//go:build linux && (amd64 || arm64)
+
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cuda/softgpu"
+	"seqembed/transformer/goldentest"
+)
+
+// committed builds the software GPU with the committed PTX, once.
+var committed = sync.OnceValues(softgpu.Committed)
+
+// software is the software GPU inside this process.
+type software struct {
+	folder  string
+	drv     *driver
+	cublas  *cublasLt
+	restart func(seed uint64)
+}
+
+// inProcess is loaded once: a library stays what it was when it was first loaded.
+var inProcess = sync.OnceValues(func() (*software, error) {
+	folder, err := committed()
+	if err != nil {
+		return nil, err
+	}
+	s := &software{folder: folder, drv: new(driver), cublas: new(cublasLt)}
+	library, err := openLibrary(filepath.Join(folder, "libcuda.so.1"))
+	if err != nil {
+		return nil, err
+	}
+	lt, err := openLibrary(filepath.Join(folder, "libcublasLt.so.13"))
+	if err != nil {
+		return nil, err
+	}
+	return s, first(bindDriver(library, s.drv), bindCublas(lt, s.cublas), register(library, map[string]any{"softgpu_restart": &s.restart}))
+})
+
+// softwareGPU skips in short mode, and where there is no C++ compiler, which CI has.
+func softwareGPU(t *testing.T) *software {
+	t.Helper()
+	softwareFolder(t)
+	s, err := inProcess()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func softwareFolder(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("the software GPU takes part in the full test run only")
+	}
+	folder, err := committed()
+	if errors.Is(err, softgpu.ErrNoCompiler) && os.Getenv("CI") == "" {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return folder
+}
+
+// open begins anew with a seed, which orders streams and threads. images are nil for the committed kernels. No other
+// backend may be open.
+func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool, images []image) *Backend {
+	t.Helper()
+	s.restart(seed)
+	if images == nil {
+		var err error
+		if images, err = embeddedImages(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	find := noCublas
+	if withCublas {
+		find = func(int) (*cublasLt, []Attempt, error) { return s.cublas, nil, nil }
+	}
+	b, err := open(s.drv, 0, Options{DType: dtype}, images, find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// TestSoftwareGPU runs the tests of a GPU on the software GPU, in a process that finds it as programs find a driver.
+func TestSoftwareGPU(t *testing.T) {
+	folder := softwareFolder(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(self, "-test.run", "^TestGPU", "-test.short", "-test.v")
+	child.Env = append(os.Environ(), "LD_LIBRARY_PATH="+folder, "EMBED_REQUIRE_GPU=1")
+	out, err := child.CombinedOutput()
+	passed := regexp.MustCompile(`(?m)^ *--- PASS: TestGPU.*$`).FindAll(out, -1)
+	if skipped := regexp.MustCompile(`--- SKIP.*`).FindAll(out, -1); len(skipped) > 0 {
+		t.Errorf("skipped: %s", skipped)
+	}
+	if err != nil || len(passed) < 100 {
+		t.Errorf("%v, %d tests passed:\n%s", err, len(passed), out)
+	}
+}
+
+// Every kernel gives the same bits whatever the order of its threads, of the blocks and of the streams.
+func TestOrders(t *testing.T) {
+	s := softwareGPU(t)
+	for _, dtype := range []DType{FP32, BF16, FP16} {
+		for _, j := range jobs() {
+			b := s.open(t, 0, dtype, false, nil)
+			want, _, _ := j.result(t, b, dtype)
+			b.Close()
+			for seed := uint64(1); seed < 4; seed++ {
+				b := s.open(t, seed, dtype, false, nil)
+				got, _, _ := j.result(t, b, dtype)
+				b.Close()
+				sameBits(t, fmt.Sprintf("%s, %s, order %d", dtype, j.name, seed), want, got)
+			}
+		}
+	}
+}
+
+// The goldens in the repository are met in every type, with our own products and with cuBLAS.
+func TestGoldensOnTheSoftwareGPU(t *testing.T) {
+	s := softwareGPU(t)
+	for _, g := range goldentest.Goldens() {
+		for _, c := range []struct {
+			dtype DType
+			bars  goldentest.Bars
+		}{{FP32, g.FP32}, {BF16, g.BF16}, {FP16, g.FP16}} {
+			for _, products := range []string{"own products", "cuBLAS"} {
+				t.Run(g.Model+"/"+c.dtype.String()+"/"+products, func(t *testing.T) {
+					longest := 0
+					if g.Model == "dnabert-s-2l" && products == "own products" {
+						longest = 24 // products of that width take half a minute for all
+					}
+					b := s.open(t, 0, c.dtype, products == "cuBLAS", nil)
+					defer b.Close()
+					g.Compare(t, b, c.bars, longest)
+				})
+			}
+		}
+	}
+}
+
+// A mutant is a kernel without one of its barriers or waits, or with other instructions.
+type mutant struct {
+	kernel, text string // of the mutated PTX, with this kernel alone
+	what         string
+	jobs         []string // one of them has to notice
+	dtype        DType
+}
+
+// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions.
+func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (list []mutant) {
+	t.Helper()
+	all, err := ptxFiles.ReadFile("ptx/" + file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(all)
+	head := text[:strings.Index(text, ".visible .entry")]
+	body := regexp.MustCompile(`(?s)\.visible \.entry ` + kernel + `\(.*?\n\}\n`).FindString(text)
+	if body == "" {
+		t.Fatalf("%s has no %s", file, kernel)
+	}
+	add := func(what string, place []int, with string) {
+		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype})
+	}
+	for i, place := range regexp.MustCompile(`bar(\.warp)?\.sync[^;]*;`).FindAllStringIndex(body, -1) {
+		add(fmt.Sprintf("without barrier %d", i+1), place, "")
+	}
+	for _, place := range regexp.MustCompile(`cp\.async\.wait_group\s+\d+;`).FindAllStringIndex(body, -1) {
+		was := body[place[0]:place[1]]
+		var n int
+		fmt.Sscanf(strings.Fields(was)[1], "%d;", &n)
+		add("waiting one group less than "+was, place, fmt.Sprintf("cp.async.wait_group \t%d;", n+1))
+	}
+	differences := strings.ReplaceAll(body, "add.f32", "sub.f32")
+	list = append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype})
+	return list
+}
+
+// Each barrier and each wait of the kernels is needed, and the tests notice when one is gone.
+func TestMutantsAreFound(t *testing.T) {
+	s := softwareGPU(t)
+	list := slices.Concat(
+		mutants(t, "gemm_half.ptx", "gemm_bf16", BF16, "linear 136x64", "linear 48x530"),
+		mutants(t, "gemm_half.ptx", "gemm_geglu_fp16", FP16, "linear, geglu 136x64", "linear, geglu 48x530"),
+		mutants(t, "gemm_fp32.ptx", "gemm_fp32", FP32, "linear 136x64", "linear 48x530", "residual"),
+		mutants(t, "attention_half.ptx", "attention_32_fp16", FP16, "attention 32", "attention 32, long"),
+		mutants(t, "attention_rotary_half.ptx", "attention_rotary_64_bf16", BF16, "rotary, attention 64"),
+		mutants(t, "attention_fp32.ptx", "attention_32_fp32", FP32, "attention 32", "attention 32, long"),
+		mutants(t, "layernorm.ptx", "layernorm_block_bf16", BF16, "norm of wide rows"),
+		mutants(t, "pool.ptx", "pool", BF16, "linear, pool"),
+	)
+	// The second barrier of pool is for batches of more than 65,535 sequences, of which a block takes several.
+	list = slices.DeleteFunc(list, func(m mutant) bool { return m.what == "pool: without barrier 2" })
+	var texts []string
+	for _, m := range list {
+		texts = append(texts, m.text)
+	}
+	if err := softgpu.Build(s.folder, texts...); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range list {
+		if !s.notices(t, m) {
+			t.Errorf("%s gives the same results for %q", m.what, m.jobs)
+		}
+	}
+}
+
+// notices reports whether one of the mutant's jobs gives another result, or an error, in one of four orders.
+func (s *software) notices(t *testing.T, m mutant) bool {
+	t.Helper()
+	images, err := embeddedImages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	mutated := slices.Insert(slices.Clone(images), 0, // the first that has the kernel serves
+		image{name: "mutant", isa: images[0].isa, kernels: []string{m.kernel}, text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
+	for _, j := range jobs() {
+		if !slices.Contains(m.jobs, j.name) {
+			continue
+		}
+		b := s.open(t, 0, m.dtype, false, nil)
+		want, _, _ := j.result(t, b, m.dtype)
+		b.Close()
+		for seed := range uint64(4) {
+			b := s.open(t, seed, m.dtype, false, mutated)
+			got, _, _, err := j.try(t, b, m.dtype, j.lengths, counted(len(j.lengths)))
+			b.Close()
+			var refused *Error
+			if errors.As(err, &refused) && strings.Contains(refused.Op, "cuModule") {
+				t.Fatal(err)
+			}
+			if err != nil || !slices.EqualFunc(want, got, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// passes encodes batches one ahead of the other, as a pool does, and returns the embeddings of all.
+func passes(t *testing.T, b *Backend) ([][]float32, error) {
+	t.Helper()
+	limits := kernels.Limits{Tokens: 500, Sequences: 8}
+	s, err := b.NewStream(limits)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	const h = 32
+	table, err := b.Load(kernels.Lookup, randomTensor(1, 1, 11, h))
+	if err != nil {
+		return nil, err
+	}
+	square, err := b.Load(kernels.Projection, randomTensor(2, 0.2, h, h))
+	if err != nil {
+		return nil, err
+	}
+	ones, err := b.Load(kernels.Vector, randomTensor(3, 1, h))
+	if err != nil {
+		return nil, err
+	}
+	x, y, pooled := s.Tokens(h, kernels.Residual), s.Tokens(h, kernels.Operand), s.Sequences(h)
+	rng := rand.New(rand.NewPCG(4, 4))
+	var results [][]float32
+	var waits []func() error
+	for range 6 {
+		var batch kernels.Batch
+		for range 1 + rng.IntN(6) {
+			ids := make([]int32, 1+rng.IntN(80))
+			for i := range ids {
+				ids[i] = int32(rng.IntN(11))
+			}
+			batch.Append(ids)
+		}
+		out := make([]float32, batch.Sequences()*h)
+		s.Begin(batch)
+		s.Embed(kernels.Embed{Out: x, Table: table, Scale: 1, Mask: kernels.NoMask})
+		s.Norm(kernels.Norm{Out: y, In: x, Gain: ones, Bias: ones, Eps: 1e-5})
+		s.Linear(kernels.Linear{Out: x, In: y, W: square, Add: x})
+		s.Pool(kernels.Pool{Out: pooled, In: x, Skip: 0})
+		s.Read(out, pooled)
+		results, waits = append(results, out), append(waits, s.Submit())
+		if n := len(waits); n > 1 {
+			if err := waits[n-2](); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return results, waits[len(waits)-1]()
+}
+
+// Streams in every order give the same results; without one of the waits between them, some order gives others.
+func TestMissingWaitsAreFound(t *testing.T) {
+	s := softwareGPU(t)
+	run := func(seed uint64, without int) ([][]float32, int, error) {
+		waits := 0
+		whole, drv := s.drv, *s.drv
+		drv.cuStreamWaitEvent = func(stream, event handle, flags uint32) result {
+			if waits++; waits == without {
+				return 0
+			}
+			return whole.cuStreamWaitEvent(stream, event, flags)
+		}
+		s.drv = &drv
+		defer func() { s.drv = whole }()
+		b := s.open(t, seed, BF16, false, nil)
+		defer b.Close()
+		got, err := passes(t, b)
+		return got, waits, err
+	}
+	same := func(a, b [][]float32) bool { return slices.EqualFunc(a, b, slices.Equal) }
+	want, waits, err := run(0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const seeds = 12
+	for seed := uint64(1); seed < seeds; seed++ {
+		if got, _, err := run(seed, 0); err != nil || !same(got, want) {
+			t.Fatalf("order %d: %v, or another result", seed, err)
+		}
+	}
+	needed := 0
+	for without := 1; without <= waits; without++ {
+		for seed := uint64(1); seed < seeds; seed++ {
+			if got, _, err := run(seed, without); err != nil || !same(got, want) {
+				needed++
+				break
+			}
+		}
+	}
+	t.Logf("%d of %d waits were missed", needed, waits)
+	if needed < waits/2 {
+		t.Errorf("only %d of %d waits were missed in %d orders", needed, waits, seeds-1)
+	}
+}
