@@ -4,7 +4,8 @@ GO ?= go
 SHELL := bash
 STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
-.PHONY: build demo test check fmt vet staticcheck generated race noasm mutations goldens goldens-gpu parity bench ptx softgpu gpu-bundle test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
+.PHONY: softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
@@ -17,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck generated test goldens-gpu race noasm
+check: build fmt vet staticcheck scripts generated test goldens-gpu race noasm
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -27,6 +28,10 @@ vet:
 
 staticcheck:
 	$(STATICCHECK) ./...
+
+scripts: ## the shell scripts parse, and the steps of a visit to a GPU fit their time
+	@for f in $$(git ls-files '*.sh'); do bash -n $$f || exit 1; done
+	@bench/gpu/rehearse.sh limits
 
 generated: ## the assembly is what its generator writes
 	@before=$$(cat kernels/cpu/*_amd64.* | sha256sum); (cd kernels/cpu/_gen && $(GO) run .) || exit 1; \
@@ -60,14 +65,18 @@ goldens-gpu: softgpu ## two models in both 16-bit types on the software GPU, whe
 softgpu: ## a software GPU in build/softgpu that runs the committed PTX; needs a C++ compiler
 	$(GO) run ./kernels/cuda/softgpu/build build/softgpu kernels/cuda/ptx/*.ptx
 
-gpu-bundle: ## what a machine with a GPU needs, in build/gpu
+gpu-bundle: ## what a machine with a GPU needs, in build/gpu and build/gpu.tgz
 	bench/gpu/bundle.sh
 
-test-gpu: gpu-bundle ## tests of the CUDA backend on this machine: nothing may be missing
-	build/gpu/run.sh tests
+rehearse: softgpu gpu-bundle ## a visit to a machine with a GPU, on the software GPU, with faults; a quarter of an hour
+	bench/gpu/rehearse.sh
 
-bench-gpu: gpu-bundle ## tokens/s on this machine's GPU, beside PyTorch's, in bench/results
-	RESULTS=$(CURDIR)/bench/results build/gpu/run.sh bench
+test-gpu: gpu-bundle ## the CUDA backend on this machine's GPU: nothing may be missing
+	DEADLINE=3600 OUT=build/visit-1 build/gpu/visit.sh 1
+
+bench-gpu: gpu-bundle ## this machine's GPU, beside PyTorch
+	DEADLINE=3600 OUT=build/visit-2 build/gpu/visit.sh 2
+	DEADLINE=3600 OUT=build/visit-3 build/gpu/visit.sh 3
 
 clean:
 	rm -rf embed demo build

@@ -1,8 +1,16 @@
 package bench
 
 import (
+	"errors"
 	"flag"
+	"fmt"
+	"io"
 	"math"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 
 	"seqembed/kernels"
@@ -11,10 +19,14 @@ import (
 	"seqembed/transformer"
 )
 
-// The device that parity and throughput are measured on.
+// The device that parity and throughput are measured on. A test that nobody
+// has sent to a GPU stays on the CPU, so that it says the same on every
+// machine.
 var (
-	deviceFlag = flag.String("bench.device", "cpu", "cpu, or cuda for the first GPU")
-	dtypeFlag  = flag.String("bench.dtype", "fp32", "type of the matrix products on a GPU: fp32, bf16 or fp16")
+	deviceFlag = flag.String("bench.device", "auto",
+		"cpu, cuda for the first GPU, or auto: the CPU for tests, for benchmarks the first usable GPU, or else the CPU")
+	dtypeFlag = flag.String("bench.dtype", "auto",
+		"type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
 
 	heuristicRows = flag.Int("bench.heuristic-rows", 0,
 		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
@@ -22,36 +34,169 @@ var (
 		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
 
+// TestMain prints, before benchmarks, what they are measured on, as
+// configuration lines of the format that benchstat reads.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	if flag.Lookup("test.bench").Value.String() != "" {
+		if err := printConfiguration(os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+func printConfiguration(w io.Writer) error {
+	at, err := benchmarkPlace()
+	if err != nil {
+		return err
+	}
+	backend, err := at.open()
+	if err != nil {
+		return err
+	}
+	defer backend.Close()
+	if at.noGPU != nil {
+		fmt.Fprintf(w, "gpu: none, %v\n", at.noGPU)
+	}
+	if why := withoutCublas(backend); why != "" {
+		fmt.Fprintf(w, "cublas: none, %s\n", why)
+	}
+	_, err = fmt.Fprintf(w, "device: %s\ndtype: %s\nbatch: %d tokens\n", backend.Name(), at.dtype, at.batchTokens())
+	return err
+}
+
+// withoutCublas is why no cuBLAS multiplies on a GPU; it is empty where one
+// does, and on a CPU.
+func withoutCublas(backend kernels.Backend) string {
+	if gpu, ok := backend.(*cuda.Backend); ok {
+		return gpu.WithoutCublas()
+	}
+	return ""
+}
+
+// place is a device and the type of the products on it.
+type place struct {
+	gpu   int // an ordinal, or noOrdinal for the CPU
+	dtype string
+	noGPU error // why auto means the CPU
+}
+
+// noOrdinal stands for the CPU.
+const noOrdinal = -1
+
+// testPlace is where tests run.
+func testPlace() (place, error) {
+	at := place{gpu: noOrdinal, dtype: "fp32"}
+	if *deviceFlag == "cuda" {
+		at.gpu = 0
+	}
+	return at.asAsked()
+}
+
+// benchmarkPlace is where benchmarks run. A machine's GPUs are looked for
+// once.
+var benchmarkPlace = sync.OnceValues(func() (place, error) {
+	at := place{gpu: noOrdinal, dtype: "fp32"}
+	switch *deviceFlag {
+	case "cuda":
+		at.gpu = 0
+	case "auto":
+		found := cuda.Devices()
+		at.noGPU = found.Err
+		if usable := found.Usable(); len(usable) > 0 {
+			at.gpu, at.noGPU = usable[0], nil
+		} else if len(found.Devices) > 0 {
+			at.noGPU = found.Devices[0].Err
+		}
+	}
+	if at.gpu != noOrdinal {
+		at.dtype = "bf16"
+	}
+	return at.asAsked()
+})
+
+// asAsked checks the flags and applies the type that they name.
+func (at place) asAsked() (place, error) {
+	if !slices.Contains([]string{"auto", "cpu", "cuda"}, *deviceFlag) {
+		return at, fmt.Errorf("-bench.device %q is not auto, cpu or cuda", *deviceFlag)
+	}
+	if *dtypeFlag != "auto" {
+		at.dtype = *dtypeFlag
+	}
+	if at.gpu == noOrdinal && at.dtype != "fp32" {
+		return at, fmt.Errorf("a CPU computes in fp32, not in %s", at.dtype)
+	}
+	if at.gpu == noOrdinal && (*heuristicRows != 0 || *freeAlgorithm) {
+		return at, errors.New("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
+	}
+	return at, nil
+}
+
+func (at place) open() (kernels.Backend, error) {
+	if at.gpu == noOrdinal {
+		return cpu.New(0), nil
+	}
+	dtype, err := cuda.ParseDType(at.dtype)
+	if err != nil {
+		return nil, err
+	}
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
+}
+
+// batchTokens is how many tokens a batch of BenchmarkForward has: as asked
+// for, or enough to keep the device busy.
+func (at place) batchTokens() int {
+	switch {
+	case *forwardTokens > 0:
+		return *forwardTokens
+	case at.gpu == noOrdinal:
+		return 2048
+	}
+	return 32768
+}
+
+// totalTokens is how many tokens all batches of BenchmarkForward have: one
+// batch on a CPU, and on a GPU several, each begun before the last one is
+// read.
+func (at place) totalTokens() int {
+	switch {
+	case *forwardTotal > 0:
+		return max(*forwardTotal, at.batchTokens())
+	case at.gpu == noOrdinal:
+		return at.batchTokens()
+	}
+	return 8 * at.batchTokens()
+}
+
 // openDevice opens the backend that the flags name. A GPU that is asked for
 // and not there is a failure, never a skip.
 func openDevice(t testing.TB) kernels.Backend {
 	t.Helper()
-	switch *deviceFlag {
-	case "cpu":
-		if *dtypeFlag != "fp32" {
-			t.Fatalf("a CPU computes in fp32, not in %s", *dtypeFlag)
-		}
-		if *heuristicRows != 0 || *freeAlgorithm {
-			t.Fatal("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
-		}
-		return cpu.New(0)
-	case "cuda":
-		dtype, err := cuda.ParseDType(*dtypeFlag)
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := cuda.Open(0, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Logf("on %s", b.Name())
-		if without := b.WithoutCublas(); without != "" {
-			t.Logf("no cuBLAS: %s", without)
-		}
-		return b
+	at, err := whereToRun(t)
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("-bench.device %q is neither cpu nor cuda", *deviceFlag)
-	return nil
+	backend, err := at.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, benchmark := t.(*testing.B); !benchmark { // TestMain has said it for benchmarks
+		t.Logf("on %s", backend.Name())
+		if why := withoutCublas(backend); why != "" {
+			t.Logf("no cuBLAS: %s", why)
+		}
+	}
+	return backend
+}
+
+// whereToRun is the place for a test or a benchmark.
+func whereToRun(t testing.TB) (place, error) {
+	if _, benchmark := t.(*testing.B); benchmark {
+		return benchmarkPlace()
+	}
+	return testPlace()
 }
 
 // bars are the largest relative L2 errors that a model may have in an operand
@@ -83,6 +228,26 @@ func barsOf(dtype, model string, c transformer.Config) bars {
 		return bars{fp16, statesOverPooled * fp16}
 	}
 	return bars{fp32, fp32}
+}
+
+// TestPlace: a test that nobody has sent to a GPU runs on the CPU, and what is
+// printed before benchmarks are configuration lines.
+func TestPlace(t *testing.T) {
+	if *deviceFlag == "auto" && *dtypeFlag == "auto" {
+		if at, err := testPlace(); err != nil || at.gpu != noOrdinal || at.dtype != "fp32" {
+			t.Errorf("tests run at %+v, %v", at, err)
+		}
+	}
+	var printed strings.Builder
+	if err := printConfiguration(&printed); err != nil {
+		t.Fatal(err)
+	}
+	line := regexp.MustCompile(`^[a-z][^[:upper:][:space:]]*: \S`) // golang.org/design/14313-benchmark-format
+	for l := range strings.Lines(printed.String()) {
+		if !line.MatchString(l) {
+			t.Errorf("%q is no configuration line", l)
+		}
+	}
 }
 
 // TestBars: every model has the bars that docs/numerics.md gives, and the

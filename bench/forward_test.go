@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"flag"
@@ -27,47 +28,78 @@ import (
 )
 
 var (
-	forwardTokens  = flag.Int("bench.tokens", 4096, "tokens in a batch of BenchmarkForward")
-	forwardTotal   = flag.Int("bench.total", 0, "tokens in all batches of BenchmarkForward; 0: one batch")
-	forwardProfile = flag.Bool("bench.profile", false,
-		"print where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran")
+	forwardTokens = flag.Int("bench.tokens", 0,
+		"tokens in a batch of BenchmarkForward; 0: 2048 on a CPU, 32768 on a GPU")
+	forwardTotal = flag.Int("bench.total", 0,
+		"tokens in all batches of BenchmarkForward; 0: one batch on a CPU, eight on a GPU")
+	forwardProfile = flag.String("bench.profile", "",
+		"append to this file where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran; "+
+			"- is standard error")
 )
+
+// models are what BenchmarkForward can run: what is too large for most
+// machines, or too small to mean anything, only if -bench names it.
+var models = []struct {
+	name string
+	on   onDevice
+}{
+	{"dnabert-s", anyDevice}, {"esm2-8m", anyDevice}, {"esm2-35m", anyDevice}, {"esm2-150m", anyDevice},
+	{"esm2-650m", anyDevice}, {"esm2-3b", gpuOnly}, {"esm2-15b", namedOnly},
+	{"esm2-tiny", namedOnly}, {"esm2-hd128", namedOnly}, {"dnabert-s-2l", namedOnly},
+}
+
+// onDevice says where a model runs without being named.
+type onDevice uint8
+
+const (
+	namedOnly onDevice = iota
+	gpuOnly
+	anyDevice
+)
+
+// named reports whether the pattern of -bench or -run holds a model's name.
+func named(pattern, model string) bool {
+	return strings.Contains(flag.Lookup("test."+pattern).Value.String(), model)
+}
 
 // BenchmarkForward runs forward passes at the models' real sizes, on synthetic
 // weights. Run it with
 //
-//	go test ./bench -run '^$' -bench Forward/esm2-150m
+//	go test ./bench -run '^$' -bench Forward
+//	go test ./bench -run '^$' -bench Forward/esm2-3b
 //
 // The records are drawn evenly from real ones where those are at hand, and
 // random otherwise; the benchmark's name says which. It reports tokens/s of
 // real tokens, the GFLOP/s of the matrix products and of attention
 // (transformer.Config.FLOPs) and, on a CPU, their share of the measured peak
-// of all its cores. Loading the weights is not part of it. -bench.json keeps
-// what was measured, -bench.records the records themselves.
+// of all its cores. Loading the weights is not part of it. A model that does
+// not fit in the device's memory is skipped. -bench.json keeps what was
+// measured.
 func BenchmarkForward(b *testing.B) {
-	for _, name := range []string{"dnabert-s", "esm2-8m", "esm2-35m", "esm2-150m", "esm2-650m", "esm2-3b"} {
-		b.Run(name, func(b *testing.B) {
-			config, _ := transformer.KnownConfig(name)
-			records, source := sampleRecords(b, config, max(*forwardTotal, *forwardTokens))
-			b.Run(source, func(b *testing.B) {
-				if *forwardRecords != "" {
-					b.Skip(writeRecords(b, *forwardRecords, name, records))
-				}
-				benchmarkForward(b, name, source, records)
-			})
+	at, err := benchmarkPlace()
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, m := range models {
+		if m.on != anyDevice && (m.on != gpuOnly || at.gpu == noOrdinal) && !named("bench", m.name) {
+			continue
+		}
+		b.Run(m.name, func(b *testing.B) {
+			config, _ := transformer.KnownConfig(m.name)
+			records, source := sampleRecords(b, config, at.totalTokens())
+			b.Run(source, func(b *testing.B) { benchmarkForward(b, at, m.name, source, records) })
 		})
 	}
 }
 
-func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
+func benchmarkForward(b *testing.B, at place, name, source string, records [][]int32) {
 	backend := openDevice(b)
 	defer backend.Close()
-	model, config := loadModel(b, name, backend)
-	batches, limits := pack(records, *forwardTokens)
+	model, config, err := openModel(name, backend)
+	fits(b, err)
+	batches, limits := pack(records, at.batchTokens())
 	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
-	if err != nil {
-		b.Fatal(err)
-	}
+	fits(b, err)
 	defer e.Close()
 	// Each batch is begun before the last one is waited for, as in pool.
 	pass := func() {
@@ -77,9 +109,8 @@ func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 				finish = append(finish, e.Start(batches[i]))
 			}
 			if i > 0 {
-				if _, err := finish[i-1](); err != nil {
-					b.Fatal(err)
-				}
+				_, err := finish[i-1]()
+				fits(b, err)
 			}
 		}
 	}
@@ -91,13 +122,10 @@ func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 	pass() // touches every page
 	top := corePeak(backend)
 	var passes []time.Duration
-	timed := func() {
+	for b.Loop() {
 		start := time.Now()
 		pass()
 		passes = append(passes, time.Since(start))
-	}
-	for b.Loop() {
-		timed()
 		b.StopTimer()
 		top = max(top, corePeak(backend))
 		b.StartTimer()
@@ -109,30 +137,45 @@ func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 	}
 	var profile kernels.Profile
 	var profiled time.Duration
-	if (*forwardProfile || *forwardJSON != "") && e.Profile(&profile) {
+	if (*forwardProfile != "" || *forwardJSON != "") && e.Profile(&profile) {
 		start := time.Now()
 		pass()
 		profiled = time.Since(start)
 		e.Profile(nil)
 	}
 	products := productsOf(backend)
-	if *forwardProfile && profiled > 0 {
-		printProfile(os.Stdout, name, &profile, profiled, top)
+	if *forwardProfile != "" && profiled > 0 {
+		var table bytes.Buffer
+		printProfile(&table, name, &profile, profiled, top)
 		for _, p := range products {
-			fmt.Printf("  %s\n", p)
+			fmt.Fprintf(&table, "  %s\n", p)
+		}
+		if *forwardProfile == "-" {
+			os.Stderr.Write(table.Bytes())
+		} else if err := appendTo(*forwardProfile, table.Bytes()); err != nil {
+			b.Fatal(err)
 		}
 	}
 	if *forwardJSON != "" {
-		for len(passes) < fewestPasses {
-			timed()
-		}
-		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens, FLOPs: flops,
-			Device: backend.Name(), DType: *dtypeFlag, Budget: *forwardTokens, Products: products}
+		m := measured{Model: name, Source: source, Records: len(records), Digest: digest(records), Tokens: tokens,
+			FLOPs: flops, Device: backend.Name(), DType: at.dtype, Variant: variant(), Budget: at.batchTokens(), Products: products}
 		m.time(passes)
 		m.profile(&profile, profiled)
 		if err := m.appendTo(*forwardJSON); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// fits ends a benchmark with an error; that there is not enough memory is no
+// failure.
+func fits(b *testing.B, err error) {
+	b.Helper()
+	if errors.Is(err, kernels.ErrOutOfMemory) {
+		b.Skipf("it does not fit: %v", err)
+	}
+	if err != nil {
+		b.Fatal(err)
 	}
 }
 
@@ -181,16 +224,22 @@ func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
 func loadModel(t testing.TB, name string, backend kernels.Backend) (transformer.Model, transformer.Config) {
 	t.Helper()
-	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
+	model, config, err := openModel(name, backend)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return model, config
+}
+
+// openModel loads a model with synthetic weights.
+func openModel(name string, backend kernels.Backend) (transformer.Model, transformer.Config, error) {
+	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	if err != nil {
+		return nil, config, err
+	}
+	defer checkpoint.Close()
+	model, err := transformer.Load(checkpoint, config, backend)
+	return model, config, err
 }
 
 // pack sorts records by length and fills batches of at most that many tokens,

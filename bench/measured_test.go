@@ -23,15 +23,14 @@ import (
 )
 
 var (
-	forwardJSON    = flag.String("bench.json", "", "append what BenchmarkForward measures to this file, one line of JSON a run")
-	forwardRecords = flag.String("bench.records", "", "write the records of BenchmarkForward to MODEL.tokens in this folder instead of running it")
+	forwardJSON = flag.String("bench.json", "",
+		"append what BenchmarkForward measures to this file, one line of JSON a run")
+	recordsFolder = flag.String("bench.records", "",
+		"TestRecords writes the records of BenchmarkForward to MODEL.tokens in this folder")
 )
 
-// fewestPasses is how many passes a line of JSON is the median of at least.
-const fewestPasses = 5
-
 // measured is a line of JSON: forward passes of one model over the same
-// records. bench/gpu/report reads it, beside the lines of bench/gpu/peers.py.
+// records. bench/gpu/table.py reads it, beside the lines of bench/gpu/peers.py.
 type measured struct {
 	Kind    string    `json:"kind"` // "forward"
 	Model   string    `json:"model"`
@@ -42,6 +41,7 @@ type measured struct {
 	FLOPs   float64   `json:"flops"`  // of one pass
 	Device  string    `json:"device"`
 	DType   string    `json:"dtype"`
+	Variant string    `json:"variant,omitempty"`
 	Budget  int       `json:"budget"`  // tokens in a batch
 	Seconds []float64 `json:"seconds"` // of each pass
 	Median  float64   `json:"median"`
@@ -92,12 +92,34 @@ func (m measured) appendTo(path string) error {
 	if err != nil {
 		return err
 	}
+	return appendTo(path, append(line, '\n'))
+}
+
+// appendTo adds text to a file.
+func appendTo(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(line, '\n'))
+	_, err = f.Write(text)
 	return errors.Join(err, f.Close())
+}
+
+// variant names the flags that change what is measured: those of this package
+// but for the ones that a measurement has a field for, and cuBLAS where the
+// environment forbids it.
+func variant() string {
+	fields := []string{"device", "dtype", "tokens", "total", "profile", "json", "records"}
+	var parts []string
+	flag.Visit(func(f *flag.Flag) {
+		if name, ours := strings.CutPrefix(f.Name, "bench."); ours && !slices.Contains(fields, name) {
+			parts = append(parts, name+" "+f.Value.String())
+		}
+	})
+	if os.Getenv("EMBED_CUBLAS") == "none" {
+		parts = append(parts, "without cuBLAS")
+	}
+	return strings.Join(parts, ", ")
 }
 
 // printRecords writes the token ids, one record a line.
@@ -122,6 +144,25 @@ func digest(records [][]int32) string {
 		panic(err) // a hash takes everything
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
+}
+
+// TestRecords writes what BenchmarkForward runs over, for others to run over
+// the same: -run chooses the models, -bench.total the tokens.
+func TestRecords(t *testing.T) {
+	if *recordsFolder == "" {
+		t.Skip("-bench.records names no folder")
+	}
+	at, err := testPlace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range models {
+		t.Run(m.name, func(t *testing.T) {
+			config, _ := transformer.KnownConfig(m.name)
+			records, source := sampleRecords(t, config, at.totalTokens())
+			t.Logf("%s: %s", source, writeRecords(t, *recordsFolder, m.name, records))
+		})
+	}
 }
 
 // writeRecords writes the model's records to dir and says so.

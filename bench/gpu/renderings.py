@@ -1,10 +1,13 @@
-"""The models as PyTorch users run them, over padded batches: transformers' EsmModel, and both models in plain PyTorch.
+"""The models as PyTorch users run them: transformers' EsmModel over padded batches, and both models in plain PyTorch,
+over padded batches and over packed ones.
 
 DNABERT-S's own code fuses its attention with a Triton kernel of an old release or falls back to plain attention; the
-rendering here gives scaled_dot_product_attention the ALiBi bias and the mask instead.
+rendering here gives scaled_dot_product_attention the ALiBi bias and the mask instead. Packed, ESM-2 attends through
+torch.nn.attention.varlen, DNABERT-S, for its bias, through flex_attention.
 """
 import math
 import types
+from typing import Any, Callable, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,20 +16,90 @@ from torch import nn
 from models import slopes
 
 FUSED = hasattr(F, "scaled_dot_product_attention")
+try:
+    from torch.nn.attention.varlen import varlen_attn
+except ImportError:
+    varlen_attn = None
+try:
+    from torch.nn.attention.flex_attention import BlockMask, flex_attention
+
+    compiled_flex = torch.compile(flex_attention, dynamic=False)  # uncompiled it keeps every score
+except ImportError:
+    flex_attention = None
+
+BLOCK = 128  # tokens of flex_attention's blocks
 
 
-def attend(q, k, v, bias, scale):
-    """softmax(scale·q·kᵀ + bias)·v over [B, heads, L, d], heads joined again: [B, L, h]."""
-    if FUSED:
+class Varlen(NamedTuple):
+    """Sequences end to end: where each begins and the last ends, int32, and the length of the longest."""
+
+    cu: torch.Tensor
+    longest: int
+
+
+class Flex(NamedTuple):
+    """Sequences end to end for flex_attention: which blocks of keys a block of queries meets, which keys a query meets
+    and its bias."""
+
+    kv_num_blocks: torch.Tensor  # [1, 1, T/BLOCK]
+    kv_indices: torch.Tensor  # [1, 1, T/BLOCK, T/BLOCK], the first kv_num_blocks of a row count
+    mask: Callable
+    score: Callable
+    block_mask: Any  # of these, where PyTorch has one
+
+
+def attend(q, k, v, where, scale):
+    """Attention over [B, L, heads, d], heads joined again: [B, L, h].
+
+    where is the bias of padded sequences, [B or 1, heads or 1, L, L], or says how they are packed; B is 1 then.
+    """
+    if isinstance(where, Varlen):
+        if varlen_attn is not None and q.is_cuda and q.dtype != torch.float32:
+            # Its scale is 1/sqrt(d), and so is ours.
+            x = varlen_attn(q[0], k[0], v[0], where.cu, where.cu, where.longest, where.longest)
+        else:
+            x = plain_varlen(q[0], k[0], v[0], where.cu, scale)
+        return x.reshape(1, x.shape[0], -1)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    if isinstance(where, Flex):
+        if where.block_mask is not None and q.is_cuda:
+            x = compiled_flex(q, k, v, score_mod=where.score, block_mask=where.block_mask, scale=scale)
+        else:
+            x = plain_flex(q, k, v, where, scale)
+    elif FUSED:
         # Before PyTorch 2.1 the function takes no scale.
-        x = F.scaled_dot_product_attention(q * (scale * math.sqrt(q.shape[-1])), k, v, attn_mask=bias)
+        x = F.scaled_dot_product_attention(q * (scale * math.sqrt(q.shape[-1])), k, v, attn_mask=where)
     else:
-        x = torch.matmul(torch.softmax(torch.matmul(q * scale, k.transpose(-1, -2)) + bias, -1), v)
+        x = torch.matmul(torch.softmax(torch.matmul(q * scale, k.transpose(-1, -2)) + where, -1), v)
     return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], -1)
 
 
+def plain_varlen(q, k, v, cu, scale):
+    """What varlen_attn computes, one sequence after the other: [T, heads, d]."""
+    out = torch.empty_like(q)
+    borders = cu.tolist()
+    for first, last in zip(borders, borders[1:]):
+        if first < last:
+            scores = torch.einsum("qhd,khd->hqk", q[first:last] * scale, k[first:last])
+            out[first:last] = torch.einsum("hqk,khd->qhd", torch.softmax(scores, -1), v[first:last])
+    return out
+
+
+def plain_flex(q, k, v, where, scale):
+    """What flex_attention computes, with every score in memory: [1, heads, T, d]."""
+    heads, tokens = q.shape[1], q.shape[2]
+    h, row, column = torch.arange(heads).view(-1, 1, 1), torch.arange(tokens).view(-1, 1), torch.arange(tokens)
+    scores = where.score((torch.matmul(q[0], k[0].transpose(-1, -2)) * scale).float(), 0, h, row, column)
+    reached = torch.zeros(tokens // BLOCK, tokens // BLOCK, dtype=torch.bool)
+    for i, n in enumerate(where.kv_num_blocks[0, 0].tolist()):
+        reached[i, where.kv_indices[0, 0, i, :n].long()] = True
+    reached = reached.repeat_interleave(BLOCK, 0).repeat_interleave(BLOCK, 1)
+    scores = scores.masked_fill(~(where.mask(0, h, row, column) & reached), -math.inf)
+    return torch.matmul(torch.softmax(scores, -1).to(v.dtype), v[0]).unsqueeze(0)
+
+
 def heads(x, n):
-    return x.view(x.shape[0], x.shape[1], n, -1).transpose(1, 2)
+    return x.view(x.shape[0], x.shape[1], n, -1)
 
 
 class DNABERTSBlock(nn.Module):
@@ -42,15 +115,19 @@ class DNABERTSBlock(nn.Module):
         self.gated, self.down = nn.Linear(c.hidden, 2 * c.intermediate, bias=False), nn.Linear(c.intermediate, c.hidden)
         self.norm1, self.norm2 = nn.LayerNorm(c.hidden, c.eps), nn.LayerNorm(c.hidden, c.eps)
 
-    def forward(self, x, bias):
+    def forward(self, x, where):
         q, k, v = (heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
-        x = self.norm1(self.out(attend(q, k, v, bias, q.shape[-1] ** -0.5)) + x)
+        x = self.norm1(self.out(attend(q, k, v, where, q.shape[-1] ** -0.5)) + x)
         g, u = self.gated(x).chunk(2, -1)
         return self.norm2(self.down(F.gelu(g) * u) + x)
 
 
 class DNABERTS(nn.Module):
-    NAMES = {"words": "embeddings.word_embeddings", "types": "embeddings.token_type_embeddings", "norm": "embeddings.LayerNorm"}
+    NAMES = {
+        "words": "embeddings.word_embeddings", "types": "embeddings.token_type_embeddings",
+        "norm": "embeddings.LayerNorm",
+    }
+    PACKED = "flex_attention" if flex_attention else "plain attention with a score function"
 
     def __init__(self, c):
         super().__init__()
@@ -59,17 +136,27 @@ class DNABERTS(nn.Module):
         self.blocks = nn.ModuleList([DNABERTSBlock(c) for _ in range(c.layers)])
         self.register_buffer("slopes", slopes(c.heads).view(-1, 1, 1), persistent=False)
 
+    def embeddings(self, ids):
+        return self.norm(self.words(ids) + self.types.weight[0])
+
     def forward(self, ids, mask):
-        x = self.norm(self.words(ids) + self.types.weight[0])
+        x = self.embeddings(ids)
         position = torch.arange(ids.shape[1], device=ids.device)
         distance = (position.unsqueeze(0) - position.unsqueeze(1)).abs()
         alibi = (-self.slopes * distance).to(x.dtype)
-        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(mask == 0, torch.finfo(x.dtype).min)
+        padding = torch.zeros(mask.shape, dtype=x.dtype, device=x.device)
+        padding = padding.masked_fill(mask == 0, torch.finfo(x.dtype).min)
         # The sum of two negative numbers must not leave the type's range.
         bias = torch.minimum(alibi, padding[:, None, None, :])
         for block in self.blocks:
             x = block(x, bias)
         return x
+
+    def packed(self, ids, position, sequence, where):
+        x = self.embeddings(ids.unsqueeze(0))
+        for block in self.blocks:
+            x = block(x, where)
+        return x[0]
 
 
 class ESM2Block(nn.Module):
@@ -87,10 +174,10 @@ class ESM2Block(nn.Module):
         self.up, self.down = nn.Linear(h, c.intermediate), nn.Linear(c.intermediate, h)
         self.norm1, self.norm2 = nn.LayerNorm(h, c.eps), nn.LayerNorm(h, c.eps)
 
-    def forward(self, x, bias, cos, sin):
+    def forward(self, x, where, cos, sin):
         y = self.norm1(x)
         q, k, v = (heads(project(y), self.heads) for project in (self.query, self.key, self.value))
-        y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, bias, q.shape[-1] ** -0.5)
+        y = attend(rotate(q, cos, sin), rotate(k, cos, sin), v, where, q.shape[-1] ** -0.5)
         x = x + self.out(y)
         return x + self.down(F.gelu(self.up(self.norm2(x))))
 
@@ -102,6 +189,7 @@ def rotate(z, cos, sin):
 
 class ESM2(nn.Module):
     NAMES = {"words": "embeddings.word_embeddings", "norm": "encoder.emb_layer_norm_after"}
+    PACKED = "varlen_attn" if varlen_attn else "plain attention, sequence by sequence"
     MASK_TOKEN = 32
 
     def __init__(self, c):
@@ -111,6 +199,13 @@ class ESM2(nn.Module):
         self.blocks = nn.ModuleList([ESM2Block(c) for _ in range(c.layers)])
         self.pairs, self.step = d // 2, 2 / d
 
+    def rotary(self, position, dtype):
+        """Tables for [B, L, heads, d]."""
+        frequencies = 10000.0 ** -(torch.arange(self.pairs, device=position.device).float() * self.step)
+        angles = position[:, None] * frequencies
+        angles = torch.cat((angles, angles), -1)[None, :, None, :]
+        return angles.cos().to(dtype), angles.sin().to(dtype)
+
     def forward(self, ids, mask):
         masked = ids == self.MASK_TOKEN
         x = self.words(ids)
@@ -118,13 +213,91 @@ class ESM2(nn.Module):
         x = x * (scale[:, None] * (mask - masked.to(mask.dtype)))[:, :, None].to(x.dtype)
         bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill(mask == 0, torch.finfo(x.dtype).min)
         bias = bias[:, None, None, :].expand(-1, -1, ids.shape[1], -1)
-        frequencies = 10000.0 ** -(torch.arange(self.pairs, device=x.device).float() * self.step)
-        angles = torch.arange(ids.shape[1], device=x.device)[:, None] * frequencies
-        angles = torch.cat((angles, angles), -1)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        cos, sin = self.rotary(torch.arange(ids.shape[1], device=ids.device), x.dtype)
         for block in self.blocks:
             x = block(x, bias, cos, sin)
         return self.norm(x)
+
+    def packed(self, ids, position, sequence, where):
+        masked = (ids == self.MASK_TOKEN).float()
+        count = torch.zeros(2, where.cu.shape[0], device=ids.device)
+        count[0].index_add_(0, sequence, masked)
+        count[1].index_add_(0, sequence, torch.ones_like(masked))
+        scale = 0.88 / (1 - count[0] / count[1].clamp(min=1))
+        x = self.words(ids)
+        x = (x * (scale[sequence] * (1 - masked))[:, None].to(x.dtype)).unsqueeze(0)
+        cos, sin = self.rotary(position, x.dtype)
+        for block in self.blocks:
+            x = block(x, where, cos, sin)
+        return self.norm(x)[0]
+
+
+class Packing:
+    """Batches of sequences laid end to end, every one of the same number of tokens: what is missing at the end of a
+    batch is filled with sequences of padding, so that nothing is compiled twice."""
+
+    def __init__(self, model, config, records, batches, device):
+        """batches are lists of indices of records."""
+        self.device, self.batches = device, []
+        tokens = max(sum(len(records[i]) for i in rows) for rows in batches)
+        self.tokens = -(-tokens // BLOCK) * BLOCK
+        longest = max(len(records[i]) for rows in batches for i in rows)
+        lengths = []
+        for rows in batches:
+            lengths.append([len(records[i]) for i in rows])
+            missing = self.tokens - sum(lengths[-1])
+            while missing > 0:
+                lengths[-1].append(min(missing, longest))
+                missing -= lengths[-1][-1]
+        sequences = max(map(len, lengths))
+        self.flex = isinstance(model, DNABERTS)
+        if self.flex:  # the functions are the same for every batch, which copies its sequence numbers here
+            self.sequence = torch.zeros(self.tokens, dtype=torch.int64, device=device)
+            sequence, slope = self.sequence, slopes(config.heads).to(device)
+            self.mask = lambda b, h, row, column: sequence[row] == sequence[column]
+            self.score = lambda score, b, h, row, column: score - slope[h] * (row - column).abs()
+        for rows, n in zip(batches, lengths):
+            self.batches.append(self.batch([records[i] for i in rows], rows, n, sequences, longest, config))
+
+    def batch(self, records, rows, lengths, sequences, longest, config):
+        tokens = self.tokens
+        ids = torch.full((tokens,), config.pad, dtype=torch.int64)
+        ids[: sum(map(len, records))] = torch.as_tensor([t for r in records for t in r], dtype=torch.int64)
+        n = torch.as_tensor(lengths)
+        cu = torch.full((sequences + 1,), tokens, dtype=torch.int32)
+        cu[0] = 0
+        cu[1 : len(lengths) + 1] = n.cumsum(0)
+        sequence = torch.repeat_interleave(torch.arange(len(lengths)), n)
+        position = torch.arange(tokens) - cu[sequence].long()
+        weight = torch.zeros(tokens)
+        used = sum(map(len, records))
+        weight[:used] = 1
+        if config.kind == "esm2":  # the mean over the residues
+            weight[cu[: len(records)].long()] = 0
+            weight[cu[1 : len(records) + 1].long() - 1] = 0
+        host = {"ids": ids, "position": position, "sequence": sequence, "weight": weight, "cu": cu}
+        if self.flex:
+            blocks = tokens // BLOCK
+            first = cu[sequence[::BLOCK]].long() // BLOCK
+            last = (cu[sequence[BLOCK - 1 :: BLOCK] + 1].long() - 1) // BLOCK
+            host["kv_num_blocks"] = (last - first + 1).to(torch.int32).view(1, 1, blocks)
+            indices = first[:, None] + torch.arange(blocks)
+            indices = torch.where(indices < blocks, indices, torch.zeros_like(indices))
+            host["kv_indices"] = indices.to(torch.int32).view(1, 1, blocks, blocks)
+        if torch.device(self.device).type == "cuda":
+            host = {name: t.pin_memory() for name, t in host.items()}
+        return {"rows": rows, "longest": longest, "host": host}
+
+    def where(self, batch, t):
+        """How the batch is packed, from its tensors on the device."""
+        if not self.flex:
+            return Varlen(t["cu"], batch["longest"])
+        self.sequence.copy_(t["sequence"])
+        block_mask = None
+        if flex_attention:
+            block_mask = BlockMask.from_kv_blocks(
+                t["kv_num_blocks"], t["kv_indices"], BLOCK_SIZE=BLOCK, mask_mod=self.mask)
+        return Flex(t["kv_num_blocks"], t["kv_indices"], self.mask, self.score, block_mask)
 
 
 class Transformers(nn.Module):
@@ -136,9 +309,9 @@ class Transformers(nn.Module):
 
         config = EsmConfig(
             vocab_size=c.vocabulary, hidden_size=c.hidden, num_hidden_layers=c.layers, num_attention_heads=c.heads,
-            intermediate_size=c.intermediate, layer_norm_eps=c.eps, position_embedding_type="rotary", token_dropout=True,
-            mask_token_id=ESM2.MASK_TOKEN, pad_token_id=c.pad, max_position_embeddings=1026, emb_layer_norm_before=False,
-            hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+            intermediate_size=c.intermediate, layer_norm_eps=c.eps, position_embedding_type="rotary",
+            token_dropout=True, mask_token_id=ESM2.MASK_TOKEN, pad_token_id=c.pad, max_position_embeddings=1026,
+            emb_layer_norm_before=False, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
         self.model = EsmModel._from_config(config, attn_implementation=attention, add_pooling_layer=False)
 
     @property
@@ -153,7 +326,7 @@ def stateless_rotary(model):
     """Makes rotary tables a function of the length alone; says whether there were any to change.
 
     EsmModel keeps the last length in its modules, which the compiler takes for a constant: every new length of a batch
-    would compile the model again.
+    would compile the model again. Later releases of transformers keep none.
     """
 
     def tables(self, x, seq_dimension=2):
@@ -168,15 +341,19 @@ def stateless_rotary(model):
     return bool(found)
 
 
+def rendering(c, device):
+    return on(device, lambda: {"esm2": ESM2, "dnabert-s": DNABERTS}[c.kind](c))
+
+
 def build(c, device):
     """A model of the config with random weights, what it is, how it attends, and why it is not transformers' own."""
     attention = "scaled_dot_product_attention" if FUSED else "plain attention"
     if c.kind == "dnabert-s":
-        return on(device, lambda: DNABERTS(c)), "rendering in PyTorch", attention, None
+        return rendering(c, device), "rendering in PyTorch", attention, None
     try:
         import transformers
     except ImportError as e:
-        return on(device, lambda: ESM2(c)), "rendering in PyTorch", attention, f"transformers is not installed: {e}"
+        return rendering(c, device), "rendering in PyTorch", attention, f"transformers is not installed: {e}"
     name = f"transformers {transformers.__version__} EsmModel"
     reasons = []
     for implementation in ("sdpa", "eager"):
@@ -185,6 +362,7 @@ def build(c, device):
             with torch.inference_mode():  # what a version refuses may show only when it runs
                 ids = torch.tensor([[0, 5, 6, 7, 2], [0, 5, 6, 2, c.pad]], device=device)
                 model(ids, (ids != c.pad).long())
+            len(model.blocks)
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as e:
@@ -194,7 +372,7 @@ def build(c, device):
         if reasons:
             attention += f" ({'; '.join(reasons)})"
         return model, name, attention, None
-    return on(device, lambda: ESM2(c)), "rendering in PyTorch", attention, f"{name} does not run: " + "; ".join(reasons)
+    return rendering(c, device), "rendering in PyTorch", attention, f"{name} does not run: " + "; ".join(reasons)
 
 
 def on(device, make):

@@ -1,0 +1,193 @@
+#!/usr/bin/env bash
+# Rehearses a visit on the software GPU: visit.sh as it is, then with a kernel that fails, with one that hangs, without
+# cuBLAS, without a driver, without tools and with too little time. Each time the summary has to say what happened, and
+# no step may end by its limit that was not made to. About a quarter of an hour on two cores.
+#
+#     rehearse.sh            everything; make rehearse builds what it needs
+#     rehearse.sh limits     only whether the limits of calls 1 and 2 add up to at most 270 and 420 seconds
+#     rehearse.sh NAME...    plain, kernel, hang, nocublas, nodriver, notools or deadline
+#
+# The environment:
+#
+#     SOFTGPU=build/softgpu  folder with libcuda.so.1 and libcublasLt.so.13
+#     OUT=build/rehearsal    folder of the results
+#     PYTHON=                with PyTorch, if it is neither python3 nor /usr/bin/python3
+set -uo pipefail
+cd "$(dirname "$0")/../.." || exit 1
+
+# limits: the sums of the limits fit the calls.
+limits() {
+    bash bench/gpu/visit.sh limits | awk '
+        /^call/ { sub(":", "", $2); sum[$2] = $3 }
+        END {
+            printf "the limits of call 1 add up to %d s, of call 2 to %d s\n", sum[1], sum[2]
+            exit !(sum[1] > 0 && sum[1] <= 270 && sum[2] > 0 && sum[2] <= 420)
+        }'
+}
+if [ "${1:-}" = limits ]; then
+    limits
+    exit
+fi
+
+softgpu=$(realpath "${SOFTGPU:-build/softgpu}")
+mkdir -p "${OUT:=build/rehearsal}"
+OUT=$(realpath "$OUT")
+for python in "${PYTHON:-}" python3 /usr/bin/python3; do
+    [ -n "$python" ] && "$python" -c 'import torch' 2> /dev/null && break
+done
+failed=0
+if [ ! -e "$softgpu/libcuda.so.1" ] || [ ! -x build/gpu/visit.sh ]; then
+    echo "rehearse.sh: $softgpu and build/gpu are needed: make softgpu gpu-bundle" >&2
+    exit 1
+fi
+
+# wrong TEXT: something that the summary at hand should be, and is not.
+wrong() {
+    failed=1
+    echo "WRONG: $*"
+    [ "${shown:-}" = "$scenario" ] || sed 's/^/    /' <<< "$summary"
+    shown=$scenario
+}
+
+# visit NAME CALL VARIABLES...: a call with those variables set; its summary is $summary and its results lie in $out.
+visit() {
+    scenario="$1, call $2"
+    out=$OUT/$1-$2
+    rm -rf "$out"
+    mkdir -p "$out"
+    local start=$SECONDS
+    env LD_LIBRARY_PATH="$softgpu" CUDA_CACHE_PATH="$out/cache" REHEARSAL=1 PYTHON="$python" OUT="$out" "${@:3}" \
+        build/gpu/visit.sh "$2" > "$out/printed.log" 2>&1
+    status=$?
+    took=$((SECONDS - start))
+    summary=$(cat "$out/summary.txt")
+    printf '== %s: %d s, exit status %d\n' "$scenario" $took $status
+    # the last lines that a caller sees are the summary
+    [ "$(tail -n "$(wc -l < "$out/summary.txt")" "$out/printed.log")" = "$summary" ] ||
+        wrong "$scenario: the summary is not printed last"
+    [ -s "$out/logs.tgz" ] || wrong "$scenario: there is no archive of the logs"
+}
+
+# expect STATE STEP [PATTERN]: the summary has such a line.
+expect() {
+    grep -q -E "^$1 +$2( .*${3:-}|\$)" <<< "$summary" || wrong "$scenario: the summary has no '$1 $2 ${3:-}'"
+}
+
+# logged STEP PATTERN: the step's log in the archive has it.
+logged() {
+    tar -xzOf "$out/logs.tgz" "./$1.log" | grep -E "$2" > /dev/null || wrong "$scenario: the log of $1 has no $2"
+}
+
+# clean: every step is ok, or what it needs is not on this machine.
+clean() {
+    local bad
+    bad=$(grep -v -E '^(ok|absent) ' <<< "$summary")
+    [ -z "$bad" ] || wrong "$scenario: not every step is ok"
+    [ $status = 0 ] || wrong "$scenario: exit status $status"
+}
+
+# complete CALL: every step of the call has a line, but those of models that a rehearsal has no time for.
+complete() {
+    local step
+    for step in $(bash build/gpu/visit.sh steps "$1"); do
+        case $step in
+        *-35m | *-150m) ;;
+        *) grep -q -E "^[^ ]+ +$step " <<< "$summary" || wrong "$scenario: $step is missing" ;;
+        esac
+    done
+}
+
+plain() {
+    local call
+    for call in 1 2 3; do
+        visit plain $call
+        clean
+        complete $call
+        grep -q 'of 989' "$out/results.md" || wrong "$scenario: the table is empty"
+        head -n 1 "$out/bench.jsonl" | grep -q '"card":"..*"driver":"..*"commit":"..*"script":"visit.sh' ||
+            wrong "$scenario: the results do not say where they come from"
+    done
+}
+
+# a kernel fails: the others still run, and the launch has a name
+kernel() {
+    visit kernel 1 SOFTGPU_FAULT=kernel:layernorm_warp STEPS='machine|devices|own-embed|own-rotary|own-errors'
+    expect FAILED own-embed
+    expect again own-embed 'embed: passes by itself'
+    expect again own-embed 'norm: .*layernorm_warp.*ILLEGAL_ADDRESS'
+    expect ok own-rotary
+    expect ok own-errors
+    [ $status = 1 ] || wrong "$scenario: exit status $status"
+}
+
+# a kernel hangs: its step ends by its limit with its test and the stacks in the log, and the others still run
+hang() {
+    visit hang 1 SOFTGPU_FAULT=hang:pool LIMIT=60 STEPS='machine|devices|own-embed|own-rotary'
+    expect TIMEOUT own-embed
+    logged own-embed '=== RUN +TestGPU/own_products/pool'
+    logged own-embed '^goroutine '
+    expect ok own-rotary
+    [ $status = 1 ] || wrong "$scenario: exit status $status"
+}
+
+nocublas() {
+    local file
+    rm -rf "$OUT/driver-only"
+    mkdir -p "$OUT/driver-only"
+    for file in "$softgpu"/*; do
+        case $file in */libcublas*) ;; *) ln -s "$file" "$OUT/driver-only/" ;; esac
+    done
+    visit nocublas 1 LD_LIBRARY_PATH="$OUT/driver-only" \
+        STEPS='machine|devices|own-rotary|cublas-types|cublas-linear|forward-3b'
+    expect ok own-rotary
+    expect FAILED cublas-types 'a test was skipped'
+    expect FAILED cublas-linear 'a test was skipped'
+    expect ok forward-3b
+}
+
+nodriver() {
+    visit nodriver 1 LD_LIBRARY_PATH=
+    expect FAILED devices
+    expect STOPPED 'call 1' 'no device'
+    [ "$(wc -l <<< "$summary")" = 3 ] || wrong "$scenario: something else ran"
+    [ $status = 1 ] || wrong "$scenario: exit status $status"
+}
+
+notools() {
+    visit notools 2 PYTHON=/nonexistent/python STEPS='machine|devices|forward-3b|ceiling|records|peers-3b'
+    clean
+    expect ok forward-3b
+    expect absent ceiling
+    expect absent peers-3b
+}
+
+# too little time: what has begun is cut, the rest is skipped, the deadline holds
+deadline() {
+    visit deadline 1 DEADLINE=30
+    expect ok devices
+    expect SKIPPED program
+    [ $took -le 40 ] || wrong "$scenario: it took $took s"
+    [ $status = 1 ] || wrong "$scenario: exit status $status"
+}
+
+limits || failed=1
+[ $# -gt 0 ] || set -- plain kernel hang nocublas nodriver notools deadline
+for name in "$@"; do
+    case $name in
+    plain | kernel | hang | nocublas | nodriver | notools | deadline) $name ;;
+    *)
+        echo "rehearse.sh: there is no $name" >&2
+        exit 64
+        ;;
+    esac
+    # only a hang may have used a limit up, and only a deadline may have cut one
+    case $name in
+    hang) ;;
+    deadline)
+        ! grep '^TIMEOUT' <<< "$summary" | grep -v -q 'cut by the deadline' || wrong "$name: a step ended by its limit"
+        ;;
+    *) ! grep -q '^TIMEOUT' "$OUT/$name"-*/summary.txt || wrong "$name: a step ended by its limit" ;;
+    esac
+done
+[ $failed = 0 ] && echo "the rehearsal went as it should" || echo "the rehearsal went WRONG"
+exit $failed

@@ -1,0 +1,531 @@
+#!/usr/bin/env bash
+# One call on a machine with a GPU, from the folder that bundle.sh made; Go is not needed there.
+#
+#     visit.sh 1         first contact: devices, every kernel, cuBLAS, parity, a first figure, the program
+#     visit.sh 2         speed: forward passes with a profile, the card's ceilings, variants, PyTorch
+#     visit.sh 3         the rest: the other sizes, FASTA to file, rows, the price of batch invariance, packed PyTorch
+#     visit.sh limits    the steps of each call, their limits in seconds and the sums
+#     visit.sh steps 1   the names of the steps of a call
+#
+# Every step has a limit, in the table below. A step may also use what the steps before it have saved, up to its second
+# figure, so that no step takes time from the limits of those after it. What would end after DEADLINE is cut or
+# skipped. A step that fails does not stop the next ones; a test that fails runs once more, every part of it in a
+# process of its own, with blocking launches and a core dump, so that the launch that failed has a name. That takes
+# saved time only. A tool that is not installed is a line of the summary and no failure.
+#
+# OUT holds, at the end: summary.txt, which is printed last as well; bench.jsonl, one measurement a line below a line
+# with card, driver, commit and script; results.md, the table of them; logs.tgz. The exit status is 0 if no step failed,
+# ended by its limit or was skipped. The environment:
+#
+#     OUT=./out          folder of the results
+#     DEADLINE=270       seconds after which nothing may run any more; 420 for call 2, 540 for call 3
+#     STEPS=REGEX        only the steps whose whole name matches
+#     PYTHON=python3     with PyTorch, for the peers
+#     EMBED_CUBLAS=      libcublasLt, if it is not PyTorch's that shall be used; "none": the program's own products
+#     REHEARSAL=1        the same steps on a software GPU: three small models, 512 tokens, PyTorch on the CPU
+#     LIMIT=SECONDS      the limit of every step instead of its own; 600 in a rehearsal
+set -uo pipefail
+export LC_ALL=C # EPOCHREALTIME has a point
+t0=${EPOCHREALTIME/./}
+here=$(cd "$(dirname "$0")" && pwd)
+
+# call, step, limit, limit with saved time. Order is order of execution.
+table='
+1 machine               5  10
+1 devices              10  25
+1 own-types            30  60
+1 own-embed             8  30
+1 own-linear           14  40
+1 own-rotary            8  30
+1 own-attention        16  45
+1 own-errors            6  20
+1 cublas-types         14  45
+1 cublas-linear        12  40
+1 parity-bf16          40  80
+1 forward-dnabert      12  40
+1 forward-650m         14  40
+1 forward-3b           26  60
+1 parity-fp32          18  60
+1 parity-fp16          18  60
+1 program              14  40
+1 memcheck              0  60
+2 machine               5  10
+2 devices              10  25
+2 forward-dnabert      22  45
+2 forward-dnabert-2x    8  30
+2 forward-650m         13  40
+2 forward-650m-2x      13  40
+2 forward-3b           28  60
+2 ceiling              24  60
+2 own-650m             15  40
+2 heuristic-dnabert    10  30
+2 heuristic-650m       13  40
+2 ncu                  27  60
+2 records               4  10
+2 peers-dnabert        85 150
+2 peers-650m           85 150
+2 peers-3b              57 120
+3 machine               5  10
+3 devices              10  25
+3 forward-8m           20  40
+3 forward-35m          10  30
+3 forward-150m         12  30
+3 rows                 40  90
+3 free-dnabert         10  30
+3 free-650m            13  40
+3 file-dnabert         40  80
+3 file-650m            45  80
+3 records               5  10
+3 packed-dnabert       60 120
+3 packed-650m          60 120
+3 baseline-dnabert     15  60
+3 baseline-650m        20  60
+3 peers-8m             50  90
+3 peers-35m            50  90
+3 peers-150m           55  90
+'
+# steps CALL: its rows.
+steps() { awk -v call="$1" '$1 == call' <<< "$table"; }
+
+case ${1:-} in
+1 | 2 | 3) part=$1 ;;
+steps) steps "${2:?which call}" | awk '{ print $2 }'; exit ;;
+limits)
+    awk 'NF { sum[$1] += $3; printf "%s %-20s %4d s, with saved time %d s\n", $1, $2, $3, $4 }
+        END { for (c = 1; c <= 3; c++) printf "call %d: %d s\n", c, sum[c] }' <<< "$table"
+    exit
+    ;;
+*)
+    sed -n '2,/^set /{/^set /d;s/^# \{0,1\}//;p;}' "$0" >&2
+    exit 64
+    ;;
+esac
+
+mkdir -p "${OUT:=./out}" || exit 1
+OUT=$(cd "$OUT" && pwd)
+cd "$here" || exit 1
+logs=$(mktemp -d) scratch=$(mktemp -d) summary=$OUT/summary.txt
+bench=$OUT/bench.jsonl
+: > "$summary"
+failed=0
+python=${PYTHON:-python3}
+case $part in 1) deadline=270 ;; 2) deadline=420 ;; 3) deadline=540 ;; esac
+if [ -n "${REHEARSAL:-}" ]; then
+    dna=dnabert-s-2l middle=esm2-8m large=esm2-tiny
+    tokens=512 double=256 total=512 few=512 benchtime=1x parity=()
+    peer=(--device cpu --budgets 512 --seconds 0 --baseline-tokens 128)
+    deadline=20000 LIMIT=${LIMIT:-600}
+    pieces=4 proteins=3 rows=esm2-tiny longest=64 program=esm2-tiny
+    goldens='esm2-tiny|esm2-8m|dnabert-s-2l'
+else
+    dna=dnabert-s middle=esm2-650m large=esm2-3b
+    tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full)
+    peer=(--budgets 32768,65536 --compile blocks) # a whole model takes a minute or two to compile
+    pieces=186000 proteins=20000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
+    goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b'
+fi
+deadline=$((10 * ${DEADLINE:-$deadline}))
+export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
+export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-/tmp/embed-cuda-cache} CUDA_CACHE_MAXSIZE=1073741824
+small_core=skip_global_memory,skip_shared_memory,skip_local_memory,skip_constbank_memory
+ulimit -c 0 # a hang is ended by SIGQUIT, for the stacks and not for a dump of the host's memory
+commit=$(cat COMMIT 2> /dev/null || echo unknown)
+
+# now is the time since the start in tenths of a second, seconds writes such a time.
+now() { local t=${EPOCHREALTIME/./}; echo $(((t - t0) / 100000)); }
+seconds() { printf '%d.%d' $(($1 / 10)) $(($1 % 10)); }
+
+# say STATE STEP TEXT: a line of the summary. fail: the same, and the call has failed.
+say() { printf '%-8s %-18s %s\n' "$@" | tee -a "$summary"; }
+fail() { failed=1; say "$@"; }
+finish() {
+    trap - EXIT INT TERM
+    if [ -s "$bench" ] && command -v "$python" > /dev/null; then
+        "$python" table.py "$bench" > "$OUT/results.md" 2>> "$summary" || fail FAILED table "$bench"
+    fi
+    cp "$summary" "$logs/"
+    tar -C "$logs" -czf "$OUT/logs.tgz" . 2> /dev/null
+    rm -rf "$logs" "$scratch"
+    echo "== summary of call $part, $(seconds "$(now)") s, commit $commit"
+    cat "$summary"
+    exit $failed
+}
+trap finish EXIT
+trap 'fail CUT "call $part" "by a signal"; exit' INT TERM
+
+# chosen STEP: whether STEPS names it.
+chosen() { [[ $1 =~ ^(${STEPS:-.*})$ ]]; }
+
+# budget STEP: from the table, in tenths of a second: wanted, the step's own limit; most, its limit with saved time;
+# left, the time until the deadline less the limits of the steps after it.
+budget() {
+    local step least greatest found=
+    left=$((deadline - $(now)))
+    while read -r _ step least greatest; do
+        if [ "$step" = "$1" ]; then
+            found=1 wanted=$((10 * ${LIMIT:-$least})) most=$((10 * ${LIMIT:-$greatest}))
+        elif [ -n "$found" ] && chosen "$step"; then
+            left=$((left - 10 * ${LIMIT:-$least}))
+        fi
+    done <<< "$(steps "$part")"
+    [ -n "$found" ] || { echo "visit.sh: the table has no step $1 in call $part" >&2; exit 70; }
+}
+
+# watched LOG TENTHS COMMAND...: the command's status, 124 if it was ended. The first signal makes Go print every stack.
+watched() {
+    local log=$1 limit=$2 status=0 start
+    start=$(now)
+    : > "$log"
+    timeout -s QUIT -k 2 "$(seconds "$limit")" "${@:3}" >> "$log" 2>&1 < /dev/null || status=$?
+    [ $status = 137 ] && [ $(($(now) - start)) -ge "$limit" ] && status=124
+    return $status
+}
+
+# trouble LOG LINES: the first lines of a log that say what went wrong, and the last, at most that many each.
+trouble() {
+    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
+    grep -n -m "$2" -E "$telling" "$1" | cut -c1-300
+    tail -n "$2" "$1" | cut -c1-300
+}
+
+# stuck LOG: the test of a Go program that was ended, and the call that its thread for the device was in.
+stuck() {
+    grep -n '^=== RUN' "$1" | tail -n 1
+    sed -n '/^goroutine .*syscall/,/^$/p' "$1" | grep '^seqembed' | head -n 5 | cut -c1-200
+}
+
+# step NAME COMMAND...: runs it within its limit; 0, or why not. SHOW=n prints the last n lines of its log.
+step() {
+    local name=$1 status=0 wanted most left limit start took cut=
+    shift
+    chosen "$name" || return 97
+    budget "$name"
+    start=$(now)
+    limit=$((left > wanted ? left : wanted))
+    limit=$((limit < most ? limit : most))
+    limit=$((limit < deadline - start ? limit : deadline - start))
+    if [ $limit -lt 50 ] || { [ $wanted = 0 ] && [ $left -lt 50 ]; }; then
+        fail SKIPPED "$name" "$(seconds $((limit > 0 ? limit : 0))) s were left for it"
+        return 99
+    fi
+    watched "$logs/$name.log" $limit "$@" || status=$?
+    if [ $status = 0 ]; then # neither a skipped test nor none at all is a passed one
+        grep -q -e '--- SKIP' "$logs/$name.log" && status=98
+        grep -q -e 'no tests to run' "$logs/$name.log" && status=96
+    fi
+    took="$(seconds $(($(now) - start))) s"
+    [ $limit -lt $wanted ] && cut=", cut by the deadline; its limit is $(seconds $wanted) s"
+    case $status in
+    0) say ok "$name" "$took" ;;
+    124) fail TIMEOUT "$name" "after $took$cut" ;;
+    98) fail FAILED "$name" "$took, a test was skipped" ;;
+    96) fail FAILED "$name" "$took, there is no such test" ;;
+    *) fail FAILED "$name" "$took, exit status $status" ;;
+    esac
+    if [ $status = 124 ] && grep -q '^SIGQUIT' "$logs/$name.log"; then
+        stuck "$logs/$name.log"
+    elif [ $status != 0 ]; then
+        trouble "$logs/$name.log" "${TAIL:-6}"
+    elif [ -n "${SHOW:-}" ]; then
+        tail -n "$SHOW" "$logs/$name.log" | cut -c1-200
+    fi
+    return $status
+}
+
+# absent STEP WHY: a step that needs what is not here.
+absent() { chosen "$1" && say absent "$1" "$2"; }
+
+# passed NAME PARTS: whether the log says that all of these tests passed.
+passed() {
+    grep -q -E -e "--- PASS: [^ ]*/($2) " "$logs/$1.log" && ! grep -q -E -e "--- FAIL: [^ ]*/($2) " "$logs/$1.log"
+}
+
+# tests NAME PREFIX PARTS COMMAND...: a step of Go tests. PARTS is an alternation for the last part of their names; if
+# the step fails, each alternative that has not passed runs again by itself, in saved time only. A hang has its test and
+# its stacks in the log.
+tests() {
+    local name=$1 prefix=$2 parts=$3 status=0 one why log n=0 wanted most left limit list
+    shift 3
+    step "$name" "$@" -test.v -test.run "$prefix^($parts)\$" || status=$?
+    case $status in 0 | 96 | 97 | 98 | 99 | 124) return $status ;; esac
+    IFS='|' read -r -a list <<< "$parts"
+    for one in "${list[@]}"; do
+        passed "$name" "$one" && continue
+        budget "$name"
+        limit=$((10 * ${LIMIT:-20})) n=$((n + 1)) log=$logs/$name.again.$((n)).log status=0
+        limit=$((left < limit ? left : limit))
+        if [ $limit -lt 50 ]; then
+            say again "$name" "$one: no time was saved for it"
+            continue
+        fi
+        CUDA_LAUNCH_BLOCKING=1 CUDA_ENABLE_COREDUMP_ON_EXCEPTION=1 CUDA_COREDUMP_FILE=$scratch/core \
+            CUDA_COREDUMP_GENERATION_FLAGS=$small_core \
+            watched "$log" $limit "$@" -test.v -test.run "$prefix^($one)\$" || status=$?
+        case $status in
+        0) say again "$name" "$one: passes by itself" ;;
+        124) say again "$name" "$one: was ended after $(seconds $limit) s" ;;
+        *)
+            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
+            say again "$name" "$one: ${why:-fails}"
+            trouble "$log" 4
+            ;;
+        esac
+        if [ -s "$scratch/core" ] && command -v cuda-gdb > /dev/null; then
+            timeout -k 2 15 cuda-gdb -batch -ex "target cudacore $scratch/core" -ex 'info cuda kernels' -ex 'x/4i $pc' \
+                > "$logs/$name.again.$n.gdb" 2>&1 < /dev/null
+            tail -n 8 "$logs/$name.again.$n.gdb"
+        fi
+        rm -f "$scratch/core"
+    done
+    return 1
+}
+
+# shell FUNCTION ARGUMENTS...: a command that runs a function of this script with a time limit over all that it starts.
+shell() {
+    local f=$1
+    shift
+    command=(bash -c "set -euo pipefail; $(declare -f "$f"); $f \"\$@\"" "$f" "$@")
+}
+
+# -- what the steps do
+
+bf16=(-bench.device cuda -bench.dtype bf16)
+
+facts() { # PYTHON
+    nvidia-smi --query-gpu=name,driver_version,memory.total,clocks.max.sm,power.limit --format=csv,noheader ||
+        echo "no nvidia-smi"
+    nvidia-smi | head -n 12 || true
+    uname -r && nproc && free -g | head -n 2
+    echo "python $(command -v "$1" || echo none), VIRTUAL_ENV=${VIRTUAL_ENV:-}"
+    echo "EMBED_CUBLAS=${EMBED_CUBLAS:-}, LD_LIBRARY_PATH=${LD_LIBRARY_PATH:-}"
+    ldconfig -p | grep -E 'libcuda\.so|cublasLt|ptxjit' || true
+    ls -d /usr/local/cuda* /usr/local/nvidia/lib64 2> /dev/null || true
+}
+
+# devices fails if the first device cannot be used. What was not found comes first: the end of the log is shown.
+devices() {
+    local found
+    found=$(./embed devices --verbose)
+    grep 'not there' <<< "$found" || true
+    grep -v 'not there' <<< "$found"
+    grep '^device 0' <<< "$found" | grep -v 'cannot be used' > /dev/null
+}
+
+# quoted TEXT: as a JSON string.
+quoted() { printf '"%s"' "$(printf %s "$1" | tr -d '\000-\037' | sed 's/[\\"]/\\&/g')"; }
+
+# provenance is the line that says under which circumstances the figures below it were measured.
+provenance() {
+    local card driver
+    card=$(sed -n 's/^device 0: \([^,]*\),.*/\1/p' "$logs/devices.log" | head -n 1)
+    driver=$(nvidia-smi --query-gpu=driver_version --format=csv,noheader 2> /dev/null | head -n 1)
+    [ -n "$driver" ] || driver=$(sed -n 's/^driver: //p' "$logs/devices.log" | head -n 1)
+    printf '{"kind":"machine","card":%s,"driver":%s,"commit":%s,"script":"visit.sh %d","date":"%s"}\n' \
+        "$(quoted "$card")" "$(quoted "$driver")" "$(quoted "$commit")" "$part" "$(date -u +%FT%TZ)" >> "$bench"
+}
+
+forward() { # STEP MODEL TOKENS FLAGS...
+    SHOW=18 step "$1" ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$2\$" -test.benchtime $benchtime \
+        "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile - -bench.json "$bench" "${@:4}"
+}
+
+own() { # STEP PARTS: the operations in float32, with the program's own products
+    tests "$1" '^TestGPU$/^own_products$/' "$2" ./cuda.test
+}
+
+parity() { # TYPE MODELS
+    TAIL=24 SHOW=11 tests "parity-$1" '^TestParity$/' "$2" \
+        ./bench.test "${parity[@]}" -bench.device cuda -bench.dtype "$1"
+}
+
+# dna N and proteins N write FASTA: E. coli in N pieces of 500 nt, several times over if need be, and N of UniProt's.
+dna() {
+    gzip -dc shared/seq/MG1655-K12.fasta.gz | grep -v '^>' | tr -d '\n' | fold -w 500 |
+        awk -v n="$1" '{ piece[NR] = $0 } END { for (i = 0; i < n; i++) print ">" i "\n" piece[i % NR + 1] }'
+}
+proteins() { gzip -dc shared/seq/uniprot_20000.faa.gz | awk -v n="$1" '/^>/ { i++ } i <= n'; }
+
+# program: one GPU, and the same one twice, write the same bytes.
+program() { # FOLDER DNABERT ESM TOKENIZER
+    for gpus in 0 0,0; do
+        ./embed --no-progress --gpus $gpus --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
+            --esm-model "synthetic:$3" -o "$1/out-$gpus" "$1/dna.fna" "$1/proteins.faa"
+    done
+    for output in "dna.$2.parquet" "proteins.$3.parquet"; do
+        cmp "$1/out-0/$output" "$1/out-0,0/$output"
+    done
+}
+
+# file: from FASTA to file. The figure counts from when the weights are loaded.
+file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
+    local model=$2 log=$1/log
+    [ "${5##*.}" = faa ] && model=$3
+    rm -rf "$1/out"
+    ./embed --no-progress --gpus 0 --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
+        --esm-model "synthetic:$3" -o "$1/out" "$5" 2>&1 | tee "$log"
+    awk -v model="$model" '
+        function duration(s,  total, unit, n) { # 1m2.5s, 950ms
+            total = 0
+            while (match(s, /^[0-9.]+(ms|h|m|s|µs)/)) {
+                unit = substr(s, 1, RLENGTH); n = unit + 0; sub(/^[0-9.]+/, "", unit); s = substr(s, RLENGTH + 1)
+                total += n * (unit == "h" ? 3600 : unit == "m" ? 60 : unit == "ms" ? 0.001 : unit == "s" ? 1 : 0.000001)
+            }
+            return total
+        }
+        /weights are loaded/ { for (i = 1; i <= NF; i++) if ($i ~ /^took=/) loading = duration(substr($i, 6)) }
+        / records, .* tokens in / {
+            records = $1; tokens = $3; took = $6
+            gsub(/[^0-9]/, "", records); gsub(/[^0-9]/, "", tokens); sub(/:$/, "", took)
+        }
+        END {
+            if (tokens == "") { print "embed has not said how long it took"; exit 1 }
+            printf "{\"kind\":\"file\",\"model\":\"%s\",\"records\":%d,\"tokens\":%d,", model, records, tokens
+            printf "\"seconds\":%.3f,\"loading\":%.3f}\n", duration(took), loading
+        }' "$log" | tee -a "$6"
+}
+
+# records writes the token ids that the peers read: FOLDER, then TOTAL and an alternation of models, once or several
+# times.
+records() {
+    local folder=$1
+    shift
+    while [ $# -gt 0 ]; do
+        ./bench.test -test.v -test.run "^TestRecords\$/^($2)\$" -bench.records "$folder" -bench.tokens 1 \
+            -bench.total "$1"
+        shift 2
+    done
+}
+
+torch() { "$python" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("torch") is None)' 2> /dev/null; }
+
+# peer STEP MODEL MODES FLAGS...
+peer() {
+    if [ -n "$no_torch" ]; then
+        absent "$1" "$no_torch"
+    else
+        SHOW=8 step "$1" "$python" peers/peers.py --model "$2" --records "$scratch/$2.tokens" --out "$bench" \
+            --modes "$3" "${peer[@]}" "${@:4}"
+    fi
+}
+
+# tool NAME: where a tool of CUDA's toolkit is, or nothing.
+tool() { command -v "$1" || find /usr/local/cuda*/ -name "$1" -type f -perm -u+x 2> /dev/null | sed -n 1p; }
+
+# -- the call
+
+tokenizer=shared/tokenizer/dnabert2_tokenizer.json
+if [ -z "${REHEARSAL:-}" ]; then
+    libraries=/usr/local/nvidia/lib64
+    [ -d $libraries ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    # PyTorch's own cuBLAS, so that both sides multiply with the same library
+    site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2> /dev/null)
+    for folder in "$site"/nvidia/cu13/lib "$site"/nvidia/cublas/lib /usr/local/cuda/lib64; do
+        library=$folder/libcublasLt.so.13
+        [ -z "${EMBED_CUBLAS:-}" ] && [ -e "$library" ] && export EMBED_CUBLAS=$library
+    done
+    # reads PyTorch's files from the disk while the GPU is at work
+    (timeout 120 "$python" -c 'import torch, transformers' > /dev/null 2>&1 &)
+fi
+
+shell facts "$python"
+TAIL=20 SHOW=24 step machine "${command[@]}"
+shell devices
+if ! TAIL=12 SHOW=8 step devices "${command[@]}" && chosen devices; then
+    # Nothing of ours can run. Can PyTorch?
+    timeout -k 2 60 "$python" -c 'import torch
+print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_device_name())' 2>&1 | tail -n 1
+    fail STOPPED "call $part" "there is no device that can be used"
+    exit
+fi
+[ -e "$logs/devices.log" ] && provenance
+
+case $part in
+1)
+    # the program's own kernels first: nothing of cuBLAS can spoil them
+    tests own-types '^TestGPUOperandTypes$/' own_products ./cuda.test
+    own own-embed 'embed|pool.*|norm'
+    own own-linear 'linear.*'
+    own own-rotary 'rotary|activate|gate'
+    own own-attention 'attention.*|alibi.*'
+    own own-errors 'errors|copies'
+    tests cublas-types '^TestGPUOperandTypes$/' cuBLAS ./cuda.test
+    tests cublas-linear '^TestGPU$/^cuBLAS$/' 'linear.*' ./cuda.test
+    parity bf16 "$goldens"
+    # a first figure, should there be no second call
+    forward forward-dnabert $dna $tokens
+    forward forward-650m $middle $tokens
+    forward forward-3b $large $tokens -bench.total $few
+    parity fp32 "${goldens%|esm2-3b}" # loading 3B takes longer than comparing it
+    parity fp16 "${goldens%|esm2-3b}"
+    dna $((pieces < 2000 ? pieces : 2000)) > "$scratch/dna.fna"
+    proteins $((proteins < 500 ? proteins : 500)) > "$scratch/proteins.faa"
+    shell program "$scratch" dnabert-s-2l $program $tokenizer
+    step program "${command[@]}"
+    sanitizer=$(tool compute-sanitizer)
+    if [ -n "$sanitizer" ]; then
+        step memcheck "$sanitizer" --tool memcheck --error-exitcode 99 \
+            ./cuda.test -test.v -test.run '^TestGPUOperandTypes$/^own_products$'
+    else
+        absent memcheck "compute-sanitizer is not here"
+    fi
+    ;;
+2)
+    forward forward-dnabert $dna $tokens
+    forward forward-dnabert-2x $dna $double
+    forward forward-650m $middle $tokens
+    forward forward-650m-2x $middle $double
+    forward forward-3b $large $tokens -bench.total $few
+    no_torch=$(torch || echo "$python has no PyTorch")
+    if [ -n "$no_torch" ]; then
+        absent ceiling "$no_torch"
+    else
+        SHOW=6 step ceiling "$python" peers/peers.py --ceiling --out "$bench" "${peer[@]}"
+    fi
+    EMBED_CUBLAS=none forward own-650m $middle $tokens
+    forward heuristic-dnabert $dna $tokens -bench.heuristic-rows 32768
+    forward heuristic-650m $middle $tokens -bench.heuristic-rows 32768
+    ncu=$(tool ncu)
+    if [ -n "$ncu" ]; then
+        percent=avg.pct_of_peak_sustained_elapsed
+        SHOW=30 step ncu "$ncu" --clock-control none --launch-skip 20 --launch-count 32 --csv --page raw \
+            --metrics gpu__time_duration.sum,sm__throughput.$percent,dram__throughput.$percent \
+            ./bench.test -test.run '^$' -test.bench "^BenchmarkForward\$/^$middle\$" -test.benchtime 1x "${bf16[@]}" \
+            -bench.tokens $tokens -bench.total $tokens
+    else
+        absent ncu "Nsight Compute is not here"
+    fi
+    shell records "$scratch" $total "$dna|$middle" $few $large
+    step records "${command[@]}"
+    peer peers-dnabert $dna eager,compile
+    peer peers-650m $middle eager,compile
+    peer peers-3b $large eager
+    ;;
+3)
+    forward forward-8m esm2-8m $tokens
+    if [ -z "${REHEARSAL:-}" ]; then
+        forward forward-35m esm2-35m $tokens
+        forward forward-150m esm2-150m $tokens
+    fi
+    step rows ./bench.test -test.v -test.run "^TestRows\$/^($rows)\$" "${bf16[@]}" -bench.tokens $longest
+    forward free-dnabert $dna $tokens -bench.free-algorithm
+    forward free-650m $middle $tokens -bench.free-algorithm
+    dna $pieces > "$scratch/dna.fna"
+    proteins $proteins > "$scratch/proteins.faa"
+    shell file "$scratch" $dna $middle $tokenizer "$scratch/dna.fna" "$bench"
+    SHOW=4 step file-dnabert "${command[@]}"
+    shell file "$scratch" $dna $middle $tokenizer "$scratch/proteins.faa" "$bench"
+    SHOW=4 step file-650m "${command[@]}"
+    no_torch=$(torch || echo "$python has no PyTorch")
+    shell records "$scratch" $total "$dna|$middle|esm2-8m|esm2-35m|esm2-150m"
+    step records "${command[@]}"
+    peer packed-dnabert $dna packed --check
+    peer packed-650m $middle packed
+    peer baseline-dnabert $dna baseline
+    peer baseline-650m $middle baseline
+    peer peers-8m esm2-8m eager,compile,packed --check
+    if [ -z "${REHEARSAL:-}" ]; then
+        peer peers-35m esm2-35m eager,compile,packed
+        peer peers-150m esm2-150m eager,compile,packed
+    fi
+    ;;
+esac

@@ -1,0 +1,104 @@
+package bench
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/transformer"
+)
+
+// Some numbers of rows are tried one by one, as many are drawn above them.
+const (
+	everyRows = 256
+	drawnRows = 200
+)
+
+// TestRows: a record's embedding has the same bits in batches of every size.
+// It tries every number of tokens up to 256, and draws 200 up to -bench.tokens.
+// A model that -run does not name runs only where that takes no time.
+func TestRows(t *testing.T) {
+	for _, m := range models {
+		if m.name != "esm2-tiny" && !named("run", m.name) {
+			continue
+		}
+		t.Run(m.name, func(t *testing.T) {
+			budget := *forwardTokens
+			if budget == 0 {
+				budget = 300
+			}
+			sameBits(t, m.name, budget)
+		})
+	}
+}
+
+func sameBits(t *testing.T, name string, budget int) {
+	backend := openDevice(t)
+	defer backend.Close()
+	model, config := loadModel(t, name, backend)
+	limits := kernels.Limits{Tokens: budget, Sequences: budget}
+	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	embeddings := func(records [][]int32) []float32 {
+		var b kernels.Batch
+		for _, r := range records {
+			b.Append(r)
+		}
+		got, err := e.Encode(b)
+		if err != nil {
+			t.Fatalf("%d tokens: %v", len(b.IDs), err)
+		}
+		return got[0]
+	}
+
+	// A short record comes first, so that every batch holds a whole one.
+	records := append([][]int32{{5, 6, 7}}, randomRecords(config, budget-3)...)
+	want := embeddings(records)
+	sizes := upTo(min(everyRows, budget))
+	rng := rand.New(rand.NewPCG(7, 8))
+	for budget > everyRows && len(sizes) < everyRows+drawnRows {
+		sizes = append(sizes, everyRows+1+rng.IntN(budget-everyRows))
+	}
+	for _, size := range sizes {
+		batch, whole := cutTo(records, size)
+		got := embeddings(batch)
+		for i := range whole {
+			first, last := i*config.Hidden, (i+1)*config.Hidden
+			if !slices.Equal(got[first:last], want[first:last]) {
+				t.Fatalf("record %d of a batch of %d tokens has other bits than in one of %d", i, size, budget)
+			}
+		}
+	}
+}
+
+// upTo is 3, the length of the first record, to n.
+func upTo(n int) (list []int) {
+	for i := 3; i <= n; i++ {
+		list = append(list, i)
+	}
+	return list
+}
+
+// cutTo takes the first records of that many tokens in all and counts those
+// that are whole. The last is cut where need be; what would be too short for
+// an embedding lengthens the one before.
+func cutTo(records [][]int32, tokens int) (batch [][]int32, whole int) {
+	for _, r := range records {
+		switch {
+		case tokens >= len(r):
+			batch, tokens, whole = append(batch, r), tokens-len(r), whole+1
+			continue
+		case tokens >= 3:
+			batch = append(batch, r[:tokens])
+		case tokens > 0:
+			whole--
+			batch[whole] = append(slices.Clone(batch[whole]), r[:tokens]...)
+		}
+		return batch, whole
+	}
+	return batch, whole
+}
