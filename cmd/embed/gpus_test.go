@@ -150,7 +150,7 @@ func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU A", "", "GPU B"}, budget: 200}
 	r := f.embed(t, "--out out"+args).wantCode(0)
-	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16", "has not run on a GPU yet"} {
+	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16", "has not run on a real one yet"} {
 		if !strings.Contains(r.stderr, part) {
 			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
 		}
