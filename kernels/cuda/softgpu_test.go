@@ -257,7 +257,8 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 	return false
 }
 
-// passes encodes batches one ahead of the other, as a pool does, and returns the embeddings of all.
+// passes encodes batches, each begun before the two before it are waited for, and returns the embeddings of all. A pool
+// begins only one, and has by its own wait what the stream orders by events.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	limits := kernels.Limits{Tokens: 500, Sequences: 8}
@@ -300,13 +301,18 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		s.Pool(kernels.Pool{Out: pooled, In: x, Skip: 0})
 		s.Read(out, pooled)
 		results, waits = append(results, out), append(waits, s.Submit())
-		if n := len(waits); n > 1 {
-			if err := waits[n-2](); err != nil {
+		if n := len(waits); n > 2 {
+			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return results, waits[len(waits)-1]()
+	for _, wait := range waits[len(waits)-2:] {
+		if err := wait(); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
 // Streams in every order give the same results; without one of the waits between them, some order gives others.
@@ -339,17 +345,19 @@ func TestMissingWaitsAreFound(t *testing.T) {
 			t.Fatalf("order %d: %v, or another result", seed, err)
 		}
 	}
-	needed := 0
+	var spared []int
 	for without := 1; without <= waits; without++ {
-		for seed := uint64(1); seed < seeds; seed++ {
-			if got, _, err := run(seed, without); err != nil || !same(got, want) {
-				needed++
-				break
-			}
+		found := false
+		for seed := uint64(1); seed < seeds && !found; seed++ {
+			got, _, err := run(seed, without)
+			found = err != nil || !same(got, want)
+		}
+		if !found {
+			spared = append(spared, without)
 		}
 	}
-	t.Logf("%d of %d waits were missed", needed, waits)
-	if needed < waits/2 {
-		t.Errorf("only %d of %d waits were missed in %d orders", needed, waits, seeds-1)
+	// The first two batches wait until tables may be overwritten that no batch before them has used.
+	if waits < 20 || len(spared) > 2 {
+		t.Errorf("waits %v of %d can go, and no order in %d gives another result", spared, waits, seeds-1)
 	}
 }
