@@ -164,9 +164,11 @@ type mutant struct {
 	what         string
 	jobs         []string // one of them has to notice
 	dtype        DType
+	same         bool // the kernel as it is, which none may notice
 }
 
-// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions.
+// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel as
+// it is comes last.
 func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -180,7 +182,7 @@ func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (li
 		t.Fatalf("%s has no %s", file, kernel)
 	}
 	add := func(what string, place []int, with string) {
-		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype})
+		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype, false})
 	}
 	for i, place := range regexp.MustCompile(`bar(\.warp)?\.sync[^;]*;`).FindAllStringIndex(body, -1) {
 		add(fmt.Sprintf("without barrier %d", i+1), place, "")
@@ -192,8 +194,8 @@ func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (li
 		add("waiting one group less than "+was, place, fmt.Sprintf("cp.async.wait_group \t%d;", n+1))
 	}
 	differences := strings.ReplaceAll(body, "add.f32", "sub.f32")
-	list = append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype})
-	return list
+	return append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype, false},
+		mutant{kernel, head + body, kernel + ": as it is", jobs, dtype, true})
 }
 
 // Each barrier and each wait of the kernels is needed, and the tests notice when one is gone.
@@ -219,8 +221,11 @@ func TestMutantsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range list {
-		if !s.notices(t, m) {
+		switch found := s.notices(t, m); {
+		case !found && !m.same:
 			t.Errorf("%s gives the same results for %q", m.what, m.jobs)
+		case found && m.same:
+			t.Errorf("%s gives other results, or an error, for one of %q", m.what, m.jobs)
 		}
 	}
 }
