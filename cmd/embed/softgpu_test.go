@@ -111,6 +111,11 @@ func TestGPUsShareFiles(t *testing.T) {
 		if !strings.Contains(r.stderr, "software GPU sm_90") {
 			t.Fatalf("another device has computed:\n%s", r.stderr)
 		}
+		for device := range strings.SplitSeq(gpus, ",") {
+			if !strings.Contains(r.stderr, "weights are loaded  device=cuda:"+device+" ") {
+				t.Errorf("-gpus %s: device %s has loaded no weights:\n%s", gpus, device, r.stderr)
+			}
+		}
 		if i == 0 {
 			if want = outputs(t, out); len(want) != 6 {
 				t.Fatalf("%d outputs", len(want))
