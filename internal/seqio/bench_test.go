@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 )
@@ -76,6 +77,31 @@ func BenchmarkReader(b *testing.B) {
 	})
 	b.Run("fastq72", func(b *testing.B) { benchmarkReader(b, fastqText, len(fastqText), Options{}) })
 	b.Run("fastq72-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastqText), len(fastqText), Options{}) })
+}
+
+// BenchmarkRealFiles reads files of the folder shared/seq, decompressed beforehand and as they are.
+func BenchmarkRealFiles(b *testing.B) {
+	for _, tt := range []struct{ name, file string }{
+		{"lambda", "lambda_virus.fa.gz"},
+		{"MG1655", "MG1655-K12.fasta.gz"},
+		{"illumina", "SRR059298_subset.fastq.gz"},
+		{"uniprot", "uniprot_20000.faa.gz"},
+	} {
+		packed, err := os.ReadFile(realFile(b, tt.file))
+		if err != nil {
+			b.Fatal(err)
+		}
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			b.Fatal(err)
+		}
+		text, err := io.ReadAll(z)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(tt.name, func(b *testing.B) { benchmarkReader(b, text, len(text), Options{}) })
+		b.Run(tt.name+"-gz", func(b *testing.B) { benchmarkReader(b, packed, len(text), Options{}) })
+	}
 }
 
 // A multi-line FASTQ of a chromosome, as consensus callers write it: every tenth quality line begins with '@', at which
