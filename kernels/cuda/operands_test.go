@@ -15,11 +15,12 @@ type job struct {
 	name    string
 	lengths []int
 	run     func(b *bench) kernels.Buffer
-	// rounds says that values are rounded on the way, so that float32 loops are no baseline: only bits are compared.
-	rounds bool
 	// widened says that the result has been in the operand type.
 	widened bool
 }
+
+// baseline marks float32 loops that round between operations, where the operand type does.
+type baseline struct{ kernels.Backend }
 
 // bench is a stream with a batch begun, and draws that are the same on every backend: values of the operand type, so that
 // no backend rounds them.
@@ -30,6 +31,7 @@ type bench struct {
 	lengths, tags []int
 	dtype         DType
 	draws         uint64
+	baseline      bool // the backend is float32 loops, which round where the operand type does
 }
 
 // rounded is values as the type holds them.
@@ -66,6 +68,22 @@ func (b *bench) filled(cols int, k kernels.Kind) kernels.Buffer {
 	return f
 }
 
+// rounded makes a buffer of the reference hold values of the operand type, as it does on a GPU, which rounds them itself.
+func (b *bench) rounded(x kernels.Buffer) {
+	if b.baseline {
+		values := make([]float32, sum(b.lengths)*x.Cols())
+		b.Read(values, x)
+		b.Write(x, rounded(b.dtype, values))
+	}
+}
+
+func sum(list []int) (n int) {
+	for _, v := range list {
+		n += v
+	}
+	return n
+}
+
 // linear is a product with random weights and a bias.
 func (b *bench) linear(out kernels.Buffer, cols, in int) {
 	b.Linear(kernels.Linear{Out: out, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, cols, in), Bias: b.load(kernels.Vector, cols)})
@@ -97,9 +115,10 @@ func jobs() []job {
 			b.Activate(kernels.Activate{X: x})
 			return x
 		}},
-		{name: "activate, narrow", lengths: mixed, rounds: true, run: func(b *bench) kernels.Buffer {
+		{name: "activate, narrow", lengths: mixed, run: func(b *bench) kernels.Buffer {
 			x, out := b.filled(50, both), b.Tokens(17, kernels.Operand)
 			b.Activate(kernels.Activate{X: x})
+			b.rounded(x)
 			b.Linear(kernels.Linear{Out: out, In: x, W: b.load(kernels.Projection, 17, 50)})
 			return out
 		}},
@@ -176,8 +195,9 @@ func jobs() []job {
 			job{name: fmt.Sprintf("attention %d, long", d), lengths: []int{300}, run: attention([]int{300}, nil)},
 			job{name: fmt.Sprintf("alibi %d", d), lengths: []int{3, 140}, run: attention([]int{3, 140}, []float32{0.5, 0.0625})},
 			job{name: fmt.Sprintf("rotary %d", d), lengths: mixed, run: rotary},
-			job{name: fmt.Sprintf("rotary, attention %d", d), lengths: []int{65, 1, 130, 300}, rounds: true, run: func(b *bench) kernels.Buffer {
+			job{name: fmt.Sprintf("rotary, attention %d", d), lengths: []int{65, 1, 130, 300}, run: func(b *bench) kernels.Buffer {
 				qkv, out := rotary(b), b.Tokens(heads*d, kernels.Operand)
+				b.rounded(qkv)
 				b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1})
 				return out
 			}})
@@ -203,7 +223,8 @@ func (j job) try(t *testing.T, backend kernels.Backend, dtype DType, lengths, ta
 		return nil, 0, 0, err
 	}
 	defer s.Close()
-	b := &bench{t: t, backend: backend, Stream: s, lengths: lengths, tags: tags, dtype: dtype}
+	_, isBaseline := backend.(baseline)
+	b := &bench{t: t, backend: backend, Stream: s, lengths: lengths, tags: tags, dtype: dtype, baseline: isBaseline}
 	s.Begin(batch)
 	out := j.run(b)
 	values = make([]float32, kernels.Rows(batch, out)*out.Cols())
@@ -240,14 +261,12 @@ func TestGPUOperands(t *testing.T) {
 		for _, j := range jobs() {
 			t.Run(dtype.String()+"/"+j.name, func(t *testing.T) {
 				got, cols, kind := j.result(t, b, dtype)
-				if !j.rounds {
-					want, _, _ := j.result(t, ref.New(), dtype)
-					base, _, _ := j.result(t, ref.NewFloat32(), dtype)
-					if kind == kernels.Operand || j.widened {
-						rounded(dtype, base)
-					}
-					compareRows(t, got, base, want, cols)
+				want, _, _ := j.result(t, ref.New(), dtype)
+				base, _, _ := j.result(t, baseline{ref.NewFloat32()}, dtype)
+				if kind == kernels.Operand || j.widened {
+					rounded(dtype, base)
 				}
+				compareRows(t, got, base, want, cols)
 				if len(got)/cols == len(j.lengths) {
 					return // pooled
 				}

@@ -164,9 +164,11 @@ type mutant struct {
 	what         string
 	jobs         []string // one of them has to notice
 	dtype        DType
+	same         bool // the kernel as it is, which none may notice
 }
 
-// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions.
+// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel as
+// it is comes last.
 func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -180,7 +182,7 @@ func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (li
 		t.Fatalf("%s has no %s", file, kernel)
 	}
 	add := func(what string, place []int, with string) {
-		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype})
+		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype, false})
 	}
 	for i, place := range regexp.MustCompile(`bar(\.warp)?\.sync[^;]*;`).FindAllStringIndex(body, -1) {
 		add(fmt.Sprintf("without barrier %d", i+1), place, "")
@@ -192,8 +194,8 @@ func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (li
 		add("waiting one group less than "+was, place, fmt.Sprintf("cp.async.wait_group \t%d;", n+1))
 	}
 	differences := strings.ReplaceAll(body, "add.f32", "sub.f32")
-	list = append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype})
-	return list
+	return append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype, false},
+		mutant{kernel, head + body, kernel + ": as it is", jobs, dtype, true})
 }
 
 // Each barrier and each wait of the kernels is needed, and the tests notice when one is gone.
@@ -219,8 +221,11 @@ func TestMutantsAreFound(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, m := range list {
-		if !s.notices(t, m) {
+		switch found := s.notices(t, m); {
+		case !found && !m.same:
 			t.Errorf("%s gives the same results for %q", m.what, m.jobs)
+		case found && m.same:
+			t.Errorf("%s gives other results, or an error, for one of %q", m.what, m.jobs)
 		}
 	}
 }
@@ -257,7 +262,8 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 	return false
 }
 
-// passes encodes batches one ahead of the other, as a pool does, and returns the embeddings of all.
+// passes encodes batches, each begun before the two before it are waited for, and returns the embeddings of all. A pool
+// begins only one, and has by its own wait what the stream orders by events.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	limits := kernels.Limits{Tokens: 500, Sequences: 8}
@@ -300,13 +306,18 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		s.Pool(kernels.Pool{Out: pooled, In: x, Skip: 0})
 		s.Read(out, pooled)
 		results, waits = append(results, out), append(waits, s.Submit())
-		if n := len(waits); n > 1 {
-			if err := waits[n-2](); err != nil {
+		if n := len(waits); n > 2 {
+			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
 		}
 	}
-	return results, waits[len(waits)-1]()
+	for _, wait := range waits[len(waits)-2:] {
+		if err := wait(); err != nil {
+			return nil, err
+		}
+	}
+	return results, nil
 }
 
 // Streams in every order give the same results; without one of the waits between them, some order gives others.
@@ -339,17 +350,19 @@ func TestMissingWaitsAreFound(t *testing.T) {
 			t.Fatalf("order %d: %v, or another result", seed, err)
 		}
 	}
-	needed := 0
+	var spared []int
 	for without := 1; without <= waits; without++ {
-		for seed := uint64(1); seed < seeds; seed++ {
-			if got, _, err := run(seed, without); err != nil || !same(got, want) {
-				needed++
-				break
-			}
+		found := false
+		for seed := uint64(1); seed < seeds && !found; seed++ {
+			got, _, err := run(seed, without)
+			found = err != nil || !same(got, want)
+		}
+		if !found {
+			spared = append(spared, without)
 		}
 	}
-	t.Logf("%d of %d waits were missed", needed, waits)
-	if needed < waits/2 {
-		t.Errorf("only %d of %d waits were missed in %d orders", needed, waits, seeds-1)
+	// The first two batches wait until tables may be overwritten that no batch before them has used.
+	if waits < 20 || len(spared) > 2 {
+		t.Errorf("waits %v of %d can go, and no order in %d gives another result", spared, waits, seeds-1)
 	}
 }

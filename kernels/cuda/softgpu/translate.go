@@ -88,7 +88,7 @@ func (t *translator) write(out, table *strings.Builder) {
 		k.name, k.maxThreads, t.static, t.reads, len(k.parameters), sizes.String(), k.name)
 }
 
-// translateError names the kernel and the line of PTX.
+// errorf names the kernel and the line of PTX.
 func (t *translator) errorf(format string, args ...any) error {
 	return fmt.Errorf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...))
 }

@@ -1,6 +1,5 @@
 #include "device.h"
 
-#include <algorithm>
 #include <chrono>
 #include <stdarg.h>
 #include <stdio.h>
@@ -104,8 +103,21 @@ bool Settings::starts(const char *fault, const std::string &name) const {
     return false;
 }
 
-Device::Device(int ordinal, int architecture)
-    : ordinal(ordinal), architecture(architecture), draw(driver().settings.seed * 1000 + ordinal) {}
+Device::Device(int ordinal, int architecture) : ordinal(ordinal), architecture(architecture) { restart(); }
+
+void Device::restart() {
+    contexts = 0;
+    release();
+    broken = 0;
+    draw.seed(driver().settings.seed * 1000 + ordinal);
+}
+
+Stream *Device::new_stream() {
+    auto *s = new Stream;
+    s->preference = draw();
+    streams.insert(s);
+    return s;
+}
 
 double Device::now() const {
     const auto since = std::chrono::steady_clock::now().time_since_epoch();
@@ -167,7 +179,6 @@ void Device::release() {
     for (const auto &p : pinned) free(p.first);
     pinned.clear();
     memory.release_all();
-    favourite = nullptr, burst = 0;
 }
 
 // choose gives a stream whose first work may be done now, or null.
@@ -186,18 +197,13 @@ Stream *Device::choose() {
             if (s->queue.front().ticket < first->queue.front().ticket) first = s;
         return first;
     }
-    // One stream runs ahead of the others for a while, so that a wait that is missing shows.
-    const auto among = [&](Stream *s) { return std::find(ready.begin(), ready.end(), s) != ready.end(); };
-    if (burst > 0 && among(favourite)) {
-        burst--;
-        return favourite;
-    }
-    if (demand == 0 && queued < 200) return nullptr; // work waits until somebody does
-    // Addresses are not the same in every run, tickets are.
-    std::sort(ready.begin(), ready.end(), [](const Stream *a, const Stream *b) { return a->queue.front().ticket < b->queue.front().ticket; });
-    favourite = ready[draw() % ready.size()];
-    burst = static_cast<int>(draw() % 16);
-    return favourite;
+    if (demand == 0 && queued < 200) return nullptr;
+    // The preferred stream runs ahead of the others wherever no event holds it back, so that a wait that is missing shows.
+    Stream *preferred = ready[0];
+    for (Stream *s : ready)
+        if (s->preference > preferred->preference) preferred = s;
+    if (draw() % 64 == 0) preferred->preference = draw();
+    return preferred;
 }
 
 // work runs on the device's thread of the host until the process ends.
@@ -223,10 +229,7 @@ void Device::work() {
         const std::shared_ptr<Mark> mark = s->queue.front().marks;
         if (mark != nullptr && fault.code == 0 && broken == 0) mark->done = true, mark->milliseconds = now();
         s->queue.pop_front();
-        if (s->idle() && leaving.erase(s) > 0) {
-            if (favourite == s) favourite = nullptr, burst = 0;
-            delete s;
-        }
+        if (s->idle() && leaving.erase(s) > 0) delete s;
         if (fault.code != 0) break_context(fault.code, fault.text);
         d.changed.notify_all();
     }

@@ -48,7 +48,6 @@ struct Mark {
 
 // Event is a handle. A wait is for the record that was the last one when the wait was asked for.
 struct Event {
-    Device *device;
     bool timed;
     std::shared_ptr<Mark> last; // null before the first record
 };
@@ -62,8 +61,8 @@ struct Work {
 };
 
 struct Stream {
-    Device *device;
     std::deque<Work> queue;
+    uint64_t preference; // the ready stream with the largest runs, if SOFTGPU_SEED is not 0
     bool running = false; // the head is being done, and is still in the queue
     bool ready() const { return !queue.empty() && !running && (queue.front().waits_for == nullptr || queue.front().waits_for->done); }
     bool idle() const { return queue.empty(); }
@@ -77,7 +76,7 @@ struct LoadedModule {
 
 struct Function {
     const Kernel *kernel;
-    uint32_t allowed_shared = 48 << 10; // bytes of dynamic shared memory that a launch may ask for
+    uint32_t allowed_shared; // bytes of dynamic shared memory that a launch may ask for
 };
 
 // Settings come from the environment when cuInit is called.
@@ -85,7 +84,7 @@ struct Function {
 //   SOFTGPU_DEVICES  how many there are, or a list of their architectures, such as sm_90,sm_80; one sm_90 by default
 //   SOFTGPU_MEMORY   bytes of each, 16 GiB by default
 //   SOFTGPU_SEED     0: streams run as their work was asked for, at once. Another number draws an order among those that
-//                    events allow, and lets work wait until somebody waits for it. It also is the order of threads.
+//                    events allow, and lets work wait until the program waits for it. It also is the order of threads.
 //   SOFTGPU_DRIVER   the CUDA version of the driver, 13000 by default
 //   SOFTGPU_FAULT    a list, such as alloc:7,hang:gemm
 //       alloc:N      the N-th cuMemAlloc of the process is out of memory
@@ -143,6 +142,9 @@ class Device {
     void break_context(int code, const std::string &text);
     // release ends the primary context, with everything in it.
     void release();
+    // restart makes the device as it is in a new process with the SOFTGPU_SEED of the settings.
+    void restart();
+    Stream *new_stream();
     double now() const;
     bool in_pinned(const void *address, size_t bytes) const;
 
@@ -151,9 +153,7 @@ class Device {
     Stream *choose();
 
     bool started = false;
-    int demand = 0; // how many wait
-    int burst = 0;  // entries that are done before the next draw
-    Stream *favourite = nullptr;
+    int demand = 0; // threads of the program that wait
     std::mt19937_64 draw;
 };
 

@@ -93,11 +93,7 @@ void softgpu_restart(uint64_t seed) {
     d.settings.seed = seed;
     d.allocations = d.launches = d.waits = 0;
     d.last_fault.clear();
-    for (const auto &device : d.devices) {
-        device->contexts = 0;
-        device->release();
-        device->broken = 0;
-    }
+    for (const auto &device : d.devices) device->restart();
 }
 
 int cuInit(unsigned flags) {
@@ -114,7 +110,8 @@ int cuInit(unsigned flags) {
 }
 
 int cuDriverGetVersion(int *version) {
-    *version = driver().settings.driver;
+    const Call c;
+    *version = c.d.settings.driver;
     return success;
 }
 
@@ -179,13 +176,8 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
     Device *d = device_at(c, device);
     if (d == nullptr) return invalid_device;
     if (d->contexts == 0) return refuse(invalid_context, "cuDevicePrimaryCtxRelease of a context that nobody retains");
-    if (d->contexts > 1) {
-        d->contexts--;
-        return success;
-    }
-    const int code = d->drain(c.held);
-    d->contexts = 0;
-    d->release();
+    const int code = d->contexts > 1 ? success : d->drain(c.held);
+    if (--d->contexts == 0) d->release(); // unless it was retained while its work came to an end
     return code;
 }
 
@@ -326,8 +318,10 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     if (m == nullptr) return refuse(invalid_handle, "cuModuleGetFunction of a module that is not there");
     for (unsigned k = 0; k < m->code->count; k++) {
         if (strcmp(m->code->kernels[k].name, name) != 0) continue;
-        m->functions.push_back(std::make_unique<Function>());
-        m->functions.back()->kernel = &m->code->kernels[k];
+        // Static and dynamic shared memory share the 48 KB of a kernel that has not asked for more.
+        const Kernel &kernel = m->code->kernels[k];
+        const uint32_t dynamic = kernel.static_shared < 48 << 10 ? (48 << 10) - kernel.static_shared : 0;
+        m->functions.push_back(std::make_unique<Function>(Function{&kernel, dynamic}));
         c.device->functions.insert(m->functions.back().get());
         *function = m->functions.back().get();
         return success;
@@ -392,10 +386,7 @@ int cuStreamCreate(void **stream, unsigned flags) {
     const Call c;
     NEEDS_CONTEXT(c);
     if (flags != 1) return refuse(invalid_value, "cuStreamCreate with flags %u: such a stream waits for the default stream", flags);
-    auto *s = new Stream;
-    s->device = c.device;
-    c.device->streams.insert(s);
-    *stream = s;
+    *stream = c.device->new_stream();
     return success;
 }
 
@@ -437,7 +428,7 @@ int cuEventCreate(void **event, unsigned flags) {
     const Call c;
     NEEDS_CONTEXT(c);
     if (flags > 3) return refuse(invalid_value, "cuEventCreate with flags %u", flags);
-    auto *e = new Event{c.device, (flags & 2) == 0, nullptr};
+    auto *e = new Event{(flags & 2) == 0, nullptr};
     c.device->events.insert(e);
     *event = e;
     return success;

@@ -128,9 +128,9 @@ __attribute__((noinline)) inline float fma_down(float a, float b, float c) {
 
 inline float saturate(float v) { return v > 0.f ? v < 1.f ? v : 1.f : 0.f; } // NaN becomes 0
 
-// The smaller and the larger of two; one NaN counts for nothing.
-inline float min_f32(float a, float b) { return a < b || b != b ? a : b; }
-inline float max_f32(float a, float b) { return a > b || b != b ? a : b; }
+// min_f32 and max_f32 pass over one NaN; -0 is smaller than +0.
+inline float min_f32(float a, float b) { return a < b || (a == b && signbit(a)) || b != b ? a : b; }
+inline float max_f32(float a, float b) { return a > b || (a == b && signbit(b)) || b != b ? a : b; }
 
 // bfi inserts the low `length` bits of a into b at `position`.
 inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) {
