@@ -447,7 +447,7 @@ case $part in
     tests own-operands '' 'TestGPUOperands|TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
     own own-embed 'embed|pool.*|norm'
     own own-linear 'linear.*'
-    own own-rotary 'rotary|activate|gate'
+    own own-rotary 'rotary.*'
     own own-attention 'attention.*|alibi.*'
     own own-errors 'errors|copies'
     tests cublas-types '^TestGPUOperandTypes$/' cuBLAS ./cuda.test
