@@ -188,6 +188,9 @@ func (p *parser) number() int {
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
+	if a.align < 1 {
+		p.fail("an alignment of %d", a.align)
+	}
 	p.expect(".b8")
 	a.name = p.next()
 	p.expect("[")

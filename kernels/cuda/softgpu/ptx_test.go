@@ -63,7 +63,9 @@ func TestTranslateRefuses(t *testing.T) {
 		"ld.global.nc.f32 	%f1, [%rd1];":               "ld.global.nc.f32 is not known",
 		"ld.global.v2.f32 	{%f1}, [%rd1];":             "a vector of 1 where 2 are due",
 		"setp.ne.f32 	%p1, %f1, %f2;":                  "setp.ne.f32 is not known",
+		"ld.param 	%r1, [small_param_0];":              "ld.param is not known",
 		"cp.async.ca.shared.global 	[%r1], [%rd1], 4;": "is not known",
+		".shared .align 0 .b8 a[4];":                   "line 14: an alignment of 0",
 		"add.s32 	%r1, %r2, 1":                         "line 15", // without its semicolon
 	} {
 		if _, err := translate(small(instruction)); err == nil || !strings.Contains(err.Error(), says) {
@@ -101,6 +103,7 @@ func TestTranslateCommitted(t *testing.T) {
 func FuzzTranslate(f *testing.F) {
 	f.Add(small("add.s32 	%r1, %r2, -4;"))
 	f.Add(small("ld.global.v2.f32 	{%f1, %f2}, [%rd1+-16];"))
+	f.Add(small(".shared .align 4 .b8 a[64]; @!%p1 setp.ltu.f32 	%p1, %f1, 0f3F800000;"))
 	f.Fuzz(func(t *testing.T, text string) {
 		_, _ = translate(text) // ends with an answer or an error, never a panic
 	})

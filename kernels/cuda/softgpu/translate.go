@@ -88,19 +88,24 @@ func (t *translator) write(out, table *strings.Builder) {
 		k.name, k.maxThreads, t.static, t.reads, len(k.parameters), sizes.String(), k.name)
 }
 
-// errorf names the kernel and the line of PTX.
+// translateError names the kernel and the line of PTX.
+type translateError string
+
+func (e translateError) Error() string { return string(e) }
+
 func (t *translator) errorf(format string, args ...any) error {
-	return fmt.Errorf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...))
+	return translateError(fmt.Sprintf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...)))
 }
 
-// run translates the body. Below it a mistake in an operand is a panic with an error.
+// run translates the body. Below it a mistake in an operand is a panic with a translateError.
 func (t *translator) run() (err error) {
 	defer func() {
-		if failed := recover(); failed != nil {
-			var ok bool
-			if err, ok = failed.(error); !ok {
-				panic(failed)
-			}
+		switch failed := recover().(type) {
+		case nil:
+		case translateError:
+			err = failed
+		default:
+			panic(failed)
 		}
 	}()
 	for _, p := range t.kernel.parameters {
@@ -228,7 +233,7 @@ func (t *translator) instruction(s statement) string {
 		return t.expression(s, e)
 	}
 	switch parts := strings.Split(s.opcode, "."); {
-	case parts[0] == "ld" || parts[0] == "st":
+	case (parts[0] == "ld" || parts[0] == "st") && len(parts) > 2:
 		return t.memory(s, parts)
 	case parts[0] == "setp" && len(parts) == 3:
 		return t.compare(s, parts[1], parts[2])
