@@ -33,9 +33,10 @@ func BenchmarkOp(b *testing.B) {
 				report(b, float64(len(batch.IDs)), flops)
 			})
 		}
-		linear := func(op string, out, in int) {
+		linear := func(op string, out, in int, then kernels.Activation) {
 			run(op, 2*float64(len(batch.IDs))*float64(out)*float64(in), func(o *ops) func() {
-				l := kernels.Linear{Out: o.Tokens(out, kernels.Operand), In: o.filled(in), W: o.random(kernels.Projection, out, in), Bias: o.random(kernels.Vector, out)}
+				l := kernels.Linear{Out: o.Tokens(then.Cols(out), kernels.Operand), In: o.filled(in),
+					W: o.random(kernels.Projection, out, in), Bias: o.random(kernels.Vector, out), Then: then}
 				return func() { o.Linear(l) }
 			})
 		}
@@ -43,16 +44,14 @@ func BenchmarkOp(b *testing.B) {
 			e := kernels.Embed{Out: o.Tokens(h, kernels.Residual), Table: o.random(kernels.Lookup, config.Vocabulary, h), Scale: 1, Mask: kernels.NoMask}
 			return func() { o.Embed(e) }
 		})
-		linear("linear qkv", 3*h, h)
-		linear("linear out", h, h)
-		linear("linear down", h, f)
+		linear("linear qkv", 3*h, h, kernels.Identity)
+		linear("linear out", h, h, kernels.Identity)
+		linear("linear up, gelu", f, h, kernels.GELU)
+		linear("linear up, geglu", 2*f, h, kernels.GEGLU)
+		linear("linear down", h, f, kernels.Identity)
 		run("norm", 0, func(o *ops) func() {
 			n := kernels.Norm{Out: o.Tokens(h, kernels.Operand), In: o.filled(h), Gain: o.random(kernels.Vector, h), Bias: o.random(kernels.Vector, h), Eps: 1e-5}
 			return func() { o.Norm(n) }
-		})
-		run("rotary", 0, func(o *ops) func() {
-			r := kernels.Rotary{QKV: o.filled(3 * h), Heads: heads, QScale: 1, InvFreq: make([]float32, config.HeadDim()/2)}
-			return func() { o.Rotary(r) }
 		})
 		attention := 0.0
 		for _, n := range lengths {
@@ -62,13 +61,10 @@ func BenchmarkOp(b *testing.B) {
 			a := kernels.Attention{Out: o.Tokens(h, kernels.Operand), QKV: o.filled(3 * h), Heads: heads, Scale: 0.125}
 			return func() { o.Attention(a) }
 		})
-		run("activate", 0, func(o *ops) func() {
-			a := kernels.Activate{X: o.filled(f)}
-			return func() { o.Activate(a) }
-		})
-		run("gate", 0, func(o *ops) func() {
-			g := kernels.Gate{Out: o.Tokens(f, kernels.Operand), In: o.filled(2 * f)}
-			return func() { o.Gate(g) }
+		run("attention, rotary", attention, func(o *ops) func() {
+			r := kernels.Rotary{QScale: 1, InvFreq: make([]float32, config.HeadDim()/2)}
+			a := kernels.Attention{Out: o.Tokens(h, kernels.Operand), QKV: o.filled(3 * h), Heads: heads, Scale: 0.125, Rotary: &r}
+			return func() { o.Attention(a) }
 		})
 		run("pool", 0, func(o *ops) func() {
 			p := kernels.Pool{Out: o.Sequences(h), In: o.filled(h)}

@@ -78,10 +78,16 @@ func (o Linear) Check(Batch) error {
 		return mismatch("linear", shapes, "weight: %w", err)
 	case !perToken(o.In, in) || o.In.Kind()&Operand == 0:
 		return mismatch("linear", shapes, "the input needs %d columns of kind operand", in)
-	case !perToken(o.Out, out) || o.Out == o.In:
-		return mismatch("linear", shapes, "the output needs %d columns and memory of its own", out)
+	case o.Then > GEGLU:
+		return mismatch("linear", shapes, "there is no %s", o.Then)
+	case o.Then == GEGLU && out%2 != 0:
+		return mismatch("linear", shapes, "a gate needs an even number of columns")
+	case !perToken(o.Out, o.Then.Cols(out)) || o.Out == o.In:
+		return mismatch("linear", shapes, "the output needs %d columns and memory of its own", o.Then.Cols(out))
 	case o.Bias != nil && !isVector(o.Bias, out):
 		return mismatch("linear", shapes, "the bias %s needs %d columns", wdims(o.Bias), out)
+	case o.Add != nil && o.Then != Identity:
+		return mismatch("linear", shapes, "%s and a residual exclude each other", o.Then)
 	case o.Add != nil && (!perToken(o.Add, out) || o.Add.Kind()&Residual == 0):
 		return mismatch("linear", shapes, "the residual %s needs %d columns of kind residual", dims(o.Add), out)
 	}
@@ -107,15 +113,6 @@ func (o Norm) Check(Batch) error {
 }
 
 // Check verifies shapes and kinds.
-func (o Rotary) Check(Batch) error {
-	shapes := fmt.Sprintf("%s, %d heads, %d frequencies", dims(o.QKV), o.Heads, len(o.InvFreq))
-	if o.Heads < 1 || len(o.InvFreq) < 1 || !perToken(o.QKV, 3*o.Heads*2*len(o.InvFreq)) || o.QKV.Kind()&Operand == 0 {
-		return mismatch("rotary", shapes, "qkv needs 3 · heads · 2 · frequencies columns of kind operand")
-	}
-	return nil
-}
-
-// Check verifies shapes and kinds.
 func (o Attention) Check(Batch) error {
 	shapes := fmt.Sprintf("%s = %s, %d heads", dims(o.Out), dims(o.QKV), o.Heads)
 	switch {
@@ -125,22 +122,8 @@ func (o Attention) Check(Batch) error {
 		return mismatch("attention", shapes, "qkv needs three times the output's columns, of kind operand")
 	case o.Slopes != nil && len(o.Slopes) != o.Heads:
 		return mismatch("attention", shapes, "%d slopes for %d heads", len(o.Slopes), o.Heads)
-	}
-	return nil
-}
-
-// Check verifies that X is an activation of tokens.
-func (o Activate) Check(Batch) error {
-	if o.X == nil || !perToken(o.X, o.X.Cols()) {
-		return mismatch("activate", dims(o.X), "x needs one row a token")
-	}
-	return nil
-}
-
-// Check verifies shapes.
-func (o Gate) Check(Batch) error {
-	if o.Out == nil || !perToken(o.Out, o.Out.Cols()) || !perToken(o.In, 2*o.Out.Cols()) {
-		return mismatch("gate", fmt.Sprintf("%s = %s", dims(o.Out), dims(o.In)), "the input needs twice the output's columns")
+	case o.Rotary != nil && o.Out.Cols() != o.Heads*2*len(o.Rotary.InvFreq):
+		return mismatch("attention", shapes, "%d rotary frequencies for heads of %d columns", len(o.Rotary.InvFreq), o.Out.Cols()/o.Heads)
 	}
 	return nil
 }

@@ -1,5 +1,5 @@
-// Package kernels is the seam between the models and the hardware: about a
-// dozen fused operations over packed, variable-length batches, so that each
+// Package kernels is the seam between the models and the hardware: five
+// fused operations over packed, variable-length batches, so that each
 // model is written once and runs on every backend.
 //
 // A batch is packed: the tokens of all its sequences lie end to end, and
@@ -138,9 +138,8 @@ func (b *Batch) Reset() {
 // Stream runs operations in the order of the calls on one device. It owns its
 // activations and all its scratch, allocated once for its limits.
 //
-// Operations are enqueued: a method may return before its operation has run,
-// and a backend may hold one back to fuse it with the next. The first error
-// sticks until Submit, later calls do nothing, and what Submit returns gives
+// Operations are enqueued: a method may return before its operation has run.
+// The first error sticks until Submit, later calls do nothing, and what Submit returns gives
 // that error, which is an *OpError. A stream belongs to one goroutine at a
 // time.
 //
@@ -163,10 +162,7 @@ type Stream interface {
 	Embed(Embed)
 	Linear(Linear)
 	Norm(Norm)
-	Rotary(Rotary)
 	Attention(Attention)
-	Activate(Activate)
-	Gate(Gate)
 	Pool(Pool)
 
 	// Write copies src, T (or S) rows, into dst.

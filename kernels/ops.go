@@ -1,5 +1,7 @@
 package kernels
 
+import "fmt"
+
 // Embed looks up one row of a table for each token:
 //
 //	Out[t] = Table[id_t] · scale_s + Type
@@ -21,13 +23,51 @@ const NoMask int32 = -1
 
 // Linear is a matrix product with what follows it:
 //
-//	Out = In · Wᵀ + Bias + Add
+//	Out = Then(In · Wᵀ + Bias) + Add
+//
+// Then and Add exclude each other: no model has both, and no backend has to say in which order it would compute them.
+// Out and In may not share memory.
 type Linear struct {
-	Out  Buffer // [T, out]
+	Out  Buffer // [T, out], [T, out/2] for a GEGLU
 	In   Buffer // [T, in], an Operand
 	W    Weight // Projection [out, in]
 	Bias Weight // Vector [1, out], or nil
+	Then Activation
 	Add  Buffer // residual [T, out], may be Out itself; or nil
+}
+
+// Activation is the function that a Linear applies to its product.
+type Activation uint8
+
+const (
+	// Identity leaves the product as it is.
+	Identity Activation = iota
+	// GELU is x · Φ(x), Φ by erf.
+	GELU
+	// GEGLU gates the second half of the columns by the first (Shazeer 2020):
+	// for a product z of 2c columns it is GELU(z[:, :c]) ⊙ z[:, c:].
+	GEGLU
+)
+
+// String gives the name in lower case, as a Profile has it.
+func (a Activation) String() string {
+	switch a {
+	case Identity:
+		return "identity"
+	case GELU:
+		return "gelu"
+	case GEGLU:
+		return "geglu"
+	}
+	return fmt.Sprintf("activation %d", uint8(a))
+}
+
+// Cols is the number of columns that are left of a product of n columns.
+func (a Activation) Cols(n int) int {
+	if a == GEGLU {
+		return n / 2
+	}
+	return n
 }
 
 // Norm is a LayerNorm over each row, with the biased variance:
@@ -42,51 +82,34 @@ type Norm struct {
 	Eps  float32
 }
 
-// Rotary scales the queries and turns queries and keys in place by their
-// position, counted from 0 in each sequence (Su et al. 2021, in the
-// half-split form of ESM-2): with θ_j = position · InvFreq[j], and d the head
-// size, for the query scaled by QScale and for the key
-//
-//	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
-//	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j
-//
-// The angle is a product in float32, as in the reference.
-type Rotary struct {
-	QKV     Buffer // [T, 3·Heads·d]: all queries, all keys, all values
-	Heads   int
-	QScale  float32
-	InvFreq []float32 // [d/2]
-}
-
 // Attention is softmax attention inside each sequence, without a causal mask:
 //
 //	s_ij = Scale · q_i·k_j − Slopes[head] · |i − j|
 //	Out_i = Σ_j softmax_j(s_ij) · v_j
 //
-// Slopes is the symmetric form of ALiBi (Press et al. 2022).
-//
-// It consumes QKV, whose contents are undefined afterwards.
+// Slopes is the symmetric form of ALiBi (Press et al. 2022). With a Rotary the
+// queries and keys of the formula are the rotated ones; QKV keeps its values.
 type Attention struct {
 	Out    Buffer // [T, Heads·d]
 	QKV    Buffer // [T, 3·Heads·d]: all queries, all keys, all values
 	Heads  int
 	Scale  float32
 	Slopes []float32 // [Heads], or nil for none
+	Rotary *Rotary   // or nil
 }
 
-// Activate applies the exact GELU in place: x ← x · Φ(x), Φ by erf.
-type Activate struct {
-	X Buffer // [T, c]
-}
-
-// Gate is a GEGLU (Shazeer 2020) with the exact GELU:
+// Rotary scales the queries and rotates queries and keys by their position,
+// counted from 0 in each sequence (Su et al. 2021, in the half-split form of
+// ESM-2): with θ_j = position · InvFreq[j], and d the head size, for the query
+// scaled by QScale and for the key
 //
-//	Out = GELU(In[:, :c]) ⊙ In[:, c:]
+//	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
+//	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j
 //
-// It consumes In, whose contents are undefined afterwards.
-type Gate struct {
-	Out Buffer // [T, c]
-	In  Buffer // [T, 2c]
+// The angle is a product in float32, as in the reference.
+type Rotary struct {
+	QScale  float32
+	InvFreq []float32 // [d/2]
 }
 
 // Pool averages a range of each sequence's rows: those from Skip on, without

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -17,7 +16,7 @@ type Profiler interface {
 }
 
 // Profile sums the time of operations on a device by operation and shape.
-// Operations that a backend has fused are one entry. The zero value is empty.
+// The zero value is empty.
 type Profile struct {
 	entries map[string]*OpTime
 }
@@ -30,16 +29,8 @@ type OpTime struct {
 	FLOPs float64       // of all calls: products and attention, two for a multiply-add
 }
 
-// Add counts one run of fused operations on a batch.
-func (p *Profile) Add(b Batch, took time.Duration, ops ...Op) {
-	var names []string
-	flops := 0.0
-	for _, o := range ops {
-		name, n := describe(o, b)
-		names = append(names, name)
-		flops += n
-	}
-	name := strings.Join(names, " + ")
+// Add counts one run of an operation under a name, as Describe gives it.
+func (p *Profile) Add(name string, flops float64, took time.Duration) {
 	e := p.entries[name]
 	if e == nil {
 		if p.entries == nil {
@@ -65,31 +56,31 @@ func (p *Profile) Ops() []OpTime {
 	return list
 }
 
-// describe names an operation and counts its arithmetic on a batch.
-func describe(o Op, b Batch) (name string, flops float64) {
+// Describe names an operation for a Profile and counts its arithmetic on a batch.
+func Describe(o Op, b Batch) (name string, flops float64) {
 	switch o := o.(type) {
 	case Embed:
 		return "embed", 0
 	case Linear:
 		out, in := o.W.Dims()
 		name = fmt.Sprintf("linear %dx%d", out, in)
+		if o.Then != Identity {
+			name += " + " + o.Then.String()
+		}
 		if o.Add != nil {
 			name += " + add"
 		}
 		return name, 2 * float64(len(b.IDs)) * float64(out) * float64(in)
 	case Norm:
 		return "norm", 0
-	case Rotary:
-		return "rotary", 0
 	case Attention:
 		for s := range b.Sequences() {
 			flops += 4 * float64(b.Len(s)) * float64(b.Len(s)) * float64(o.Out.Cols())
 		}
+		if o.Rotary != nil {
+			return "rotary + attention", flops
+		}
 		return "attention", flops
-	case Activate:
-		return "gelu", 0
-	case Gate:
-		return "geglu", 0
 	case Pool:
 		return "pool", 0
 	}

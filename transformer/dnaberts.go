@@ -94,9 +94,8 @@ type dnabertsPass struct {
 	kernels.Stream
 	x       kernels.Buffer // [T, h] the hidden state
 	sum     kernels.Buffer // [T, h] what a LayerNorm reads
-	qkv     kernels.Buffer // [T, 3h], over gated
-	context kernels.Buffer // [T, h] what attention gives, over hidden
-	gated   kernels.Buffer // [T, 2f]
+	qkv     kernels.Buffer // [T, 3h], over hidden
+	context kernels.Buffer // [T, h] what attention gives
 	hidden  kernels.Buffer // [T, f]
 }
 
@@ -105,12 +104,9 @@ func (m *dnaberts) newPass(s kernels.Stream) pass {
 	p := &dnabertsPass{dnaberts: m, Stream: s}
 	p.x = s.Tokens(h, kernels.Residual|kernels.Operand)
 	p.sum = s.Tokens(h, kernels.Residual)
-	p.gated = s.Tokens(max(2*f, 3*h), kernels.Operand)
-	p.hidden = s.Tokens(max(f, h), kernels.Operand)
-	p.qkv = s.Reuse(p.gated, 3*h)
-	p.context = s.Reuse(p.hidden, h)
-	p.gated = s.Reuse(p.gated, 2*f)
-	p.hidden = s.Reuse(p.hidden, f)
+	p.context = s.Tokens(h, kernels.Operand)
+	wide := s.Tokens(max(f, 3*h), kernels.Operand)
+	p.qkv, p.hidden = s.Reuse(wide, 3*h), s.Reuse(wide, f)
 	return p
 }
 
@@ -126,8 +122,7 @@ func (p *dnabertsPass) forward(last int, visit func(block int, x kernels.Buffer)
 		p.Linear(kernels.Linear{Out: p.sum, In: p.context, W: b.attention.w, Bias: b.attention.bias, Add: p.x})
 		p.normalize(b.attentionNorm)
 
-		p.Linear(kernels.Linear{Out: p.gated, In: p.x, W: b.gated})
-		p.Gate(kernels.Gate{Out: p.hidden, In: p.gated})
+		p.Linear(kernels.Linear{Out: p.hidden, In: p.x, W: b.gated, Then: kernels.GEGLU})
 		p.Linear(kernels.Linear{Out: p.sum, In: p.hidden, W: b.down.w, Bias: b.down.bias, Add: p.x})
 		p.normalize(b.norm)
 		visit(i+1, p.x)

@@ -124,13 +124,12 @@ func (p *esm2Pass) forward(last int, visit func(block int, x kernels.Buffer)) {
 	for i, b := range p.blocks[:last] {
 		p.normalize(p.y, b.attentionNorm)
 		p.Linear(kernels.Linear{Out: p.qkv, In: p.y, W: b.qkv.w, Bias: b.qkv.bias})
-		p.Rotary(kernels.Rotary{QKV: p.qkv, Heads: c.Heads, QScale: qScale, InvFreq: b.invFreq})
-		p.Attention(kernels.Attention{Out: p.context, QKV: p.qkv, Heads: c.Heads, Scale: 1})
+		rotary := &kernels.Rotary{QScale: qScale, InvFreq: b.invFreq}
+		p.Attention(kernels.Attention{Out: p.context, QKV: p.qkv, Heads: c.Heads, Scale: 1, Rotary: rotary})
 		p.Linear(kernels.Linear{Out: p.x, In: p.context, W: b.attention.w, Bias: b.attention.bias, Add: p.x})
 
 		p.normalize(p.y, b.norm)
-		p.Linear(kernels.Linear{Out: p.hidden, In: p.y, W: b.up.w, Bias: b.up.bias})
-		p.Activate(kernels.Activate{X: p.hidden})
+		p.Linear(kernels.Linear{Out: p.hidden, In: p.y, W: b.up.w, Bias: b.up.bias, Then: kernels.GELU})
 		p.Linear(kernels.Linear{Out: p.x, In: p.hidden, W: b.down.w, Bias: b.down.bias, Add: p.x})
 		if i+1 == c.Layers {
 			p.normalize(p.x, p.norm) // "layer L" of the reference is after the last LayerNorm

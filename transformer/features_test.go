@@ -35,7 +35,12 @@ func TestALiBiSlopes(t *testing.T) {
 }
 
 func TestRotary(t *testing.T) {
-	moved(t, "esm2-tiny", 0.05, func(s kernels.Stream) kernels.Stream { return withoutRotary{s} })
+	moved(t, "esm2-tiny", 0.05, func(s kernels.Stream) kernels.Stream {
+		return withAttention{s, func(o *kernels.Attention) {
+			// Every angle is 0; the queries are still scaled.
+			o.Rotary = &kernels.Rotary{QScale: o.Rotary.QScale, InvFreq: make([]float32, len(o.Rotary.InvFreq))}
+		}}
+	})
 }
 
 // The token-dropout scale of ESM-2 is 0.88.
@@ -135,13 +140,6 @@ func (s withAttention) Attention(o kernels.Attention) {
 	s.Stream.Attention(o)
 }
 
-type withoutRotary struct{ kernels.Stream }
-
-func (s withoutRotary) Rotary(o kernels.Rotary) {
-	o.InvFreq = make([]float32, len(o.InvFreq)) // every angle is 0, the queries are still scaled
-	s.Stream.Rotary(o)
-}
-
 type withoutScale struct {
 	kernels.Stream
 	t *testing.T
@@ -166,26 +164,28 @@ func tanhGELU(x float32) float32 {
 	return float32(0.5 * v * (1 + math.Tanh(math.Sqrt(2/math.Pi)*(v+0.044715*v*v*v))))
 }
 
-func (s withTanh) Activate(o kernels.Activate) {
-	rows := make([]float32, s.tokens*o.X.Cols())
-	s.Read(rows, o.X)
-	for i, v := range rows {
-		rows[i] = tanhGELU(v)
+func (s withTanh) Linear(o kernels.Linear) {
+	if o.Then == kernels.Identity {
+		s.Stream.Linear(o)
+		return
 	}
-	s.Write(o.X, rows)
-}
-
-func (s withTanh) Gate(o kernels.Gate) {
-	width := o.Out.Cols()
-	in := make([]float32, s.tokens*2*width)
-	s.Read(in, o.In)
-	out := make([]float32, s.tokens*width)
+	out, then := o.Out, o.Then
+	width, _ := o.W.Dims()
+	o.Out, o.Then = s.Tokens(width, kernels.Operand), kernels.Identity
+	s.Stream.Linear(o)
+	z := make([]float32, s.tokens*width)
+	s.Read(z, o.Out)
+	rows := make([]float32, s.tokens*out.Cols())
 	for t := range s.tokens {
-		for c := range width {
-			out[t*width+c] = tanhGELU(in[t*2*width+c]) * in[t*2*width+width+c]
+		for c := range out.Cols() {
+			v := tanhGELU(z[t*width+c])
+			if then == kernels.GEGLU {
+				v *= z[t*width+out.Cols()+c]
+			}
+			rows[t*out.Cols()+c] = v
 		}
 	}
-	s.Write(o.Out, out)
+	s.Write(out, rows)
 }
 
 // The slopes are pinned, too: those of MODELS.md, 2^(−8i/8), then every other

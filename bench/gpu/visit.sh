@@ -34,6 +34,7 @@ table='
 1 machine               5  10
 1 devices              10  25
 1 own-types            30  60
+1 own-operands          5  40
 1 own-embed             8  30
 1 own-linear           14  40
 1 own-rotary            8  30
@@ -443,9 +444,10 @@ case $part in
 1)
     # the program's own kernels first: nothing of cuBLAS can spoil them
     tests own-types '^TestGPUOperandTypes$/' own_products ./cuda.test
+    tests own-operands '' 'TestGPUOperands|TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
     own own-embed 'embed|pool.*|norm'
     own own-linear 'linear.*'
-    own own-rotary 'rotary|activate|gate'
+    own own-rotary 'rotary.*'
     own own-attention 'attention.*|alibi.*'
     own own-errors 'errors|copies'
     tests cublas-types '^TestGPUOperandTypes$/' cuBLAS ./cuda.test

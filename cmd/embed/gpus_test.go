@@ -28,7 +28,7 @@ type fakeMachine struct {
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" of every opening
-	asked [2]int   // the columns that Budget was asked for last
+	asked [3]int   // the columns that Budget was asked for last
 }
 
 func (f *fakeMachine) machine() machine {
@@ -69,10 +69,10 @@ type fakeGPU struct {
 
 func (g *fakeGPU) Name() string { return g.name }
 
-func (g *fakeGPU) Budget(residual, operand int) (int, error) {
+func (g *fakeGPU) Budget(residual, operand, gated int) (int, error) {
 	g.machine.mu.Lock()
 	defer g.machine.mu.Unlock()
-	g.machine.asked = [2]int{residual, operand}
+	g.machine.asked = [3]int{residual, operand, gated}
 	return g.machine.budget, nil
 }
 
@@ -162,7 +162,7 @@ func TestAllGPUs(t *testing.T) {
 	if text := string(manifest); strings.Count(text, `"backend":"GPU A bf16"`)+strings.Count(text, `"backend":"GPU B bf16"`) != 20 || strings.Count(text, `"dtype":"bf16"`) != 20 {
 		t.Errorf("the manifest does not say which device made what:\n%s", text)
 	}
-	if want := [2]int{64, 64 + 256}; f.asked != want {
+	if want := [3]int{64, 64 + 256, 0}; f.asked != want {
 		t.Errorf("a budget for %v columns, want %v", f.asked, want)
 	}
 	before := contents(t, "out")

@@ -185,7 +185,7 @@ type embedder struct {
 
 // budgeter is a backend that knows how many tokens suit its memory.
 type budgeter interface {
-	Budget(residualCols, operandCols int) (int, error)
+	Budget(residualCols, operandCols, gatedCols int) (int, error)
 }
 
 // newEmbedder loads the weights, sizes the batches where no budget is given,
@@ -199,7 +199,7 @@ func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budge
 		budget = cpuBudget
 		if device, ok := b.(budgeter); ok {
 			f := transformer.FootprintOf(loaded)
-			if budget, err = device.Budget(f.Residual, f.Operand); err != nil {
+			if budget, err = device.Budget(f.Residual, f.Operand, f.Gated); err != nil {
 				return nil, err
 			}
 		}

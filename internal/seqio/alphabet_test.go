@@ -47,6 +47,14 @@ func TestAlphabetComesFromTheFirstHundredRecords(t *testing.T) {
 	}
 }
 
+// A record without a header is left out or ends the reading; either way its letters say nothing of the others.
+func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
+	records, r, err := readAll(strings.NewReader(">\nMKL\n>b\nACGT\n"), Options{OnBad: BadSkip})
+	if err != nil || len(records) != 1 || r.Alphabet() != DNA {
+		t.Errorf("%s, %d records, error %v", r.Alphabet(), len(records), err)
+	}
+}
+
 func TestDetectionReadsABoundedNumberOfLetters(t *testing.T) {
 	long := strings.Repeat("ACGT", detectLetters/4)
 	r, err := NewReader(strings.NewReader(">a\n"+long+"\n>b\nMKL\n"), "in", Options{})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"strings"
 	"testing"
 )
@@ -78,6 +79,31 @@ func BenchmarkReader(b *testing.B) {
 	b.Run("fastq72-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastqText), len(fastqText), Options{}) })
 }
 
+// BenchmarkRealFiles reads files of the folder shared/seq, decompressed beforehand and as they are.
+func BenchmarkRealFiles(b *testing.B) {
+	for _, tt := range []struct{ name, file string }{
+		{"lambda", "lambda_virus.fa.gz"},
+		{"MG1655", "MG1655-K12.fasta.gz"},
+		{"illumina", "SRR059298_subset.fastq.gz"},
+		{"uniprot", "uniprot_20000.faa.gz"},
+	} {
+		packed, err := os.ReadFile(realFile(b, tt.file))
+		if err != nil {
+			b.Fatal(err)
+		}
+		z, err := gzip.NewReader(bytes.NewReader(packed))
+		if err != nil {
+			b.Fatal(err)
+		}
+		text, err := io.ReadAll(z)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(tt.name, func(b *testing.B) { benchmarkReader(b, text, len(text), Options{}) })
+		b.Run(tt.name+"-gz", func(b *testing.B) { benchmarkReader(b, packed, len(text), Options{}) })
+	}
+}
+
 // A multi-line FASTQ of a chromosome, as consensus callers write it: every tenth quality line begins with '@', at which
 // a parser that starts over each time takes quadratic time.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
@@ -95,13 +121,12 @@ func BenchmarkChromosomeFASTQ(b *testing.B) {
 
 func BenchmarkClean(b *testing.B) {
 	seq := randomLetters(rand.New(rand.NewPCG(1, 1)), "ACGTacgt", 1<<20)
-	out := make([]byte, len(seq))
 	for _, a := range []Alphabet{DNA, Protein} {
 		c := newCleaner(a, false)
 		b.Run(a.String(), func(b *testing.B) {
 			b.SetBytes(int64(len(seq)))
 			for b.Loop() {
-				if _, err := c.clean(out, seq); err != nil {
+				if _, err := c.clean(seq); err != nil {
 					b.Fatal(err)
 				}
 			}

@@ -8,17 +8,16 @@ import (
 
 // Kinds of failure, for errors.Is.
 var (
-	ErrNotSequences = errors.New("not FASTA or FASTQ")          // the input is something else, or a folder
-	ErrNoRecords    = errors.New("no records")                  // the input is empty
-	ErrTruncated    = errors.New("truncated FASTQ record")      // the input ends inside a FASTQ record
-	ErrMalformed    = errors.New("malformed record")            // a FASTQ record's lines do not fit together
-	ErrDamaged      = errors.New("damaged compressed data")     // the input does not decompress to its end
-	ErrBadRecord    = errors.New("bad record")                  // no id, no letters or an illegal letter, under BadError
-	ErrDuplicateID  = errors.New("duplicate id")                // an id came twice, under DuplicateError
-	ErrInputName    = errors.New("inputs with the same name")   // two inputs would be written to the same output
-	ErrNoInput      = errors.New("no such sequence input")      // a path, glob or folder that leads to no file
-	ErrNotRead      = errors.New("input not read to its end")   // Digest was asked too early
-	errDisagreement = errors.New("parser and watcher disagree") // a defect in this package or in fastx
+	ErrNotSequences = errors.New("not FASTA or FASTQ")        // the input is something else, or a folder
+	ErrNoRecords    = errors.New("no records")                // the input is empty
+	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
+	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together
+	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
+	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
+	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
+	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
+	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
+	ErrNotRead      = errors.New("input not read to its end") // Digest was asked too early
 )
 
 // FormatError is what is wrong with the content of an input, and where.

@@ -9,6 +9,8 @@ import (
 const (
 	illegal = 0
 	blank   = ' '
+
+	letterBit = 0x40 // set in every letter, but not in a mark, '.' or '-'
 )
 
 // asciiSpace is the white space that is removed from sequences.
@@ -47,24 +49,25 @@ func newCleaner(a Alphabet, keepCase bool) *cleaner {
 	return c
 }
 
-// clean writes the letters of seq to dst, which is at least as long as seq and may be seq itself, and returns the part
-// written, or an illegalLetter.
-func (c *cleaner) clean(dst, seq []byte) ([]byte, error) {
+// clean rewrites seq in place and returns the part of it that holds its letters, or an illegalLetter.
+func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	if c.alphabet == Protein {
-		seq = bytes.TrimRight(seq, asciiSpace)
+		for len(seq) > 0 && c.table[seq[len(seq)-1]] == blank {
+			seq = seq[:len(seq)-1]
+		}
 		seq = bytes.TrimSuffix(seq, []byte("*"))
 	}
-	dst = dst[:len(seq)]
 	table := &c.table
-	// Nearly every sequence holds letters only, so the first loop has a single branch that is never taken.
+	// Nearly every sequence holds letters only, so the first loop takes several at a time.
 	n := 0
-	for n < len(seq) {
-		letter := table[seq[n]]
-		if letter <= blank {
+	for n+4 <= len(seq) {
+		s := (*[4]byte)(seq[n:])
+		l0, l1, l2, l3 := table[s[0]], table[s[1]], table[s[2]], table[s[3]]
+		if l0&l1&l2&l3&letterBit == 0 {
 			break
 		}
-		dst[n] = letter
-		n++
+		s[0], s[1], s[2], s[3] = l0, l1, l2, l3
+		n += 4
 	}
 	for _, b := range seq[n:] {
 		switch letter := table[b]; letter {
@@ -72,11 +75,11 @@ func (c *cleaner) clean(dst, seq []byte) ([]byte, error) {
 		case illegal:
 			return nil, illegalLetter{letter: b, position: n + 1, alphabet: c.alphabet}
 		default:
-			dst[n] = letter
+			seq[n] = letter
 			n++
 		}
 	}
-	return dst[:n], nil
+	return seq[:n], nil
 }
 
 // illegalLetter says which letter is illegal, and where: position counts the record's letters from 1.

@@ -1,16 +1,11 @@
 package seqio
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"os"
 	"slices"
-
-	"github.com/shenwei356/bio/seq"
-	"github.com/shenwei356/bio/seqio/fastx"
 )
 
 // Reader reads the records of one input, one after the other. It is for one goroutine at a time.
@@ -18,10 +13,8 @@ type Reader struct {
 	name    string
 	options Options
 	file    *os.File // nil where the input belongs to the caller
-	regular bool     // it is a plain file on disk: reading it never waits for another program
 	source  *source
-	watch   *watcher
-	parser  *fastx.Reader
+	parser  *parser
 
 	alphabet Alphabet
 	detected int // records that the alphabet was detected from; 0 where it was given
@@ -35,13 +28,6 @@ type Reader struct {
 	err      error // what Read returns for ever
 	finished bool  // Read has returned io.EOF
 	closed   bool
-}
-
-// rawRecord is a record as fastx gives it. Its letters are fastx's own until copied.
-type rawRecord struct {
-	header  string
-	letters []byte
-	line    int64
 }
 
 // Open opens a file, or standard input for "-", whatever its compression. The first records are read at once: an input
@@ -63,7 +49,7 @@ func Open(path string, o Options) (*Reader, error) {
 		f.Close()
 		return nil, &FormatError{File: path, Msg: "this is a folder, not a sequence file", Err: ErrNotSequences}
 	}
-	r := &Reader{name: path, options: o, file: f, regular: info.Mode().IsRegular()}
+	r := &Reader{name: path, options: o, file: f}
 	if err := r.start(f); err != nil {
 		return nil, err
 	}
@@ -93,19 +79,11 @@ func (r *Reader) start(input io.Reader) error {
 
 func (r *Reader) connect(input io.Reader) error {
 	src, err := newSource(input)
-	if errors.Is(err, ErrNoRecords) {
-		return &FormatError{File: r.name, Msg: "the input holds no records", Err: ErrNoRecords}
-	}
 	if err != nil {
 		return &FormatError{File: r.name, Msg: err.Error(), Err: err}
 	}
 	r.source = src
-	r.watch = newWatcher(src, r.name)
-	// Unlimit keeps fastx from checking letters, which it does by a global setting and without saying where.
-	r.parser, err = fastx.NewReaderFromIO(seq.Unlimit, r.watch, "")
-	if err != nil {
-		return fmt.Errorf("%s: %w", r.name, err)
-	}
+	r.parser = newParser(src, r.name)
 	r.ids = newIDSet()
 	return nil
 }
@@ -118,13 +96,14 @@ func (r *Reader) readAhead() error {
 	}
 	var seen composition
 	for len(r.pending) < limit && seen.letters() < detectLetters {
-		raw, err := r.parse()
+		raw, err := r.parser.next()
 		if err != nil {
 			r.ahead = err
 			break
 		}
-		raw.letters = bytes.Clone(raw.letters)
-		seen.add(raw.letters)
+		if raw.header != "" { // without one it is a bad record
+			seen.add(raw.letters)
+		}
 		r.pending = append(r.pending, raw)
 	}
 	if len(r.pending) == 0 {
@@ -144,7 +123,7 @@ func (r *Reader) Alphabet() Alphabet { return r.alphabet }
 
 // Format is "FASTA" or "FASTQ".
 func (r *Reader) Format() string {
-	if r.watch.fastq {
+	if r.parser.fastq {
 		return "FASTQ"
 	}
 	return "FASTA"
@@ -168,7 +147,7 @@ func (r *Reader) Read() (Record, error) {
 
 // next returns the next record, or false where it is left out.
 func (r *Reader) next() (Record, bool, error) {
-	raw, owned, err := r.nextRaw()
+	raw, err := r.nextRaw()
 	if err != nil {
 		return Record{}, false, err
 	}
@@ -178,11 +157,7 @@ func (r *Reader) next() (Record, bool, error) {
 	if record.ID == "" {
 		return r.bad(record, ReasonNoID, "a header without an id")
 	}
-	letters := raw.letters
-	if !owned {
-		letters = make([]byte, len(raw.letters))
-	}
-	record.Seq, err = r.clean.clean(letters, raw.letters)
+	record.Seq, err = r.clean.clean(raw.letters)
 	if err != nil {
 		return r.bad(record, ReasonIllegalLetter, err.Error()+r.whyAlphabet())
 	}
@@ -201,39 +176,18 @@ func (r *Reader) next() (Record, bool, error) {
 	return record, true, nil
 }
 
-// nextRaw returns the next record and whether its letters are a copy already.
-func (r *Reader) nextRaw() (raw rawRecord, owned bool, err error) {
+// nextRaw returns the next record as it is in the input.
+func (r *Reader) nextRaw() (rawRecord, error) {
 	if len(r.pending) > 0 {
-		raw = r.pending[0]
+		raw := r.pending[0]
 		r.pending[0] = rawRecord{}
 		r.pending = r.pending[1:]
-		return raw, true, nil
+		return raw, nil
 	}
 	if r.ahead != nil {
-		return rawRecord{}, false, r.ahead
+		return rawRecord{}, r.ahead
 	}
-	raw, err = r.parse()
-	return raw, false, err
-}
-
-// parse takes the next record from fastx. What the watcher saw decides how the input ends, because fastx takes every end
-// for a clean one.
-func (r *Reader) parse() (rawRecord, error) {
-	if r.watch.ended() {
-		return rawRecord{}, r.watch.err
-	}
-	parsed, err := r.parser.Read()
-	m, ok := r.watch.take()
-	switch {
-	case !ok && r.watch.err != nil:
-		return rawRecord{}, r.watch.err
-	case ok && m.unnamed:
-		// fastx loses the letters of such a record, or takes it for a bad one; only that it exists is of interest.
-		return rawRecord{line: m.line}, nil
-	case !ok || err != nil || int64(len(parsed.Seq.Seq)) != m.letters:
-		return rawRecord{}, fmt.Errorf("%s:%d: %w (%v)", r.name, m.line, errDisagreement, err)
-	}
-	return rawRecord{header: string(parsed.Name), letters: parsed.Seq.Seq, line: m.line}, nil
+	return r.parser.next()
 }
 
 // bad leaves a record out or ends the reading, as the options say.
@@ -276,7 +230,7 @@ func (r *Reader) Records() int64 { return r.index }
 
 // Position returns how many bytes of the input, as it came, have been taken in so far: more than the records returned
 // took, by what is buffered.
-func (r *Reader) Position() int64 { return r.source.disk.size.Load() }
+func (r *Reader) Position() int64 { return r.source.disk.size }
 
 // Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both are
 // known once Read has returned io.EOF; before, the error is ErrNotRead.
@@ -298,15 +252,12 @@ func (r *Reader) Close() error {
 	if r.err == nil {
 		r.err = fmt.Errorf("%s: %w", r.name, os.ErrClosed)
 	}
-	if r.parser != nil {
-		r.parser.Close()
+	if r.source != nil {
+		r.parser.close()
+		r.source.close()
 	}
 	if r.file == nil {
 		return nil
-	}
-	// A pipe may make its reader wait; what stays behind then is one goroutine of a decompressor, if there is one.
-	if r.source != nil && r.regular {
-		r.source.stop()
 	}
 	if err := r.file.Close(); err != nil {
 		return fmt.Errorf("close input: %w", err)

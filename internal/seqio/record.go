@@ -2,13 +2,11 @@
 // or standard input, that detects the alphabet, checks and normalises the letters, keeps ids unique and gives every
 // error a file, a record and a line. It also expands the command line's inputs into a list of files.
 //
-// The parsing is done by shenwei356/bio's fastx and the decompression by shenwei356/xopen; this package guards them (see
-// watcher) and adds what they leave open.
-//
 // It must not know of models, tokens, output formats or the command line's flags.
 package seqio
 
-// Record is one sequence as it will be embedded. It belongs to the caller: the reader never touches it again.
+// Record is one sequence as it will be embedded. It belongs to the caller: the reader never touches it again. Short
+// sequences lie side by side in blocks of memory, which stay as long as one of them is in use.
 type Record struct {
 	ID          string // first word of the header, made unique under DuplicateSuffix; valid UTF-8, no white space
 	Description string // the header after the id, trimmed; valid UTF-8

@@ -3,6 +3,7 @@ package seqio
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,69 +11,77 @@ import (
 	"hash"
 	"io"
 	"os"
-	"sync/atomic"
+	"strings"
 
 	"github.com/klauspost/compress/gzip"
-	"github.com/shenwei356/xopen"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
 )
 
 const (
 	streamBuffer  = 64 << 10
-	maxEmptyReads = 100 // reads in a row that may give neither bytes nor an error
+	byteOrderMark = "\ufeff"
 )
 
-// xzFooterMagic ends every xz stream, but for padding with zeros. The xz reader that xopen uses takes a stream that is
-// cut before its index, or inside the header of a later stream, for a complete one.
+// First bytes of what the compressors write.
+const (
+	gzipMagic  = "\x1f\x8b"
+	zstdMagic  = "\x28\xb5\x2f\xfd"
+	xzMagic    = "\xfd7zXZ\x00"
+	bzip2Magic = "BZh"
+)
+
+// xzFooterMagic ends every xz stream, but for padding with zeros. The xz reader takes a stream that is cut before its
+// index, or inside the header of a later stream, for a complete one.
 const xzFooterMagic = "YZ"
 
-// source is the decompressed content of an input. It hashes the bytes as they are on disk while they go by.
+// source is the decompressed content of an input. It hashes the bytes as they are on disk while they go by. All of it
+// works in the goroutine that reads.
 type source struct {
-	content     *xopen.Reader
+	content     io.Reader
 	disk        *diskReader
 	compression string // "gzip", "xz", "zstd", "bzip2", or empty
+	begun       bool   // the first bytes were read
+	close       func() // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes. Its errors are those of a damaged or empty input.
-//
-// xopen decompresses everything but gzip: its gzip reader takes a stream that is cut just before a checksum, or inside
-// the header of a later member, for a complete one.
+// newSource recognises the compression of r by its first bytes, and once more what is in gzip. Its errors are those of
+// a damaged input.
 func newSource(r io.Reader) (*source, error) {
-	s := &source{disk: &diskReader{r: r, hash: sha256.New()}}
-	buffered := bufio.NewReaderSize(s.disk, streamBuffer)
-	s.compression = compressionOf(buffered)
-
-	var content io.Reader = buffered
-	if s.compression == "gzip" {
-		gz, err := gzip.NewReader(buffered)
-		if err != nil {
-			return nil, s.explain(err)
-		}
-		content = gz
-	}
-	opened, err := xopen.Buf(content)
-	if errors.Is(err, xopen.ErrNoContent) {
-		return nil, s.explainNothing(content)
+	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
+	var err error
+	s.compression, err = s.decompress(bufio.NewReaderSize(s.disk, streamBuffer))
+	if err == nil && s.compression == "gzip" {
+		_, err = s.decompress(bufio.NewReader(s.content))
 	}
 	if err != nil {
 		return nil, s.explain(err)
 	}
-	s.content = opened
 	return s, nil
 }
 
-func compressionOf(b *bufio.Reader) string {
-	for _, format := range []struct {
-		name string
-		is   func(*bufio.Reader) (bool, error)
-	}{
-		{"gzip", xopen.IsGzip}, {"zstd", xopen.IsZst}, {"xz", xopen.IsXz}, {"bzip2", xopen.IsBzip2},
-	} {
-		// An error means fewer bytes than the magic has; the read that follows meets the same error.
-		if is, err := format.is(b); err == nil && is {
-			return format.name
+// decompress makes content of packed.
+func (s *source) decompress(packed *bufio.Reader) (compression string, err error) {
+	magic, _ := packed.Peek(len(xzMagic)) // an error comes again with the read that follows
+	switch is := func(m string) bool { return strings.HasPrefix(string(magic), m) }; {
+	case is(gzipMagic):
+		s.content, err = gzip.NewReader(packed)
+		return "gzip", err
+	case is(zstdMagic):
+		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1))
+		if err == nil {
+			s.content, s.close = z, z.Close
 		}
+		return "zstd", err
+	case is(xzMagic):
+		s.content, err = xz.NewReader(packed)
+		return "xz", err
+	case is(bzip2Magic):
+		s.content = bzip2.NewReader(packed)
+		return "bzip2", nil
 	}
-	return ""
+	s.content = packed
+	return "", nil
 }
 
 // explain tells a disk that failed from data that is damaged.
@@ -84,18 +93,6 @@ func (s *source) explain(err error) error {
 		return &damage{compression: s.compression, cause: err}
 	}
 	return fmt.Errorf("reading failed: %w", err)
-}
-
-// explainNothing says why xopen found nothing at all in content: it does not tell an empty stream from one that fails at
-// once. What xopen itself decompresses is lost by then.
-func (s *source) explainNothing(content io.Reader) error {
-	if s.compression != "" && s.compression != "gzip" {
-		return s.explain(errors.New("nothing could be decompressed"))
-	}
-	if _, err := io.ReadFull(content, make([]byte, 1)); err != io.EOF {
-		return s.explain(err)
-	}
-	return ErrNoRecords
 }
 
 // damage is an ErrDamaged with its cause.
@@ -112,9 +109,22 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 
 func (d *damage) Unwrap() error { return d.cause }
 
-// Read returns decompressed bytes; its errors say whether the disk or the data failed.
+// Read returns decompressed bytes, without a byte order mark at the beginning. p has room for one. The errors say
+// whether the disk or the data failed.
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.content.Read(p)
+	if !s.begun {
+		for n < len(byteOrderMark) && err == nil {
+			var more int
+			more, err = s.content.Read(p[n:])
+			n += more
+		}
+		if n == 0 && err == io.EOF && s.compression != "" && s.compression != "gzip" {
+			return 0, s.explain(errors.New("nothing could be decompressed"))
+		}
+		s.begun = true
+		n = copy(p, bytes.TrimPrefix(p[:n], []byte(byteOrderMark)))
+	}
 	switch {
 	case err == nil:
 		return n, nil
@@ -126,32 +136,19 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// stop ends the goroutines of a decompressor that was not read to its end: with the disk shut, the little that is left
-// in its buffers is followed by an error. Only for inputs that cannot block, such as files.
-func (s *source) stop() {
-	s.disk.shut.Store(true)
-	// Both errors only repeat that the reading was broken off.
-	_, _ = io.Copy(io.Discard, s)
-	_ = s.content.Close()
-}
-
-// diskReader counts and hashes the bytes that it passes on. Decompressors read it from one goroutine at a time.
+// diskReader counts and hashes the bytes that it passes on.
 type diskReader struct {
 	r    io.Reader
 	hash hash.Hash
-	size atomic.Int64
+	size int64
 	tail [2]byte // the last bytes, zeros at the end left out
 	err  error   // what ended the reading, other than io.EOF
-	shut atomic.Bool
 }
 
 func (d *diskReader) Read(p []byte) (int, error) {
-	if d.shut.Load() {
-		return 0, os.ErrClosed
-	}
 	n, err := d.readSome(p)
 	d.hash.Write(p[:n])
-	d.size.Add(int64(n))
+	d.size += int64(n)
 	for _, b := range lastBytes(bytes.TrimRight(p[:n], "\x00"), len(d.tail)) {
 		d.tail = [2]byte{d.tail[1], b}
 	}
@@ -174,7 +171,7 @@ func (d *diskReader) readSome(p []byte) (int, error) {
 func lastBytes(p []byte, n int) []byte { return p[max(0, len(p)-n):] }
 
 func (d *diskReader) digest() (sum string, size int64) {
-	return hex.EncodeToString(d.hash.Sum(nil)), d.size.Load()
+	return hex.EncodeToString(d.hash.Sum(nil)), d.size
 }
 
 // HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file as it is on disk: what Reader.Digest says

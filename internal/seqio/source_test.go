@@ -175,6 +175,19 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
+// Servers compress once more what is compressed already.
+func TestCompressedInputInGzipIsRead(t *testing.T) {
+	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
+	outer := compressions(t)[".gz"]
+	for ext, compress := range compressions(t) {
+		content := outer(string(compress(text)))
+		records, _, err := readAll(bytes.NewReader(content), Options{})
+		if got, want := summary(records), []string{"1 0 a||ACGTACGTTTACG", "3 1 b||AC"}; err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s in gzip: %q and error %v, want %q", ext, got, err, want)
+		}
+	}
+}
+
 func TestXZPaddingIsAllowed(t *testing.T) {
 	content := append(compressions(t)[".xz"](">a\nACGT\n"), 0, 0, 0, 0)
 	if records, _, err := readAll(bytes.NewReader(content), Options{}); err != nil || len(records) != 1 {

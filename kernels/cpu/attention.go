@@ -69,10 +69,21 @@ func (s *stream) Attention(o kernels.Attention) {
 	}
 	s.heads.lay(s.batch, o.Heads, d)
 	qkv := of(o.QKV)
-	s.crew.run(s.batch.Sequences()*o.Heads, func(_, task int) {
+	if o.Rotary != nil {
+		longest := 0
+		for q := range s.batch.Sequences() {
+			longest = max(longest, s.batch.Len(q))
+		}
+		s.angles.cover(o.Rotary.InvFreq, longest)
+	}
+	s.crew.run(s.batch.Sequences()*o.Heads, func(worker, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
 		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
-		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
+		keys, ld := rows[width+head*d:], qkv.cols
+		if o.Rotary != nil {
+			keys, ld = s.turned(worker, keys, ld, s.batch.Len(sequence), d, 0, 1), d
+		}
+		s.variant.packKeys(&s.heads.keys[task], keys, ld)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
 	})
 	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
@@ -114,8 +125,11 @@ func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head,
 		own.scores = aligned(blockQueries * ld)
 	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	queries := qkv.at[first*qkv.cols+head*d:]
-	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
+	queries, ldq := qkv.at[first*qkv.cols+head*d:], qkv.cols
+	if o.Rotary != nil {
+		queries, ldq = s.turned(worker, queries, ldq, block.rows, d, block.first, o.Rotary.QScale), d
+	}
+	scores := product{out: own.scores, ldout: ld, a: queries, lda: ldq, b: keys}
 	scores.compute(s.variant, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)

@@ -78,7 +78,7 @@ func (b *Backend) Close() error {
 }
 
 // NewStream allocates a stream for batches within limits. Operations run
-// inside the call that enqueues them, a Linear inside the next call.
+// inside the call that enqueues them.
 func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {
 	if limits.Tokens < 1 || limits.Sequences < 1 {
 		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)

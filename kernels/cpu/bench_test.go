@@ -113,38 +113,28 @@ func BenchmarkLinear(b *testing.B) {
 }
 
 // BenchmarkFused is a feed-forward's first half: the product and its GELU or
-// GEGLU, in one step and in two.
+// GEGLU.
 func BenchmarkFused(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
 		for _, op := range []struct {
-			name string
+			then kernels.Activation
 			n, k int
-		}{{"gelu", 1280, 320}, {"gelu", 5120, 1280}, {"gate", 6144, 768}} {
-			for _, apart := range []bool{false, true} {
-				b.Run(fmt.Sprintf("%s/2048x%dx%d/apart=%v", op.name, op.n, op.k, apart), func(b *testing.B) {
-					backend, s := onBench(b, v, threads, 1, 2048)
-					w, err := backend.Load(kernels.Projection, randomSource{[]int{op.n, op.k}})
-					if err != nil {
+		}{{kernels.GELU, 1280, 320}, {kernels.GELU, 5120, 1280}, {kernels.GEGLU, 6144, 768}} {
+			b.Run(fmt.Sprintf("%s/2048x%dx%d", op.then, op.n, op.k), func(b *testing.B) {
+				backend, s := onBench(b, v, threads, 1, 2048)
+				w, err := backend.Load(kernels.Projection, randomSource{[]int{op.n, op.k}})
+				if err != nil {
+					b.Fatal(err)
+				}
+				in, out := s.Tokens(op.k, kernels.Operand), s.Tokens(op.then.Cols(op.n), kernels.Operand)
+				fill(of(in).at, 1)
+				share(b, v, threads, 2*2048*float64(op.n)*float64(op.k), func() {
+					s.Linear(kernels.Linear{Out: out, In: in, W: w, Then: op.then})
+					if err := s.Wait(); err != nil {
 						b.Fatal(err)
 					}
-					in, x, out := s.Tokens(op.k, kernels.Operand), s.Tokens(op.n, kernels.Operand), s.Tokens(op.n/2, kernels.Operand)
-					fill(of(in).at, 1)
-					share(b, v, threads, 2*2048*float64(op.n)*float64(op.k), func() {
-						s.Linear(kernels.Linear{Out: x, In: in, W: w})
-						if apart {
-							_ = s.Wait()
-						}
-						if op.name == "gate" {
-							s.Gate(kernels.Gate{Out: out, In: x})
-						} else {
-							s.Activate(kernels.Activate{X: x})
-						}
-						if err := s.Wait(); err != nil {
-							b.Fatal(err)
-						}
-					})
 				})
-			}
+			})
 		}
 	})
 }

@@ -104,7 +104,7 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 	t.Helper()
 	for i, w := range want {
 		if math.Float32bits(got[i]) != math.Float32bits(w) {
-			t.Fatalf("%s: value %d of %d is %v with weights in bfloat16, and %v in float32", what, i, len(want), got[i], w)
+			t.Fatalf("%s: value %d of %d is %v and should be %v", what, i, len(want), got[i], w)
 		}
 	}
 }
@@ -127,7 +127,7 @@ func TestBF16Weights(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
 			for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {110, 40}, {720, 320}, {48, 3072}} {
-				for _, op := range []string{"linear", "stacked", "residual", "activate", "gate"} {
+				for _, op := range []string{"linear", "stacked", "residual", "gelu", "geglu"} {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }
 						rounded := func(rows int) kernels.Source { return roundedSource{randomSource{[]int{rows, shape[1]}}} }
@@ -144,8 +144,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs a Linear of that many rows to shape[0] columns, and what op
-// says after it, and closes the backend.
+// projected runs a Linear of that many rows to shape[0] columns, twice as many for "halves", with what op says, and closes
+// the backend.
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()
@@ -162,7 +162,7 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	switch op {
 	case "stacked":
 		parts = []kernels.Source{source(cols - 7), source(7)}
-	case "gate":
+	case "geglu", "halves":
 		parts = []kernels.Source{source(cols), source(cols)}
 	}
 	w, err := b.Load(kernels.Projection, parts...)
@@ -174,23 +174,22 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	if err != nil {
 		t.Fatal(err)
 	}
-	in, out := s.Tokens(shape[1], kernels.Operand), s.Tokens(width, kernels.Operand|kernels.Residual)
+	in := s.Tokens(shape[1], kernels.Operand)
 	fill(of(in).at, 5)
-	l := kernels.Linear{Out: out, In: in, W: w, Bias: bias}
-	if op == "residual" {
+	l := kernels.Linear{In: in, W: w, Bias: bias}
+	switch op {
+	case "residual":
 		l.Add = s.Tokens(width, kernels.Residual)
 		fill(of(l.Add).at, 6)
+	case "gelu":
+		l.Then = kernels.GELU
+	case "geglu":
+		l.Then = kernels.GEGLU
 	}
+	out := s.Tokens(l.Then.Cols(width), kernels.Operand|kernels.Residual)
+	l.Out = out
 	s.Linear(l)
-	switch op {
-	case "activate":
-		s.Activate(kernels.Activate{X: out})
-	case "gate":
-		gated := s.Tokens(cols, kernels.Operand)
-		s.Gate(kernels.Gate{Out: gated, In: out})
-		out = gated
-	}
-	values := make([]float32, rows*cols)
+	values := make([]float32, rows*out.Cols())
 	s.Read(values, out)
 	if err := s.Wait(); err != nil {
 		t.Fatal(err)

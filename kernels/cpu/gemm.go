@@ -61,11 +61,34 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 	}
 }
 
-// linear runs Out = In·Wᵀ + Bias + Add, and with activate GELU on that. Each
-// element is read and written by one task alone, so that Add may be Out.
-func (s *stream) linear(o kernels.Linear, activate bool) {
-	p := productOf(o)
+// Linear applies what follows the product to each block of it in the cache; a
+// gated product is never written to memory.
+func (s *stream) Linear(o kernels.Linear) {
+	if !s.accepts(o) {
+		return
+	}
+	defer s.clock(o)()
 	out := of(o.Out)
+	switch {
+	case o.Then != kernels.GEGLU:
+		s.multiply(o, out)
+	case out.cols%panelCols == 0:
+		s.gatedLinear(o, out)
+	default:
+		// The second half begins inside a panel: the product goes to memory.
+		z := &buffer{cols: 2 * out.cols, at: aligned(len(s.batch.IDs) * 2 * out.cols)}
+		s.multiply(o, z)
+		s.eachRow(func(_, t int) {
+			s.variant.gate(out.row(t), z.row(t), z.row(t)[out.cols:])
+		})
+	}
+}
+
+// multiply runs In·Wᵀ + Bias + Add, and GELU on that where o says so, into
+// out. Each element is read and written by one task alone, so that Add may be
+// out.
+func (s *stream) multiply(o kernels.Linear, out *buffer) {
+	p := productOf(o, out)
 	t, whole := len(s.batch.IDs), p.b.cols/panelCols
 	s.eachBlock(t, p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -74,7 +97,7 @@ func (s *stream) linear(o kernels.Linear, activate bool) {
 			s.lastPanel(&p, worker, row, rows)
 		}
 		p.compute(s.variant, row, rows, first, n)
-		if activate {
+		if o.Then == kernels.GELU {
 			for r := range rows {
 				s.variant.gelu(out.row(row + r)[from:to])
 			}
@@ -82,8 +105,33 @@ func (s *stream) linear(o kernels.Linear, activate bool) {
 	})
 }
 
-func productOf(o kernels.Linear) product {
-	in, out := of(o.In), of(o.Out)
+// gatedLinear computes the same columns of both halves of a product in the
+// worker's own memory, and writes the gated half.
+func (s *stream) gatedLinear(o kernels.Linear, out *buffer) {
+	p := productOf(o, out)
+	count := out.cols / panelCols
+	s.eachBlock(len(s.batch.IDs), count, blockPanels/2, func(worker, row, rows, first, n int) {
+		width := n * panelCols
+		acc := s.scratch[worker].acc
+		var halves [2][]float32
+		for h := range halves {
+			halves[h] = acc[h*rows*width:][:rows*width]
+			panel := h*count + first
+			half := product{out: halves[h], ldout: width, base: panel, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
+			if p.bias != nil {
+				half.bias = p.bias[panel*panelCols:]
+			}
+			half.compute(s.variant, 0, rows, panel, n)
+		}
+		for r := range rows {
+			to := out.row(row + r)[first*panelCols:][:width]
+			s.variant.gate(to, halves[0][r*width:], halves[1][r*width:])
+		}
+	})
+}
+
+func productOf(o kernels.Linear, out *buffer) product {
+	in := of(o.In)
 	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: o.W.(*weight).packed}
 	if o.Bias != nil {
 		p.bias = o.Bias.(*weight).flat

@@ -3,8 +3,6 @@ package cpu
 import (
 	"math"
 	"slices"
-
-	"seqembed/kernels"
 )
 
 // rotaryTable holds the cosines and sines of every position and frequency
@@ -27,27 +25,21 @@ func (a *rotaryTable) cover(invFreq []float32, positions int) {
 	}
 }
 
-func (s *stream) Rotary(o kernels.Rotary) {
-	if !s.accepts(o) {
-		return
+// turned gives rows of one head, ld values apart, the first of them at a
+// position, scaled and rotated in the worker's own memory: [rows, d], tight.
+func (s *stream) turned(worker int, rows []float32, ld, n, d, position int, factor float32) []float32 {
+	own := &s.scratch[worker]
+	if len(own.turned) < n*d {
+		own.turned = aligned(n * d)
 	}
-	defer s.clock(o)()
-	longest := 0
-	for q := range s.batch.Sequences() {
-		longest = max(longest, s.batch.Len(q))
+	half := d / 2
+	for i := range n {
+		row := own.turned[i*d:][:d]
+		copy(row, rows[i*ld:])
+		at := (position + i) * half
+		s.variant.turn(row, s.angles.cos[at:at+half], s.angles.sin[at:at+half], factor)
 	}
-	s.angles.cover(o.InvFreq, longest)
-	half := len(o.InvFreq)
-	s.crew.run(s.batch.Sequences(), func(_, q int) {
-		first := int(s.batch.CuSeqlens[q])
-		for i := range s.batch.Len(q) {
-			row := of(o.QKV).row(first + i)
-			cos, sin := s.angles.cos[i*half:][:half], s.angles.sin[i*half:][:half]
-			width := o.Heads * 2 * half
-			s.variant.turn(row[:width], cos, sin, o.QScale)
-			s.variant.turn(row[width:2*width], cos, sin, 1)
-		}
-	})
+	return own.turned
 }
 
 // turn scales and rotates the heads of a row in place.

@@ -7,8 +7,7 @@ import (
 	"seqembed/kernels"
 )
 
-// stream runs each operation inside the call that enqueues it, but for a
-// Linear, which waits for the next call: see fused.go.
+// stream runs each operation inside the call that enqueues it.
 type stream struct {
 	crew    *crew
 	variant *variant
@@ -16,8 +15,7 @@ type stream struct {
 	batch   kernels.Batch
 	profile *kernels.Profile // or nil
 	err     error
-	held    *kernels.Linear // checked, and not run yet
-	scratch []scratch       // one a worker
+	scratch []scratch // one a worker
 	heads   attentionScratch
 	angles  rotaryTable
 	buffers arena
@@ -27,6 +25,7 @@ type stream struct {
 type scratch struct {
 	acc    []float32 // accumulators of a product
 	scores []float32 // attention: blockQueries rows of scores
+	turned []float32 // attention: rotated keys or queries of one head
 }
 
 func newStream(c *crew, v *variant, limits kernels.Limits) *stream {
@@ -78,21 +77,23 @@ func (s *stream) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
 
 // Profile makes p what operations are added to as they run.
 func (s *stream) Profile(p *kernels.Profile) {
-	s.flush()
 	s.profile = p
 }
 
 // clock measures, for the profile, from its call to that of what it returns.
-func (s *stream) clock(ops ...kernels.Op) (stop func()) {
+func (s *stream) clock(o kernels.Op) (stop func()) {
 	if s.profile == nil {
 		return func() {}
 	}
 	start := time.Now()
-	return func() { s.profile.Add(s.batch, time.Since(start), ops...) }
+	return func() {
+		took := time.Since(start)
+		name, flops := kernels.Describe(o, s.batch)
+		s.profile.Add(name, flops, took)
+	}
 }
 
 func (s *stream) Begin(b kernels.Batch) {
-	s.flush()
 	if s.err == nil {
 		s.err = s.limits.Check(b)
 	}
@@ -102,7 +103,6 @@ func (s *stream) Begin(b kernels.Batch) {
 
 // Submit has nothing left to wait for.
 func (s *stream) Submit() (wait func() error) {
-	s.flush()
 	err := s.err
 	s.err = nil
 	return func() error { return err }
@@ -112,14 +112,9 @@ func (s *stream) Wait() error { return s.Submit()() }
 
 func (s *stream) Close() error { return s.buffers.free() }
 
-// accepts runs what was held back and reports whether the operation should
-// run; if its shapes do not fit, the error sticks.
+// accepts reports whether the operation should run; if its shapes do not fit,
+// the error sticks.
 func (s *stream) accepts(o kernels.Op) bool {
-	s.flush()
-	return s.fits(o)
-}
-
-func (s *stream) fits(o kernels.Op) bool {
 	if s.err == nil {
 		s.err = o.Check(s.batch)
 	}
@@ -127,7 +122,6 @@ func (s *stream) fits(o kernels.Op) bool {
 }
 
 func (s *stream) Write(dst kernels.Buffer, src []float32) {
-	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("write", s.batch, dst, src)
 	}
@@ -137,7 +131,6 @@ func (s *stream) Write(dst kernels.Buffer, src []float32) {
 }
 
 func (s *stream) Read(dst []float32, src kernels.Buffer) {
-	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("read", s.batch, src, dst)
 	}

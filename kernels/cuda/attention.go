@@ -7,54 +7,6 @@ import (
 	"seqembed/kernels"
 )
 
-// rotary is a Rotary that was accepted.
-type rotary struct {
-	kernels.Rotary
-	columns int // of a head
-	longest int // tokens of a sequence of the batch
-}
-
-// Rotary holds the rotation back until the next call, which may be the
-// attention whose kernel rotates what it reads.
-func (s *stream) Rotary(o kernels.Rotary) {
-	s.flush()
-	if !s.accepts(o) {
-		return
-	}
-	qkv, d := of(o.QKV), 2*len(o.InvFreq)
-	if d%8 != 0 {
-		s.refuse("rotary", shapesOf(s.rows(), qkv)(), "no kernel for heads of %d columns: they have to be a multiple of 8", d)
-		return
-	}
-	o.InvFreq = slices.Clone(o.InvFreq)
-	s.turning = &rotary{o, d, 0}
-	for i := range s.batch.Sequences() {
-		s.turning.longest = max(s.turning.longest, s.batch.Len(i))
-	}
-}
-
-// rotate sends a Rotary that nothing was fused with.
-func (s *stream) rotate(o *rotary) {
-	if s.err != nil {
-		return
-	}
-	qkv, rows := of(o.QKV), s.rows()
-	s.enqueue("rotary", shapesOf(rows, qkv), s.timed(func() error {
-		turns, err := s.rotations(o.InvFreq, o.longest)
-		if err != nil {
-			return err
-		}
-		kernel, at := "rotary_fp32", qkv.wide
-		if qkv.wide == 0 {
-			kernel, at = s.typed("rotary"), qkv.narrow
-		}
-		return first(s.writes(qkv.memory),
-			s.launch(kernel, geometry{x: rows, y: 1, block: 128}, ptr(at), ptr(s.tables.pos), ptr(turns),
-				num(o.Heads), num(o.columns), fl(o.QScale), num(rows)),
-			s.narrowed(qkv, rows))
-	}, o.Rotary))
-}
-
 // attentionHeads are the head sizes that have an attention kernel.
 var attentionHeads = []int{16, 24, 32, 64, 128}
 
@@ -80,15 +32,7 @@ func attentionGeometry(t DType, d, blocks, heads int) geometry {
 	return g
 }
 
-// Attention rotates queries and keys itself where the call before asked for
-// it. One that is refused leaves the Rotary to flush, which drops it after a
-// mistake.
 func (s *stream) Attention(o kernels.Attention) {
-	turning := s.turning
-	if turning == nil || !s.joins(turning, o) {
-		turning = nil
-		s.flush()
-	}
 	if !s.accepts(o) {
 		return
 	}
@@ -105,46 +49,35 @@ func (s *stream) Attention(o kernels.Attention) {
 		s.refuse("attention", shapesOf(rows, out, qkv)(), "the output has to be of kind operand")
 		return
 	}
-	slopes, blocks := slices.Clone(o.Slopes), 0
+	blocks, longest := 0, 0
 	for i := range s.batch.Sequences() {
 		blocks += ceilDiv(s.batch.Len(i), s.tables.rowsPerBlock)
+		longest = max(longest, s.batch.Len(i))
 	}
-	ops := []kernels.Op{o}
-	if turning != nil {
-		s.turning = nil
-		ops = []kernels.Op{turning.Rotary, o}
+	o.Slopes = slices.Clone(o.Slopes)
+	if o.Rotary != nil {
+		o.Rotary = &kernels.Rotary{QScale: o.Rotary.QScale, InvFreq: slices.Clone(o.Rotary.InvFreq)}
 	}
 	s.enqueue("attention", shapesOf(rows, out, qkv), s.timed(func() error {
 		at := devicePtr(0)
-		if slopes != nil {
+		if o.Slopes != nil {
 			var err error
-			if at, err = s.constant(slopes); err != nil {
+			if at, err = s.constant(o.Slopes); err != nil {
 				return err
 			}
 		}
 		kernel := "attention"
 		params := []param{ptr(out.operand(t)), ptr(qkv.operand(t)), ptr(s.tables.cu), ptr(s.tables.blocks), num(o.Heads), fl(o.Scale), ptr(at)}
-		if turning != nil {
-			turns, err := s.rotations(turning.InvFreq, turning.longest)
+		if o.Rotary != nil {
+			turns, err := s.rotations(o.Rotary.InvFreq, longest)
 			if err != nil {
 				return err
 			}
 			kernel = "attention_rotary"
-			params = append(params, ptr(turns), fl(turning.QScale))
+			params = append(params, ptr(turns), fl(o.Rotary.QScale))
 		}
 		return first(s.writes(out.memory),
 			s.launch(fmt.Sprintf("%s_%d_%s", kernel, d, t), attentionGeometry(t, d, blocks, o.Heads), params...),
 			s.widened(out, rows))
-	}, ops...))
-}
-
-// joins reports whether the attention's kernel can apply a Rotary: it is over
-// the same rows, heads and columns. Of a buffer in both types the float32 copy
-// is what has to be rotated, and attention reads the other.
-func (s *stream) joins(r *rotary, o kernels.Attention) bool {
-	if o.QKV == nil || o.Out == nil || o.Heads != r.Heads || o.Out.Cols() != o.Heads*r.columns {
-		return false
-	}
-	wide, narrow := widths(s.backend.dtype, of(r.QKV).kind)
-	return of(o.QKV).memory == of(r.QKV).memory && !(wide && narrow)
+	}, o))
 }

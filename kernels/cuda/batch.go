@@ -9,7 +9,6 @@ import (
 // Begin sends the batch's ids, its cu_seqlens and its list of attention blocks
 // from pinned memory, while the batch before computes, and returns at once.
 func (s *stream) Begin(b kernels.Batch) {
-	s.flush()
 	if s.err == nil {
 		s.err = s.limits.Check(b)
 	}
@@ -88,7 +87,6 @@ func (s *stream) capacity(b *buffer, t DType) int {
 
 // Write converts src on the host.
 func (s *stream) Write(dst kernels.Buffer, src []float32) {
-	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("write", s.batch, dst, src)
 	}
@@ -141,7 +139,6 @@ type reading struct {
 // Read copies from the float32 copy where there is one. The copy runs beside
 // the operations that follow.
 func (s *stream) Read(dst []float32, src kernels.Buffer) {
-	s.flush()
 	if s.err == nil {
 		s.err = kernels.CheckCopy("read", s.batch, src, dst)
 	}

@@ -32,23 +32,28 @@ const (
 //	4 · residual columns + (2, or 4 in fp32) · operand columns + bookkeeping
 //
 // where columns are summed over the buffers, each rounded up to 8, and a
-// buffer of both kinds counts in both (once in fp32).
-func (b *Backend) BytesPerToken(residualCols, operandCols int) int {
+// buffer of both kinds counts in both (once in fp32). With cuBLAS the columns
+// of the widest product that is gated are operand columns, too.
+func (b *Backend) BytesPerToken(residualCols, operandCols, gatedCols int) int {
+	if b.products != nil {
+		operandCols += gatedCols
+	}
 	return 4*residualCols + b.dtype.size()*operandCols + bookkeepingBytes
 }
 
 // Budget is the default number of tokens in a batch, special tokens included,
-// for a stream whose buffers have that many columns in all of each kind:
+// for a stream whose buffers have that many columns in all of each kind, and
+// whose widest product that is gated has gatedCols:
 //
 //	min(budgetCap, (0.9 · free memory − reserve) / BytesPerToken)
 //
 // It is to be asked after the weights have been loaded.
-func (b *Backend) Budget(residualCols, operandCols int) (int, error) {
+func (b *Backend) Budget(residualCols, operandCols, gatedCols int) (int, error) {
 	free, _, err := b.device.memory()
 	if err != nil {
 		return 0, err
 	}
-	perToken := b.BytesPerToken(residualCols, operandCols)
+	perToken := b.BytesPerToken(residualCols, operandCols, gatedCols)
 	tokens := int((float64(free)*budgetShare - budgetReserve) / float64(perToken))
 	if tokens < 1 {
 		return 0, fmt.Errorf("%s: %s free do not hold a single token: %w", b.device.Name, gigabytes(free), kernels.ErrOutOfMemory)

@@ -66,19 +66,22 @@ func (s *stream) Sequences(cols int) kernels.Buffer {
 }
 
 func (s *stream) allocate(b *buffer, rows int) {
+	s.enqueue("allocate", func() string { return fmt.Sprintf("[%d %d]", rows, b.cols) }, func() error { return s.provide(b, rows) })
+}
+
+// provide allocates the memory of a buffer. It runs on the device's thread.
+func (s *stream) provide(b *buffer, rows int) error {
 	wide, narrow := widths(s.backend.dtype, b.kind)
 	m, values := b.memory, rows*pitch(b.cols)
-	s.enqueue("allocate", func() string { return fmt.Sprintf("[%d %d]", rows, b.cols) }, func() error {
-		s.memories = append(s.memories, m)
-		var err error
-		if wide {
-			m.wide, err = s.device.alloc(4 * values)
-		}
-		if err == nil && narrow {
-			m.narrow, err = s.device.alloc(s.backend.dtype.size() * values)
-		}
-		return err
-	})
+	s.memories = append(s.memories, m)
+	var err error
+	if wide {
+		m.wide, err = s.device.alloc(4 * values)
+	}
+	if err == nil && narrow {
+		m.narrow, err = s.device.alloc(s.backend.dtype.size() * values)
+	}
+	return err
 }
 
 // widths says which copies a kind needs.

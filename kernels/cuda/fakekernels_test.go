@@ -207,8 +207,6 @@ func (k *fakeLaunch) run() {
 		k.layernorm(4*k.x, warpNormCols)
 	case "layernorm_block":
 		k.layernorm(k.x, blockNormCols)
-	case "rotary":
-		k.rotary()
 	case "attention", "attention_rotary":
 		k.attention(family == "attention_rotary")
 	case "activate":
@@ -304,14 +302,6 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	}
 }
 
-func (k *fakeLaunch) rotary() {
-	rows, heads, d := k.num("rows"), k.num("heads"), k.num("d")
-	qkv, pos := k.matrix("qkv", rows, 3*heads*d, k.dtype()), k.ints("pos", rows)
-	for r := range min(rows, k.x) {
-		qkv.set(r, 0, k.turned(qkv.row(r), pos[r], heads, d))
-	}
-}
-
 // turned rotates the queries and keys of a row.
 func (k *fakeLaunch) turned(row []float32, position, heads, d int) []float32 {
 	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, FP32).row(0)
@@ -352,7 +342,7 @@ func (k *fakeLaunch) attention(rotary bool) {
 		all, rounded := make([][]float32, n), make([]byte, 3*width*t.size())
 		for r := range all {
 			all[r] = qkv.row(r)
-			if rotary { // and rounded, as the kernel of its own does
+			if rotary { // and rounded, before they meet
 				t.encode(rounded, k.turned(all[r], r, heads, d))
 				t.decode(all[r], rounded)
 			}

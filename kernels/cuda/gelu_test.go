@@ -100,6 +100,11 @@ func fromFP16(bits uint16) float32 {
 	return v[0]
 }
 
+// alone launches a kernel that an operation has behind a product of cuBLAS only.
+func (s *stream) alone(launch func() error) {
+	s.enqueue("alone", func() string { return "" }, launch)
+}
+
 // TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU, alone or behind a product
 // with the identity: it is within 2e-7 of float64's erf, and half an ulp of the type. A value that is not finite does
 // not become finite.
@@ -149,6 +154,7 @@ func TestGPUGELU(t *testing.T) {
 		defer s.Close()
 		s.Begin(batchOf(rows))
 		in, wide, out := s.Tokens(cols, kernels.Operand), s.Tokens(2*cols, kernels.Operand), s.Tokens(cols, kernels.Operand)
+		own := s.(*stream)
 		for _, kernel := range []struct {
 			name string
 			from []float32
@@ -156,21 +162,19 @@ func TestGPUGELU(t *testing.T) {
 		}{
 			{"activate", values, func() {
 				s.Write(out, values)
-				s.Activate(kernels.Activate{X: out})
+				own.alone(func() error { return own.activate(of(out), rows) })
 			}},
 			{"gate", values, func() {
 				s.Write(wide, gates)
-				s.Gate(kernels.Gate{Out: out, In: wide})
+				own.alone(func() error { return own.gate(of(out), of(wide), rows) })
 			}},
 			{"gemm_gelu", finite, func() {
 				s.Write(in, finite)
-				s.Linear(kernels.Linear{Out: out, In: in, W: square})
-				s.Activate(kernels.Activate{X: out})
+				s.Linear(kernels.Linear{Out: out, In: in, W: square, Then: kernels.GELU})
 			}},
 			{"gemm_geglu", finite, func() {
 				s.Write(in, finite)
-				s.Linear(kernels.Linear{Out: wide, In: in, W: double, Bias: ones})
-				s.Gate(kernels.Gate{Out: out, In: wide})
+				s.Linear(kernels.Linear{Out: out, In: in, W: double, Bias: ones, Then: kernels.GEGLU})
 			}},
 		} {
 			got, worst := make([]float32, rows*cols), 0.0

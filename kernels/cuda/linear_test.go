@@ -9,55 +9,13 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// TestProductsThatAreHeldBack runs what follows a product in ways that must
-// not be fused, or must fuse to the right buffer, and compares with the
-// reference. The bound is a few roundings of bfloat16.
-func TestProductsThatAreHeldBack(t *testing.T) {
+// TestProductsOfEveryKind runs products with everything that may follow them, to buffers of every kind that a later
+// product or sum reads, and compares with the reference. The bound is a few roundings of bfloat16.
+func TestProductsOfEveryKind(t *testing.T) {
 	const both = kernels.Residual | kernels.Operand
 	batch := batchOf(40, 3)
 	rows := len(batch.IDs)
-	type fixture struct {
-		kernels.Stream
-		square, qkv, bias kernels.Weight
-		in, x, y, context kernels.Buffer
-		wide, add         kernels.Buffer
-	}
-	cases := map[string]func(f *fixture) kernels.Buffer{
-		"activation of a sum": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.x, In: f.in, W: f.square, Add: f.add})
-			f.Activate(kernels.Activate{X: f.x})
-			return f.x
-		},
-		"activation of another buffer": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.x, In: f.in, W: f.square, Bias: f.bias})
-			f.Activate(kernels.Activate{X: f.in})
-			f.Linear(kernels.Linear{Out: f.y, In: f.in, W: f.square, Add: f.x})
-			return f.y
-		},
-		"both kinds": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.x, In: f.in, W: f.square, Add: f.add})
-			f.Linear(kernels.Linear{Out: f.y, In: f.x, W: f.square, Bias: f.bias})
-			return f.y
-		},
-		"activation of both kinds": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.x, In: f.in, W: f.square, Bias: f.bias})
-			f.Activate(kernels.Activate{X: f.x})
-			f.Linear(kernels.Linear{Out: f.y, In: f.x, W: f.square, Add: f.x})
-			return f.y
-		},
-		"attention": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.wide, In: f.in, W: f.qkv})
-			f.Attention(kernels.Attention{Out: f.context, QKV: f.wide, Heads: 2, Scale: 0.25})
-			return f.context
-		},
-		"gate over the product's input": func(f *fixture) kernels.Buffer {
-			f.Linear(kernels.Linear{Out: f.x, In: f.in, W: f.square})
-			out := f.Reuse(f.in, testWidth/2)
-			f.Gate(kernels.Gate{Out: out, In: f.x})
-			return out
-		},
-	}
-	run := func(b kernels.Backend, c func(f *fixture) kernels.Buffer) []float32 {
+	run := func(b kernels.Backend, then kernels.Activation, add bool, k kernels.Kind) []float32 {
 		s, err := b.NewStream(kernels.Limits{Tokens: rows, Sequences: 2})
 		if err != nil {
 			t.Fatal(err)
@@ -70,35 +28,52 @@ func TestProductsThatAreHeldBack(t *testing.T) {
 			}
 			return w
 		}
-		f := &fixture{Stream: s, square: load(kernels.Projection, 1, testWidth, testWidth), qkv: load(kernels.Projection, 2, 3*testWidth, testWidth),
-			bias: load(kernels.Vector, 3, testWidth),
-			in:   s.Tokens(testWidth, both), x: s.Tokens(testWidth, both), y: s.Tokens(testWidth, kernels.Residual),
-			wide: s.Tokens(3*testWidth, kernels.Operand), context: s.Tokens(testWidth, kernels.Operand), add: s.Tokens(testWidth, kernels.Residual)}
+		cols := 2 * testWidth / then.Cols(2)
+		in, x, y := s.Tokens(testWidth, kernels.Operand), s.Tokens(testWidth, k), s.Tokens(testWidth, both)
+		residual := s.Tokens(testWidth, kernels.Residual)
 		s.Begin(batch)
-		s.Write(f.in, randomTensor(4, 1, rows*testWidth).values)
-		s.Write(f.add, randomTensor(5, 1, rows*testWidth).values)
-		out := c(f)
-		got := make([]float32, rows*out.Cols())
-		s.Read(got, out)
+		s.Write(in, randomTensor(4, 1, rows*testWidth).values)
+		s.Write(residual, randomTensor(5, 1, rows*testWidth).values)
+		product := kernels.Linear{Out: x, In: in, W: load(kernels.Projection, 1, cols, testWidth), Bias: load(kernels.Vector, 3, cols), Then: then}
+		if add {
+			product.Add = residual
+		}
+		s.Linear(product)
+		next := kernels.Linear{Out: y, In: in, W: load(kernels.Projection, 2, testWidth, testWidth)}
+		if k&kernels.Operand != 0 {
+			next.In = x
+		}
+		if k&kernels.Residual != 0 {
+			next.Add = x
+		}
+		s.Linear(next)
+		got := make([]float32, rows*testWidth)
+		s.Read(got, y)
 		if err := s.Wait(); err != nil {
 			t.Fatal(err)
 		}
 		return got
 	}
-	for name, c := range cases {
-		want := run(ref.New(), c)
-		for _, own := range []bool{true, false} {
-			f := newFake(t)
-			f.eagerness = rand.New(rand.NewPCG(7, 7))
-			find := noCublas
-			if !own {
-				find = newFakeCublas(f).find
+	for _, k := range []kernels.Kind{kernels.Residual, kernels.Operand, both} {
+		for _, c := range []struct {
+			then kernels.Activation
+			add  bool
+		}{{kernels.Identity, false}, {kernels.Identity, true}, {kernels.GELU, false}, {kernels.GEGLU, false}} {
+			want := run(ref.New(), c.then, c.add, k)
+			for _, own := range []bool{true, false} {
+				f := newFake(t)
+				f.eagerness = rand.New(rand.NewPCG(7, 7))
+				find := noCublas
+				if !own {
+					find = newFakeCublas(f).find
+				}
+				b := openFake(t, f, BF16, find)
+				if e := distance(run(b, c.then, c.add, k), want); !(e < 2e-2) {
+					t.Errorf("%s, sum %t, kind %d, own products %t: errs by %g", c.then, c.add, k, own, e)
+				}
+				b.Close()
+				f.settled()
 			}
-			b := openFake(t, f, BF16, find)
-			if e := distance(run(b, c), want); !(e < 2e-2) {
-				t.Errorf("%s, own products %t: errs by %g", name, own, e)
-			}
-			b.Close()
 		}
 	}
 }
@@ -115,13 +90,18 @@ func TestWaitLeavesNothingBehind(t *testing.T) {
 	}
 	defer s.Close()
 	x, pooled := s.Tokens(16, kernels.Residual), s.Sequences(16)
+	gain, err := b.Load(kernels.Vector, randomTensor(1, 1, 16))
+	if err != nil {
+		t.Fatal(err)
+	}
+	norm := kernels.Norm{Out: x, In: x, Gain: gain, Bias: gain, Eps: 1}
 	pinned := 0
 	for i, lengths := range [][]int{{50}, {3, 9}, {7, 20, 20}, {1}} {
 		s.Begin(batchOf(lengths...))
-		s.Activate(kernels.Activate{X: x})
+		s.Norm(norm)
 		s.Pool(kernels.Pool{Out: pooled, In: x})
 		s.Read(make([]float32, len(lengths)*16), pooled)
-		s.Activate(kernels.Activate{X: x})
+		s.Norm(norm)
 		if err := s.Wait(); err != nil {
 			t.Fatal(err)
 		}

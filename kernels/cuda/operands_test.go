@@ -68,25 +68,91 @@ func (b *bench) filled(cols int, k kernels.Kind) kernels.Buffer {
 	return f
 }
 
-// rounded makes a buffer of the reference hold values of the operand type, as it does on a GPU, which rounds them itself.
+// rounded makes a buffer of the baseline hold values of the operand type, as it does on a GPU, which rounds them itself.
 func (b *bench) rounded(x kernels.Buffer) {
 	if b.baseline {
-		values := make([]float32, sum(b.lengths)*x.Cols())
+		values := make([]float32, total(b.lengths)*x.Cols())
 		b.Read(values, x)
 		b.Write(x, rounded(b.dtype, values))
 	}
 }
 
-func sum(list []int) (n int) {
-	for _, v := range list {
-		n += v
+// rotated is an attention with its rotation. The baseline rotates apart, and rounds, as the kernel does in between.
+func (b *bench) rotated(o kernels.Attention) {
+	if !b.baseline {
+		b.Attention(o)
+		return
 	}
-	return n
+	d := 2 * len(o.Rotary.InvFreq)
+	values := make([]float32, total(b.lengths)*o.QKV.Cols())
+	b.Read(values, o.QKV)
+	row := values
+	for _, n := range b.lengths {
+		for position := range n {
+			for h := range 2 * o.Heads { // queries, then keys
+				scale := float32(1)
+				if h < o.Heads {
+					scale = o.Rotary.QScale
+				}
+				for j, f := range o.Rotary.InvFreq {
+					sin, cos := math.Sincos(float64(float32(position) * f))
+					x, y := &row[h*d+j], &row[h*d+j+d/2]
+					*x, *y = (*x*float32(cos)-*y*float32(sin))*scale, (*y*float32(cos)+*x*float32(sin))*scale
+				}
+			}
+			row = row[o.QKV.Cols():]
+		}
+	}
+	b.Write(o.QKV, rounded(b.dtype, values))
+	o.Rotary = nil
+	b.Attention(o)
 }
 
-// linear is a product with random weights and a bias.
-func (b *bench) linear(out kernels.Buffer, cols, in int) {
-	b.Linear(kernels.Linear{Out: out, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, cols, in), Bias: b.load(kernels.Vector, cols)})
+// linear is a product to cols columns with random weights and a bias, and what follows it.
+func (b *bench) linear(out kernels.Buffer, cols, in int, then kernels.Activation) {
+	b.Linear(kernels.Linear{Out: out, In: b.filled(in, kernels.Operand), W: b.load(kernels.Projection, cols, in),
+		Bias: b.load(kernels.Vector, cols), Then: then})
+}
+
+// activate applies a GELU in place: on a device by the kernel that follows a product of cuBLAS, elsewhere behind a
+// product with the identity, which changes no value.
+func (b *bench) activate(x kernels.Buffer) kernels.Buffer {
+	if s, ok := b.Stream.(*stream); ok {
+		s.alone(func() error { return s.activate(of(x), total(b.lengths)) })
+		return x
+	}
+	out := b.Tokens(x.Cols(), x.Kind())
+	b.Linear(kernels.Linear{Out: out, In: x, W: b.identity(x.Cols()), Then: kernels.GELU})
+	return out
+}
+
+// gate does likewise with the two halves of in.
+func (b *bench) gate(out, in kernels.Buffer) {
+	if s, ok := b.Stream.(*stream); ok {
+		s.alone(func() error { return s.gate(of(out), of(in), total(b.lengths)) })
+		return
+	}
+	b.Linear(kernels.Linear{Out: out, In: in, W: b.identity(in.Cols()), Then: kernels.GEGLU})
+}
+
+func (b *bench) identity(n int) kernels.Weight {
+	values := make([]float32, n*n)
+	for i := range n {
+		values[i*n+i] = 1
+	}
+	w, err := b.backend.Load(kernels.Projection, tensor{[]int{n, n}, values})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return w
+}
+
+func total(lengths []int) int {
+	n := 0
+	for _, l := range lengths {
+		n += l
+	}
+	return n
 }
 
 // mixed has sequences on both sides of the tiles of 64 and 128 rows.
@@ -111,20 +177,24 @@ func jobs() []job {
 			return x
 		}},
 		{name: "activate", lengths: mixed, run: func(b *bench) kernels.Buffer {
-			x := b.filled(1030, kernels.Operand)
-			b.Activate(kernels.Activate{X: x})
-			return x
+			return b.activate(b.filled(1030, kernels.Operand))
 		}},
 		{name: "activate, narrow", lengths: mixed, run: func(b *bench) kernels.Buffer {
-			x, out := b.filled(50, both), b.Tokens(17, kernels.Operand)
-			b.Activate(kernels.Activate{X: x})
+			x, out := b.activate(b.filled(50, both)), b.Tokens(17, kernels.Operand)
 			b.rounded(x)
 			b.Linear(kernels.Linear{Out: out, In: x, W: b.load(kernels.Projection, 17, 50)})
 			return out
 		}},
-		{name: "gate, widen", lengths: mixed, widened: true, run: func(b *bench) kernels.Buffer {
-			out := b.Tokens(50, both)
-			b.Gate(kernels.Gate{Out: out, In: b.filled(100, kernels.Operand)})
+		{name: "gate, narrow", lengths: mixed, run: func(b *bench) kernels.Buffer {
+			x, out := b.Tokens(50, both), b.Tokens(17, kernels.Operand)
+			b.gate(x, b.filled(100, both))
+			b.rounded(x)
+			b.Linear(kernels.Linear{Out: out, In: x, W: b.load(kernels.Projection, 17, 50)})
+			return out
+		}},
+		{name: "attention, widen", lengths: mixed, widened: true, run: func(b *bench) kernels.Buffer {
+			out := b.Tokens(32, both)
+			b.Attention(kernels.Attention{Out: out, QKV: b.filled(96, kernels.Operand), Heads: 2, Scale: 0.25})
 			return out
 		}},
 		{name: "residual", lengths: mixed, run: func(b *bench) kernels.Buffer {
@@ -134,7 +204,7 @@ func jobs() []job {
 		}},
 		{name: "linear, pool", lengths: mixed, run: func(b *bench) kernels.Buffer {
 			x, out := b.Tokens(40, both), b.Sequences(40)
-			b.linear(x, 40, 24)
+			b.linear(x, 40, 24, kernels.Identity)
 			b.Pool(kernels.Pool{Out: out, In: x})
 			return out
 		}},
@@ -142,7 +212,7 @@ func jobs() []job {
 	for _, cols := range []int{48, 50} {
 		list = append(list, job{name: fmt.Sprintf("gate %d", cols), lengths: mixed, run: func(b *bench) kernels.Buffer {
 			out := b.Tokens(cols, kernels.Operand)
-			b.Gate(kernels.Gate{Out: out, In: b.filled(2*cols, kernels.Operand)})
+			b.gate(out, b.filled(2*cols, kernels.Operand))
 			return out
 		}})
 	}
@@ -155,19 +225,17 @@ func jobs() []job {
 		list = append(list,
 			job{name: fmt.Sprintf("linear %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
 				x := b.Tokens(out, kernels.Operand)
-				b.linear(x, out, in)
+				b.linear(x, out, in, kernels.Identity)
 				return x
 			}},
 			job{name: fmt.Sprintf("linear, gelu %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
 				x := b.Tokens(out, kernels.Operand)
-				b.linear(x, out, in)
-				b.Activate(kernels.Activate{X: x})
+				b.linear(x, out, in, kernels.GELU)
 				return x
 			}},
 			job{name: fmt.Sprintf("linear, geglu %dx%d", out, in), lengths: lengths, run: func(b *bench) kernels.Buffer {
-				both, x := b.Tokens(2*out, kernels.Operand), b.Tokens(out, kernels.Operand)
-				b.linear(both, 2*out, in)
-				b.Gate(kernels.Gate{Out: x, In: both})
+				x := b.Tokens(out, kernels.Operand)
+				b.linear(x, 2*out, in, kernels.GEGLU)
 				return x
 			}})
 	}
@@ -181,24 +249,17 @@ func jobs() []job {
 				return out
 			}
 		}
-		rotary := func(b *bench) (qkv kernels.Buffer) {
-			invFreq := make([]float32, d/2)
-			for j := range invFreq {
-				invFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
-			}
-			qkv = b.filled(3*heads*d, kernels.Operand)
-			b.Rotary(kernels.Rotary{QKV: qkv, Heads: heads, QScale: scale, InvFreq: invFreq})
-			return qkv
+		rotary := &kernels.Rotary{QScale: scale, InvFreq: make([]float32, d/2)}
+		for j := range rotary.InvFreq {
+			rotary.InvFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
 		}
 		list = append(list,
 			job{name: fmt.Sprintf("attention %d", d), lengths: mixed, run: attention(mixed, nil)},
 			job{name: fmt.Sprintf("attention %d, long", d), lengths: []int{300}, run: attention([]int{300}, nil)},
 			job{name: fmt.Sprintf("alibi %d", d), lengths: []int{3, 140}, run: attention([]int{3, 140}, []float32{0.5, 0.0625})},
-			job{name: fmt.Sprintf("rotary %d", d), lengths: mixed, run: rotary},
 			job{name: fmt.Sprintf("rotary, attention %d", d), lengths: []int{65, 1, 130, 300}, run: func(b *bench) kernels.Buffer {
-				qkv, out := rotary(b), b.Tokens(heads*d, kernels.Operand)
-				b.rounded(qkv)
-				b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1})
+				qkv, out := b.filled(3*heads*d, kernels.Operand), b.Tokens(heads*d, kernels.Operand)
+				b.rotated(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1, Rotary: rotary})
 				return out
 			}})
 	}

@@ -35,7 +35,6 @@ func vector(w kernels.Weight) devicePtr {
 }
 
 func (s *stream) Embed(o kernels.Embed) {
-	s.flush()
 	if !s.accepts(o) {
 		return
 	}
@@ -61,7 +60,6 @@ const (
 )
 
 func (s *stream) Norm(o kernels.Norm) {
-	s.flush()
 	if !s.accepts(o) {
 		return
 	}
@@ -89,7 +87,6 @@ func (s *stream) Norm(o kernels.Norm) {
 }
 
 func (s *stream) Pool(o kernels.Pool) {
-	s.flush()
 	if !s.accepts(o) {
 		return
 	}

@@ -15,7 +15,7 @@ import (
 type profile struct {
 	into *kernels.Profile // or nil
 	lap  lap              // of what has not been submitted
-	mark *mark            // of the operations that are being launched, or nil
+	mark *mark            // of the operation that is being launched, or nil
 	free []handle         // events that can be used again
 }
 
@@ -28,22 +28,22 @@ type lap struct {
 
 type mark struct {
 	into  *kernels.Profile
-	batch kernels.Batch
-	ops   []kernels.Op
+	name  string
+	flops float64
 }
 
 // Profile makes p what operations are added to.
 func (s *stream) Profile(p *kernels.Profile) {
-	s.flush()
 	s.profile.into = p
 }
 
-// timed adds the measuring of operations to what launches them.
-func (s *stream) timed(launch func() error, ops ...kernels.Op) func() error {
+// timed adds the measuring of an operation to what launches it.
+func (s *stream) timed(launch func() error, o kernels.Op) func() error {
 	if s.profile.into == nil {
 		return launch
 	}
-	m := mark{s.profile.into, s.batch, ops}
+	m := mark{into: s.profile.into}
+	m.name, m.flops = kernels.Describe(o, s.batch)
 	return func() error {
 		l := &s.profile.lap
 		if len(l.events) == 0 {
@@ -63,16 +63,17 @@ func (s *stream) timed(launch func() error, ops ...kernels.Op) func() error {
 	}
 }
 
-// firstDone ends the time of the first of several operations that are measured
-// together: what is launched from here on belongs to the others.
-func (s *stream) firstDone() error {
+// productDone ends the time of a Linear's product: its activation, which is
+// launched from here on, has an entry of its own.
+func (s *stream) productDone(o kernels.Linear) error {
 	p := &s.profile
-	if p.mark == nil || len(p.mark.ops) < 2 {
+	if p.mark == nil {
 		return nil
 	}
-	done := *p.mark
-	done.ops = done.ops[:1]
-	p.mark.ops = p.mark.ops[1:]
+	done, then := *p.mark, o.Then
+	o.Then = kernels.Identity
+	done.name, _ = kernels.Describe(o, kernels.Batch{})
+	p.mark.name, p.mark.flops = then.String(), 0
 	p.lap.marks = append(p.lap.marks, done)
 	return s.tick(&p.lap)
 }
@@ -103,7 +104,7 @@ func (s *stream) tally(l lap, whole bool) func() error {
 			if err := s.device.drv.cuEventElapsedTime(&ms, l.events[i], l.events[i+1]).err("cuEventElapsedTime"); err != nil {
 				return fmt.Errorf("the profile: %w", err)
 			}
-			m.into.Add(m.batch, time.Duration(float64(ms)*float64(time.Millisecond)), m.ops...)
+			m.into.Add(m.name, m.flops, time.Duration(float64(ms)*float64(time.Millisecond)))
 		}
 		return nil
 	}

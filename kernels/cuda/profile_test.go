@@ -61,8 +61,7 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 		t.Helper()
 		s.Begin(batch)
 		s.Write(in, make([]float32, 14*16))
-		s.Linear(kernels.Linear{Out: y, In: in, W: up})
-		s.Activate(kernels.Activate{X: y})
+		s.Linear(kernels.Linear{Out: y, In: in, W: up, Then: kernels.GELU})
 		s.Linear(kernels.Linear{Out: x, In: in, W: up})
 		s.Norm(kernels.Norm{Out: y, In: x, Gain: gain, Bias: gain, Eps: 1e-5})
 		if err := s.Wait(); err != nil {

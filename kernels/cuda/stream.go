@@ -18,11 +18,9 @@ type stream struct {
 	device  *device
 	limits  kernels.Limits
 	batch   kernels.Batch
-	err     error           // the first mistake of the caller
-	held    *kernels.Linear // not yet sent, to be fused with what follows
-	turning *rotary         // the same; at most one of them is not nil
-	reads   []*reading      // of what has not been submitted
-	waiter  *thread         // waits for events, so that the device's thread never does
+	err     error      // the first mistake of the caller
+	reads   []*reading // of what has not been submitted
+	waiter  *thread    // waits for events, so that the device's thread never does
 	profile profile
 
 	broken    error    // the first launch that failed of what has not been submitted
@@ -37,6 +35,7 @@ type stream struct {
 	tables    *tables
 	turns     map[string]*turns    // by the bytes of the frequencies
 	constants map[string]devicePtr // by their bytes
+	products  map[int]*buffer      // by their columns: what cuBLAS leaves for a gate
 	memories  []*memory
 }
 
@@ -50,7 +49,8 @@ type slab struct {
 // newStream makes the streams, the events, the batch's tables and the
 // workspace of cuBLAS.
 func newStream(b *Backend, limits kernels.Limits) (*stream, error) {
-	s := &stream{backend: b, device: b.device, limits: limits, turns: map[string]*turns{}, constants: map[string]devicePtr{}}
+	s := &stream{backend: b, device: b.device, limits: limits, turns: map[string]*turns{},
+		constants: map[string]devicePtr{}, products: map[int]*buffer{}}
 	d := s.device
 	err := d.thread.call(func() error {
 		var err error

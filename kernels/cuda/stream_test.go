@@ -77,8 +77,8 @@ func block(t *testing.T, b kernels.Backend, batch kernels.Batch, limits kernels.
 	defer s.Close()
 	h := testWidth
 	x, y, sum := s.Tokens(h, kernels.Residual), s.Tokens(h, both), s.Tokens(h, kernels.Residual)
-	wide := s.Tokens(6*h, kernels.Operand)
-	qkv, hidden := s.Reuse(wide, 3*h), s.Tokens(3*h, kernels.Operand)
+	wide := s.Tokens(4*h, kernels.Operand)
+	qkv, hidden := s.Reuse(wide, 3*h), s.Reuse(wide, 3*h)
 	context, pooled := s.Tokens(h, kernels.Operand), s.Sequences(h)
 	table, gain, bias := load(kernels.Lookup, 1, 1, 11, h), load(kernels.Vector, 2, 1, h), load(kernels.Vector, 3, 1, h)
 	invFreq := make([]float32, testDim/2)
@@ -94,16 +94,14 @@ func block(t *testing.T, b kernels.Backend, batch kernels.Batch, limits kernels.
 	s.Read(reads[0], pooled)
 	s.Norm(kernels.Norm{Out: y, In: x, Gain: gain, Bias: bias, Eps: 1e-5})
 	s.Linear(kernels.Linear{Out: qkv, In: y, W: load(kernels.Projection, 4, 0.2, 3*h, h), Bias: load(kernels.Vector, 5, 0.1, 3*h)})
-	s.Rotary(kernels.Rotary{QKV: qkv, Heads: testHeads, QScale: 0.25, InvFreq: invFreq})
-	s.Attention(kernels.Attention{Out: context, QKV: qkv, Heads: testHeads, Scale: 1, Slopes: []float32{0.5, 0.25}})
+	s.Attention(kernels.Attention{Out: context, QKV: qkv, Heads: testHeads, Scale: 1, Slopes: []float32{0.5, 0.25},
+		Rotary: &kernels.Rotary{QScale: 0.25, InvFreq: invFreq}})
 	s.Linear(kernels.Linear{Out: sum, In: context, W: load(kernels.Projection, 6, 0.2, h, h), Bias: bias, Add: x})
 	s.Read(reads[1], sum)
-	s.Linear(kernels.Linear{Out: hidden, In: y, W: load(kernels.Projection, 7, 0.2, 3*h, h), Bias: load(kernels.Vector, 8, 0.1, 3*h)})
-	s.Activate(kernels.Activate{X: hidden})
+	s.Linear(kernels.Linear{Out: hidden, In: y, W: load(kernels.Projection, 7, 0.2, 3*h, h), Bias: load(kernels.Vector, 8, 0.1, 3*h), Then: kernels.GELU})
 	s.Linear(kernels.Linear{Out: sum, In: hidden, W: load(kernels.Projection, 9, 0.1, h, 3*h), Bias: bias, Add: sum})
 	s.Norm(kernels.Norm{Out: y, In: sum, Add: x, Gain: gain, Bias: bias, Eps: 1e-12})
-	s.Linear(kernels.Linear{Out: wide, In: y, W: load(kernels.Projection, 10, 0.2, 6*h, h)})
-	s.Gate(kernels.Gate{Out: hidden, In: wide})
+	s.Linear(kernels.Linear{Out: hidden, In: y, W: load(kernels.Projection, 10, 0.2, 6*h, h), Then: kernels.GEGLU})
 	s.Linear(kernels.Linear{Out: y, In: hidden, W: load(kernels.Projection, 11, 0.1, h, 3*h)})
 	s.Pool(kernels.Pool{Out: pooled, In: y, Limit: 2})
 	s.Read(reads[2], pooled)
@@ -162,8 +160,8 @@ func TestBlockInEveryType(t *testing.T) {
 			}
 		}
 		for _, list := range names {
-			if !slices.Contains(list, "attention_rotary_16_"+dtype.String()) || slices.Contains(list, "rotary_"+dtype.String()) {
-				t.Errorf("%s: the attention and the rotation are not one of %v", dtype, list)
+			if !slices.Contains(list, "attention_rotary_16_"+dtype.String()) {
+				t.Errorf("%s: no attention that rotates among %v", dtype, list)
 			}
 		}
 		if with := strings.Join(names[1], " "); strings.Contains(with, "gemm") || !strings.Contains(with, "activate_"+dtype.String()) {
@@ -192,7 +190,7 @@ func TestLongSequencesExtendTheRotations(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, FP32, noCublas)
 	defer b.Close()
-	limits := kernels.Limits{Tokens: 5000, Sequences: 2}
+	limits := kernels.Limits{Tokens: 2100, Sequences: 2}
 	s, err := b.NewStream(limits)
 	if err != nil {
 		t.Fatal(err)
@@ -202,16 +200,16 @@ func TestLongSequencesExtendTheRotations(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	invFreq := []float32{1, 0.1, 0.01, 0.001}
-	for _, n := range []int{3, 1030, 1500, 5000} {
+	rotary := &kernels.Rotary{QScale: 1, InvFreq: []float32{1, 0.5, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001}}
+	for _, n := range []int{3, 1030, 1500, 2100} {
 		var reads [2][]float32
 		for i, stream := range []kernels.Stream{s, r} {
-			qkv := stream.Tokens(24, kernels.Operand)
-			reads[i] = make([]float32, n*24)
+			qkv, out := stream.Tokens(48, kernels.Operand), stream.Tokens(16, kernels.Operand)
+			reads[i] = make([]float32, n*16)
 			stream.Begin(batchOf(n))
-			stream.Write(qkv, randomTensor(uint64(n), 1, n*24).values)
-			stream.Rotary(kernels.Rotary{QKV: qkv, Heads: 1, QScale: 1, InvFreq: invFreq})
-			stream.Read(reads[i], qkv)
+			stream.Write(qkv, randomTensor(uint64(n), 1, n*48).values)
+			stream.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: 1, Scale: 1, Rotary: rotary})
+			stream.Read(reads[i], out)
 			if err := stream.Wait(); err != nil {
 				t.Fatal(err)
 			}
@@ -242,8 +240,7 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 		}
 		run := func() error {
 			s.Begin(batchOf(3, 2))
-			s.Linear(kernels.Linear{Out: y, In: x, W: w})
-			s.Activate(kernels.Activate{X: y})
+			s.Linear(kernels.Linear{Out: y, In: x, W: w, Then: kernels.GELU})
 			s.Read(make([]float32, 5*8), y)
 			return s.Wait()
 		}
@@ -324,14 +321,19 @@ func TestCopiesAreOrderedByEvents(t *testing.T) {
 	}
 	defer s.Close()
 	x := s.Tokens(8, kernels.Residual)
+	gain, err := b.Load(kernels.Vector, randomTensor(1, 1, 8))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := s.Wait(); err != nil {
 		t.Fatal(err)
 	}
 	f.calls = nil
+	norm := kernels.Norm{Out: x, In: x, Gain: gain, Bias: gain, Eps: 1}
 	s.Begin(batchOf(3, 2))
-	s.Activate(kernels.Activate{X: x})
+	s.Norm(norm)
 	s.Read(make([]float32, 5*8), x)
-	s.Activate(kernels.Activate{X: x})
+	s.Norm(norm)
 	if err := s.Wait(); err != nil {
 		t.Fatal(err)
 	}
@@ -365,21 +367,21 @@ func TestBudgetFollowsTheFormula(t *testing.T) {
 			return during
 		}
 		perToken := float64(used(20_000)-used(10_000)) / 10_000
-		if stated := float64(b.BytesPerToken(64, 192)); perToken > stated || perToken < 0.95*stated {
+		if stated := float64(b.BytesPerToken(64, 192, 1000)); perToken > stated || perToken < 0.95*stated {
 			t.Errorf("%s: a token takes %g bytes, and the formula says %g", dtype, perToken, stated)
 		}
 		free := f.free
 		for _, c := range []struct {
 			free uint64
 			want int
-		}{{100 << 30, budgetCap}, {1 << 30, int((0.9*(1<<30) - budgetReserve) / float64(b.BytesPerToken(64_000, 0)))}} {
+		}{{100 << 30, budgetCap}, {1 << 30, int((0.9*(1<<30) - budgetReserve) / float64(b.BytesPerToken(64_000, 0, 1000)))}} {
 			f.free = c.free
-			if got, err := b.Budget(64_000, 0); err != nil || got != c.want {
+			if got, err := b.Budget(64_000, 0, 1000); err != nil || got != c.want {
 				t.Errorf("%s: a budget of %d, not %d, for %d bytes: %v", dtype, got, c.want, c.free, err)
 			}
 		}
 		f.free = 1 << 20
-		if _, err := b.Budget(64, 64); !errors.Is(err, kernels.ErrOutOfMemory) {
+		if _, err := b.Budget(64, 64, 0); !errors.Is(err, kernels.ErrOutOfMemory) {
 			t.Errorf("a full device gives %v", err)
 		}
 		f.free = free

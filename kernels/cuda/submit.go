@@ -28,7 +28,6 @@ type marker struct{ computed, copied handle }
 
 // Submit marks the end of what computes and of what is copied back and returns at once.
 func (s *stream) Submit() (wait func() error) {
-	s.flush()
 	sub := &submission{batch: s.batch, mistake: s.err, reads: s.reads, sent: make(chan struct{})}
 	s.err, s.reads = nil, nil
 	posted := s.device.thread.post(func() {

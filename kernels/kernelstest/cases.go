@@ -83,13 +83,46 @@ func cases() []testCase {
 		return out
 	})
 
-	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
-		add(fmt.Sprintf("linear/%dx%d", shape[0], shape[1]), linearLengths(shape), func(b *bench) kernels.Buffer {
-			in, out := b.filled(shape[1], kernels.Operand), b.Tokens(shape[0], kernels.Operand)
-			b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(shape[0], shape[1], 1), Bias: b.vector(shape[0], 1, 0)})
-			return out
-		})
+	// linear is a product to out columns with a bias and what follows it.
+	linear := func(out, in int, then kernels.Activation, k kernels.Kind) func(b *bench) kernels.Buffer {
+		return func(b *bench) kernels.Buffer {
+			n := out
+			if then == kernels.GEGLU {
+				n = 2 * out
+			}
+			x, y := b.filled(in, kernels.Operand), b.Tokens(out, k)
+			b.Linear(kernels.Linear{Out: y, In: x, W: b.projection(n, in, 1), Bias: b.vector(n, 1, 0), Then: then})
+			return y
+		}
 	}
+	activations := []kernels.Activation{kernels.Identity, kernels.GELU, kernels.GEGLU}
+	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
+		for _, then := range activations {
+			name := fmt.Sprintf("linear/%dx%d", shape[0], shape[1])
+			lens := linearLengths(shape)
+			if then != kernels.Identity {
+				name += " " + then.String()
+				if lens == nil {
+					lens = ragged
+				}
+			}
+			add(name, lens, linear(shape[0], shape[1], then, kernels.Operand))
+		}
+	}
+	for _, then := range activations {
+		for _, cols := range []int{50, 96} { // in panels of 16 columns, and not
+			add(fmt.Sprintf("linear/%s of %d columns, residual", then, cols), ragged, linear(cols, 72, then, kernels.Residual))
+			add(fmt.Sprintf("linear/%s of %d columns, both kinds", then, cols), ragged, linear(cols, 72, then, both))
+		}
+		for _, cols := range []int{20, 1280} {
+			add(fmt.Sprintf("linear/%s of %d columns", then, cols), ragged, linear(cols, 24, then, kernels.Operand))
+		}
+	}
+	add("linear/geglu without bias", ragged, func(b *bench) kernels.Buffer {
+		in, out := b.filled(400, kernels.Operand), b.Tokens(90, kernels.Operand)
+		b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(2*90, 400, 1), Then: kernels.GEGLU})
+		return out
+	})
 	add("linear/stacked", ragged, func(b *bench) kernels.Buffer {
 		in, out := b.filled(40, kernels.Operand), b.Tokens(110, kernels.Operand)
 		b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(110, 40, 3)})
@@ -98,6 +131,16 @@ func cases() []testCase {
 	add("linear/residual", ragged, func(b *bench) kernels.Buffer {
 		in, add, out := b.filled(500, both), b.filled(70, kernels.Residual), b.Tokens(70, kernels.Residual)
 		b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(70, 500, 1), Bias: b.vector(70, 1, 0), Add: add})
+		return out
+	})
+	add("linear/residual to both kinds", ragged, func(b *bench) kernels.Buffer {
+		in, add, out := b.filled(72, kernels.Operand), b.filled(50, both), b.Tokens(50, both)
+		b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(50, 72, 1), Bias: b.vector(50, 1, 0), Add: add})
+		return out
+	})
+	add("linear/residual to operand", ragged, func(b *bench) kernels.Buffer {
+		in, add, out := b.filled(72, kernels.Operand), b.filled(50, kernels.Residual), b.Tokens(50, kernels.Operand)
+		b.Linear(kernels.Linear{Out: out, In: in, W: b.projection(50, 72, 1), Add: add})
 		return out
 	})
 	add("linear/in place", ragged, func(b *bench) kernels.Buffer {
@@ -126,10 +169,24 @@ func cases() []testCase {
 			invFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
 		}
 		slopes := []float32{0.5, 0.0625}
-		add(fmt.Sprintf("rotary/%d", d), nil, func(b *bench) kernels.Buffer {
-			qkv := b.filled(3*heads*d, kernels.Operand)
-			b.Rotary(kernels.Rotary{QKV: qkv, Heads: heads, QScale: float32(1 / math.Sqrt(float64(d))), InvFreq: invFreq})
-			return qkv
+		rotary := &kernels.Rotary{QScale: float32(1 / math.Sqrt(float64(d))), InvFreq: invFreq}
+		add(fmt.Sprintf("rotary/%d", d), []int{65, 1, 257, 2, 33, 1025}, func(b *bench) kernels.Buffer {
+			qkv, out := b.filled(3*heads*d, kernels.Operand), b.Tokens(heads*d, kernels.Operand)
+			b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1, Rotary: rotary})
+			return out
+		})
+		add(fmt.Sprintf("rotary and alibi/%d", d), ragged, func(b *bench) kernels.Buffer {
+			qkv, out := b.filled(3*heads*d, kernels.Operand), b.Tokens(heads*d, kernels.Operand)
+			b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 0.5, Slopes: slopes, Rotary: rotary})
+			return out
+		})
+		add(fmt.Sprintf("rotary, twice/%d", d), ragged, func(b *bench) kernels.Buffer {
+			// The first attention leaves its input as it was.
+			qkv, out := b.filled(3*heads*d, kernels.Operand), b.Tokens(heads*d, kernels.Operand)
+			for range 2 {
+				b.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1, Rotary: rotary})
+			}
+			return out
 		})
 		// The long sequences are left to the case with slopes: the reference
 		// takes its time.
@@ -152,31 +209,6 @@ func cases() []testCase {
 		return out
 	})
 
-	for _, cols := range []int{20, 50, 1280} {
-		add(fmt.Sprintf("activate/%d", cols), ragged, func(b *bench) kernels.Buffer {
-			x := b.filled(cols, kernels.Operand)
-			b.Activate(kernels.Activate{X: x})
-			return x
-		})
-		add(fmt.Sprintf("gate/%d", cols), ragged, func(b *bench) kernels.Buffer {
-			in, out := b.filled(2*cols, kernels.Operand), b.Tokens(cols, kernels.Operand)
-			b.Gate(kernels.Gate{Out: out, In: in})
-			return out
-		})
-	}
-	add("linear, activate", ragged, func(b *bench) kernels.Buffer {
-		in, x := b.filled(72, kernels.Operand), b.Tokens(200, kernels.Operand)
-		b.Linear(kernels.Linear{Out: x, In: in, W: b.projection(200, 72, 1), Bias: b.vector(200, 1, 0)})
-		b.Activate(kernels.Activate{X: x})
-		return x
-	})
-	add("linear, gate", ragged, func(b *bench) kernels.Buffer {
-		in, x := b.filled(400, kernels.Operand), b.Tokens(2*90, kernels.Operand)
-		out := b.Tokens(90, kernels.Operand)
-		b.Linear(kernels.Linear{Out: x, In: in, W: b.projection(2*90, 400, 1)})
-		b.Gate(kernels.Gate{Out: out, In: x})
-		return out
-	})
 	add("linear, norm, linear", ragged, func(b *bench) kernels.Buffer {
 		in, x := b.filled(72, both), b.Tokens(72, kernels.Residual)
 		b.Linear(kernels.Linear{Out: x, In: in, W: b.projection(72, 72, 1), Add: in})

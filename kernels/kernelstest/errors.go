@@ -39,13 +39,17 @@ func stickyErrors(t *testing.T, backend kernels.Backend) {
 		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: table}) }},
 		{"norm", func() { s.Norm(kernels.Norm{Out: narrow, In: residual, Gain: gain, Bias: gain}) }},
 		{"norm", func() { s.Norm(kernels.Norm{Out: wide, In: residual, Gain: gain, Bias: gain, Eps: 1e-5}) }},
-		{"rotary", func() { s.Rotary(kernels.Rotary{QKV: wide, Heads: 1, QScale: 1, InvFreq: []float32{1}}) }},
+		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Add: residual, Then: kernels.GELU}) }},
+		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Then: kernels.GEGLU}) }},
+		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Then: kernels.GEGLU + 1}) }},
 		{"attention", func() { s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 3, Scale: 1}) }},
 		{"attention", func() {
 			s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 2, Scale: 1, Slopes: []float32{1}})
 		}},
-		{"activate", func() { s.Activate(kernels.Activate{X: pooled}) }},
-		{"gate", func() { s.Gate(kernels.Gate{Out: narrow, In: wide}) }},
+		{"attention", func() {
+			rotary := &kernels.Rotary{QScale: 1, InvFreq: []float32{1}}
+			s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 1, Scale: 1, Rotary: rotary})
+		}},
 		{"pool", func() { s.Pool(kernels.Pool{Out: pooled, In: residual, Skip: 2, Trim: 1}) }},
 		{"pool", func() { s.Pool(kernels.Pool{Out: narrow, In: residual}) }},
 		{"write", func() { s.Write(narrow, make([]float32, 3)) }},

@@ -13,6 +13,7 @@ package ref
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"seqembed/kernels"
 )
@@ -192,23 +193,38 @@ func (s *stream[F]) Linear(o kernels.Linear) {
 	if !s.accepts(o) {
 		return
 	}
+	width, _ := o.W.Dims()
+	z := make([]F, width)
 	for t := range s.batch.IDs {
 		x, out := s.of(o.In).row(t), s.of(o.Out).row(t)
-		for n := range out {
-			sum := F(0)
+		for n := range z {
+			z[n] = 0
 			for k, w := range values(o.W).row(n) {
-				sum += x[k] * F(w)
+				z[n] += x[k] * F(w)
 			}
 			if o.Bias != nil {
-				sum += F(vector(o.Bias)[n])
+				z[n] += F(vector(o.Bias)[n])
 			}
 			if o.Add != nil {
-				sum += s.of(o.Add).row(t)[n]
+				z[n] += s.of(o.Add).row(t)[n]
 			}
-			out[n] = sum
+		}
+		for c := range out {
+			switch o.Then {
+			case kernels.Identity:
+				out[c] = z[c]
+			case kernels.GELU:
+				out[c] = gelu(z[c])
+			case kernels.GEGLU:
+				out[c] = gelu(z[c]) * z[len(out)+c]
+			}
 		}
 	}
 }
+
+// gelu is x·Φ(x), written with erfc so that large negative x keep their
+// relative accuracy.
+func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
 
 func (s *stream[F]) Norm(o kernels.Norm) {
 	if !s.accepts(o) {
@@ -237,29 +253,15 @@ func (s *stream[F]) Norm(o kernels.Norm) {
 	}
 }
 
-func (s *stream[F]) Rotary(o kernels.Rotary) {
-	if !s.accepts(o) {
-		return
-	}
+// rotate scales a query or key z by factor and rotates it by its position.
+func rotate[F float](z []F, o *kernels.Rotary, position int, factor F) {
 	half := len(o.InvFreq)
-	width := o.Heads * 2 * half
-	for q := range s.batch.Sequences() {
-		for i := range s.batch.Len(q) {
-			row := s.of(o.QKV).row(int(s.batch.CuSeqlens[q]) + i)
-			for c := range row[:width] {
-				row[c] *= F(o.QScale)
-			}
-			for h := range 2 * o.Heads { // the heads of the queries, then of the keys
-				z := row[h*2*half : (h+1)*2*half]
-				for j, f := range o.InvFreq {
-					sin64, cos64 := math.Sincos(float64(float32(i) * f))
-					sin, cos := F(sin64), F(cos64)
-					a, b := z[j], z[j+half]
-					z[j] = a*cos - b*sin
-					z[j+half] = b*cos + a*sin
-				}
-			}
-		}
+	for j, f := range o.InvFreq {
+		sin64, cos64 := math.Sincos(float64(float32(position) * f))
+		sin, cos := F(sin64), F(cos64)
+		a, b := z[j]*factor, z[j+half]*factor
+		z[j] = a*cos - b*sin
+		z[j+half] = b*cos + a*sin
 	}
 }
 
@@ -271,8 +273,15 @@ func (s *stream[F]) Attention(o kernels.Attention) {
 	d := width / o.Heads
 	for q := range s.batch.Sequences() {
 		first, n := int(s.batch.CuSeqlens[q]), s.batch.Len(q)
+		qkv := slices.Clone(s.of(o.QKV).at[first*3*width : (first+n)*3*width])
 		row := func(i, part, head int) []F { // part 0 query, 1 key, 2 value
-			return s.of(o.QKV).row(first + i)[part*width+head*d:][:d]
+			return qkv[(3*i+part)*width+head*d:][:d]
+		}
+		for i := 0; o.Rotary != nil && i < n; i++ {
+			for h := range o.Heads {
+				rotate(row(i, 0, h), o.Rotary, i, F(o.Rotary.QScale))
+				rotate(row(i, 1, h), o.Rotary, i, 1)
+			}
 		}
 		p := make([]F, n)
 		for h := range o.Heads {
@@ -302,34 +311,6 @@ func (s *stream[F]) Attention(o kernels.Attention) {
 					}
 				}
 			}
-		}
-	}
-}
-
-// gelu is x·Φ(x), written with erfc so that large negative x keep their
-// relative accuracy.
-func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
-
-func (s *stream[F]) Activate(o kernels.Activate) {
-	if !s.accepts(o) {
-		return
-	}
-	for t := range s.batch.IDs {
-		row := s.of(o.X).row(t)
-		for c, v := range row {
-			row[c] = gelu(v)
-		}
-	}
-}
-
-func (s *stream[F]) Gate(o kernels.Gate) {
-	if !s.accepts(o) {
-		return
-	}
-	for t := range s.batch.IDs {
-		in, out := s.of(o.In).row(t), s.of(o.Out).row(t)
-		for c := range out {
-			out[c] = gelu(in[c]) * in[len(out)+c]
 		}
 	}
 }

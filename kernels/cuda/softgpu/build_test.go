@@ -63,6 +63,8 @@ const count = 512
 
 // launch runs a kernel on 0, 1, 2, … and returns what it made of them. Kernels with half in their name are for two warps.
 func launch(folder, kernel string) ([]byte, error) {
+	runtime.LockOSThread() // where the context is current
+	defer runtime.UnlockOSThread()
 	runtime.LockOSThread() // a context is current on a thread
 	defer runtime.UnlockOSThread()
 	library, err := purego.Dlopen(filepath.Join(folder, driverLibrary), purego.RTLD_NOW|purego.RTLD_LOCAL)

@@ -1,7 +1,6 @@
-// The rotation of queries and keys by their position, as both the rotary
-// kernel and the attention kernels that take its place compute it: the
-// multiply-adds are spelled out, so that no compiler chooses others in one of
-// them, and all give the same bits.
+// The rotation of queries and keys by their position: the multiply-adds are
+// spelled out, so that no compiler chooses others and the host can compute the
+// same bits.
 #pragma once
 
 #include "device.cuh"

@@ -159,6 +159,15 @@ int Device::drain(std::unique_lock<std::mutex> &held) {
     });
 }
 
+void Device::finish(std::unique_lock<std::mutex> &held) {
+    driver().changed.wait(held, [this] {
+        for (const auto *set : {&streams, &leaving})
+            for (const Stream *s : *set)
+                if (s->running) return false;
+        return true;
+    });
+}
+
 void Device::break_context(int code, const std::string &text) {
     if (broken != 0) return;
     broken = code;
@@ -169,8 +178,7 @@ void Device::break_context(int code, const std::string &text) {
 
 void Device::release() {
     for (const auto *set : {&streams, &leaving})
-        for (Stream *s : *set)
-            if (!s->running) delete s;
+        for (Stream *s : *set) delete s;
     streams.clear(), leaving.clear();
     for (Event *e : events) delete e;
     events.clear();
@@ -222,10 +230,6 @@ void Device::work() {
             held.lock();
         }
         s->running = false;
-        if (contexts == 0) { // released meanwhile
-            delete s;
-            continue;
-        }
         const std::shared_ptr<Mark> mark = s->queue.front().marks;
         if (mark != nullptr && fault.code == 0 && broken == 0) mark->done = true, mark->milliseconds = now();
         s->queue.pop_front();

@@ -139,6 +139,8 @@ class Device {
     // wait_until lets work be done until the condition holds or the context is broken.
     int wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition);
     int drain(std::unique_lock<std::mutex> &held);
+    // finish waits until no work is under way; what is still queued may stay so.
+    void finish(std::unique_lock<std::mutex> &held);
     void break_context(int code, const std::string &text);
     // release ends the primary context, with everything in it.
     void release();

@@ -176,7 +176,11 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
     Device *d = device_at(c, device);
     if (d == nullptr) return invalid_device;
     if (d->contexts == 0) return refuse(invalid_context, "cuDevicePrimaryCtxRelease of a context that nobody retains");
-    const int code = d->contexts > 1 ? success : d->drain(c.held);
+    int code = success;
+    if (d->contexts == 1) {
+        code = d->drain(c.held);
+        d->finish(c.held); // the work under way of a broken context has the memory, too
+    }
     if (--d->contexts == 0) d->release(); // unless it was retained while its work came to an end
     return code;
 }

@@ -1,0 +1,78 @@
+package seqio
+
+import "sync"
+
+// chunk is the unit of memory that parsers read into. Parsers share the free chunks, because a run opens many inputs
+// one after the other; the garbage collector takes those that stay unused.
+type chunk [64 << 10]byte
+
+var freeChunks = sync.Pool{New: func() any { return new(chunk) }}
+
+func newChunk() *chunk { return freeChunks.Get().(*chunk) }
+
+func (c *chunk) free() { freeChunks.Put(c) }
+
+// chunks collects bytes without moving those that it holds. So a sequence of any length is copied once, by take, to
+// memory of its own size.
+type chunks struct {
+	parts []*chunk
+	last  []byte // the used part of the last chunk; the others are full
+	len   int
+	block []byte // the free part of the block that short sequences are taken to
+}
+
+// Short sequences share blocks of memory: an allocation for each takes a tenth of the time in which a protein is read.
+const (
+	blockSize = 32 << 10
+	short     = blockSize / 16
+)
+
+// add appends p.
+func (c *chunks) add(p []byte) {
+	c.len += len(p)
+	for room := cap(c.last) - len(c.last); room < len(p); room = cap(c.last) {
+		c.last = append(c.last, p[:room]...)
+		p = p[room:]
+		part := newChunk()
+		c.parts = append(c.parts, part)
+		c.last = part[:0]
+	}
+	c.last = append(c.last, p...)
+}
+
+// take returns the bytes, in memory that belongs to the caller, and empties c, but for a chunk for the next sequence.
+func (c *chunks) take() []byte {
+	all := c.allocate()
+	for i := range len(c.parts) - 1 {
+		all = append(all, c.parts[i][:]...)
+	}
+	all = append(all, c.last...)
+	c.empty(1)
+	return all
+}
+
+// allocate returns memory for the bytes, which nobody else can append to.
+func (c *chunks) allocate() []byte {
+	if c.len > short {
+		return make([]byte, 0, c.len)
+	}
+	if c.len > len(c.block) {
+		c.block = make([]byte, blockSize)
+	}
+	m := c.block[:0:c.len]
+	c.block = c.block[c.len:]
+	return m
+}
+
+// empty drops the bytes and frees all chunks but a number to keep.
+func (c *chunks) empty(keep int) {
+	keep = min(keep, len(c.parts))
+	for _, part := range c.parts[keep:] {
+		part.free()
+	}
+	clear(c.parts[keep:])
+	c.parts, c.last, c.len = c.parts[:keep], nil, 0
+	if keep > 0 {
+		c.last = c.parts[0][:0]
+	}
+}

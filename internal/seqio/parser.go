@@ -1,0 +1,263 @@
+package seqio
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+)
+
+const (
+	maxHeader     = 1 << 20 // a longer header line is no header
+	maxEmptyReads = 100     // reads in a row that may give neither bytes nor an error
+)
+
+// parser reads FASTA and FASTQ records from a stream that it sees once, from front to back. It checks the frame of the
+// records, not their letters. FASTQ records may have several lines of letters and of quality values: a record ends with
+// the line in which it has as many values as letters, so that a value may be '@'.
+type parser struct {
+	src  io.Reader
+	name string // of the input, in errors
+	ends newlines
+	buf  *chunk // read from src
+	rest []byte // the part of buf that was not parsed yet
+	err  error  // what src ended with; nil before
+
+	line    int64 // 1-based number of the line that rest is in; 0 before the first byte
+	fastq   bool
+	opened  int64  // line of the current record's header; 0 before the first record
+	header  []byte // of the current record, without its '>' or '@'
+	letters chunks // of the current record
+}
+
+// rawRecord is a record as it is in the input. It belongs to the caller.
+type rawRecord struct {
+	header  string // without '>' or '@'
+	letters []byte // all that its sequence lines hold
+	line    int64  // of the header
+}
+
+func newParser(src io.Reader, name string) *parser {
+	return &parser{src: src, name: name, buf: newChunk()}
+}
+
+// close lets other parsers use the memory of p, which has ended.
+func (p *parser) close() {
+	if p.buf == nil {
+		return
+	}
+	p.buf.free()
+	p.letters.empty(0)
+	p.buf, p.rest = nil, nil
+}
+
+// next returns the next record, io.EOF after the last, or a FormatError. Every error is final.
+func (p *parser) next() (rawRecord, error) {
+	if err := p.open(); err != nil {
+		return rawRecord{}, err
+	}
+	read := p.readFASTA
+	if p.fastq {
+		read = p.readFASTQ
+	}
+	if err := read(); err != nil {
+		return rawRecord{}, err
+	}
+	return rawRecord{header: string(p.header), letters: p.letters.take(), line: p.opened}, nil
+}
+
+// open finds the next record and takes the mark that begins it. The first mark of the input decides the format.
+func (p *parser) open() error {
+	p.skipBlank()
+	first := p.opened == 0
+	switch {
+	case !p.more() && p.err != io.EOF:
+		return p.fault("", p.line, p.err, "%v", p.err)
+	case !p.more() && first:
+		return p.fault("", 0, ErrNoRecords, "the input holds no records")
+	case !p.more():
+		return io.EOF
+	case first && p.rest[0] != '>' && p.rest[0] != '@':
+		return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q", p.beginning())
+	case first:
+		p.fastq = p.rest[0] == '@'
+	case p.fastq && p.rest[0] != '@':
+		return p.fault(p.id(), p.opened, ErrMalformed,
+			"line %d, after this record, should begin with \"@\", not %q; are there more quality values than letters?",
+			p.line, p.rest[:1])
+	}
+	p.rest = p.rest[1:]
+	p.opened = p.line
+	p.header = p.header[:0]
+	return nil
+}
+
+// skipBlank takes white space. Between FASTA records there is none: it is in the lines of the record before.
+func (p *parser) skipBlank() {
+	for p.more() {
+		switch p.rest[0] {
+		case '\n':
+			p.line++
+		case ' ', '\t', '\v', '\f':
+		default:
+			return
+		}
+		p.rest = p.rest[1:]
+	}
+}
+
+// readFASTA reads a record up to the '>' of the next. A header without letters is a record without letters.
+func (p *parser) readFASTA() error {
+	if err := p.readHeader(); err != nil {
+		return err
+	}
+	for p.more() && p.rest[0] != '>' {
+		p.readLine(p.letters.add)
+	}
+	if !p.more() && p.err != io.EOF {
+		return p.cut("")
+	}
+	return nil
+}
+
+// readFASTQ reads a record up to the end of the line that completes its quality.
+func (p *parser) readFASTQ() error {
+	if err := p.readHeader(); err != nil {
+		return err
+	}
+	for p.more() && p.rest[0] != '+' {
+		if p.rest[0] == '@' {
+			return p.fault(p.id(), p.opened, ErrMalformed,
+				"line %d begins a new record before this one had its \"+\" line", p.line)
+		}
+		p.readLine(p.letters.add)
+	}
+	if !p.readLine(func([]byte) {}) {
+		return p.cut("before its quality line")
+	}
+	letters, quality := p.letters.len, 0
+	for quality < letters {
+		if !p.more() {
+			return p.cut(fmt.Sprintf("after %d quality values for %d letters", quality, letters))
+		}
+		line := p.line
+		if whole := p.readLine(func(part []byte) { quality += len(part) }); !whole && p.err != io.EOF {
+			return p.cut("")
+		}
+		if quality > letters {
+			return p.fault(p.id(), p.opened, ErrMalformed,
+				"%d quality values for %d letters (up to line %d)", quality, letters, line)
+		}
+	}
+	return nil
+}
+
+// readHeader takes the rest of the header line. The input may end with it.
+func (p *parser) readHeader() error {
+	for p.more() {
+		part, whole := p.part()
+		if len(">")+len(p.header)+len(part) > maxHeader {
+			return p.fault(p.id(), p.opened, ErrMalformed, "the header line is longer than %d bytes", maxHeader)
+		}
+		p.header = append(p.header, part...)
+		if whole {
+			break
+		}
+	}
+	return nil
+}
+
+// readLine takes the rest of the current line, which it gives to add part by part, and reports whether the line has an
+// end.
+func (p *parser) readLine(add func(part []byte)) bool {
+	for p.more() {
+		part, whole := p.part()
+		add(part)
+		if whole {
+			return true
+		}
+	}
+	return false
+}
+
+// part takes the rest of the current line as far as it was read, and reports whether that is up to its end.
+func (p *parser) part() (part []byte, whole bool) {
+	part = p.rest
+	end := bytes.IndexByte(part, '\n')
+	if end < 0 {
+		p.rest = nil
+		return part, false
+	}
+	p.rest = part[end+1:]
+	p.line++
+	return part[:end], true
+}
+
+// more reports whether the input goes on, and reads on where that is not known. Where it does not, err says why.
+func (p *parser) more() bool {
+	for reads := 0; len(p.rest) == 0 && p.err == nil; reads++ {
+		if reads == maxEmptyReads {
+			p.err = io.ErrNoProgress
+			break
+		}
+		var n int
+		n, p.err = p.src.Read(p.buf[:])
+		p.rest = p.buf[:p.ends.normalise(p.buf[:n])]
+	}
+	if p.line == 0 && len(p.rest) > 0 {
+		p.line = 1
+	}
+	return len(p.rest) > 0
+}
+
+// cut says that the input ends, or cannot be read on, inside the current record.
+func (p *parser) cut(where string) error {
+	if p.err != io.EOF {
+		return p.fault(p.id(), p.opened, p.err, "%v", p.err)
+	}
+	return p.fault(p.id(), p.opened, ErrTruncated, "the input ends inside this record, %s", where)
+}
+
+func (p *parser) fault(id string, line int64, kind error, format string, args ...any) error {
+	return &FormatError{File: p.name, Record: id, Line: line, Msg: fmt.Sprintf(format, args...), Err: kind}
+}
+
+// id is that of the current record.
+func (p *parser) id() string {
+	id, _ := splitHeader(string(p.header))
+	return id
+}
+
+// beginning takes what a message shows of a line, not its end.
+func (p *parser) beginning() []byte {
+	const most = 20
+	var start []byte
+	for len(start) < most && p.more() && p.rest[0] != '\n' {
+		start = append(start, p.rest[0])
+		p.rest = p.rest[1:]
+	}
+	return start
+}
+
+// splitHeader returns the first word of a header line, without its '>' or '@', and the rest, trimmed.
+func splitHeader(header string) (id, description string) {
+	if !utf8.ValidString(header) {
+		header = strings.ToValidUTF8(header, "\uFFFD")
+	}
+	header = strings.TrimSpace(header)
+	for end, b := range []byte(header) {
+		if b >= utf8.RuneSelf {
+			break
+		}
+		if b == ' ' || '\t' <= b && b <= '\r' {
+			return header[:end], strings.TrimSpace(header[end:])
+		}
+	}
+	end := strings.IndexFunc(header, unicode.IsSpace)
+	if end < 0 {
+		return header, ""
+	}
+	return header[:end], strings.TrimSpace(header[end:])
+}
