@@ -330,8 +330,8 @@ forward() { # STEP MODEL TOKENS FLAGS...
         "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile - -bench.json "$bench" "${@:4}"
 }
 
-own() { # STEP PARTS: the operations in float32, with the program's own products
-    tests "$1" '^TestGPU$/^own_products$/' "$2" ./cuda.test
+own() { # STEP PARTS FLAGS...: the operations in float32, with the program's own products
+    tests "$1" '^TestGPU$/^own_products$/' "$2" ./cuda.test "${@:3}"
 }
 
 parity() { # TYPE MODELS
@@ -447,7 +447,7 @@ case $part in
     tests own-operands '' 'TestGPUOperands|TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
     own own-embed 'embed|pool.*|norm'
     own own-linear 'linear.*'
-    own own-rotary 'rotary.*'
+    own own-rotary 'rotary.*' -test.short # own-attention has the long sequences
     own own-attention 'attention.*|alibi.*'
     own own-errors 'errors|copies'
     tests cublas-types '^TestGPUOperandTypes$/' cuBLAS ./cuda.test
