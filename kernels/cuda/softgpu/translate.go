@@ -242,7 +242,9 @@ func (t *translator) instruction(s statement) string {
 	case "bra", "bra.uni":
 		t.want(s, 1)
 		name := s.operands[0].text
-		t.labels[name] = t.labels[name]
+		if _, named := t.labels[name]; !named {
+			t.labels[name] = false
+		}
 		return fmt.Sprintf("goto %s;", label(name))
 	case "ret":
 		t.want(s, 0)
