@@ -32,7 +32,7 @@ type software struct {
 	restart func(seed uint64)
 }
 
-// inProcess is loaded once: a library stays what it was when it was first loaded.
+// inProcess is loaded once: a library that was built anew is not loaded again.
 var inProcess = sync.OnceValues(func() (*software, error) {
 	folder, err := committed()
 	if err != nil {
@@ -263,7 +263,7 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 }
 
 // passes encodes batches, each begun before the two before it are waited for, and returns the embeddings of all. A pool
-// begins only one, and has by its own wait what the stream orders by events.
+// begins only one, and its own wait hides a missing event.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	limits := kernels.Limits{Tokens: 500, Sequences: 8}

@@ -74,8 +74,8 @@ func Committed() (folder string, err error) {
 	return folder, Build(folder, texts...)
 }
 
-// Build makes the libraries in a folder, and a module of each PTX text. What is there already and made from the same is
-// kept, as are other modules. Several processes may build into one folder at the same time.
+// Build makes the libraries in a folder, and a module of each PTX text. Files made earlier from the same sources are kept,
+// as are other modules. Several processes may build into one folder at the same time.
 func Build(folder string, ptx ...string) error {
 	compiler, err := findCompiler()
 	if err != nil {
@@ -128,7 +128,7 @@ func BuildWithout(folder, symbol string) error {
 
 var driverSources = []string{"block.cpp", "device.cpp", "driver.cpp", "memory.cpp"}
 
-// findCompiler looks for what CXX names, or g++ or clang++.
+// findCompiler looks for the compiler that CXX names, or g++ or clang++.
 func findCompiler() (string, error) {
 	for _, name := range []string{os.Getenv("CXX"), "g++", "clang++"} {
 		if name == "" {
@@ -218,7 +218,7 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// once makes a file unless one made from the same is there; a file beside it says what it was made from.
+// once makes a file unless one made from the same sources is there; a file beside it has their digest.
 func (b *builder) once(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))

@@ -61,10 +61,8 @@ var faults = sync.OnceValues(func() (string, error) {
 // count is the number of floats that a kernel of testdata/faults.cu is given.
 const count = 512
 
-// launch runs a kernel on 0, 1, 2, … and returns what it made of them. Kernels with half in their name are for two warps.
+// launch runs a kernel on 0, 1, 2, … and returns its results. Kernels with half in their name are for two warps.
 func launch(folder, kernel string) ([]byte, error) {
-	runtime.LockOSThread() // where the context is current
-	defer runtime.UnlockOSThread()
 	runtime.LockOSThread() // a context is current on a thread
 	defer runtime.UnlockOSThread()
 	library, err := purego.Dlopen(filepath.Join(folder, driverLibrary), purego.RTLD_NOW|purego.RTLD_LOCAL)
@@ -208,7 +206,7 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 	}
 }
 
-// A kernel that does what it must not ends with the code that a driver would give, and with a sentence.
+// A faulty kernel ends with the code that a driver would give, and with a sentence.
 func TestFaultsAreFound(t *testing.T) {
 	for kernel, says := range map[string][2]string{
 		"leave_copies":        {"719", "copies that it has not waited for"},

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// Instructions give what the PTX manual says where C++ gives something else or nothing: shifts by more than the width,
+// Instructions give the results of the PTX manual where C++ gives others or none: shifts by more than the width,
 // NaN, zeros with a sign, subnormal numbers, ties, overflow. Operands and results are bits of 32.
 func TestInstructions(t *testing.T) {
 	const (

@@ -184,7 +184,7 @@ func (p *parser) number() int {
 	return n
 }
 
-// sharedArray reads what follows .shared.
+// sharedArray reads a declaration behind its .shared.
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
@@ -202,7 +202,7 @@ func (p *parser) sharedArray() sharedArray {
 	return a
 }
 
-// kernel reads what follows .entry.
+// kernel reads a kernel behind its .entry.
 func (p *parser) kernel() *ptxKernel {
 	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
 	p.expect("(")

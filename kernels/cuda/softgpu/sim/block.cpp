@@ -87,7 +87,7 @@ class Processor {
 
     Fault fault;
 
-    // What fibers call.
+    // Fibers call these.
     void body();
     void wait_for_block();
     void wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32]));
@@ -309,7 +309,7 @@ void Processor::wait_for_block() {
     prefer();
 }
 
-// wait_for_warp waits for the 32 lanes of the warp; the last one runs step over what all have brought. operation tells
+// wait_for_warp waits for the 32 lanes of the warp; the last one runs step over the operands of all. operation tells
 // operations apart: lanes must agree.
 void Processor::wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32])) {
     Warp &w = warps[running / 32];
@@ -488,7 +488,7 @@ void on_signal(int number, siginfo_t *info, void *context) {
     }
 }
 
-// SignalStack is what a handler of this thread runs on: fibers have no room for it.
+// SignalStack is the stack of this thread's signal handlers: fibers have no room for them.
 class SignalStack {
   public:
     SignalStack() {

@@ -26,7 +26,7 @@ struct Launch {
     uint64_t order;
 };
 
-// Fault is the end of a kernel that did what it must not; code is the CUresult that a driver reports, 0 for none.
+// Fault is the end of a faulty kernel; code is the CUresult that a driver reports, 0 for none.
 struct Fault {
     int code = 0;
     std::string text;

@@ -1,4 +1,4 @@
-// A cuBLASLt of plain loops, which refuses what cublasLt.h does not allow of what package cuda asks for. Its opaque
+// A cuBLASLt of plain loops, which refuses the calls of package cuda that cublasLt.h does not allow. Its opaque
 // objects are its own; its work goes into the streams of the software GPU.
 #include "device.h"
 
@@ -34,7 +34,7 @@ struct Preference {
     unsigned reduction = 7;
 };
 
-// Algorithm is what the 64 opaque bytes hold: attributes by their number in cublasLt.h.
+// Algorithm is the content of the 64 opaque bytes: attributes by their number in cublasLt.h.
 struct Algorithm {
     uint64_t magic;
     int id, tile, splits, reduction, stages, inner, cluster;
@@ -74,7 +74,7 @@ void store(int type, unsigned char *p, size_t i, float v) {
 
 unsigned char *at(uint64_t address) { return reinterpret_cast<unsigned char *>(address); }
 
-// accepts is what both AlgoCheck and the product itself ask of the descriptors.
+// accepts checks the descriptors, for AlgoCheck and for the product itself.
 Status accepts(const Description &d, const Layout &a, const Layout &b, const Layout &c, const Layout &out) {
     if (d.transposed_a != 1 || d.transposed_b != 0) return not_supported;
     if (a.rows != b.rows || a.cols != out.rows || b.cols != out.cols) return invalid_value_status;

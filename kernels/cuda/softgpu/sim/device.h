@@ -111,7 +111,7 @@ struct Settings {
 // Driver is everything, under one lock.
 struct Driver {
     std::mutex lock;
-    std::condition_variable changed; // work was added or done, or somebody waits
+    std::condition_variable changed; // work was added or done, or a thread waits
     Settings settings;
     bool initialized = false;
     std::vector<std::unique_ptr<Device>> devices;
@@ -139,7 +139,7 @@ class Device {
     // wait_until lets work be done until the condition holds or the context is broken.
     int wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition);
     int drain(std::unique_lock<std::mutex> &held);
-    // finish waits until no work is under way; what is still queued may stay so.
+    // finish waits until no work is under way; queued work may stay queued.
     void finish(std::unique_lock<std::mutex> &held);
     void break_context(int code, const std::string &text);
     // release ends the primary context, with everything in it.
@@ -166,7 +166,7 @@ int refuse(int code, const char *format, ...) __attribute__((format(printf, 2, 3
 
 } // namespace softgpu
 
-// What the software cuBLAS, a library of its own, needs of the device whose context is current on the calling thread.
+// The software cuBLAS, a library of its own, calls these about the device whose context is current on the calling thread.
 extern "C" {
 // softgpu_enqueue puts work into a stream and returns 0, or the CUresult that says why not.
 int softgpu_enqueue(void *stream, std::function<softgpu::Fault()> work);

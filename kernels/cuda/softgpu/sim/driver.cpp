@@ -1,5 +1,5 @@
-// The driver API: what cuda.h promises of the functions that package cuda calls, as far as the package can tell, and the
-// refusals of a real driver. Parameters have the order and the sizes of cuda.h.
+// The driver API: the functions of cuda.h that package cuda calls, as far as the package can tell them from a driver's, and
+// the refusals of a real driver. Parameters have the order and the sizes of cuda.h.
 #include "device.h"
 
 #include <dlfcn.h>

@@ -55,7 +55,7 @@ class Thread {
     virtual void copy_async(uint32_t to, uint64_t from, uint32_t bytes) = 0;
     virtual void copy_commit() = 0;
     virtual void copy_wait(int groups) = 0;
-    // unsupported ends the kernel: PTX allows what follows, the software GPU does not.
+    // unsupported ends the kernel at an instruction that PTX allows and the software GPU does not.
     [[noreturn]] virtual void unsupported(const char *what) = 0;
 
   protected:
@@ -140,7 +140,7 @@ inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) 
     return (b & ~field) | (a << position & field);
 }
 
-// Shifts by more than the width give what PTX says, where C++ has no answer.
+// Shifts by more than the width have the results of PTX; C++ defines none.
 template <class T>
 inline T shift_left(T v, uint32_t by) {
     return by >= 8 * sizeof(T) ? T(0) : static_cast<T>(v << by);

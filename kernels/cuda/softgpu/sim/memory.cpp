@@ -19,8 +19,8 @@ size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 // readable_bytes is the memory that an allocation of `size` bytes makes readable: whole pages, one in front at least.
 size_t readable_bytes(size_t size) { return (size + page() - 1) / page() * page() + page(); }
 
-// filler_bytes is the size of a file of filler. New memory is a private view of it, so that what nothing is written to
-// costs nothing: a workspace of 32 MB, say.
+// filler_bytes is the size of a file of filler. New memory is a private view of it, so that pages that
+// nobody writes to cost nothing: those of a workspace of 32 MB, say.
 constexpr size_t filler_bytes = 4 << 20;
 
 int filler_file() {

@@ -10,7 +10,7 @@
 
 namespace softgpu {
 
-// filler is what new memory holds: a NaN in every type, and far out of range as an index.
+// filler is every byte of new memory: a NaN in every type, and far out of range as an index.
 constexpr unsigned char filler = 0xff;
 
 // Guarded is memory whose last byte lies before an unreadable page, and whose first lies behind at least a page of
