@@ -63,6 +63,7 @@ func benchmarkForward(b *testing.B, name, source string, records [][]int32) {
 	backend := openDevice(b)
 	defer backend.Close()
 	model, config := loadModel(b, name, backend)
+	defer model.Close()
 	batches, limits := pack(records, *forwardTokens)
 	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
 	if err != nil {
