@@ -97,6 +97,7 @@ func benchmarkForward(b *testing.B, at place, name, source string, records [][]i
 	defer backend.Close()
 	model, config, err := openModel(name, backend)
 	fits(b, err)
+	defer model.Close()
 	batches, limits := pack(records, at.batchTokens())
 	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
 	fits(b, err)

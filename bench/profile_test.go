@@ -16,8 +16,9 @@ func TestProfile(t *testing.T) {
 		backend := openDevice(t)
 		defer backend.Close()
 		model, config := loadModel(t, name, backend)
+		defer model.Close()
 		batch, lengths := sampleBatch(config, 300)
-		// The limits are too small at first: the encoder's new stream has to
+		// The limits are too small at first: the encoder's new runner has to
 		// go on with the profile.
 		e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Mean, []int{config.Layers})
 		if err != nil {

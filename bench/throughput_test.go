@@ -10,92 +10,80 @@ import (
 	"seqembed/transformer"
 )
 
-// BenchmarkOp times each operation by itself at the sizes of DNABERT-S and of
-// ESM-2 650M.
+// BenchmarkOp times each operation at the sizes of DNABERT-S and of ESM-2 650M, as a backend's profile has it, without what
+// makes its input.
 func BenchmarkOp(b *testing.B) {
 	const tokens = 2048
 	for _, name := range []string{"dnabert-s", "esm2-650m"} {
 		config, _ := transformer.KnownConfig(name)
 		h, f, heads := config.Hidden, config.Intermediate, config.Heads
-		batch, lengths := sampleBatch(config, tokens)
-		run := func(op string, flops float64, prepare func(o *ops) func()) {
-			b.Run(fmt.Sprintf("%s/%s", name, op), func(b *testing.B) {
-				o := newOps(b, batch)
-				defer o.backend.Close()
-				enqueue := prepare(o)
-				for b.Loop() {
-					o.Begin(batch)
-					enqueue()
-					if err := o.Wait(); err != nil {
-						b.Fatal(err)
-					}
-				}
-				report(b, float64(len(batch.IDs)), flops)
-			})
+		batch, _ := sampleBatch(config, tokens)
+		run := func(op string, cols int, build func(o *ops, x kernels.Value) kernels.Value) {
+			b.Run(fmt.Sprintf("%s/%s", name, op), func(b *testing.B) { benchmarkOp(b, batch, cols, build) })
 		}
 		linear := func(op string, out, in int, then kernels.Activation) {
-			run(op, 2*float64(len(batch.IDs))*float64(out)*float64(in), func(o *ops) func() {
-				l := kernels.Linear{Out: o.Tokens(then.Cols(out), kernels.Operand), In: o.filled(in),
-					W: o.random(kernels.Projection, out, in), Bias: o.random(kernels.Vector, out), Then: then}
-				return func() { o.Linear(l) }
+			run(op, in, func(o *ops, x kernels.Value) kernels.Value {
+				l := kernels.Linear{W: o.random(kernels.Projection, out, in), Bias: o.random(kernels.Vector, out), Then: then}
+				return o.Linear(x, l, kernels.None)
 			})
 		}
-		run("embed", 0, func(o *ops) func() {
-			e := kernels.Embed{Out: o.Tokens(h, kernels.Residual), Table: o.random(kernels.Lookup, config.Vocabulary, h), Scale: 1, Mask: kernels.NoMask}
-			return func() { o.Embed(e) }
-		})
 		linear("linear qkv", 3*h, h, kernels.Identity)
 		linear("linear out", h, h, kernels.Identity)
 		linear("linear up, gelu", f, h, kernels.GELU)
 		linear("linear up, geglu", 2*f, h, kernels.GEGLU)
 		linear("linear down", h, f, kernels.Identity)
-		run("norm", 0, func(o *ops) func() {
-			n := kernels.Norm{Out: o.Tokens(h, kernels.Operand), In: o.filled(h), Gain: o.random(kernels.Vector, h), Bias: o.random(kernels.Vector, h), Eps: 1e-5}
-			return func() { o.Norm(n) }
+		run("norm", h, func(o *ops, x kernels.Value) kernels.Value {
+			return o.Norm(x, kernels.Norm{Gain: o.random(kernels.Vector, h), Bias: o.random(kernels.Vector, h), Eps: 1e-5})
 		})
-		attention := 0.0
-		for _, n := range lengths {
-			attention += 4 * float64(n) * float64(n) * float64(h)
-		}
-		run("attention", attention, func(o *ops) func() {
-			a := kernels.Attention{Out: o.Tokens(h, kernels.Operand), QKV: o.filled(3 * h), Heads: heads, Scale: 0.125}
-			return func() { o.Attention(a) }
+		run("attention", 3*h, func(o *ops, x kernels.Value) kernels.Value {
+			return o.Attention(x, kernels.Attention{Heads: heads, Scale: 0.125})
 		})
-		run("attention, rotary", attention, func(o *ops) func() {
-			r := kernels.Rotary{QScale: 1, InvFreq: make([]float32, config.HeadDim()/2)}
-			a := kernels.Attention{Out: o.Tokens(h, kernels.Operand), QKV: o.filled(3 * h), Heads: heads, Scale: 0.125, Rotary: &r}
-			return func() { o.Attention(a) }
+		run("attention, rotary", 3*h, func(o *ops, x kernels.Value) kernels.Value {
+			rotary := &kernels.Rotary{QScale: 1, InvFreq: make([]float32, config.HeadDim()/2)}
+			return o.Attention(x, kernels.Attention{Heads: heads, Scale: 0.125, Rotary: rotary})
 		})
-		run("pool", 0, func(o *ops) func() {
-			p := kernels.Pool{Out: o.Sequences(h), In: o.filled(h)}
-			return func() { o.Pool(p) }
-		})
+		run("pool", h, func(o *ops, x kernels.Value) kernels.Value { return o.Pool(x, kernels.Range{}) })
 	}
 }
 
-// ops is a stream with what the operations of a benchmark read.
+// ops is a program with one operation to measure, and its weights.
 type ops struct {
-	kernels.Stream
-	b       *testing.B
-	backend kernels.Backend
-	rows    int
-	rng     *rand.Rand
+	*kernels.Program
+	b     *testing.B
+	model kernels.Model
+	rng   *rand.Rand
 }
 
-func newOps(b *testing.B, batch kernels.Batch) *ops {
+func benchmarkOp(b *testing.B, batch kernels.Batch, cols int, build func(o *ops, x kernels.Value) kernels.Value) {
 	backend := openDevice(b)
-	s, err := backend.NewStream(kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()})
+	defer backend.Close()
+	o := &ops{new(kernels.Program), b, backend.NewModel(), rand.New(rand.NewPCG(3, 4))}
+	defer o.model.Close()
+	most := int32(0)
+	for _, id := range batch.IDs {
+		most = max(most, id)
+	}
+	v := build(o, o.Embed(kernels.Embed{Table: o.random(kernels.Lookup, int(most)+1, cols), Scale: 1, Mask: kernels.NoMask}))
+	o.Output(v)
+	r, err := backend.Compile(o.Program, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()})
 	if err != nil {
 		b.Fatal(err)
 	}
-	s.Begin(batch)
-	return &ops{s, b, backend, len(batch.IDs), rand.New(rand.NewPCG(3, 4))}
-}
-
-func (o *ops) filled(cols int) kernels.Buffer {
-	buf := o.Tokens(cols, kernels.Residual|kernels.Operand)
-	o.Write(buf, o.values(o.rows*cols))
-	return buf
+	defer r.Close()
+	var profile kernels.Profile
+	r.Profile(&profile)
+	dst := [][]float32{make([]float32, o.Rows(v, batch)*o.Cols(v))}
+	for b.Loop() {
+		if err := r.Start(batch, dst)(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	for _, e := range profile.Ops() {
+		if e.Op != "embed" && e.Op != "output" {
+			b.ReportMetric(float64(e.Took.Nanoseconds())/float64(e.Calls*len(batch.IDs)), "ns/token")
+			b.ReportMetric(e.FLOPs/e.Took.Seconds()/1e9, "GFLOP/s")
+		}
+	}
 }
 
 func (o *ops) values(n int) []float32 {
@@ -111,7 +99,7 @@ func (o *ops) random(role kernels.Role, shape ...int) kernels.Weight {
 	for _, d := range shape {
 		n *= d
 	}
-	w, err := o.backend.Load(role, source{shape, o.values(n)})
+	w, err := o.model.Load(role, source{shape, o.values(n)})
 	if err != nil {
 		o.b.Fatal(err)
 	}

@@ -1,39 +1,64 @@
-// Package kernels is the seam between the models and the hardware: five
-// fused operations over packed, variable-length batches, so that each
-// model is written once and runs on every backend.
+// Package kernels is the seam between the models and the hardware: a forward pass as a value. A model builds a Program
+// once, a straight line of five operations on values; a backend compiles it once; a batch runs it. So each model is written
+// once and runs on every backend, and memory, precision and lifetimes follow from the operations and are never stated.
 //
-// A batch is packed: the tokens of all its sequences lie end to end, and
-// cu_seqlens says where each begins. There is no padding and no mask.
-// An activation is a row-major matrix with one row a token; T below is the
-// number of tokens in the batch and S the number of sequences.
+// A batch is packed: the tokens of all its sequences lie end to end, and cu_seqlens says where each begins. There is no
+// padding and no mask. A value is a row-major matrix with one row a token; T below is the number of tokens in the batch and
+// S the number of sequences.
 //
-// The package knows neither a model nor a file format, and no backend: it
-// holds the vocabulary that they share, and the checks of shapes that every
-// backend runs before an operation.
+// The package knows neither a model nor a file format, and no backend: it holds the vocabulary that they share, the checks
+// of shapes, and the plan of a program's memory.
 package kernels
 
-// Backend is one device that holds weights and runs streams. Its methods may
-// be called from any goroutine.
+import (
+	"errors"
+	"fmt"
+)
+
+// Backend is one device. Its methods may be called from any goroutine.
 type Backend interface {
-	// Name identifies the backend, the instruction set or device and what
-	// else decides the bits of its results, for logs and manifests.
+	// Name identifies the backend, the instruction set or device and what else decides the bits of its results, for logs
+	// and manifests.
 	Name() string
-
-	// Load copies the parts, stacked by rows in the order given, to the
-	// device in the layout that role needs. The sources are not kept. Errors
-	// come from the sources, from shapes that do not stack, or are
-	// ErrOutOfMemory.
-	Load(role Role, parts ...Source) (Weight, error)
-
-	// NewStream returns a stream that accepts batches within limits.
-	NewStream(limits Limits) (Stream, error)
-
-	// Close frees the weights. Every stream has to be closed before.
+	// NewModel returns an empty set of weights on the device.
+	NewModel() Model
+	// Compile makes a program ready to run on batches within limits, with all the memory that it needs. Its error is the
+	// first mistake of the program, as an *OpError, or that the device cannot run it, or ErrOutOfMemory. The weights of
+	// the program have to be of this backend.
+	Compile(p *Program, l Limits) (Runner, error)
+	// Close lets go of the device. Every runner and model has to be closed before.
 	Close() error
 }
 
-// Source is a tensor on the host from which a weight is loaded. A row is its
-// last dimension; a tensor of one dimension is a single row.
+// Model is a set of weights that are freed together.
+type Model interface {
+	// Load copies the parts, stacked by rows in the order given, to the device in the layout that role needs. The sources
+	// are not kept. Errors come from the sources, from shapes that do not stack, or are ErrOutOfMemory.
+	Load(role Role, parts ...Source) (Weight, error)
+	// Close frees the weights. Every runner of a program that reads them has to be closed before.
+	Close() error
+}
+
+// Runner is a compiled program with its activations and its scratch. It belongs to one goroutine at a time.
+type Runner interface {
+	// Start runs the program on a batch and may return before it has run. wait waits until it has and dst holds the
+	// results; it gives the error, which may be an *OpError. Neither b nor dst may be touched before. dst has a slice for
+	// each Output of the program, of exactly S rows where the value has one row a sequence and T rows otherwise.
+	//
+	// The next batch may be started before the last one has been waited for, so that a device need not wait for the
+	// host. Each wait is to be called once, in the order of the Starts. A batch that fails does not harm the next.
+	//
+	// This is the only promise about order and waiting; other levels pass it on.
+	Start(b Batch, dst [][]float32) (wait func() error)
+	// Profile makes p the profile that the operations of batches started from here on are added to, once they have been
+	// waited for; nil ends it. Measuring costs some time itself. It reports whether the backend measures at all.
+	Profile(p *Profile) bool
+	// Close frees what Compile allocated. Every batch has to be waited for before.
+	Close() error
+}
+
+// Source is a tensor on the host from which a weight is loaded. A row is its last dimension; a tensor of one dimension is a
+// single row.
 type Source interface {
 	// Shape gives the dimensions, outermost first.
 	Shape() []int
@@ -66,7 +91,7 @@ func (r Role) String() string {
 	return "no role"
 }
 
-// Weight is a loaded tensor, valid until its backend is closed.
+// Weight is a loaded tensor, valid until its model is closed.
 type Weight interface {
 	// Role is the one it was loaded for.
 	Role() Role
@@ -74,111 +99,50 @@ type Weight interface {
 	Dims() (rows, cols int)
 }
 
-// Kind says in which precision an activation is kept. A buffer may be of both
-// kinds: it then holds the values twice where the two types differ, and an
-// operation writes both and reads the one that it needs.
-type Kind uint8
-
-const (
-	// Residual is float32 on every backend: sums that many blocks add to.
-	Residual Kind = 1 << iota
-	// Operand is the type of the backend's matrix operands: float32 on a
-	// CPU, bfloat16 or float16 on a GPU.
-	Operand
-)
-
-// Buffer is an activation of a stream: one row a token (or a sequence), valid
-// until the stream is closed.
-type Buffer interface {
-	// Cols is the number of columns.
-	Cols() int
-	// Kind is the precision, or both.
-	Kind() Kind
-	// PerSequence tells a buffer of S rows from one of T rows.
-	PerSequence() bool
-}
-
-// Limits is the largest batch that a stream takes.
-type Limits struct {
-	Tokens    int // special tokens included
-	Sequences int
-}
-
-// Holds reports whether a batch of that size fits.
-func (l Limits) Holds(b Batch) bool {
-	return len(b.IDs) <= l.Tokens && b.Sequences() <= l.Sequences
-}
-
-// Batch is a packed batch of token ids.
-type Batch struct {
-	IDs       []int32 // [T], the sequences end to end, special tokens included
-	CuSeqlens []int32 // [S+1], where each sequence begins; the first is 0, the last T
-}
-
-// Sequences is S.
-func (b Batch) Sequences() int { return max(0, len(b.CuSeqlens)-1) }
-
-// Len is the number of tokens of sequence s.
-func (b Batch) Len(s int) int { return int(b.CuSeqlens[s+1] - b.CuSeqlens[s]) }
-
-// Append adds one sequence at the end.
-func (b *Batch) Append(ids []int32) {
-	if len(b.CuSeqlens) == 0 {
-		b.CuSeqlens = append(b.CuSeqlens, 0)
+// StackedDims gives the rows and columns of parts laid one below the other, and checks that they have the dimensions that
+// role asks for: two, or one for a vector. Vectors are joined end to end.
+func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
+	if len(parts) == 0 {
+		return 0, 0, errors.New("a weight needs at least one part")
 	}
-	b.IDs = append(b.IDs, ids...)
-	b.CuSeqlens = append(b.CuSeqlens, int32(len(b.IDs)))
+	for i, p := range parts {
+		shape := p.Shape()
+		want := 2
+		if role == Vector {
+			want = 1
+		}
+		if len(shape) != want {
+			return 0, 0, fmt.Errorf("part %d has shape %v, and a %s has %d dimensions", i, shape, role, want)
+		}
+		for _, d := range shape {
+			if d < 1 {
+				return 0, 0, fmt.Errorf("part %d has shape %v, with an empty dimension", i, shape)
+			}
+		}
+		switch {
+		case role == Vector:
+			rows, cols = 1, cols+shape[0]
+		case i > 0 && shape[1] != cols:
+			return 0, 0, fmt.Errorf("part %d has %d columns and the one before it %d", i, shape[1], cols)
+		default:
+			rows, cols = rows+shape[0], shape[1]
+		}
+	}
+	return rows, cols, nil
 }
 
-// Reset empties the batch and keeps its memory.
-func (b *Batch) Reset() {
-	b.IDs, b.CuSeqlens = b.IDs[:0], b.CuSeqlens[:0]
+// ErrOutOfMemory is in the chain of an error that a smaller batch may avoid.
+var ErrOutOfMemory = errors.New("out of memory")
+
+// OpError is an error of one operation.
+type OpError struct {
+	Op     string // the operation's name, in lower case
+	Shapes string // its shapes, for example "[T 768]·[2304 768]ᵀ"
+	Err    error
 }
 
-// Stream runs operations in the order of the calls on one device. It owns its
-// activations and all its scratch, allocated once for its limits.
-//
-// Operations are enqueued: a method may return before its operation has run.
-// The first error sticks until Submit, later calls do nothing, and what Submit returns gives
-// that error, which is an *OpError. A stream belongs to one goroutine at a
-// time.
-//
-// Submit ends one batch and leaves the stream free for the next, so that a
-// device need not wait for the host between two batches.
-type Stream interface {
-	// Tokens allocates an activation of one row a token.
-	Tokens(cols int, k Kind) Buffer
-	// Sequences allocates a float32 matrix of one row a sequence.
-	Sequences(cols int) Buffer
-	// Reuse returns a buffer of cols columns, at most those of b, over the
-	// memory of b, for two activations that are never alive together:
-	// writing to one leaves the other's contents undefined.
-	Reuse(b Buffer, cols int) Buffer
+// Error names the operation, the shapes and the cause.
+func (e *OpError) Error() string { return fmt.Sprintf("%s %s: %v", e.Op, e.Shapes, e.Err) }
 
-	// Begin makes b the batch of the operations that follow. b must not
-	// change before they have been waited for.
-	Begin(b Batch)
-
-	Embed(Embed)
-	Linear(Linear)
-	Norm(Norm)
-	Attention(Attention)
-	Pool(Pool)
-
-	// Write copies src, T (or S) rows, into dst.
-	Write(dst Buffer, src []float32)
-	// Read copies the T (or S) rows of src into dst, which is filled once it
-	// has been waited for.
-	Read(dst []float32, src Buffer)
-
-	// Submit ends what has been enqueued since the last Submit. The function
-	// that it returns waits until that has run and gives its first error; it
-	// is to be called once, in the order of the Submits. The next batch may
-	// begin and be submitted before.
-	Submit() (wait func() error)
-	// Wait is Submit()(): it returns when everything enqueued has run.
-	Wait() error
-	// Close frees the activations and the scratch. Everything submitted has
-	// to be waited for before.
-	Close() error
-}
+// Unwrap gives the cause.
+func (e *OpError) Unwrap() error { return e.Err }

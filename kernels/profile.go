@@ -7,14 +7,6 @@ import (
 	"time"
 )
 
-// Profiler is a stream that can say where its time goes.
-type Profiler interface {
-	// Profile makes p the profile that the operations enqueued from here on
-	// are added to, once they have been waited for; nil ends it. Measuring costs some
-	// time itself.
-	Profile(p *Profile)
-}
-
 // Profile sums the time of operations on a device by operation and shape.
 // The zero value is empty.
 type Profile struct {
@@ -56,33 +48,35 @@ func (p *Profile) Ops() []OpTime {
 	return list
 }
 
-// Describe names an operation for a Profile and counts its arithmetic on a batch.
-func Describe(o Op, b Batch) (name string, flops float64) {
-	switch o := o.(type) {
-	case Embed:
-		return "embed", 0
+// Describe names an operation for a Profile. Its arithmetic on a batch is a number of FLOPs for each token and one for each
+// token and token of its sequence.
+func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
+	switch do := o.Do.(type) {
 	case Linear:
-		out, in := o.W.Dims()
+		out, in := do.W.Dims()
 		name = fmt.Sprintf("linear %dx%d", out, in)
-		if o.Then != Identity {
-			name += " + " + o.Then.String()
+		if do.Then != Identity {
+			name += " + " + do.Then.String()
 		}
-		if o.Add != nil {
+		if o.Add != None {
 			name += " + add"
 		}
-		return name, 2 * float64(len(b.IDs)) * float64(out) * float64(in)
-	case Norm:
-		return "norm", 0
+		return name, 2 * float64(out) * float64(in), 0
 	case Attention:
-		for s := range b.Sequences() {
-			flops += 4 * float64(b.Len(s)) * float64(b.Len(s)) * float64(o.Out.Cols())
+		name = do.name()
+		if do.Rotary != nil {
+			name = "rotary + " + name
 		}
-		if o.Rotary != nil {
-			return "rotary + attention", flops
-		}
-		return "attention", flops
-	case Pool:
-		return "pool", 0
+		return name, 0, 4 * float64(p.Cols(o.Out))
 	}
-	return fmt.Sprintf("%T", o), 0
+	return o.Do.name(), 0, 0
+}
+
+// FLOPs is the arithmetic on a batch of what Describe gives.
+func FLOPs(b Batch, perToken, perPair float64) float64 {
+	flops := perToken * float64(len(b.IDs))
+	for s := range b.Sequences() {
+		flops += perPair * float64(b.Len(s)) * float64(b.Len(s))
+	}
+	return flops
 }

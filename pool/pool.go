@@ -32,9 +32,9 @@ type Embedder interface {
 	// Budget is the tokens of a batch, special tokens included, that suit the
 	// device. It does not change.
 	Budget() int
-	// Start begins a batch, which does not change until finish has returned
-	// for each layer [S, Dim] values, or [T, Dim] per token. finish is called
-	// once, in the order of the Starts.
+	// Start begins a batch, as kernels.Runner.Start does; finish returns for
+	// each layer [S, Dim] values, or [T, Dim] per token. A batch over the
+	// budget is begun when every one before has been finished.
 	Start(kernels.Batch) (finish func() ([][]float32, error))
 	// Averaged is the number of tokens behind the embedding of a sequence of
 	// n tokens: how much it weighs when windows of one record are joined.

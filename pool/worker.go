@@ -75,6 +75,9 @@ func (w *worker) serve() error {
 				w.begin(t)
 				continue
 			}
+			if w.waits() {
+				break
+			}
 			w.launch()
 		}
 		if len(w.flying) == 0 {
@@ -148,6 +151,13 @@ func (w *worker) begin(t *task) {
 	if t.left == 0 {
 		w.complete(t)
 	}
+}
+
+// waits reports whether the batch that comes next has to wait for all before
+// it: a window over the budget makes the embedder grow.
+func (w *worker) waits() bool {
+	one := w.waiting[0]
+	return len(w.flying) > 0 && len(one.members) == 1 && one.members[0].tokens() > w.embedder.Budget()
 }
 
 // launch starts the first batch that waits, or what is left of it after the

@@ -14,21 +14,21 @@ import (
 // gated feed-forward layer. The reference is bert_layers.py of
 // MAGICS-LAB/DNABERT_S, on its path without Triton.
 type dnaberts struct {
+	kernels.Model
 	config    Config
-	word      kernels.Weight // [vocabulary, h]
-	tokenType kernels.Weight // row 0 of the token types [h]
-	norm      normalization
+	embed     kernels.Embed // [vocabulary, h], and row 0 of the token types [h]
+	norm      kernels.Norm
+	attention kernels.Attention
 	blocks    []dnabertsBlock
-	slopes    []float32 // [heads]
 }
 
 type dnabertsBlock struct {
-	qkv           projection // [3h, h]: queries, keys, values
-	attention     projection // [h, h]
-	attentionNorm normalization
-	gated         kernels.Weight // [2f, h], no bias: gate, then up
-	down          projection     // [h, f]
-	norm          normalization
+	qkv           kernels.Linear // [3h, h]: queries, keys, values
+	output        kernels.Linear // [h, h]
+	attentionNorm kernels.Norm
+	gated         kernels.Linear // [2f, h], no bias: gate, then up
+	down          kernels.Linear // [h, f]
+	norm          kernels.Norm
 }
 
 const tokenTypes = "embeddings.token_type_embeddings.weight"
@@ -53,19 +53,21 @@ func dnabertsTensors(c Config) []weights.Spec {
 }
 
 func loadDNABERTS(c Config, l *loader) *dnaberts {
-	m := &dnaberts{config: c, slopes: alibiSlopes(c.Heads)}
-	m.word = l.load(kernels.Lookup, wordEmbeddings)
-	m.tokenType = l.loadFrom(kernels.Vector, firstRow{l.tensor(tokenTypes)})
-	m.norm = l.normalization("embeddings.LayerNorm")
+	m := &dnaberts{Model: l.model, config: c}
+	m.embed = kernels.Embed{Table: l.load(kernels.Lookup, wordEmbeddings), Scale: 1, Mask: kernels.NoMask}
+	m.embed.Type = l.loadFrom(kernels.Vector, firstRow{l.tensor(tokenTypes)})
+	m.norm = l.normalization("embeddings.LayerNorm", c.Eps)
+	scale := float32(1 / math.Sqrt(float64(c.HeadDim())))
+	m.attention = kernels.Attention{Heads: c.Heads, Scale: scale, Slopes: alibiSlopes(c.Heads)}
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
 		m.blocks = append(m.blocks, dnabertsBlock{
 			qkv:           l.projection(block + "attention.self.Wqkv"),
-			attention:     l.projection(block + "attention.output.dense"),
-			attentionNorm: l.normalization(block + "attention.output.LayerNorm"),
-			gated:         l.matrix(block + "mlp.gated_layers.weight"),
+			output:        l.projection(block + "attention.output.dense"),
+			attentionNorm: l.normalization(block+"attention.output.LayerNorm", c.Eps),
+			gated:         kernels.Linear{W: l.matrix(block + "mlp.gated_layers.weight"), Then: kernels.GEGLU},
 			down:          l.projection(block + "mlp.wo"),
-			norm:          l.normalization(block + "mlp.layernorm"),
+			norm:          l.normalization(block+"mlp.layernorm", c.Eps),
 		})
 	}
 	return m
@@ -88,48 +90,14 @@ func alibiSlopes(heads int) []float32 {
 	return slopes
 }
 
-// dnabertsPass holds the activations of one forward pass.
-type dnabertsPass struct {
-	*dnaberts
-	kernels.Stream
-	x       kernels.Buffer // [T, h] the hidden state
-	sum     kernels.Buffer // [T, h] what a LayerNorm reads
-	qkv     kernels.Buffer // [T, 3h], over hidden
-	context kernels.Buffer // [T, h] what attention gives
-	hidden  kernels.Buffer // [T, f]
-}
-
-func (m *dnaberts) newPass(s kernels.Stream) pass {
-	h, f := m.config.Hidden, m.config.Intermediate
-	p := &dnabertsPass{dnaberts: m, Stream: s}
-	p.x = s.Tokens(h, kernels.Residual|kernels.Operand)
-	p.sum = s.Tokens(h, kernels.Residual)
-	p.context = s.Tokens(h, kernels.Operand)
-	wide := s.Tokens(max(f, 3*h), kernels.Operand)
-	p.qkv, p.hidden = s.Reuse(wide, 3*h), s.Reuse(wide, f)
-	return p
-}
-
-func (p *dnabertsPass) forward(last int, visit func(block int, x kernels.Buffer)) {
-	scale := float32(1 / math.Sqrt(float64(p.config.HeadDim())))
-
-	p.Embed(kernels.Embed{Out: p.sum, Table: p.word, Type: p.tokenType, Scale: 1, Mask: kernels.NoMask})
-	p.normalize(p.norm)
-	visit(0, p.x)
-	for i, b := range p.blocks[:last] {
-		p.Linear(kernels.Linear{Out: p.qkv, In: p.x, W: b.qkv.w, Bias: b.qkv.bias})
-		p.Attention(kernels.Attention{Out: p.context, QKV: p.qkv, Heads: p.config.Heads, Scale: scale, Slopes: p.slopes})
-		p.Linear(kernels.Linear{Out: p.sum, In: p.context, W: b.attention.w, Bias: b.attention.bias, Add: p.x})
-		p.normalize(b.attentionNorm)
-
-		p.Linear(kernels.Linear{Out: p.hidden, In: p.x, W: b.gated, Then: kernels.GEGLU})
-		p.Linear(kernels.Linear{Out: p.sum, In: p.hidden, W: b.down.w, Bias: b.down.bias, Add: p.x})
-		p.normalize(b.norm)
-		visit(i+1, p.x)
+func (m *dnaberts) build(p *kernels.Program, last int, visit func(block int, x kernels.Value)) {
+	x := p.Norm(p.Embed(m.embed), m.norm)
+	visit(0, x)
+	for i, b := range m.blocks[:last] {
+		context := p.Attention(p.Linear(x, b.qkv, kernels.None), m.attention)
+		x = p.Norm(p.Linear(context, b.output, x), b.attentionNorm)
+		hidden := p.Linear(x, b.gated, kernels.None)
+		x = p.Norm(p.Linear(hidden, b.down, x), b.norm)
+		visit(i+1, x)
 	}
-}
-
-// normalize is x = LN(sum).
-func (p *dnabertsPass) normalize(n normalization) {
-	p.Norm(kernels.Norm{Out: p.x, In: p.sum, Gain: n.gain, Bias: n.bias, Eps: p.config.Eps})
 }

@@ -1,7 +1,6 @@
 package transformer
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -52,60 +51,52 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	return list, nil
 }
 
-// Encoder runs a model over batches. It owns a stream and belongs to one
-// goroutine at a time.
-//
-// Start gives a batch to the device, so that several may be under way and the
-// device need not wait for the host; Encode runs one at a time.
+// Encoder runs a model over batches. It belongs to one goroutine at a time.
 type Encoder struct {
 	model   Model
 	backend kernels.Backend
+	program *kernels.Program
 	limits  kernels.Limits
 	pooling Pooling
 	layers  []int // resolved
-	last    int   // the highest of them: blocks after it are not run
-
-	profile *kernels.Profile // or nil
-
-	pending []*started // in the order of their Start
-	stream  kernels.Stream
-	pass    pass
-	pooled  kernels.Buffer // [S, h], nil when PerToken
+	profile *kernels.Profile
+	runner  kernels.Runner // nil after Compile has failed
 }
 
-// started is a batch that is under way.
-type started struct {
-	wait    func() error
-	results [][]float32
-	done    bool
-	err     error
+// Program is a model's forward pass with an output for each layer, in the
+// order of the blocks: [T, Dim] when p is PerToken, else [S, Dim]. layers are
+// resolved block numbers, see ResolveLayers; blocks after the last of them are
+// left out.
+func Program(m Model, p Pooling, layers []int) *kernels.Program {
+	program := &kernels.Program{}
+	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
+		switch {
+		case !slices.Contains(layers, block):
+		case p == PerToken:
+			program.Output(x)
+		default:
+			program.Output(program.Pool(x, pooled(m, p)))
+		}
+	})
+	return program
 }
 
-// NewEncoder allocates the activations for batches within limits. layers are
-// resolved block numbers, see ResolveLayers.
+// NewEncoder compiles a model's program for batches within limits.
 func NewEncoder(m Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
-	e := &Encoder{model: m, backend: b, pooling: p, layers: layers, last: slices.Max(layers)}
-	return e, e.allocate(limits)
+	e := &Encoder{model: m, backend: b, program: Program(m, p, layers), pooling: p, layers: layers}
+	return e, e.compile(limits)
 }
 
-func (e *Encoder) allocate(limits kernels.Limits) error {
+func (e *Encoder) compile(limits kernels.Limits) error {
 	if err := e.Close(); err != nil {
 		return err
 	}
-	s, err := e.backend.NewStream(limits)
+	r, err := e.backend.Compile(e.program, limits)
 	if err != nil {
-		return fmt.Errorf("a stream for %d tokens: %w", limits.Tokens, err)
+		return fmt.Errorf("compiling for %d tokens: %w", limits.Tokens, err)
 	}
-	e.stream = s
-	e.Profile(e.profile)
-	e.pass = e.model.newPass(s)
-	if e.pooling != PerToken {
-		e.pooled = s.Sequences(e.model.Config().Hidden)
-	}
-	if err := s.Wait(); err != nil {
-		return errors.Join(fmt.Errorf("activations for %d tokens: %w", limits.Tokens, err), e.Close())
-	}
-	e.limits = limits
+	e.runner, e.limits = r, limits
+	r.Profile(e.profile)
 	return nil
 }
 
@@ -116,110 +107,87 @@ func (e *Encoder) Dim() int { return e.model.Config().Hidden }
 func (e *Encoder) Limits() kernels.Limits { return e.limits }
 
 // Encode runs the batch and returns, for each layer, its embeddings: [S, Dim],
-// or [T, Dim] when PerToken. A batch over the limits makes the encoder grow.
-// The error may be kernels.ErrOutOfMemory, after which a smaller batch works.
+// or [T, Dim] when PerToken. The error may be kernels.ErrOutOfMemory, after
+// which a smaller batch works.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start begins what Encode does and returns what waits for its results, to be
-// called once, in the order of the Starts. b must not change before.
+// Start begins what Encode does, by kernels.Runner.Start. A batch over the
+// limits makes the encoder grow, and may be started only when every one before
+// has been waited for.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
-	if e.stream == nil || !e.limits.Holds(b) {
-		for len(e.pending) > 0 { // the stream that they run on goes
-			e.settle(e.pending[0])
-		}
-		grown := kernels.Limits{Tokens: max(e.limits.Tokens, len(b.IDs)), Sequences: max(e.limits.Sequences, b.Sequences())}
-		if err := e.allocate(grown); err != nil {
-			if back := e.allocate(e.limits); back != nil {
-				// No batch of any size can run now: that is no lack of memory
-				// for this one.
-				err = fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
-			}
-			return func() ([][]float32, error) { return nil, err }
-		}
+	if err := e.fit(b); err != nil {
+		return func() ([][]float32, error) { return nil, err }
 	}
-	s := &started{results: e.enqueue(b)}
-	s.wait = e.stream.Submit()
-	e.pending = append(e.pending, s)
-	return func() ([][]float32, error) {
-		e.settle(s)
-		if s.err != nil {
-			return nil, s.err
-		}
-		return s.results, nil
-	}
-}
-
-// settle waits for a batch, the first that is pending, unless that was done.
-func (e *Encoder) settle(s *started) {
-	if !s.done {
-		s.done, s.err = true, s.wait()
-		e.pending = slices.DeleteFunc(e.pending, func(p *started) bool { return p == s })
-	}
-}
-
-// enqueue sends the forward pass to the stream and returns where its results
-// will be.
-func (e *Encoder) enqueue(b kernels.Batch) [][]float32 {
 	rows := b.Sequences()
 	if e.pooling == PerToken {
 		rows = len(b.IDs)
 	}
 	results := make([][]float32, len(e.layers))
-	e.stream.Begin(b)
-	e.pass.forward(e.last, func(block int, x kernels.Buffer) {
-		i := slices.Index(e.layers, block)
-		if i < 0 {
-			return
+	var dst [][]float32 // in the order of the blocks
+	for block := range slices.Max(e.layers) + 1 {
+		if i := slices.Index(e.layers, block); i >= 0 {
+			results[i] = make([]float32, rows*e.Dim())
+			dst = append(dst, results[i])
 		}
-		results[i] = make([]float32, rows*e.Dim())
-		if e.pooling == PerToken {
-			e.stream.Read(results[i], x)
-			return
+	}
+	wait := e.runner.Start(b, dst)
+	return func() ([][]float32, error) {
+		if err := wait(); err != nil {
+			return nil, err
 		}
-		e.stream.Pool(e.poolOp(x))
-		e.stream.Read(results[i], e.pooled)
-	})
-	return results
+		return results, nil
+	}
+}
+
+// fit compiles anew for a batch over the limits.
+func (e *Encoder) fit(b kernels.Batch) error {
+	if e.runner != nil && e.limits.Holds(b) {
+		return nil
+	}
+	before := e.limits
+	err := e.compile(kernels.Limits{Tokens: max(before.Tokens, len(b.IDs)), Sequences: max(before.Sequences, b.Sequences())})
+	if err == nil {
+		return nil
+	}
+	if back := e.compile(before); back != nil {
+		// No batch of any size can run now: that is no lack of memory for
+		// this one.
+		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
+	}
+	return err
 }
 
 // Profile adds the times of the operations of later batches to p, or ends that
 // when p is nil. It reports whether the backend measures them.
 func (e *Encoder) Profile(p *kernels.Profile) bool {
 	e.profile = p
-	s, ok := e.stream.(kernels.Profiler)
-	if ok {
-		s.Profile(p)
-	}
-	return ok
+	return e.runner != nil && e.runner.Profile(p)
 }
 
 // Averaged is the number of tokens whose mean is the embedding of a sequence
 // of n tokens.
 func (e *Encoder) Averaged(n int) int {
-	from, to := e.poolOp(nil).Range(n)
+	from, to := pooled(e.model, e.pooling).Of(n)
 	return to - from
 }
 
-func (e *Encoder) poolOp(x kernels.Buffer) kernels.Pool {
-	o := kernels.Pool{Out: e.pooled, In: x}
+// pooled is the tokens of a sequence that a pooling averages.
+func pooled(m Model, p Pooling) kernels.Range {
 	switch {
-	case e.pooling == CLS:
-		o.Limit = 1
-	case e.model.Config().Architecture == ESM2:
-		o.Skip, o.Trim = 1, 1 // <cls> and <eos>
+	case p == CLS:
+		return kernels.Range{Limit: 1}
+	case m.Config().Architecture == ESM2:
+		return kernels.Range{Skip: 1, Trim: 1} // <cls> and <eos>
 	}
-	return o
+	return kernels.Range{}
 }
 
-// Close frees the stream and the activations, after what is under way.
+// Close frees the activations. Every batch has to be waited for before.
 func (e *Encoder) Close() error {
-	if e.stream == nil {
+	if e.runner == nil {
 		return nil
 	}
-	for len(e.pending) > 0 {
-		e.settle(e.pending[0])
-	}
-	err := e.stream.Close()
-	e.stream, e.pass, e.pooled = nil, nil, nil
+	err := e.runner.Close()
+	e.runner = nil
 	return err
 }

@@ -12,20 +12,21 @@ import (
 // blocks with rotary positions, and a LayerNorm at the end. The references
 // are facebookresearch/esm and transformers' modeling_esm.py.
 type esm2 struct {
+	kernels.Model
 	config Config
-	word   kernels.Weight // [vocabulary, h]
+	embed  kernels.Embed // [vocabulary, h]
 	blocks []esm2Block
-	norm   normalization // after the last block
+	norm   kernels.Norm // after the last block
 }
 
 type esm2Block struct {
-	attentionNorm normalization
-	qkv           projection // [3h, h]: queries, keys, values
-	invFreq       []float32  // [d/2] the rotary frequencies
-	attention     projection // [h, h]
-	norm          normalization
-	up            projection // [f, h]
-	down          projection // [h, f]
+	attentionNorm kernels.Norm
+	qkv           kernels.Linear // [3h, h]: queries, keys, values
+	attention     kernels.Attention
+	output        kernels.Linear // [h, h]
+	norm          kernels.Norm
+	up            kernels.Linear // [f, h]
+	down          kernels.Linear // [h, f]
 }
 
 func esm2Tensors(c Config) []weights.Spec {
@@ -48,22 +49,33 @@ func esm2Tensors(c Config) []weights.Spec {
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
+// maskedInTraining is the share of tokens that were <mask> in training, 15%
+// of which 80%: with token dropout the embeddings are scaled by what was left.
+const maskedInTraining = 0.15 * 0.8
+
 func loadESM2(c Config, l *loader) *esm2 {
-	m := &esm2{config: c, word: l.load(kernels.Lookup, wordEmbeddings)}
+	m := &esm2{Model: l.model, config: c}
+	m.embed = kernels.Embed{Table: l.load(kernels.Lookup, wordEmbeddings), Scale: 1, Mask: kernels.NoMask}
+	if c.TokenDropout {
+		m.embed.Scale, m.embed.Mask = 1-maskedInTraining, c.MaskID
+	}
+	qScale := float32(1 / math.Sqrt(float64(c.HeadDim())))
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
 		self := block + "attention.self."
-		m.blocks = append(m.blocks, esm2Block{
-			attentionNorm: l.normalization(block + "attention.LayerNorm"),
+		b := esm2Block{
+			attentionNorm: l.normalization(block+"attention.LayerNorm", c.Eps),
 			qkv:           l.projection(self+"query", self+"key", self+"value"),
-			invFreq:       l.invFreq(block, c.HeadDim()),
-			attention:     l.projection(block + "attention.output.dense"),
-			norm:          l.normalization(block + "LayerNorm"),
+			attention:     kernels.Attention{Heads: c.Heads, Scale: 1, Rotary: &kernels.Rotary{QScale: qScale, InvFreq: l.invFreq(block, c.HeadDim())}},
+			output:        l.projection(block + "attention.output.dense"),
+			norm:          l.normalization(block+"LayerNorm", c.Eps),
 			up:            l.projection(block + "intermediate.dense"),
 			down:          l.projection(block + "output.dense"),
-		})
+		}
+		b.up.Then = kernels.GELU
+		m.blocks = append(m.blocks, b)
 	}
-	m.norm = l.normalization("encoder.emb_layer_norm_after")
+	m.norm = l.normalization("encoder.emb_layer_norm_after", c.Eps)
 	return m
 }
 
@@ -85,60 +97,17 @@ func (l *loader) invFreq(block string, d int) []float32 {
 
 func (m *esm2) Config() Config { return m.config }
 
-// esm2Pass holds the activations of one forward pass.
-type esm2Pass struct {
-	*esm2
-	kernels.Stream
-	x       kernels.Buffer // [T, h] the residual stream
-	y       kernels.Buffer // [T, h] a LayerNorm of x
-	qkv     kernels.Buffer // [T, 3h], over hidden
-	context kernels.Buffer // [T, h] what attention gives, over y
-	hidden  kernels.Buffer // [T, f]
-}
-
-func (m *esm2) newPass(s kernels.Stream) pass {
-	h, f := m.config.Hidden, m.config.Intermediate
-	p := &esm2Pass{esm2: m, Stream: s}
-	p.x = s.Tokens(h, kernels.Residual)
-	p.y = s.Tokens(h, kernels.Operand)
-	wide := s.Tokens(max(f, 3*h), kernels.Operand)
-	p.qkv, p.hidden = s.Reuse(wide, 3*h), s.Reuse(wide, f)
-	p.context = s.Reuse(p.y, h)
-	return p
-}
-
-// maskedInTraining is the share of tokens that were <mask> in training, 15%
-// of which 80%: with token dropout the embeddings are scaled by what was left.
-const maskedInTraining = 0.15 * 0.8
-
-func (p *esm2Pass) forward(last int, visit func(block int, x kernels.Buffer)) {
-	c := p.config
-	qScale := float32(1 / math.Sqrt(float64(c.HeadDim())))
-
-	embed := kernels.Embed{Out: p.x, Table: p.word, Scale: 1, Mask: kernels.NoMask}
-	if c.TokenDropout {
-		embed.Scale, embed.Mask = 1-maskedInTraining, c.MaskID
-	}
-	p.Embed(embed)
-	visit(0, p.x)
-	for i, b := range p.blocks[:last] {
-		p.normalize(p.y, b.attentionNorm)
-		p.Linear(kernels.Linear{Out: p.qkv, In: p.y, W: b.qkv.w, Bias: b.qkv.bias})
-		rotary := &kernels.Rotary{QScale: qScale, InvFreq: b.invFreq}
-		p.Attention(kernels.Attention{Out: p.context, QKV: p.qkv, Heads: c.Heads, Scale: 1, Rotary: rotary})
-		p.Linear(kernels.Linear{Out: p.x, In: p.context, W: b.attention.w, Bias: b.attention.bias, Add: p.x})
-
-		p.normalize(p.y, b.norm)
-		p.Linear(kernels.Linear{Out: p.hidden, In: p.y, W: b.up.w, Bias: b.up.bias, Then: kernels.GELU})
-		p.Linear(kernels.Linear{Out: p.x, In: p.hidden, W: b.down.w, Bias: b.down.bias, Add: p.x})
-		if i+1 == c.Layers {
-			p.normalize(p.x, p.norm) // "layer L" of the reference is after the last LayerNorm
+func (m *esm2) build(p *kernels.Program, last int, visit func(block int, x kernels.Value)) {
+	x := p.Embed(m.embed)
+	visit(0, x)
+	for i, b := range m.blocks[:last] {
+		qkv := p.Linear(p.Norm(x, b.attentionNorm), b.qkv, kernels.None)
+		x = p.Linear(p.Attention(qkv, b.attention), b.output, x)
+		hidden := p.Linear(p.Norm(x, b.norm), b.up, kernels.None)
+		x = p.Linear(hidden, b.down, x)
+		if i+1 == m.config.Layers {
+			x = p.Norm(x, m.norm) // "layer L" of the reference is after the last LayerNorm
 		}
-		visit(i+1, p.x)
+		visit(i+1, x)
 	}
-}
-
-// normalize is out = LN(x).
-func (p *esm2Pass) normalize(out kernels.Buffer, n normalization) {
-	p.Norm(kernels.Norm{Out: out, In: p.x, Gain: n.gain, Bias: n.bias, Eps: p.config.Eps})
 }

@@ -13,7 +13,11 @@ import (
 // TestGoldens compares both models with what their own PyTorch code gave, on
 // the specification of the operations and on the CPU.
 func TestGoldens(t *testing.T) {
-	for _, open := range []func() kernels.Backend{ref.New, ref.NewFloat32, func() kernels.Backend { return cpu.New(2) }} {
+	for _, open := range []func() kernels.Backend{
+		ref.New,
+		func() kernels.Backend { return ref.NewBaseline(ref.Float32) },
+		func() kernels.Backend { return cpu.New(2) },
+	} {
 		for _, g := range goldentest.Goldens() {
 			compareGolden(t, open(), g, g.FP32)
 		}
@@ -49,15 +53,19 @@ func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars go
 // roundedWeights is a backend whose projections are rounded to bfloat16.
 type roundedWeights struct{ kernels.Backend }
 
-func (b roundedWeights) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
+func (b roundedWeights) NewModel() kernels.Model { return roundedModel{b.Backend.NewModel()} }
+
+type roundedModel struct{ kernels.Model }
+
+func (m roundedModel) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	if role != kernels.Projection {
-		return b.Backend.Load(role, parts...)
+		return m.Model.Load(role, parts...)
 	}
 	rounded := make([]kernels.Source, len(parts))
 	for i, p := range parts {
 		rounded[i] = roundedSource{p}
 	}
-	return b.Backend.Load(role, rounded...)
+	return m.Model.Load(role, rounded...)
 }
 
 type roundedSource struct{ kernels.Source }

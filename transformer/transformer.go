@@ -8,6 +8,7 @@
 package transformer
 
 import (
+	"errors"
 	"fmt"
 
 	"seqembed/kernels"
@@ -19,16 +20,12 @@ import (
 type Model interface {
 	// Config is the model's shape.
 	Config() Config
-	// newPass allocates the activations of a forward pass on s.
-	newPass(s kernels.Stream) pass
-}
-
-// pass is a forward pass over the batch that its stream has begun.
-type pass interface {
-	// forward enqueues the operations up to block last. It calls visit after
-	// the embedding, as block 0, and after each block, with the hidden state
-	// x, which later operations overwrite.
-	forward(last int, visit func(block int, x kernels.Buffer))
+	// Close frees the weights. Every encoder has to be closed before.
+	Close() error
+	// build adds the forward pass up to block last to a program. It calls
+	// visit after the embedding, as block 0, and after each block, with the
+	// hidden state x.
+	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
 }
 
 // Load checks the checkpoint against its configuration and loads the weights
@@ -38,7 +35,7 @@ func Load(c *weights.Checkpoint, config Config, b kernels.Backend) (Model, error
 	if err := c.Check(Tensors(config)); err != nil {
 		return nil, err
 	}
-	l := &loader{checkpoint: c, backend: b}
+	l := &loader{checkpoint: c, model: b.NewModel()}
 	var m Model
 	switch config.Architecture {
 	case DNABERTS:
@@ -46,10 +43,10 @@ func Load(c *weights.Checkpoint, config Config, b kernels.Backend) (Model, error
 	case ESM2:
 		m = loadESM2(config, l)
 	default:
-		return nil, fmt.Errorf("architecture %q: %w", config.Architecture, ErrUnsupported)
+		l.err = fmt.Errorf("architecture %q: %w", config.Architecture, ErrUnsupported)
 	}
 	if l.err != nil {
-		return nil, fmt.Errorf("loading %s: %w", c.Source(), l.err)
+		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), l.model.Close())
 	}
 	return m, nil
 }
@@ -89,7 +86,7 @@ func Open(ref weights.Ref) (*weights.Checkpoint, Config, error) {
 // loading reads as the list of its weights.
 type loader struct {
 	checkpoint *weights.Checkpoint
-	backend    kernels.Backend
+	model      kernels.Model
 	err        error
 }
 
@@ -111,7 +108,7 @@ func (l *loader) loadFrom(role kernels.Role, parts ...kernels.Source) kernels.We
 	if l.err != nil {
 		return nil
 	}
-	w, err := l.backend.Load(role, parts...)
+	w, err := l.model.Load(role, parts...)
 	l.err = err
 	return w
 }
@@ -129,27 +126,22 @@ func (l *loader) tensor(name string) *weights.Tensor {
 	return t
 }
 
-// vector, matrix and normalization load the usual pairs.
+// vector and matrix load one weight each.
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
-// projection is a Linear's weight with its bias.
-type projection struct{ w, bias kernels.Weight }
-
 // projection loads name.weight and name.bias, those of several names stacked.
-func (l *loader) projection(names ...string) projection {
+func (l *loader) projection(names ...string) kernels.Linear {
 	var w, bias []string
 	for _, name := range names {
 		w, bias = append(w, name+".weight"), append(bias, name+".bias")
 	}
-	return projection{l.matrix(w...), l.vector(bias...)}
+	return kernels.Linear{W: l.matrix(w...), Bias: l.vector(bias...)}
 }
 
-// normalization is the gain and bias of a LayerNorm.
-type normalization struct{ gain, bias kernels.Weight }
-
-func (l *loader) normalization(name string) normalization {
-	return normalization{l.vector(name + ".weight"), l.vector(name + ".bias")}
+// normalization loads the gain and bias of a LayerNorm.
+func (l *loader) normalization(name string, eps float32) kernels.Norm {
+	return kernels.Norm{Gain: l.vector(name + ".weight"), Bias: l.vector(name + ".bias"), Eps: eps}
 }
 
 // firstRow is a Source of one dimension: row 0 of a matrix.

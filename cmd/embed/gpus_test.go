@@ -28,7 +28,7 @@ type fakeMachine struct {
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" of every opening
-	asked [3]int   // the columns that Budget was asked for last
+	asked [2]int   // the columns that Budget was asked for last
 }
 
 func (f *fakeMachine) machine() machine {
@@ -69,10 +69,21 @@ type fakeGPU struct {
 
 func (g *fakeGPU) Name() string { return g.name }
 
-func (g *fakeGPU) Budget(residual, operand, gated int) (int, error) {
+func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
 	g.machine.mu.Lock()
 	defer g.machine.mu.Unlock()
-	g.machine.asked = [3]int{residual, operand, gated}
+	g.machine.asked = [2]int{}
+	for _, s := range p.Plan(kernels.Needs{}).Slots {
+		if s.PerSequence {
+			continue
+		}
+		if s.Precision&kernels.Float32 != 0 {
+			g.machine.asked[0] += s.Cols
+		}
+		if s.Precision&kernels.Operand != 0 {
+			g.machine.asked[1] += s.Cols
+		}
+	}
 	return g.machine.budget, nil
 }
 
@@ -162,7 +173,7 @@ func TestAllGPUs(t *testing.T) {
 	if text := string(manifest); strings.Count(text, `"backend":"GPU A bf16"`)+strings.Count(text, `"backend":"GPU B bf16"`) != 20 || strings.Count(text, `"dtype":"bf16"`) != 20 {
 		t.Errorf("the manifest does not say which device made what:\n%s", text)
 	}
-	if want := [3]int{64, 64 + 256, 0}; f.asked != want {
+	if want := [2]int{64, 64 + 256}; f.asked != want {
 		t.Errorf("a budget for %v columns, want %v", f.asked, want)
 	}
 	before := contents(t, "out")
@@ -208,8 +219,8 @@ func TestGPUSettings(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU"}, budget: 200}
 	r := f.embed(t, "-v --dtype fp16 --esm-batch-size 30 --out out"+args).wantCode(0)
-	if want := []string{"0 fp16", "0 fp16"}; !slices.Equal(f.opens, want) {
-		t.Errorf("opened %v, want %v: once for each model", f.opens, want)
+	if want := []string{"0 fp16"}; !slices.Equal(f.opens, want) {
+		t.Errorf("opened %v, want %v: once for both models", f.opens, want)
 	}
 	if !strings.Contains(r.stderr, "sequences=2 tokens=") && !strings.Contains(r.stderr, "sequences=1 tokens=") {
 		t.Errorf("no batches in the log:\n%s", r.stderr)
@@ -224,8 +235,7 @@ func TestGPUSettings(t *testing.T) {
 	}
 }
 
-// Who computed the matrix products is in the verbose log, once for each device
-// and model; what cuBLAS did not compute is a warning in any case.
+// Who computed the matrix products is in the verbose log, once for each device; what cuBLAS did not compute is a warning in any case.
 func TestProductsAreLogged(t *testing.T) {
 	args := manyFiles(t)
 	algorithm := &cuda.Algorithm{ID: 66, Tile: 20, ClusterShape: cuda.Unknown}
@@ -242,7 +252,7 @@ func TestProductsAreLogged(t *testing.T) {
 	for _, device := range []string{"cuda:0", "cuda:1"} {
 		for _, p := range f.products {
 			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
-			if n := strings.Count(r.stderr, line); n != 2 { // models
+			if n := strings.Count(r.stderr, line); n != 1 { // the second model brings nothing new
 				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
 			}
 		}
@@ -253,7 +263,7 @@ func TestProductsAreLogged(t *testing.T) {
 		"may depend on the batch that its record was in; EMBED_CUBLAS=none rules that out",
 		fmt.Sprintf("device=cuda:0 shapes=%q\n", refused),
 	} {
-		if n := strings.Count(r.stderr, line); n != 2 {
+		if n := strings.Count(r.stderr, line); n != 1 {
 			t.Errorf("%d lines with %s in\n%s", n, line, r.stderr)
 		}
 	}

@@ -20,16 +20,17 @@ import (
 // cpuBudget is the tokens of a batch when a CPU computes and none are given.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU: one worker of each pool. A
-// worker opens its backend anew for each model, so that the weights of the
-// last one are gone; the first opening served to learn its name as well.
+// processor is a GPU, or all threads of the CPU: one worker of each pool. It is
+// opened once, and again for the next model after it has failed.
 type processor struct {
 	name    string // for people
 	backend string // kernels.Backend.Name
 	dtype   string
 	ahead   int // see pool.Device
 	open    func() (kernels.Backend, error)
-	opened  kernels.Backend // nobody's yet, or nil
+	opened  kernels.Backend // nil after a failure
+
+	reported []string // what logProducts has said
 }
 
 // newProcessor opens a backend for the first time.
@@ -42,21 +43,23 @@ func newProcessor(p processor) (*processor, error) {
 	return &p, nil
 }
 
-// take gives a backend to a worker, which closes it.
-func (p *processor) take() (kernels.Backend, error) {
-	if b := p.opened; b != nil {
-		p.opened = nil
-		return b, nil
+// ready gives the backend, open.
+func (p *processor) ready() (kernels.Backend, error) {
+	var err error
+	if p.opened == nil {
+		p.opened, err = p.open()
 	}
-	return p.open()
+	return p.opened, err
 }
 
-// Close closes a backend that nobody took.
+// Close lets go of the device.
 func (p *processor) Close() error {
 	if p.opened == nil {
 		return nil
 	}
-	return p.opened.Close()
+	b := p.opened
+	p.opened = nil
+	return b.Close()
 }
 
 // openProcessors opens what --gpus names, or the CPU.
@@ -162,53 +165,70 @@ func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
 // device is the processor as the pool sees it, for one model.
 func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
-		b, err := p.take()
+		b, err := p.ready()
 		if err != nil {
 			return nil, err
 		}
 		e, err := newEmbedder(b, m, pooling, budget, func(budget int, err error) { o.BudgetHalved(p.name, budget, err) })
 		if err != nil {
-			return nil, errors.Join(err, b.Close())
+			return nil, errors.Join(err, p.Close())
 		}
-		e.finished = func() { logProducts(o.logger(), p.name, b) }
+		e.processor = p
+		e.finished = func() { p.logProducts(o.logger(), b) }
 		return e, nil
 	}}
 }
 
-// embedder is an encoder with its backend. It implements pool.Embedder.
+// embedder is an encoder with its model. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
-	backend  kernels.Backend
-	budget   int
-	finished func() // called by Close, before anything is freed
+	model     transformer.Model
+	budget    int
+	processor *processor
+	failed    bool   // the device has failed
+	finished  func() // called by Close, before anything is freed
+}
+
+// Start passes a batch on and notes whether the device fails.
+func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
+	wait := e.Encoder.Start(b)
+	return func() ([][]float32, error) {
+		results, err := wait()
+		e.failed = e.failed || err != nil && !errors.Is(err, kernels.ErrOutOfMemory)
+		return results, err
+	}
 }
 
 // budgeter is a backend that knows how many tokens suit its memory.
 type budgeter interface {
-	Budget(residualCols, operandCols, gatedCols int) (int, error)
+	Budget(p *kernels.Program) (int, error)
 }
 
 // newEmbedder loads the weights, sizes the batches where no budget is given,
 // and allocates for them: for fewer, when memory does not suffice.
-func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (*embedder, error) {
+func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (e *embedder, err error) {
 	loaded, err := transformer.Load(m.checkpoint, m.config, b)
 	if err != nil {
 		return nil, err
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, loaded.Close())
+		}
+	}()
 	if budget == 0 {
 		budget = cpuBudget
 		if device, ok := b.(budgeter); ok {
-			f := transformer.FootprintOf(loaded)
-			if budget, err = device.Budget(f.Residual, f.Operand, f.Gated); err != nil {
+			if budget, err = device.Budget(transformer.Program(loaded, pooling, m.layers)); err != nil {
 				return nil, err
 			}
 		}
 	}
 	for {
 		limits := kernels.Limits{Tokens: budget, Sequences: pool.MaxSequences(budget)}
-		e, err := transformer.NewEncoder(loaded, b, limits, pooling, m.layers)
+		encoder, err := transformer.NewEncoder(loaded, b, limits, pooling, m.layers)
 		if err == nil {
-			return &embedder{Encoder: e, backend: b, budget: budget}, nil
+			return &embedder{Encoder: encoder, model: loaded, budget: budget}, nil
 		}
 		if !errors.Is(err, kernels.ErrOutOfMemory) || budget < 2 {
 			return nil, err
@@ -221,8 +241,13 @@ func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budge
 // Budget is the tokens of a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the activations, then the weights.
+// Close frees the activations, then the weights; a device that has failed is
+// let go.
 func (e *embedder) Close() error {
 	e.finished()
-	return errors.Join(e.Encoder.Close(), e.backend.Close())
+	err := errors.Join(e.Encoder.Close(), e.model.Close())
+	if e.failed {
+		err = errors.Join(err, e.processor.Close())
+	}
+	return err
 }

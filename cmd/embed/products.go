@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"seqembed/kernels"
@@ -14,16 +15,21 @@ import (
 type productReporter interface{ Products() []cuda.ProductReport }
 
 // logProducts says, after a model has run on a device, which algorithm of
-// cuBLAS computed each shape of matrix product. What cuBLAS did not compute is
+// cuBLAS computed each shape of matrix product, unless that was said before. What cuBLAS did not compute is
 // a warning: it costs speed, and where it took the same shape for some batches
 // only, more than that.
-func logProducts(log *slog.Logger, device string, b kernels.Backend) {
+func (p *processor) logProducts(log *slog.Logger, b kernels.Backend) {
 	reporter, ok := b.(productReporter)
 	if !ok {
 		return
 	}
 	var absent, refused []string
+	device := p.name
 	for _, r := range reporter.Products() {
+		if slices.Contains(p.reported, r.String()) {
+			continue
+		}
+		p.reported = append(p.reported, r.String())
 		log.Debug("matrix products", "device", device, "shape", r.String())
 		switch {
 		case r.OwnCalls == 0:

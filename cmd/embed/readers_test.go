@@ -143,6 +143,7 @@ func reference(t testing.TB, model, seq string, pooling transformer.Pooling, lay
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer loaded.Close()
 	var tokens tokenizer.Tokenizer = tokenizer.NewESM2()
 	if config.Architecture == transformer.DNABERTS {
 		tokens = tokenizer.SyntheticDNA()

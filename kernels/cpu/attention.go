@@ -57,37 +57,30 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 	}
 }
 
-func (s *stream) Attention(o kernels.Attention) {
-	if !s.accepts(o) {
-		return
-	}
-	defer s.clock(o)()
-	width := o.Out.Cols()
+// attention rotates keys as it packs them and queries before their scores, so
+// that qkv keeps its values. angles are nil without a rotation.
+func (s *runner) attention(o kernels.Attention, angles *rotaryTable, out, qkv *matrix) {
+	width := out.cols
 	d := width / o.Heads
 	if s.heads.stale {
 		s.heads.cut(s.batch)
 	}
 	s.heads.lay(s.batch, o.Heads, d)
-	qkv := of(o.QKV)
-	if o.Rotary != nil {
-		longest := 0
-		for q := range s.batch.Sequences() {
-			longest = max(longest, s.batch.Len(q))
-		}
-		s.angles.cover(o.Rotary.InvFreq, longest)
+	if angles != nil {
+		angles.cover(s.batch.Longest())
 	}
 	s.crew.run(s.batch.Sequences()*o.Heads, func(worker, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
 		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
 		keys, ld := rows[width+head*d:], qkv.cols
-		if o.Rotary != nil {
-			keys, ld = s.turned(worker, keys, ld, s.batch.Len(sequence), d, 0, 1), d
+		if angles != nil {
+			keys, ld = s.rotate(worker, angles, keys, ld, s.batch.Len(sequence), 0, 1), d
 		}
 		s.variant.packKeys(&s.heads.keys[task], keys, ld)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
 	})
 	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
-		s.attend(o, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
+		s.attend(o, angles, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
 	})
 }
 
@@ -115,8 +108,7 @@ func packValues(p *panels, values []float32, ld int) {
 }
 
 // attend computes the output of one block of queries for one head.
-func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head, d int) {
-	qkv, out := of(o.QKV), of(o.Out)
+func (s *runner) attend(o kernels.Attention, angles *rotaryTable, out, qkv *matrix, worker int, block queryBlock, head, d int) {
 	at := block.sequence*o.Heads + head
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols
@@ -126,8 +118,8 @@ func (s *stream) attend(o kernels.Attention, worker int, block queryBlock, head,
 	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
 	queries, ldq := qkv.at[first*qkv.cols+head*d:], qkv.cols
-	if o.Rotary != nil {
-		queries, ldq = s.turned(worker, queries, ldq, block.rows, d, block.first, o.Rotary.QScale), d
+	if angles != nil {
+		queries, ldq = s.rotate(worker, angles, queries, ldq, block.rows, block.first, o.Rotary.QScale), d
 	}
 	scores := product{out: own.scores, ldout: ld, a: queries, lda: ldq, b: keys}
 	scores.compute(s.variant, 0, block.rows, 0, keys.count)
@@ -155,7 +147,7 @@ const blockKeys = 512
 
 // softmax turns the n scores of the query at position i into weights that are
 // not yet divided by their sum, which it returns.
-func (s *stream) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
+func (s *runner) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
 	top := float32(math.Inf(-1))
 	for j := 0; j < n; j += blockKeys {
 		top = max(top, s.variant.scoreTop(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))

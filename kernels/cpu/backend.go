@@ -4,8 +4,8 @@
 // Weights are packed once at load into panels of 16 output columns, in blocks
 // along the inner dimension, so that a matrix product reads them in order, as
 // float32 or in half the memory as bfloat16; activations are read in place. Attention packs the keys and values of a
-// sequence the same way and uses the same product. A GELU or GEGLU that follows
-// a product is applied to each block of it in the cache. Work is cut into
+// sequence the same way and uses the same product. The activation of a product
+// is applied to each block of it in the cache. Work is cut into
 // tasks that a fixed crew of goroutines takes in turn.
 //
 // The inner loops exist as portable Go and in assembly for AVX2 with FMA and
@@ -21,7 +21,6 @@
 package cpu
 
 import (
-	"fmt"
 	"runtime"
 
 	"seqembed/kernels"
@@ -32,7 +31,6 @@ type Backend struct {
 	crew        *crew
 	variant     *variant
 	bf16Weights bool
-	weights     arena
 }
 
 // Options says how a backend computes.
@@ -71,23 +69,26 @@ func (b *Backend) Name() string {
 // Threads is the number of tasks that run at the same time.
 func (b *Backend) Threads() int { return b.crew.size }
 
-// Close stops the crew and frees the weights.
+// Close stops the crew.
 func (b *Backend) Close() error {
 	b.crew.stop()
-	return b.weights.free()
+	return nil
 }
 
-// NewStream allocates a stream for batches within limits. Operations run
-// inside the call that enqueues them.
-func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {
-	if limits.Tokens < 1 || limits.Sequences < 1 {
-		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)
-	}
-	return newStream(b.crew, b.variant, limits), nil
+// NewModel returns an empty set of weights.
+func (b *Backend) NewModel() kernels.Model { return &model{backend: b} }
+
+// model holds weights in an arena of its own.
+type model struct {
+	backend *Backend
+	weights arena
 }
+
+// Close frees the weights.
+func (m *model) Close() error { return m.weights.free() }
 
 // Load reads the parts, packing projections; panels are packed in parallel.
-func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
+func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
 		return nil, err
@@ -98,25 +99,25 @@ func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 	}
 	read := stackedReader(parts)
 	if role == kernels.Lookup {
-		if w.flat, err = b.weights.floats(rows * cols); err != nil {
+		if w.flat, err = m.weights.floats(rows * cols); err != nil {
 			return nil, err
 		}
 		return w, read(w.flat, 0)
 	}
 	w.packed = newPanels(rows, cols)
 	fill := w.packed.fill
-	if b.bf16Weights {
+	if m.backend.bf16Weights {
 		fill = w.packed.fillHalf
-		w.packed.half, err = b.weights.halves(w.packed.size())
+		w.packed.half, err = m.weights.halves(w.packed.size())
 	} else {
-		w.packed.at, err = b.weights.floats(w.packed.size())
+		w.packed.at, err = m.weights.floats(w.packed.size())
 	}
 	if err != nil {
 		return nil, err
 	}
-	strips := make([][]float32, b.crew.size)
+	strips := make([][]float32, m.backend.crew.size)
 	failed := make([]error, w.packed.count)
-	b.crew.run(w.packed.count, func(worker, p int) {
+	m.backend.crew.run(w.packed.count, func(worker, p int) {
 		if strips[worker] == nil {
 			strips[worker] = make([]float32, panelCols*cols)
 		}

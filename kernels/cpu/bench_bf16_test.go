@@ -18,19 +18,10 @@ func BenchmarkBF16Weights(b *testing.B) {
 				n, k := shape[0], shape[1]
 				b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
 					product := func(bf16 bool) func() {
-						backend, s := onBenchWith(b, v, Options{Threads: threads, BF16Weights: bf16}, 1, m)
-						w, err := backend.Load(kernels.Projection, randomSource{[]int{n, k}})
-						if err != nil {
-							b.Fatal(err)
-						}
-						in, out := s.Tokens(k, kernels.Operand), s.Tokens(n, kernels.Operand)
-						fill(of(in).at, 1)
-						return func() {
-							s.Linear(kernels.Linear{Out: out, In: in, W: w})
-							if err := s.Wait(); err != nil {
-								b.Fatal(err)
-							}
-						}
+						o := Options{Threads: threads, BF16Weights: bf16}
+						return onBench(b, v, o, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
+							return p.Linear(x, kernels.Linear{W: benchWeight(b, model, kernels.Projection, n, k)}, kernels.None)
+						})
 					}
 					runs := []func(){product(false), product(true)}
 					best := []time.Duration{math.MaxInt64, math.MaxInt64}

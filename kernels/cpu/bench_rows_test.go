@@ -19,13 +19,10 @@ func BenchmarkAttention(b *testing.B) {
 		for _, length := range []int{20, 128, 512, 1024} {
 			b.Run(fmt.Sprint(length), func(b *testing.B) {
 				sequences := 2048 / length
-				_, s := onBench(b, v, threads, sequences, length)
-				qkv, out := s.Tokens(3*heads*d, kernels.Operand), s.Tokens(heads*d, kernels.Operand)
-				fill(of(qkv).at, 1)
-				flops := 4 * float64(sequences) * heads * d * float64(length) * float64(length)
-				share(b, v, threads, flops, func() {
-					s.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 0.125, Slopes: slopes})
-				})
+				o := kernels.Attention{Heads: heads, Scale: 0.125, Slopes: slopes}
+				run := onBench(b, v, Options{Threads: threads}, sequences, length, 3*heads*d,
+					func(_ kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value { return p.Attention(x, o) })
+				share(b, v, threads, 4*float64(sequences)*heads*d*float64(length)*float64(length), run)
 			})
 		}
 	})

@@ -32,26 +32,44 @@ func fill(dst []float32, seed uint64) {
 	}
 }
 
-// onBench opens a stream of that variant for a batch of sequences of one
-// length each.
-func onBench(b *testing.B, v *variant, threads, sequences, length int) (*Backend, kernels.Stream) {
-	return onBenchWith(b, v, Options{Threads: threads}, sequences, length)
-}
-
-func onBenchWith(b *testing.B, v *variant, o Options, sequences, length int) (*Backend, kernels.Stream) {
+// onBench compiles a program for sequences of one length each whose last operation is the one to measure, and gives what
+// runs it. build gets random rows.
+func onBench(b *testing.B, v *variant, o Options, sequences, length, cols int, build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(o, v)
+	m := backend.NewModel()
+	b.Cleanup(func() { m.Close(); backend.Close() })
 	tokens := sequences * length
-	s, err := backend.NewStream(kernels.Limits{Tokens: tokens, Sequences: sequences})
+	var p kernels.Program
+	table := benchWeight(b, m, kernels.Lookup, tokens, cols)
+	p.Output(build(m, &p, p.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})))
+	compiled, err := backend.Compile(&p, kernels.Limits{Tokens: tokens, Sequences: sequences})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.Close(); backend.Close() })
+	b.Cleanup(func() { compiled.Close() })
 	batch := kernels.Batch{}
-	for range sequences {
-		batch.Append(make([]int32, length))
+	for q := range sequences {
+		ids := make([]int32, length)
+		for i := range ids {
+			ids[i] = int32(q*length + i)
+		}
+		batch.Append(ids)
 	}
-	s.Begin(batch)
-	return backend, s
+	out := p.Outputs()[0]
+	if err := compiled.Start(batch, [][]float32{make([]float32, p.Rows(out, batch)*p.Cols(out))})(); err != nil {
+		b.Fatal(err)
+	}
+	r := compiled.(*runner)
+	r.batch = batch
+	return r.steps[len(r.steps)-2].run // the last is the output
+}
+
+func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int) kernels.Weight {
+	w, err := m.Load(role, randomSource{shape})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return w
 }
 
 // share reports the rate of an operation of that many FLOPs in its best run,
@@ -87,26 +105,7 @@ func BenchmarkLinear(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
 		for _, shape := range shapes {
 			for _, m := range []int{64, 512, 2048} {
-				n, k := shape[0], shape[1]
-				b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
-					backend, s := onBench(b, v, threads, 1, m)
-					w, err := backend.Load(kernels.Projection, randomSource{[]int{n, k}})
-					if err != nil {
-						b.Fatal(err)
-					}
-					bias, err := backend.Load(kernels.Vector, randomSource{[]int{n}})
-					if err != nil {
-						b.Fatal(err)
-					}
-					in, out := s.Tokens(k, kernels.Operand), s.Tokens(n, kernels.Operand)
-					fill(of(in).at, 1)
-					share(b, v, threads, 2*float64(m)*float64(n)*float64(k), func() {
-						s.Linear(kernels.Linear{Out: out, In: in, W: w, Bias: bias})
-						if err := s.Wait(); err != nil {
-							b.Fatal(err)
-						}
-					})
-				})
+				benchProduct(b, v, threads, kernels.Identity, m, shape[0], shape[1])
 			}
 		}
 	})
@@ -116,25 +115,19 @@ func BenchmarkLinear(b *testing.B) {
 // GEGLU.
 func BenchmarkFused(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
-		for _, op := range []struct {
-			then kernels.Activation
-			n, k int
-		}{{kernels.GELU, 1280, 320}, {kernels.GELU, 5120, 1280}, {kernels.GEGLU, 6144, 768}} {
-			b.Run(fmt.Sprintf("%s/2048x%dx%d", op.then, op.n, op.k), func(b *testing.B) {
-				backend, s := onBench(b, v, threads, 1, 2048)
-				w, err := backend.Load(kernels.Projection, randomSource{[]int{op.n, op.k}})
-				if err != nil {
-					b.Fatal(err)
-				}
-				in, out := s.Tokens(op.k, kernels.Operand), s.Tokens(op.then.Cols(op.n), kernels.Operand)
-				fill(of(in).at, 1)
-				share(b, v, threads, 2*2048*float64(op.n)*float64(op.k), func() {
-					s.Linear(kernels.Linear{Out: out, In: in, W: w, Then: op.then})
-					if err := s.Wait(); err != nil {
-						b.Fatal(err)
-					}
-				})
-			})
-		}
+		benchProduct(b, v, threads, kernels.GELU, 2048, 1280, 320)
+		benchProduct(b, v, threads, kernels.GELU, 2048, 5120, 1280)
+		benchProduct(b, v, threads, kernels.GEGLU, 2048, 6144, 768)
+	})
+}
+
+// benchProduct measures a product of m rows to n columns with what follows it.
+func benchProduct(b *testing.B, v *variant, threads int, then kernels.Activation, m, n, k int) {
+	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
+		run := onBench(b, v, Options{Threads: threads}, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
+			w, bias := benchWeight(b, model, kernels.Projection, n, k), benchWeight(b, model, kernels.Vector, n)
+			return p.Linear(x, kernels.Linear{W: w, Bias: bias, Then: then}, kernels.None)
+		})
+		share(b, v, threads, 2*float64(m)*float64(n)*float64(k), run)
 	})
 }

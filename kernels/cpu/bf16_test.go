@@ -149,14 +149,15 @@ func TestBF16Weights(t *testing.T) {
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()
-	s, err := b.NewStream(kernels.Limits{Tokens: rows, Sequences: 1})
-	if err != nil {
-		t.Fatal(err)
+	m := b.NewModel()
+	defer m.Close()
+	load := func(role kernels.Role, parts ...kernels.Source) kernels.Weight {
+		w, err := m.Load(role, parts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w
 	}
-	defer s.Close()
-	var batch kernels.Batch
-	batch.Append(make([]int32, rows))
-	s.Begin(batch)
 	cols := shape[0]
 	parts := []kernels.Source{source(cols)}
 	switch op {
@@ -165,33 +166,36 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	case "geglu", "halves":
 		parts = []kernels.Source{source(cols), source(cols)}
 	}
-	w, err := b.Load(kernels.Projection, parts...)
-	if err != nil {
-		t.Fatal(err)
+	l := kernels.Linear{W: load(kernels.Projection, parts...)}
+	width, _ := l.W.Dims()
+	l.Bias = load(kernels.Vector, randomSource{[]int{width}})
+	var p kernels.Program
+	input := func(cols int) kernels.Value {
+		return p.Embed(kernels.Embed{Table: load(kernels.Lookup, randomSource{[]int{rows, cols}}), Scale: 1, Mask: kernels.NoMask})
 	}
-	width, _ := w.Dims()
-	bias, err := b.Load(kernels.Vector, randomSource{[]int{width}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	in := s.Tokens(shape[1], kernels.Operand)
-	fill(of(in).at, 5)
-	l := kernels.Linear{In: in, W: w, Bias: bias}
+	in, add := input(shape[1]), kernels.None
 	switch op {
 	case "residual":
-		l.Add = s.Tokens(width, kernels.Residual)
-		fill(of(l.Add).at, 6)
+		add = input(width)
 	case "gelu":
 		l.Then = kernels.GELU
 	case "geglu":
 		l.Then = kernels.GEGLU
 	}
-	out := s.Tokens(l.Then.Cols(width), kernels.Operand|kernels.Residual)
-	l.Out = out
-	s.Linear(l)
-	values := make([]float32, rows*out.Cols())
-	s.Read(values, out)
-	if err := s.Wait(); err != nil {
+	p.Output(p.Linear(in, l, add))
+	r, err := b.Compile(&p, kernels.Limits{Tokens: rows, Sequences: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var batch kernels.Batch
+	ids := make([]int32, rows)
+	for i := range ids {
+		ids[i] = int32(i)
+	}
+	batch.Append(ids)
+	values := make([]float32, rows*l.Then.Cols(width))
+	if err := r.Start(batch, [][]float32{values})(); err != nil {
 		t.Fatal(err)
 	}
 	return values
@@ -205,8 +209,10 @@ func TestBF16WeightsInMemory(t *testing.T) {
 	if name := b.Name(); !strings.HasSuffix(name, " bf16 weights") {
 		t.Errorf("the backend's name %q does not tell it from one with other results", name)
 	}
+	m := b.NewModel()
+	defer m.Close()
 	load := func(role kernels.Role, shape ...int) *weight {
-		w, err := b.Load(role, randomSource{shape})
+		w, err := m.Load(role, randomSource{shape})
 		if err != nil {
 			t.Fatal(err)
 		}

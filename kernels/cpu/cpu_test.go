@@ -7,6 +7,7 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/kernelstest"
+	"seqembed/kernels/ref"
 )
 
 // names are all the variants that some machine can run.
@@ -31,11 +32,11 @@ func forced(t *testing.T, test func(t *testing.T, v *variant)) {
 func TestConformance(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		t.Parallel() // most of the time goes to the reference, on one core
-		kernelstest.Run(t, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
+		kernelstest.Run(t, ref.Float32, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
 	})
 }
 
-// A stream that the machine has no memory for is an error, not a process that
+// A program that the machine has no memory for is an error, not a process that
 // the system ends when the pages are touched.
 func TestOutOfMemory(t *testing.T) {
 	if available() == math.MaxInt64 {
@@ -44,13 +45,15 @@ func TestOutOfMemory(t *testing.T) {
 	b := New(1)
 	defer b.Close()
 	const tokens = 1 << 24
-	s, err := b.NewStream(kernels.Limits{Tokens: tokens, Sequences: 1})
+	m := b.NewModel()
+	defer m.Close()
+	table, err := m.Load(kernels.Lookup, randomSource{[]int{1, int(available()/4/tokens) + 1}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	s.Tokens(int(available()/4/tokens)+1, kernels.Residual)
-	if err := s.Wait(); !errors.Is(err, kernels.ErrOutOfMemory) {
+	var p kernels.Program
+	p.Output(p.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask}))
+	if _, err := b.Compile(&p, kernels.Limits{Tokens: tokens, Sequences: 1}); !errors.Is(err, kernels.ErrOutOfMemory) {
 		t.Errorf("as much as there is was allocated: %v", err)
 	}
 }

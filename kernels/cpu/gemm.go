@@ -61,34 +61,28 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 	}
 }
 
-// Linear applies what follows the product to each block of it in the cache; a
-// gated product is never written to memory.
-func (s *stream) Linear(o kernels.Linear) {
-	if !s.accepts(o) {
+// linear runs a product with a bias, an activation that is applied to each
+// block in the cache, and a residual, or nil. Each element is read and written
+// by one task alone, so that add may be out.
+func (s *runner) linear(o kernels.Linear, out, in, add *matrix) {
+	if o.Then == kernels.GEGLU {
+		s.gatedLinear(o, out, in)
 		return
 	}
-	defer s.clock(o)()
-	out := of(o.Out)
-	switch {
-	case o.Then != kernels.GEGLU:
-		s.multiply(o, out)
-	case out.cols%panelCols == 0:
-		s.gatedLinear(o, out)
-	default:
-		// The second half begins inside a panel: the product goes to memory.
-		z := &buffer{cols: 2 * out.cols, at: aligned(len(s.batch.IDs) * 2 * out.cols)}
-		s.multiply(o, z)
-		s.eachRow(func(_, t int) {
-			s.variant.gate(out.row(t), z.row(t), z.row(t)[out.cols:])
-		})
-	}
+	s.multiply(o, out, in, add)
 }
 
-// multiply runs In·Wᵀ + Bias + Add, and GELU on that where o says so, into
-// out. Each element is read and written by one task alone, so that Add may be
-// out.
-func (s *stream) multiply(o kernels.Linear, out *buffer) {
-	p := productOf(o, out)
+// gatedApart writes the product to z and gates it from there.
+func (s *runner) gatedApart(o kernels.Linear, out, in, z *matrix) {
+	o.Then = kernels.Identity
+	s.multiply(o, z, in, nil)
+	s.eachRow(func(_, t int) {
+		s.variant.gate(out.row(t), z.row(t), z.row(t)[out.cols:])
+	})
+}
+
+func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) {
+	p := productOf(o, out, in, add)
 	t, whole := len(s.batch.IDs), p.b.cols/panelCols
 	s.eachBlock(t, p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -107,8 +101,8 @@ func (s *stream) multiply(o kernels.Linear, out *buffer) {
 
 // gatedLinear computes the same columns of both halves of a product in the
 // worker's own memory, and writes the gated half.
-func (s *stream) gatedLinear(o kernels.Linear, out *buffer) {
-	p := productOf(o, out)
+func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) {
+	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols
 	s.eachBlock(len(s.batch.IDs), count, blockPanels/2, func(worker, row, rows, first, n int) {
 		width := n * panelCols
@@ -130,14 +124,13 @@ func (s *stream) gatedLinear(o kernels.Linear, out *buffer) {
 	})
 }
 
-func productOf(o kernels.Linear, out *buffer) product {
-	in := of(o.In)
+func productOf(o kernels.Linear, out, in, add *matrix) product {
 	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: o.W.(*weight).packed}
 	if o.Bias != nil {
 		p.bias = o.Bias.(*weight).flat
 	}
-	if o.Add != nil {
-		p.add, p.ldadd = of(o.Add).at, out.cols
+	if add != nil {
+		p.add, p.ldadd = add.at, add.cols
 	}
 	return p
 }
@@ -145,7 +138,7 @@ func productOf(o kernels.Linear, out *buffer) product {
 // eachBlock cuts an output of that many rows and panels into tasks of at most
 // blockRows rows and widest panels. Those that follow each other share their
 // panels.
-func (s *stream) eachBlock(rows, count, widest int, do func(worker, row, rows, first, n int)) {
+func (s *runner) eachBlock(rows, count, widest int, do func(worker, row, rows, first, n int)) {
 	rowBlocks := (rows + blockRows - 1) / blockRows
 	// How many panels of one block of rows make a tasksPerWorker-th of what a
 	// worker does in all; an even number, for kernels that take two.
@@ -160,7 +153,7 @@ func (s *stream) eachBlock(rows, count, widest int, do func(worker, row, rows, f
 
 // lastPanel computes the columns of a panel that is not full, whose columns
 // past the last do not exist in the output.
-func (s *stream) lastPanel(p *product, worker, row, rows int) {
+func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	acc := s.scratch[worker].acc[:rows*panelCols]
 	last := p.b.count - 1
 	column := last * panelCols

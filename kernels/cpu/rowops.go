@@ -6,12 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-func (s *stream) Embed(o kernels.Embed) {
-	if !s.accepts(o) {
-		return
-	}
-	defer s.clock(o)()
-	out, table := of(o.Out), o.Table.(*weight)
+func (s *runner) embed(o kernels.Embed, out *matrix) {
+	table := o.Table.(*weight)
 	s.crew.run(s.batch.Sequences(), func(_, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
@@ -42,21 +38,16 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 	return o.Scale / (1 - float32(masked)/float32(len(ids)))
 }
 
-func (s *stream) Norm(o kernels.Norm) {
-	if !s.accepts(o) {
-		return
-	}
-	defer s.clock(o)()
+// norm works in place where the two share a slot.
+func (s *runner) norm(o kernels.Norm, out, in *matrix) {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
+	apart := &out.at[0] != &in.at[0]
 	s.eachRow(func(_, t int) {
-		out := of(o.Out).row(t)
-		if o.Out != o.In {
-			copy(out, of(o.In).row(t))
+		row := out.row(t)
+		if apart {
+			copy(row, in.row(t))
 		}
-		if o.Add != nil {
-			s.variant.add(out, of(o.Add).row(t))
-		}
-		s.variant.normalize(out, gain, bias, o.Eps)
+		s.variant.normalize(row, gain, bias, o.Eps)
 	})
 }
 
@@ -79,14 +70,9 @@ func normalize(row, gain, bias []float32, eps float32) {
 	}
 }
 
-func (s *stream) Pool(o kernels.Pool) {
-	if !s.accepts(o) {
-		return
-	}
-	defer s.clock(o)()
-	in, out := of(o.In), of(o.Out)
+func (s *runner) pool(o kernels.Range, out, in *matrix) {
 	s.crew.run(s.batch.Sequences(), func(_, q int) {
-		from, to := o.Range(s.batch.Len(q))
+		from, to := o.Of(s.batch.Len(q))
 		first := int(s.batch.CuSeqlens[q])
 		poolColumns(out.row(q), in.at[(first+from)*in.cols:(first+to)*in.cols])
 	})

@@ -32,52 +32,46 @@ func attentionGeometry(t DType, d, blocks, heads int) geometry {
 	return g
 }
 
-func (s *stream) Attention(o kernels.Attention) {
-	if !s.accepts(o) {
-		return
-	}
-	out, qkv, rows, t := of(o.Out), of(o.QKV), s.rows(), s.backend.dtype
+// attention gives the launch of an attention, which rotates what it reads where the operation says so.
+func (r *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) (func(*submission) error, error) {
+	t := r.backend.dtype
 	d := out.cols / o.Heads
 	switch {
 	case !slices.Contains(attentionHeads, d):
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "no kernel for heads of %d columns, only of %v", d, attentionHeads)
-		return
+		return nil, fmt.Errorf("no kernel for heads of %d columns, only of %v", d, attentionHeads)
 	case o.Heads > maxGridY:
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "%d heads are over %d", o.Heads, maxGridY)
-		return
-	case t != FP32 && out.kind&kernels.Operand == 0:
-		s.refuse("attention", shapesOf(rows, out, qkv)(), "the output has to be of kind operand")
-		return
+		return nil, fmt.Errorf("%d heads are over %d", o.Heads, maxGridY)
 	}
-	blocks, longest := 0, 0
-	for i := range s.batch.Sequences() {
-		blocks += ceilDiv(s.batch.Len(i), s.tables.rowsPerBlock)
-		longest = max(longest, s.batch.Len(i))
+	to := out
+	if scratch != nil {
+		to = scratch // the kernels of 16-bit types write no float32
 	}
-	o.Slopes = slices.Clone(o.Slopes)
+	slopes := devicePtr(0)
+	if o.Slopes != nil {
+		var err error
+		if slopes, err = r.constant(o.Slopes); err != nil {
+			return nil, err
+		}
+	}
+	name := "attention"
+	params := []param{ptr(to.operand(t)), ptr(qkv.operand(t)), 0, 0, num(o.Heads), fl(o.Scale), ptr(slopes)}
 	if o.Rotary != nil {
-		o.Rotary = &kernels.Rotary{QScale: o.Rotary.QScale, InvFreq: slices.Clone(o.Rotary.InvFreq)}
+		turns, err := r.rotation(o.Rotary.InvFreq)
+		if err != nil {
+			return nil, err
+		}
+		name = "attention_rotary"
+		params = append(params, ptr(turns), fl(o.Rotary.QScale))
 	}
-	s.enqueue("attention", shapesOf(rows, out, qkv), s.timed(func() error {
-		at := devicePtr(0)
-		if o.Slopes != nil {
-			var err error
-			if at, err = s.constant(o.Slopes); err != nil {
-				return err
-			}
-		}
-		kernel := "attention"
-		params := []param{ptr(out.operand(t)), ptr(qkv.operand(t)), ptr(s.tables.cu), ptr(s.tables.blocks), num(o.Heads), fl(o.Scale), ptr(at)}
-		if o.Rotary != nil {
-			turns, err := s.rotations(o.Rotary.InvFreq, longest)
-			if err != nil {
-				return err
-			}
-			kernel = "attention_rotary"
-			params = append(params, ptr(turns), fl(o.Rotary.QScale))
-		}
-		return first(s.writes(out.memory),
-			s.launch(fmt.Sprintf("%s_%d_%s", kernel, d, t), attentionGeometry(t, d, blocks, o.Heads), params...),
-			s.widened(out, rows))
-	}, o))
+	k, err := r.kernel(fmt.Sprintf("%s_%d_%s", name, d, t), attentionGeometry(t, d, 1, o.Heads).shared)
+	if err != nil {
+		return nil, err
+	}
+	widen, err := r.widen(out.wide, to.narrow, out.cols)
+	return func(s *submission) error {
+		params[2], params[3] = ptr(r.tables.cu), ptr(r.tables.blocks)
+		return first(r.waitForReaders(to.memory), r.waitForReaders(out.memory),
+			r.launch(k, attentionGeometry(t, d, s.blocks, o.Heads), params...),
+			widen(s.rows()))
+	}, err
 }

@@ -41,30 +41,22 @@ func rotated(t DType, rows []float32, batch kernels.Batch, heads int, o *kernels
 func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (together, apart []float32) {
 	t.Helper()
 	const heads = 3
-	rows := len(batch.IDs)
-	s, err := b.NewStream(kernels.Limits{Tokens: rows, Sequences: batch.Sequences()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	qkv, out := s.Tokens(3*heads*d, kernels.Operand), s.Tokens(heads*d, kernels.Operand)
-	rotary := &kernels.Rotary{QScale: float32(1 / math.Sqrt(float64(d))), InvFreq: make([]float32, d/2)}
-	for j := range rotary.InvFreq {
-		rotary.InvFreq[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
-	}
-	plain := rounded(b.dtype, randomTensor(uint64(d), 1, rows*3*heads*d).values)
+	rotary := &kernels.Rotary{QScale: float32(1 / math.Sqrt(float64(d))), InvFreq: frequencies(d)}
+	plain := rounded(b.dtype, randomTensor(uint64(d), 1, len(batch.IDs)*3*heads*d).values)
 	run := func(rows []float32, rotary *kernels.Rotary) []float32 {
-		result := make([]float32, len(batch.IDs)*heads*d)
-		s.Begin(batch)
-		s.Write(qkv, rows)
-		s.Attention(kernels.Attention{Out: out, QKV: qkv, Heads: heads, Scale: 1, Rotary: rotary})
-		s.Read(result, out)
-		if err := s.Wait(); err != nil {
-			t.Fatal(err)
-		}
-		return result
+		n := newNet(t, b)
+		n.Output(n.Attention(n.input(3*heads*d, rows), kernels.Attention{Heads: heads, Scale: 1, Rotary: rotary}))
+		return n.run(b, batch, limitsOf(batch))[0]
 	}
 	return run(plain, rotary), run(rotated(b.dtype, plain, batch, heads, rotary), nil)
+}
+
+// rounded is values as the type holds them.
+func rounded(t DType, values []float32) []float32 {
+	raw := make([]byte, len(values)*t.size())
+	t.encode(raw, values)
+	t.decode(values, raw)
+	return values
 }
 
 // TestRotationInAttention: what is tested is how the kernels are launched for every head size. The fake's loops do not
@@ -74,7 +66,7 @@ func TestRotationInAttention(t *testing.T) {
 		gpu := newFake(t)
 		b := openFake(t, gpu, dtype, noCublas)
 		for _, d := range attentionHeads {
-			if together, apart := rotatedAttention(t, b, d, batchOf(33, 1, 130)); !(distance(together, apart) < bound) {
+			if together, apart := rotatedAttention(t, b, d, rowsOf(33, 1, 130)); !(distance(together, apart) < bound) {
 				t.Errorf("%s, heads of %d columns: the results differ by %g", dtype, d, distance(together, apart))
 			}
 			if name := fmt.Sprintf("attention_rotary_%d_%s", d, dtype); !slices.Contains(gpu.launched, name) {
@@ -89,9 +81,9 @@ func TestRotationInAttention(t *testing.T) {
 // TestGPURotationInAttention wants the bits of the first device: rotated in float32 and rounded to the type, before they
 // meet.
 func TestGPURotationInAttention(t *testing.T) {
-	batch := batchOf(65, 1, 130, 300, 1025)
+	batch := rowsOf(65, 1, 130, 300, 1025)
 	if testing.Short() {
-		batch = batchOf(65, 1, 130)
+		batch = rowsOf(65, 1, 130)
 	}
 	for _, dtype := range []DType{FP32, BF16, FP16} {
 		b := requireGPU(t, dtype)

@@ -3,8 +3,6 @@ package cuda
 import (
 	"fmt"
 	"sync"
-
-	"seqembed/kernels"
 )
 
 // Options says how a device computes.
@@ -43,9 +41,8 @@ type Backend struct {
 	noCublas error     // why products is nil
 	searched []Attempt // for cuBLAS
 
-	loading sync.Mutex // one weight is loaded at a time; guards staging and weights
+	loading sync.Mutex // one weight is loaded at a time; guards staging
 	staging *staging
-	weights []devicePtr
 }
 
 // Open takes a device into use, counted as PyTorch counts: after
@@ -130,30 +127,18 @@ func (b *Backend) WithoutCublas() string {
 	return withoutCublas(b.noCublas, b.searched) + " " + searchHint
 }
 
-// NewStream allocates what a stream needs besides its activations. An error
-// may be kernels.ErrOutOfMemory.
-func (b *Backend) NewStream(limits kernels.Limits) (kernels.Stream, error) {
-	if limits.Tokens < 1 || limits.Sequences < 1 {
-		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)
-	}
-	return newStream(b, limits)
-}
-
-// Close frees the weights and lets go of the device.
+// Close lets go of the device.
 func (b *Backend) Close() error {
 	b.loading.Lock()
 	defer b.loading.Unlock()
 	err := b.device.thread.call(func() error {
-		for _, p := range b.weights {
-			b.device.free(p)
-		}
 		b.staging.free(b.device)
 		if b.products != nil {
 			b.products.close()
 		}
 		return nil
 	})
-	b.weights, b.staging = nil, nil
+	b.staging = nil
 	b.device.close()
 	return err
 }

@@ -20,41 +20,56 @@ const (
 	// workspace of a stream and its tables.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is what a stream keeps for a token besides its
+	// bookkeepingBytes is what a runner keeps for a token besides its
 	// activations: position, sequence, and, twice, id and its share of the
 	// list of attention blocks; and for each sequence, of which there are at
-	// most as many as tokens, scale, and, twice, cu_seqlens, range and block.
-	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8+8)
+	// most as many as tokens, scale, and, twice, cu_seqlens and block.
+	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
+	// rangeBytes is, twice, the rows of a sequence that are pooled.
+	rangeBytes = 2 * 8
 )
 
-// BytesPerToken is what a stream on this backend holds for a token:
-//
-//	4 · residual columns + (2, or 4 in fp32) · operand columns + bookkeeping
-//
-// where columns are summed over the buffers, each rounded up to 8, and a
-// buffer of both kinds counts in both (once in fp32). With cuBLAS the columns
-// of the widest product that is gated are operand columns, too.
-func (b *Backend) BytesPerToken(residualCols, operandCols, gatedCols int) int {
-	if b.products != nil {
-		operandCols += gatedCols
+// BytesPerToken is what a runner of a program on this backend holds for a
+// token: the columns of each slot of its plan of one row a token, rounded up
+// to 8, in the types that the slot has; the tables of rotations; and bookkeeping, as if every
+// token were a sequence.
+func (b *Backend) BytesPerToken(p *kernels.Program) int {
+	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
+	for _, s := range p.Plan(b.needs(p)).Slots {
+		if s.PerSequence {
+			continue // there is at most one row for three tokens
+		}
+		if s.Precision&kernels.Float32 != 0 {
+			bytes += 4 * pitch(s.Cols)
+		}
+		if s.Precision&kernels.Operand != 0 {
+			bytes += b.dtype.size() * pitch(s.Cols)
+		}
 	}
-	return 4*residualCols + b.dtype.size()*operandCols + bookkeepingBytes
+	tables := map[string]bool{}
+	for _, op := range p.Ops() {
+		if o, ok := op.Do.(kernels.Attention); ok && o.Rotary != nil {
+			tables[string(floatBytes(o.Rotary.InvFreq))] = true
+		}
+	}
+	for key := range tables {
+		bytes += 2 * len(key)
+	}
+	return bytes
 }
 
 // Budget is the default number of tokens in a batch, special tokens included,
-// for a stream whose buffers have that many columns in all of each kind, and
-// whose widest product that is gated has gatedCols:
+// for a program:
 //
 //	min(budgetCap, (0.9 · free memory − reserve) / BytesPerToken)
 //
 // It is to be asked after the weights have been loaded.
-func (b *Backend) Budget(residualCols, operandCols, gatedCols int) (int, error) {
+func (b *Backend) Budget(p *kernels.Program) (int, error) {
 	free, _, err := b.device.memory()
 	if err != nil {
 		return 0, err
 	}
-	perToken := b.BytesPerToken(residualCols, operandCols, gatedCols)
-	tokens := int((float64(free)*budgetShare - budgetReserve) / float64(perToken))
+	tokens := int((float64(free)*budgetShare - budgetReserve) / float64(b.BytesPerToken(p)))
 	if tokens < 1 {
 		return 0, fmt.Errorf("%s: %s free do not hold a single token: %w", b.device.Name, gigabytes(free), kernels.ErrOutOfMemory)
 	}

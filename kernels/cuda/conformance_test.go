@@ -28,23 +28,27 @@ func TestConformanceOfTheLaunches(t *testing.T) {
 		t.Skip("the reference's loops take a minute with the race detector; TestBlockInEveryType crosses the same goroutines")
 	}
 	shortSequences(t)
-	for _, name := range []string{"own products", "cuBLAS"} {
-		t.Run(name, func(t *testing.T) {
-			seed := uint64(0)
-			kernelstest.Run(t, func() kernels.Backend {
-				f := newFake(t)
-				if seed++; seed%3 != 0 {
-					f.eagerness = rand.New(rand.NewPCG(seed, 1))
-				}
-				find := noCublas
-				if name == "cuBLAS" {
-					c := newFakeCublas(f)
-					c.refused = func(rows int) bool { return rows == 31 } // these fall back
-					find = c.find
-				}
-				return settling{openFake(t, f, FP32, find), f}
+	// The software GPU runs every type both ways; here a type of 16 bits stands for the other.
+	for name, dtypes := range map[string][]DType{"own products": {FP32, BF16}, "cuBLAS": {FP32, FP16}} {
+		for _, dtype := range dtypes {
+			operands := operandTypes[dtype]
+			t.Run(name+"/"+dtype.String(), func(t *testing.T) {
+				seed := uint64(0)
+				kernelstest.Run(t, operands, func() kernels.Backend {
+					f := newFake(t)
+					if seed++; seed%3 != 0 {
+						f.eagerness = rand.New(rand.NewPCG(seed, 1))
+					}
+					find := noCublas
+					if name == "cuBLAS" {
+						c := newFakeCublas(f)
+						c.refused = func(rows int) bool { return rows == 31 && dtype == FP32 } // these fall back
+						find = c.find
+					}
+					return settling{openFake(t, f, dtype, find), f}
+				})
 			})
-		})
+		}
 	}
 }
 

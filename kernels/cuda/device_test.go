@@ -63,16 +63,13 @@ func TestCompilerErrors(t *testing.T) {
 		f := newFake(t)
 		f.fails["cuModuleLoadDataEx"], f.jitLog = c.code, c.log
 		b := openFake(t, f, BF16, noCublas)
-		s, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Begin(batchOf(2))
-		err = s.Wait()
+		n := newNet(t, b)
+		n.Output(n.tokens(8))
+		_, err := b.Compile(n.Program, kernels.Limits{Tokens: 4, Sequences: 1})
 		if err == nil || !strings.Contains(err.Error(), c.want) || errors.Is(err, ErrUnavailable) != c.unavailable {
 			t.Errorf("code %d: %v", c.code, err)
 		}
-		if err := errors.Join(s.Close(), b.Close()); err != nil {
+		if err := errors.Join(n.model.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
 	}
@@ -113,25 +110,26 @@ func TestNameSaysWhatDecidesTheBits(t *testing.T) {
 	b.Close()
 }
 
-// TestClosedBackend uses a backend and its stream after they were closed.
+// TestClosedBackend uses a backend and its runner after they were closed.
 func TestClosedBackend(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, BF16, noCublas)
-	s, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
+	n := newNet(t, b)
+	n.Output(n.tokens(8))
+	limits := kernels.Limits{Tokens: 4, Sequences: 1}
+	r := n.compile(b, limits)
 	if err := b.Close(); err != nil {
 		t.Fatal(err)
 	}
-	s.Begin(batchOf(2))
-	if err := s.Wait(); !errors.Is(err, errClosed) {
-		t.Errorf("a stream of a closed backend says %v", err)
+	if _, wait := n.start(r, batchOf(2)); true {
+		if err := wait(); !errors.Is(err, errClosed) {
+			t.Errorf("a runner of a closed backend says %v", err)
+		}
 	}
-	if _, err := b.NewStream(kernels.Limits{Tokens: 4, Sequences: 1}); !errors.Is(err, errClosed) {
-		t.Errorf("a closed backend makes a stream: %v", err)
+	if _, err := b.Compile(n.Program, limits); !errors.Is(err, errClosed) {
+		t.Errorf("a closed backend compiles: %v", err)
 	}
-	if err := s.Close(); err != nil {
+	if err := errors.Join(r.Close(), n.model.Close()); err != nil {
 		t.Errorf("closing late: %v", err)
 	}
 }

@@ -100,9 +100,61 @@ func fromFP16(bits uint16) float32 {
 	return v[0]
 }
 
-// alone launches a kernel that an operation has behind a product of cuBLAS only.
-func (s *stream) alone(launch func() error) {
-	s.enqueue("alone", func() string { return "" }, launch)
+// alone launches a kernel that a program has behind a product of cuBLAS only, on rows of inCols values of the operands'
+// type, and gives its result. out and in may be the same memory.
+func alone(t *testing.T, b *Backend, name string, g geometry, in []float32, rows, inCols, outCols int, params func(out, in devicePtr) []param) []float32 {
+	t.Helper()
+	d, size := b.device, b.dtype.size()
+	result := make([]float32, rows*outCols)
+	err := d.thread.call(func() error {
+		from, err := d.alloc(rows * pitch(inCols) * size)
+		if err != nil {
+			return err
+		}
+		defer d.free(from)
+		to, err := d.alloc(rows * pitch(outCols) * size)
+		if err != nil {
+			return err
+		}
+		defer d.free(to)
+		piece, err := d.pin(rows * pitch(max(inCols, outCols)) * size)
+		if err != nil {
+			return err
+		}
+		defer d.unpin(piece)
+		stream, err := d.newStream()
+		if err != nil {
+			return err
+		}
+		defer d.drv.cuStreamDestroy(stream)
+		for r := range rows {
+			b.dtype.encode(piece.bytes[r*pitch(inCols)*size:], in[r*inCols:(r+1)*inCols])
+		}
+		f, err := d.code.function(name, 0)
+		if err != nil {
+			return err
+		}
+		if inCols == outCols {
+			to, from = from, to // in place
+		}
+		if inCols == outCols {
+			err = d.upload(to, piece, 0, rows*pitch(inCols)*size, stream)
+		} else {
+			err = d.upload(from, piece, 0, rows*pitch(inCols)*size, stream)
+		}
+		err = first(err, d.launch(stream, kernel{name, f}, g, params(to, from)...),
+			d.drv.cuStreamSynchronize(stream).err("cuStreamSynchronize"),
+			d.download(piece, 0, to, rows*pitch(outCols)*size, stream),
+			d.drv.cuStreamSynchronize(stream).err("cuStreamSynchronize"))
+		for r := range rows {
+			b.dtype.decode(result[r*outCols:(r+1)*outCols], piece.bytes[r*pitch(outCols)*size:])
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result
 }
 
 // TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU, alone or behind a product
@@ -131,58 +183,44 @@ func TestGPUGELU(t *testing.T) {
 			gates[at], gates[at+cols] = x, 1
 		}
 		identity, gated := make([]float32, cols*cols), make([]float32, 2*cols*cols)
-		bias := make([]float32, 2*cols)
+		bias2 := make([]float32, 2*cols)
 		for i := range cols {
-			identity[i*cols+i], gated[i*cols+i], bias[cols+i] = 1, 1, 1
+			identity[i*cols+i], gated[i*cols+i], bias2[cols+i] = 1, 1, 1
 		}
 
 		b := requireGPU(t, dtype)
 		defer b.Close()
-		load := func(role kernels.Role, values []float32, shape ...int) kernels.Weight {
-			w, err := b.Load(role, tensor{shape, values})
-			if err != nil {
-				t.Fatal(err)
+		batch := rowsOf(rows)
+		product := func(then kernels.Activation, weights []float32, bias bool) func() []float32 {
+			return func() []float32 {
+				n := newNet(t, b)
+				l := kernels.Linear{W: n.give(kernels.Projection, tensor{[]int{len(weights) / cols, cols}, weights}), Then: then}
+				if bias {
+					l.Bias = n.give(kernels.Vector, tensor{[]int{2 * cols}, bias2})
+				}
+				// The product with the identity gives what it reads, in the type that it reads.
+				y := n.Linear(n.input(cols, finite), l, kernels.None)
+				n.Output(n.Linear(y, kernels.Linear{W: n.give(kernels.Projection, tensor{[]int{cols, cols}, identity})}, kernels.None))
+				return n.run(b, batch, limitsOf(batch))[0]
 			}
-			return w
 		}
-		square := load(kernels.Projection, identity, cols, cols)
-		double, ones := load(kernels.Projection, gated, 2*cols, cols), load(kernels.Vector, bias, 2*cols)
-		s, err := b.NewStream(kernels.Limits{Tokens: rows, Sequences: 1})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer s.Close()
-		s.Begin(batchOf(rows))
-		in, wide, out := s.Tokens(cols, kernels.Operand), s.Tokens(2*cols, kernels.Operand), s.Tokens(cols, kernels.Operand)
-		own := s.(*stream)
 		for _, kernel := range []struct {
 			name string
 			from []float32
-			run  func()
+			run  func() []float32
 		}{
-			{"activate", values, func() {
-				s.Write(out, values)
-				own.alone(func() error { return own.activate(of(out), rows) })
+			{"activate", values, func() []float32 {
+				return alone(t, b, "activate_"+dtype.String(), rowGeometry(rows, cols), values, rows, cols, cols,
+					func(x, _ devicePtr) []param { return []param{ptr(x), ptr(0), num(rows), num(cols)} })
 			}},
-			{"gate", values, func() {
-				s.Write(wide, gates)
-				own.alone(func() error { return own.gate(of(out), of(wide), rows) })
+			{"gate", values, func() []float32 {
+				return alone(t, b, "gate_"+dtype.String(), rowGeometry(rows, cols), gates, rows, 2*cols, cols,
+					func(out, in devicePtr) []param { return []param{ptr(out), ptr(in), num(rows), num(cols)} })
 			}},
-			{"gemm_gelu", finite, func() {
-				s.Write(in, finite)
-				s.Linear(kernels.Linear{Out: out, In: in, W: square, Then: kernels.GELU})
-			}},
-			{"gemm_geglu", finite, func() {
-				s.Write(in, finite)
-				s.Linear(kernels.Linear{Out: out, In: in, W: double, Bias: ones, Then: kernels.GEGLU})
-			}},
+			{"gemm_gelu", finite, product(kernels.GELU, identity, false)},
+			{"gemm_geglu", finite, product(kernels.GEGLU, gated, true)},
 		} {
-			got, worst := make([]float32, rows*cols), 0.0
-			kernel.run()
-			s.Read(got, out)
-			if err := s.Wait(); err != nil {
-				t.Fatal(err)
-			}
+			got, worst := kernel.run(), 0.0
 			for i, x := range kernel.from {
 				if x != x || x > math.MaxFloat32 {
 					if got[i]-got[i] == 0 {

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"os"
-	"slices"
 	"testing"
 
 	"seqembed/kernels"
@@ -55,54 +54,17 @@ func holdGPU(t *testing.T) *Backend {
 	return b
 }
 
-// TestGPU holds the first device to the conformance suite in float32.
+// TestGPU holds the first device to the conformance suite in every type, with cuBLAS and with the package's own products.
 func TestGPU(t *testing.T) {
 	t.Logf("on %s", holdGPU(t).Name())
 	eachProduct(t, func(t *testing.T, _ bool) {
-		kernelstest.Run(t, func() kernels.Backend { return requireGPU(t, FP32) })
-	})
-}
-
-// TestGPUOperandTypes compares a block with plain loops of the same precision:
-// the device errs at most twice as much against the reference. It repeats bit
-// for bit, and a sequence's rows do not depend on its batch.
-func TestGPUOperandTypes(t *testing.T) {
-	holdGPU(t)
-	batch := batchOf(70, 1, 129, 3, 64)
-	limits := kernels.Limits{Tokens: 500, Sequences: 8}
-	want := block(t, ref.New(), batch, limits)
-	eachProduct(t, func(t *testing.T, own bool) {
-		for _, dtype := range []DType{BF16, FP16, FP32} {
-			f := newFake(t)
-			find := noCublas
-			if !own {
-				find = newFakeCublas(f).find
-			}
-			loops := openFake(t, f, dtype, find)
-			baseline := block(t, loops, batch, limits)
-			loops.Close()
-
-			b := requireGPU(t, dtype)
-			got := block(t, b, batch, limits)
-			for i := range want {
-				if e, bound := distance(got[i], want[i]), 2*distance(baseline[i], want[i])+0x1p-22; !(e <= bound) {
-					t.Errorf("%s: read %d errs by %g, and %g is the bound", dtype, i, e, bound)
-				}
-			}
-			for repeat := range 20 {
-				for i, again := range block(t, b, batch, limits) {
-					if !slices.Equal(again, got[i]) {
-						t.Errorf("%s: read %d is not the same in run %d", dtype, i, repeat)
-					}
-				}
-			}
-			alone := block(t, b, batchOf(70), limits)
-			for i, n := range []int{testWidth, 70 * testWidth, testWidth, 70 * testWidth} {
-				if !slices.Equal(alone[i], got[i][:n]) {
-					t.Errorf("%s: read %d depends on the batch", dtype, i)
-				}
-			}
-			b.Close()
+		for dtype, operands := range operandTypes {
+			t.Run(dtype.String(), func(t *testing.T) {
+				kernelstest.Run(t, operands, func() kernels.Backend { return requireGPU(t, dtype) })
+			})
 		}
 	})
 }
+
+// operandTypes are the types of the conformance suite.
+var operandTypes = map[DType]ref.Type{FP32: ref.Float32, BF16: ref.BF16, FP16: ref.FP16}

@@ -61,20 +61,16 @@ type geometry struct {
 }
 
 // launch enqueues a kernel on a stream. It runs on the device's thread.
-func (d *device) launch(stream handle, kernel string, g geometry, params ...param) error {
-	f, err := d.code.function(kernel, uint32(g.shared))
-	if err != nil {
-		return err
-	}
+func (d *device) launch(stream handle, k kernel, g geometry, params ...param) error {
 	if len(params) > maxParameters || g.x < 1 || g.y < 1 {
-		return fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", kernel, len(params), g.x, g.y)
+		return fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.name, len(params), g.x, g.y)
 	}
 	for i, p := range params {
 		d.params.values[i] = uint64(p)
 	}
 	grid := [3]uint32{uint32(g.x), uint32(g.y), 1}
-	return d.drv.cuLaunchKernel(f, grid, [3]uint32{uint32(g.block), 1, 1}, uint32(g.shared), stream, d.params.array).
-		err("cuLaunchKernel of %s on a grid of %d by %d", kernel, g.x, g.y)
+	return d.drv.cuLaunchKernel(k.function, grid, [3]uint32{uint32(g.block), 1, 1}, uint32(g.shared), stream, d.params.array).
+		err("cuLaunchKernel of %s on a grid of %d by %d", k.name, g.x, g.y)
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

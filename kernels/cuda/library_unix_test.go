@@ -122,7 +122,7 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	arrives("cuFuncSetAttribute", 0x3000, functionMaxShared, 65536)
 	params := make([]param, 16)
 	params[0], params[1], params[2], params[15] = ptr(1<<45+3), num(-7), fl(1.5), ptr(9)
-	if err := dev.launch(0x4000, "gemm", geometry{x: 70000, y: 12, block: 128, shared: 65536}, params...); err != nil {
+	if err := dev.launch(0x4000, kernel{"gemm", 0x3000}, geometry{x: 70000, y: 12, block: 128, shared: 65536}, params...); err != nil {
 		t.Error(err)
 	}
 	arrives("cuLaunchKernel", 0x3000, 70000, 12, 1, 128, 1, 1, 65536, 0x4000, 0, 1<<45+3, 0xfffffff9, 0x3fc00000, 9)

@@ -1,100 +1,87 @@
 package cuda
 
-import (
-	"fmt"
+import "seqembed/kernels"
 
-	"seqembed/kernels"
-)
+// The functions of this file run on the device's thread. Those that resolve an operation give what launches it.
 
-func (s *stream) Linear(o kernels.Linear) {
-	if !s.accepts(o) {
-		return
+// linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of its
+// own, or one by a kernel of the package, which applies the activation itself.
+func (r *runner) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
+	own, err := r.multiply(o, out, in, add)
+	if err != nil || r.backend.products == nil {
+		return own, err
 	}
-	rows, w := s.rows(), o.W.(*weight)
-	shapes := func() string { return fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, w.cols, w.rows, w.cols) }
-	s.enqueue("linear", shapes, s.timed(func() error {
-		done, err := s.withCublas(o, rows)
-		if err != nil || done {
+	cublas, err := r.withCublas(o, out, in, add, scratch, e)
+	return func(s *submission) error {
+		if done, err := cublas(s); done || err != nil {
 			return err
 		}
-		return s.multiply(o, rows)
-	}, o))
+		return own(s)
+	}, err
 }
 
-// withCublas computes the product with cuBLAS, and what follows with a kernel
-// of its own; it does nothing where cuBLAS is not there or has no algorithm
-// that fits.
-func (s *stream) withCublas(o kernels.Linear, rows int) (done bool, err error) {
-	products, out, w := s.backend.products, of(o.Out), o.W.(*weight)
-	if products == nil {
-		return false, nil
-	}
-	to := out
+// withCublas gives a product by cuBLAS. It does nothing where cuBLAS has no algorithm that fits.
+func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) (done bool, err error), error) {
+	products, w, to := r.backend.products, o.W.(*weight), out
 	if o.Then == kernels.GEGLU {
-		if to, err = s.product(w.rows, out.wide != 0); err != nil {
-			return false, err
-		}
+		to = scratch
 	}
-	made := shape{n: w.rows, k: w.cols, wide: to.wide != 0, bias: o.Bias != nil, add: o.Add != nil}
-	at, bias, add := to.wide, vector(o.Bias), devicePtr(0)
+	made := shape{n: w.rows, k: w.cols, wide: to.wide != 0, bias: o.Bias != nil, add: add != nil}
+	at, bias := to.wide, vector(o.Bias)
 	if !made.wide {
 		at = to.narrow
 		if o.Bias != nil {
 			bias = o.Bias.(*weight).copied
 		}
 	}
-	if o.Add != nil {
-		add = of(o.Add).wide
-	}
-	if err := s.writes(to.memory); err != nil {
-		return false, err
-	}
-	done, err = products.run(s.compute, made, rows, at, of(o.In).operand(s.backend.dtype), w.at, bias, add, s.workspace)
-	if !done || err != nil {
-		return false, err
-	}
-	switch o.Then {
-	case kernels.GELU:
-		return true, first(s.productDone(o), s.activate(out, rows))
-	case kernels.GEGLU:
-		return true, first(s.productDone(o), s.gate(out, to, rows))
-	}
-	return true, s.narrowed(out, rows)
-}
-
-// product gives memory for a product of cuBLAS of that many columns that a
-// kernel gates: in float32 where the gated half is, else in the operands'
-// type. It is made when it is first needed. It runs on the device's thread.
-func (s *stream) product(cols int, wide bool) (*buffer, error) {
-	kind, key := kernels.Operand, -cols
-	if wide {
-		kind, key = kernels.Residual, cols
-	}
-	if z := s.products[key]; z != nil {
-		return z, nil
-	}
-	z := &buffer{memory: &memory{cols: cols}, cols: cols, kind: kind}
-	if err := s.provide(z, s.limits.Tokens); err != nil {
+	plan, err := products.plan(made, r.limits.Tokens, bias)
+	if err != nil {
 		return nil, err
 	}
-	s.products[key] = z
-	return z, nil
+	var then func(rows int) error
+	switch o.Then {
+	case kernels.GELU:
+		then, err = r.activate(out)
+	case kernels.GEGLU:
+		then, err = r.gate(out, to)
+	default:
+		then, err = r.narrow(out)
+	}
+	// The activation has an entry of its own in a profile.
+	product, activation := e, entry{name: o.Then.String()}
+	plain := o
+	plain.Then = kernels.Identity
+	product.name, _, _ = r.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
+	return func(s *submission) (bool, error) {
+		if err := r.waitForReaders(to.memory); err != nil {
+			return false, err
+		}
+		done, err := products.run(r.compute, plan, s.rows(), at, in.operand(r.backend.dtype), w.at, bias, residual(add), r.workspace)
+		if !done || err != nil {
+			return false, err
+		}
+		if o.Then != kernels.Identity {
+			if err := r.split(s, product, activation); err != nil {
+				return false, err
+			}
+		}
+		return true, then(s.rows())
+	}, err
 }
 
-// multiply computes the product and what follows with a kernel of the
-// package.
-func (s *stream) multiply(o kernels.Linear, rows int) error {
-	t, out, w := s.backend.dtype, of(o.Out), o.W.(*weight)
-	kernel := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
-	add := devicePtr(0)
-	if o.Add != nil {
-		add = of(o.Add).wide
-	}
+// multiply gives a product, and what follows it, by a kernel of the package.
+func (r *runner) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
+	t, w := r.backend.dtype, o.W.(*weight)
+	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
+	k, err := r.kernel(r.typed(name), gemmGeometry(t, o.Then, 1, out.cols).shared)
 	wide, narrow := out.outputs()
-	return first(s.writes(out.memory),
-		s.launch(s.typed(kernel), gemmGeometry(t, o.Then, rows, out.cols),
-			ptr(of(o.In).operand(t)), ptr(w.at), ptr(vector(o.Bias)), ptr(add), wide, narrow,
-			num(rows), num(out.cols), num(w.cols)))
+	return func(s *submission) error {
+		rows := s.rows()
+		return first(r.waitForReaders(out.memory),
+			r.launch(k, gemmGeometry(t, o.Then, rows, out.cols),
+				ptr(in.operand(t)), ptr(w.at), ptr(vector(o.Bias)), ptr(residual(add)), wide, narrow,
+				num(rows), num(out.cols), num(w.cols)))
+	}, err
 }
 
 // gemmGeometry is that of src/README.md for an output of m rows and n columns.
@@ -111,26 +98,40 @@ func gemmGeometry(t DType, then kernels.Activation, m, n int) geometry {
 	return g
 }
 
-// activate applies the GELU in place, to the float32 copy where there is one.
-func (s *stream) activate(x *buffer, rows int) error {
-	kernel, at := "activate_fp32", x.wide
+// activate gives what applies the GELU in place, to the float32 copy where there is one.
+func (r *runner) activate(x *matrix) (func(rows int) error, error) {
+	name, at := "activate_fp32", x.wide
 	if x.wide == 0 {
-		kernel, at = s.typed("activate"), x.narrow
+		name, at = r.typed("activate"), x.narrow
 	}
-	return first(s.writes(x.memory),
-		s.launch(kernel, rowGeometry(rows, x.cols), ptr(at), ptr(0), num(rows), num(x.cols)),
-		s.narrowed(x, rows))
+	k, err := r.kernel(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	narrow, err := r.narrow(x)
+	return func(rows int) error {
+		return first(r.waitForReaders(x.memory),
+			r.launch(k, rowGeometry(rows, x.cols), ptr(at), ptr(0), num(rows), num(x.cols)),
+			narrow(rows))
+	}, err
 }
 
-// gate writes the float32 copy where there is one, as activate does.
-func (s *stream) gate(out, in *buffer, rows int) error {
-	kernel, to, from := "gate_fp32", out.wide, in.wide
+// gate gives what writes the float32 copy where there is one, and the other.
+func (r *runner) gate(out, in *matrix) (func(rows int) error, error) {
+	name, to, from := "gate_fp32", out.wide, in.wide
 	if out.wide == 0 {
-		kernel, to, from = s.typed("gate"), out.narrow, in.narrow
+		name, to, from = r.typed("gate"), out.narrow, in.narrow
 	}
-	return first(s.writes(out.memory),
-		s.launch(kernel, rowGeometry(rows, out.cols), ptr(to), ptr(from), num(rows), num(out.cols)),
-		s.narrowed(out, rows))
+	k, err := r.kernel(name, 0)
+	if err != nil {
+		return nil, err
+	}
+	narrow, err := r.narrow(out)
+	return func(rows int) error {
+		return first(r.waitForReaders(out.memory),
+			r.launch(k, rowGeometry(rows, out.cols), ptr(to), ptr(from), num(rows), num(out.cols)),
+			narrow(rows))
+	}, err
 }
 
 // rowGeometry gives every thread eight columns of two rows.

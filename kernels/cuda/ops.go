@@ -6,25 +6,11 @@ import (
 	"seqembed/kernels"
 )
 
+// The functions of this file run on the device's thread. Those that resolve an operation give what launches it.
+
 // maxGridY is the most blocks that a grid has in its second dimension; kernels
 // step over the rows beyond.
 const maxGridY = 65535
-
-// rows is T of the batch.
-func (s *stream) rows() int { return len(s.batch.IDs) }
-
-func shapesOf(rows int, bs ...*buffer) func() string {
-	return func() string {
-		text := ""
-		for i, b := range bs {
-			if i > 0 {
-				text += " = "
-			}
-			text += fmt.Sprintf("[%d %d]", rows, b.cols)
-		}
-		return text
-	}
-}
 
 // vector is the float32 copy of a weight that may be nil.
 func vector(w kernels.Weight) devicePtr {
@@ -34,22 +20,24 @@ func vector(w kernels.Weight) devicePtr {
 	return w.(*weight).at
 }
 
-func (s *stream) Embed(o kernels.Embed) {
-	if !s.accepts(o) {
-		return
+func (r *runner) embed(o kernels.Embed, out *matrix) (func(*submission) error, error) {
+	table, t := o.Table.(*weight), r.tables
+	scale, err := r.kernel("embed_scale", 0)
+	if err != nil {
+		return nil, err
 	}
-	out, table, rows, sequences := of(o.Out), o.Table.(*weight), s.rows(), s.batch.Sequences()
-	s.enqueue("embed", shapesOf(rows, out), s.timed(func() error {
-		t := s.tables
-		err := first(s.writes(out.memory),
-			s.launch("embed_scale", geometry{x: sequences, y: 1, block: 32}, ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
+	embed, err := r.kernel(r.typed("embed"), 0)
+	wide, narrow := out.outputs()
+	return func(s *submission) error {
+		rows := s.rows()
+		err := first(r.waitForReaders(out.memory),
+			r.launch(scale, geometry{x: s.batch.Sequences(), y: 1, block: 32}, ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
 		if err != nil {
 			return err
 		}
-		wide, narrow := out.outputs()
-		return s.launch(s.typed("embed"), geometry{x: rows, y: 1, block: 128}, wide, narrow, ptr(table.at),
+		return r.launch(embed, geometry{x: rows, y: 1, block: 128}, wide, narrow, ptr(table.at),
 			ptr(t.ids), ptr(t.seq), ptr(t.scale), ptr(vector(o.Type)), num(int(o.Mask)), num(rows), num(out.cols))
-	}, o))
+	}, err
 }
 
 // The widest rows of the two LayerNorm kernels: one keeps a row in a warp's
@@ -59,70 +47,61 @@ const (
 	blockNormCols = 8192
 )
 
-func (s *stream) Norm(o kernels.Norm) {
-	if !s.accepts(o) {
-		return
-	}
-	out, in, rows := of(o.Out), of(o.In), s.rows()
-	kernel, g := "layernorm_warp", geometry{x: ceilDiv(rows, 4), y: 1, block: 128}
+func (r *runner) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
+	name, block := "layernorm_warp", false
 	switch {
 	case in.cols > blockNormCols:
-		s.refuse("norm", shapesOf(rows, out, in)(), "no kernel for rows of more than %d columns", blockNormCols)
-		return
+		return nil, fmt.Errorf("no kernel for rows of more than %d columns", blockNormCols)
 	case in.cols > warpNormCols:
-		kernel, g = "layernorm_block", geometry{x: rows, y: 1, block: 256}
+		name, block = "layernorm_block", true
 	}
-	s.enqueue("norm", shapesOf(rows, out, in), s.timed(func() error {
-		if err := s.writes(out.memory); err != nil {
-			return err
+	k, err := r.kernel(r.typed(name), 0)
+	wide, narrow := out.outputs()
+	return func(s *submission) error {
+		rows := s.rows()
+		g := geometry{x: ceilDiv(rows, 4), y: 1, block: 128}
+		if block {
+			g = geometry{x: rows, y: 1, block: 256}
 		}
-		add := devicePtr(0)
-		if o.Add != nil {
-			add = of(o.Add).wide
-		}
-		wide, narrow := out.outputs()
-		return s.launch(s.typed(kernel), g, wide, narrow, ptr(in.wide), ptr(add),
-			ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols))
-	}, o))
+		return first(r.waitForReaders(out.memory),
+			r.launch(k, g, wide, narrow, ptr(in.wide), ptr(0), // nothing is added
+				ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols)))
+	}, err
 }
 
-func (s *stream) Pool(o kernels.Pool) {
-	if !s.accepts(o) {
-		return
-	}
-	out, in, batch := of(o.Out), of(o.In), s.batch
-	sequences := batch.Sequences()
-	s.enqueue("pool", shapesOf(sequences, out, in), s.timed(func() error {
-		return first(s.ranges(o, batch), s.writes(out.memory),
-			s.launch("pool", geometry{x: ceilDiv(out.cols, 32), y: min(sequences, maxGridY), block: 256},
-				ptr(out.wide), ptr(in.wide), ptr(s.tables.ranges), num(out.cols), num(sequences)))
-	}, o))
+func (r *runner) pool(o kernels.Range, out, in *matrix) (func(*submission) error, error) {
+	k, err := r.kernel("pool", 0)
+	at := r.tables.index(o)
+	return func(s *submission) error {
+		sequences := s.batch.Sequences()
+		return first(r.waitForReaders(out.memory),
+			r.launch(k, geometry{x: ceilDiv(out.cols, 32), y: min(sequences, maxGridY), block: 256},
+				ptr(out.wide), ptr(in.wide), ptr(r.tables.ranges[at]), num(out.cols), num(sequences)))
+	}, err
 }
 
-// ranges sends the rows that each sequence of the batch is averaged over,
-// unless they are on the device: a pass that pools several layers asks for
-// the same ones each time.
-func (s *stream) ranges(o kernels.Pool, batch kernels.Batch) error {
-	side := s.tables.side
-	if p := side.pooled; p != nil && p.Skip == o.Skip && p.Trim == o.Trim && p.Limit == o.Limit {
-		return nil
+// output copies a value to the host beside the operations that follow.
+func (r *runner) output(s *submission, i int, from *matrix) error {
+	d := r.device
+	layout := copyLayout{rows: s.rows(), cols: from.cols}
+	most := r.limits.Tokens
+	if from.perSequence {
+		layout.rows, most = s.batch.Sequences(), r.limits.Sequences
 	}
-	sequences := batch.Sequences()
-	piece, err := s.slab(8 * s.limits.Sequences)
+	// The size is that of the limits, so that the next batch fits as well.
+	piece, err := s.pin(copyLayout{most, from.cols}.bytes())
 	if err != nil {
 		return err
 	}
-	list := piece.int32s(0, 2*sequences)
-	for q := range sequences {
-		from, to := o.Range(batch.Len(q))
-		list[2*q], list[2*q+1] = batch.CuSeqlens[q]+int32(from), batch.CuSeqlens[q]+int32(to)
+	if from.reading == 0 {
+		if from.reading, err = d.newEvent(); err != nil {
+			return err
+		}
 	}
-	on := s.loads
-	if side.pooled != nil {
-		on = s.compute // the last ones may still be read
-	}
-	side.pooled = &o
+	s.reads = append(s.reads, reading{s.dst[i], layout, piece})
+	from.busy = true
 	return first(
-		s.device.upload(side.ranges, piece.pinned, 0, 8*sequences, on),
-		s.device.after(on, s.compute, s.point))
+		d.after(r.compute, r.copies, r.fence),
+		d.download(piece.pinned, 0, from.wide, layout.bytes(), r.copies),
+		d.drv.cuEventRecord(from.reading, r.copies).err("cuEventRecord"))
 }

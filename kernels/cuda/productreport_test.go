@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,40 +30,42 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := b.NewStream(kernels.Limits{Tokens: 100, Sequences: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	w, err := b.Load(kernels.Projection, randomTensor(1, 1, 16, 8))
-	if err != nil {
-		t.Fatal(err)
-	}
-	bias, err := b.Load(kernels.Vector, randomTensor(2, 1, 16))
-	if err != nil {
-		t.Fatal(err)
-	}
-	x, y := s.Tokens(8, kernels.Operand), s.Tokens(16, kernels.Operand)
-	wide, residual := s.Tokens(16, kernels.Residual), s.Tokens(16, kernels.Residual)
-	for _, n := range rows {
-		s.Begin(batchOf(n))
-		s.Linear(kernels.Linear{Out: y, In: x, W: w, Bias: bias})
-		s.Linear(kernels.Linear{Out: y, In: x, W: w, Bias: bias})
-		if err := s.Wait(); err != nil {
+	weights := newNet(t, b)
+	w, bias := weights.load(kernels.Projection, 1, 1, 16, 8), weights.load(kernels.Vector, 2, 1, 16)
+	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // reads what the products of w give; see report
+	if len(rows) > 0 {
+		n := newNet(t, b)
+		x := n.tokens(8)
+		for range 2 {
+			y := n.Linear(x, kernels.Linear{W: w, Bias: bias}, kernels.None)
+			n.Output(n.Linear(y, kernels.Linear{W: back}, kernels.None))
+		}
+		r := n.compile(b, kernels.Limits{Tokens: 100, Sequences: 2})
+		for _, rows := range rows {
+			if _, wait := n.start(r, batchOf(rows)); wait() != nil {
+				t.Fatal("it fails")
+			}
+		}
+		if err := errors.Join(r.Close(), n.model.Close()); err != nil {
 			t.Fatal(err)
 		}
 	}
-	s.Begin(batchOf(7))
-	s.Linear(kernels.Linear{Out: wide, In: x, W: w})
-	s.Linear(kernels.Linear{Out: wide, In: x, W: w, Add: residual})
-	s.Linear(kernels.Linear{Out: y, In: x, W: w, Add: residual})
-	if err := s.Wait(); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
+	n := newNet(t, b)
+	x, residual := n.tokens(8), n.tokens(16)
+	n.Output(n.Linear(x, kernels.Linear{W: w}, kernels.None))
+	n.Output(n.Linear(x, kernels.Linear{W: w}, residual))
+	n.Output(n.Linear(n.Linear(x, kernels.Linear{W: w}, residual), kernels.Linear{W: back}, kernels.None))
+	n.run(b, batchOf(7), kernels.Limits{Tokens: 100, Sequences: 2})
+	if err := weights.model.Close(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { b.Close() })
 	return multiplied{b, f, c}
+}
+
+// report leaves out the products that only read others.
+func (m multiplied) report() []ProductReport {
+	return slices.DeleteFunc(m.Products(), func(r ProductReport) bool { return r.N == 1000 })
 }
 
 func describeAll(list []ProductReport) string {
@@ -118,7 +121,7 @@ func TestProducts(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			b := multiply(t, Options{}, c.set, c.rows...)
-			list := b.Products()
+			list := b.report()
 			if got := describeAll(list); got != c.want {
 				t.Errorf("the report is\n%s\nand not\n%s", got, c.want)
 			}
@@ -133,7 +136,7 @@ func TestProducts(t *testing.T) {
 			if err := b.Close(); err != nil {
 				t.Fatal(err)
 			}
-			if got := b.Products(); describeAll(got) != describeAll(list) {
+			if got := b.report(); describeAll(got) != describeAll(list) {
 				t.Errorf("after Close the report is\n%s", describeAll(got))
 			}
 			b.fake.settled()
@@ -146,8 +149,8 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions: the rows that an algorithm is asked for can be others,
-// or those of each batch; both are part of the backend's name.
+// TestAlgorithmOptions: the rows that an algorithm is asked for can be others, or those of the limits and then of each
+// batch; both are part of the backend's name.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {
@@ -156,12 +159,12 @@ func TestAlgorithmOptions(t *testing.T) {
 		asked    string // heuristic queries
 		answered string
 	}{
-		{Options{}, plain, "[4096 4096 4096]", "split-K 1"},
-		{Options{HeuristicRows: 4096}, plain, "[4096 4096 4096]", "split-K 1"},
+		{Options{}, plain, "[4096 4096 4096 4096]", "split-K 1"},
+		{Options{HeuristicRows: 4096}, plain, "[4096 4096 4096 4096]", "split-K 1"},
 		{Options{HeuristicRows: 32768}, strings.Replace(plain, "12.4.5", "12.4.5 asked for 32768 rows", 1),
-			"[32768 32768 32768]", "split-K 1"},
+			"[32768 32768 32768 32768]", "split-K 1"},
 		{Options{FreeAlgorithm: true}, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
-			"[7 9 7 7 7]", "split-K 4"},
+			"[100 100 7 7 9 9 7 7 100 100 7 7]", "split-K 4"},
 	} {
 		b := multiply(t, c.opts, func(f *fakeCublas) { f.free = c.opts.FreeAlgorithm }, 7, 9, 7)
 		if b.Name() != c.backend {
@@ -173,7 +176,7 @@ func TestAlgorithmOptions(t *testing.T) {
 		if c.opts.FreeAlgorithm && len(b.cublas.checks) > 0 {
 			t.Errorf("a free algorithm is checked for %v rows", b.cublas.checks)
 		}
-		taken := slices.DeleteFunc(b.Products(), func(r ProductReport) bool { return r.Algorithm == nil })
+		taken := slices.DeleteFunc(b.report(), func(r ProductReport) bool { return r.Algorithm == nil })
 		for _, r := range taken {
 			if !strings.Contains(r.String(), c.answered) {
 				t.Errorf("%+v: %s", c.opts, r)

@@ -90,13 +90,11 @@ func cublasVersion(v uint64) string {
 // run enqueues a product, or says that cuBLAS has no algorithm for it that
 // keeps the promises of the package; nothing has been enqueued then. in and w
 // are of the operands' type, out, bias and add as the shape says.
-func (p *products) run(stream handle, s shape, rows int, out, in, w, bias, add, workspace devicePtr) (done bool, err error) {
-	plan, err := p.plan(s, rows, bias)
-	if err == nil && (plan.unsuitable == nil || p.free && plan.unsuitable != errNarrowSum) {
-		err = p.resize(plan, rows, bias)
-	}
-	if err != nil {
-		return false, err
+func (p *products) run(stream handle, plan *plan, rows int, out, in, w, bias, add, workspace devicePtr) (done bool, err error) {
+	if plan.unsuitable == nil || p.free && plan.unsuitable != errNarrowSum {
+		if err := p.resize(plan, rows, bias); err != nil {
+			return false, err
+		}
 	}
 	if plan.unsuitable != nil || !plan.fits {
 		plan.tally.own(rows)
@@ -105,7 +103,7 @@ func (p *products) run(stream handle, s shape, rows int, out, in, w, bias, add, 
 	scalars := p.device.params.scalar
 	scalars[0], scalars[1] = 1, 0
 	c := out
-	if s.add {
+	if plan.add {
 		scalars[1], c = 1, add
 	}
 	alpha := p.device.params.scalarAddress()
@@ -126,7 +124,8 @@ func (p *products) run(stream handle, s shape, rows int, out, in, w, bias, add, 
 // is in float32 and written in the operands' type: its C and D have one type.
 var errNarrowSum = errors.New("cuBLAS adds and writes in one type, and these are two")
 
-// plan settles the algorithm of a shape when it is first met.
+// plan settles the algorithm of a shape when it is first met. rows matter only
+// where algorithms are free.
 func (p *products) plan(s shape, rows int, bias devicePtr) (*plan, error) {
 	if known := p.plans[s]; known != nil {
 		return known, nil

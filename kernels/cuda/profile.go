@@ -7,105 +7,83 @@ import (
 	"seqembed/kernels"
 )
 
-// profile is a stream's measuring: an event on the compute stream before the
-// first operation of a submission and one after each. What lies between two of
-// them is the time of the operation, the wait for its launch included. The
-// first field belongs to the caller's goroutine, the others to the device's
-// thread.
-type profile struct {
-	into *kernels.Profile // or nil
-	lap  lap              // of what has not been submitted
-	mark *mark            // of the operation that is being launched, or nil
-	free []handle         // events that can be used again
+// entry is what a profile says of an operation: its name, and its FLOPs as kernels.FLOPs counts them.
+type entry struct {
+	name              string
+	perToken, perPair float64
 }
 
-// lap is what one submission measures: operation i lies between the events i
-// and i+1.
-type lap struct {
-	events []handle
-	marks  []mark
-}
-
-type mark struct {
-	into  *kernels.Profile
-	name  string
-	flops float64
+// timings is what one submission measures: an event on the compute stream before its first operation and one after each.
+// Entry i lies between the events i and i+1; the wait for its launch is part of its time.
+type timings struct {
+	events  []handle
+	entries []entry
+	current entry
 }
 
 // Profile makes p what operations are added to.
-func (s *stream) Profile(p *kernels.Profile) {
-	s.profile.into = p
+func (r *runner) Profile(p *kernels.Profile) bool {
+	r.profile = p
+	return true
 }
 
-// timed adds the measuring of an operation to what launches it.
-func (s *stream) timed(launch func() error, o kernels.Op) func() error {
-	if s.profile.into == nil {
-		return launch
+// timed launches a step and measures it where there is a profile. An output takes no time of the compute stream.
+func (s *submission) timed(step *step) error {
+	if s.into == nil || step.name == "" {
+		return step.launch(s)
 	}
-	m := mark{into: s.profile.into}
-	m.name, m.flops = kernels.Describe(o, s.batch)
-	return func() error {
-		l := &s.profile.lap
-		if len(l.events) == 0 {
-			if err := s.tick(l); err != nil {
-				return err
-			}
-		}
-		current := m
-		s.profile.mark = &current
-		err := launch()
-		s.profile.mark = nil
-		if err != nil {
+	m := &s.timings
+	if len(m.events) == 0 {
+		if err := s.tick(); err != nil {
 			return err
 		}
-		l.marks = append(l.marks, current)
-		return s.tick(l)
 	}
+	m.current = step.entry
+	if err := step.launch(s); err != nil {
+		return err
+	}
+	m.entries = append(m.entries, m.current)
+	return s.tick()
 }
 
-// productDone ends the time of a Linear's product: its activation, which is
-// launched from here on, has an entry of its own.
-func (s *stream) productDone(o kernels.Linear) error {
-	p := &s.profile
-	if p.mark == nil {
+// split ends the time of a product: its activation, which is launched from here on, has an entry of its own.
+func (r *runner) split(s *submission, product, activation entry) error {
+	if s.into == nil {
 		return nil
 	}
-	done, then := *p.mark, o.Then
-	o.Then = kernels.Identity
-	done.name, _ = kernels.Describe(o, kernels.Batch{})
-	p.mark.name, p.mark.flops = then.String(), 0
-	p.lap.marks = append(p.lap.marks, done)
-	return s.tick(&p.lap)
+	s.timings.entries = append(s.timings.entries, product)
+	s.timings.current = activation
+	return s.tick()
 }
 
-// tick records the next event of a lap.
-func (s *stream) tick(l *lap) error {
-	p, drv := &s.profile, s.device.drv
+// tick records the next event.
+func (s *submission) tick() error {
+	r, drv := s.runner, s.device.drv
 	var e handle
-	if n := len(p.free); n > 0 {
-		e, p.free = p.free[n-1], p.free[:n-1]
+	if n := len(r.timing); n > 0 {
+		e, r.timing = r.timing[n-1], r.timing[:n-1]
 	} else if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
 		return err
 	}
-	l.events = append(l.events, e)
-	return drv.cuEventRecord(e, s.compute).err("cuEventRecord")
+	s.timings.events = append(s.timings.events, e)
+	return drv.cuEventRecord(e, r.compute).err("cuEventRecord")
 }
 
-// tally returns what adds a lap to its profiles, on the device's thread:
-// nothing, when something failed and not every event may have happened.
-func (s *stream) tally(l lap, whole bool) func() error {
-	return func() error {
-		s.profile.free = append(s.profile.free, l.events...)
+// tally adds the times to the profile, on the device's thread: nothing, when something failed and not every event may have
+// happened.
+func (s *submission) tally(whole bool) error {
+	m := &s.timings
+	s.timing = append(s.timing, m.events...)
+	for i, e := range m.entries {
 		if !whole {
-			return nil
+			break
 		}
-		for i, m := range l.marks {
-			var ms float32
-			if err := s.device.drv.cuEventElapsedTime(&ms, l.events[i], l.events[i+1]).err("cuEventElapsedTime"); err != nil {
-				return fmt.Errorf("the profile: %w", err)
-			}
-			m.into.Add(m.name, m.flops, time.Duration(float64(ms)*float64(time.Millisecond)))
+		var ms float32
+		if err := s.device.drv.cuEventElapsedTime(&ms, m.events[i], m.events[i+1]).err("cuEventElapsedTime"); err != nil {
+			return fmt.Errorf("the profile: %w", err)
 		}
-		return nil
+		took := time.Duration(float64(ms) * float64(time.Millisecond))
+		s.into.Add(e.name, kernels.FLOPs(s.batch, e.perToken, e.perPair), took)
 	}
+	return nil
 }

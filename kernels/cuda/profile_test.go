@@ -14,21 +14,26 @@ import (
 // millisecond each.
 func TestProfile(t *testing.T) {
 	const flops = 2.0 * 14 * 32 * 16 // of one product
+	const flops8 = 3 * 2.0 * 14 * 8 * 32
 	entry := func(calls int, took time.Duration, flops float64) string {
 		return fmt.Sprintf("%d calls, %v, %v FLOPs", calls, took, flops)
 	}
 	t.Run("own products", func(t *testing.T) {
 		profileOf(t, false, map[string]string{
 			"linear 32x16 + gelu": entry(3, 3*time.Millisecond, 3*flops),
-			"linear 32x16":        entry(3, 3*time.Millisecond, 3*flops),
+			"linear 32x16":        entry(3, 6*time.Millisecond, 3*flops), // with the wait for a copy of the last run
+			"linear 8x32":         entry(3, 6*time.Millisecond, flops8),
 			"norm":                entry(3, 3*time.Millisecond, 0),
+			"embed":               entry(3, 6*time.Millisecond, 0), // two launches
 		})
 	})
 	t.Run("cuBLAS", func(t *testing.T) {
 		profileOf(t, true, map[string]string{
 			"gelu":         entry(3, 3*time.Millisecond, 0),
-			"linear 32x16": entry(6, 6*time.Millisecond, 6*flops),
+			"linear 32x16": entry(6, 9*time.Millisecond, 6*flops),
+			"linear 8x32":  entry(3, 6*time.Millisecond, flops8),
 			"norm":         entry(3, 3*time.Millisecond, 0),
+			"embed":        entry(3, 6*time.Millisecond, 0),
 		})
 	})
 }
@@ -43,46 +48,39 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	b := openFake(t, gpu, BF16, find)
 	defer b.Close()
 	batch := batchOf(5, 9)
-	s, err := b.NewStream(kernels.Limits{Tokens: 20, Sequences: 2})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	load := func(role kernels.Role, shape ...int) kernels.Weight {
-		w, err := b.Load(role, randomTensor(1, 1, shape...))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return w
-	}
-	x, y, in := s.Tokens(32, kernels.Residual), s.Tokens(32, kernels.Operand), s.Tokens(16, kernels.Operand)
-	up, gain := load(kernels.Projection, 32, 16), load(kernels.Vector, 32)
+	n := newNet(t, b)
+	up := kernels.Linear{W: n.load(kernels.Projection, 1, 1, 32, 16), Then: kernels.GELU}
+	x := n.tokens(16)
+	n.Output(n.linear(n.Linear(x, up, kernels.None), 2, 8))
+	up.Then = kernels.Identity
+	n.Output(n.norm(n.Linear(x, up, kernels.None)))
+	r := n.compile(b, kernels.Limits{Tokens: 20, Sequences: 2})
+	defer n.model.Close()
+	defer r.Close()
 	run := func() {
 		t.Helper()
-		s.Begin(batch)
-		s.Write(in, make([]float32, 14*16))
-		s.Linear(kernels.Linear{Out: y, In: in, W: up, Then: kernels.GELU})
-		s.Linear(kernels.Linear{Out: x, In: in, W: up})
-		s.Norm(kernels.Norm{Out: y, In: x, Gain: gain, Bias: gain, Eps: 1e-5})
-		if err := s.Wait(); err != nil {
-			t.Fatal(err)
+		if _, wait := n.start(r, batch); wait() != nil {
+			t.Error("it fails")
 		}
 	}
 	run()
 	var profile kernels.Profile
-	s.(kernels.Profiler).Profile(&profile)
+	r.Profile(&profile)
 	run()
 	run()
 
 	// What failed is not measured, and does not spoil what follows.
-	s.Begin(batch)
-	s.Norm(kernels.Norm{Out: y, In: x, Gain: gain, Bias: gain, Eps: 1e-5})
-	s.Norm(kernels.Norm{Out: in, In: x, Gain: gain, Bias: gain, Eps: 1e-5})
-	if s.Wait() == nil {
-		t.Error("a norm to another width was accepted")
+	gpu.mu.Lock()
+	gpu.fails["launch"] = 700
+	gpu.mu.Unlock()
+	if _, wait := n.start(r, batch); wait() == nil {
+		t.Error("a launch that fails is no error")
 	}
+	gpu.mu.Lock()
+	delete(gpu.fails, "launch")
+	gpu.mu.Unlock()
 	run()
-	s.(kernels.Profiler).Profile(nil)
+	r.Profile(nil)
 	run()
 
 	got := map[string]string{}

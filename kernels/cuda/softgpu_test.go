@@ -18,6 +18,7 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/softgpu"
+	"seqembed/kernels/kernelstest"
 	"seqembed/transformer/goldentest"
 )
 
@@ -117,19 +118,96 @@ func TestSoftwareGPU(t *testing.T) {
 	}
 }
 
-// Every kernel gives the same bits whatever the order of its threads, of the blocks and of the streams.
+// mixed has sequences on both sides of the tiles of 64 and 128 rows.
+var mixed = []int{65, 1, 129, 31, 2, 64, 33}
+
+// jobs are small programs with every kernel.
+func jobs() []kernelstest.Case {
+	var list []kernelstest.Case
+	add := func(name string, lengths []int, build func(b *kernelstest.Bench) kernels.Value) {
+		list = append(list, kernelstest.Case{Name: name, Lengths: lengths,
+			Build: func(b *kernelstest.Bench) []kernels.Value { return []kernels.Value{build(b)} }})
+	}
+	list = append(list, kernelstest.Case{Name: "embed", Lengths: mixed, Tokens: true, Build: func(b *kernelstest.Bench) []kernels.Value {
+		o := kernels.Embed{Table: b.Table(36), Type: b.Vector(36, 1, 0), Scale: 0.88, Mask: kernelstest.Vocabulary - 1}
+		return []kernels.Value{b.Stored(b.Embed(o))}
+	}})
+	add("norm", mixed, func(b *kernelstest.Bench) kernels.Value {
+		return b.Stored(b.Norm(b.Input(100), b.Normalize(100, 1e-5)))
+	})
+	add("norm of wide rows", []int{2, 3}, func(b *kernelstest.Bench) kernels.Value { return b.Norm(b.Input(2562), b.Normalize(2562, 1e-12)) })
+	add("residual", mixed, func(b *kernelstest.Bench) kernels.Value {
+		return b.Linear(b.Input(140), b.Product(71, 140, kernels.Identity), b.Input(71))
+	})
+	add("linear, pool", mixed, func(b *kernelstest.Bench) kernels.Value {
+		return b.Pool(b.Linear(b.Input(24), b.Product(40, 24, kernels.Identity), kernels.None), kernels.Range{})
+	})
+	for _, shape := range [][2]int{{16, 16}, {17, 33}, {136, 64}, {320, 200}, {48, 530}} {
+		out, in := shape[0], shape[1]
+		lengths := mixed
+		if out*in > 40_000 {
+			lengths = []int{1, 65, 97}
+		}
+		for name, then := range map[string]kernels.Activation{"linear": kernels.Identity, "linear, gelu": kernels.GELU, "linear, geglu": kernels.GEGLU} {
+			add(fmt.Sprintf("%s %dx%d", name, out, in), lengths, func(b *kernelstest.Bench) kernels.Value {
+				return b.Stored(b.Linear(b.Input(in), b.Product(out, in, then), kernels.None))
+			})
+		}
+	}
+	for _, d := range attentionHeads {
+		const heads = 2
+		scale := float32(1 / math.Sqrt(float64(d)))
+		attention := func(name string, lengths []int, o kernels.Attention) {
+			o.Heads = heads
+			add(name, lengths, func(b *kernelstest.Bench) kernels.Value { return b.Stored(b.Attention(b.Input(3*heads*d), o)) })
+		}
+		attention(fmt.Sprintf("attention %d", d), mixed, kernels.Attention{Scale: scale})
+		attention(fmt.Sprintf("attention %d, long", d), []int{300}, kernels.Attention{Scale: scale})
+		attention(fmt.Sprintf("alibi %d", d), []int{3, 140}, kernels.Attention{Scale: scale, Slopes: []float32{0.5, 0.0625}})
+		attention(fmt.Sprintf("rotary, attention %d", d), []int{65, 1, 130, 300},
+			kernels.Attention{Scale: 1, Rotary: &kernels.Rotary{QScale: scale, InvFreq: frequencies(d)}})
+	}
+	add("attention, widen", mixed, func(b *kernelstest.Bench) kernels.Value {
+		return b.Attention(b.Input(96), kernels.Attention{Heads: 2, Scale: 0.25})
+	})
+	return list
+}
+
+// jobResult is the value of a job.
+func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype DType) ([]float32, error) {
+	t.Helper()
+	results, err := j.Run(t, b, operandTypes[dtype], j.Lengths, nil, 0)
+	if err != nil {
+		return nil, err
+	}
+	return results[0].Values, nil
+}
+
+// Every kernel gives the same bits whatever the order of its threads, of the blocks and of the streams. With cuBLAS the
+// activations have kernels of their own.
 func TestOrders(t *testing.T) {
 	s := softwareGPU(t)
 	for _, dtype := range []DType{FP32, BF16, FP16} {
 		for _, j := range jobs() {
-			b := s.open(t, 0, dtype, false, nil)
-			want, _, _ := j.result(t, b, dtype)
-			b.Close()
-			for seed := uint64(1); seed < 4; seed++ {
-				b := s.open(t, seed, dtype, false, nil)
-				got, _, _ := j.result(t, b, dtype)
-				b.Close()
-				sameBits(t, fmt.Sprintf("%s, %s, order %d", dtype, j.name, seed), want, got)
+			for _, cublas := range []bool{false, true} {
+				if cublas && !strings.HasPrefix(j.Name, "linear, g") {
+					continue
+				}
+				var want []float32
+				for seed := uint64(0); seed < 4; seed++ {
+					b := s.open(t, seed, dtype, cublas, nil)
+					got, err := jobResult(t, j, b, dtype)
+					b.Close()
+					if err != nil {
+						t.Fatal(err)
+					}
+					if want == nil {
+						want = got
+					}
+					if at := kernelstest.Differs(want, got); at >= 0 {
+						t.Errorf("%s, %s, cuBLAS %t, order %d: value %d is %v and was %v", dtype, j.Name, cublas, seed, at, got[at], want[at])
+					}
+				}
 			}
 		}
 	}
@@ -240,21 +318,24 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 	mutated := slices.Insert(slices.Clone(images), 0, // the first that has the kernel serves
 		image{name: "mutant", isa: images[0].isa, kernels: []string{m.kernel}, text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
 	for _, j := range jobs() {
-		if !slices.Contains(m.jobs, j.name) {
+		if !slices.Contains(m.jobs, j.Name) {
 			continue
 		}
 		b := s.open(t, 0, m.dtype, false, nil)
-		want, _, _ := j.result(t, b, m.dtype)
+		want, err := jobResult(t, j, b, m.dtype)
 		b.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
 		for seed := range uint64(4) {
 			b := s.open(t, seed, m.dtype, false, mutated)
-			got, _, _, err := j.try(t, b, m.dtype, j.lengths, counted(len(j.lengths)))
+			got, err := jobResult(t, j, b, m.dtype)
 			b.Close()
 			var refused *Error
 			if errors.As(err, &refused) && strings.Contains(refused.Op, "cuModule") {
 				t.Fatal(err)
 			}
-			if err != nil || !slices.EqualFunc(want, got, func(a, b float32) bool { return math.Float32bits(a) == math.Float32bits(b) }) {
+			if err != nil || kernelstest.Differs(want, got) >= 0 {
 				return true
 			}
 		}
@@ -266,26 +347,16 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 // begins only one, and its own wait hides a missing event.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
-	limits := kernels.Limits{Tokens: 500, Sequences: 8}
-	s, err := b.NewStream(limits)
+	n := newNet(t, b)
+	defer n.model.Close()
+	x := n.tokens(32)
+	y := n.Linear(n.norm(x), kernels.Linear{W: n.load(kernels.Projection, 2, 0.2, 32, 32)}, x)
+	n.Output(n.Pool(y, kernels.Range{}))
+	r, err := b.Compile(n.Program, kernels.Limits{Tokens: 500, Sequences: 8})
 	if err != nil {
 		return nil, err
 	}
-	defer s.Close()
-	const h = 32
-	table, err := b.Load(kernels.Lookup, randomTensor(1, 1, 11, h))
-	if err != nil {
-		return nil, err
-	}
-	square, err := b.Load(kernels.Projection, randomTensor(2, 0.2, h, h))
-	if err != nil {
-		return nil, err
-	}
-	ones, err := b.Load(kernels.Vector, randomTensor(3, 1, h))
-	if err != nil {
-		return nil, err
-	}
-	x, y, pooled := s.Tokens(h, kernels.Residual), s.Tokens(h, kernels.Operand), s.Sequences(h)
+	defer r.Close()
 	rng := rand.New(rand.NewPCG(4, 4))
 	var results [][]float32
 	var waits []func() error
@@ -298,14 +369,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 			}
 			batch.Append(ids)
 		}
-		out := make([]float32, batch.Sequences()*h)
-		s.Begin(batch)
-		s.Embed(kernels.Embed{Out: x, Table: table, Scale: 1, Mask: kernels.NoMask})
-		s.Norm(kernels.Norm{Out: y, In: x, Gain: ones, Bias: ones, Eps: 1e-5})
-		s.Linear(kernels.Linear{Out: x, In: y, W: square, Add: x})
-		s.Pool(kernels.Pool{Out: pooled, In: x, Skip: 0})
-		s.Read(out, pooled)
-		results, waits = append(results, out), append(waits, s.Submit())
+		dst, wait := n.start(r, batch)
+		results, waits = append(results, dst...), append(waits, wait)
 		if n := len(waits); n > 2 {
 			if err := waits[n-3](); err != nil {
 				return nil, err

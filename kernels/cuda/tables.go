@@ -15,31 +15,44 @@ import (
 // What the host sends is there twice, so that one batch is sent while the one
 // before it computes.
 type tables struct {
-	at    devicePtr
-	pos   devicePtr // int32 [T], the position of each token in its sequence
-	seq   devicePtr // int32 [T], its sequence
-	scale devicePtr // float32 [S], of an Embed
-	sides [2]side
-	*side // of the batch of the moment
+	at     devicePtr
+	pos    devicePtr // int32 [T], the position of each token in its sequence
+	seq    devicePtr // int32 [T], its sequence
+	scale  devicePtr // float32 [S], of an Embed
+	halves [2]half
+	*half  // of the batch of the moment
 
-	rowsPerBlock int // query rows of an attention block
+	pooled       []kernels.Range // the different ones of a program
+	rowsPerBlock int             // query rows of an attention block
 	maxBlocks    int
 }
 
-// side is what the host sends for one batch.
-type side struct {
-	ids    devicePtr // int32 [T]
-	cu     devicePtr // int32 [S+1]
-	blocks devicePtr // int2 [maxBlocks], of an Attention
-	ranges devicePtr // int2 [S], of a Pool
+// half is what the host sends for one batch: a half of a double buffer.
+type half struct {
+	ids    devicePtr   // int32 [T]
+	cu     devicePtr   // int32 [S+1]
+	blocks devicePtr   // int2 [maxBlocks], of an Attention
+	ranges []devicePtr // int2 [S], of each range that is pooled
 
-	pooled *kernels.Pool // whose ranges have been sent for this batch
-	read   handle        // event: what read this side, before the other took over, has run
+	read handle // event: what read this half, before the other took over, has run
 }
 
-func newTables(d *device, l kernels.Limits, rowsPerBlock int) (*tables, error) {
-	t := &tables{rowsPerBlock: rowsPerBlock}
-	t.side = &t.sides[0]
+// ranges lists the different ranges that a program pools.
+func ranges(p *kernels.Program) (list []kernels.Range) {
+	for _, op := range p.Ops() {
+		if o, ok := op.Do.(kernels.Range); ok && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+// index is the number of a range.
+func (t *tables) index(o kernels.Range) int { return slices.Index(t.pooled, o) }
+
+func newTables(d *device, l kernels.Limits, rowsPerBlock int, pooled []kernels.Range) (*tables, error) {
+	t := &tables{rowsPerBlock: rowsPerBlock, pooled: pooled}
+	t.half = &t.halves[0]
 	// Each sequence has at most one block that is not full.
 	t.maxBlocks = l.Tokens/rowsPerBlock + l.Sequences
 	type part struct {
@@ -47,10 +60,13 @@ func newTables(d *device, l kernels.Limits, rowsPerBlock int) (*tables, error) {
 		bytes int
 	}
 	parts := []part{{&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens}, {&t.scale, 4 * l.Sequences}}
-	for i := range t.sides {
-		side := &t.sides[i]
-		parts = append(parts, part{&side.ids, 4 * l.Tokens}, part{&side.cu, 4 * (l.Sequences + 1)},
-			part{&side.blocks, 8 * t.maxBlocks}, part{&side.ranges, 8 * l.Sequences})
+	for i := range t.halves {
+		h := &t.halves[i]
+		parts = append(parts, part{&h.ids, 4 * l.Tokens}, part{&h.cu, 4 * (l.Sequences + 1)}, part{&h.blocks, 8 * t.maxBlocks})
+		h.ranges = make([]devicePtr, len(pooled))
+		for k := range h.ranges {
+			parts = append(parts, part{&h.ranges[k], 8 * l.Sequences})
+		}
 	}
 	total := 0
 	for _, part := range parts {
@@ -65,23 +81,23 @@ func newTables(d *device, l kernels.Limits, rowsPerBlock int) (*tables, error) {
 		*part.p = at
 		at += devicePtr((part.bytes + 255) &^ 255)
 	}
-	for i := range t.sides {
-		if t.sides[i].read, err = d.newEvent(); err != nil {
+	for i := range t.halves {
+		if t.halves[i].read, err = d.newEvent(); err != nil {
 			return t, err
 		}
 	}
 	return t, nil
 }
 
-// turn takes the other side for the next batch. loads, on which that is sent,
-// waits until the batch before last, which used the same side, has run.
-func (t *tables) turn(d *device, compute, loads handle) error {
+// swap takes the other half for the next batch. loads, on which that is sent,
+// waits until the batch before last, which used the same half, has run.
+func (t *tables) swap(d *device, compute, loads handle) error {
 	err := d.drv.cuEventRecord(t.read, compute).err("cuEventRecord")
-	other := &t.sides[0]
-	if t.side == other {
-		other = &t.sides[1]
+	other := &t.halves[0]
+	if t.half == other {
+		other = &t.halves[1]
 	}
-	t.side, other.pooled = other, nil
+	t.half = other
 	// An event that was never recorded is no reason to wait.
 	return first(err, d.drv.cuStreamWaitEvent(loads, other.read, 0).err("cuStreamWaitEvent"))
 }
@@ -92,9 +108,9 @@ func (t *tables) free(d *device) {
 		return
 	}
 	d.free(t.at)
-	for _, side := range t.sides {
-		if side.read != 0 {
-			d.drv.cuEventDestroy(side.read)
+	for _, h := range t.halves {
+		if h.read != 0 {
+			d.drv.cuEventDestroy(h.read)
 		}
 	}
 }
@@ -121,79 +137,69 @@ func attentionBlocks(b kernels.Batch, rowsPerBlock int) []attentionBlock {
 	return list
 }
 
-// turns is a table of rotations (cos, sin) for each position and frequency.
-type turns struct {
-	at     devicePtr // float32 [positions of the limits, len(invFreq), 2]
-	filled int       // positions that have been sent
-}
+// positionsAtATime is how many positions of a table of rotations are sent in one piece.
+const positionsAtATime = 1024
 
-// firstTurns is the least number of positions that are sent at a time.
-const firstTurns = 1024
-
-// rotations gives the table for some frequencies with at least that many
-// positions. It runs on the device's thread; the copy goes to the compute
-// stream, before the launch that needs it.
-func (s *stream) rotations(invFreq []float32, positions int) (devicePtr, error) {
+// rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model usually
+// share one. It runs on the device's thread and waits for what it sends.
+func (r *runner) rotation(invFreq []float32) (devicePtr, error) {
 	key := string(floatBytes(invFreq))
-	t := s.turns[key]
-	rowBytes := 8 * len(invFreq)
-	if t == nil {
-		at, err := s.device.alloc(s.limits.Tokens * rowBytes)
-		if err != nil {
-			return 0, err
-		}
-		t = &turns{at: at}
-		s.turns[key] = t
-	}
-	if positions <= t.filled {
-		return t.at, nil
-	}
-	// Doubling bounds how often a table is sent as longer sequences come.
-	until := min(s.limits.Tokens, max(positions, 2*t.filled, firstTurns))
-	piece, err := s.slab((until - t.filled) * rowBytes)
-	if err != nil {
-		return 0, err
-	}
-	rest := piece.bytes
-	for position := t.filled; position < until; position++ {
-		for _, f := range invFreq {
-			// The angle is a product in float32, as in the reference.
-			sin, cos := math.Sincos(float64(float32(position) * f))
-			binary.LittleEndian.PutUint32(rest, math.Float32bits(float32(cos)))
-			binary.LittleEndian.PutUint32(rest[4:], math.Float32bits(float32(sin)))
-			rest = rest[8:]
-		}
-	}
-	at := t.at + devicePtr(t.filled*rowBytes)
-	if err := s.device.upload(at, piece.pinned, 0, (until-t.filled)*rowBytes, s.compute); err != nil {
-		return 0, err
-	}
-	t.filled = until
-	return t.at, nil
-}
-
-// constant gives the device's copy of some float32 values, sent when they are
-// first met. It runs on the device's thread.
-func (s *stream) constant(values []float32) (devicePtr, error) {
-	raw := floatBytes(values)
-	if at, ok := s.constants[string(raw)]; ok {
+	if at := r.rotations[key]; at != 0 {
 		return at, nil
 	}
-	piece, err := s.slab(len(raw))
+	rowBytes := 8 * len(invFreq)
+	table, err := r.device.alloc(r.limits.Tokens * rowBytes)
 	if err != nil {
 		return 0, err
 	}
+	r.rotations[key] = table
+	piece, err := r.pin(min(positionsAtATime, r.limits.Tokens) * rowBytes)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { piece.taken = false }()
+	for first := 0; first < r.limits.Tokens; first += positionsAtATime {
+		n := min(positionsAtATime, r.limits.Tokens-first)
+		rest := piece.bytes
+		for position := first; position < first+n; position++ {
+			for _, f := range invFreq {
+				// The angle is a product in float32, as in the reference.
+				sin, cos := math.Sincos(float64(float32(position) * f))
+				binary.LittleEndian.PutUint32(rest, math.Float32bits(float32(cos)))
+				binary.LittleEndian.PutUint32(rest[4:], math.Float32bits(float32(sin)))
+				rest = rest[8:]
+			}
+		}
+		if err := r.send(table+devicePtr(first*rowBytes), piece, n*rowBytes); err != nil {
+			return 0, err
+		}
+	}
+	return table, nil
+}
+
+// constant gives a copy of some float32 values on the device.
+func (r *runner) constant(values []float32) (devicePtr, error) {
+	raw := floatBytes(values)
+	at, err := r.device.alloc(len(raw))
+	if err != nil {
+		return 0, err
+	}
+	r.constants = append(r.constants, at)
+	piece, err := r.pin(len(raw))
+	if err != nil {
+		return 0, err
+	}
+	defer func() { piece.taken = false }()
 	copy(piece.bytes, raw)
-	at, err := s.device.alloc(len(raw))
-	if err != nil {
-		return 0, err
+	return at, r.send(at, piece, len(raw))
+}
+
+// send copies the first bytes of a piece and waits until they have arrived.
+func (r *runner) send(to devicePtr, piece *slab, bytes int) error {
+	if err := r.device.upload(to, piece.pinned, 0, bytes, r.compute); err != nil {
+		return err
 	}
-	if err := s.device.upload(at, piece.pinned, 0, len(raw), s.compute); err != nil {
-		s.device.free(at)
-		return 0, err
-	}
-	s.constants[string(raw)] = at
-	return at, nil
+	return r.device.drv.cuStreamSynchronize(r.compute).err("cuStreamSynchronize")
 }
 
 func floatBytes(values []float32) []byte {

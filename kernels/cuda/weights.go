@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -18,7 +19,6 @@ const stagingBytes = 16 << 20
 // operands' type, in rows of a pitch. A vector is float32, with a copy in the
 // operands' type for cuBLAS, whose bias has to be of its output's type.
 type weight struct {
-	owner      *Backend
 	role       kernels.Role
 	rows, cols int
 	at         devicePtr
@@ -28,25 +28,51 @@ type weight struct {
 func (w *weight) Role() kernels.Role { return w.role }
 func (w *weight) Dims() (int, int)   { return w.rows, w.cols }
 
+// model is a set of weights on the device.
+type model struct {
+	*Backend
+	weights []devicePtr // guarded by loading
+}
+
+// NewModel returns an empty set of weights.
+func (b *Backend) NewModel() kernels.Model { return &model{Backend: b} }
+
+// Close frees the weights.
+func (m *model) Close() error {
+	m.loading.Lock()
+	defer m.loading.Unlock()
+	err := m.device.thread.call(func() error {
+		for _, p := range m.weights {
+			m.device.free(p)
+		}
+		return nil
+	})
+	m.weights = nil
+	if errors.Is(err, errClosed) {
+		return nil // the context went first, and everything with it
+	}
+	return err
+}
+
 // Load converts the parts to the device's type on the host, a piece at a time,
 // and copies them over.
-func (b *Backend) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
+func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
 		return nil, err
 	}
-	w := &weight{owner: b, role: role, rows: rows, cols: cols}
-	b.loading.Lock()
-	defer b.loading.Unlock()
+	w := &weight{role: role, rows: rows, cols: cols}
+	m.loading.Lock()
+	defer m.loading.Unlock()
 	if role == kernels.Vector {
 		// Its parts are joined end to end, so to the loader it is one column.
 		joined := stacked{parts: parts, cols: 1, tight: true}
-		if w.at, err = b.place(joined, cols, FP32); err == nil {
-			w.copied, err = b.place(joined, cols, b.dtype)
+		if w.at, err = m.place(joined, cols, FP32); err == nil {
+			w.copied, err = m.place(joined, cols, m.dtype)
 		}
 		return w, wrap(role, rows, cols, err)
 	}
-	w.at, err = b.place(stacked{parts: parts, cols: cols}, rows, b.dtype)
+	w.at, err = m.place(stacked{parts: parts, cols: cols}, rows, m.dtype)
 	return w, wrap(role, rows, cols, err)
 }
 
@@ -98,41 +124,41 @@ func (s stacked) readPart(p kernels.Source, dst []float32, first int) error {
 }
 
 // place allocates a matrix on the device and fills it.
-func (b *Backend) place(s stacked, rows int, t DType) (devicePtr, error) {
+func (m *model) place(s stacked, rows int, t DType) (devicePtr, error) {
 	stride := pitch(s.cols)
 	if s.tight {
 		stride = s.cols
 	}
 	rowBytes := stride * t.size()
 	var at devicePtr
-	err := b.device.thread.call(func() error {
+	err := m.device.thread.call(func() error {
 		var err error
-		if b.staging == nil {
-			b.staging, err = newStaging(b.device, stagingBytes)
+		if m.staging == nil {
+			m.staging, err = newStaging(m.device, stagingBytes)
 		}
 		if err == nil {
-			at, err = b.device.alloc(rows * rowBytes)
+			at, err = m.device.alloc(rows * rowBytes)
 		}
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
-	chunk := b.staging.size() / rowBytes
+	chunk := m.staging.size() / rowBytes
 	if chunk < 1 {
-		err = fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", s.cols, b.staging.size())
+		err = fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", s.cols, m.staging.size())
 	}
 	for first := 0; first < rows && err == nil; first += chunk {
 		n := min(chunk, rows-first)
-		err = b.staging.send(b.device, at+devicePtr(first*rowBytes), n*rowBytes, func(dst []byte) error {
+		err = m.staging.send(m.device, at+devicePtr(first*rowBytes), n*rowBytes, func(dst []byte) error {
 			return fill(s, t, dst, first, n, stride)
 		})
 	}
 	// Also after an error: what is under way must not outlive the call.
-	if err = first(err, b.staging.drain(b.device)); err != nil {
-		return 0, first(err, b.device.thread.call(func() error { b.device.free(at); return nil }))
+	if err = first(err, m.staging.drain(m.device)); err != nil {
+		return 0, first(err, m.device.thread.call(func() error { m.device.free(at); return nil }))
 	}
-	b.weights = append(b.weights, at)
+	m.weights = append(m.weights, at)
 	return at, nil
 }
 

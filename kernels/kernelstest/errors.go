@@ -2,89 +2,145 @@ package kernelstest
 
 import (
 	"errors"
+	"fmt"
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/ref"
 )
 
-// stickyErrors makes one mistake of each sort and wants it back from Wait,
-// with the operation's name, and the stream in working order afterwards.
-func stickyErrors(t *testing.T, backend kernels.Backend) {
-	s, err := backend.NewStream(kernels.Limits{Tokens: 8, Sequences: 2})
+// mistakes makes one mistake of each sort and wants it back from Compile, or from the wait of the batch that it is in, with
+// the operation's name; the next batch runs.
+func mistakes(t *testing.T, backend kernels.Backend) {
+	limits := kernels.Limits{Tokens: 8, Sequences: 2}
+	bench := func() *Bench {
+		return &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
+	}
+	for i, m := range []struct {
+		op    string
+		build func(b *Bench, x kernels.Value) kernels.Value // x has 12 columns
+	}{
+		{"embed", func(b *Bench, _ kernels.Value) kernels.Value {
+			return b.Embed(kernels.Embed{Table: b.Projection(12, 4, 1)})
+		}},
+		{"embed", func(b *Bench, _ kernels.Value) kernels.Value {
+			return b.Embed(kernels.Embed{Table: b.Table(12), Type: b.Vector(4, 1, 0)})
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value { return b.Linear(x, kernels.Linear{}, kernels.None) }},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, b.Product(4, 4, kernels.Identity), kernels.None)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, kernels.Linear{W: b.Table(12)}, kernels.None)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, kernels.Linear{W: b.Projection(4, 12, 1), Bias: b.Vector(12, 1, 0)}, kernels.None)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, b.Product(4, 12, kernels.Identity), x)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value { return b.Linear(x, b.Product(12, 12, kernels.GELU), x) }},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, b.Product(4, 12, kernels.GEGLU+1), kernels.None)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(x, kernels.Linear{W: b.Projection(5, 12, 1), Then: kernels.GEGLU}, kernels.None)
+		}},
+		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Linear(b.Pool(x, kernels.Range{}), b.Product(4, 12, kernels.Identity), kernels.None)
+		}},
+		{"norm", func(b *Bench, x kernels.Value) kernels.Value { return b.Norm(x, b.Normalize(12, 0)) }},
+		{"norm", func(b *Bench, x kernels.Value) kernels.Value { return b.Norm(x, b.Normalize(4, 1e-5)) }},
+		{"norm", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Norm(b.Pool(x, kernels.Range{}), b.Normalize(12, 1e-5))
+		}},
+		{"attention", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Attention(x, kernels.Attention{Heads: 3, Scale: 1})
+		}},
+		{"attention", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Attention(x, kernels.Attention{Heads: 2, Scale: 1, Slopes: []float32{1}})
+		}},
+		{"attention", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Attention(x, kernels.Attention{Heads: 1, Scale: 1, Rotary: &kernels.Rotary{QScale: 1, InvFreq: []float32{1}}})
+		}},
+		{"pool", func(b *Bench, x kernels.Value) kernels.Value { return b.Pool(x, kernels.Range{Skip: -1}) }},
+		{"pool", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Pool(b.Pool(x, kernels.Range{}), kernels.Range{})
+		}},
+		{"output", func(b *Bench, x kernels.Value) kernels.Value { return kernels.None }},
+	} {
+		t.Run(fmt.Sprintf("%d %s", i, m.op), func(t *testing.T) {
+			b := bench()
+			defer b.model.Close()
+			b.Output(m.build(b, b.Input(12)))
+			b.Output(b.Norm(kernels.None, kernels.Norm{})) // a second mistake, which must not replace the first
+			_, err := backend.Compile(b.Program, limits)
+			var op *kernels.OpError
+			if !errors.As(err, &op) || op.Op != m.op {
+				t.Errorf("a mistaken %s gives %v", m.op, err)
+			}
+		})
+	}
+	if _, err := backend.Compile(new(kernels.Program), limits); err == nil {
+		t.Error("a program without an output was compiled")
+	}
+
+	b := bench()
+	defer b.model.Close()
+	b.Output(b.Pool(b.Input(16), kernels.Range{Skip: 1, Trim: 1}))
+	if _, err := backend.Compile(b.Program, kernels.Limits{}); err == nil {
+		t.Error("a runner without room was made")
+	}
+	r, err := backend.Compile(b.Program, limits)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	b := &bench{t: t, backend: backend, Stream: s}
-	batch := packed([]int{5, 3}, []int{0, 1})
-	narrow, wide, pooled := s.Tokens(4, kernels.Operand), s.Tokens(12, kernels.Operand), s.Sequences(4)
-	residual := s.Tokens(4, kernels.Residual)
-	table := b.load(kernels.Lookup, matrix{[]int{vocabulary, 4}, b.draw(vocabulary*4, 1, 0)})
-	short := b.load(kernels.Lookup, matrix{[]int{2, 4}, b.draw(2*4, 1, 0)})
-	w, gain := b.projection(4, 4, 1), b.vector(4, 1, 0)
-
-	mistakes := []struct {
-		op   string
-		make func()
+	defer r.Close()
+	batch := func(ids []int32, cu ...int32) kernels.Batch { return kernels.Batch{IDs: ids, CuSeqlens: cu} }
+	good := batch([]int32{0, 1, 2, 3, 4, 5}, 0, 3, 6)
+	room := func(n int) [][]float32 { return [][]float32{make([]float32, n)} }
+	for i, m := range []struct {
+		op    string
+		batch kernels.Batch
+		dst   [][]float32
 	}{
-		{"batch", func() { s.Begin(packed([]int{9}, []int{0})) }},
-		{"batch", func() { s.Begin(packed([]int{1, 1, 1}, []int{0, 1, 2})) }},
-		{"batch", func() { s.Begin(kernels.Batch{}) }},
-		{"batch", func() { s.Begin(kernels.Batch{IDs: []int32{1, 1}, CuSeqlens: []int32{0, 2, 2}}) }},
-		{"embed", func() { s.Embed(kernels.Embed{Out: wide, Table: table, Scale: 1, Mask: kernels.NoMask}) }},
-		{"embed", func() { s.Embed(kernels.Embed{Out: narrow, Table: short, Scale: 1, Mask: kernels.NoMask}) }},
-		{"embed", func() { s.Embed(kernels.Embed{Out: narrow, Table: w, Scale: 1, Mask: kernels.NoMask}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: wide, In: narrow, W: w}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: narrow, In: narrow, W: w}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: table}) }},
-		{"norm", func() { s.Norm(kernels.Norm{Out: narrow, In: residual, Gain: gain, Bias: gain}) }},
-		{"norm", func() { s.Norm(kernels.Norm{Out: wide, In: residual, Gain: gain, Bias: gain, Eps: 1e-5}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Add: residual, Then: kernels.GELU}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Then: kernels.GEGLU}) }},
-		{"linear", func() { s.Linear(kernels.Linear{Out: residual, In: narrow, W: w, Then: kernels.GEGLU + 1}) }},
-		{"attention", func() { s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 3, Scale: 1}) }},
-		{"attention", func() {
-			s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 2, Scale: 1, Slopes: []float32{1}})
-		}},
-		{"attention", func() {
-			rotary := &kernels.Rotary{QScale: 1, InvFreq: []float32{1}}
-			s.Attention(kernels.Attention{Out: narrow, QKV: wide, Heads: 1, Scale: 1, Rotary: rotary})
-		}},
-		{"pool", func() { s.Pool(kernels.Pool{Out: pooled, In: residual, Skip: 2, Trim: 1}) }},
-		{"pool", func() { s.Pool(kernels.Pool{Out: narrow, In: residual}) }},
-		{"write", func() { s.Write(narrow, make([]float32, 3)) }},
-		{"read", func() { s.Read(make([]float32, 3), narrow) }},
-	}
-	for _, m := range mistakes {
-		s.Begin(batch)
-		m.make()
-		s.Linear(kernels.Linear{}) // a second mistake, which must not replace the first
-		err := s.Wait()
+		{"batch", kernels.Batch{}, room(0)},
+		{"batch", batch(make([]int32, 9), 0, 9), room(16)},
+		{"batch", batch(make([]int32, 8), 0, 3, 6, 8), room(48)},
+		{"batch", batch([]int32{1, 1}, 0, 2, 2), room(32)},
+		{"batch", batch([]int32{1, 1}, 0, 1), room(16)},
+		{"batch", batch([]int32{1, 8, 1}, 0, 3), room(16)},
+		{"batch", batch([]int32{1, -1, 1}, 0, 3), room(16)},
+		{"pool", batch([]int32{0, 1, 2, 3, 4}, 0, 3, 5), room(32)},
+		{"batch", good, room(31)},
+		{"batch", good, nil},
+	} {
+		err := r.Start(m.batch, m.dst)()
 		var op *kernels.OpError
 		if !errors.As(err, &op) || op.Op != m.op {
-			t.Errorf("a mistaken %s gives %v", m.op, err)
+			t.Errorf("mistake %d in a batch gives %v", i, err)
+		}
+		if err := r.Start(good, room(32))(); err != nil {
+			t.Errorf("after mistake %d was reported the runner still says %v", i, err)
 		}
 	}
-	s.Begin(batch)
-	s.Embed(kernels.Embed{Out: narrow, Table: table, Scale: 1, Mask: kernels.NoMask})
-	if err := s.Wait(); err != nil {
-		t.Errorf("after errors were reported the stream still says %v", err)
-	}
+}
 
-	if _, err := backend.Load(kernels.Projection, matrix{[]int{2, 4}, make([]float32, 8)}, matrix{[]int{2, 3}, make([]float32, 6)}); err == nil {
+// weights refuses what does not stack, and passes on what a source says.
+func weights(t *testing.T, backend kernels.Backend) {
+	m := backend.NewModel()
+	defer m.Close()
+	if _, err := m.Load(kernels.Projection, matrix{[]int{2, 4}, make([]float32, 8)}, matrix{[]int{2, 3}, make([]float32, 6)}); err == nil {
 		t.Error("parts of 4 and of 3 columns were stacked")
 	}
-	if _, err := backend.Load(kernels.Vector, matrix{[]int{2, 4}, make([]float32, 8)}); err == nil {
+	if _, err := m.Load(kernels.Vector, matrix{[]int{2, 4}, make([]float32, 8)}); err == nil {
 		t.Error("a matrix was loaded as a vector")
 	}
 	broken := errors.New("cannot read")
 	for _, role := range []kernels.Role{kernels.Projection, kernels.Lookup} {
-		if _, err := backend.Load(role, unreadable{matrix{[]int{40, 4}, nil}, broken}); !errors.Is(err, broken) {
+		if _, err := m.Load(role, unreadable{matrix{[]int{40, 4}, nil}, broken}); !errors.Is(err, broken) {
 			t.Errorf("a source that cannot be read gives %v", err)
 		}
-	}
-	if _, err := backend.NewStream(kernels.Limits{}); err == nil {
-		t.Error("a stream without room was made")
 	}
 }
 
@@ -95,28 +151,49 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// copies writes rows and reads them back: a residual keeps every bit.
-func copies(t *testing.T, backend kernels.Backend) {
-	s, err := backend.NewStream(kernels.Limits{Tokens: 40, Sequences: 3})
+// starts runs batches one ahead of the other: each gives what it gives alone, and one that fails harms no other.
+func starts(t *testing.T, backend kernels.Backend) {
+	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: ref.BF16, seed: 1}
+	defer b.model.Close()
+	x := b.Embed(kernels.Embed{Table: b.Table(48), Scale: 1, Mask: kernels.NoMask})
+	y := b.Norm(b.Linear(x, b.Product(48, 48, kernels.Identity), x), b.Normalize(48, 1e-5))
+	b.Output(y)
+	b.Output(b.Pool(b.Attention(y, kernels.Attention{Heads: 1, Scale: 0.25}), kernels.Range{}))
+	r, err := backend.Compile(b.Program, kernels.Limits{Tokens: 130, Sequences: 4})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.Close()
-	s.Begin(packed([]int{7, 11}, []int{0, 1}))
-	for _, buf := range []kernels.Buffer{s.Tokens(5, kernels.Residual), s.Tokens(5, both), s.Sequences(9)} {
-		rows := 18
-		if buf.PerSequence() {
-			rows = 2
-		}
-		want := normal(uint64(buf.Cols()), rows*buf.Cols())
-		got := make([]float32, len(want))
-		s.Write(buf, want)
-		s.Read(got, buf)
-		if err := s.Wait(); err != nil {
+	defer r.Close()
+	var batches []kernels.Batch
+	for i, lens := range [][]int{{9, 2}, {1, 50, 3}, {130}, {4, 4}} {
+		batches = append(batches, Case{Tokens: true}.batch(lens, []int{i, i + 1, i + 2}))
+	}
+	room := func(b kernels.Batch) [][]float32 {
+		return [][]float32{make([]float32, 48*len(b.IDs)), make([]float32, 16*b.Sequences())}
+	}
+	var alone, together [][][]float32
+	for _, b := range batches {
+		dst := room(b)
+		if err := r.Start(b, dst)(); err != nil {
 			t.Fatal(err)
 		}
-		if i := differs(want, got); i >= 0 {
-			t.Errorf("value %d was written as %v and read as %v", i, want[i], got[i])
+		alone = append(alone, dst)
+	}
+	var waits []func() error
+	for _, b := range batches {
+		dst := room(b)
+		together, waits = append(together, dst), append(waits, r.Start(b, dst), r.Start(kernels.Batch{}, nil))
+	}
+	for i, wait := range waits {
+		if err := wait(); (err != nil) != (i%2 == 1) {
+			t.Errorf("wait %d gives %v", i, err)
+		}
+	}
+	for i := range alone {
+		for k := range alone[i] {
+			if at := Differs(alone[i][k], together[i][k]); at >= 0 {
+				t.Errorf("batch %d, result %d: value %d depends on the others under way", i, k, at)
+			}
 		}
 	}
 }

@@ -1,12 +1,10 @@
-// Package kernelstest is the conformance suite that every backend of kernels
-// passes, and every variant of a backend: each operation against the
-// reference over ragged batches and awkward sizes, results that repeat bit
-// for bit, and results that do not depend on what else is in the batch.
+// Package kernelstest is the conformance suite that every backend of kernels passes, every variant of a backend and every
+// type of operands: each operation against the reference over ragged batches and awkward sizes, random programs, results
+// that repeat bit for bit, and results that do not depend on what else is in the batch.
 //
-// A tolerance stands here and nowhere else. It is relative: a backend may err
-// at most twice as much against the float64 reference as plain loops of the
-// same precision do, with a floor of a few roundings where those loops happen
-// to be almost exact.
+// A tolerance stands here and nowhere else. It is relative: a backend may err at most twice as much against the float64
+// reference as plain loops of the same precision do, with a floor of a few roundings where those loops happen to be almost
+// exact.
 package kernelstest
 
 import (
@@ -23,9 +21,9 @@ import (
 // allowance is how many times the error of the baseline a backend may have.
 const allowance = 2
 
-// floorFloat32 is the relative error that is always allowed: four roundings
-// of float32, the chain of the shortest operation (scale, turn, add, round).
-const floorFloat32 = 4 * 0x1p-24
+// floor is the relative error that is always allowed: four roundings of float32, the chain of the shortest operation
+// (scale, rotate, add, round).
+const floor = 4 * 0x1p-24
 
 // lengths are sequence lengths around the sizes of tiles and vectors.
 var lengths = []int{1, 2, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 257, 1025}
@@ -33,53 +31,44 @@ var lengths = []int{1, 2, 31, 32, 33, 63, 64, 65, 97, 127, 128, 129, 257, 1025}
 // ragged is a batch that mixes them, in no order.
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
-// Run holds a float32 backend to the whole suite. open is called once for
-// each test and returns a fresh backend.
-func Run(t *testing.T, open func() kernels.Backend) {
-	for _, c := range cases() {
-		t.Run(c.name, func(t *testing.T) {
+// Run holds a backend with operands of a type to the whole suite. open is called once for each test and returns a fresh
+// backend.
+func Run(t *testing.T, operands ref.Type, open func() kernels.Backend) {
+	list := cases()
+	for seed := range uint64(randomPrograms) {
+		list = append(list, randomProgram(seed))
+	}
+	for _, c := range list {
+		t.Run(c.Name, func(t *testing.T) {
 			b := open()
 			defer b.Close()
-			c.compare(t, b)
-			c.repeat(t, b)
-			c.alone(t, b)
+			c.Compare(t, b, operands)
+			c.repeat(t, b, operands)
+			c.Alone(t, b, operands)
 		})
 	}
-	t.Run("errors", func(t *testing.T) {
-		b := open()
-		defer b.Close()
-		stickyErrors(t, b)
-	})
-	t.Run("copies", func(t *testing.T) {
-		b := open()
-		defer b.Close()
-		copies(t, b)
-	})
+	for name, test := range map[string]func(*testing.T, kernels.Backend){"mistakes": mistakes, "weights": weights, "starts": starts} {
+		t.Run(name, func(t *testing.T) {
+			b := open()
+			defer b.Close()
+			test(t, b)
+		})
+	}
 }
 
-// bench is what one case runs on: a stream with a batch begun, and the
-// weights and inputs made from the case's seed.
-type bench struct {
-	t       *testing.T
-	backend kernels.Backend
-	kernels.Stream
-	batch kernels.Batch
-	input func(cols int) []float32 // random rows of the batch, the same for every backend and packing
-	seed  uint64
+// Case builds a program of one operation, or of a few, on a bench and gives the values to compare.
+type Case struct {
+	Name    string
+	Lengths []int // of the sequences; nil for all lengths, one by one, and then ragged
+	Tokens  bool  // ids are tokens of Vocabulary; otherwise an id is the row of an Input
+	Build   func(b *Bench) []kernels.Value
 }
 
-// a case builds its operations on a bench and returns the buffer to compare.
-type testCase struct {
-	name    string
-	lengths []int // nil for all of them, one by one, and then ragged
-	run     func(b *bench) kernels.Buffer
-}
-
-// batches lists the packings that a case is run with. In short mode, meant
-// for the race detector, sequences end at 65 tokens.
-func (c testCase) batches() [][]int {
+// batches lists the packings that a case is run with. In short mode, meant for the race detector, sequences end at 65
+// tokens.
+func (c Case) batches() [][]int {
 	list := [][]int{c.mixed()}
-	if c.lengths != nil {
+	if c.Lengths != nil {
 		return list
 	}
 	for _, n := range lengths {
@@ -91,10 +80,10 @@ func (c testCase) batches() [][]int {
 }
 
 // mixed is the batch of several sequences that the case is run with.
-func (c testCase) mixed() []int {
+func (c Case) mixed() []int {
 	lens := ragged
-	if c.lengths != nil {
-		lens = c.lengths
+	if c.Lengths != nil {
+		lens = c.Lengths
 	}
 	if testing.Short() {
 		lens = slices.DeleteFunc(slices.Clone(lens), func(n int) bool { return n > 65 })
@@ -102,50 +91,66 @@ func (c testCase) mixed() []int {
 	return lens
 }
 
-// result runs the case once and returns the rows of its output buffer.
-// Sequence i of the batch carries the tag tags[i], from which its ids and its
-// inputs are made.
-func (c testCase) result(t *testing.T, backend kernels.Backend, lens, tags []int, slack int) (values []float32, cols int) {
+// Result is a value that a case compares.
+type Result struct {
+	Values      []float32
+	Cols        int
+	PerSequence bool
+}
+
+// Run runs the case once. Sequence i of the batch carries the tag tags[i], from which its ids and its inputs are made; nil
+// stands for 0, 1, 2, …. The limits have slack rows to spare.
+func (c Case) Run(t testing.TB, backend kernels.Backend, operands ref.Type, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
-	batch := packed(lens, tags)
-	s, err := backend.NewStream(kernels.Limits{Tokens: len(batch.IDs) + slack, Sequences: len(lens) + slack})
-	if err != nil {
-		t.Fatal(err)
+	if tags == nil {
+		tags = count(len(lens))
 	}
-	defer s.Close()
-	b := &bench{t: t, backend: backend, Stream: s, batch: batch, seed: 1}
-	draws := uint64(0)
-	b.input = func(cols int) []float32 {
-		draws++
-		var rows []float32
-		for i, n := range lens {
-			rows = append(rows, normal(draws<<32|uint64(tags[i]), n*cols)...)
+	batch := c.batch(lens, tags)
+	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: operands, lens: lens, tags: tags, seed: 1}
+	defer b.model.Close()
+	var results []Result
+	var dst [][]float32
+	for _, v := range c.Build(b) {
+		b.Output(v)
+		if b.Err() != nil {
+			break
 		}
-		return rows
+		r := Result{make([]float32, b.Rows(v, batch)*b.Cols(v)), b.Cols(v), b.PerSequence(v)}
+		results, dst = append(results, r), append(dst, r.Values)
 	}
-	s.Begin(batch)
-	out := c.run(b)
-	values = make([]float32, kernels.Rows(batch, out)*out.Cols())
-	s.Read(values, out)
-	if err := s.Wait(); err != nil {
-		t.Fatal(err)
+	r, err := backend.Compile(b.Program, kernels.Limits{Tokens: len(batch.IDs) + slack, Sequences: len(lens) + slack})
+	if err != nil {
+		return nil, err
 	}
-	return values, out.Cols()
+	defer r.Close()
+	return results, r.Start(batch, dst)()
 }
 
-func (c testCase) compare(t *testing.T, backend kernels.Backend) {
+func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands ref.Type, lens, tags []int, slack int) []Result {
+	t.Helper()
+	results, err := c.Run(t, backend, operands, lens, tags, slack)
+	if err != nil {
+		t.Fatalf("%s: %v", c.Name, err)
+	}
+	return results
+}
+
+// Compare holds the backend to the reference.
+func (c Case) Compare(t testing.TB, backend kernels.Backend, operands ref.Type) {
+	t.Helper()
 	for _, lens := range c.batches() {
-		tags := count(len(lens))
-		want, cols := c.result(t, ref.New(), lens, tags, 0)
-		base, _ := c.result(t, ref.NewFloat32(), lens, tags, 0)
-		got, _ := c.result(t, backend, lens, tags, 0)
-		compareRows(t, fmt.Sprint("lengths ", lens), got, base, want, cols)
+		want := c.mustRun(t, ref.New(), operands, lens, nil, 0)
+		base := c.mustRun(t, ref.NewBaseline(operands), operands, lens, nil, 0)
+		got := c.mustRun(t, backend, operands, lens, nil, 0)
+		for i, w := range want {
+			what := fmt.Sprintf("%s, lengths %v, result %d", operands, lens, i)
+			compareRows(t, what, got[i].Values, base[i].Values, w.Values, w.Cols)
+		}
 	}
 }
 
-// compareRows bounds the error of the whole result and of its worst row by
-// those of the baseline.
-func compareRows(t *testing.T, what string, got, base, want []float32, cols int) {
+// compareRows bounds the error of the whole result and of its worst row by those of the baseline.
+func compareRows(t testing.TB, what string, got, base, want []float32, cols int) {
 	t.Helper()
 	worst, worstBase, at := 0.0, 0.0, 0
 	for r := 0; r < len(want); r += cols {
@@ -155,10 +160,10 @@ func compareRows(t *testing.T, what string, got, base, want []float32, cols int)
 		}
 		worstBase = max(worstBase, relative(base[r:r+cols], want[r:r+cols]))
 	}
-	if bound := allowance*worstBase + floorFloat32; !(worst <= bound) {
+	if bound := allowance*worstBase + floor; !(worst <= bound) {
 		t.Errorf("%s: row %d errs by %.3g (relative L2), the bound is %.3g", what, at, worst, bound)
 	}
-	all, bound := relative(got, want), allowance*relative(base, want)+floorFloat32
+	all, bound := relative(got, want), allowance*relative(base, want)+floor
 	if !(all <= bound) {
 		t.Errorf("%s: errs by %.3g (relative L2), the bound is %.3g", what, all, bound)
 	}
@@ -178,63 +183,63 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the case again on the same backend, with a stream of other
-// limits: every bit has to come back.
-func (c testCase) repeat(t *testing.T, backend kernels.Backend) {
+// repeat runs the case again on the same backend, with other limits: every bit has to come back.
+func (c Case) repeat(t *testing.T, backend kernels.Backend, operands ref.Type) {
 	lens := c.mixed()
-	tags := count(len(lens))
-	first, _ := c.result(t, backend, lens, tags, 0)
-	for _, slack := range []int{0, 0, 77} {
-		again, _ := c.result(t, backend, lens, tags, slack)
-		if i := differs(first, again); i >= 0 {
-			t.Fatalf("%d tokens of slack: value %d is %v in one run and %v in another", slack, i, first[i], again[i])
+	first := c.mustRun(t, backend, operands, lens, nil, 0)
+	slacks := []int{0, 0, 77}
+	if testing.Short() {
+		slacks = []int{77}
+	}
+	for _, slack := range slacks {
+		for k, again := range c.mustRun(t, backend, operands, lens, nil, slack) {
+			if i := Differs(first[k].Values, again.Values); i >= 0 {
+				t.Fatalf("%d tokens of slack: value %d is %v in one run and %v in another", slack, i, first[k].Values[i], again.Values[i])
+			}
 		}
 	}
 }
 
-// alone runs each sequence of the ragged batch by itself, and the batch in
-// reverse order: each sequence's rows have to be the same bits.
-func (c testCase) alone(t *testing.T, backend kernels.Backend) {
+// Alone runs each sequence of a mixed batch by itself, and the batch in reverse order: each sequence's rows have to be the
+// same bits.
+func (c Case) Alone(t testing.TB, backend kernels.Backend, operands ref.Type) {
+	t.Helper()
 	lens := c.mixed()
-	tags := count(len(lens))
-	split := func(values []float32, cols int, order []int) map[int][]float32 {
+	split := func(r Result, order []int) map[int][]float32 {
 		parts := map[int][]float32{}
-		perSequence := len(values) == len(lens)*cols && len(values) != total(lens)*cols
 		for _, i := range order {
-			n := lens[i] * cols
-			if perSequence {
-				n = cols
+			n := lens[i] * r.Cols
+			if r.PerSequence {
+				n = r.Cols
 			}
-			parts[i], values = values[:n], values[n:]
+			parts[i], r.Values = r.Values[:n], r.Values[n:]
 		}
 		return parts
 	}
-	values, cols := c.result(t, backend, lens, tags, 0)
-	together := split(values, cols, tags)
-
-	reversed := make([]int, len(lens))
-	reversedLens := make([]int, len(lens))
+	order := count(len(lens))
+	together := c.mustRun(t, backend, operands, lens, order, 0)
+	reversed, reversedLens := make([]int, len(lens)), make([]int, len(lens))
 	for i := range lens {
 		reversed[i] = len(lens) - 1 - i
 		reversedLens[i] = lens[reversed[i]]
 	}
-	values, _ = c.result(t, backend, reversedLens, reversed, 0)
-	backwards := split(values, cols, reversed)
-
+	backwards := c.mustRun(t, backend, operands, reversedLens, reversed, 0)
 	for i, n := range lens {
-		single, _ := c.result(t, backend, []int{n}, []int{i}, 0)
-		if at := differs(together[i], single); at >= 0 {
-			t.Errorf("sequence %d of %d tokens: value %d is %v in the batch and %v alone", i, n, at, together[i][at], single[at])
-		}
-		if at := differs(together[i], backwards[i]); at >= 0 {
-			t.Errorf("sequence %d of %d tokens: value %d depends on the order of the batch", i, n, at)
+		single := c.mustRun(t, backend, operands, []int{n}, []int{i}, 0)
+		for k := range single {
+			one := split(together[k], order)[i]
+			if at := Differs(one, single[k].Values); at >= 0 {
+				t.Errorf("sequence %d of %d tokens: value %d is %v in the batch and %v alone", i, n, at, one[at], single[k].Values[at])
+			}
+			if at := Differs(one, split(backwards[k], reversed)[i]); at >= 0 {
+				t.Errorf("sequence %d of %d tokens: value %d depends on the order of the batch", i, n, at)
+			}
 		}
 	}
 }
 
-// differs is the first index at which two results are not the same bits, or
-// −1.
-func differs(a, b []float32) int {
+// Differs is the first index at which two results are not the same bits, or −1.
+func Differs(a, b []float32) int {
 	for i := range a {
 		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
 			return i
@@ -243,21 +248,23 @@ func differs(a, b []float32) int {
 	return -1
 }
 
-// vocabulary is the number of rows of the tables that cases look up in; the
-// last id stands for the mask.
-const vocabulary = 37
+// Vocabulary is the number of rows of the tables that tokens are looked up in; the last id stands for the mask.
+const Vocabulary = 37
 
-// packed makes a batch of sequences of those lengths with ids drawn from
-// their tags. About one token in nine is a mask.
-func packed(lens, tags []int) kernels.Batch {
+// batch makes a batch of sequences of those lengths with ids drawn from their tags, about one token in nine a mask; or with
+// ids that count the rows of an Input.
+func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {
 		rng := rand.New(rand.NewPCG(uint64(tags[i]), 99))
 		ids := make([]int32, n)
 		for k := range ids {
-			ids[k] = int32(rng.IntN(vocabulary - 1))
+			ids[k] = int32(rng.IntN(Vocabulary - 1))
 			if k > 0 && rng.IntN(9) == 0 {
-				ids[k] = vocabulary - 1
+				ids[k] = Vocabulary - 1
+			}
+			if !c.Tokens {
+				ids[k] = int32(len(b.IDs) + k)
 			}
 		}
 		b.Append(ids)
@@ -281,12 +288,4 @@ func count(n int) []int {
 		list[i] = i
 	}
 	return list
-}
-
-func total(lens []int) int {
-	sum := 0
-	for _, n := range lens {
-		sum += n
-	}
-	return sum
 }

@@ -1,13 +1,9 @@
-// Package ref is the executable specification of the operations in kernels:
-// plain loops over float64, one after the other, with nothing fused, blocked
-// or parallel. The conformance suite compares every other backend with it.
+// Package ref is the executable specification of the operations in kernels: plain loops over float64, one after the other,
+// with nothing fused, blocked or parallel, and every value in memory of its own. The conformance suite compares every other
+// backend with it.
 //
-// The same loops over float32 are the baseline that says how much error a
-// backend of that precision may have.
-//
-// Weights keep the float32 values that they were loaded with; everything
-// else, activations included, is of the chosen type, whatever the buffer's
-// kind.
+// The same loops over float32 are the baseline that says how much error a backend of a precision may have. A baseline of a
+// 16-bit type rounds weights and operands of products to it, and what an operation without fusion would store in it.
 package ref
 
 import (
@@ -21,15 +17,21 @@ import (
 // New returns the specification, which computes in float64.
 func New() kernels.Backend { return backend[float64]{} }
 
-// NewFloat32 returns the same loops in float32, each sum in one accumulator.
-func NewFloat32() kernels.Backend { return backend[float32]{} }
+// NewBaseline returns the same loops in float32, each sum in one accumulator, for operands of a type.
+func NewBaseline(t Type) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
 
-type backend[F float] struct{}
+type backend[F float] struct{ operands Type }
 
-func (backend[F]) Name() string { return fmt.Sprintf("reference %T", F(0)) }
-func (backend[F]) Close() error { return nil }
+func (b backend[F]) Name() string { return fmt.Sprintf("reference %T, %s", F(0), b.operands) }
+func (backend[F]) Close() error   { return nil }
+
+func (b backend[F]) NewModel() kernels.Model { return model[F](b) }
+
+type model[F float] struct{ operands Type }
+
+func (model[F]) Close() error { return nil }
 
 type weight struct {
 	role       kernels.Role
@@ -43,7 +45,7 @@ func (w *weight) row(r int) []float32 {
 	return w.at[r*w.cols : (r+1)*w.cols]
 }
 
-func (backend[F]) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
+func (m model[F]) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
 		return nil, err
@@ -60,111 +62,98 @@ func (backend[F]) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 		}
 		w.at = append(w.at, part...)
 	}
+	if role != kernels.Vector {
+		Round(m.operands, w.at)
+	}
 	return w, nil
 }
-
-func (backend[F]) NewStream(limits kernels.Limits) (kernels.Stream, error) {
-	if limits.Tokens < 1 || limits.Sequences < 1 {
-		return nil, fmt.Errorf("a stream needs room for one token and one sequence, not %+v", limits)
-	}
-	return &stream[F]{limits: limits}, nil
-}
-
-type buffer[F float] struct {
-	cols        int
-	kind        kernels.Kind
-	perSequence bool
-	at          []F
-}
-
-func (b *buffer[F]) Cols() int          { return b.cols }
-func (b *buffer[F]) Kind() kernels.Kind { return b.kind }
-func (b *buffer[F]) PerSequence() bool  { return b.perSequence }
-func (b *buffer[F]) row(r int) []F      { return b.at[r*b.cols : (r+1)*b.cols] }
 
 func values(w kernels.Weight) *weight   { return w.(*weight) }
 func vector(w kernels.Weight) []float32 { return values(w).at }
 
-type stream[F float] struct {
-	limits kernels.Limits
-	batch  kernels.Batch
-	err    error
-}
-
-func (s *stream[F]) of(b kernels.Buffer) *buffer[F] { return b.(*buffer[F]) }
-
-func (s *stream[F]) Tokens(cols int, k kernels.Kind) kernels.Buffer {
-	return &buffer[F]{cols: cols, kind: k, at: make([]F, s.limits.Tokens*cols)}
-}
-
-func (s *stream[F]) Sequences(cols int) kernels.Buffer {
-	return &buffer[F]{cols: cols, kind: kernels.Residual, perSequence: true, at: make([]F, s.limits.Sequences*cols)}
-}
-
-func (s *stream[F]) Reuse(b kernels.Buffer, cols int) kernels.Buffer {
-	from := s.of(b)
-	if cols > from.cols {
-		panic(fmt.Sprintf("reuse: %d columns do not fit in %d", cols, from.cols))
+func (b backend[F]) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
+	if err := p.Err(); err != nil {
+		return nil, err
 	}
-	return &buffer[F]{cols: cols, kind: from.kind, perSequence: from.perSequence, at: from.at}
+	return &runner[F]{p, l, b.operands}, l.Check()
 }
 
-func (s *stream[F]) Begin(b kernels.Batch) {
-	if s.err == nil {
-		s.err = s.limits.Check(b)
+type runner[F float] struct {
+	program  *kernels.Program
+	limits   kernels.Limits
+	operands Type
+}
+
+func (*runner[F]) Profile(*kernels.Profile) bool { return false }
+func (*runner[F]) Close() error                  { return nil }
+
+func (r *runner[F]) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
+	err := r.program.CheckRun(r.limits, b, dst)
+	if err == nil {
+		(&run[F]{runner: r, batch: b, values: map[kernels.Value]*matrix[F]{}}).run(dst)
 	}
-	s.batch = b
-}
-
-// Submit has nothing left to wait for.
-func (s *stream[F]) Submit() (wait func() error) {
-	err := s.err
-	s.err = nil
 	return func() error { return err }
 }
 
-func (s *stream[F]) Wait() error { return s.Submit()() }
-
-func (s *stream[F]) Close() error { return nil }
-
-// accepts reports whether the operation should run; if its shapes do not fit,
-// the error sticks.
-func (s *stream[F]) accepts(o kernels.Op) bool {
-	if s.err == nil {
-		s.err = o.Check(s.batch)
-	}
-	return s.err == nil
+// matrix is a value as its readers see it.
+type matrix[F float] struct {
+	cols    int
+	at      []F // as computed
+	operand []F // rounded to the operands' type
 }
 
-func (s *stream[F]) Write(dst kernels.Buffer, src []float32) {
-	if s.err == nil {
-		s.err = kernels.CheckCopy("write", s.batch, dst, src)
-	}
-	if s.err != nil {
-		return
-	}
-	for i, v := range src {
-		s.of(dst).at[i] = F(v)
+func row[F float](at []F, cols, r int) []F { return at[r*cols : (r+1)*cols] }
+
+// run is one batch on its way through a program.
+type run[F float] struct {
+	*runner[F]
+	batch  kernels.Batch
+	values map[kernels.Value]*matrix[F]
+}
+
+func (r *run[F]) run(dst [][]float32) {
+	for _, op := range r.program.Ops() {
+		if o, ok := op.Do.(kernels.Output); ok {
+			for i, v := range r.values[op.In].at {
+				dst[o][i] = float32(v)
+			}
+			continue
+		}
+		cols := r.program.Cols(op.Out)
+		out := &matrix[F]{cols: cols, at: make([]F, r.program.Rows(op.Out, r.batch)*cols)}
+		switch o := op.Do.(type) {
+		case kernels.Embed:
+			r.embed(o, out)
+		case kernels.Linear:
+			stored := r.program.Precision(op.Out) == kernels.Operand
+			r.linear(o, out, r.values[op.In], r.values[op.Add], stored)
+		case kernels.Norm:
+			r.norm(o, out, r.values[op.In])
+		case kernels.Attention:
+			r.attention(o, out, r.values[op.In])
+		case kernels.Range:
+			r.pool(o, out, r.values[op.In])
+		}
+		out.operand = r.stored(slices.Clone(out.at))
+		if _, ok := op.Do.(kernels.Attention); ok {
+			out.at = out.operand // it is computed and written in the operands' type
+		}
+		r.values[op.Out] = out
 	}
 }
 
-func (s *stream[F]) Read(dst []float32, src kernels.Buffer) {
-	if s.err == nil {
-		s.err = kernels.CheckCopy("read", s.batch, src, dst)
+// stored rounds values to the operands' type.
+func (r *run[F]) stored(at []F) []F {
+	if r.operands != Float32 {
+		for i, v := range at {
+			at[i] = F(r.operands.round(float64(v)))
+		}
 	}
-	if s.err != nil {
-		return
-	}
-	for i := range dst {
-		dst[i] = float32(s.of(src).at[i])
-	}
+	return at
 }
 
-func (s *stream[F]) Embed(o kernels.Embed) {
-	if !s.accepts(o) {
-		return
-	}
-	b := s.batch
+func (r *run[F]) embed(o kernels.Embed, out *matrix[F]) {
+	b := r.batch
 	for q := range b.Sequences() {
 		ids := b.IDs[b.CuSeqlens[q]:b.CuSeqlens[q+1]]
 		masked := 0
@@ -175,69 +164,60 @@ func (s *stream[F]) Embed(o kernels.Embed) {
 		}
 		scale := F(o.Scale) / (1 - F(masked)/F(len(ids)))
 		for i, id := range ids {
-			out := s.of(o.Out).row(int(b.CuSeqlens[q]) + i)
+			to := row(out.at, out.cols, int(b.CuSeqlens[q])+i)
 			for c, v := range values(o.Table).row(int(id)) {
-				out[c] = F(v) * scale
+				to[c] = F(v) * scale
 				if id == o.Mask {
-					out[c] = 0
+					to[c] = 0
 				}
 				if o.Type != nil {
-					out[c] += F(vector(o.Type)[c])
+					to[c] += F(vector(o.Type)[c])
 				}
 			}
 		}
 	}
 }
 
-func (s *stream[F]) Linear(o kernels.Linear) {
-	if !s.accepts(o) {
-		return
-	}
+// linear rounds the product before its activation where it would be stored in the operands' type.
+func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	width, _ := o.W.Dims()
 	z := make([]F, width)
-	for t := range s.batch.IDs {
-		x, out := s.of(o.In).row(t), s.of(o.Out).row(t)
+	for t := range r.batch.IDs {
+		in, to := row(x.operand, x.cols, t), row(out.at, out.cols, t)
 		for n := range z {
 			z[n] = 0
 			for k, w := range values(o.W).row(n) {
-				z[n] += x[k] * F(w)
+				z[n] += in[k] * F(w)
 			}
 			if o.Bias != nil {
 				z[n] += F(vector(o.Bias)[n])
 			}
-			if o.Add != nil {
-				z[n] += s.of(o.Add).row(t)[n]
+			if add != nil {
+				z[n] += row(add.at, add.cols, t)[n]
 			}
 		}
-		for c := range out {
+		if stored && o.Then != kernels.Identity {
+			r.stored(z)
+		}
+		for c := range to {
 			switch o.Then {
 			case kernels.Identity:
-				out[c] = z[c]
+				to[c] = z[c]
 			case kernels.GELU:
-				out[c] = gelu(z[c])
+				to[c] = gelu(z[c])
 			case kernels.GEGLU:
-				out[c] = gelu(z[c]) * z[len(out)+c]
+				to[c] = gelu(z[c]) * z[len(to)+c]
 			}
 		}
 	}
 }
 
-// gelu is x·Φ(x), written with erfc so that large negative x keep their
-// relative accuracy.
+// gelu is x·Φ(x), written with erfc so that large negative x keep their relative accuracy.
 func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
 
-func (s *stream[F]) Norm(o kernels.Norm) {
-	if !s.accepts(o) {
-		return
-	}
-	z := make([]F, o.In.Cols())
-	for t := range s.batch.IDs {
-		copy(z, s.of(o.In).row(t))
-		if o.Add != nil {
-			for c, v := range s.of(o.Add).row(t) {
-				z[c] += v
-			}
-		}
+func (r *run[F]) norm(o kernels.Norm, out, x *matrix[F]) {
+	for t := range r.batch.IDs {
+		z := row(x.at, x.cols, t)
 		mean, variance := F(0), F(0)
 		for _, v := range z {
 			mean += v / F(len(z))
@@ -246,9 +226,9 @@ func (s *stream[F]) Norm(o kernels.Norm) {
 			variance += (v - mean) * (v - mean) / F(len(z))
 		}
 		scale := 1 / F(math.Sqrt(float64(variance+F(o.Eps))))
-		out := s.of(o.Out).row(t)
+		to := row(out.at, out.cols, t)
 		for c, v := range z {
-			out[c] = (v-mean)*scale*F(vector(o.Gain)[c]) + F(vector(o.Bias)[c])
+			to[c] = (v-mean)*scale*F(vector(o.Gain)[c]) + F(vector(o.Bias)[c])
 		}
 	}
 }
@@ -265,22 +245,22 @@ func rotate[F float](z []F, o *kernels.Rotary, position int, factor F) {
 	}
 }
 
-func (s *stream[F]) Attention(o kernels.Attention) {
-	if !s.accepts(o) {
-		return
-	}
-	width := o.Out.Cols()
+// attention rounds rotated queries and keys to the operands' type.
+func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
+	width := out.cols
 	d := width / o.Heads
-	for q := range s.batch.Sequences() {
-		first, n := int(s.batch.CuSeqlens[q]), s.batch.Len(q)
-		qkv := slices.Clone(s.of(o.QKV).at[first*3*width : (first+n)*3*width])
-		row := func(i, part, head int) []F { // part 0 query, 1 key, 2 value
+	for q := range r.batch.Sequences() {
+		first, n := int(r.batch.CuSeqlens[q]), r.batch.Len(q)
+		qkv := slices.Clone(x.operand[first*3*width : (first+n)*3*width])
+		part := func(i, part, head int) []F { // part 0 query, 1 key, 2 value
 			return qkv[(3*i+part)*width+head*d:][:d]
 		}
 		for i := 0; o.Rotary != nil && i < n; i++ {
 			for h := range o.Heads {
-				rotate(row(i, 0, h), o.Rotary, i, F(o.Rotary.QScale))
-				rotate(row(i, 1, h), o.Rotary, i, 1)
+				rotate(part(i, 0, h), o.Rotary, i, F(o.Rotary.QScale))
+				rotate(part(i, 1, h), o.Rotary, i, 1)
+				r.stored(part(i, 0, h))
+				r.stored(part(i, 1, h))
 			}
 		}
 		p := make([]F, n)
@@ -289,8 +269,8 @@ func (s *stream[F]) Attention(o kernels.Attention) {
 				top := F(math.Inf(-1))
 				for j := range p {
 					p[j] = 0
-					for c, k := range row(j, 1, h) {
-						p[j] += row(i, 0, h)[c] * k
+					for c, k := range part(j, 1, h) {
+						p[j] += part(i, 0, h)[c] * k
 					}
 					p[j] *= F(o.Scale)
 					if o.Slopes != nil {
@@ -303,11 +283,10 @@ func (s *stream[F]) Attention(o kernels.Attention) {
 					p[j] = F(math.Exp(float64(p[j] - top)))
 					sum += p[j]
 				}
-				out := s.of(o.Out).row(first + i)[h*d:][:d]
-				clear(out)
+				to := row(out.at, width, first+i)[h*d:][:d]
 				for j := range p {
-					for c, v := range row(j, 2, h) {
-						out[c] += p[j] / sum * v
+					for c, v := range part(j, 2, h) {
+						to[c] += p[j] / sum * v
 					}
 				}
 			}
@@ -315,17 +294,13 @@ func (s *stream[F]) Attention(o kernels.Attention) {
 	}
 }
 
-func (s *stream[F]) Pool(o kernels.Pool) {
-	if !s.accepts(o) {
-		return
-	}
-	for q := range s.batch.Sequences() {
-		from, to := o.Range(s.batch.Len(q))
-		out := s.of(o.Out).row(q)
-		clear(out)
+func (r *run[F]) pool(o kernels.Range, out, x *matrix[F]) {
+	for q := range r.batch.Sequences() {
+		from, to := o.Of(r.batch.Len(q))
+		sum := row(out.at, out.cols, q)
 		for i := from; i < to; i++ {
-			for c, v := range s.of(o.In).row(int(s.batch.CuSeqlens[q]) + i) {
-				out[c] += v / F(to-from)
+			for c, v := range row(x.at, x.cols, int(r.batch.CuSeqlens[q])+i) {
+				sum[c] += v / F(to-from)
 			}
 		}
 	}

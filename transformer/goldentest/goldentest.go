@@ -80,6 +80,7 @@ type record struct {
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
+	defer model.Close()
 	config := model.Config()
 	records := g.records(t, config, longest)
 

@@ -70,6 +70,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	if err != nil {
 		return err
 	}
+	defer model.Close()
 	plan := pack(records, m.budget)
 	var limits kernels.Limits
 	for _, b := range plan {

@@ -1,0 +1,162 @@
+package cpu
+
+import (
+	"fmt"
+	"time"
+
+	"seqembed/kernels"
+)
+
+// runner is a compiled program. It runs a batch inside Start.
+type runner struct {
+	crew    *crew
+	variant *variant
+	program *kernels.Program
+	limits  kernels.Limits
+	steps   []step
+	memory  arena
+	scratch []scratch // one a worker
+	heads   attentionScratch
+	angles  []*rotaryTable // one for each set of frequencies
+	profile *kernels.Profile
+
+	batch kernels.Batch // that runs
+	dst   [][]float32
+}
+
+// step runs one operation on the batch.
+type step struct {
+	name              string
+	perToken, perPair float64 // FLOPs
+	run               func()
+}
+
+// scratch is one worker's own memory.
+type scratch struct {
+	acc     []float32 // accumulators of a product
+	scores  []float32 // attention: blockQueries rows of scores
+	rotated []float32 // attention: rotated keys or queries of one head
+}
+
+// Compile allocates the slots of the program's plan and resolves every operation. The runner computes inside Start.
+func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
+	if err := p.Err(); err != nil {
+		return nil, err
+	}
+	if err := l.Check(); err != nil {
+		return nil, err
+	}
+	r := &runner{crew: b.crew, variant: b.variant, program: p, limits: l, scratch: make([]scratch, b.crew.size)}
+	for i := range r.scratch {
+		r.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
+	}
+	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: productColumns})
+	slots := make([][]float32, len(plan.Slots))
+	for i, s := range plan.Slots {
+		rows := l.Tokens
+		if s.PerSequence {
+			rows = l.Sequences
+		}
+		var err error
+		if slots[i], err = r.memory.floats(rows * s.Cols); err != nil {
+			_ = r.Close() // the arena's blocks; the first error counts
+			return nil, fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
+		}
+	}
+	value := func(v kernels.Value) *matrix {
+		if v == kernels.None {
+			return nil
+		}
+		return &matrix{cols: p.Cols(v), at: slots[plan.Slot(v)]}
+	}
+	for i, op := range p.Ops() {
+		s := step{}
+		s.name, s.perToken, s.perPair = p.Describe(op)
+		in, add, out := value(op.In), value(op.Add), value(op.Out)
+		switch o := op.Do.(type) {
+		case kernels.Embed:
+			s.run = func() { r.embed(o, out) }
+		case kernels.Linear:
+			if cols, _ := productColumns(op); cols > 0 {
+				z := &matrix{cols: cols, at: slots[plan.Scratch(i)]}
+				s.run = func() { r.gatedApart(o, out, in, z) }
+			} else {
+				s.run = func() { r.linear(o, out, in, add) }
+			}
+		case kernels.Norm:
+			s.run = func() { r.norm(o, out, in) }
+		case kernels.Attention:
+			angles := r.rotation(o.Rotary)
+			s.run = func() { r.attention(o, angles, out, in) }
+		case kernels.Range:
+			s.run = func() { r.pool(o, out, in) }
+		case kernels.Output:
+			s.run = func() { copy(r.dst[o], in.at) }
+		}
+		r.steps = append(r.steps, s)
+	}
+	return r, nil
+}
+
+// productColumns is the scratch of a GEGLU whose second half begins inside a panel: its product goes to memory.
+func productColumns(op kernels.Op) (cols int, as kernels.Precision) {
+	if o, ok := op.Do.(kernels.Linear); ok && o.Then == kernels.GEGLU {
+		if cols, _ := o.W.Dims(); cols/2%panelCols != 0 {
+			return cols, kernels.Float32
+		}
+	}
+	return 0, 0
+}
+
+// matrix is a value in its slot.
+type matrix struct {
+	cols int
+	at   []float32
+}
+
+func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
+
+// Start runs the batch: there is nothing left to wait for.
+func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
+	err := r.program.CheckRun(r.limits, b, dst)
+	if err != nil {
+		return func() error { return err }
+	}
+	r.batch, r.dst = b, dst
+	r.heads.stale = true
+	for i := range r.steps {
+		s := &r.steps[i]
+		if r.profile == nil {
+			s.run()
+			continue
+		}
+		start := time.Now()
+		s.run()
+		r.profile.Add(s.name, kernels.FLOPs(b, s.perToken, s.perPair), time.Since(start))
+	}
+	r.batch, r.dst = kernels.Batch{}, nil
+	return func() error { return nil }
+}
+
+// Profile makes p what the operations of later batches are added to.
+func (r *runner) Profile(p *kernels.Profile) bool {
+	r.profile = p
+	return true
+}
+
+// Close frees the activations.
+func (r *runner) Close() error { return r.memory.free() }
+
+// rowsPerTask bounds the rows of one task of an operation that works row by
+// row, so that a task takes microseconds and the crew shares them evenly.
+const rowsPerTask = 32
+
+// eachRow calls do for every token's row, in parallel.
+func (r *runner) eachRow(do func(worker, t int)) {
+	t := len(r.batch.IDs)
+	r.crew.run((t+rowsPerTask-1)/rowsPerTask, func(worker, task int) {
+		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, t); i++ {
+			do(worker, i)
+		}
+	})
+}

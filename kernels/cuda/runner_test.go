@@ -1,0 +1,543 @@
+package cuda
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+)
+
+// tensor is a Source in memory.
+type tensor struct {
+	shape  []int
+	values []float32
+}
+
+func (m tensor) Shape() []int { return m.shape }
+
+func (m tensor) ReadRows(dst []float32, first int) error {
+	copy(dst, m.values[first*m.shape[len(m.shape)-1]:])
+	return nil
+}
+
+func randomTensor(seed uint64, spread float64, shape ...int) tensor {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	rng := rand.New(rand.NewPCG(seed, 5))
+	values := make([]float32, n)
+	for i := range values {
+		values[i] = float32(rng.NormFloat64() * spread)
+	}
+	return tensor{shape, values}
+}
+
+func batchOf(lengths ...int) kernels.Batch {
+	var b kernels.Batch
+	for i, n := range lengths {
+		ids := make([]int32, n)
+		for k := range ids {
+			ids[k] = int32((7*k + i) % 11)
+		}
+		b.Append(ids)
+	}
+	return b
+}
+
+const (
+	testHeads = 2
+	testDim   = 16
+	testWidth = testHeads * testDim
+)
+
+// net is a program with weights on a backend.
+type net struct {
+	*kernels.Program
+	t     *testing.T
+	model kernels.Model
+}
+
+func newNet(t *testing.T, b kernels.Backend) *net {
+	return &net{new(kernels.Program), t, b.NewModel()}
+}
+
+func (n *net) load(role kernels.Role, seed uint64, spread float64, shape ...int) kernels.Weight {
+	n.t.Helper()
+	return n.give(role, randomTensor(seed, spread, shape...))
+}
+
+func (n *net) give(role kernels.Role, parts ...kernels.Source) kernels.Weight {
+	n.t.Helper()
+	w, err := n.model.Load(role, parts...)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return w
+}
+
+// input is given rows of a batch of rowsOf.
+func (n *net) input(cols int, values []float32) kernels.Value {
+	n.t.Helper()
+	table := n.give(kernels.Lookup, tensor{[]int{len(values) / cols, cols}, values})
+	return n.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
+}
+
+// tokens is random rows for the ids of batchOf.
+func (n *net) tokens(cols int) kernels.Value {
+	n.t.Helper()
+	return n.Embed(kernels.Embed{Table: n.load(kernels.Lookup, 1, 1, 11, cols), Scale: 1, Mask: kernels.NoMask})
+}
+
+func (n *net) linear(x kernels.Value, seed uint64, out int) kernels.Value {
+	n.t.Helper()
+	return n.Linear(x, kernels.Linear{W: n.load(kernels.Projection, seed, 0.2, out, n.Cols(x))}, kernels.None)
+}
+
+func (n *net) norm(x kernels.Value) kernels.Value {
+	n.t.Helper()
+	gain := n.load(kernels.Vector, 2, 1, n.Cols(x))
+	return n.Norm(x, kernels.Norm{Gain: gain, Bias: gain, Eps: 1e-5})
+}
+
+func (n *net) compile(b kernels.Backend, l kernels.Limits) kernels.Runner {
+	n.t.Helper()
+	r, err := b.Compile(n.Program, l)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	return r
+}
+
+// start starts a batch and gives its results, which are there after wait.
+func (n *net) start(r kernels.Runner, b kernels.Batch) (dst [][]float32, wait func() error) {
+	for _, v := range n.Outputs() {
+		dst = append(dst, make([]float32, n.Rows(v, b)*n.Cols(v)))
+	}
+	return dst, r.Start(b, dst)
+}
+
+// run compiles the program for a batch, runs it and frees everything.
+func (n *net) run(b kernels.Backend, batch kernels.Batch, l kernels.Limits) [][]float32 {
+	n.t.Helper()
+	r := n.compile(b, l)
+	dst, wait := n.start(r, batch)
+	if err := errors.Join(wait(), r.Close(), n.model.Close()); err != nil {
+		n.t.Fatal(err)
+	}
+	return dst
+}
+
+func limitsOf(b kernels.Batch) kernels.Limits {
+	return kernels.Limits{Tokens: len(b.IDs), Sequences: b.Sequences()}
+}
+
+// rowsOf is a batch whose ids count the rows of an input.
+func rowsOf(lengths ...int) kernels.Batch {
+	b := batchOf(lengths...)
+	for i := range b.IDs {
+		b.IDs[i] = int32(i)
+	}
+	return b
+}
+
+// frequencies are the rotary frequencies of a head of d columns.
+func frequencies(d int) []float32 {
+	list := make([]float32, d/2)
+	for j := range list {
+		list[j] = float32(math.Pow(10000, -2*float64(j)/float64(d)))
+	}
+	return list
+}
+
+// block runs something like a layer of each model: every operation, every mix of precisions that the models have, and two
+// results whose memory is written again.
+func block(t *testing.T, b kernels.Backend, batch kernels.Batch, limits kernels.Limits) [][]float32 {
+	t.Helper()
+	n, h := newNet(t, b), testWidth
+	bias := n.load(kernels.Vector, 3, 1, h)
+	linear := func(x kernels.Value, seed uint64, out int, then kernels.Activation, add kernels.Value) kernels.Value {
+		l := kernels.Linear{W: n.load(kernels.Projection, seed, 0.2, out, n.Cols(x)), Then: then}
+		if then != kernels.GEGLU {
+			l.Bias = n.load(kernels.Vector, seed+100, 0.1, out)
+		}
+		return n.Linear(x, l, add)
+	}
+	x := n.Embed(kernels.Embed{Table: n.load(kernels.Lookup, 1, 1, 11, h), Type: bias, Scale: 0.88, Mask: 3})
+	n.Output(n.Pool(x, kernels.Range{}))
+	y := n.norm(x)
+	qkv := linear(y, 4, 3*h, kernels.Identity, kernels.None)
+	context := n.Attention(qkv, kernels.Attention{Heads: testHeads, Scale: 1, Slopes: []float32{0.5, 0.25},
+		Rotary: &kernels.Rotary{QScale: 0.25, InvFreq: frequencies(testDim)}})
+	sum := linear(context, 6, h, kernels.Identity, x)
+	n.Output(sum)
+	hidden := linear(y, 7, 3*h, kernels.GELU, kernels.None)
+	y = n.norm(linear(hidden, 9, h, kernels.Identity, sum))
+	gated := linear(y, 10, 6*h, kernels.GEGLU, kernels.None)
+	y = linear(gated, 11, h, kernels.Identity, y)
+	n.Output(n.Pool(y, kernels.Range{Limit: 2}))
+	n.Output(y)
+	return n.run(b, batch, limits)
+}
+
+func distance(a, b []float32) float64 {
+	diff, norm := 0.0, 0.0
+	for i := range a {
+		diff += (float64(a[i]) - float64(b[i])) * (float64(a[i]) - float64(b[i]))
+		norm += float64(b[i]) * float64(b[i])
+	}
+	return math.Sqrt(diff / norm)
+}
+
+// TestBlockInEveryType compares a block with the reference. The bound is a
+// chain of about ten roundings of the type; a wrong buffer gives about 1.
+func TestBlockInEveryType(t *testing.T) {
+	batch := batchOf(70, 1, 129, 3, 64)
+	limits := kernels.Limits{Tokens: len(batch.IDs) + 9, Sequences: 7}
+	want := block(t, ref.New(), batch, limits)
+	for dtype, bound := range map[DType]float64{FP32: 1e-5, FP16: 1e-2, BF16: 6e-2} {
+		var names [2][]string
+		for seed := range uint64(4) {
+			for i, own := range []bool{true, false} {
+				f := newFake(t)
+				if seed > 0 {
+					f.eagerness = rand.New(rand.NewPCG(seed, 2))
+				}
+				find := noCublas
+				if !own {
+					find = newFakeCublas(f).find
+				}
+				b := openFake(t, f, dtype, find)
+				got := block(t, b, batch, limits)
+				for r := range want {
+					if e := distance(got[r], want[r]); !(e < bound) {
+						t.Errorf("%s, own products %t, seed %d: read %d errs by %g", dtype, own, seed, r, e)
+					}
+				}
+				if err := b.Close(); err != nil {
+					t.Error(err)
+				}
+				f.settled()
+				names[i] = f.launched
+			}
+		}
+		own := strings.Join(names[0], " ")
+		for _, fused := range []string{"gemm_gelu_" + dtype.String(), "gemm_geglu_" + dtype.String()} {
+			if !strings.Contains(own, fused) {
+				t.Errorf("%s: no %s among %s", dtype, fused, own)
+			}
+		}
+		for _, list := range names {
+			if !slices.Contains(list, "attention_rotary_16_"+dtype.String()) {
+				t.Errorf("%s: no attention that rotates among %v", dtype, list)
+			}
+		}
+		if with := strings.Join(names[1], " "); strings.Contains(with, "gemm") || !strings.Contains(with, "activate_"+dtype.String()) {
+			t.Errorf("%s: with cuBLAS the launches are %s", dtype, with)
+		}
+	}
+}
+
+// TestResultsDoNotDependOnBatchOrLimits packs a sequence with others and
+// alone: the bits are the same.
+func TestResultsDoNotDependOnBatchOrLimits(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, BF16, newFakeCublas(f).find)
+	defer b.Close()
+	together := block(t, b, batchOf(33, 130, 5), kernels.Limits{Tokens: 400, Sequences: 3})
+	alone := block(t, b, batchOf(33), kernels.Limits{Tokens: 33, Sequences: 1})
+	for i, cols := range []int{testWidth, 33 * testWidth, testWidth, 33 * testWidth} {
+		if !slices.Equal(together[i][:cols], alone[i]) {
+			t.Errorf("read %d differs", i)
+		}
+	}
+}
+
+// TestLongSequencesReadTheRotations: a table of rotations is sent in pieces, and its last one is not full.
+func TestLongSequencesReadTheRotations(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, FP32, noCublas)
+	defer b.Close()
+	run := func(b kernels.Backend, length int) []float32 {
+		n := newNet(t, b)
+		n.Output(n.Attention(n.input(48, randomTensor(9, 1, 2100, 48).values), kernels.Attention{Heads: 1, Scale: 1,
+			Rotary: &kernels.Rotary{QScale: 1, InvFreq: []float32{1, 0.5, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001}}}))
+		return n.run(b, rowsOf(length), kernels.Limits{Tokens: 2100, Sequences: 2})[0]
+	}
+	for _, n := range []int{3, 1030, 2100} {
+		if e := distance(run(b, n), run(ref.New(), n)); !(e < 1e-6) {
+			t.Errorf("%d positions: errs by %g", n, e)
+		}
+	}
+}
+
+// TestNoLaunchAfterAnError fails one call after another; the first failure is what wait says, and nothing is launched after
+// it. The next batch runs.
+func TestNoLaunchAfterAnError(t *testing.T) {
+	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
+		f := newFake(t)
+		b := openFake(t, f, BF16, noCublas)
+		n := newNet(t, b)
+		n.Output(n.linear(n.tokens(8), 1, 8))
+		r := n.compile(b, kernels.Limits{Tokens: 8, Sequences: 2})
+		run := func() error {
+			_, wait := n.start(r, batchOf(3, 2))
+			return wait()
+		}
+		f.fails[c.call] = 700
+		before := len(f.calls)
+		err := run()
+		var op *kernels.OpError
+		var cuda *Error
+		if !errors.As(err, &op) || op.Op != c.op || !errors.As(err, &cuda) || cuda.Code != 700 || strings.Contains(err.Error(), "\n") {
+			t.Errorf("a failing %s gives %v", c.call, err)
+		}
+		if c.call == "launch" && strings.Count(strings.Join(f.calls[before:], " "), "launch") != 1 {
+			t.Errorf("calls after a failed launch: %v", f.calls[before:])
+		}
+		delete(f.fails, c.call)
+		if err := run(); err != nil {
+			t.Errorf("after a failing %s was reported the runner still says %v", c.call, err)
+		}
+		if err := errors.Join(r.Close(), n.model.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+		f.settled()
+	}
+}
+
+// TestCompileFails fails every call that Compile makes, one after the other: its error names the operation where there is
+// one, and everything is given back.
+func TestCompileFails(t *testing.T) {
+	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
+		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
+		f := newFake(t)
+		b := openFake(t, f, BF16, noCublas)
+		n := newNet(t, b)
+		qkv := n.linear(n.tokens(16), 1, 48)
+		n.Output(n.Attention(qkv, kernels.Attention{Heads: 1, Scale: 1, Slopes: []float32{0.5},
+			Rotary: &kernels.Rotary{QScale: 1, InvFreq: frequencies(16)}}))
+		f.fails[call] = 700
+		_, err := b.Compile(n.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+		var named *kernels.OpError
+		if err == nil || op != "" && (!errors.As(err, &named) || named.Op != op) {
+			t.Errorf("a failing %s gives %v", call, err)
+		}
+		delete(f.fails, call)
+		r := n.compile(b, kernels.Limits{Tokens: 8, Sequences: 2})
+		if err := errors.Join(r.Close(), n.model.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+		f.settled()
+	}
+}
+
+// TestUnsupported: what no kernel does is an error of Compile.
+func TestUnsupported(t *testing.T) {
+	b := openFake(t, newFake(t), BF16, noCublas)
+	defer b.Close()
+	for what, build := range map[string]func(n *net) kernels.Value{
+		"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
+		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(blockNormCols + 1)) },
+	} {
+		n := newNet(t, b)
+		n.Output(build(n))
+		var op *kernels.OpError
+		if _, err := b.Compile(n.Program, kernels.Limits{Tokens: 8, Sequences: 2}); !errors.As(err, &op) || op.Op != what {
+			t.Errorf("%s gives %v", what, err)
+		}
+		n.model.Close()
+	}
+}
+
+// TestOutOfMemory fills a small device in every place that allocates.
+func TestOutOfMemory(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, BF16, noCublas)
+	n := newNet(t, b)
+	n.Output(n.linear(n.tokens(64), 1, 1000))
+	before := f.free
+	f.free = 10_000
+	if _, err := n.model.Load(kernels.Projection, randomTensor(1, 1, 128, 64)); !errors.Is(err, kernels.ErrOutOfMemory) {
+		t.Errorf("loading gives %v", err)
+	}
+	for _, tokens := range []int{5000, 20} {
+		if _, err := b.Compile(n.Program, kernels.Limits{Tokens: tokens, Sequences: 2}); !errors.Is(err, kernels.ErrOutOfMemory) {
+			t.Errorf("compiling for %d tokens gives %v", tokens, err)
+		}
+	}
+	f.free += before - 10_000
+	if err := errors.Join(n.model.Close(), b.Close()); err != nil {
+		t.Error(err)
+	}
+	f.settled()
+}
+
+// TestCopiesAreOrderedByEvents looks at the calls of a batch: the ids go up after the batch before and ahead of the first
+// launch, and memory that is being read is written again only after the copy.
+func TestCopiesAreOrderedByEvents(t *testing.T) {
+	f := newFake(t)
+	b := openFake(t, f, FP32, noCublas)
+	defer b.Close()
+	n := newNet(t, b)
+	x := n.norm(n.tokens(8))
+	n.Output(x)
+	n.Output(n.norm(x))
+	r := n.compile(b, kernels.Limits{Tokens: 8, Sequences: 2})
+	f.calls = nil
+	if _, wait := n.start(r, batchOf(3, 2)); wait() != nil {
+		t.Fatal("it fails")
+	}
+	calls := strings.Join(slices.DeleteFunc(f.calls, func(c string) bool { return strings.HasPrefix(c, "cu") }), " ")
+	want := "record wait upload upload upload record wait launch launch launch launch " + // positions, scale, embed, norm
+		"record wait download record wait launch record wait download record record record"
+	if calls != want {
+		t.Errorf("the calls are\n%s\nand not\n%s", calls, want)
+	}
+	if err := errors.Join(r.Close(), n.model.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBudgetFollowsTheFormula holds Budget to what runners really allocate.
+func TestBudgetFollowsTheFormula(t *testing.T) {
+	for _, dtype := range []DType{BF16, FP32} {
+		for _, cublas := range []bool{false, true} {
+			f := newFake(t)
+			find := noCublas
+			if cublas {
+				find = newFakeCublas(f).find
+			}
+			b := openFake(t, f, dtype, find)
+			n := newNet(t, b)
+			x := n.norm(n.tokens(64))
+			context := n.Attention(n.linear(x, 1, 192), kernels.Attention{Heads: 1, Scale: 1,
+				Rotary: &kernels.Rotary{QScale: 1, InvFreq: frequencies(64)}})
+			gated := n.Linear(n.linear(context, 2, 64), kernels.Linear{W: n.load(kernels.Projection, 3, 1, 512, 64), Then: kernels.GEGLU}, kernels.None)
+			n.Output(n.Pool(n.linear(gated, 4, 64), kernels.Range{}))
+			used := func(tokens int) uint64 {
+				before := f.free
+				r := n.compile(b, kernels.Limits{Tokens: tokens, Sequences: tokens/3 + 1})
+				during := before - f.free
+				if err := r.Close(); err != nil {
+					t.Fatal(err)
+				}
+				return during
+			}
+			perToken := float64(used(9_000)-used(6_000)) / 3_000
+			if stated := float64(b.BytesPerToken(n.Program)); perToken > 1.03*stated || perToken < 0.95*stated {
+				t.Errorf("%s, cuBLAS %t: a token takes %g bytes, and the formula says %g", dtype, cublas, perToken, stated)
+			}
+			free := f.free
+			for _, c := range []struct {
+				free uint64
+				want int
+			}{{100 << 30, budgetCap}, {120 << 20, int((0.9*(120<<20) - budgetReserve) / float64(b.BytesPerToken(n.Program)))}} {
+				f.free = c.free
+				if got, err := b.Budget(n.Program); err != nil || got != c.want {
+					t.Errorf("%s: a budget of %d, not %d, for %d bytes: %v", dtype, got, c.want, c.free, err)
+				}
+			}
+			f.free = 1 << 20
+			if _, err := b.Budget(n.Program); !errors.Is(err, kernels.ErrOutOfMemory) {
+				t.Errorf("a full device gives %v", err)
+			}
+			f.free = free
+			if err := errors.Join(n.model.Close(), b.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestWeightsArriveAsTheyWere loads matrices that take several pieces and
+// reads the device's memory.
+func TestWeightsArriveAsTheyWere(t *testing.T) {
+	for _, dtype := range []DType{BF16, FP16, FP32} {
+		f := newFake(t)
+		f.eagerness = rand.New(rand.NewPCG(1, 3))
+		b := openFake(t, f, dtype, noCublas)
+		err := b.device.thread.call(func() (err error) { b.staging, err = newStaging(b.device, 10_000); return err })
+		if err != nil {
+			t.Fatal(err)
+		}
+		model := b.NewModel()
+		one, two := randomTensor(1, 1, 301, 29), randomTensor(2, 1, 200, 29)
+		loaded, err := model.Load(kernels.Projection, one, two)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := loaded.(*weight)
+		all := append(slices.Clone(one.values), two.values...)
+		m := f.matrix(uint64(w.at), 501, 29, 32, dtype)
+		rounded, raw := make([]float32, 29), make([]byte, 4*29)
+		for r := range 501 {
+			dtype.encode(raw, all[r*29:(r+1)*29])
+			dtype.decode(rounded, raw)
+			if got := m.row(r); !slices.Equal(got, rounded) {
+				t.Fatalf("%s: row %d is not what was loaded", dtype, r)
+			}
+		}
+		if _, err := model.Load(kernels.Projection, randomTensor(3, 1, 2, 6000)); err == nil {
+			t.Errorf("%s: a row larger than a piece was loaded", dtype)
+		}
+		joined, err := model.Load(kernels.Vector, tensor{[]int{2}, []float32{1, 2}}, tensor{[]int{3}, []float32{3, 4, 1 + 0x1p-20}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := joined.(*weight)
+		if got := f.matrix(uint64(v.at), 1, 5, 5, FP32).row(0); !slices.Equal(got, []float32{1, 2, 3, 4, 1 + 0x1p-20}) {
+			t.Errorf("%s: a vector arrives as %v", dtype, got)
+		}
+		if got := f.matrix(uint64(v.copied), 1, 5, 5, dtype).row(0); !slices.Equal(got[:4], []float32{1, 2, 3, 4}) {
+			t.Errorf("%s: its copy arrives as %v", dtype, got)
+		}
+		if err := errors.Join(model.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+		f.settled()
+	}
+}
+
+// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is one
+// query, at a fixed number, and a check for each number of rows.
+func TestAlgorithmIsFixedPerShape(t *testing.T) {
+	f := newFake(t)
+	c := newFakeCublas(f)
+	c.refused = func(rows int) bool { return rows == 5 }
+	b := openFake(t, f, BF16, c.find)
+	defer b.Close()
+	n := newNet(t, b)
+	x := n.tokens(16)
+	n.Output(n.linear(n.linear(n.linear(x, 1, 16), 2, 16), 3, 16))
+	r := n.compile(b, kernels.Limits{Tokens: 100, Sequences: 2})
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 4096] [] 0" { // to the operands' type, and to float32
+		t.Errorf("after Compile queries, checks and runs are %s", got)
+	}
+	for _, rows := range []int{7, 5, 7} {
+		if _, wait := n.start(r, batchOf(rows)); wait() != nil {
+			t.Fatal("it fails")
+		}
+	}
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 4096] [7 7 5 5 7 7] 6" {
+		t.Errorf("queries, checks and runs are %s", got)
+	}
+	if !slices.Contains(f.launched, "gemm_bf16") {
+		t.Error("five rows, which cuBLAS refuses, were not multiplied by the package's own kernel")
+	}
+	r.Close()
+	c.none = true
+	other := newNet(t, b)
+	other.Output(other.linear(other.tokens(16), 1, 24))
+	other.run(b, batchOf(7), kernels.Limits{Tokens: 7, Sequences: 1})
+	if c.runs != 6 {
+		t.Error("a shape without an algorithm in one piece ran on cuBLAS")
+	}
+	n.model.Close()
+}

@@ -1,0 +1,120 @@
+package kernelstest
+
+import (
+	"math"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+)
+
+// Bench is a program that a case builds, with the weights and inputs that it draws: the same for every backend and packing,
+// and all values of the operands' type, so that no backend rounds them.
+type Bench struct {
+	*kernels.Program
+	t          testing.TB
+	model      kernels.Model
+	operands   ref.Type
+	lens, tags []int
+	seed       uint64
+	inputs     uint64
+}
+
+// matrix is a Source over values in memory.
+type matrix struct {
+	shape  []int
+	values []float32
+}
+
+func (m matrix) Shape() []int { return m.shape }
+
+func (m matrix) ReadRows(dst []float32, first int) error {
+	copy(dst, m.values[first*m.shape[len(m.shape)-1]:])
+	return nil
+}
+
+// Load loads parts onto the backend.
+func (b *Bench) Load(role kernels.Role, parts ...kernels.Source) kernels.Weight {
+	b.t.Helper()
+	w, err := b.model.Load(role, parts...)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return w
+}
+
+// Input is random rows [T, cols].
+func (b *Bench) Input(cols int) kernels.Value {
+	b.inputs++
+	var rows []float32
+	total := 0
+	for i, n := range b.lens {
+		rows = append(rows, normal(b.inputs<<32|uint64(b.tags[i]), n*cols)...)
+		total += n
+	}
+	return b.Rows32(total, cols, rows)
+}
+
+// Rows32 is given rows, rounded to the operands' type.
+func (b *Bench) Rows32(rows, cols int, values []float32) kernels.Value {
+	table := b.Load(kernels.Lookup, matrix{[]int{rows, cols}, ref.Round(b.operands, values)})
+	return b.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
+}
+
+// Table is random rows for tokens.
+func (b *Bench) Table(cols int) kernels.Weight {
+	return b.Load(kernels.Lookup, matrix{[]int{Vocabulary, cols}, b.draw(Vocabulary*cols, 1, 0)})
+}
+
+// Projection loads a random [out, in] matrix in that many stacked parts, scaled so that outputs are of the size of the
+// inputs.
+func (b *Bench) Projection(out, in, parts int) kernels.Weight {
+	var sources []kernels.Source
+	for p := range parts {
+		rows := out*(p+1)/parts - out*p/parts
+		sources = append(sources, matrix{[]int{rows, in}, b.draw(rows*in, 1/math.Sqrt(float64(in)), 0)})
+	}
+	return b.Load(kernels.Projection, sources...)
+}
+
+// Vector loads n random values around a middle.
+func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
+	return b.Load(kernels.Vector, matrix{[]int{n}, b.draw(n, spread, middle)})
+}
+
+// Product is a Linear to cols columns after its activation, with a bias.
+func (b *Bench) Product(cols, in int, then kernels.Activation) kernels.Linear {
+	if then == kernels.GEGLU {
+		cols *= 2
+	}
+	return kernels.Linear{W: b.Projection(cols, in, 1), Bias: b.Vector(cols, 1, 0), Then: then}
+}
+
+// Normalize is a Norm with random weights.
+func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
+	return kernels.Norm{Gain: b.Vector(cols, 0.1, 1), Bias: b.Vector(cols, 0.1, 0), Eps: eps}
+}
+
+// observed is the most columns that Stored looks at.
+const observed = 96
+
+// Stored is what a product reads of a value, which is of the operands' type: its columns, or observed of them. The product
+// has one factor that is not zero for each, and so is exact.
+func (b *Bench) Stored(v kernels.Value) kernels.Value {
+	cols := b.Cols(v)
+	n := min(cols, observed)
+	pick := make([]float32, n*cols)
+	for i := range n {
+		pick[i*cols+i*cols/n] = 1
+	}
+	return b.Linear(v, kernels.Linear{W: b.Load(kernels.Projection, matrix{[]int{n, cols}, pick})}, kernels.None)
+}
+
+func (b *Bench) draw(n int, spread, middle float64) []float32 {
+	b.seed++
+	values := normal(b.seed, n)
+	for i, v := range values {
+		values[i] = float32(float64(v)*spread + middle)
+	}
+	return ref.Round(b.operands, values)
+}
