@@ -60,11 +60,15 @@ func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 // the batch has been left alone.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
-	if n := f.flying.Add(1); n > f.most.Load() {
+	n := f.flying.Add(1)
+	if n > f.most.Load() {
 		f.most.Store(n)
 	}
 	return func() ([][]float32, error) {
 		f.flying.Add(-1)
+		if n > 1 && len(b.IDs) > f.Budget() {
+			return nil, fmt.Errorf("fake: %d tokens, over the budget, are started with %d other batches under way", len(b.IDs), n-1)
+		}
 		return f.encode(b)
 	}
 }
