@@ -10,8 +10,8 @@ import (
 	"seqembed/transformer"
 )
 
-// BenchmarkOp times each operation at the sizes of DNABERT-S and of ESM-2 650M, as a backend's profile has it, without what
-// makes its input.
+// BenchmarkOp times each operation at the sizes of DNABERT-S and of ESM-2 650M, as a backend's profile has it, without
+// what makes its input.
 func BenchmarkOp(b *testing.B) {
 	const tokens = 2048
 	for _, name := range []string{"dnabert-s", "esm2-650m"} {

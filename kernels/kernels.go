@@ -1,13 +1,14 @@
 // Package kernels is the seam between the models and the hardware: a forward pass as a value. A model builds a Program
-// once, a straight line of five operations on values; a backend compiles it once; a batch runs it. So each model is written
-// once and runs on every backend, and memory, precision and lifetimes follow from the operations and are never stated.
+// once, a straight line of five operations on values; a backend compiles it once; a batch runs it. So each model is
+// written once and runs on every backend, and memory, precision and lifetimes follow from the operations and are never
+// stated.
 //
 // A batch is packed: the tokens of all its sequences lie end to end, and cu_seqlens says where each begins. There is no
-// padding and no mask. A value is a row-major matrix with one row a token; T below is the number of tokens in the batch and
-// S the number of sequences.
+// padding and no mask. A value is a row-major matrix with one row a token; T below is the number of tokens in the batch
+// and S the number of sequences.
 //
-// The package knows neither a model nor a file format, and no backend: it holds the vocabulary that they share, the checks
-// of shapes, and the plan of a program's memory.
+// The package knows neither a model nor a file format, and no backend: it holds the vocabulary that they share, the
+// checks of shapes, and the plan of a program's memory.
 package kernels
 
 import (
@@ -17,14 +18,14 @@ import (
 
 // Backend is one device. Its methods may be called from any goroutine.
 type Backend interface {
-	// Name identifies the backend, the instruction set or device and what else decides the bits of its results, for logs
-	// and manifests.
+	// Name identifies the backend, the instruction set or device and what else decides the bits of its results, for
+	// logs and manifests.
 	Name() string
 	// NewModel returns an empty set of weights on the device.
 	NewModel() Model
-	// Compile makes a program ready to run on batches within limits, with all the memory that it needs. Its error is the
-	// first mistake of the program, as an *OpError, or that the device cannot run it, or ErrOutOfMemory. The weights of
-	// the program have to be of this backend.
+	// Compile makes a program ready to run on batches within limits, with all the memory that it needs. Its error is
+	// the first mistake of the program, as an *OpError, or that the device cannot run it, or ErrOutOfMemory. The
+	// weights of the program have to be of this backend.
 	Compile(p *Program, l Limits) (Runner, error)
 	// Close lets go of the device. Every runner and model has to be closed before.
 	Close() error
@@ -32,8 +33,8 @@ type Backend interface {
 
 // Model is a set of weights that are freed together.
 type Model interface {
-	// Load copies the parts, stacked by rows in the order given, to the device in the layout that role needs. The sources
-	// are not kept. Errors come from the sources, from shapes that do not stack, or are ErrOutOfMemory.
+	// Load copies the parts, stacked by rows in the order given, to the device in the layout that role needs. The
+	// sources are not kept. Errors come from the sources, from shapes that do not stack, or are ErrOutOfMemory.
 	Load(role Role, parts ...Source) (Weight, error)
 	// Close frees the weights. Every runner of a program that reads them has to be closed before.
 	Close() error
@@ -42,8 +43,8 @@ type Model interface {
 // Runner is a compiled program with its activations and its scratch. It belongs to one goroutine at a time.
 type Runner interface {
 	// Start runs the program on a batch and may return before it has run. wait waits until it has and dst holds the
-	// results; it gives the error, which may be an *OpError. Neither b nor dst may be touched before. dst has a slice for
-	// each Output of the program, of exactly S rows where the value has one row a sequence and T rows otherwise.
+	// results; it gives the error, which may be an *OpError. Neither b nor dst may be touched before. dst has a slice
+	// for each Output of the program, of exactly S rows where the value has one row a sequence and T rows otherwise.
 	//
 	// The next batch may be started before the last one has been waited for, so that a device need not wait for the
 	// host. Each wait is to be called once, in the order of the Starts. A batch that fails does not harm the next.
@@ -57,8 +58,8 @@ type Runner interface {
 	Close() error
 }
 
-// Source is a tensor on the host from which a weight is loaded. A row is its last dimension; a tensor of one dimension is a
-// single row.
+// Source is a tensor on the host from which a weight is loaded. A row is its last dimension; a tensor of one dimension
+// is a single row.
 type Source interface {
 	// Shape gives the dimensions, outermost first.
 	Shape() []int
@@ -99,8 +100,8 @@ type Weight interface {
 	Dims() (rows, cols int)
 }
 
-// StackedDims gives the rows and columns of parts laid one below the other, and checks that they have the dimensions that
-// role asks for: two, or one for a vector. Vectors are joined end to end.
+// StackedDims gives the rows and columns of parts laid one below the other, and checks that they have the dimensions
+// that role asks for: two, or one for a vector. Vectors are joined end to end.
 func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	if len(parts) == 0 {
 		return 0, 0, errors.New("a weight needs at least one part")

@@ -1,7 +1,8 @@
 package kernels
 
-// Precision says in which types a value is kept. It follows from its readers: a Norm, a Pool, an Output and the residual of
-// a Linear read float32, because sums that many blocks add to need it; products and attention read the operands' type.
+// Precision says in which types a value is kept. It follows from its readers: a Norm, a Pool, an Output and the
+// residual of a Linear read float32, because sums that many blocks add to need it; products and attention read the
+// operands' type.
 type Precision uint8
 
 const (
@@ -35,8 +36,8 @@ func (p Plan) Scratch(i int) int { return p.scratch[i] }
 type Needs struct {
 	// Uniform says that float32 and the operands' type are one: every slot is of Float32.
 	Uniform bool
-	// Scratch, unless it is nil, gives the columns and the precision of memory that an operation needs while it runs; no
-	// columns for none.
+	// Scratch, unless it is nil, gives the columns and the precision of memory that an operation needs while it runs;
+	// no columns for none.
 	Scratch func(o Op) (cols int, as Precision)
 }
 
@@ -48,9 +49,9 @@ func (p *Program) Precision(v Value) Precision {
 	return p.values[v].reads
 }
 
-// Plan gives every value a slot, so that no two values share one while both are needed. The result of a Norm may lie over
-// its input, and that of a Linear over its residual, where nothing reads these afterwards and the types agree: every
-// element is read before it is written, and by the same task. In all other cases results and inputs lie apart.
+// Plan gives every value a slot, so that no two values share one while both are needed. The result of a Norm may lie
+// over its input, and that of a Linear over its residual, where nothing reads these afterwards and the types agree:
+// every element is read before it is written, and by the same task. In all other cases results and inputs lie apart.
 //
 // Values take slots in the order of the operations: the free one of the same types that is closest in size.
 func (p *Program) Plan(needs Needs) Plan {
@@ -106,8 +107,8 @@ func (a *allocator) kept(as Precision) Precision {
 	return as
 }
 
-// take gives a slot of at least that many columns: the smallest free one that is large enough, or else the largest, which
-// grows, or a new one.
+// take gives a slot of at least that many columns: the smallest free one that is large enough, or else the largest,
+// which grows, or a new one.
 func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	best := -1
 	for f, s := range a.free {

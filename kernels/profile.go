@@ -48,8 +48,8 @@ func (p *Profile) Ops() []OpTime {
 	return list
 }
 
-// Describe names an operation for a Profile. Its arithmetic on a batch is a number of FLOPs for each token and one for each
-// token and token of its sequence.
+// Describe names an operation for a Profile. Its arithmetic on a batch is a number of FLOPs for each token and one for
+// each token and token of its sequence.
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -2,15 +2,15 @@ package kernels
 
 import "fmt"
 
-// Value is an activation of a program: the result of one of its operations. It is never changed: an operation may use the
-// memory of a value that nothing reads afterwards, which is for the plan to find out.
+// Value is an activation of a program: the result of one of its operations. It is never changed: an operation may use
+// the memory of a value that nothing reads afterwards, which is for the plan to find out.
 type Value int32
 
 // None stands for no value.
 const None Value = -1
 
-// Program is a forward pass: a straight line of operations. Its first mistake sticks, so that building one needs no error
-// handling; Err and Compile give it. It must not change once it has been compiled.
+// Program is a forward pass: a straight line of operations. Its first mistake sticks, so that building one needs no
+// error handling; Err and Compile give it. It must not change once it has been compiled.
 type Program struct {
 	ops        []Op
 	values     []value
@@ -42,9 +42,9 @@ type Operation interface {
 //
 //	out[t] = Table[id_t] · scale_s + Type
 //
-// scale_s is Scale, unless token dropout is on (Mask >= 0): then the rows of Mask tokens are zero before Type is added, and
-// scale_s = Scale / (1 − share of Mask tokens in the sequence), as ESM-2 does at inference (EsmEmbeddings in transformers'
-// modeling_esm.py).
+// scale_s is Scale, unless token dropout is on (Mask >= 0): then the rows of Mask tokens are zero before Type is added,
+// and scale_s = Scale / (1 − share of Mask tokens in the sequence), as ESM-2 does at inference (EsmEmbeddings in
+// transformers' modeling_esm.py).
 type Embed struct {
 	Table Weight  // Lookup [vocabulary, c]
 	Type  Weight  // Vector [1, c], or nil
@@ -123,9 +123,9 @@ type Attention struct {
 	Rotary *Rotary   // or nil
 }
 
-// Rotary scales the queries and rotates queries and keys by their position, counted from 0 in each sequence (Su et al. 2021,
-// in the half-split form of ESM-2): with θ_j = position · InvFreq[j], and d the head size, for the query scaled by QScale
-// and for the key
+// Rotary scales the queries and rotates queries and keys by their position, counted from 0 in each sequence (Su et al.
+// 2021, in the half-split form of ESM-2): with θ_j = position · InvFreq[j], and d the head size, for the query scaled
+// by QScale and for the key
 //
 //	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
 //	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j

@@ -10,10 +10,11 @@ import (
 	"seqembed/weights"
 )
 
-// Each test here takes one feature away from the program that the model builds and wants the embeddings to move. A model
-// that has lost the feature does not move, and its test fails with the feature's name; TestGoldens says which way is right.
-// The bounds are about half of what was measured on these checkpoints. That GELU is by erf is for kernelstest to say, and
-// that the models have it, for the goldens: its tanh form would move embeddings by 1e-4, ten times their bars.
+// Each test here takes one feature away from the program that the model builds and wants the embeddings to move. A
+// model that has lost the feature does not move, and its test fails with the feature's name; TestGoldens says which way
+// is right. The bounds are about half of what was measured on these checkpoints. That GELU is by erf is for kernelstest
+// to say, and that the models have it, for the goldens: its tanh form would move embeddings by 1e-4, ten times their
+// bars.
 
 func TestALiBi(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.05, func(op *kernels.Op) {

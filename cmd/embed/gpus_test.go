@@ -235,7 +235,8 @@ func TestGPUSettings(t *testing.T) {
 	}
 }
 
-// Who computed the matrix products is in the verbose log, once for each device; what cuBLAS did not compute is a warning in any case.
+// Who computed the matrix products is in the verbose log, once for each device; what cuBLAS did not compute is a
+// warning in any case.
 func TestProductsAreLogged(t *testing.T) {
 	args := manyFiles(t)
 	algorithm := &cuda.Algorithm{ID: 66, Tile: 20, ClusterShape: cuda.Unknown}

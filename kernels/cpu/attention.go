@@ -108,7 +108,8 @@ func packValues(p *panels, values []float32, ld int) {
 }
 
 // attend computes the output of one block of queries for one head.
-func (s *runner) attend(o kernels.Attention, angles *rotaryTable, out, qkv *matrix, worker int, block queryBlock, head, d int) {
+func (s *runner) attend(o kernels.Attention, angles *rotaryTable, out, qkv *matrix, worker int, block queryBlock,
+	head, d int) {
 	at := block.sequence*o.Heads + head
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols

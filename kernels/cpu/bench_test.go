@@ -32,9 +32,10 @@ func fill(dst []float32, seed uint64) {
 	}
 }
 
-// onBench compiles a program for sequences of one length each whose last operation is the one to measure, and gives what
-// runs it. build gets random rows.
-func onBench(b *testing.B, v *variant, o Options, sequences, length, cols int, build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
+// onBench compiles a program for sequences of one length each whose last operation is the one to measure, and gives
+// what runs it. build gets random rows.
+func onBench(b *testing.B, v *variant, o Options, sequences, length, cols int,
+	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(o, v)
 	m := backend.NewModel()
 	b.Cleanup(func() { m.Close(); backend.Close() })
@@ -124,10 +125,11 @@ func BenchmarkFused(b *testing.B) {
 // benchProduct measures a product of m rows to n columns with what follows it.
 func benchProduct(b *testing.B, v *variant, threads int, then kernels.Activation, m, n, k int) {
 	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
-		run := onBench(b, v, Options{Threads: threads}, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
-			w, bias := benchWeight(b, model, kernels.Projection, n, k), benchWeight(b, model, kernels.Vector, n)
-			return p.Linear(x, kernels.Linear{W: w, Bias: bias, Then: then}, kernels.None)
-		})
+		run := onBench(b, v, Options{Threads: threads}, 1, m, k,
+			func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
+				w, bias := benchWeight(b, model, kernels.Projection, n, k), benchWeight(b, model, kernels.Vector, n)
+				return p.Linear(x, kernels.Linear{W: w, Bias: bias, Then: then}, kernels.None)
+			})
 		share(b, v, threads, 2*float64(m)*float64(n)*float64(k), run)
 	})
 }

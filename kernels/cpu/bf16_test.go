@@ -144,8 +144,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs a Linear of that many rows to shape[0] columns, twice as many for "halves", with what op says, and closes
-// the backend.
+// projected runs a Linear of that many rows to shape[0] columns, twice as many for "halves", with what op says, and
+// closes the backend.
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()

@@ -117,44 +117,44 @@ type matrix struct {
 func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
 
 // Start runs the batch: there is nothing left to wait for.
-func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
-	err := r.program.CheckRun(r.limits, b, dst)
+func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
+	err := s.program.CheckRun(s.limits, b, dst)
 	if err != nil {
 		return func() error { return err }
 	}
-	r.batch, r.dst = b, dst
-	r.heads.stale = true
-	for i := range r.steps {
-		s := &r.steps[i]
-		if r.profile == nil {
-			s.run()
+	s.batch, s.dst = b, dst
+	s.heads.stale = true
+	for i := range s.steps {
+		step := &s.steps[i]
+		if s.profile == nil {
+			step.run()
 			continue
 		}
 		start := time.Now()
-		s.run()
-		r.profile.Add(s.name, kernels.FLOPs(b, s.perToken, s.perPair), time.Since(start))
+		step.run()
+		s.profile.Add(step.name, kernels.FLOPs(b, step.perToken, step.perPair), time.Since(start))
 	}
-	r.batch, r.dst = kernels.Batch{}, nil
+	s.batch, s.dst = kernels.Batch{}, nil
 	return func() error { return nil }
 }
 
 // Profile makes p what the operations of later batches are added to.
-func (r *runner) Profile(p *kernels.Profile) bool {
-	r.profile = p
+func (s *runner) Profile(p *kernels.Profile) bool {
+	s.profile = p
 	return true
 }
 
 // Close frees the activations.
-func (r *runner) Close() error { return r.memory.free() }
+func (s *runner) Close() error { return s.memory.free() }
 
 // rowsPerTask bounds the rows of one task of an operation that works row by
 // row, so that a task takes microseconds and the crew shares them evenly.
 const rowsPerTask = 32
 
 // eachRow calls do for every token's row, in parallel.
-func (r *runner) eachRow(do func(worker, t int)) {
-	t := len(r.batch.IDs)
-	r.crew.run((t+rowsPerTask-1)/rowsPerTask, func(worker, task int) {
+func (s *runner) eachRow(do func(worker, t int)) {
+	t := len(s.batch.IDs)
+	s.crew.run((t+rowsPerTask-1)/rowsPerTask, func(worker, task int) {
 		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, t); i++ {
 			do(worker, i)
 		}

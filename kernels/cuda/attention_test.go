@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotated is a copy of packed rows [T, 3·heads·d] with queries and keys scaled and rotated as src/rotary.cuh does it, and
-// rounded to the type.
+// rotated is a copy of packed rows [T, 3·heads·d] with queries and keys scaled and rotated as src/rotary.cuh does it,
+// and rounded to the type.
 func rotated(t DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
 	half := len(o.InvFreq)
 	out := slices.Clone(rows)
@@ -78,8 +78,8 @@ func TestRotationInAttention(t *testing.T) {
 	}
 }
 
-// TestGPURotationInAttention wants the bits of the first device: rotated in float32 and rounded to the type, before they
-// meet.
+// TestGPURotationInAttention wants the bits of the first device: rotated in float32 and rounded to the type, before
+// they meet.
 func TestGPURotationInAttention(t *testing.T) {
 	batch := rowsOf(65, 1, 130, 300, 1025)
 	if testing.Short() {

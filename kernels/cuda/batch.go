@@ -1,7 +1,7 @@
 package cuda
 
-// begin sends the batch's ids, its cu_seqlens, its list of attention blocks and the rows that it pools from pinned memory,
-// while the batch before computes. It runs on the device's thread.
+// begin sends the batch's ids, its cu_seqlens, its list of attention blocks and the rows that it pools from pinned
+// memory, while the batch before computes. It runs on the device's thread.
 func (r *runner) begin(s *submission) error {
 	t, d, b := r.tables, r.device, s.batch
 	blocks := attentionBlocks(b, t.rowsPerBlock)

@@ -54,7 +54,8 @@ func holdGPU(t *testing.T) *Backend {
 	return b
 }
 
-// TestGPU holds the first device to the conformance suite in every type, with cuBLAS and with the package's own products.
+// TestGPU holds the first device to the conformance suite in every type, with cuBLAS and with the package's own
+// products.
 func TestGPU(t *testing.T) {
 	t.Logf("on %s", holdGPU(t).Name())
 	eachProduct(t, func(t *testing.T, _ bool) {

@@ -4,8 +4,8 @@ import "seqembed/kernels"
 
 // The functions of this file run on the device's thread. Those that resolve an operation give what launches it.
 
-// linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of its
-// own, or one by a kernel of the package, which applies the activation itself.
+// linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
+// its own, or one by a kernel of the package, which applies the activation itself.
 func (r *runner) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
 	own, err := r.multiply(o, out, in, add)
 	if err != nil || r.backend.products == nil {
@@ -21,7 +21,8 @@ func (r *runner) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry
 }
 
 // withCublas gives a product by cuBLAS. It does nothing where cuBLAS has no algorithm that fits.
-func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) (done bool, err error), error) {
+func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (
+	launch func(*submission) (done bool, err error), err error) {
 	products, w, to := r.backend.products, o.W.(*weight), out
 	if o.Then == kernels.GEGLU {
 		to = scratch

@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestWaitLeavesNothingBehind runs batches: after each wait the device has nothing left to do, and after the first nothing
-// more is pinned.
+// TestWaitLeavesNothingBehind runs batches: after each wait the device has nothing left to do, and after the first
+// nothing more is pinned.
 func TestWaitLeavesNothingBehind(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, BF16, noCublas)

@@ -31,7 +31,8 @@ func (r *runner) embed(o kernels.Embed, out *matrix) (func(*submission) error, e
 	return func(s *submission) error {
 		rows := s.rows()
 		err := first(r.waitForReaders(out.memory),
-			r.launch(scale, geometry{x: s.batch.Sequences(), y: 1, block: 32}, ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
+			r.launch(scale, geometry{x: s.batch.Sequences(), y: 1, block: 32},
+				ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
 		if err != nil {
 			return err
 		}

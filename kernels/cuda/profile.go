@@ -13,8 +13,8 @@ type entry struct {
 	perToken, perPair float64
 }
 
-// timings is what one submission measures: an event on the compute stream before its first operation and one after each.
-// Entry i lies between the events i and i+1; the wait for its launch is part of its time.
+// timings is what one submission measures: an event on the compute stream before its first operation and one after
+// each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
 type timings struct {
 	events  []handle
 	entries []entry
@@ -69,8 +69,8 @@ func (s *submission) tick() error {
 	return drv.cuEventRecord(e, r.compute).err("cuEventRecord")
 }
 
-// tally adds the times to the profile, on the device's thread: nothing, when something failed and not every event may have
-// happened.
+// tally adds the times to the profile, on the device's thread: nothing, when something failed and not every event may
+// have happened.
 func (s *submission) tally(whole bool) error {
 	m := &s.timings
 	s.timing = append(s.timing, m.events...)

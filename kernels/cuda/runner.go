@@ -7,11 +7,11 @@ import (
 	"seqembed/kernels"
 )
 
-// runner is a compiled program. The fields of the first group do not change after Compile, but for the profile, which is the
-// caller's; those of the second belong to the device's thread.
+// runner is a compiled program. The fields of the first group do not change after Compile, but for the profile, which
+// is the caller's; those of the second belong to the device's thread.
 //
-// On the device an operation goes to the compute stream. The batch's ids go up, and results come down, on streams of their
-// own; events order the three.
+// On the device an operation goes to the compute stream. The batch's ids go up, and results come down, on streams of
+// their own; events order the three.
 type runner struct {
 	backend *Backend
 	device  *device
@@ -50,8 +50,8 @@ type slab struct {
 	taken bool
 }
 
-// needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory, and the attention
-// kernels of 16-bit types write no float32.
+// needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory, and the
+// attention kernels of 16-bit types write no float32.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == FP32, Scratch: func(op kernels.Op) (cols int, as kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -77,8 +77,8 @@ func widest(as kernels.Precision) kernels.Precision {
 	return kernels.Operand
 }
 
-// Compile allocates the slots of the program's plan, finds its kernels and the algorithms of its products, and sends what
-// does not depend on a batch.
+// Compile allocates the slots of the program's plan, finds its kernels and the algorithms of its products, and sends
+// what does not depend on a batch.
 func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
 	if err := first(p.Err(), l.Check()); err != nil {
 		return nil, err

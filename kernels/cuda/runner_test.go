@@ -156,8 +156,8 @@ func frequencies(d int) []float32 {
 	return list
 }
 
-// block runs something like a layer of each model: every operation, every mix of precisions that the models have, and two
-// results whose memory is written again.
+// block runs something like a layer of each model: every operation, every mix of precisions that the models have, and
+// two results whose memory is written again.
 func block(t *testing.T, b kernels.Backend, batch kernels.Batch, limits kernels.Limits) [][]float32 {
 	t.Helper()
 	n, h := newNet(t, b), testWidth
@@ -277,8 +277,8 @@ func TestLongSequencesReadTheRotations(t *testing.T) {
 	}
 }
 
-// TestNoLaunchAfterAnError fails one call after another; the first failure is what wait says, and nothing is launched after
-// it. The next batch runs.
+// TestNoLaunchAfterAnError fails one call after another; the first failure is what wait says, and nothing is launched
+// after it. The next batch runs.
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
@@ -312,8 +312,8 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 	}
 }
 
-// TestCompileFails fails every call that Compile makes, one after the other: its error names the operation where there is
-// one, and everything is given back.
+// TestCompileFails fails every call that Compile makes, one after the other: its error names the operation where there
+// is one, and everything is given back.
 func TestCompileFails(t *testing.T) {
 	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
 		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
@@ -379,8 +379,8 @@ func TestOutOfMemory(t *testing.T) {
 	f.settled()
 }
 
-// TestCopiesAreOrderedByEvents looks at the calls of a batch: the ids go up after the batch before and ahead of the first
-// launch, and memory that is being read is written again only after the copy.
+// TestCopiesAreOrderedByEvents looks at the calls of a batch: the ids go up after the batch before and ahead of the
+// first launch, and memory that is being read is written again only after the copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, FP32, noCublas)

@@ -36,8 +36,8 @@ func (s *submission) pin(bytes int) (*slab, error) {
 	return piece, err
 }
 
-// marker is a pair of events at the end of a submission: of the compute stream and of the results. It is used again after
-// it has been waited for.
+// marker is a pair of events at the end of a submission: of the compute stream and of the results. It is used again
+// after it has been waited for.
 type marker struct{ computed, copied handle }
 
 // Start lets the device's thread launch the program and returns at once.

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// Batches that are started before earlier ones have been waited for give what they give alone, whatever order the device
-// takes, and each is measured.
+// Batches that are started before earlier ones have been waited for give what they give alone, whatever order the
+// device takes, and each is measured.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {
@@ -81,8 +81,8 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestBatchIsSentWhileAnotherComputes: what the host sends for a batch waits for no other but the one before last, whose
-// memory it takes.
+// TestBatchIsSentWhileAnotherComputes: what the host sends for a batch waits for no other but the one before last,
+// whose memory it takes.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, BF16, noCublas)

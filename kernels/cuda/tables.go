@@ -140,8 +140,8 @@ func attentionBlocks(b kernels.Batch, rowsPerBlock int) []attentionBlock {
 // positionsAtATime is how many positions of a table of rotations are sent in one piece.
 const positionsAtATime = 1024
 
-// rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model usually
-// share one. It runs on the device's thread and waits for what it sends.
+// rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model
+// usually share one. It runs on the device's thread and waits for what it sends.
 func (r *runner) rotation(invFreq []float32) (devicePtr, error) {
 	key := string(floatBytes(invFreq))
 	if at := r.rotations[key]; at != 0 {

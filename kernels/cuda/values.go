@@ -4,8 +4,8 @@ import "seqembed/kernels"
 
 // The functions of this file run on the device's thread.
 
-// memory is a slot: rows of cols columns in float32, in the operands' type, or in both. In fp32 there is only the float32
-// array.
+// memory is a slot: rows of cols columns in float32, in the operands' type, or in both. In fp32 there is only the
+// float32 array.
 type memory struct {
 	wide   devicePtr // float32
 	narrow devicePtr // bf16 or fp16

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// Bench is a program that a case builds, with the weights and inputs that it draws: the same for every backend and packing,
-// and all values of the operands' type, so that no backend rounds them.
+// Bench is a program that a case builds, with the weights and inputs that it draws: the same for every backend and
+// packing, and all values of the operands' type, so that no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB
@@ -98,8 +98,8 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 // observed is the most columns that Stored looks at.
 const observed = 96
 
-// Stored is what a product reads of a value, which is of the operands' type: its columns, or observed of them. The product
-// has one factor that is not zero for each, and so is exact.
+// Stored is what a product reads of a value, which is of the operands' type: its columns, or observed of them. The
+// product has one factor that is not zero for each, and so is exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// mistakes makes one mistake of each sort and wants it back from Compile, or from the wait of the batch that it is in, with
-// the operation's name; the next batch runs.
+// mistakes makes one mistake of each sort and wants it back from Compile, or from the wait of the batch that it is in,
+// with the operation's name; the next batch runs.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {

@@ -1,10 +1,10 @@
-// Package kernelstest is the conformance suite that every backend of kernels passes, every variant of a backend and every
-// type of operands: each operation against the reference over ragged batches and awkward sizes, random programs, results
-// that repeat bit for bit, and results that do not depend on what else is in the batch.
+// Package kernelstest is the conformance suite that every backend of kernels passes, every variant of a backend and
+// every type of operands: each operation against the reference over ragged batches and awkward sizes, random programs,
+// results that repeat bit for bit, and results that do not depend on what else is in the batch.
 //
 // A tolerance stands here and nowhere else. It is relative: a backend may err at most twice as much against the float64
-// reference as plain loops of the same precision do, with a floor of a few roundings where those loops happen to be almost
-// exact.
+// reference as plain loops of the same precision do, with a floor of a few roundings where those loops happen to be
+// almost exact.
 package kernelstest
 
 import (
@@ -98,8 +98,8 @@ type Result struct {
 	PerSequence bool
 }
 
-// Run runs the case once. Sequence i of the batch carries the tag tags[i], from which its ids and its inputs are made; nil
-// stands for 0, 1, 2, …. The limits have slack rows to spare.
+// Run runs the case once. Sequence i of the batch carries the tag tags[i], from which its ids and its inputs are made;
+// nil stands for 0, 1, 2, …. The limits have slack rows to spare.
 func (c Case) Run(t testing.TB, backend kernels.Backend, operands ref.Type, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
@@ -200,8 +200,8 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands ref.Type) {
 	}
 }
 
-// Alone runs each sequence of a mixed batch by itself, and the batch in reverse order: each sequence's rows have to be the
-// same bits.
+// Alone runs each sequence of a mixed batch by itself, and the batch in reverse order: each sequence's rows have to be
+// the same bits.
 func (c Case) Alone(t testing.TB, backend kernels.Backend, operands ref.Type) {
 	t.Helper()
 	lens := c.mixed()
@@ -251,8 +251,8 @@ func Differs(a, b []float32) int {
 // Vocabulary is the number of rows of the tables that tokens are looked up in; the last id stands for the mask.
 const Vocabulary = 37
 
-// batch makes a batch of sequences of those lengths with ids drawn from their tags, about one token in nine a mask; or with
-// ids that count the rows of an Input.
+// batch makes a batch of sequences of those lengths with ids drawn from their tags, about one token in nine a mask; or
+// with ids that count the rows of an Input.
 func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {

@@ -1,9 +1,10 @@
-// Package ref is the executable specification of the operations in kernels: plain loops over float64, one after the other,
-// with nothing fused, blocked or parallel, and every value in memory of its own. The conformance suite compares every other
-// backend with it.
+// Package ref is the executable specification of the operations in kernels: plain loops over float64, one after the
+// other, with nothing fused, blocked or parallel, and every value in memory of its own. The conformance suite compares
+// every other backend with it.
 //
-// The same loops over float32 are the baseline that says how much error a backend of a precision may have. A baseline of a
-// 16-bit type rounds weights and operands of products to it, and what an operation without fusion would store in it.
+// The same loops over float32 are the baseline that says how much error a backend of a precision may have. A baseline
+// of a 16-bit type rounds weights and operands of products to it, and what an operation without fusion would store in
+// it.
 package ref
 
 import (
