@@ -282,6 +282,11 @@ func (p *Program) Cols(v Value) int {
 // PerSequence tells a value of S rows from one of T rows.
 func (p *Program) PerSequence(v Value) bool { return p.values[v].perSequence }
 
+// Last reports whether o is the last operation that reads its input: a backend may overwrite that, then, until o has run.
+func (p *Program) Last(o Op) bool {
+	return o.Out != None && o.In != None && p.ops[p.values[o.In].dies].Out == o.Out
+}
+
 // Rows is the number of rows of a value for a batch: T, or S.
 func (p *Program) Rows(v Value, b Batch) int {
 	if p.PerSequence(v) {

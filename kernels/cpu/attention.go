@@ -57,30 +57,21 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 	}
 }
 
-// attention rotates keys as it packs them and queries before their scores, so
-// that qkv keeps its values. angles are nil without a rotation.
-func (s *runner) attention(o kernels.Attention, angles *rotaryTable, out, qkv *matrix) {
+func (s *runner) attention(o kernels.Attention, out, qkv *matrix) {
 	width := out.cols
 	d := width / o.Heads
 	if s.heads.stale {
 		s.heads.cut(s.batch)
 	}
 	s.heads.lay(s.batch, o.Heads, d)
-	if angles != nil {
-		angles.cover(s.batch.Longest())
-	}
-	s.crew.run(s.batch.Sequences()*o.Heads, func(worker, task int) {
+	s.crew.run(s.batch.Sequences()*o.Heads, func(_, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
 		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
-		keys, ld := rows[width+head*d:], qkv.cols
-		if angles != nil {
-			keys, ld = s.rotate(worker, angles, keys, ld, s.batch.Len(sequence), 0, 1), d
-		}
-		s.variant.packKeys(&s.heads.keys[task], keys, ld)
+		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
 	})
 	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
-		s.attend(o, angles, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
+		s.attend(o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
 	})
 }
 
@@ -108,8 +99,7 @@ func packValues(p *panels, values []float32, ld int) {
 }
 
 // attend computes the output of one block of queries for one head.
-func (s *runner) attend(o kernels.Attention, angles *rotaryTable, out, qkv *matrix, worker int, block queryBlock,
-	head, d int) {
+func (s *runner) attend(o kernels.Attention, out, qkv *matrix, worker int, block queryBlock, head, d int) {
 	at := block.sequence*o.Heads + head
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols
@@ -118,11 +108,8 @@ func (s *runner) attend(o kernels.Attention, angles *rotaryTable, out, qkv *matr
 		own.scores = aligned(blockQueries * ld)
 	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	queries, ldq := qkv.at[first*qkv.cols+head*d:], qkv.cols
-	if angles != nil {
-		queries, ldq = s.rotate(worker, angles, queries, ldq, block.rows, block.first, o.Rotary.QScale), d
-	}
-	scores := product{out: own.scores, ldout: ld, a: queries, lda: ldq, b: keys}
+	queries := qkv.at[first*qkv.cols+head*d:]
+	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
 	scores.compute(s.variant, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)

@@ -40,22 +40,27 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate gives n rows of one head, ld values apart, the first of them at a
-// position, scaled and rotated in the worker's own memory: [n, d], tight.
-func (s *runner) rotate(worker int, angles *rotaryTable, rows []float32, ld, n, position int, factor float32) []float32 {
-	half := len(angles.invFreq)
-	d := 2 * half
-	own := &s.scratch[worker]
-	if len(own.rotated) < n*d {
-		own.rotated = aligned(n * d)
+// rotate scales and rotates queries and keys of qkv and gives where they, and the values, are: in place, or in to, a matrix of
+// the same columns, unless that is nil.
+func (s *runner) rotate(o *kernels.Rotary, angles *rotaryTable, qkv, to *matrix) *matrix {
+	angles.cover(s.batch.Longest())
+	if to == nil {
+		to = qkv
 	}
-	for i := range n {
-		row := own.rotated[i*d:][:d]
-		copy(row, rows[i*ld:])
-		at := (position + i) * half
-		s.variant.turn(row, angles.cos[at:at+half], angles.sin[at:at+half], factor)
-	}
-	return own.rotated
+	half, width := len(o.InvFreq), qkv.cols/3
+	s.crew.run(s.batch.Sequences(), func(_, q int) {
+		first := int(s.batch.CuSeqlens[q])
+		for i := range s.batch.Len(q) {
+			row := to.row(first + i)
+			if to != qkv {
+				copy(row, qkv.row(first+i))
+			}
+			cos, sin := angles.cos[i*half:][:half], angles.sin[i*half:][:half]
+			s.variant.turn(row[:width], cos, sin, o.QScale)
+			s.variant.turn(row[width:2*width], cos, sin, 1)
+		}
+	})
+	return to
 }
 
 // turn scales and rotates the heads of a row in place.

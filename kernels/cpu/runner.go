@@ -33,9 +33,8 @@ type step struct {
 
 // scratch is one worker's own memory.
 type scratch struct {
-	acc     []float32 // accumulators of a product
-	scores  []float32 // attention: blockQueries rows of scores
-	rotated []float32 // attention: rotated keys or queries of one head
+	acc    []float32 // accumulators of a product
+	scores []float32 // attention: blockQueries rows of scores
 }
 
 // Compile allocates the slots of the program's plan and resolves every operation. The runner computes inside Start.
@@ -50,7 +49,9 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	for i := range r.scratch {
 		r.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
 	}
-	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: productColumns})
+	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: func(op kernels.Op) (int, kernels.Precision) {
+		return scratchOf(p, op)
+	}})
 	slots := make([][]float32, len(plan.Slots))
 	for i, s := range plan.Slots {
 		rows := l.Tokens
@@ -73,12 +74,16 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		s := step{}
 		s.name, s.perToken, s.perPair = p.Describe(op)
 		in, add, out := value(op.In), value(op.Add), value(op.Out)
+		var z *matrix
+		if at := plan.Scratch(i); at >= 0 {
+			cols, _ := scratchOf(p, op)
+			z = &matrix{cols: cols, at: slots[at]}
+		}
 		switch o := op.Do.(type) {
 		case kernels.Embed:
 			s.run = func() { r.embed(o, out) }
 		case kernels.Linear:
-			if cols, _ := productColumns(op); cols > 0 {
-				z := &matrix{cols: cols, at: slots[plan.Scratch(i)]}
+			if z != nil {
 				s.run = func() { r.gatedApart(o, out, in, z) }
 			} else {
 				s.run = func() { r.linear(o, out, in, add) }
@@ -86,8 +91,12 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		case kernels.Norm:
 			s.run = func() { r.norm(o, out, in) }
 		case kernels.Attention:
+			if o.Rotary == nil {
+				s.run = func() { r.attention(o, out, in) }
+				break
+			}
 			angles := r.rotation(o.Rotary)
-			s.run = func() { r.attention(o, angles, out, in) }
+			s.run = func() { r.attention(o, out, r.rotate(o.Rotary, angles, in, z)) }
 		case kernels.Range:
 			s.run = func() { r.pool(o, out, in) }
 		case kernels.Output:
@@ -98,11 +107,17 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	return r, nil
 }
 
-// productColumns is the scratch of a GEGLU whose second half begins inside a panel: its product goes to memory.
-func productColumns(op kernels.Op) (cols int, as kernels.Precision) {
-	if o, ok := op.Do.(kernels.Linear); ok && o.Then == kernels.GEGLU {
-		if cols, _ := o.W.Dims(); cols/2%panelCols != 0 {
+// scratchOf is the columns of memory that an operation needs: the product of a GEGLU whose second half begins inside a
+// panel, and rows to be rotated that something else reads later.
+func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
+	switch o := op.Do.(type) {
+	case kernels.Linear:
+		if cols, _ := o.W.Dims(); o.Then == kernels.GEGLU && cols/2%panelCols != 0 {
 			return cols, kernels.Float32
+		}
+	case kernels.Attention:
+		if o.Rotary != nil && !p.Last(op) {
+			return p.Cols(op.In), kernels.Float32
 		}
 	}
 	return 0, 0
