@@ -1,6 +1,7 @@
 package cpu
 
 import (
+	"cmp"
 	"math"
 
 	"seqembed/kernels"
@@ -57,22 +58,34 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 	}
 }
 
-func (s *runner) attention(o kernels.Attention, out, qkv *matrix) {
+// attention gives what runs an attention, and rotates what it reads where the operation says so: in place, or in scratch,
+// unless that is nil.
+func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
-	if s.heads.stale {
-		s.heads.cut(s.batch)
+	rotate := func() {}
+	if o.Rotary != nil {
+		to := cmp.Or(scratch, qkv)
+		rotate, qkv = s.rotate(o.Rotary, to, qkv), to
 	}
-	s.heads.lay(s.batch, o.Heads, d)
-	s.crew.run(s.batch.Sequences()*o.Heads, func(_, task int) {
+	pack := func(_, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
 		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
 		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
-	})
-	s.crew.run(len(s.heads.queries)*o.Heads, func(worker, task int) {
-		s.attend(o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
-	})
+	}
+	attend := func(worker, task int) {
+		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
+	}
+	return func() {
+		rotate()
+		if s.heads.stale {
+			s.heads.cut(s.batch)
+		}
+		s.heads.lay(s.batch, o.Heads, d)
+		s.crew.run(s.batch.Sequences()*o.Heads, pack)
+		s.crew.run(len(s.heads.queries)*o.Heads, attend)
+	}
 }
 
 // packKeys fills the panels of Kᵀ from the keys, ld values apart.
@@ -99,7 +112,7 @@ func packValues(p *panels, values []float32, ld int) {
 }
 
 // attend computes the output of one block of queries for one head.
-func (s *runner) attend(o kernels.Attention, out, qkv *matrix, worker int, block queryBlock, head, d int) {
+func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, block queryBlock, head, d int) {
 	at := block.sequence*o.Heads + head
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols

@@ -36,6 +36,20 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+// A batch allocates nothing, with one thread and with several.
+func TestAllocations(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector allocates by itself")
+	}
+	forced(t, func(t *testing.T, v *variant) {
+		for _, threads := range []int{1, 3} {
+			b := newBackend(Options{Threads: threads}, v)
+			kernelstest.Allocations(t, b, ref.Float32)
+			b.Close()
+		}
+	})
+}
+
 // A program that the machine has no memory for is an error, not a process that
 // the system ends when the pages are touched.
 func TestOutOfMemory(t *testing.T) {

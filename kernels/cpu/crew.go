@@ -1,48 +1,47 @@
 package cpu
 
 import (
+	"math"
 	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// crew is a fixed set of goroutines that share the tasks of one job at a
-// time. The goroutine that brings the job works too, as worker 0.
+// crew is a fixed set of goroutines that share the tasks of one job at a time. The goroutine that brings the job works
+// too, as worker 0. A job allocates nothing.
 //
-// A forward pass is hundreds of jobs of some microseconds each, and waking a
-// goroutine takes about as long: who waits looks for a while, letting others
-// run, before it sleeps.
+// A forward pass is hundreds of jobs of some microseconds each, and waking a goroutine takes about as long: a waiter
+// spins for a while, letting others run, before it sleeps.
 type crew struct {
-	size    int
-	turn    sync.Mutex // held by who brings a job
-	current atomic.Pointer[job]
+	size int
+	turn sync.Mutex // held while a job runs
 
-	mutex  sync.Mutex
-	asleep int // helpers that wait for posted
-	posted *sync.Cond
+	do    func(worker, task int)
+	state atomic.Uint64 // the tasks of the job, shifted by takenBits, and how many of them have been taken; or quit
+	left  atomic.Int64  // tasks that are not finished
+
+	mutex            sync.Mutex
+	asleep           int // helpers that wait for posted
+	posted, finished *sync.Cond
 }
+
+const (
+	takenBits = 32
+	quit      = math.MaxUint64 // the helpers return
+)
 
 // patience is how long a waiting goroutine looks before it sleeps: longer
 // than the pauses inside a forward pass, and nothing beside those between.
 const patience = 50 * time.Microsecond
 
-type job struct {
-	tasks    int64
-	next     atomic.Int64  // the first task that nobody has taken
-	done     atomic.Int64  // tasks finished
-	finished chan struct{} // closed with the last of them
-	do       func(worker, task int)
-	quit     bool // the helpers return
-}
-
 func newCrew(size int) *crew {
 	c := &crew{size: size}
-	c.posted = sync.NewCond(&c.mutex)
+	c.posted, c.finished = sync.NewCond(&c.mutex), sync.NewCond(&c.mutex)
 	for worker := 1; worker < size; worker++ {
 		go func() {
-			for j := c.following(nil); !j.quit; j = c.following(j) {
-				j.work(worker)
+			for c.wait() {
+				c.work(worker)
 			}
 		}()
 	}
@@ -60,17 +59,23 @@ func (c *crew) run(tasks int, do func(worker, task int)) {
 		}
 		return
 	}
-	j := &job{tasks: int64(tasks), do: do, finished: make(chan struct{})}
-	c.post(j)
-	j.work(0)
-	if !look(func() bool { return j.done.Load() == j.tasks }) {
-		<-j.finished
+	c.do = do
+	c.left.Store(int64(tasks))
+	c.post(uint64(tasks) << takenBits)
+	c.work(0)
+	done := func() bool { return c.left.Load() == 0 }
+	if !look(done) {
+		c.mutex.Lock()
+		for !done() {
+			c.finished.Wait()
+		}
+		c.mutex.Unlock()
 	}
-	j.do = nil // the crew keeps the job until the next, but not what it used
+	c.do = nil // the crew keeps nothing of a job that is over
 }
 
-func (c *crew) post(j *job) {
-	c.current.Store(j)
+func (c *crew) post(state uint64) {
+	c.state.Store(state)
 	c.mutex.Lock()
 	defer c.mutex.Unlock()
 	if c.asleep > 0 {
@@ -78,20 +83,25 @@ func (c *crew) post(j *job) {
 	}
 }
 
-// following waits for another job than the last one.
-func (c *crew) following(last *job) *job {
-	if look(func() bool { return c.current.Load() != last }) {
-		return c.current.Load()
+// wait returns when there may be a task to take, or false when the crew has been stopped.
+func (c *crew) wait() bool {
+	ready := func() bool {
+		s := c.state.Load()
+		return s == quit || hasTask(s)
 	}
-	c.mutex.Lock()
-	defer c.mutex.Unlock()
-	c.asleep++
-	for c.current.Load() == last {
-		c.posted.Wait()
+	if !look(ready) {
+		c.mutex.Lock()
+		c.asleep++
+		for !ready() {
+			c.posted.Wait()
+		}
+		c.asleep--
+		c.mutex.Unlock()
 	}
-	c.asleep--
-	return c.current.Load()
+	return c.state.Load() != quit
 }
+
+func hasTask(state uint64) bool { return state>>takenBits > state&(1<<takenBits-1) }
 
 // look reports whether the condition came true before its patience ended.
 func look(condition func() bool) bool {
@@ -103,17 +113,21 @@ func look(condition func() bool) bool {
 	return true
 }
 
-func (j *job) work(worker int) {
-	for {
-		task := j.next.Add(1) - 1
-		if task >= j.tasks {
-			return
+// work takes tasks until there are none. A job is not over before every task that was taken is finished, so that do is
+// that of the task; a worker that is late takes a task of the job that runs then, or none.
+func (c *crew) work(worker int) {
+	for s := c.state.Load(); hasTask(s); s = c.state.Load() {
+		if !c.state.CompareAndSwap(s, s+1) {
+			continue
 		}
-		j.do(worker, int(task))
-		if j.done.Add(1) == j.tasks {
-			close(j.finished)
+		c.do(worker, int(s&(1<<takenBits-1)))
+		if c.left.Add(-1) == 0 {
+			c.mutex.Lock()
+			c.finished.Broadcast()
+			c.mutex.Unlock()
 		}
 	}
 }
 
-func (c *crew) stop() { c.post(&job{quit: true}) }
+// stop ends the helpers.
+func (c *crew) stop() { c.post(quit) }

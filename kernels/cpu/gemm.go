@@ -61,30 +61,36 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 	}
 }
 
-// linear runs a product with a bias, an activation that is applied to each
-// block in the cache, and a residual, or nil. Each element is read and written
-// by one task alone, so that add may be out.
-func (s *runner) linear(o kernels.Linear, out, in, add *matrix) {
-	if o.Then == kernels.GEGLU {
-		s.gatedLinear(o, out, in)
-		return
+// linear gives what runs a product with a bias, an activation that is applied to each block in the cache, and a
+// residual, or nil. Each element is read and written by one task alone, so that add may be out. scratch is memory for the
+// product where scratchOf asks for it.
+func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) func() {
+	switch {
+	case scratch != nil:
+		return s.gatedApart(o, out, in, scratch)
+	case o.Then == kernels.GEGLU:
+		return s.gatedLinear(o, out, in)
 	}
-	s.multiply(o, out, in, add)
+	return s.multiply(o, out, in, add)
 }
 
 // gatedApart writes the product to z and gates it from there.
-func (s *runner) gatedApart(o kernels.Linear, out, in, z *matrix) {
+func (s *runner) gatedApart(o kernels.Linear, out, in, z *matrix) func() {
 	o.Then = kernels.Identity
-	s.multiply(o, z, in, nil)
-	s.eachRow(func(_, t int) {
+	multiply := s.multiply(o, z, in, nil)
+	gate := s.eachRow(func(t int) {
 		s.variant.gate(out.row(t), z.row(t), z.row(t)[out.cols:])
 	})
+	return func() {
+		multiply()
+		gate()
+	}
 }
 
-func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) {
+func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 	p := productOf(o, out, in, add)
-	t, whole := len(s.batch.IDs), p.b.cols/panelCols
-	s.eachBlock(t, p.b.count, blockPanels, func(worker, row, rows, first, n int) {
+	whole := p.b.cols / panelCols
+	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
 		if first+n > whole {
 			n--
@@ -101,10 +107,10 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) {
 
 // gatedLinear computes the same columns of both halves of a product in the
 // worker's own memory, and writes the gated half.
-func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) {
+func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols
-	s.eachBlock(len(s.batch.IDs), count, blockPanels/2, func(worker, row, rows, first, n int) {
+	return s.eachBlock(count, blockPanels/2, func(worker, row, rows, first, n int) {
 		width := n * panelCols
 		acc := s.scratch[worker].acc
 		var halves [2][]float32
@@ -135,20 +141,23 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 	return p
 }
 
-// eachBlock cuts an output of that many rows and panels into tasks of at most
-// blockRows rows and widest panels. Those that follow each other share their
-// panels.
-func (s *runner) eachBlock(rows, count, widest int, do func(worker, row, rows, first, n int)) {
-	rowBlocks := (rows + blockRows - 1) / blockRows
-	// How many panels of one block of rows make a tasksPerWorker-th of what a
-	// worker does in all; an even number, for kernels that take two.
-	share := rows * count / (min(rows, blockRows) * s.crew.size * tasksPerWorker)
-	width := max(2, min(widest, share)&^1)
-	across := (count + width - 1) / width
-	s.crew.run(rowBlocks*across, func(worker, task int) {
+// eachBlock gives what cuts an output of one row a token and that many panels into tasks of at most blockRows rows and
+// widest panels. Those that follow each other share their panels.
+func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, n int)) func() {
+	var rows, rowBlocks, width int // of the batch
+	task := func(worker, task int) {
 		row, first := task%rowBlocks*blockRows, task/rowBlocks*width
 		do(worker, row, min(blockRows, rows-row), first, min(width, count-first))
-	})
+	}
+	return func() {
+		rows = len(s.batch.IDs)
+		rowBlocks = (rows + blockRows - 1) / blockRows
+		// How many panels of one block of rows make a tasksPerWorker-th of what a worker does in all; an even number, for
+		// kernels that take two.
+		share := rows * count / (min(rows, blockRows) * s.crew.size * tasksPerWorker)
+		width = max(2, min(widest, share)&^1)
+		s.crew.run(rowBlocks*((count+width-1)/width), task)
+	}
 }
 
 // lastPanel computes the columns of a panel that is not full, whose columns

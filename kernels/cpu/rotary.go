@@ -14,12 +14,9 @@ type rotaryTable struct {
 	cos, sin []float32
 }
 
-// rotation gives the table of some frequencies, nil for nil. The blocks of a
-// model usually share one.
+// rotation gives the table of some frequencies. The blocks of a model usually
+// share one.
 func (s *runner) rotation(o *kernels.Rotary) *rotaryTable {
-	if o == nil {
-		return nil
-	}
 	for _, a := range s.angles {
 		if slices.Equal(a.invFreq, o.InvFreq) {
 			return a
@@ -40,15 +37,12 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate scales and rotates queries and keys of qkv and gives where they, and the values, are: in place, or in to, a matrix of
-// the same columns, unless that is nil.
-func (s *runner) rotate(o *kernels.Rotary, angles *rotaryTable, qkv, to *matrix) *matrix {
-	angles.cover(s.batch.Longest())
-	if to == nil {
-		to = qkv
-	}
+// rotate gives what scales and rotates queries and keys of qkv. They go to a matrix of the same columns, as the values
+// do, or stay in place where to is qkv.
+func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
+	angles := s.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3
-	s.crew.run(s.batch.Sequences(), func(_, q int) {
+	each := s.eachSequence(func(_, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		for i := range s.batch.Len(q) {
 			row := to.row(first + i)
@@ -60,7 +54,10 @@ func (s *runner) rotate(o *kernels.Rotary, angles *rotaryTable, qkv, to *matrix)
 			s.variant.turn(row[width:2*width], cos, sin, 1)
 		}
 	})
-	return to
+	return func() {
+		angles.cover(s.batch.Longest())
+		each()
+	}
 }
 
 // turn scales and rotates the heads of a row in place.

@@ -6,9 +6,11 @@ import (
 	"seqembed/kernels"
 )
 
-func (s *runner) embed(o kernels.Embed, out *matrix) {
+// The functions of this file give what runs an operation on the batch.
+
+func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	table := o.Table.(*weight)
-	s.crew.run(s.batch.Sequences(), func(_, q int) {
+	return s.eachSequence(func(_, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
 		scale := embedScale(o, ids)
@@ -39,10 +41,10 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 }
 
 // norm works in place where the two share a slot.
-func (s *runner) norm(o kernels.Norm, out, in *matrix) {
+func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	apart := &out.at[0] != &in.at[0]
-	s.eachRow(func(_, t int) {
+	return s.eachRow(func(t int) {
 		row := out.row(t)
 		if apart {
 			copy(row, in.row(t))
@@ -70,8 +72,8 @@ func normalize(row, gain, bias []float32, eps float32) {
 	}
 }
 
-func (s *runner) pool(o kernels.Range, out, in *matrix) {
-	s.crew.run(s.batch.Sequences(), func(_, q int) {
+func (s *runner) pool(o kernels.Range, out, in *matrix) func() {
+	return s.eachSequence(func(_, q int) {
 		from, to := o.Of(s.batch.Len(q))
 		first := int(s.batch.CuSeqlens[q])
 		poolColumns(out.row(q), in.at[(first+from)*in.cols:(first+to)*in.cols])

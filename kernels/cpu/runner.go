@@ -24,7 +24,8 @@ type runner struct {
 	dst   [][]float32
 }
 
-// step runs one operation on the batch.
+// step runs one operation on the batch. run holds the closures that the tasks of the operation need, so that a batch
+// allocates nothing.
 type step struct {
 	name              string
 	perToken, perPair float64 // FLOPs
@@ -81,24 +82,15 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		}
 		switch o := op.Do.(type) {
 		case kernels.Embed:
-			s.run = func() { r.embed(o, out) }
+			s.run = r.embed(o, out)
 		case kernels.Linear:
-			if z != nil {
-				s.run = func() { r.gatedApart(o, out, in, z) }
-			} else {
-				s.run = func() { r.linear(o, out, in, add) }
-			}
+			s.run = r.linear(o, out, in, add, z)
 		case kernels.Norm:
-			s.run = func() { r.norm(o, out, in) }
+			s.run = r.norm(o, out, in)
 		case kernels.Attention:
-			if o.Rotary == nil {
-				s.run = func() { r.attention(o, out, in) }
-				break
-			}
-			angles := r.rotation(o.Rotary)
-			s.run = func() { r.attention(o, out, r.rotate(o.Rotary, angles, in, z)) }
+			s.run = r.attention(o, out, in, z)
 		case kernels.Range:
-			s.run = func() { r.pool(o, out, in) }
+			s.run = r.pool(o, out, in)
 		case kernels.Output:
 			s.run = func() { copy(r.dst[o], in.at) }
 		}
@@ -166,12 +158,17 @@ func (s *runner) Close() error { return s.memory.free() }
 // row, so that a task takes microseconds and the crew shares them evenly.
 const rowsPerTask = 32
 
-// eachRow calls do for every token's row, in parallel.
-func (s *runner) eachRow(do func(worker, t int)) {
-	t := len(s.batch.IDs)
-	s.crew.run((t+rowsPerTask-1)/rowsPerTask, func(worker, task int) {
-		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, t); i++ {
-			do(worker, i)
+// eachRow gives what calls do for every token's row, in parallel.
+func (s *runner) eachRow(do func(t int)) func() {
+	task := func(_, task int) {
+		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, len(s.batch.IDs)); i++ {
+			do(i)
 		}
-	})
+	}
+	return func() { s.crew.run((len(s.batch.IDs)+rowsPerTask-1)/rowsPerTask, task) }
+}
+
+// eachSequence gives what calls do for every sequence, in parallel.
+func (s *runner) eachSequence(do func(worker, q int)) func() {
+	return func() { s.crew.run(s.batch.Sequences(), do) }
 }

@@ -1,0 +1,59 @@
+package kernelstest
+
+import (
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/ref"
+)
+
+// Allocations wants of a backend that batches allocate nothing on the host after the first ones of their size: of
+// random programs, and of tokens that are looked up, two batches at a time. The race detector allocates by itself.
+func Allocations(t *testing.T, backend kernels.Backend, operands ref.Type) {
+	programs := []Case{{Name: "embed", Lengths: []int{33, 1, 65}, Tokens: true, Build: func(b *Bench) []kernels.Value {
+		return []kernels.Value{b.Embed(kernels.Embed{Table: b.Table(40), Type: b.Vector(40, 1, 0), Scale: 1, Mask: Vocabulary - 1})}
+	}}}
+	for seed := range uint64(8) {
+		programs = append(programs, randomProgram(seed))
+	}
+	for _, c := range programs {
+		run, free, err := c.prepare(t, backend, operands)
+		if err != nil {
+			t.Fatalf("%s: %v", c.Name, err)
+		}
+		// The average is rounded down: the runtime allocates now and then, for instance after a collection.
+		if n := testing.AllocsPerRun(20, run); n != 0 {
+			t.Errorf("%s: %v allocations in two batches", c.Name, n)
+		}
+		free()
+	}
+}
+
+// prepare compiles a case and gives what runs two batches of it: all its sequences, and the first two.
+func (c Case) prepare(t *testing.T, backend kernels.Backend, operands ref.Type) (run, free func(), err error) {
+	lens, tags := c.Lengths, count(len(c.Lengths))
+	batches := [2]kernels.Batch{c.batch(lens, tags), c.batch(lens[:2], tags)}
+	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: operands, lens: lens, tags: tags, seed: 1}
+	var dst [2][][]float32
+	for _, v := range c.Build(b) {
+		b.Output(v)
+		for i, batch := range batches {
+			dst[i] = append(dst[i], make([]float32, b.Rows(v, batch)*b.Cols(v)))
+		}
+	}
+	r, err := backend.Compile(b.Program, kernels.Limits{Tokens: len(batches[0].IDs), Sequences: len(lens)})
+	if err != nil {
+		b.model.Close()
+		return nil, nil, err
+	}
+	run = func() {
+		first := r.Start(batches[0], dst[0])
+		second := r.Start(batches[1], dst[1])
+		for _, err := range [2]error{first(), second()} {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	return run, func() { r.Close(); b.model.Close() }, nil
+}
