@@ -4,13 +4,17 @@ package cuda
 // memory, while the batch before computes. It runs on the device's thread.
 func (r *runner) begin(s *submission) error {
 	t, d, b := r.tables, r.device, s.batch
-	blocks := attentionBlocks(b, t.rowsPerBlock)
+	blocks := t.cut(b)
 	s.blocks = len(blocks)
-	// The size is that of the limits, so that the next batch fits as well.
-	piece, err := s.pin(4*r.limits.Tokens + 4*(r.limits.Sequences+1) + 8*t.maxBlocks + 8*r.limits.Sequences*len(t.pooled))
-	if err != nil {
-		return err
+	if s.loaded.at == nil {
+		// The size is that of the limits, so that later batches fit as well.
+		bytes := 4*r.limits.Tokens + 4*(r.limits.Sequences+1) + 8*t.maxBlocks + 8*r.limits.Sequences*len(t.pooled)
+		var err error
+		if s.loaded, err = d.pin(bytes); err != nil {
+			return err
+		}
 	}
+	piece := s.loaded
 	cuAt := 4 * len(b.IDs)
 	blocksAt := cuAt + 4*len(b.CuSeqlens)
 	rangesAt := blocksAt + 8*len(blocks)
@@ -20,10 +24,10 @@ func (r *runner) begin(s *submission) error {
 	for i, block := range blocks {
 		list[2*i], list[2*i+1] = block.sequence, block.first
 	}
-	err = first(t.swap(d, r.compute, r.loads),
-		d.upload(t.ids, piece.pinned, 0, cuAt, r.loads),
-		d.upload(t.cu, piece.pinned, cuAt, blocksAt-cuAt, r.loads),
-		d.upload(t.blocks, piece.pinned, blocksAt, 8*len(blocks), r.loads))
+	err := first(t.swap(d, r.compute, r.loads),
+		d.upload(t.ids, piece, 0, cuAt, r.loads),
+		d.upload(t.cu, piece, cuAt, blocksAt-cuAt, r.loads),
+		d.upload(t.blocks, piece, blocksAt, 8*len(blocks), r.loads))
 	for i, o := range t.pooled {
 		at, sequences := rangesAt+8*i*b.Sequences(), b.Sequences()
 		list := piece.int32s(at, 2*sequences)
@@ -31,7 +35,7 @@ func (r *runner) begin(s *submission) error {
 			from, to := o.Of(b.Len(q))
 			list[2*q], list[2*q+1] = b.CuSeqlens[q]+int32(from), b.CuSeqlens[q]+int32(to)
 		}
-		err = first(err, d.upload(t.ranges[i], piece.pinned, at, 8*sequences, r.loads))
+		err = first(err, d.upload(t.ranges[i], piece, at, 8*sequences, r.loads))
 	}
 	if err = first(err, d.after(r.loads, r.compute, r.fence)); err != nil {
 		return err
@@ -49,11 +53,4 @@ func (l copyLayout) unpack(dst []float32, src []byte) {
 	for r := range l.rows {
 		FP32.decode(dst[r*l.cols:(r+1)*l.cols], src[r*4*pitch(l.cols):])
 	}
-}
-
-// reading is an output whose values have not been handed over.
-type reading struct {
-	dst    []float32
-	layout copyLayout
-	piece  *slab
 }

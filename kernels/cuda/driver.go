@@ -73,8 +73,8 @@ const (
 	jitErrorLogBytes = 6 // CU_JIT_ERROR_LOG_BUFFER_SIZE_BYTES
 )
 
-// symbols lists every function but cuLaunchKernel by the name under which the
-// library exports it.
+// symbols lists the functions that are called seldom by the names under which
+// the library exports them; bindDriver adds those of every batch.
 func (d *driver) symbols() map[string]any {
 	return map[string]any{
 		"cuInit":                       &d.cuInit,
@@ -92,8 +92,6 @@ func (d *driver) symbols() map[string]any {
 		"cuMemFree_v2":                 &d.cuMemFree,
 		"cuMemAllocHost_v2":            &d.cuMemAllocHost,
 		"cuMemFreeHost":                &d.cuMemFreeHost,
-		"cuMemcpyHtoDAsync_v2":         &d.cuMemcpyHtoDAsync,
-		"cuMemcpyDtoHAsync_v2":         &d.cuMemcpyDtoHAsync,
 		"cuModuleLoadDataEx":           &d.cuModuleLoadDataEx,
 		"cuModuleUnload":               &d.cuModuleUnload,
 		"cuModuleGetFunction":          &d.cuModuleGetFunction,
@@ -101,11 +99,8 @@ func (d *driver) symbols() map[string]any {
 		"cuStreamCreate":               &d.cuStreamCreate,
 		"cuStreamDestroy_v2":           &d.cuStreamDestroy,
 		"cuStreamSynchronize":          &d.cuStreamSynchronize,
-		"cuStreamWaitEvent":            &d.cuStreamWaitEvent,
 		"cuEventCreate":                &d.cuEventCreate,
 		"cuEventDestroy_v2":            &d.cuEventDestroy,
-		"cuEventRecord":                &d.cuEventRecord,
-		"cuEventSynchronize":           &d.cuEventSynchronize,
 		"cuEventElapsedTime":           &d.cuEventElapsedTime,
 	}
 }

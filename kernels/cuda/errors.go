@@ -60,7 +60,8 @@ const (
 	codeNotFound              result = 500
 )
 
-// err is nil for success; the operation is described only when it is not.
+// err is nil for success; the operation is described only when it is not. Its
+// args are on the heap also then: the calls of every batch ask first.
 func (r result) err(format string, args ...any) error {
 	if r == 0 {
 		return nil

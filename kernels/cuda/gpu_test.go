@@ -55,13 +55,21 @@ func holdGPU(t *testing.T) *Backend {
 }
 
 // TestGPU holds the first device to the conformance suite in every type, with cuBLAS and with the package's own
-// products.
+// products; and batches to allocate nothing.
 func TestGPU(t *testing.T) {
 	t.Logf("on %s", holdGPU(t).Name())
 	eachProduct(t, func(t *testing.T, _ bool) {
 		for dtype, operands := range operandTypes {
 			t.Run(dtype.String(), func(t *testing.T) {
 				kernelstest.Run(t, operands, func() kernels.Backend { return requireGPU(t, dtype) })
+				t.Run("allocations", func(t *testing.T) {
+					if raceDetector {
+						t.Skip("the race detector allocates by itself")
+					}
+					b := requireGPU(t, dtype)
+					defer b.Close()
+					kernelstest.Allocations(t, b, operands)
+				})
 			})
 		}
 	})

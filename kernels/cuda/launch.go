@@ -69,8 +69,11 @@ func (d *device) launch(stream handle, k kernel, g geometry, params ...param) er
 		d.params.values[i] = uint64(p)
 	}
 	grid := [3]uint32{uint32(g.x), uint32(g.y), 1}
-	return d.drv.cuLaunchKernel(k.function, grid, [3]uint32{uint32(g.block), 1, 1}, uint32(g.shared), stream, d.params.array).
-		err("cuLaunchKernel of %s on a grid of %d by %d", k.name, g.x, g.y)
+	r := d.drv.cuLaunchKernel(k.function, grid, [3]uint32{uint32(g.block), 1, 1}, uint32(g.shared), stream, d.params.array)
+	if r != 0 {
+		return r.err("cuLaunchKernel of %s on a grid of %d by %d", k.name, g.x, g.y)
+	}
+	return nil
 }
 
 func ceilDiv(a, b int) int { return (a + b - 1) / b }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"github.com/ebitengine/purego"
@@ -49,6 +50,19 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
+// lookUpAll finds several functions.
+func lookUpAll(library uintptr, names ...string) ([]uintptr, error) {
+	var symbols []uintptr
+	for _, name := range names {
+		symbol, err := lookUp(library, name)
+		if err != nil {
+			return nil, err
+		}
+		symbols = append(symbols, symbol)
+	}
+	return symbols, nil
+}
+
 // register sets every function variable to the symbol of its name.
 func register(library uintptr, symbols map[string]any) error {
 	for name, function := range symbols {
@@ -61,62 +75,93 @@ func register(library uintptr, symbols map[string]any) error {
 	return nil
 }
 
-// bindDriver fills d from a loaded libcuda. The launch goes through SyscallN:
-// it is called hundreds of times a batch, and RegisterFunc's reflection would
-// cost more than the driver does.
+// caller calls C functions without an allocation. SyscallN moves a list of arguments to the heap, but takes one that is
+// there.
+type caller struct{ lists sync.Pool }
+
+func newCaller() *caller {
+	return &caller{sync.Pool{New: func() any { return new([maxArguments]uintptr) }}}
+}
+
+// maxArguments is the most that a function takes which is called this way: cublasLtMatmul.
+const maxArguments = 16
+
+// call gives the result of a function. Go memory among the arguments has to be on the heap, and the caller keeps it alive.
+func (c *caller) call(function uintptr, args ...uintptr) uintptr {
+	list := c.lists.Get().(*[maxArguments]uintptr)
+	defer c.lists.Put(list)
+	r, _, _ := purego.SyscallN(function, list[:copy(list[:], args)]...)
+	return r
+}
+
+// bindDriver fills d from a loaded libcuda. What every batch calls goes around
+// RegisterFunc: a launch is made hundreds of times a batch, and its reflection
+// would cost more than the driver does, and allocates.
 func bindDriver(library uintptr, d *driver) error {
 	if err := register(library, d.symbols()); err != nil {
 		return err
 	}
-	launch, err := lookUp(library, "cuLaunchKernel")
+	hot, err := lookUpAll(library, "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamWaitEvent",
+		"cuEventRecord", "cuEventSynchronize")
 	if err != nil {
 		return err
 	}
+	launch, up, down, wait, record, synchronize := hot[0], hot[1], hot[2], hot[3], hot[4], hot[5]
+	c := newCaller()
 	d.cuLaunchKernel = func(f handle, grid, block [3]uint32, shared uint32, stream handle, params unsafe.Pointer) result {
-		r, _, _ := purego.SyscallN(launch, uintptr(f),
+		return result(c.call(launch, uintptr(f),
 			uintptr(grid[0]), uintptr(grid[1]), uintptr(grid[2]),
 			uintptr(block[0]), uintptr(block[1]), uintptr(block[2]),
-			uintptr(shared), uintptr(stream), uintptr(params), 0)
-		return result(r)
+			uintptr(shared), uintptr(stream), uintptr(params), 0))
 	}
+	d.cuMemcpyHtoDAsync = func(dst devicePtr, src unsafe.Pointer, bytes uint64, stream handle) result {
+		return result(c.call(up, uintptr(dst), uintptr(src), uintptr(bytes), uintptr(stream)))
+	}
+	d.cuMemcpyDtoHAsync = func(dst unsafe.Pointer, src devicePtr, bytes uint64, stream handle) result {
+		return result(c.call(down, uintptr(dst), uintptr(src), uintptr(bytes), uintptr(stream)))
+	}
+	d.cuStreamWaitEvent = func(stream, event handle, flags uint32) result {
+		return result(c.call(wait, uintptr(stream), uintptr(event), uintptr(flags)))
+	}
+	d.cuEventRecord = func(event, stream handle) result { return result(c.call(record, uintptr(event), uintptr(stream))) }
+	d.cuEventSynchronize = func(event handle) result { return result(c.call(synchronize, uintptr(event))) }
 	return nil
 }
 
 // bindCublas fills c from a loaded libcublasLt; the calls made for every
-// product go through SyscallN, for the same reason.
+// product go the same way, for the same reasons. The Go memory that they are
+// given is on the heap, since the compiler does not know what becomes of the
+// arguments of a field.
 func bindCublas(library uintptr, c *cublasLt) error {
 	if err := register(library, c.symbols()); err != nil {
 		return err
 	}
-	hot := map[string]uintptr{}
-	for _, name := range []string{"cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute", "cublasLtMatmulDescSetAttribute"} {
-		symbol, err := lookUp(library, name)
-		if err != nil {
-			return err
-		}
-		hot[name] = symbol
+	hot, err := lookUpAll(library, "cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute",
+		"cublasLtMatmulDescSetAttribute")
+	if err != nil {
+		return err
 	}
-	matmul, check := hot["cublasLtMatmul"], hot["cublasLtMatmulAlgoCheck"]
-	setLayout, setDesc := hot["cublasLtMatrixLayoutSetAttribute"], hot["cublasLtMatmulDescSetAttribute"]
+	matmul, check, setLayout, setDesc := hot[0], hot[1], hot[2], hot[3]
+	through := newCaller()
 	c.matmul = func(m matmulCall) status {
-		r, _, _ := purego.SyscallN(matmul, uintptr(m.handle), uintptr(m.desc), uintptr(m.alpha),
-			uintptr(m.a), uintptr(m.aLayout), uintptr(m.b), uintptr(m.bLayout), uintptr(m.beta),
+		defer runtime.KeepAlive(m.algo)
+		return status(through.call(matmul, uintptr(m.handle), uintptr(m.desc), m.alpha,
+			uintptr(m.a), uintptr(m.aLayout), uintptr(m.b), uintptr(m.bLayout), m.beta,
 			uintptr(m.c), uintptr(m.cLayout), uintptr(m.d), uintptr(m.dLayout),
-			uintptr(unsafe.Pointer(m.algo)), uintptr(m.workspace), uintptr(m.workspaceBytes), uintptr(m.stream))
-		return status(r)
+			uintptr(unsafe.Pointer(m.algo)), uintptr(m.workspace), uintptr(m.workspaceBytes), uintptr(m.stream)))
 	}
 	c.algoCheck = func(lt handle, desc handle, a, b, cc, d handle, algo *matmulAlgo, found *heuristicResult) status {
-		r, _, _ := purego.SyscallN(check, uintptr(lt), uintptr(desc), uintptr(a), uintptr(b), uintptr(cc), uintptr(d),
-			uintptr(unsafe.Pointer(algo)), uintptr(unsafe.Pointer(found)))
-		return status(r)
+		defer runtime.KeepAlive(algo)
+		defer runtime.KeepAlive(found)
+		return status(through.call(check, uintptr(lt), uintptr(desc), uintptr(a), uintptr(b), uintptr(cc), uintptr(d),
+			uintptr(unsafe.Pointer(algo)), uintptr(unsafe.Pointer(found))))
 	}
-	c.layoutSet = func(layout handle, attribute int32, value *uint64, bytes uint64) status {
-		r, _, _ := purego.SyscallN(setLayout, uintptr(layout), uintptr(attribute), uintptr(unsafe.Pointer(value)), uintptr(bytes))
-		return status(r)
+	set := func(function uintptr) func(object handle, attribute int32, value *uint64, bytes uint64) status {
+		return func(object handle, attribute int32, value *uint64, bytes uint64) status {
+			defer runtime.KeepAlive(value)
+			return status(through.call(function, uintptr(object), uintptr(attribute), uintptr(unsafe.Pointer(value)), uintptr(bytes)))
+		}
 	}
-	c.descSet = func(desc handle, attribute int32, value *uint64, bytes uint64) status {
-		r, _, _ := purego.SyscallN(setDesc, uintptr(desc), uintptr(attribute), uintptr(unsafe.Pointer(value)), uintptr(bytes))
-		return status(r)
-	}
+	c.layoutSet, c.descSet = set(setLayout), set(setDesc)
 	return nil
 }

@@ -57,11 +57,17 @@ func (p pinned) int32s(offset, n int) []int32 {
 // upload and download copy the first bytes of pinned memory, from offset on,
 // and return at once.
 func (d *device) upload(dst devicePtr, p pinned, offset, bytes int, stream handle) error {
-	return d.drv.cuMemcpyHtoDAsync(dst, unsafe.Add(p.at, offset), uint64(bytes), stream).err("cuMemcpyHtoDAsync of %d bytes", bytes)
+	if r := d.drv.cuMemcpyHtoDAsync(dst, unsafe.Add(p.at, offset), uint64(bytes), stream); r != 0 {
+		return r.err("cuMemcpyHtoDAsync of %d bytes", bytes)
+	}
+	return nil
 }
 
 func (d *device) download(p pinned, offset int, src devicePtr, bytes int, stream handle) error {
-	return d.drv.cuMemcpyDtoHAsync(unsafe.Add(p.at, offset), src, uint64(bytes), stream).err("cuMemcpyDtoHAsync of %d bytes", bytes)
+	if r := d.drv.cuMemcpyDtoHAsync(unsafe.Add(p.at, offset), src, uint64(bytes), stream); r != 0 {
+		return r.err("cuMemcpyDtoHAsync of %d bytes", bytes)
+	}
+	return nil
 }
 
 // newStream and newEvent make what orders the work of a device. Streams do

@@ -89,20 +89,20 @@ func (r *runner) output(s *submission, i int, from *matrix) error {
 	if from.perSequence {
 		layout.rows, most = s.batch.Sequences(), r.limits.Sequences
 	}
-	// The size is that of the limits, so that the next batch fits as well.
-	piece, err := s.pin(copyLayout{most, from.cols}.bytes())
+	var err error
+	if s.results[i].at == nil {
+		// The size is that of the limits, so that later batches fit as well.
+		s.results[i], err = d.pin(copyLayout{most, from.cols}.bytes())
+	}
+	if err == nil && from.reading == 0 {
+		from.reading, err = d.newEvent()
+	}
 	if err != nil {
 		return err
 	}
-	if from.reading == 0 {
-		if from.reading, err = d.newEvent(); err != nil {
-			return err
-		}
-	}
-	s.reads = append(s.reads, reading{s.dst[i], layout, piece})
 	from.busy = true
 	return first(
 		d.after(r.compute, r.copies, r.fence),
-		d.download(piece.pinned, 0, from.wide, layout.bytes(), r.copies),
+		d.download(s.results[i], 0, from.wide, layout.bytes(), r.copies),
 		d.drv.cuEventRecord(from.reading, r.copies).err("cuEventRecord"))
 }

@@ -42,6 +42,9 @@ type products struct {
 	handle  handle
 	version string
 	plans   map[shape]*plan
+
+	value uint64          // of an attribute, for a call of every batch: on the heap once
+	found heuristicResult // likewise
 }
 
 // plan is a product whose algorithm is settled.
@@ -187,8 +190,8 @@ func (p *products) setBias(made *plan, bias devicePtr) error {
 	if !made.bias {
 		return nil
 	}
-	value := uint64(bias)
-	return p.lt.descSet(made.desc, descBias, &value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
+	p.value = uint64(bias)
+	return p.lt.descSet(made.desc, descBias, &p.value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
 // choose asks for algorithms for a number of rows, which the layouts have, and
@@ -249,10 +252,10 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
 	}
-	value := uint64(rows)
+	p.value = uint64(rows)
 	err := first(
-		p.lt.layoutSet(made.b, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"),
-		p.lt.layoutSet(made.d, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"))
+		p.lt.layoutSet(made.b, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"),
+		p.lt.layoutSet(made.d, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"))
 	if err != nil {
 		made.rows = 0
 		return err
@@ -260,11 +263,10 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if p.free {
 		return p.choose(made, rows)
 	}
-	var found heuristicResult
-	err = p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &found).
+	err = p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &p.found).
 		err("cublasLtMatmulAlgoCheck")
-	if err == nil && found.workspace > workspaceBytes {
-		err = fmt.Errorf("it would need a workspace of %d bytes", found.workspace)
+	if err == nil && p.found.workspace > workspaceBytes {
+		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.workspace)
 	}
 	if made.rows, made.fits = rows, err == nil; err != nil {
 		made.tally.refuse(rows, err)

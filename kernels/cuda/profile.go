@@ -16,10 +16,13 @@ type entry struct {
 // timings is what one submission measures: an event on the compute stream before its first operation and one after
 // each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
 type timings struct {
-	events  []handle
+	events  []handle // used again by later batches
+	used    int
 	entries []entry
 	current entry
 }
+
+func (m *timings) reset() { m.used, m.entries = 0, m.entries[:0] }
 
 // Profile makes p what operations are added to.
 func (r *runner) Profile(p *kernels.Profile) bool {
@@ -33,7 +36,7 @@ func (s *submission) timed(step *step) error {
 		return step.launch(s)
 	}
 	m := &s.timings
-	if len(m.events) == 0 {
+	if m.used == 0 {
 		if err := s.tick(); err != nil {
 			return err
 		}
@@ -58,26 +61,22 @@ func (r *runner) split(s *submission, product, activation entry) error {
 
 // tick records the next event.
 func (s *submission) tick() error {
-	r, drv := s.runner, s.device.drv
-	var e handle
-	if n := len(r.timing); n > 0 {
-		e, r.timing = r.timing[n-1], r.timing[:n-1]
-	} else if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
-		return err
+	m, drv := &s.timings, s.device.drv
+	if m.used == len(m.events) {
+		var e handle
+		if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
+			return err
+		}
+		m.events = append(m.events, e)
 	}
-	s.timings.events = append(s.timings.events, e)
-	return drv.cuEventRecord(e, r.compute).err("cuEventRecord")
+	m.used++
+	return drv.cuEventRecord(m.events[m.used-1], s.compute).err("cuEventRecord")
 }
 
-// tally adds the times to the profile, on the device's thread: nothing, when something failed and not every event may
-// have happened.
-func (s *submission) tally(whole bool) error {
+// tally adds the times of a batch whose events have all happened to the profile, on the device's thread.
+func (s *submission) tally() error {
 	m := &s.timings
-	s.timing = append(s.timing, m.events...)
 	for i, e := range m.entries {
-		if !whole {
-			break
-		}
 		var ms float32
 		if err := s.device.drv.cuEventElapsedTime(&ms, m.events[i], m.events[i+1]).err("cuEventElapsedTime"); err != nil {
 			return fmt.Errorf("the profile: %w", err)

@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// runner is a compiled program. The fields of the first group do not change after Compile, but for the profile, which
-// is the caller's; those of the second belong to the device's thread.
+// runner is a compiled program. The fields of the first group do not change after Compile; those of the second are the
+// caller's, those of the third belong to the device's thread.
 //
 // On the device an operation goes to the compute stream. The batch's ids go up, and results come down, on streams of
 // their own; events order the three.
@@ -18,12 +18,12 @@ type runner struct {
 	program *kernels.Program
 	limits  kernels.Limits
 	steps   []step
-	waiter  *thread          // waits for events, so that the device's thread never does
-	profile *kernels.Profile // or nil
+	waiter  *thread // waits for events, so that the device's thread never does
 
-	slabs     []*slab  // every one that was pinned
-	markers   []marker // that can be used again
-	timing    []handle // events of a profile that can be used again
+	profile     *kernels.Profile // or nil
+	submissions []*submission    // every one
+	idle        []*submission    // those that can be used again
+
 	compute   handle
 	loads     handle // to the device
 	copies    handle // from the device
@@ -41,13 +41,6 @@ type step struct {
 	op, shapes string // for an error
 	entry
 	launch func(s *submission) error // on the device's thread
-}
-
-// slab is pinned memory for a copy that is under way. It is taken and given back on the device's thread: back when its
-// submission has been waited for.
-type slab struct {
-	pinned
-	taken bool
 }
 
 // needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory, and the
@@ -134,12 +127,7 @@ func (r *runner) compile() error {
 		}
 		r.steps = append(r.steps, made)
 	}
-	// What Compile has sent has arrived before the pinned memory is used again.
-	err = d.drv.cuStreamSynchronize(r.compute).err("cuStreamSynchronize")
-	for _, s := range r.slabs {
-		s.taken = false
-	}
-	return err
+	return nil
 }
 
 // step resolves one operation.
@@ -194,8 +182,8 @@ func (r *runner) Close() error {
 		for _, m := range r.slots {
 			m.free(d)
 		}
-		for _, s := range r.slabs {
-			d.unpin(s.pinned)
+		for _, s := range r.submissions {
+			s.free()
 		}
 		for _, p := range r.rotations {
 			d.free(p)
@@ -205,21 +193,15 @@ func (r *runner) Close() error {
 		}
 		d.free(r.workspace)
 		r.tables.free(d)
-		events := append(r.timing, r.fence)
-		for _, m := range r.markers {
-			events = append(events, m.computed, m.copied)
-		}
-		for _, event := range events {
-			if event != 0 {
-				d.drv.cuEventDestroy(event)
-			}
+		if r.fence != 0 {
+			d.drv.cuEventDestroy(r.fence)
 		}
 		for _, stream := range []handle{r.compute, r.loads, r.copies} {
 			if stream != 0 {
 				d.drv.cuStreamDestroy(stream)
 			}
 		}
-		r.slots, r.slabs, r.markers, r.rotations, r.constants, r.timing = nil, nil, nil, nil, nil, nil
+		r.slots, r.submissions, r.rotations, r.constants = nil, nil, nil, nil
 		r.tables, r.workspace, r.fence, r.compute, r.loads, r.copies = nil, 0, 0, 0, 0, 0
 		return nil
 	})
@@ -251,24 +233,4 @@ func (r *runner) typed(kernel string) string { return kernel + "_" + r.backend.d
 // launch enqueues a kernel on the compute stream.
 func (r *runner) launch(k kernel, g geometry, params ...param) error {
 	return r.device.launch(r.compute, k, g, params...)
-}
-
-// pin takes pinned memory of at least that many bytes.
-func (r *runner) pin(bytes int) (*slab, error) {
-	var best *slab
-	for _, c := range r.slabs {
-		if !c.taken && len(c.bytes) >= bytes && (best == nil || len(c.bytes) < len(best.bytes)) {
-			best = c
-		}
-	}
-	if best == nil {
-		p, err := r.device.pin(bytes)
-		if err != nil {
-			return nil, err
-		}
-		best = &slab{pinned: p}
-		r.slabs = append(r.slabs, best)
-	}
-	best.taken = true
-	return best, nil
 }

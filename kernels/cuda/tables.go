@@ -25,6 +25,8 @@ type tables struct {
 	pooled       []kernels.Range // the different ones of a program
 	rowsPerBlock int             // query rows of an attention block
 	maxBlocks    int
+	order        []int // scratch of cut
+	list         []attentionBlock
 }
 
 // half is what the host sends for one batch: a half of a double buffer.
@@ -119,22 +121,21 @@ func (t *tables) free(d *device) {
 // rows of a sequence from the first on, counted in the sequence.
 type attentionBlock struct{ sequence, first int32 }
 
-// attentionBlocks cuts the queries of a batch into blocks. The longest
-// sequences come first, because their blocks take longest; the order changes
-// no result.
-func attentionBlocks(b kernels.Batch, rowsPerBlock int) []attentionBlock {
-	order := make([]int, b.Sequences())
-	for i := range order {
-		order[i] = i
+// cut gives the blocks of the queries of a batch, until it is called again. The
+// longest sequences come first, because their blocks take longest; the order
+// changes no result.
+func (t *tables) cut(b kernels.Batch) []attentionBlock {
+	t.order, t.list = t.order[:0], t.list[:0]
+	for i := range b.Sequences() {
+		t.order = append(t.order, i)
 	}
-	slices.SortStableFunc(order, func(x, y int) int { return cmp.Compare(b.Len(y), b.Len(x)) })
-	var list []attentionBlock
-	for _, s := range order {
-		for first := 0; first < b.Len(s); first += rowsPerBlock {
-			list = append(list, attentionBlock{int32(s), int32(first)})
+	slices.SortStableFunc(t.order, func(x, y int) int { return cmp.Compare(b.Len(y), b.Len(x)) })
+	for _, s := range t.order {
+		for first := 0; first < b.Len(s); first += t.rowsPerBlock {
+			t.list = append(t.list, attentionBlock{int32(s), int32(first)})
 		}
 	}
-	return list
+	return t.list
 }
 
 // positionsAtATime is how many positions of a table of rotations are sent in one piece.
@@ -153,11 +154,11 @@ func (r *runner) rotation(invFreq []float32) (devicePtr, error) {
 		return 0, err
 	}
 	r.rotations[key] = table
-	piece, err := r.pin(min(positionsAtATime, r.limits.Tokens) * rowBytes)
+	piece, err := r.device.pin(min(positionsAtATime, r.limits.Tokens) * rowBytes)
 	if err != nil {
 		return 0, err
 	}
-	defer func() { piece.taken = false }()
+	defer r.device.unpin(piece)
 	for first := 0; first < r.limits.Tokens; first += positionsAtATime {
 		n := min(positionsAtATime, r.limits.Tokens-first)
 		rest := piece.bytes
@@ -185,18 +186,18 @@ func (r *runner) constant(values []float32) (devicePtr, error) {
 		return 0, err
 	}
 	r.constants = append(r.constants, at)
-	piece, err := r.pin(len(raw))
+	piece, err := r.device.pin(len(raw))
 	if err != nil {
 		return 0, err
 	}
-	defer func() { piece.taken = false }()
+	defer r.device.unpin(piece)
 	copy(piece.bytes, raw)
 	return at, r.send(at, piece, len(raw))
 }
 
 // send copies the first bytes of a piece and waits until they have arrived.
-func (r *runner) send(to devicePtr, piece *slab, bytes int) error {
-	if err := r.device.upload(to, piece.pinned, 0, bytes, r.compute); err != nil {
+func (r *runner) send(to devicePtr, piece pinned, bytes int) error {
+	if err := r.device.upload(to, piece, 0, bytes, r.compute); err != nil {
 		return err
 	}
 	return r.device.drv.cuStreamSynchronize(r.compute).err("cuStreamSynchronize")
