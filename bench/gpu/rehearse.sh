@@ -111,12 +111,14 @@ plain() {
 
 # a kernel fails: the others still run, and the launch has a name
 kernel() {
-    visit kernel 1 SOFTGPU_FAULT=kernel:layernorm_warp STEPS='machine|devices|own-embed|own-rotary|own-errors'
+    visit kernel 1 SOFTGPU_FAULT=kernel:layernorm_warp STEPS='machine|devices|own-gelu|own-embed|own-rotary|own-starts'
     expect FAILED own-embed
     expect again own-embed 'embed: passes by itself'
     expect again own-embed 'norm: .*layernorm_warp.*ILLEGAL_ADDRESS'
+    expect ok own-gelu
     expect ok own-rotary
-    expect ok own-errors
+    expect FAILED own-starts
+    expect again own-starts 'starts: .*layernorm_warp.*ILLEGAL_ADDRESS'
     [ $status = 1 ] || wrong "$scenario: exit status $status"
 }
 
@@ -124,7 +126,7 @@ kernel() {
 hang() {
     visit hang 1 SOFTGPU_FAULT=hang:pool LIMIT=60 STEPS='machine|devices|own-embed|own-rotary'
     expect TIMEOUT own-embed
-    logged own-embed '=== RUN +TestGPU/own_products/pool'
+    logged own-embed '=== RUN +TestGPU/own_products/fp32/pool'
     logged own-embed '^goroutine '
     expect ok own-rotary
     [ $status = 1 ] || wrong "$scenario: exit status $status"
@@ -138,9 +140,9 @@ nocublas() {
         case $file in */libcublas*) ;; *) ln -s "$file" "$OUT/driver-only/" ;; esac
     done
     visit nocublas 1 LD_LIBRARY_PATH="$OUT/driver-only" \
-        STEPS='machine|devices|own-rotary|cublas-types|cublas-linear|forward-3b'
+        STEPS='machine|devices|own-rotary|cublas-bf16|cublas-linear|forward-3b'
     expect ok own-rotary
-    expect FAILED cublas-types 'a test was skipped'
+    expect FAILED cublas-bf16 'a test was skipped'
     expect FAILED cublas-linear 'a test was skipped'
     expect ok forward-3b
 }

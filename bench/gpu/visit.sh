@@ -33,15 +33,17 @@ here=$(cd "$(dirname "$0")" && pwd)
 table='
 1 machine               5  10
 1 devices              10  25
-1 own-types            30  60
-1 own-operands          5  40
+1 own-gelu              5  40
+1 own-bf16             28  70
+1 own-fp16              8  40
 1 own-embed             8  30
 1 own-linear           14  40
-1 own-rotary            8  30
+1 own-rotary            6  30
 1 own-attention        16  45
-1 own-errors            6  20
-1 cublas-types         14  45
-1 cublas-linear        12  40
+1 own-starts            4  20
+1 cublas-bf16          10  40
+1 cublas-fp16           4  30
+1 cublas-linear        10  40
 1 parity-bf16          40  80
 1 forward-dnabert      12  40
 1 forward-650m         14  40
@@ -117,13 +119,13 @@ if [ -n "${REHEARSAL:-}" ]; then
     peer=(--device cpu --budgets 512 --seconds 0 --baseline-tokens 128)
     deadline=20000 LIMIT=${LIMIT:-600}
     pieces=4 proteins=3 rows=esm2-tiny longest=64 program=esm2-tiny
-    goldens='esm2-tiny|esm2-8m|dnabert-s-2l'
+    goldens='esm2-tiny|esm2-8m|dnabert-s-2l' long=(-test.short)
 else
     dna=dnabert-s middle=esm2-650m large=esm2-3b
     tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full)
     peer=(--budgets 32768,65536 --compile blocks) # a whole model takes a minute or two to compile
     pieces=186000 proteins=20000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
-    goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b'
+    goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b' long=()
 fi
 deadline=$((10 * ${DEADLINE:-$deadline}))
 export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
@@ -330,8 +332,8 @@ forward() { # STEP MODEL TOKENS FLAGS...
         "${bf16[@]}" -bench.tokens "$3" -bench.total $total -bench.profile - -bench.json "$bench" "${@:4}"
 }
 
-own() { # STEP PARTS FLAGS...: the operations in float32, with the program's own products
-    tests "$1" '^TestGPU$/^own_products$/' "$2" ./cuda.test "${@:3}"
+conform() { # STEP PRODUCTS TYPE PARTS FLAGS...: cases of the conformance suite
+    tests "$1" "^TestGPU\$/^$2\$/^$3\$/" "$4" ./cuda.test "${@:5}"
 }
 
 parity() { # TYPE MODELS
@@ -443,15 +445,18 @@ fi
 case $part in
 1)
     # the program's own kernels first: nothing of cuBLAS can spoil them
-    tests own-types '^TestGPUOperandTypes$/' own_products ./cuda.test
-    tests own-operands '' 'TestGPUOperands|TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
-    own own-embed 'embed|pool.*|norm'
-    own own-linear 'linear.*'
-    own own-rotary 'rotary.*' -test.short # own-attention has the long sequences
-    own own-attention 'attention.*|alibi.*'
-    own own-errors 'errors|copies'
-    tests cublas-types '^TestGPUOperandTypes$/' cuBLAS ./cuda.test
-    tests cublas-linear '^TestGPU$/^cuBLAS$/' 'linear.*' ./cuda.test
+    tests own-gelu '' 'TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
+    all='embed|norm|pool.*|linear.*|rotary.*|attention.*|alibi.*|program|mistakes|weights|starts|allocations'
+    conform own-bf16 own_products bf16 "$all" "${long[@]}"
+    conform own-fp16 own_products fp16 "$all" -test.short # the same source as own-bf16
+    conform own-embed own_products fp32 'embed|norm|pool.*'
+    conform own-linear own_products fp32 'linear.*'
+    conform own-rotary own_products fp32 'rotary.*' -test.short # own-attention has the long sequences
+    conform own-attention own_products fp32 'attention.*|alibi.*'
+    conform own-starts own_products fp32 'program|mistakes|weights|starts|allocations' -test.short
+    conform cublas-bf16 cuBLAS bf16 'linear.*|program|allocations' "${long[@]}"
+    conform cublas-fp16 cuBLAS fp16 'linear.*|program|allocations' -test.short
+    conform cublas-linear cuBLAS fp32 'linear.*'
     parity bf16 "$goldens"
     # a first figure, should there be no second call
     forward forward-dnabert $dna $tokens
@@ -466,7 +471,7 @@ case $part in
     sanitizer=$(tool compute-sanitizer)
     if [ -n "$sanitizer" ]; then
         step memcheck "$sanitizer" --tool memcheck --error-exitcode 99 \
-            ./cuda.test -test.v -test.run '^TestGPUOperandTypes$/^own_products$'
+            ./cuda.test -test.v -test.short -test.run '^TestGPU$/^own_products$/^bf16$'
     else
         absent memcheck "compute-sanitizer is not here"
     fi
