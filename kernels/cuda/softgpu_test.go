@@ -372,6 +372,11 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		dst, wait := n.start(r, batch)
 		results, waits = append(results, dst...), append(waits, wait)
 		if n := len(waits); n > 2 {
+			// Nothing is done before something is waited for. So the device knows all three batches before it does any
+			// of them, whatever the host's threads do meanwhile, and an order is the same each time.
+			if err := b.device.thread.call(func() error { return nil }); err != nil {
+				return nil, err
+			}
 			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
@@ -409,7 +414,7 @@ func TestMissingWaitsAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const seeds = 12
+	const seeds = 24 // some waits show only where the stream of the results comes last: for about one seed in seven
 	for seed := uint64(1); seed < seeds; seed++ {
 		if got, _, err := run(seed, 0); err != nil || !same(got, want) {
 			t.Fatalf("order %d: %v, or another result", seed, err)
@@ -427,7 +432,7 @@ func TestMissingWaitsAreFound(t *testing.T) {
 		}
 	}
 	// The first two batches wait until tables may be overwritten that no batch before them has used.
-	if waits < 20 || len(spared) > 2 {
-		t.Errorf("waits %v of %d can go, and no order in %d gives another result", spared, waits, seeds-1)
+	if waits < 20 || !slices.Equal(spared, []int{1, 4}) {
+		t.Errorf("waits %v of %d can go, and no order in %d gives another result; 1 and 4 can be spared", spared, waits, seeds-1)
 	}
 }
