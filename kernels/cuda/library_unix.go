@@ -86,11 +86,14 @@ func newCaller() *caller {
 // maxArguments is the most that a function takes which is called this way: cublasLtMatmul.
 const maxArguments = 16
 
-// call gives the result of a function. Go memory among the arguments has to be on the heap, and the caller keeps it alive.
+// call gives the result of a function. Go memory among the arguments has to be on the heap, and the caller keeps it
+// alive.
 func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	list := c.lists.Get().(*[maxArguments]uintptr)
 	defer c.lists.Put(list)
-	r, _, _ := purego.SyscallN(function, list[:copy(list[:], args)]...)
+	own := list[:len(args)]
+	copy(own, args)
+	r, _, _ := purego.SyscallN(function, own...)
 	return r
 }
 
@@ -159,7 +162,8 @@ func bindCublas(library uintptr, c *cublasLt) error {
 	set := func(function uintptr) func(object handle, attribute int32, value *uint64, bytes uint64) status {
 		return func(object handle, attribute int32, value *uint64, bytes uint64) status {
 			defer runtime.KeepAlive(value)
-			return status(through.call(function, uintptr(object), uintptr(attribute), uintptr(unsafe.Pointer(value)), uintptr(bytes)))
+			return status(through.call(function,
+				uintptr(object), uintptr(attribute), uintptr(unsafe.Pointer(value)), uintptr(bytes)))
 		}
 	}
 	c.layoutSet, c.descSet = set(setLayout), set(setDesc)

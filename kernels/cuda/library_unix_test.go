@@ -86,6 +86,10 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	if r := d.cuEventSynchronize(0x5000); r != 700 {
 		t.Errorf("cuEventSynchronize gives %d", r)
 	}
+	d.cuEventRecord(0x5000, 0x4000)
+	arrives("cuEventRecord", 0x5000, 0x4000)
+	d.cuStreamWaitEvent(0x4000, 0x5000, 3)
+	arrives("cuStreamWaitEvent", 0x4000, 0x5000, 3)
 
 	dev := &device{drv: d}
 	p, err := dev.alloc(1 << 40)
