@@ -25,9 +25,6 @@ func attentionGeometry(t DType, d, blocks, heads int) geometry {
 		g.shared = 4 * (128*(d+4) + 64*36)
 		return g
 	}
-	if d != 128 {
-		g.block = 128
-	}
 	g.shared = 512 * ((d+15)&^15 + 8)
 	return g
 }

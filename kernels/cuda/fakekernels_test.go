@@ -203,10 +203,12 @@ func (k *fakeLaunch) run() {
 		}
 	case "embed":
 		k.embed()
-	case "layernorm_warp":
-		k.layernorm(4*k.x, warpNormCols)
-	case "layernorm_block":
-		k.layernorm(k.x, blockNormCols)
+	case "layernorm":
+		for _, n := range norms {
+			if strings.HasPrefix(k.name, fmt.Sprintf("layernorm_%d_", n.widest)) {
+				k.layernorm(n.rowsPerBlock*k.x, n.widest)
+			}
+		}
 	case "attention", "attention_rotary":
 		k.attention(family == "attention_rotary")
 	case "activate":
@@ -452,7 +454,7 @@ func dot(a, b []float32) float32 {
 
 func TestKernelTableNamesWhatIsLaunched(t *testing.T) {
 	table := readKernelTable(t)
-	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_warp_fp16": 9, "layernorm_block_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 9, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
+	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_512_fp16": 9, "layernorm_8192_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 9, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
 		if got := len(table[name].params); got != params {
 			t.Errorf("%s has %d parameters in the table, %s", name, got, fmt.Sprint(table[name].params))
 		}

@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 
 	"seqembed/kernels"
 )
@@ -52,26 +53,26 @@ func (s *stream) Embed(o kernels.Embed) {
 	}, o))
 }
 
-// The widest rows of the two LayerNorm kernels: one keeps a row in a warp's
-// registers, the other in a block's.
-const (
-	warpNormCols  = 1280
-	blockNormCols = 8192
-)
+// norms are the LayerNorm kernels by the widest rows that they take. A warp
+// keeps a row in its registers, the last kernel a block.
+var norms = [...]struct{ widest, rowsPerBlock, threads int }{
+	{512, 4, 128},
+	{1280, 4, 128},
+	{2560, 4, 128},
+	{8192, 1, 256},
+}
 
 func (s *stream) Norm(o kernels.Norm) {
 	if !s.accepts(o) {
 		return
 	}
 	out, in, rows := of(o.Out), of(o.In), s.rows()
-	kernel, g := "layernorm_warp", geometry{x: ceilDiv(rows, 4), y: 1, block: 128}
-	switch {
-	case in.cols > blockNormCols:
-		s.refuse("norm", shapesOf(rows, out, in)(), "no kernel for rows of more than %d columns", blockNormCols)
+	i := slices.IndexFunc(norms[:], func(n struct{ widest, rowsPerBlock, threads int }) bool { return in.cols <= n.widest })
+	if i < 0 {
+		s.refuse("norm", shapesOf(rows, out, in)(), "no kernel for rows of more than %d columns", norms[len(norms)-1].widest)
 		return
-	case in.cols > warpNormCols:
-		kernel, g = "layernorm_block", geometry{x: rows, y: 1, block: 256}
 	}
+	kernel, g := fmt.Sprintf("layernorm_%d", norms[i].widest), geometry{x: ceilDiv(rows, norms[i].rowsPerBlock), y: 1, block: norms[i].threads}
 	s.enqueue("norm", shapesOf(rows, out, in), s.timed(func() error {
 		if err := s.writes(out.memory); err != nil {
 			return err

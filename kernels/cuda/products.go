@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // workspaceBytes is what a product of cuBLAS may use as scratch: a fixed
@@ -192,16 +193,28 @@ func (p *products) setBias(made *plan, bias devicePtr) error {
 	return p.lt.descSet(made.desc, descBias, &value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose asks for algorithms for a number of rows, which the layouts have, and
-// takes the first that sums each element in one piece; the very first, where
-// algorithms are free.
+// choose takes the first algorithm that is offered for a number of rows, which
+// the layouts have.
 func (p *products) choose(made *plan, rows int) error {
-	lt := p.lt
 	made.rows, made.fits, made.unsuitable = rows, false, nil
 	made.tally.asked, made.tally.algorithm = rows, nil
+	offered, err := p.offered(made, rows)
+	if err != nil || made.unsuitable != nil {
+		return err
+	}
+	made.algo, made.fits = offered[0].algo, true
+	made.tally.algorithm = p.read(&offered[0])
+	return nil
+}
+
+// offered are the algorithms that cuBLAS offers for a number of rows, those
+// that sum each element in one piece; all, where algorithms are free. If there
+// is none, the plan is unsuitable.
+func (p *products) offered(made *plan, rows int) ([]heuristicResult, error) {
+	lt := p.lt
 	var preference handle
 	if err := lt.preferenceCreate(&preference).err("cublasLtMatmulPreferenceCreate"); err != nil {
-		return err
+		return nil, err
 	}
 	defer lt.preferenceDestroy(preference)
 	workspace, reduction := uint64(workspaceBytes), uint64(reductionNone)
@@ -212,27 +225,24 @@ func (p *products) choose(made *plan, rows int) error {
 			err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found := make([]heuristicResult, heuristicChoices)
 	count := int32(0)
 	s := lt.heuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference, heuristicChoices, &found[0], &count)
 	if s != 0 {
 		made.unsuitable = s.err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", rows, made.k, made.n, made.k)
-		return nil
+		return nil, nil
 	}
 	found = found[:max(0, min(int(count), len(found)))]
-	for i := range found {
-		f := &found[i]
-		if f.state == 0 && f.workspace <= workspaceBytes && (p.free || p.inOnePiece(&f.algo)) {
-			made.algo, made.fits = f.algo, true
-			made.tally.algorithm = p.read(f)
-			return nil
-		}
+	usable := slices.DeleteFunc(slices.Clone(found), func(f heuristicResult) bool {
+		return f.state != 0 || f.workspace > workspaceBytes || !p.free && !p.inOnePiece(&f.algo)
+	})
+	if len(usable) == 0 {
+		made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
+			many(len(found), "algorithm"), rows, made.k, made.n, made.k)
 	}
-	made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
-		many(len(found), "algorithm"), rows, made.k, made.n, made.k)
-	return nil
+	return usable, nil
 }
 
 // inOnePiece says that an algorithm neither splits the inner dimension nor

@@ -149,7 +149,7 @@ func cases() []testCase {
 		return x
 	})
 
-	for _, cols := range []int{1, 64, 100, 320, 768} {
+	for _, cols := range []int{1, 64, 100, 320, 768, 1300, 2564} {
 		add(fmt.Sprintf("norm/%d", cols), nil, func(b *bench) kernels.Buffer {
 			in, out := b.filled(cols, kernels.Residual), b.Tokens(cols, both)
 			b.Norm(kernels.Norm{Out: out, In: in, Gain: b.vector(cols, 0.1, 1), Bias: b.vector(cols, 0.1, 0), Eps: 1e-5})

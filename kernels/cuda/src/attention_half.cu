@@ -2,7 +2,7 @@
 #include "attention_half.cuh"
 
 #define ATTENTION(T, suffix, d)                                                                                      \
-    KERNEL(Head<d>::threads, 1, attention_##d##_##suffix, T *out, const T *qkv, const int *cu, const int2 *blocks,   \
+    KERNEL(Head<d>::threads, Head<d>::blocks_per_sm, attention_##d##_##suffix, T *out, const T *qkv, const int *cu, const int2 *blocks,   \
            int heads, float scale, const float *slopes) {                                                            \
         attend<T, d, false>(out, qkv, cu, blocks, heads, scale, slopes, {});                                         \
     }

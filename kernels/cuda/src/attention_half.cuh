@@ -19,10 +19,12 @@ constexpr float log2_e = 1.4426950408889634f;
 template <int d>
 struct Head {
     static constexpr int columns = (d + 15) / 16 * 16, row = columns + 8, chunks = columns / 8;
-    static constexpr int stage = 2 * key_rows * row; // elements: keys, then values
-    // a warp takes one or two tiles of 16 rows; two halve the reads of shared
-    // memory, and for d = 128 would need more registers than there are
-    static constexpr int tiles = d > 64 ? 1 : 2, threads = block_rows / (16 * tiles) * 32;
+    static constexpr int stage = 2 * key_rows * row; // elements: keys, then values; also 128 queries or outputs
+#ifndef TILES
+#define TILES 1
+#endif
+    static constexpr int tiles = d > 64 ? 1 : TILES, threads = block_rows / (16 * tiles) * 32;
+    static constexpr int blocks_per_sm = d > 64 ? 1 : 2;
 };
 
 template <class T>
@@ -31,36 +33,21 @@ struct Sequence {
     int length, heads, head;
 };
 
-// load_keys begins the copies of 64 keys and values; rows past the sequence's
-// end and columns past the head's become zero.
-template <class T, int d>
-__device__ __forceinline__ void load_keys(T *stage, const Sequence<T> &s, int first) {
+// copy_rows begins the copies of a head's columns of rows of a part of qkv (0
+// queries, 1 keys, 2 values); rows past the sequence's end and columns past the
+// head's become zero.
+template <class T, int d, int rows>
+__device__ __forceinline__ void copy_rows(T *to, const Sequence<T> &s, int part, int first) {
     const int width = s.heads * d;
+    constexpr int chunks = Head<d>::chunks, all = rows * chunks, threads = Head<d>::threads;
 #pragma unroll
-    for (int i = threadIdx.x; i < key_rows * Head<d>::chunks; i += Head<d>::threads) {
-        const int r = i / Head<d>::chunks, c = 8 * (i % Head<d>::chunks);
+    for (int n = 0; n < ceil_div(all, threads); n++) {
+        const int i = threadIdx.x + n * threads;
+        if (all % threads != 0 && i >= all) break;
+        const int r = i / chunks, c = 8 * (i % chunks);
         const bool present = first + r < s.length && c < d;
-        const T *key = row_at(s.qkv, present ? first + r : 0, 3 * width) + width + s.head * d + (present ? c : 0);
-        copy_async(stage + r * Head<d>::row + c, key, present ? 16 : 0);
-        copy_async(stage + (key_rows + r) * Head<d>::row + c, key + width, present ? 16 : 0);
-    }
-}
-
-// load_queries reads the fragments of a tile of 16 rows, as mma wants them.
-template <class T, int d>
-__device__ __forceinline__ void load_queries(uint32_t (&q)[Head<d>::columns / 16][4], const Sequence<T> &s, int first) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        // rows past the end repeat the last one: their outputs are not stored
-        const T *row = row_at(s.qkv, min(first + lane / 4 + 8 * half, s.length - 1), 3 * s.heads * d) + s.head * d;
-#pragma unroll
-        for (int k = 0; k < Head<d>::columns / 16; k++)
-#pragma unroll
-            for (int side = 0; side < 2; side++) {
-                const int c = 16 * k + 8 * side + lane % 4 * 2;
-                q[k][half + 2 * side] = c < d ? *reinterpret_cast<const uint32_t *>(row + c) : 0u;
-            }
+        const T *from = row_at(s.qkv, present ? first + r : 0, 3 * width) + part * width + s.head * d + (present ? c : 0);
+        copy_async(to + r * Head<d>::row + c, from, present ? 16 : 0);
     }
 }
 
@@ -87,12 +74,14 @@ struct Pairs {
     static __device__ __forceinline__ int column(int i) { return i % per_row * columns; }
 };
 
-// load_pairs is load_keys by shares.
+// copy_pairs begins the copies of 64 keys and values by shares.
 template <class T, int d>
-__device__ __forceinline__ void load_pairs(T *stage, const Sequence<T> &s, int first) {
+__device__ __forceinline__ void copy_pairs(T *stage, const Sequence<T> &s, int first) {
     const int width = s.heads * d;
 #pragma unroll
-    for (int i = threadIdx.x; i < Pairs<d>::shares; i += Head<d>::threads) {
+    for (int n = 0; n < Pairs<d>::count; n++) {
+        const int i = threadIdx.x + n * Head<d>::threads;
+        if (Pairs<d>::shares % Head<d>::threads != 0 && i >= Pairs<d>::shares) break;
         const int r = Pairs<d>::row(i), c = Pairs<d>::column(i);
         const bool inside = first + r < s.length;
         const T *key = row_at(s.qkv, inside ? first + r : 0, 3 * width) + width + s.head * d + c;
@@ -148,7 +137,7 @@ __device__ __forceinline__ void turn_keys(T *stage, const Turns<d> &turns) {
 #pragma unroll
     for (int n = 0; n < Pairs<d>::count; n++) {
         const int i = threadIdx.x + n * Head<d>::threads;
-        if (i >= Pairs<d>::shares) break;
+        if (Pairs<d>::shares % Head<d>::threads != 0 && i >= Pairs<d>::shares) break;
         T *const low = stage + Pairs<d>::row(i) * Head<d>::row + Pairs<d>::column(i), *const high = low + d / 2;
 #pragma unroll
         for (int c = 0; c < Pairs<d>::columns; c += group) {
@@ -164,10 +153,10 @@ __device__ __forceinline__ void turn_keys(T *stage, const Turns<d> &turns) {
 }
 
 // turn_queries rotates the fragments of a tile. Partners lie in the same
-// thread, but not in a head of 24: there they are loaded once more.
+// thread, but not in a head of 24: there they are read once more.
 template <class T, int d>
-__device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16][4], const Sequence<T> &s, int first,
-                                             const Rotation &rotation) {
+__device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16][4], const T *queries,
+                                             const Sequence<T> &s, int first, const Rotation &rotation) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -186,7 +175,7 @@ __device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16
         };
         uint32_t both[2];
         if constexpr (Pairs<d>::whole) {
-            const T *row = row_at(s.qkv, position, 3 * s.heads * d) + s.head * d;
+            const T *row = queries + (lane / 4 + 8 * half) * Head<d>::row;
 #pragma unroll
             for (int n = 0; n < d / 8; n++) {
                 const int c = 8 * n + lane % 4 * 2;
@@ -250,30 +239,41 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const int *cu, cons
                                        const float *slopes, Rotation rotation) {
     SHARED(shared);
     T *const keys = reinterpret_cast<T *>(shared);
-    constexpr int tiles = Head<d>::tiles, steps = Head<d>::columns / 16;
+    constexpr int tiles = Head<d>::tiles, steps = Head<d>::columns / 16, row = Head<d>::row;
     const int lane = threadIdx.x % 32;
     const int2 block = blocks[blockIdx.x];
     const int start = cu[block.x];
     const Sequence<T> s = {row_at(qkv, start, 3 * heads * d), cu[block.x + 1] - start, heads, static_cast<int>(blockIdx.y)};
-    const int first = block.y + static_cast<int>(threadIdx.x) / 32 * 16 * tiles; // row of the warp
-    // a score's bias in the units of q·k, before the common scale
-    const float slope = slopes == nullptr ? 0.f : slopes[s.head] / scale;
-    const float exponent = scale * log2_e;
+    const int warp = static_cast<int>(threadIdx.x) / 32 * 16 * tiles; // its first row in the block
+    const int first = block.y + warp;                                // and in the sequence
+    const bool active = first < s.length;                            // other warps only copy and turn
 
-    const auto copy = [&](int stage, int first) {
-        if constexpr (rotary)
-            load_pairs<T, d>(keys + stage * Head<d>::stage, s, first);
-        else
-            load_keys<T, d>(keys + stage * Head<d>::stage, s, first);
+    const auto copy = [&](T *stage, int first) {
+        if constexpr (rotary) {
+            copy_pairs<T, d>(stage, s, first);
+        } else {
+            copy_rows<T, d, key_rows>(stage, s, 1, first);
+            copy_rows<T, d, key_rows>(stage + key_rows * row, s, 2, first);
+        }
+        copy_commit();
     };
-    copy(0, 0);
+    T *const queries = keys + Head<d>::stage; // where the second tile of keys will be
+    copy_rows<T, d, block_rows>(queries, s, 0, block.y);
     copy_commit();
+    copy(keys, 0);
+    Turns<d> turns;
+    if constexpr (rotary) load_turns<T, d>(turns, s, 0, rotation);
+    copy_wait<1>();
+    __syncthreads(); // all see the queries
+
     uint32_t q[tiles][steps][4];
     State<d> state[tiles];
 #pragma unroll
     for (int t = 0; t < tiles; t++) {
-        load_queries<T, d>(q[t], s, first + 16 * t);
-        if constexpr (rotary) turn_queries<T, d>(q[t], s, first + 16 * t, rotation);
+#pragma unroll
+        for (int k = 0; k < steps; k++)
+            ldmatrix(q[t][k], queries + (warp + 16 * t + lane % 16) * row + 16 * k + lane / 16 * 8);
+        if constexpr (rotary) turn_queries<T, d>(q[t], queries + (warp + 16 * t) * row, s, first + 16 * t, rotation);
 #pragma unroll
         for (int half = 0; half < 2; half++) state[t].top[half] = -INFINITY, state[t].sum[half] = 0.f;
 #pragma unroll
@@ -281,83 +281,93 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const int *cu, cons
 #pragma unroll
             for (int e = 0; e < 4; e++) state[t].out[n][e] = 0.f;
     }
+    copy_wait<0>();
+    if constexpr (rotary) turn_keys<T, d>(keys, turns);
 
-    for (int base = 0, stage = 0; base < s.length; base += key_rows, stage ^= 1) {
-        Turns<d> turns;
-        if constexpr (rotary) load_turns<T, d>(turns, s, base, rotation);
-        if (base + key_rows < s.length) copy(stage ^ 1, base + key_rows);
-        copy_commit();
-        copy_wait<1>();
-        if constexpr (rotary) turn_keys<T, d>(keys + stage * Head<d>::stage, turns);
-        __syncthreads(); // all see the keys and values
-        const T *const key = keys + stage * Head<d>::stage, *const value = key + key_rows * Head<d>::row;
+    int stage = 0;
+    for (int base = 0; base < s.length; base += key_rows, stage ^= 1) {
+        const T *const key = keys + stage * Head<d>::stage, *const value = key + key_rows * row;
+        T *const next = keys + (stage ^ 1) * Head<d>::stage;
+        const bool more = base + key_rows < s.length;
+        __syncthreads(); // all see the keys and values, and are done with what lay in the other stage
+        if (more) copy(next, base + key_rows);
 
-        float score[tiles][key_rows / 8][4];
+        uint32_t weights[tiles][key_rows / 16][4];
+        if (active) {
+            float score[tiles][key_rows / 8][4];
 #pragma unroll
-        for (int t = 0; t < tiles; t++)
+            for (int t = 0; t < tiles; t++)
 #pragma unroll
-            for (int j = 0; j < key_rows / 8; j++)
+                for (int j = 0; j < key_rows / 8; j++)
 #pragma unroll
-                for (int e = 0; e < 4; e++) score[t][j][e] = 0.f;
+                    for (int e = 0; e < 4; e++) score[t][j][e] = 0.f;
 #pragma unroll
-        for (int k = 0; k < steps; k++)
+            for (int k = 0; k < steps; k++)
 #pragma unroll
-            for (int j = 0; j < key_rows / 16; j++) {
-                uint32_t b[4];
-                ldmatrix(b, key + (16 * j + lane % 8 + lane / 16 * 8) * Head<d>::row + 16 * k + lane / 8 % 2 * 8);
+                for (int j = 0; j < key_rows / 16; j++) {
+                    uint32_t b[4];
+                    ldmatrix(b, key + (16 * j + lane % 8 + lane / 16 * 8) * row + 16 * k + lane / 8 % 2 * 8);
 #pragma unroll
-                for (int t = 0; t < tiles; t++) {
-                    mma<T>(score[t][2 * j], q[t][k], b[0], b[1]);
-                    mma<T>(score[t][2 * j + 1], q[t][k], b[2], b[3]);
+                    for (int t = 0; t < tiles; t++) {
+                        mma<T>(score[t][2 * j], q[t][k], b[0], b[1]);
+                        mma<T>(score[t][2 * j + 1], q[t][k], b[2], b[3]);
+                    }
                 }
-            }
 
-#pragma unroll
-        for (int t = 0; t < tiles; t++) {
-            // of the thread's first column; in float32, exact up to 2^24
-            const int row = first + 16 * t + lane / 4, column = base + lane % 4 * 2;
-            if (slopes != nullptr) {
-                const float ahead[2] = {static_cast<float>(row - column), static_cast<float>(row + 8 - column)};
-#pragma unroll
-                for (int j = 0; j < key_rows / 8; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        score[t][j][e] = fmaf(-slope, fabsf(ahead[e / 2] - static_cast<float>(8 * j + e % 2)), score[t][j][e]);
-            }
-            if (base + key_rows > s.length) {
-#pragma unroll
-                for (int j = 0; j < key_rows / 8; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        if (8 * j + e % 2 >= s.length - column) score[t][j][e] = -INFINITY;
-            }
-            weigh<d>(state[t], score[t], exponent);
-        }
-
-#pragma unroll
-        for (int k = 0; k < key_rows / 16; k++) {
-            uint32_t p[tiles][4];
 #pragma unroll
             for (int t = 0; t < tiles; t++) {
-                p[t][0] = pack2<T>(score[t][2 * k][0], score[t][2 * k][1]);
-                p[t][1] = pack2<T>(score[t][2 * k][2], score[t][2 * k][3]);
-                p[t][2] = pack2<T>(score[t][2 * k + 1][0], score[t][2 * k + 1][1]);
-                p[t][3] = pack2<T>(score[t][2 * k + 1][2], score[t][2 * k + 1][3]);
-            }
+                // of the thread's first column; in float32, exact up to 2^24
+                const int query = first + 16 * t + lane / 4, column = base + lane % 4 * 2;
+                if (slopes != nullptr) {
+                    const float slope = slopes[s.head] / scale; // in the units of q·k
+                    const float ahead[2] = {static_cast<float>(query - column), static_cast<float>(query + 8 - column)};
 #pragma unroll
-            for (int n = 0; n < steps; n++) {
-                uint32_t b[4];
-                ldmatrix_transposed(b, value + (16 * k + lane % 16) * Head<d>::row + 16 * n + lane / 16 * 8);
+                    for (int j = 0; j < key_rows / 8; j++)
 #pragma unroll
-                for (int t = 0; t < tiles; t++) {
-                    mma<T>(state[t].out[2 * n], p[t], b[0], b[1]);
-                    if (2 * n + 1 < d / 8) mma<T>(state[t].out[2 * n + 1], p[t], b[2], b[3]);
+                        for (int e = 0; e < 4; e++)
+                            score[t][j][e] =
+                                fmaf(-slope, fabsf(ahead[e / 2] - static_cast<float>(8 * j + e % 2)), score[t][j][e]);
                 }
+                if (base + key_rows > s.length) {
+#pragma unroll
+                    for (int j = 0; j < key_rows / 8; j++)
+#pragma unroll
+                        for (int e = 0; e < 4; e++)
+                            if (8 * j + e % 2 >= s.length - column) score[t][j][e] = -INFINITY;
+                }
+                weigh<d>(state[t], score[t], scale * log2_e);
+#pragma unroll
+                for (int k = 0; k < key_rows / 16; k++)
+#pragma unroll
+                    for (int i = 0; i < 4; i++)
+                        weights[t][k][i] = pack2<T>(score[t][2 * k + i / 2][i % 2 * 2], score[t][2 * k + i / 2][i % 2 * 2 + 1]);
             }
         }
-        __syncthreads(); // before the next copies overwrite this stage
+        if constexpr (rotary)
+            if (more) load_turns<T, d>(turns, s, base + key_rows, rotation);
+        if (active) {
+#pragma unroll
+            for (int k = 0; k < key_rows / 16; k++)
+#pragma unroll
+                for (int n = 0; n < steps; n++) {
+                    uint32_t b[4];
+                    ldmatrix_transposed(b, value + (16 * k + lane % 16) * row + 16 * n + lane / 16 * 8);
+#pragma unroll
+                    for (int t = 0; t < tiles; t++) {
+                        mma<T>(state[t].out[2 * n], weights[t][k], b[0], b[1]);
+                        if (2 * n + 1 < d / 8) mma<T>(state[t].out[2 * n + 1], weights[t][k], b[2], b[3]);
+                    }
+                }
+        }
+        copy_wait<0>();
+        if constexpr (rotary)
+            if (more) turn_keys<T, d>(next, turns);
     }
 
+    // A warp's outputs pass through shared memory, so that it stores whole rows: the stage that the last keys are not
+    // in is free.
+    if (!active) return;
+    T *const rows = keys + stage * Head<d>::stage + warp * row;
 #pragma unroll
     for (int t = 0; t < tiles; t++)
 #pragma unroll
@@ -365,12 +375,20 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const int *cu, cons
             float sum = state[t].sum[half];
             sum += shuffle_xor(sum, 1);
             sum += shuffle_xor(sum, 2);
-            const int row = first + 16 * t + lane / 4 + 8 * half;
-            if (row >= s.length) continue;
-            T *const to = row_at(out, start + row, heads * d) + s.head * d + lane % 4 * 2;
+            const float share = 1.f / sum;
+            T *const to = rows + (16 * t + lane / 4 + 8 * half) * row + lane % 4 * 2;
 #pragma unroll
-            for (int n = 0; n < d / 8; n++) store2(to + 8 * n, state[t].out[n][2 * half] / sum, state[t].out[n][2 * half + 1] / sum);
+            for (int n = 0; n < d / 8; n++) store2(to + 8 * n, state[t].out[n][2 * half] * share, state[t].out[n][2 * half + 1] * share);
         }
+    __syncwarp();
+    constexpr int all = 16 * tiles * (d / 8);
+#pragma unroll
+    for (int n = 0; n < ceil_div(all, 32); n++) {
+        const int i = lane + 32 * n, r = i / (d / 8), c = 8 * (i % (d / 8));
+        if (i < all && first + r < s.length)
+            *reinterpret_cast<uint4 *>(row_at(out, start + first + r, heads * d) + s.head * d + c) =
+                *reinterpret_cast<const uint4 *>(rows + r * row + c);
+    }
 }
 
 } // namespace

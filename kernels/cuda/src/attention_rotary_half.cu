@@ -4,7 +4,7 @@
 #include "attention_half.cuh"
 
 #define ATTENTION(T, suffix, d)                                                                                      \
-    KERNEL(Head<d>::threads, 1, attention_rotary_##d##_##suffix, T *out, const T *qkv, const int *cu,                \
+    KERNEL(Head<d>::threads, Head<d>::blocks_per_sm, attention_rotary_##d##_##suffix, T *out, const T *qkv, const int *cu,                \
            const int2 *blocks, int heads, float scale, const float *slopes, const float2 *turns, float qscale) {     \
         attend<T, d, true>(out, qkv, cu, blocks, heads, scale, slopes, {turns, qscale});                             \
     }
