@@ -9,6 +9,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -30,6 +31,8 @@ var (
 
 	heuristicRows = flag.Int("bench.heuristic-rows", 0,
 		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
+	tiles = flag.String("bench.tiles", "",
+		"tiles that are preferred to the first answer of cuBLAS, by their numbers in cublasLt.h, for example 20,32")
 	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
 		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
@@ -142,7 +145,15 @@ func (at place) open() (kernels.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
+	opts := cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm}
+	for _, tile := range strings.FieldsFunc(*tiles, func(r rune) bool { return r == ',' }) {
+		n, err := strconv.Atoi(tile)
+		if err != nil {
+			return nil, fmt.Errorf("-bench.tiles: %w", err)
+		}
+		opts.Tiles = append(opts.Tiles, n)
+	}
+	return cuda.Open(at.gpu, opts)
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"flag"
 	"fmt"
+	"hash/fnv"
 	"math"
 	"math/rand/v2"
 	"testing"
@@ -114,6 +115,7 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 // algorithms times the algorithms for a shape.
 func (pb *productBench) algorithms(b *testing.B, s shape) {
 	d, p := pb.backend.device, pb.backend.products
+	want := uint64(0)
 	for _, asked := range []int{heuristicRows, pb.rows} {
 		var plan *plan
 		var offered []heuristicResult
@@ -138,6 +140,18 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 				if err != nil {
 					b.Skip(err)
 				}
+				sum, err := pb.digest(s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if want == 0 {
+					want = sum
+				}
+				same := 0.
+				if sum == want {
+					same = 1
+				}
+				b.ReportMetric(same, "same-bits")
 				b.ReportMetric(2*float64(pb.rows)*float64(s.n)*float64(s.k)*float64(b.N)/seconds/1e12, "TFLOP/s")
 			})
 		}
@@ -168,6 +182,27 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 			d.drv.cuEventElapsedTime(&ms, pb.start, pb.end).err("cuEventElapsedTime"))
 	})
 	return float64(ms) / 1000, err
+}
+
+// digest hashes the first elements of what a product wrote.
+func (pb *productBench) digest(s shape) (uint64, error) {
+	d, h := pb.backend.device, fnv.New64a()
+	size := 2 * s.n * pb.rows
+	if s.wide {
+		size *= 2
+	}
+	size = min(size, 64<<20)
+	err := d.thread.call(func() error {
+		p, err := d.pin(size)
+		if err != nil {
+			return err
+		}
+		defer d.unpin(p)
+		err = first(d.download(p, 0, pb.out, size, pb.stream), d.drv.cuStreamSynchronize(pb.stream).err("cuStreamSynchronize"))
+		h.Write(p.bytes)
+		return err
+	})
+	return h.Sum64(), err
 }
 
 func (pb *productBench) close() {

@@ -11,22 +11,14 @@ import (
 var attentionHeads = []int{16, 24, 32, 64, 128}
 
 // attentionRows is the number of query rows of one block.
-func attentionRows(t DType) int {
-	if t == FP32 {
-		return 64
-	}
-	return 128
-}
+const attentionRows = 64
 
 // attentionGeometry is that of src/README.md.
 func attentionGeometry(t DType, d, blocks, heads int) geometry {
-	g := geometry{x: blocks, y: heads, block: 256}
 	if t == FP32 {
-		g.shared = 4 * (128*(d+4) + 64*36)
-		return g
+		return geometry{x: blocks, y: heads, block: 256, shared: 4 * (128*(d+4) + 64*36)}
 	}
-	g.shared = 512 * ((d+15)&^15 + 8)
-	return g
+	return geometry{x: blocks, y: heads, block: 128, shared: 512 * ((d+15)&^15 + 8)}
 }
 
 func (s *stream) Attention(o kernels.Attention) {
@@ -72,6 +64,18 @@ func (s *stream) Attention(o kernels.Attention) {
 			}
 			kernel = "attention_rotary"
 			params = append(params, ptr(turns), fl(o.Rotary.QScale))
+			if t != FP32 {
+				keys, err := s.product(out.cols, false)
+				if err != nil {
+					return err
+				}
+				params = slices.Insert(params, 2, ptr(keys.narrow))
+				err = s.launch("rotate_keys_"+t.String(), geometry{x: ceilDiv(out.cols/8, 128), y: min(rows, maxGridY), block: 128},
+					ptr(keys.narrow), ptr(qkv.narrow), ptr(s.tables.pos), ptr(turns), num(o.Heads), num(d), num(rows))
+				if err != nil {
+					return err
+				}
+			}
 		}
 		return first(s.writes(out.memory),
 			s.launch(fmt.Sprintf("%s_%d_%s", kernel, d, t), attentionGeometry(t, d, blocks, o.Heads), params...),

@@ -22,6 +22,9 @@ type Options struct {
 	// takes the first answer, whether it sums in one piece or not: the way of
 	// programs that do not promise the same bits for a row in every batch.
 	FreeAlgorithm bool
+	// Tiles are preferred to the first answer of cuBLAS, by the numbers of
+	// cublasLtMatmulTile_t.
+	Tiles []int
 }
 
 // check refuses what contradicts itself.

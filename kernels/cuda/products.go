@@ -17,6 +17,10 @@ const workspaceBytes = 32 << 20
 // must not depend on its batch.
 const heuristicRows = 4096
 
+// largeRows is the number of rows for which an algorithm with a preferred tile
+// is looked for.
+const largeRows = 32768
+
 // heuristicChoices is how many algorithms are asked for, to find one that does
 // not split the inner dimension.
 const heuristicChoices = 16
@@ -38,8 +42,9 @@ type products struct {
 	lt      *cublasLt
 	device  *device
 	dtype   DType
-	asking  int  // rows for which an algorithm is asked for
-	free    bool // it is asked for the batch's rows, and may sum in pieces
+	asking  int   // rows for which an algorithm is asked for
+	tiles   []int // that are preferred to its first answer
+	free    bool  // it is asked for the batch's rows, and may sum in pieces
 	handle  handle
 	version string
 	plans   map[shape]*plan
@@ -65,7 +70,7 @@ type plan struct {
 // newProducts makes the handle of cuBLASLt on the device's thread.
 func newProducts(d *device, lt *cublasLt, t DType, opts Options) (*products, error) {
 	p := &products{lt: lt, device: d, dtype: t, plans: map[shape]*plan{}}
-	p.asking, p.free = cmp.Or(opts.HeuristicRows, heuristicRows), opts.FreeAlgorithm
+	p.asking, p.free, p.tiles = cmp.Or(opts.HeuristicRows, heuristicRows), opts.FreeAlgorithm, opts.Tiles
 	p.version = cublasVersion(lt.version())
 	return p, lt.create(&p.handle).err("cublasLtCreate")
 }
@@ -76,6 +81,8 @@ func (p *products) name() string {
 	switch {
 	case p.free:
 		return "cuBLASLt " + p.version + " with free algorithms"
+	case len(p.tiles) > 0:
+		return fmt.Sprintf("cuBLASLt %s with tiles %v", p.version, p.tiles)
 	case p.asking != heuristicRows:
 		return fmt.Sprintf("cuBLASLt %s asked for %d rows", p.version, p.asking)
 	}
@@ -202,9 +209,48 @@ func (p *products) choose(made *plan, rows int) error {
 	if err != nil || made.unsuitable != nil {
 		return err
 	}
-	made.algo, made.fits = offered[0].algo, true
-	made.tally.algorithm = p.read(&offered[0])
-	return nil
+	chosen := &offered[0]
+	if better, err := p.preferred(made); err != nil {
+		return err
+	} else if better != nil {
+		chosen, made.tally.asked = better, largeRows
+	}
+	made.algo, made.fits = chosen.algo, true
+	made.tally.algorithm = p.read(chosen)
+	return p.setRows(made, rows)
+}
+
+// preferred is an algorithm with one of the preferred tiles, or nil where cuBLAS
+// offers none for many rows. The layouts are then for those.
+func (p *products) preferred(made *plan) (*heuristicResult, error) {
+	if len(p.tiles) == 0 || p.free {
+		return nil, nil
+	}
+	if err := p.setRows(made, largeRows); err != nil {
+		return nil, err
+	}
+	offered, err := p.offered(made, largeRows)
+	made.unsuitable = nil // there is one for fewer rows
+	for _, tile := range p.tiles {
+		for i := range offered {
+			if p.read(&offered[i]).Tile == tile {
+				return &offered[i], err
+			}
+		}
+	}
+	return nil, err
+}
+
+// setRows sets the layouts to a number of rows.
+func (p *products) setRows(made *plan, rows int) error {
+	value := uint64(rows)
+	err := first(
+		p.lt.layoutSet(made.b, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"),
+		p.lt.layoutSet(made.d, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"))
+	if made.rows = rows; err != nil {
+		made.rows = 0
+	}
+	return err
 }
 
 // offered are the algorithms that cuBLAS offers for a number of rows, those
@@ -260,19 +306,14 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
 	}
-	value := uint64(rows)
-	err := first(
-		p.lt.layoutSet(made.b, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"),
-		p.lt.layoutSet(made.d, layoutCols, &value, 8).err("cublasLtMatrixLayoutSetAttribute"))
-	if err != nil {
-		made.rows = 0
+	if err := p.setRows(made, rows); err != nil {
 		return err
 	}
 	if p.free {
 		return p.choose(made, rows)
 	}
 	var found heuristicResult
-	err = p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &found).
+	err := p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &found).
 		err("cublasLtMatmulAlgoCheck")
 	if err == nil && found.workspace > workspaceBytes {
 		err = fmt.Errorf("it would need a workspace of %d bytes", found.workspace)

@@ -64,7 +64,7 @@ func newStream(b *Backend, limits kernels.Limits) (*stream, error) {
 		try(&s.copies, d.newStream)
 		try(&s.point, d.newEvent)
 		if err == nil {
-			s.tables, err = newTables(d, limits, attentionRows(b.dtype))
+			s.tables, err = newTables(d, limits, attentionRows)
 		}
 		if err == nil && b.products != nil {
 			s.workspace, err = d.alloc(workspaceBytes)
