@@ -307,6 +307,11 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		s.Read(out, pooled)
 		results, waits = append(results, out), append(waits, s.Submit())
 		if n := len(waits); n > 2 {
+			// Nothing is done before something is waited for. So the device knows all three batches before it does any
+			// of them, whatever the host's threads do meanwhile, and an order is the same each time.
+			if err := s.(*stream).device.thread.call(func() error { return nil }); err != nil {
+				return nil, err
+			}
 			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
@@ -362,7 +367,7 @@ func TestMissingWaitsAreFound(t *testing.T) {
 		}
 	}
 	// The first two batches wait until tables may be overwritten that no batch before them has used.
-	if waits < 20 || len(spared) > 2 {
-		t.Errorf("waits %v of %d can go, and no order in %d gives another result", spared, waits, seeds-1)
+	if waits < 20 || !slices.Equal(spared, []int{1, 5}) {
+		t.Errorf("waits %v of %d can go, and no order in %d gives another result; 1 and 5 can be spared", spared, waits, seeds-1)
 	}
 }
