@@ -59,8 +59,8 @@ table='
 2 forward-3b           28  60
 2 ceiling              24  60
 2 own-650m             15  40
-2 heuristic-dnabert    10  30
-2 heuristic-650m       13  40
+2 tiles-dnabert        10  30
+2 tiles-650m           13  40
 2 ncu                  27  60
 2 records               4  10
 2 peers-dnabert        85 150
@@ -484,8 +484,8 @@ case $part in
         SHOW=6 step ceiling "$python" peers/peers.py --ceiling --out "$bench" "${peer[@]}"
     fi
     EMBED_CUBLAS=none forward own-650m $middle $tokens
-    forward heuristic-dnabert $dna $tokens -bench.heuristic-rows 32768
-    forward heuristic-650m $middle $tokens -bench.heuristic-rows 32768
+    forward tiles-dnabert $dna $tokens -bench.tiles 20,32
+    forward tiles-650m $middle $tokens -bench.tiles 20,32
     ncu=$(tool ncu)
     if [ -n "$ncu" ]; then
         percent=avg.pct_of_peak_sustained_elapsed

@@ -44,6 +44,11 @@ func (s *stream) Attention(o kernels.Attention) {
 		longest = max(longest, s.batch.Len(i))
 	}
 	o.Slopes = slices.Clone(o.Slopes)
+	if t != FP32 { // whose kernels subtract them before they scale
+		for i := range o.Slopes {
+			o.Slopes[i] /= o.Scale
+		}
+	}
 	if o.Rotary != nil {
 		o.Rotary = &kernels.Rotary{QScale: o.Rotary.QScale, InvFreq: slices.Clone(o.Rotary.InvFreq)}
 	}

@@ -26,21 +26,26 @@ template <class T>
 struct Part {
     const T *rows;
     int pitch;
+
+    __device__ __forceinline__ const T *at(int row, int column) const {
+        return rows + static_cast<size_t>(row) * pitch + column;
+    }
 };
 
-// copy_rows begins the copies of a head's columns of rows from first on; rows past the sequence's end and columns past
-// the head's become zero.
-template <class T, int d, int rows>
-__device__ __forceinline__ void copy_rows(T *to, const Part<T> &part, int first, int length) {
-    constexpr int chunks = Head<d>::chunks, all = rows * chunks;
+// each_copy gives the copies of eight columns that a thread makes of rows of a head from first on: always the same
+// columns. copy takes where they go in shared memory, the row and the column they come from, and their bytes: 0 past the
+// sequence's end and past the head's columns, where zeros go.
+template <int d, int rows, class Copy>
+__device__ __forceinline__ void each_copy(int first, int length, const Copy &copy) {
+    constexpr int chunks = Head<d>::chunks, step = block_threads / chunks;
+    static_assert(block_threads % chunks == 0 && rows % step == 0);
+    const int r = threadIdx.x / chunks, c = 8 * (threadIdx.x % chunks);
+    const bool inside = d % 16 == 0 || c < d;
 #pragma unroll
-    for (int n = 0; n < ceil_div(all, block_threads); n++) {
-        const int i = threadIdx.x + n * block_threads;
-        if (all % block_threads != 0 && i >= all) break;
-        const int r = i / chunks, c = 8 * (i % chunks);
-        const bool present = first + r < length && c < d;
-        const T *from = part.rows + static_cast<size_t>(present ? first + r : 0) * part.pitch + (present ? c : 0);
-        copy_async(to + r * Head<d>::row + c, from, present ? 16 : 0);
+    for (int n = 0; n < rows / step; n++) {
+        const int row = first + r + n * step;
+        copy(r * Head<d>::row + c + n * step * Head<d>::row, min(row, length - 1), inside ? c : 0,
+             row < length && inside ? 16 : 0);
     }
 }
 
@@ -146,12 +151,16 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
     const bool active = first < length;                      // other warps only copy
 
     const auto copy = [&](T *stage, int first) {
-        copy_rows<T, d, key_rows>(stage, keys, first, length);
-        copy_rows<T, d, key_rows>(stage + key_rows * row, values, first, length);
+        each_copy<d, key_rows>(first, length, [&](int to, int row, int column, int bytes) {
+            copy_async(stage + to, keys.at(row, column), bytes);
+            copy_async(stage + key_rows * Head<d>::row + to, values.at(row, column), bytes);
+        });
         copy_commit();
     };
     T *const query_rows = stages + Head<d>::stage; // where the second tile of keys will be
-    copy_rows<T, d, block_rows>(query_rows, queries, block.y, length);
+    each_copy<d, block_rows>(block.y, length, [&](int to, int row, int column, int bytes) {
+        copy_async(query_rows + to, queries.at(row, column), bytes);
+    });
     copy_commit();
     copy(stages, 0);
     copy_wait<1>();
@@ -195,7 +204,7 @@ __device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, co
         // of the thread's first column; in float32, exact up to 2^24
         const int query = first + lane / 4, column = base + lane % 4 * 2;
         if (slopes != nullptr) {
-            const float slope = slopes[head] / scale; // in the units of q·k
+            const float slope = slopes[head]; // in the units of q·k
             const float ahead[2] = {static_cast<float>(query - column), static_cast<float>(query + 8 - column)};
 #pragma unroll
             for (int j = 0; j < key_rows / 8; j++)
