@@ -9,7 +9,6 @@ import (
 	"os"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -29,10 +28,8 @@ var (
 	dtypeFlag = flag.String("bench.dtype", "auto",
 		"type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
 
-	heuristicRows = flag.Int("bench.heuristic-rows", 0,
-		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
-	tiles = flag.String("bench.tiles", "",
-		"tiles that are preferred to the first answer of cuBLAS, by their numbers in cublasLt.h, for example 20,32")
+	firstAlgorithm = flag.Bool("bench.first-algorithm", false,
+		"take the first algorithm that cuBLAS offers, also where another tile is preferred")
 	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
 		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
@@ -131,8 +128,8 @@ func (at place) asAsked() (place, error) {
 	if at.gpu == noOrdinal && at.dtype != "fp32" {
 		return at, fmt.Errorf("a CPU computes in fp32, not in %s", at.dtype)
 	}
-	if at.gpu == noOrdinal && (*heuristicRows != 0 || *freeAlgorithm) {
-		return at, errors.New("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
+	if at.gpu == noOrdinal && (*firstAlgorithm || *freeAlgorithm) {
+		return at, errors.New("-bench.first-algorithm and -bench.free-algorithm are for a GPU")
 	}
 	return at, nil
 }
@@ -145,15 +142,7 @@ func (at place) open() (kernels.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	opts := cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm}
-	for _, tile := range strings.FieldsFunc(*tiles, func(r rune) bool { return r == ',' }) {
-		n, err := strconv.Atoi(tile)
-		if err != nil {
-			return nil, fmt.Errorf("-bench.tiles: %w", err)
-		}
-		opts.Tiles = append(opts.Tiles, n)
-	}
-	return cuda.Open(at.gpu, opts)
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked

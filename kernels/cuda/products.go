@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,15 +10,20 @@ import (
 // number, because the choice of an algorithm depends on it.
 const workspaceBytes = 32 << 20
 
-// heuristicRows is the number of rows for which an algorithm is asked for
-// unless Options.HeuristicRows says otherwise. It is a constant, and not the
-// batch's, because another algorithm sums in another order, and a row's bits
-// must not depend on its batch.
+// heuristicRows is the number of rows for which an algorithm is asked for. It is
+// a constant, and not the batch's, because another algorithm may sum in another
+// order, and a row's bits must not depend on its batch.
 const heuristicRows = 4096
 
-// largeRows is the number of rows for which an algorithm with a preferred tile
-// is looked for.
-const largeRows = 32768
+// A tile of 128 by 128 is what cuBLAS does not put first on an H200, and what is
+// fastest there wherever it is offered for many rows (docs/performance.md). The
+// bits are those of the first algorithm, and of every other that cuBLAS 13.1
+// offers there and that sums in one piece.
+const (
+	largeRows   = 32768
+	hopper      = 9  // compute capability, major
+	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
+)
 
 // heuristicChoices is how many algorithms are asked for, to find one that does
 // not split the inner dimension.
@@ -42,9 +46,8 @@ type products struct {
 	lt      *cublasLt
 	device  *device
 	dtype   DType
-	asking  int   // rows for which an algorithm is asked for
-	tiles   []int // that are preferred to its first answer
-	free    bool  // it is asked for the batch's rows, and may sum in pieces
+	first   bool // its first answer is taken, whatever the tile
+	free    bool // it is asked for the batch's rows, and may sum in pieces
 	handle  handle
 	version string
 	plans   map[shape]*plan
@@ -70,21 +73,19 @@ type plan struct {
 // newProducts makes the handle of cuBLASLt on the device's thread.
 func newProducts(d *device, lt *cublasLt, t DType, opts Options) (*products, error) {
 	p := &products{lt: lt, device: d, dtype: t, plans: map[shape]*plan{}}
-	p.asking, p.free, p.tiles = cmp.Or(opts.HeuristicRows, heuristicRows), opts.FreeAlgorithm, opts.Tiles
+	p.first, p.free = opts.FirstAlgorithm, opts.FreeAlgorithm
 	p.version = cublasVersion(lt.version())
 	return p, lt.create(&p.handle).err("cublasLtCreate")
 }
 
-// name is the library with its version and, where they are not the usual ones,
-// the rows for which it is asked for algorithms: they decide the bits as well.
+// name is the library with its version and, where it is not the usual one, the
+// choice of algorithms: they may decide the bits as well.
 func (p *products) name() string {
 	switch {
 	case p.free:
 		return "cuBLASLt " + p.version + " with free algorithms"
-	case len(p.tiles) > 0:
-		return fmt.Sprintf("cuBLASLt %s with tiles %v", p.version, p.tiles)
-	case p.asking != heuristicRows:
-		return fmt.Sprintf("cuBLASLt %s asked for %d rows", p.version, p.asking)
+	case p.first:
+		return "cuBLASLt " + p.version + " with first algorithms"
 	}
 	return "cuBLASLt " + p.version
 }
@@ -144,7 +145,7 @@ func (p *products) plan(s shape, rows int, bias devicePtr) (*plan, error) {
 		return p.plans[s], nil
 	}
 	if !p.free {
-		rows = p.asking
+		rows = heuristicRows
 	}
 	made, err := p.describe(s, rows)
 	if err == nil {
@@ -200,8 +201,8 @@ func (p *products) setBias(made *plan, bias devicePtr) error {
 	return p.lt.descSet(made.desc, descBias, &value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose takes the first algorithm that is offered for a number of rows, which
-// the layouts have.
+// choose takes the preferred algorithm, or the first that is offered for a number
+// of rows, which the layouts have.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.unsuitable = rows, false, nil
 	made.tally.asked, made.tally.algorithm = rows, nil
@@ -220,10 +221,10 @@ func (p *products) choose(made *plan, rows int) error {
 	return p.setRows(made, rows)
 }
 
-// preferred is an algorithm with one of the preferred tiles, or nil where cuBLAS
-// offers none for many rows. The layouts are then for those.
+// preferred is the algorithm with the preferred tile of the device, or nil. The
+// layouts may then be for another number of rows.
 func (p *products) preferred(made *plan) (*heuristicResult, error) {
-	if len(p.tiles) == 0 || p.free {
+	if p.first || p.free || p.device.Major != hopper {
 		return nil, nil
 	}
 	if err := p.setRows(made, largeRows); err != nil {
@@ -231,14 +232,11 @@ func (p *products) preferred(made *plan) (*heuristicResult, error) {
 	}
 	offered, err := p.offered(made, largeRows)
 	made.unsuitable = nil // there is one for fewer rows
-	for _, tile := range p.tiles {
-		for i := range offered {
-			if p.read(&offered[i]).Tile == tile {
-				return &offered[i], err
-			}
-		}
+	i := slices.IndexFunc(offered, func(f heuristicResult) bool { return p.read(&f).Tile == tile128x128 })
+	if i < 0 {
+		return nil, err
 	}
-	return nil, err
+	return &offered[i], err
 }
 
 // setRows sets the layouts to a number of rows.

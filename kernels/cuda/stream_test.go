@@ -437,8 +437,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is one
-// query, at a fixed number, and a check for each number of rows.
+// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there are two
+// queries, at fixed numbers, and a check for each number of rows.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -463,7 +463,7 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096] [7 5 7] 4" {
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768] [7 5 7] 4" {
 		t.Errorf("queries, checks and runs are %s", got)
 	}
 	if !slices.Contains(f.launched, "gemm_bf16") {
