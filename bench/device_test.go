@@ -28,8 +28,8 @@ var (
 	dtypeFlag = flag.String("bench.dtype", "auto",
 		"type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
 
-	heuristicRows = flag.Int("bench.heuristic-rows", 0,
-		"number of rows for which cuBLAS is asked for an algorithm; 0: the usual one")
+	firstAlgorithm = flag.Bool("bench.first-algorithm", false,
+		"take the first algorithm that cuBLAS offers, also where another tile is preferred")
 	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
 		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
 )
@@ -128,8 +128,8 @@ func (at place) asAsked() (place, error) {
 	if at.gpu == noOrdinal && at.dtype != "fp32" {
 		return at, fmt.Errorf("a CPU computes in fp32, not in %s", at.dtype)
 	}
-	if at.gpu == noOrdinal && (*heuristicRows != 0 || *freeAlgorithm) {
-		return at, errors.New("-bench.heuristic-rows and -bench.free-algorithm are for a GPU")
+	if at.gpu == noOrdinal && (*firstAlgorithm || *freeAlgorithm) {
+		return at, errors.New("-bench.first-algorithm and -bench.free-algorithm are for a GPU")
 	}
 	return at, nil
 }
@@ -142,7 +142,7 @@ func (at place) open() (kernels.Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: dtype, HeuristicRows: *heuristicRows, FreeAlgorithm: *freeAlgorithm})
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked

@@ -87,8 +87,12 @@ func TestParity(t *testing.T) {
 				t.Skipf("%s is left to the full run: make parity", g.model)
 			}
 			r := compareGolden(t, backend, g.model, path, limit)
-			fmt.Fprintf(table, "%s\t%.2e\t%.3g\t%.9f\t%.2e\t%.3g\t%d\t%d\n",
-				g.model, r.worst, r.pooled, r.cosine, r.worstStates, r.states, r.compared, r.leftOut)
+			states := "-"
+			if r.statesCompared > 0 {
+				states = fmt.Sprintf("%.2e", r.worstStates)
+			}
+			fmt.Fprintf(table, "%s\t%.2e\t%.3g\t%.9f\t%s\t%.3g\t%d\t%d\n",
+				g.model, r.worst, r.pooled, r.cosine, states, r.states, r.compared, r.leftOut)
 		})
 	}
 	table.Flush()
@@ -98,7 +102,8 @@ func TestParity(t *testing.T) {
 type result struct {
 	bars
 	worst, worstStates, cosine float64
-	compared, leftOut          int
+	compared, leftOut          int // records
+	statesCompared             int // records whose goldens have states
 }
 
 // compareGolden runs the records of a golden file of at most limit tokens.
@@ -165,6 +170,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		if !wantTokens && !wantLayers {
 			continue
 		}
+		r.statesCompared++
 		var single kernels.Batch
 		single.Append(batch.IDs[batch.CuSeqlens[i]:batch.CuSeqlens[i+1]])
 		layers := make([]int, config.Layers)

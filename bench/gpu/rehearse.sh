@@ -111,14 +111,14 @@ plain() {
 
 # a kernel fails: the others still run, and the launch has a name
 kernel() {
-    visit kernel 1 SOFTGPU_FAULT=kernel:layernorm_warp STEPS='machine|devices|own-gelu|own-embed|own-rotary|own-starts'
+    visit kernel 1 SOFTGPU_FAULT=kernel:layernorm STEPS='machine|devices|own-gelu|own-embed|own-rotary|own-starts'
     expect FAILED own-embed
     expect again own-embed 'embed: passes by itself'
-    expect again own-embed 'norm: .*layernorm_warp.*ILLEGAL_ADDRESS'
+    expect again own-embed 'norm: .*layernorm_.*ILLEGAL_ADDRESS'
     expect ok own-gelu
     expect ok own-rotary
     expect FAILED own-starts
-    expect again own-starts 'starts: .*layernorm_warp.*ILLEGAL_ADDRESS'
+    expect again own-starts 'starts: .*layernorm_.*ILLEGAL_ADDRESS'
     [ $status = 1 ] || wrong "$scenario: exit status $status"
 }
 

@@ -3,12 +3,14 @@
 
 A line of the kind "machine" says where the lines below it were measured. A model's floating-point operations are
 transformer.Config.FLOPs, matrix products and attention of real tokens; a peer counts with ours over the same records,
-for each token.
+for each token. A rate above the card's peak makes it exit with 1, after it has printed everything.
 """
 import json
 import sys
 
 PEAK = 989e12  # FLOP/s of dense bf16 products of an H100 or H200 (SXM), by NVIDIA's data sheet
+
+impossible = []  # rates above the peak: something was counted wrongly
 
 
 def read(paths):
@@ -33,6 +35,12 @@ def share(x, of):
     return f"{100 * x / of:.1f}%" if x and of else "-"
 
 
+def share_of_peak(rate, of_what):
+    if rate > PEAK:
+        impossible.append(f"{of_what} at {tera(rate)} TFLOP/s, {share(rate, PEAK)} of the peak")
+    return share(rate, PEAK)
+
+
 def tera(rate):
     return f"{rate / 1e12:.1f}" if rate else "-"
 
@@ -41,17 +49,18 @@ def timed(lines):
     measured = [l for l in lines if "tokens_per_second" in l]
     if not measured:
         return
-    flops = {l["digest"]: l["flops"] / l["tokens"] for l in lines if l["kind"] == "forward"}  # per token
+    # Per token. Models of a family read the same records, so that a digest alone names no model.
+    flops = {(l["model"], l["digest"]): l["flops"] / l["tokens"] for l in lines if l["kind"] == "forward"}
     ceiling = max((l["tflops"] * 1e12 for l in lines if l["kind"] == "ceiling" and "tflops" in l), default=0)
     print()
     row("model", "runner", "type", "batch", "records", "padding", "tokens/s", "TFLOP/s", "of 989",
         "of this card's product", "passes, s: median, least, most")
     row(*["---"] * 11)
     for l in measured:
-        rate = flops.get(l["digest"], 0) * l["tokens_per_second"]
+        rate = flops.get((l["model"], l["digest"]), 0) * l["tokens_per_second"]
         padding = (l["padded"] - l["tokens"]) / l["padded"] if l.get("padded") else 0
         row(l["model"], runner(l), l["dtype"], l["budget"], l["records"], f"{100 * padding:.1f}%",
-            f"{l['tokens_per_second']:.0f}", tera(rate), share(rate, PEAK), share(rate, ceiling),
+            f"{l['tokens_per_second']:.0f}", tera(rate), share_of_peak(rate, f"{l['model']}, {runner(l)},"), share(rate, ceiling),
             f"{len(l['seconds'])}: {l['median']:.4g}, {l['min']:.4g}, {l['max']:.4g}")
 
 
@@ -67,7 +76,7 @@ def profiles(lines):
             rest -= o["seconds"]
             rate = o["flops"] / o["seconds"] if o["seconds"] else 0
             row(o["op"], o["calls"], f"{1e3 * o['seconds']:.2f}", share(o["seconds"], l["profile_seconds"]),
-                tera(rate), share(rate, PEAK))
+                tera(rate), share_of_peak(rate, f"{l['model']}, {runner(l)}, {o['op']}"))
         row("between operations", "", f"{1e3 * rest:.2f}", share(rest, l["profile_seconds"]), "", "")
 
 
@@ -110,6 +119,8 @@ def main():
     print("Forward passes take token ids in the host's memory to mean embeddings there. Medians, of real tokens.")
     for machine, lines in visits:
         visit(machine, lines)
+    if impossible:
+        sys.exit("table.py: faster than the card can be: " + "; ".join(impossible))
 
 
 if __name__ == "__main__":

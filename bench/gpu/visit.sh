@@ -61,8 +61,8 @@ table='
 2 forward-3b           28  60
 2 ceiling              24  60
 2 own-650m             15  40
-2 heuristic-dnabert    10  30
-2 heuristic-650m       13  40
+2 first-dnabert        10  30
+2 first-650m           13  40
 2 ncu                  27  60
 2 records               4  10
 2 peers-dnabert        85 150
@@ -79,10 +79,10 @@ table='
 3 file-dnabert         40  80
 3 file-650m            45  80
 3 records               5  10
-3 packed-dnabert       60 120
-3 packed-650m          60 120
 3 baseline-dnabert     15  60
 3 baseline-650m        20  60
+3 packed-650m          60 120
+3 packed-dnabert       60 120
 3 peers-8m             50  90
 3 peers-35m            50  90
 3 peers-150m           55  90
@@ -124,7 +124,7 @@ else
     dna=dnabert-s middle=esm2-650m large=esm2-3b
     tokens=32768 double=65536 total=262144 few=131072 benchtime=5x parity=(-parity.full)
     peer=(--budgets 32768,65536 --compile blocks) # a whole model takes a minute or two to compile
-    pieces=186000 proteins=20000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
+    pieces=186000 proteins=12000 rows='dnabert-s|esm2-650m' longest=$tokens program=esm2-8m
     goldens='esm2-tiny|esm2-hd128|esm2-8m|esm2-35m|esm2-150m|esm2-650m|dnabert-s-2l|dnabert-s|esm2-3b' long=()
 fi
 deadline=$((10 * ${DEADLINE:-$deadline}))
@@ -143,6 +143,7 @@ say() { printf '%-8s %-18s %s\n' "$@" | tee -a "$summary"; }
 fail() { failed=1; say "$@"; }
 finish() {
     trap - EXIT INT TERM
+    [ -z "${clocks:-}" ] || kill "$clocks" 2> /dev/null
     if [ -s "$bench" ] && command -v "$python" > /dev/null; then
         "$python" table.py "$bench" > "$OUT/results.md" 2>> "$summary" || fail FAILED table "$bench"
     fi
@@ -441,6 +442,12 @@ print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_de
     exit
 fi
 [ -e "$logs/devices.log" ] && provenance
+# cards of one kind differ, and under a limit of power so does the clock from one minute to the next
+if command -v nvidia-smi > /dev/null; then
+    nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active --format=csv \
+        -lms 250 > "$logs/clocks.csv" 2> /dev/null < /dev/null &
+    clocks=$!
+fi
 
 case $part in
 1)
@@ -489,8 +496,8 @@ case $part in
         SHOW=6 step ceiling "$python" peers/peers.py --ceiling --out "$bench" "${peer[@]}"
     fi
     EMBED_CUBLAS=none forward own-650m $middle $tokens
-    forward heuristic-dnabert $dna $tokens -bench.heuristic-rows 32768
-    forward heuristic-650m $middle $tokens -bench.heuristic-rows 32768
+    forward first-dnabert $dna $tokens -bench.first-algorithm
+    forward first-650m $middle $tokens -bench.first-algorithm
     ncu=$(tool ncu)
     if [ -n "$ncu" ]; then
         percent=avg.pct_of_peak_sustained_elapsed
@@ -525,10 +532,10 @@ case $part in
     no_torch=$(torch || echo "$python has no PyTorch")
     shell records "$scratch" $total "$dna|$middle|esm2-8m|esm2-35m|esm2-150m"
     step records "${command[@]}"
-    peer packed-dnabert $dna packed --check
-    peer packed-650m $middle packed
     peer baseline-dnabert $dna baseline
     peer baseline-650m $middle baseline
+    peer packed-650m $middle packed
+    peer packed-dnabert $dna packed --check
     peer peers-8m esm2-8m eager,compile,packed --check
     if [ -z "${REHEARSAL:-}" ]; then
         peer peers-35m esm2-35m eager,compile,packed

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 // fakeMachine has GPUs that are one thread of the CPU each.
 type fakeMachine struct {
 	names    []string // of its GPUs; an empty one cannot be used
+	major    int      // of their compute capability, 8 if 0
 	budget   int      // tokens that suit each of them
 	products []cuda.ProductReport
 	noCublas error
@@ -41,7 +43,7 @@ func (f *fakeMachine) find() cuda.Report {
 		r.Err = fmt.Errorf("no fake driver: %w", cuda.ErrUnavailable)
 	}
 	for i, name := range f.names {
-		d := cuda.Device{Ordinal: i, Name: name, Major: 8}
+		d := cuda.Device{Ordinal: i, Name: name, Major: cmp.Or(f.major, 8)}
 		if name == "" {
 			d.Name, d.Err = "Old GPU", errors.New("it is too old")
 		}
@@ -68,6 +70,10 @@ type fakeGPU struct {
 }
 
 func (g *fakeGPU) Name() string { return g.name }
+
+func (g *fakeGPU) Device() cuda.Device {
+	return cuda.Device{Name: g.name, Major: cmp.Or(g.machine.major, 8)}
+}
 
 func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
 	g.machine.mu.Lock()
@@ -161,7 +167,7 @@ func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU A", "", "GPU B"}, budget: 200}
 	r := f.embed(t, "--out out"+args).wantCode(0)
-	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16", "has not run on a real one yet"} {
+	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16"} {
 		if !strings.Contains(r.stderr, part) {
 			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
 		}
@@ -188,6 +194,18 @@ func TestAllGPUs(t *testing.T) {
 	other := &fakeMachine{names: []string{"GPU C"}, budget: 200}
 	if r := other.embed(t, "--out out"+args).wantCode(1); !strings.Contains(r.stderr, "GPU C bf16") || !strings.Contains(r.stderr, "--force") {
 		t.Errorf("another GPU: %s", r.stderr)
+	}
+}
+
+// One line says that GPUs of this kind have not been tested; there is none for those that have.
+func TestUntestedGPUs(t *testing.T) {
+	args := manyFiles(t)
+	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {
+		f := &fakeMachine{names: []string{"GPU", "GPU"}, major: major, budget: 200}
+		r := f.embed(t, fmt.Sprint("--out out-", major, args)).wantCode(0)
+		if n := strings.Count(r.stderr, "tested only on an NVIDIA H200"); n != lines {
+			t.Errorf("compute capability %d.0: %d lines, want %d:\n%s", major, n, lines, r.stderr)
+		}
 	}
 }
 

@@ -117,8 +117,19 @@ func (c *command) openProcessors() ([]*processor, error) {
 		list = append(list, one)
 	}
 	logWithoutCublas(c.log, list)
-	c.log.Warn("the CUDA backend has passed its tests on a software GPU and has not run on a real one yet: compare with --gpus none before you rely on it")
+	logUntested(c.log, list)
 	return list, nil
+}
+
+// logUntested says once that a GPU is of a kind on which the CUDA backend's
+// tests have not run.
+func logUntested(log *slog.Logger, list []*processor) {
+	for _, p := range list {
+		if b, ok := p.opened.(interface{ Device() cuda.Device }); ok && !b.Device().Tested() {
+			log.Info("the CUDA backend has been tested only on an "+cuda.TestedOn+": compare some embeddings with those of --gpus none", "device", p.name)
+			return
+		}
+	}
 }
 
 func closeAll(list []*processor) {

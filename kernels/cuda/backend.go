@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 )
@@ -10,12 +11,12 @@ type Options struct {
 	DType DType // Auto for bfloat16
 
 	// The rest is for measurements of what the choice of algorithms costs, and
-	// part of Backend.Name because it decides bits. Without cuBLAS it changes
-	// nothing.
+	// part of Backend.Name because it may decide bits. Without cuBLAS it
+	// changes nothing.
 
-	// HeuristicRows is the number of rows for which cuBLAS is asked for an
-	// algorithm; 0 for the usual 4096.
-	HeuristicRows int
+	// FirstAlgorithm takes the first algorithm that cuBLAS offers, also where
+	// there is a preferred tile.
+	FirstAlgorithm bool
 	// FreeAlgorithm asks for an algorithm for the very rows of each batch and
 	// takes the first answer, whether it sums in one piece or not: the way of
 	// programs that do not promise the same bits for a row in every batch.
@@ -24,11 +25,8 @@ type Options struct {
 
 // check refuses what contradicts itself.
 func (o Options) check() error {
-	switch {
-	case o.HeuristicRows < 0:
-		return fmt.Errorf("an algorithm for %d rows", o.HeuristicRows)
-	case o.HeuristicRows > 0 && o.FreeAlgorithm:
-		return fmt.Errorf("an algorithm for %d rows and one for the rows of each batch exclude each other", o.HeuristicRows)
+	if o.FirstAlgorithm && o.FreeAlgorithm {
+		return errors.New("the first algorithm and one for the rows of each batch exclude each other")
 	}
 	return nil
 }

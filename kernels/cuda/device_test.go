@@ -145,7 +145,8 @@ func TestReportNamesEveryDevice(t *testing.T) {
 	if len(r.Usable()) != 2 {
 		t.Errorf("usable are %v", r.Usable())
 	}
-	for _, want := range []string{"supports CUDA 12.4", "1: Second, compute capability 9.0, 140.0 GiB", "100.0 GiB free", "own matrix products serve"} {
+	for _, want := range []string{"supports CUDA 12.4", "1: Second, compute capability 9.0, 140.0 GiB", "100.0 GiB free", "own matrix products serve",
+		"tested on: NVIDIA H200"} {
 		if !strings.Contains(r.String(), want) {
 			t.Errorf("%q is not in\n%s", want, r)
 		}

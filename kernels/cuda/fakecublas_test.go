@@ -14,6 +14,7 @@ type fakeCublas struct {
 	refused func(rows int) bool         // row counts that the algorithm does not take
 	none    bool                        // the heuristic finds no algorithm in one piece
 	free    bool                        // any algorithm may be asked for
+	large   bool                        // for many rows there is a third algorithm, with a tile of 128 by 128
 	unknown map[int32]bool              // attributes of algorithms that it does not know
 	answer  status                      // of the heuristic
 	queries []uint64                    // the rows of each heuristic query
@@ -96,6 +97,10 @@ func (c *fakeCublas) functions() *cublasLt {
 				list[i].workspace, list[i].waves = uint64(i+1)<<20, 0.75
 			}
 			*count = min(wanted, 2)
+			if c.large && c.objects[d][layoutCols] == largeRows {
+				list[2].algo[0], list[2].algo[1] = 3, 1
+				*count = 3
+			}
 			if c.none {
 				*count = 1
 			}
@@ -116,6 +121,8 @@ func (c *fakeCublas) functions() *cublasLt {
 			case configSplitK:
 				*value = a[1]
 			case configReduction:
+			case configTile:
+				*value = map[uint64]uint64{1: 11, 2: 21, 3: tile128x128}[a[0]]
 			default:
 				*value = 10*a[0] + uint64(attribute)
 			}
@@ -124,7 +131,7 @@ func (c *fakeCublas) functions() *cublasLt {
 		algoCheck: func(_, _, _, b, _, d handle, a *matmulAlgo, found *heuristicResult) status {
 			rows := c.objects[d][layoutCols]
 			c.checks = append(c.checks, rows)
-			if rows != c.objects[b][layoutCols] || a[0] != 2 {
+			if rows != c.objects[b][layoutCols] || a[0] != c.chosen() {
 				t.Errorf("algorithm %d is checked for %d and %d rows", a[0], rows, c.objects[b][layoutCols])
 			}
 			if c.refused(int(rows)) {
@@ -135,6 +142,14 @@ func (c *fakeCublas) functions() *cublasLt {
 		},
 		matmul: c.matmul,
 	}
+}
+
+// chosen is the algorithm that is to be used where none is free.
+func (c *fakeCublas) chosen() uint64 {
+	if c.large {
+		return 3
+	}
+	return 2
 }
 
 // columns reads a column-major matrix; element (r, c) is out[c][r].
@@ -166,7 +181,7 @@ func (c *fakeCublas) matmul(m matmulCall) status {
 	desc, aL, bL, cL, dL := copied(m.desc), copied(m.aLayout), copied(m.bLayout), copied(m.cLayout), copied(m.dLayout)
 	gpu.bytes(uint64(m.workspace), int(m.workspaceBytes))
 	if desc[descTransA] != operationT || desc[descTransB] != operationN || desc[fakeCompute] != compute32F || aL[fakeRows] != bL[fakeRows] ||
-		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || (m.algo[0] == 2) == c.free ||
+		aL[layoutCols] != dL[fakeRows] || bL[layoutCols] != dL[layoutCols] || (m.algo[0] == c.chosen()) == c.free ||
 		alpha != 1 || beta == 0 && m.c != m.d {
 		gpu.t.Errorf("cublasLtMatmul of %v: %v · %v into %v with alpha %v, beta %v", desc, aL, bL, dL, alpha, beta)
 		return 7

@@ -203,10 +203,14 @@ func (k *fakeLaunch) run() {
 		}
 	case "embed":
 		k.embed()
-	case "layernorm_warp":
-		k.layernorm(4*k.x, warpNormCols)
-	case "layernorm_block":
-		k.layernorm(k.x, blockNormCols)
+	case "layernorm":
+		for _, n := range norms {
+			if strings.HasPrefix(k.name, fmt.Sprintf("layernorm_%d_", n.widest)) {
+				k.layernorm(n.rowsPerBlock*k.x, n.widest)
+			}
+		}
+	case "rotate_keys":
+		k.rotateKeys()
 	case "attention", "attention_rotary":
 		k.attention(family == "attention_rotary")
 	case "activate":
@@ -302,35 +306,48 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	}
 }
 
-// turned rotates the queries and keys of a row.
-func (k *fakeLaunch) turned(row []float32, position, heads, d int) []float32 {
+// turn rotates heads of d columns from a column on, multiplied by a factor.
+func (k *fakeLaunch) turn(row []float32, from, position, heads, d int, factor float32) {
 	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, FP32).row(0)
-	for h := range 2 * heads {
-		factor := float32(1)
-		if h < heads {
-			factor = k.float("qscale")
-		}
+	for h := range heads {
+		head := row[from+h*d:]
 		for j := range d / 2 {
-			a, b := row[h*d+j]*factor, row[h*d+d/2+j]*factor
-			row[h*d+j] = a*turns[2*j] - b*turns[2*j+1]
-			row[h*d+d/2+j] = b*turns[2*j] + a*turns[2*j+1]
+			a, b := head[j]*factor, head[d/2+j]*factor
+			head[j] = a*turns[2*j] - b*turns[2*j+1]
+			head[d/2+j] = b*turns[2*j] + a*turns[2*j+1]
 		}
 	}
-	return row
+}
+
+func (k *fakeLaunch) rotateKeys() {
+	t, rows, heads, d := k.dtype(), k.num("rows"), k.num("heads"), k.num("d")
+	width, pos := heads*d, k.ints("pos", k.num("rows"))
+	out, qkv := k.matrix("out", rows, width, t), k.matrix("qkv", rows, 3*width, t)
+	for r := range rows {
+		row := qkv.row(r)
+		k.turn(row, width, pos[r], heads, d, 1)
+		out.set(r, 0, row[width:width+min(width, 2*512*k.x)]) // 512 pairs of columns a block
+	}
 }
 
 func (k *fakeLaunch) attention(rotary bool) {
 	t, heads := k.dtype(), k.num("heads")
 	parts := strings.Split(k.name, "_")
 	d, err := strconv.Atoi(parts[len(parts)-2])
-	rowsPerBlock, shared := 128, map[int]int{16: 12288, 24: 20480, 32: 20480, 64: 36864, 128: 69632}[d]
+	const rowsPerBlock = 64
+	shared := map[int]int{16: 12288, 24: 20480, 32: 20480, 64: 36864, 128: 69632}[d]
 	if t == FP32 {
-		rowsPerBlock, shared = 64, 4*(128*(d+4)+64*36)
+		shared = 4 * (128*(d+4) + 64*36)
 	}
 	if err != nil || k.y != heads || k.shared != shared {
 		k.gpu.t.Errorf("%s is launched for %d of %d heads with %d bytes of shared memory: %v", k.name, k.y, heads, k.shared, err)
 	}
 	slopes := k.vector("slopes", heads)
+	if t != FP32 { // they are subtracted before scores are scaled
+		for i := range slopes {
+			slopes[i] *= k.float("scale")
+		}
+	}
 	blocks := k.ints("blocks", 2*k.x)
 	for i := range k.x {
 		s, from := blocks[2*i], blocks[2*i+1]
@@ -339,11 +356,21 @@ func (k *fakeLaunch) attention(rotary bool) {
 		n, width := end-begin, heads*d
 		qkv := k.gpu.matrix(k.value("qkv")+uint64(begin*pitch(3*width)*t.size()), n, 3*width, pitch(3*width), t)
 		out := k.gpu.matrix(k.value("out")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
+		var keys *fakeMatrix
+		if rotary && t != FP32 {
+			keys = k.gpu.matrix(k.value("keys")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
+		}
 		all, rounded := make([][]float32, n), make([]byte, 3*width*t.size())
 		for r := range all {
 			all[r] = qkv.row(r)
 			if rotary { // and rounded, before they meet
-				t.encode(rounded, k.turned(all[r], r, heads, d))
+				k.turn(all[r], 0, r, heads, d, k.float("qscale"))
+				if t == FP32 {
+					k.turn(all[r], width, r, heads, d, 1)
+				} else {
+					copy(all[r][width:], keys.row(r))
+				}
+				t.encode(rounded, all[r])
 				t.decode(all[r], rounded)
 			}
 		}
@@ -452,7 +479,7 @@ func dot(a, b []float32) float32 {
 
 func TestKernelTableNamesWhatIsLaunched(t *testing.T) {
 	table := readKernelTable(t)
-	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_warp_fp16": 9, "layernorm_block_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 9, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
+	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_512_fp16": 9, "layernorm_8192_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 10, "attention_rotary_24_fp32": 9, "rotate_keys_bf16": 7, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
 		if got := len(table[name].params); got != params {
 			t.Errorf("%s has %d parameters in the table, %s", name, got, fmt.Sprint(table[name].params))
 		}

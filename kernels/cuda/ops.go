@@ -2,6 +2,7 @@ package cuda
 
 import (
 	"fmt"
+	"slices"
 
 	"seqembed/kernels"
 )
@@ -41,29 +42,28 @@ func (r *runner) embed(o kernels.Embed, out *matrix) (func(*submission) error, e
 	}, err
 }
 
-// The widest rows of the two LayerNorm kernels: one keeps a row in a warp's
-// registers, the other in a block's.
-const (
-	warpNormCols  = 1280
-	blockNormCols = 8192
-)
+// normKernel is a LayerNorm kernel by the widest rows that it takes.
+type normKernel struct{ widest, rowsPerBlock, threads int }
+
+// norms are all of them. A warp keeps a row in its registers, the last kernel a block.
+var norms = [...]normKernel{
+	{512, 4, 128},
+	{1280, 4, 128},
+	{2560, 4, 128},
+	{8192, 1, 256},
+}
 
 func (r *runner) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
-	name, block := "layernorm_warp", false
-	switch {
-	case in.cols > blockNormCols:
-		return nil, fmt.Errorf("no kernel for rows of more than %d columns", blockNormCols)
-	case in.cols > warpNormCols:
-		name, block = "layernorm_block", true
+	i := slices.IndexFunc(norms[:], func(n normKernel) bool { return in.cols <= n.widest })
+	if i < 0 {
+		return nil, fmt.Errorf("no kernel for rows of more than %d columns", norms[len(norms)-1].widest)
 	}
-	k, err := r.kernel(r.typed(name), 0)
+	n := norms[i]
+	k, err := r.kernel(r.typed(fmt.Sprintf("layernorm_%d", n.widest)), 0)
 	wide, narrow := out.outputs()
 	return func(s *submission) error {
 		rows := s.rows()
-		g := geometry{x: ceilDiv(rows, 4), y: 1, block: 128}
-		if block {
-			g = geometry{x: rows, y: 1, block: 256}
-		}
+		g := geometry{x: ceilDiv(rows, n.rowsPerBlock), y: 1, block: n.threads}
 		return first(r.waitForReaders(out.memory),
 			r.launch(k, g, wide, narrow, ptr(in.wide), ptr(0), // nothing is added
 				ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols)))

@@ -149,24 +149,25 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions: the rows that an algorithm is asked for can be others, or those of the limits and then of each
-// batch; both are part of the backend's name.
+// TestAlgorithmOptions: an algorithm with the preferred tile is taken where it is offered for many rows; it can be the
+// first one instead, or one for the rows of the limits and then of each batch, and both are part of the backend's name.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {
 		opts     Options
+		large    bool
 		backend  string
 		asked    string // heuristic queries
 		answered string
 	}{
-		{Options{}, plain, "[4096 4096 4096 4096]", "split-K 1"},
-		{Options{HeuristicRows: 4096}, plain, "[4096 4096 4096 4096]", "split-K 1"},
-		{Options{HeuristicRows: 32768}, strings.Replace(plain, "12.4.5", "12.4.5 asked for 32768 rows", 1),
-			"[32768 32768 32768 32768]", "split-K 1"},
-		{Options{FreeAlgorithm: true}, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
+		{Options{}, false, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},
+		{Options{}, true, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
+		{Options{FirstAlgorithm: true}, false, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
+			"[4096 4096 4096 4096]", "algorithm 2, tile 21"},
+		{Options{FreeAlgorithm: true}, false, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
 			"[100 100 7 7 9 9 7 7 100 100 7 7]", "split-K 4"},
 	} {
-		b := multiply(t, c.opts, func(f *fakeCublas) { f.free = c.opts.FreeAlgorithm }, 7, 9, 7)
+		b := multiply(t, c.opts, func(f *fakeCublas) { f.free, f.large = c.opts.FreeAlgorithm, c.large }, 7, 9, 7)
 		if b.Name() != c.backend {
 			t.Errorf("%+v: the name is %s, not %s", c.opts, b.Name(), c.backend)
 		}
@@ -186,11 +187,9 @@ func TestAlgorithmOptions(t *testing.T) {
 			t.Errorf("%+v: cuBLAS takes %d shapes", c.opts, len(taken))
 		}
 	}
-	for _, opts := range []Options{{HeuristicRows: -1}, {HeuristicRows: 1, FreeAlgorithm: true}} {
-		f := newFake(t)
-		if b, err := open(f.driver(), 0, opts, f.images(), noCublas); err == nil {
-			t.Errorf("%+v is accepted", opts)
-			b.Close()
-		}
+	opts, f := Options{FirstAlgorithm: true, FreeAlgorithm: true}, newFake(t)
+	if b, err := open(f.driver(), 0, opts, f.images(), noCublas); err == nil {
+		t.Errorf("%+v is accepted", opts)
+		b.Close()
 	}
 }

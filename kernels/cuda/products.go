@@ -1,20 +1,29 @@
 package cuda
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // workspaceBytes is what a product of cuBLAS may use as scratch: a fixed
 // number, because the choice of an algorithm depends on it.
 const workspaceBytes = 32 << 20
 
-// heuristicRows is the number of rows for which an algorithm is asked for
-// unless Options.HeuristicRows says otherwise. It is a constant, and not the
-// batch's, because another algorithm sums in another order, and a row's bits
-// must not depend on its batch.
+// heuristicRows is the number of rows for which an algorithm is asked for. It is
+// a constant, and not the batch's, because another algorithm may sum in another
+// order, and a row's bits must not depend on its batch.
 const heuristicRows = 4096
+
+// A tile of 128 by 128 is what cuBLAS does not put first on an H200, and what is
+// fastest there wherever it is offered for many rows (docs/performance.md). The
+// bits are those of the first algorithm, and of every other that cuBLAS 13.1
+// offers there and that sums in one piece.
+const (
+	largeRows   = 32768
+	hopper      = 9  // compute capability, major
+	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
+)
 
 // heuristicChoices is how many algorithms are asked for, to find one that does
 // not split the inner dimension.
@@ -37,7 +46,7 @@ type products struct {
 	lt      *cublasLt
 	device  *device
 	dtype   DType
-	asking  int  // rows for which an algorithm is asked for
+	first   bool // its first answer is taken, whatever the tile
 	free    bool // it is asked for the batch's rows, and may sum in pieces
 	handle  handle
 	version string
@@ -67,19 +76,19 @@ type plan struct {
 // newProducts makes the handle of cuBLASLt on the device's thread.
 func newProducts(d *device, lt *cublasLt, t DType, opts Options) (*products, error) {
 	p := &products{lt: lt, device: d, dtype: t, plans: map[shape]*plan{}}
-	p.asking, p.free = cmp.Or(opts.HeuristicRows, heuristicRows), opts.FreeAlgorithm
+	p.first, p.free = opts.FirstAlgorithm, opts.FreeAlgorithm
 	p.version = cublasVersion(lt.version())
 	return p, lt.create(&p.handle).err("cublasLtCreate")
 }
 
-// name is the library with its version and, where they are not the usual ones,
-// the rows for which it is asked for algorithms: they decide the bits as well.
+// name is the library with its version and, where it is not the usual one, the
+// choice of algorithms: they may decide the bits as well.
 func (p *products) name() string {
 	switch {
 	case p.free:
 		return "cuBLASLt " + p.version + " with free algorithms"
-	case p.asking != heuristicRows:
-		return fmt.Sprintf("cuBLASLt %s asked for %d rows", p.version, p.asking)
+	case p.first:
+		return "cuBLASLt " + p.version + " with first algorithms"
 	}
 	return "cuBLASLt " + p.version
 }
@@ -138,7 +147,7 @@ func (p *products) plan(s shape, rows int, bias devicePtr) (*plan, error) {
 		return p.plans[s], nil
 	}
 	if !p.free {
-		rows = p.asking
+		rows = heuristicRows
 	}
 	made, err := p.describe(s, rows)
 	if err == nil {
@@ -194,16 +203,64 @@ func (p *products) setBias(made *plan, bias devicePtr) error {
 	return p.lt.descSet(made.desc, descBias, &p.value, 8).err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose asks for algorithms for a number of rows, which the layouts have, and
-// takes the first that sums each element in one piece; the very first, where
-// algorithms are free.
+// choose takes the preferred algorithm, or the first that is offered for a number
+// of rows, which the layouts have.
 func (p *products) choose(made *plan, rows int) error {
-	lt := p.lt
 	made.rows, made.fits, made.unsuitable = rows, false, nil
 	made.tally.asked, made.tally.algorithm = rows, nil
+	offered, err := p.offered(made, rows)
+	if err != nil || made.unsuitable != nil {
+		return err
+	}
+	chosen := &offered[0]
+	if better, err := p.preferred(made); err != nil {
+		return err
+	} else if better != nil {
+		chosen, made.tally.asked = better, largeRows
+	}
+	made.algo, made.fits = chosen.algo, true
+	made.tally.algorithm = p.read(chosen)
+	return p.setRows(made, rows)
+}
+
+// preferred is the algorithm with the preferred tile of the device, or nil. The
+// layouts may then be for another number of rows.
+func (p *products) preferred(made *plan) (*heuristicResult, error) {
+	if p.first || p.free || p.device.Major != hopper {
+		return nil, nil
+	}
+	if err := p.setRows(made, largeRows); err != nil {
+		return nil, err
+	}
+	offered, err := p.offered(made, largeRows)
+	made.unsuitable = nil // there is one for fewer rows
+	i := slices.IndexFunc(offered, func(f heuristicResult) bool { return p.read(&f).Tile == tile128x128 })
+	if i < 0 {
+		return nil, err
+	}
+	return &offered[i], err
+}
+
+// setRows sets the layouts to a number of rows.
+func (p *products) setRows(made *plan, rows int) error {
+	p.value = uint64(rows)
+	err := first(
+		p.lt.layoutSet(made.b, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"),
+		p.lt.layoutSet(made.d, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"))
+	if made.rows = rows; err != nil {
+		made.rows = 0
+	}
+	return err
+}
+
+// offered are the algorithms that cuBLAS offers for a number of rows, those
+// that sum each element in one piece; all, where algorithms are free. If there
+// is none, the plan is unsuitable.
+func (p *products) offered(made *plan, rows int) ([]heuristicResult, error) {
+	lt := p.lt
 	var preference handle
 	if err := lt.preferenceCreate(&preference).err("cublasLtMatmulPreferenceCreate"); err != nil {
-		return err
+		return nil, err
 	}
 	defer lt.preferenceDestroy(preference)
 	workspace, reduction := uint64(workspaceBytes), uint64(reductionNone)
@@ -214,27 +271,24 @@ func (p *products) choose(made *plan, rows int) error {
 			err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	found := make([]heuristicResult, heuristicChoices)
 	count := int32(0)
 	s := lt.heuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference, heuristicChoices, &found[0], &count)
 	if s != 0 {
 		made.unsuitable = s.err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", rows, made.k, made.n, made.k)
-		return nil
+		return nil, nil
 	}
 	found = found[:max(0, min(int(count), len(found)))]
-	for i := range found {
-		f := &found[i]
-		if f.state == 0 && f.workspace <= workspaceBytes && (p.free || p.inOnePiece(&f.algo)) {
-			made.algo, made.fits = f.algo, true
-			made.tally.algorithm = p.read(f)
-			return nil
-		}
+	usable := slices.DeleteFunc(slices.Clone(found), func(f heuristicResult) bool {
+		return f.state != 0 || f.workspace > workspaceBytes || !p.free && !p.inOnePiece(&f.algo)
+	})
+	if len(usable) == 0 {
+		made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
+			many(len(found), "algorithm"), rows, made.k, made.n, made.k)
 	}
-	made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
-		many(len(found), "algorithm"), rows, made.k, made.n, made.k)
-	return nil
+	return usable, nil
 }
 
 // inOnePiece says that an algorithm neither splits the inner dimension nor
@@ -252,18 +306,13 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
 	}
-	p.value = uint64(rows)
-	err := first(
-		p.lt.layoutSet(made.b, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"),
-		p.lt.layoutSet(made.d, layoutCols, &p.value, 8).err("cublasLtMatrixLayoutSetAttribute"))
-	if err != nil {
-		made.rows = 0
+	if err := p.setRows(made, rows); err != nil {
 		return err
 	}
 	if p.free {
 		return p.choose(made, rows)
 	}
-	err = p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &p.found).
+	err := p.lt.algoCheck(p.handle, made.desc, made.a, made.b, made.d, made.d, &made.algo, &p.found).
 		err("cublasLtMatmulAlgoCheck")
 	if err == nil && p.found.workspace > workspaceBytes {
 		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.workspace)

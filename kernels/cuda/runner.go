@@ -43,8 +43,7 @@ type step struct {
 	launch func(s *submission) error // on the device's thread
 }
 
-// needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory, and the
-// attention kernels of 16-bit types write no float32.
+// needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == FP32, Scratch: func(op kernels.Op) (cols int, as kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -54,9 +53,7 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 				return rows, widest(p.Precision(op.Out))
 			}
 		case kernels.Attention:
-			if b.dtype != FP32 && p.Precision(op.Out) == kernels.Float32 {
-				return p.Cols(op.Out), kernels.Operand
-			}
+			return attentionScratch(b.dtype, o, p.Cols(op.Out), p.Precision(op.Out)), kernels.Operand
 		}
 		return 0, 0
 	}}
@@ -103,7 +100,7 @@ func (r *runner) compile() error {
 	try(&r.copies, d.newStream)
 	try(&r.fence, d.newEvent)
 	if err == nil {
-		r.tables, err = newTables(d, r.limits, attentionRows(b.dtype), ranges(r.program))
+		r.tables, err = newTables(d, r.limits, attentionRows, ranges(r.program))
 	}
 	if err == nil && b.products != nil {
 		r.workspace, err = d.alloc(workspaceBytes)

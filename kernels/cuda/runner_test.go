@@ -344,7 +344,7 @@ func TestUnsupported(t *testing.T) {
 	defer b.Close()
 	for what, build := range map[string]func(n *net) kernels.Value{
 		"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
-		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(blockNormCols + 1)) },
+		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(norms[len(norms)-1].widest + 1)) },
 	} {
 		n := newNet(t, b)
 		n.Output(build(n))
@@ -505,8 +505,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is one
-// query, at a fixed number, and a check for each number of rows.
+// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is a
+// query for each of two numbers of rows, and a check for each number of rows.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -517,7 +517,7 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	x := n.tokens(16)
 	n.Output(n.linear(n.linear(n.linear(x, 1, 16), 2, 16), 3, 16))
 	r := n.compile(b, kernels.Limits{Tokens: 100, Sequences: 2})
-	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 4096] [] 0" { // to the operands' type, and to float32
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [] 0" { // to the operands' type, and to float32
 		t.Errorf("after Compile queries, checks and runs are %s", got)
 	}
 	for _, rows := range []int{7, 5, 7} {
@@ -525,7 +525,7 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 			t.Fatal("it fails")
 		}
 	}
-	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 4096] [7 7 5 5 7 7] 6" {
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [7 7 5 5 7 7] 6" {
 		t.Errorf("queries, checks and runs are %s", got)
 	}
 	if !slices.Contains(f.launched, "gemm_bf16") {

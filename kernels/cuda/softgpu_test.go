@@ -286,7 +286,7 @@ func TestMutantsAreFound(t *testing.T) {
 		mutants(t, "attention_half.ptx", "attention_32_fp16", FP16, "attention 32", "attention 32, long"),
 		mutants(t, "attention_rotary_half.ptx", "attention_rotary_64_bf16", BF16, "rotary, attention 64"),
 		mutants(t, "attention_fp32.ptx", "attention_32_fp32", FP32, "attention 32", "attention 32, long"),
-		mutants(t, "layernorm.ptx", "layernorm_block_bf16", BF16, "norm of wide rows"),
+		mutants(t, "layernorm.ptx", "layernorm_8192_bf16", BF16, "norm of wide rows"),
 		mutants(t, "pool.ptx", "pool", BF16, "linear, pool"),
 	)
 	// The second barrier of pool is for batches of more than 65,535 sequences, of which a block takes several.

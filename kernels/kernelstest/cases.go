@@ -85,7 +85,7 @@ func cases() []Case {
 		return []kernels.Value{b.Linear(x, b.Product(72, 72, kernels.Identity), x)}
 	})
 
-	for _, cols := range []int{1, 64, 100, 320, 768} {
+	for _, cols := range []int{1, 64, 100, 320, 768, 1300, 2564} {
 		add(fmt.Sprintf("norm/%d", cols), nil, func(b *Bench) []kernels.Value {
 			y := b.Norm(b.Input(cols), b.Normalize(cols, 1e-5))
 			return []kernels.Value{y, b.Stored(y)}

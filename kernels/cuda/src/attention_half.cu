@@ -2,9 +2,9 @@
 #include "attention_half.cuh"
 
 #define ATTENTION(T, suffix, d)                                                                                      \
-    KERNEL(Head<d>::threads, 1, attention_##d##_##suffix, T *out, const T *qkv, const int *cu, const int2 *blocks,   \
+    KERNEL(block_threads, Head<d>::blocks_per_sm, attention_##d##_##suffix, T *out, const T *qkv, const int *cu, const int2 *blocks,   \
            int heads, float scale, const float *slopes) {                                                            \
-        attend<T, d, false>(out, qkv, cu, blocks, heads, scale, slopes, {});                                         \
+        attend<T, d, false>(out, qkv, nullptr, cu, blocks, heads, scale, slopes, {});                                         \
     }
 #define ATTENTIONS(T, suffix)                                                                                        \
     ATTENTION(T, suffix, 16)                                                                                         \

@@ -1,177 +1,63 @@
-// Attention over packed sequences with 16-bit operands: products on tensor
-// cores, scores, softmax and sums in float32, one pass over the keys as in
-// FlashAttention-2 (Dao 2023). A block takes 128 query rows of one head of one
-// sequence. Keys come 64 at a time from the sequence's first on, through two
-// stages, so that a row's sums have one order whatever else is in the batch.
-// Queries and keys may have to be rotated first: then they are as they arrive,
-// and rounded as the rotary kernel would have stored them.
+// Attention over packed sequences with 16-bit operands: products on tensor cores, scores, softmax and sums in float32, one
+// pass over the keys as in FlashAttention-2 (Dao 2023). A block takes 64 query rows of one head of one sequence, a warp 16
+// of them. Keys come 64 at a time from the sequence's first on, through two stages, so that a row's sums have one order
+// whatever else is in the batch. Four small blocks share a multiprocessor: while one waits at its barrier, or for its
+// exponentials, others multiply.
 #pragma once
 
 #include "rotary.cuh"
 
 namespace {
 
-constexpr int block_rows = 128, key_rows = 64;
+constexpr int block_rows = 64, key_rows = 64, block_threads = block_rows / 16 * 32;
 constexpr float log2_e = 1.4426950408889634f;
 
-// The layout of a head: rows in shared memory are padded to a multiple of 16
-// columns and by 16 bytes, so that eight of them lie in different banks.
+// The layout of a head: rows in shared memory are padded to a multiple of 16 columns and by 16 bytes, so that eight of
+// them lie in different banks.
 template <int d>
 struct Head {
     static constexpr int columns = (d + 15) / 16 * 16, row = columns + 8, chunks = columns / 8;
     static constexpr int stage = 2 * key_rows * row; // elements: keys, then values
-    // a warp takes one or two tiles of 16 rows; two halve the reads of shared
-    // memory, and for d = 128 would need more registers than there are
-    static constexpr int tiles = d > 64 ? 1 : 2, threads = block_rows / (16 * tiles) * 32;
+    static constexpr int blocks_per_sm = d > 64 ? 2 : 4; // for which there are registers
 };
 
+// A Part is a head's queries, keys or values of a sequence: its first row, and the elements from one row to the next.
 template <class T>
-struct Sequence {
-    const T *qkv; // of its first token
-    int length, heads, head;
+struct Part {
+    const T *rows;
+    int pitch;
+
+    __device__ __forceinline__ const T *at(int row, int column) const {
+        return rows + static_cast<size_t>(row) * pitch + column;
+    }
 };
 
-// load_keys begins the copies of 64 keys and values; rows past the sequence's
-// end and columns past the head's become zero.
-template <class T, int d>
-__device__ __forceinline__ void load_keys(T *stage, const Sequence<T> &s, int first) {
-    const int width = s.heads * d;
+// each_copy gives the copies of eight columns that a thread makes of rows of a head from first on: always the same
+// columns. copy takes where they go in shared memory, the row and the column they come from, and their bytes: 0 past the
+// sequence's end and past the head's columns, where zeros go.
+template <int d, int rows, class Copy>
+__device__ __forceinline__ void each_copy(int first, int length, const Copy &copy) {
+    constexpr int chunks = Head<d>::chunks, step = block_threads / chunks;
+    static_assert(block_threads % chunks == 0 && rows % step == 0);
+    const int r = threadIdx.x / chunks, c = 8 * (threadIdx.x % chunks);
+    const bool inside = d % 16 == 0 || c < d;
 #pragma unroll
-    for (int i = threadIdx.x; i < key_rows * Head<d>::chunks; i += Head<d>::threads) {
-        const int r = i / Head<d>::chunks, c = 8 * (i % Head<d>::chunks);
-        const bool present = first + r < s.length && c < d;
-        const T *key = row_at(s.qkv, present ? first + r : 0, 3 * width) + width + s.head * d + (present ? c : 0);
-        copy_async(stage + r * Head<d>::row + c, key, present ? 16 : 0);
-        copy_async(stage + (key_rows + r) * Head<d>::row + c, key + width, present ? 16 : 0);
-    }
-}
-
-// load_queries reads the fragments of a tile of 16 rows, as mma wants them.
-template <class T, int d>
-__device__ __forceinline__ void load_queries(uint32_t (&q)[Head<d>::columns / 16][4], const Sequence<T> &s, int first) {
-    const int lane = threadIdx.x % 32;
-#pragma unroll
-    for (int half = 0; half < 2; half++) {
-        // rows past the end repeat the last one: their outputs are not stored
-        const T *row = row_at(s.qkv, min(first + lane / 4 + 8 * half, s.length - 1), 3 * s.heads * d) + s.head * d;
-#pragma unroll
-        for (int k = 0; k < Head<d>::columns / 16; k++)
-#pragma unroll
-            for (int side = 0; side < 2; side++) {
-                const int c = 16 * k + 8 * side + lane % 4 * 2;
-                q[k][half + 2 * side] = c < d ? *reinterpret_cast<const uint32_t *>(row + c) : 0u;
-            }
-    }
-}
-
-// Pairs is how the threads share 64 keys that have to be rotated yet. A share
-// is columns of the lower half of a head and their partners of the upper one:
-// a thread rotates in shared memory what it has copied there itself, and so
-// waits for no other. Eight columns are one copy; a head of 24 has no such
-// halves, and a thread takes a row of it.
-template <int d>
-struct Pairs {
-    static constexpr bool whole = d / 2 % 8 != 0;
-    static constexpr int per_row = whole ? 1 : d / 16, shares = key_rows * per_row;
-    static constexpr int columns = d / 2 / per_row, copies = whole ? Head<d>::chunks : 2;
-    static constexpr int group = whole ? 4 : 8; // columns that are loaded at once
-    // shares of a thread, where it has any
-    static constexpr int count = (shares + Head<d>::threads - 1) / Head<d>::threads;
-
-    // row and column of a share's first element: of eight threads side by
-    // side, those of different rows are per_row rows apart, which puts their
-    // 16 bytes each into different banks
-    static __device__ __forceinline__ int row(int i) {
-        return i / (8 * per_row) * 8 + i / per_row % (8 / per_row) * per_row + i / 8 % per_row;
-    }
-    static __device__ __forceinline__ int column(int i) { return i % per_row * columns; }
-};
-
-// load_pairs is load_keys by shares.
-template <class T, int d>
-__device__ __forceinline__ void load_pairs(T *stage, const Sequence<T> &s, int first) {
-    const int width = s.heads * d;
-#pragma unroll
-    for (int i = threadIdx.x; i < Pairs<d>::shares; i += Head<d>::threads) {
-        const int r = Pairs<d>::row(i), c = Pairs<d>::column(i);
-        const bool inside = first + r < s.length;
-        const T *key = row_at(s.qkv, inside ? first + r : 0, 3 * width) + width + s.head * d + c;
-        T *const to = stage + r * Head<d>::row + c;
-#pragma unroll
-        for (int n = 0; n < Pairs<d>::copies; n++) {
-            const int ahead = n * (Pairs<d>::whole ? 8 : d / 2);
-            const bool present = inside && ahead < d;
-            copy_async(to + ahead, key + (ahead < d ? ahead : 0), present ? 16 : 0);
-            copy_async(to + key_rows * Head<d>::row + ahead, key + width + (ahead < d ? ahead : 0), present ? 16 : 0);
-        }
-    }
-}
-
-// Turns are those of a thread's shares, loaded while the copies are under way.
-template <int d>
-struct Turns {
-    float of[Pairs<d>::count][2 * Pairs<d>::columns];
-};
-
-template <class T, int d>
-__device__ __forceinline__ void load_turns(Turns<d> &turns, const Sequence<T> &s, int first, const Rotation &rotation) {
-#pragma unroll
-    for (int n = 0; n < Pairs<d>::count; n++) {
-        const int i = threadIdx.x + n * Head<d>::threads;
-        // keys past the end are zero, whatever the turn; threads past the last
-        // share load what they do not use
-        const int position = min(first + Pairs<d>::row(i % Pairs<d>::shares), s.length - 1);
-        const float *from = reinterpret_cast<const float *>(rotation.at(position, d) + Pairs<d>::column(i));
-#pragma unroll
-        for (int e = 0; e < 2 * Pairs<d>::columns; e += 4) {
-            float v[4];
-            load4(v, from + e);
-#pragma unroll
-            for (int u = 0; u < 4; u++) turns.of[n][e + u] = v[u];
-        }
-    }
-}
-
-template <class T>
-__device__ __forceinline__ void load_all(float (&v)[4], const T *from) { load4(v, from); }
-template <class T>
-__device__ __forceinline__ void load_all(float (&v)[8], const T *from) { load8(v, from); }
-template <class T>
-__device__ __forceinline__ void store_all(T *to, const float (&v)[4]) { store4(to, v); }
-template <class T>
-__device__ __forceinline__ void store_all(T *to, const float (&v)[8]) { store8(to, v); }
-
-// turn_keys rotates a thread's shares where they lie.
-template <class T, int d>
-__device__ __forceinline__ void turn_keys(T *stage, const Turns<d> &turns) {
-    constexpr int group = Pairs<d>::group;
-#pragma unroll
-    for (int n = 0; n < Pairs<d>::count; n++) {
-        const int i = threadIdx.x + n * Head<d>::threads;
-        if (i >= Pairs<d>::shares) break;
-        T *const low = stage + Pairs<d>::row(i) * Head<d>::row + Pairs<d>::column(i), *const high = low + d / 2;
-#pragma unroll
-        for (int c = 0; c < Pairs<d>::columns; c += group) {
-            float a[group], b[group];
-            load_all(a, low + c);
-            load_all(b, high + c);
-#pragma unroll
-            for (int e = 0; e < group; e++) turn(a[e], b[e], turns.of[n][2 * (c + e)], turns.of[n][2 * (c + e) + 1]);
-            store_all(low + c, a);
-            store_all(high + c, b);
-        }
+    for (int n = 0; n < rows / step; n++) {
+        const int row = first + r + n * step;
+        copy(r * Head<d>::row + c + n * step * Head<d>::row, min(row, length - 1), inside ? c : 0,
+             row < length && inside ? 16 : 0);
     }
 }
 
 // turn_queries rotates the fragments of a tile. Partners lie in the same
-// thread, but not in a head of 24: there they are loaded once more.
+// thread, but not in a head of 24: there they are read once more.
 template <class T, int d>
-__device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16][4], const Sequence<T> &s, int first,
-                                             const Rotation &rotation) {
+__device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16][4], const T *queries,
+                                             int first, int length, const Rotation &rotation) {
     const int lane = threadIdx.x % 32;
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-        const int position = min(first + lane / 4 + 8 * half, s.length - 1);
+        const int position = min(first + lane / 4 + 8 * half, length - 1);
         const float *angle = reinterpret_cast<const float *>(rotation.at(position, d));
         // word gives two columns of the thread's in the n-th eight of a head
         const auto word = [&](int n) -> uint32_t & { return q[n / 2][half + 2 * (n % 2)]; };
@@ -185,8 +71,8 @@ __device__ __forceinline__ void turn_queries(uint32_t (&q)[Head<d>::columns / 16
             both[0] = pack2<T>(a.x, a.y), both[1] = pack2<T>(b.x, b.y);
         };
         uint32_t both[2];
-        if constexpr (Pairs<d>::whole) {
-            const T *row = row_at(s.qkv, position, 3 * s.heads * d) + s.head * d;
+        if constexpr (d / 2 % 8 != 0) {
+            const T *row = queries + (lane / 4 + 8 * half) * Head<d>::row;
 #pragma unroll
             for (int n = 0; n < d / 8; n++) {
                 const int c = 8 * n + lane % 4 * 2;
@@ -245,132 +131,135 @@ __device__ __forceinline__ void weigh(State<d> &state, float (&score)[key_rows /
     }
 }
 
+// attend computes one block. turned has the rotated keys, where queries and keys are rotated; the queries are rotated here,
+// in registers.
 template <class T, int d, bool rotary>
-__device__ __forceinline__ void attend(T *out, const T *qkv, const int *cu, const int2 *blocks, int heads, float scale,
-                                       const float *slopes, Rotation rotation) {
+__device__ __forceinline__ void attend(T *out, const T *qkv, const T *turned, const int *cu, const int2 *blocks,
+                                       int heads, float scale, const float *slopes, Rotation rotation) {
     SHARED(shared);
-    T *const keys = reinterpret_cast<T *>(shared);
-    constexpr int tiles = Head<d>::tiles, steps = Head<d>::columns / 16;
-    const int lane = threadIdx.x % 32;
+    T *const stages = reinterpret_cast<T *>(shared);
+    constexpr int steps = Head<d>::columns / 16, row = Head<d>::row;
+    const int lane = threadIdx.x % 32, width = heads * d, head = static_cast<int>(blockIdx.y);
     const int2 block = blocks[blockIdx.x];
-    const int start = cu[block.x];
-    const Sequence<T> s = {row_at(qkv, start, 3 * heads * d), cu[block.x + 1] - start, heads, static_cast<int>(blockIdx.y)};
-    const int first = block.y + static_cast<int>(threadIdx.x) / 32 * 16 * tiles; // row of the warp
-    // a score's bias in the units of q·k, before the common scale
-    const float slope = slopes == nullptr ? 0.f : slopes[s.head] / scale;
-    const float exponent = scale * log2_e;
+    const int start = cu[block.x], length = cu[block.x + 1] - start;
+    const T *const part = row_at(qkv, start, 3 * width) + head * d;
+    const Part<T> queries = {part, pitch(3 * width)}, values = {part + 2 * width, pitch(3 * width)};
+    const Part<T> keys = rotary ? Part<T>{row_at(turned, start, width) + head * d, pitch(width)}
+                                : Part<T>{part + width, pitch(3 * width)};
+    const int warp = static_cast<int>(threadIdx.x) / 32 * 16; // its first row in the block
+    const int first = block.y + warp;                        // and in the sequence
+    const bool active = first < length;                      // other warps only copy
 
-    const auto copy = [&](int stage, int first) {
-        if constexpr (rotary)
-            load_pairs<T, d>(keys + stage * Head<d>::stage, s, first);
-        else
-            load_keys<T, d>(keys + stage * Head<d>::stage, s, first);
-    };
-    copy(0, 0);
-    copy_commit();
-    uint32_t q[tiles][steps][4];
-    State<d> state[tiles];
-#pragma unroll
-    for (int t = 0; t < tiles; t++) {
-        load_queries<T, d>(q[t], s, first + 16 * t);
-        if constexpr (rotary) turn_queries<T, d>(q[t], s, first + 16 * t, rotation);
-#pragma unroll
-        for (int half = 0; half < 2; half++) state[t].top[half] = -INFINITY, state[t].sum[half] = 0.f;
-#pragma unroll
-        for (int n = 0; n < d / 8; n++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) state[t].out[n][e] = 0.f;
-    }
-
-    for (int base = 0, stage = 0; base < s.length; base += key_rows, stage ^= 1) {
-        Turns<d> turns;
-        if constexpr (rotary) load_turns<T, d>(turns, s, base, rotation);
-        if (base + key_rows < s.length) copy(stage ^ 1, base + key_rows);
+    const auto copy = [&](T *stage, int first) {
+        each_copy<d, key_rows>(first, length, [&](int to, int row, int column, int bytes) {
+            copy_async(stage + to, keys.at(row, column), bytes);
+            copy_async(stage + key_rows * Head<d>::row + to, values.at(row, column), bytes);
+        });
         copy_commit();
-        copy_wait<1>();
-        if constexpr (rotary) turn_keys<T, d>(keys + stage * Head<d>::stage, turns);
-        __syncthreads(); // all see the keys and values
-        const T *const key = keys + stage * Head<d>::stage, *const value = key + key_rows * Head<d>::row;
+    };
+    T *const query_rows = stages + Head<d>::stage; // where the second tile of keys will be
+    each_copy<d, block_rows>(block.y, length, [&](int to, int row, int column, int bytes) {
+        copy_async(query_rows + to, queries.at(row, column), bytes);
+    });
+    copy_commit();
+    copy(stages, 0);
+    copy_wait<1>();
+    __syncthreads(); // all see the queries
 
-        float score[tiles][key_rows / 8][4];
+    uint32_t q[steps][4];
 #pragma unroll
-        for (int t = 0; t < tiles; t++)
+    for (int k = 0; k < steps; k++) ldmatrix(q[k], query_rows + (warp + lane % 16) * row + 16 * k + lane / 16 * 8);
+    if constexpr (rotary) turn_queries<T, d>(q, query_rows + warp * row, first, length, rotation);
+    State<d> state;
 #pragma unroll
-            for (int j = 0; j < key_rows / 8; j++)
+    for (int half = 0; half < 2; half++) state.top[half] = -INFINITY, state.sum[half] = 0.f;
 #pragma unroll
-                for (int e = 0; e < 4; e++) score[t][j][e] = 0.f;
+    for (int n = 0; n < d / 8; n++)
+#pragma unroll
+        for (int e = 0; e < 4; e++) state.out[n][e] = 0.f;
+
+    int stage = 0;
+    for (int base = 0; base < length; base += key_rows, stage ^= 1) {
+        const T *const key = stages + stage * Head<d>::stage, *const value = key + key_rows * row;
+        copy_wait<0>();
+        __syncthreads(); // all see the keys and values, and are done with what lay in the other stage
+        if (base + key_rows < length) copy(stages + (stage ^ 1) * Head<d>::stage, base + key_rows);
+        if (!active) continue;
+
+        float score[key_rows / 8][4];
+#pragma unroll
+        for (int j = 0; j < key_rows / 8; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) score[j][e] = 0.f;
 #pragma unroll
         for (int k = 0; k < steps; k++)
 #pragma unroll
             for (int j = 0; j < key_rows / 16; j++) {
                 uint32_t b[4];
-                ldmatrix(b, key + (16 * j + lane % 8 + lane / 16 * 8) * Head<d>::row + 16 * k + lane / 8 % 2 * 8);
-#pragma unroll
-                for (int t = 0; t < tiles; t++) {
-                    mma<T>(score[t][2 * j], q[t][k], b[0], b[1]);
-                    mma<T>(score[t][2 * j + 1], q[t][k], b[2], b[3]);
-                }
+                ldmatrix(b, key + (16 * j + lane % 8 + lane / 16 * 8) * row + 16 * k + lane / 8 % 2 * 8);
+                mma<T>(score[2 * j], q[k], b[0], b[1]);
+                mma<T>(score[2 * j + 1], q[k], b[2], b[3]);
             }
 
+        // of the thread's first column; in float32, exact up to 2^24
+        const int query = first + lane / 4, column = base + lane % 4 * 2;
+        if (slopes != nullptr) {
+            const float slope = slopes[head]; // in the units of q·k
+            const float ahead[2] = {static_cast<float>(query - column), static_cast<float>(query + 8 - column)};
 #pragma unroll
-        for (int t = 0; t < tiles; t++) {
-            // of the thread's first column; in float32, exact up to 2^24
-            const int row = first + 16 * t + lane / 4, column = base + lane % 4 * 2;
-            if (slopes != nullptr) {
-                const float ahead[2] = {static_cast<float>(row - column), static_cast<float>(row + 8 - column)};
+            for (int j = 0; j < key_rows / 8; j++)
 #pragma unroll
-                for (int j = 0; j < key_rows / 8; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        score[t][j][e] = fmaf(-slope, fabsf(ahead[e / 2] - static_cast<float>(8 * j + e % 2)), score[t][j][e]);
-            }
-            if (base + key_rows > s.length) {
-#pragma unroll
-                for (int j = 0; j < key_rows / 8; j++)
-#pragma unroll
-                    for (int e = 0; e < 4; e++)
-                        if (8 * j + e % 2 >= s.length - column) score[t][j][e] = -INFINITY;
-            }
-            weigh<d>(state[t], score[t], exponent);
+                for (int e = 0; e < 4; e++)
+                    score[j][e] = fmaf(-slope, fabsf(ahead[e / 2] - static_cast<float>(8 * j + e % 2)), score[j][e]);
         }
+        if (base + key_rows > length) {
+#pragma unroll
+            for (int j = 0; j < key_rows / 8; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++)
+                    if (8 * j + e % 2 >= length - column) score[j][e] = -INFINITY;
+        }
+        weigh<d>(state, score, scale * log2_e);
 
 #pragma unroll
         for (int k = 0; k < key_rows / 16; k++) {
-            uint32_t p[tiles][4];
+            uint32_t p[4];
 #pragma unroll
-            for (int t = 0; t < tiles; t++) {
-                p[t][0] = pack2<T>(score[t][2 * k][0], score[t][2 * k][1]);
-                p[t][1] = pack2<T>(score[t][2 * k][2], score[t][2 * k][3]);
-                p[t][2] = pack2<T>(score[t][2 * k + 1][0], score[t][2 * k + 1][1]);
-                p[t][3] = pack2<T>(score[t][2 * k + 1][2], score[t][2 * k + 1][3]);
-            }
+            for (int i = 0; i < 4; i++)
+                p[i] = pack2<T>(score[2 * k + i / 2][i % 2 * 2], score[2 * k + i / 2][i % 2 * 2 + 1]);
 #pragma unroll
             for (int n = 0; n < steps; n++) {
                 uint32_t b[4];
-                ldmatrix_transposed(b, value + (16 * k + lane % 16) * Head<d>::row + 16 * n + lane / 16 * 8);
-#pragma unroll
-                for (int t = 0; t < tiles; t++) {
-                    mma<T>(state[t].out[2 * n], p[t], b[0], b[1]);
-                    if (2 * n + 1 < d / 8) mma<T>(state[t].out[2 * n + 1], p[t], b[2], b[3]);
-                }
+                ldmatrix_transposed(b, value + (16 * k + lane % 16) * row + 16 * n + lane / 16 * 8);
+                mma<T>(state.out[2 * n], p, b[0], b[1]);
+                if (2 * n + 1 < d / 8) mma<T>(state.out[2 * n + 1], p, b[2], b[3]);
             }
         }
-        __syncthreads(); // before the next copies overwrite this stage
     }
 
+    // A warp's outputs pass through shared memory, so that it stores whole rows: the stage that the last keys are not
+    // in is free.
+    if (!active) return;
+    T *const rows = stages + stage * Head<d>::stage + warp * row;
 #pragma unroll
-    for (int t = 0; t < tiles; t++)
+    for (int half = 0; half < 2; half++) {
+        float sum = state.sum[half];
+        sum += shuffle_xor(sum, 1);
+        sum += shuffle_xor(sum, 2);
+        const float share = 1.f / sum;
+        T *const to = rows + (lane / 4 + 8 * half) * row + lane % 4 * 2;
 #pragma unroll
-        for (int half = 0; half < 2; half++) {
-            float sum = state[t].sum[half];
-            sum += shuffle_xor(sum, 1);
-            sum += shuffle_xor(sum, 2);
-            const int row = first + 16 * t + lane / 4 + 8 * half;
-            if (row >= s.length) continue;
-            T *const to = row_at(out, start + row, heads * d) + s.head * d + lane % 4 * 2;
+        for (int n = 0; n < d / 8; n++) store2(to + 8 * n, state.out[n][2 * half] * share, state.out[n][2 * half + 1] * share);
+    }
+    __syncwarp();
+    constexpr int all = 16 * (d / 8);
 #pragma unroll
-            for (int n = 0; n < d / 8; n++) store2(to + 8 * n, state[t].out[n][2 * half] / sum, state[t].out[n][2 * half + 1] / sum);
-        }
+    for (int n = 0; n < ceil_div(all, 32); n++) {
+        const int i = lane + 32 * n, r = i / (d / 8), c = 8 * (i % (d / 8));
+        if (i < all && first + r < length)
+            *reinterpret_cast<uint4 *>(row_at(out, start + first + r, width) + head * d + c) =
+                *reinterpret_cast<const uint4 *>(rows + r * row + c);
+    }
 }
 
 } // namespace

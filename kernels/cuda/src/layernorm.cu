@@ -28,16 +28,20 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
         if (c < cols) load4(z[g], in + c);
     }
     if (add != nullptr) {
-        float more[GROUPS][4];
+        constexpr int some = GROUPS > 10 ? GROUPS / 4 : GROUPS; // at a time, for want of registers
 #pragma unroll
-        for (int g = 0; g < GROUPS; g++) {
-            const int c = 4 * (g * THREADS + lane);
-            if (c < cols) load4(more[g], add + c);
+        for (int from = 0; from < GROUPS; from += some) {
+            float more[some][4];
+#pragma unroll
+            for (int g = 0; g < some; g++) {
+                const int c = 4 * ((from + g) * THREADS + lane);
+                if (c < cols) load4(more[g], add + c);
+            }
+#pragma unroll
+            for (int g = 0; g < some; g++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) z[from + g][e] += more[g][e];
         }
-#pragma unroll
-        for (int g = 0; g < GROUPS; g++)
-#pragma unroll
-            for (int e = 0; e < 4; e++) z[g][e] += more[g][e];
     }
 #pragma unroll
     for (int g = 0; g < GROUPS; g++) {
@@ -76,24 +80,24 @@ __device__ __forceinline__ void normalize(float *out32, T *out, const float *in,
     }
 }
 
-#define LAYERNORM(T, suffix)                                                                                         \
-    KERNEL(128, 5, layernorm_warp_##suffix, float *out32, T *out, const float *in, const float *add,                 \
-           const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
-        const int row = blockIdx.x * 4 + threadIdx.x / 32;                                                           \
+// A row of at most so many columns is a warp's, or a block's: more loads are under way where no row is shared.
+#define LAYERNORM(T, suffix, widest, row_threads, block_threads, blocks_per_sm)                                      \
+    KERNEL(block_threads, blocks_per_sm, layernorm_##widest##_##suffix, float *out32, T *out, const float *in,       \
+           const float *add, const float *gain, const float *bias, float eps, int rows, int cols) {                  \
+        SHARED_ARRAY(float, partial, row_threads == 32 ? 1 : row_threads / 16);                                      \
+        const int row = blockIdx.x * (block_threads / row_threads) + threadIdx.x / row_threads;                      \
         if (row >= rows) return;                                                                                     \
-        normalize<T, 32, 10>(out32 == nullptr ? nullptr : row_at(out32, row, cols),                                  \
-                             out == nullptr ? nullptr : row_at(out, row, cols), row_at(in, row, cols),               \
-                             add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols, nullptr);     \
-    }                                                                                                                \
-    KERNEL(256, 3, layernorm_block_##suffix, float *out32, T *out, const float *in, const float *add,                \
-           const float *gain, const float *bias, float eps, int rows, int cols) {                                    \
-        SHARED_ARRAY(float, partial, 16);                                                                            \
-        const int row = blockIdx.x;                                                                                  \
-        normalize<T, 256, 8>(out32 == nullptr ? nullptr : row_at(out32, row, cols),                                  \
-                             out == nullptr ? nullptr : row_at(out, row, cols), row_at(in, row, cols),               \
-                             add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols, partial);     \
+        normalize<T, row_threads, widest / (4 * row_threads)>(                                                       \
+            out32 == nullptr ? nullptr : row_at(out32, row, cols), out == nullptr ? nullptr : row_at(out, row, cols), \
+            row_at(in, row, cols), add == nullptr ? nullptr : row_at(add, row, cols), gain, bias, eps, cols,          \
+            row_threads == 32 ? nullptr : partial);                                                                  \
     }
+#define LAYERNORMS(T, suffix)                                                                                        \
+    LAYERNORM(T, suffix, 512, 32, 128, 10)                                                                           \
+    LAYERNORM(T, suffix, 1280, 32, 128, 5)                                                                           \
+    LAYERNORM(T, suffix, 2560, 32, 128, 3)                                                                           \
+    LAYERNORM(T, suffix, 8192, 256, 256, 3)
 
-LAYERNORM(bf16, bf16)
-LAYERNORM(fp16, fp16)
-LAYERNORM(float, fp32)
+LAYERNORMS(bf16, bf16)
+LAYERNORMS(fp16, fp16)
+LAYERNORMS(float, fp32)

@@ -1,5 +1,6 @@
 #include "device.h"
 
+#include <algorithm>
 #include <chrono>
 #include <stdarg.h>
 #include <stdio.h>
@@ -143,10 +144,10 @@ void Device::add(Stream *s, Work w) {
 }
 
 int Device::wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition) {
-    demand++;
+    const auto place = conditions.insert(conditions.end(), &condition);
     driver().changed.notify_all();
     driver().changed.wait(held, [&] { return broken != 0 || condition(); });
-    demand--;
+    conditions.erase(place);
     return broken;
 }
 
@@ -205,7 +206,9 @@ Stream *Device::choose() {
             if (s->queue.front().ticket < first->queue.front().ticket) first = s;
         return first;
     }
-    if (demand == 0 && queued < 200) return nullptr;
+    // No work is done once every condition holds: a thread that is slow to notice leaves the order as it is.
+    const bool awaited = std::any_of(conditions.begin(), conditions.end(), [](const auto *holds) { return !(*holds)(); });
+    if (!awaited && queued < 200) return nullptr;
     // The preferred stream runs ahead of the others wherever no event holds it back, so that a wait that is missing shows.
     Stream *preferred = ready[0];
     for (Stream *s : ready)

@@ -7,6 +7,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -84,7 +85,8 @@ struct Function {
 //   SOFTGPU_DEVICES  how many there are, or a list of their architectures, such as sm_90,sm_80; one sm_90 by default
 //   SOFTGPU_MEMORY   bytes of each, 16 GiB by default
 //   SOFTGPU_SEED     0: streams run as their work was asked for, at once. Another number draws an order among those that
-//                    events allow, and lets work wait until the program waits for it. It also is the order of threads.
+//                    events allow, and lets work wait until the program waits for it. If everything was asked for by
+//                    then, and one thread waits, the order follows from the number alone. It also is the order of threads.
 //   SOFTGPU_DRIVER   the CUDA version of the driver, 13000 by default
 //   SOFTGPU_FAULT    a list, such as alloc:7,hang:gemm
 //       alloc:N      the N-th cuMemAlloc of the process is out of memory
@@ -155,7 +157,7 @@ class Device {
     Stream *choose();
 
     bool started = false;
-    int demand = 0; // threads of the program that wait
+    std::list<const std::function<bool()> *> conditions; // that threads of the program wait for
     std::mt19937_64 draw;
 };
 

@@ -1,0 +1,217 @@
+package cuda
+
+import (
+	"encoding/binary"
+	"flag"
+	"fmt"
+	"hash/fnv"
+	"math"
+	"math/rand/v2"
+	"testing"
+)
+
+var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
+
+// modelShapes are the matrix products of a layer, as the backend asks cuBLAS for them.
+func modelShapes(hidden, inner int, gated bool) []shape {
+	up := shape{n: inner, k: hidden, bias: true}
+	if gated {
+		up = shape{n: 2 * inner, k: hidden}
+	}
+	return []shape{
+		{n: 3 * hidden, k: hidden, bias: true},
+		{n: hidden, k: hidden, bias: true, wide: true, add: true},
+		up,
+		{n: hidden, k: inner, bias: true, wide: true, add: true},
+	}
+}
+
+// BenchmarkAlgorithms times every algorithm that cuBLAS offers for the products of real models, asked for the usual
+// number of rows and for those that are timed. The backend takes the first of those that it is offered for the usual
+// number.
+func BenchmarkAlgorithms(b *testing.B) {
+	backend, err := Open(0, Options{DType: BF16})
+	if err != nil {
+		b.Skip(err)
+	}
+	defer backend.Close()
+	if backend.products == nil {
+		b.Skip(backend.WithoutCublas())
+	}
+	bench, err := newProductBench(backend, *algorithmRows)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer bench.close()
+	for _, model := range []struct {
+		name   string
+		shapes []shape
+	}{
+		{"dnabert-s", modelShapes(768, 3072, true)},
+		{"esm2-150m", modelShapes(640, 2560, false)},
+		{"esm2-650m", modelShapes(1280, 5120, false)},
+		{"esm2-3b", modelShapes(2560, 10240, false)},
+	} {
+		for _, s := range model.shapes {
+			name := ProductReport{N: s.n, K: s.k, Bias: s.bias, Wide: s.wide, Add: s.add}.shape()
+			b.Run(model.name+"/"+name, func(b *testing.B) { bench.algorithms(b, s) })
+		}
+	}
+}
+
+// productBench holds the matrices of the largest product, with random values: zeros take less power, and so less time.
+type productBench struct {
+	backend            *Backend
+	rows               int
+	stream, start, end handle
+	in, out, weights   devicePtr // also read as float32, for what is added and the bias
+	workspace          devicePtr
+}
+
+const widestCols = 10240 // columns, and inner dimension
+
+func newProductBench(backend *Backend, rows int) (*productBench, error) {
+	d, pb := backend.device, &productBench{backend: backend, rows: rows}
+	size, weights := max(2*rows*widestCols, 1<<20), 2*widestCols*2560
+	err := d.thread.call(func() (err error) {
+		for _, a := range []struct {
+			at    *devicePtr
+			bytes int
+		}{{&pb.in, size}, {&pb.out, size}, {&pb.weights, weights}, {&pb.workspace, workspaceBytes}} {
+			if err == nil {
+				*a.at, err = d.alloc(a.bytes)
+			}
+		}
+		if err == nil {
+			pb.stream, err = d.newStream()
+		}
+		return first(err, d.drv.cuEventCreate(&pb.start, eventDefault).err("cuEventCreate"),
+			d.drv.cuEventCreate(&pb.end, eventDefault).err("cuEventCreate"))
+	})
+	if err != nil {
+		return pb, err
+	}
+	const piece = 16 << 20
+	var staged *staging
+	if err := d.thread.call(func() (err error) { staged, err = newStaging(d, piece); return err }); err != nil {
+		return pb, err
+	}
+	random := make([]byte, piece)
+	rng := rand.New(rand.NewPCG(1, 2))
+	for i := 0; i < piece; i += 2 {
+		binary.LittleEndian.PutUint16(random[i:], uint16(math.Float32bits(float32(rng.NormFloat64()))>>16))
+	}
+	for _, to := range []struct {
+		at    devicePtr
+		bytes int
+	}{{pb.in, size}, {pb.weights, weights}} {
+		for from := 0; from < to.bytes && err == nil; from += piece {
+			err = staged.send(d, to.at+devicePtr(from), min(piece, to.bytes-from), func(p []byte) error { copy(p, random); return nil })
+		}
+	}
+	return pb, first(err, staged.drain(d), d.thread.call(func() error { staged.free(d); return nil }))
+}
+
+// algorithms times the algorithms for a shape.
+func (pb *productBench) algorithms(b *testing.B, s shape) {
+	d, p := pb.backend.device, pb.backend.products
+	want := uint64(0)
+	for _, asked := range []int{heuristicRows, pb.rows} {
+		var plan *plan
+		var offered []heuristicResult
+		err := d.thread.call(func() (err error) {
+			if plan, err = p.describe(s, asked); err == nil {
+				if err = p.setBias(plan, pb.weights); err == nil {
+					offered, err = p.offered(plan, asked)
+				}
+			}
+			return first(err, plan.unsuitable)
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i := range offered {
+			var a *Algorithm
+			_ = d.thread.call(func() error { a = p.read(&offered[i]); return nil })
+			name := fmt.Sprintf("asked_%d/%d:tile_%d_cluster_%d_waves_%.2f", asked, i, a.Tile, a.ClusterShape, a.Waves)
+			b.Run(name, func(b *testing.B) {
+				plan.algo, plan.rows = offered[i].algo, 0
+				seconds, err := pb.time(plan, b.N)
+				if err != nil {
+					b.Skip(err)
+				}
+				sum, err := pb.digest(s)
+				if err != nil {
+					b.Fatal(err)
+				}
+				if want == 0 {
+					want = sum
+				}
+				same := 0.
+				if sum == want {
+					same = 1
+				}
+				b.ReportMetric(same, "same-bits")
+				b.ReportMetric(2*float64(pb.rows)*float64(s.n)*float64(s.k)*float64(b.N)/seconds/1e12, "TFLOP/s")
+			})
+		}
+		_ = d.thread.call(func() error { p.discard(plan); return nil })
+	}
+}
+
+// time runs a product n times, after one run that is not counted, and gives the seconds of the device's clock.
+func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
+	d, p := pb.backend.device, pb.backend.products
+	var ms float32
+	err = d.thread.call(func() error {
+		run := func() error {
+			done, err := p.run(pb.stream, plan, pb.rows, pb.out, pb.in, pb.weights, pb.weights, pb.in, pb.workspace)
+			if err == nil && !done {
+				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.tally.why)
+			}
+			return err
+		}
+		err := first(run(), d.drv.cuEventRecord(pb.start, pb.stream).err("cuEventRecord"))
+		for range n {
+			err = first(err, run())
+		}
+		return first(err, d.drv.cuEventRecord(pb.end, pb.stream).err("cuEventRecord"),
+			d.drv.cuEventSynchronize(pb.end).err("cuEventSynchronize"),
+			d.drv.cuEventElapsedTime(&ms, pb.start, pb.end).err("cuEventElapsedTime"))
+	})
+	return float64(ms) / 1000, err
+}
+
+// digest hashes the first elements of what a product wrote.
+func (pb *productBench) digest(s shape) (uint64, error) {
+	d, h := pb.backend.device, fnv.New64a()
+	size := 2 * s.n * pb.rows
+	if s.wide {
+		size *= 2
+	}
+	size = min(size, 64<<20)
+	err := d.thread.call(func() error {
+		p, err := d.pin(size)
+		if err != nil {
+			return err
+		}
+		defer d.unpin(p)
+		err = first(d.download(p, 0, pb.out, size, pb.stream), d.drv.cuStreamSynchronize(pb.stream).err("cuStreamSynchronize"))
+		h.Write(p.bytes)
+		return err
+	})
+	return h.Sum64(), err
+}
+
+func (pb *productBench) close() {
+	d := pb.backend.device
+	_ = d.thread.call(func() error {
+		for _, at := range []devicePtr{pb.in, pb.out, pb.weights, pb.workspace} {
+			d.free(at)
+		}
+		d.drv.cuEventDestroy(pb.start)
+		d.drv.cuEventDestroy(pb.end)
+		d.drv.cuStreamDestroy(pb.stream)
+		return nil
+	})
+}
