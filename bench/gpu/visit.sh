@@ -54,38 +54,38 @@ table='
 1 memcheck              0  60
 2 machine               5  10
 2 devices              10  25
-2 forward-dnabert      22  45
+2 forward-dnabert      12  40
 2 forward-dnabert-2x    8  30
 2 forward-650m         13  40
 2 forward-650m-2x      13  40
-2 forward-3b           28  60
+2 forward-3b           22  60
 2 ceiling              24  60
 2 own-650m             15  40
-2 first-dnabert        10  30
+2 first-dnabert         8  30
 2 first-650m           13  40
-2 ncu                  27  60
+2 ncu                  20  60
 2 records               4  10
-2 peers-dnabert        85 150
-2 peers-650m           85 150
-2 peers-3b              57 120
+2 peers-dnabert        90 150
+2 peers-650m           95 150
+2 peers-3b             67 120
 3 machine               5  10
 3 devices              10  25
-3 forward-8m           20  40
-3 forward-35m          10  30
-3 forward-150m         12  30
-3 rows                 40  90
-3 free-dnabert         10  30
-3 free-650m            13  40
-3 file-dnabert         40  80
-3 file-650m            45  80
+3 forward-8m           15  40
+3 forward-35m           6  30
+3 forward-150m          8  30
+3 rows                 25  60
+3 free-dnabert          8  30
+3 free-650m            10  40
+3 file-dnabert         25  60
+3 file-650m            30  60
 3 records               5  10
-3 baseline-dnabert     15  60
-3 baseline-650m        20  60
-3 packed-650m          60 120
-3 packed-dnabert       60 120
-3 peers-8m             50  90
-3 peers-35m            50  90
-3 peers-150m           55  90
+3 baseline-dnabert     45  90
+3 baseline-650m        45  90
+3 packed-650m          55 120
+3 packed-dnabert       50 120
+3 peers-8m             60  90
+3 peers-35m            60  90
+3 peers-150m           70 100
 '
 # steps CALL: its rows.
 steps() { awk -v call="$1" '$1 == call' <<< "$table"; }
@@ -200,7 +200,7 @@ stuck() {
 
 # step NAME COMMAND...: runs it within its limit; 0, or why not. SHOW=n prints the last n lines of its log.
 step() {
-    local name=$1 status=0 wanted most left limit start took cut=
+    local name=$1 status=0 wanted most left limit least start took cut=
     shift
     chosen "$name" || return 97
     budget "$name"
@@ -208,7 +208,9 @@ step() {
     limit=$((left > wanted ? left : wanted))
     limit=$((limit < most ? limit : most))
     limit=$((limit < deadline - start ? limit : deadline - start))
-    if [ $limit -lt 50 ] || { [ $wanted = 0 ] && [ $left -lt 50 ]; }; then
+    # with less than this, 5 s or the step's own limit, it is not begun; a step without a limit of its own needs 5 s
+    least=$((wanted > 0 && wanted < 50 ? wanted : 50))
+    if [ $limit -lt $least ]; then
         fail SKIPPED "$name" "$(seconds $((limit > 0 ? limit : 0))) s were left for it"
         return 99
     fi
