@@ -33,8 +33,11 @@ func TestConformanceOfTheLaunches(t *testing.T) {
 		for _, dtype := range dtypes {
 			operands := operandTypes[dtype]
 			t.Run(name+"/"+dtype.String(), func(t *testing.T) {
-				seed := uint64(0)
-				kernelstest.Run(t, operands, func() kernels.Backend {
+				seed, suite := uint64(0), kernelstest.Run
+				if name == "cuBLAS" {
+					suite = kernelstest.RunProducts
+				}
+				suite(t, operands, func() kernels.Backend {
 					f := newFake(t)
 					if seed++; seed%3 != 0 {
 						f.eagerness = rand.New(rand.NewPCG(seed, 1))
