@@ -223,6 +223,8 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 	switch {
 	case o.Heads < 1 || width == 0 || !p.perToken(qkv, 3*width) || width%o.Heads != 0:
 		p.refuse(o, shapes, "the input needs three times as many columns as a multiple of the heads")
+	case !(o.Scale > 0):
+		p.refuse(o, shapes, "scale is %v and has to be positive", o.Scale)
 	case o.Slopes != nil && len(o.Slopes) != o.Heads:
 		p.refuse(o, shapes, "%d slopes for %d heads", len(o.Slopes), o.Heads)
 	case o.Rotary != nil && width != o.Heads*2*len(o.Rotary.InvFreq):

@@ -56,6 +56,7 @@ func (r *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) (func
 			to, keys = keys, keys+devicePtr(t.size()*r.limits.Tokens*pitch(out.cols))
 		}
 	}
+	at := 2 // where cu and blocks come, which are a batch's
 	name, params := "attention", []param{ptr(to), ptr(qkv.operand(t)), 0, 0, num(o.Heads), fl(o.Scale), ptr(slopes)}
 	if o.Rotary != nil {
 		turns, err := r.rotation(o.Rotary.InvFreq)
@@ -65,6 +66,7 @@ func (r *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) (func
 		name = "attention_rotary"
 		params = append(params, ptr(turns), fl(o.Rotary.QScale))
 		if t != FP32 {
+			at++
 			params = slices.Insert(params, 2, ptr(keys))
 			if rotate, err = r.rotateKeys(o.Heads, d, keys, qkv, turns); err != nil {
 				return nil, err
@@ -75,7 +77,6 @@ func (r *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) (func
 	if err != nil {
 		return nil, err
 	}
-	at := slices.Index(params, 0) // where the tables of a batch come, cu and blocks
 	widen, err := r.widen(out.wide, to, out.cols)
 	return func(s *submission) error {
 		params[at], params[at+1] = ptr(r.tables.cu), ptr(r.tables.blocks)

@@ -17,7 +17,7 @@ const (
 	budgetShare = 0.9
 
 	// budgetReserve is set aside for what does not grow with the batch: the
-	// workspace of a stream and its tables.
+	// workspace of a runner and its tables.
 	budgetReserve = workspaceBytes + 64<<20
 
 	// bookkeepingBytes is what a runner keeps for a token besides its
@@ -31,20 +31,22 @@ const (
 
 // BytesPerToken is what a runner of a program on this backend holds for a
 // token: the columns of each slot of its plan of one row a token, rounded up
-// to 8, in the types that the slot has; the tables of rotations; and bookkeeping, as if every
-// token were a sequence.
+// to 8, in the types that the slot has; a third of those of one row a sequence;
+// the tables of rotations; and bookkeeping, as if every token were a sequence.
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
 	for _, s := range p.Plan(b.needs(p)).Slots {
-		if s.PerSequence {
-			continue // there is at most one row for three tokens
-		}
+		row := 0
 		if s.Precision&kernels.Float32 != 0 {
-			bytes += 4 * pitch(s.Cols)
+			row += 4 * pitch(s.Cols)
 		}
 		if s.Precision&kernels.Operand != 0 {
-			bytes += b.dtype.size() * pitch(s.Cols)
+			row += b.dtype.size() * pitch(s.Cols)
 		}
+		if s.PerSequence {
+			row = ceilDiv(row, 3) // a sequence has at least three tokens, but for the last of a batch
+		}
+		bytes += row
 	}
 	tables := map[string]bool{}
 	for _, op := range p.Ops() {

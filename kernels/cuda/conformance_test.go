@@ -28,6 +28,7 @@ func TestConformanceOfTheLaunches(t *testing.T) {
 		t.Skip("the reference's loops take a minute with the race detector; TestBlockInEveryType crosses the same goroutines")
 	}
 	shortSequences(t)
+	known := new(kernelstest.Known)
 	// The software GPU runs every type both ways; here a type of 16 bits stands for the other.
 	for name, dtypes := range map[string][]DType{"own products": {FP32, BF16}, "cuBLAS": {FP32, FP16}} {
 		for _, dtype := range dtypes {
@@ -37,7 +38,7 @@ func TestConformanceOfTheLaunches(t *testing.T) {
 				if name == "cuBLAS" {
 					suite = kernelstest.RunProducts
 				}
-				suite(t, operands, func() kernels.Backend {
+				suite(t, operands, known, func() kernels.Backend {
 					f := newFake(t)
 					if seed++; seed%3 != 0 {
 						f.eagerness = rand.New(rand.NewPCG(seed, 1))

@@ -58,6 +58,7 @@ func holdGPU(t *testing.T) *Backend {
 // products; and batches to allocate nothing.
 func TestGPU(t *testing.T) {
 	t.Logf("on %s", holdGPU(t).Name())
+	known := new(kernelstest.Known)
 	eachProduct(t, func(t *testing.T, own bool) {
 		suite := kernelstest.Run
 		if !own {
@@ -65,7 +66,7 @@ func TestGPU(t *testing.T) {
 		}
 		for dtype, operands := range operandTypes {
 			t.Run(dtype.String(), func(t *testing.T) {
-				suite(t, operands, func() kernels.Backend { return requireGPU(t, dtype) })
+				suite(t, operands, known, func() kernels.Backend { return requireGPU(t, dtype) })
 				if dtype == BF16 && !raceDetector { // which allocates by itself
 					t.Run("allocations", func(t *testing.T) {
 						b := requireGPU(t, dtype)

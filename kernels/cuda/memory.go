@@ -28,7 +28,7 @@ type pinned struct {
 }
 
 // pin allocates pinned memory. Its failure is not kernels.ErrOutOfMemory: what
-// a stream pins follows from its limits, so that a smaller batch does not help.
+// a runner pins follows from its limits, so that a smaller batch does not help.
 func (d *device) pin(bytes int) (pinned, error) {
 	var p pinned
 	if err := d.drv.cuMemAllocHost(&p.at, uint64(bytes)).err("cuMemAllocHost of %d bytes", bytes); err != nil {

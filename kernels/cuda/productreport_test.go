@@ -25,7 +25,9 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	f := newFake(t)
 	c := newFakeCublas(f)
 	set(c)
-	opts.DType = BF16
+	if opts.DType == Auto {
+		opts.DType = BF16
+	}
 	b, err := open(f.driver(), 0, opts, f.images(), c.find)
 	if err != nil {
 		t.Fatal(err)
@@ -156,18 +158,23 @@ func TestAlgorithmOptions(t *testing.T) {
 	for _, c := range []struct {
 		opts     Options
 		large    bool
+		major    int32 // of the compute capability
 		backend  string
 		asked    string // heuristic queries
 		answered string
 	}{
-		{Options{}, false, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},
-		{Options{}, true, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
-		{Options{FirstAlgorithm: true}, false, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
+		{Options{}, false, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},
+		{Options{}, true, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
+		{Options{}, false, 8, strings.Replace(plain, "sm_90", "sm_80", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
+		{Options{DType: FP16}, false, 9, strings.Replace(plain, "bf16", "fp16", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
+		{Options{FirstAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
 			"[4096 4096 4096 4096]", "algorithm 2, tile 21"},
-		{Options{FreeAlgorithm: true}, false, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
+		{Options{FreeAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),
 			"[100 100 7 7 9 9 7 7 100 100 7 7]", "split-K 4"},
 	} {
-		b := multiply(t, c.opts, func(f *fakeCublas) { f.free, f.large = c.opts.FreeAlgorithm, c.large }, 7, 9, 7)
+		b := multiply(t, c.opts, func(f *fakeCublas) {
+			f.free, f.large, f.gpu.major = c.opts.FreeAlgorithm, c.large, c.major
+		}, 7, 9, 7)
 		if b.Name() != c.backend {
 			t.Errorf("%+v: the name is %s, not %s", c.opts, b.Name(), c.backend)
 		}

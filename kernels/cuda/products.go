@@ -16,8 +16,8 @@ const workspaceBytes = 32 << 20
 const heuristicRows = 4096
 
 // A tile of 128 by 128 is not what cuBLAS puts first on an H200, and is the faster one there for the shapes for which
-// cuBLAS offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models,
-// the algorithms that sum in one piece gave the same bits.
+// cuBLAS offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models
+// in bf16, the algorithms that sum in one piece gave the same bits in the first 64 MiB of a result.
 const (
 	largeRows   = 32768
 	hopper      = 9  // compute capability, major
@@ -211,21 +211,23 @@ func (p *products) choose(made *plan, rows int) error {
 	if err != nil || made.unsuitable != nil {
 		return err
 	}
-	chosen := &offered[0]
-	if better, err := p.preferred(made); err != nil {
-		return err
-	} else if better != nil {
+	chosen, better := &offered[0], (*heuristicResult)(nil)
+	if better, err = p.preferred(made); err == nil {
+		err = p.setRows(made, rows)
+	}
+	if better != nil {
 		chosen, made.tally.asked = better, largeRows
+		made.rows = 0 // it has been offered for others
 	}
 	made.algo, made.fits = chosen.algo, true
 	made.tally.algorithm = p.read(chosen)
-	return p.setRows(made, rows)
+	return err
 }
 
-// preferred is the algorithm with the preferred tile of the device, or nil. The
+// preferred is the algorithm with the tile that is preferred on the device in bf16, the type that was timed, or nil. The
 // layouts may then be for another number of rows.
 func (p *products) preferred(made *plan) (*heuristicResult, error) {
-	if p.first || p.free || p.device.Major != hopper {
+	if p.first || p.free || p.dtype != BF16 || p.device.Major != hopper {
 		return nil, nil
 	}
 	if err := p.setRows(made, largeRows); err != nil {

@@ -505,6 +505,25 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
+// TestPreferredAlgorithmIsChecked: it is offered for many rows, and so checked for as many as the first one is asked for.
+func TestPreferredAlgorithmIsChecked(t *testing.T) {
+	f := newFake(t)
+	c := newFakeCublas(f)
+	c.large, c.refused = true, func(rows int) bool { return rows == heuristicRows }
+	b := openFake(t, f, BF16, c.find)
+	defer b.Close()
+	n := newNet(t, b)
+	n.Output(n.linear(n.tokens(16), 1, 16))
+	r := n.compile(b, kernels.Limits{Tokens: heuristicRows, Sequences: 1})
+	defer r.Close()
+	if _, wait := n.start(r, batchOf(heuristicRows)); wait() != nil {
+		t.Fatal("it fails")
+	}
+	if got := fmt.Sprint(c.checks, c.runs); got != "[4096] 0" {
+		t.Errorf("checks and runs are %s", got)
+	}
+}
+
 // TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is a
 // query for each of two numbers of rows, and a check for each number of rows.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {

@@ -6,11 +6,9 @@ import (
 	"sync"
 )
 
-// threadQueue is the work that may wait for a thread. A forward pass enqueues
-// a few hundred operations, so the goroutine that writes one down does not
-// wait for their launches; a longer queue would only let it run ahead of the
-// errors.
-const threadQueue = 512
+// threadQueue is the work that may wait for a thread: more than the batches that
+// are under way at a time.
+const threadQueue = 16
 
 // thread is a goroutine that is locked to one thread of the operating system,
 // where a device's context is current, and does in order what it is sent. It

@@ -58,6 +58,9 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 			return b.Attention(x, kernels.Attention{Heads: 3, Scale: 1})
 		}},
 		{"attention", func(b *Bench, x kernels.Value) kernels.Value {
+			return b.Attention(x, kernels.Attention{Heads: 2})
+		}},
+		{"attention", func(b *Bench, x kernels.Value) kernels.Value {
 			return b.Attention(x, kernels.Attention{Heads: 2, Scale: 1, Slopes: []float32{1}})
 		}},
 		{"attention", func(b *Bench, x kernels.Value) kernels.Value {

@@ -13,6 +13,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"seqembed/kernels"
@@ -30,9 +31,9 @@ const floor = 4 * 0x1p-24
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run holds a backend with operands of a type to the whole suite. open is called once for each test and returns a fresh
-// backend.
-func Run(t *testing.T, operands ref.Type, open func() kernels.Backend) {
-	run(t, cases(), operands, open)
+// backend. What known holds is not computed again.
+func Run(t *testing.T, operands ref.Type, known *Known, open func() kernels.Backend) {
+	run(t, cases(), operands, known, open)
 	for name, test := range map[string]func(*testing.T, kernels.Backend){"mistakes": mistakes, "weights": weights, "starts": starts} {
 		t.Run(name, func(t *testing.T) {
 			b := open()
@@ -44,11 +45,11 @@ func Run(t *testing.T, operands ref.Type, open func() kernels.Backend) {
 
 // RunProducts is the part of Run in which there are matrix products, for a backend that differs from one that has
 // passed Run in these alone.
-func RunProducts(t *testing.T, operands ref.Type, open func() kernels.Backend) {
-	run(t, slices.DeleteFunc(cases(), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") }), operands, open)
+func RunProducts(t *testing.T, operands ref.Type, known *Known, open func() kernels.Backend) {
+	run(t, slices.DeleteFunc(cases(), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") }), operands, known, open)
 }
 
-func run(t *testing.T, list []Case, operands ref.Type, open func() kernels.Backend) {
+func run(t *testing.T, list []Case, operands ref.Type, known *Known, open func() kernels.Backend) {
 	for seed := range uint64(randomPrograms) {
 		list = append(list, randomProgram(seed))
 	}
@@ -56,7 +57,7 @@ func run(t *testing.T, list []Case, operands ref.Type, open func() kernels.Backe
 		t.Run(c.Name, func(t *testing.T) {
 			b := open()
 			defer b.Close()
-			c.Compare(t, b, operands)
+			c.compare(t, b, operands, known)
 			c.repeat(t, b, operands)
 			c.Alone(t, b, operands)
 		})
@@ -137,12 +138,34 @@ func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands ref.Type, 
 	return results
 }
 
-// Compare holds the backend to the reference.
-func (c Case) Compare(t testing.TB, backend kernels.Backend, operands ref.Type) {
+// Known keeps what the reference and the baseline give, for backends that are held to the same, which may run at the
+// same time: most of the time goes to these two. The zero value is ready.
+type Known struct {
+	mu      sync.Mutex
+	results map[string]func() (want, base []Result)
+}
+
+func (k *Known) of(t testing.TB, c Case, operands ref.Type, lens []int) (want, base []Result) {
+	key := fmt.Sprint(c.Name, operands, lens)
+	k.mu.Lock()
+	if k.results == nil {
+		k.results = map[string]func() (want, base []Result){}
+	}
+	if k.results[key] == nil {
+		k.results[key] = sync.OnceValues(func() (want, base []Result) {
+			return c.mustRun(t, ref.New(), operands, lens, nil, 0), c.mustRun(t, ref.NewBaseline(operands), operands, lens, nil, 0)
+		})
+	}
+	results := k.results[key]
+	k.mu.Unlock()
+	return results()
+}
+
+// compare holds the backend to the reference.
+func (c Case) compare(t testing.TB, backend kernels.Backend, operands ref.Type, known *Known) {
 	t.Helper()
 	for _, lens := range c.batches() {
-		want := c.mustRun(t, ref.New(), operands, lens, nil, 0)
-		base := c.mustRun(t, ref.NewBaseline(operands), operands, lens, nil, 0)
+		want, base := known.of(t, c, operands, lens)
 		got := c.mustRun(t, backend, operands, lens, nil, 0)
 		for i, w := range want {
 			what := fmt.Sprintf("%s, lengths %v, result %d", operands, lens, i)
