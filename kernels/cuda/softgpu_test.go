@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"sync"
 	"testing"
 
@@ -99,22 +100,35 @@ func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool,
 	return b
 }
 
-// TestSoftwareGPU runs the tests of a GPU on the software GPU, in a process that finds it as programs find a driver.
+// TestSoftwareGPU runs the tests of a GPU on the software GPU, in processes that find it as programs find a driver, as many
+// at a time as there are processors.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command(self, "-test.run", "^TestGPU", "-test.short", "-test.v")
-	child.Env = append(os.Environ(), "LD_LIBRARY_PATH="+folder, "EMBED_REQUIRE_GPU=1")
-	out, err := child.CombinedOutput()
-	passed := regexp.MustCompile(`(?m)^ *--- PASS: TestGPU.*$`).FindAll(out, -1)
-	if skipped := regexp.MustCompile(`--- SKIP.*`).FindAll(out, -1); len(skipped) > 0 {
-		t.Errorf("skipped: %s", skipped)
-	}
-	if err != nil || len(passed) < 100 {
-		t.Errorf("%v, %d tests passed:\n%s", err, len(passed), out)
+	var total atomic.Int64
+	t.Run("in processes", func(t *testing.T) {
+		for _, tests := range []string{"^TestGPU$/^own/^bf16", "^TestGPU$/^own/^fp16", "^TestGPU$/^own/^fp32", "^TestGPU$/^cuBLAS", "^TestGPU."} {
+			t.Run(tests, func(t *testing.T) {
+				t.Parallel()
+				child := exec.Command(self, "-test.run", tests, "-test.short", "-test.v")
+				child.Env = append(os.Environ(), "LD_LIBRARY_PATH="+folder, "EMBED_REQUIRE_GPU=1")
+				out, err := child.CombinedOutput()
+				passed := regexp.MustCompile(`(?m)^ *--- PASS: TestGPU.*$`).FindAll(out, -1)
+				if skipped := regexp.MustCompile(`--- SKIP.*`).FindAll(out, -1); len(skipped) > 0 {
+					t.Errorf("skipped: %s", skipped)
+				}
+				if err != nil || len(passed) == 0 {
+					t.Errorf("%v, %d tests passed:\n%s", err, len(passed), out)
+				}
+				total.Add(int64(len(passed)))
+			})
+		}
+	})
+	if n := total.Load(); n < 400 {
+		t.Errorf("only %d tests passed", n)
 	}
 }
 
