@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"seqembed/kernels"
+	"seqembed/kernels/kernelstest"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 )
@@ -103,23 +104,11 @@ func (o *ops) random(role kernels.Role, shape ...int) kernels.Weight {
 	for _, d := range shape {
 		n *= d
 	}
-	w, err := o.model.Load(role, source{shape, o.values(n)})
+	w, err := o.model.Load(role, kernelstest.Tensor{Dims: shape, Values: o.values(n)})
 	if err != nil {
 		o.b.Fatal(err)
 	}
 	return w
-}
-
-type source struct {
-	shape  []int
-	values []float32
-}
-
-func (s source) Shape() []int { return s.shape }
-
-func (s source) ReadRows(dst []float32, first int) error {
-	copy(dst, s.values[first*s.shape[len(s.shape)-1]:])
-	return nil
 }
 
 // BenchmarkTokenize reports MB/s on one core, by record length.

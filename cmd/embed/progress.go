@@ -161,10 +161,12 @@ func (p *progress) logger() *slog.Logger {
 	return p.log
 }
 
+// DeviceOpening logs that weights are loaded onto a device from now on.
 func (p *progress) DeviceOpening(device string) {
 	p.logger().Info("loading weights", "device", device)
 }
 
+// DeviceReady logs how long that took. Rates count from the first device on.
 func (p *progress) DeviceReady(device string, took time.Duration) {
 	p.logger().Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
 	p.mu.Lock()
@@ -174,10 +176,12 @@ func (p *progress) DeviceReady(device string, took time.Duration) {
 	}
 }
 
+// DeviceLost warns that the other devices go on alone.
 func (p *progress) DeviceLost(device string, err error) {
 	p.logger().Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
 }
 
+// FileStarted takes back the progress that a lost device had made in a file.
 func (p *progress) FileStarted(path, device string) {
 	p.logger().Debug("file started", "input", path, "device", device)
 	p.mu.Lock()
@@ -186,6 +190,7 @@ func (p *progress) FileStarted(path, device string) {
 	p.done[path] = 0
 }
 
+// BatchDone adds a batch to the progress of its file.
 func (p *progress) BatchDone(b pool.Batch) {
 	p.logger().Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
 	p.mu.Lock()

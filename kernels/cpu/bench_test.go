@@ -122,7 +122,7 @@ func BenchmarkFused(b *testing.B) {
 	})
 }
 
-// benchProduct measures a product of m rows to n columns with what follows it.
+// benchProduct measures a product of m rows to n columns with its activation.
 func benchProduct(b *testing.B, v *variant, threads int, then kernels.Activation, m, n, k int) {
 	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
 		run := onBench(b, v, Options{Threads: threads}, 1, m, k,

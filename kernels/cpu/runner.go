@@ -158,7 +158,7 @@ func (s *runner) Close() error { return s.memory.free() }
 // row, so that a task takes microseconds and the crew shares them evenly.
 const rowsPerTask = 32
 
-// eachRow gives what calls do for every token's row, in parallel.
+// eachRow gives a function that calls do for every token's row, in parallel.
 func (s *runner) eachRow(do func(t int)) func() {
 	task := func(_, task int) {
 		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, len(s.batch.IDs)); i++ {
@@ -168,7 +168,7 @@ func (s *runner) eachRow(do func(t int)) func() {
 	return func() { s.crew.run((len(s.batch.IDs)+rowsPerTask-1)/rowsPerTask, task) }
 }
 
-// eachSequence gives what calls do for every sequence, in parallel.
+// eachSequence gives a function that calls do for every sequence, in parallel.
 func (s *runner) eachSequence(do func(worker, q int)) func() {
 	return func() { s.crew.run(s.batch.Sequences(), do) }
 }

@@ -64,7 +64,7 @@ type productBench struct {
 	backend            *Backend
 	rows               int
 	stream, start, end handle
-	in, out, weights   devicePtr // also read as float32, for what is added and the bias
+	in, out, weights   devicePtr // also read as float32, for the addend and the bias
 	workspace          devicePtr
 }
 

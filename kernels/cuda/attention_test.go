@@ -42,7 +42,7 @@ func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (tog
 	t.Helper()
 	const heads = 3
 	rotary := &kernels.Rotary{QScale: float32(1 / math.Sqrt(float64(d))), InvFreq: frequencies(d)}
-	plain := rounded(b.dtype, randomTensor(uint64(d), 1, len(batch.IDs)*3*heads*d).values)
+	plain := rounded(b.dtype, randomTensor(uint64(d), 1, len(batch.IDs)*3*heads*d).Values)
 	run := func(rows []float32, rotary *kernels.Rotary) []float32 {
 		n := newNet(t, b)
 		n.Output(n.Attention(n.input(3*heads*d, rows), kernels.Attention{Heads: heads, Scale: 1, Rotary: rotary}))

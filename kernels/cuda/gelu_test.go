@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/kernelstest"
 )
 
 // geluBound is the absolute error that the GELU of a 16-bit kernel may have beside the rounding of its result.
@@ -194,13 +195,13 @@ func TestGPUGELU(t *testing.T) {
 		product := func(then kernels.Activation, weights []float32, bias bool) func() []float32 {
 			return func() []float32 {
 				n := newNet(t, b)
-				l := kernels.Linear{W: n.give(kernels.Projection, tensor{[]int{len(weights) / cols, cols}, weights}), Then: then}
+				l := kernels.Linear{W: n.give(kernels.Projection, kernelstest.Tensor{Dims: []int{len(weights) / cols, cols}, Values: weights}), Then: then}
 				if bias {
-					l.Bias = n.give(kernels.Vector, tensor{[]int{2 * cols}, bias2})
+					l.Bias = n.give(kernels.Vector, kernelstest.Tensor{Dims: []int{2 * cols}, Values: bias2})
 				}
 				// The product with the identity gives what it reads, in the type that it reads.
 				y := n.Linear(n.input(cols, finite), l, kernels.None)
-				n.Output(n.Linear(y, kernels.Linear{W: n.give(kernels.Projection, tensor{[]int{cols, cols}, identity})}, kernels.None))
+				n.Output(n.Linear(y, kernels.Linear{W: n.give(kernels.Projection, kernelstest.Tensor{Dims: []int{cols, cols}, Values: identity})}, kernels.None))
 				return n.run(b, batch, limitsOf(batch))[0]
 			}
 		}

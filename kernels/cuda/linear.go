@@ -70,7 +70,7 @@ func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e e
 	}, err
 }
 
-// multiply gives a product, and what follows it, by a kernel of the package.
+// multiply gives the launch of a product with its activation, by a kernel of the package.
 func (r *runner) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
 	t, w := r.backend.dtype, o.W.(*weight)
 	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
@@ -99,29 +99,26 @@ func gemmGeometry(t DType, then kernels.Activation, m, n int) geometry {
 	return g
 }
 
-// activate gives what applies the GELU in place, to the float32 copy where there is one.
+// activate gives the launches of a GELU in place.
 func (r *runner) activate(x *matrix) (func(rows int) error, error) {
-	name, at := "activate_fp32", x.wide
-	if x.wide == 0 {
-		name, at = r.typed("activate"), x.narrow
-	}
-	k, err := r.kernel(name, 0)
-	if err != nil {
-		return nil, err
-	}
-	narrow, err := r.narrow(x)
-	return func(rows int) error {
-		return first(r.waitForReaders(x.memory),
-			r.launch(k, rowGeometry(rows, x.cols), ptr(at), ptr(0), num(rows), num(x.cols)),
-			narrow(rows))
-	}, err
+	return r.elementwise("activate", x, 0)
 }
 
-// gate gives what writes the float32 copy where there is one, and the other.
+// gate gives the launches of the gating of a product.
 func (r *runner) gate(out, in *matrix) (func(rows int) error, error) {
-	name, to, from := "gate_fp32", out.wide, in.wide
+	from := in.wide
 	if out.wide == 0 {
-		name, to, from = r.typed("gate"), out.narrow, in.narrow
+		from = in.narrow
+	}
+	return r.elementwise("gate", out, from)
+}
+
+// elementwise gives the launches of a kernel that writes the float32 copy of a matrix, where there is one, and of the
+// update of the other.
+func (r *runner) elementwise(kernel string, out *matrix, from devicePtr) (func(rows int) error, error) {
+	name, to := kernel+"_fp32", out.wide
+	if out.wide == 0 {
+		name, to = r.typed(kernel), out.narrow
 	}
 	k, err := r.kernel(name, 0)
 	if err != nil {

@@ -211,21 +211,21 @@ func (p *products) choose(made *plan, rows int) error {
 	if err != nil || made.unsuitable != nil {
 		return err
 	}
-	chosen, better := &offered[0], (*heuristicResult)(nil)
-	if better, err = p.preferred(made); err == nil {
-		err = p.setRows(made, rows)
-	}
+	chosen := &offered[0]
+	better, err := p.preferred(made)
 	if better != nil {
 		chosen, made.tally.asked = better, largeRows
-		made.rows = 0 // it has been offered for others
+	} else if err == nil && made.rows != rows {
+		err = p.setRows(made, rows)
 	}
+	// Now the layouts have the rows for which the algorithm has been offered.
 	made.algo, made.fits = chosen.algo, true
 	made.tally.algorithm = p.read(chosen)
 	return err
 }
 
 // preferred is the algorithm with the tile that is preferred on the device in bf16, the type that was timed, or nil. The
-// layouts may then be for another number of rows.
+// layouts have the rows that it was looked for.
 func (p *products) preferred(made *plan) (*heuristicResult, error) {
 	if p.first || p.free || p.dtype != BF16 || p.device.Major != hopper {
 		return nil, nil
@@ -282,7 +282,7 @@ func (p *products) offered(made *plan, rows int) ([]heuristicResult, error) {
 		return nil, nil
 	}
 	found = found[:max(0, min(int(count), len(found)))]
-	usable := slices.DeleteFunc(slices.Clone(found), func(f heuristicResult) bool {
+	usable := slices.DeleteFunc(found, func(f heuristicResult) bool {
 		return f.state != 0 || f.workspace > workspaceBytes || !p.free && !p.inOnePiece(&f.algo)
 	})
 	if len(usable) == 0 {
@@ -318,7 +318,7 @@ func (p *products) resize(made *plan, rows int, bias devicePtr) error {
 	if err == nil && p.found.workspace > workspaceBytes {
 		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.workspace)
 	}
-	if made.rows, made.fits = rows, err == nil; err != nil {
+	if made.fits = err == nil; err != nil {
 		made.tally.refuse(rows, err)
 	}
 	return nil

@@ -100,7 +100,7 @@ func (r *runner) compile() error {
 	try(&r.copies, d.newStream)
 	try(&r.fence, d.newEvent)
 	if err == nil {
-		r.tables, err = newTables(d, r.limits, attentionRows, ranges(r.program))
+		r.tables, err = newTables(d, r.limits, ranges(r.program))
 	}
 	if err == nil && b.products != nil {
 		r.workspace, err = d.alloc(workspaceBytes)

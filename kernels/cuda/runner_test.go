@@ -10,23 +10,11 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/kernelstest"
 	"seqembed/kernels/ref"
 )
 
-// tensor is a Source in memory.
-type tensor struct {
-	shape  []int
-	values []float32
-}
-
-func (m tensor) Shape() []int { return m.shape }
-
-func (m tensor) ReadRows(dst []float32, first int) error {
-	copy(dst, m.values[first*m.shape[len(m.shape)-1]:])
-	return nil
-}
-
-func randomTensor(seed uint64, spread float64, shape ...int) tensor {
+func randomTensor(seed uint64, spread float64, shape ...int) kernelstest.Tensor {
 	n := 1
 	for _, d := range shape {
 		n *= d
@@ -36,7 +24,7 @@ func randomTensor(seed uint64, spread float64, shape ...int) tensor {
 	for i := range values {
 		values[i] = float32(rng.NormFloat64() * spread)
 	}
-	return tensor{shape, values}
+	return kernelstest.Tensor{Dims: shape, Values: values}
 }
 
 func batchOf(lengths ...int) kernels.Batch {
@@ -85,7 +73,7 @@ func (n *net) give(role kernels.Role, parts ...kernels.Source) kernels.Weight {
 // input is given rows of a batch of rowsOf.
 func (n *net) input(cols int, values []float32) kernels.Value {
 	n.t.Helper()
-	table := n.give(kernels.Lookup, tensor{[]int{len(values) / cols, cols}, values})
+	table := n.give(kernels.Lookup, kernelstest.Tensor{Dims: []int{len(values) / cols, cols}, Values: values})
 	return n.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
 }
 
@@ -266,7 +254,7 @@ func TestLongSequencesReadTheRotations(t *testing.T) {
 	defer b.Close()
 	run := func(b kernels.Backend, length int) []float32 {
 		n := newNet(t, b)
-		n.Output(n.Attention(n.input(48, randomTensor(9, 1, 2100, 48).values), kernels.Attention{Heads: 1, Scale: 1,
+		n.Output(n.Attention(n.input(48, randomTensor(9, 1, 2100, 48).Values), kernels.Attention{Heads: 1, Scale: 1,
 			Rotary: &kernels.Rotary{QScale: 1, InvFreq: []float32{1, 0.5, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001}}}))
 		return n.run(b, rowsOf(length), kernels.Limits{Tokens: 2100, Sequences: 2})[0]
 	}
@@ -474,7 +462,7 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := loaded.(*weight)
-		all := append(slices.Clone(one.values), two.values...)
+		all := append(slices.Clone(one.Values), two.Values...)
 		m := f.matrix(uint64(w.at), 501, 29, 32, dtype)
 		rounded, raw := make([]float32, 29), make([]byte, 4*29)
 		for r := range 501 {
@@ -487,7 +475,7 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 		if _, err := model.Load(kernels.Projection, randomTensor(3, 1, 2, 6000)); err == nil {
 			t.Errorf("%s: a row larger than a piece was loaded", dtype)
 		}
-		joined, err := model.Load(kernels.Vector, tensor{[]int{2}, []float32{1, 2}}, tensor{[]int{3}, []float32{3, 4, 1 + 0x1p-20}})
+		joined, err := model.Load(kernels.Vector, kernelstest.Tensor{Dims: []int{2}, Values: []float32{1, 2}}, kernelstest.Tensor{Dims: []int{3}, Values: []float32{3, 4, 1 + 0x1p-20}})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -22,11 +22,10 @@ type tables struct {
 	halves [2]half
 	*half  // of the batch of the moment
 
-	pooled       []kernels.Range // the different ones of a program
-	rowsPerBlock int             // query rows of an attention block
-	maxBlocks    int
-	order        []int // scratch of cut
-	list         []attentionBlock
+	pooled    []kernels.Range // the different ones of a program
+	maxBlocks int
+	order     []int // scratch of cut
+	list      []attentionBlock
 }
 
 // half is what the host sends for one batch: a half of a double buffer.
@@ -52,11 +51,11 @@ func ranges(p *kernels.Program) (list []kernels.Range) {
 // index is the number of a range.
 func (t *tables) index(o kernels.Range) int { return slices.Index(t.pooled, o) }
 
-func newTables(d *device, l kernels.Limits, rowsPerBlock int, pooled []kernels.Range) (*tables, error) {
-	t := &tables{rowsPerBlock: rowsPerBlock, pooled: pooled}
+func newTables(d *device, l kernels.Limits, pooled []kernels.Range) (*tables, error) {
+	t := &tables{pooled: pooled}
 	t.half = &t.halves[0]
 	// Each sequence has at most one block that is not full.
-	t.maxBlocks = l.Tokens/rowsPerBlock + l.Sequences
+	t.maxBlocks = l.Tokens/attentionRows + l.Sequences
 	type part struct {
 		p     *devicePtr
 		bytes int
@@ -131,7 +130,7 @@ func (t *tables) cut(b kernels.Batch) []attentionBlock {
 	}
 	slices.SortStableFunc(t.order, func(x, y int) int { return cmp.Compare(b.Len(y), b.Len(x)) })
 	for _, s := range t.order {
-		for first := 0; first < b.Len(s); first += t.rowsPerBlock {
+		for first := 0; first < b.Len(s); first += attentionRows {
 			t.list = append(t.list, attentionBlock{int32(s), int32(first)})
 		}
 	}

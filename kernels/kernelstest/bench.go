@@ -20,16 +20,18 @@ type Bench struct {
 	inputs     uint64
 }
 
-// matrix is a Source over values in memory.
-type matrix struct {
-	shape  []int
-	values []float32
+// Tensor is a kernels.Source over values in memory.
+type Tensor struct {
+	Dims   []int
+	Values []float32
 }
 
-func (m matrix) Shape() []int { return m.shape }
+// Shape is Dims.
+func (m Tensor) Shape() []int { return m.Dims }
 
-func (m matrix) ReadRows(dst []float32, first int) error {
-	copy(dst, m.values[first*m.shape[len(m.shape)-1]:])
+// ReadRows copies; it never fails.
+func (m Tensor) ReadRows(dst []float32, first int) error {
+	copy(dst, m.Values[first*m.Dims[len(m.Dims)-1]:])
 	return nil
 }
 
@@ -57,13 +59,13 @@ func (b *Bench) Input(cols int) kernels.Value {
 
 // Rows32 is given rows, rounded to the operands' type.
 func (b *Bench) Rows32(rows, cols int, values []float32) kernels.Value {
-	table := b.Load(kernels.Lookup, matrix{[]int{rows, cols}, ref.Round(b.operands, values)})
+	table := b.Load(kernels.Lookup, Tensor{[]int{rows, cols}, ref.Round(b.operands, values)})
 	return b.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
 }
 
 // Table is random rows for tokens.
 func (b *Bench) Table(cols int) kernels.Weight {
-	return b.Load(kernels.Lookup, matrix{[]int{Vocabulary, cols}, b.draw(Vocabulary*cols, 1, 0)})
+	return b.Load(kernels.Lookup, Tensor{[]int{Vocabulary, cols}, b.draw(Vocabulary*cols, 1, 0)})
 }
 
 // Projection loads a random [out, in] matrix in that many stacked parts, scaled so that outputs are of the size of the
@@ -72,14 +74,14 @@ func (b *Bench) Projection(out, in, parts int) kernels.Weight {
 	var sources []kernels.Source
 	for p := range parts {
 		rows := out*(p+1)/parts - out*p/parts
-		sources = append(sources, matrix{[]int{rows, in}, b.draw(rows*in, 1/math.Sqrt(float64(in)), 0)})
+		sources = append(sources, Tensor{[]int{rows, in}, b.draw(rows*in, 1/math.Sqrt(float64(in)), 0)})
 	}
 	return b.Load(kernels.Projection, sources...)
 }
 
 // Vector loads n random values around a middle.
 func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
-	return b.Load(kernels.Vector, matrix{[]int{n}, b.draw(n, spread, middle)})
+	return b.Load(kernels.Vector, Tensor{[]int{n}, b.draw(n, spread, middle)})
 }
 
 // Product is a Linear to cols columns after its activation, with a bias.
@@ -107,7 +109,7 @@ func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	for i := range n {
 		pick[i*cols+i*cols/n] = 1
 	}
-	return b.Linear(v, kernels.Linear{W: b.Load(kernels.Projection, matrix{[]int{n, cols}, pick})}, kernels.None)
+	return b.Linear(v, kernels.Linear{W: b.Load(kernels.Projection, Tensor{[]int{n, cols}, pick})}, kernels.None)
 }
 
 func (b *Bench) draw(n int, spread, middle float64) []float32 {

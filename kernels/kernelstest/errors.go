@@ -133,22 +133,22 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 func weights(t *testing.T, backend kernels.Backend) {
 	m := backend.NewModel()
 	defer m.Close()
-	if _, err := m.Load(kernels.Projection, matrix{[]int{2, 4}, make([]float32, 8)}, matrix{[]int{2, 3}, make([]float32, 6)}); err == nil {
+	if _, err := m.Load(kernels.Projection, Tensor{[]int{2, 4}, make([]float32, 8)}, Tensor{[]int{2, 3}, make([]float32, 6)}); err == nil {
 		t.Error("parts of 4 and of 3 columns were stacked")
 	}
-	if _, err := m.Load(kernels.Vector, matrix{[]int{2, 4}, make([]float32, 8)}); err == nil {
+	if _, err := m.Load(kernels.Vector, Tensor{[]int{2, 4}, make([]float32, 8)}); err == nil {
 		t.Error("a matrix was loaded as a vector")
 	}
 	broken := errors.New("cannot read")
 	for _, role := range []kernels.Role{kernels.Projection, kernels.Lookup} {
-		if _, err := m.Load(role, unreadable{matrix{[]int{40, 4}, nil}, broken}); !errors.Is(err, broken) {
+		if _, err := m.Load(role, unreadable{Tensor{[]int{40, 4}, nil}, broken}); !errors.Is(err, broken) {
 			t.Errorf("a source that cannot be read gives %v", err)
 		}
 	}
 }
 
 type unreadable struct {
-	matrix
+	Tensor
 	err error
 }
 

@@ -59,7 +59,7 @@ func run(t *testing.T, list []Case, operands ref.Type, known *Known, open func()
 			defer b.Close()
 			c.compare(t, b, operands, known)
 			c.repeat(t, b, operands)
-			c.Alone(t, b, operands)
+			c.alone(t, b, operands)
 		})
 	}
 }
@@ -72,7 +72,7 @@ type Case struct {
 	Build   func(b *Bench) []kernels.Value
 }
 
-// batches lists the packings whose results are compared with the reference. Alone holds each sequence by itself to the
+// batches lists the packings whose results are compared with the reference. alone holds each sequence by itself to the
 // bits that it has in the first. In short mode sequences end at 65 tokens.
 func (c Case) batches() [][]int {
 	list := [][]int{c.mixed()}
@@ -225,9 +225,9 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands ref.Type) {
 	}
 }
 
-// Alone runs each sequence of a mixed batch by itself, and the batch in reverse order: each sequence's rows have to be
+// alone runs each sequence of a mixed batch by itself, and the batch in reverse order: each sequence's rows have to be
 // the same bits.
-func (c Case) Alone(t testing.TB, backend kernels.Backend, operands ref.Type) {
+func (c Case) alone(t testing.TB, backend kernels.Backend, operands ref.Type) {
 	t.Helper()
 	lens := c.mixed()
 	split := func(r Result, order []int) map[int][]float32 {
