@@ -26,10 +26,10 @@ type product struct {
 	ldadd int
 }
 
-// compute runs the product for rows [row, row+rows) and panels
-// [first, first+n). The columns of these panels have to exist in out, those
-// past the last one too.
-func (p *product) compute(v *variant, row, rows, first, n int) {
+// compute runs a product for rows [row, row+rows) and panels [first, first+n). The columns of these panels have to exist
+// in out, those past the last one too. Panels in bfloat16 are widened once for all the rows.
+func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
+	v := s.variant
 	out := p.out[row*p.ldout:]
 	a := p.a[row*p.lda:]
 	for k := range p.b.blocks() {
@@ -51,12 +51,8 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 			if bias != nil {
 				biasHere = bias[c:]
 			}
-			start := p.b.start(k, first+i)
-			if p.b.half != nil {
-				v.tileBF16(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.half[start:], to-from, width)
-			} else {
-				v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.at[start:], to-from, width)
-			}
+			panel := p.b.wide(v, s.scratch[worker].wide, k, first+i, width)
+			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, panel, to-from, width)
 		}
 	}
 }
@@ -96,7 +92,7 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 			n--
 			s.lastPanel(&p, worker, row, rows)
 		}
-		p.compute(s.variant, row, rows, first, n)
+		s.compute(worker, &p, row, rows, first, n)
 		if o.Then == kernels.GELU {
 			for r := range rows {
 				s.variant.gelu(out.row(row + r)[from:to])
@@ -121,7 +117,7 @@ func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 			if p.bias != nil {
 				half.bias = p.bias[panel*panelCols:]
 			}
-			half.compute(s.variant, 0, rows, panel, n)
+			s.compute(worker, &half, 0, rows, panel, n)
 		}
 		for r := range rows {
 			to := out.row(row + r)[first*panelCols:][:width]
@@ -167,7 +163,7 @@ func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	last := p.b.count - 1
 	column := last * panelCols
 	narrow := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
-	narrow.compute(s.variant, 0, rows, last, 1)
+	s.compute(worker, &narrow, 0, rows, last, 1)
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]
 		if p.bias != nil {

@@ -1,5 +1,7 @@
 package cpu
 
+import "seqembed/internal/half"
+
 const (
 	// panelCols is the width of a panel: two AVX2 vectors of float32, one of
 	// AVX-512.
@@ -9,6 +11,8 @@ const (
 	// meets row after row; the two that AVX-512 takes at once come from the
 	// second level, fast enough. It fixes the order of summation.
 	blockK = 384
+	// maxPanels is the largest number of panels that a variant takes at once.
+	maxPanels = 2
 )
 
 // panels is the right-hand matrix B [inner, cols] of a product, packed: for
@@ -43,12 +47,6 @@ func (p *panels) panel(k, index int) []float32 {
 	return p.at[p.start(k, index):][:(to-from)*panelCols]
 }
 
-// halfPanel is likewise, of bfloat16 values.
-func (p *panels) halfPanel(k, index int) []uint16 {
-	from, to := p.block(k)
-	return p.half[p.start(k, index):][:(to-from)*panelCols]
-}
-
 // start is where that panel begins. The next panel follows it.
 func (p *panels) start(k, index int) int {
 	from, to := p.block(k)
@@ -76,11 +74,29 @@ func (p *panels) fill(index int, rows []float32, ld int) {
 func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
-		panel := p.halfPanel(k, index)
+		panel := p.half[p.start(k, index):]
 		for c := range min(panelCols, p.cols-index*panelCols) {
 			for i, v := range rows[c*ld+from : c*ld+to] {
-				panel[i*panelCols+c] = toBF16(v)
+				panel[i*panelCols+c] = half.ToBF16(v)
 			}
 		}
+	}
+}
+
+// wide gives n neighbouring panels of block k as float32: where they are, or widened into scratch.
+func (p *panels) wide(v *variant, scratch []float32, k, index, n int) []float32 {
+	from, to := p.block(k)
+	start, size := p.start(k, index), n*(to-from)*panelCols
+	if p.half == nil {
+		return p.at[start:][:size]
+	}
+	v.widen(scratch[:size], p.half[start:])
+	return scratch[:size]
+}
+
+// widen is the portable one of a variant.
+func widen(out []float32, bf16 []uint16) {
+	for i, b := range bf16[:len(out)] {
+		out[i] = half.FromBF16(b)
 	}
 }

@@ -2,34 +2,22 @@
 
 package cpu
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/cpu"
-)
+import "golang.org/x/sys/cpu"
 
 // variants lists those that this machine can run, the fastest last.
 func variants() []*variant {
 	list := []*variant{portable()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
-		list = append(list, vectorAVX2().variant("avx2", 1, tiles[float32]{{
+		list = append(list, vectorAVX2().variant("avx2", 1, tiles{{
 			tile1x16AVX2, tile2x16AVX2, tile3x16AVX2, tile4x16AVX2, tile5x16AVX2, tile6x16AVX2,
-		}}, tiles[uint16]{{
-			tile1x16BF16AVX2, tile2x16BF16AVX2, tile3x16BF16AVX2, tile4x16BF16AVX2, tile5x16BF16AVX2, tile6x16BF16AVX2,
 		}}))
 		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512BW {
-			list = append(list, vectorAVX512().variant("avx512", 2, tiles[float32]{{
+			list = append(list, vectorAVX512().variant("avx512", 2, tiles{{
 				tile1x16AVX512, tile2x16AVX512, tile3x16AVX512, tile4x16AVX512, tile5x16AVX512, tile6x16AVX512,
 				tile7x16AVX512, tile8x16AVX512, tile9x16AVX512, tile10x16AVX512, tile11x16AVX512, tile12x16AVX512,
 			}, {
 				tile1x32AVX512, tile2x32AVX512, tile3x32AVX512, tile4x32AVX512, tile5x32AVX512, tile6x32AVX512,
 				tile7x32AVX512, tile8x32AVX512, tile9x32AVX512, tile10x32AVX512, tile11x32AVX512, tile12x32AVX512,
-			}}, tiles[uint16]{{
-				tile1x16BF16AVX512, tile2x16BF16AVX512, tile3x16BF16AVX512, tile4x16BF16AVX512, tile5x16BF16AVX512, tile6x16BF16AVX512,
-				tile7x16BF16AVX512, tile8x16BF16AVX512, tile9x16BF16AVX512, tile10x16BF16AVX512, tile11x16BF16AVX512, tile12x16BF16AVX512,
-			}, {
-				tile1x32BF16AVX512, tile2x32BF16AVX512, tile3x32BF16AVX512, tile4x32BF16AVX512, tile5x32BF16AVX512, tile6x32BF16AVX512,
-				tile7x32BF16AVX512, tile8x32BF16AVX512, tile9x32BF16AVX512, tile10x32BF16AVX512, tile11x32BF16AVX512, tile12x32BF16AVX512,
 			}}))
 		}
 	}
@@ -51,11 +39,11 @@ func vectorAVX512() vector {
 }
 
 // tiles holds the assembly for 1, 2 … panels, for 1, 2, 3 … rows each.
-type tiles[E element] [][]func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *E, k int, ahead int)
+type tiles [][]func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // run is a tileFunc. The rows are dealt out evenly: a kernel for two rows
 // would wait for its own sums.
-func (t tiles[E]) run(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []E, k, n int) {
+func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int) {
 	cols := n * panelCols
 	panel = panel[:k*cols]
 	var toBias, toAdd *float32
@@ -65,8 +53,7 @@ func (t tiles[E]) run(out []float32, ldout int, add []float32, ldadd int, bias [
 	kernels := t[n-1]
 	// Each pass has the panels that come next brought nearer, half as much as
 	// one panel.
-	size := int(unsafe.Sizeof(panel[0]))
-	ahead := size * k * cols
+	ahead := 4 * k * cols
 	for passes := (rows + len(kernels) - 1) / len(kernels); passes > 0; passes-- {
 		height := (rows + passes - 1) / passes
 		// The kernels check nothing: their last elements are checked here.
@@ -76,7 +63,7 @@ func (t tiles[E]) run(out []float32, ldout int, add []float32, ldadd int, bias [
 			toAdd = &add[0]
 		}
 		kernels[height-1](&out[0], ldout, toAdd, ldadd, toBias, &a[0], lda, &panel[0], k, ahead)
-		ahead += size * k * panelCols / 2
+		ahead += 4 * k * panelCols / 2
 		if rows -= height; rows > 0 {
 			out, a = out[height*ldout:], a[height*lda:]
 			if add != nil {

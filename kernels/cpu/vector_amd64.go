@@ -20,9 +20,9 @@ type vector struct {
 	turn        func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 }
 
-func (v vector) variant(name string, panels int, t tiles[float32], bf16 tiles[uint16]) *variant {
+func (v vector) variant(name string, panels int, t tiles) *variant {
 	return &variant{
-		name: name, panels: panels, tile: t.run, tileBF16: bf16.run,
+		name: name, panels: panels, tile: t.run, widen: widenBF16,
 		packKeys: packKeysAVX2, packValues: packValuesAVX2,
 		scoreTop: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
@@ -77,6 +77,8 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
+
+func widenBF16(out []float32, half []uint16) { widenAVX2(&out[0], &half[:len(out)][0], len(out)) }
 
 // packKeysAVX2 transposes blocks of 8 keys, and leaves to fill what a head
 // size that is no multiple of 8 leaves over.
