@@ -105,5 +105,4 @@ func (g generated) read(dst []float32, at int) error {
 }
 
 func (g generated) usable() error       { return nil }
-func (g generated) raw() ([]byte, bool) { return nil, false }
 func (g generated) release()            {}
