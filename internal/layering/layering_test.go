@@ -57,6 +57,9 @@ func TestImportsPointDown(t *testing.T) {
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
 		for _, i := range p.Imports {
+			if i == "net/http" {
+				t.Errorf("%s must not import net/http: nothing is fetched over the network", name)
+			}
 			target, ours := strings.CutPrefix(i, module)
 			if ours && !mayImport(name, target) {
 				t.Errorf("%s must not import %s", name, target)
