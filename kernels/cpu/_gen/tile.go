@@ -12,18 +12,16 @@ const panelCols = 16
 
 const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
-// tiles writes a kernel for each number of rows, up to as many as keep all
-// sums in registers, and each number of neighbouring panels.
+// tiles writes kernels for some numbers of rows, up to as many as keep all sums in registers, and each number of
+// neighbouring panels.
 func tiles(g *generator, i isa) {
-	switch i.lanes {
-	case 8:
-		for rows := 1; rows <= 6; rows++ {
-			tile(g, i, rows, 1)
-		}
-	case 16:
-		for rows := 1; rows <= 12; rows++ {
-			tile(g, i, rows, 1)
-			tile(g, i, rows, 2)
+	heights, panels := []int{1, 2, 3, 4, 5, 6}, 1
+	if i.lanes == 16 {
+		heights, panels = append(heights, 8, 12), 2
+	}
+	for _, rows := range heights {
+		for n := range panels {
+			tile(g, i, rows, n+1)
 		}
 	}
 }
