@@ -28,7 +28,7 @@ var outputs = []struct {
 	{"..", "rows_avx2", func(g *generator) { rows(g, avx2) }},
 	{"..", "rows_avx512", func(g *generator) { rows(g, avx512) }},
 	{"..", "pack_avx2", packs},
-	{"../peak", "peak", peak},
+	{"../../../bench/peak", "peak", peak},
 }
 
 func main() {
