@@ -51,9 +51,8 @@ func (r roundedSource) ReadRows(dst []float32, first int) error {
 	return err
 }
 
-// TestBF16Weights: keeping projections as bfloat16 does what rounding them
-// before they are loaded as float32 does, bit for bit: alone, stacked, fused
-// and for every width of the last panel.
+// TestBF16Weights: keeping projections as bfloat16 does what rounding them before they are loaded as float32 does, bit
+// for bit: alone, stacked, fused and for every width of the last panel.
 func TestBF16Weights(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
@@ -132,8 +131,7 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	return values
 }
 
-// TestBF16WeightsInMemory: projections take half the bytes and are named;
-// tables and vectors stay as they are.
+// TestBF16WeightsInMemory: projections take half the bytes and are named; tables and vectors stay as they are.
 func TestBF16WeightsInMemory(t *testing.T) {
 	b := Open(Options{Threads: 1, BF16Weights: true})
 	defer b.Close()

@@ -3,21 +3,18 @@ package cpu
 import "seqembed/internal/half"
 
 const (
-	// panelCols is the width of a panel: two AVX2 vectors of float32, one of
-	// AVX-512.
+	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
 	panelCols = 16
-	// blockK is the length of a block along the inner dimension. A panel of
-	// one block takes 24 KB, and stays in the first-level cache while it
-	// meets row after row; the two that AVX-512 takes at once come from the
-	// second level, fast enough. It fixes the order of summation.
+	// blockK is the length of a block along the inner dimension. A panel of one block takes 24 KB, and stays in the
+	// first-level cache while it meets row after row; the two that AVX-512 takes at once come from the second level,
+	// fast enough. It fixes the order of summation.
 	blockK = 384
 	// maxPanels is the largest number of panels that a variant takes at once.
 	maxPanels = 2
 )
 
-// panels is the right-hand matrix B [inner, cols] of a product, packed: for
-// each block of blockK inner rows, for each panel of 16 columns, the block's
-// rows one after the other, 16 values each. Columns past the last are zero.
+// panels is the right-hand matrix B [inner, cols] of a product, packed: for each block of blockK inner rows, for each
+// panel of 16 columns, the block's rows one after the other, 16 values each. Columns past the last are zero.
 type panels struct {
 	cols, inner int
 	count       int // panels across: cols/16, rounded up

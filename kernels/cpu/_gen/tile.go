@@ -26,9 +26,8 @@ func tiles(g *generator, i isa) {
 	}
 }
 
-// tile writes a kernel for rows × panels·16 sums. Each is kept in one
-// accumulator and takes one FMA for each k in order, so that its bits do not
-// depend on the kernel.
+// tile writes a kernel for rows × panels·16 sums. Each is kept in one accumulator and takes one FMA for each k in
+// order, so that its bits do not depend on the kernel.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
