@@ -104,5 +104,5 @@ func (g generated) read(dst []float32, at int) error {
 	return nil
 }
 
-func (g generated) usable() error       { return nil }
-func (g generated) release()            {}
+func (g generated) usable() error { return nil }
+func (g generated) release()      {}

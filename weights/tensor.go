@@ -185,4 +185,4 @@ func (s storedElements) read(dst []float32, at int) error {
 	})
 }
 
-func (s storedElements) release()            { s.file.release(s.offset, s.size) }
+func (s storedElements) release() { s.file.release(s.offset, s.size) }
