@@ -81,13 +81,13 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 // machine is how GPUs are found and opened, so that tests can do without.
 type machine struct {
 	findGPUs func() cuda.Report
-	openGPU  func(ordinal int, dtype cuda.DType) (kernels.Backend, error)
+	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
 }
 
 var thisMachine = machine{
 	findGPUs: cuda.Devices,
-	openGPU: func(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
-		return cuda.Open(ordinal, cuda.Options{DType: dtype})
+	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
+		return cuda.Open(ordinal, cuda.Options{DType: cuda.DType(dtype)})
 	},
 }
 
@@ -308,10 +308,7 @@ func (c *command) check() error {
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
 	}
-	if c.cpuWeights != "fp32" && c.cpuWeights != "bf16" {
-		return usagef("--cpu-weights: %q is neither fp32 nor bf16", c.cpuWeights)
-	}
-	if _, err := cuda.ParseDType(c.dtype); err != nil {
+	if _, err := kernels.ParseDType(c.dtype); err != nil {
 		return usagef("--dtype: %w", err)
 	}
 	_, _, err := parseGPUs(c.gpus)

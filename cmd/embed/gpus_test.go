@@ -52,7 +52,7 @@ func (f *fakeMachine) find() cuda.Report {
 	return r
 }
 
-func (f *fakeMachine) openGPU(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
+func (f *fakeMachine) openGPU(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ordinal >= len(f.names) || f.names[ordinal] == "" {

@@ -68,7 +68,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	dtype, err := cuda.ParseDType(c.dtype)
+	dtype, err := kernels.ParseDType(c.dtype)
 	if err != nil {
 		return nil, usagef("--dtype: %w", err)
 	}
@@ -93,14 +93,14 @@ func (c *command) openProcessors() ([]*processor, error) {
 		}
 	}
 	if len(ordinals) == 0 {
-		if dtype == cuda.BF16 || dtype == cuda.FP16 {
-			err := fmt.Errorf("--dtype %s needs a GPU, the CPU computes in fp32: %s", dtype, because)
+		if dtype == kernels.FP16 {
+			err := fmt.Errorf("--dtype fp16 needs a GPU, the CPU takes fp32 or bf16: %s", because)
 			if c.gpus == "none" {
 				return nil, &usageError{err}
 			}
 			return nil, err
 		}
-		one, err := newProcessor(c.onCPU())
+		one, err := newProcessor(c.onCPU(dtype))
 		if err != nil {
 			return nil, err
 		}
@@ -153,21 +153,23 @@ func parseGPUs(gpus string) (ordinals []int, explicit bool, err error) {
 	return ordinals, true, nil
 }
 
-func (c *command) onCPU() processor {
+// onCPU is the CPU, which computes in float32 whatever its weights are kept in.
+func (c *command) onCPU(dtype kernels.DType) processor {
 	p := processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
-	if c.cpuWeights == "bf16" {
+	if dtype == kernels.BF16 {
 		p.dtype = "fp32, bf16 weights"
+		c.log.Info("the CPU keeps weights in bf16 and computes in fp32: this halves their memory and gains no speed")
 	}
 	p.open = func() (kernels.Backend, error) {
-		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.cpuWeights == "bf16"}), nil
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: dtype == kernels.BF16}), nil
 	}
 	return p
 }
 
 // onGPU is a device. The next batch is started while one computes.
-func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
-	if dtype == cuda.Auto {
-		dtype = cuda.BF16
+func (c *command) onGPU(ordinal int, dtype kernels.DType) processor {
+	if dtype == kernels.Auto {
+		dtype = kernels.BF16
 	}
 	return processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
