@@ -91,9 +91,9 @@ func BenchmarkHost(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				dna, protein, failed := Plan(inputs, seqio.Options{})
-				if len(failed) > 0 {
-					b.Fatal(failed)
+				dna, protein, failed, err := Plan(b.Context(), inputs, seqio.Options{})
+				if err != nil || len(failed) > 0 {
+					b.Fatal(failed, err)
 				}
 				tokens, cpu := int64(0), cpuTime()
 				for b.Loop() {
@@ -102,7 +102,7 @@ func BenchmarkHost(b *testing.B) {
 						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Layers: []int{1}, Template: store.Entry{Model: "m"}},
 					}
 					for i := range d.devices {
-						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Backend: "instant", Ahead: 1,
+						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Ahead: 1,
 							Open: func() (Embedder, error) { return &paced{dim: c.dim, budget: 32768, rate: d.rate}, nil }})
 					}
 					summary, err := job.Run(context.Background())

@@ -89,7 +89,10 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	add("protein.fa", ">a\nMKVLLA\n")
 	add("cut.fa.gz", "\x1f\x8b\x08")
 	inputs = append(inputs, seqio.Input{Path: filepath.Join(dir, "none.fa"), Name: "none"})
-	dna, protein, failed := Plan(inputs, seqio.Options{})
+	dna, protein, failed, err := Plan(t.Context(), inputs, seqio.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(dna) != 1 || dna[0].Name != "dna.fa" || dna[0].Alphabet != seqio.DNA || dna[0].Size != 14 {
 		t.Errorf("DNA: %+v", dna)
 	}

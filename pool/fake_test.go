@@ -52,6 +52,9 @@ type fake struct {
 	most   atomic.Int64 // the most at a time
 	calls  atomic.Int64
 	closed atomic.Int64
+
+	opened, broke bool // for a test that says so
+
 }
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
@@ -140,7 +143,7 @@ func (f *fake) embed(ids []int32, layer int) []float32 {
 
 // device is the fake behind a Device of that name.
 func (f *fake) device(name string) Device {
-	return Device{Name: name, Backend: "fake backend", Open: func() (Embedder, error) { return f, nil }}
+	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
 }
 
 // recorder is an Observer that remembers everything.
@@ -297,7 +300,7 @@ func newBench(t *testing.T) *bench {
 		Tokenizer: tokenizer.NewESM2(), Long: LongTruncate,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
 		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
-			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32"}},
+			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},
 	}
 	return b
 }
@@ -328,9 +331,10 @@ func (b *bench) plan(paths ...string) {
 		if path == "-" {
 			name = "stdin"
 		}
-		dna, protein, failed := Plan([]seqio.Input{{Path: path, Name: name, Alphabet: seqio.Protein}}, b.job.Reading)
-		if len(dna) > 0 || len(failed) > 0 {
-			b.Fatalf("planning %s: %d DNA, failed %v", path, len(dna), failed)
+		inputs := []seqio.Input{{Path: path, Name: name, Alphabet: seqio.Protein}}
+		dna, protein, failed, err := Plan(b.Context(), inputs, b.job.Reading)
+		if len(dna) > 0 || len(failed) > 0 || err != nil {
+			b.Fatalf("planning %s: %d DNA, failed %v, %v", path, len(dna), failed, err)
 		}
 		b.job.Files = append(b.job.Files, protein...)
 	}

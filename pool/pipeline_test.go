@@ -417,8 +417,9 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	}
 	defer out.Abort()
 	r := &run{Job: b.job, manifest: store.NewManifest(b.out)}
-	p := &passage{run: r, file: f, reader: reader, out: out, report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
-	err = p.commit()
+	job := &fileJob{run: r, File: f, reader: reader, out: out,
+		report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
+	err = job.commit()
 	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), f.Path) {
 		t.Errorf("commit: %v", err)
 	}

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -23,13 +24,16 @@ const (
 	LongError LongPolicy = "error"
 )
 
-// ParseLongPolicy reads a --long value.
+// ParseLongPolicy reads the name of a policy.
 func ParseLongPolicy(s string) (LongPolicy, error) {
 	if p := LongPolicy(s); slices.Contains([]LongPolicy{LongTruncate, LongWindow, LongError}, p) {
 		return p, nil
 	}
 	return "", fmt.Errorf("%q is none of truncate, window, error", s)
 }
+
+// ErrTooLong is in the chain of the error of a record over Job.MaxLength, with LongError.
+var ErrTooLong = errors.New("record too long")
 
 // record is one row on its way: tokenized, then embedded, then written.
 type record struct {
@@ -62,7 +66,7 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 			seq, rec.row.Truncated = seq[:step], true
 		case LongError:
 			return nil, &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
-				Msg: fmt.Sprintf("%d letters, and --max-length is %d", len(seq), j.MaxLength)}
+				Msg: fmt.Sprintf("%d letters, and the longest allowed is %d", len(seq), j.MaxLength)}
 		}
 	}
 	rec.row.Length = len(seq)

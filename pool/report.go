@@ -45,8 +45,6 @@ type FileReport struct {
 	Examples          []seqio.Skip     // some of them
 	Outputs           []store.File
 	Started, Finished time.Time
-
-	backend string // of the device
 }
 
 func (f *FileReport) count(rec *record) {

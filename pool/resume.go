@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -116,12 +115,12 @@ func (j *Job) refuseMixture(m *store.Manifest) error {
 			}
 			switch {
 			case !ok:
-				return fmt.Errorf("%s is there, and no entry of %s describes it: %w; --force replaces it", path, store.ManifestName, ErrMixture)
+				return fmt.Errorf("%s is there, and no entry of %s describes it: %w", path, store.ManifestName, ErrMixture)
 			case f.once():
-				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
+				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w", path, f.label(), ErrMixture)
 			}
 			if what := j.difference(entry); what != "" {
-				return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
+				return fmt.Errorf("%s was made with %s: %w", path, what, ErrMixture)
 			}
 		}
 	}
@@ -140,13 +139,6 @@ func (o Output) there(f File) []string {
 // what would be made now, or is empty.
 func (j *Job) difference(had store.Entry) string {
 	want := j.Output.Template
-	var backends []string
-	for _, d := range j.Devices {
-		backends = append(backends, d.Backend)
-	}
-	if want.Backend = had.Backend; !slices.Contains(backends, had.Backend) {
-		want.Backend = strings.Join(slices.Compact(backends), " or ")
-	}
 	fields := []struct{ name, had, want string }{
 		{"model", had.Model, store.ValidText(want.Model)},
 		{"revision", had.Revision, want.Revision},
@@ -212,7 +204,7 @@ func (r *run) complete(f File) (bool, error) {
 			return false, nil // embedding it reports what is wrong with the input
 		}
 		if !same {
-			return false, fmt.Errorf("%s was made from another content of %s: %w; --force replaces it, or delete it", path, f.Path, ErrMixture)
+			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
 		}
 	}
 	if len(there) < len(r.Output.spec(f).Paths()) {

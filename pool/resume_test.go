@@ -225,7 +225,7 @@ func TestMixtureIsRefused(t *testing.T) {
 		}, []string{"tokenizer"}},
 		"revision": {func(_ *testing.T, b *bench) { b.job.Output.Template.Revision = "v2" }, []string{"revision"}},
 		"dtype":    {func(_ *testing.T, b *bench) { b.job.Output.Template.DType = "bf16" }, []string{"dtype", "bf16"}},
-		"backend":  {func(_ *testing.T, b *bench) { b.job.Devices[0].Backend = "another" }, []string{"backend", "another"}},
+		"backend":  {func(_ *testing.T, b *bench) { b.job.Output.Template.Backend = "another" }, []string{"backend", "another"}},
 		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"model", "fake-model", "other-model"}},
 		"input changed": {func(t *testing.T, b *bench) {
 			writeFile(t, b.job.Files[1].Path, ">new\nMKVLLWA\n")
@@ -262,7 +262,7 @@ func TestMixtureIsRefused(t *testing.T) {
 			if !errors.Is(err, ErrMixture) {
 				t.Fatalf("Run: %v", err)
 			}
-			for _, part := range append(c.says, "--force", b.out) {
+			for _, part := range append(c.says, b.out) {
 				if !strings.Contains(err.Error(), part) {
 					t.Errorf("%q does not mention %q", err, part)
 				}

@@ -2,8 +2,6 @@ package pool
 
 import (
 	"context"
-	"fmt"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,32 +37,8 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestOtherBackendTakesOver: the files of a backend that has no device left
-// are computed anew by another.
-func TestOtherBackendTakesOver(t *testing.T) {
-	b := newBench(t)
-	broken, lost := &fake{layers: 1}, make(chan struct{})
-	broken.fault = func(kernels.Batch) error { return errBroken }
-	b.seen.onLost = sync.OnceFunc(func() { close(lost) })
-	b.fake.fault = func(kernels.Batch) error { <-lost; return nil } // so that both get a file
-	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
-	b.job.Devices[0].Backend = "another"
-	inputs := map[string][]entryOf{}
-	for i := range 8 {
-		name := fmt.Sprintf("f%d", i)
-		inputs[name] = randomRecords(uint64(i), upTo(20)...)
-		b.add(name+".faa", fasta(inputs[name]))
-	}
-	if s := b.run(); len(s.Files) != 8 || len(s.Failed) != 0 {
-		t.Errorf("%d finished, failed: %v", len(s.Files), s.Failed)
-	}
-	for name, records := range inputs {
-		b.check(name, records)
-	}
-}
-
-// TestPipeSurvivesALostDevice: the spans that a device had when it broke are
-// still there for another of its kind, though the pipe cannot be read again.
+// TestPipeSurvivesALostDevice: the spans that a device had when it broke are still there for another, though the pipe
+// cannot be read again.
 func TestPipeSurvivesALostDevice(t *testing.T) {
 	b := newBench(t)
 	b.fake.budget = 20
