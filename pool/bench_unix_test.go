@@ -18,8 +18,8 @@ import (
 	"seqembed/tokenizer"
 )
 
-// paced is a device that computes one batch after the other at a given rate,
-// beside the host; or at once, when rate is 0.
+// paced is a device that computes one batch after the other at a given rate, beside the host; or at once, when rate is
+// 0.
 type paced struct {
 	dim, budget int
 	rate        float64 // tokens a second
@@ -48,11 +48,10 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	}
 }
 
-// BenchmarkHost measures everything but the devices: reading, tokenizing,
-// packing, handing out, joining and writing a file on this machine's cores,
-// with devices that take no time or a given time. Core-seconds for a million
-// tokens say how many cores keep a GPU busy; busy is the share of the time in
-// which the devices of a given rate have something to compute.
+// BenchmarkHost measures everything but the devices: reading, tokenizing, packing, handing out, joining and writing a
+// file on this machine's cores, with devices that take no time or a given time. Core-seconds for a million tokens say
+// how many cores keep a GPU busy; busy is the share of the time in which the devices of a given rate have something to
+// compute.
 func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string

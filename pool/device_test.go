@@ -25,8 +25,8 @@ func (f *fake) failing(at ...int64) {
 	}
 }
 
-// addFiles adds files of one small record each, the largest first, so that
-// one device takes them in this order, with one batch each.
+// addFiles adds files of one small record each, the largest first, so that one device takes them in this order, with
+// one batch each.
 func (b *bench) addFiles(n int) {
 	b.Helper()
 	for i := range n {
@@ -106,8 +106,8 @@ func TestRecordOnWhichDevicesFail(t *testing.T) {
 	}
 }
 
-// TestBadInputNeverCounts: files that are bad are no failures of the device,
-// however many, and do not end a row of them either.
+// TestBadInputNeverCounts: files that are bad are no failures of the device, however many, and do not end a row of them
+// either.
 func TestBadInputNeverCounts(t *testing.T) {
 	b := newBench(t)
 	for i := range 7 {

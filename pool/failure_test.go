@@ -13,8 +13,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// TestOneBadFileOfThree: the other two are written, the bad one leaves
-// nothing behind and is listed with what is wrong with it.
+// TestOneBadFileOfThree: the other two are written, the bad one leaves nothing behind and is listed with what is wrong
+// with it.
 func TestOneBadFileOfThree(t *testing.T) {
 	enough := fasta(randomRecords(9, upTo(120)...)) // so that planning sees nothing wrong
 	cases := map[string]struct {
@@ -160,9 +160,8 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	}
 }
 
-// TestOutputThatCannotBeWritten is one error of the run, before any device is
-// opened, where it concerns the whole folder, and a failure of the files that
-// would be there where it concerns one below it.
+// TestOutputThatCannotBeWritten is one error of the run, before any device is opened, where it concerns the whole
+// folder, and a failure of the files that would be there where it concerns one below it.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")

@@ -31,15 +31,15 @@ import (
 // fakeDim is the width of the fake's embeddings.
 const fakeDim = 5
 
-// tokenState is the fake's hidden state of a token: a function of its id, its
-// place in the sequence and the layer, which no two orders or sequences share.
+// tokenState is the fake's hidden state of a token: a function of its id, its place in the sequence and the layer,
+// which no two orders or sequences share.
 func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	v := float64(id)
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings can be computed by hand: the mean over
-// all tokens but the first and last, the first token, or every token.
+// fake is an Embedder whose embeddings can be computed by hand: the mean over all tokens but the first and last, the
+// first token, or every token.
 type fake struct {
 	perToken, cls bool
 	layers        int
@@ -59,8 +59,7 @@ type fake struct {
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes when it is waited for, as a device may, and so sees whether
-// the batch has been left alone.
+// Start computes when it is waited for, as a device may, and so sees whether the batch has been left alone.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.flying.Add(1)
@@ -291,8 +290,8 @@ type bench struct {
 	seen    *recorder
 }
 
-// newBench returns a Job for no file yet, with one device and a budget of 64
-// tokens. When the test ends no goroutine may be left.
+// newBench returns a Job for no file yet, with one device and a budget of 64 tokens. When the test ends no goroutine
+// may be left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}

@@ -16,8 +16,7 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// namedPipe is a pipe that stays open until the test ends, with some content
-// in it already.
+// namedPipe is a pipe that stays open until the test ends, with some content in it already.
 func (b *bench) namedPipe(content string) (path string, end func()) {
 	b.Helper()
 	path = filepath.Join(b.in, "pipe.faa")
@@ -39,8 +38,7 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 	return path, sync.OnceFunc(func() { close(done) })
 }
 
-// TestPipeIsReadOnce: what planning has read of a named pipe, such as the
-// shell's <(command), is not lost.
+// TestPipeIsReadOnce: what planning has read of a named pipe, such as the shell's <(command), is not lost.
 func TestPipeIsReadOnce(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(200)...)

@@ -94,8 +94,7 @@ func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	return seqio.Open(f.Path, o)
 }
 
-// largestFirst puts the files that take longest first, so that no device is
-// left with a large one at the end.
+// largestFirst puts the files that take longest first, so that no device is left with a large one at the end.
 func largestFirst(files []File) []File {
 	sorted := slices.Clone(files)
 	slices.SortStableFunc(sorted, func(a, b File) int { return cmp.Compare(b.Size, a.Size) })

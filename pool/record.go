@@ -16,9 +16,8 @@ type LongPolicy string
 const (
 	// LongTruncate uses the first MaxLength letters and counts the record.
 	LongTruncate LongPolicy = "truncate"
-	// LongWindow embeds windows of MaxLength letters, end to end, and joins
-	// them: a mean over all their tokens, the mean of their first tokens, or
-	// their tokens one after the other.
+	// LongWindow embeds windows of MaxLength letters, end to end, and joins them: a mean over all their tokens, the
+	// mean of their first tokens, or their tokens one after the other.
 	LongWindow LongPolicy = "window"
 	// LongError ends the file with an error that names the record.
 	LongError LongPolicy = "error"
@@ -44,8 +43,7 @@ type record struct {
 	failure error // why there is no row
 }
 
-// window is a stretch of a record that is embedded in one piece; a record has
-// one, unless it is long and cut.
+// window is a stretch of a record that is embedded in one piece; a record has one, unless it is long and cut.
 type window struct {
 	rec    *record
 	ids    []int32
@@ -83,8 +81,8 @@ func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
 	rec.unknown += unknown
 }
 
-// join makes the row's embeddings from the results of its windows: weighted
-// by averaged tokens, or end to end for an embedding per token.
+// join makes the row's embeddings from the results of its windows: weighted by averaged tokens, or end to end for an
+// embedding per token.
 func (rec *record) join(perToken bool, averaged func(n int) int) {
 	if len(rec.windows) == 1 {
 		rec.row.Embeddings = rec.windows[0].result

@@ -7,8 +7,7 @@ import (
 	"seqembed/internal/store"
 )
 
-// Observer is told what happens, from several goroutines at a time. Its
-// methods must return quickly.
+// Observer is told what happens, from several goroutines at a time. Its methods must return quickly.
 type Observer interface {
 	DeviceOpening(device string)
 	DeviceReady(device string, took time.Duration)

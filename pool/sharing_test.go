@@ -8,8 +8,7 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are
-// under way all the same.
+// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are under way all the same.
 func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
 	b := newBench(t)
 	b.job.Devices[0].Ahead = 1
@@ -20,8 +19,7 @@ func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
 	}
 }
 
-// TestComputedFileSurvivesAnInterruption: what waits only for the disk when
-// the run is interrupted is written.
+// TestComputedFileSurvivesAnInterruption: what waits only for the disk when the run is interrupted is written.
 func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, 5, 40, 6)
