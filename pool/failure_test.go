@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -108,6 +109,16 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	}
 	if want := "page.fa format, empty.fa format, cut.fa.gz format, none.fa missing"; strings.Join(got, ", ") != want {
 		t.Errorf("failed: %q, want %q", got, want)
+	}
+}
+
+// TestPipeThatCannotBeOpened is no matter of its format.
+func TestPipeThatCannotBeOpened(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "pipe.fa", Err: fs.ErrPermission}
+	f := File{Input: seqio.Input{Path: "pipe.fa"}}
+	err := f.connect(t.Context(), seqio.Options{}, func() (io.ReadCloser, error) { return nil, denied })
+	if failed := NewFailure(f.Path, err); failed.Type != "permission" || err.Error() != "open input: "+denied.Error() {
+		t.Errorf("%+v", failed)
 	}
 }
 

@@ -23,24 +23,30 @@ import (
 )
 
 var (
-	randomRuns = flag.Int("pool.runs", 100, "the number of runs of TestRandomRuns")
-	randomSeed = flag.Uint64("pool.seed", 0, "the seed of the first of them; 0 for one from the clock")
+	randomRuns = flag.Int("pool.runs", 0, "the number of runs of TestRandomRuns (default 100, or 1 with -pool.seed)")
+	randomSeed = flag.Uint64("pool.seed", 0, "the seed of the first of them (default from the clock)")
 )
 
 // TestRandomRuns runs the whole pool on devices of given speeds, with faults, bad inputs, silent pipes and
 // interruptions, in the time of a synctest bubble. Whatever happens, the run ends, leaves no goroutine, accounts for
 // every file, and what it has written is whole and equal to what a plain loop computes.
 //
-// A seed decides the inputs, the devices, their faults by the number of the batch, and all times, and -pool.seed N
-// -pool.runs 1 replays them. It does not decide which of several goroutines that are ready at the same time goes first,
-// and so which device gets which span then.
+// A seed decides the inputs, the devices, their faults by the number of the batch, and all times, and -pool.seed replays
+// them. It does not decide which of several goroutines that are ready at the same time goes first, and so which device
+// gets which span then.
 func TestRandomRuns(t *testing.T) {
 	first, runs := *randomSeed, *randomRuns
+	switch {
+	case runs > 0:
+	case first > 0:
+		runs = 1
+	case testing.Short():
+		runs = 20
+	default:
+		runs = 100
+	}
 	if first == 0 {
 		first = uint64(time.Now().UnixMilli())
-	}
-	if testing.Short() {
-		runs = min(runs, 20)
 	}
 	t.Logf("seeds %d to %d", first, first+uint64(runs)-1)
 	outcomes := map[string]int{}
@@ -235,7 +241,7 @@ func holds(batch kernels.Batch, ids []int32) bool {
 func randomRun(t *testing.T, s *scenario) (outcome string) {
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("replay with -pool.seed %d -pool.runs 1", s.seed)
+			t.Logf("replay with -pool.seed %d", s.seed)
 		}
 	})
 	b := newBench(t)

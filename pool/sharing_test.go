@@ -2,7 +2,9 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"seqembed/kernels"
@@ -33,6 +35,23 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 		t.Errorf("%d files, %d rows, %d skipped: %v", len(s.Files), s.Records, s.Skipped, err)
 	}
 	b.wantNames(outputsOf("a")...)
+}
+
+// TestBatchInFlightIsKept: a file that is complete with the batch that computes when the run is interrupted is written,
+// and no other batch is started.
+func TestBatchInFlightIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.addFiles(2)
+		b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second/2, cancel)
+		s, err := b.job.Run(ctx)
+		if !errors.Is(err, ErrInterrupted) || len(s.Files) != 1 || b.fake.calls.Load() != 1 {
+			t.Errorf("%d files in %d batches: %v", len(s.Files), b.fake.calls.Load(), err)
+		}
+		b.wantNames(outputsOf("f0")...)
+	})
 }
 
 // TestPipeSurvivesALostDevice: the spans that a device had when it broke are still there for another, though the pipe

@@ -27,7 +27,7 @@ func (f *fileJob) write() error {
 	devices, complete := map[string]bool{}, true
 	var err error // kept, because a file's context may end with the run before it fails
 	for s := range f.ordered {
-		if err == nil && f.computed(s) && f.failure() == nil {
+		if err == nil && f.computed(s) {
 			devices[s.device] = true
 			if err = f.writeSpan(s); err != nil {
 				f.cancel(err)
