@@ -125,8 +125,8 @@ func (c *command) openProcessors() ([]*processor, error) {
 	return list, nil
 }
 
-// oneKind keeps the processors of the backend that most of them have, the first of several, because the results of a run
-// must not depend on the one that computed them. It names the others and closes them.
+// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not depend
+// on the processor that computed them. It names the others and closes them.
 func (c *command) oneKind(list []*processor) (kept []*processor) {
 	count := map[string]int{}
 	for _, p := range list {

@@ -86,7 +86,7 @@ func (p *progress) interrupted() {
 		// The terminal has written ^C where the bar is about to move up from.
 		_, _ = io.WriteString(p.terminal, "\r")
 	}
-	p.logger().Warn(fmt.Sprintf("interrupted: finishing the batches in flight, for at most %v; a second signal ends the run at once", grace))
+	p.logger().Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
 // end takes the display of one model down. It may be called again.
