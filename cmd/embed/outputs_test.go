@@ -293,7 +293,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 	}
 
 	r = embed(t, "--esm-model", tiny, "-o", "err", "--long", "error", "--max-length", "100", "p.faa").wantCode(exitNothing)
-	r.wantProblem("p.faa:6", `"three"`, "113 letters", "--max-length is 100")
+	r.wantProblem("p.faa:6", `"three"`, "113 letters", "allowed is 100", "--max-length", "--long")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "twice.faa").wantCode(exitNothing)
 	r.wantProblem("twice.faa:5", `"a"`, "line 1")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "bad.faa").wantCode(exitNothing)

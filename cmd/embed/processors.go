@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -113,12 +114,35 @@ func (c *command) openProcessors() ([]*processor, error) {
 			closeAll(list)
 			return nil, fmt.Errorf("--gpus %s: device %d: %w (embed devices lists what was found)", c.gpus, ordinal, err)
 		}
-		c.log.Info("a GPU computes", "device", one.name, "backend", one.backend)
 		list = append(list, one)
+	}
+	list = c.oneKind(list)
+	for _, p := range list {
+		c.log.Info("a GPU computes", "device", p.name, "backend", p.backend)
 	}
 	logWithoutCublas(c.log, list)
 	logUntested(c.log, list)
 	return list, nil
+}
+
+// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not depend
+// on the processor that computed them. It names the others and closes them.
+func (c *command) oneKind(list []*processor) (kept []*processor) {
+	count := map[string]int{}
+	for _, p := range list {
+		count[p.backend]++
+	}
+	most := slices.MaxFunc(list, func(a, b *processor) int { return cmp.Compare(count[a.backend], count[b.backend]) }).backend
+	for _, p := range list {
+		if p.backend == most {
+			kept = append(kept, p)
+			continue
+		}
+		c.log.Warn("a GPU of another kind is left alone: its results would differ in the last bits", "device", p.name,
+			"backend", p.backend, "used", most)
+		closeAll([]*processor{p})
+	}
+	return kept
 }
 
 // logUntested says once that a GPU is of a kind on which the CUDA backend's
@@ -177,7 +201,7 @@ func (c *command) onGPU(ordinal int, dtype kernels.DType) processor {
 
 // device is the processor as the pool sees it, for one model.
 func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o *progress) pool.Device {
-	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
+	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		b, err := p.ready()
 		if err != nil {
 			return nil, err
