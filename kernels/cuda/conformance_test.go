@@ -6,12 +6,13 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/kernelstest"
 )
 
-func noCublas(int) (*cublasLt, []Attempt, error) { return nil, nil, errNoCublas }
+func noCublas(int) (*driver.CublasLt, []Attempt, error) { return nil, nil, errNoCublas }
 
-func openFake(t *testing.T, f *fakeGPU, dtype DType, find func(int) (*cublasLt, []Attempt, error)) *Backend {
+func openFake(t *testing.T, f *fakeGPU, dtype DType, find findCublas) *Backend {
 	t.Helper()
 	b, err := open(f.driver(), 0, Options{DType: dtype}, f.images(), find)
 	if err != nil {
