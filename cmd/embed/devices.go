@@ -46,7 +46,8 @@ func devices(m machine, args, environ []string, w io.Writer) error {
 	}
 	backend := cpu.New(0)
 	defer backend.Close()
-	_, err := fmt.Fprintf(w, "%s, %d threads\n%s", backend.Name(), runtime.GOMAXPROCS(0), gpuReport(m.findGPUs(), *verbose))
+	_, err := fmt.Fprintf(w, "%s, %d threads\n%s",
+		backend.Name(), runtime.GOMAXPROCS(0), gpuReport(m.findGPUs(), *verbose))
 	return err
 }
 
@@ -110,7 +111,8 @@ func gpuReport(r cuda.Report, details bool) string {
 
 // deviceText names a device, its capability and its memory.
 func deviceText(d cuda.Device) string {
-	return fmt.Sprintf("%d: %s, compute capability %d.%d, %s", d.Ordinal, d.Name, d.Major, d.Minor, gigabytes(d.TotalMemory))
+	return fmt.Sprintf("%d: %s, compute capability %d.%d, %s",
+		d.Ordinal, d.Name, d.Major, d.Minor, gigabytes(d.TotalMemory))
 }
 
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }

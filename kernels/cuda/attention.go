@@ -47,7 +47,8 @@ func (c *compiler) attention(o kernels.Attention, out, qkv, scratch *matrix) (fu
 	}
 	at := 2 // where cu and blocks come, which are a batch's
 	name := "attention"
-	params := []gpu.Param{gpu.Ptr(to), gpu.Ptr(qkv.operand(t)), 0, 0, gpu.Int(o.Heads), gpu.Float(o.Scale), gpu.Ptr(slopes)}
+	params := []gpu.Param{gpu.Ptr(to), gpu.Ptr(qkv.operand(t)), 0, 0,
+		gpu.Int(o.Heads), gpu.Float(o.Scale), gpu.Ptr(slopes)}
 	if o.Rotary != nil {
 		turns, err := r.arena.rotation(c.Context, o.Rotary.InvFreq)
 		if err != nil {
@@ -95,7 +96,8 @@ func (c *compiler) slopes(o kernels.Attention) (driver.Pointer, error) {
 }
 
 // rotateKeys gives the launch that writes the rotated keys of qkv.
-func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) (func(*submission) error, error) {
+func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) (
+	func(*submission) error, error) {
 	k, err := c.kernel(c.typed("rotate_keys"))
 	pos := c.runner.tables.pos
 	return func(s *submission) error {

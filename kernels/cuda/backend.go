@@ -101,7 +101,8 @@ func openDevice(cuda *driver.CUDA, ordinal int, images []gpu.Image) (*gpu.Device
 		return nil, err
 	}
 	if ordinal < 0 || ordinal >= count {
-		return nil, driver.Unavailable(nil, "there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES", ordinal, count)
+		return nil, driver.Unavailable(nil, "there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
+			ordinal, count)
 	}
 	info, err := gpu.Describe(cuda, ordinal, version)
 	if err != nil {
@@ -116,7 +117,8 @@ func openDevice(cuda *driver.CUDA, ordinal int, images []gpu.Image) (*gpu.Device
 // usable says why the kernels cannot run on a device, or nil.
 func usable(i gpu.Info, images []gpu.Image) error {
 	if i.Major < leastMajor {
-		return driver.Unavailable(nil, "%s (device %d) has compute capability %d.%d, and %d.0 is the least", i.Name, i.Ordinal, i.Major, i.Minor, leastMajor)
+		return driver.Unavailable(nil, "%s (device %d) has compute capability %d.%d, and %d.0 is the least",
+			i.Name, i.Ordinal, i.Major, i.Minor, leastMajor)
 	}
 	return gpu.CheckDriver(i.Driver, images)
 }
@@ -143,7 +145,8 @@ func (b *Backend) Name() string {
 	if b.products != nil {
 		gemm = b.products.name()
 	}
-	return fmt.Sprintf("cuda %s, sm_%d%d, driver CUDA %s, %s, %s", d.Name, d.Major, d.Minor, gpu.Version(d.Driver), gemm, b.dtype)
+	return fmt.Sprintf("cuda %s, sm_%d%d, driver CUDA %s, %s, %s",
+		d.Name, d.Major, d.Minor, gpu.Version(d.Driver), gemm, b.dtype)
 }
 
 // DType is the type of the matrix operands, never Auto.

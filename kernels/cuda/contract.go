@@ -7,10 +7,11 @@ import (
 	"sync"
 )
 
-// contract is what the Go code and the CUDA sources agree on about some kernels: names, parameters in order, and geometry.
-// The table in src/README.md is written from contracts; a test compares both with the committed PTX.
+// contract is what the Go code and the CUDA sources agree on about some kernels: names, parameters in order, and
+// geometry. The table in src/README.md is written from contracts; a test compares both with the committed PTX.
 type contract struct {
-	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for the first two, <d> for the head sizes.
+	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for the first two, <d> for the head
+	// sizes.
 	names string
 	// params are C declarations separated by semicolons, with remarks behind them.
 	params string
@@ -20,8 +21,8 @@ type contract struct {
 }
 
 // tile is the part of a result that a block computes. Its rows and columns are counted in what the names say, the grid
-// follows: x counts tiles of columns and y of rows, of which a kernel with more than maxGridY steps over the rest. Without
-// columns, or where it is flat, there is only x.
+// follows: x counts tiles of columns and y of rows, of which a kernel with more than maxGridY steps over the rest.
+// Without columns, or where it is flat, there is only x.
 type tile struct {
 	rows, cols int
 	of, by     string
@@ -48,17 +49,18 @@ const (
 	// attentionRows is the query rows of one block of an attention.
 	attentionRows = 64
 
-	normParams = "float *out32 [T, c] or null; T *out [T, c] or null; const float *in [T, c]; const float *add [T, c] or null; " +
-		"const float *gain [c]; const float *bias [c]; float eps; int rows; int cols (at most what the name says)"
-	gemmParams = "const T *in [M, K]; const T *w [N, K], of geglu [2N, K]; const float *bias [N], of geglu [2N], or null; " +
-		"const float *add [M, N] or null; float *out32 [M, N] or null; T *out [M, N] or null; int M; int N; int K"
+	normParams = "float *out32 [T, c] or null; T *out [T, c] or null; const float *in [T, c]; " +
+		"const float *add [T, c] or null; const float *gain [c]; const float *bias [c]; float eps; int rows; int cols (at most what the name says)"
+	gemmParams = "const T *in [M, K]; const T *w [N, K], of geglu [2N, K]; const float *bias [N], " +
+		"of geglu [2N], or null; const float *add [M, N] or null; float *out32 [M, N] or null; T *out [M, N] or null; int M; int N; int K"
 	convertParams = "int rows; int cols; int dst_pitch; int src_pitch (elements)"
-	headParams    = "const int *cu; const int2 *blocks (sequence, first row), one for each 64 query rows; int heads; float scale; "
-	turnParams    = "; const float2 *turns [positions, d/2] (cos, sin); float qscale"
-	unturned      = "const T *qkv [T, 3·heads·d], not rotated yet; "
-	divided       = "const float *slopes [heads], divided by scale, or null"
-	undivided     = "const float *slopes [heads] or null"
-	attended      = "T *out [T, heads·d]; "
+	headParams    = "const int *cu; const int2 *blocks (sequence, first row), one for each 64 query rows; " +
+		"int heads; float scale; "
+	turnParams = "; const float2 *turns [positions, d/2] (cos, sin); float qscale"
+	unturned   = "const T *qkv [T, 3·heads·d], not rotated yet; "
+	divided    = "const float *slopes [heads], divided by scale, or null"
+	undivided  = "const float *slopes [heads] or null"
+	attended   = "T *out [T, heads·d]; "
 )
 
 var (
@@ -70,7 +72,8 @@ var (
 // contracts are all kernels.
 var contracts = []contract{
 	{"positions", "int *pos [T]; int *seq [T]; const int *cu", tile{rows: 1, of: "S"}, 128, nil},
-	{"embed_scale", "float *scale [S]; const int *ids [T]; const int *cu; float base; int mask", tile{rows: 1, of: "S"}, 32, nil},
+	{"embed_scale", "float *scale [S]; const int *ids [T]; const int *cu; float base; int mask",
+		tile{rows: 1, of: "S"}, 32, nil},
 	{"embed_<T>", "float *out32 [T, c] or null; T *out [T, c] or null; const T *table [vocabulary, c]; const int *ids; " +
 		"const int *seq; const float *scale [S]; const float *type [c] or null; int mask; int rows; int cols",
 		tile{rows: 1, of: "rows"}, 128, nil},
@@ -78,14 +81,17 @@ var contracts = []contract{
 	{"layernorm_8192_<T>", normParams, tile{rows: 1, of: "rows"}, 256, nil},
 	{"attention_<d>_<H>", attended + "const T *qkv [T, 3·heads·d]; " + headParams + divided, headTile, 128, sharedHalf},
 	{"attention_<d>_fp32", attended + "const T *qkv [T, 3·heads·d]; " + headParams + undivided, headTile, 256, sharedFull},
-	{"rotate_keys_<H>", attended + "const T *qkv [T, 3·heads·d]; const int *pos [T]; const float2 *turns [positions, d/2] (cos, sin); " +
-		"int heads; int d; int rows", tile{rows: 1, cols: 1024, of: "rows", by: "heads·d"}, 128, nil},
-	{"attention_rotary_<d>_<H>", attended + unturned + "const T *keys [T, heads·d], rotated; " + headParams + divided + turnParams,
+	{"rotate_keys_<H>", attended + "const T *qkv [T, 3·heads·d]; const int *pos [T]; " +
+		"const float2 *turns [positions, d/2] (cos, sin); int heads; int d; int rows",
+		tile{rows: 1, cols: 1024, of: "rows", by: "heads·d"}, 128, nil},
+	{"attention_rotary_<d>_<H>",
+		attended + unturned + "const T *keys [T, heads·d], rotated; " + headParams + divided + turnParams,
 		headTile, 128, sharedHalf},
 	{"attention_rotary_<d>_fp32", attended + unturned + headParams + undivided + turnParams, headTile, 256, sharedFull},
 	{"activate_<T>", "T *x [T, c]; const float *bias [c] or null; int rows; int cols", elementTile, 128, nil},
 	{"gate_<T>", "T *out [T, c]; const T *in [T, 2c]; int rows; int cols (c)", elementTile, 128, nil},
-	{"pool", "float *out [S, c]; const float *in [T, c]; const int2 *ranges [S] (first row of the batch, row after the last); " +
+	{"pool", "float *out [S, c]; const float *in [T, c]; " +
+		"const int2 *ranges [S] (first row of the batch, row after the last); " +
 		"int cols; int sequences", tile{rows: 1, cols: 32, of: "S", by: "cols"}, 256, nil},
 	{"narrow_<T>", "T *dst; const float *src; " + convertParams, convertTile, 256, nil},
 	{"widen_<T>", "float *dst; const T *src; " + convertParams, convertTile, 256, nil},
@@ -101,7 +107,8 @@ func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
 func bytes(n int) func(int) int { return func(int) int { return n } }
 
-// attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm kernel.
+// attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm
+// kernel.
 var (
 	attentionHeads = []int{16, 24, 32, 64, 128}
 	normWidths     = []int{512, 1280, 2560, 8192}

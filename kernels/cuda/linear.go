@@ -66,7 +66,8 @@ func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e
 		if err := s.waitForReaders(to.memory); err != nil {
 			return false, err
 		}
-		done, err := products.run(r.compute, plan, s.rows(), at, in.operand(products.dtype), w.at, bias, residual(add), r.workspace)
+		done, err := products.run(r.compute, plan, s.rows(),
+			at, in.operand(products.dtype), w.at, bias, residual(add), r.workspace)
 		if !done || err != nil {
 			return false, err
 		}

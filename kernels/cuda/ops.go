@@ -36,7 +36,8 @@ func (c *compiler) embed(o kernels.Embed, out *matrix) (func(*submission) error,
 		if err := s.waitForReaders(out.memory); err != nil {
 			return err
 		}
-		err := s.launch(scale, s.batch.Sequences(), 0, gpu.Ptr(t.scale), gpu.Ptr(t.ids), gpu.Ptr(t.cu), gpu.Float(o.Scale), mask)
+		err := s.launch(scale, s.batch.Sequences(), 0,
+			gpu.Ptr(t.scale), gpu.Ptr(t.ids), gpu.Ptr(t.cu), gpu.Float(o.Scale), mask)
 		if err != nil {
 			return err
 		}

@@ -124,7 +124,8 @@ func cublasVersion(v uint64) string {
 
 // run enqueues a product, or says that cuBLAS has no algorithm for it that keeps the promises of the package; nothing
 // has been enqueued then. in and w are of the operands' type, out, bias and add as the shape says.
-func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (done bool, err error) {
+func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
+	done bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if plan.unsuitable == nil || p.free && plan.unsuitable != errNarrowSum {
@@ -210,7 +211,8 @@ func (p *products) describe(s shape, rows int) (*plan, error) {
 	if s.bias {
 		epilogue = driver.EpilogueBias
 	}
-	err = cmp.Or(set(driver.DescTransA, driver.OperationT, 4), set(driver.DescTransB, driver.OperationN, 4), set(driver.DescEpilogue, epilogue, 4))
+	err = cmp.Or(set(driver.DescTransA, driver.OperationT, 4), set(driver.DescTransB, driver.OperationN, 4),
+		set(driver.DescEpilogue, epilogue, 4))
 	if s.bias {
 		// cuBLAS allows a bias of the output's type and of no other here.
 		err = cmp.Or(err, set(driver.DescBiasType, uint64(uint32(out)), 4))
@@ -298,7 +300,8 @@ func (p *products) offered(made *plan, rows int) ([]driver.HeuristicResult, erro
 	}
 	found := make([]driver.HeuristicResult, heuristicChoices)
 	count := int32(0)
-	s := lt.AlgoHeuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference, heuristicChoices, &found[0], &count)
+	s := lt.AlgoHeuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference,
+		heuristicChoices, &found[0], &count)
 	if s != 0 {
 		made.unsuitable = s.Err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", rows, made.k, made.n, made.k)
 		return nil, nil
@@ -319,7 +322,8 @@ func (p *products) offered(made *plan, rows int) ([]driver.HeuristicResult, erro
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
 	splits, reduction, written := uint64(0), uint64(0), uint64(0)
 	return p.lt.AlgoConfig(algo, driver.ConfigSplitK, &splits, 4, &written) == 0 && int32(uint32(splits)) <= 1 &&
-		p.lt.AlgoConfig(algo, driver.ConfigReduction, &reduction, 4, &written) == 0 && uint32(reduction) == driver.ReductionNone
+		p.lt.AlgoConfig(algo, driver.ConfigReduction, &reduction, 4, &written) == 0 &&
+		uint32(reduction) == driver.ReductionNone
 }
 
 // resize sets the layouts to a number of rows and asks whether the algorithm takes them; where algorithms are free it

@@ -24,7 +24,8 @@ func embeddedImages() ([]gpu.Image, error) {
 	for line := range strings.Lines(string(manifest)) {
 		switch fields := strings.Fields(line); fields[0] {
 		case "ptx": // its kernels follow, each once for an architecture
-			list = append(list, gpu.Image{Name: fields[1], ISA: fields[2], Text: func() ([]byte, error) { return ptx(fields[1]) }})
+			text := func() ([]byte, error) { return ptx(fields[1]) }
+			list = append(list, gpu.Image{Name: fields[1], ISA: fields[2], Text: text})
 		case "kernel":
 			if i := &list[len(list)-1]; !slices.Contains(i.Kernels, fields[1]) {
 				i.Kernels = append(i.Kernels, fields[1])

@@ -114,8 +114,8 @@ func (s *submission) mark() error {
 	return cmp.Or(s.context.Record(s.computed, s.compute), s.context.Record(s.copied, s.copies))
 }
 
-// finish waits until both events have happened, hands over the results and makes the submission idle. Errors of run, and
-// those that the device reports later, are all said here.
+// finish waits until both events have happened, hands over the results and makes the submission idle. Errors of run,
+// and those that the device reports later, are all said here.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
 	if s.marked {

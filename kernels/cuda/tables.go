@@ -62,7 +62,8 @@ func newTables(c *gpu.Context, l kernels.Limits, pooled []kernels.Range) (*table
 	parts := []part{{&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens}, {&t.scale, 4 * l.Sequences}}
 	for i := range t.halves {
 		h := &t.halves[i]
-		parts = append(parts, part{&h.ids, 4 * l.Tokens}, part{&h.cu, 4 * (l.Sequences + 1)}, part{&h.blocks, 8 * t.maxBlocks})
+		parts = append(parts, part{&h.ids, 4 * l.Tokens}, part{&h.cu, 4 * (l.Sequences + 1)},
+			part{&h.blocks, 8 * t.maxBlocks})
 		h.ranges = make([]driver.Pointer, len(pooled))
 		for k := range h.ranges {
 			parts = append(parts, part{&h.ranges[k], 8 * l.Sequences})

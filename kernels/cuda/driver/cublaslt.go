@@ -45,12 +45,15 @@ type CublasLt struct {
 	LayoutCreate  func(layout *Handle, dataType int32, rows, cols uint64, ld int64) Status `c:"cublasLtMatrixLayoutCreate"`
 	LayoutDestroy func(layout Handle) Status                                               `c:"cublasLtMatrixLayoutDestroy"`
 
-	PreferenceCreate  func(preference *Handle) Status                                              `c:"cublasLtMatmulPreferenceCreate"`
-	PreferenceDestroy func(preference Handle) Status                                               `c:"cublasLtMatmulPreferenceDestroy"`
-	PreferenceSet     func(preference Handle, attribute int32, value *uint64, bytes uint64) Status `c:"cublasLtMatmulPreferenceSetAttribute"`
+	PreferenceCreate  func(preference *Handle) Status `c:"cublasLtMatmulPreferenceCreate"`
+	PreferenceDestroy func(preference Handle) Status  `c:"cublasLtMatmulPreferenceDestroy"`
+	PreferenceSet     func(preference Handle, attribute int32, value *uint64,
+		bytes uint64) Status `c:"cublasLtMatmulPreferenceSetAttribute"`
 
-	AlgoHeuristic func(lt, desc, a, b, c, d, preference Handle, wanted int32, found *HeuristicResult, count *int32) Status `c:"cublasLtMatmulAlgoGetHeuristic"`
-	AlgoConfig    func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64, written *uint64) Status             `c:"cublasLtMatmulAlgoConfigGetAttribute"`
+	AlgoHeuristic func(lt, desc, a, b, c, d, preference Handle, wanted int32,
+		found *HeuristicResult, count *int32) Status `c:"cublasLtMatmulAlgoGetHeuristic"`
+	AlgoConfig func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64,
+		written *uint64) Status `c:"cublasLtMatmulAlgoConfigGetAttribute"`
 
 	// The calls of every product.
 	DescSet   func(desc Handle, attribute int32, value *uint64, bytes uint64) Status

@@ -51,10 +51,11 @@ type CUDA struct {
 	MemAllocHost func(p *unsafe.Pointer, bytes uint64) Result `c:"cuMemAllocHost_v2"`
 	MemFreeHost  func(p unsafe.Pointer) Result                `c:"cuMemFreeHost"`
 
-	ModuleLoadDataEx  func(module *Handle, image *byte, options uint32, keys *int32, values *uintptr) Result `c:"cuModuleLoadDataEx"`
-	ModuleUnload      func(module Handle) Result                                                             `c:"cuModuleUnload"`
-	ModuleGetFunction func(function *Handle, module Handle, name *byte) Result                               `c:"cuModuleGetFunction"`
-	FuncSetAttribute  func(function Handle, attribute, value int32) Result                                   `c:"cuFuncSetAttribute"`
+	ModuleLoadDataEx func(module *Handle, image *byte, options uint32, keys *int32,
+		values *uintptr) Result `c:"cuModuleLoadDataEx"`
+	ModuleUnload      func(module Handle) Result                               `c:"cuModuleUnload"`
+	ModuleGetFunction func(function *Handle, module Handle, name *byte) Result `c:"cuModuleGetFunction"`
+	FuncSetAttribute  func(function Handle, attribute, value int32) Result     `c:"cuFuncSetAttribute"`
 
 	StreamCreate      func(stream *Handle, flags uint32) Result             `c:"cuStreamCreate"`
 	StreamDestroy     func(stream Handle) Result                            `c:"cuStreamDestroy_v2"`
@@ -64,7 +65,8 @@ type CUDA struct {
 	EventElapsedTime  func(milliseconds *float32, start, end Handle) Result `c:"cuEventElapsedTime"`
 
 	// LaunchKernel leaves out its last parameter, extra, which is null.
-	LaunchKernel     func(function Handle, grid, block [3]uint32, shared uint32, stream Handle, params unsafe.Pointer) Result
+	LaunchKernel func(function Handle, grid, block [3]uint32, shared uint32, stream Handle,
+		params unsafe.Pointer) Result
 	MemcpyHtoDAsync  func(dst Pointer, src unsafe.Pointer, bytes uint64, stream Handle) Result
 	MemcpyDtoHAsync  func(dst unsafe.Pointer, src Pointer, bytes uint64, stream Handle) Result
 	CtxSetCurrent    func(context Handle) Result

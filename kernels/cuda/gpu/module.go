@@ -49,11 +49,12 @@ func CheckDriver(version int, images []Image) error {
 func driverTooOld(version int, i Image) error {
 	for _, t := range toolkits {
 		if t.isa == i.ISA {
-			return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) need CUDA %s, driver %d or newer",
-				Version(version), i.ISA, Version(t.cuda), t.branch)
+			return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, "+
+				"and the kernels (PTX %s) need CUDA %s, driver %d or newer", Version(version), i.ISA, Version(t.cuda), t.branch)
 		}
 	}
-	return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, and does not read the kernels' PTX %s", Version(version), i.ISA)
+	return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, "+
+		"and does not read the kernels' PTX %s", Version(version), i.ISA)
 }
 
 // modules holds a device's modules: each is compiled by the driver when one of its kernels is first used, so that a
