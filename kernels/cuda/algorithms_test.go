@@ -57,7 +57,7 @@ func BenchmarkAlgorithms(b *testing.B) {
 		{"esm2-3b", modelShapes(2560, 10240, false)},
 	} {
 		for _, s := range model.shapes {
-			name := ProductReport{N: s.n, K: s.k, Bias: s.bias, Wide: s.wide, Add: s.add}.shape()
+			name := s.report().shape()
 			b.Run(model.name+"/"+name, func(b *testing.B) { bench.algorithms(b, s) })
 		}
 	}
@@ -178,7 +178,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 		run := func(in driver.Pointer) error {
 			done, err := p.run(pb.stream, plan, pb.rows, pb.out, in, pb.weights, pb.weights, pb.in, pb.workspace)
 			if err == nil && !done {
-				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.tally.why)
+				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.report.RefusedWhy)
 			}
 			return err
 		}

@@ -24,14 +24,6 @@ type Options struct {
 	FreeAlgorithm bool
 }
 
-// check refuses what contradicts itself.
-func (o Options) check() error {
-	if o.FirstAlgorithm && o.FreeAlgorithm {
-		return errors.New("the first algorithm and one for the rows of each batch exclude each other")
-	}
-	return nil
-}
-
 // Backend is one GPU. It implements kernels.Backend.
 type Backend struct {
 	device   *gpu.Device
@@ -70,8 +62,8 @@ type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
 // open is Open with everything that a machine brings as a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
-	if err := opts.check(); err != nil {
-		return nil, err
+	if opts.FirstAlgorithm && opts.FreeAlgorithm {
+		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
 	}
 	d, err := openDevice(cuda, ordinal, images)
 	if err != nil {
@@ -148,9 +140,6 @@ func (b *Backend) Name() string {
 	return fmt.Sprintf("cuda %s, sm_%d%d, driver CUDA %s, %s, %s",
 		d.Name, d.Major, d.Minor, gpu.Version(d.Driver), gemm, b.dtype)
 }
-
-// DType is the type of the matrix operands, never Auto.
-func (b *Backend) DType() DType { return b.dtype }
 
 // Device describes the device.
 func (b *Backend) Device() Device { return Device{Info: b.device.Info} }

@@ -66,9 +66,9 @@ func (p *products) report() []ProductReport {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var list []ProductReport
-	for s, made := range p.plans {
-		r := ProductReport{N: s.n, K: s.k, Wide: s.wide, Bias: s.bias, Add: s.add}
-		made.tally.fill(&r)
+	for _, made := range p.plans {
+		r := made.report
+		r.RefusedRows = slices.Clone(r.RefusedRows)
 		if made.unsuitable != nil {
 			r.Refusal = made.unsuitable.Error()
 		}
@@ -96,37 +96,16 @@ func (p *products) read(f *driver.HeuristicResult) *Algorithm {
 	}
 }
 
-// tally counts what became of the products of a plan.
-type tally struct {
-	asked     int
-	algorithm *Algorithm
+// taken, own and refuse count a product that cuBLAS computed, one of the package's own, and a number of rows that the
+// algorithm does not take.
+func (r *ProductReport) taken(rows int) { r.Calls, r.Rows = r.Calls+1, r.Rows+int64(rows) }
+func (r *ProductReport) own(rows int)   { r.OwnCalls, r.OwnRows = r.OwnCalls+1, r.OwnRows+int64(rows) }
 
-	calls, rows       int64
-	ownCalls, ownRows int64
-	refused           map[int]bool // numbers of rows
-	why               error        // of the last refusal
-}
-
-func (t *tally) taken(rows int) { t.calls, t.rows = t.calls+1, t.rows+int64(rows) }
-func (t *tally) own(rows int)   { t.ownCalls, t.ownRows = t.ownCalls+1, t.ownRows+int64(rows) }
-
-func (t *tally) refuse(rows int, why error) {
-	if t.refused == nil {
-		t.refused = map[int]bool{}
+func (r *ProductReport) refuse(rows int, why error) {
+	if i, known := slices.BinarySearch(r.RefusedRows, rows); !known {
+		r.RefusedRows = slices.Insert(r.RefusedRows, i, rows)
 	}
-	t.refused[rows], t.why = true, why
-}
-
-func (t *tally) fill(r *ProductReport) {
-	r.AskedRows, r.Algorithm = t.asked, t.algorithm
-	r.Calls, r.Rows, r.OwnCalls, r.OwnRows = t.calls, t.rows, t.ownCalls, t.ownRows
-	for rows := range t.refused {
-		r.RefusedRows = append(r.RefusedRows, rows)
-	}
-	slices.Sort(r.RefusedRows)
-	if t.why != nil {
-		r.RefusedWhy = t.why.Error()
-	}
+	r.RefusedWhy = why.Error()
 }
 
 // refusedShown is how many numbers of rows String names.

@@ -43,6 +43,10 @@ type shape struct {
 	add  bool
 }
 
+func (s shape) report() ProductReport {
+	return ProductReport{N: s.n, K: s.k, Wide: s.wide, Bias: s.bias, Add: s.add}
+}
+
 // products computes matrix products with cuBLASLt. What it enqueues and what it asks needs the device's context.
 type products struct {
 	lt      *driver.CublasLt
@@ -74,7 +78,7 @@ type plan struct {
 	rows       int           // for which the layouts and fits stand
 	fits       bool          // the algorithm takes that many rows
 	unsuitable error         // no algorithm for this shape at all
-	tally      tally
+	report     ProductReport
 }
 
 // newProducts makes the handle of cuBLASLt.
@@ -134,7 +138,7 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 		}
 	}
 	if plan.unsuitable != nil || !plan.fits {
-		plan.tally.own(rows)
+		plan.report.own(rows)
 		return false, nil
 	}
 	one := uintptr(p.scalars.At)
@@ -151,7 +155,7 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	if err != nil {
 		return false, err
 	}
-	plan.tally.taken(rows)
+	plan.report.taken(rows)
 	return true, nil
 }
 
@@ -167,7 +171,7 @@ func (p *products) plan(s shape, rows int, bias driver.Pointer) (*plan, error) {
 		return known, nil
 	}
 	if s.add && !s.wide {
-		p.plans[s] = &plan{shape: s, unsuitable: errNarrowSum}
+		p.plans[s] = &plan{shape: s, report: s.report(), unsuitable: errNarrowSum}
 		return p.plans[s], nil
 	}
 	if !p.free {
@@ -191,7 +195,7 @@ func (p *products) plan(s shape, rows int, bias driver.Pointer) (*plan, error) {
 // describe makes the descriptors of a plan for a number of rows.
 func (p *products) describe(s shape, rows int) (*plan, error) {
 	lt, t := p.lt, p.dtype.cublasType()
-	made := &plan{shape: s}
+	made := &plan{shape: s, report: s.report()}
 	out := t
 	if s.wide {
 		out = driver.TypeFloat32
@@ -231,7 +235,7 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 // choose takes the preferred algorithm, or the first that is offered for a number of rows, which the layouts have.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.unsuitable = rows, false, nil
-	made.tally.asked, made.tally.algorithm = rows, nil
+	made.report.AskedRows, made.report.Algorithm = rows, nil
 	offered, err := p.offered(made, rows)
 	if err != nil || made.unsuitable != nil {
 		return err
@@ -239,13 +243,13 @@ func (p *products) choose(made *plan, rows int) error {
 	chosen := &offered[0]
 	better, err := p.preferred(made)
 	if better != nil {
-		chosen, made.tally.asked = better, largeRows
+		chosen, made.report.AskedRows = better, largeRows
 	} else if err == nil && made.rows != rows {
 		err = p.setRows(made, rows)
 	}
 	// Now the layouts have the rows for which the algorithm has been offered.
 	made.algo, made.fits = chosen.Algo, true
-	made.tally.algorithm = p.read(chosen)
+	made.report.Algorithm = p.read(chosen)
 	return err
 }
 
@@ -344,7 +348,7 @@ func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.Workspace)
 	}
 	if made.fits = err == nil; err != nil {
-		made.tally.refuse(rows, err)
+		made.report.refuse(rows, err)
 	}
 	return nil
 }

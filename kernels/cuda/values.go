@@ -1,7 +1,7 @@
 package cuda
 
 import (
-	"encoding/binary"
+	"cmp"
 	"math"
 
 	"seqembed/kernels"
@@ -79,8 +79,32 @@ func (a *arena) slot(c *gpu.Context, s kernels.Slot, t DType) error {
 	return err
 }
 
-// positionsAtATime is how many positions of a table of rotations are sent in one piece.
-const positionsAtATime = 1024
+// rowsAtATime is how many rows of a table are sent in one piece.
+const rowsAtATime = 1024
+
+// table allocates rows of that many bytes and fills them. It waits until each piece has arrived.
+func (a *arena) table(c *gpu.Context, rows, rowBytes int, fill func(row int, to []byte)) (driver.Pointer, error) {
+	at, err := a.alloc(c, rows*rowBytes)
+	if err != nil {
+		return 0, err
+	}
+	piece, err := c.Pin(min(rowsAtATime, rows) * rowBytes)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Unpin(piece)
+	for first := 0; first < rows; first += rowsAtATime {
+		n := min(rowsAtATime, rows-first)
+		for i := range n {
+			fill(first+i, piece.Bytes[i*rowBytes:][:rowBytes])
+		}
+		err := c.Upload(at+driver.Pointer(first*rowBytes), piece, 0, n*rowBytes, a.stream)
+		if err = cmp.Or(err, c.Synchronize(a.stream)); err != nil {
+			return 0, err
+		}
+	}
+	return at, nil
+}
 
 // rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model
 // usually share one.
@@ -89,58 +113,20 @@ func (a *arena) rotation(c *gpu.Context, invFreq []float32) (driver.Pointer, err
 	if at := a.rotations[key]; at != 0 {
 		return at, nil
 	}
-	rowBytes := 8 * len(invFreq)
-	table, err := a.alloc(c, a.limits.Tokens*rowBytes)
-	if err != nil {
-		return 0, err
-	}
-	a.rotations[key] = table
-	piece, err := c.Pin(min(positionsAtATime, a.limits.Tokens) * rowBytes)
-	if err != nil {
-		return 0, err
-	}
-	defer c.Unpin(piece)
-	for first := 0; first < a.limits.Tokens; first += positionsAtATime {
-		n := min(positionsAtATime, a.limits.Tokens-first)
-		rest := piece.Bytes
-		for position := first; position < first+n; position++ {
-			for _, f := range invFreq {
-				// The angle is a product in float32, as in the reference.
-				sin, cos := math.Sincos(float64(float32(position) * f))
-				binary.LittleEndian.PutUint32(rest, math.Float32bits(float32(cos)))
-				binary.LittleEndian.PutUint32(rest[4:], math.Float32bits(float32(sin)))
-				rest = rest[8:]
-			}
+	at, err := a.table(c, a.limits.Tokens, 8*len(invFreq), func(position int, to []byte) {
+		for i, f := range invFreq {
+			// The angle is a product in float32, as in the reference.
+			sin, cos := math.Sincos(float64(float32(position) * f))
+			FP32.encode(to[8*i:], []float32{float32(cos), float32(sin)})
 		}
-		if err := a.send(c, table+driver.Pointer(first*rowBytes), piece, n*rowBytes); err != nil {
-			return 0, err
-		}
-	}
-	return table, nil
+	})
+	a.rotations[key] = at
+	return at, err
 }
 
 // constant gives a copy of some float32 values on the device.
 func (a *arena) constant(c *gpu.Context, values []float32) (driver.Pointer, error) {
-	raw := floatBytes(values)
-	at, err := a.alloc(c, len(raw))
-	if err != nil {
-		return 0, err
-	}
-	piece, err := c.Pin(len(raw))
-	if err != nil {
-		return 0, err
-	}
-	defer c.Unpin(piece)
-	copy(piece.Bytes, raw)
-	return at, a.send(c, at, piece, len(raw))
-}
-
-// send copies the first bytes of a piece and waits until they have arrived.
-func (a *arena) send(c *gpu.Context, to driver.Pointer, piece gpu.Pinned, bytes int) error {
-	if err := c.Upload(to, piece, 0, bytes, a.stream); err != nil {
-		return err
-	}
-	return c.Synchronize(a.stream)
+	return a.table(c, 1, 4*len(values), func(_ int, to []byte) { FP32.encode(to, values) })
 }
 
 func (a *arena) free(c *gpu.Context) {

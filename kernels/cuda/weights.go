@@ -90,13 +90,10 @@ type stacked struct {
 	tight bool // rows follow each other without a pitch
 }
 
-// rowsOf is the rows of a part: of a vector, its values.
-func (s stacked) rowsOf(p kernels.Source) int { return p.Shape()[0] }
-
 // read decodes the rows from first on into dst, as many as it holds.
 func (s stacked) read(dst []float32, first int) error {
 	for _, p := range s.parts {
-		rows := s.rowsOf(p)
+		rows := p.Shape()[0] // of a vector, its values
 		if first < rows && len(dst) > 0 {
 			n := min(len(dst), (rows-first)*s.cols)
 			if err := s.readPart(p, dst[:n], first); err != nil {

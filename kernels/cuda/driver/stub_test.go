@@ -149,9 +149,7 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	arrives("cuModuleGetFunction", 0x2000, 'g', 'e', 'm')
 	d.FuncSetAttribute(function, FunctionMaxShared, 65536)
 	arrives("cuFuncSetAttribute", 0x3000, FunctionMaxShared, 65536)
-	for i, v := range []uint64{1<<45 + 3, 0xfffffff9, 0x3fc00000} {
-		words[i] = v
-	}
+	copy(words, []uint64{1<<45 + 3, 0xfffffff9, 0x3fc00000})
 	words[15] = 9
 	for i := range uintptr(16) {
 		words[16+i] = uint64(uintptr(host) + 8*i)

@@ -17,17 +17,13 @@ type Image struct {
 	Text    func() ([]byte, error) // the PTX, ended by a zero
 }
 
-// toolkits gives the first CUDA release, and the driver branch that came with it, that reads each PTX ISA version
-// (table "PTX Release History" of NVIDIA's PTX ISA document).
-var toolkits = []struct {
-	isa    string
-	cuda   int // as cuDriverGetVersion counts: 1000 · major + 10 · minor
-	branch int
-}{
-	{"7.0", 11000, 450}, {"7.1", 11010, 455}, {"7.2", 11020, 460}, {"7.3", 11030, 465}, {"7.4", 11040, 470},
-	{"7.5", 11050, 495}, {"7.6", 11060, 510}, {"7.7", 11070, 515}, {"7.8", 11080, 520},
-	{"8.0", 12000, 525}, {"8.1", 12010, 530}, {"8.2", 12020, 535}, {"8.3", 12030, 545}, {"8.4", 12040, 550},
-	{"8.5", 12050, 555}, {"8.6", 12070, 565}, {"8.7", 12080, 570}, {"8.8", 12090, 575},
+// toolkits gives the first CUDA release, and the driver branch that came with it, that reads each PTX ISA version (table
+// "PTX Release History" of NVIDIA's PTX ISA document). Releases count as cuDriverGetVersion does: 1000 · major + 10 · minor.
+var toolkits = map[string]struct{ cuda, branch int }{
+	"7.0": {11000, 450}, "7.1": {11010, 455}, "7.2": {11020, 460}, "7.3": {11030, 465}, "7.4": {11040, 470},
+	"7.5": {11050, 495}, "7.6": {11060, 510}, "7.7": {11070, 515}, "7.8": {11080, 520},
+	"8.0": {12000, 525}, "8.1": {12010, 530}, "8.2": {12020, 535}, "8.3": {12030, 545}, "8.4": {12040, 550},
+	"8.5": {12050, 555}, "8.6": {12070, 565}, "8.7": {12080, 570}, "8.8": {12090, 575},
 }
 
 // Version writes a version as cuDriverGetVersion counts in the usual form.
@@ -36,10 +32,8 @@ func Version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 // CheckDriver refuses a driver that cannot read one of the images.
 func CheckDriver(version int, images []Image) error {
 	for _, i := range images {
-		for _, t := range toolkits {
-			if t.isa == i.ISA && version < t.cuda {
-				return driverTooOld(version, i)
-			}
+		if version < toolkits[i.ISA].cuda {
+			return driverTooOld(version, i)
 		}
 	}
 	return nil
@@ -47,14 +41,12 @@ func CheckDriver(version int, images []Image) error {
 
 // driverTooOld is the sentence for a driver that does not know an image's PTX version.
 func driverTooOld(version int, i Image) error {
-	for _, t := range toolkits {
-		if t.isa == i.ISA {
-			return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, "+
-				"and the kernels (PTX %s) need CUDA %s, driver %d or newer", Version(version), i.ISA, Version(t.cuda), t.branch)
-		}
+	needed := "need a newer one"
+	if t, ok := toolkits[i.ISA]; ok {
+		needed = fmt.Sprintf("need CUDA %s, driver %d or newer", Version(t.cuda), t.branch)
 	}
-	return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, "+
-		"and does not read the kernels' PTX %s", Version(version), i.ISA)
+	return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) %s",
+		Version(version), i.ISA, needed)
 }
 
 // modules holds a device's modules: each is compiled by the driver when one of its kernels is first used, so that a
