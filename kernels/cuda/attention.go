@@ -23,7 +23,7 @@ func attentionScratch(t DType, o kernels.Attention, cols int, as kernels.Precisi
 	return needed
 }
 
-// attention gives the launches of an attention, which rotates what it reads where the operation says so.
+// attention gives the launches of an attention, with the rotation of queries and keys where the operation has one.
 func (c *compiler) attention(o kernels.Attention, out, qkv, scratch *matrix) (func(*submission) error, error) {
 	t, r := c.backend.dtype, c.runner
 	d := out.cols / o.Heads

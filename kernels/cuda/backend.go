@@ -14,7 +14,7 @@ import (
 type Options struct {
 	DType DType // Auto for bfloat16
 
-	// The rest is for measurements of what the choice of algorithms costs, and part of Backend.Name because it may
+	// The rest is for measurements of the cost of the choice of algorithms, and part of Backend.Name because it may
 	// decide bits. Without cuBLAS it changes nothing.
 
 	// FirstAlgorithm takes the first algorithm that cuBLAS offers, also where there is a preferred tile.
@@ -130,7 +130,7 @@ type memoryError struct{ error }
 
 func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOfMemory} }
 
-// Name says what decides the bits of the results: the device, the driver that compiles the kernels, who multiplies,
+// Name lists all that decides the bits of the results: the device, the driver that compiles the kernels, the products,
 // with options that are not the usual ones, and the type of the operands.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"

@@ -11,23 +11,24 @@ const (
 	// multiprocessor well before it, so that more tokens would only cost memory and delay the first result.
 	budgetCap = 32768
 
-	// budgetShare of the memory that is free goes to a batch; the rest is for what the driver and cuBLAS allocate by
-	// themselves and for fragmentation.
+	// budgetShare of the memory that is free goes to a batch; the rest is for allocations of the driver and cuBLAS and
+	// for fragmentation.
 	budgetShare = 0.9
 
-	// budgetReserve is set aside for what does not grow with the batch: the workspace of a runner and its tables.
+	// budgetReserve is set aside for memory that does not grow with the batch: the workspace of a runner and its
+	// tables.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is what a runner keeps for a token besides its activations: position, sequence, and, twice, id
-	// and its share of the list of attention blocks; and for each sequence, of which there are at most as many as
+	// bookkeepingBytes is the memory of a runner for a token besides its activations: position, sequence, and, twice,
+	// id and its share of the list of attention blocks; and for each sequence, of which there are at most as many as
 	// tokens, scale, and, twice, cu_seqlens and block.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
 	// rangeBytes is, twice, the rows of a sequence that are pooled.
 	rangeBytes = 2 * 8
 )
 
-// BytesPerToken is what a runner of a program on this backend holds for a token: the columns of each slot of its plan
-// of one row a token, rounded up to 8, in the types that the slot has; a third of those of one row a sequence; the
+// BytesPerToken is the memory of a runner of a program on this backend for a token: the columns of each slot of its
+// plan of one row a token, rounded up to 8, in the types that the slot has; a third of those of one row a sequence; the
 // tables of rotations; and bookkeeping, as if every token were a sequence.
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))

@@ -25,7 +25,7 @@ type step struct {
 	launch func(s *submission) error
 }
 
-// needs is what a plan has to know of a device: with cuBLAS the product that a GEGLU gates lies in memory.
+// needs tells a plan about a device: with cuBLAS the product that a GEGLU gates lies in memory.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == FP32, Scratch: func(op kernels.Op) (cols int, as kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -41,7 +41,7 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	}}
 }
 
-// widest is float32 where a value is kept in it: what is computed last is computed there.
+// widest is float32 where a value is kept in it: the last step computes there.
 func widest(as kernels.Precision) kernels.Precision {
 	if as&kernels.Float32 != 0 {
 		return kernels.Float32
@@ -50,7 +50,7 @@ func widest(as kernels.Precision) kernels.Precision {
 }
 
 // Compile allocates the slots of the program's plan, finds its kernels and the algorithms of its products, and sends
-// what does not depend on a batch. The weights have to be of this backend.
+// the tables that do not depend on a batch. The weights have to be of this backend.
 func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
 	if err := cmp.Or(p.Err(), l.Check()); err != nil {
 		return nil, err
@@ -179,7 +179,7 @@ func (c *compiler) kernel(name string) (kernel, error) {
 // typed is the name of a kernel of the operands' type.
 func (c *compiler) typed(kernel string) string { return kernel + "_" + c.backend.dtype.String() }
 
-// narrow gives what brings the copy in the operands' type up to date with the float32 one.
+// narrow gives the launch that updates the copy in the operands' type from the float32 one.
 func (c *compiler) narrow(m *matrix) (func(*submission) error, error) {
 	return c.convert("narrow", m.narrow, m.wide, m.cols)
 }

@@ -7,11 +7,10 @@ import (
 	"sync"
 )
 
-// contract is what the Go code and the CUDA sources agree on about some kernels: names, parameters in order, and
+// contract describes some kernels to both sides, the Go code and the CUDA sources: names, parameters in order, and
 // geometry. The table in src/README.md is written from contracts; a test compares both with the committed PTX.
 type contract struct {
-	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for the first two, <d> for the head
-	// sizes.
+	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for the first two, <d> for the head sizes.
 	names string
 	// params are C declarations separated by semicolons, with remarks behind them.
 	params string
@@ -20,7 +19,7 @@ type contract struct {
 	shared func(d int) int
 }
 
-// tile is the part of a result that a block computes. Its rows and columns are counted in what the names say, the grid
+// tile is the part of a result that a block computes. of and by name the rows and columns that it counts, and the grid
 // follows: x counts tiles of columns and y of rows, of which a kernel with more than maxGridY steps over the rest.
 // Without columns, or where it is flat, there is only x.
 type tile struct {
@@ -50,9 +49,10 @@ const (
 	attentionRows = 64
 
 	normParams = "float *out32 [T, c] or null; T *out [T, c] or null; const float *in [T, c]; " +
-		"const float *add [T, c] or null; const float *gain [c]; const float *bias [c]; float eps; int rows; int cols (at most what the name says)"
-	gemmParams = "const T *in [M, K]; const T *w [N, K], of geglu [2N, K]; const float *bias [N], " +
-		"of geglu [2N], or null; const float *add [M, N] or null; float *out32 [M, N] or null; T *out [M, N] or null; int M; int N; int K"
+		"const float *add [T, c] or null; const float *gain [c]; const float *bias [c]; float eps; int rows; " +
+		"int cols (at most what the name says)"
+	gemmParams = "const T *in [M, K]; const T *w [N, K], of geglu [2N, K]; const float *bias [N], of geglu [2N], or null; " +
+		"const float *add [M, N] or null; float *out32 [M, N] or null; T *out [M, N] or null; int M; int N; int K"
 	convertParams = "int rows; int cols; int dst_pitch; int src_pitch (elements)"
 	headParams    = "const int *cu; const int2 *blocks (sequence, first row), one for each 64 query rows; " +
 		"int heads; float scale; "
@@ -107,8 +107,7 @@ func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
 func bytes(n int) func(int) int { return func(int) int { return n } }
 
-// attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm
-// kernel.
+// attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm kernel.
 var (
 	attentionHeads = []int{16, 24, 32, 64, 128}
 	normWidths     = []int{512, 1280, 2560, 8192}

@@ -7,7 +7,7 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// Report is what a machine offers.
+// Report lists the driver, the devices and the cuBLAS of a machine.
 type Report struct {
 	DriverVersion string    // the CUDA version that the driver supports, for example "12.4"; empty without one
 	DriverSearch  []Attempt // where libcuda was looked for
@@ -30,7 +30,7 @@ type Device struct {
 type Cublas struct {
 	Version  string    // empty where none does
 	Searched []Attempt // where libcublasLt was looked for
-	Err      error     // ErrCublasOff, what is wrong with the library that was found, or every place that was searched
+	Err      error     // ErrCublasOff, a fault of the library that was found, or every place that was searched
 }
 
 // Attempt is one place where a library was looked for.
@@ -43,8 +43,8 @@ const TestedOn = "NVIDIA H200 (compute capability 9.0, driver 580.159.04)"
 // Tested reports whether the device has the compute capability of TestedOn.
 func (d Device) Tested() bool { return d.Major == 9 && d.Minor == 0 }
 
-// Devices looks for the driver, its devices and cuBLAS. It fails at nothing: what is missing is in the report. Asking a
-// device for its free memory makes a context on it for a moment.
+// Devices looks for the driver, its devices and cuBLAS. It fails at nothing: the report has the errors. Asking a device
+// for its free memory makes a context on it for a moment.
 func Devices() Report { return devices(driver.System()) }
 
 func devices(p driver.Places) Report {

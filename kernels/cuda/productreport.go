@@ -9,7 +9,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// ProductReport says who computes the matrix products of one shape
+// ProductReport describes the matrix products of one shape
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 //
@@ -29,7 +29,7 @@ type ProductReport struct {
 	Calls     int64      `json:"calls"`               // products that cuBLAS computed
 	Rows      int64      `json:"rows"`                // of all these
 
-	// What the package's own kernels computed, because cuBLAS has no algorithm or does not take its algorithm for some
+	// Products of the package's own kernels, because cuBLAS has no algorithm or does not take its algorithm for some
 	// numbers of rows.
 	OwnCalls    int64  `json:"own_calls"`
 	OwnRows     int64  `json:"own_rows"`
@@ -37,8 +37,8 @@ type ProductReport struct {
 	RefusedWhy  string `json:"refused_why,omitempty"`  // the reason for the last of them
 }
 
-// Algorithm describes a choice of cuBLASLt by the numbers of cublasLt.h. Unknown stands for what the library does not
-// tell.
+// Algorithm describes a choice of cuBLASLt by the numbers of cublasLt.h. Unknown stands for an attribute that the
+// library does not tell.
 type Algorithm struct {
 	ID           int     `json:"id"`
 	Tile         int     `json:"tile"`          // cublasLtMatmulTile_t
@@ -148,7 +148,7 @@ func (r ProductReport) String() string {
 	return text
 }
 
-// String lists the numbers of an algorithm, with a dash for what is unknown.
+// String lists the numbers of an algorithm, with a dash for an unknown one.
 func (a Algorithm) String() string {
 	dash := func(n int) string {
 		if n == Unknown {

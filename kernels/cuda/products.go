@@ -13,17 +13,17 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// workspaceBytes is what a product of cuBLAS may use as scratch: a fixed number, because the choice of an algorithm
-// depends on it.
+// workspaceBytes is the scratch of a product of cuBLAS: a fixed number, because the choice of an algorithm depends on
+// it.
 const workspaceBytes = 32 << 20
 
 // heuristicRows is the number of rows for which an algorithm is asked for. It is a constant, and not the batch's,
 // because another algorithm may sum in another order, and a row's bits must not depend on its batch.
 const heuristicRows = 4096
 
-// A tile of 128 by 128 is not what cuBLAS puts first on an H200, and is the faster one there for the shapes for which
-// cuBLAS offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models
-// in bf16, the algorithms that sum in one piece gave the same bits in the first 64 MiB of a result.
+// cuBLAS does not put a tile of 128 by 128 first on an H200, where it is the faster one for the shapes for which cuBLAS
+// offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models in
+// bf16, the algorithms that sum in one piece gave the same bits in the first 64 MiB of a result.
 const (
 	largeRows   = 32768
 	hopper      = 9  // compute capability, major
@@ -47,7 +47,7 @@ func (s shape) report() ProductReport {
 	return ProductReport{N: s.n, K: s.k, Wide: s.wide, Bias: s.bias, Add: s.add}
 }
 
-// products computes matrix products with cuBLASLt. What it enqueues and what it asks needs the device's context.
+// products computes matrix products with cuBLASLt. Its calls need the device's context.
 type products struct {
 	lt      *driver.CublasLt
 	dtype   DType
@@ -58,7 +58,7 @@ type products struct {
 	version string
 	scalars gpu.Pinned // float32: 1, 0
 
-	mu    sync.Mutex // guards what follows
+	mu    sync.Mutex // guards the fields below
 	plans map[shape]*plan
 	value uint64                 // of an attribute, for a call of every batch: on the heap once
 	found driver.HeuristicResult // likewise
@@ -159,8 +159,8 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	return true, nil
 }
 
-// errNarrowSum is why cuBLAS is not asked for a product that is added to what is in float32 and written in the
-// operands' type: its C and D have one type.
+// errNarrowSum is why cuBLAS is not asked for a product with a float32 addend and a result in the operands' type: its C
+// and D have one type.
 var errNarrowSum = errors.New("cuBLAS adds and writes in one type, and these are two")
 
 // plan settles the algorithm of a shape when it is first met. rows matter only where algorithms are free.
@@ -321,8 +321,8 @@ func (p *products) offered(made *plan, rows int) ([]driver.HeuristicResult, erro
 	return usable, nil
 }
 
-// inOnePiece says that an algorithm neither splits the inner dimension nor has parts to reduce. What cannot be read
-// does not pass for harmless.
+// inOnePiece says that an algorithm neither splits the inner dimension nor has parts to reduce. An attribute that
+// cannot be read does not pass for harmless.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
 	splits, reduction, written := uint64(0), uint64(0), uint64(0)
 	return p.lt.AlgoConfig(algo, driver.ConfigSplitK, &splits, 4, &written) == 0 && int32(uint32(splits)) <= 1 &&
@@ -353,7 +353,7 @@ func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	return nil
 }
 
-// discard frees what a plan holds.
+// discard frees the objects of a plan.
 func (p *products) discard(made *plan) {
 	if made.desc != 0 {
 		p.lt.DescDestroy(made.desc)

@@ -8,14 +8,14 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// entry is what a profile says of an operation: its name, and its FLOPs as kernels.FLOPs counts them.
+// entry is an operation in a profile: its name, and its FLOPs as kernels.FLOPs counts them.
 type entry struct {
 	name              string
 	perToken, perPair float64
 }
 
-// timings is what one submission measures: an event on the compute stream before its first operation and one after
-// each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
+// timings are the measurements of one submission: an event on the compute stream before its first operation and one
+// after each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
 type timings struct {
 	events  []gpu.Event // used again by later batches
 	used    int

@@ -9,7 +9,7 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// ptxFiles are the compiled kernels. src/build.sh writes them, and a MANIFEST of their sources and of what is in them.
+// ptxFiles are the compiled kernels. src/build.sh writes them, and a MANIFEST of their sources and kernels.
 //
 //go:embed ptx/MANIFEST ptx/*.ptx
 var ptxFiles embed.FS

@@ -55,13 +55,13 @@ func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	return s.wait
 }
 
-// Profile makes p what operations are added to.
+// Profile makes p the profile that operations are added to.
 func (r *runner) Profile(p *kernels.Profile) bool {
 	r.profile = p
 	return true
 }
 
-// Close waits for what is running and frees everything.
+// Close waits for running work and frees everything.
 func (r *runner) Close() error {
 	err := r.backend.do(func(c *gpu.Context) error {
 		_ = r.synchronize(c) // an error was or will be reported by a wait

@@ -22,7 +22,7 @@ type submission struct {
 	blocks           int          // of an attention
 	err              error        // of run
 	marked           bool         // the events below have been recorded
-	loaded           gpu.Pinned   // what the host sends
+	loaded           gpu.Pinned   // sent by the host
 	results          []gpu.Pinned // of each output
 	computed, copied gpu.Event    // the end of the computing, and that of the results' copies
 	timings          timings
@@ -38,6 +38,7 @@ func (s *submission) shapes() string {
 // run launches everything, up to the first launch that fails, and records the events for which finish waits.
 func (s *submission) run(c *gpu.Context) error {
 	s.context = c
+	defer func() { s.context = nil }()
 	err := s.launchAll()
 	if failed := s.mark(); failed != nil {
 		return cmp.Or(err, error(&kernels.OpError{Op: "wait", Shapes: s.shapes(), Err: failed}))
@@ -68,7 +69,7 @@ func (s *submission) launch(k kernel, rows, cols int, params ...gpu.Param) error
 	return s.context.Launch(s.compute, k.Kernel, gpu.Geometry{X: x, Y: y, Block: k.block, Shared: k.shared}, params...)
 }
 
-// waitForReaders makes the compute stream wait until what the next launch overwrites has been copied to the host.
+// waitForReaders makes the compute stream wait for pending copies of m to the host, before a launch overwrites it.
 func (s *submission) waitForReaders(m *memory) error {
 	if !m.busy {
 		return nil
@@ -101,7 +102,7 @@ func (s *submission) output(i int, from *matrix) error {
 		c.Record(from.reading, s.copies))
 }
 
-// mark records an event at the end of what computes and one at the end of what is copied back.
+// mark records an event at the end of the launches and one at the end of the copies to the host.
 func (s *submission) mark() error {
 	for _, event := range [...]*gpu.Event{&s.computed, &s.copied} {
 		if *event == 0 {
@@ -137,12 +138,12 @@ func (s *submission) finish() error {
 			err = device.Do(s.tally)
 		}
 	}
-	s.batch, s.dst, s.into, s.err, s.context = kernels.Batch{}, nil, nil, nil, nil
+	s.batch, s.dst, s.into, s.err = kernels.Batch{}, nil, nil, nil
 	s.idle = append(s.idle, s)
 	return outOfMemory(err)
 }
 
-// free gives back what a submission that is idle holds.
+// free gives back the memory and events of an idle submission.
 func (s *submission) free(c *gpu.Context) {
 	c.Unpin(s.loaded)
 	for _, p := range s.results {

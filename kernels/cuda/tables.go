@@ -9,10 +9,10 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// tables is the device's memory for what describes a batch, allocated once for the limits. The pointers lie in one
+// tables is the device's memory for the description of a batch, allocated once for the limits. The pointers lie in one
 // allocation, each on 256 bytes.
 //
-// What the host sends is there twice, so that one batch is sent while the one before it computes.
+// The part that the host sends is there twice, so that one batch is sent while the one before it computes.
 type tables struct {
 	at     driver.Pointer
 	pos    driver.Pointer // int32 [T], the position of each token in its sequence
@@ -27,14 +27,14 @@ type tables struct {
 	list      []attentionBlock
 }
 
-// half is what the host sends for one batch: a half of a double buffer.
+// half is the part that the host sends for one batch: a half of a double buffer.
 type half struct {
 	ids    driver.Pointer   // int32 [T]
 	cu     driver.Pointer   // int32 [S+1]
 	blocks driver.Pointer   // int2 [maxBlocks], of an Attention
 	ranges []driver.Pointer // int2 [S], of each range that is pooled
 
-	read gpu.Event // what read this half, before the other took over, has run
+	read gpu.Event // all readers of this half, before the other took over, have run
 }
 
 // ranges lists the different ranges that a program pools.
@@ -113,8 +113,8 @@ func (t *tables) free(c *gpu.Context) {
 	}
 }
 
-// attentionBlock is what one block of the attention kernel works on: query rows of a sequence from the first on,
-// counted in the sequence.
+// attentionBlock is the work of one block of the attention kernel: query rows of a sequence from the first on, counted
+// in the sequence.
 type attentionBlock struct{ sequence, first int32 }
 
 // cut gives the blocks of the queries of a batch, until it is called again. The longest sequences come first, because

@@ -54,7 +54,7 @@ type arena struct {
 	pieces    []driver.Pointer          // everything but the slots
 }
 
-// alloc allocates what lives as long as the arena.
+// alloc allocates memory that lives as long as the arena.
 func (a *arena) alloc(c *gpu.Context, bytes int) (driver.Pointer, error) {
 	at, err := c.Alloc(bytes)
 	a.pieces = append(a.pieces, at)

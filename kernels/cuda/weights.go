@@ -13,7 +13,7 @@ import (
 )
 
 // stagingBytes is the size of each of the two pieces of pinned memory through which weights go to the device: while one
-// is copied the other is filled. The decoded float32 values of a piece are the rest of what loading costs on the host.
+// is copied the other is filled. The decoded float32 values of a piece are the rest of the cost of loading on the host.
 const stagingBytes = 16 << 20
 
 // weight is a loaded tensor. A projection and a lookup table are in the operands' type, in rows of a pitch. A vector is
@@ -149,7 +149,7 @@ func (m *model) place(s stacked, rows int, t DType) (driver.Pointer, error) {
 			return fill(s, t, dst, first, n, stride)
 		})
 	}
-	// Also after an error: what is under way must not outlive the call.
+	// Also after an error: copies under way must not outlive the call.
 	if err = cmp.Or(err, m.staging.Drain()); err != nil {
 		return 0, cmp.Or(outOfMemory(err), m.do(func(c *gpu.Context) error { c.Free(at); return nil }))
 	}
@@ -157,8 +157,8 @@ func (m *model) place(s stacked, rows int, t DType) (driver.Pointer, error) {
 	return at, nil
 }
 
-// valuesAtATime bounds what one goroutine decodes before it is encoded, so that the float32 values are still in its
-// cache.
+// valuesAtATime bounds the values that one goroutine decodes before it encodes them, so that the float32 values are
+// still in its cache.
 const valuesAtATime = 64 << 10
 
 // fill decodes n rows and encodes them into dst, on every core.

@@ -42,8 +42,9 @@ type CublasLt struct {
 	DescCreate  func(desc *Handle, computeType, scaleType int32) Status `c:"cublasLtMatmulDescCreate"`
 	DescDestroy func(desc Handle) Status                                `c:"cublasLtMatmulDescDestroy"`
 
-	LayoutCreate  func(layout *Handle, dataType int32, rows, cols uint64, ld int64) Status `c:"cublasLtMatrixLayoutCreate"`
-	LayoutDestroy func(layout Handle) Status                                               `c:"cublasLtMatrixLayoutDestroy"`
+	LayoutCreate func(layout *Handle, dataType int32, rows, cols uint64,
+		ld int64) Status `c:"cublasLtMatrixLayoutCreate"`
+	LayoutDestroy func(layout Handle) Status `c:"cublasLtMatrixLayoutDestroy"`
 
 	PreferenceCreate  func(preference *Handle) Status `c:"cublasLtMatmulPreferenceCreate"`
 	PreferenceDestroy func(preference Handle) Status  `c:"cublasLtMatmulPreferenceDestroy"`

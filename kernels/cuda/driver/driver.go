@@ -3,15 +3,15 @@
 //
 //	cuda, searched, err := driver.System().FindCUDA()
 //	if err != nil {
-//		return err // says what was wrong; searched lists every place
+//		return err // names the fault; searched lists every place
 //	}
 //	if err := cuda.Init(0).Err("cuInit"); err != nil {
 //		return err
 //	}
 //
 // CUDA and CublasLt are structs of functions, one field a C function with its parameters in C's order, so that a test
-// can put its own in. What the functions do, and which context and thread they need, is said by NVIDIA's documentation;
-// the package adds nothing but names for codes. It knows C and no kernels; package gpu builds a device on it.
+// can put its own in. NVIDIA's documentation describes the functions, and the context and thread that they need; the
+// package adds nothing but names for codes. It knows C and no kernels; package gpu builds a device on it.
 //
 // Builds for other systems than Linux on amd64 and arm64 compile, and find nothing.
 package driver

@@ -36,7 +36,7 @@ func (e *unavailable) Unwrap() error        { return e.cause }
 
 // Error is a call of the driver or of cuBLASLt that failed.
 type Error struct {
-	Op     string // the function, and what it was asked for
+	Op     string // the function and its request
 	Code   int    // the CUresult or cublasStatus_t
 	Cublas bool   // the call was one of cuBLASLt
 }

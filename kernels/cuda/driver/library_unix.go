@@ -95,7 +95,7 @@ func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// BindCUDA finds the functions of a loaded libcuda. Launches, copies and what orders them go around RegisterFunc, whose
+// BindCUDA finds the functions of a loaded libcuda. Launches, copies and their order go around RegisterFunc, whose
 // reflection costs more than the driver does, and allocates.
 func BindCUDA(library uintptr) (*CUDA, error) {
 	d := new(CUDA)
@@ -128,8 +128,8 @@ func BindCUDA(library uintptr) (*CUDA, error) {
 }
 
 // BindCublasLt finds the functions of a loaded libcublasLt; the calls made for every product go the same way, for the
-// same reasons. The Go memory that they are given is on the heap, since the compiler does not know what becomes of the
-// arguments of a field.
+// same reasons. The Go memory that they are given is on the heap, since the compiler cannot follow the arguments of a
+// field.
 func BindCublasLt(library uintptr) (*CublasLt, error) {
 	c := new(CublasLt)
 	hot, err := bind(library, c, "cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute",

@@ -17,7 +17,7 @@ type Attempt struct {
 	Err  error  // nil where it was found
 }
 
-// String gives the path and what came of it.
+// String gives the path and the outcome.
 func (a Attempt) String() string {
 	switch {
 	case a.Err == nil:
@@ -190,7 +190,7 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 		if !supported {
 			return nil, attempts, Unavailable(nil, "%v", errNoBuild())
 		}
-		// That a library is not there says nothing; what else is wrong does.
+		// That a library is not there says nothing; any other fault does.
 		broken := slices.DeleteFunc(slices.Clone(attempts), Attempt.Missing)
 		if len(broken) == 0 {
 			return nil, attempts, Unavailable(nil, "no NVIDIA driver: libcuda.so.1 was not found")
@@ -209,7 +209,7 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	return d, attempts, nil
 }
 
-// errNoBuild is what a build for another system than Linux says.
+// errNoBuild is the error of a build for another system than Linux.
 func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }

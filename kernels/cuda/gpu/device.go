@@ -2,8 +2,8 @@
 // driver.
 //
 // A Device may be used from any goroutine. The driver keeps a context for each thread of the operating system, and
-// goroutines change threads: so what needs the context is a method of Context, and a Context is had only inside Do,
-// which makes it current on the thread and holds the goroutine there. One goroutine at a time is in Do; waiting for the
+// goroutines change threads: so functions that need the context are methods of Context, and only Do gives a Context: it
+// makes it current on the thread and holds the goroutine there. One goroutine at a time is in Do; waiting for the
 // device is outside it, in Wait, so that nobody's wait holds up another's launches.
 //
 // The package knows no operation of any model.
@@ -79,7 +79,7 @@ type Device struct {
 	closed  bool
 }
 
-// ErrClosed is what a device that has been closed answers.
+// ErrClosed is the error of a device that has been closed.
 var ErrClosed = errors.New("the device has been closed")
 
 // Open retains the primary context of a device, which cuBLAS shares. Its kernels are in images.

@@ -123,7 +123,7 @@ func (c *Context) FreeEvent(e Event) {
 	}
 }
 
-// Record lets an event happen when the stream has done what it has been given so far.
+// Record lets an event happen when the stream has done all its work so far.
 func (c *Context) Record(e Event, s Stream) error {
 	return c.EventRecord(driver.Handle(e), driver.Handle(s)).Err("cuEventRecord")
 }

@@ -17,8 +17,9 @@ type Image struct {
 	Text    func() ([]byte, error) // the PTX, ended by a zero
 }
 
-// toolkits gives the first CUDA release, and the driver branch that came with it, that reads each PTX ISA version (table
-// "PTX Release History" of NVIDIA's PTX ISA document). Releases count as cuDriverGetVersion does: 1000 · major + 10 · minor.
+// toolkits gives the first CUDA release, and the driver branch that came with it, that reads each PTX ISA version
+// (table "PTX Release History" of NVIDIA's PTX ISA document). Releases count as cuDriverGetVersion does: 1000 · major +
+// 10 · minor.
 var toolkits = map[string]struct{ cuda, branch int }{
 	"7.0": {11000, 450}, "7.1": {11010, 455}, "7.2": {11020, 460}, "7.3": {11030, 465}, "7.4": {11040, 470},
 	"7.5": {11050, 495}, "7.6": {11060, 510}, "7.7": {11070, 515}, "7.8": {11080, 520},
@@ -50,7 +51,7 @@ func driverTooOld(version int, i Image) error {
 }
 
 // modules holds a device's modules: each is compiled by the driver when one of its kernels is first used, so that a
-// program waits only for what it needs.
+// program waits only for its own.
 type modules struct {
 	cuda          *driver.CUDA
 	driverVersion int
@@ -58,7 +59,7 @@ type modules struct {
 	loaded        map[string]driver.Handle // by image
 	functions     map[string]driver.Handle // by kernel
 	shared        map[string]int           // largest dynamic shared memory that was allowed, by kernel
-	log           Pinned                   // what the driver's compiler says
+	log           Pinned                   // the messages of the driver's compiler
 }
 
 // defaultShared is the dynamic shared memory that a block may have without being allowed more.

@@ -13,7 +13,7 @@ type Staging struct {
 	stream Stream
 	pieces [2]struct {
 		memory Pinned
-		copied Event // what was last sent from here has arrived
+		copied Event // the last bytes sent from here have arrived
 	}
 	next int
 }
