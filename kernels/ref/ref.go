@@ -186,10 +186,11 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	for t := range r.batch.IDs {
 		in, to := row(x.operand, x.cols, t), row(out.at, out.cols, t)
 		for n := range z {
-			z[n] = 0
-			for k, w := range values(o.W).row(n) {
-				z[n] += in[k] * F(w)
+			sum := F(0)
+			for k, w := range values(o.W).row(n)[:len(in)] {
+				sum += in[k] * F(w)
 			}
+			z[n] = sum
 			if o.Bias != nil {
 				z[n] += F(vector(o.Bias)[n])
 			}
@@ -267,13 +268,13 @@ func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 		p := make([]F, n)
 		for h := range o.Heads {
 			for i := range n {
-				top := F(math.Inf(-1))
+				query, top := part(i, 0, h), F(math.Inf(-1))
 				for j := range p {
-					p[j] = 0
-					for c, k := range part(j, 1, h) {
-						p[j] += part(i, 0, h)[c] * k
+					dot := F(0)
+					for c, k := range part(j, 1, h)[:len(query)] {
+						dot += query[c] * k
 					}
-					p[j] *= F(o.Scale)
+					p[j] = dot * F(o.Scale)
 					if o.Slopes != nil {
 						p[j] -= F(o.Slopes[h]) * F(max(i-j, j-i))
 					}
@@ -286,8 +287,9 @@ func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 				}
 				to := row(out.at, width, first+i)[h*d:][:d]
 				for j := range p {
-					for c, v := range part(j, 2, h) {
-						to[c] += p[j] / sum * v
+					weight := p[j] / sum
+					for c, v := range part(j, 2, h)[:len(to)] {
+						to[c] += weight * v
 					}
 				}
 			}
