@@ -1,12 +1,8 @@
 package tokenizer
 
 import (
-	"bufio"
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
 )
 
@@ -19,9 +15,6 @@ const (
 
 // esm2Alphabet lists ESM-2's vocabulary in the order of its ids.
 const esm2Alphabet = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
-
-// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the one that the model was trained with.
-var ErrVocabulary = errors.New("not ESM-2's vocabulary")
 
 // ESM2 tokenizes proteins: <cls>, one token for each residue, <eos>. Its 33-entry vocabulary is the same for all sizes
 // of ESM-2. Letters are upper case; any byte outside the alphabet is one <unk> of its own.
@@ -45,29 +38,6 @@ func NewESM2() *ESM2 {
 		}
 	}
 	return t
-}
-
-// NewESM2FromVocab returns the same tokenizer as NewESM2 after checking that r, the vocab.txt of a checkpoint, lists
-// the same entries in the same order, one a line. A difference is an error that wraps ErrVocabulary and names the line.
-func NewESM2FromVocab(r io.Reader) (*ESM2, error) {
-	entries := strings.Fields(esm2Alphabet)
-	lines := bufio.NewScanner(r)
-	n := 0
-	for ; lines.Scan(); n++ {
-		if n >= len(entries) {
-			return nil, fmt.Errorf("line %d: an entry after the last of %d: %w", n+1, len(entries), ErrVocabulary)
-		}
-		if got := strings.TrimSuffix(lines.Text(), "\r"); got != entries[n] {
-			return nil, fmt.Errorf("line %d: %.20q where %q is expected: %w", n+1, got, entries[n], ErrVocabulary)
-		}
-	}
-	if err := lines.Err(); err != nil {
-		return nil, fmt.Errorf("line %d: %w", n+1, err)
-	}
-	if n < len(entries) {
-		return nil, fmt.Errorf("%d of %d entries: %w", n, len(entries), ErrVocabulary)
-	}
-	return NewESM2(), nil
 }
 
 // Append appends <cls>, the ids of seq's residues and <eos> to dst; unknown is the number of residues that became <unk>.

@@ -185,8 +185,7 @@ func (c *Checkpoint) SHA256() (string, error) { return c.digest() }
 // TokenizerFile returns the path of the tokenizer.json beside the checkpoint, "" where there is none.
 func (c *Checkpoint) TokenizerFile() string { return c.tokenizer }
 
-// Close releases the files. Tensors can no longer be read then, and what Raw
-// returned must no longer be touched.
+// Close releases the files. Tensors can no longer be read then.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, closer := range c.closers {

@@ -23,7 +23,6 @@ type settings struct {
 	dnabertBatch, esmBatch int
 	dtype                  string
 	threads                int
-	cpuWeights             string
 
 	pool   string
 	layers []int
@@ -79,9 +78,8 @@ func declare(s *settings) []group {
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
 	f.IntVar(&s.dnabertBatch, "dnabert-batch-size", 0, "`TOKENS` in a DNABERT-S batch; 0: chosen")
 	f.IntVar(&s.esmBatch, "esm-batch-size", 0, "`TOKENS` in an ESM-2 batch; 0: chosen")
-	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto, fp32, bf16 or fp16")
+	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
-	f.StringVar(&s.cpuWeights, "cpu-weights", "fp32", "`TYPE` of the weights in memory on the CPU: fp32, or bf16, rounded, in half the memory")
 
 	f = in("Sequences")
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")

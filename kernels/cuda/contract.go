@@ -95,17 +95,17 @@ var contracts = []contract{
 		"int cols; int sequences", tile{rows: 1, cols: 32, of: "S", by: "cols"}, 256, nil},
 	{"narrow_<T>", "T *dst; const float *src; " + convertParams, convertTile, 256, nil},
 	{"widen_<T>", "float *dst; const T *src; " + convertParams, convertTile, 256, nil},
-	{"gemm_<H> gemm_gelu_<H>", gemmParams, tile{128, 128, "M", "N", true}, 128, bytes(65536)},
-	{"gemm_geglu_<H>", gemmParams, tile{128, 64, "M", "N", true}, 128, bytes(65536)},
-	{"gemm_fp32 gemm_gelu_fp32", gemmParams, tile{128, 64, "M", "N", true}, 256, bytes(30720)},
-	{"gemm_geglu_fp32", gemmParams, tile{128, 32, "M", "N", true}, 256, bytes(30720)},
+	{"gemm_<H> gemm_gelu_<H>", gemmParams, tile{128, 128, "M", "N", true}, 128, always(65536)},
+	{"gemm_geglu_<H>", gemmParams, tile{128, 64, "M", "N", true}, 128, always(65536)},
+	{"gemm_fp32 gemm_gelu_fp32", gemmParams, tile{128, 64, "M", "N", true}, 256, always(30720)},
+	{"gemm_geglu_fp32", gemmParams, tile{128, 32, "M", "N", true}, 256, always(30720)},
 }
 
 // sharedHalf and sharedFull are the dynamic shared memory of an attention with heads of d columns.
 func sharedHalf(d int) int { return 512 * ((d+15)&^15 + 8) }
 func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
-func bytes(n int) func(int) int { return func(int) int { return n } }
+func always(n int) func(int) int { return func(int) int { return n } }
 
 // attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm kernel.
 var (

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"seqembed/kernels"
 )
 
 // fakeLaunch runs a kernel as plain loops over what its grid covers.
@@ -33,11 +35,11 @@ func (k *fakeLaunch) float(name string) float32 {
 
 // dtype is the type that the kernel's name ends in.
 func (k *fakeLaunch) dtype() DType {
-	t, err := ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
+	t, err := kernels.ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
 	if err != nil {
 		k.gpu.t.Error(err)
 	}
-	return t
+	return DType(t)
 }
 
 // fakeMatrix is device memory seen as rows; nil for a null pointer.

@@ -16,21 +16,21 @@ import (
 )
 
 // New returns the specification, which computes in float64.
-func New() kernels.Backend { return backend[float64]{} }
+func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
 // NewBaseline returns the same loops in float32, each sum in one accumulator, for operands of a type.
-func NewBaseline(t Type) kernels.Backend { return backend[float32]{t} }
+func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
 
-type backend[F float] struct{ operands Type }
+type backend[F float] struct{ operands kernels.DType }
 
 func (b backend[F]) Name() string { return fmt.Sprintf("reference %T, %s", F(0), b.operands) }
 func (backend[F]) Close() error   { return nil }
 
 func (b backend[F]) NewModel() kernels.Model { return model[F](b) }
 
-type model[F float] struct{ operands Type }
+type model[F float] struct{ operands kernels.DType }
 
 func (model[F]) Close() error { return nil }
 
@@ -82,7 +82,7 @@ func (b backend[F]) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runne
 type runner[F float] struct {
 	program  *kernels.Program
 	limits   kernels.Limits
-	operands Type
+	operands kernels.DType
 }
 
 func (*runner[F]) Profile(*kernels.Profile) bool { return false }
@@ -145,9 +145,9 @@ func (r *run[F]) run(dst [][]float32) {
 
 // stored rounds values to the operands' type.
 func (r *run[F]) stored(at []F) []F {
-	if r.operands != Float32 {
+	if r.operands != kernels.FP32 {
 		for i, v := range at {
-			at[i] = F(r.operands.round(float64(v)))
+			at[i] = F(round(r.operands, float64(v)))
 		}
 	}
 	return at
