@@ -11,8 +11,7 @@ import (
 type Pooling string
 
 const (
-	// Mean averages the states: over the residues for ESM-2, over every
-	// token, [CLS] and [SEP] included, for DNABERT-S.
+	// Mean averages the states, as the family's reference does: over all tokens or all but the special ones.
 	Mean Pooling = "mean"
 	// CLS takes the first token's state.
 	CLS Pooling = "cls"
@@ -53,7 +52,7 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 
 // Encoder runs a model over batches. It belongs to one goroutine at a time.
 type Encoder struct {
-	model   Model
+	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
 	limits  kernels.Limits
@@ -67,7 +66,7 @@ type Encoder struct {
 // order of the blocks: [T, Dim] when p is PerToken, else [S, Dim]. layers are
 // resolved block numbers, see ResolveLayers; blocks after the last of them are
 // left out.
-func Program(m Model, p Pooling, layers []int) *kernels.Program {
+func Program(m *Model, p Pooling, layers []int) *kernels.Program {
 	program := &kernels.Program{}
 	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
 		switch {
@@ -75,14 +74,14 @@ func Program(m Model, p Pooling, layers []int) *kernels.Program {
 		case p == PerToken:
 			program.Output(x)
 		default:
-			program.Output(program.Pool(x, pooled(m, p)))
+			program.Output(program.Pool(x, pooled(m.config.Family, p)))
 		}
 	})
 	return program
 }
 
 // NewEncoder compiles a model's program for batches within limits.
-func NewEncoder(m Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
+func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
 	e := &Encoder{model: m, backend: b, program: Program(m, p, layers), pooling: p, layers: layers}
 	return e, e.compile(limits)
 }
@@ -167,19 +166,19 @@ func (e *Encoder) Profile(p *kernels.Profile) bool {
 // Averaged is the number of tokens whose mean is the embedding of a sequence
 // of n tokens.
 func (e *Encoder) Averaged(n int) int {
-	from, to := pooled(e.model, e.pooling).Of(n)
+	from, to := pooled(e.model.config.Family, e.pooling).Of(n)
 	return to - from
 }
 
 // pooled is the tokens of a sequence that a pooling averages.
-func pooled(m Model, p Pooling) kernels.Range {
+func pooled(f *Family, p Pooling) kernels.Range {
 	switch {
 	case p == CLS:
 		return kernels.Range{Limit: 1}
-	case m.Config().Architecture == ESM2:
-		return kernels.Range{Skip: 1, Trim: 1} // <cls> and <eos>
+	case f.MeanOfSpecial:
+		return kernels.Range{}
 	}
-	return kernels.Range{}
+	return kernels.Range{Skip: f.Before, Trim: f.After}
 }
 
 // Close frees the activations. Every batch has to be waited for before.

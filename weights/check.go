@@ -9,12 +9,12 @@ import (
 // maxListed is how many names one part of an error message lists.
 const maxListed = 5
 
-// Spec is a tensor that an architecture expects, under its canonical name. An
-// Optional one may be missing, and is not part of a synthetic checkpoint.
+// Spec is a tensor that a model expects, under its canonical name.
 type Spec struct {
-	Name     string
-	Shape    []int
-	Optional bool
+	Name         string
+	Shape        []int
+	Optional     bool    // it may be missing, and is not part of a synthetic checkpoint
+	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
 }
 
 // MismatchError says how a checkpoint differs from what a model expects. The

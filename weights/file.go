@@ -16,7 +16,7 @@ type File struct {
 	bytes    *mappedFile
 	tensors  map[string]*Tensor
 	metadata map[string]string
-	args     map[string]any // fair-esm's hyper-parameters
+	values   map[string]any // beside a state dict that lies under "model"
 }
 
 // Names returns the stored names, sorted.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"strings"
 )
@@ -143,27 +144,23 @@ func readTorch(m *mappedFile) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}
 	f := &File{bytes: m}
-	if f.tensors, f.args, err = stateDict(value); err != nil {
+	if f.tensors, f.values, err = stateDict(value); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}
 	return f, nil
 }
 
-// stateDict finds the tensors in a checkpoint's value: a plain state dict, or
-// fair-esm's dict with the state dict under "model" and the hyper-parameters
-// under "args" or, within "cfg", under "model".
-func stateDict(value any) (tensors map[string]*Tensor, args map[string]any, err error) {
+// stateDict finds the tensors in a checkpoint's value: a plain state dict, or a dict with the state dict under "model"
+// and other values beside it.
+func stateDict(value any) (tensors map[string]*Tensor, values map[string]any, err error) {
 	top, ok := value.(map[string]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
 	}
 	state := top
 	if model, ok := top["model"].(map[string]any); ok {
-		state = model
-		args, _ = top["args"].(map[string]any)
-		if cfg, ok := top["cfg"].(map[string]any); ok && args == nil {
-			args, _ = cfg["model"].(map[string]any)
-		}
+		state, values = model, maps.Clone(top)
+		delete(values, "model")
 	}
 	tensors = make(map[string]*Tensor, len(state))
 	for name, v := range state {
@@ -173,5 +170,5 @@ func stateDict(value any) (tensors map[string]*Tensor, args map[string]any, err 
 		}
 		tensors[name] = t.named(name)
 	}
-	return tensors, args, nil
+	return tensors, values, nil
 }

@@ -9,7 +9,6 @@ import (
 
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // writeCheckpoint writes the tensors of a synthetic model as a folder that
@@ -17,11 +16,11 @@ import (
 // leave out or reshape tensors; nil keeps all.
 func writeCheckpoint(t *testing.T, dir, model string, change func(name string, shape []int) []int) {
 	t.Helper()
-	ref, err := weights.ResolveModel(model)
+	ref, err := transformer.Families.Resolve(model)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, _, err := transformer.Open(ref)
+	c, _, err := transformer.Families.Open(ref)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -101,8 +102,8 @@ type command struct {
 	total pool.Summary // over both models
 }
 
-// embed checks flags, inputs, models and settings before anything is computed,
-// then runs DNA to completion, then protein.
+// embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other, each
+// to completion: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
 	reading, err := c.reading()
 	if err != nil {
@@ -130,48 +131,73 @@ func (c *command) embed(ctx context.Context) error {
 		c.progress.FileFailed(f)
 	}
 	c.total.Failed = failed
-	var models []*model
-	var jobs []*pool.Job
-	for _, part := range []struct {
-		flags modelFlags
-		name  string
-		files []pool.File
-	}{{dnabertFlags, c.dnabertModel, dna}, {esmFlags, c.esmModel, protein}} {
-		if len(part.files) == 0 {
+	var parts []part
+	defer func() {
+		for _, p := range parts {
+			p.model.checkpoint.Close()
+		}
+	}()
+	for _, files := range [][]pool.File{dna, protein} {
+		if len(files) == 0 {
 			continue
 		}
-		m, err := openModel(part.flags, part.name, c.settings)
+		p, err := c.newPart(files, reading, processors)
 		if err != nil {
 			return err
 		}
-		defer m.checkpoint.Close()
-		job, err := c.newJob(m, part.files, reading, processors)
-		if err != nil {
-			return err
-		}
-		if err := job.Check(); err != nil {
-			return err
-		}
-		models, jobs = append(models, m), append(jobs, job)
+		parts = append(parts, p)
 	}
-	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
+	if len(parts) == 2 && parts[0].model.ref.Name == parts[1].model.ref.Name {
 		if err := checkNames(slices.Concat(dna, protein), true); err != nil {
 			return err
 		}
 	}
-	for i, m := range models {
-		if m.synthetic() {
-			c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
-		}
-		c.progress.begin(m.name, m.config, jobs[i].Files)
-		summary, err := jobs[i].Run(ctx)
-		c.progress.end()
-		c.merge(summary)
-		if err != nil {
+	for _, p := range parts {
+		if err := c.runPart(ctx, p); err != nil {
 			return c.writeFailures(err)
 		}
 	}
 	return c.writeFailures(nil)
+}
+
+// part is the files of one alphabet and the model that embeds them.
+type part struct {
+	model *model
+	job   *pool.Job
+}
+
+// newPart opens the model for files of one alphabet and checks what stands in the way of their outputs.
+func (c *command) newPart(files []pool.File, reading seqio.Options, processors []*processor) (p part, err error) {
+	flags, err := c.family(files[0].Alphabet)
+	if err != nil {
+		return p, err
+	}
+	if p.model, err = openModel(flags, c.settings); err != nil {
+		return p, err
+	}
+	if p.job, err = c.newJob(p.model, files, reading, processors); err == nil {
+		err = p.job.Check()
+	}
+	if err != nil {
+		p.model.checkpoint.Close()
+	}
+	return p, err
+}
+
+// runPart embeds the files of a part to completion.
+func (c *command) runPart(ctx context.Context, p part) error {
+	m := p.model
+	if m.synthetic() {
+		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
+	}
+	if head := m.TunedHead(m.checkpoint); len(head) > 0 {
+		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
+	}
+	c.progress.begin(m.model, m.config, p.job.Files)
+	summary, err := p.job.Run(ctx)
+	c.progress.end()
+	c.merge(summary)
+	return err
 }
 
 // checkNames refuses inputs whose outputs would have the same name: those of
@@ -211,12 +237,15 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
-	budget := c.dnabertBatch
-	if m.architecture == transformer.ESM2 {
-		budget = c.esmBatch
-	}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, budget, c.progress))
+		job.Devices = append(job.Devices, p.device(m, pooling, m.batch, c.progress))
+	}
+	label, kind := m.ref.Name, store.Nucleotide
+	if c.format == string(store.VirNucPro) {
+		label = m.VirNucPro
+	}
+	if m.Alphabet == seqio.Protein {
+		kind = store.Protein
 	}
 	dtype := processors[0].dtype // all have the same
 	parameters := map[string]string{
@@ -225,11 +254,11 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
-		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
+		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
-		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
+		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": version},
-		Template: store.Entry{Model: m.name, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
+		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
 			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
@@ -288,13 +317,15 @@ func (c *command) check() error {
 	if _, err := pool.ParseLongPolicy(c.long); err != nil {
 		return usagef("--long: %w", err)
 	}
-	for _, f := range []struct {
+	type number struct {
 		name       string
 		value, max int
-	}{
-		{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads},
-		{"dnabert-batch-size", c.dnabertBatch, maxBudget}, {"esm-batch-size", c.esmBatch, maxBudget},
-	} {
+	}
+	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads}}
+	for _, f := range c.families {
+		numbers = append(numbers, number{f.flag("batch-size"), f.batch, maxBudget})
+	}
+	for _, f := range numbers {
 		switch {
 		case f.value < 0:
 			return usagef("--%s: %d is negative", f.name, f.value)

@@ -193,7 +193,7 @@ func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o 
 // embedder is an encoder with its model. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
-	model     transformer.Model
+	model     *transformer.Model
 	budget    int
 	processor *processor
 	failed    bool   // the device has failed

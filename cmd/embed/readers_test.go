@@ -14,7 +14,6 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
-	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
@@ -128,11 +127,11 @@ func readTorch(t testing.TB, path string) map[string]any {
 // layer what the pooling leaves.
 func reference(t testing.TB, model, seq string, pooling transformer.Pooling, layers ...int) [][]float32 {
 	t.Helper()
-	ref, err := weights.ResolveModel(model)
+	ref, err := transformer.Families.Resolve(model)
 	if err != nil {
 		t.Fatal(err)
 	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, config, err := transformer.Families.Open(ref)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,11 +143,7 @@ func reference(t testing.TB, model, seq string, pooling transformer.Pooling, lay
 		t.Fatal(err)
 	}
 	defer loaded.Close()
-	var tokens tokenizer.Tokenizer = tokenizer.NewESM2()
-	if config.Architecture == transformer.DNABERTS {
-		tokens = tokenizer.SyntheticDNA()
-	}
-	ids, _ := tokens.Append(nil, []byte(seq))
+	ids, _ := config.Family.NewTokenizer().Append(nil, []byte(seq))
 	encoder, err := transformer.NewEncoder(loaded, backend, kernels.Limits{Tokens: len(ids), Sequences: 1}, pooling, layers)
 	if err != nil {
 		t.Fatal(err)

@@ -181,9 +181,9 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 }
 
 // load computes the synthetic checkpoint of that name and loads it onto b.
-func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
+func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
-	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	checkpoint, config, err := transformer.Families.Open(transformer.Ref{Synthetic: name})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
 }
 
 // encode runs one batch and gives its embeddings, one matrix a layer.
-func encode(t *testing.T, m transformer.Model, b kernels.Backend, batch kernels.Batch,
+func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels.Batch,
 	p transformer.Pooling, layers []int) [][]float32 {
 	t.Helper()
 	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}

@@ -13,7 +13,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // summary is the line of JSON that every runner prints.
@@ -42,11 +41,11 @@ type measurement struct {
 }
 
 func (m measurement) run(in io.Reader, out io.Writer) error {
-	ref, err := weights.ResolveModel(m.model)
+	ref, err := transformer.Families.Resolve(m.model)
 	if err != nil {
 		return err
 	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, config, err := transformer.Families.Open(ref)
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (e extract) run(from, to string) error {
 // last are those of /tokens, since ESM-2's /layers end before its last
 // LayerNorm.
 func (e extract) writeStates(w *writer, f *weights.File, tokens int) error {
-	config, ok := transformer.KnownConfig(e.model)
+	config, ok := transformer.Families.Config(e.model)
 	if !ok {
 		return fmt.Errorf("model %q is not known", e.model)
 	}

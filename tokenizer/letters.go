@@ -1,0 +1,89 @@
+package tokenizer
+
+import (
+	"bufio"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the one that the model was trained with.
+var ErrVocabulary = errors.New("not the vocabulary of the model")
+
+// Letters tokenizes letter by letter, between two special tokens. Its vocabulary is fixed: the entries of one letter are
+// the alphabet, the others are special. Any byte outside the alphabet is one unknown token of its own.
+type Letters struct {
+	entries              []string
+	letters              [256]int32
+	first, last, unknown int32
+}
+
+// NewLetters returns the tokenizer of a vocabulary in the order of its ids; first, last and unknown are entries of it.
+func NewLetters(entries []string, first, last, unknown string) *Letters {
+	id := func(entry string) int32 {
+		at := slices.Index(entries, entry)
+		if at < 0 {
+			panic(fmt.Sprintf("tokenizer: the vocabulary has no %q", entry))
+		}
+		return int32(at)
+	}
+	t := &Letters{entries: entries, first: id(first), last: id(last), unknown: id(unknown)}
+	for i := range t.letters {
+		t.letters[i] = t.unknown
+	}
+	for id, entry := range entries {
+		if len(entry) == 1 {
+			t.letters[entry[0]] = int32(id)
+		}
+	}
+	return t
+}
+
+// Check compares r, the vocab.txt of a checkpoint, with the entries: the same in the same order, one a line. A
+// difference is an error that wraps ErrVocabulary and names the line.
+func (t *Letters) Check(r io.Reader) error {
+	lines := bufio.NewScanner(r)
+	n := 0
+	for ; lines.Scan(); n++ {
+		if n >= len(t.entries) {
+			return fmt.Errorf("line %d: an entry after the last of %d: %w", n+1, len(t.entries), ErrVocabulary)
+		}
+		if got := strings.TrimSuffix(lines.Text(), "\r"); got != t.entries[n] {
+			return fmt.Errorf("line %d: %.20q where %q is expected: %w", n+1, got, t.entries[n], ErrVocabulary)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("line %d: %w", n+1, err)
+	}
+	if n < len(t.entries) {
+		return fmt.Errorf("%d of %d entries: %w", n, len(t.entries), ErrVocabulary)
+	}
+	return nil
+}
+
+// Append appends the first token, the ids of seq's letters and the last token to dst; unknown is the number of letters
+// that became the unknown token.
+func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
+	dst = append(dst, t.first)
+	for _, letter := range seq {
+		id := t.letters[letter]
+		if id == t.unknown {
+			unknown++
+		}
+		dst = append(dst, id)
+	}
+	return append(dst, t.last), unknown
+}
+
+// VocabSize is the number of entries.
+func (t *Letters) VocabSize() int { return len(t.entries) }
+
+// SHA256 is the digest of the entries joined by newlines.
+func (t *Letters) SHA256() string {
+	digest := sha256.Sum256([]byte(strings.Join(t.entries, "\n")))
+	return hex.EncodeToString(digest[:])
+}

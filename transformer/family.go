@@ -1,0 +1,250 @@
+package transformer
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"seqembed/internal/seqio"
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+	"seqembed/weights"
+)
+
+// Family is a kind of model, and all that the program knows of it: every family stands in a file of its own, and no
+// other code asks which one it has. Checkpoints of a family differ in their weights and in the sizes of a Config.
+type Family struct {
+	Name      string         // for people
+	Alphabet  seqio.Alphabet // of its sequences
+	Flag      string         // begins the names of its flags: "esm" gives --esm-model
+	VirNucPro string         // VirNucPro's name for it, in the names of the files that it reads
+	Published []Published    // smallest first
+	Default   string         // the published model that is meant when none is named
+
+	Vocabulary    Vocabulary
+	Before, After int  // special tokens that the tokenizer puts around a sequence
+	MeanOfSpecial bool // the mean of a sequence is over its special tokens, too
+	MaxLength     int  // letters of a sequence that are used by default, 0 for all
+
+	// How a checkpoint is recognised: by the model_type of its config.json, or without one, and where families share a
+	// model_type, by a tensor that no other family has.
+	modelType, marker string
+
+	// How its tensors are stored. A name loses the first of prefixes that it has; then rename, unless it is nil, maps
+	// names of another library to canonical ones. ignored and tuned are patterns, see path.Match, of canonical names
+	// that no embedding needs: of what the published checkpoints hold beside the encoder, and of heads of fine-tuned
+	// models, which are left out with a line that says so.
+	prefixes, ignored, tuned []string
+	rename                   func(name string) string
+	besideFiles              []string // ends of the names of files that lie beside checkpoints
+
+	// Its configuration. configJSON is the config.json of a model, whose bytes are part of the digest of a synthetic
+	// checkpoint. eps is that of the LayerNorms where a config.json has none. own reads the part of a config.json that
+	// this family alone has, for Config.Own, and refuses models that the family does not compute; deduce, unless it is
+	// nil, completes the configuration of a file without config.json by the values that it holds beside its tensors.
+	configJSON func(layers, hidden, heads int) string
+	eps        float32
+	own        func(configJSON []byte) (any, error)
+	deduce     func(values map[string]any, config *Config)
+
+	// Its tensors, under canonical names, and the network that is loaded from them.
+	tensors func(Config) []weights.Spec
+	load    func(Config, *loader) network
+}
+
+// network is a family's forward pass with its weights.
+type network interface {
+	// build adds the forward pass up to block last to a program. It calls visit after the embedding, as block 0, and
+	// after each block, with the hidden state x.
+	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
+}
+
+// Published is a checkpoint that has a name.
+type Published struct {
+	Name  string // the short name
+	Hub   string // its id on the Hugging Face hub, "" for a model that is only synthetic
+	Alias string // another name that people know it by, or ""
+
+	layers, hidden, heads int
+}
+
+// Vocabulary is how a family gets its tokenizer.
+type Vocabulary struct {
+	// Fixed says that it is the same in every checkpoint: a file is checked, if there is one, and none has to be there.
+	Fixed bool
+
+	File string // its name in a checkpoint's folder
+
+	read func(path string) (tokenizer.Tokenizer, error)
+	make func() tokenizer.Tokenizer // of the synthetic checkpoints, and of all when it is fixed
+}
+
+// List is the families that a program knows.
+type List []*Family
+
+// Families lists all families, those for DNA first.
+var Families = List{DNABERT, ESM2}
+
+// tunedHeads are the names that transformers gives to the heads of fine-tuned models.
+var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
+
+// wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names begin
+// with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
+const wordEmbeddings = "embeddings.word_embeddings.weight"
+
+// published finds a published model by a name that a user may give.
+func (l List) published(is func(Published) bool) (*Family, Published, bool) {
+	for _, f := range l {
+		if i := slices.IndexFunc(f.Published, is); i >= 0 {
+			return f, f.Published[i], true
+		}
+	}
+	return nil, Published{}, false
+}
+
+// Config gives the shape behind a short name such as "esm2-8m".
+func (l List) Config(name string) (Config, bool) {
+	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
+	if !ok {
+		return Config{}, false
+	}
+	config, err := f.ParseConfig([]byte(f.configJSON(p.layers, p.hidden, p.heads)))
+	if err != nil {
+		panic(fmt.Sprintf("transformer: the published %s: %v", name, err))
+	}
+	return config, true
+}
+
+// Open opens the checkpoint that ref stands for and reads its configuration. A synthetic one is computed, not read.
+func (l List) Open(ref Ref) (*weights.Checkpoint, Config, error) {
+	if ref.Synthetic != "" {
+		f, p, ok := l.published(func(p Published) bool { return p.Name == ref.Synthetic })
+		if !ok {
+			return nil, Config{}, fmt.Errorf("synthetic model %q: %w", ref.Synthetic, ErrUnsupported)
+		}
+		config, _ := l.Config(p.Name)
+		text := []byte(f.configJSON(p.layers, p.hidden, p.heads))
+		return weights.Synthetic(p.Name, ref.Seed, text, config.Tensors()), config, nil
+	}
+	c, err := weights.Open(ref.Path, l.besideFiles()...)
+	if err != nil {
+		return nil, Config{}, err
+	}
+	config, err := l.configure(c)
+	if err != nil {
+		c.Close()
+		return nil, Config{}, err
+	}
+	return c, config, nil
+}
+
+func (l List) besideFiles() (ends []string) {
+	for _, f := range l {
+		ends = append(ends, f.besideFiles...)
+	}
+	return ends
+}
+
+// configure recognises a checkpoint's family, gives its tensors their canonical names and finds its shape.
+func (l List) configure(c *weights.Checkpoint) (Config, error) {
+	f, err := l.recognise(c)
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	if err := c.Rename(f.canonical); err != nil {
+		return Config{}, err
+	}
+	var config Config
+	if data := c.Config(); data != nil {
+		config, err = f.ParseConfig(data)
+	} else {
+		config, err = f.deduceConfig(c)
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	return config, nil
+}
+
+// recognise finds the family of a checkpoint whose tensors have their stored names.
+func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
+	candidates, data := l, c.Config()
+	var file struct {
+		ModelType string `json:"model_type"`
+	}
+	if data != nil {
+		if err := json.Unmarshal(data, &file); err != nil {
+			return nil, fmt.Errorf("config.json: %w", err)
+		}
+		candidates = slices.DeleteFunc(slices.Clone(l), func(f *Family) bool { return f.modelType != file.ModelType })
+		if len(candidates) == 1 {
+			return candidates[0], nil
+		}
+	}
+	for _, f := range candidates {
+		if slices.ContainsFunc(c.Names(), func(stored string) bool { name, _ := f.canonical(stored); return name == f.marker }) {
+			return f, nil
+		}
+	}
+	var known []string
+	for _, f := range l {
+		known = append(known, fmt.Sprintf("%s (model_type %s, %s)", f.Name, f.modelType, f.marker))
+	}
+	found := "there is no config.json"
+	if data != nil {
+		found = fmt.Sprintf("model_type of config.json is %q", file.ModelType)
+	}
+	return nil, fmt.Errorf("%s, and the tensors are of none of %s: %w", found, strings.Join(known, ", "), ErrUnsupported)
+}
+
+// canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name
+// that is not recognised stays as it is: whether it belongs is for Checkpoint.Check to say.
+func (f *Family) canonical(stored string) (name string, use bool) {
+	name = stored
+	for _, p := range f.prefixes {
+		if rest, ok := strings.CutPrefix(name, p); ok {
+			name = rest
+			break
+		}
+	}
+	if f.rename != nil {
+		name = f.rename(name)
+	}
+	return name, !matches(name, f.ignored) && !matches(name, f.tuned)
+}
+
+// matches reports whether one of the patterns fits a name.
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
+	})
+}
+
+// TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
+func (f *Family) TunedHead(c *weights.Checkpoint) []string {
+	return slices.DeleteFunc(c.LeftOut(), func(stored string) bool {
+		name, _ := f.canonical(stored)
+		return !matches(name, f.tuned)
+	})
+}
+
+// Tokenizer returns the tokenizer of an opened checkpoint: file, unless it is "", in place of what lies beside it.
+func (f *Family) Tokenizer(ref Ref, c *weights.Checkpoint, file string) (tokenizer.Tokenizer, error) {
+	v := f.Vocabulary
+	if file == "" {
+		file = c.Beside(v.File)
+	}
+	switch {
+	case file != "":
+		return v.read(file)
+	case v.Fixed || ref.Synthetic != "":
+		return v.make(), nil
+	}
+	return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", v.File, c.Source(), f.Flag)
+}
+
+// NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
+func (f *Family) NewTokenizer() tokenizer.Tokenizer { return f.Vocabulary.make() }
