@@ -7,15 +7,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 )
 
-// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the one that the model was trained with.
+// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the one that the model was trained
+// with.
 var ErrVocabulary = errors.New("not the vocabulary of the model")
 
-// Letters tokenizes letter by letter, between two special tokens. Its vocabulary is fixed: the entries of one letter are
-// the alphabet, the others are special. Any byte outside the alphabet is one unknown token of its own.
+// Letters tokenizes letter by letter, between two special tokens. Its vocabulary is fixed: the entries of one letter
+// are the alphabet, the others are special. Any byte outside the alphabet is one unknown token of its own.
 type Letters struct {
 	entries              []string
 	letters              [256]int32
@@ -43,9 +45,21 @@ func NewLetters(entries []string, first, last, unknown string) *Letters {
 	return t
 }
 
-// Check compares r, the vocab.txt of a checkpoint, with the entries: the same in the same order, one a line. A
-// difference is an error that wraps ErrVocabulary and names the line.
-func (t *Letters) Check(r io.Reader) error {
+// CheckFile compares the file at path, the vocab.txt of a checkpoint, with the entries: the same in the same order, one
+// a line. A difference is an error that wraps ErrVocabulary and names the line.
+func (t *Letters) CheckFile(path string) error {
+	file, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	if err := t.check(file); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+func (t *Letters) check(r io.Reader) error {
 	lines := bufio.NewScanner(r)
 	n := 0
 	for ; lines.Scan(); n++ {

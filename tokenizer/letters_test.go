@@ -40,7 +40,7 @@ func TestLettersCheck(t *testing.T) {
 	for name, vocab := range map[string]string{
 		"as published": right, "newline at the end": right + "\n", "carriage returns": strings.ReplaceAll(right, "\n", "\r\n"),
 	} {
-		if err := newTestLetters().Check(strings.NewReader(vocab)); err != nil {
+		if err := newTestLetters().check(strings.NewReader(vocab)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -50,12 +50,12 @@ func TestLettersCheck(t *testing.T) {
 		{"two residues exchanged", strings.Replace(right, "L\nA", "A\nL", 1), `line 5: "A" where "L" is expected`},
 		{"one more", right + "\nJ", "line 33: an entry after the last of 32"},
 	} {
-		err := newTestLetters().Check(strings.NewReader(c.vocab))
+		err := newTestLetters().check(strings.NewReader(c.vocab))
 		if !errors.Is(err, ErrVocabulary) || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q", c.name, err, c.want)
 		}
 	}
-	if err := newTestLetters().Check(strings.NewReader(strings.Repeat("x", 1<<20))); err == nil {
+	if err := newTestLetters().check(strings.NewReader(strings.Repeat("x", 1<<20))); err == nil {
 		t.Error("a line of a megabyte was accepted")
 	}
 }
@@ -64,7 +64,7 @@ func FuzzLettersCheck(f *testing.F) {
 	f.Add([]byte(strings.ReplaceAll(testEntries, " ", "\n")))
 	f.Add([]byte("<cls>\r\n<pad>\r\n"))
 	f.Fuzz(func(t *testing.T, vocab []byte) {
-		err := newTestLetters().Check(strings.NewReader(string(vocab)))
+		err := newTestLetters().check(strings.NewReader(string(vocab)))
 		same := slices.Equal(strings.Fields(string(vocab)), strings.Fields(testEntries))
 		if err == nil && !same {
 			t.Errorf("accepted %q", vocab)

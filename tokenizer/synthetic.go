@@ -9,8 +9,8 @@ import (
 // syntheticSize is the number of entries of the synthetic vocabulary, and so of the embedding tables that it fits.
 const syntheticSize = 4096
 
-// SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its vocabulary
-// is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
+// SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its
+// vocabulary is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
 func SyntheticDNA() *BPE { return syntheticDNA() }
 
 var syntheticDNA = sync.OnceValue(func() *BPE {

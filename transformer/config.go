@@ -76,7 +76,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	case file.ModelType != f.modelType:
 		return Config{}, fmt.Errorf("model_type is %q, and that of %s is %q: %w", file.ModelType, f.Name, f.modelType, ErrUnsupported)
 	case file.Activation != "" && file.Activation != "gelu":
-		return Config{}, fmt.Errorf("hidden_act is %q, and only the exact gelu is built: %w", file.Activation, ErrUnsupported)
+		return Config{}, fmt.Errorf("hidden_act is %q, and only the exact gelu is computed: %w", file.Activation, ErrUnsupported)
 	}
 	c := Config{Family: f, Layers: file.Layers, Hidden: file.Hidden, Heads: file.Heads, Intermediate: file.Intermediate,
 		Vocabulary: file.Vocabulary, Eps: f.eps}
@@ -114,7 +114,8 @@ func (c Config) check() error {
 	case err != nil:
 		return err
 	case c.Hidden%c.Heads != 0 || c.HeadDim()%2 != 0:
-		return fmt.Errorf("config: hidden_size %d does not split into %d heads of an even size: %w", c.Hidden, c.Heads, ErrUnsupported)
+		return fmt.Errorf("config: hidden_size %d does not split into %d heads of an even size: %w",
+			c.Hidden, c.Heads, ErrUnsupported)
 	case !(c.Eps > 0):
 		return fmt.Errorf("config: layer_norm_eps is %v and has to be positive: %w", c.Eps, ErrUnsupported)
 	}
@@ -149,7 +150,8 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 		f.deduce(c.Values(), &config)
 	}
 	if config.Heads == 0 {
-		return Config{}, fmt.Errorf("there is no config.json, and no published model is %d wide: the number of heads is unknown: %w", hidden, ErrUnsupported)
+		return Config{}, fmt.Errorf("there is no config.json, and no published model is %d wide: the number of heads is unknown: %w",
+			hidden, ErrUnsupported)
 	}
 	return config, config.check()
 }

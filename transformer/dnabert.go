@@ -28,12 +28,15 @@ var DNABERT = &Family{
 	},
 	Default: "dnabert-s",
 
-	Vocabulary: Vocabulary{
-		File: "tokenizer.json",
-		read: func(path string) (tokenizer.Tokenizer, error) { return tokenizer.ReadBPE(path) },
-		make: func() tokenizer.Tokenizer { return tokenizer.SyntheticDNA() },
+	VocabularyFile: "tokenizer.json",
+	tokenizer: func(vocabulary string) (tokenizer.Tokenizer, error) {
+		if vocabulary == "" {
+			return tokenizer.SyntheticDNA(), nil
+		}
+		return tokenizer.ReadBPE(vocabulary)
 	},
-	Before: 1, After: 1, // [CLS] and [SEP]
+	Before:        1,    // [CLS]
+	After:         1,    // [SEP]
 	MeanOfSpecial: true, // as in the authors' examples
 
 	modelType: "bert",
@@ -86,7 +89,8 @@ const tokenTypeEmbeddings = "embeddings.token_type_embeddings.weight"
 
 func dnabertTensors(c Config) []weights.Spec {
 	h, f := c.Hidden, c.Intermediate
-	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), table(tokenTypeEmbeddings, int(c.Own.(tokenTypes)), h)}
+	types := int(c.Own.(tokenTypes))
+	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), table(tokenTypeEmbeddings, types, h)}
 	list = append(list, layerNorm("embeddings.LayerNorm", h)...)
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
@@ -121,9 +125,8 @@ func loadDNABERT(c Config, l *loader) network {
 	return m
 }
 
-// alibiSlopes gives the slope of each head as the ALiBi authors' code does
-// (Press et al. 2022): 2^(−8i/n) for n heads, a power of two; otherwise those
-// of the next smaller power of two m, then every other slope of 2m heads.
+// alibiSlopes gives the slope of each head as the ALiBi authors' code does (Press et al. 2022): 2^(−8i/n) for n heads,
+// a power of two; otherwise those of the next smaller power of two m, then every other slope of 2m heads.
 func alibiSlopes(heads int) []float32 {
 	m := 1 << (bits.Len(uint(heads)) - 1)
 	var slopes []float32

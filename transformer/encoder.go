@@ -27,8 +27,8 @@ func ParsePooling(s string) (Pooling, error) {
 	return "", fmt.Errorf("pooling %q is none of mean, cls, none", s)
 }
 
-// ResolveLayers turns block numbers into numbers from 0, the embedding, to
-// blocks, the last hidden state; −1 is the last, as in Python.
+// ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
+// last, as in Python.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -62,10 +62,9 @@ type Encoder struct {
 	runner  kernels.Runner // nil after Compile has failed
 }
 
-// Program is a model's forward pass with an output for each layer, in the
-// order of the blocks: [T, Dim] when p is PerToken, else [S, Dim]. layers are
-// resolved block numbers, see ResolveLayers; blocks after the last of them are
-// left out.
+// Program is a model's forward pass with an output for each layer, in the order of the blocks: [T, Dim] when p is
+// PerToken, else [S, Dim]. layers are resolved block numbers, see ResolveLayers; blocks after the last of them are left
+// out.
 func Program(m *Model, p Pooling, layers []int) *kernels.Program {
 	program := &kernels.Program{}
 	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
@@ -105,14 +104,12 @@ func (e *Encoder) Dim() int { return e.model.Config().Hidden }
 // Limits is the largest batch that fits without growing.
 func (e *Encoder) Limits() kernels.Limits { return e.limits }
 
-// Encode runs the batch and returns, for each layer, its embeddings: [S, Dim],
-// or [T, Dim] when PerToken. The error may be kernels.ErrOutOfMemory, after
-// which a smaller batch works.
+// Encode runs the batch and returns, for each layer, its embeddings: [S, Dim], or [T, Dim] when PerToken. The error may
+// be kernels.ErrOutOfMemory, after which a smaller batch works.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start begins what Encode does, by kernels.Runner.Start. A batch over the
-// limits makes the encoder grow, and may be started only when every one before
-// has been waited for.
+// Start begins what Encode does, by kernels.Runner.Start. A batch over the limits makes the encoder grow, and may be
+// started only when every one before has been waited for.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
@@ -149,22 +146,20 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch of any size can run now: that is no lack of memory for
-		// this one.
+		// No batch of any size can run now: that is no lack of memory for this one.
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err
 }
 
-// Profile adds the times of the operations of later batches to p, or ends that
-// when p is nil. It reports whether the backend measures them.
+// Profile adds the times of the operations of later batches to p, or ends that when p is nil. It reports whether the
+// backend measures them.
 func (e *Encoder) Profile(p *kernels.Profile) bool {
 	e.profile = p
 	return e.runner != nil && e.runner.Profile(p)
 }
 
-// Averaged is the number of tokens whose mean is the embedding of a sequence
-// of n tokens.
+// Averaged is the number of tokens whose mean is the embedding of a sequence of n tokens.
 func (e *Encoder) Averaged(n int) int {
 	from, to := pooled(e.model.config.Family, e.pooling).Of(n)
 	return to - from

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"os"
 	"strings"
 
 	"seqembed/internal/seqio"
@@ -32,9 +31,12 @@ var ESM2 = &Family{
 	},
 	Default: "esm2-650m",
 
-	Vocabulary: Vocabulary{Fixed: true, File: "vocab.txt", read: checkESM2Vocabulary, make: func() tokenizer.Tokenizer { return newESM2Tokenizer() }},
-	Before:     1, After: 1, // <cls> and <eos>
-	MaxLength: 1022, // residues, as in training
+	VocabularyFile:  "vocab.txt",
+	FixedVocabulary: true,
+	tokenizer:       newESM2Tokenizer,
+	Before:          1,    // <cls>
+	After:           1,    // <eos>
+	MaxLength:       1022, // residues, as in training
 
 	modelType: "esm",
 	marker:    "encoder.layer.0.attention.self.query.weight",
@@ -57,24 +59,14 @@ var ESM2 = &Family{
 	load:    loadESM2,
 }
 
-// newESM2Tokenizer makes the tokenizer of all sizes of ESM-2.
-func newESM2Tokenizer() *tokenizer.Letters {
+// newESM2Tokenizer makes the tokenizer of all sizes of ESM-2, after it has compared vocabulary, a vocab.txt, with it.
+func newESM2Tokenizer(vocabulary string) (tokenizer.Tokenizer, error) {
 	const entries = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
-	return tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
-}
-
-// checkESM2Vocabulary returns the same tokenizer, after it has compared the vocab.txt at path with it.
-func checkESM2Vocabulary(path string) (tokenizer.Tokenizer, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
+	t := tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
+	if vocabulary == "" {
+		return t, nil
 	}
-	defer file.Close()
-	t := newESM2Tokenizer()
-	if err := t.Check(file); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, nil
+	return t, t.CheckFile(vocabulary)
 }
 
 // tokenDropout is how embeddings are scaled, as in training.
@@ -197,8 +189,8 @@ func esm2Tensors(c Config) []weights.Spec {
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
-// maskedInTraining is the share of tokens that were <mask> in training, 15%
-// of which 80%: with token dropout the embeddings are scaled by what was left.
+// maskedInTraining is the share of tokens that were <mask> in training, 15% of which 80%: with token dropout the
+// embeddings are scaled by what was left.
 const maskedInTraining = 0.15 * 0.8
 
 func loadESM2(c Config, l *loader) network {
@@ -227,8 +219,8 @@ func loadESM2(c Config, l *loader) network {
 	return m
 }
 
-// invFreq is the block's table of rotary frequencies, as the checkpoint
-// carries it, or 10000^(−2j/d) rounded as the reference rounds it.
+// invFreq is the block's table of rotary frequencies, as the checkpoint carries it, or 10000^(−2j/d) rounded as the
+// reference rounds it.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
 	if t, ok := l.checkpoint.Tensor(invFreqOf(block)); ok {

@@ -23,13 +23,18 @@ type Family struct {
 	Published []Published    // smallest first
 	Default   string         // the published model that is meant when none is named
 
-	Vocabulary    Vocabulary
-	Before, After int  // special tokens that the tokenizer puts around a sequence
-	MeanOfSpecial bool // the mean of a sequence is over its special tokens, too
-	MaxLength     int  // letters of a sequence that are used by default, 0 for all
+	// tokenizer makes the tokenizer of the vocabulary in a file, or, without a name, that of the synthetic checkpoints.
+	// A fixed vocabulary is that of every checkpoint: a file is compared with it, if there is one, and none has to be
+	// there.
+	VocabularyFile  string // its name in a checkpoint's folder
+	FixedVocabulary bool
+	tokenizer       func(file string) (tokenizer.Tokenizer, error)
+	Before, After   int  // special tokens that the tokenizer puts around a sequence
+	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
+	MaxLength       int  // letters of a sequence that are used by default, 0 for all
 
-	// How a checkpoint is recognised: by the model_type of its config.json, or without one, and where families share a
-	// model_type, by a tensor that no other family has.
+	// How a checkpoint is recognised: by the model_type of its config.json, if it has one, and by a tensor that no
+	// other family of that model_type has.
 	modelType, marker string
 
 	// How its tensors are stored. A name loses the first of prefixes that it has; then rename, unless it is nil, maps
@@ -70,17 +75,6 @@ type Published struct {
 	layers, hidden, heads int
 }
 
-// Vocabulary is how a family gets its tokenizer.
-type Vocabulary struct {
-	// Fixed says that it is the same in every checkpoint: a file is checked, if there is one, and none has to be there.
-	Fixed bool
-
-	File string // its name in a checkpoint's folder
-
-	read func(path string) (tokenizer.Tokenizer, error)
-	make func() tokenizer.Tokenizer // of the synthetic checkpoints, and of all when it is fixed
-}
-
 // List is the families that a program knows.
 type List []*Family
 
@@ -90,8 +84,8 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads are the names that transformers gives to the heads of fine-tuned models.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
-// wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names begin
-// with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
+// wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names
+// begin with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
 
 // published finds a published model by a name that a user may give.
@@ -104,29 +98,34 @@ func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	return nil, Published{}, false
 }
 
-// Config gives the shape behind a short name such as "esm2-8m".
-func (l List) Config(name string) (Config, bool) {
+// synthetic gives the config.json and the shape of a published model, by its short name.
+func (l List) synthetic(name string) (text string, c Config, ok bool) {
 	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
 	if !ok {
-		return Config{}, false
+		return "", Config{}, false
 	}
-	config, err := f.ParseConfig([]byte(f.configJSON(p.layers, p.hidden, p.heads)))
+	text = f.configJSON(p.layers, p.hidden, p.heads)
+	c, err := f.ParseConfig([]byte(text))
 	if err != nil {
 		panic(fmt.Sprintf("transformer: the published %s: %v", name, err))
 	}
-	return config, true
+	return text, c, true
+}
+
+// Config gives the shape behind a short name such as "esm2-8m".
+func (l List) Config(name string) (Config, bool) {
+	_, c, ok := l.synthetic(name)
+	return c, ok
 }
 
 // Open opens the checkpoint that ref stands for and reads its configuration. A synthetic one is computed, not read.
 func (l List) Open(ref Ref) (*weights.Checkpoint, Config, error) {
 	if ref.Synthetic != "" {
-		f, p, ok := l.published(func(p Published) bool { return p.Name == ref.Synthetic })
+		text, config, ok := l.synthetic(ref.Synthetic)
 		if !ok {
 			return nil, Config{}, fmt.Errorf("synthetic model %q: %w", ref.Synthetic, ErrUnsupported)
 		}
-		config, _ := l.Config(p.Name)
-		text := []byte(f.configJSON(p.layers, p.hidden, p.heads))
-		return weights.Synthetic(p.Name, ref.Seed, text, config.Tensors()), config, nil
+		return weights.Synthetic(ref.Synthetic, ref.Seed, []byte(text), config.Tensors()), config, nil
 	}
 	c, err := weights.Open(ref.Path, l.besideFiles()...)
 	if err != nil {
@@ -170,33 +169,25 @@ func (l List) configure(c *weights.Checkpoint) (Config, error) {
 
 // recognise finds the family of a checkpoint whose tensors have their stored names.
 func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
-	candidates, data := l, c.Config()
 	var file struct {
 		ModelType string `json:"model_type"`
 	}
+	data := c.Config()
 	if data != nil {
 		if err := json.Unmarshal(data, &file); err != nil {
 			return nil, fmt.Errorf("config.json: %w", err)
 		}
-		candidates = slices.DeleteFunc(slices.Clone(l), func(f *Family) bool { return f.modelType != file.ModelType })
-		if len(candidates) == 1 {
-			return candidates[0], nil
-		}
-	}
-	for _, f := range candidates {
-		if slices.ContainsFunc(c.Names(), func(stored string) bool { name, _ := f.canonical(stored); return name == f.marker }) {
-			return f, nil
-		}
 	}
 	var known []string
 	for _, f := range l {
-		known = append(known, fmt.Sprintf("%s (model_type %s, %s)", f.Name, f.modelType, f.marker))
+		isMarker := func(stored string) bool { name, _ := f.canonical(stored); return name == f.marker }
+		if (data == nil || file.ModelType == f.modelType) && slices.ContainsFunc(c.Names(), isMarker) {
+			return f, nil
+		}
+		known = append(known, fmt.Sprintf("%s (model_type %s, tensor %s)", f.Name, f.modelType, f.marker))
 	}
-	found := "there is no config.json"
-	if data != nil {
-		found = fmt.Sprintf("model_type of config.json is %q", file.ModelType)
-	}
-	return nil, fmt.Errorf("%s, and the tensors are of none of %s: %w", found, strings.Join(known, ", "), ErrUnsupported)
+	return nil, fmt.Errorf("config.json, if there is one, has the model_type %q; that and the tensors are those of none of %s: %w",
+		file.ModelType, strings.Join(known, ", "), ErrUnsupported)
 }
 
 // canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name
@@ -231,20 +222,23 @@ func (f *Family) TunedHead(c *weights.Checkpoint) []string {
 	})
 }
 
-// Tokenizer returns the tokenizer of an opened checkpoint: file, unless it is "", in place of what lies beside it.
+// Tokenizer returns the tokenizer of an opened checkpoint, of the vocabulary in file in place of the checkpoint's
+// unless that is "".
 func (f *Family) Tokenizer(ref Ref, c *weights.Checkpoint, file string) (tokenizer.Tokenizer, error) {
-	v := f.Vocabulary
 	if file == "" {
-		file = c.Beside(v.File)
+		file = c.Beside(f.VocabularyFile)
 	}
-	switch {
-	case file != "":
-		return v.read(file)
-	case v.Fixed || ref.Synthetic != "":
-		return v.make(), nil
+	if file == "" && !f.FixedVocabulary && ref.Synthetic == "" {
+		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source(), f.Flag)
 	}
-	return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", v.File, c.Source(), f.Flag)
+	return f.tokenizer(file)
 }
 
 // NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
-func (f *Family) NewTokenizer() tokenizer.Tokenizer { return f.Vocabulary.make() }
+func (f *Family) NewTokenizer() tokenizer.Tokenizer {
+	t, err := f.tokenizer("")
+	if err != nil {
+		panic(err) // nothing is read
+	}
+	return t
+}

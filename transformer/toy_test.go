@@ -22,10 +22,12 @@ var Toy = &Family{
 	Published: []Published{{Name: "toy-s", Hub: "somebody/toy-small", layers: 2, hidden: 16, heads: 2}},
 	Default:   "toy-s",
 
-	Vocabulary: Vocabulary{Fixed: true, make: func() tokenizer.Tokenizer {
-		return tokenizer.NewLetters([]string{"[CLS]", "[SEP]", "[UNK]", "A", "C", "G", "T"}, "[CLS]", "[SEP]", "[UNK]")
-	}},
-	Before: 1, After: 1,
+	FixedVocabulary: true,
+	tokenizer: func(string) (tokenizer.Tokenizer, error) {
+		return tokenizer.NewLetters([]string{"[CLS]", "[SEP]", "[UNK]", "A", "C", "G", "T"}, "[CLS]", "[SEP]", "[UNK]"), nil
+	},
+	Before: 1,
+	After:  1,
 
 	modelType: "toy",
 	marker:    "encoder.layer.0.mixer.weight",

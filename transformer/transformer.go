@@ -41,8 +41,7 @@ func (m *Model) Config() Config { return m.config }
 // Close frees the weights. Every encoder has to be closed before.
 func (m *Model) Close() error { return m.weights.Close() }
 
-// loader loads weights by name; its first error sticks, so that a model's
-// loading reads as the list of its weights.
+// loader loads weights by name; its first error sticks, so that a model's loading reads as the list of its weights.
 type loader struct {
 	checkpoint *weights.Checkpoint
 	model      kernels.Model

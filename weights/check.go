@@ -17,9 +17,8 @@ type Spec struct {
 	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
 }
 
-// MismatchError says how a checkpoint differs from what a model expects. The
-// lists are complete and in the order of the specs (Unknown: of the names); the
-// message shows the first few of each.
+// MismatchError says how a checkpoint differs from what a model expects. The lists are complete and in the order of the
+// specs (Unknown: of the names); the message shows the first few of each.
 type MismatchError struct {
 	Source     string   // the checkpoint
 	Missing    []string // expected, not there
@@ -55,9 +54,8 @@ func listed(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), len(names)-maxListed)
 }
 
-// Check compares the checkpoint with what an architecture expects. It returns
-// nil, or a *MismatchError with every tensor that is missing, unknown, of
-// another shape, or stored in a way that ReadRows cannot decode.
+// Check compares the checkpoint with what an architecture expects. It returns nil, or a *MismatchError with every
+// tensor that is missing, unknown, of another shape, or stored in a way that ReadRows cannot decode.
 func (c *Checkpoint) Check(specs []Spec) error {
 	e := &MismatchError{Source: c.source}
 	expected := make(map[string]bool, len(specs))

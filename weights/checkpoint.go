@@ -173,8 +173,8 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// combinedDigest is the SHA-256 of what `sha256sum SHARD...` prints for the
-// shards in the order of their names: a line with digest, two spaces and name for each.
+// combinedDigest is the SHA-256 of what `sha256sum SHARD...` prints for the shards in the order of their names: a line
+// with digest, two spaces and name for each.
 func combinedDigest(shards map[string]*File) (string, error) {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(shards)) {
@@ -209,11 +209,9 @@ func (c *Checkpoint) Source() string { return c.source }
 // Revision returns the commit of the hub snapshot that the checkpoint lies in, "" elsewhere.
 func (c *Checkpoint) Revision() string { return c.revision }
 
-// SHA256 returns the SHA-256 of the checkpoint file in hexadecimal; it reads the
-// whole file, once. For a sharded checkpoint it is that of the lines that
-// `sha256sum` prints for the shards, sorted by name. For a synthetic one it is
-// that of its identity: version, name, seed, the names and shapes of its
-// tensors, and its config.
+// SHA256 returns the SHA-256 of the checkpoint file in hexadecimal; it reads the whole file, once. For a sharded
+// checkpoint it is that of the lines that `sha256sum` prints for the shards, sorted by name. For a synthetic one it is
+// that of its identity: version, name, seed, the names and shapes of its tensors, and its config.
 func (c *Checkpoint) SHA256() (string, error) { return c.digest() }
 
 // Beside returns the path of the regular file of that name in the checkpoint's folder, "" where there is none.
@@ -225,8 +223,7 @@ func (c *Checkpoint) Beside(name string) string {
 	return path
 }
 
-// Close releases the files. Tensors can no longer be read then, and what Raw
-// returned must no longer be touched.
+// Close releases the files. Tensors can no longer be read then, and what Raw returned must no longer be touched.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, closer := range c.closers {

@@ -78,8 +78,8 @@ func HubID(path string) string { return hubSnapshot(path).id }
 // snapshot says which hub model and revision a path belongs to.
 type snapshot struct{ id, revision string }
 
-// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in
-// it; symbolic links are not followed, since those of a cache lead out of it.
+// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in it; symbolic links are not followed,
+// since those of a cache lead out of it.
 func hubSnapshot(path string) snapshot {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -53,8 +53,8 @@ func openShards(path string) (shards map[string]*File, shardOf map[string]string
 	return shards, shardOf, nil
 }
 
-// parseIndex reads the weight_map of an index: tensor name to shard file name.
-// A shard name must be a plain name, so that an index cannot reach other folders.
+// parseIndex reads the weight_map of an index: tensor name to shard file name. A shard name must be a plain name, so
+// that an index cannot reach other folders.
 func parseIndex(text []byte) (map[string]string, error) {
 	shardOf := make(map[string]string)
 	decoder := json.NewDecoder(bytes.NewReader(text))

@@ -41,9 +41,8 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 	return c
 }
 
-// generated computes the values of a synthetic tensor: element i is
-// float32(u*scale + shift), where u in [-2^23, 2^23) are the top 24 bits of the
-// i-th output of SplitMix64.
+// generated computes the values of a synthetic tensor: element i is float32(u*scale + shift), where u in [-2^23, 2^23)
+// are the top 24 bits of the i-th output of SplitMix64.
 type generated struct {
 	start        uint64 // the counter before element 0
 	scale, shift float64
@@ -72,8 +71,8 @@ func (g generated) read(dst []float32, at int) error {
 		z = (z ^ z>>27) * 0x94D049BB133111EB
 		z ^= z >> 31
 		u := float64(int64(z>>40) - 1<<23)
-		// The conversion keeps compilers from fusing the product with the sum,
-		// which would round once where the specification rounds twice.
+		// The conversion keeps compilers from fusing the product with the sum, which would round once where the
+		// specification rounds twice.
 		dst[i] = float32(float64(u*g.scale) + g.shift)
 	}
 	return nil

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// torchArchive is an open zip file as torch.save writes it: one folder with the
-// pickle data.pkl, the storages data/0, data/1 … and byteorder, all uncompressed.
+// torchArchive is an open zip file as torch.save writes it: one folder with the pickle data.pkl, the storages data/0,
+// data/1 … and byteorder, all uncompressed.
 type torchArchive struct {
 	file    *mappedFile
 	folder  string
@@ -72,8 +72,7 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// read returns the bytes of an entry, which may have at most limit of them,
-// after checking them against their CRC.
+// read returns the bytes of an entry, which may have at most limit of them, after checking them against their CRC.
 func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	entry, _, err := a.entry(name)
 	if err != nil {
@@ -107,11 +106,10 @@ func (a *torchArchive) value() (any, error) {
 	return plainValue(v)
 }
 
-// LoadPickle reads a file that torch.save wrote and returns its value as
-// map[string]any (map[any]any where a dict has other keys than strings), []any,
-// string, int64, float64, bool, nil and *Tensor, and a function that closes the
-// file once the tensors are no longer needed. An argparse.Namespace is a
-// map[string]any. Any other class is refused by name, wrapping ErrForbidden.
+// LoadPickle reads a file that torch.save wrote and returns its value as map[string]any (map[any]any where a dict has
+// other keys than strings), []any, string, int64, float64, bool, nil and *Tensor, and a function that closes the file
+// once the tensors are no longer needed. An argparse.Namespace is a map[string]any. Any other class is refused by name,
+// wrapping ErrForbidden.
 func LoadPickle(path string) (any, func() error, error) {
 	var value any
 	m, err := openWith(path, func(m *mappedFile, f format) (*mappedFile, error) {

@@ -26,8 +26,7 @@ const version = "0.1.0"
 // maxThreads is more than any machine has cores.
 const maxThreads = 1 << 12
 
-// maxBudget bounds the tokens of a batch far above what a device holds, so that
-// sizes in bytes cannot overflow.
+// maxBudget bounds the tokens of a batch far above what a device holds, so that sizes in bytes cannot overflow.
 const maxBudget = 1 << 24
 
 // run is the whole program: it returns the exit code.
@@ -102,8 +101,8 @@ type command struct {
 	total pool.Summary // over both models
 }
 
-// embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other, each
-// to completion: DNA first, then protein.
+// embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
+// each to completion: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
 	reading, err := c.reading()
 	if err != nil {
@@ -131,77 +130,58 @@ func (c *command) embed(ctx context.Context) error {
 		c.progress.FileFailed(f)
 	}
 	c.total.Failed = failed
-	var parts []part
+	var models []*model
 	defer func() {
-		for _, p := range parts {
-			p.model.checkpoint.Close()
+		for _, m := range models {
+			m.checkpoint.Close()
 		}
 	}()
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
 			continue
 		}
-		p, err := c.newPart(files, reading, processors)
+		m, err := c.openModel(files[0].Alphabet)
 		if err != nil {
 			return err
 		}
-		parts = append(parts, p)
+		models = append(models, m)
+		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+			return err
+		}
+		if err := m.job.Check(); err != nil {
+			return err
+		}
 	}
-	if len(parts) == 2 && parts[0].model.ref.Name == parts[1].model.ref.Name {
+	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
 		if err := checkNames(slices.Concat(dna, protein), true); err != nil {
 			return err
 		}
 	}
-	for _, p := range parts {
-		if err := c.runPart(ctx, p); err != nil {
+	for _, m := range models {
+		if err := c.runModel(ctx, m); err != nil {
 			return c.writeFailures(err)
 		}
 	}
 	return c.writeFailures(nil)
 }
 
-// part is the files of one alphabet and the model that embeds them.
-type part struct {
-	model *model
-	job   *pool.Job
-}
-
-// newPart opens the model for files of one alphabet and checks what stands in the way of their outputs.
-func (c *command) newPart(files []pool.File, reading seqio.Options, processors []*processor) (p part, err error) {
-	flags, err := c.family(files[0].Alphabet)
-	if err != nil {
-		return p, err
-	}
-	if p.model, err = openModel(flags, c.settings); err != nil {
-		return p, err
-	}
-	if p.job, err = c.newJob(p.model, files, reading, processors); err == nil {
-		err = p.job.Check()
-	}
-	if err != nil {
-		p.model.checkpoint.Close()
-	}
-	return p, err
-}
-
-// runPart embeds the files of a part to completion.
-func (c *command) runPart(ctx context.Context, p part) error {
-	m := p.model
+// runModel embeds the files of one model to completion.
+func (c *command) runModel(ctx context.Context, m *model) error {
 	if m.synthetic() {
 		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
 	}
 	if head := m.TunedHead(m.checkpoint); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
 	}
-	c.progress.begin(m.model, m.config, p.job.Files)
-	summary, err := p.job.Run(ctx)
+	c.progress.begin(m.model, m.config, m.job.Files)
+	summary, err := m.job.Run(ctx)
 	c.progress.end()
 	c.merge(summary)
 	return err
 }
 
-// checkNames refuses inputs whose outputs would have the same name: those of
-// one alphabet, or of both when the two models are called the same.
+// checkNames refuses inputs whose outputs would have the same name: those of one alphabet, or of both when the two
+// models are called the same.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -213,9 +193,8 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures leaves the list of failed files in the output folder, after a
-// run that ended with err, and returns both errors. A run that did nothing
-// leaves the list of an earlier one alone.
+// writeFailures leaves the list of failed files in the output folder, after a run that ended with err, and returns both
+// errors. A run that did nothing leaves the list of an earlier one alone.
 func (c *command) writeFailures(err error) error {
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
@@ -349,8 +328,7 @@ func (c *command) check() error {
 	return err
 }
 
-// expand lists the inputs of all three kinds of argument, and the arguments
-// that lead to none.
+// expand lists the inputs of all three kinds of argument, and the arguments that lead to none.
 func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err error) {
 	for _, part := range []struct {
 		args     []string

@@ -76,10 +76,10 @@ func declare(s *settings) []group {
 		m := &s.families[i]
 		m.Family = family
 		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Alphabet))
-		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: a folder, a checkpoint file, a hub id, %s, or synthetic:NAME[@SEED]",
-			m.Alphabet, strings.Join(m.ModelNames(), ", ")))
-		if !m.Vocabulary.Fixed {
-			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.Vocabulary.File+" `FILE` to use instead of the checkpoint's")
+		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: a folder, a checkpoint file, a hub id, "+
+			"%s, or synthetic:NAME[@SEED]", m.Alphabet, strings.Join(m.ModelNames(), ", ")))
+		if !m.FixedVocabulary {
+			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
 	}
 	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean, cls (the first one alone), or none (each keeps its own embedding)")

@@ -1,5 +1,4 @@
-// Command embed turns FASTA and FASTQ files into embeddings: DNABERT-S for
-// DNA, ESM-2 for protein.
+// Command embed turns FASTA and FASTQ files of DNA and of proteins into embeddings.
 package main
 
 import (
@@ -10,8 +9,7 @@ import (
 )
 
 func main() {
-	// The first signal asks the run to end cleanly; stopping the notification
-	// gives the second one its usual effect.
+	// The first signal asks the run to end cleanly; stopping the notification gives the second one its usual effect.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop)
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))

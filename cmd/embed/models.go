@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
+	"seqembed/pool"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
@@ -28,7 +29,7 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 		switch {
 		case f.Alphabet != a:
 		case s.given(f.flag("model")) && named != nil:
-			return nil, usagef("--%s and --%s are both for %s, and a run has one model for it", named.flag("model"), f.flag("model"), a)
+			return nil, usagef("--%s and --%s are both for %s: name one", named.flag("model"), f.flag("model"), a)
 		case s.given(f.flag("model")):
 			named = f
 		case first == nil:
@@ -49,10 +50,16 @@ type model struct {
 	config     transformer.Config
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
+	job        *pool.Job // on all files of its alphabet
 }
 
-// openModel finds the checkpoint that the flags name and checks all that can be checked before its weights are loaded.
-func openModel(f *familyFlags, s *settings) (*model, error) {
+// openModel finds the checkpoint that the flags name for an alphabet and checks all that can be checked before its
+// weights are loaded.
+func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
+	f, err := s.family(a)
+	if err != nil {
+		return nil, err
+	}
 	ref, err := transformer.Families.Resolve(f.model)
 	if err != nil {
 		return nil, fmt.Errorf("--%s %s: %w", f.flag("model"), f.model, err)
@@ -84,7 +91,8 @@ func (m *model) check(s *settings) error {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	if n := m.tokenizer.VocabSize(); n > m.config.Vocabulary {
-		return fmt.Errorf("%s: the tokenizer has %d entries and the checkpoint %s has embeddings for %d", flag, n, source, m.config.Vocabulary)
+		return fmt.Errorf("%s: the tokenizer has %d entries and the checkpoint %s has embeddings for %d",
+			flag, n, source, m.config.Vocabulary)
 	}
 	return nil
 }
