@@ -159,19 +159,7 @@ func TestEarlierLayer(t *testing.T) {
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	synthetic := weights.Synthetic("esm2-tiny", 0, nil, config.Tensors())
-	tensors := map[string][]float32{}
-	shapes := map[string][]int{}
-	for _, s := range config.Tensors() {
-		if s.Optional {
-			continue
-		}
-		tensor, _ := synthetic.Tensor(s.Name)
-		values, err := tensor.Float32s()
-		if err != nil {
-			t.Fatal(err)
-		}
-		tensors[s.Name], shapes[s.Name] = values, s.Shape
-	}
+	tensors, shapes := stored(t, synthetic, func(name string) string { return name })
 	embedFile := func() []float32 {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "model.safetensors")

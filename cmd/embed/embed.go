@@ -130,32 +130,14 @@ func (c *command) embed(ctx context.Context) error {
 		c.progress.FileFailed(f)
 	}
 	c.total.Failed = failed
-	var models []*model
+	models, err := c.openModels(dna, protein, reading, processors)
 	defer func() {
 		for _, m := range models {
 			m.checkpoint.Close()
 		}
 	}()
-	for _, files := range [][]pool.File{dna, protein} {
-		if len(files) == 0 {
-			continue
-		}
-		m, err := c.openModel(files[0].Alphabet)
-		if err != nil {
-			return err
-		}
-		models = append(models, m)
-		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
-			return err
-		}
-		if err := m.job.Check(); err != nil {
-			return err
-		}
-	}
-	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
-		if err := checkNames(slices.Concat(dna, protein), true); err != nil {
-			return err
-		}
+	if err != nil {
+		return err
 	}
 	for _, m := range models {
 		if err := c.runModel(ctx, m); err != nil {
@@ -163,6 +145,31 @@ func (c *command) embed(ctx context.Context) error {
 		}
 	}
 	return c.writeFailures(nil)
+}
+
+// openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
+// models are to be closed after an error, too.
+func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
+	for _, files := range [][]pool.File{dna, protein} {
+		if len(files) == 0 {
+			continue
+		}
+		m, err := c.openModel(files[0].Alphabet)
+		if err != nil {
+			return models, err
+		}
+		models = append(models, m)
+		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+			return models, err
+		}
+		if err := m.job.Check(); err != nil {
+			return models, err
+		}
+	}
+	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
+		return models, checkNames(slices.Concat(dna, protein), true)
+	}
+	return models, nil
 }
 
 // runModel embeds the files of one model to completion.

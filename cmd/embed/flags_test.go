@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"seqembed/transformer"
 )
 
 // promised are the flags of the command line's specification.
@@ -28,8 +30,16 @@ func TestHelp(t *testing.T) {
 				named = append(named, match[1])
 			}
 		}
+		want := slices.Clone(promised)
+		for _, f := range transformer.Families {
+			want = append(want, f.Flag+"-model", f.Flag+"-batch-size")
+			if !f.FixedVocabulary {
+				want = append(want, f.Flag+"-tokenizer")
+			}
+		}
+		slices.Sort(want)
 		slices.Sort(named)
-		if want := slices.Sorted(slices.Values(promised)); !slices.Equal(named, want) {
+		if want = slices.Compact(want); !slices.Equal(named, want) {
 			t.Errorf("the help lists %q, want %q", named, want)
 		}
 		for line := range strings.Lines(r.stdout) {

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const usage = `embed turns FASTA and FASTQ files into embeddings: DNABERT-S for DNA, ESM-2 for protein.
+const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into embeddings.
 
 Usage:
   embed [flags] INPUT...
