@@ -330,3 +330,14 @@ func (f *fakeGPU) settled() {
 			len(f.memory), len(f.hosts), len(f.streams), len(f.events), len(f.modules), f.retained)
 	}
 }
+
+func noCublas(int) (*cublasLt, []Attempt, error) { return nil, nil, errNoCublas }
+
+func openFake(t *testing.T, f *fakeGPU, dtype DType, find func(int) (*cublasLt, []Attempt, error)) *Backend {
+	t.Helper()
+	b, err := open(f.driver(), 0, Options{DType: dtype}, f.images(), find)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -30,8 +30,11 @@ func TestGoldensOfTheLaunches(t *testing.T) {
 						find = newFakeCublas(f).find
 					}
 					b := openFake(t, f, c.dtype, find)
-					defer b.Close()
 					g.Compare(t, b, c.bars, longest)
+					if err := b.Close(); err != nil {
+						t.Error(err)
+					}
+					f.settled()
 				})
 			}
 		}
