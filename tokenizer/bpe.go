@@ -40,11 +40,10 @@ const (
 	spaceLetter                     // ends a word and becomes nothing
 )
 
-// BPE is a byte-pair encoding over ASCII letters, exactly as the Hugging Face tokenizers compute it: a sequence is
-// split into words (runs of letters, digits and underscores, or runs of anything else but white space), each letter of
-// a word becomes a token, and the adjacent pair of lowest merge rank, the leftmost among equals, is merged until no
-// pair is left that may be. A letter that the vocabulary lacks is one unknown token of its own, which merges with
-// nothing.
+// BPE is a byte-pair encoding over ASCII letters, exactly as the Hugging Face tokenizers compute it: a sequence is split
+// into words (runs of letters, digits and underscores, or runs of anything else but white space), each letter of a word
+// becomes a token, and the adjacent pair of lowest merge rank, the leftmost among equals, is merged until no pair is
+// left that may be. A letter that the vocabulary lacks is one unknown token of its own, which merges with nothing.
 type BPE struct {
 	digest         string
 	prefix, suffix []int32
@@ -176,10 +175,10 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 //
 // A long word is merged in windows, which gives the same tokens because of two facts that hold for every list of
 // merges. (1) Cut a word where one of its tokens ends: no merge ever crossed the cut, so the merges on one side, in
-// their order, are those of that side alone. Hence any run of tokens is the encoding of its own letters. (2) Let X end
-// in token t and Y begin with token u, both encoded by themselves. If XY had a merge across the cut, consider the
-// first: up to then t's letters and u's underwent the same merges as in the word tu, so tu would have that merge as
-// well. Hence, if the encoding of tu is t, u, then the encoding of XY is that of X followed by that of Y.
+// their order, are those of that side alone. Hence any run of tokens is the encoding of its own letters. (2) Let X end in
+// token t and Y begin with token u, both encoded by themselves. If XY had a merge across the cut, consider the first: up
+// to then t's letters and u's underwent the same merges as in the word tu, so tu would have that merge as well. Hence,
+// if the encoding of tu is t, u, then the encoding of XY is that of X followed by that of Y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)

@@ -91,8 +91,8 @@ func (r *rules) rank(left, right uint16) int32 {
 	return r.slots[r.find(uint32(left)<<16|uint32(right))].rank
 }
 
-// A symbol is one token of the word being merged, in a doubly linked list; the index of a symbol never changes, that of
-// the first letter for a merged one, so that the order of indexes is that of the word.
+// A symbol is one token of the word being merged, in a doubly linked list; the index of a symbol never changes, that
+// of the first letter for a merged one, so that the order of indexes is that of the word.
 type symbol struct {
 	prev, next int32
 	rank       int32 // of merging it with the next symbol; noRank for one that a merge swallowed, too
@@ -240,8 +240,7 @@ func (m *merger) mergeOneByOne() {
 	}
 }
 
-// takeLeftmost removes the leftmost pair of a rank from its queue, and all stale ones; found is false if all were
-// stale.
+// takeLeftmost removes the leftmost pair of a rank from its queue, and all stale ones; found is false if all were stale.
 func (m *merger) takeLeftmost(rank int32) (left int32, found bool) {
 	var first int32
 	for at := m.heads[rank]; at != 0; at = m.queued[at].next {

@@ -223,7 +223,7 @@ func (c *Checkpoint) Beside(name string) string {
 	return path
 }
 
-// Close releases the files. Tensors can no longer be read then, and what Raw returned must no longer be touched.
+// Close releases the files. Tensors can no longer be read then.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, closer := range c.closers {
