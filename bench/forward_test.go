@@ -233,13 +233,13 @@ func loadModel(t testing.TB, name string, backend kernels.Backend) (*transformer
 
 // openModel loads a model with synthetic weights.
 func openModel(name string, backend kernels.Backend) (*transformer.Model, transformer.Config, error) {
-	checkpoint, config, err := transformer.Families.Open(transformer.Ref{Synthetic: name})
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
-		return nil, config, err
+		return nil, transformer.Config{}, err
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
-	return model, config, err
+	model, err := transformer.Load(checkpoint, backend)
+	return model, checkpoint.Config, err
 }
 
 // pack sorts records by length and fills batches of at most that many tokens,

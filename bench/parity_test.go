@@ -113,16 +113,13 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		t.Fatal(err)
 	}
 	defer golden.Close()
-	ref, err := transformer.Families.Resolve("synthetic:" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkpoint, config, err := transformer.Families.Open(ref)
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
+	config := checkpoint.Config
+	model, err := transformer.Load(checkpoint, backend)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -74,9 +74,11 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	}
 	switch {
 	case file.ModelType != f.modelType:
-		return Config{}, fmt.Errorf("model_type is %q, and that of %s is %q: %w", file.ModelType, f.Name, f.modelType, ErrUnsupported)
+		return Config{}, fmt.Errorf("model_type is %q, and that of %s is %q: %w",
+			file.ModelType, f.Name, f.modelType, ErrUnsupported)
 	case file.Activation != "" && file.Activation != "gelu":
-		return Config{}, fmt.Errorf("hidden_act is %q, and only the exact gelu is computed: %w", file.Activation, ErrUnsupported)
+		return Config{}, fmt.Errorf("hidden_act is %q, and only the exact gelu is computed: %w",
+			file.Activation, ErrUnsupported)
 	}
 	c := Config{Family: f, Layers: file.Layers, Hidden: file.Hidden, Heads: file.Heads, Intermediate: file.Intermediate,
 		Vocabulary: file.Vocabulary, Eps: f.eps}
@@ -150,8 +152,8 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 		f.deduce(c.Values(), &config)
 	}
 	if config.Heads == 0 {
-		return Config{}, fmt.Errorf("there is no config.json, and no published model is %d wide: the number of heads is unknown: %w",
-			hidden, ErrUnsupported)
+		return Config{}, fmt.Errorf("there is no config.json, and no published model is %d wide: "+
+			"the number of heads is unknown: %w", hidden, ErrUnsupported)
 	}
 	return config, config.check()
 }

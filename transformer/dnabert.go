@@ -14,8 +14,9 @@ import (
 
 // DNABERT is DNABERT-2 (Zhou et al. 2023, arXiv:2306.15006) and DNABERT-S (Zhou et al. 2024, arXiv:2402.08777), a
 // MosaicBERT: BERT's post-LayerNorm blocks with ALiBi in place of a position table and a gated feed-forward layer. The
-// reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton, and DNABERT-2's is the same. The two
-// differ in their weights, and in that DNABERT-2's file holds the head of its training, and names with a prefix.
+// reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from DNABERT-2,
+// as its config.json says: they differ in their weights, and DNABERT-2's file has the masked-language head and names with
+// a prefix.
 var DNABERT = &Family{
 	Name:      "DNABERT",
 	Alphabet:  seqio.DNA,
@@ -46,9 +47,10 @@ var DNABERT = &Family{
 	tuned:     tunedHeads, // BertForSequenceClassification's is classifier.*
 
 	configJSON: func(layers, hidden, heads int) string {
-		return fmt.Sprintf(`{"model_type":"bert","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,"intermediate_size":%d,`+
-			`"vocab_size":4096,"type_vocab_size":2,"layer_norm_eps":1e-12,"hidden_act":"gelu","position_embedding_type":"",`+
-			`"emb_layer_norm_before":false,"is_folding_model":false,"token_dropout":false,"mask_token_id":null}`, layers, hidden, heads, 4*hidden)
+		return fmt.Sprintf(`{"model_type":"bert","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
+			`"intermediate_size":%d,"vocab_size":4096,"type_vocab_size":2,"layer_norm_eps":1e-12,"hidden_act":"gelu",`+
+			`"position_embedding_type":"","emb_layer_norm_before":false,"is_folding_model":false,`+
+			`"token_dropout":false,"mask_token_id":null}`, layers, hidden, heads, 4*hidden)
 	},
 	eps:     1e-12,
 	own:     dnabertOwn,

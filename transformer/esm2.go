@@ -42,15 +42,17 @@ var ESM2 = &Family{
 	marker:    "encoder.layer.0.attention.self.query.weight",
 	prefixes:  []string{"esm."},
 	// Files of the hub carry a table of absolute positions, which the model does not use.
-	ignored:     []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight", "*position_ids"},
+	ignored: []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight",
+		"*position_ids"},
 	tuned:       tunedHeads, // EsmForSequenceClassification's is classifier.*
 	rename:      fromFairESM,
 	besideFiles: []string{"-contact-regression.pt"}, // fair-esm's weights of the contact head
 
 	configJSON: func(layers, hidden, heads int) string {
-		return fmt.Sprintf(`{"model_type":"esm","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,"intermediate_size":%d,`+
-			`"vocab_size":33,"type_vocab_size":0,"layer_norm_eps":0.00001,"hidden_act":"gelu","position_embedding_type":"rotary",`+
-			`"emb_layer_norm_before":false,"is_folding_model":false,"token_dropout":true,"mask_token_id":32}`, layers, hidden, heads, 4*hidden)
+		return fmt.Sprintf(`{"model_type":"esm","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
+			`"intermediate_size":%d,"vocab_size":33,"type_vocab_size":0,"layer_norm_eps":0.00001,"hidden_act":"gelu",`+
+			`"position_embedding_type":"rotary","emb_layer_norm_before":false,"is_folding_model":false,`+
+			`"token_dropout":true,"mask_token_id":32}`, layers, hidden, heads, 4*hidden)
 	},
 	eps:     1e-5,
 	own:     esm2Own,
@@ -203,10 +205,11 @@ func loadESM2(c Config, l *loader) network {
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
 		self := block + "attention.self."
+		rotary := &kernels.Rotary{QScale: qScale, InvFreq: l.invFreq(block, c.HeadDim())}
 		b := esm2Block{
 			attentionNorm: l.normalization(block+"attention.LayerNorm", c.Eps),
 			qkv:           l.projection(self+"query", self+"key", self+"value"),
-			attention:     kernels.Attention{Heads: c.Heads, Scale: 1, Rotary: &kernels.Rotary{QScale: qScale, InvFreq: l.invFreq(block, c.HeadDim())}},
+			attention:     kernels.Attention{Heads: c.Heads, Scale: 1, Rotary: rotary},
 			output:        l.projection(block + "attention.output.dense"),
 			norm:          l.normalization(block+"LayerNorm", c.Eps),
 			up:            l.projection(block + "intermediate.dense"),

@@ -1,7 +1,6 @@
 package transformer
 
 import (
-	"encoding/json"
 	"fmt"
 	"path"
 	"slices"
@@ -118,78 +117,6 @@ func (l List) Config(name string) (Config, bool) {
 	return c, ok
 }
 
-// Open opens the checkpoint that ref stands for and reads its configuration. A synthetic one is computed, not read.
-func (l List) Open(ref Ref) (*weights.Checkpoint, Config, error) {
-	if ref.Synthetic != "" {
-		text, config, ok := l.synthetic(ref.Synthetic)
-		if !ok {
-			return nil, Config{}, fmt.Errorf("synthetic model %q: %w", ref.Synthetic, ErrUnsupported)
-		}
-		return weights.Synthetic(ref.Synthetic, ref.Seed, []byte(text), config.Tensors()), config, nil
-	}
-	c, err := weights.Open(ref.Path, l.besideFiles()...)
-	if err != nil {
-		return nil, Config{}, err
-	}
-	config, err := l.configure(c)
-	if err != nil {
-		c.Close()
-		return nil, Config{}, err
-	}
-	return c, config, nil
-}
-
-func (l List) besideFiles() (ends []string) {
-	for _, f := range l {
-		ends = append(ends, f.besideFiles...)
-	}
-	return ends
-}
-
-// configure recognises a checkpoint's family, gives its tensors their canonical names and finds its shape.
-func (l List) configure(c *weights.Checkpoint) (Config, error) {
-	f, err := l.recognise(c)
-	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", c.Source(), err)
-	}
-	if err := c.Rename(f.canonical); err != nil {
-		return Config{}, err
-	}
-	var config Config
-	if data := c.Config(); data != nil {
-		config, err = f.ParseConfig(data)
-	} else {
-		config, err = f.deduceConfig(c)
-	}
-	if err != nil {
-		return Config{}, fmt.Errorf("%s: %w", c.Source(), err)
-	}
-	return config, nil
-}
-
-// recognise finds the family of a checkpoint whose tensors have their stored names.
-func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
-	var file struct {
-		ModelType string `json:"model_type"`
-	}
-	data := c.Config()
-	if data != nil {
-		if err := json.Unmarshal(data, &file); err != nil {
-			return nil, fmt.Errorf("config.json: %w", err)
-		}
-	}
-	var known []string
-	for _, f := range l {
-		isMarker := func(stored string) bool { name, _ := f.canonical(stored); return name == f.marker }
-		if (data == nil || file.ModelType == f.modelType) && slices.ContainsFunc(c.Names(), isMarker) {
-			return f, nil
-		}
-		known = append(known, fmt.Sprintf("%s (model_type %s, tensor %s)", f.Name, f.modelType, f.marker))
-	}
-	return nil, fmt.Errorf("config.json, if there is one, has the model_type %q; that and the tensors are those of none of %s: %w",
-		file.ModelType, strings.Join(known, ", "), ErrUnsupported)
-}
-
 // canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name
 // that is not recognised stays as it is: whether it belongs is for Checkpoint.Check to say.
 func (f *Family) canonical(stored string) (name string, use bool) {
@@ -212,26 +139,6 @@ func matches(name string, patterns []string) bool {
 		ok, _ := path.Match(pattern, name)
 		return ok
 	})
-}
-
-// TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
-func (f *Family) TunedHead(c *weights.Checkpoint) []string {
-	return slices.DeleteFunc(c.LeftOut(), func(stored string) bool {
-		name, _ := f.canonical(stored)
-		return !matches(name, f.tuned)
-	})
-}
-
-// Tokenizer returns the tokenizer of an opened checkpoint, of the vocabulary in file in place of the checkpoint's
-// unless that is "".
-func (f *Family) Tokenizer(ref Ref, c *weights.Checkpoint, file string) (tokenizer.Tokenizer, error) {
-	if file == "" {
-		file = c.Beside(f.VocabularyFile)
-	}
-	if file == "" && !f.FixedVocabulary && ref.Synthetic == "" {
-		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source(), f.Flag)
-	}
-	return f.tokenizer(file)
 }
 
 // NewTokenizer returns the tokenizer of the family's synthetic checkpoints.

@@ -30,23 +30,32 @@ type layout struct {
 	noConfig bool
 }
 
+// fairNames turns canonical names into fair-esm's.
+var fairNames = strings.NewReplacer(
+	"embeddings.word_embeddings", "embed_tokens", "encoder.emb_layer_norm_after", "emb_layer_norm_after",
+	"encoder.layer.", "layers.", "attention.self.query", "self_attn.q_proj", "attention.self.key", "self_attn.k_proj",
+	"attention.self.value", "self_attn.v_proj", "attention.output.dense", "self_attn.out_proj",
+	"attention.LayerNorm", "self_attn_layer_norm", "intermediate.dense", "fc1", "output.dense", "fc2",
+	"LayerNorm", "final_layer_norm")
+
 var layouts = []layout{
 	{class: "EsmModel", model: "esm2-tiny"},
-	{class: "EsmForMaskedLM", model: "esm2-tiny", prefix: "esm.", beside: map[string][]int{"lm_head.bias": {33}, "lm_head.dense.weight": {64, 64},
-		"esm.contact_head.regression.weight": {1, 12}, "esm.embeddings.position_embeddings.weight": {1026, 64}, "esm.embeddings.position_ids": {1, 1026}}},
+	{class: "EsmForMaskedLM", model: "esm2-tiny", prefix: "esm.", beside: map[string][]int{
+		"lm_head.bias": {33}, "lm_head.dense.weight": {64, 64}, "esm.contact_head.regression.weight": {1, 12},
+		"esm.embeddings.position_embeddings.weight": {1026, 64}, "esm.embeddings.position_ids": {1, 1026}}},
 	{class: "EsmForSequenceClassification", model: "esm2-tiny", prefix: "esm.", beside: map[string][]int{
 		"esm.contact_head.regression.weight": {1, 12}, "classifier.dense.weight": {64, 64}, "classifier.dense.bias": {64},
 		"classifier.out_proj.weight": {2, 64}, "classifier.out_proj.bias": {2}},
-		tuned: []string{"classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias", "classifier.out_proj.weight"}},
-	{class: "fair-esm", model: "esm2-tiny", noConfig: true, prefix: "encoder.sentence_encoder.", rename: strings.NewReplacer(
-		"embeddings.word_embeddings", "embed_tokens", "encoder.emb_layer_norm_after", "emb_layer_norm_after", "encoder.layer.", "layers.",
-		"attention.self.query", "self_attn.q_proj", "attention.self.key", "self_attn.k_proj", "attention.self.value", "self_attn.v_proj",
-		"attention.output.dense", "self_attn.out_proj", "attention.LayerNorm", "self_attn_layer_norm", "intermediate.dense", "fc1",
-		"output.dense", "fc2", "LayerNorm", "final_layer_norm"), beside: map[string][]int{"encoder.lm_head.weight": {33, 64}}},
-	{class: "DNABERT-S's BertModel", model: "dnabert-s-2l", beside: map[string][]int{"pooler.dense.weight": {768, 768}, "pooler.dense.bias": {768}}},
+		tuned: []string{"classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias",
+			"classifier.out_proj.weight"}},
+	{class: "fair-esm", model: "esm2-tiny", noConfig: true, prefix: "encoder.sentence_encoder.", rename: fairNames,
+		beside: map[string][]int{"encoder.lm_head.weight": {33, 64}}},
+	{class: "DNABERT-S's BertModel", model: "dnabert-s-2l", beside: map[string][]int{
+		"pooler.dense.weight": {768, 768}, "pooler.dense.bias": {768}}},
 	{class: "DNABERT-2's BertForMaskedLM", model: "dnabert-s-2l", prefix: "bert.", beside: map[string][]int{
 		"cls.predictions.transform.dense.weight": {768, 768}, "cls.predictions.transform.LayerNorm.weight": {768},
-		"cls.predictions.decoder.weight": {4096, 768}, "cls.predictions.decoder.bias": {4096}, "bert.pooler.dense.bias": {768}}},
+		"cls.predictions.decoder.weight": {4096, 768}, "cls.predictions.decoder.bias": {4096},
+		"bert.pooler.dense.bias": {768}}},
 	{class: "BertForSequenceClassification", model: "dnabert-s-2l", prefix: "bert.", beside: map[string][]int{
 		"bert.pooler.dense.weight": {768, 768}, "classifier.weight": {3, 768}, "classifier.bias": {3}},
 		tuned: []string{"classifier.bias", "classifier.weight"}},
@@ -63,25 +72,21 @@ func TestLayouts(t *testing.T) {
 				plain[l.model] = embed(t, l.model, backend)
 			}
 			folder := l.write(t)
-			ref, err := transformer.Families.Resolve(folder)
-			if err != nil {
-				t.Fatal(err)
-			}
-			c, config, err := transformer.Families.Open(ref)
+			c, err := transformer.Families.Open(folder)
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			if want, _ := transformer.Families.Config(l.model); config != want {
-				t.Errorf("the configuration is %+v, want %+v", config, want)
+			if want, _ := transformer.Families.Config(l.model); c.Config != want {
+				t.Errorf("the configuration is %+v, want %+v", c.Config, want)
 			}
-			if got := config.Family.TunedHead(c); !slices.Equal(got, l.tuned) {
+			if got := c.TunedHead(); !slices.Equal(got, l.tuned) {
 				t.Errorf("tensors of a fine-tuned head: %q, want %q", got, l.tuned)
 			}
 			if len(c.LeftOut()) != len(l.beside) {
 				t.Errorf("left out: %q", c.LeftOut())
 			}
-			model, err := transformer.Load(c, config, backend)
+			model, err := transformer.Load(c, backend)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,7 +101,7 @@ func TestLayouts(t *testing.T) {
 // write writes a folder with a checkpoint of that layout.
 func (l layout) write(t *testing.T) string {
 	t.Helper()
-	c, config, err := transformer.Families.Open(transformer.Ref{Synthetic: l.model})
+	c, err := transformer.Families.Open("synthetic:" + l.model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -106,7 +111,7 @@ func (l layout) write(t *testing.T) string {
 		}
 		return l.prefix + name
 	})
-	if len(tensors) != len(config.Tensors())-config.Layers*strings.Count(l.model, "esm2") { // inv_freq is optional
+	if len(tensors) != len(c.Config.Tensors())-c.Config.Layers*strings.Count(l.model, "esm2") { // inv_freq is optional
 		t.Fatalf("%d tensors are written", len(tensors))
 	}
 	for name, shape := range l.beside {
@@ -119,7 +124,7 @@ func (l layout) write(t *testing.T) string {
 	folder := t.TempDir()
 	writeSafetensors(t, filepath.Join(folder, "model.safetensors"), tensors, shapes)
 	if !l.noConfig {
-		if err := os.WriteFile(filepath.Join(folder, "config.json"), c.Config(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, "config.json"), c.ConfigJSON(), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -127,9 +132,9 @@ func (l layout) write(t *testing.T) string {
 }
 
 // stored gives the tensors of a checkpoint under other names.
-func stored(t *testing.T, c *weights.Checkpoint, rename func(string) string) (tensors map[string][]float32, shapes map[string][]int) {
+func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string) (map[string][]float32, map[string][]int) {
 	t.Helper()
-	tensors, shapes = map[string][]float32{}, map[string][]int{}
+	tensors, shapes := map[string][]float32{}, map[string][]int{}
 	for _, name := range c.Names() {
 		tensor, _ := c.Tensor(name)
 		values, err := tensor.Float32s()
@@ -144,8 +149,8 @@ func stored(t *testing.T, c *weights.Checkpoint, rename func(string) string) (te
 // encode gives the mean embedding of a batch after the last block.
 func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch kernels.Batch) []float32 {
 	t.Helper()
-	e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, transformer.Mean,
-		[]int{model.Config().Layers})
+	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
+	e, err := transformer.NewEncoder(model, b, limits, transformer.Mean, []int{model.Config().Layers})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,7 +167,7 @@ func TestUnknownCheckpoints(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "model.safetensors")
 	writeSafetensors(t, path, map[string][]float32{"w": {1}}, map[string][]int{"w": {1}})
-	_, _, err := transformer.Families.Open(transformer.Ref{Path: path})
+	_, err := transformer.Families.Open(path)
 	if !errors.Is(err, transformer.ErrUnsupported) || !strings.Contains(err.Error(), "DNABERT") || !strings.Contains(err.Error(), "ESM-2") {
 		t.Errorf("a file of other tensors gives %v", err)
 	}
@@ -170,7 +175,7 @@ func TestUnknownCheckpoints(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := transformer.Families.Open(transformer.Ref{Path: folder}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := transformer.Families.Open(folder); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s gives %v", text, err)
 		}
 	}
@@ -183,18 +188,14 @@ func TestDNABERT2(t *testing.T) {
 	if !ok || two != s {
 		t.Errorf("dnabert-2 is %+v, %t; want %+v", two, ok, s)
 	}
-	ref, err := transformer.Families.Resolve("synthetic:dnabert-2")
+	c, err := transformer.Families.Open("synthetic:dnabert-2")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, config, err := transformer.Families.Open(ref)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Check(config.Tensors()); err != nil {
+	if err := c.Check(c.Config.Tensors()); err != nil {
 		t.Error(err)
 	}
-	other, _, err := transformer.Families.Open(transformer.Ref{Synthetic: "dnabert-s"})
+	other, err := transformer.Families.Open("synthetic:dnabert-s")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,7 +236,8 @@ func TestFamilies(t *testing.T) {
 		}
 		special, _ := f.NewTokenizer().Append(nil, nil)
 		if len(special) != f.Before+f.After {
-			t.Errorf("%s: %d special tokens around a sequence, and the family says %d and %d", f.Name, len(special), f.Before, f.After)
+			t.Errorf("%s: %d special tokens around a sequence, and the family says %d and %d",
+				f.Name, len(special), f.Before, f.After)
 		}
 	}
 }
@@ -253,7 +255,7 @@ func TestESM2Vocabulary(t *testing.T) {
 	}
 	// A vocab.txt beside a checkpoint is checked.
 	folder := layouts[0].write(t)
-	c, _, err := transformer.Families.Open(transformer.Ref{Path: folder})
+	c, err := transformer.Families.Open(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,7 +273,7 @@ func TestESM2Vocabulary(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(folder, "vocab.txt"), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := transformer.ESM2.Tokenizer(transformer.Ref{Path: folder}, c, ""); !errors.Is(err, step.want) {
+		if _, err := c.Tokenizer(""); !errors.Is(err, step.want) {
 			t.Errorf("%v, want %v", err, step.want)
 		}
 	}
@@ -280,60 +282,55 @@ func TestESM2Vocabulary(t *testing.T) {
 // The tokenizer of DNA lies beside the checkpoint, or is named; a synthetic checkpoint has one of its own.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
-	c, config, err := transformer.Families.Open(transformer.Ref{Path: folder})
+	c, err := transformer.Families.Open(folder)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	f := config.Family
-	if _, err := f.Tokenizer(transformer.Ref{Path: folder}, c, ""); err == nil || !strings.Contains(err.Error(), "--dnabert-tokenizer") {
+	if _, err := c.Tokenizer(""); err == nil || !strings.Contains(err.Error(), "--dnabert-tokenizer") {
 		t.Errorf("without a tokenizer.json: %v", err)
 	}
 	path := filepath.Join(t.TempDir(), "other.json")
 	if err := os.WriteFile(path, tokenizer.SyntheticDNAFile(), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if tok, err := f.Tokenizer(transformer.Ref{Path: folder}, c, path); err != nil || tok.VocabSize() != 4096 {
+	if tok, err := c.Tokenizer(path); err != nil || tok.VocabSize() != 4096 {
 		t.Errorf("a tokenizer.json that is named: %v", err)
 	}
 	if err := os.Rename(path, filepath.Join(folder, "tokenizer.json")); err != nil {
 		t.Fatal(err)
 	}
-	if tok, err := f.Tokenizer(transformer.Ref{Path: folder}, c, ""); err != nil || tok.VocabSize() != 4096 {
+	if tok, err := c.Tokenizer(""); err != nil || tok.VocabSize() != 4096 {
 		t.Errorf("a tokenizer.json beside the checkpoint: %v", err)
 	}
 }
 
 // toy opens a synthetic model of a family that is one file and a line in a list.
-func toy(t *testing.T) (transformer.List, *weights.Checkpoint, transformer.Config) {
+func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	t.Helper()
 	list := append(transformer.List{transformer.Toy}, transformer.Families...)
-	r, err := list.Resolve("synthetic:toy-s@3")
+	c, err := list.Open("synthetic:toy-s@3")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, config, err := list.Open(r)
-	if err != nil {
-		t.Fatal(err)
+	if c.Config.Family != transformer.Toy || c.Config.Eps != 1e-6 || c.Label != "toy-s" || !c.Synthetic {
+		t.Errorf("%+v", c)
 	}
-	if config.Family != transformer.Toy || config.Eps != 1e-6 {
-		t.Errorf("%+v", config)
-	}
-	return list, c, config
+	return list, c
 }
 
 // Two backends compute a new family alike.
 func TestToyFamily(t *testing.T) {
-	_, c, config := toy(t)
-	if got, want := config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
+	_, c := toy(t)
+	if got, want := c.Config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
 		t.Errorf("%v FLOPs for a token, want %v", got, want)
 	}
-	ids, _ := config.Family.NewTokenizer().Append(nil, []byte("GATTACANA"))
+	ids, _ := c.Config.Family.NewTokenizer().Append(nil, []byte("GATTACANA"))
 	var batch kernels.Batch
 	batch.Append(ids)
 	var results [][]float32
 	for _, b := range []kernels.Backend{ref.New(), cpu.New(1)} {
-		model, err := transformer.Load(c, config, b)
+		model, err := transformer.Load(c, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -355,29 +352,29 @@ func TestToyFamily(t *testing.T) {
 
 // Files of a new family are recognised by their tensors, and by config.json.
 func TestToyFiles(t *testing.T) {
-	list, c, config := toy(t)
+	list, c := toy(t)
 	folder := t.TempDir()
 	path := filepath.Join(folder, "toy.safetensors")
 	tensors, shapes := stored(t, c, func(name string) string { return "toy." + name })
 	writeSafetensors(t, path, tensors, shapes)
-	for _, text := range []string{"", string(c.Config())} {
+	for _, text := range []string{"", string(c.ConfigJSON())} {
 		if text != "" {
 			if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
 		}
-		file, got, err := list.Open(transformer.Ref{Path: path})
+		file, err := list.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got != config {
-			t.Errorf("the file says %+v, want %+v", got, config)
+		if file.Config != c.Config {
+			t.Errorf("the file says %+v, want %+v", file.Config, c.Config)
 		}
-		if err := errors.Join(file.Check(got.Tensors()), file.Close()); err != nil {
+		if err := file.Close(); err != nil {
 			t.Error(err)
 		}
 	}
-	if _, _, err := transformer.Families.Open(transformer.Ref{Path: path}); !errors.Is(err, transformer.ErrUnsupported) {
+	if _, err := transformer.Families.Open(path); !errors.Is(err, transformer.ErrUnsupported) {
 		t.Errorf("without its line in the list: %v", err)
 	}
 }

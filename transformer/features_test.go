@@ -104,11 +104,11 @@ func embed(t *testing.T, name string, b kernels.Backend) []float32 {
 
 func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
-	checkpoint, config, err := transformer.Families.Open(transformer.Ref{Synthetic: name})
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := transformer.Load(checkpoint, config, b)
+	model, err := transformer.Load(checkpoint, b)
 	if err != nil {
 		t.Fatal(err)
 	}

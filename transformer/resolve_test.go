@@ -1,4 +1,4 @@
-package transformer_test
+package transformer
 
 import (
 	"errors"
@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"seqembed/transformer"
 	"seqembed/weights"
 )
 
@@ -33,17 +32,17 @@ func touch(t *testing.T, path, content string) {
 }
 
 // wantRef resolves a name.
-func wantRef(t *testing.T, name string, want transformer.Ref) {
+func wantRef(t *testing.T, name string, want ref) {
 	t.Helper()
-	if ref, err := transformer.Families.Resolve(name); err != nil || ref != want {
-		t.Errorf("%s is %+v, %v; want %+v", name, ref, err, want)
+	if got, err := Families.resolve(name); err != nil || got != want {
+		t.Errorf("%s is %+v, %v; want %+v", name, got, err, want)
 	}
 }
 
 // wantRefused checks that a name is refused with all of the parts.
 func wantRefused(t *testing.T, name string, parts ...string) {
 	t.Helper()
-	_, err := transformer.Families.Resolve(name)
+	_, err := Families.resolve(name)
 	for _, part := range parts {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q gives %v, without %q", name, err, part)
@@ -61,7 +60,7 @@ func TestResolveFindsCachedModels(t *testing.T) {
 		"some-org/My.Model":          {"My.Model"},
 		"facebook/esm2_t33_650M_UR5": {"esm2_t33_650M_UR5"},
 	} {
-		want := transformer.Ref{Path: cachedModel(t, cache, id), Name: names[0]}
+		want := ref{label: names[0], path: cachedModel(t, cache, id)}
 		wantRef(t, id, want)
 		if strings.Contains(id, "UR50D") || strings.Contains(id, "DNABERT") {
 			for _, name := range names {
@@ -69,22 +68,22 @@ func TestResolveFindsCachedModels(t *testing.T) {
 			}
 		}
 		// The snapshot named as a path, and the file in it, are known as the same model.
-		wantRef(t, want.Path, want)
-		want.Path = filepath.Join(want.Path, "model.safetensors")
-		wantRef(t, want.Path, want)
+		wantRef(t, want.path, want)
+		want.path = filepath.Join(want.path, "model.safetensors")
+		wantRef(t, want.path, want)
 	}
 	wantRefused(t, "esm2-35m", "facebook/esm2_t12_35M_UR50D")
-	if _, err := transformer.Families.Resolve("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
+	if _, err := Families.resolve("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
 		t.Errorf("a model that is not cached gives %v", err)
 	}
 }
 
 func TestResolveSyntheticModels(t *testing.T) {
-	for name, want := range map[string]transformer.Ref{
-		"synthetic:esm2-tiny":                     {Name: "esm2-tiny", Synthetic: "esm2-tiny"},
-		"synthetic:dnabert-s-2l@7":                {Name: "dnabert-s-2l", Synthetic: "dnabert-s-2l", Seed: 7},
-		"synthetic:dnabert-2":                     {Name: "dnabert-2", Synthetic: "dnabert-2"},
-		"synthetic:esm2-15b@18446744073709551615": {Name: "esm2-15b", Synthetic: "esm2-15b", Seed: 1<<64 - 1},
+	for name, want := range map[string]ref{
+		"synthetic:esm2-tiny":                     {label: "esm2-tiny", synthetic: true},
+		"synthetic:dnabert-s-2l@7":                {label: "dnabert-s-2l", synthetic: true, seed: 7},
+		"synthetic:dnabert-2":                     {label: "dnabert-2", synthetic: true},
+		"synthetic:esm2-15b@18446744073709551615": {label: "esm2-15b", synthetic: true, seed: 1<<64 - 1},
 	} {
 		wantRef(t, name, want)
 	}
@@ -97,21 +96,21 @@ func TestResolveSyntheticModels(t *testing.T) {
 func TestResolvePaths(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", cache)
-	cached := transformer.Ref{Path: cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D"), Name: "esm2-8m"}
+	cached := ref{label: "esm2-8m", path: cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")}
 	t.Chdir(t.TempDir())
 	touch(t, "nets/net.pt", "")
 	touch(t, "nets/net-contact-regression.pt", "") // no second checkpoint
-	wantRef(t, "nets/net.pt", transformer.Ref{Path: "nets/net.pt", Name: "net"})
-	wantRef(t, "nets", transformer.Ref{Path: "nets", Name: "nets"})
+	wantRef(t, "nets/net.pt", ref{label: "net", path: "nets/net.pt"})
+	wantRef(t, "nets", ref{label: "nets", path: "nets"})
 	// A folder called like a hub id wins.
 	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
-	wantRef(t, "facebook/esm2_t6_8M_UR50D", transformer.Ref{Path: "facebook/esm2_t6_8M_UR50D", Name: "esm2_t6_8M_UR50D"})
+	wantRef(t, "facebook/esm2_t6_8M_UR50D", ref{label: "esm2_t6_8M_UR50D", path: "facebook/esm2_t6_8M_UR50D"})
 	// A short name is the default of a flag: an output folder of that name must not stand in its way.
 	for _, name := range []string{"esm2-8m", "esm2_t6_8M_UR50D"} {
 		touch(t, name+"/result.npy", "")
 		wantRef(t, name, cached)
 		touch(t, name+"/model.safetensors", "")
-		wantRef(t, name, transformer.Ref{Path: name, Name: name})
+		wantRef(t, name, ref{label: name, path: name})
 	}
 }
 

@@ -36,8 +36,8 @@ var Toy = &Family{
 	tuned:     tunedHeads,
 
 	configJSON: func(layers, hidden, heads int) string {
-		return fmt.Sprintf(`{"model_type":"toy","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,"intermediate_size":%d,"vocab_size":7}`,
-			layers, hidden, heads, 2*hidden)
+		return fmt.Sprintf(`{"model_type":"toy","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
+			`"intermediate_size":%d,"vocab_size":7}`, layers, hidden, heads, 2*hidden)
 	},
 	eps: 1e-6,
 
@@ -46,8 +46,9 @@ var Toy = &Family{
 		for i := range c.Layers {
 			block := fmt.Sprintf("encoder.layer.%d.", i)
 			list = append(list, layerNorm(block+"norm", c.Hidden)...)
-			list = append(list, matrix(block+"mixer", 3*c.Hidden, c.Hidden, attending), matrix(block+"output", c.Hidden, c.Hidden, 1),
-				matrix(block+"up", c.Intermediate, c.Hidden, 1), matrix(block+"down", c.Hidden, c.Intermediate, 1))
+			list = append(list, matrix(block+"mixer", 3*c.Hidden, c.Hidden, attending),
+				matrix(block+"output", c.Hidden, c.Hidden, 1), matrix(block+"up", c.Intermediate, c.Hidden, 1),
+				matrix(block+"down", c.Hidden, c.Intermediate, 1))
 		}
 		return list
 	},

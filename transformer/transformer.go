@@ -21,14 +21,11 @@ type Model struct {
 	weights kernels.Model
 }
 
-// Load checks the checkpoint against its configuration and loads the weights that the model uses onto the backend, one
-// tensor at a time. The checkpoint may be closed afterwards.
-func Load(c *weights.Checkpoint, config Config, b kernels.Backend) (*Model, error) {
-	if err := c.Check(config.Tensors()); err != nil {
-		return nil, err
-	}
+// Load loads the weights that the model uses onto the backend, one tensor at a time. The checkpoint may be closed
+// afterwards.
+func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
-	m := &Model{network: config.Family.load(config, l), config: config, weights: l.model}
+	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
 	if l.err != nil {
 		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), m.Close())
 	}
@@ -43,7 +40,7 @@ func (m *Model) Close() error { return m.weights.Close() }
 
 // loader loads weights by name; its first error sticks, so that a model's loading reads as the list of its weights.
 type loader struct {
-	checkpoint *weights.Checkpoint
+	checkpoint *Checkpoint
 	model      kernels.Model
 	err        error
 }

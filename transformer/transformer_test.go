@@ -158,23 +158,25 @@ func TestEarlierLayer(t *testing.T) {
 // bare file of tensors is enough for a published shape.
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
-	synthetic := weights.Synthetic("esm2-tiny", 0, nil, config.Tensors())
+	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")
+	if err != nil {
+		t.Fatal(err)
+	}
 	tensors, shapes := stored(t, synthetic, func(name string) string { return name })
 	embedFile := func() []float32 {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "model.safetensors")
 		writeSafetensors(t, path, tensors, shapes)
-		ref0 := transformer.Ref{Path: path}
-		c, got, err := transformer.Families.Open(ref0)
+		c, err := transformer.Families.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if got != config {
-			t.Fatalf("the tensors say %+v, want %+v", got, config)
+		if c.Config != config {
+			t.Fatalf("the tensors say %+v, want %+v", c.Config, config)
 		}
 		b := ref.New()
-		model, err := transformer.Load(c, got, b)
+		model, err := transformer.Load(c, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -203,12 +205,8 @@ func TestCheckpointFiles(t *testing.T) {
 	delete(tensors, "encoder.layer.1.LayerNorm.bias")
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	writeSafetensors(t, path, tensors, shapes)
-	c, got, err := transformer.Families.Open(transformer.Ref{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := transformer.Load(c, got, ref.New()); err == nil || !strings.Contains(err.Error(), "encoder.layer.1.LayerNorm.bias") {
+	var mismatch *weights.MismatchError
+	if _, err := transformer.Families.Open(path); !errors.As(err, &mismatch) || !slices.Equal(mismatch.Missing, []string{"encoder.layer.1.LayerNorm.bias"}) {
 		t.Errorf("a checkpoint without a tensor gives %v", err)
 	}
 }
@@ -298,11 +296,8 @@ func TestPlans(t *testing.T) {
 		{"esm2-650m", false, 1, 5}, {"esm2-650m", true, 6, 0},
 		{"dnabert-s", false, 2, 6}, {"dnabert-s", true, 6, 0},
 	} {
-		config, _ := transformer.Families.Config(c.name)
-		model, err := transformer.Load(weights.Synthetic(c.name, 0, nil, config.Tensors()), config, shapesOnly{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		model := load(t, c.name, shapesOnly{})
+		config := model.Config()
 		p := transformer.Program(model, transformer.Mean, []int{config.Layers})
 		if err := p.Err(); err != nil {
 			t.Fatal(err)

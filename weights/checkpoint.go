@@ -158,7 +158,8 @@ func Find(path string, beside ...string) (string, error) {
 		name := entry.Name()
 		switch filepath.Ext(name) {
 		case ".safetensors", ".pt", ".pth", ".bin":
-			if none := func(suffix string) bool { return strings.HasSuffix(name, suffix) }; !entry.IsDir() && !slices.ContainsFunc(beside, none) {
+			isEnd := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
+			if !entry.IsDir() && !slices.ContainsFunc(beside, isEnd) {
 				found = append(found, name)
 			}
 		}
@@ -196,8 +197,8 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 // Names returns the names of the tensors, sorted.
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
 
-// Config returns the config.json beside the checkpoint, nil where there is none.
-func (c *Checkpoint) Config() []byte { return bytes.Clone(c.config) }
+// ConfigJSON returns the config.json beside the checkpoint, nil where there is none.
+func (c *Checkpoint) ConfigJSON() []byte { return bytes.Clone(c.config) }
 
 // Values returns what a PyTorch file holds beside a state dict that lies under "model", as plain values (LoadPickle
 // lists their types), nil for any other checkpoint.

@@ -51,8 +51,8 @@ func TestCachedSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Revision() != commit || string(c.Config()) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
-			t.Errorf("revision %q, config %q", c.Revision(), c.Config())
+		if c.Revision() != commit || string(c.ConfigJSON()) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
+			t.Errorf("revision %q, config %q", c.Revision(), c.ConfigJSON())
 		}
 		c.Close()
 	}

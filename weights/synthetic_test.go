@@ -87,7 +87,7 @@ func TestSyntheticCheckpointDescribesItself(t *testing.T) {
 	if got := c.Source(); got != "synthetic:esm2-tiny@7" {
 		t.Errorf("source %q", got)
 	}
-	if got := string(c.Config()); got != string(config) {
+	if got := string(c.ConfigJSON()); got != string(config) {
 		t.Errorf("config %q", got)
 	}
 	if got, want := c.Names(), []string{"LayerNorm.weight", "a.weight"}; !slices.Equal(got, want) {

@@ -166,7 +166,7 @@ func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, pr
 			return models, err
 		}
 	}
-	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
+	if len(models) == 2 && models[0].checkpoint.Label == models[1].checkpoint.Label {
 		return models, checkNames(slices.Concat(dna, protein), true)
 	}
 	return models, nil
@@ -174,10 +174,10 @@ func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, pr
 
 // runModel embeds the files of one model to completion.
 func (c *command) runModel(ctx context.Context, m *model) error {
-	if m.synthetic() {
+	if m.checkpoint.Synthetic {
 		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
 	}
-	if head := m.TunedHead(m.checkpoint); len(head) > 0 {
+	if head := m.checkpoint.TunedHead(); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
 	}
 	c.progress.begin(m.model, m.config, m.job.Files)
@@ -226,7 +226,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, pooling, m.batch, c.progress))
 	}
-	label, kind := m.ref.Name, store.Nucleotide
+	label, kind := m.checkpoint.Label, store.Nucleotide
 	if c.format == string(store.VirNucPro) {
 		label = m.VirNucPro
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -8,7 +9,6 @@ import (
 	"seqembed/pool"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // familyFlags are the flags of a family of models.
@@ -45,8 +45,7 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 // model is a checkpoint that is ready to be loaded onto devices.
 type model struct {
 	*familyFlags
-	ref        transformer.Ref
-	checkpoint *weights.Checkpoint
+	checkpoint *transformer.Checkpoint
 	config     transformer.Config
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
@@ -60,17 +59,13 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	if err != nil {
 		return nil, err
 	}
-	ref, err := transformer.Families.Resolve(f.model)
+	c, err := transformer.Families.Open(f.model)
 	if err != nil {
 		return nil, fmt.Errorf("--%s %s: %w", f.flag("model"), f.model, err)
 	}
-	m := &model{familyFlags: f, ref: ref}
-	if m.checkpoint, m.config, err = transformer.Families.Open(ref); err != nil {
-		return nil, fmt.Errorf("--%s: %w", f.flag("model"), err)
-	}
+	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {
-		m.checkpoint.Close()
-		return nil, err
+		return nil, errors.Join(err, c.Close())
 	}
 	return m, nil
 }
@@ -80,14 +75,11 @@ func (m *model) check(s *settings) error {
 	if m.config.Family != m.Family {
 		return fmt.Errorf("%s: %s is a checkpoint of %s, and %s is needed", flag, source, m.config.Family.Name, m.Name)
 	}
-	if err := m.checkpoint.Check(m.config.Tensors()); err != nil {
-		return fmt.Errorf("%s: %w", flag, err)
-	}
 	var err error
 	if m.layers, err = transformer.ResolveLayers(s.layers, m.config.Layers); err != nil {
 		return usagef("--layers: %s: %w", m.model, err)
 	}
-	if m.tokenizer, err = m.Tokenizer(m.ref, m.checkpoint, m.vocabulary); err != nil {
+	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	if n := m.tokenizer.VocabSize(); n > m.config.Vocabulary {
@@ -96,9 +88,6 @@ func (m *model) check(s *settings) error {
 	}
 	return nil
 }
-
-// synthetic tells whether the embeddings mean nothing.
-func (m *model) synthetic() bool { return m.ref.Synthetic != "" }
 
 // maxLength is the limit of letters for this model's records.
 func (m *model) maxLength(s *settings) int {

@@ -46,7 +46,8 @@ func TestFineTunedModels(t *testing.T) {
 	}
 	addTensor(t, "net/model.safetensors", "classifier.out_proj.bias")
 	r = embed(t, "--esm-model", "net", "-o", "tuned", "p.faa").wantCode(0)
-	if !strings.Contains(r.stderr, "fine-tuned") || !strings.Contains(r.stderr, "classifier.out_proj.bias") || strings.Contains(r.stderr, "lm_head") {
+	if !strings.Contains(r.stderr, "fine-tuned") || !strings.Contains(r.stderr, "classifier.out_proj.bias") ||
+		strings.Contains(r.stderr, "lm_head") {
 		t.Errorf("stderr of a fine-tuned model: %q", r.stderr)
 	}
 	plain, tuned := readParquet[parquetRow](t, "plain/p.net.parquet"), readParquet[parquetRow](t, "tuned/p.net.parquet")
@@ -58,7 +59,9 @@ func TestFineTunedModels(t *testing.T) {
 // A run has one model for an alphabet: of the family whose model is named, or else of the first.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}
-	for _, f := range []transformer.Family{{Flag: "a", Alphabet: seqio.DNA}, {Flag: "b", Alphabet: seqio.Protein}, {Flag: "c", Alphabet: seqio.DNA}} {
+	for _, f := range []transformer.Family{
+		{Flag: "a", Alphabet: seqio.DNA}, {Flag: "b", Alphabet: seqio.Protein}, {Flag: "c", Alphabet: seqio.DNA},
+	} {
 		s.families = append(s.families, familyFlags{Family: &f})
 	}
 	for _, c := range []struct {
@@ -66,8 +69,9 @@ func TestOneFamilyForAnAlphabet(t *testing.T) {
 		alphabet seqio.Alphabet
 		want     string
 	}{
-		{"", seqio.DNA, "a"}, {"", seqio.Protein, "b"}, {"a-model", seqio.DNA, "a"}, {"c-model", seqio.DNA, "c"}, {"c-model", seqio.Protein, "b"},
-		{"c-batch-size", seqio.DNA, "a"}, {"a-model c-model b-model", seqio.Protein, "b"}, {"a-model c-model", seqio.DNA, ""},
+		{"", seqio.DNA, "a"}, {"", seqio.Protein, "b"}, {"a-model", seqio.DNA, "a"}, {"c-model", seqio.DNA, "c"},
+		{"c-model", seqio.Protein, "b"}, {"c-batch-size", seqio.DNA, "a"}, {"a-model c-model b-model", seqio.Protein, "b"},
+		{"a-model c-model", seqio.DNA, ""},
 	} {
 		s.given = func(flag string) bool { return strings.Contains(c.given, flag) }
 		f, err := s.family(c.alphabet)

@@ -180,12 +180,12 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 // load computes the synthetic checkpoint of that name and loads it onto b.
 func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
-	checkpoint, config, err := transformer.Families.Open(transformer.Ref{Synthetic: name})
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, b)
+	model, err := transformer.Load(checkpoint, b)
 	if err != nil {
 		t.Fatal(err)
 	}

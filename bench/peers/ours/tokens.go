@@ -27,18 +27,14 @@ type tokens struct {
 // write writes the ids, special tokens included, one record a line, and says
 // the model's kind, "esm2" or "dnabert-s", on status.
 func (t tokens) write(status io.Writer) error {
-	ref, err := transformer.Families.Resolve(t.model)
-	if err != nil {
-		return err
-	}
-	checkpoint, config, err := transformer.Families.Open(ref)
+	checkpoint, err := transformer.Families.Open(t.model)
 	if err != nil {
 		return err
 	}
 	defer checkpoint.Close()
 
-	family := config.Family
-	tok, err := family.Tokenizer(ref, checkpoint, t.tokenizer)
+	family := checkpoint.Config.Family
+	tok, err := checkpoint.Tokenizer(t.tokenizer)
 	if err != nil {
 		return err
 	}
