@@ -125,8 +125,8 @@ func (at place) asAsked() (place, error) {
 	if *dtypeFlag != "auto" {
 		at.dtype = *dtypeFlag
 	}
-	if at.gpu == noOrdinal && at.dtype != "fp32" {
-		return at, fmt.Errorf("a CPU computes in fp32, not in %s", at.dtype)
+	if at.gpu == noOrdinal && at.dtype == "fp16" {
+		return at, errors.New("a CPU takes fp32 or bf16, not fp16")
 	}
 	if at.gpu == noOrdinal && (*firstAlgorithm || *freeAlgorithm) {
 		return at, errors.New("-bench.first-algorithm and -bench.free-algorithm are for a GPU")
@@ -135,14 +135,14 @@ func (at place) asAsked() (place, error) {
 }
 
 func (at place) open() (kernels.Backend, error) {
-	if at.gpu == noOrdinal {
-		return cpu.New(0), nil
-	}
-	dtype, err := cuda.ParseDType(at.dtype)
+	dtype, err := kernels.ParseDType(at.dtype)
 	if err != nil {
 		return nil, err
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
+	if at.gpu == noOrdinal {
+		return cpu.Open(cpu.Options{BF16Weights: dtype == kernels.BF16}), nil
+	}
+	return cuda.Open(at.gpu, cuda.Options{DType: cuda.DType(dtype), FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked

@@ -18,9 +18,9 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"seqembed/bench/peak"
 	"seqembed/internal/seqio"
 	"seqembed/kernels"
-	"seqembed/kernels/cpu/peak"
 	"seqembed/kernels/cuda"
 	"seqembed/tokenizer"
 	"seqembed/transformer"

@@ -19,8 +19,8 @@ import (
 	"seqembed/transformer"
 )
 
-// paced is a device that computes one batch after the other at a given rate,
-// beside the host; or at once, when rate is 0.
+// paced is a device that computes one batch after the other at a given rate, beside the host; or at once, when rate is
+// 0.
 type paced struct {
 	dim, budget int
 	rate        float64 // tokens a second
@@ -49,11 +49,10 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	}
 }
 
-// BenchmarkHost measures everything but the devices: reading, tokenizing,
-// packing, handing out, joining and writing a file on this machine's cores,
-// with devices that take no time or a given time. Core-seconds for a million
-// tokens say how many cores keep a GPU busy; busy is the share of the time in
-// which the devices of a given rate have something to compute.
+// BenchmarkHost measures everything but the devices: reading, tokenizing, packing, handing out, joining and writing a
+// file on this machine's cores, with devices that take no time or a given time. Core-seconds for a million tokens say
+// how many cores keep a GPU busy; busy is the share of the time in which the devices of a given rate have something to
+// compute.
 func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string
@@ -92,9 +91,9 @@ func BenchmarkHost(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				dna, protein, failed := Plan(inputs, seqio.Options{})
-				if len(failed) > 0 {
-					b.Fatal(failed)
+				dna, protein, failed, err := Plan(b.Context(), inputs, seqio.Options{})
+				if err != nil || len(failed) > 0 {
+					b.Fatal(failed, err)
 				}
 				tokens, cpu := int64(0), cpuTime()
 				for b.Loop() {
@@ -103,7 +102,7 @@ func BenchmarkHost(b *testing.B) {
 						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Layers: []int{1}, Template: store.Entry{Model: "m"}},
 					}
 					for i := range d.devices {
-						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Backend: "instant", Ahead: 1,
+						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Ahead: 1,
 							Open: func() (Embedder, error) { return &paced{dim: c.dim, budget: 32768, rate: d.rate}, nil }})
 					}
 					summary, err := job.Run(context.Background())

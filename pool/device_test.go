@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"seqembed/kernels"
 )
@@ -23,8 +25,8 @@ func (f *fake) failing(at ...int64) {
 	}
 }
 
-// addFiles adds files of one small record each, the largest first, so that
-// one device takes them in this order, with one batch each.
+// addFiles adds files of one small record each, the largest first, so that one device takes them in this order, with
+// one batch each.
 func (b *bench) addFiles(n int) {
 	b.Helper()
 	for i := range n {
@@ -32,42 +34,80 @@ func (b *bench) addFiles(n int) {
 	}
 }
 
+// TestThreeDeviceFailuresInARowStopTheRun, whatever devices are left.
 func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
-	b := newBench(t)
-	b.fake.failing(2, 3, 4)
-	b.addFiles(6)
-	s, err := b.job.Run(t.Context())
-	if !errors.Is(err, ErrSystemic) || !errors.Is(err, errBroken) || strings.Contains(err.Error(), "\n") {
-		t.Errorf("Run: %v", err)
-	}
-	if len(s.Files) != 1 || len(s.Failed) != 3 || b.fake.calls.Load() != 4 {
-		t.Errorf("%d finished, %d failed, %d batches; want 1, 3, 4", len(s.Files), len(s.Failed), b.fake.calls.Load())
-	}
-	for _, f := range s.Failed {
-		var device *DeviceError
-		if f.Type != "device" || !errors.As(f.Err, &device) || device.Device != "fake0" {
-			t.Errorf("failed as %s: %v", f.Type, f.Err)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.job.Devices = nil
+		for i := range 5 {
+			f := &fake{layers: 1, fault: func(kernels.Batch) error {
+				time.Sleep(time.Duration(i) * time.Second)
+				return errBroken
+			}}
+			b.job.Devices = append(b.job.Devices, f.device(fmt.Sprint("fake", i)))
 		}
-	}
-	b.wantNames(outputsOf("f0")...)
-	if b.fake.closed.Load() != 1 {
-		t.Error("the device was not closed")
-	}
+		b.addFiles(9)
+		began := time.Now()
+		s, err := b.job.Run(t.Context())
+		var device *DeviceError
+		if !errors.Is(err, ErrSystemic) || !errors.Is(err, errBroken) || strings.Contains(err.Error(), "\n") ||
+			!errors.As(err, &device) || device.Device != "fake2" {
+			t.Errorf("Run: %v", err)
+		}
+		if len(s.Files) != 0 || len(s.Failed) > 1 || len(b.seen.lost) != 2 || time.Since(began) > 4*time.Second {
+			t.Errorf("%d finished, failed %v, lost %v", len(s.Files), s.Failed, b.seen.lost)
+		}
+		b.wantNames()
+	})
 }
 
-// TestDeviceFailuresThatAreNotInARow fail their files and stop nothing.
+// TestDeviceFailuresThatAreNotInARow take the devices, and stop nothing while one is left.
 func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
-	b := newBench(t)
-	b.fake.failing(1, 2, 4, 5, 7, 8)
-	b.addFiles(9)
-	if s := b.run(); len(s.Files) != 3 || len(s.Failed) != 6 {
-		t.Errorf("%d finished, %d failed", len(s.Files), len(s.Failed))
-	}
-	b.wantNames(outputsOf("f2", "f5", "f8")...)
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		for i := range 4 {
+			f := &fake{layers: 1, fault: func(kernels.Batch) error {
+				time.Sleep(time.Duration(2*i+1) * time.Second)
+				return errBroken
+			}}
+			b.job.Devices = append(b.job.Devices, f.device(fmt.Sprint("broken", i)))
+		}
+		b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
+		b.addFiles(20)
+		if s := b.run(); len(s.Files) != 20 || len(b.seen.lost) != 4 {
+			t.Errorf("%d finished, failed %v, lost %v", len(s.Files), s.Failed, b.seen.lost)
+		}
+	})
 }
 
-// TestBadInputNeverCounts: files that are bad are no failures of the device,
-// however many, and do not end a row of them either.
+// TestRecordOnWhichDevicesFail fails its file after two of them, and the others go on.
+func TestRecordOnWhichDevicesFail(t *testing.T) {
+	b := newBench(t)
+	b.addFiles(6)
+	bad := b.add("bad.faa", fasta(randomRecords(9, 5, 58))+">poison\nWWWW\n")
+	b.job.Devices = nil
+	for i := range 4 {
+		f := &fake{layers: 1}
+		f.fault = func(batch kernels.Batch) error {
+			if holds(batch, b.tokens("WWWW")) {
+				return errBroken
+			}
+			return nil
+		}
+		b.job.Devices = append(b.job.Devices, f.device(fmt.Sprint("fake", i)))
+	}
+	s := b.run()
+	if len(s.Files) != 6 || len(s.Failed) != 1 || len(b.seen.lost) != 2 {
+		t.Fatalf("%d finished, failed %v, lost %v", len(s.Files), s.Failed, b.seen.lost)
+	}
+	f := s.Failed[0]
+	if f.Path != bad || f.Type != "device" || !errors.Is(f.Err, errBroken) || !strings.Contains(f.Err.Error(), "two devices") {
+		t.Errorf("failed: %+v", f)
+	}
+}
+
+// TestBadInputNeverCounts: files that are bad are no failures of the device, however many, and do not end a row of them
+// either.
 func TestBadInputNeverCounts(t *testing.T) {
 	b := newBench(t)
 	for i := range 7 {
@@ -78,17 +118,29 @@ func TestBadInputNeverCounts(t *testing.T) {
 		t.Errorf("%d finished, %d failed", len(s.Files), len(s.Failed))
 	}
 
-	b = newBench(t)
-	b.fake.fault = func(kernels.Batch) error { return errBroken }
-	b.addFiles(3)
-	for i := range 2 {
-		// By size these come between the first and the second file.
-		b.add(fmt.Sprintf("bad%d.faa", i), fmt.Sprintf(">a!b\n%s\n>b\nM!V\n", strings.Repeat("M", 54)))
-	}
-	s, err := b.job.Run(t.Context())
-	if !errors.Is(err, ErrSystemic) || len(s.Failed) != 5 {
-		t.Errorf("%d failed: %v", len(s.Failed), err)
-	}
+	// Nor do they end one: between two failures there is a bad file.
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.job.Devices = nil
+		for i := range 4 {
+			f := &fake{layers: 1, fault: func(kernels.Batch) error {
+				time.Sleep(time.Duration(i) * time.Second)
+				return errBroken
+			}}
+			d := f.device(fmt.Sprint("fake", i))
+			d.Open = func() (Embedder, error) { time.Sleep(time.Duration(i) * time.Second); return f, nil }
+			b.job.Devices = append(b.job.Devices, d)
+		}
+		b.addFiles(5)
+		for i := range 5 {
+			// By size these come between the first file and the second.
+			b.add(fmt.Sprintf("bad%d.faa", i), fmt.Sprintf(">a!b\n%s\n>b\nM!V\n", strings.Repeat("M", 54)))
+		}
+		s, err := b.job.Run(t.Context())
+		if !errors.Is(err, ErrSystemic) || len(s.Failed) < 5 {
+			t.Errorf("failed %v: %v", s.Failed, err)
+		}
+	})
 }
 
 // TestLostDevice: what a broken device had goes to the other one.
@@ -115,24 +167,22 @@ func TestLostDevice(t *testing.T) {
 	}
 }
 
-// TestLastDeviceGoesOn: with nobody left to take a file over, it fails, and
-// the next one is tried.
-func TestLastDeviceGoesOn(t *testing.T) {
+// TestLastDeviceEndsTheRun: what is finished stays, no file has failed, and running again does the rest.
+func TestLastDeviceEndsTheRun(t *testing.T) {
 	b := newBench(t)
-	broken, lost := &fake{layers: 1}, make(chan struct{})
-	broken.fault = func(kernels.Batch) error { return errBroken }
-	b.seen.onLost = func() { close(lost) }
-	b.fake.fault = func(kernels.Batch) error {
-		<-lost
-		if b.fake.calls.Load() == 1 {
-			return errBroken
-		}
-		return nil
-	}
-	b.job.Devices = []Device{broken.device("broken"), b.fake.device("shaky")}
+	b.fake.failing(2)
 	b.addFiles(4)
-	if s := b.run(); len(s.Files) != 3 || len(s.Failed) != 1 || s.Failed[0].Type != "device" {
-		t.Errorf("%d finished, failed %v", len(s.Files), s.Failed)
+	s, err := b.job.Run(t.Context())
+	const says = "no device is left for 3 files: device fake0: "
+	if !errors.Is(err, errBroken) || !strings.HasPrefix(err.Error(), says) || !strings.Contains(err.Error(), "f1.faa") {
+		t.Errorf("Run: %v", err)
+	}
+	if len(s.Files) != 1 || len(s.Failed) != 0 || b.fake.calls.Load() != 2 || b.fake.closed.Load() != 1 || len(b.seen.lost) != 0 {
+		t.Errorf("%d finished, failed %v, %d batches", len(s.Files), s.Failed, b.fake.calls.Load())
+	}
+	b.wantNames(outputsOf("f0")...)
+	if s := b.again().run(); len(s.Files) != 3 || len(s.Resumed) != 1 {
+		t.Errorf("second run: %+v", s)
 	}
 }
 
@@ -160,30 +210,6 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 		}
 		b.wantNames()
 	}
-}
-
-// TestPipeIsNotTakenOver: what was read from a pipe for a backend that is lost is gone, so
-// that file fails, and says so, instead of losing its first records.
-func TestPipeIsNotTakenOver(t *testing.T) {
-	b := newBench(t)
-	b.fake.budget = 20
-	other, failed := &fake{layers: 1}, make(chan struct{})
-	b.fake.fault = func(kernels.Batch) error {
-		if b.fake.calls.Load() == 3 {
-			close(failed)
-			return errBroken
-		}
-		return nil
-	}
-	other.fault = func(kernels.Batch) error { <-failed; return nil }
-	input := fasta(randomRecords(1, upTo(60)...))
-	b.planStdin(input)
-	b.job.Devices = []Device{b.fake.device("broken"), {Name: "late", Open: func() (Embedder, error) { <-failed; return other, nil }}}
-	s := b.run()
-	if len(s.Failed) != 1 || s.Failed[0].Type != "device" || s.Failed[0].Path != "-" || other.calls.Load() != 0 {
-		t.Errorf("failed %v; the other device got %d batches", s.Failed, other.calls.Load())
-	}
-	b.wantNames()
 }
 
 // planStdin plans standard input, with that content.

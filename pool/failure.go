@@ -63,8 +63,7 @@ func (f Failure) line() string {
 	return fmt.Sprintf("%s|%s|%s\n", path, f.Type, clean.Replace(f.Err.Error()))
 }
 
-// WriteFailures replaces the list in dir, which is created if needed, or
-// removes an old one when nothing failed.
+// WriteFailures replaces the list in dir, which is created if needed, or removes an old one when nothing failed.
 func WriteFailures(dir string, failed []Failure) error {
 	path := filepath.Join(dir, FailedFiles)
 	if len(failed) == 0 {

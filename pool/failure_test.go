@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,8 +14,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// TestOneBadFileOfThree: the other two are written, the bad one leaves
-// nothing behind and is listed with what is wrong with it.
+// TestOneBadFileOfThree: the other two are written, the bad one leaves nothing behind and is listed with what is wrong
+// with it.
 func TestOneBadFileOfThree(t *testing.T) {
 	enough := fasta(randomRecords(9, upTo(120)...)) // so that planning sees nothing wrong
 	cases := map[string]struct {
@@ -89,7 +90,10 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	add("protein.fa", ">a\nMKVLLA\n")
 	add("cut.fa.gz", "\x1f\x8b\x08")
 	inputs = append(inputs, seqio.Input{Path: filepath.Join(dir, "none.fa"), Name: "none"})
-	dna, protein, failed := Plan(inputs, seqio.Options{})
+	dna, protein, failed, err := Plan(t.Context(), inputs, seqio.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(dna) != 1 || dna[0].Name != "dna.fa" || dna[0].Alphabet != seqio.DNA || dna[0].Size != 14 {
 		t.Errorf("DNA: %+v", dna)
 	}
@@ -105,6 +109,16 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	}
 	if want := "page.fa format, empty.fa format, cut.fa.gz format, none.fa missing"; strings.Join(got, ", ") != want {
 		t.Errorf("failed: %q, want %q", got, want)
+	}
+}
+
+// TestPipeThatCannotBeOpened is no matter of its format.
+func TestPipeThatCannotBeOpened(t *testing.T) {
+	denied := &fs.PathError{Op: "open", Path: "pipe.fa", Err: fs.ErrPermission}
+	f := File{Input: seqio.Input{Path: "pipe.fa"}}
+	err := f.connect(t.Context(), seqio.Options{}, func() (io.ReadCloser, error) { return nil, denied })
+	if failed := NewFailure(f.Path, err); failed.Type != "permission" || err.Error() != "open input: "+denied.Error() {
+		t.Errorf("%+v", failed)
 	}
 }
 
@@ -157,9 +171,8 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	}
 }
 
-// TestOutputThatCannotBeWritten is one error of the run, before any device is
-// opened, where it concerns the whole folder, and a failure of the files that
-// would be there where it concerns one below it.
+// TestOutputThatCannotBeWritten is one error of the run, before any device is opened, where it concerns the whole
+// folder, and a failure of the files that would be there where it concerns one below it.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")

@@ -31,15 +31,15 @@ import (
 // fakeDim is the width of the fake's embeddings.
 const fakeDim = 5
 
-// tokenState is the fake's hidden state of a token: a function of its id, its
-// place in the sequence and the layer, which no two orders or sequences share.
+// tokenState is the fake's hidden state of a token: a function of its id, its place in the sequence and the layer,
+// which no two orders or sequences share.
 func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	v := float64(id)
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings can be computed by hand: the mean over
-// all tokens but the first and last, the first token, or every token.
+// fake is an Embedder whose embeddings can be computed by hand: the mean over all tokens but the first and last, the
+// first token, or every token.
 type fake struct {
 	perToken, cls bool
 	layers        int
@@ -52,12 +52,14 @@ type fake struct {
 	most   atomic.Int64 // the most at a time
 	calls  atomic.Int64
 	closed atomic.Int64
+
+	opened, broke bool // for a test that says so
+
 }
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes when it is waited for, as a device may, and so sees whether
-// the batch has been left alone.
+// Start computes when it is waited for, as a device may, and so sees whether the batch has been left alone.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.flying.Add(1)
@@ -140,7 +142,7 @@ func (f *fake) embed(ids []int32, layer int) []float32 {
 
 // device is the fake behind a Device of that name.
 func (f *fake) device(name string) Device {
-	return Device{Name: name, Backend: "fake backend", Open: func() (Embedder, error) { return f, nil }}
+	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
 }
 
 // recorder is an Observer that remembers everything.
@@ -288,8 +290,8 @@ type bench struct {
 	seen    *recorder
 }
 
-// newBench returns a Job for no file yet, with one device and a budget of 64
-// tokens. When the test ends no goroutine may be left.
+// newBench returns a Job for no file yet, with one device and a budget of 64 tokens. When the test ends no goroutine
+// may be left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
@@ -297,7 +299,7 @@ func newBench(t *testing.T) *bench {
 		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
 		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
-			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32"}},
+			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},
 	}
 	return b
 }
@@ -328,9 +330,10 @@ func (b *bench) plan(paths ...string) {
 		if path == "-" {
 			name = "stdin"
 		}
-		dna, protein, failed := Plan([]seqio.Input{{Path: path, Name: name, Alphabet: seqio.Protein}}, b.job.Reading)
-		if len(dna) > 0 || len(failed) > 0 {
-			b.Fatalf("planning %s: %d DNA, failed %v", path, len(dna), failed)
+		inputs := []seqio.Input{{Path: path, Name: name, Alphabet: seqio.Protein}}
+		dna, protein, failed, err := Plan(b.Context(), inputs, b.job.Reading)
+		if len(dna) > 0 || len(failed) > 0 || err != nil {
+			b.Fatalf("planning %s: %d DNA, failed %v, %v", path, len(dna), failed, err)
 		}
 		b.job.Files = append(b.job.Files, protein...)
 	}

@@ -14,8 +14,8 @@ func windowsOf(lengths []int) []*window {
 	return list
 }
 
-// checkPacking verifies what pack promises: every window once, no batch over
-// the budget but for a window alone, longest first.
+// checkPacking verifies what pack promises: every window once, no batch over the budget but for a window alone, longest
+// first.
 func checkPacking(t *testing.T, lengths []int, budget int) {
 	t.Helper()
 	windows := windowsOf(lengths)

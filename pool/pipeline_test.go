@@ -18,9 +18,8 @@ import (
 	"seqembed/tokenizer"
 )
 
-// TestRecordsInAreRowsOut: every record has its row, in the order of the
-// input, with the embedding that it has alone, whatever the lengths, the
-// number of files and of devices, and the budget.
+// TestRecordsInAreRowsOut: every record has its row, in the order of the input, with the embedding that it has alone,
+// whatever the lengths, the number of files and of devices, and the budget.
 func TestRecordsInAreRowsOut(t *testing.T) {
 	inputs := map[string][]entryOf{
 		"many":  randomRecords(1, upTo(150)...), // some forty spans of the smallest budget
@@ -87,8 +86,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 	}
 }
 
-// TestBytesAddUp: the batches of a file stand for its size on disk, which is
-// what a progress bar counts.
+// TestBytesAddUp: the batches of a file stand for its size on disk, which is what a progress bar counts.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -115,8 +113,8 @@ func TestLargestFileFirst(t *testing.T) {
 	}
 }
 
-// TestWindows: a record in windows has the embedding that DESIGN.md promises:
-// the mean over the averaged tokens of all windows.
+// TestWindows: a record in windows has the embedding that DESIGN.md promises: the mean over the averaged tokens of all
+// windows.
 func TestWindows(t *testing.T) {
 	const size = 10
 	records := randomRecords(1, 3, 10, 11, 47, 200)
@@ -151,8 +149,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestWindowsPerToken: without pooling the tokens of the windows follow each
-// other.
+// TestWindowsPerToken: without pooling the tokens of the windows follow each other.
 func TestWindowsPerToken(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -248,8 +245,7 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 	}
 }
 
-// TestOutOfMemoryHalves: a device that cannot hold a batch gets smaller ones,
-// from then on, and nothing is lost.
+// TestOutOfMemoryHalves: a device that cannot hold a batch gets smaller ones, from then on, and nothing is lost.
 func TestOutOfMemoryHalves(t *testing.T) {
 	records := randomRecords(1, upTo(60)...)
 	for _, ahead := range []int{0, 1} {
@@ -265,16 +261,14 @@ func TestOutOfMemoryHalves(t *testing.T) {
 		if n := len(b.seen.halved); n == 0 || b.seen.halved[n-1] < 50 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
 			t.Errorf("budgets %v, want fewer and fewer down to some that fit", b.seen.halved)
 		}
-		// It learns: a failed batch for each halving and those already under
-		// way, not one for each batch.
+		// It learns: a failed batch for each halving and those already under way, not one for each batch.
 		if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed < len(b.seen.halved) || failed > len(b.seen.halved)*(1+ahead) {
 			t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
 		}
 	}
 }
 
-// TestRecordThatNeverFits is left out, with the reason, and the others are
-// written.
+// TestRecordThatNeverFits is left out, with the reason, and the others are written.
 func TestRecordThatNeverFits(t *testing.T) {
 	records := randomRecords(1, 5, 10, 99, 300, 20, 400)
 	b := newBench(t)
@@ -307,8 +301,7 @@ func TestRecordThatNeverFits(t *testing.T) {
 	}
 }
 
-// TestNotANumber: an embedding that is none fails its file, and the error
-// names the record.
+// TestNotANumber: an embedding that is none fails its file, and the error names the record.
 func TestNotANumber(t *testing.T) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(-1))} {
 		b := newBench(t)
@@ -329,8 +322,7 @@ func TestNotANumber(t *testing.T) {
 	}
 }
 
-// TestFiveSpansInFlight: however slow the writing, at most five spans of
-// records are between the input and the output.
+// TestFiveSpansInFlight: however slow the writing, at most five spans of records are between the input and the output.
 func TestFiveSpansInFlight(t *testing.T) {
 	const budget, length = 100, 48 // two records of 50 tokens a batch
 	b := newBench(t)
@@ -372,8 +364,7 @@ func (c *countingTokenizer) Append(dst []int32, seq []byte) ([]int32, int) {
 	return c.Tokenizer.Append(dst, seq)
 }
 
-// TestSkippedRecordsAreAccountedFor: what the reader leaves out is in the
-// report and in the manifest.
+// TestSkippedRecordsAreAccountedFor: what the reader leaves out is in the report and in the manifest.
 func TestSkippedRecordsAreAccountedFor(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 3, OnBad: seqio.BadSkip}
@@ -397,8 +388,7 @@ func TestSkippedRecordsAreAccountedFor(t *testing.T) {
 	}
 }
 
-// TestLostRecordsAreNoticed: an output that has fewer rows than its input had
-// records never gets its name.
+// TestLostRecordsAreNoticed: an output that has fewer rows than its input had records never gets its name.
 func TestLostRecordsAreNoticed(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMKV\n>b\nMKVL\n")
@@ -417,8 +407,9 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	}
 	defer out.Abort()
 	r := &run{Job: b.job, manifest: store.NewManifest(b.out)}
-	p := &passage{run: r, file: f, reader: reader, out: out, report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
-	err = p.commit()
+	job := &fileJob{run: r, File: f, reader: reader, out: out,
+		report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
+	err = job.commit()
 	if !errors.Is(err, errLost) || !strings.Contains(err.Error(), f.Path) {
 		t.Errorf("commit: %v", err)
 	}

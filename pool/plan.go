@@ -2,6 +2,11 @@ package pool
 
 import (
 	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
 	"os"
 	"slices"
 
@@ -12,12 +17,12 @@ import (
 type File struct {
 	seqio.Input
 	Size   int64         // bytes on disk; 0 for standard input and pipes
-	reader *seqio.Reader // of an input that can be read only once
+	pipe   *pipe         // of an input that can be read only once
+	reader *seqio.Reader // of the pipe: what was read from it is gone
 }
 
-// once reports whether the file is standard input or a pipe: what was read
-// from it is gone, and it may keep a reader waiting for ever.
-func (f File) once() bool { return f.reader != nil }
+// once reports whether the file is standard input or a pipe.
+func (f File) once() bool { return f.pipe != nil }
 
 // label is the file's name in messages.
 func (f File) label() string {
@@ -27,35 +32,57 @@ func (f File) label() string {
 	return f.Path
 }
 
-// Plan opens every input once, so that what cannot be read is known before
-// any model is loaded, and sorts the inputs by alphabet. The order of the
-// inputs is kept.
-func Plan(inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []Failure) {
+// Plan opens every input once, so that what cannot be read is known before any model is loaded, and sorts the inputs by
+// alphabet. The order of the inputs is kept. The error is ErrInterrupted: a pipe may be silent until ctx ends.
+func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []Failure, err error) {
 	for _, in := range inputs {
-		o.Alphabet = in.Alphabet
-		r, err := seqio.Open(in.Path, o)
-		if err != nil {
+		f, err := plan(ctx, in, o)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, nil, ErrInterrupted
+		case err != nil:
 			failed = append(failed, NewFailure(in.Path, err))
-			continue
-		}
-		f := File{Input: in}
-		f.Alphabet = r.Alphabet()
-		info, err := os.Stat(in.Path)
-		if in.Path == "-" || err == nil && !info.Mode().IsRegular() {
-			f.reader = r
-		} else {
-			r.Close() // reading it again reports whatever is wrong with it
-		}
-		if f.reader == nil && err == nil {
-			f.Size = info.Size()
-		}
-		if f.Alphabet == seqio.DNA {
+		case f.Alphabet == seqio.DNA:
 			dna = append(dna, f)
-		} else {
+		default:
 			protein = append(protein, f)
 		}
 	}
-	return dna, protein, failed
+	return dna, protein, failed, nil
+}
+
+// plan reads the beginning of an input.
+func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
+	f := File{Input: in}
+	o.Alphabet = in.Alphabet
+	info, err := os.Stat(in.Path)
+	if in.Path == "-" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {
+		err := f.connect(ctx, o, func() (io.ReadCloser, error) { return openPipe(in.Path) })
+		return f, err
+	}
+	r, err := f.open(o)
+	if err != nil {
+		return f, err
+	}
+	r.Close() // reading it again reports whatever is wrong with it
+	if f.Alphabet = r.Alphabet(); info != nil {
+		f.Size = info.Size()
+	}
+	return f, nil
+}
+
+// connect begins to read an input that can be read only once. It is read until ctx ends.
+func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.ReadCloser, error)) (err error) {
+	p := newPipe(ctx, open)
+	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
+		p.stop(nil)
+		if path := (*fs.PathError)(nil); errors.As(err, &path) && path.Op == "open" {
+			err = fmt.Errorf("open input: %w", path) // which is no matter of the format
+		}
+		return err
+	}
+	f.pipe, f.Alphabet = p, f.reader.Alphabet()
+	return nil
 }
 
 // open begins to read the file.
@@ -67,8 +94,7 @@ func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	return seqio.Open(f.Path, o)
 }
 
-// largestFirst puts the files that take longest first, so that no device is
-// left with a large one at the end.
+// largestFirst puts the files that take longest first, so that no device is left with a large one at the end.
 func largestFirst(files []File) []File {
 	sorted := slices.Clone(files)
 	slices.SortStableFunc(sorted, func(a, b File) int { return cmp.Compare(b.Size, a.Size) })

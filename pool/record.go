@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -15,21 +16,23 @@ type LongPolicy string
 const (
 	// LongTruncate uses the first MaxLength letters and counts the record.
 	LongTruncate LongPolicy = "truncate"
-	// LongWindow embeds windows of MaxLength letters, end to end, and joins
-	// them: a mean over all their tokens, the mean of their first tokens, or
-	// their tokens one after the other.
+	// LongWindow embeds windows of MaxLength letters, end to end, and joins them: a mean over all their tokens, the
+	// mean of their first tokens, or their tokens one after the other.
 	LongWindow LongPolicy = "window"
 	// LongError ends the file with an error that names the record.
 	LongError LongPolicy = "error"
 )
 
-// ParseLongPolicy reads a --long value.
+// ParseLongPolicy reads the name of a policy.
 func ParseLongPolicy(s string) (LongPolicy, error) {
 	if p := LongPolicy(s); slices.Contains([]LongPolicy{LongTruncate, LongWindow, LongError}, p) {
 		return p, nil
 	}
 	return "", fmt.Errorf("%q is none of truncate, window, error", s)
 }
+
+// ErrTooLong is in the chain of the error of a record over Job.MaxLength, with LongError.
+var ErrTooLong = errors.New("record too long")
 
 // record is one row on its way: tokenized, then embedded, then written.
 type record struct {
@@ -40,8 +43,7 @@ type record struct {
 	failure error // why there is no row
 }
 
-// window is a stretch of a record that is embedded in one piece; a record has
-// one, unless it is long and cut.
+// window is a stretch of a record that is embedded in one piece; a record has one, unless it is long and cut.
 type window struct {
 	rec    *record
 	ids    []int32
@@ -62,7 +64,7 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 			seq, rec.row.Truncated = seq[:step], true
 		case LongError:
 			return nil, &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
-				Msg: fmt.Sprintf("%d letters, and --max-length is %d", len(seq), j.MaxLength)}
+				Msg: fmt.Sprintf("%d letters, and the longest allowed is %d", len(seq), j.MaxLength)}
 		}
 	}
 	rec.row.Length = len(seq)
@@ -79,8 +81,8 @@ func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
 	rec.unknown += unknown
 }
 
-// join makes the row's embeddings from the results of its windows: weighted
-// by averaged tokens, or end to end for an embedding per token.
+// join makes the row's embeddings from the results of its windows: weighted by averaged tokens, or end to end for an
+// embedding per token.
 func (rec *record) join(perToken bool, averaged func(n int) int) {
 	if len(rec.windows) == 1 {
 		rec.row.Embeddings = rec.windows[0].result

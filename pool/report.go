@@ -7,8 +7,7 @@ import (
 	"seqembed/internal/store"
 )
 
-// Observer is told what happens, from several goroutines at a time. Its
-// methods must return quickly.
+// Observer is told what happens, from several goroutines at a time. Its methods must return quickly.
 type Observer interface {
 	DeviceOpening(device string)
 	DeviceReady(device string, took time.Duration)
@@ -45,8 +44,6 @@ type FileReport struct {
 	Examples          []seqio.Skip     // some of them
 	Outputs           []store.File
 	Started, Finished time.Time
-
-	backend string // of the device
 }
 
 func (f *FileReport) count(rec *record) {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -29,16 +28,13 @@ type Output struct {
 	Template store.Entry       // what the manifest says of every file of this job, but for its device
 }
 
-// ErrMixture is in the chain of the error of a run whose output folder holds
-// what does not match: an output that this run would replace, made with other
-// settings, from another content of the input, or not listed in the manifest.
-// Only Job.Force replaces it. An output that is gone, or is not what its entry
-// in the manifest says, is merely incomplete, and is made again. A file of a
-// run fails with it when another run has made its output meanwhile.
+// ErrMixture is in the chain of the error of a run whose output folder holds what does not match: an output that this
+// run would replace, made with other settings, from another content of the input, or not listed in the manifest. Only
+// Job.Force replaces it. An output that is gone, or is not what its entry in the manifest says, is merely incomplete,
+// and is made again. A file of a run fails with it when another run has made its output meanwhile.
 var ErrMixture = errors.New("the output folder holds other results")
 
-// ErrOutput is in the chain of the error of a run whose output folder cannot
-// be created or written to.
+// ErrOutput is in the chain of the error of a run whose output folder cannot be created or written to.
 var ErrOutput = errors.New("cannot write to the output folder")
 
 func (o Output) spec(f File) store.Spec {
@@ -46,8 +42,8 @@ func (o Output) spec(f File) store.Spec {
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
 }
 
-// prepare creates the output folder and tries whether it can be written to,
-// so that this is one error at the beginning and not one for every file.
+// prepare creates the output folder and tries whether it can be written to, so that this is one error at the beginning
+// and not one for every file.
 func (o Output) prepare() error {
 	err := os.MkdirAll(o.Dir, 0o777)
 	if err == nil {
@@ -65,8 +61,8 @@ func (o Output) prepare() error {
 	return nil
 }
 
-// tidy removes what killed runs have left in the output folder and where these
-// files go. That is no part of the work: what cannot be removed stays.
+// tidy removes what killed runs have left in the output folder and where these files go. That is no part of the work:
+// what cannot be removed stays.
 func (o Output) tidy(files []File) {
 	seen := map[string]bool{o.Dir: true}
 	_, _ = store.RemoveLeftovers(o.Dir)
@@ -78,8 +74,8 @@ func (o Output) tidy(files []File) {
 	}
 }
 
-// Check returns the error with which Run would refuse the output folder
-// because of its manifest or of other settings. It reads no input.
+// Check returns the error with which Run would refuse the output folder because of its manifest or of other settings.
+// It reads no input.
 func (j *Job) Check() error {
 	_, err := j.check()
 	return err
@@ -102,8 +98,8 @@ func (j *Job) check() (*store.Manifest, error) {
 	return j.manifest, j.refuseMixture(j.manifest)
 }
 
-// refuseMixture returns an error when an output that this job would write is
-// there already and was made with other settings, or has no entry.
+// refuseMixture returns an error when an output that this job would write is there already and was made with other
+// settings, or has no entry.
 func (j *Job) refuseMixture(m *store.Manifest) error {
 	for _, f := range j.Files {
 		for _, path := range j.Output.there(f) {
@@ -116,12 +112,12 @@ func (j *Job) refuseMixture(m *store.Manifest) error {
 			}
 			switch {
 			case !ok:
-				return fmt.Errorf("%s is there, and no entry of %s describes it: %w; --force replaces it", path, store.ManifestName, ErrMixture)
+				return fmt.Errorf("%s is there, and no entry of %s describes it: %w", path, store.ManifestName, ErrMixture)
 			case f.once():
-				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w; --force replaces it", path, f.label(), ErrMixture)
+				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w", path, f.label(), ErrMixture)
 			}
 			if what := j.difference(entry); what != "" {
-				return fmt.Errorf("%s was made with %s: %w; --force replaces it, --out takes another folder", path, what, ErrMixture)
+				return fmt.Errorf("%s was made with %s: %w", path, what, ErrMixture)
 			}
 		}
 	}
@@ -136,17 +132,9 @@ func (o Output) there(f File) []string {
 	})
 }
 
-// difference names the first setting in which a finished output differs from
-// what would be made now, or is empty.
+// difference names the first setting in which a finished output differs from what would be made now, or is empty.
 func (j *Job) difference(had store.Entry) string {
 	want := j.Output.Template
-	var backends []string
-	for _, d := range j.Devices {
-		backends = append(backends, d.Backend)
-	}
-	if want.Backend = had.Backend; !slices.Contains(backends, had.Backend) {
-		want.Backend = strings.Join(slices.Compact(backends), " or ")
-	}
 	fields := []struct{ name, had, want string }{
 		{"model", had.Model, store.ValidText(want.Model)},
 		{"revision", had.Revision, want.Revision},
@@ -166,8 +154,8 @@ func (j *Job) difference(had store.Entry) string {
 	return ""
 }
 
-// skipFinished returns the files that are left to do. Those whose output is
-// complete, from the same input and settings, are reported as resumed.
+// skipFinished returns the files that are left to do. Those whose output is complete, from the same input and settings,
+// are reported as resumed.
 func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	var todo []File
 	var resumed []string
@@ -192,9 +180,8 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	return todo, nil
 }
 
-// complete reports whether the file's outputs are there as the manifest
-// describes them, byte for byte. The settings match: refuseMixture has
-// looked. An output from another content of the input is an ErrMixture.
+// complete reports whether the file's outputs are there as the manifest describes them, byte for byte. The settings
+// match: refuseMixture has looked. An output from another content of the input is an ErrMixture.
 func (r *run) complete(f File) (bool, error) {
 	there := r.Output.there(f)
 	var made store.Source // that of the output before
@@ -212,7 +199,7 @@ func (r *run) complete(f File) (bool, error) {
 			return false, nil // embedding it reports what is wrong with the input
 		}
 		if !same {
-			return false, fmt.Errorf("%s was made from another content of %s: %w; --force replaces it, or delete it", path, f.Path, ErrMixture)
+			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
 		}
 	}
 	if len(there) < len(r.Output.spec(f).Paths()) {
@@ -227,12 +214,12 @@ func (r *run) complete(f File) (bool, error) {
 	return true, nil
 }
 
-// coarseClock is the coarsest that file systems keep times. What was modified
-// so shortly before it was read may have been modified since, unseen.
+// coarseClock is the coarsest that file systems keep times. What was modified so shortly before it was read may have
+// been modified since, unseen.
 const coarseClock = 2 * time.Second
 
-// sameInput reports whether an input is what an output was made from: the
-// file of that place, size and time, or one of the same content.
+// sameInput reports whether an input is what an output was made from: the file of that place, size and time, or one of
+// the same content.
 func sameInput(path string, entry store.Entry) (bool, error) {
 	had := entry.Input
 	now, err := identify(path)

@@ -26,9 +26,8 @@ func (b *bench) threeFiles() map[string][]entryOf {
 	return inputs
 }
 
-// TestInterrupt: wherever a run is interrupted, the batch of the moment is
-// finished, whole files stay, nothing partial does, and running again gives
-// what one run would have given.
+// TestInterrupt: wherever a run is interrupted, the batch of the moment is finished, whole files stay, nothing partial
+// does, and running again gives what one run would have given.
 func TestInterrupt(t *testing.T) {
 	whole := newBench(t)
 	whole.threeFiles()
@@ -160,8 +159,7 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// unfinish leaves the manifest as it is while an output gets its name: the
-// last line of the output only announces it.
+// unfinish leaves the manifest as it is while an output gets its name: the last line of the output only announces it.
 func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
@@ -175,8 +173,8 @@ func unfinish(dir, output string) error {
 	return m.Append(entry, nil)
 }
 
-// TestManifestKnowsOutputBeforeItIsThere: the entry precedes the file, so that
-// a run killed between the two leaves nothing that the next one refuses.
+// TestManifestKnowsOutputBeforeItIsThere: the entry precedes the file, so that a run killed between the two leaves
+// nothing that the next one refuses.
 func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -207,8 +205,8 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	second.wantNames(outputsOf("f0")...)
 }
 
-// TestMixtureIsRefused: an output that does not match stops the run before
-// anything is computed or changed; Force replaces it.
+// TestMixtureIsRefused: an output that does not match stops the run before anything is computed or changed; Force
+// replaces it.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -225,7 +223,7 @@ func TestMixtureIsRefused(t *testing.T) {
 		}, []string{"tokenizer"}},
 		"revision": {func(_ *testing.T, b *bench) { b.job.Output.Template.Revision = "v2" }, []string{"revision"}},
 		"dtype":    {func(_ *testing.T, b *bench) { b.job.Output.Template.DType = "bf16" }, []string{"dtype", "bf16"}},
-		"backend":  {func(_ *testing.T, b *bench) { b.job.Devices[0].Backend = "another" }, []string{"backend", "another"}},
+		"backend":  {func(_ *testing.T, b *bench) { b.job.Output.Template.Backend = "another" }, []string{"backend", "another"}},
 		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"model", "fake-model", "other-model"}},
 		"input changed": {func(t *testing.T, b *bench) {
 			writeFile(t, b.job.Files[1].Path, ">new\nMKVLLWA\n")
@@ -262,7 +260,7 @@ func TestMixtureIsRefused(t *testing.T) {
 			if !errors.Is(err, ErrMixture) {
 				t.Fatalf("Run: %v", err)
 			}
-			for _, part := range append(c.says, "--force", b.out) {
+			for _, part := range append(c.says, b.out) {
 				if !strings.Contains(err.Error(), part) {
 					t.Errorf("%q does not mention %q", err, part)
 				}
@@ -286,8 +284,7 @@ func TestMixtureIsRefused(t *testing.T) {
 	}
 }
 
-// TestDeletedOutputOfOtherSettings: where nothing would be replaced there is
-// nothing to refuse.
+// TestDeletedOutputOfOtherSettings: where nothing would be replaced there is nothing to refuse.
 func TestDeletedOutputOfOtherSettings(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -320,8 +317,7 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 	second.check("stdin", []entryOf{{"a", "MKV"}})
 }
 
-// TestDamagedManifest is refused, with its line, unless everything is made
-// anew; a line that broke off is none.
+// TestDamagedManifest is refused, with its line, unless everything is made anew; a line that broke off is none.
 func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -369,8 +365,8 @@ func TestMovedInput(t *testing.T) {
 	}
 }
 
-// TestUnchangedInputIsNotRead: place, size and time of an input stand for its
-// content, unless it was new when it was read.
+// TestUnchangedInputIsNotRead: place, size and time of an input stand for its content, unless it was new when it was
+// read.
 func TestUnchangedInputIsNotRead(t *testing.T) {
 	b := newBench(t)
 	path := b.add("a.faa", ">a\nMKV\n")
@@ -405,8 +401,7 @@ func TestUnchangedInputIsNotRead(t *testing.T) {
 	}
 }
 
-// TestFormatsSideBySide: each output has its own entry, and those that share a
-// file with another one are refused.
+// TestFormatsSideBySide: each output has its own entry, and those that share a file with another one are refused.
 func TestFormatsSideBySide(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -429,9 +424,8 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce into one folder: where both make the same output, with
-// other settings or from another input, the second one to finish is refused;
-// where they agree, either may.
+// TestTwoRunsAtOnce into one folder: where both make the same output, with other settings or from another input, the
+// second one to finish is refused; where they agree, either may.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
@@ -478,8 +472,8 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 }
 
-// TestMadeWhileTheManifestWasRead: an output that another run makes after this
-// one has read the manifest is not one that nobody knows.
+// TestMadeWhileTheManifestWasRead: an output that another run makes after this one has read the manifest is not one
+// that nobody knows.
 func TestMadeWhileTheManifestWasRead(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)

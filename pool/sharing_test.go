@@ -2,16 +2,15 @@ package pool
 
 import (
 	"context"
-	"fmt"
-	"sync"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"seqembed/kernels"
 )
 
-// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are
-// under way all the same.
+// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are under way all the same.
 func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
 	b := newBench(t)
 	b.job.Devices[0].Ahead = 1
@@ -22,8 +21,7 @@ func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
 	}
 }
 
-// TestComputedFileSurvivesAnInterruption: what waits only for the disk when
-// the run is interrupted is written.
+// TestComputedFileSurvivesAnInterruption: what waits only for the disk when the run is interrupted is written.
 func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, 5, 40, 6)
@@ -39,32 +37,25 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestOtherBackendTakesOver: the files of a backend that has no device left
-// are computed anew by another.
-func TestOtherBackendTakesOver(t *testing.T) {
-	b := newBench(t)
-	broken, lost := &fake{layers: 1}, make(chan struct{})
-	broken.fault = func(kernels.Batch) error { return errBroken }
-	b.seen.onLost = sync.OnceFunc(func() { close(lost) })
-	b.fake.fault = func(kernels.Batch) error { <-lost; return nil } // so that both get a file
-	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
-	b.job.Devices[0].Backend = "another"
-	inputs := map[string][]entryOf{}
-	for i := range 8 {
-		name := fmt.Sprintf("f%d", i)
-		inputs[name] = randomRecords(uint64(i), upTo(20)...)
-		b.add(name+".faa", fasta(inputs[name]))
-	}
-	if s := b.run(); len(s.Files) != 8 || len(s.Failed) != 0 {
-		t.Errorf("%d finished, failed: %v", len(s.Files), s.Failed)
-	}
-	for name, records := range inputs {
-		b.check(name, records)
-	}
+// TestBatchInFlightIsKept: a file that is complete with the batch that computes when the run is interrupted is written,
+// and no other batch is started.
+func TestBatchInFlightIsKept(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.addFiles(2)
+		b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second/2, cancel)
+		s, err := b.job.Run(ctx)
+		if !errors.Is(err, ErrInterrupted) || len(s.Files) != 1 || b.fake.calls.Load() != 1 {
+			t.Errorf("%d files in %d batches: %v", len(s.Files), b.fake.calls.Load(), err)
+		}
+		b.wantNames(outputsOf("f0")...)
+	})
 }
 
-// TestPipeSurvivesALostDevice: the spans that a device had when it broke are
-// still there for another of its kind, though the pipe cannot be read again.
+// TestPipeSurvivesALostDevice: the spans that a device had when it broke are still there for another, though the pipe
+// cannot be read again.
 func TestPipeSurvivesALostDevice(t *testing.T) {
 	b := newBench(t)
 	b.fake.budget = 20

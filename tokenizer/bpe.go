@@ -13,8 +13,6 @@ const (
 	maxVocab = 1<<16 - 1
 	// windowLetters is how much of a long word is merged at a time, so that the working set stays in the cache.
 	windowLetters = 2048
-	// unorderedWindow is the same for rules that are not ordered, whose merging takes quadratic time in a window.
-	unorderedWindow = 128
 	// overlapTokens is how many tokens before a window are first merged anew together with it.
 	overlapTokens = 8
 )
@@ -91,9 +89,6 @@ func newBPE(v *vocabulary, digest string) (*BPE, error) {
 	var err error
 	if t.rules, err = newRules(v); err != nil {
 		return nil, err
-	}
-	if !t.rules.ordered {
-		t.window = unorderedWindow
 	}
 	t.mergers.New = func() any { return newMerger(t.rules) }
 	return t, nil

@@ -17,7 +17,6 @@ const (
 type rules struct {
 	results []uint16 // id of the merged token, by rank
 	doubled []bool   // whether the two halves are the same token, by rank
-	ordered bool     // whether every merge comes after those that make its halves, as in every trained vocabulary
 	slots   []slot   // open-addressed by a hash of the pair; a power of two, at most a quarter full
 	shift   uint
 }
@@ -31,9 +30,10 @@ type slot struct {
 // emptyPair marks a free slot: no merge has an edge of a word as its halves.
 const emptyPair = wordEdge<<16 | wordEdge
 
-// newRules checks the merges of v, whose ids are known to be sound, and indexes them.
+// newRules checks the merges of v, whose ids are known to be sound, and indexes them. It refuses a merge that comes
+// before one that makes a half of it: no trained vocabulary has any.
 func newRules(v *vocabulary) (*rules, error) {
-	r := &rules{ordered: true, shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
+	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
 	r.slots = make([]slot, 1<<(32-r.shift))
 	for i := range r.slots {
 		r.slots[i] = slot{emptyPair, noRank}
@@ -70,8 +70,11 @@ func newRules(v *vocabulary) (*rules, error) {
 		lastMade[result] = rank
 	}
 	for _, s := range r.slots {
-		if s.pair != emptyPair && max(lastMade[s.pair>>16], lastMade[s.pair&0xffff]) >= int(s.rank) {
-			r.ordered = false
+		if s.pair == emptyPair {
+			continue
+		}
+		if made := max(lastMade[s.pair>>16], lastMade[s.pair&0xffff]); made > int(s.rank) {
+			return nil, fmt.Errorf("model.merges[%d] comes before merge %d, which makes a half of it: %w", s.rank, made, ErrUnsupported)
 		}
 	}
 	return r, nil
@@ -129,11 +132,7 @@ func newMerger(r *rules) *merger {
 // merge appends the tokens of word, all of whose letters have an id in letters, to dst.
 func (m *merger) merge(dst []int32, letters *[256]uint16, word []byte) []int32 {
 	m.start(letters, word)
-	if m.rules.ordered {
-		m.mergeByRank()
-	} else {
-		m.mergeOneByOne()
-	}
+	m.mergeByRank()
 	for at := m.symbols[0].next; m.symbols[at].id != wordEdge; at = m.symbols[at].next {
 		dst = append(dst, int32(m.symbols[at].id))
 	}
@@ -222,44 +221,4 @@ func (m *merger) mergePair(left int32, result uint16) {
 	if s.prev != 0 {
 		m.enter(s.prev, m.symbols[s.prev].id, result)
 	}
-}
-
-// mergeOneByOne merges the leftmost pair of the lowest rank until there is none. It serves rules that are not ordered,
-// where a merge can enter a pair of a lower rank than its own, which then comes next.
-func (m *merger) mergeOneByOne() {
-	for word := 0; word < len(m.waiting); {
-		if m.waiting[word] == 0 {
-			word++
-			continue
-		}
-		rank := int32(word*64 + bits.TrailingZeros64(m.waiting[word]))
-		if left, found := m.takeLeftmost(rank); found {
-			m.mergePair(left, m.rules.results[rank])
-			word = 0
-		}
-	}
-}
-
-// takeLeftmost removes the leftmost pair of a rank from its queue, and all stale ones; found is false if all were stale.
-func (m *merger) takeLeftmost(rank int32) (left int32, found bool) {
-	var first int32
-	for at := m.heads[rank]; at != 0; at = m.queued[at].next {
-		if l := m.queued[at].left; m.symbols[l].rank == rank && (!found || l < left) {
-			left, first, found = l, at, true
-		}
-	}
-	keep := int32(0)
-	for at := m.heads[rank]; at != 0; {
-		next := m.queued[at].next
-		if at != first && m.symbols[m.queued[at].left].rank == rank {
-			m.queued[at].next = keep
-			keep = at
-		}
-		at = next
-	}
-	m.heads[rank] = keep
-	if keep == 0 {
-		m.waiting[rank/64] &^= 1 << (rank % 64)
-	}
-	return left, found
 }

@@ -143,9 +143,9 @@ func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte 
 		ids["[CLS]"], ids["[SEP]"], vocab, mergeList)
 }
 
-// randomVocabulary draws a vocabulary over alphabet. Trained vocabularies list a merge after those that make its halves
-// and make each entry in one way; half of those drawn here do neither.
-func randomVocabulary(rng *rand.Rand, alphabet string, size int) []byte {
+// randomVocabulary draws a vocabulary over alphabet and tells whether it lists every merge after those that make its
+// halves, as trained ones do. They also make each entry in one way, which half of those drawn here do not.
+func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, ordered bool) {
 	entries := strings.Split(alphabet, "")
 	known := map[string]bool{}
 	for _, letter := range entries {
@@ -170,7 +170,13 @@ func randomVocabulary(rng *rand.Rand, alphabet string, size int) []byte {
 	if rng.IntN(2) == 0 {
 		rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	}
-	return tokenizerFile(rng, slices.Sorted(maps.Keys(known)), list)
+	used := map[string]bool{} // as a half
+	ordered = true
+	for _, merge := range list {
+		used[merge[0]], used[merge[1]] = true, true
+		ordered = ordered && !used[merge[0]+merge[1]]
+	}
+	return tokenizerFile(rng, slices.Sorted(maps.Keys(known)), list), ordered
 }
 
 // randomSequence draws one of several kinds of sequence: independent letters, a repeat of a short unit, a repeat with

@@ -15,7 +15,7 @@ import (
 func TestGoldens(t *testing.T) {
 	for _, open := range []func() kernels.Backend{
 		ref.New,
-		func() kernels.Backend { return ref.NewBaseline(ref.Float32) },
+		func() kernels.Backend { return ref.NewBaseline(kernels.FP32) },
 		func() kernels.Backend { return cpu.New(2) },
 	} {
 		for _, g := range goldentest.Goldens() {

@@ -4,7 +4,7 @@ import (
 	"encoding/binary"
 	"math"
 
-	"github.com/x448/float16"
+	"seqembed/internal/half"
 )
 
 // DType is the number format in which a tensor is stored.
@@ -92,12 +92,12 @@ func (d DType) decode(dst []float32, b []byte) {
 	case F16:
 		b = b[:2*len(dst)]
 		for i := range dst {
-			dst[i] = float16.Frombits(binary.LittleEndian.Uint16(b[2*i:])).Float32()
+			dst[i] = half.FromFP16(binary.LittleEndian.Uint16(b[2*i:]))
 		}
 	case BF16:
 		b = b[:2*len(dst)]
 		for i := range dst {
-			dst[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(b[2*i:])) << 16)
+			dst[i] = half.FromBF16(binary.LittleEndian.Uint16(b[2*i:]))
 		}
 	}
 }

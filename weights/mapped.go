@@ -110,16 +110,6 @@ func (m *mappedFile) visit(offset, size int64, use func(chunk []byte)) (err erro
 	return nil
 }
 
-// bytes returns the mapped bytes [offset, offset+size), false where there is no mapping.
-func (m *mappedFile) bytes(offset, size int64) ([]byte, bool) {
-	m.mu.RLock()
-	defer m.mu.RUnlock()
-	if m.data == nil {
-		return nil, false
-	}
-	return m.data[offset : offset+size : offset+size], true
-}
-
 // release gives back the whole pages inside [offset, offset+size).
 func (m *mappedFile) release(offset, size int64) {
 	m.mu.RLock()

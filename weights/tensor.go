@@ -32,8 +32,6 @@ type elements interface {
 	usable() error
 	// read puts the elements from index at on, in row-major order, into dst.
 	read(dst []float32, at int) error
-	// raw returns the stored little-endian bytes, false where there are none to show.
-	raw() ([]byte, bool)
 	// release lets the operating system take back the memory behind the values.
 	release()
 }
@@ -141,12 +139,6 @@ func (t *Tensor) read(dst []float32, at int) error {
 	return nil
 }
 
-// Raw returns the tensor's little-endian bytes as they lie in the mapped file,
-// for a device that takes the stored format directly. They must not be changed,
-// nor touched after the checkpoint is closed. It returns false where no such bytes
-// exist: a synthetic or non-contiguous tensor, or a file that could not be mapped.
-func (t *Tensor) Raw() ([]byte, bool) { return t.values.raw() }
-
 // Release tells the operating system that the mapped pages of the tensor are no
 // longer needed; a later read brings them back from the file. It does nothing
 // where there are none.
@@ -164,7 +156,6 @@ type unreadable struct{ reason error }
 
 func (u unreadable) usable() error             { return u.reason }
 func (u unreadable) read([]float32, int) error { return u.reason }
-func (u unreadable) raw() ([]byte, bool)       { return nil, false }
 func (u unreadable) release()                  {}
 
 // storedElements are contiguous little-endian elements of a file.
@@ -194,5 +185,4 @@ func (s storedElements) read(dst []float32, at int) error {
 	})
 }
 
-func (s storedElements) raw() ([]byte, bool) { return s.file.bytes(s.offset, s.size) }
-func (s storedElements) release()            { s.file.release(s.offset, s.size) }
+func (s storedElements) release() { s.file.release(s.offset, s.size) }

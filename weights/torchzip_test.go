@@ -55,16 +55,9 @@ func TestTorchReadsAStateDict(t *testing.T) {
 			t.Errorf("%s = %v, want %v", name, got, want)
 		}
 	}
-	a, _ := c.Tensor("a.weight")
-	if raw, ok := a.Raw(); ok && !slices.Equal(raw, floats(1, 2, 3, 4)) {
-		t.Errorf("raw bytes %v", raw)
-	}
 	transposed, _ := c.Tensor("transposed")
 	wantError(t, transposed.ReadRows(make([]float32, 2), 0), `"transposed"`, "not contiguous")
 	wantError(t, c.Check([]Spec{{Name: "transposed", Shape: []int{2, 2}}}), "transposed", "not contiguous")
-	if _, ok := transposed.Raw(); ok {
-		t.Error("a tensor that is not contiguous shows raw bytes")
-	}
 	if _, ok := c.Tensor("unused.ids"); ok || c.Values() != nil {
 		t.Error("an unused tensor or other values appear")
 	}

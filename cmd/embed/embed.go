@@ -64,9 +64,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	err = c.embed(ctx)
 	release()
 	c.progress.end()
-	if errors.Is(err, pool.ErrInterrupted) {
-		err = fmt.Errorf("%w; the same command continues", err)
-	}
+	err = withHint(err)
 	c.printSummary()
 	switch {
 	case err == nil:
@@ -81,13 +79,13 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 // machine is how GPUs are found and opened, so that tests can do without.
 type machine struct {
 	findGPUs func() cuda.Report
-	openGPU  func(ordinal int, dtype cuda.DType) (kernels.Backend, error)
+	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
 }
 
 var thisMachine = machine{
 	findGPUs: cuda.Devices,
-	openGPU: func(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
-		return cuda.Open(ordinal, cuda.Options{DType: dtype})
+	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
+		return cuda.Open(ordinal, cuda.Options{DType: cuda.DType(dtype)})
 	},
 }
 
@@ -121,7 +119,10 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	defer closeAll(processors)
 
-	dna, protein, failed := pool.Plan(inputs, reading)
+	dna, protein, failed, err := pool.Plan(ctx, inputs, reading)
+	if err != nil {
+		return err
+	}
 	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
 		return err
 	}
@@ -233,7 +234,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	if m.Alphabet == seqio.Protein {
 		kind = store.Protein
 	}
-	dtype := processors[0].dtype // all have the same
+	dtype := processors[0].dtype // all are of one kind
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
@@ -246,7 +247,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 			"layers": m.layerList(), "seqembed_version": version},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
-			ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
+			Backend: processors[0].backend, ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
 }
@@ -260,7 +261,10 @@ func (c *command) merge(s pool.Summary) {
 	t.Finished = s.Finished
 	t.Files = append(t.Files, s.Files...)
 	t.Resumed = append(t.Resumed, s.Resumed...)
-	t.Failed = append(t.Failed, s.Failed...)
+	for _, f := range s.Failed {
+		f.Err = withHint(f.Err)
+		t.Failed = append(t.Failed, f)
+	}
 	t.Records += s.Records
 	t.Tokens += s.Tokens
 	t.Letters += s.Letters
@@ -325,10 +329,7 @@ func (c *command) check() error {
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
 	}
-	if c.cpuWeights != "fp32" && c.cpuWeights != "bf16" {
-		return usagef("--cpu-weights: %q is neither fp32 nor bf16", c.cpuWeights)
-	}
-	if _, err := cuda.ParseDType(c.dtype); err != nil {
+	if _, err := kernels.ParseDType(c.dtype); err != nil {
 		return usagef("--dtype: %w", err)
 	}
 	_, _, err := parseGPUs(c.gpus)

@@ -52,3 +52,20 @@ func printError(w io.Writer, err error) {
 	}
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
+
+// withHint adds to an error of the pool, which knows no flags, what to do about it.
+func withHint(err error) error {
+	for _, h := range []struct {
+		err  error
+		hint string
+	}{
+		{pool.ErrInterrupted, "the same command continues"},
+		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
+		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
+	} {
+		if errors.Is(err, h.err) {
+			return fmt.Errorf("%w; %s", err, h.hint)
+		}
+	}
+	return err
+}

@@ -21,10 +21,9 @@ type settings struct {
 
 	families []familyFlags // one of each of transformer.Families
 
-	gpus       string
-	dtype      string
-	threads    int
-	cpuWeights string
+	gpus    string
+	dtype   string
+	threads int
 
 	pool   string
 	layers []int
@@ -91,9 +90,8 @@ func declare(s *settings) []group {
 		m := &s.families[i]
 		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: chosen", m.Name))
 	}
-	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto, fp32, bf16 or fp16")
+	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
-	f.StringVar(&s.cpuWeights, "cpu-weights", "fp32", "`TYPE` of the weights in memory on the CPU: fp32, or bf16, rounded, in half the memory")
 
 	f = in("Sequences")
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")

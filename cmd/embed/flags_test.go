@@ -15,7 +15,7 @@ import (
 
 // promised are the flags of the command line's specification.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
-	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "on-bad-record", "duplicates", "keep-case", "threads", "cpu-weights",
+	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
 
 func TestHelp(t *testing.T) {
@@ -162,10 +162,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--nonsense p.faa", []string{"--nonsense"}},
 		{"--gpus two p.faa", []string{"--gpus", `"two"`}},
 		{"--gpus -1 p.faa", []string{"--gpus"}},
-		{"--gpus none --dtype bf16 p.faa", []string{"--dtype bf16", "GPU"}},
 		{"--gpus none --dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
 		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
-		{"--cpu-weights int8 p.faa", []string{"--cpu-weights", `"int8"`, "fp32", "bf16"}},
 		{"--format hdf p.faa", []string{"--format", "hdf", "parquet, npy, safetensors, virnucpro"}},
 		{"--pool max p.faa", []string{"--pool", "max"}},
 		{"--long cut p.faa", []string{"--long", "cut"}},

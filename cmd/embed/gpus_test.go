@@ -52,7 +52,7 @@ func (f *fakeMachine) find() cuda.Report {
 	return r
 }
 
-func (f *fakeMachine) openGPU(ordinal int, dtype cuda.DType) (kernels.Backend, error) {
+func (f *fakeMachine) openGPU(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if ordinal >= len(f.names) || f.names[ordinal] == "" {
@@ -162,22 +162,26 @@ func TestGPUsAgree(t *testing.T) {
 	}
 }
 
-// All GPUs that can be used are; a rerun on one of two kinds continues.
+// All GPUs of one kind are used, of the most frequent one; the others are named. A rerun on one of them continues.
 func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
-	f := &fakeMachine{names: []string{"GPU A", "", "GPU B"}, budget: 200}
+	f := &fakeMachine{names: []string{"GPU B", "GPU A", "", "GPU A"}, budget: 200}
 	r := f.embed(t, "--out out"+args).wantCode(0)
-	for _, part := range []string{"Old GPU", "it is too old", "cuda:0", "cuda:2", "GPU B bf16"} {
+	for _, part := range []string{"Old GPU", "it is too old", "a GPU computes  device=cuda:1", "a GPU computes  device=cuda:3",
+		"another kind is left alone", `device=cuda:0 backend="GPU B bf16" used="GPU A bf16"`} {
 		if !strings.Contains(r.stderr, part) {
 			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
 		}
+	}
+	if strings.Contains(r.stderr, "weights  device=cuda:0") {
+		t.Errorf("cuda:0 took part:\n%s", r.stderr)
 	}
 	manifest, err := os.ReadFile("out/manifest.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if text := string(manifest); strings.Count(text, `"backend":"GPU A bf16"`)+strings.Count(text, `"backend":"GPU B bf16"`) != 20 || strings.Count(text, `"dtype":"bf16"`) != 20 {
-		t.Errorf("the manifest does not say which device made what:\n%s", text)
+	if text := string(manifest); strings.Count(text, `"backend":"GPU A bf16"`) != 20 || strings.Count(text, `"dtype":"bf16"`) != 20 {
+		t.Errorf("the manifest does not say which kind of GPU made the outputs:\n%s", text)
 	}
 	if want := [2]int{64, 64 + 256}; f.asked != want {
 		t.Errorf("a budget for %v columns, want %v", f.asked, want)
@@ -186,7 +190,7 @@ func TestAllGPUs(t *testing.T) {
 	if err := os.Remove("out/p4.esm2-tiny.parquet"); err != nil {
 		t.Fatal(err)
 	}
-	r = f.embed(t, "--out out"+args).wantCode(0)
+	r = f.embed(t, "--gpus 3 --out out"+args).wantCode(0)
 	if strings.Count(r.stdout, "complete already") != 9 || !maps.Equal(contents(t, "out"), before) {
 		t.Errorf("the rerun: %s", r.stdout)
 	}

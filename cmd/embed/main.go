@@ -3,15 +3,27 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
+
+	"seqembed/pool"
 )
 
+// grace is how long a run that is interrupted may take to end.
+var grace = 5 * time.Second
+
 func main() {
-	// The first signal asks the run to end cleanly; stopping the notification
-	// gives the second one its usual effect.
+	// The first signal asks the run to end cleanly; stopping the notification gives the second one its usual effect. A
+	// batch may take minutes, and so may weights: what is committed stays wherever the process ends.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop)
+	context.AfterFunc(ctx, func() {
+		stop()
+		time.Sleep(grace)
+		printError(os.Stderr, withHint(fmt.Errorf("%w while a device or a disk was busy", pool.ErrInterrupted)))
+		os.Exit(exitInterrupted)
+	})
 	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

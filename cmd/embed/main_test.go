@@ -8,15 +8,22 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // childVariable makes the test binary behave as the program, for what only a
 // process of its own can show.
 const childVariable = "RUN_AS_EMBED"
 
+// graceVariable sets grace in a child.
+const graceVariable = "GRACE_OF_EMBED"
+
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
 		limitChild()
+		if d, err := time.ParseDuration(os.Getenv(graceVariable)); err == nil {
+			grace = d
+		}
 		main()
 	}
 	os.Exit(m.Run())

@@ -293,7 +293,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 	}
 
 	r = embed(t, "--esm-model", tiny, "-o", "err", "--long", "error", "--max-length", "100", "p.faa").wantCode(exitNothing)
-	r.wantProblem("p.faa:6", `"three"`, "113 letters", "--max-length is 100")
+	r.wantProblem("p.faa:6", `"three"`, "113 letters", "allowed is 100", "--max-length", "--long")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "twice.faa").wantCode(exitNothing)
 	r.wantProblem("twice.faa:5", `"a"`, "line 1")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "bad.faa").wantCode(exitNothing)
@@ -376,13 +376,15 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestCPUWeights: rounded weights change the embeddings a little, the output
-// and the manifest say so, and they are not mixed with exact ones.
-func TestCPUWeights(t *testing.T) {
+// TestBF16OnCPU: rounded weights change the embeddings a little, the log, the output and the manifest say so, and they
+// are not mixed with exact ones.
+func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
 	args := []string{"--esm-model", tiny, "-o", "out", "p.faa"}
-	embedWith(t, []string{"EMBED_CPU_WEIGHTS=bf16"}, args...).wantCode(0)
+	if r := embedWith(t, []string{"EMBED_DTYPE=bf16"}, args...).wantCode(0); !strings.Contains(r.stderr, "the CPU keeps weights in bf16") {
+		t.Errorf("nothing says that only the weights are in bf16:\n%s", r.stderr)
+	}
 	path := "out/p.esm2-tiny.parquet"
 	for i, r := range readParquet[parquetRow](t, path) {
 		want := reference(t, tiny, proteins[i].seq, transformer.Mean, 3)[0]

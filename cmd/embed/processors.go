@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -68,7 +69,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 	if err != nil {
 		return nil, err
 	}
-	dtype, err := cuda.ParseDType(c.dtype)
+	dtype, err := kernels.ParseDType(c.dtype)
 	if err != nil {
 		return nil, usagef("--dtype: %w", err)
 	}
@@ -93,14 +94,14 @@ func (c *command) openProcessors() ([]*processor, error) {
 		}
 	}
 	if len(ordinals) == 0 {
-		if dtype == cuda.BF16 || dtype == cuda.FP16 {
-			err := fmt.Errorf("--dtype %s needs a GPU, the CPU computes in fp32: %s", dtype, because)
+		if dtype == kernels.FP16 {
+			err := fmt.Errorf("--dtype fp16 needs a GPU, the CPU takes fp32 or bf16: %s", because)
 			if c.gpus == "none" {
 				return nil, &usageError{err}
 			}
 			return nil, err
 		}
-		one, err := newProcessor(c.onCPU())
+		one, err := newProcessor(c.onCPU(dtype))
 		if err != nil {
 			return nil, err
 		}
@@ -113,12 +114,35 @@ func (c *command) openProcessors() ([]*processor, error) {
 			closeAll(list)
 			return nil, fmt.Errorf("--gpus %s: device %d: %w (embed devices lists what was found)", c.gpus, ordinal, err)
 		}
-		c.log.Info("a GPU computes", "device", one.name, "backend", one.backend)
 		list = append(list, one)
+	}
+	list = c.oneKind(list)
+	for _, p := range list {
+		c.log.Info("a GPU computes", "device", p.name, "backend", p.backend)
 	}
 	logWithoutCublas(c.log, list)
 	logUntested(c.log, list)
 	return list, nil
+}
+
+// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not depend
+// on the processor that computed them. It names the others and closes them.
+func (c *command) oneKind(list []*processor) (kept []*processor) {
+	count := map[string]int{}
+	for _, p := range list {
+		count[p.backend]++
+	}
+	most := slices.MaxFunc(list, func(a, b *processor) int { return cmp.Compare(count[a.backend], count[b.backend]) }).backend
+	for _, p := range list {
+		if p.backend == most {
+			kept = append(kept, p)
+			continue
+		}
+		c.log.Warn("a GPU of another kind is left alone: its results would differ in the last bits", "device", p.name,
+			"backend", p.backend, "used", most)
+		closeAll([]*processor{p})
+	}
+	return kept
 }
 
 // logUntested says once that a GPU is of a kind on which the CUDA backend's
@@ -153,21 +177,23 @@ func parseGPUs(gpus string) (ordinals []int, explicit bool, err error) {
 	return ordinals, true, nil
 }
 
-func (c *command) onCPU() processor {
+// onCPU is the CPU, which computes in float32 whatever its weights are kept in.
+func (c *command) onCPU(dtype kernels.DType) processor {
 	p := processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
-	if c.cpuWeights == "bf16" {
+	if dtype == kernels.BF16 {
 		p.dtype = "fp32, bf16 weights"
+		c.log.Info("the CPU keeps weights in bf16 and computes in fp32: this halves their memory and gains no speed")
 	}
 	p.open = func() (kernels.Backend, error) {
-		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.cpuWeights == "bf16"}), nil
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: dtype == kernels.BF16}), nil
 	}
 	return p
 }
 
 // onGPU is a device. The next batch is started while one computes.
-func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
-	if dtype == cuda.Auto {
-		dtype = cuda.BF16
+func (c *command) onGPU(ordinal int, dtype kernels.DType) processor {
+	if dtype == kernels.Auto {
+		dtype = kernels.BF16
 	}
 	return processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
@@ -175,7 +201,7 @@ func (c *command) onGPU(ordinal int, dtype cuda.DType) processor {
 
 // device is the processor as the pool sees it, for one model.
 func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o *progress) pool.Device {
-	return pool.Device{Name: p.name, Backend: p.backend, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
+	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		b, err := p.ready()
 		if err != nil {
 			return nil, err

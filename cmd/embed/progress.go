@@ -80,13 +80,13 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 	}
 }
 
-// interrupted answers a signal: the batches of the moment are finished first.
+// interrupted answers a signal: the batches in flight are finished first, if they take no longer than the grace period.
 func (p *progress) interrupted() {
 	if p.terminal != nil {
 		// The terminal has written ^C where the bar is about to move up from.
 		_, _ = io.WriteString(p.terminal, "\r")
 	}
-	p.logger().Warn("interrupted: the batches of the moment are finished first; a second signal ends the run at once")
+	p.logger().Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
 // end takes the display of one model down. It may be called again.
@@ -181,13 +181,9 @@ func (p *progress) DeviceLost(device string, err error) {
 	p.logger().Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
 }
 
-// FileStarted takes back the progress that a lost device had made in a file.
+// FileStarted logs the device whose reader has begun the file.
 func (p *progress) FileStarted(path, device string) {
 	p.logger().Debug("file started", "input", path, "device", device)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.allDone -= p.done[path] // by a device that was lost
-	p.done[path] = 0
 }
 
 // BatchDone adds a batch to the progress of its file.
@@ -256,5 +252,5 @@ func (p *progress) FileFinished(f pool.FileReport) {
 
 func (p *progress) FileFailed(f pool.Failure) {
 	p.settle(f.Path)
-	p.logger().Error(oneLine(f.Err), "input", f.Path)
+	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)
 }

@@ -97,6 +97,69 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// TestSignalWhileAnInputIsSilent: neither standard input nor a pipe without a writer keeps a run that is interrupted, and
+// after the grace period nothing does, such as a tokenizer whose disk does not answer.
+func TestSignalWhileAnInputIsSilent(t *testing.T) {
+	for name, c := range map[string]struct {
+		args  string
+		stdin string
+		grace string
+		says  string
+	}{
+		"standard input that begins":  {"--esm-model " + tiny + " -", manyProteins("r", 2000), "1h", "embed: interrupted; the same command continues"},
+		"standard input":              {"--esm-model " + tiny + " -", "", "1h", "embed: interrupted; the same command continues"},
+		"pipe without a writer":       {"--esm-model " + tiny + " pipe.faa", "", "1h", "embed: interrupted; the same command continues"},
+		"tokenizer without an answer": {"--dnabert-model " + dna2 + " --dnabert-tokenizer pipe.faa --dna p.fa", "", "100ms", "embed: interrupted while a device or a disk was busy; the same command continues"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			workspace(t)
+			write(t, "p.fa", ">a\nACGTTGCA\n")
+			if err := syscall.Mkfifo("pipe.faa", 0o600); err != nil {
+				t.Skipf("this system has no named pipes here: %v", err)
+			}
+			cmd := child(t, []string{graceVariable + "=" + c.grace}, append(strings.Fields(c.args), "-o", "out")...)
+			stdin, err := cmd.StdinPipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var stdout strings.Builder
+			stderr := begunLog{begun: make(chan struct{})}
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := stdin.Write([]byte(c.stdin)); err != nil {
+				t.Fatal(err)
+			}
+			<-stderr.begun
+			time.Sleep(300 * time.Millisecond) // until it waits, as a rule
+			signalled := time.Now()
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+			wait(t, cmd, &stdout, &stderr.Builder).wantCode(exitInterrupted).wantProblem(c.says)
+			timer.Stop()
+			if took := time.Since(signalled); took > 5*time.Second {
+				t.Errorf("it took %v to end", took)
+			}
+		})
+	}
+}
+
+// begunLog is a log that tells when its first line is written.
+type begunLog struct {
+	strings.Builder
+	begun chan struct{}
+}
+
+func (b *begunLog) Write(p []byte) (int, error) {
+	if b.Len() == 0 {
+		close(b.begun)
+	}
+	return b.Builder.Write(p)
+}
+
 // TestKilled: a run that is killed, again and again at random moments, leaves nothing that the same command refuses, and
 // in the end all that one run would have written, and nothing else.
 func TestKilled(t *testing.T) {

@@ -121,14 +121,6 @@ func (r *Reader) readAhead() error {
 // Alphabet is the alphabet given or detected; never Unknown.
 func (r *Reader) Alphabet() Alphabet { return r.alphabet }
 
-// Format is "FASTA" or "FASTQ".
-func (r *Reader) Format() string {
-	if r.parser.fastq {
-		return "FASTQ"
-	}
-	return "FASTA"
-}
-
 // Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or what opening and
 // reading files can give.
 func (r *Reader) Read() (Record, error) {

@@ -56,8 +56,8 @@ func TestReadsRealFiles(t *testing.T) {
 				last = record.ID
 				letters += int64(len(record.Seq))
 			}
-			if r.Alphabet() != tt.alphabet || r.Format() != tt.format || r.Records() != tt.records {
-				t.Errorf("%d records of %s in %s", r.Records(), r.Alphabet(), r.Format())
+			if r.Alphabet() != tt.alphabet || formatOf(r) != tt.format || r.Records() != tt.records {
+				t.Errorf("%d records of %s in %s", r.Records(), r.Alphabet(), formatOf(r))
 			}
 			if tt.letters != 0 && letters != tt.letters {
 				t.Errorf("%d letters, want %d", letters, tt.letters)

@@ -123,7 +123,7 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
 	queries := qkv.at[first*qkv.cols+head*d:]
 	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
-	scores.compute(s.variant, 0, block.rows, 0, keys.count)
+	s.compute(worker, &scores, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)
 	if o.Slopes != nil {
@@ -135,7 +135,7 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
-	sums.compute(s.variant, 0, block.rows, 0, values.count)
+	s.compute(worker, &sums, 0, block.rows, 0, values.count)
 	for r := range block.rows {
 		row := out.row(first + r)[head*d:][:d]
 		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])

@@ -1,21 +1,15 @@
-// Package cpu runs the operations of kernels on the cores of this machine in
-// float32.
+// Package cpu runs the operations of kernels on the cores of this machine in float32.
 //
-// Weights are packed once at load into panels of 16 output columns, in blocks
-// along the inner dimension, so that a matrix product reads them in order, as
-// float32 or in half the memory as bfloat16; activations are read in place. Attention packs the keys and values of a
-// sequence the same way and uses the same product. The activation of a product
-// is applied to each block of it in the cache. Work is cut into
-// tasks that a fixed crew of goroutines takes in turn.
+// Weights are packed once at load into panels of 16 output columns, in blocks along the inner dimension, so that a
+// matrix product reads them in order, as float32 or in half the memory as bfloat16; activations are read in place.
+// Attention packs the keys and values of a sequence the same way and uses the same product. The activation of a product
+// is applied to each block of it in the cache. Work is cut into tasks that a fixed crew of goroutines takes in turn.
 //
-// The inner loops exist as portable Go and in assembly for AVX2 with FMA and
-// for AVX-512, written by the program in _gen; the best that the machine runs
-// is chosen when a backend is made. The build tag noasm leaves the assembly
-// out.
+// The inner loops exist as portable Go and in assembly for AVX2 with FMA and for AVX-512, written by the program in
+// _gen; the best that the machine runs is chosen when a backend is made. The build tag noasm leaves the assembly out.
 //
-// How a product is cut never changes a bit: each output element is summed
-// over the inner dimension in blocks of a fixed size, in order, whatever the
-// number of rows, of threads or of sequences in the batch.
+// How a product is cut never changes a bit: each output element is summed over the inner dimension in blocks of a fixed
+// size, in order, whatever the number of rows, of threads or of sequences in the batch.
 //
 // The package must not know which model it runs.
 package cpu
@@ -37,17 +31,15 @@ type Backend struct {
 type Options struct {
 	// Threads is how many compute at the same time; all cores when it is 0.
 	Threads int
-	// BF16Weights keeps projections as bfloat16, rounded to the nearest, in
-	// half the memory. They are widened as they are read: everything else
-	// stays float32, and a checkpoint in bfloat16 gives the same bits.
+	// BF16Weights keeps projections as bfloat16, rounded to the nearest, in half the memory. They are widened
+	// a block at a time: the arithmetic stays float32, and a checkpoint in bfloat16 gives the same bits.
 	BF16Weights bool
 }
 
 // New returns a backend of that many threads, with weights in float32.
 func New(threads int) *Backend { return Open(Options{Threads: threads}) }
 
-// Open returns a backend that uses the best instructions of this machine. It
-// owns threads-1 goroutines until Close.
+// Open returns a backend that uses the best instructions of this machine. It owns threads-1 goroutines until Close.
 func Open(o Options) *Backend { return newBackend(o, best()) }
 
 func newBackend(o Options, v *variant) *Backend {

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// BenchmarkBF16Weights reports how much faster a product is with weights in
-// bfloat16 than in float32: best run against best run, taken in turn.
+// BenchmarkBF16Weights reports how much faster a product is with weights in bfloat16 than in float32: best run against
+// best run, taken in turn.
 func BenchmarkBF16Weights(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
 		for _, shape := range [][2]int{{2304, 768}, {3840, 1280}} {

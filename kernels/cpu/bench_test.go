@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"seqembed/bench/peak"
 	"seqembed/kernels"
-	"seqembed/kernels/cpu/peak"
 )
 
 // shapes are the (N, K) of the products of DNABERT-S and of ESM-2 8M and

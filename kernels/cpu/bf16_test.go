@@ -8,96 +8,27 @@ import (
 	"testing"
 	"unsafe"
 
+	"seqembed/internal/half"
 	"seqembed/kernels"
 )
 
-// TestToBF16 compares with the definition: no bfloat16 is nearer, and of two
-// as near the even one is taken. What is a bfloat16 already stays.
-func TestToBF16(t *testing.T) {
-	for b := range 1 << 16 {
-		v := fromBF16(uint16(b))
-		if got := toBF16(v); got != uint16(b) && !(v != v && got == uint16(b)|0x40) {
-			t.Fatalf("%#04x, which is %v, becomes %#04x", b, v, got)
-		}
-		if upper := uint16(b) &^ 0x8000; upper >= 0x7f80 {
-			continue // infinite, or not a number
-		}
-		low := math.Float32bits(v)
-		for _, c := range []struct {
-			rest uint32 // the lower half
-			up   int    // how many steps the upper half takes
-		}{{1, 0}, {0x7fff, 0}, {0x8000, b & 1}, {0x8001, 1}, {0xffff, 1}} {
-			if got := toBF16(math.Float32frombits(low | c.rest)); got != uint16(b+c.up) {
-				t.Fatalf("%#08x becomes %#04x", low|c.rest, got)
-			}
-		}
-	}
-	for _, bits := range []uint32{0x7f800001, 0xffffffff} {
-		if v := fromBF16(toBF16(math.Float32frombits(bits))); v == v {
-			t.Errorf("%#08x, which is not a number, becomes %v", bits, v)
-		}
-	}
-}
-
-// TestTileBF16: every kernel at every remainder, between guard pages, gives
-// the bits of the kernel for the same values in float32.
-func TestTileBF16(t *testing.T) {
+// TestWiden: every number of panels' rows, between guard pages, gives the values that half gives.
+func TestWiden(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
-		for rows := 1; rows <= 27; rows++ {
-			for _, k := range []int{1, 2, 3, 4, 5, 7, 64, blockK} {
-				for n := 1; n <= v.panels; n++ {
-					c := tileCase{rows: rows, n: n, k: k, padA: rows % 3, padOut: k % 5, withBias: k%2 == 0, withAdd: rows%2 == 0}
-					c.checkBF16(t, v)
+		for rows := 1; rows <= 70; rows++ {
+			for _, atEnd := range []bool{false, true} {
+				n := rows * panelCols
+				got, memory := guarded(t, n, atEnd), guarded(t, n/2, atEnd)
+				bf16, want := unsafe.Slice((*uint16)(unsafe.Pointer(&memory[0])), n), make([]float32, n)
+				for i := range bf16 {
+					bf16[i] = uint16(i*0x9e37 + rows)
+					want[i] = half.FromBF16(bf16[i])
 				}
+				v.widen(got, bf16)
+				sameBits(t, v.name, got, want)
 			}
 		}
 	})
-}
-
-func FuzzTileBF16(f *testing.F) {
-	f.Add(uint8(12), uint8(2), uint16(383), uint8(0), uint8(0), uint8(3))
-	f.Add(uint8(1), uint8(1), uint16(1), uint8(1), uint8(9), uint8(0))
-	f.Fuzz(func(t *testing.T, rows, n uint8, k uint16, padA, padOut, with uint8) {
-		for _, v := range variants() {
-			c := tileCase{
-				rows: 1 + int(rows)%60, n: 1 + int(n)%v.panels, k: 1 + int(k)%blockK, padA: int(padA), padOut: int(padOut),
-				withBias: with&1 != 0, withAdd: with&2 != 0,
-			}
-			c.checkBF16(t, v)
-		}
-	})
-}
-
-func (c tileCase) checkBF16(t *testing.T, v *variant) {
-	t.Helper()
-	cols := c.n * panelCols
-	lda, ldout := c.k+c.padA, cols+c.padOut
-	for _, atEnd := range []bool{false, true} {
-		take := func(n int, seed uint64) []float32 {
-			values := guarded(t, n, atEnd)
-			fill(values, seed)
-			return values
-		}
-		a := take((c.rows-1)*lda+c.k, 1)
-		wide := take(c.k*cols, 2)
-		memory := guarded(t, len(wide)/2, atEnd)
-		half := unsafe.Slice((*uint16)(unsafe.Pointer(&memory[0])), len(wide))
-		for i, w := range wide {
-			half[i] = toBF16(w)
-			wide[i] = fromBF16(half[i])
-		}
-		var bias, add []float32
-		if c.withBias {
-			bias = take(cols, 4)
-		}
-		if c.withAdd {
-			add = take((c.rows-1)*cols+cols, 5)
-		}
-		got, want := take((c.rows-1)*ldout+cols, 3), take((c.rows-1)*ldout+cols, 3)
-		v.tileBF16(got, ldout, add, cols, bias, a, lda, c.rows, half, c.k, c.n)
-		v.tile(want, ldout, add, cols, bias, a, lda, c.rows, wide, c.k, c.n)
-		sameBits(t, fmt.Sprintf("%s %+v", v.name, c), got, want)
-	}
 }
 
 func sameBits(t *testing.T, what string, got, want []float32) {
@@ -115,14 +46,13 @@ type roundedSource struct{ randomSource }
 func (r roundedSource) ReadRows(dst []float32, first int) error {
 	err := r.randomSource.ReadRows(dst, first)
 	for i, v := range dst {
-		dst[i] = fromBF16(toBF16(v))
+		dst[i] = half.FromBF16(half.ToBF16(v))
 	}
 	return err
 }
 
-// TestBF16Weights: keeping projections as bfloat16 does what rounding them
-// before they are loaded as float32 does, bit for bit: alone, stacked, fused
-// and for every width of the last panel.
+// TestBF16Weights: keeping projections as bfloat16 does what rounding them before they are loaded as float32 does, bit
+// for bit: alone, stacked, fused and for every width of the last panel.
 func TestBF16Weights(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
@@ -131,9 +61,9 @@ func TestBF16Weights(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }
 						rounded := func(rows int) kernels.Source { return roundedSource{randomSource{[]int{rows, shape[1]}}} }
-						half := projected(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), op, rows, shape, source)
+						narrow := projected(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), op, rows, shape, source)
 						wide := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, rounded)
-						sameBits(t, op, half, wide)
+						sameBits(t, op, narrow, wide)
 						if exact := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, source); slices.Equal(exact, wide) {
 							t.Error("rounding the weights changes nothing: nothing is compared")
 						}
@@ -201,8 +131,7 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	return values
 }
 
-// TestBF16WeightsInMemory: projections take half the bytes and are named;
-// tables and vectors stay as they are.
+// TestBF16WeightsInMemory: projections take half the bytes and are named; tables and vectors stay as they are.
 func TestBF16WeightsInMemory(t *testing.T) {
 	b := Open(Options{Threads: 1, BF16Weights: true})
 	defer b.Close()

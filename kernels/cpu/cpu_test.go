@@ -7,7 +7,6 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/kernelstest"
-	"seqembed/kernels/ref"
 )
 
 // names are all the variants that some machine can run.
@@ -33,7 +32,7 @@ func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	forced(t, func(t *testing.T, v *variant) {
 		t.Parallel() // the reference is on one core
-		kernelstest.Run(t, ref.Float32, known, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
+		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
 	})
 }
 
@@ -45,7 +44,7 @@ func TestAllocations(t *testing.T) {
 	forced(t, func(t *testing.T, v *variant) {
 		for _, threads := range []int{1, 3} {
 			b := newBackend(Options{Threads: threads}, v)
-			kernelstest.Allocations(t, b, ref.Float32)
+			kernelstest.Allocations(t, b, kernels.FP32)
 			b.Close()
 		}
 	})

@@ -3,13 +3,12 @@ package cpu
 import "seqembed/kernels"
 
 const (
-	// blockRows and blockPanels bound the part of an output that one task
-	// computes. A block of rows takes 147 KB for each block of the inner
-	// dimension, and stays in the second-level cache for all the panels.
+	// blockRows and blockPanels bound the part of an output that one task computes. A block of rows takes 147 KB for
+	// each block of the inner dimension, and stays in the second-level cache for all the panels.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is how finely a product is cut at least, where its width
-	// allows that: who ends first then waits for a small part of the whole.
+	// tasksPerWorker is how finely a product is cut at least, where its width allows that: who ends first then waits
+	// for a small part of the whole.
 	tasksPerWorker = 12
 )
 
@@ -26,10 +25,10 @@ type product struct {
 	ldadd int
 }
 
-// compute runs the product for rows [row, row+rows) and panels
-// [first, first+n). The columns of these panels have to exist in out, those
-// past the last one too.
-func (p *product) compute(v *variant, row, rows, first, n int) {
+// compute runs a product for rows [row, row+rows) and panels [first, first+n). The columns of these panels have to
+// exist in out, those past the last one too. Panels in bfloat16 are widened once for all the rows.
+func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
+	v := s.variant
 	out := p.out[row*p.ldout:]
 	a := p.a[row*p.lda:]
 	for k := range p.b.blocks() {
@@ -51,19 +50,15 @@ func (p *product) compute(v *variant, row, rows, first, n int) {
 			if bias != nil {
 				biasHere = bias[c:]
 			}
-			start := p.b.start(k, first+i)
-			if p.b.half != nil {
-				v.tileBF16(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.half[start:], to-from, width)
-			} else {
-				v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, p.b.at[start:], to-from, width)
-			}
+			panel := p.b.wide(v, s.scratch[worker].wide, k, first+i, width)
+			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, panel, to-from, width)
 		}
 	}
 }
 
 // linear gives what runs a product with a bias, an activation that is applied to each block in the cache, and a
-// residual, or nil. Each element is read and written by one task alone, so that add may be out. scratch is memory for the
-// product where scratchOf asks for it.
+// residual, or nil. Each element is read and written by one task alone, so that add may be out. scratch is memory for
+// the product where scratchOf asks for it.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) func() {
 	switch {
 	case scratch != nil:
@@ -96,7 +91,7 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 			n--
 			s.lastPanel(&p, worker, row, rows)
 		}
-		p.compute(s.variant, row, rows, first, n)
+		s.compute(worker, &p, row, rows, first, n)
 		if o.Then == kernels.GELU {
 			for r := range rows {
 				s.variant.gelu(out.row(row + r)[from:to])
@@ -105,8 +100,8 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 	})
 }
 
-// gatedLinear computes the same columns of both halves of a product in the
-// worker's own memory, and writes the gated half.
+// gatedLinear computes the same columns of both halves of a product in the worker's own memory, and writes the gated
+// half.
 func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols
@@ -121,7 +116,7 @@ func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 			if p.bias != nil {
 				half.bias = p.bias[panel*panelCols:]
 			}
-			half.compute(s.variant, 0, rows, panel, n)
+			s.compute(worker, &half, 0, rows, panel, n)
 		}
 		for r := range rows {
 			to := out.row(row + r)[first*panelCols:][:width]
@@ -152,22 +147,21 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// How many panels of one block of rows make a tasksPerWorker-th of what a worker does in all; an even number, for
-		// kernels that take two.
+		// How many panels of one block of rows make a tasksPerWorker-th of what a worker does in all; an even number,
+		// for kernels that take two.
 		share := rows * count / (min(rows, blockRows) * s.crew.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
 		s.crew.run(rowBlocks*((count+width-1)/width), task)
 	}
 }
 
-// lastPanel computes the columns of a panel that is not full, whose columns
-// past the last do not exist in the output.
+// lastPanel computes the columns of a panel that is not full, whose columns past the last do not exist in the output.
 func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	acc := s.scratch[worker].acc[:rows*panelCols]
 	last := p.b.count - 1
 	column := last * panelCols
 	narrow := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
-	narrow.compute(s.variant, 0, rows, last, 1)
+	s.compute(worker, &narrow, 0, rows, last, 1)
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]
 		if p.bias != nil {

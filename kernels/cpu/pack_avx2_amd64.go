@@ -13,3 +13,8 @@ func transpose8AVX2(panel *float32, rows *float32, ld int, count int, k int)
 //
 //go:noescape
 func copy16AVX2(panel *float32, rows *float32, ld int, count int)
+
+// widenAVX2 writes n bfloat16 values, a positive multiple of 16, as float32.
+//
+//go:noescape
+func widenAVX2(wide *float32, half *uint16, n int)

@@ -111,3 +111,27 @@ row:
 	JNZ     row
 	VZEROUPPER
 	RET
+
+// func widenAVX2(wide *float32, half *uint16, n int)
+// Requires: AVX, AVX2, MMX+
+TEXT ·widenAVX2(SB), NOSPLIT, $0-24
+	MOVQ wide+0(FP), AX
+	MOVQ half+8(FP), CX
+	MOVQ n+16(FP), DX
+	LEAQ (CX)(DX*2), BX
+
+values:
+	PREFETCHT1 (BX)
+	VPMOVZXWD  (CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VMOVUPS    Y0, (AX)
+	VPMOVZXWD  16(CX), Y0
+	VPSLLD     $0x10, Y0, Y0
+	VMOVUPS    Y0, 32(AX)
+	ADDQ       $0x20, CX
+	ADDQ       $0x20, BX
+	ADDQ       $0x40, AX
+	SUBQ       $0x10, DX
+	JG         values
+	VZEROUPPER
+	RET

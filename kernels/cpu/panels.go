@@ -1,19 +1,20 @@
 package cpu
 
+import "seqembed/internal/half"
+
 const (
-	// panelCols is the width of a panel: two AVX2 vectors of float32, one of
-	// AVX-512.
+	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
 	panelCols = 16
-	// blockK is the length of a block along the inner dimension. A panel of
-	// one block takes 24 KB, and stays in the first-level cache while it
-	// meets row after row; the two that AVX-512 takes at once come from the
-	// second level, fast enough. It fixes the order of summation.
+	// blockK is the length of a block along the inner dimension. A panel of one block takes 24 KB, and stays in the
+	// first-level cache while it meets row after row; the two that AVX-512 takes at once come from the second level,
+	// fast enough. It fixes the order of summation.
 	blockK = 384
+	// maxPanels is the largest number of panels that a variant takes at once.
+	maxPanels = 2
 )
 
-// panels is the right-hand matrix B [inner, cols] of a product, packed: for
-// each block of blockK inner rows, for each panel of 16 columns, the block's
-// rows one after the other, 16 values each. Columns past the last are zero.
+// panels is the right-hand matrix B [inner, cols] of a product, packed: for each block of blockK inner rows, for each
+// panel of 16 columns, the block's rows one after the other, 16 values each. Columns past the last are zero.
 type panels struct {
 	cols, inner int
 	count       int // panels across: cols/16, rounded up
@@ -43,12 +44,6 @@ func (p *panels) panel(k, index int) []float32 {
 	return p.at[p.start(k, index):][:(to-from)*panelCols]
 }
 
-// halfPanel is likewise, of bfloat16 values.
-func (p *panels) halfPanel(k, index int) []uint16 {
-	from, to := p.block(k)
-	return p.half[p.start(k, index):][:(to-from)*panelCols]
-}
-
 // start is where that panel begins. The next panel follows it.
 func (p *panels) start(k, index int) int {
 	from, to := p.block(k)
@@ -76,11 +71,29 @@ func (p *panels) fill(index int, rows []float32, ld int) {
 func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
-		panel := p.halfPanel(k, index)
+		panel := p.half[p.start(k, index):]
 		for c := range min(panelCols, p.cols-index*panelCols) {
 			for i, v := range rows[c*ld+from : c*ld+to] {
-				panel[i*panelCols+c] = toBF16(v)
+				panel[i*panelCols+c] = half.ToBF16(v)
 			}
 		}
+	}
+}
+
+// wide gives n neighbouring panels of block k as float32: where they are, or widened into scratch.
+func (p *panels) wide(v *variant, scratch []float32, k, index, n int) []float32 {
+	from, to := p.block(k)
+	start, size := p.start(k, index), n*(to-from)*panelCols
+	if p.half == nil {
+		return p.at[start:][:size]
+	}
+	v.widen(scratch[:size], p.half[start:])
+	return scratch[:size]
+}
+
+// widen is the portable one of a variant.
+func widen(out []float32, bf16 []uint16) {
+	for i, b := range bf16[:len(out)] {
+		out[i] = half.FromBF16(b)
 	}
 }

@@ -35,6 +35,7 @@ type step struct {
 // scratch is one worker's own memory.
 type scratch struct {
 	acc    []float32 // accumulators of a product
+	wide   []float32 // maxPanels panels of a block that are kept in bfloat16
 	scores []float32 // attention: blockQueries rows of scores
 }
 
@@ -49,6 +50,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	r := &runner{crew: b.crew, variant: b.variant, program: p, limits: l, scratch: make([]scratch, b.crew.size)}
 	for i := range r.scratch {
 		r.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
+		r.scratch[i].wide = aligned(maxPanels * blockK * panelCols)
 	}
 	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		return scratchOf(p, op)

@@ -64,16 +64,6 @@ func tile6x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *floa
 //go:noescape
 func tile6x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile7x16AVX512 is a tileFunc for 7 rows and 1 neighbouring panels.
-//
-//go:noescape
-func tile7x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile7x32AVX512 is a tileFunc for 7 rows and 2 neighbouring panels.
-//
-//go:noescape
-func tile7x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
 // tile8x16AVX512 is a tileFunc for 8 rows and 1 neighbouring panels.
 //
 //go:noescape
@@ -83,36 +73,6 @@ func tile8x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *floa
 //
 //go:noescape
 func tile8x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile9x16AVX512 is a tileFunc for 9 rows and 1 neighbouring panels.
-//
-//go:noescape
-func tile9x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile9x32AVX512 is a tileFunc for 9 rows and 2 neighbouring panels.
-//
-//go:noescape
-func tile9x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile10x16AVX512 is a tileFunc for 10 rows and 1 neighbouring panels.
-//
-//go:noescape
-func tile10x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile10x32AVX512 is a tileFunc for 10 rows and 2 neighbouring panels.
-//
-//go:noescape
-func tile10x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile11x16AVX512 is a tileFunc for 11 rows and 1 neighbouring panels.
-//
-//go:noescape
-func tile11x16AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
-
-// tile11x32AVX512 is a tileFunc for 11 rows and 2 neighbouring panels.
-//
-//go:noescape
-func tile11x32AVX512(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
 // tile12x16AVX512 is a tileFunc for 12 rows and 1 neighbouring panels.
 //

@@ -1,17 +1,16 @@
 package cpu
 
-// variant is one set of inner loops: what is written once in portable Go and
-// again for each instruction set. Results repeat bit for bit within a variant,
-// so its name is part of the backend's.
+// variant is one set of inner loops: what is written once in portable Go and again for each instruction set. Results
+// repeat bit for bit within a variant, so its name is part of the backend's.
 type variant struct {
 	name string
-	// panels is how many neighbouring panels tile takes in one pass.
-	panels   int
-	tile     tileFunc[float32]
-	tileBF16 tileFunc[uint16]
+	// panels is how many neighbouring panels tile takes in one pass, at most maxPanels.
+	panels int
+	tile   tileFunc
+	// widen sets out to as many bfloat16 values, a multiple of 16.
+	widen func(out []float32, half []uint16)
 
-	// packKeys fills the panels of Kᵀ from the keys, ld values apart. Columns
-	// past the last hold anything.
+	// packKeys fills the panels of Kᵀ from the keys, ld values apart. Columns past the last hold anything.
 	packKeys func(p *panels, keys []float32, ld int)
 	// packValues fills the panels of V from the values, ld values apart.
 	packValues func(p *panels, values []float32, ld int)
@@ -32,26 +31,18 @@ type variant struct {
 	turn      func(row, cos, sin []float32, factor float32) // rotary on neighbouring heads
 }
 
-// tileFunc computes, for rows r and the n·16 columns c of n neighbouring
-// panels of k inner rows each,
+// tileFunc computes, for rows r and the n·16 columns c of n neighbouring panels of k inner rows each,
 //
 //	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[i·16 + c] + bias[c] + add[r·ldadd + c]
 //
-// without the bias or the addend that is nil. add may be out itself. k is at
-// most blockK. Each sum is kept in one accumulator in the order of i, whatever
-// rows and n are. A panel of uint16 holds bfloat16 values, which give the bits
-// that a panel of the same values in float32 gives.
-type tileFunc[E element] func(out []float32, ldout int, add []float32, ldadd int, bias []float32,
-	a []float32, lda, rows int, panel []E, k, n int)
-
-// element is what a panel's values are kept as: float32, or uint16 for
-// bfloat16.
-type element interface{ float32 | uint16 }
+// without the bias or the addend that is nil. add may be out itself. k is at most blockK. Each sum is kept in one
+// accumulator in the order of i, whatever rows and n are.
+type tileFunc func(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int)
 
 // portable is plain Go, on any machine.
 func portable() *variant {
 	return &variant{
-		name: "portable", panels: 1, tile: tilePortable, tileBF16: tileBF16Portable,
+		name: "portable", panels: 1, tile: tilePortable, widen: widen,
 		packKeys: packKeys, packValues: packValues, scoreTop: scoreTop, scoreExp: scoreExp,
 		gelu: geluRow, gate: gateRow, scale: scaleRow, add: addTo, normalize: normalize, turn: turn,
 	}

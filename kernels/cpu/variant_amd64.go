@@ -2,34 +2,22 @@
 
 package cpu
 
-import (
-	"unsafe"
-
-	"golang.org/x/sys/cpu"
-)
+import "golang.org/x/sys/cpu"
 
 // variants lists those that this machine can run, the fastest last.
 func variants() []*variant {
 	list := []*variant{portable()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
-		list = append(list, vectorAVX2().variant("avx2", 1, tiles[float32]{{
-			tile1x16AVX2, tile2x16AVX2, tile3x16AVX2, tile4x16AVX2, tile5x16AVX2, tile6x16AVX2,
-		}}, tiles[uint16]{{
-			tile1x16BF16AVX2, tile2x16BF16AVX2, tile3x16BF16AVX2, tile4x16BF16AVX2, tile5x16BF16AVX2, tile6x16BF16AVX2,
+		list = append(list, vectorAVX2().variant("avx2", 1, tiles{{
+			{6, tile6x16AVX2}, {5, tile5x16AVX2}, {4, tile4x16AVX2}, {3, tile3x16AVX2}, {2, tile2x16AVX2}, {1, tile1x16AVX2},
 		}}))
 		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512BW {
-			list = append(list, vectorAVX512().variant("avx512", 2, tiles[float32]{{
-				tile1x16AVX512, tile2x16AVX512, tile3x16AVX512, tile4x16AVX512, tile5x16AVX512, tile6x16AVX512,
-				tile7x16AVX512, tile8x16AVX512, tile9x16AVX512, tile10x16AVX512, tile11x16AVX512, tile12x16AVX512,
+			list = append(list, vectorAVX512().variant("avx512", 2, tiles{{
+				{12, tile12x16AVX512}, {8, tile8x16AVX512}, {6, tile6x16AVX512}, {5, tile5x16AVX512},
+				{4, tile4x16AVX512}, {3, tile3x16AVX512}, {2, tile2x16AVX512}, {1, tile1x16AVX512},
 			}, {
-				tile1x32AVX512, tile2x32AVX512, tile3x32AVX512, tile4x32AVX512, tile5x32AVX512, tile6x32AVX512,
-				tile7x32AVX512, tile8x32AVX512, tile9x32AVX512, tile10x32AVX512, tile11x32AVX512, tile12x32AVX512,
-			}}, tiles[uint16]{{
-				tile1x16BF16AVX512, tile2x16BF16AVX512, tile3x16BF16AVX512, tile4x16BF16AVX512, tile5x16BF16AVX512, tile6x16BF16AVX512,
-				tile7x16BF16AVX512, tile8x16BF16AVX512, tile9x16BF16AVX512, tile10x16BF16AVX512, tile11x16BF16AVX512, tile12x16BF16AVX512,
-			}, {
-				tile1x32BF16AVX512, tile2x32BF16AVX512, tile3x32BF16AVX512, tile4x32BF16AVX512, tile5x32BF16AVX512, tile6x32BF16AVX512,
-				tile7x32BF16AVX512, tile8x32BF16AVX512, tile9x32BF16AVX512, tile10x32BF16AVX512, tile11x32BF16AVX512, tile12x32BF16AVX512,
+				{12, tile12x32AVX512}, {8, tile8x32AVX512}, {6, tile6x32AVX512}, {5, tile5x32AVX512},
+				{4, tile4x32AVX512}, {3, tile3x32AVX512}, {2, tile2x32AVX512}, {1, tile1x32AVX512},
 			}}))
 		}
 	}
@@ -50,37 +38,49 @@ func vectorAVX512() vector {
 	}
 }
 
-// tiles holds the assembly for 1, 2 … panels, for 1, 2, 3 … rows each.
-type tiles[E element] [][]func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *E, k int, ahead int)
+// tile is the assembly for a number of rows.
+type tile struct {
+	rows int
+	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
+}
 
-// run is a tileFunc. The rows are dealt out evenly: a kernel for two rows
-// would wait for its own sums.
-func (t tiles[E]) run(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []E, k, n int) {
+// tiles holds those for 1, 2 … panels, the tallest first, down to one row.
+type tiles [][]tile
+
+// pick gives the tallest tile that leaves none of so many rows, or three: one for fewer waits for its own sums.
+func pick(list []tile, rows int) tile {
+	for _, t := range list {
+		if t.rows == rows || t.rows+3 <= rows {
+			return t
+		}
+	}
+	return list[len(list)-1]
+}
+
+// run is a tileFunc.
+func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int) {
 	cols := n * panelCols
 	panel = panel[:k*cols]
 	var toBias, toAdd *float32
 	if bias != nil {
 		toBias = &bias[:cols][0]
 	}
-	kernels := t[n-1]
-	// Each pass has the panels that come next brought nearer, half as much as
-	// one panel.
-	size := int(unsafe.Sizeof(panel[0]))
-	ahead := size * k * cols
-	for passes := (rows + len(kernels) - 1) / len(kernels); passes > 0; passes-- {
-		height := (rows + passes - 1) / passes
-		// The kernels check nothing: their last elements are checked here.
-		_, _ = out[(height-1)*ldout+cols-1], a[(height-1)*lda+k-1]
+	// Each pass has the panels that come next brought nearer, half as much as one panel.
+	ahead := 4 * k * cols
+	for rows > 0 {
+		tile := pick(t[n-1], rows)
+		// The assembly checks nothing: its last elements are checked here.
+		_, _ = out[(tile.rows-1)*ldout+cols-1], a[(tile.rows-1)*lda+k-1]
 		if add != nil {
-			_ = add[(height-1)*ldadd+cols-1]
+			_ = add[(tile.rows-1)*ldadd+cols-1]
 			toAdd = &add[0]
 		}
-		kernels[height-1](&out[0], ldout, toAdd, ldadd, toBias, &a[0], lda, &panel[0], k, ahead)
-		ahead += size * k * panelCols / 2
-		if rows -= height; rows > 0 {
-			out, a = out[height*ldout:], a[height*lda:]
+		tile.run(&out[0], ldout, toAdd, ldadd, toBias, &a[0], lda, &panel[0], k, ahead)
+		ahead += 4 * k * panelCols / 2
+		if rows -= tile.rows; rows > 0 {
+			out, a = out[tile.rows*ldout:], a[tile.rows*lda:]
 			if add != nil {
-				add = add[height*ldadd:]
+				add = add[tile.rows*ldadd:]
 			}
 		}
 	}

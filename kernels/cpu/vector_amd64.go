@@ -4,8 +4,8 @@ package cpu
 
 import "math"
 
-// vector holds the assembly of one instruction set for what works row by row,
-// behind methods that check the lengths: the assembly checks nothing.
+// vector holds the assembly of one instruction set for what works row by row, behind methods that check the lengths:
+// the assembly checks nothing.
 type vector struct {
 	lanes       int
 	gelu        func(x *float32, n int)
@@ -20,9 +20,9 @@ type vector struct {
 	turn        func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 }
 
-func (v vector) variant(name string, panels int, t tiles[float32], bf16 tiles[uint16]) *variant {
+func (v vector) variant(name string, panels int, t tiles) *variant {
 	return &variant{
-		name: name, panels: panels, tile: t.run, tileBF16: bf16.run,
+		name: name, panels: panels, tile: t.run, widen: widenBF16,
 		packKeys: packKeysAVX2, packValues: packValuesAVX2,
 		scoreTop: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
@@ -72,14 +72,14 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 		squares += d * d
 	}
 	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
-	// The mean in two parts, so that a large one does not cost the small
-	// differences from it their last bits.
+	// The mean in two parts, so that a large one does not cost the small differences from it their last bits.
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
 
-// packKeysAVX2 transposes blocks of 8 keys, and leaves to fill what a head
-// size that is no multiple of 8 leaves over.
+func widenBF16(out []float32, half []uint16) { widenAVX2(&out[0], &half[:len(out)][0], len(out)) }
+
+// packKeysAVX2 transposes blocks of 8 keys, and leaves to fill what a head size that is no multiple of 8 leaves over.
 func packKeysAVX2(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols

@@ -2,50 +2,26 @@ package cuda
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
 
-	"github.com/x448/float16"
+	convert "seqembed/internal/half"
+	"seqembed/kernels"
 )
 
-// DType is the type of weights and matrix operands. The residual stream is
-// float32 with every one of them.
-type DType uint8
+// DType is the type of weights and matrix operands, a kernels.DType that knows its form in a device's memory. The
+// residual stream is float32 with every one of them.
+type DType kernels.DType
 
+// The types by the names of kernels. Auto is BF16: every device that the package accepts has it.
 const (
-	// Auto is BF16: every device that the package accepts has it.
-	Auto DType = iota
-	// BF16 is bfloat16.
-	BF16
-	// FP16 is IEEE half precision.
-	FP16
-	// FP32 is float32, without TF32.
-	FP32
+	Auto = DType(kernels.Auto)
+	BF16 = DType(kernels.BF16)
+	FP16 = DType(kernels.FP16)
+	FP32 = DType(kernels.FP32)
 )
 
-// String gives the name that --dtype takes, which is also the end of the
-// names of the kernels of that type.
-func (t DType) String() string {
-	switch t {
-	case BF16:
-		return "bf16"
-	case FP16:
-		return "fp16"
-	case FP32:
-		return "fp32"
-	}
-	return "auto"
-}
-
-// ParseDType reads a --dtype value.
-func ParseDType(s string) (DType, error) {
-	for _, t := range []DType{Auto, BF16, FP16, FP32} {
-		if t.String() == s {
-			return t, nil
-		}
-	}
-	return 0, fmt.Errorf("dtype %q is none of auto, bf16, fp16, fp32", s)
-}
+// String gives the name that --dtype takes, which is also the end of the names of the kernels of that type.
+func (t DType) String() string { return kernels.DType(t).String() }
 
 // size is the bytes of one value.
 func (t DType) size() int {
@@ -65,11 +41,11 @@ func (t DType) encode(dst []byte, values []float32) {
 		}
 	case FP16:
 		for i, v := range values {
-			binary.LittleEndian.PutUint16(dst[2*i:], uint16(float16.Fromfloat32(v)))
+			binary.LittleEndian.PutUint16(dst[2*i:], convert.ToFP16(v))
 		}
 	default:
 		for i, v := range values {
-			binary.LittleEndian.PutUint16(dst[2*i:], bfloat16(v))
+			binary.LittleEndian.PutUint16(dst[2*i:], convert.ToBF16(v))
 		}
 	}
 }
@@ -83,22 +59,13 @@ func (t DType) decode(values []float32, src []byte) {
 		}
 	case FP16:
 		for i := range values {
-			values[i] = float16.Frombits(binary.LittleEndian.Uint16(src[2*i:])).Float32()
+			values[i] = convert.FromFP16(binary.LittleEndian.Uint16(src[2*i:]))
 		}
 	default:
 		for i := range values {
-			values[i] = math.Float32frombits(uint32(binary.LittleEndian.Uint16(src[2*i:])) << 16)
+			values[i] = convert.FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
 		}
 	}
-}
-
-// bfloat16 rounds to nearest, ties to even.
-func bfloat16(v float32) uint16 {
-	bits := math.Float32bits(v)
-	if v != v {
-		return uint16(bits>>16) | 0x40 // rounding could carry a NaN into an infinity
-	}
-	return uint16((bits + 0x7fff + bits>>16&1) >> 16)
 }
 
 // pitch is the elements from one row of a matrix to the next, as

@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"seqembed/kernels"
 )
 
 // kernelSpec is a row of the table in src/README.md.
@@ -112,11 +114,11 @@ func (k *fakeLaunch) float(name string) float32 {
 
 // dtype is the type that the kernel's name ends in.
 func (k *fakeLaunch) dtype() DType {
-	t, err := ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
+	t, err := kernels.ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
 	if err != nil {
 		k.gpu.t.Error(err)
 	}
-	return t
+	return DType(t)
 }
 
 // fakeMatrix is device memory seen as rows; nil for a null pointer.

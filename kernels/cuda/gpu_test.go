@@ -6,7 +6,6 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/kernelstest"
-	"seqembed/kernels/ref"
 )
 
 // requireGPU opens the first device. Where there is none the test is skipped,
@@ -80,4 +79,4 @@ func TestGPU(t *testing.T) {
 }
 
 // operandTypes are the types of the conformance suite.
-var operandTypes = map[DType]ref.Type{FP32: ref.Float32, BF16: ref.BF16, FP16: ref.FP16}
+var operandTypes = map[DType]kernels.DType{FP32: kernels.FP32, BF16: kernels.BF16, FP16: kernels.FP16}

@@ -4,12 +4,11 @@ import (
 	"testing"
 
 	"seqembed/kernels"
-	"seqembed/kernels/ref"
 )
 
 // Allocations wants of a backend that batches allocate nothing on the host after the first ones of their size: of
 // random programs, and of tokens that are looked up, two batches at a time. The race detector allocates by itself.
-func Allocations(t *testing.T, backend kernels.Backend, operands ref.Type) {
+func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType) {
 	programs := []Case{{Name: "embed", Lengths: []int{33, 1, 65}, Tokens: true, Build: func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Embed(kernels.Embed{Table: b.Table(40), Type: b.Vector(40, 1, 0), Scale: 1, Mask: Vocabulary - 1})}
 	}}}
@@ -30,7 +29,7 @@ func Allocations(t *testing.T, backend kernels.Backend, operands ref.Type) {
 }
 
 // prepare compiles a case and gives what runs two batches of it: all its sequences, and the first two.
-func (c Case) prepare(t *testing.T, backend kernels.Backend, operands ref.Type) (run, free func(), err error) {
+func (c Case) prepare(t *testing.T, backend kernels.Backend, operands kernels.DType) (run, free func(), err error) {
 	lens, tags := c.Lengths, count(len(c.Lengths))
 	batches := [2]kernels.Batch{c.batch(lens, tags), c.batch(lens[:2], tags)}
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: operands, lens: lens, tags: tags, seed: 1}

@@ -14,7 +14,7 @@ type Bench struct {
 	*kernels.Program
 	t          testing.TB
 	model      kernels.Model
-	operands   ref.Type
+	operands   kernels.DType
 	lens, tags []int
 	seed       uint64
 	inputs     uint64

@@ -6,7 +6,6 @@ import (
 	"testing"
 
 	"seqembed/kernels"
-	"seqembed/kernels/ref"
 )
 
 // mistakes makes one mistake of each sort and wants it back from Compile, or from the wait of the batch that it is in,
@@ -156,7 +155,7 @@ func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
 // starts runs batches one ahead of the other: each gives what it gives alone, and one that fails harms no other.
 func starts(t *testing.T, backend kernels.Backend) {
-	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: ref.BF16, seed: 1}
+	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()
 	x := b.Embed(kernels.Embed{Table: b.Table(48), Scale: 1, Mask: kernels.NoMask})
 	y := b.Norm(b.Linear(x, b.Product(48, 48, kernels.Identity), x), b.Normalize(48, 1e-5))

@@ -32,7 +32,7 @@ var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run holds a backend with operands of a type to the whole suite. open is called once for each test and returns a fresh
 // backend. What known holds is not computed again.
-func Run(t *testing.T, operands ref.Type, known *Known, open func() kernels.Backend) {
+func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
 	run(t, cases(), operands, known, open)
 	for name, test := range map[string]func(*testing.T, kernels.Backend){"mistakes": mistakes, "weights": weights, "starts": starts} {
 		t.Run(name, func(t *testing.T) {
@@ -45,11 +45,11 @@ func Run(t *testing.T, operands ref.Type, known *Known, open func() kernels.Back
 
 // RunProducts is the part of Run in which there are matrix products, for a backend that differs from one that has
 // passed Run in these alone.
-func RunProducts(t *testing.T, operands ref.Type, known *Known, open func() kernels.Backend) {
+func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
 	run(t, slices.DeleteFunc(cases(), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") }), operands, known, open)
 }
 
-func run(t *testing.T, list []Case, operands ref.Type, known *Known, open func() kernels.Backend) {
+func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open func() kernels.Backend) {
 	for seed := range uint64(randomPrograms) {
 		list = append(list, randomProgram(seed))
 	}
@@ -103,7 +103,7 @@ type Result struct {
 
 // Run runs the case once. Sequence i of the batch carries the tag tags[i], from which its ids and its inputs are made;
 // nil stands for 0, 1, 2, …. The limits have slack rows to spare.
-func (c Case) Run(t testing.TB, backend kernels.Backend, operands ref.Type, lens, tags []int, slack int) ([]Result, error) {
+func (c Case) Run(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
 		tags = count(len(lens))
@@ -129,7 +129,7 @@ func (c Case) Run(t testing.TB, backend kernels.Backend, operands ref.Type, lens
 	return results, r.Start(batch, dst)()
 }
 
-func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands ref.Type, lens, tags []int, slack int) []Result {
+func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) []Result {
 	t.Helper()
 	results, err := c.Run(t, backend, operands, lens, tags, slack)
 	if err != nil {
@@ -145,7 +145,7 @@ type Known struct {
 	results map[string]func() (want, base []Result)
 }
 
-func (k *Known) of(t testing.TB, c Case, operands ref.Type, lens []int) (want, base []Result) {
+func (k *Known) of(t testing.TB, c Case, operands kernels.DType, lens []int) (want, base []Result) {
 	key := fmt.Sprint(c.Name, operands, lens)
 	k.mu.Lock()
 	if k.results == nil {
@@ -162,7 +162,7 @@ func (k *Known) of(t testing.TB, c Case, operands ref.Type, lens []int) (want, b
 }
 
 // compare holds the backend to the reference, and returns its results for the mixed batch.
-func (c Case) compare(t testing.TB, backend kernels.Backend, operands ref.Type, known *Known) (mixed []Result) {
+func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DType, known *Known) (mixed []Result) {
 	t.Helper()
 	for _, lens := range c.batches() {
 		want, base := known.of(t, c, operands, lens)
@@ -213,7 +213,7 @@ func relative(a, b []float32) float64 {
 }
 
 // repeat runs the mixed batch again on the same backend, with other limits: every bit has to come back.
-func (c Case) repeat(t *testing.T, backend kernels.Backend, operands ref.Type, first []Result) {
+func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if testing.Short() {
 		slacks = []int{77}
@@ -229,7 +229,7 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands ref.Type, f
 
 // alone runs the mixed batch in reverse order, and each of its sequences by itself, in short mode the first four: each
 // sequence's rows have to be the same bits as in the batch.
-func (c Case) alone(t testing.TB, backend kernels.Backend, operands ref.Type, together []Result) {
+func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
 	lens := c.mixed()
 	split := func(r Result, order []int) map[int][]float32 {

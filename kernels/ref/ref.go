@@ -16,21 +16,21 @@ import (
 )
 
 // New returns the specification, which computes in float64.
-func New() kernels.Backend { return backend[float64]{} }
+func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
 // NewBaseline returns the same loops in float32, each sum in one accumulator, for operands of a type.
-func NewBaseline(t Type) kernels.Backend { return backend[float32]{t} }
+func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
 
-type backend[F float] struct{ operands Type }
+type backend[F float] struct{ operands kernels.DType }
 
 func (b backend[F]) Name() string { return fmt.Sprintf("reference %T, %s", F(0), b.operands) }
 func (backend[F]) Close() error   { return nil }
 
 func (b backend[F]) NewModel() kernels.Model { return model[F](b) }
 
-type model[F float] struct{ operands Type }
+type model[F float] struct{ operands kernels.DType }
 
 func (model[F]) Close() error { return nil }
 
@@ -82,7 +82,7 @@ func (b backend[F]) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runne
 type runner[F float] struct {
 	program  *kernels.Program
 	limits   kernels.Limits
-	operands Type
+	operands kernels.DType
 }
 
 func (*runner[F]) Profile(*kernels.Profile) bool { return false }
@@ -145,9 +145,9 @@ func (r *run[F]) run(dst [][]float32) {
 
 // stored rounds values to the operands' type.
 func (r *run[F]) stored(at []F) []F {
-	if r.operands != Float32 {
+	if r.operands != kernels.FP32 {
 		for i, v := range at {
-			at[i] = F(r.operands.round(float64(v)))
+			at[i] = F(round(r.operands, float64(v)))
 		}
 	}
 	return at
@@ -186,10 +186,11 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	for t := range r.batch.IDs {
 		in, to := row(x.operand, x.cols, t), row(out.at, out.cols, t)
 		for n := range z {
-			z[n] = 0
-			for k, w := range values(o.W).row(n) {
-				z[n] += in[k] * F(w)
+			sum := F(0)
+			for k, w := range values(o.W).row(n)[:len(in)] {
+				sum += in[k] * F(w)
 			}
+			z[n] = sum
 			if o.Bias != nil {
 				z[n] += F(vector(o.Bias)[n])
 			}
@@ -267,13 +268,13 @@ func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 		p := make([]F, n)
 		for h := range o.Heads {
 			for i := range n {
-				top := F(math.Inf(-1))
+				query, top := part(i, 0, h), F(math.Inf(-1))
 				for j := range p {
-					p[j] = 0
-					for c, k := range part(j, 1, h) {
-						p[j] += part(i, 0, h)[c] * k
+					dot := F(0)
+					for c, k := range part(j, 1, h)[:len(query)] {
+						dot += query[c] * k
 					}
-					p[j] *= F(o.Scale)
+					p[j] = dot * F(o.Scale)
 					if o.Slopes != nil {
 						p[j] -= F(o.Slopes[h]) * F(max(i-j, j-i))
 					}
@@ -286,8 +287,9 @@ func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 				}
 				to := row(out.at, width, first+i)[h*d:][:d]
 				for j := range p {
-					for c, v := range part(j, 2, h) {
-						to[c] += p[j] / sum * v
+					weight := p[j] / sum
+					for c, v := range part(j, 2, h)[:len(to)] {
+						to[c] += weight * v
 					}
 				}
 			}

@@ -1,28 +1,16 @@
 package ref
 
-import "math"
+import (
+	"math"
 
-// Type is what the operands of products are rounded to.
-type Type uint8
-
-const (
-	// Float32 rounds nothing more than the arithmetic does.
-	Float32 Type = iota
-	// BF16 is bfloat16: 8 bits of significand, the exponents of float32.
-	BF16
-	// FP16 is IEEE half precision: 11 bits of significand.
-	FP16
+	"seqembed/kernels"
 )
 
-// String gives the name in lower case.
-func (t Type) String() string {
-	return [...]string{"fp32", "bf16", "fp16"}[t]
-}
-
-// round gives the nearest value of a 16-bit type, of two as near the even one.
-func (t Type) round(v float64) float64 {
+// round gives the nearest value of bfloat16 (8 bits of significand, the exponents of float32) or float16 (11 bits), of two
+// as near the even one.
+func round(t kernels.DType, v float64) float64 {
 	bits, least, most := 8, -133, 0x1.fep127
-	if t == FP16 {
+	if t == kernels.FP16 {
 		bits, least, most = 11, -24, 65504
 	}
 	if v == 0 || math.IsNaN(v) || math.IsInf(v, 0) {
@@ -38,10 +26,10 @@ func (t Type) round(v float64) float64 {
 }
 
 // Round rounds values in place and returns them.
-func Round(t Type, values []float32) []float32 {
-	if t != Float32 {
+func Round(t kernels.DType, values []float32) []float32 {
+	if t != kernels.FP32 {
 		for i, v := range values {
-			values[i] = float32(t.round(float64(v)))
+			values[i] = float32(round(t, float64(v)))
 		}
 	}
 	return values

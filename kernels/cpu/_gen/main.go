@@ -23,14 +23,12 @@ var outputs = []struct {
 	folder, name string
 	write        func(*generator)
 }{
-	{"..", "tile_avx2", func(g *generator) { tiles(g, avx2, float32s) }},
-	{"..", "tile_avx512", func(g *generator) { tiles(g, avx512, float32s) }},
-	{"..", "tile_bf16_avx2", func(g *generator) { tiles(g, avx2, bfloat16s) }},
-	{"..", "tile_bf16_avx512", func(g *generator) { tiles(g, avx512, bfloat16s) }},
+	{"..", "tile_avx2", func(g *generator) { tiles(g, avx2) }},
+	{"..", "tile_avx512", func(g *generator) { tiles(g, avx512) }},
 	{"..", "rows_avx2", func(g *generator) { rows(g, avx2) }},
 	{"..", "rows_avx512", func(g *generator) { rows(g, avx512) }},
 	{"..", "pack_avx2", packs},
-	{"../peak", "peak", peak},
+	{"../../../bench/peak", "peak", peak},
 }
 
 func main() {

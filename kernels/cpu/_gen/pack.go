@@ -66,4 +66,22 @@ func packs(g *generator) {
 	g.DECQ(n)
 	g.JNZ(LabelRef("row"))
 	g.end()
+	g.function("widenAVX2", "func(wide *float32, half *uint16, n int)", "widenAVX2 writes n bfloat16 values, a positive multiple of 16, as float32.")
+	to, from, n = g.param("wide"), g.param("half"), g.param("n")
+	next := g.GP64() // what is widened next, which may lie behind the matrix
+	g.LEAQ(Mem{Base: from, Index: n, Scale: 2}, next)
+	g.Label("values")
+	g.PREFETCHT1(Mem{Base: next})
+	for part := range 2 {
+		v := g.YMM()
+		g.VPMOVZXWD(Mem{Base: from, Disp: 16 * part}, v)
+		g.VPSLLD(Imm(16), v, v)
+		g.VMOVUPS(v, Mem{Base: to, Disp: 32 * part})
+	}
+	g.ADDQ(Imm(32), from)
+	g.ADDQ(Imm(32), next)
+	g.ADDQ(Imm(64), to)
+	g.SUBQ(Imm(16), n)
+	g.JG(LabelRef("values"))
+	g.end()
 }

@@ -10,61 +10,35 @@ import (
 // panelCols is the width of a panel, as in kernels/cpu.
 const panelCols = 16
 
-const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *%s, k int, ahead int)"
+const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
-// element is how a panel keeps its values.
-type element struct {
-	name   string // comes before the instruction set's in the names of the functions
-	bytes  int
-	goType string
-}
-
-var (
-	float32s  = element{"", 4, "float32"}
-	bfloat16s = element{"BF16", 2, "uint16"}
-)
-
-// load reads a vector of values as float32. A bfloat16 is the upper half of
-// one.
-func (e element) load(g *generator, from Mem, to reg.VecVirtual) {
-	if e.bytes == 4 {
-		g.VMOVUPS(from, to)
-		return
+// tiles writes kernels for some numbers of rows, up to as many as keep all sums in registers, and each number of
+// neighbouring panels.
+func tiles(g *generator, i isa) {
+	heights, panels := []int{1, 2, 3, 4, 5, 6}, 1
+	if i.lanes == 16 {
+		heights, panels = append(heights, 8, 12), 2
 	}
-	g.VPMOVZXWD(from, to)
-	g.VPSLLD(Imm(16), to, to)
-}
-
-// tiles writes a kernel for each number of rows, up to as many as keep all
-// sums in registers, and each number of neighbouring panels.
-func tiles(g *generator, i isa, e element) {
-	switch i.lanes {
-	case 8:
-		for rows := 1; rows <= 6; rows++ {
-			tile(g, i, e, rows, 1)
-		}
-	case 16:
-		for rows := 1; rows <= 12; rows++ {
-			tile(g, i, e, rows, 1)
-			tile(g, i, e, rows, 2)
+	for _, rows := range heights {
+		for n := range panels {
+			tile(g, i, rows, n+1)
 		}
 	}
 }
 
-// tile writes a kernel for rows × panels·16 sums. Each is kept in one
-// accumulator and takes one FMA for each k in order, so that its bits do not
-// depend on the kernel.
-func tile(g *generator, i isa, e element, rows, panels int) {
+// tile writes a kernel for rows × panels·16 sums. Each is kept in one accumulator and takes one FMA for each k in
+// order, so that its bits do not depend on the kernel.
+func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
-	name := fmt.Sprintf("tile%dx%d%s%s", rows, cols, e.name, i.name)
-	g.function(name, fmt.Sprintf(tileSignature, e.goType), fmt.Sprintf("%s is a tileFunc for %d rows and %d neighbouring panels.", name, rows, panels))
+	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
+	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %d rows and %d neighbouring panels.", name, rows, panels))
 	lda := g.strideParam("lda")
 	k := g.param("k")
 	b := make([]reg.GPVirtual, panels)
 	b[0] = g.param("panel")
 	if panels == 2 {
 		b[1] = g.GP64()
-		g.IMUL3Q(Imm(uint64(panelCols*e.bytes)), k, b[1])
+		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
 		g.ADDQ(b[0], b[1])
 	}
 	// The address may lie behind the matrix, where no Go pointer may point.
@@ -98,7 +72,7 @@ func tile(g *generator, i isa, e element, rows, panels int) {
 	step := func(at int) {
 		for v := range right {
 			perPanel := panelCols / i.lanes
-			e.load(g, Mem{Base: b[v/perPanel], Disp: (at*panelCols + v%perPanel*i.lanes) * e.bytes}, right[v])
+			g.VMOVUPS(Mem{Base: b[v/perPanel], Disp: (at*panelCols + v%perPanel*i.lanes) * 4}, right[v])
 		}
 		for r := range rows {
 			left := i.register(g)
@@ -114,7 +88,7 @@ func tile(g *generator, i isa, e element, rows, panels int) {
 	}
 	advance := func(n int) {
 		for _, p := range b {
-			g.ADDQ(I32(n*panelCols*e.bytes), p)
+			g.ADDQ(I32(n*panelCols*4), p)
 		}
 		for _, p := range a {
 			g.ADDQ(I32(4*n), p)
@@ -123,7 +97,7 @@ func tile(g *generator, i isa, e element, rows, panels int) {
 
 	// A line of what comes next for every two lines of a panel.
 	const unroll, line = 4, 64
-	prefetches := unroll * panelCols * e.bytes / line / 2
+	prefetches := unroll * panelCols * 4 / line / 2
 	g.SUBQ(Imm(unroll), k)
 	g.JL(LabelRef("rest"))
 	g.Label("unrolled")

@@ -108,22 +108,19 @@ func Build(folder string, ptx ...string) error {
 	return b.cublas() // which is linked with the driver
 }
 
-// BuildWithout makes a driver library in a folder that lacks a function, and nothing else.
-func BuildWithout(folder, symbol string) error {
-	compiler, err := findCompiler()
+// BuildWithout copies the driver library of a folder to another, without a function: its name is spoilt.
+func BuildWithout(from, to, symbol string) error {
+	library, err := os.ReadFile(filepath.Join(from, driverLibrary))
 	if err != nil {
 		return err
 	}
-	b := &builder{compiler: compiler, folder: folder}
-	if err := b.unpack(); err != nil {
-		return err
+	name := []byte("\x00" + symbol + "\x00")
+	if !bytes.Contains(library, name) {
+		return fmt.Errorf("%s has no function %s", driverLibrary, symbol)
 	}
-	defer os.RemoveAll(b.sources)
-	hide := filepath.Join(b.sources, "version")
-	if err := os.WriteFile(hide, fmt.Appendf(nil, "{ global: *; local: %s; };\n", symbol), 0o666); err != nil {
-		return err
-	}
-	return b.link(driverLibrary, driverSources, append(driverFlags, "-Wl,--version-script="+hide)...)
+	spoilt := bytes.Clone(name)
+	spoilt[len(spoilt)-2] = '-'
+	return os.WriteFile(filepath.Join(to, driverLibrary), bytes.ReplaceAll(library, name, spoilt), 0o666)
 }
 
 var driverSources = []string{"block.cpp", "device.cpp", "driver.cpp", "memory.cpp"}
@@ -167,15 +164,16 @@ type builder struct {
 
 // unpack writes the embedded sources where the compiler finds them.
 func (b *builder) unpack() error {
-	version, err := exec.Command(b.compiler, "--version").Output()
+	// Its macros tell a compiler, its version and what -march=native stands for on this machine.
+	macros, err := exec.Command(b.compiler, "-march=native", "-dM", "-E", "-x", "c++", os.DevNull).Output()
 	if err != nil {
-		return fmt.Errorf("%s --version: %w", b.compiler, err)
+		return fmt.Errorf("%s -dM -E: %w", b.compiler, err)
 	}
 	if b.sources, err = os.MkdirTemp("", "softgpu"); err != nil {
 		return err
 	}
 	hash := sha256.New()
-	fmt.Fprintf(hash, "%s %q %q %q %q", version, flags, moduleFlags, driverFlags, cublasFlags)
+	fmt.Fprintf(hash, "%s %q %q %q %q", macros, flags, moduleFlags, driverFlags, cublasFlags)
 	err = fs.WalkDir(sim, "sim", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -55,8 +55,29 @@ var faults = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, Build(dir, string(text))
+	return dir, buildBeside(dir, string(text))
 })
+
+// buildBeside builds in a folder, to which it copies the libraries that all tests of the module share: to compile them
+// takes ten seconds.
+func buildBeside(dir string, ptx ...string) error {
+	committed, err := Committed()
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{driverLibrary, cublasLibrary} {
+		for _, file := range []string{name, name + ".key"} {
+			content, err := os.ReadFile(filepath.Join(committed, file))
+			if err != nil {
+				return err
+			}
+			if err := os.WriteFile(filepath.Join(dir, file), content, 0o666); err != nil {
+				return err
+			}
+		}
+	}
+	return Build(dir, ptx...)
+}
 
 // count is the number of floats that a kernel of testdata/faults.cu is given.
 const count = 512

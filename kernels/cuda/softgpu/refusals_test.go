@@ -32,7 +32,7 @@ const sharedPTX = `.version 7.0
 func TestRefusals(t *testing.T) {
 	folder(t) // skips without a compiler
 	dir := t.TempDir()
-	if err := Build(dir, sharedPTX); err != nil {
+	if err := buildBeside(dir, sharedPTX); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("SOFTGPU_DEVICES", "2")

@@ -1,0 +1,433 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+)
+
+var (
+	randomRuns = flag.Int("pool.runs", 0, "the number of runs of TestRandomRuns (default 100, or 1 with -pool.seed)")
+	randomSeed = flag.Uint64("pool.seed", 0, "the seed of the first of them (default from the clock)")
+)
+
+// TestRandomRuns runs the whole pool on devices of given speeds, with faults, bad inputs, silent pipes and
+// interruptions, in the time of a synctest bubble. Whatever happens, the run ends, leaves no goroutine, accounts for
+// every file, and what it has written is whole and equal to what a plain loop computes.
+//
+// A seed decides the inputs, the devices, their faults by the number of the batch, and all times, and -pool.seed replays
+// them. It does not decide which of several goroutines that are ready at the same time goes first, and so which device
+// gets which span then.
+func TestRandomRuns(t *testing.T) {
+	first, runs := *randomSeed, *randomRuns
+	switch {
+	case runs > 0:
+	case first > 0:
+		runs = 1
+	case testing.Short():
+		runs = 20
+	default:
+		runs = 100
+	}
+	if first == 0 {
+		first = uint64(time.Now().UnixMilli())
+	}
+	t.Logf("seeds %d to %d", first, first+uint64(runs)-1)
+	outcomes := map[string]int{}
+	for i := range runs {
+		seed := first + uint64(i)
+		t.Run(fmt.Sprint("seed=", seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { outcomes[randomRun(t, newScenario(seed))]++ })
+		})
+	}
+	t.Logf("how runs ended: %v", outcomes)
+	for _, outcome := range []string{"all done", "some failed", "interrupted", "systemic", "no device"} {
+		if outcomes[outcome] == 0 && !t.Failed() && runs >= 500 {
+			t.Errorf("no run ended with %q: it was not tested", outcome)
+		}
+	}
+}
+
+// scenario is one random run.
+type scenario struct {
+	seed      uint64
+	devices   []randomDevice
+	files     []randomFile
+	memory    int // tokens that fit a device; 0: any
+	perToken  bool
+	maxLength int // with long
+	long      LongPolicy
+	interrupt time.Duration // 0: never
+}
+
+type randomDevice struct {
+	budget, ahead int
+	closed        bool          // it cannot be opened
+	opens         time.Duration // that takes
+	perToken      time.Duration // so long it computes a token
+	breaksAt      int           // the batch, counted from 1, at which it fails; 0: never
+}
+
+type randomFile struct {
+	name    string
+	records []entryOf
+	fault   string        // "", or one of the constants below
+	silence time.Duration // between two pieces of a pipe
+}
+
+const (
+	pipeInput     = "is a pipe"
+	badRecord     = "its last record is bad"
+	notFinite     = "an embedding is not finite"
+	unwritable    = "its output cannot be created"
+	deadly        = "a record on which every device fails"
+	deadlyLetters = "WWWWWWWWWWW" // no other record has that sequence
+	nanLetters    = "CCCCCCCCCCC"
+)
+
+func newScenario(seed uint64) *scenario {
+	rng := rand.New(rand.NewPCG(seed, 1))
+	oneIn := func(n int) bool { return rng.IntN(n) == 0 }
+	s := &scenario{seed: seed, perToken: oneIn(5), long: LongTruncate}
+	if oneIn(3) {
+		s.memory = 48
+	}
+	if oneIn(3) {
+		s.maxLength, s.long = len(nanLetters)+rng.IntN(30), []LongPolicy{LongTruncate, LongWindow}[rng.IntN(2)]
+	}
+	breaks, soon := oneIn(2), []int{20, 3}[rng.IntN(2)]
+	for range 1 + rng.IntN(5) {
+		d := randomDevice{budget: 20 + rng.IntN(100), ahead: rng.IntN(3), closed: oneIn(10),
+			opens: time.Duration(rng.IntN(2000)) * time.Millisecond, perToken: time.Duration(1+rng.IntN(20)) * time.Millisecond}
+		if breaks && !oneIn(4) {
+			d.breaksAt = 1 + rng.IntN(soon)
+		}
+		s.devices = append(s.devices, d)
+	}
+	for i := range 1 + rng.IntN(8) {
+		f := randomFile{name: fmt.Sprint("f", i)}
+		lengths := make([]int, 1+rng.IntN(60))
+		for l := range lengths {
+			lengths[l] = 1 + rng.IntN(60)
+		}
+		f.records = randomRecords(seed*100+uint64(i), lengths...)
+		if oneIn(5) {
+			f.fault = []string{pipeInput, badRecord, notFinite, unwritable, deadly}[rng.IntN(5)]
+		}
+		at := rng.IntN(len(f.records))
+		switch f.fault {
+		case pipeInput:
+			f.silence = time.Duration(rng.IntN(3000)) * time.Millisecond
+		case notFinite:
+			f.records[at].seq = nanLetters
+		case deadly:
+			f.records[at].seq = deadlyLetters
+		}
+		s.files = append(s.files, f)
+	}
+	if oneIn(3) {
+		s.interrupt = 1 + time.Duration(rng.IntN(8000))*time.Millisecond
+	}
+	return s
+}
+
+// setUp makes the scenario's job, on devices with or without their faults.
+func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool) (fakes []*fake) {
+	b.fake.perToken, b.job.PerToken, b.job.Output.PerToken = s.perToken, s.perToken, s.perToken
+	b.job.MaxLength, b.job.Long, b.job.Devices = s.maxLength, s.long, nil
+	for i, d := range s.devices {
+		f := &fake{layers: 1, budget: d.budget, memory: s.memory, perToken: s.perToken}
+		batches := 0
+		f.fault = func(batch kernels.Batch) error {
+			time.Sleep(time.Duration(len(batch.IDs)) * d.perToken)
+			if batches++; !sound && (batches == d.breaksAt || holds(batch, b.tokens(deadlyLetters))) {
+				f.broke = true
+				return errBroken
+			}
+			return nil
+		}
+		f.spoil = func(row []float32, ids []int32) {
+			if slices.Equal(ids, b.tokens(nanLetters)) {
+				row[2] = float32(math.NaN())
+			}
+		}
+		device := f.device(fmt.Sprint("fake", i))
+		device.Ahead = d.ahead
+		device.Open = func() (Embedder, error) {
+			time.Sleep(d.opens)
+			if d.closed && !sound {
+				return nil, errBroken
+			}
+			f.opened = true
+			return f, nil
+		}
+		b.job.Devices = append(b.job.Devices, device)
+		fakes = append(fakes, f)
+	}
+	for _, f := range s.files {
+		b.job.Files = append(b.job.Files, s.input(t, b, ctx, f))
+	}
+	return fakes
+}
+
+// input writes a file and plans it.
+func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFile) File {
+	content := fasta(f.records)
+	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}
+	if f.fault == pipeInput {
+		// Nothing of the system's may block in a bubble, so this pipe is Go's.
+		read, write := io.Pipe()
+		go func() {
+			for piece := range slices.Chunk([]byte(content), 400) {
+				if _, err := write.Write(piece); err != nil {
+					return
+				}
+				time.Sleep(f.silence)
+			}
+			write.Close()
+		}()
+		if err := file.connect(ctx, b.job.Reading, func() (io.ReadCloser, error) { return read, nil }); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	switch f.fault {
+	case badRecord:
+		content += ">bad\nM!\n"
+	case unwritable:
+		file.Dir = "obstacle"
+		if err := os.MkdirAll(b.out, 0o777); err != nil {
+			t.Fatal(err)
+		}
+		writeFile(t, filepath.Join(b.out, file.Dir), "a file where a folder should be")
+	}
+	writeFile(t, file.Path, content)
+	file.Size = int64(len(content))
+	return file
+}
+
+// tokens are those of a sequence.
+func (b *bench) tokens(letters string) []int32 {
+	ids, _ := b.job.Tokenizer.Append(nil, []byte(letters))
+	return ids
+}
+
+// holds reports whether a sequence of the batch is of these tokens.
+func holds(batch kernels.Batch, ids []int32) bool {
+	for s := range batch.Sequences() {
+		if slices.Equal(batch.IDs[batch.CuSeqlens[s]:batch.CuSeqlens[s+1]], ids) {
+			return true
+		}
+	}
+	return false
+}
+
+func randomRun(t *testing.T, s *scenario) (outcome string) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("replay with -pool.seed %d", s.seed)
+		}
+	})
+	b := newBench(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	fakes := s.setUp(t, b, ctx, false)
+	var interrupted time.Time
+	if s.interrupt > 0 {
+		defer time.AfterFunc(s.interrupt, func() { interrupted = time.Now(); cancel() }).Stop()
+	}
+	summary, err := b.job.Run(ctx)
+	synctest.Wait()
+	outcome = s.checkEnd(t, summary, err, fakes)
+	if outcome == "interrupted" && time.Since(interrupted) > s.longest() {
+		t.Errorf("the run ended %v after it was interrupted; no batch takes more than %v", time.Since(interrupted), s.longest())
+	}
+	finished := s.checkOutputs(t, b, summary)
+
+	// On sound devices the same job does what is left.
+	cancel()
+	again := b.again()
+	again.job.Files = nil
+	s.setUp(t, again, t.Context(), true)
+	again.job.Files = slices.DeleteFunc(again.job.Files, func(f File) bool { return f.once() && finished[f.Name] })
+	summary, err = again.job.Run(t.Context())
+	if err != nil {
+		t.Fatalf("second run: %v", err)
+	}
+	for _, f := range s.files {
+		if f.fault == badRecord || f.fault == notFinite || f.fault == unwritable {
+			continue
+		}
+		if f.fault == pipeInput && finished[f.name] {
+			continue // it was not run again
+		}
+		path := filepath.Join(b.in, f.name+".faa")
+		resumed := slices.Contains(summary.Resumed, path)
+		computed := slices.ContainsFunc(summary.Files, func(r FileReport) bool { return r.Path == path })
+		if resumed != finished[f.name] || computed == resumed {
+			t.Errorf("second run: %s was finished %v, is resumed %v, computed %v", f.name, finished[f.name], resumed, computed)
+		}
+	}
+	s.checkOutputs(t, again, summary)
+	return outcome
+}
+
+// longest is the longest that a device takes for what it has begun when the run is interrupted.
+func (s *scenario) longest() time.Duration {
+	var longest time.Duration
+	for _, d := range s.devices {
+		longest = max(longest, d.opens, time.Duration(d.ahead+1)*time.Duration(max(d.budget, 62))*d.perToken)
+	}
+	return longest
+}
+
+// checkEnd checks that the run ended as the scenario allows, and names how.
+func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*fake) (outcome string) {
+	unopened, broke := 0, 0
+	for i, f := range fakes {
+		switch {
+		case s.devices[i].closed:
+			unopened++
+		case f.broke:
+			broke++
+		}
+		if f.opened != (f.closed.Load() == 1) || f.flying.Load() != 0 || f.most.Load() > int64(s.devices[i].ahead+1) {
+			t.Errorf("device %d: opened %v, closed %d times, %d batches in flight at most, %d left in flight",
+				i, f.opened, f.closed.Load(), f.most.Load(), f.flying.Load())
+		}
+	}
+	settled, left := len(summary.Files)+len(summary.Failed), 0
+	switch {
+	case errors.Is(err, ErrInterrupted) && s.interrupt > 0:
+		outcome = "interrupted"
+	case errors.Is(err, ErrSystemic) && broke >= systemicFailures:
+		outcome = "systemic"
+	case err != nil && broke+unopened == len(fakes):
+		outcome = "no device"
+		if n, _ := fmt.Sscanf(err.Error(), "no device is left for %d files:", &left); n != 1 || left != len(s.files)-settled {
+			t.Errorf("%d files are left: %v", len(s.files)-settled, err)
+		}
+	case err != nil:
+		t.Errorf("with %d of %d devices lost and %d not opened, interrupted after %v, Run: %v", broke, len(fakes), unopened, s.interrupt, err)
+	case len(summary.Failed) > 0:
+		outcome = "some failed"
+	default:
+		outcome = "all done"
+	}
+	if err == nil && settled != len(s.files) || err != nil && settled >= len(s.files) {
+		t.Errorf("%d files finished and %d failed of %d: %v", len(summary.Files), len(summary.Failed), len(s.files), err)
+	}
+	want := map[string]string{badRecord: "record", notFinite: "record", unwritable: OutputFailure}
+	for _, failure := range summary.Failed {
+		f := s.file(failure.Path)
+		if failure.Type == "device" && errors.Is(failure.Err, errBroken) {
+			if broke -= 2; broke < 0 {
+				t.Errorf("%s failed, without two devices that failed on it: %v", f.name, failure.Err)
+			}
+		} else if failure.Type != want[f.fault] {
+			t.Errorf("%s, of which %q holds, failed with type %s: %v", f.name, f.fault, failure.Type, failure.Err)
+		}
+	}
+	return outcome
+}
+
+func (s *scenario) file(path string) randomFile {
+	name := strings.TrimSuffix(filepath.Base(path), ".faa")
+	return s.files[slices.IndexFunc(s.files, func(f randomFile) bool { return f.name == name })]
+}
+
+// checkOutputs checks that the files that a run finished, and those that it found finished, are there as they should
+// be, that the manifest says so, and that nothing else is there. It returns their names.
+func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finished map[string]bool) {
+	finished = map[string]bool{}
+	for _, path := range summary.Resumed {
+		finished[s.file(path).name] = true
+	}
+	for _, report := range summary.Files {
+		finished[s.file(report.Path).name] = true
+	}
+	if len(b.seen.finished) != len(summary.Files) || len(b.seen.failed) != len(summary.Failed) {
+		t.Errorf("the observer has seen %d files finish and %d fail of %d and %d",
+			len(b.seen.finished), len(b.seen.failed), len(summary.Files), len(summary.Failed))
+	}
+	manifest, err := store.ReadManifest(b.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := b.outputs()
+	delete(there, store.ManifestName)
+	delete(there, "obstacle")
+	for _, f := range s.files {
+		if f.fault == badRecord || f.fault == notFinite || f.fault == unwritable {
+			if finished[f.name] {
+				t.Errorf("%s, of which %q holds, finished", f.name, f.fault)
+			}
+			continue
+		}
+		file := File{Input: seqio.Input{Name: f.name}}
+		for i, path := range b.job.Output.spec(file).Paths() {
+			entry, described, _ := manifest.Find(path)
+			name := filepath.Base(path)
+			content, ok := there[name]
+			delete(there, name)
+			whole := !entry.Finished.IsZero() && described.SHA256 == sha256Of(content)
+			if f.fault == pipeInput && !ok && !whole { // a second run may have left it out
+				continue
+			}
+			if ok != whole || !finished[f.name] && f.fault != pipeInput && ok {
+				t.Errorf("%s is there: %v; the manifest describes it: %v; its file was finished: %v", name, ok, whole, finished[f.name])
+			}
+			if i == 0 && ok {
+				s.checkRows(t, b, f, entry)
+			}
+		}
+	}
+	for name := range there {
+		t.Errorf("%s is left in the output folder", name)
+	}
+	return finished
+}
+
+// checkRows compares an output with what a loop over the records computes.
+func (s *scenario) checkRows(t *testing.T, b *bench, f randomFile, entry store.Entry) {
+	var ids []string
+	var want [][]float32
+	for _, r := range f.records {
+		rec, err := b.job.newRecord(f.name, seqio.Record{ID: r.id, Seq: []byte(r.seq)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.memory > 0 && slices.ContainsFunc(rec.windows, func(w *window) bool { return w.tokens() > s.memory }) {
+			continue
+		}
+		for _, w := range rec.windows {
+			w.result = [][]float32{b.fake.embed(w.ids, 0)}
+		}
+		rec.join(s.perToken, b.fake.Averaged)
+		ids, want = append(ids, r.id), append(want, rec.row.Embeddings[0])
+	}
+	gotIDs, got := b.rows(f.name)
+	if !slices.Equal(gotIDs, ids) || !slices.EqualFunc(got, want, slices.Equal[[]float32]) {
+		t.Errorf("%s holds other rows than a loop computes: %q, want %q", f.name, gotIDs, ids)
+	}
+	if entry.Records != int64(len(ids)) || cmp.Or(entry.Device, "none") == "none" || entry.Backend != "fake backend" ||
+		entry.Skipped[reasonMemory] != int64(len(f.records)-len(ids)) {
+		t.Errorf("%s has %d rows of %d; the manifest says %+v", f.name, len(ids), len(f.records), entry)
+	}
+}
