@@ -2,6 +2,9 @@ package tokenizer
 
 import (
 	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,39 +38,29 @@ func TestLetters(t *testing.T) {
 	}
 }
 
-func TestLettersCheck(t *testing.T) {
+func TestLettersCheckFile(t *testing.T) {
 	right := strings.ReplaceAll(testEntries, " ", "\n")
-	for name, vocab := range map[string]string{
-		"as published": right, "newline at the end": right + "\n", "carriage returns": strings.ReplaceAll(right, "\n", "\r\n"),
+	path := filepath.Join(t.TempDir(), "vocab.txt")
+	for _, c := range []struct {
+		name, vocabulary string
+		want             error
+	}{
+		{"as published", right, nil},
+		{"newline at the end", right + "\n", nil},
+		{"carriage returns", strings.ReplaceAll(right, "\n", "\r\n"), nil},
+		{"empty", "", ErrVocabulary},
+		{"cut", strings.TrimSuffix(right, "\n<mask>"), ErrVocabulary},
+		{"two letters exchanged", strings.Replace(right, "L\nA", "A\nL", 1), ErrVocabulary},
+		{"one more", right + "\nJ", ErrVocabulary},
 	} {
-		if err := newTestLetters().check(strings.NewReader(vocab)); err != nil {
-			t.Errorf("%s: %v", name, err)
+		if err := os.WriteFile(path, []byte(c.vocabulary), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := newTestLetters().CheckFile(path); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
 		}
 	}
-	for _, c := range []struct{ name, vocab, want string }{
-		{"empty", "", "0 of 32 entries"},
-		{"cut", strings.TrimSuffix(right, "\n<mask>"), "31 of 32 entries"},
-		{"two residues exchanged", strings.Replace(right, "L\nA", "A\nL", 1), `line 5: "A" where "L" is expected`},
-		{"one more", right + "\nJ", "line 33: an entry after the last of 32"},
-	} {
-		err := newTestLetters().check(strings.NewReader(c.vocab))
-		if !errors.Is(err, ErrVocabulary) || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%s: %v, want %q", c.name, err, c.want)
-		}
+	if err := newTestLetters().CheckFile(path + "x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
 	}
-	if err := newTestLetters().check(strings.NewReader(strings.Repeat("x", 1<<20))); err == nil {
-		t.Error("a line of a megabyte was accepted")
-	}
-}
-
-func FuzzLettersCheck(f *testing.F) {
-	f.Add([]byte(strings.ReplaceAll(testEntries, " ", "\n")))
-	f.Add([]byte("<cls>\r\n<pad>\r\n"))
-	f.Fuzz(func(t *testing.T, vocab []byte) {
-		err := newTestLetters().check(strings.NewReader(string(vocab)))
-		same := slices.Equal(strings.Fields(string(vocab)), strings.Fields(testEntries))
-		if err == nil && !same {
-			t.Errorf("accepted %q", vocab)
-		}
-	})
 }
