@@ -2,7 +2,7 @@
 
 GO ?= go
 SHELL := bash
-STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
 .PHONY: softgpu gpu-bundle rehearse test-gpu bench-gpu clean
@@ -27,7 +27,7 @@ vet:
 	$(GO) vet ./...
 
 staticcheck:
-	$(STATICCHECK) ./...
+	$(TOOL) staticcheck ./...
 
 scripts: ## the shell scripts parse, and the steps of a visit to a GPU fit their time
 	@for f in $$(git ls-files '*.sh'); do bash -n $$f || exit 1; done

@@ -70,8 +70,8 @@ func printConfiguration(w io.Writer) error {
 // withoutCublas is why no cuBLAS multiplies on a GPU; it is empty where one
 // does, and on a CPU.
 func withoutCublas(backend kernels.Backend) string {
-	if gpu, ok := backend.(*cuda.Backend); ok {
-		return gpu.WithoutCublas()
+	if gpu, ok := backend.(*cuda.Backend); ok && gpu.Cublas().Err != nil {
+		return gpu.Cublas().Err.Error()
 	}
 	return ""
 }

@@ -78,7 +78,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 		report := c.findGPUs()
 		for _, d := range report.Devices {
 			if d.Err != nil {
-				c.log.Warn("a GPU is left alone", "device", d.String(), "reason", oneLine(d.Err))
+				c.log.Warn("a GPU is left alone", "device", deviceText(d), "reason", oneLine(d.Err))
 			}
 		}
 		if ordinals = report.Usable(); len(ordinals) == 0 {
@@ -87,7 +87,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 				because = oneLine(report.Err)
 			}
 			level := slog.LevelInfo
-			if report.DriverVersion > 0 || len(report.Devices) > 0 {
+			if report.DriverVersion != "" || len(report.Devices) > 0 {
 				level = slog.LevelWarn // somebody may have counted on a GPU
 			}
 			c.log.Log(context.Background(), level, "the CPU computes", "reason", because)
