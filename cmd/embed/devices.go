@@ -24,8 +24,8 @@ Flags:
   -h, --help      this page
 `
 
-// devices is embed devices: it prints what could compute here, and on demand
-// where it was looked for. Finding nothing is an answer, too.
+// devices is embed devices: it prints what could compute here, and on demand where it was looked for. Finding nothing
+// is an answer, too.
 func devices(m machine, args, environ []string, w io.Writer) error {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are ours to print

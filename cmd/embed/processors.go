@@ -219,7 +219,7 @@ func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o 
 // embedder is an encoder with its model. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
-	model     transformer.Model
+	model     *transformer.Model
 	budget    int
 	processor *processor
 	failed    bool   // the device has failed
@@ -244,7 +244,7 @@ type budgeter interface {
 // newEmbedder loads the weights, sizes the batches where no budget is given,
 // and allocates for them: for fewer, when memory does not suffice.
 func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (e *embedder, err error) {
-	loaded, err := transformer.Load(m.checkpoint, m.config, b)
+	loaded, err := transformer.Load(m.checkpoint, b)
 	if err != nil {
 		return nil, err
 	}
