@@ -142,7 +142,7 @@ func (at place) open() (kernels.Backend, error) {
 	if at.gpu == noOrdinal {
 		return cpu.Open(cpu.Options{BF16Weights: dtype == kernels.BF16}), nil
 	}
-	return cuda.Open(at.gpu, cuda.Options{DType: cuda.DType(dtype), FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
+	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
 // batchTokens is how many tokens a batch of BenchmarkForward has: as asked

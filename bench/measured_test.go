@@ -215,9 +215,9 @@ func TestMeasured(t *testing.T) {
 	}
 
 	m := measured{Model: "esm2-tiny", Tokens: 600, Digest: digest(records), Products: []cuda.ProductReport{
-		{N: 3840, K: 1280, Bias: true, AskedRows: 4096, Calls: 5, Rows: 9,
+		{Product: cuda.Product{N: 3840, K: 1280, Bias: true}, AskedRows: 4096, Calls: 5, Rows: 9,
 			Algorithm: &cuda.Algorithm{ID: 66, ClusterShape: cuda.Unknown}},
-		{N: 320, K: 320, Refusal: "there is none", OwnCalls: 2, OwnRows: 8, RefusedRows: []int{4}},
+		{Product: cuda.Product{N: 320, K: 320}, Refusal: "there is none", OwnCalls: 2, OwnRows: 8, RefusedRows: []int{4}},
 	}}
 	path := filepath.Join(dir, "out.jsonl")
 	for _, seconds := range [][]time.Duration{{3, 1, 2}, {4, 1, 3, 2}} {

@@ -85,7 +85,7 @@ type machine struct {
 var thisMachine = machine{
 	findGPUs: cuda.Devices,
 	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
-		return cuda.Open(ordinal, cuda.Options{DType: cuda.DType(dtype)})
+		return cuda.Open(ordinal, cuda.Options{DType: dtype})
 	},
 }
 

@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"testing"
 
+	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
@@ -17,16 +18,16 @@ import (
 var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
 
 // modelShapes are the matrix products of a layer, as the backend asks cuBLAS for them.
-func modelShapes(hidden, inner int, gated bool) []shape {
-	up := shape{n: inner, k: hidden, bias: true}
+func modelShapes(hidden, inner int, gated bool) []Product {
+	up := Product{N: inner, K: hidden, Bias: true}
 	if gated {
-		up = shape{n: 2 * inner, k: hidden}
+		up = Product{N: 2 * inner, K: hidden}
 	}
-	return []shape{
-		{n: 3 * hidden, k: hidden, bias: true},
-		{n: hidden, k: hidden, bias: true, wide: true, add: true},
+	return []Product{
+		{N: 3 * hidden, K: hidden, Bias: true},
+		{N: hidden, K: hidden, Bias: true, Wide: true, Add: true},
 		up,
-		{n: hidden, k: inner, bias: true, wide: true, add: true},
+		{N: hidden, K: inner, Bias: true, Wide: true, Add: true},
 	}
 }
 
@@ -34,7 +35,7 @@ func modelShapes(hidden, inner int, gated bool) []shape {
 // number of rows and for those that are timed. The backend takes the first of those that it is offered for the usual
 // number.
 func BenchmarkAlgorithms(b *testing.B) {
-	backend, err := Open(0, Options{DType: BF16})
+	backend, err := Open(0, Options{DType: kernels.BF16})
 	if err != nil {
 		b.Skip(err)
 	}
@@ -49,7 +50,7 @@ func BenchmarkAlgorithms(b *testing.B) {
 	defer bench.close()
 	for _, model := range []struct {
 		name   string
-		shapes []shape
+		shapes []Product
 	}{
 		{"dnabert-s", modelShapes(768, 3072, true)},
 		{"esm2-150m", modelShapes(640, 2560, false)},
@@ -57,8 +58,7 @@ func BenchmarkAlgorithms(b *testing.B) {
 		{"esm2-3b", modelShapes(2560, 10240, false)},
 	} {
 		for _, s := range model.shapes {
-			name := s.report().shape()
-			b.Run(model.name+"/"+name, func(b *testing.B) { bench.algorithms(b, s) })
+			b.Run(model.name+"/"+s.String(), func(b *testing.B) { bench.algorithms(b, s) })
 		}
 	}
 }
@@ -71,6 +71,7 @@ type productBench struct {
 	start, end       gpu.Event
 	in, out, weights driver.Pointer // also read as float32, for the addend and the bias
 	workspace        driver.Pointer
+	resources        gpu.Resources
 }
 
 const widestCols = 10240 // columns, and inner dimension
@@ -78,31 +79,17 @@ const widestCols = 10240 // columns, and inner dimension
 func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	d, pb := backend.device, &productBench{backend: backend, rows: rows}
 	size, weights := max(2*rows*widestCols, 1<<20), 2*widestCols*2560
-	err := d.Do(func(c *gpu.Context) (err error) {
-		for _, a := range []struct {
-			at    *driver.Pointer
-			bytes int
-		}{{&pb.in, size + 256}, {&pb.out, size}, {&pb.weights, weights}, {&pb.workspace, workspaceBytes}} {
-			if err == nil {
-				*a.at, err = c.Alloc(a.bytes)
-			}
-		}
-		if err == nil {
-			pb.stream, err = c.NewStream()
-		}
-		if err == nil {
-			pb.start, err = c.NewTimer()
-		}
-		if err == nil {
-			pb.end, err = c.NewTimer()
-		}
-		return err
+	r := &pb.resources
+	err := d.Do(func(c *gpu.Context) {
+		pb.in, pb.out = r.Alloc(c, size+256), r.Alloc(c, size)
+		pb.weights, pb.workspace = r.Alloc(c, weights), r.Alloc(c, workspaceBytes)
+		pb.stream, pb.start, pb.end = r.NewStream(c), r.NewTimer(c), r.NewTimer(c)
 	})
 	if err != nil {
 		return pb, err
 	}
 	const piece = 16 << 20
-	staged, err := d.NewStaging(piece)
+	staged, err := d.NewStaging(r, piece)
 	if err != nil {
 		return pb, err
 	}
@@ -119,30 +106,27 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 			err = staged.Send(to.at+driver.Pointer(from), min(piece, to.bytes-from), func(p []byte) error { copy(p, random); return nil })
 		}
 	}
-	return pb, cmp.Or(err, staged.Drain(), d.Do(func(c *gpu.Context) error { staged.Free(c); return nil }))
+	return pb, cmp.Or(err, staged.Drain())
 }
 
 // algorithms times the algorithms for a shape.
-func (pb *productBench) algorithms(b *testing.B, s shape) {
+func (pb *productBench) algorithms(b *testing.B, s Product) {
 	d, p := pb.backend.device, pb.backend.products
 	want := uint32(0)
 	for _, asked := range []int{heuristicRows, pb.rows} {
-		var plan *plan
+		plan := &plan{ProductReport: ProductReport{Product: s}}
 		var offered []driver.HeuristicResult
-		err := d.Do(func(c *gpu.Context) (err error) {
-			if plan, err = p.describe(s, asked); err == nil {
-				if err = p.setBias(plan, pb.weights); err == nil {
-					offered, err = p.offered(plan, asked)
-				}
-			}
-			return cmp.Or(err, plan.unsuitable)
+		err := d.Do(func(c *gpu.Context) {
+			c.Fail(p.describe(plan, asked))
+			c.Fail(p.setBias(plan, pb.weights))
+			offered = p.offered(plan, asked)
 		})
-		if err != nil {
-			b.Fatal(err)
+		if err != nil || plan.Refusal != "" {
+			b.Fatal(err, plan.Refusal)
 		}
 		for i := range offered {
 			var a *Algorithm
-			_ = d.Do(func(*gpu.Context) error { a = p.read(&offered[i]); return nil })
+			_ = d.Do(func(*gpu.Context) { a = p.read(&offered[i]) })
 			name := fmt.Sprintf("asked_%d/%d:tile_%d_cluster_%d_waves_%.2f", asked, i, a.Tile, a.ClusterShape, a.Waves)
 			b.Run(name, func(b *testing.B) {
 				plan.algo, plan.rows = offered[i].Algo, 0
@@ -162,10 +146,10 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 					same = 1
 				}
 				b.ReportMetric(same, "same-bits")
-				b.ReportMetric(2*float64(pb.rows)*float64(s.n)*float64(s.k)*float64(b.N)/seconds/1e12, "TFLOP/s")
+				b.ReportMetric(2*float64(pb.rows)*float64(s.N)*float64(s.K)*float64(b.N)/seconds/1e12, "TFLOP/s")
 			})
 		}
-		_ = d.Do(func(*gpu.Context) error { p.discard(plan); return nil })
+		_ = d.Do(func(*gpu.Context) { p.discard(plan) })
 	}
 }
 
@@ -174,59 +158,46 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32
-	err = d.Do(func(c *gpu.Context) error {
-		run := func(in driver.Pointer) error {
+	err = d.Do(func(c *gpu.Context) {
+		run := func(in driver.Pointer) {
 			done, err := p.run(pb.stream, plan, pb.rows, pb.out, in, pb.weights, pb.weights, pb.in, pb.workspace)
 			if err == nil && !done {
-				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.report.RefusedWhy)
+				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.RefusedWhy)
 			}
-			return err
+			c.Fail(err)
 		}
-		err := cmp.Or(run(pb.in+256), run(pb.in), c.Record(pb.start, pb.stream))
+		run(pb.in + 256)
+		run(pb.in)
+		c.Record(pb.start, pb.stream)
 		for range n {
-			err = cmp.Or(err, run(pb.in))
+			run(pb.in)
 		}
-		err = cmp.Or(err, c.Record(pb.end, pb.stream), c.Synchronize(pb.stream))
-		if err == nil {
-			ms, err = c.Milliseconds(pb.start, pb.end)
-		}
-		return err
+		c.Record(pb.end, pb.stream)
+		c.Synchronize(pb.stream)
+		ms = c.Milliseconds(pb.start, pb.end)
 	})
 	return float64(ms) / 1000, err
 }
 
 // digest is a checksum of what a product wrote.
-func (pb *productBench) digest(s shape) (uint32, error) {
+func (pb *productBench) digest(s Product) (uint32, error) {
 	d, h := pb.backend.device, crc32.New(crc32.MakeTable(crc32.Castagnoli))
-	size, piece := 2*s.n*pb.rows, 64<<20
-	if s.wide {
+	size, piece := 2*s.N*pb.rows, 64<<20
+	if s.Wide {
 		size *= 2
 	}
-	err := d.Do(func(c *gpu.Context) error {
-		p, err := c.Pin(piece)
-		if err != nil {
-			return err
-		}
-		defer c.Unpin(p)
-		for from := 0; from < size && err == nil; from += piece {
+	err := d.Do(func(c *gpu.Context) {
+		var host gpu.Resources
+		p := host.Pin(c, piece)
+		defer host.Free(c)
+		for from := 0; from < size && c.Err == nil; from += piece {
 			n := min(piece, size-from)
-			err = cmp.Or(c.Download(p, pb.out+driver.Pointer(from), n, pb.stream), c.Synchronize(pb.stream))
+			c.Download(p, pb.out+driver.Pointer(from), n, pb.stream)
+			c.Synchronize(pb.stream)
 			h.Write(p.Bytes[:n])
 		}
-		return err
 	})
 	return h.Sum32(), err
 }
 
-func (pb *productBench) close() {
-	d := pb.backend.device
-	_ = d.Do(func(c *gpu.Context) error {
-		for _, at := range []driver.Pointer{pb.in, pb.out, pb.weights, pb.workspace} {
-			c.Free(at)
-		}
-		c.FreeEvent(pb.start)
-		c.FreeEvent(pb.end)
-		c.FreeStream(pb.stream)
-		return nil
-	})
-}
+func (pb *productBench) close() { _ = pb.backend.device.Free(&pb.resources) }

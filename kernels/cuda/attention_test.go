@@ -11,7 +11,7 @@ import (
 
 // rotated is a copy of packed rows [T, 3·heads·d] with queries and keys scaled and rotated as src/rotary.cuh does it,
 // and rounded to the type.
-func rotated(t DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
+func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
 	half := len(o.InvFreq)
 	out := slices.Clone(rows)
 	for s := range batch.Sequences() {
@@ -52,17 +52,17 @@ func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (tog
 }
 
 // rounded is values as the type holds them.
-func rounded(t DType, values []float32) []float32 {
-	raw := make([]byte, len(values)*t.size())
-	t.encode(raw, values)
-	t.decode(values, raw)
+func rounded(t kernels.DType, values []float32) []float32 {
+	raw := make([]byte, len(values)*sizeOf(t))
+	encode(t, raw, values)
+	decode(t, values, raw)
 	return values
 }
 
 // TestRotationInAttention: what is tested is how the kernels are launched for every head size. The fake's loops do not
 // fuse multiply-adds.
 func TestRotationInAttention(t *testing.T) {
-	for dtype, bound := range map[DType]float64{FP32: 1e-6, BF16: 3e-3, FP16: 3e-4} {
+	for dtype, bound := range map[kernels.DType]float64{kernels.FP32: 1e-6, kernels.BF16: 3e-3, kernels.FP16: 3e-4} {
 		gpu := newFake(t)
 		b := openFake(t, gpu, dtype, noCublas)
 		for _, d := range attentionHeads {
@@ -85,7 +85,7 @@ func TestGPURotationInAttention(t *testing.T) {
 	if testing.Short() {
 		batch = rowsOf(65, 1, 130)
 	}
-	for _, dtype := range []DType{FP32, BF16, FP16} {
+	for _, dtype := range []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16} {
 		b := requireGPU(t, dtype)
 		for _, d := range attentionHeads {
 			if together, apart := rotatedAttention(t, b, d, batch); !slices.Equal(together, apart) {

@@ -12,7 +12,7 @@ import (
 
 // Options says how a device computes.
 type Options struct {
-	DType DType // Auto for bfloat16
+	DType kernels.DType // Auto for bfloat16
 
 	// The rest is for measurements of the cost of the choice of algorithms, and part of Backend.Name because it may
 	// decide bits. Without cuBLAS it changes nothing.
@@ -27,12 +27,13 @@ type Options struct {
 // Backend is one GPU. It implements kernels.Backend.
 type Backend struct {
 	device   *gpu.Device
-	dtype    DType
+	dtype    kernels.DType
 	products *products // nil without cuBLAS
 	cublas   Cublas
 
-	loading sync.Mutex // one weight is loaded at a time; guards staging
-	staging *gpu.Staging
+	loading   sync.Mutex // one weight is loaded at a time; guards staging
+	staging   *gpu.Staging
+	resources gpu.Resources // of products and staging
 }
 
 // ErrUnavailable is in the chain of an error that says why this machine, or one of its devices, cannot run the package
@@ -69,20 +70,18 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 	if err != nil {
 		return nil, outOfMemory(err)
 	}
-	b := &Backend{device: d, dtype: opts.DType}
-	if b.dtype == Auto {
-		b.dtype = BF16
+	if opts.DType == kernels.Auto {
+		opts.DType = kernels.BF16 // every device that the package accepts has it
 	}
+	b := &Backend{device: d, dtype: opts.DType}
 	var lt *driver.CublasLt
 	lt, b.cublas.Searched, b.cublas.Err = find(d.Driver / 1000)
 	if b.cublas.Err == nil {
-		b.cublas.Err = b.do(func(c *gpu.Context) (err error) {
-			b.products, err = newProducts(c, lt, b.dtype, d.Major, opts)
-			return err
-		})
-	}
-	if b.products != nil {
-		b.cublas.Version = b.products.version
+		var p *products
+		b.cublas.Err = b.do(func(c *gpu.Context) { p = newProducts(c, &b.resources, lt, d.Major, opts) })
+		if b.cublas.Err == nil {
+			b.products, b.cublas.Version = p, p.version
+		}
 	}
 	return b, nil // without cuBLAS the package's own products serve
 }
@@ -93,7 +92,7 @@ func openDevice(cuda *driver.CUDA, ordinal int, images []gpu.Image) (*gpu.Device
 		return nil, err
 	}
 	if ordinal < 0 || ordinal >= count {
-		return nil, driver.Unavailable(nil, "there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
+		return nil, driver.Unavailable("there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
 			ordinal, count)
 	}
 	info, err := gpu.Describe(cuda, ordinal, version)
@@ -109,14 +108,14 @@ func openDevice(cuda *driver.CUDA, ordinal int, images []gpu.Image) (*gpu.Device
 // usable says why the kernels cannot run on a device, or nil.
 func usable(i gpu.Info, images []gpu.Image) error {
 	if i.Major < leastMajor {
-		return driver.Unavailable(nil, "%s (device %d) has compute capability %d.%d, and %d.0 is the least",
+		return driver.Unavailable("%s (device %d) has compute capability %d.%d, and %d.0 is the least",
 			i.Name, i.Ordinal, i.Major, i.Minor, leastMajor)
 	}
 	return gpu.CheckDriver(i.Driver, images)
 }
 
 // do runs work with the device's context.
-func (b *Backend) do(work func(*gpu.Context) error) error { return outOfMemory(b.device.Do(work)) }
+func (b *Backend) do(work func(*gpu.Context)) error { return outOfMemory(b.device.Do(work)) }
 
 // outOfMemory makes a device that is out of memory kernels.ErrOutOfMemory.
 func outOfMemory(err error) error {
@@ -135,7 +134,7 @@ func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOf
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {
-		gemm = b.products.name()
+		gemm = b.products.name
 	}
 	return fmt.Sprintf("cuda %s, sm_%d%d, driver CUDA %s, %s, %s",
 		d.Name, d.Major, d.Minor, gpu.Version(d.Driver), gemm, b.dtype)
@@ -151,12 +150,11 @@ func (b *Backend) Cublas() Cublas { return b.cublas }
 func (b *Backend) Close() error {
 	b.loading.Lock()
 	defer b.loading.Unlock()
-	err := b.do(func(c *gpu.Context) error {
-		b.staging.Free(c)
+	err := b.do(func(c *gpu.Context) {
+		b.resources.Free(c)
 		if b.products != nil {
-			b.products.close(c)
+			b.products.close()
 		}
-		return nil
 	})
 	b.staging = nil
 	b.device.Close()

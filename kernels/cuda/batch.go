@@ -2,61 +2,131 @@ package cuda
 
 import (
 	"cmp"
+	"slices"
 
+	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
 
+// tables is the device's memory for the description of a batch, allocated once for the limits. The part that the host
+// sends is there twice, so that one batch is sent while the one before it computes.
+type tables struct {
+	pos     driver.Pointer // int32 [T], the position of each token in its sequence
+	seq     driver.Pointer // int32 [T], its sequence
+	scale   driver.Pointer // float32 [S], of an Embed
+	buffers [2]buffer
+	*buffer // of the batch of the moment
+
+	pooled    []kernels.Range // the different ones of a program
+	maxBlocks int
+	order     []int   // scratch of cut
+	list      []int32 // scratch of cut and rows
+}
+
+// buffer is the part that the host sends for one batch: one of a double buffer.
+type buffer struct {
+	ids    driver.Pointer   // int32 [T]
+	cu     driver.Pointer   // int32 [S+1]
+	blocks driver.Pointer   // int2 [maxBlocks], of an Attention
+	ranges []driver.Pointer // int2 [S], of each range that is pooled
+
+	read gpu.Event // all readers of this buffer, before the other took over, have run
+}
+
+// ranges lists the different ranges that a program pools.
+func ranges(p *kernels.Program) (list []kernels.Range) {
+	for _, op := range p.Ops() {
+		if o, ok := op.Do.(kernels.Range); ok && !slices.Contains(list, o) {
+			list = append(list, o)
+		}
+	}
+	return list
+}
+
+func newTables(c *gpu.Context, r *gpu.Resources, l kernels.Limits, pooled []kernels.Range) *tables {
+	t := &tables{pooled: pooled}
+	t.buffer = &t.buffers[0]
+	t.maxBlocks = l.Tokens/attentionRows + l.Sequences // each sequence has at most one block that is not full
+	t.pos, t.seq = r.Alloc(c, 4*l.Tokens), r.Alloc(c, 4*l.Tokens)
+	t.scale = r.Alloc(c, 4*l.Sequences)
+	for i := range t.buffers {
+		h := &t.buffers[i]
+		h.ids, h.cu = r.Alloc(c, 4*l.Tokens), r.Alloc(c, 4*(l.Sequences+1))
+		h.blocks = r.Alloc(c, 8*t.maxBlocks)
+		for range pooled {
+			h.ranges = append(h.ranges, r.Alloc(c, 8*l.Sequences))
+		}
+		h.read = r.NewEvent(c)
+	}
+	return t
+}
+
 // begin sends the batch's ids, its cu_seqlens, its list of attention blocks and the rows that it pools from pinned
 // memory, while the batch before computes.
-func (s *submission) begin() error {
-	t, c, b := s.tables, s.context, s.batch
-	blocks := t.cut(b)
-	s.blocks = len(blocks)
+func (s *submission) begin() {
+	t, b := s.tables, s.batch
 	if s.loaded.At == nil {
 		// The size is that of the limits, so that later batches fit as well.
 		bytes := 4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks + 8*s.limits.Sequences*len(t.pooled)
-		var err error
-		if s.loaded, err = c.Pin(bytes); err != nil {
-			return err
+		s.loaded = s.resources.Pin(s.Context, bytes)
+	}
+	t.swap(s.Context, s.compute, s.loads)
+	sent := 0 // bytes
+	send := func(to driver.Pointer, values []int32) {
+		if s.Err != nil {
+			return // there may be no pinned memory
 		}
+		copy(s.loaded.Int32s(sent, len(values)), values)
+		s.Upload(to, s.loaded, sent, 4*len(values), s.loads)
+		sent += 4 * len(values)
 	}
-	piece := s.loaded
-	cuAt := 4 * len(b.IDs)
-	blocksAt := cuAt + 4*len(b.CuSeqlens)
-	rangesAt := blocksAt + 8*len(blocks)
-	copy(piece.Int32s(0, len(b.IDs)), b.IDs)
-	copy(piece.Int32s(cuAt, len(b.CuSeqlens)), b.CuSeqlens)
-	list := piece.Int32s(blocksAt, 2*len(blocks))
-	for i, block := range blocks {
-		list[2*i], list[2*i+1] = block.sequence, block.first
-	}
-	err := cmp.Or(t.swap(c, s.compute, s.loads),
-		c.Upload(t.ids, piece, 0, cuAt, s.loads),
-		c.Upload(t.cu, piece, cuAt, blocksAt-cuAt, s.loads),
-		c.Upload(t.blocks, piece, blocksAt, 8*len(blocks), s.loads))
+	send(t.ids, b.IDs)
+	send(t.cu, b.CuSeqlens)
+	blocks := t.cut(b)
+	s.blocks = len(blocks) / 2
+	send(t.blocks, blocks)
 	for i, o := range t.pooled {
-		at, sequences := rangesAt+8*i*b.Sequences(), b.Sequences()
-		list := piece.Int32s(at, 2*sequences)
-		for q := range sequences {
-			from, to := o.Of(b.Len(q))
-			list[2*q], list[2*q+1] = b.CuSeqlens[q]+int32(from), b.CuSeqlens[q]+int32(to)
-		}
-		err = cmp.Or(err, c.Upload(t.ranges[i], piece, at, 8*sequences, s.loads))
+		send(t.ranges[i], t.rows(b, o))
 	}
-	if err = cmp.Or(err, c.Order(s.loads, s.compute, s.fence)); err != nil {
-		return err
-	}
-	return s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
+	s.Order(s.loads, s.compute, s.fence)
+	s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
 }
 
-// copyLayout is how float32 rows lie in memory: with a pitch.
-type copyLayout struct{ rows, cols int }
-
-func (l copyLayout) bytes() int { return l.rows * 4 * pitch(l.cols) }
-
-// unpack goes from the device's layout to tight rows.
-func (l copyLayout) unpack(dst []float32, src []byte) {
-	for r := range l.rows {
-		FP32.decode(dst[r*l.cols:(r+1)*l.cols], src[r*4*pitch(l.cols):])
+// swap selects the other of the double buffer for the next batch. loads, on which that is sent, waits until the
+// batch before last, which used the same, has run.
+func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
+	c.Record(t.read, compute)
+	other := &t.buffers[0]
+	if t.buffer == other {
+		other = &t.buffers[1]
 	}
+	t.buffer = other
+	c.Await(loads, other.read)
+}
+
+// cut gives the blocks of the attention kernel for a batch, each a sequence and the first of its query rows, counted in
+// the sequence. The longest sequences come first, because their blocks take longest; the order changes no result.
+func (t *tables) cut(b kernels.Batch) []int32 {
+	t.order, t.list = t.order[:0], t.list[:0]
+	for i := range b.Sequences() {
+		t.order = append(t.order, i)
+	}
+	slices.SortStableFunc(t.order, func(x, y int) int { return cmp.Compare(b.Len(y), b.Len(x)) })
+	for _, s := range t.order {
+		for first := 0; first < b.Len(s); first += attentionRows {
+			t.list = append(t.list, int32(s), int32(first))
+		}
+	}
+	return t.list
+}
+
+// rows gives the rows of each sequence that a range pools: the first, and the one after the last.
+func (t *tables) rows(b kernels.Batch, o kernels.Range) []int32 {
+	t.list = t.list[:0]
+	for i := range b.Sequences() {
+		from, to := o.Of(b.Len(i))
+		t.list = append(t.list, b.CuSeqlens[i]+int32(from), b.CuSeqlens[i]+int32(to))
+	}
+	return t.list
 }

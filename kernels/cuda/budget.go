@@ -33,26 +33,21 @@ const (
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
 	for _, s := range p.Plan(b.needs(p)).Slots {
-		row := 0
-		if s.Precision&kernels.Float32 != 0 {
-			row += 4 * pitch(s.Cols)
-		}
-		if s.Precision&kernels.Operand != 0 {
-			row += b.dtype.size() * pitch(s.Cols)
-		}
+		wide, narrow := b.slotBytes(s)
+		row := wide + narrow
 		if s.PerSequence {
 			row = ceilDiv(row, 3) // a sequence has at least three tokens, but for the last of a batch
 		}
 		bytes += row
 	}
-	tables := map[string]bool{}
+	rotations := map[string]int{}
 	for _, op := range p.Ops() {
 		if o, ok := op.Do.(kernels.Attention); ok && o.Rotary != nil {
-			tables[string(floatBytes(o.Rotary.InvFreq))] = true
+			rotations[fmt.Sprint(o.Rotary.InvFreq)] = 8 * len(o.Rotary.InvFreq)
 		}
 	}
-	for key := range tables {
-		bytes += 2 * len(key)
+	for _, row := range rotations {
+		bytes += row
 	}
 	return bytes
 }
@@ -63,7 +58,7 @@ func (b *Backend) BytesPerToken(p *kernels.Program) int {
 //
 // It is to be asked after the weights have been loaded.
 func (b *Backend) Budget(p *kernels.Program) (int, error) {
-	free, _, err := b.device.Memory()
+	free, err := b.device.Memory()
 	if err != nil {
 		return 0, err
 	}

@@ -10,24 +10,24 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// compiler resolves the operations of a program: each becomes a step of the runner.
+// compiler resolves the operations of a program: each becomes a step of the runner. Its error is the context's.
 type compiler struct {
 	*gpu.Context
-	backend *Backend
-	runner  *runner
-	plan    kernels.Plan
+	*runner
+	plan kernels.Plan
 }
 
 // step is one operation, ready to be launched.
 type step struct {
 	op, shapes string // for an error
 	entry
-	launch func(s *submission) error
+	writes []*memory // where copies to the host may still read
+	launch func(s *submission)
 }
 
 // needs tells a plan about a device: with cuBLAS the product that a GEGLU gates lies in memory.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
-	return kernels.Needs{Uniform: b.dtype == FP32, Scratch: func(op kernels.Op) (cols int, as kernels.Precision) {
+	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
 		case kernels.Linear:
 			if b.products != nil && o.Then == kernels.GEGLU {
@@ -55,109 +55,90 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if err := cmp.Or(p.Err(), l.Check()); err != nil {
 		return nil, err
 	}
-	r := &runner{backend: b, program: p, limits: l}
-	err := b.do(func(c *gpu.Context) error {
-		return (&compiler{c, b, r, p.Plan(b.needs(p))}).compile()
-	})
+	r := &runner{backend: b, program: p, limits: l, rotations: map[string]driver.Pointer{}}
+	err := b.do(func(c *gpu.Context) { (&compiler{c, r, p.Plan(b.needs(p))}).compile() })
 	if err != nil {
-		return nil, cmp.Or(fmt.Errorf("%s: %w", b.device.Name, err), r.Close())
+		_ = r.Close() // the first failure is the one to report
+		return nil, fmt.Errorf("%s: %w", b.device.Name, err)
 	}
 	return r, nil
 }
 
-func (c *compiler) compile() error {
-	r, b := c.runner, c.backend
-	var err error
-	for _, s := range []*gpu.Stream{&r.compute, &r.loads, &r.copies} {
-		if err == nil {
-			*s, err = c.NewStream()
-		}
+func (c *compiler) compile() {
+	own := &c.resources
+	c.compute, c.loads, c.copies = own.NewStream(c.Context), own.NewStream(c.Context), own.NewStream(c.Context)
+	c.fence = own.NewEvent(c.Context)
+	c.tables = newTables(c.Context, own, c.limits, ranges(c.program))
+	if c.backend.products != nil {
+		c.workspace = own.Alloc(c.Context, workspaceBytes)
 	}
-	if err == nil {
-		r.fence, err = c.NewEvent()
-	}
-	if err == nil {
-		r.tables, err = newTables(c.Context, r.limits, ranges(r.program))
-	}
-	r.arena = arena{limits: r.limits, stream: r.compute, rotations: map[string]driver.Pointer{}}
-	if err == nil && b.products != nil {
-		r.workspace, err = r.arena.alloc(c.Context, workspaceBytes)
-	}
-	if err == nil {
-		r.positions, err = c.kernel("positions")
-	}
-	if err != nil {
-		return err
-	}
+	c.positions = c.kernel("positions")
 	for _, s := range c.plan.Slots {
-		if err := r.arena.slot(c.Context, s, b.dtype); err != nil {
-			return fmt.Errorf("activations [%d %d]: %w", r.limits.Tokens, s.Cols, err)
-		}
+		c.slots = append(c.slots, c.slot(s))
 	}
-	for i, op := range r.program.Ops() {
-		made, err := c.step(op, i)
-		if err != nil {
-			return &kernels.OpError{Op: made.op, Shapes: made.shapes, Err: err}
+	for i, op := range c.program.Ops() {
+		if c.Err != nil {
+			return
 		}
-		r.steps = append(r.steps, made)
+		made := c.step(op, i)
+		if c.Err != nil {
+			c.Err = &kernels.OpError{Op: made.op, Shapes: made.shapes, Err: c.Err}
+		}
+		c.steps = append(c.steps, made)
 	}
-	return nil
 }
 
 // step resolves one operation.
-func (c *compiler) step(op kernels.Op, i int) (step, error) {
-	p := c.runner.program
+func (c *compiler) step(op kernels.Op, i int) step {
+	p := c.program
+	s := step{shapes: p.Shapes(op)}
 	value := func(v kernels.Value) *matrix {
 		if v == kernels.None {
 			return nil
 		}
-		return &matrix{c.runner.arena.slots[c.plan.Slot(v)], p.Cols(v), p.PerSequence(v)}
+		return &matrix{c.slots[c.plan.Slot(v)], p.Cols(v)}
 	}
 	in, add, out := value(op.In), value(op.Add), value(op.Out)
 	var scratch *matrix
 	if at := c.plan.Scratch(i); at >= 0 {
 		cols, _ := c.backend.needs(p).Scratch(op)
-		scratch = &matrix{c.runner.arena.slots[at], cols, false}
+		scratch = &matrix{c.slots[at], cols}
+		s.writes = append(s.writes, scratch.memory)
 	}
-	s := step{shapes: p.Shapes(op)}
+	if out != nil {
+		s.writes = append(s.writes, out.memory)
+	}
 	s.name, s.perToken, s.perPair = p.Describe(op)
-	var err error
 	switch o := op.Do.(type) {
 	case kernels.Embed:
-		s.op = "embed"
-		s.launch, err = c.embed(o, out)
+		s.op, s.launch = "embed", c.embed(o, out)
 	case kernels.Linear:
-		s.op = "linear"
-		s.launch, err = c.linear(o, out, in, add, scratch, s.entry)
+		s.op, s.launch = "linear", c.linear(o, out, in, add, scratch, s.entry)
 	case kernels.Norm:
-		s.op = "norm"
-		s.launch, err = c.norm(o, out, in)
+		s.op, s.launch = "norm", c.norm(o, out, in)
 	case kernels.Attention:
-		s.op = "attention"
-		s.launch, err = c.attention(o, out, in, scratch)
+		s.op, s.launch = "attention", c.attention(o, out, in, scratch)
 	case kernels.Range:
-		s.op = "pool"
-		s.launch, err = c.pool(o, out, in)
+		s.op, s.launch = "pool", c.pool(o, out, in)
 	case kernels.Output:
-		s.op, s.name = "output", ""
-		s.launch = func(s *submission) error { return s.output(int(o), in) }
+		s.op, s.name, s.launch = "output", "", func(s *submission) { s.output(int(o), op.In, in) }
 	}
-	return s, err
+	return s
 }
 
 var errForeignWeight = errors.New("a weight is of another backend or device: load it with this one's NewModel")
 
-// own refuses weights that this backend has not loaded; those that are nil are none.
-func (c *compiler) own(weights ...kernels.Weight) error {
-	for _, w := range weights {
-		if w == nil {
-			continue
-		}
-		if loaded, ok := w.(*weight); !ok || loaded.backend != c.backend {
-			return errForeignWeight
-		}
+// weight gives a weight that this backend has loaded; a nil one has null pointers.
+func (c *compiler) weight(w kernels.Weight) weight {
+	if w == nil {
+		return weight{}
 	}
-	return nil
+	loaded, ok := w.(*weight)
+	if !ok || loaded.backend != c.backend {
+		c.Fail(errForeignWeight)
+		return weight{}
+	}
+	return *loaded
 }
 
 // kernel is one on the device with its contract.
@@ -167,32 +148,30 @@ type kernel struct {
 }
 
 // kernel finds a kernel of the contract and allows it its shared memory.
-func (c *compiler) kernel(name string) (kernel, error) {
+func (c *compiler) kernel(name string) kernel {
 	spec, ok := kernelSpecs()[name]
 	if !ok {
-		return kernel{}, fmt.Errorf("there is no contract for a kernel %s", name)
+		c.Fail(fmt.Errorf("there is no contract for a kernel %s", name))
 	}
-	found, err := c.Kernel(name, spec.shared)
-	return kernel{found, spec}, err
+	return kernel{c.Kernel(name, spec.shared), spec}
 }
 
-// typed is the name of a kernel of the operands' type.
-func (c *compiler) typed(kernel string) string { return kernel + "_" + c.backend.dtype.String() }
+// typed finds the kernel of the operands' type.
+func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
 // narrow gives the launch that updates the copy in the operands' type from the float32 one.
-func (c *compiler) narrow(m *matrix) (func(*submission) error, error) {
+func (c *compiler) narrow(m *matrix) func(*submission) {
 	return c.convert("narrow", m.narrow, m.wide, m.cols)
 }
 
 // convert copies a matrix to the other type, where there are both.
-func (c *compiler) convert(name string, to, from driver.Pointer, cols int) (func(*submission) error, error) {
+func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 {
-		return func(*submission) error { return nil }, nil
+		return func(*submission) {}
 	}
-	k, err := c.kernel(c.typed(name))
-	stride := gpu.Int(pitch(cols))
-	return func(s *submission) error {
-		rows := s.rows()
-		return s.launch(k, rows, cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(cols), stride, stride)
-	}, err
+	k, stride := c.typed(name), gpu.Int(pitch(cols))
+	return func(s *submission) {
+		rows := s.tokens()
+		s.launch(k, rows, cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(cols), stride, stride)
+	}
 }

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"fmt"
-	"regexp"
 	"strings"
 	"sync"
 )
@@ -115,23 +114,10 @@ var (
 
 // kernelSpec is the contract of one kernel.
 type kernelSpec struct {
-	params []parameter
+	params int
 	tile   tile
 	block  int
 	shared int
-}
-
-type parameter struct {
-	declaration, name, remark string
-	pointer                   bool
-}
-
-// bytes is the size of a value.
-func (p parameter) bytes() int {
-	if p.pointer {
-		return 8
-	}
-	return 4
 }
 
 // kernelSpecs are the contracts by the name of a kernel.
@@ -140,7 +126,7 @@ var kernelSpecs = sync.OnceValue(func() map[string]kernelSpec { return expand(co
 func expand(list []contract) map[string]kernelSpec {
 	specs := map[string]kernelSpec{}
 	for _, c := range list {
-		params := c.parameters()
+		params := strings.Count(c.params, "; ") + 1
 		for _, name := range strings.Fields(c.names) {
 			types := []string{""}
 			switch {
@@ -162,15 +148,4 @@ func expand(list []contract) map[string]kernelSpec {
 		}
 	}
 	return specs
-}
-
-var declaration = regexp.MustCompile(`^((?:const )?\w+ (\*?)(\w+))(.*)$`)
-
-// parameters takes the list apart.
-func (c contract) parameters() (list []parameter) {
-	for _, text := range strings.Split(c.params, "; ") {
-		m := declaration.FindStringSubmatch(text)
-		list = append(list, parameter{m[1], m[3], m[4], m[2] != ""})
-	}
-	return list
 }

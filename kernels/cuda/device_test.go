@@ -65,7 +65,7 @@ func TestCompilerErrors(t *testing.T) {
 	} {
 		f := newFake(t)
 		f.fails["cuModuleLoadDataEx"], f.jitLog = c.code, c.log
-		b := openFake(t, f, BF16, noCublas)
+		b := openFake(t, f, kernels.BF16, noCublas)
 		n := newNet(t, b)
 		n.Output(n.tokens(8))
 		_, err := b.Compile(n.Program, kernels.Limits{Tokens: 4, Sequences: 1})
@@ -81,7 +81,7 @@ func TestCompilerErrors(t *testing.T) {
 // TestModulesAreLoadedOnce counts what the driver compiles.
 func TestModulesAreLoadedOnce(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, noCublas)
+	b := openFake(t, f, kernels.BF16, noCublas)
 	count := func() int { return strings.Count(strings.Join(f.calls, " "), "cuModuleLoadDataEx") }
 	if count() != 0 {
 		t.Error("a module is compiled before it is needed")
@@ -98,12 +98,12 @@ func TestModulesAreLoadedOnce(t *testing.T) {
 
 func TestNameSaysWhatDecidesTheBits(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, Auto, newFakeCublas(f).find)
+	b := openFake(t, f, kernels.Auto, newFakeCublas(f).find)
 	if got, want := b.Name(), "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"; got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
 	b.Close()
-	b = openFake(t, newFake(t), FP32, noCublas)
+	b = openFake(t, newFake(t), kernels.FP32, noCublas)
 	if got, want := b.Name(), "cuda Fake H200, sm_90, driver CUDA 12.4, own products, fp32"; got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
@@ -116,7 +116,7 @@ func TestNameSaysWhatDecidesTheBits(t *testing.T) {
 // TestClosedBackend uses a backend and its runner after they were closed.
 func TestClosedBackend(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, noCublas)
+	b := openFake(t, f, kernels.BF16, noCublas)
 	n := newNet(t, b)
 	n.Output(n.tokens(8))
 	limits := kernels.Limits{Tokens: 4, Sequences: 1}

@@ -96,8 +96,7 @@ func freeMemory(cuda *driver.CUDA, i gpu.Info, images []gpu.Image) (uint64, erro
 		return 0, err
 	}
 	defer d.Close()
-	free, _, err := d.Memory()
-	return free, err
+	return d.Memory()
 }
 
 // Usable lists the ordinals of the devices that Open takes.

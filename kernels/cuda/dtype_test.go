@@ -2,17 +2,36 @@ package cuda
 
 import (
 	"bytes"
+	"encoding/binary"
+	"math"
 	"testing"
+
+	"seqembed/internal/half"
+	"seqembed/kernels"
 )
+
+// decode reads what encode wrote.
+func decode(t kernels.DType, values []float32, src []byte) {
+	for i := range values {
+		switch t {
+		case kernels.FP32:
+			values[i] = math.Float32frombits(binary.LittleEndian.Uint32(src[4*i:]))
+		case kernels.FP16:
+			values[i] = half.FromFP16(binary.LittleEndian.Uint16(src[2*i:]))
+		default:
+			values[i] = half.FromBF16(binary.LittleEndian.Uint16(src[2*i:]))
+		}
+	}
+}
 
 // TestEncode: values lie in memory as the device reads them, and decode gives them back.
 func TestEncode(t *testing.T) {
-	for dtype, want := range map[DType][]byte{
-		FP32: {0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, BF16: {0x80, 0x3f, 0, 0xc0}, FP16: {0, 0x3c, 0, 0xc0},
+	for dtype, want := range map[kernels.DType][]byte{
+		kernels.FP32: {0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, kernels.BF16: {0x80, 0x3f, 0, 0xc0}, kernels.FP16: {0, 0x3c, 0, 0xc0},
 	} {
-		raw, back := make([]byte, 2*dtype.size()), make([]float32, 2)
-		dtype.encode(raw, []float32{1, -2})
-		if dtype.decode(back, raw); !bytes.Equal(raw, want) || back[0] != 1 || back[1] != -2 {
+		raw, back := make([]byte, 2*sizeOf(dtype)), make([]float32, 2)
+		encode(dtype, raw, []float32{1, -2})
+		if decode(dtype, back, raw); !bytes.Equal(raw, want) || back[0] != 1 || back[1] != -2 {
 			t.Errorf("%s: 1 and -2 become %x, and that %v", dtype, raw, back)
 		}
 	}

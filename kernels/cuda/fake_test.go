@@ -7,6 +7,7 @@ import (
 	"testing"
 	"unsafe"
 
+	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
@@ -310,8 +311,8 @@ func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32,
 		f.t.Errorf("%s is launched with %d bytes of shared memory without leave", name, shared)
 	}
 	k := &fakeLaunch{gpu: f, name: name, spec: spec, values: map[string]uint64{}, x: int(grid[0]), y: int(grid[1]), shared: int(shared)}
-	pointers := f.host(params, 8*len(spec.params))
-	for i, p := range spec.params {
+	pointers := f.host(params, 8*spec.params)
+	for i, p := range kernelParameters()[name] {
 		at := uintptr(binary.LittleEndian.Uint64(pointers[8*i:]))
 		value := binary.LittleEndian.Uint64(f.host(at, 8))
 		if p.pointer {
@@ -337,7 +338,7 @@ func (f *fakeGPU) settled() {
 
 func noCublas(int) (*driver.CublasLt, []Attempt, error) { return nil, nil, errNoCublas }
 
-func openFake(t *testing.T, f *fakeGPU, dtype DType, find findCublas) *Backend {
+func openFake(t *testing.T, f *fakeGPU, dtype kernels.DType, find findCublas) *Backend {
 	t.Helper()
 	b, err := open(f.driver(), 0, Options{DType: dtype}, f.images(), find)
 	if err != nil {

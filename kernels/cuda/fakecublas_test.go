@@ -5,6 +5,7 @@ import (
 	"math"
 	"unsafe"
 
+	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 )
 
@@ -155,7 +156,7 @@ func (c *fakeCublas) chosen() uint64 {
 
 // columns reads a column-major matrix; element (r, c) is out[c][r].
 func (c *fakeCublas) columns(at driver.Pointer, layout map[int32]uint64) ([][]float32, *fakeMatrix) {
-	t := map[uint64]DType{driver.TypeFloat32: FP32, driver.TypeFloat16: FP16, driver.TypeBfloat16: BF16}[layout[fakeType]]
+	t := map[uint64]kernels.DType{driver.TypeFloat32: kernels.FP32, driver.TypeFloat16: kernels.FP16, driver.TypeBfloat16: kernels.BF16}[layout[fakeType]]
 	m := c.gpu.matrix(uint64(at), int(layout[driver.LayoutCols]), int(layout[fakeRows]), int(layout[fakeLD]), t)
 	list := make([][]float32, layout[driver.LayoutCols])
 	for i := range list {
@@ -197,7 +198,7 @@ func (c *fakeCublas) matmul(m driver.MatmulCall) driver.Status {
 			if desc[driver.DescBiasType] != dL[fakeType] {
 				gpu.t.Errorf("the bias is of type %d and the output of %d", desc[driver.DescBiasType], dL[fakeType])
 			}
-			bias = (&fakeMatrix{gpu.bytes(desc[driver.DescBias], d.t.size()*len(a)), d.t, len(a), len(a)}).row(0)
+			bias = (&fakeMatrix{gpu.bytes(desc[driver.DescBias], sizeOf(d.t)*len(a)), d.t, len(a), len(a)}).row(0)
 		}
 		for j := range b {
 			column := make([]float32, len(a))

@@ -34,42 +34,42 @@ func (k *fakeLaunch) float(name string) float32 {
 }
 
 // dtype is the type that the kernel's name ends in.
-func (k *fakeLaunch) dtype() DType {
+func (k *fakeLaunch) dtype() kernels.DType {
 	t, err := kernels.ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
 	if err != nil {
 		k.gpu.t.Error(err)
 	}
-	return DType(t)
+	return kernels.DType(t)
 }
 
 // fakeMatrix is device memory seen as rows; nil for a null pointer.
 type fakeMatrix struct {
 	bytes  []byte
-	t      DType
+	t      kernels.DType
 	cols   int
 	stride int
 }
 
-func (k *fakeLaunch) matrix(name string, rows, cols int, t DType) *fakeMatrix {
+func (k *fakeLaunch) matrix(name string, rows, cols int, t kernels.DType) *fakeMatrix {
 	return k.gpu.matrix(k.value(name), rows, cols, pitch(cols), t)
 }
 
-func (f *fakeGPU) matrix(at uint64, rows, cols, stride int, t DType) *fakeMatrix {
+func (f *fakeGPU) matrix(at uint64, rows, cols, stride int, t kernels.DType) *fakeMatrix {
 	if at == 0 {
 		return nil
 	}
-	return &fakeMatrix{f.bytes(at, rows*stride*t.size()), t, cols, stride}
+	return &fakeMatrix{f.bytes(at, rows*stride*sizeOf(t)), t, cols, stride}
 }
 
 func (m *fakeMatrix) row(r int) []float32 {
 	v := make([]float32, m.cols)
-	m.t.decode(v, m.bytes[r*m.stride*m.t.size():])
+	decode(m.t, v, m.bytes[r*m.stride*sizeOf(m.t):])
 	return v
 }
 
 func (m *fakeMatrix) set(r, from int, values []float32) {
 	if m != nil && len(values) > 0 {
-		m.t.encode(m.bytes[(r*m.stride+from)*m.t.size():], values)
+		encode(m.t, m.bytes[(r*m.stride+from)*sizeOf(m.t):], values)
 	}
 }
 
@@ -77,7 +77,7 @@ func (k *fakeLaunch) vector(name string, n int) []float32 {
 	if k.value(name) == 0 {
 		return make([]float32, n)
 	}
-	return (&fakeMatrix{k.gpu.bytes(k.value(name), 4*n), FP32, n, n}).row(0)
+	return (&fakeMatrix{k.gpu.bytes(k.value(name), 4*n), kernels.FP32, n, n}).row(0)
 }
 
 func (k *fakeLaunch) ints(name string, n int) []int {
@@ -159,9 +159,9 @@ func (k *fakeLaunch) run() {
 	case "pool":
 		k.pool()
 	case "narrow":
-		k.convert(k.dtype(), FP32)
+		k.convert(k.dtype(), kernels.FP32)
 	case "widen":
-		k.convert(FP32, k.dtype())
+		k.convert(kernels.FP32, k.dtype())
 	case "gemm", "gemm_gelu", "gemm_geglu":
 		k.gemm(family)
 	default:
@@ -169,7 +169,7 @@ func (k *fakeLaunch) run() {
 	}
 }
 
-func (k *fakeLaunch) convert(to, from DType) {
+func (k *fakeLaunch) convert(to, from kernels.DType) {
 	rows, cols := k.num("rows"), k.num("cols")
 	dst := k.gpu.matrix(k.value("dst"), rows, cols, k.num("dst_pitch"), to)
 	src := k.gpu.matrix(k.value("src"), rows, cols, k.num("src_pitch"), from)
@@ -180,12 +180,12 @@ func (k *fakeLaunch) convert(to, from DType) {
 
 func (k *fakeLaunch) embed() {
 	rows, cols, t := k.num("rows"), k.num("cols"), k.dtype()
-	out32, out := k.matrix("out32", rows, cols, FP32), k.matrix("out", rows, cols, t)
+	out32, out := k.matrix("out32", rows, cols, kernels.FP32), k.matrix("out", rows, cols, t)
 	ids, seq := k.ints("ids", rows), k.ints("seq", rows)
 	offset := k.vector("type", cols)
 	for r := range min(rows, k.x) {
-		row := k.gpu.matrix(k.value("table")+uint64(ids[r]*pitch(cols)*t.size()), 1, cols, pitch(cols), t).row(0)
-		scale := k.gpu.matrix(k.value("scale")+uint64(4*seq[r]), 1, 1, 1, FP32).row(0)[0]
+		row := k.gpu.matrix(k.value("table")+uint64(ids[r]*pitch(cols)*sizeOf(t)), 1, cols, pitch(cols), t).row(0)
+		scale := k.gpu.matrix(k.value("scale")+uint64(4*seq[r]), 1, 1, 1, kernels.FP32).row(0)[0]
 		for c := range row {
 			row[c] *= scale
 			if ids[r] == k.num("mask") {
@@ -203,8 +203,8 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	if cols > widest {
 		k.gpu.t.Errorf("%s over %d columns", k.name, cols)
 	}
-	out32, out := k.matrix("out32", rows, cols, FP32), k.matrix("out", rows, cols, k.dtype())
-	in, add := k.matrix("in", rows, cols, FP32), k.matrix("add", rows, cols, FP32)
+	out32, out := k.matrix("out32", rows, cols, kernels.FP32), k.matrix("out", rows, cols, k.dtype())
+	in, add := k.matrix("in", rows, cols, kernels.FP32), k.matrix("add", rows, cols, kernels.FP32)
 	gain, bias := k.vector("gain", cols), k.vector("bias", cols)
 	for r := range min(rows, covered) {
 		z := in.row(r)
@@ -231,7 +231,7 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 
 // turn rotates heads of d columns from a column on, multiplied by a factor.
 func (k *fakeLaunch) turn(row []float32, from, position, heads, d int, factor float32) {
-	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, FP32).row(0)
+	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, kernels.FP32).row(0)
 	for h := range heads {
 		head := row[from+h*d:]
 		for j := range d / 2 {
@@ -259,14 +259,14 @@ func (k *fakeLaunch) attention(rotary bool) {
 	d, err := strconv.Atoi(parts[len(parts)-2])
 	const rowsPerBlock = 64
 	shared := map[int]int{16: 12288, 24: 20480, 32: 20480, 64: 36864, 128: 69632}[d]
-	if t == FP32 {
+	if t == kernels.FP32 {
 		shared = 4 * (128*(d+4) + 64*36)
 	}
 	if err != nil || k.y != heads || k.shared != shared {
 		k.gpu.t.Errorf("%s is launched for %d of %d heads with %d bytes of shared memory: %v", k.name, k.y, heads, k.shared, err)
 	}
 	slopes := k.vector("slopes", heads)
-	if t != FP32 { // they are subtracted before scores are scaled
+	if t != kernels.FP32 { // they are subtracted before scores are scaled
 		for i := range slopes {
 			slopes[i] *= k.float("scale")
 		}
@@ -277,24 +277,24 @@ func (k *fakeLaunch) attention(rotary bool) {
 		cu := k.gpu.bytes(k.value("cu")+uint64(4*s), 8)
 		begin, end := int(binary.LittleEndian.Uint32(cu)), int(binary.LittleEndian.Uint32(cu[4:]))
 		n, width := end-begin, heads*d
-		qkv := k.gpu.matrix(k.value("qkv")+uint64(begin*pitch(3*width)*t.size()), n, 3*width, pitch(3*width), t)
-		out := k.gpu.matrix(k.value("out")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
+		qkv := k.gpu.matrix(k.value("qkv")+uint64(begin*pitch(3*width)*sizeOf(t)), n, 3*width, pitch(3*width), t)
+		out := k.gpu.matrix(k.value("out")+uint64(begin*pitch(width)*sizeOf(t)), n, width, pitch(width), t)
 		var keys *fakeMatrix
-		if rotary && t != FP32 {
-			keys = k.gpu.matrix(k.value("keys")+uint64(begin*pitch(width)*t.size()), n, width, pitch(width), t)
+		if rotary && t != kernels.FP32 {
+			keys = k.gpu.matrix(k.value("keys")+uint64(begin*pitch(width)*sizeOf(t)), n, width, pitch(width), t)
 		}
-		all, rounded := make([][]float32, n), make([]byte, 3*width*t.size())
+		all, rounded := make([][]float32, n), make([]byte, 3*width*sizeOf(t))
 		for r := range all {
 			all[r] = qkv.row(r)
 			if rotary { // and rounded, before they meet
 				k.turn(all[r], 0, r, heads, d, k.float("qscale"))
-				if t == FP32 {
+				if t == kernels.FP32 {
 					k.turn(all[r], width, r, heads, d, 1)
 				} else {
 					copy(all[r][width:], keys.row(r))
 				}
-				t.encode(rounded, all[r])
-				t.decode(all[r], rounded)
+				encode(t, rounded, all[r])
+				decode(t, all[r], rounded)
 			}
 		}
 		p := make([]float64, n)
@@ -329,11 +329,11 @@ func (k *fakeLaunch) attention(rotary bool) {
 
 func (k *fakeLaunch) pool() {
 	cols, sequences := k.num("cols"), k.num("sequences")
-	ranges, out := k.ints("ranges", 2*sequences), k.matrix("out", sequences, cols, FP32)
+	ranges, out := k.ints("ranges", 2*sequences), k.matrix("out", sequences, cols, kernels.FP32)
 	for s := range sequences {
 		mean := make([]float64, cols)
 		for r := ranges[2*s]; r < ranges[2*s+1]; r++ {
-			for c, v := range k.gpu.matrix(k.value("in")+uint64(4*r*pitch(cols)), 1, cols, pitch(cols), FP32).row(0) {
+			for c, v := range k.gpu.matrix(k.value("in")+uint64(4*r*pitch(cols)), 1, cols, pitch(cols), kernels.FP32).row(0) {
 				mean[c] += float64(v)
 			}
 		}
@@ -349,7 +349,7 @@ func (k *fakeLaunch) pool() {
 func (k *fakeLaunch) gemm(family string) {
 	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
 	tile, shared, rows := 128, 65536, n
-	if t == FP32 {
+	if t == kernels.FP32 {
 		tile, shared = 64, 30720
 	}
 	if family == "gemm_geglu" {
@@ -359,8 +359,8 @@ func (k *fakeLaunch) gemm(family string) {
 		k.gpu.t.Errorf("%s for [%d %d] is launched on %d blocks with %d bytes of shared memory", k.name, m, n, k.x, k.shared)
 	}
 	in, w := k.matrix("in", m, inner, t), k.matrix("w", rows, inner, t)
-	out32, out, add := k.matrix("out32", m, n, FP32), k.matrix("out", m, n, t), k.matrix("add", m, n, FP32)
-	if t == FP32 && out32 != nil && out != nil {
+	out32, out, add := k.matrix("out32", m, n, kernels.FP32), k.matrix("out", m, n, t), k.matrix("add", m, n, kernels.FP32)
+	if t == kernels.FP32 && out32 != nil && out != nil {
 		k.gpu.t.Errorf("%s is given both outputs", k.name)
 	}
 	bias := k.vector("bias", rows)

@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"cmp"
 	"math"
 	"os"
 	"regexp"
@@ -100,7 +99,7 @@ func TestGELUFormula(t *testing.T) {
 
 func fromFP16(bits uint16) float32 {
 	var v [1]float32
-	FP16.decode(v[:], []byte{byte(bits), byte(bits >> 8)})
+	decode(kernels.FP16, v[:], []byte{byte(bits), byte(bits >> 8)})
 	return v[0]
 }
 
@@ -108,49 +107,34 @@ func fromFP16(bits uint16) float32 {
 // type, and gives its result. out and in may be the same memory.
 func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, outCols int, params func(out, in driver.Pointer) []gpu.Param) []float32 {
 	t.Helper()
-	size := b.dtype.size()
+	size := sizeOf(b.dtype)
 	result := make([]float32, rows*outCols)
-	err := b.device.Do(func(c *gpu.Context) error {
-		from, err := c.Alloc(rows * pitch(inCols) * size)
-		if err != nil {
-			return err
+	err := b.device.Do(func(c *gpu.Context) {
+		var r gpu.Resources
+		defer r.Free(c)
+		from := r.Alloc(c, rows*pitch(inCols)*size)
+		to := from // in place
+		if inCols != outCols {
+			to = r.Alloc(c, rows*pitch(outCols)*size)
 		}
-		defer c.Free(from)
-		to, err := c.Alloc(rows * pitch(outCols) * size)
-		if err != nil {
-			return err
+		piece, stream := r.Pin(c, rows*pitch(max(inCols, outCols))*size), r.NewStream(c)
+		run := &runner{backend: b, compute: stream}
+		k := (&compiler{Context: c, runner: run}).kernel(name)
+		if c.Err != nil {
+			return
 		}
-		defer c.Free(to)
-		piece, err := c.Pin(rows * pitch(max(inCols, outCols)) * size)
-		if err != nil {
-			return err
-		}
-		defer c.Unpin(piece)
-		stream, err := c.NewStream()
-		if err != nil {
-			return err
-		}
-		defer c.FreeStream(stream)
 		for r := range rows {
-			b.dtype.encode(piece.Bytes[r*pitch(inCols)*size:], in[r*inCols:(r+1)*inCols])
+			encode(b.dtype, piece.Bytes[r*pitch(inCols)*size:], in[r*inCols:(r+1)*inCols])
 		}
-		k, err := (&compiler{Context: c, backend: b}).kernel(name)
-		if err != nil {
-			return err
-		}
-		if inCols == outCols {
-			to, from = from, to // in place
-			err = c.Upload(to, piece, 0, rows*pitch(inCols)*size, stream)
-		} else {
-			err = c.Upload(from, piece, 0, rows*pitch(inCols)*size, stream)
-		}
-		s := submission{runner: &runner{compute: stream}, context: c}
-		err = cmp.Or(err, s.launch(k, rows, outCols, params(to, from)...), c.Synchronize(stream),
-			c.Download(piece, to, rows*pitch(outCols)*size, stream), c.Synchronize(stream))
+		c.Upload(from, piece, 0, rows*pitch(inCols)*size, stream)
+		s := submission{runner: run, Context: c}
+		s.launch(k, rows, outCols, params(to, from)...)
+		c.Synchronize(stream)
+		c.Download(piece, to, rows*pitch(outCols)*size, stream)
+		c.Synchronize(stream)
 		for r := range rows {
-			b.dtype.decode(result[r*outCols:(r+1)*outCols], piece.Bytes[r*pitch(outCols)*size:])
+			decode(b.dtype, result[r*outCols:(r+1)*outCols], piece.Bytes[r*pitch(outCols)*size:])
 		}
-		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -162,12 +146,12 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 // with the identity: it is within 2e-7 of float64's erf, and half an ulp of the type. A value that is not finite does
 // not become finite.
 func TestGPUGELU(t *testing.T) {
-	requireGPU(t, FP32).Close()
+	requireGPU(t, kernels.FP32).Close()
 	t.Setenv(cublasVariable, "none") // its products have the activation in a kernel of its own
 	const cols, rows = 32, 2048
-	for _, dtype := range []DType{BF16, FP16} {
+	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16} {
 		bits, least := 8, -133
-		if dtype == FP16 {
+		if dtype == kernels.FP16 {
 			bits, least = 11, -24
 		}
 		all := make([]byte, 2*rows*cols)
@@ -175,7 +159,7 @@ func TestGPUGELU(t *testing.T) {
 			all[2*i], all[2*i+1] = byte(i), byte(i>>8)
 		}
 		values, finite, gates := make([]float32, rows*cols), make([]float32, rows*cols), make([]float32, 2*rows*cols)
-		dtype.decode(values, all)
+		decode(dtype, values, all)
 		for i, x := range values {
 			if x-x == 0 { // else a product would spread it over the row
 				finite[i] = x

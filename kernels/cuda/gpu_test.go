@@ -10,7 +10,7 @@ import (
 
 // requireGPU opens the first device. Where there is none the test is skipped,
 // unless EMBED_REQUIRE_GPU is 1.
-func requireGPU(t *testing.T, dtype DType) *Backend {
+func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	t.Helper()
 	b, err := Open(0, Options{DType: dtype})
 	if err != nil {
@@ -30,7 +30,7 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 		test(t, true)
 	})
 	t.Run("cuBLAS", func(t *testing.T) {
-		b := requireGPU(t, FP32)
+		b := requireGPU(t, kernels.FP32)
 		defer b.Close()
 		if err := b.Cublas().Err; err != nil {
 			t.Skip(err)
@@ -44,7 +44,7 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 // more than most cases of a suite that opens a backend for each.
 func holdGPU(t *testing.T) *Backend {
 	t.Helper()
-	b := requireGPU(t, FP32)
+	b := requireGPU(t, kernels.FP32)
 	t.Cleanup(func() {
 		if err := b.Close(); err != nil {
 			t.Error(err)
@@ -63,14 +63,14 @@ func TestGPU(t *testing.T) {
 		if !own {
 			suite = kernelstest.RunProducts
 		}
-		for dtype, operands := range operandTypes {
+		for _, dtype := range operandTypes {
 			t.Run(dtype.String(), func(t *testing.T) {
-				suite(t, operands, known, func() kernels.Backend { return requireGPU(t, dtype) })
-				if dtype == BF16 && !raceDetector { // which allocates by itself
+				suite(t, dtype, known, func() kernels.Backend { return requireGPU(t, dtype) })
+				if dtype == kernels.BF16 && !raceDetector { // which allocates by itself
 					t.Run("allocations", func(t *testing.T) {
 						b := requireGPU(t, dtype)
 						defer b.Close()
-						kernelstest.Allocations(t, b, operands)
+						kernelstest.Allocations(t, b, dtype)
 					})
 				}
 			})
@@ -79,4 +79,4 @@ func TestGPU(t *testing.T) {
 }
 
 // operandTypes are the types of the conformance suite.
-var operandTypes = map[DType]kernels.DType{FP32: kernels.FP32, BF16: kernels.BF16, FP16: kernels.FP16}
+var operandTypes = []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}

@@ -3,6 +3,7 @@ package cuda
 import (
 	"testing"
 
+	"seqembed/kernels"
 	"seqembed/transformer/goldentest"
 )
 
@@ -19,9 +20,9 @@ func TestGoldensOfTheLaunches(t *testing.T) {
 			}
 		}
 		for _, c := range []struct {
-			dtype DType
+			dtype kernels.DType
 			bars  goldentest.Bars
-		}{{FP32, g.FP32}, {BF16, g.BF16}, {FP16, g.FP16}} {
+		}{{kernels.FP32, g.FP32}, {kernels.BF16, g.BF16}, {kernels.FP16, g.FP16}} {
 			for _, products := range []string{"own products", "cuBLAS"} {
 				t.Run(g.Model+"/"+c.dtype.String()+"/"+products, func(t *testing.T) {
 					f := newFake(t)

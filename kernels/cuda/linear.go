@@ -8,114 +8,85 @@ import (
 
 // linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
 // its own, or one by a kernel of the package, which applies the activation itself.
-func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
-	if err := c.own(o.W, o.Bias); err != nil {
-		return nil, err
+func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) func(*submission) {
+	w, bias := c.weight(o.W), c.weight(o.Bias)
+	own := c.multiply(o.Then, w, bias, out, in, add)
+	if c.backend.products == nil || c.Err != nil {
+		return own
 	}
-	own, err := c.multiply(o, out, in, add)
-	if err != nil || c.backend.products == nil {
-		return own, err
-	}
-	cublas, err := c.withCublas(o, out, in, add, scratch, e)
-	return func(s *submission) error {
-		if done, err := cublas(s); done || err != nil {
-			return err
+	product, then := c.withCublas(o, w, bias, out, in, add, scratch), c.activation(o.Then, out, scratch)
+	// The activation has an entry of its own in a profile.
+	plain := o
+	plain.Then = kernels.Identity
+	e.name, _, _ = c.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
+	return func(s *submission) {
+		if !product(s) {
+			own(s)
+			return
 		}
-		return own(s)
-	}, err
+		if o.Then != kernels.Identity {
+			s.lap(e)
+			s.timings.current = entry{name: o.Then.String()}
+		}
+		then(s)
+	}
 }
 
-// withCublas gives a product by cuBLAS. It does nothing where cuBLAS has no algorithm that fits.
-func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (
-	launch func(*submission) (done bool, err error), err error) {
-	products, r, w, to := c.backend.products, c.runner, o.W.(*weight), out
+// withCublas gives a product by cuBLAS without its activation. It reports whether cuBLAS has an algorithm that fits,
+// and does nothing where it has none.
+func (c *compiler) withCublas(o kernels.Linear, w, bias weight, out, in, add, scratch *matrix) func(*submission) bool {
+	to := out
 	if o.Then == kernels.GEGLU {
 		to = scratch
 	}
-	made := shape{n: w.rows, k: w.cols, wide: to.wide != 0, bias: o.Bias != nil, add: add != nil}
-	at, bias := to.wide, vector(o.Bias)
-	if !made.wide {
-		at = to.narrow
-		if o.Bias != nil {
-			bias = o.Bias.(*weight).copied
-		}
+	products, offset := c.backend.products, bias.copied
+	shape := Product{N: w.rows, K: w.cols, Wide: to.wide != 0, Bias: o.Bias != nil, Add: add != nil}
+	at := to.narrow
+	if shape.Wide {
+		at, offset = to.wide, bias.at
 	}
-	plan, err := products.plan(made, r.limits.Tokens, bias)
-	if err != nil {
-		return nil, err
+	plan, err := products.plan(shape, c.limits.Tokens, offset)
+	c.Fail(err)
+	return func(s *submission) bool {
+		done, err := products.run(s.compute, plan, s.tokens(), at, in.operand, w.at, offset, residual(add), s.workspace)
+		s.Fail(err)
+		return done
 	}
-	var then func(*submission) error
-	switch o.Then {
-	case kernels.GELU:
-		then, err = c.elementwise("activate", out, 0) // in place
-	case kernels.GEGLU:
-		from := to.wide
-		if out.wide == 0 {
-			from = to.narrow
-		}
-		then, err = c.elementwise("gate", out, from)
-	default:
-		then, err = c.narrow(out)
-	}
-	// The activation has an entry of its own in a profile.
-	product, activation := e, entry{name: o.Then.String()}
-	plain := o
-	plain.Then = kernels.Identity
-	product.name, _, _ = r.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
-	return func(s *submission) (bool, error) {
-		if err := s.waitForReaders(to.memory); err != nil {
-			return false, err
-		}
-		done, err := products.run(r.compute, plan, s.rows(),
-			at, in.operand(products.dtype), w.at, bias, residual(add), r.workspace)
-		if !done || err != nil {
-			return false, err
-		}
-		if o.Then != kernels.Identity {
-			if err := s.split(product, activation); err != nil {
-				return false, err
-			}
-		}
-		return true, then(s)
-	}, err
 }
 
 // multiply gives the launch of a product with its activation, by a kernel of the package.
-func (c *compiler) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
-	t, w := c.backend.dtype, o.W.(*weight)
-	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
-	k, err := c.kernel(c.typed(name))
+func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, add *matrix) func(*submission) {
+	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[then]
+	k := c.typed(name)
 	wide, narrow := out.outputs()
-	return func(s *submission) error {
-		rows := s.rows()
-		if err := s.waitForReaders(out.memory); err != nil {
-			return err
-		}
-		return s.launch(k, rows, out.cols, gpu.Ptr(in.operand(t)), gpu.Ptr(w.at), gpu.Ptr(vector(o.Bias)),
+	return func(s *submission) {
+		rows := s.tokens()
+		s.launch(k, rows, out.cols, gpu.Ptr(in.operand), gpu.Ptr(w.at), gpu.Ptr(bias.at),
 			gpu.Ptr(residual(add)), wide, narrow, gpu.Int(rows), gpu.Int(out.cols), gpu.Int(w.cols))
-	}, err
+	}
 }
 
-// elementwise gives the launches of a kernel that writes the float32 copy of a matrix, where there is one, and of the
-// update of the other.
-func (c *compiler) elementwise(kernel string, out *matrix, from driver.Pointer) (func(*submission) error, error) {
-	name, to := kernel+"_fp32", out.wide
-	if out.wide == 0 {
-		name, to = c.typed(kernel), out.narrow
+// activation gives the launches behind a product of cuBLAS: a kernel that writes the float32 copy of out, where there
+// is one, in place or from scratch, and the update of the other copy.
+func (c *compiler) activation(then kernels.Activation, out, scratch *matrix) func(*submission) {
+	narrow := c.narrow(out)
+	if then == kernels.Identity {
+		return narrow
 	}
-	k, err := c.kernel(name)
-	if err != nil {
-		return nil, err
+	t, to, name, from := c.backend.dtype, out.narrow, "activate_", driver.Pointer(0)
+	if then == kernels.GEGLU {
+		name, from = "gate_", scratch.narrow
 	}
-	narrow, err := c.narrow(out)
-	return func(s *submission) error {
-		rows := s.rows()
-		if err := s.waitForReaders(out.memory); err != nil {
-			return err
+	if out.wide != 0 {
+		t, to = kernels.FP32, out.wide
+		if then == kernels.GEGLU {
+			from = scratch.wide
 		}
-		if err := s.launch(k, rows, out.cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(out.cols)); err != nil {
-			return err
-		}
-		return narrow(s)
-	}, err
+	}
+	k := c.kernel(name + t.String())
+	return func(s *submission) {
+		rows := s.tokens()
+		s.launch(k, rows, out.cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(out.cols))
+		narrow(s)
+	}
 }

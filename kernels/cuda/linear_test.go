@@ -10,7 +10,7 @@ import (
 // nothing more is pinned.
 func TestWaitLeavesNothingBehind(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, noCublas)
+	b := openFake(t, f, kernels.BF16, noCublas)
 	defer b.Close()
 	n := newNet(t, b)
 	x := n.norm(n.tokens(16))

@@ -5,75 +5,46 @@ import (
 	"slices"
 
 	"seqembed/kernels"
-	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
 
 // The functions of this file and of linear.go and attention.go resolve an operation and give the function that launches
 // it.
 
-// vector is the float32 copy of a weight that may be nil.
-func vector(w kernels.Weight) driver.Pointer {
-	if w == nil {
-		return 0
-	}
-	return w.(*weight).at
-}
-
-func (c *compiler) embed(o kernels.Embed, out *matrix) (func(*submission) error, error) {
-	if err := c.own(o.Table, o.Type); err != nil {
-		return nil, err
-	}
-	table, t := o.Table.(*weight), c.runner.tables
-	scale, err := c.kernel("embed_scale")
-	if err != nil {
-		return nil, err
-	}
-	embed, err := c.kernel(c.typed("embed"))
+func (c *compiler) embed(o kernels.Embed, out *matrix) func(*submission) {
+	scale, embed, t := c.kernel("embed_scale"), c.typed("embed"), c.tables
+	table, offset, mask := c.weight(o.Table), c.weight(o.Type), gpu.Int(int(o.Mask))
 	wide, narrow := out.outputs()
-	return func(s *submission) error {
-		rows, mask := s.rows(), gpu.Int(int(o.Mask))
-		if err := s.waitForReaders(out.memory); err != nil {
-			return err
-		}
-		err := s.launch(scale, s.batch.Sequences(), 0,
+	return func(s *submission) {
+		rows := s.tokens()
+		s.launch(scale, s.batch.Sequences(), 0,
 			gpu.Ptr(t.scale), gpu.Ptr(t.ids), gpu.Ptr(t.cu), gpu.Float(o.Scale), mask)
-		if err != nil {
-			return err
-		}
-		return s.launch(embed, rows, 0, wide, narrow, gpu.Ptr(table.at), gpu.Ptr(t.ids), gpu.Ptr(t.seq), gpu.Ptr(t.scale),
-			gpu.Ptr(vector(o.Type)), mask, gpu.Int(rows), gpu.Int(out.cols))
-	}, err
+		s.launch(embed, rows, 0, wide, narrow, gpu.Ptr(table.at), gpu.Ptr(t.ids), gpu.Ptr(t.seq), gpu.Ptr(t.scale),
+			gpu.Ptr(offset.at), mask, gpu.Int(rows), gpu.Int(out.cols))
+	}
 }
 
-func (c *compiler) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
+func (c *compiler) norm(o kernels.Norm, out, in *matrix) func(*submission) {
 	i := slices.IndexFunc(normWidths, func(widest int) bool { return in.cols <= widest })
 	if i < 0 {
-		return nil, fmt.Errorf("no kernel for rows of more than %d columns", normWidths[len(normWidths)-1])
+		c.Fail(fmt.Errorf("no kernel for rows of more than %d columns", normWidths[len(normWidths)-1]))
+		return nil
 	}
-	if err := c.own(o.Gain, o.Bias); err != nil {
-		return nil, err
-	}
-	k, err := c.kernel(c.typed(fmt.Sprintf("layernorm_%d", normWidths[i])))
+	k, gain, bias := c.typed(fmt.Sprintf("layernorm_%d", normWidths[i])), c.weight(o.Gain), c.weight(o.Bias)
 	wide, narrow := out.outputs()
-	return func(s *submission) error {
-		if err := s.waitForReaders(out.memory); err != nil {
-			return err
-		}
-		return s.launch(k, s.rows(), 0, wide, narrow, gpu.Ptr(in.wide), gpu.Ptr(0), // nothing is added
-			gpu.Ptr(vector(o.Gain)), gpu.Ptr(vector(o.Bias)), gpu.Float(o.Eps), gpu.Int(s.rows()), gpu.Int(in.cols))
-	}, err
+	return func(s *submission) {
+		rows := s.tokens()
+		s.launch(k, rows, 0, wide, narrow, gpu.Ptr(in.wide), gpu.Ptr(0), // nothing is added
+			gpu.Ptr(gain.at), gpu.Ptr(bias.at), gpu.Float(o.Eps), gpu.Int(rows), gpu.Int(in.cols))
+	}
 }
 
-func (c *compiler) pool(o kernels.Range, out, in *matrix) (func(*submission) error, error) {
-	k, err := c.kernel("pool")
-	t, at := c.runner.tables, c.runner.tables.index(o)
-	return func(s *submission) error {
+func (c *compiler) pool(o kernels.Range, out, in *matrix) func(*submission) {
+	k, t := c.kernel("pool"), c.tables
+	at := slices.Index(t.pooled, o)
+	return func(s *submission) {
 		sequences := s.batch.Sequences()
-		if err := s.waitForReaders(out.memory); err != nil {
-			return err
-		}
-		return s.launch(k, sequences, out.cols,
+		s.launch(k, sequences, out.cols,
 			gpu.Ptr(out.wide), gpu.Ptr(in.wide), gpu.Ptr(t.ranges[at]), gpu.Int(out.cols), gpu.Int(sequences))
-	}, err
+	}
 }

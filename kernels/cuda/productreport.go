@@ -9,17 +9,20 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// ProductReport describes the matrix products of one shape
+// Product is everything about a matrix product but its rows that the choice of an algorithm depends on:
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
-//
-// on a device with cuBLAS, and how many there have been.
-type ProductReport struct {
+type Product struct {
 	N    int  `json:"n"`
 	K    int  `json:"k"`
 	Wide bool `json:"wide"` // Out, bias and Add are float32; otherwise of the operands' type
 	Bias bool `json:"bias"`
 	Add  bool `json:"add"`
+}
+
+// ProductReport says how a product is computed on a device with cuBLAS, and how often it has been.
+type ProductReport struct {
+	Product
 
 	// AskedRows is the number of rows for which cuBLAS was asked for an algorithm, the last one where algorithms are
 	// free, or 0.
@@ -67,40 +70,27 @@ func (p *products) report() []ProductReport {
 	defer p.mu.Unlock()
 	var list []ProductReport
 	for _, made := range p.plans {
-		r := made.report
+		r := made.ProductReport
 		r.RefusedRows = slices.Clone(r.RefusedRows)
-		if made.unsuitable != nil {
-			r.Refusal = made.unsuitable.Error()
-		}
 		list = append(list, r)
 	}
 	slices.SortFunc(list, func(a, b ProductReport) int {
-		return cmp.Or(cmp.Compare(b.N*b.K, a.N*a.K), cmp.Compare(a.shape(), b.shape()))
+		return cmp.Or(cmp.Compare(b.N*b.K, a.N*a.K), cmp.Compare(a.Product.String(), b.Product.String()))
 	})
 	return list
 }
 
 // read describes an answer of the heuristic. An attribute that a version of the library does not know is no error.
 func (p *products) read(f *driver.HeuristicResult) *Algorithm {
-	attribute := func(number int32, bytes uint64) int {
-		value, written := uint64(0), uint64(0)
-		if p.lt.AlgoConfig(&f.Algo, number, &value, bytes, &written) != 0 {
-			return Unknown
-		}
-		return int(int32(uint32(value)))
-	}
+	number := func(attribute int32, bytes uint64) int { return p.attribute(&f.Algo, attribute, bytes) }
 	return &Algorithm{
-		ID: attribute(driver.ConfigID, 4), Tile: attribute(driver.ConfigTile, 4), Stages: attribute(driver.ConfigStages, 4),
-		InnerShape: attribute(driver.ConfigInnerShape, 2), ClusterShape: attribute(driver.ConfigClusterShape, 2),
-		SplitK: attribute(driver.ConfigSplitK, 4), Workspace: f.Workspace, Waves: f.Waves,
+		ID: number(driver.ConfigID, 4), Tile: number(driver.ConfigTile, 4), Stages: number(driver.ConfigStages, 4),
+		InnerShape: number(driver.ConfigInnerShape, 2), ClusterShape: number(driver.ConfigClusterShape, 2),
+		SplitK: number(driver.ConfigSplitK, 4), Workspace: f.Workspace, Waves: f.Waves,
 	}
 }
 
-// taken, own and refuse count a product that cuBLAS computed, one of the package's own, and a number of rows that the
-// algorithm does not take.
-func (r *ProductReport) taken(rows int) { r.Calls, r.Rows = r.Calls+1, r.Rows+int64(rows) }
-func (r *ProductReport) own(rows int)   { r.OwnCalls, r.OwnRows = r.OwnCalls+1, r.OwnRows+int64(rows) }
-
+// refuse adds a number of rows that the algorithm does not take.
 func (r *ProductReport) refuse(rows int, why error) {
 	if i, known := slices.BinarySearch(r.RefusedRows, rows); !known {
 		r.RefusedRows = slices.Insert(r.RefusedRows, i, rows)
@@ -111,16 +101,16 @@ func (r *ProductReport) refuse(rows int, why error) {
 // refusedShown is how many numbers of rows String names.
 const refusedShown = 5
 
-// shape names the product as a profile does.
-func (r ProductReport) shape() string {
-	text := fmt.Sprintf("linear %dx%d", r.N, r.K)
-	if r.Bias {
+// String names the product as a profile does.
+func (p Product) String() string {
+	text := fmt.Sprintf("linear %dx%d", p.N, p.K)
+	if p.Bias {
 		text += " + bias"
 	}
-	if r.Add {
+	if p.Add {
 		text += " + add"
 	}
-	if r.Wide {
+	if p.Wide {
 		text += " in float32"
 	}
 	return text
@@ -130,10 +120,10 @@ func (r ProductReport) shape() string {
 func (r ProductReport) String() string {
 	own := fmt.Sprintf("own product, %s in %s", many(r.OwnRows, "row"), many(r.OwnCalls, "call"))
 	if r.Algorithm == nil {
-		return fmt.Sprintf("%s: %s: %s", r.shape(), own, r.Refusal)
+		return fmt.Sprintf("%s: %s: %s", r.Product, own, r.Refusal)
 	}
 	text := fmt.Sprintf("%s: cuBLAS %s, asked for %s, took %s in %s",
-		r.shape(), r.Algorithm, many(r.AskedRows, "row"), many(r.Rows, "row"), many(r.Calls, "call"))
+		r.Product, r.Algorithm, many(r.AskedRows, "row"), many(r.Rows, "row"), many(r.Calls, "call"))
 	if n := len(r.RefusedRows); n > 0 {
 		var shown []string
 		for _, rows := range r.RefusedRows[:min(n, refusedShown)] {
@@ -150,15 +140,10 @@ func (r ProductReport) String() string {
 
 // String lists the numbers of an algorithm, with a dash for an unknown one.
 func (a Algorithm) String() string {
-	dash := func(n int) string {
-		if n == Unknown {
-			return "-"
-		}
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("algorithm %s, tile %s, stages %s, inner shape %s, cluster shape %s, split-K %s, "+
-		"workspace %d bytes, %.2f waves", dash(a.ID), dash(a.Tile), dash(a.Stages), dash(a.InnerShape),
-		dash(a.ClusterShape), dash(a.SplitK), a.Workspace, a.Waves)
+	text := fmt.Sprintf("algorithm %d, tile %d, stages %d, inner shape %d, cluster shape %d, split-K %d",
+		a.ID, a.Tile, a.Stages, a.InnerShape, a.ClusterShape, a.SplitK)
+	text = strings.ReplaceAll(text, fmt.Sprint(Unknown), "-")
+	return fmt.Sprintf("%s, workspace %d bytes, %.2f waves", text, a.Workspace, a.Waves)
 }
 
 // many writes a number with its noun.

@@ -26,8 +26,8 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	f := newFake(t)
 	c := newFakeCublas(f)
 	set(c)
-	if opts.DType == Auto {
-		opts.DType = BF16
+	if opts.DType == kernels.Auto {
+		opts.DType = kernels.BF16
 	}
 	b, err := open(f.driver(), 0, opts, f.images(), c.find)
 	if err != nil {
@@ -145,7 +145,7 @@ func TestProducts(t *testing.T) {
 			b.fake.settled()
 		})
 	}
-	b := openFake(t, newFake(t), BF16, noCublas)
+	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
 	if list := b.Products(); len(list) > 0 {
 		t.Errorf("without cuBLAS the report is\n%s", describeAll(list))
@@ -167,7 +167,7 @@ func TestAlgorithmOptions(t *testing.T) {
 		{Options{}, false, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},
 		{Options{}, true, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 3, tile 20"},
 		{Options{}, false, 8, strings.Replace(plain, "sm_90", "sm_80", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
-		{Options{DType: FP16}, false, 9, strings.Replace(plain, "bf16", "fp16", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
+		{Options{DType: kernels.FP16}, false, 9, strings.Replace(plain, "bf16", "fp16", 1), "[4096 4096 4096 4096]", "algorithm 2, tile 21"},
 		{Options{FirstAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with first algorithms", 1),
 			"[4096 4096 4096 4096]", "algorithm 2, tile 21"},
 		{Options{FreeAlgorithm: true}, false, 9, strings.Replace(plain, "12.4.5", "12.4.5 with free algorithms", 1),

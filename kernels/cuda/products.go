@@ -3,12 +3,12 @@ package cuda
 import (
 	"cmp"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"math"
 	"slices"
 	"sync"
 
+	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
@@ -33,89 +33,78 @@ const (
 // heuristicChoices is how many algorithms are asked for, to find one that does not split the inner dimension.
 const heuristicChoices = 16
 
-// shape is everything about a product but its rows that an algorithm depends on:
-//
-//	Out[rows, n] = In[rows, k] · W[n, k]ᵀ + bias + Add
-type shape struct {
-	n, k int
-	wide bool // Out, bias and Add are float32; otherwise of the operands' type
-	bias bool
-	add  bool
-}
-
-func (s shape) report() ProductReport {
-	return ProductReport{N: s.n, K: s.k, Wide: s.wide, Bias: s.bias, Add: s.add}
-}
-
 // products computes matrix products with cuBLASLt. Its calls need the device's context.
 type products struct {
-	lt      *driver.CublasLt
-	dtype   DType
-	tiled   bool // the preferred tile is taken where it is offered
-	first   bool // its first answer is taken, whatever the tile
-	free    bool // it is asked for the batch's rows, and may sum in pieces
-	handle  driver.Handle
-	version string
-	scalars gpu.Pinned // float32: 1, 0
+	lt         *driver.CublasLt
+	dtype      kernels.DType
+	tiled      bool // the preferred tile is taken where it is offered
+	free       bool // it is asked for the batch's rows, and may sum in pieces
+	handle     driver.Handle
+	preference driver.Handle
+	version    string     // of the library
+	name       string     // of the library and of the choice of algorithms, which may decide the bits as well
+	scalars    gpu.Pinned // float32: 1, 0
 
 	mu    sync.Mutex // guards the fields below
-	plans map[shape]*plan
+	plans map[Product]*plan
 	value uint64                 // of an attribute, for a call of every batch: on the heap once
 	found driver.HeuristicResult // likewise
 }
 
-// plan is a product whose algorithm is settled.
+// plan is a product whose algorithm is settled, unless its Refusal says why there is none.
 //
 // cuBLAS sees matrices by columns: a row-major [rows, c] matrix of a pitch is its column-major [c, rows] of that
 // leading dimension. So it computes
 //
 //	D[n, rows] = Aᵀ · B,  A = W as [k, n],  B = In as [k, rows]
 type plan struct {
-	shape
-	algo       driver.MatmulAlgo
-	desc       driver.Handle
-	a, b, d    driver.Handle // layouts; C has D's
-	rows       int           // for which the layouts and fits stand
-	fits       bool          // the algorithm takes that many rows
-	unsuitable error         // no algorithm for this shape at all
-	report     ProductReport
+	ProductReport
+	algo    driver.MatmulAlgo
+	desc    driver.Handle
+	a, b, d driver.Handle // layouts; C has D's
+	rows    int           // for which the layouts and fits stand
+	fits    bool          // the algorithm takes that many rows
 }
 
 // newProducts makes the handle of cuBLASLt.
-func newProducts(c *gpu.Context, lt *driver.CublasLt, t DType, major int, opts Options) (*products, error) {
-	p := &products{lt: lt, dtype: t, plans: map[shape]*plan{}, first: opts.FirstAlgorithm, free: opts.FreeAlgorithm}
-	p.tiled = !p.first && !p.free && t == BF16 && major == hopper
-	p.version = cublasVersion(lt.Version())
-	err := lt.Create(&p.handle).Err("cublasLtCreate")
-	if err != nil {
-		return nil, err
-	}
-	if p.scalars, err = c.Pin(8); err != nil {
-		lt.Destroy(p.handle)
-		return nil, err
-	}
-	binary.LittleEndian.PutUint64(p.scalars.Bytes, uint64(math.Float32bits(1)))
-	return p, nil
-}
-
-// name is the library with its version and, where it is not the usual one, the choice of algorithms: they may decide
-// the bits as well.
-func (p *products) name() string {
+func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major int, opts Options) *products {
+	p := &products{lt: lt, dtype: opts.DType, free: opts.FreeAlgorithm, version: cublasVersion(lt.Version()),
+		plans: map[Product]*plan{}}
+	p.tiled = !opts.FirstAlgorithm && !p.free && p.dtype == kernels.BF16 && major == hopper
+	p.name = "cuBLASLt " + p.version
 	switch {
 	case p.free:
-		return "cuBLASLt " + p.version + " with free algorithms"
-	case p.first:
-		return "cuBLASLt " + p.version + " with first algorithms"
+		p.name += " with free algorithms"
+	case opts.FirstAlgorithm:
+		p.name += " with first algorithms"
 	}
-	return "cuBLASLt " + p.version
+	if p.scalars = r.Pin(c, 8); c.Err != nil {
+		return nil
+	}
+	binary.LittleEndian.PutUint64(p.scalars.Bytes, uint64(math.Float32bits(1)))
+	if c.Fail(lt.Create(&p.handle).Err("cublasLtCreate")); c.Err != nil {
+		return nil
+	}
+	workspace, reduction := uint64(workspaceBytes), uint64(driver.ReductionNone)
+	err := cmp.Or(lt.PreferenceCreate(&p.preference).Err("cublasLtMatmulPreferenceCreate"),
+		lt.PreferenceSet(p.preference, driver.PreferenceWorkspace, &workspace, 8).
+			Err("cublasLtMatmulPreferenceSetAttribute of the workspace"))
+	if !p.free { // without it cuBLAS takes every scheme into account
+		err = cmp.Or(err, lt.PreferenceSet(p.preference, driver.PreferenceReduction, &reduction, 4).
+			Err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
+	}
+	if c.Fail(err); err != nil {
+		p.close()
+	}
+	return p
 }
 
-// cublasType is the cudaDataType of a DType.
-func (t DType) cublasType() int32 {
+// cublasType is the cudaDataType of a type.
+func cublasType(t kernels.DType) int32 {
 	switch t {
-	case FP32:
+	case kernels.FP32:
 		return driver.TypeFloat32
-	case FP16:
+	case kernels.FP16:
 		return driver.TypeFloat16
 	}
 	return driver.TypeBfloat16
@@ -127,23 +116,23 @@ func cublasVersion(v uint64) string {
 }
 
 // run enqueues a product, or says that cuBLAS has no algorithm for it that keeps the promises of the package; nothing
-// has been enqueued then. in and w are of the operands' type, out, bias and add as the shape says.
+// has been enqueued then. in and w are of the operands' type, out, bias and add as the plan says.
 func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
 	done bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if plan.unsuitable == nil || p.free && plan.unsuitable != errNarrowSum {
+	if plan.Refusal == "" || p.free && plan.desc != 0 {
 		if err := p.resize(plan, rows, bias); err != nil {
 			return false, err
 		}
 	}
-	if plan.unsuitable != nil || !plan.fits {
-		plan.report.own(rows)
+	if plan.Refusal != "" || !plan.fits {
+		plan.OwnCalls, plan.OwnRows = plan.OwnCalls+1, plan.OwnRows+int64(rows)
 		return false, nil
 	}
 	one := uintptr(p.scalars.At)
 	c, beta := out, one+4
-	if plan.add {
+	if plan.Add {
 		c, beta = add, one
 	}
 	err = p.lt.Matmul(driver.MatmulCall{
@@ -155,36 +144,24 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	if err != nil {
 		return false, err
 	}
-	plan.report.taken(rows)
+	plan.Calls, plan.Rows = plan.Calls+1, plan.Rows+int64(rows)
 	return true, nil
 }
 
-// errNarrowSum is why cuBLAS is not asked for a product with a float32 addend and a result in the operands' type: its C
-// and D have one type.
-var errNarrowSum = errors.New("cuBLAS adds and writes in one type, and these are two")
-
-// plan settles the algorithm of a shape when it is first met. rows matter only where algorithms are free.
-func (p *products) plan(s shape, rows int, bias driver.Pointer) (*plan, error) {
+// plan settles the algorithm of a product when it is first met. rows matter only where algorithms are free.
+func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if known := p.plans[s]; known != nil {
 		return known, nil
 	}
-	if s.add && !s.wide {
-		p.plans[s] = &plan{shape: s, report: s.report(), unsuitable: errNarrowSum}
-		return p.plans[s], nil
-	}
 	if !p.free {
 		rows = heuristicRows
 	}
-	made, err := p.describe(s, rows)
-	if err == nil {
-		err = p.setBias(made, bias)
-	}
-	if err == nil {
-		err = p.choose(made, rows)
-	}
-	if err != nil {
+	made := &plan{ProductReport: ProductReport{Product: s}}
+	if s.Add && !s.Wide {
+		made.Refusal = "cuBLAS adds and writes in one type, and these are two" // of C and D
+	} else if err := p.settle(made, rows, bias); err != nil {
 		p.discard(made)
 		return nil, err
 	}
@@ -192,83 +169,80 @@ func (p *products) plan(s shape, rows int, bias driver.Pointer) (*plan, error) {
 	return made, nil
 }
 
+// settle describes a product and chooses its algorithm.
+func (p *products) settle(made *plan, rows int, bias driver.Pointer) error {
+	if err := p.describe(made, rows); err != nil {
+		return err
+	}
+	if err := p.setBias(made, bias); err != nil {
+		return err
+	}
+	return p.choose(made, rows)
+}
+
 // describe makes the descriptors of a plan for a number of rows.
-func (p *products) describe(s shape, rows int) (*plan, error) {
-	lt, t := p.lt, p.dtype.cublasType()
-	made := &plan{shape: s, report: s.report()}
+func (p *products) describe(made *plan, rows int) error {
+	lt, t := p.lt, cublasType(p.dtype)
 	out := t
-	if s.wide {
+	if made.Wide {
 		out = driver.TypeFloat32
 	}
-	err := cmp.Or(
-		lt.DescCreate(&made.desc, driver.Compute32F, driver.TypeFloat32).Err("cublasLtMatmulDescCreate"),
-		lt.LayoutCreate(&made.a, t, uint64(s.k), uint64(s.n), int64(pitch(s.k))).Err("cublasLtMatrixLayoutCreate"),
-		lt.LayoutCreate(&made.b, t, uint64(s.k), uint64(rows), int64(pitch(s.k))).Err("cublasLtMatrixLayoutCreate"),
-		lt.LayoutCreate(&made.d, out, uint64(s.n), uint64(rows), int64(pitch(s.n))).Err("cublasLtMatrixLayoutCreate"))
+	layout := func(to *driver.Handle, t int32, rows, cols int) error {
+		return lt.LayoutCreate(to, t, uint64(rows), uint64(cols), int64(pitch(rows))).Err("cublasLtMatrixLayoutCreate")
+	}
+	err := cmp.Or(lt.DescCreate(&made.desc, driver.Compute32F, driver.TypeFloat32).Err("cublasLtMatmulDescCreate"),
+		layout(&made.a, t, made.K, made.N), layout(&made.b, t, made.K, rows), layout(&made.d, out, made.N, rows))
 	if err != nil {
-		return made, err
+		return err
 	}
-	set := func(attribute int32, value uint64, bytes uint64) error {
-		return lt.DescSet(made.desc, attribute, &value, bytes).Err("cublasLtMatmulDescSetAttribute %d", attribute)
+	set := func(attribute int32, value uint64) error {
+		return lt.DescSet(made.desc, attribute, &value, 4).Err("cublasLtMatmulDescSetAttribute %d", attribute)
 	}
-	epilogue := uint64(driver.EpilogueDefault)
-	if s.bias {
-		epilogue = driver.EpilogueBias
+	err = cmp.Or(set(driver.DescTransA, driver.OperationT), set(driver.DescTransB, driver.OperationN))
+	if !made.Bias {
+		return cmp.Or(err, set(driver.DescEpilogue, driver.EpilogueDefault))
 	}
-	err = cmp.Or(set(driver.DescTransA, driver.OperationT, 4), set(driver.DescTransB, driver.OperationN, 4),
-		set(driver.DescEpilogue, epilogue, 4))
-	if s.bias {
-		// cuBLAS allows a bias of the output's type and of no other here.
-		err = cmp.Or(err, set(driver.DescBiasType, uint64(uint32(out)), 4))
-	}
-	return made, err
+	// cuBLAS allows a bias of the output's type and of no other here.
+	return cmp.Or(err, set(driver.DescEpilogue, driver.EpilogueBias), set(driver.DescBiasType, uint64(uint32(out))))
 }
 
 func (p *products) setBias(made *plan, bias driver.Pointer) error {
-	if !made.bias {
+	if !made.Bias {
 		return nil
 	}
 	p.value = uint64(bias)
 	return p.lt.DescSet(made.desc, driver.DescBias, &p.value, 8).Err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose takes the preferred algorithm, or the first that is offered for a number of rows, which the layouts have.
+// choose takes the preferred algorithm, or the first that is offered for a number of rows, which the layouts have. The
+// preferred one has the tile that is faster on the device in bf16, the type that was timed.
 func (p *products) choose(made *plan, rows int) error {
-	made.rows, made.fits, made.unsuitable = rows, false, nil
-	made.report.AskedRows, made.report.Algorithm = rows, nil
-	offered, err := p.offered(made, rows)
-	if err != nil || made.unsuitable != nil {
-		return err
+	made.rows, made.fits, made.Refusal = rows, false, ""
+	made.AskedRows, made.Algorithm = rows, nil
+	offered := p.offered(made, rows)
+	if made.Refusal != "" {
+		return nil
 	}
 	chosen := &offered[0]
-	better, err := p.preferred(made)
-	if better != nil {
-		chosen, made.report.AskedRows = better, largeRows
-	} else if err == nil && made.rows != rows {
-		err = p.setRows(made, rows)
+	if p.tiled {
+		if err := p.setRows(made, largeRows); err != nil {
+			return err
+		}
+		large := p.offered(made, largeRows)
+		made.Refusal = "" // there is one for fewer rows
+		preferred := func(f driver.HeuristicResult) bool {
+			return p.attribute(&f.Algo, driver.ConfigTile, 4) == tile128x128
+		}
+		if i := slices.IndexFunc(large, preferred); i >= 0 {
+			chosen, made.AskedRows = &large[i], largeRows
+		} else if err := p.setRows(made, rows); err != nil {
+			return err
+		}
 	}
 	// Now the layouts have the rows for which the algorithm has been offered.
 	made.algo, made.fits = chosen.Algo, true
-	made.report.Algorithm = p.read(chosen)
-	return err
-}
-
-// preferred is the algorithm with the tile that is preferred on the device in bf16, the type that was timed, or nil.
-// The layouts have the rows that it was looked for.
-func (p *products) preferred(made *plan) (*driver.HeuristicResult, error) {
-	if !p.tiled {
-		return nil, nil
-	}
-	if err := p.setRows(made, largeRows); err != nil {
-		return nil, err
-	}
-	offered, err := p.offered(made, largeRows)
-	made.unsuitable = nil // there is one for fewer rows
-	i := slices.IndexFunc(offered, func(f driver.HeuristicResult) bool { return p.read(&f).Tile == tile128x128 })
-	if i < 0 {
-		return nil, err
-	}
-	return &offered[i], err
+	made.Algorithm = p.read(chosen)
+	return nil
 }
 
 // setRows sets the layouts to a number of rows.
@@ -283,51 +257,42 @@ func (p *products) setRows(made *plan, rows int) error {
 	return err
 }
 
-// offered are the algorithms that cuBLAS offers for a number of rows, those that sum each element in one piece; all,
-// where algorithms are free. If there is none, the plan is unsuitable.
-func (p *products) offered(made *plan, rows int) ([]driver.HeuristicResult, error) {
-	lt := p.lt
-	var preference driver.Handle
-	if err := lt.PreferenceCreate(&preference).Err("cublasLtMatmulPreferenceCreate"); err != nil {
-		return nil, err
-	}
-	defer lt.PreferenceDestroy(preference)
-	workspace, reduction := uint64(workspaceBytes), uint64(driver.ReductionNone)
-	err := lt.PreferenceSet(preference, driver.PreferenceWorkspace, &workspace, 8).
-		Err("cublasLtMatmulPreferenceSetAttribute of the workspace")
-	if !p.free { // without it cuBLAS takes every scheme into account
-		err = cmp.Or(err, lt.PreferenceSet(preference, driver.PreferenceReduction, &reduction, 4).
-			Err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
-	}
+// offered lists the algorithms that cuBLAS offers for a number of rows, those that sum each element in one piece; all,
+// where algorithms are free. If there is none, the plan's Refusal says so.
+func (p *products) offered(made *plan, rows int) []driver.HeuristicResult {
+	found, count := make([]driver.HeuristicResult, heuristicChoices), int32(0)
+	shapes := fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, made.K, made.N, made.K)
+	err := p.lt.AlgoHeuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, p.preference,
+		heuristicChoices, &found[0], &count).Err("cublasLtMatmulAlgoGetHeuristic for %s", shapes)
 	if err != nil {
-		return nil, err
-	}
-	found := make([]driver.HeuristicResult, heuristicChoices)
-	count := int32(0)
-	s := lt.AlgoHeuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, preference,
-		heuristicChoices, &found[0], &count)
-	if s != 0 {
-		made.unsuitable = s.Err("cublasLtMatmulAlgoGetHeuristic for [%d %d]·[%d %d]ᵀ", rows, made.k, made.n, made.k)
-		return nil, nil
+		made.Refusal = err.Error()
+		return nil
 	}
 	found = found[:max(0, min(int(count), len(found)))]
 	usable := slices.DeleteFunc(found, func(f driver.HeuristicResult) bool {
 		return f.State != 0 || f.Workspace > workspaceBytes || !p.free && !p.inOnePiece(&f.Algo)
 	})
 	if len(usable) == 0 {
-		made.unsuitable = fmt.Errorf("cuBLAS offers %s for [%d %d]·[%d %d]ᵀ, and none that sums in one piece",
-			many(len(found), "algorithm"), rows, made.k, made.n, made.k)
+		made.Refusal = fmt.Sprintf("cuBLAS offers %s for %s, and none that sums in one piece",
+			many(len(found), "algorithm"), shapes)
 	}
-	return usable, nil
+	return usable
 }
 
 // inOnePiece says that an algorithm neither splits the inner dimension nor has parts to reduce. An attribute that
 // cannot be read does not pass for harmless.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
-	splits, reduction, written := uint64(0), uint64(0), uint64(0)
-	return p.lt.AlgoConfig(algo, driver.ConfigSplitK, &splits, 4, &written) == 0 && int32(uint32(splits)) <= 1 &&
-		p.lt.AlgoConfig(algo, driver.ConfigReduction, &reduction, 4, &written) == 0 &&
-		uint32(reduction) == driver.ReductionNone
+	splits := p.attribute(algo, driver.ConfigSplitK, 4)
+	return (splits == 0 || splits == 1) && p.attribute(algo, driver.ConfigReduction, 4) == driver.ReductionNone
+}
+
+// attribute gives a number of an algorithm, Unknown where the library does not tell.
+func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64) int {
+	value, written := uint64(0), uint64(0)
+	if p.lt.AlgoConfig(algo, number, &value, bytes, &written) != 0 {
+		return Unknown
+	}
+	return int(int32(uint32(value)))
 }
 
 // resize sets the layouts to a number of rows and asks whether the algorithm takes them; where algorithms are free it
@@ -348,7 +313,7 @@ func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.Workspace)
 	}
 	if made.fits = err == nil; err != nil {
-		made.report.refuse(rows, err)
+		made.refuse(rows, err)
 	}
 	return nil
 }
@@ -366,10 +331,12 @@ func (p *products) discard(made *plan) {
 }
 
 // close frees everything.
-func (p *products) close(c *gpu.Context) {
+func (p *products) close() {
 	for _, made := range p.plans {
 		p.discard(made)
 	}
-	c.Unpin(p.scalars)
+	if p.preference != 0 {
+		p.lt.PreferenceDestroy(p.preference)
+	}
 	p.lt.Destroy(p.handle)
 }

@@ -45,7 +45,7 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	if cublas {
 		find = newFakeCublas(gpu).find
 	}
-	b := openFake(t, gpu, BF16, find)
+	b := openFake(t, gpu, kernels.BF16, find)
 	defer b.Close()
 	batch := batchOf(5, 9)
 	n := newNet(t, b)

@@ -1,9 +1,6 @@
 package cuda
 
 import (
-	"cmp"
-	"errors"
-
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
@@ -19,15 +16,16 @@ type runner struct {
 	limits  kernels.Limits
 	steps   []step
 
-	profile     *kernels.Profile // or nil
-	submissions []*submission    // every one
-	idle        []*submission    // those that can be used again
+	profile *kernels.Profile // or nil
+	idle    []*submission    // those that can be used again
 
-	compute, loads, copies gpu.Stream // loads goes to the device, copies from it
-	fence                  gpu.Event  // orders two streams, and may be recorded again at once
+	resources              gpu.Resources // everything below, and that of the submissions
+	compute, loads, copies gpu.Stream    // loads goes to the device, copies from it
+	fence                  gpu.Event     // orders two streams, and may be recorded again at once
 	workspace              driver.Pointer
 	tables                 *tables
-	arena                  arena
+	slots                  []*memory
+	rotations              map[string]driver.Pointer // tables of cosines and sines, by their frequencies
 	positions              kernel
 }
 
@@ -40,7 +38,6 @@ func (r *runner) submission() *submission {
 	}
 	s := &submission{runner: r, results: make([]gpu.Pinned, len(r.program.Outputs()))}
 	s.wait = s.finish
-	r.submissions = append(r.submissions, s)
 	return s
 }
 
@@ -63,33 +60,6 @@ func (r *runner) Profile(p *kernels.Profile) bool {
 
 // Close waits for running work and frees everything.
 func (r *runner) Close() error {
-	err := r.backend.do(func(c *gpu.Context) error {
-		_ = r.synchronize(c) // an error was or will be reported by a wait
-		r.arena.free(c)
-		for _, s := range r.submissions {
-			s.free(c)
-		}
-		r.tables.free(c)
-		c.FreeEvent(r.fence)
-		for _, stream := range []gpu.Stream{r.compute, r.loads, r.copies} {
-			c.FreeStream(stream)
-		}
-		r.arena, r.submissions = arena{}, nil
-		r.tables, r.fence, r.compute, r.loads, r.copies = nil, 0, 0, 0, 0
-		return nil
-	})
-	if errors.Is(err, gpu.ErrClosed) {
-		return nil // the context went first, and everything with it
-	}
-	return err
-}
-
-// synchronize waits until the device has nothing left to do for the runner.
-func (r *runner) synchronize(c *gpu.Context) (err error) {
-	for _, stream := range []gpu.Stream{r.compute, r.loads, r.copies} {
-		if stream != 0 {
-			err = cmp.Or(err, c.Synchronize(stream))
-		}
-	}
-	return err
+	r.idle = nil
+	return outOfMemory(r.backend.device.Free(&r.resources))
 }

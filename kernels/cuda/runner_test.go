@@ -190,7 +190,7 @@ func TestBlockInEveryType(t *testing.T) {
 	batch := batchOf(70, 1, 129, 3, 64)
 	limits := kernels.Limits{Tokens: len(batch.IDs) + 9, Sequences: 7}
 	want := block(t, ref.New(), batch, limits)
-	for dtype, bound := range map[DType]float64{FP32: 1e-5, FP16: 1e-2, BF16: 6e-2} {
+	for dtype, bound := range map[kernels.DType]float64{kernels.FP32: 1e-5, kernels.FP16: 1e-2, kernels.BF16: 6e-2} {
 		var names [2][]string
 		for seed := range uint64(4) {
 			for i, own := range []bool{true, false} {
@@ -237,7 +237,7 @@ func TestBlockInEveryType(t *testing.T) {
 // alone: the bits are the same.
 func TestResultsDoNotDependOnBatchOrLimits(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, newFakeCublas(f).find)
+	b := openFake(t, f, kernels.BF16, newFakeCublas(f).find)
 	defer b.Close()
 	together := block(t, b, batchOf(33, 130, 5), kernels.Limits{Tokens: 400, Sequences: 3})
 	alone := block(t, b, batchOf(33), kernels.Limits{Tokens: 33, Sequences: 1})
@@ -251,7 +251,7 @@ func TestResultsDoNotDependOnBatchOrLimits(t *testing.T) {
 // TestLongSequencesReadTheRotations: a table of rotations is sent in pieces, and its last one is not full.
 func TestLongSequencesReadTheRotations(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, FP32, noCublas)
+	b := openFake(t, f, kernels.FP32, noCublas)
 	defer b.Close()
 	run := func(b kernels.Backend, length int) []float32 {
 		n := newNet(t, b)
@@ -271,7 +271,7 @@ func TestLongSequencesReadTheRotations(t *testing.T) {
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
-		b := openFake(t, f, BF16, noCublas)
+		b := openFake(t, f, kernels.BF16, noCublas)
 		n := newNet(t, b)
 		n.Output(n.linear(n.tokens(8), 1, 8))
 		r := n.compile(b, kernels.Limits{Tokens: 8, Sequences: 2})
@@ -307,7 +307,7 @@ func TestCompileFails(t *testing.T) {
 	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
 		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
 		f := newFake(t)
-		b := openFake(t, f, BF16, noCublas)
+		b := openFake(t, f, kernels.BF16, noCublas)
 		n := newNet(t, b)
 		qkv := n.linear(n.tokens(16), 1, 48)
 		n.Output(n.Attention(qkv, kernels.Attention{Heads: 1, Scale: 1, Slopes: []float32{0.5},
@@ -329,7 +329,7 @@ func TestCompileFails(t *testing.T) {
 
 // TestUnsupported: what no kernel does is an error of Compile.
 func TestUnsupported(t *testing.T) {
-	b := openFake(t, newFake(t), BF16, noCublas)
+	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
 	for what, build := range map[string]func(n *net) kernels.Value{
 		"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
@@ -347,9 +347,9 @@ func TestUnsupported(t *testing.T) {
 
 // TestWeightsOfAnother: what another device or backend has loaded is refused, in every operation that has weights.
 func TestWeightsOfAnother(t *testing.T) {
-	b := openFake(t, newFake(t), BF16, noCublas)
+	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
-	device := openFake(t, newFake(t), BF16, noCublas)
+	device := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer device.Close()
 	for name, other := range map[string]kernels.Backend{"device": device, "backend": ref.New()} {
 		for op, build := range map[string]func(own, foreign *net) kernels.Value{
@@ -379,7 +379,7 @@ func TestWeightsOfAnother(t *testing.T) {
 // TestOutOfMemory fills a small device in every place that allocates.
 func TestOutOfMemory(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, noCublas)
+	b := openFake(t, f, kernels.BF16, noCublas)
 	n := newNet(t, b)
 	n.Output(n.linear(n.tokens(64), 1, 1000))
 	before := f.free
@@ -403,7 +403,7 @@ func TestOutOfMemory(t *testing.T) {
 // first launch, and memory that is being read is written again only after the copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, FP32, noCublas)
+	b := openFake(t, f, kernels.FP32, noCublas)
 	defer b.Close()
 	n := newNet(t, b)
 	x := n.norm(n.tokens(8))
@@ -427,7 +427,7 @@ func TestCopiesAreOrderedByEvents(t *testing.T) {
 
 // TestBudgetFollowsTheFormula holds Budget to what runners really allocate.
 func TestBudgetFollowsTheFormula(t *testing.T) {
-	for _, dtype := range []DType{BF16, FP32} {
+	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP32} {
 		for _, cublas := range []bool{false, true} {
 			f := newFake(t)
 			find := noCublas
@@ -479,12 +479,12 @@ func TestBudgetFollowsTheFormula(t *testing.T) {
 // TestWeightsArriveAsTheyWere loads matrices that take several pieces and
 // reads the device's memory.
 func TestWeightsArriveAsTheyWere(t *testing.T) {
-	for _, dtype := range []DType{BF16, FP16, FP32} {
+	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16, kernels.FP32} {
 		f := newFake(t)
 		f.eagerness = rand.New(rand.NewPCG(1, 3))
 		b := openFake(t, f, dtype, noCublas)
 		var err error
-		if b.staging, err = b.device.NewStaging(10_000); err != nil {
+		if b.staging, err = b.device.NewStaging(&b.resources, 10_000); err != nil {
 			t.Fatal(err)
 		}
 		model := b.NewModel()
@@ -498,8 +498,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 		m := f.matrix(uint64(w.at), 501, 29, 32, dtype)
 		rounded, raw := make([]float32, 29), make([]byte, 4*29)
 		for r := range 501 {
-			dtype.encode(raw, all[r*29:(r+1)*29])
-			dtype.decode(rounded, raw)
+			encode(dtype, raw, all[r*29:(r+1)*29])
+			decode(dtype, rounded, raw)
 			if got := m.row(r); !slices.Equal(got, rounded) {
 				t.Fatalf("%s: row %d is not what was loaded", dtype, r)
 			}
@@ -512,7 +512,7 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 			t.Fatal(err)
 		}
 		v := joined.(*weight)
-		if got := f.matrix(uint64(v.at), 1, 5, 5, FP32).row(0); !slices.Equal(got, []float32{1, 2, 3, 4, 1 + 0x1p-20}) {
+		if got := f.matrix(uint64(v.at), 1, 5, 5, kernels.FP32).row(0); !slices.Equal(got, []float32{1, 2, 3, 4, 1 + 0x1p-20}) {
 			t.Errorf("%s: a vector arrives as %v", dtype, got)
 		}
 		if got := f.matrix(uint64(v.copied), 1, 5, 5, dtype).row(0); !slices.Equal(got[:4], []float32{1, 2, 3, 4}) {
@@ -530,7 +530,7 @@ func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
 	c.large, c.refused = true, func(rows int) bool { return rows == heuristicRows }
-	b := openFake(t, f, BF16, c.find)
+	b := openFake(t, f, kernels.BF16, c.find)
 	defer b.Close()
 	n := newNet(t, b)
 	n.Output(n.linear(n.tokens(16), 1, 16))
@@ -550,7 +550,7 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
 	c.refused = func(rows int) bool { return rows == 5 }
-	b := openFake(t, f, BF16, c.find)
+	b := openFake(t, f, kernels.BF16, c.find)
 	defer b.Close()
 	n := newNet(t, b)
 	x := n.tokens(16)

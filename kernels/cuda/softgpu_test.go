@@ -88,7 +88,7 @@ func softwareFolder(t *testing.T) string {
 
 // open begins anew with a seed, which orders streams and threads. images are nil for the committed kernels. No other
 // backend may be open.
-func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool, images []gpu.Image) *Backend {
+func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCublas bool, images []gpu.Image) *Backend {
 	t.Helper()
 	s.restart(seed)
 	if images == nil {
@@ -196,9 +196,9 @@ func jobs() []kernelstest.Case {
 }
 
 // jobResult is the value of a job.
-func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype DType) ([]float32, error) {
+func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType) ([]float32, error) {
 	t.Helper()
-	results, err := j.Run(t, b, operandTypes[dtype], j.Lengths, nil, 0)
+	results, err := j.Run(t, b, dtype, j.Lengths, nil, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -209,7 +209,7 @@ func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype DType) ([]flo
 // activations have kernels of their own.
 func TestOrders(t *testing.T) {
 	s := softwareGPU(t)
-	for _, dtype := range []DType{FP32, BF16, FP16} {
+	for _, dtype := range []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16} {
 		for _, cublas := range []bool{false, true} {
 			want := map[string][]float32{}
 			for seed := uint64(0); seed < 4; seed++ {
@@ -240,9 +240,9 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	s := softwareGPU(t)
 	for _, g := range goldentest.Goldens() {
 		for _, c := range []struct {
-			dtype DType
+			dtype kernels.DType
 			bars  goldentest.Bars
-		}{{FP32, g.FP32}, {BF16, g.BF16}, {FP16, g.FP16}} {
+		}{{kernels.FP32, g.FP32}, {kernels.BF16, g.BF16}, {kernels.FP16, g.FP16}} {
 			for _, products := range []string{"own products", "cuBLAS"} {
 				t.Run(g.Model+"/"+c.dtype.String()+"/"+products, func(t *testing.T) {
 					longest := 0
@@ -263,13 +263,13 @@ type mutant struct {
 	kernel, text string // of the mutated PTX, with this kernel alone
 	what         string
 	jobs         []string // one of them has to notice
-	dtype        DType
+	dtype        kernels.DType
 	same         bool // the kernel as it is, which none may notice
 }
 
 // mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel as
 // it is comes last.
-func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (list []mutant) {
+func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
 	if err != nil {
@@ -302,14 +302,14 @@ func mutants(t *testing.T, file, kernel string, dtype DType, jobs ...string) (li
 func TestMutantsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	list := slices.Concat(
-		mutants(t, "gemm_half.ptx", "gemm_bf16", BF16, "linear 136x64", "linear 48x530"),
-		mutants(t, "gemm_half.ptx", "gemm_geglu_fp16", FP16, "linear, geglu 136x64", "linear, geglu 48x530"),
-		mutants(t, "gemm_fp32.ptx", "gemm_fp32", FP32, "linear 136x64", "linear 48x530", "residual"),
-		mutants(t, "attention_half.ptx", "attention_32_fp16", FP16, "attention 32", "attention 32, long"),
-		mutants(t, "attention_rotary_half.ptx", "attention_rotary_64_bf16", BF16, "rotary, attention 64"),
-		mutants(t, "attention_fp32.ptx", "attention_32_fp32", FP32, "attention 32", "attention 32, long"),
-		mutants(t, "layernorm.ptx", "layernorm_8192_bf16", BF16, "norm of wide rows"),
-		mutants(t, "pool.ptx", "pool", BF16, "linear, pool"),
+		mutants(t, "gemm_half.ptx", "gemm_bf16", kernels.BF16, "linear 136x64", "linear 48x530"),
+		mutants(t, "gemm_half.ptx", "gemm_geglu_fp16", kernels.FP16, "linear, geglu 136x64", "linear, geglu 48x530"),
+		mutants(t, "gemm_fp32.ptx", "gemm_fp32", kernels.FP32, "linear 136x64", "linear 48x530", "residual"),
+		mutants(t, "attention_half.ptx", "attention_32_fp16", kernels.FP16, "attention 32", "attention 32, long"),
+		mutants(t, "attention_rotary_half.ptx", "attention_rotary_64_bf16", kernels.BF16, "rotary, attention 64"),
+		mutants(t, "attention_fp32.ptx", "attention_32_fp32", kernels.FP32, "attention 32", "attention 32, long"),
+		mutants(t, "layernorm.ptx", "layernorm_8192_bf16", kernels.BF16, "norm of wide rows"),
+		mutants(t, "pool.ptx", "pool", kernels.BF16, "linear, pool"),
 	)
 	// The second barrier of pool is for batches of more than 65,535 sequences, of which a block takes several.
 	list = slices.DeleteFunc(list, func(m mutant) bool { return m.what == "pool: without barrier 2" })
@@ -423,7 +423,7 @@ func TestMissingWaitsAreFound(t *testing.T) {
 		}
 		s.drv = &drv
 		defer func() { s.drv = whole }()
-		b := s.open(t, seed, BF16, false, nil)
+		b := s.open(t, seed, kernels.BF16, false, nil)
 		defer b.Close()
 		got, err := passes(t, b)
 		return got, waits, err

@@ -19,7 +19,7 @@ func TestStartsOverlap(t *testing.T) {
 		if seed > 0 {
 			f.eagerness = rand.New(rand.NewPCG(seed, 7))
 		}
-		b := openFake(t, f, BF16, noCublas)
+		b := openFake(t, f, kernels.BF16, noCublas)
 		n := newNet(t, b)
 		x := n.norm(n.tokens(32))
 		n.Output(x)
@@ -65,7 +65,7 @@ func TestStartsOverlap(t *testing.T) {
 // Memory of the host is no reason to try smaller batches.
 func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, FP32, noCublas)
+	b := openFake(t, f, kernels.FP32, noCublas)
 	defer b.Close()
 	n := newNet(t, b)
 	n.Output(n.tokens(16))
@@ -86,7 +86,7 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 // whose memory it takes.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
-	b := openFake(t, f, BF16, noCublas)
+	b := openFake(t, f, kernels.BF16, noCublas)
 	n := newNet(t, b)
 	n.Output(n.Pool(n.tokens(32), kernels.Range{}))
 	own := n.compile(b, kernels.Limits{Tokens: 12, Sequences: 3}).(*runner)

@@ -2,10 +2,10 @@ package cuda
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
@@ -32,7 +32,7 @@ func (w *weight) Dims() (int, int)   { return w.rows, w.cols }
 // model is a set of weights on the device.
 type model struct {
 	*Backend
-	weights []driver.Pointer // guarded by loading
+	weights gpu.Resources // guarded by loading
 }
 
 // NewModel returns an empty set of weights.
@@ -42,17 +42,7 @@ func (b *Backend) NewModel() kernels.Model { return &model{Backend: b} }
 func (m *model) Close() error {
 	m.loading.Lock()
 	defer m.loading.Unlock()
-	err := m.do(func(c *gpu.Context) error {
-		for _, p := range m.weights {
-			c.Free(p)
-		}
-		return nil
-	})
-	m.weights = nil
-	if errors.Is(err, gpu.ErrClosed) {
-		return nil // the context went first, and everything with it
-	}
-	return err
+	return outOfMemory(m.device.Free(&m.weights))
 }
 
 // Load converts the parts to the device's type on the host, a piece at a time, and copies them over.
@@ -65,38 +55,35 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	m.loading.Lock()
 	defer m.loading.Unlock()
 	if role == kernels.Vector {
-		// Its parts are joined end to end, so to the loader it is one column.
-		joined := stacked{parts: parts, cols: 1, tight: true}
-		if w.at, err = m.place(joined, cols, FP32); err == nil {
-			w.copied, err = m.place(joined, cols, m.dtype)
+		values, at := make([]float32, cols), 0
+		for _, p := range parts { // joined end to end
+			n := p.Shape()[0]
+			err = cmp.Or(err, p.ReadRows(values[at:at+n], 0))
+			at += n
 		}
-		return w, wrap(role, rows, cols, err)
+		read := func(dst []float32, _ int) error { copy(dst, values); return nil }
+		if err == nil {
+			w.at, err = m.place(rows, cols, kernels.FP32, read)
+		}
+		if err == nil {
+			w.copied, err = m.place(rows, cols, m.dtype, read)
+		}
+	} else {
+		w.at, err = m.place(rows, cols, m.dtype, func(dst []float32, first int) error { return readStacked(parts, dst, first) })
 	}
-	w.at, err = m.place(stacked{parts: parts, cols: cols}, rows, m.dtype)
-	return w, wrap(role, rows, cols, err)
-}
-
-func wrap(role kernels.Role, rows, cols int, err error) error {
-	if err == nil {
-		return nil
+	if err != nil {
+		return nil, fmt.Errorf("loading a %s [%d %d]: %w", role, rows, cols, err)
 	}
-	return fmt.Errorf("loading a %s [%d %d]: %w", role, rows, cols, err)
+	return w, nil
 }
 
-// stacked reads rows of sources that lie one below the other.
-type stacked struct {
-	parts []kernels.Source
-	cols  int
-	tight bool // rows follow each other without a pitch
-}
-
-// read decodes the rows from first on into dst, as many as it holds.
-func (s stacked) read(dst []float32, first int) error {
-	for _, p := range s.parts {
-		rows := p.Shape()[0] // of a vector, its values
+// readStacked decodes rows of parts that lie one below the other, from first on, as many as dst holds.
+func readStacked(parts []kernels.Source, dst []float32, first int) error {
+	for _, p := range parts {
+		rows, cols := p.Shape()[0], p.Shape()[1]
 		if first < rows && len(dst) > 0 {
-			n := min(len(dst), (rows-first)*s.cols)
-			if err := s.readPart(p, dst[:n], first); err != nil {
+			n := min(len(dst), (rows-first)*cols)
+			if err := p.ReadRows(dst[:n], first); err != nil {
 				return err
 			}
 			dst, first = dst[n:], rows
@@ -106,95 +93,62 @@ func (s stacked) read(dst []float32, first int) error {
 	return nil
 }
 
-// readPart reads from one source. A vector is a single row to its source, and is read whole even where only a piece of
-// it is wanted.
-func (s stacked) readPart(p kernels.Source, dst []float32, first int) error {
-	if !s.tight {
-		return p.ReadRows(dst, first)
-	}
-	whole := make([]float32, p.Shape()[0])
-	if err := p.ReadRows(whole, 0); err != nil {
-		return err
-	}
-	copy(dst, whole[first:])
-	return nil
-}
-
-// place allocates a matrix on the device and fills it.
-func (m *model) place(s stacked, rows int, t DType) (driver.Pointer, error) {
-	stride := pitch(s.cols)
-	if s.tight {
-		stride = s.cols
-	}
-	rowBytes := stride * t.size()
+// place allocates a matrix on the device and fills it with rows that read decodes.
+func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
+	rowBytes := pitch(cols) * sizeOf(t)
 	if m.staging == nil {
-		made, err := m.device.NewStaging(stagingBytes)
-		if err != nil {
+		if m.staging, err = m.device.NewStaging(&m.resources, stagingBytes); err != nil {
 			return 0, err
 		}
-		m.staging = made
-	}
-	var at driver.Pointer
-	err := m.do(func(c *gpu.Context) (err error) { at, err = c.Alloc(rows * rowBytes); return err })
-	if err != nil {
-		return 0, err
 	}
 	chunk := m.staging.Size() / rowBytes
 	if chunk < 1 {
-		err = fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", s.cols, m.staging.Size())
+		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, m.staging.Size())
+	}
+	err = m.do(func(c *gpu.Context) { at = m.weights.Alloc(c, rows*rowBytes) })
+	if err != nil {
+		return 0, err
 	}
 	for first := 0; first < rows && err == nil; first += chunk {
 		n := min(chunk, rows-first)
 		err = m.staging.Send(at+driver.Pointer(first*rowBytes), n*rowBytes, func(dst []byte) error {
-			return fill(s, t, dst, first, n, stride)
+			return fill(dst, first, n, cols, t, read)
 		})
 	}
 	// Also after an error: copies under way must not outlive the call.
-	if err = cmp.Or(err, m.staging.Drain()); err != nil {
-		return 0, cmp.Or(outOfMemory(err), m.do(func(c *gpu.Context) error { c.Free(at); return nil }))
-	}
-	m.weights = append(m.weights, at)
-	return at, nil
+	return at, outOfMemory(cmp.Or(err, m.staging.Drain()))
 }
 
 // valuesAtATime bounds the values that one goroutine decodes before it encodes them, so that the float32 values are
 // still in its cache.
 const valuesAtATime = 64 << 10
 
-// fill decodes n rows and encodes them into dst, on every core.
-func fill(s stacked, t DType, dst []byte, first, n, stride int) error {
-	rowBytes := stride * t.size()
-	step := max(1, valuesAtATime/s.cols)
-	tasks := make(chan int, ceilDiv(n, step)) // every task, so that filling it cannot block
-	for from := 0; from < n; from += step {
-		tasks <- from
-	}
-	close(tasks)
-	workers := min(runtime.GOMAXPROCS(0), cap(tasks))
+// fill decodes n rows from first on and encodes them into dst, on every core.
+func fill(dst []byte, first, n, cols int, t kernels.DType, read func([]float32, int) error) error {
+	values, rowBytes := cols*sizeOf(t), pitch(cols)*sizeOf(t)
+	step := max(1, valuesAtATime/cols)
+	workers := min(runtime.GOMAXPROCS(0), ceilDiv(n, step))
 	failed := make([]error, workers)
+	var next atomic.Int64
 	var group sync.WaitGroup
 	for w := range workers {
 		group.Go(func() {
-			values := make([]float32, min(step, n)*s.cols)
-			for from := range tasks {
-				rows := min(step, n-from)
-				if err := s.read(values[:rows*s.cols], first+from); err != nil {
-					failed[w] = err
+			decoded := make([]float32, min(step, n)*cols)
+			for failed[w] == nil {
+				from := int(next.Add(int64(step))) - step
+				if from >= n {
 					return
 				}
+				rows := min(step, n-from)
+				failed[w] = read(decoded[:rows*cols], first+from)
 				for r := range rows {
 					row := dst[(from+r)*rowBytes:][:rowBytes]
-					t.encode(row, values[r*s.cols:(r+1)*s.cols])
-					clear(row[s.cols*t.size():])
+					encode(t, row, decoded[r*cols:(r+1)*cols])
+					clear(row[values:])
 				}
 			}
 		})
 	}
 	group.Wait()
-	for _, err := range failed {
-		if err != nil {
-			return err // one is enough: all parts usually fail together
-		}
-	}
-	return nil
+	return cmp.Or(failed...) // one is enough: all parts usually fail together
 }

@@ -12,27 +12,13 @@ var ErrUnavailable = errors.New("CUDA is not available")
 // ErrOutOfMemory is in the chain of an error that says that a device has too little memory.
 var ErrOutOfMemory = errors.New("the device is out of memory")
 
-// unavailable is a sentence of its own that is also ErrUnavailable.
-type unavailable struct {
-	sentence string
-	cause    error // may be nil
-}
+// Unavailable is an error like those of fmt.Errorf that is also ErrUnavailable.
+func Unavailable(format string, args ...any) error { return unavailable{fmt.Errorf(format, args...)} }
 
-// Unavailable is an error that reads as the sentence, followed by its cause if that is not nil, and has ErrUnavailable
-// in its chain.
-func Unavailable(cause error, format string, args ...any) error {
-	return &unavailable{fmt.Sprintf(format, args...), cause}
-}
+type unavailable struct{ error }
 
-func (e *unavailable) Error() string {
-	if e.cause == nil {
-		return e.sentence
-	}
-	return fmt.Sprintf("%s: %v", e.sentence, e.cause)
-}
-
-func (e *unavailable) Is(target error) bool { return target == ErrUnavailable }
-func (e *unavailable) Unwrap() error        { return e.cause }
+func (e unavailable) Is(target error) bool { return target == ErrUnavailable }
+func (e unavailable) Unwrap() error        { return e.error }
 
 // Error is a call of the driver or of cuBLASLt that failed.
 type Error struct {

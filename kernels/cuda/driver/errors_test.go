@@ -20,14 +20,14 @@ func TestErrors(t *testing.T) {
 		{Result(12345).Err("cuInit"), "cuInit: CUDA error 12345", false},
 		{Status(3).Err("cublasLtCreate"), "cublasLtCreate: CUBLAS_STATUS_ALLOC_FAILED (3)", true},
 		{Status(2).Err("cublasLtCreate"), "cublasLtCreate: cuBLAS status 2", false},
-		{Unavailable(nil, "no %s", "GPU"), "no GPU", false},
-		{Unavailable(io.EOF, "the driver does not start"), "the driver does not start: EOF", false},
+		{Unavailable("no %s", "GPU"), "no GPU", false},
+		{Unavailable("the driver does not start: %w", io.EOF), "the driver does not start: EOF", false},
 	} {
 		if c.err == nil != (c.text == "") || c.err != nil && c.err.Error() != c.text || errors.Is(c.err, ErrOutOfMemory) != c.memory {
 			t.Errorf("%v, and not %q", c.err, c.text)
 		}
 	}
-	if err := Unavailable(io.EOF, "no"); !errors.Is(err, ErrUnavailable) || !errors.Is(err, io.EOF) {
+	if err := Unavailable("no: %w", io.EOF); !errors.Is(err, ErrUnavailable) || !errors.Is(err, io.EOF) {
 		t.Errorf("%v loses its cause", err)
 	}
 }

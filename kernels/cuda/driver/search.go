@@ -84,103 +84,82 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 
 // cublasPaths lists where libcublasLt may be: first the file or folder that is given, unless that is empty. cudaMajor
 // is the driver's CUDA version: a library of a later major does not run on it, and the latest that does comes first.
-func (p Places) cublasPaths(given string, cudaMajor int) []string {
+func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
 		if major <= cudaMajor {
 			names = append(names, fmt.Sprintf("libcublasLt.so.%d", major))
 		}
 	}
-	var paths []string
-	add := func(list ...string) {
-		for _, path := range list {
-			if !slices.Contains(paths, path) {
-				paths = append(paths, path)
+	// in adds the folders that a pattern matches, the later version first. A pattern that matches nothing stays as it
+	// is, so that the error can show it.
+	in := func(elements ...string) {
+		pattern := filepath.Join(elements...)
+		folders, _ := filepath.Glob(pattern)
+		if len(folders) == 0 {
+			folders = []string{pattern}
+		}
+		for _, folder := range slices.Backward(folders) {
+			for _, name := range names {
+				if path := filepath.Join(folder, name); !slices.Contains(paths, path) {
+					paths = append(paths, path)
+				}
 			}
 		}
 	}
-	in := func(folder string) {
-		for _, name := range names {
-			add(filepath.Join(folder, name))
+	if info, err := os.Stat(given); err == nil && info.IsDir() {
+		in(given)
+	} else if absolute, err := filepath.Abs(given); given != "" && err == nil {
+		paths = append(paths, absolute)
+	}
+	paths = append(paths, names...)
+	in(p.Root, "usr/local/cuda*/lib64")
+	environments := p.environments()
+	for _, prefix := range slices.Concat(environments, p.installations()) {
+		for _, library := range []string{"nvidia/cublas/lib", "nvidia/cu1[2-9]/lib"} {
+			in(prefix, "lib/python3*/*-packages", library) // site-packages, and dist-packages of Debian
 		}
 	}
-	// A pattern that matches nothing stays in the list as it is, so that the error can show it.
-	matching := func(pattern string) {
-		folders, err := filepath.Glob(pattern)
-		if err != nil || len(folders) == 0 {
-			in(pattern)
-			return
-		}
-		for i := len(folders) - 1; i >= 0; i-- { // the later version first
-			in(folders[i])
-		}
-	}
-
-	if given != "" {
-		if info, err := os.Stat(given); err == nil && info.IsDir() {
-			in(given)
-		} else if absolute, err := filepath.Abs(given); err == nil {
-			add(absolute)
-		}
-	}
-	add(names...)
-	matching(filepath.Join(p.Root, "usr/local/cuda*", "lib64"))
-	for _, packages := range p.sitePackages() {
-		matching(filepath.Join(packages, "nvidia/cublas/lib"))
-		matching(filepath.Join(packages, "nvidia/cu1[2-9]/lib"))
-	}
-	for _, variable := range []string{"CONDA_PREFIX", "VIRTUAL_ENV"} {
-		if prefix := p.Getenv(variable); prefix != "" {
-			in(filepath.Join(prefix, "lib"))
-		}
-	}
-	for _, prefix := range p.pythonPrefixes() {
-		in(filepath.Join(prefix, "lib"))
+	for _, prefix := range environments {
+		in(prefix, "lib")
 	}
 	return paths
 }
 
-// pythonPrefixes are the folders above the bin of the python3 that PATH leads to: first the one of the link, which is
-// where a virtual environment has its packages, then the one of the file that the link stands for, which is where the
+// environments are the folders of Python environments: of the active ones of pip and conda, then those above the bin of
+// the python3 that PATH leads to, which serve without being activated: first the one of the link, which is where a
+// virtual environment has its packages, then the one of the file that the link stands for, which is where the
 // interpreter was installed.
-func (p Places) pythonPrefixes() []string {
+func (p Places) environments() (prefixes []string) {
+	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
+		if prefix := p.Getenv(variable); prefix != "" {
+			prefixes = append(prefixes, prefix)
+		}
+	}
 	for _, folder := range filepath.SplitList(p.Getenv("PATH")) {
 		python := filepath.Join(folder, "python3")
 		info, err := os.Stat(python)
 		if !filepath.IsAbs(folder) || err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
 			continue
 		}
-		prefixes := []string{filepath.Dir(filepath.Dir(python))}
+		prefixes = append(prefixes, filepath.Dir(folder))
 		if file, err := filepath.EvalSymlinks(python); err == nil {
 			prefixes = append(prefixes, filepath.Dir(filepath.Dir(file)))
 		}
-		return slices.Compact(prefixes)
+		break
 	}
-	return nil
+	return prefixes
 }
 
-// sitePackages lists patterns of the folders in which pip and conda install Python packages: of the environment that is
-// active, then of the python3 on PATH, which serves without being activated, then of the user, then of the system.
-func (p Places) sitePackages() []string {
-	const python = "lib/python3*"
-	var list []string
-	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
-		if prefix := p.Getenv(variable); prefix != "" {
-			list = append(list, filepath.Join(prefix, python, "site-packages"))
-		}
-	}
-	for _, prefix := range p.pythonPrefixes() {
-		list = append(list, filepath.Join(prefix, python, "site-packages"))
-	}
+// installations are the folders of Python packages of the user, then of the system.
+func (p Places) installations() (prefixes []string) {
 	if home := p.Getenv("HOME"); home != "" {
-		list = append(list, filepath.Join(home, ".local", python, "site-packages"))
+		prefixes = append(prefixes, filepath.Join(home, ".local"))
 	}
 	for _, prefix := range []string{"usr/local", "usr", "opt/conda"} {
-		list = append(list,
-			filepath.Join(p.Root, prefix, python, "site-packages"),
-			filepath.Join(p.Root, prefix, python, "dist-packages"))
+		prefixes = append(prefixes, filepath.Join(p.Root, prefix))
 	}
-	return list
+	return prefixes
 }
 
 // FindCUDA loads libcuda. The attempts end with the place where it was found; an error is ErrUnavailable.
@@ -188,14 +167,14 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	library, attempts := p.openFirst(p.driverPaths())
 	if library == 0 {
 		if !supported {
-			return nil, attempts, Unavailable(nil, "%v", errNoBuild())
+			return nil, attempts, Unavailable("%w", errNoBuild())
 		}
 		// That a library is not there says nothing; any other fault does.
 		broken := slices.DeleteFunc(slices.Clone(attempts), Attempt.Missing)
 		if len(broken) == 0 {
-			return nil, attempts, Unavailable(nil, "no NVIDIA driver: libcuda.so.1 was not found")
+			return nil, attempts, Unavailable("no NVIDIA driver: libcuda.so.1 was not found")
 		}
-		return nil, attempts, Unavailable(nil, "no NVIDIA driver: %s", describe(broken))
+		return nil, attempts, Unavailable("no NVIDIA driver: %s", describe(broken))
 	}
 	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
 		// The driver asks the loader for its compiler of PTX by name. Where the loader does not know the folder of the
@@ -204,7 +183,7 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	}
 	d, err := BindCUDA(library)
 	if err != nil {
-		return nil, attempts, Unavailable(err, "the NVIDIA driver is too old: libcuda lacks a function")
+		return nil, attempts, Unavailable("the NVIDIA driver is too old: libcuda lacks a function: %w", err)
 	}
 	return d, attempts, nil
 }

@@ -34,22 +34,18 @@ type Info struct {
 
 // Count starts the driver and counts its devices. An error is driver.ErrUnavailable where there is nothing to use.
 func Count(cuda *driver.CUDA) (version, devices int, err error) {
-	if r := cuda.Init(0); r == driver.NoDevice {
-		return 0, 0, driver.Unavailable(r.Err("cuInit"), "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it")
-	} else if err := r.Err("cuInit"); err != nil {
-		return 0, 0, driver.Unavailable(err, "the NVIDIA driver does not start")
+	started := cuda.Init(0)
+	if err := started.Err("cuInit"); err != nil && started != driver.NoDevice {
+		return 0, 0, driver.Unavailable("the NVIDIA driver does not start: %w", err)
 	}
 	var v, n int32
-	if err := cuda.DriverGetVersion(&v).Err("cuDriverGetVersion"); err != nil {
-		return 0, 0, err
+	if started == 0 {
+		err = cmp.Or(cuda.DriverGetVersion(&v).Err("cuDriverGetVersion"), cuda.DeviceGetCount(&n).Err("cuDeviceGetCount"))
 	}
-	if err := cuda.DeviceGetCount(&n).Err("cuDeviceGetCount"); err != nil {
-		return 0, 0, err
+	if err == nil && n == 0 {
+		err = driver.Unavailable("there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it")
 	}
-	if n == 0 {
-		return 0, 0, driver.Unavailable(nil, "there is no NVIDIA GPU, or CUDA_VISIBLE_DEVICES hides it")
-	}
-	return int(v), int(n), nil
+	return int(v), int(n), err
 }
 
 // Describe asks for everything about a device that needs no context, once Count has started the driver.
@@ -74,6 +70,7 @@ func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 type Device struct {
 	Info
 	context Context
+	own     Resources    // of the context
 	work    sync.Mutex   // one goroutine at a time is in Do
 	life    sync.RWMutex // read by everyone who has the context current; guards closed
 	closed  bool
@@ -84,36 +81,36 @@ var ErrClosed = errors.New("the device has been closed")
 
 // Open retains the primary context of a device, which cuBLAS shares. Its kernels are in images.
 func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
-	d := &Device{Info: i}
-	d.context = Context{CUDA: cuda, modules: modules{cuda: cuda, driverVersion: i.Driver, images: images,
-		loaded: map[string]driver.Handle{}, functions: map[string]driver.Handle{}, shared: map[string]int{}}}
-	c := &d.context
-	if err := cuda.DevicePrimaryCtxRetain(&c.handle, i.id).Err("cuDevicePrimaryCtxRetain"); err != nil {
-		return nil, fmt.Errorf("device %d, %s: %w", i.Ordinal, i.Name, err)
-	}
-	err := d.Do(func(c *Context) (err error) {
-		if c.modules.log, err = c.Pin(8 << 10); err == nil {
-			err = c.pinParameters()
+	d := &Device{Info: i, context: Context{CUDA: cuda, images: images,
+		loaded: map[string]driver.Handle{}, kernels: map[string]Kernel{}}}
+	err := cuda.DevicePrimaryCtxRetain(&d.context.handle, i.id).Err("cuDevicePrimaryCtxRetain")
+	if err == nil {
+		err = d.Do(func(c *Context) {
+			c.log = d.own.Pin(c, 8<<10)
+			c.parameters = pinParameters(c, &d.own)
+		})
+		if err != nil {
+			d.Close()
 		}
-		return err
-	})
+	}
 	if err != nil {
-		d.Close()
 		return nil, fmt.Errorf("device %d, %s: %w", i.Ordinal, i.Name, err)
 	}
 	return d, nil
 }
 
-// Do calls work with the device's context, which is current on the calling goroutine's thread until work returns. Work
-// of several goroutines follows each other. It must not call Do or Wait.
-func (d *Device) Do(work func(*Context) error) error {
+// Do calls work with the device's context, which is current on the calling goroutine's thread until work returns, and
+// returns the first failure. Work of several goroutines follows each other. It must not call Do or Wait.
+func (d *Device) Do(work func(*Context)) error {
 	d.work.Lock()
 	defer d.work.Unlock()
 	if err := d.enter(); err != nil {
 		return err
 	}
 	defer d.leave()
-	return work(&d.context)
+	d.context.Err = nil
+	work(&d.context)
+	return d.context.Err
 }
 
 // Wait returns when the events have happened, and beside the work of others.
@@ -152,20 +149,30 @@ func (d *Device) leave() {
 	d.life.RUnlock()
 }
 
-// Memory asks how much of the device is free.
-func (d *Device) Memory() (free, total uint64, err error) {
-	err = d.Do(func(c *Context) error { return c.MemGetInfo(&free, &total).Err("cuMemGetInfo") })
-	return free, total, err
+// Memory asks how many bytes of the device are free.
+func (d *Device) Memory() (free uint64, err error) {
+	var total uint64
+	err = d.Do(func(c *Context) { c.Fail(c.MemGetInfo(&free, &total).Err("cuMemGetInfo")) })
+	return free, err
 }
 
-// Close releases the context, and with it everything on the device that nobody else uses. Its calls can only fail when
-// the context is broken, which frees everything with it.
-func (d *Device) Close() {
-	_ = d.Do(func(c *Context) error {
-		c.modules.unload()
-		c.Unpin(c.modules.log)
-		c.Unpin(c.parameters.memory)
+// Free waits for the streams of r and frees everything in it. Where the device was closed before, nothing is left to
+// free.
+func (d *Device) Free(r *Resources) error {
+	err := d.Do(r.Free)
+	if errors.Is(err, ErrClosed) {
 		return nil
+	}
+	return err
+}
+
+// Close releases the context, and with it everything on the device that nobody else uses.
+func (d *Device) Close() {
+	_ = d.Do(func(c *Context) {
+		for _, module := range c.loaded {
+			c.ModuleUnload(module)
+		}
+		d.own.Free(c)
 	})
 	d.life.Lock()
 	defer d.life.Unlock()

@@ -2,6 +2,7 @@ package gpu
 
 import (
 	"errors"
+	"io"
 	"runtime"
 	"slices"
 	"strings"
@@ -104,8 +105,8 @@ func opened(t *testing.T, f *fake) *Device {
 func TestContext(t *testing.T) {
 	f := &fake{happened: make(chan bool)}
 	d := opened(t, f)
-	if free, total, err := d.Memory(); free != 7 || total != 9 || err != nil {
-		t.Errorf("%d of %d bytes: %v", free, total, err)
+	if free, err := d.Memory(); free != 7 || err != nil {
+		t.Errorf("%d bytes are free: %v", free, err)
 	}
 	if want := []string{"in", "info", "out"}; !slices.Equal(f.calls, want) {
 		t.Errorf("the calls are %v, and not %v", f.calls, want)
@@ -117,13 +118,12 @@ func TestContext(t *testing.T) {
 	for range 4 {
 		group.Go(func() {
 			for range 50 {
-				_ = d.Do(func(*Context) error {
+				_ = d.Do(func(*Context) {
 					if n := inside.Add(1); n > most.Load() {
 						most.Store(n)
 					}
 					runtime.Gosched()
 					inside.Add(-1)
-					return nil
 				})
 			}
 		})
@@ -137,12 +137,12 @@ func TestContext(t *testing.T) {
 		t.Error(err)
 	}
 	failure := errors.New("of the work")
-	if err := d.Do(func(*Context) error { return failure }); err != failure {
+	if err := d.Do(func(c *Context) { c.Fail(nil); c.Fail(failure); c.Fail(io.EOF) }); err != failure {
 		t.Errorf("Do gives %v", err)
 	}
 	d.Close()
 	d.Close()
-	if err := errors.Join(d.Do(func(*Context) error { t.Error("work runs after Close"); return nil }), d.Wait(1)); !errors.Is(err, ErrClosed) {
+	if err := errors.Join(d.Do(func(*Context) { t.Error("work runs after Close") }), d.Wait(1)); !errors.Is(err, ErrClosed) {
 		t.Errorf("a closed device says %v", err)
 	}
 	current := 0
@@ -161,7 +161,7 @@ func TestContextThatFails(t *testing.T) {
 	f.fails = "in"
 	var failed *driver.Error
 	for range 2 {
-		if err := d.Do(func(*Context) error { t.Error("work runs"); return nil }); !errors.As(err, &failed) || failed.Code != 700 {
+		if err := d.Do(func(*Context) { t.Error("work runs") }); !errors.As(err, &failed) || failed.Code != 700 {
 			t.Errorf("Do gives %v", err)
 		}
 		if err := d.Wait(1); !errors.As(err, &failed) {
@@ -179,23 +179,20 @@ func TestLaunch(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)
 	defer d.Close()
-	err := d.Do(func(c *Context) error {
-		if _, err := c.Kernel("m", 0); err == nil {
-			t.Error("a kernel that no image has is found")
+	refused := func(what string, do func(c *Context)) {
+		if err := d.Do(do); err == nil {
+			t.Errorf("%s is no error", what)
 		}
-		k, err := c.Kernel("k", 60<<10)
-		if err != nil {
-			return err
-		}
+	}
+	refused("a kernel that no image has", func(c *Context) { c.Kernel("m", 0) })
+	refused("a grid of no blocks", func(c *Context) { c.Launch(3, Kernel{}, Geometry{X: 0, Y: 1, Block: 32}) })
+	f.calls = nil
+	err := d.Do(func(c *Context) {
+		k := c.Kernel("k", 60<<10)
 		for _, name := range []string{"k", "l"} {
-			if _, err := c.Kernel(name, 50<<10); err != nil {
-				return err
-			}
+			c.Kernel(name, 50<<10)
 		}
-		if err := c.Launch(3, k, Geometry{X: 0, Y: 1, Block: 32}); err == nil {
-			t.Error("a grid of no blocks is launched")
-		}
-		return c.Launch(3, k, Geometry{X: 70000, Y: 2, Block: 128, Shared: 60 << 10}, Ptr(1<<45+3), Int(-7), Float(1.5))
+		c.Launch(3, k, Geometry{X: 70000, Y: 2, Block: 128, Shared: 60 << 10}, Ptr(1<<45+3), Int(-7), Float(1.5))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -206,6 +203,28 @@ func TestLaunch(t *testing.T) {
 	}
 	if want := [8]uint64{70000, 2, 128, 60 << 10, 1<<45 + 3, 0xfffffff9, 0x3fc00000}; f.launched != want {
 		t.Errorf("the launch is %x, and not %x", f.launched, want)
+	}
+}
+
+// TestFirstFailure: nothing is called after a call that fails, and the next Do begins anew.
+func TestFirstFailure(t *testing.T) {
+	f := &fake{fails: "function"}
+	d := opened(t, f)
+	defer d.Close()
+	var failed *driver.Error
+	err := d.Do(func(c *Context) {
+		var r Resources
+		k := c.Kernel("k", 60<<10)
+		c.Launch(3, k, Geometry{X: 1, Y: 1, Block: 32})
+		c.Record(r.NewEvent(c), r.NewStream(c))
+		c.Upload(r.Alloc(c, 8), r.Pin(c, 8), 0, 8, 3)
+		r.Synchronize(c)
+	})
+	if want := []string{"in", "load", "function", "out"}; !slices.Equal(f.calls, want) || !errors.As(err, &failed) {
+		t.Errorf("the calls are %v, and the error is %v", f.calls, err)
+	}
+	if err := d.Do(func(*Context) {}); err != nil {
+		t.Errorf("the next Do gives %v", err)
 	}
 }
 
@@ -221,7 +240,7 @@ func BenchmarkContext(b *testing.B) {
 	defer d.Close()
 	b.Run("Do", func(b *testing.B) {
 		for range b.N {
-			_ = d.Do(func(*Context) error { return nil })
+			_ = d.Do(func(*Context) {})
 		}
 	})
 	b.Run("hand-over", func(b *testing.B) {

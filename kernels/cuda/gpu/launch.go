@@ -16,22 +16,20 @@ const MaxParameters = 16
 // C never sees a pointer to Go memory, nothing has to be held in place for the time of the call, and since one
 // goroutine at a time launches, one such block is enough.
 type parameters struct {
-	memory Pinned
 	values []uint64
 	array  unsafe.Pointer
 }
 
-func (c *Context) pinParameters() error {
-	memory, err := c.Pin(16 * MaxParameters)
-	if err != nil {
-		return err
+func pinParameters(c *Context, r *Resources) parameters {
+	memory := r.Pin(c, 16*MaxParameters)
+	if c.Err != nil {
+		return parameters{}
 	}
-	p := parameters{memory, unsafe.Slice((*uint64)(memory.At), MaxParameters), unsafe.Add(memory.At, 8*MaxParameters)}
+	p := parameters{unsafe.Slice((*uint64)(memory.At), MaxParameters), unsafe.Add(memory.At, 8*MaxParameters)}
 	for i, pointers := 0, unsafe.Slice((*unsafe.Pointer)(p.array), MaxParameters); i < MaxParameters; i++ {
 		pointers[i] = unsafe.Add(memory.At, 8*i)
 	}
-	c.parameters = p
-	return nil
+	return p
 }
 
 // Param is one parameter's bits. An int or a float takes the low half, which is the first on the little-endian machines
@@ -55,9 +53,13 @@ type Geometry struct {
 }
 
 // Launch enqueues a kernel on a stream.
-func (c *Context) Launch(on Stream, k Kernel, g Geometry, params ...Param) error {
-	if len(params) > MaxParameters || g.X < 1 || g.Y < 1 {
-		return fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.Name, len(params), g.X, g.Y)
+func (c *Context) Launch(on Stream, k Kernel, g Geometry, params ...Param) {
+	switch {
+	case c.Err != nil:
+		return
+	case len(params) > MaxParameters || g.X < 1 || g.Y < 1:
+		c.Err = fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.Name, len(params), g.X, g.Y)
+		return
 	}
 	for i, p := range params {
 		c.parameters.values[i] = uint64(p)
@@ -65,7 +67,6 @@ func (c *Context) Launch(on Stream, k Kernel, g Geometry, params ...Param) error
 	grid, block := [3]uint32{uint32(g.X), uint32(g.Y), 1}, [3]uint32{uint32(g.Block), 1, 1}
 	r := c.LaunchKernel(k.function, grid, block, uint32(g.Shared), driver.Handle(on), c.parameters.array)
 	if r != 0 {
-		return r.Err("cuLaunchKernel of %s on a grid of %d by %d", k.Name, g.X, g.Y)
+		c.Err = r.Err("cuLaunchKernel of %s on a grid of %d by %d", k.Name, g.X, g.Y)
 	}
-	return nil
 }

@@ -46,20 +46,8 @@ func driverTooOld(version int, i Image) error {
 	if t, ok := toolkits[i.ISA]; ok {
 		needed = fmt.Sprintf("need CUDA %s, driver %d or newer", Version(t.cuda), t.branch)
 	}
-	return driver.Unavailable(nil, "the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) %s",
+	return driver.Unavailable("the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) %s",
 		Version(version), i.ISA, needed)
-}
-
-// modules holds a device's modules: each is compiled by the driver when one of its kernels is first used, so that a
-// program waits only for its own.
-type modules struct {
-	cuda          *driver.CUDA
-	driverVersion int
-	images        []Image
-	loaded        map[string]driver.Handle // by image
-	functions     map[string]driver.Handle // by kernel
-	shared        map[string]int           // largest dynamic shared memory that was allowed, by kernel
-	log           Pinned                   // the messages of the driver's compiler
 }
 
 // defaultShared is the dynamic shared memory that a block may have without being allowed more.
@@ -71,38 +59,36 @@ type Kernel struct {
 	function driver.Handle
 }
 
-// Kernel finds a kernel, loading its module first, and allows it that much dynamic shared memory. Of several images
-// that have it the first serves.
-func (c *Context) Kernel(name string, shared int) (Kernel, error) {
-	m := &c.modules
-	f, ok := m.functions[name]
-	if !ok {
-		i := slices.IndexFunc(m.images, func(i Image) bool { return slices.Contains(i.Kernels, name) })
-		if i < 0 {
-			return Kernel{}, fmt.Errorf("this build has no kernel %s", name)
-		}
-		module, err := m.load(m.images[i])
-		if err != nil {
-			return Kernel{}, err
-		}
-		if err := m.cuda.ModuleGetFunction(&f, module, cString(name)).Err("cuModuleGetFunction of %s", name); err != nil {
-			return Kernel{}, err
-		}
-		m.functions[name] = f
+// Kernel finds a kernel and, the first time, allows it that much dynamic shared memory. The driver compiles a module
+// when one of its kernels is first asked for, so that a program waits only for its own. Of several images that have a
+// kernel the first serves.
+func (c *Context) Kernel(name string, shared int) Kernel {
+	if k, ok := c.kernels[name]; ok || c.Err != nil {
+		return k
 	}
-	if shared > defaultShared && shared > m.shared[name] {
-		err := m.cuda.FuncSetAttribute(f, driver.FunctionMaxShared, int32(shared)).
+	i := slices.IndexFunc(c.images, func(i Image) bool { return slices.Contains(i.Kernels, name) })
+	if i < 0 {
+		c.Err = fmt.Errorf("this build has no kernel %s", name)
+		return Kernel{}
+	}
+	module, err := c.module(c.images[i])
+	k := Kernel{Name: name}
+	if err == nil {
+		err = c.ModuleGetFunction(&k.function, module, cString(name)).Err("cuModuleGetFunction of %s", name)
+	}
+	if err == nil && shared > defaultShared {
+		err = c.FuncSetAttribute(k.function, driver.FunctionMaxShared, int32(shared)).
 			Err("cuFuncSetAttribute of %s to %d bytes of shared memory", name, shared)
-		if err != nil {
-			return Kernel{}, err
-		}
-		m.shared[name] = shared
 	}
-	return Kernel{name, f}, nil
+	if c.Err = err; err == nil {
+		c.kernels[name] = k
+	}
+	return k
 }
 
-func (m *modules) load(i Image) (driver.Handle, error) {
-	if module, ok := m.loaded[i.Name]; ok {
+// module is the loaded module of an image.
+func (c *Context) module(i Image) (module driver.Handle, err error) {
+	if module, ok := c.loaded[i.Name]; ok {
 		return module, nil
 	}
 	text, err := i.Text()
@@ -110,35 +96,26 @@ func (m *modules) load(i Image) (driver.Handle, error) {
 		return 0, err
 	}
 	// The log is pinned memory, so that values holds no pointer to Go's.
-	clear(m.log.Bytes)
+	clear(c.log.Bytes)
 	keys := []int32{driver.JITErrorLog, driver.JITErrorLogBytes}
-	values := []uintptr{uintptr(m.log.At), uintptr(len(m.log.Bytes))}
-	var module driver.Handle
-	result := m.cuda.ModuleLoadDataEx(&module, &text[0], uint32(len(keys)), &keys[0], &values[0])
-	if result == driver.UnsupportedPTXVersion || result == driver.InvalidPTX && strings.Contains(m.said(), "version") {
-		return 0, driverTooOld(m.driverVersion, i)
+	values := []uintptr{uintptr(c.log.At), uintptr(len(c.log.Bytes))}
+	result := c.ModuleLoadDataEx(&module, &text[0], uint32(len(keys)), &keys[0], &values[0])
+	if result == 0 {
+		c.loaded[i.Name] = module
+		return module, nil
 	}
-	if err := result.Err("cuModuleLoadDataEx of %s", i.Name); err != nil {
-		if log := m.said(); log != "" {
-			return 0, fmt.Errorf("%w: %s", err, log)
-		}
-		return 0, err
+	line, _, _ := bytes.Cut(c.log.Bytes, []byte{0})
+	log := strings.Join(strings.Fields(string(line)), " ")
+	if result == driver.UnsupportedPTXVersion || result == driver.InvalidPTX && strings.Contains(log, "version") {
+		var version int32
+		c.DriverGetVersion(&version)
+		return 0, driverTooOld(int(version), i)
 	}
-	m.loaded[i.Name] = module
-	return module, nil
-}
-
-// said is the compiler's log on one line.
-func (m *modules) said() string {
-	text, _, _ := bytes.Cut(m.log.Bytes, []byte{0})
-	return strings.Join(strings.Fields(string(text)), " ")
-}
-
-// unload lets the driver forget the modules.
-func (m *modules) unload() {
-	for _, module := range m.loaded {
-		m.cuda.ModuleUnload(module)
+	err = result.Err("cuModuleLoadDataEx of %s", i.Name)
+	if log != "" {
+		err = fmt.Errorf("%w: %s", err, log)
 	}
+	return 0, err
 }
 
 // cString is a name that ends in a zero.

@@ -1,10 +1,6 @@
 package gpu
 
-import (
-	"cmp"
-
-	"seqembed/kernels/cuda/driver"
-)
+import "seqembed/kernels/cuda/driver"
 
 // Staging carries bytes to the device through two pieces of pinned memory on a stream of its own: while one is copied
 // the other is filled. One goroutine at a time may use it.
@@ -18,26 +14,15 @@ type Staging struct {
 	next int
 }
 
-// NewStaging makes pieces of that many bytes.
-func (d *Device) NewStaging(bytes int) (*Staging, error) {
+// NewStaging makes pieces of that many bytes, which belong to r.
+func (d *Device) NewStaging(r *Resources, bytes int) (*Staging, error) {
 	s := &Staging{device: d}
-	err := d.Do(func(c *Context) (err error) {
-		s.stream, err = c.NewStream()
+	return s, d.Do(func(c *Context) {
+		s.stream = r.NewStream(c)
 		for i := range s.pieces {
-			p := &s.pieces[i]
-			if err == nil {
-				p.memory, err = c.Pin(bytes)
-			}
-			if err == nil {
-				p.copied, err = c.NewEvent()
-			}
+			s.pieces[i].memory, s.pieces[i].copied = r.Pin(c, bytes), r.NewEvent(c)
 		}
-		if err != nil {
-			s.Free(c)
-		}
-		return err
 	})
-	return s, err
 }
 
 // Size is the bytes of a piece.
@@ -53,24 +38,13 @@ func (s *Staging) Send(dst driver.Pointer, bytes int, write func([]byte) error) 
 	if err := write(p.memory.Bytes[:bytes]); err != nil {
 		return err
 	}
-	return s.device.Do(func(c *Context) error {
-		return cmp.Or(c.Upload(dst, p.memory, 0, bytes, s.stream), c.Record(p.copied, s.stream))
+	return s.device.Do(func(c *Context) {
+		c.Upload(dst, p.memory, 0, bytes, s.stream)
+		c.Record(p.copied, s.stream)
 	})
 }
 
 // Drain waits until everything that was sent has arrived.
 func (s *Staging) Drain() error {
-	return s.device.Do(func(c *Context) error { return c.Synchronize(s.stream) })
-}
-
-// Free gives everything back; nil is nothing.
-func (s *Staging) Free(c *Context) {
-	if s == nil {
-		return
-	}
-	for _, p := range s.pieces {
-		c.FreeEvent(p.copied)
-		c.Unpin(p.memory)
-	}
-	c.FreeStream(s.stream)
+	return s.device.Do(func(c *Context) { c.Synchronize(s.stream) })
 }
