@@ -216,8 +216,8 @@ func TestMeasured(t *testing.T) {
 
 	m := measured{Model: "esm2-tiny", Tokens: 600, Digest: digest(records), Products: []cuda.ProductReport{
 		{Product: cuda.Product{N: 3840, K: 1280, Bias: true}, AskedRows: 4096, Calls: 5, Rows: 9,
-			Algorithm: &cuda.Algorithm{ID: 66, ClusterShape: cuda.Unknown}},
-		{Product: cuda.Product{N: 320, K: 320}, Refusal: "there is none", OwnCalls: 2, OwnRows: 8, RefusedRows: []int{4}},
+			Algorithm: "algorithm 66"},
+		{Product: cuda.Product{N: 320, K: 320}, Refusal: "there is none", OwnCalls: 2, OwnRows: 8},
 	}}
 	path := filepath.Join(dir, "out.jsonl")
 	for _, seconds := range [][]time.Duration{{3, 1, 2}, {4, 1, 3, 2}} {

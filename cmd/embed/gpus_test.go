@@ -261,11 +261,11 @@ func TestGPUSettings(t *testing.T) {
 // warning in any case.
 func TestProductsAreLogged(t *testing.T) {
 	args := manyFiles(t)
-	algorithm := &cuda.Algorithm{ID: 66, Tile: 20, ClusterShape: cuda.Unknown}
+	const algorithm = "algorithm 66, tile 20"
 	taken := cuda.ProductReport{Product: cuda.Product{N: 3, K: 2}, Algorithm: algorithm, AskedRows: 4096, Calls: 5, Rows: 500}
 	absent := cuda.ProductReport{Product: cuda.Product{N: 5, K: 2}, Refusal: "there is none", OwnCalls: 5, OwnRows: 500}
 	refused := cuda.ProductReport{Product: cuda.Product{N: 7, K: 2}, Algorithm: algorithm, Calls: 4, Rows: 400, OwnCalls: 1, OwnRows: 100,
-		RefusedRows: []int{100}, RefusedWhy: "no reason"}
+		Refusal: "it refuses 100 rows"}
 	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, products: []cuda.ProductReport{taken}}
 	if r := f.embed(t, "--out quiet"+args).wantCode(0); strings.Contains(r.stderr, "matrix products") {
 		t.Errorf("without trouble and without --verbose there is a line:\n%s", r.stderr)

@@ -33,7 +33,7 @@ func (p *processor) logProducts(log *slog.Logger, b kernels.Backend) {
 		log.Debug("matrix products", "device", device, "shape", r.String())
 		switch {
 		case r.OwnCalls == 0:
-		case r.Algorithm == nil:
+		case r.Algorithm == "":
 			absent = append(absent, r.String())
 		default:
 			refused = append(refused, r.String())

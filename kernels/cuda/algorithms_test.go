@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"cmp"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -88,25 +87,21 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	if err != nil {
 		return pb, err
 	}
-	const piece = 16 << 20
-	staged, err := d.NewStaging(r, piece)
-	if err != nil {
-		return pb, err
-	}
-	random := make([]byte, piece)
+	random := make([]byte, 16<<20)
 	rng := rand.New(rand.NewPCG(1, 2))
-	for i := 0; i < piece; i += 2 {
+	for i := 0; i < len(random); i += 2 {
 		binary.LittleEndian.PutUint16(random[i:], uint16(math.Float32bits(float32(rng.NormFloat64()))>>16))
 	}
-	for _, to := range []struct {
-		at    driver.Pointer
-		bytes int
-	}{{pb.in, size}, {pb.weights, weights}} {
-		for from := 0; from < to.bytes && err == nil; from += piece {
-			err = staged.Send(to.at+driver.Pointer(from), min(piece, to.bytes-from), func(p []byte) error { copy(p, random); return nil })
+	return pb, d.Do(func(c *gpu.Context) {
+		piece := r.Pin(c, len(random))
+		copy(piece.Bytes, random)
+		for at, bytes := range map[driver.Pointer]int{pb.in: size, pb.weights: weights} {
+			for from := 0; from < bytes; from += len(random) {
+				c.Upload(at+driver.Pointer(from), piece, 0, min(len(random), bytes-from), pb.stream)
+			}
 		}
-	}
-	return pb, cmp.Or(err, staged.Drain())
+		c.Synchronize(pb.stream)
+	})
 }
 
 // algorithms times the algorithms for a shape.
@@ -116,20 +111,21 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	for _, asked := range []int{heuristicRows, pb.rows} {
 		plan := &plan{ProductReport: ProductReport{Product: s}}
 		var offered []driver.HeuristicResult
+		var why string
 		err := d.Do(func(c *gpu.Context) {
 			c.Fail(p.describe(plan, asked))
 			c.Fail(p.setBias(plan, pb.weights))
-			offered = p.offered(plan, asked)
+			offered, why = p.offered(plan, asked)
 		})
-		if err != nil || plan.Refusal != "" {
-			b.Fatal(err, plan.Refusal)
+		if err != nil || len(offered) == 0 {
+			b.Fatal(err, why)
 		}
 		for i := range offered {
-			var a *Algorithm
-			_ = d.Do(func(*gpu.Context) { a = p.read(&offered[i]) })
-			name := fmt.Sprintf("asked_%d/%d:tile_%d_cluster_%d_waves_%.2f", asked, i, a.Tile, a.ClusterShape, a.Waves)
+			tile, _ := p.attribute(&offered[i].Algo, driver.ConfigTile, 4)
+			cluster, _ := p.attribute(&offered[i].Algo, driver.ConfigClusterShape, 2)
+			name := fmt.Sprintf("asked_%d/%d:tile_%d_cluster_%d_waves_%.2f", asked, i, tile, cluster, offered[i].Waves)
 			b.Run(name, func(b *testing.B) {
-				plan.algo, plan.rows = offered[i].Algo, 0
+				plan.algo, plan.rows, plan.Algorithm = offered[i].Algo, 0, name
 				seconds, err := pb.time(plan, b.N)
 				if err != nil {
 					b.Skip(err)
@@ -162,7 +158,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 		run := func(in driver.Pointer) {
 			done, err := p.run(pb.stream, plan, pb.rows, pb.out, in, pb.weights, pb.weights, pb.in, pb.workspace)
 			if err == nil && !done {
-				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.RefusedWhy)
+				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.Refusal)
 			}
 			c.Fail(err)
 		}

@@ -23,7 +23,7 @@ func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels
 }
 
 // attention gives the launches of an attention, with the rotation of queries and keys where the operation has one.
-func (c *compiler) attention(o kernels.Attention, out, qkv, scratch *matrix) func(*submission) {
+func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *memory) func(*submission) {
 	t, d := c.backend.dtype, out.cols/o.Heads
 	switch {
 	case !slices.Contains(attentionHeads, d):

@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"testing"
@@ -57,25 +56,6 @@ func rounded(t kernels.DType, values []float32) []float32 {
 	encode(t, raw, values)
 	decode(t, values, raw)
 	return values
-}
-
-// TestRotationInAttention: what is tested is how the kernels are launched for every head size. The fake's loops do not
-// fuse multiply-adds.
-func TestRotationInAttention(t *testing.T) {
-	for dtype, bound := range map[kernels.DType]float64{kernels.FP32: 1e-6, kernels.BF16: 3e-3, kernels.FP16: 3e-4} {
-		gpu := newFake(t)
-		b := openFake(t, gpu, dtype, noCublas)
-		for _, d := range attentionHeads {
-			if together, apart := rotatedAttention(t, b, d, rowsOf(33, 1, 130)); !(distance(together, apart) < bound) {
-				t.Errorf("%s, heads of %d columns: the results differ by %g", dtype, d, distance(together, apart))
-			}
-			if name := fmt.Sprintf("attention_rotary_%d_%s", d, dtype); !slices.Contains(gpu.launched, name) {
-				t.Errorf("%s was not launched", name)
-			}
-		}
-		b.Close()
-		gpu.settled()
-	}
 }
 
 // TestGPURotationInAttention wants the bits of the first device: rotated in float32 and rounded to the type, before

@@ -32,7 +32,7 @@ type Backend struct {
 	cublas   Cublas
 
 	loading   sync.Mutex // one weight is loaded at a time; guards staging
-	staging   *gpu.Staging
+	staging   staging
 	resources gpu.Resources // of products and staging
 }
 
@@ -66,7 +66,18 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
 		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
 	}
-	d, err := openDevice(cuda, ordinal, images)
+	_, list, err := list(cuda, images)
+	if err == nil && (ordinal < 0 || ordinal >= len(list)) {
+		err = driver.Unavailable("there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
+			ordinal, len(list))
+	}
+	if err == nil {
+		err = list[ordinal].Err
+	}
+	if err != nil {
+		return nil, err
+	}
+	d, err := gpu.Open(cuda, list[ordinal].Info, images)
 	if err != nil {
 		return nil, outOfMemory(err)
 	}
@@ -84,25 +95,6 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 		}
 	}
 	return b, nil // without cuBLAS the package's own products serve
-}
-
-func openDevice(cuda *driver.CUDA, ordinal int, images []gpu.Image) (*gpu.Device, error) {
-	version, count, err := gpu.Count(cuda)
-	if err != nil {
-		return nil, err
-	}
-	if ordinal < 0 || ordinal >= count {
-		return nil, driver.Unavailable("there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
-			ordinal, count)
-	}
-	info, err := gpu.Describe(cuda, ordinal, version)
-	if err != nil {
-		return nil, err
-	}
-	if err := usable(info, images); err != nil {
-		return nil, err
-	}
-	return gpu.Open(cuda, info, images)
 }
 
 // usable says why the kernels cannot run on a device, or nil.
@@ -156,7 +148,7 @@ func (b *Backend) Close() error {
 			b.products.close()
 		}
 	})
-	b.staging = nil
+	b.staging = staging{}
 	b.device.Close()
 	return err
 }

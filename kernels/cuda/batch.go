@@ -77,7 +77,7 @@ func (s *submission) begin() {
 		if s.Err != nil {
 			return // there may be no pinned memory
 		}
-		copy(s.loaded.Int32s(sent, len(values)), values)
+		copy(gpu.View[int32](s.loaded, sent, len(values)), values)
 		s.Upload(to, s.loaded, sent, 4*len(values), s.loads)
 		sent += 4 * len(values)
 	}

@@ -99,11 +99,10 @@ func (c *compiler) step(op kernels.Op, i int) step {
 		return &matrix{c.slots[c.plan.Slot(v)], p.Cols(v)}
 	}
 	in, add, out := value(op.In), value(op.Add), value(op.Out)
-	var scratch *matrix
+	var scratch *memory
 	if at := c.plan.Scratch(i); at >= 0 {
-		cols, _ := c.backend.needs(p).Scratch(op)
-		scratch = &matrix{c.slots[at], cols}
-		s.writes = append(s.writes, scratch.memory)
+		scratch = c.slots[at]
+		s.writes = append(s.writes, scratch)
 	}
 	if out != nil {
 		s.writes = append(s.writes, out.memory)

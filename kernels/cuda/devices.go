@@ -58,6 +58,9 @@ func devices(p driver.Places) Report {
 		} else {
 			var version int
 			version, r.Devices, r.Err = list(cuda, images)
+			for i := range r.Devices {
+				r.Devices[i].askMemory(cuda, images)
+			}
 			if version > 0 {
 				r.DriverVersion = gpu.Version(version)
 			}
@@ -81,22 +84,21 @@ func list(cuda *driver.CUDA, images []gpu.Image) (version int, found []Device, e
 	}
 	for ordinal := range count {
 		info, err := gpu.Describe(cuda, ordinal, version)
-		d := Device{Info: info, Err: cmp.Or(err, usable(info, images))}
-		if d.Err == nil {
-			d.FreeMemory, d.Err = freeMemory(cuda, info, images)
-		}
-		found = append(found, d)
+		found = append(found, Device{Info: info, Err: cmp.Or(err, usable(info, images))})
 	}
 	return version, found, nil
 }
 
-func freeMemory(cuda *driver.CUDA, i gpu.Info, images []gpu.Image) (uint64, error) {
-	d, err := gpu.Open(cuda, i, images)
-	if err != nil {
-		return 0, err
+// askMemory opens a device for a moment to ask how much memory is free.
+func (d *Device) askMemory(cuda *driver.CUDA, images []gpu.Image) {
+	if d.Err != nil {
+		return
 	}
-	defer d.Close()
-	return d.Memory()
+	var opened *gpu.Device
+	if opened, d.Err = gpu.Open(cuda, d.Info, images); d.Err == nil {
+		d.FreeMemory, d.Err = opened.Memory()
+		opened.Close()
+	}
 }
 
 // Usable lists the ordinals of the devices that Open takes.

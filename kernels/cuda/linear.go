@@ -8,7 +8,7 @@ import (
 
 // linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
 // its own, or one by a kernel of the package, which applies the activation itself.
-func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) func(*submission) {
+func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memory, e entry) func(*submission) {
 	w, bias := c.weight(o.W), c.weight(o.Bias)
 	own := c.multiply(o.Then, w, bias, out, in, add)
 	if c.backend.products == nil || c.Err != nil {
@@ -34,8 +34,8 @@ func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e ent
 
 // withCublas gives a product by cuBLAS without its activation. It reports whether cuBLAS has an algorithm that fits,
 // and does nothing where it has none.
-func (c *compiler) withCublas(o kernels.Linear, w, bias weight, out, in, add, scratch *matrix) func(*submission) bool {
-	to := out
+func (c *compiler) withCublas(o kernels.Linear, w, bias weight, out, in, add *matrix, scratch *memory) func(*submission) bool {
+	to := out.memory
 	if o.Then == kernels.GEGLU {
 		to = scratch
 	}
@@ -68,7 +68,7 @@ func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, ad
 
 // activation gives the launches behind a product of cuBLAS: a kernel that writes the float32 copy of out, where there
 // is one, in place or from scratch, and the update of the other copy.
-func (c *compiler) activation(then kernels.Activation, out, scratch *matrix) func(*submission) {
+func (c *compiler) activation(then kernels.Activation, out *matrix, scratch *memory) func(*submission) {
 	narrow := c.narrow(out)
 	if then == kernels.Identity {
 		return narrow

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strings"
 
 	"seqembed/kernels/cuda/driver"
 )
@@ -19,87 +18,6 @@ type Product struct {
 	Bias bool `json:"bias"`
 	Add  bool `json:"add"`
 }
-
-// ProductReport says how a product is computed on a device with cuBLAS, and how often it has been.
-type ProductReport struct {
-	Product
-
-	// AskedRows is the number of rows for which cuBLAS was asked for an algorithm, the last one where algorithms are
-	// free, or 0.
-	AskedRows int        `json:"asked_rows"`
-	Algorithm *Algorithm `json:"algorithm,omitempty"` // nil where it has none that the package can use
-	Refusal   string     `json:"refusal,omitempty"`   // why it has none
-	Calls     int64      `json:"calls"`               // products that cuBLAS computed
-	Rows      int64      `json:"rows"`                // of all these
-
-	// Products of the package's own kernels, because cuBLAS has no algorithm or does not take its algorithm for some
-	// numbers of rows.
-	OwnCalls    int64  `json:"own_calls"`
-	OwnRows     int64  `json:"own_rows"`
-	RefusedRows []int  `json:"refused_rows,omitempty"` // the numbers of rows for which Algorithm is not taken, ascending
-	RefusedWhy  string `json:"refused_why,omitempty"`  // the reason for the last of them
-}
-
-// Algorithm describes a choice of cuBLASLt by the numbers of cublasLt.h. Unknown stands for an attribute that the
-// library does not tell.
-type Algorithm struct {
-	ID           int     `json:"id"`
-	Tile         int     `json:"tile"`          // cublasLtMatmulTile_t
-	Stages       int     `json:"stages"`        // cublasLtMatmulStages_t
-	InnerShape   int     `json:"inner_shape"`   // cublasLtMatmulInnerShape_t
-	ClusterShape int     `json:"cluster_shape"` // cublasLtClusterShape_t
-	SplitK       int     `json:"split_k"`
-	Workspace    uint64  `json:"workspace"` // bytes
-	Waves        float32 `json:"waves"`     // of blocks over the device, for the rows that were asked for
-}
-
-// Unknown is an attribute of an Algorithm that the library does not tell.
-const Unknown = -1
-
-// Products reports on every shape of matrix product that a device has met, at any time, also after Close; the large
-// shapes come first. Without cuBLAS there is nothing to report.
-func (b *Backend) Products() []ProductReport {
-	if b.products == nil {
-		return nil
-	}
-	return b.products.report()
-}
-
-func (p *products) report() []ProductReport {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var list []ProductReport
-	for _, made := range p.plans {
-		r := made.ProductReport
-		r.RefusedRows = slices.Clone(r.RefusedRows)
-		list = append(list, r)
-	}
-	slices.SortFunc(list, func(a, b ProductReport) int {
-		return cmp.Or(cmp.Compare(b.N*b.K, a.N*a.K), cmp.Compare(a.Product.String(), b.Product.String()))
-	})
-	return list
-}
-
-// read describes an answer of the heuristic. An attribute that a version of the library does not know is no error.
-func (p *products) read(f *driver.HeuristicResult) *Algorithm {
-	number := func(attribute int32, bytes uint64) int { return p.attribute(&f.Algo, attribute, bytes) }
-	return &Algorithm{
-		ID: number(driver.ConfigID, 4), Tile: number(driver.ConfigTile, 4), Stages: number(driver.ConfigStages, 4),
-		InnerShape: number(driver.ConfigInnerShape, 2), ClusterShape: number(driver.ConfigClusterShape, 2),
-		SplitK: number(driver.ConfigSplitK, 4), Workspace: f.Workspace, Waves: f.Waves,
-	}
-}
-
-// refuse adds a number of rows that the algorithm does not take.
-func (r *ProductReport) refuse(rows int, why error) {
-	if i, known := slices.BinarySearch(r.RefusedRows, rows); !known {
-		r.RefusedRows = slices.Insert(r.RefusedRows, i, rows)
-	}
-	r.RefusedWhy = why.Error()
-}
-
-// refusedShown is how many numbers of rows String names.
-const refusedShown = 5
 
 // String names the product as a profile does.
 func (p Product) String() string {
@@ -116,34 +34,37 @@ func (p Product) String() string {
 	return text
 }
 
-// String is the report in one line.
-func (r ProductReport) String() string {
-	own := fmt.Sprintf("own product, %s in %s", many(r.OwnRows, "row"), many(r.OwnCalls, "call"))
-	if r.Algorithm == nil {
-		return fmt.Sprintf("%s: %s: %s", r.Product, own, r.Refusal)
-	}
-	text := fmt.Sprintf("%s: cuBLAS %s, asked for %s, took %s in %s",
-		r.Product, r.Algorithm, many(r.AskedRows, "row"), many(r.Rows, "row"), many(r.Calls, "call"))
-	if n := len(r.RefusedRows); n > 0 {
-		var shown []string
-		for _, rows := range r.RefusedRows[:min(n, refusedShown)] {
-			shown = append(shown, fmt.Sprint(rows))
-		}
-		if n > refusedShown {
-			shown = append(shown, "…")
-		}
-		text += fmt.Sprintf("; %s: refused for %s of rows (%s): %s",
-			own, many(n, "number"), strings.Join(shown, ", "), r.RefusedWhy)
-	}
-	return text
+// ProductReport says how a product is computed on a device with cuBLAS, and how often it has been.
+type ProductReport struct {
+	Product
+
+	// AskedRows is the number of rows for which cuBLAS was asked for an algorithm, the last one where algorithms are
+	// free, or 0.
+	AskedRows int `json:"asked_rows"`
+	// Algorithm describes the choice of cuBLASLt by the numbers of cublasLt.h, with a dash for those that a version of
+	// the library does not tell. It is empty where there is none that the package can use.
+	Algorithm string `json:"algorithm,omitempty"`
+	Calls     int64  `json:"calls"` // products that cuBLAS computed
+	Rows      int64  `json:"rows"`  // of all these
+
+	// Products of the package's own kernels, because cuBLAS has no algorithm or does not take its algorithm for some
+	// numbers of rows. Refusal says why, the last time.
+	OwnCalls int64  `json:"own_calls"`
+	OwnRows  int64  `json:"own_rows"`
+	Refusal  string `json:"refusal,omitempty"`
 }
 
-// String lists the numbers of an algorithm, with a dash for an unknown one.
-func (a Algorithm) String() string {
-	text := fmt.Sprintf("algorithm %d, tile %d, stages %d, inner shape %d, cluster shape %d, split-K %d",
-		a.ID, a.Tile, a.Stages, a.InnerShape, a.ClusterShape, a.SplitK)
-	text = strings.ReplaceAll(text, fmt.Sprint(Unknown), "-")
-	return fmt.Sprintf("%s, workspace %d bytes, %.2f waves", text, a.Workspace, a.Waves)
+// String is the report in one line.
+func (r ProductReport) String() string {
+	text := r.Product.String()
+	if r.Algorithm != "" {
+		text += fmt.Sprintf(": cuBLAS %s, asked for %s, took %s in %s",
+			r.Algorithm, many(r.AskedRows, "row"), many(r.Rows, "row"), many(r.Calls, "call"))
+	}
+	if r.Refusal != "" {
+		text += fmt.Sprintf(": own product, %s in %s: %s", many(r.OwnRows, "row"), many(r.OwnCalls, "call"), r.Refusal)
+	}
+	return text
 }
 
 // many writes a number with its noun.
@@ -152,4 +73,35 @@ func many[N int | int64](n N, noun string) string {
 		return "1 " + noun
 	}
 	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// Products reports on every product that a device has met, at any time, also after Close; the large ones come first.
+// Without cuBLAS there is nothing to report.
+func (b *Backend) Products() (list []ProductReport) {
+	if b.products == nil {
+		return nil
+	}
+	b.products.mu.Lock()
+	defer b.products.mu.Unlock()
+	for _, made := range b.products.plans {
+		list = append(list, made.ProductReport)
+	}
+	slices.SortFunc(list, func(a, b ProductReport) int {
+		return cmp.Or(cmp.Compare(b.N*b.K, a.N*a.K), cmp.Compare(a.Product.String(), b.Product.String()))
+	})
+	return list
+}
+
+// algorithm describes an answer of the heuristic.
+func (p *products) algorithm(f *driver.HeuristicResult) string {
+	number := func(attribute int32, bytes uint64) string {
+		if n, known := p.attribute(&f.Algo, attribute, bytes); known {
+			return fmt.Sprint(n)
+		}
+		return "-"
+	}
+	return fmt.Sprintf("algorithm %s, tile %s, stages %s, inner shape %s, cluster shape %s, split-K %s, "+
+		"workspace %d bytes, %.2f waves", number(driver.ConfigID, 4), number(driver.ConfigTile, 4),
+		number(driver.ConfigStages, 4), number(driver.ConfigInnerShape, 2), number(driver.ConfigClusterShape, 2),
+		number(driver.ConfigSplitK, 4), f.Workspace, f.Waves)
 }

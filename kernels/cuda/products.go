@@ -51,7 +51,7 @@ type products struct {
 	found driver.HeuristicResult // likewise
 }
 
-// plan is a product whose algorithm is settled, unless its Refusal says why there is none.
+// plan is a product whose algorithm is settled, if there is one.
 //
 // cuBLAS sees matrices by columns: a row-major [rows, c] matrix of a pitch is its column-major [c, rows] of that
 // leading dimension. So it computes
@@ -121,12 +121,12 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	done bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if plan.Refusal == "" || p.free && plan.desc != 0 {
+	if plan.Algorithm != "" || p.free && plan.desc != 0 {
 		if err := p.resize(plan, rows, bias); err != nil {
 			return false, err
 		}
 	}
-	if plan.Refusal != "" || !plan.fits {
+	if !plan.fits {
 		plan.OwnCalls, plan.OwnRows = plan.OwnCalls+1, plan.OwnRows+int64(rows)
 		return false, nil
 	}
@@ -217,10 +217,10 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 // choose takes the preferred algorithm, or the first that is offered for a number of rows, which the layouts have. The
 // preferred one has the tile that is faster on the device in bf16, the type that was timed.
 func (p *products) choose(made *plan, rows int) error {
-	made.rows, made.fits, made.Refusal = rows, false, ""
-	made.AskedRows, made.Algorithm = rows, nil
-	offered := p.offered(made, rows)
-	if made.Refusal != "" {
+	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
+	offered, why := p.offered(made, rows)
+	if len(offered) == 0 {
+		made.Refusal = why
 		return nil
 	}
 	chosen := &offered[0]
@@ -228,10 +228,10 @@ func (p *products) choose(made *plan, rows int) error {
 		if err := p.setRows(made, largeRows); err != nil {
 			return err
 		}
-		large := p.offered(made, largeRows)
-		made.Refusal = "" // there is one for fewer rows
+		large, _ := p.offered(made, largeRows)
 		preferred := func(f driver.HeuristicResult) bool {
-			return p.attribute(&f.Algo, driver.ConfigTile, 4) == tile128x128
+			tile, _ := p.attribute(&f.Algo, driver.ConfigTile, 4)
+			return tile == tile128x128
 		}
 		if i := slices.IndexFunc(large, preferred); i >= 0 {
 			chosen, made.AskedRows = &large[i], largeRows
@@ -241,7 +241,7 @@ func (p *products) choose(made *plan, rows int) error {
 	}
 	// Now the layouts have the rows for which the algorithm has been offered.
 	made.algo, made.fits = chosen.Algo, true
-	made.Algorithm = p.read(chosen)
+	made.Algorithm = p.algorithm(chosen)
 	return nil
 }
 
@@ -258,41 +258,39 @@ func (p *products) setRows(made *plan, rows int) error {
 }
 
 // offered lists the algorithms that cuBLAS offers for a number of rows, those that sum each element in one piece; all,
-// where algorithms are free. If there is none, the plan's Refusal says so.
-func (p *products) offered(made *plan, rows int) []driver.HeuristicResult {
+// where algorithms are free. If there is none, it says why.
+func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResult, why string) {
 	found, count := make([]driver.HeuristicResult, heuristicChoices), int32(0)
 	shapes := fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, made.K, made.N, made.K)
 	err := p.lt.AlgoHeuristic(p.handle, made.desc, made.a, made.b, made.d, made.d, p.preference,
 		heuristicChoices, &found[0], &count).Err("cublasLtMatmulAlgoGetHeuristic for %s", shapes)
 	if err != nil {
-		made.Refusal = err.Error()
-		return nil
+		return nil, err.Error()
 	}
 	found = found[:max(0, min(int(count), len(found)))]
-	usable := slices.DeleteFunc(found, func(f driver.HeuristicResult) bool {
+	offered := len(found)
+	usable = slices.DeleteFunc(found, func(f driver.HeuristicResult) bool {
 		return f.State != 0 || f.Workspace > workspaceBytes || !p.free && !p.inOnePiece(&f.Algo)
 	})
 	if len(usable) == 0 {
-		made.Refusal = fmt.Sprintf("cuBLAS offers %s for %s, and none that sums in one piece",
-			many(len(found), "algorithm"), shapes)
+		why = fmt.Sprintf("cuBLAS offers %s for %s, and none that sums in one piece", many(offered, "algorithm"), shapes)
 	}
-	return usable
+	return usable, why
 }
 
 // inOnePiece says that an algorithm neither splits the inner dimension nor has parts to reduce. An attribute that
 // cannot be read does not pass for harmless.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
-	splits := p.attribute(algo, driver.ConfigSplitK, 4)
-	return (splits == 0 || splits == 1) && p.attribute(algo, driver.ConfigReduction, 4) == driver.ReductionNone
+	splits, known := p.attribute(algo, driver.ConfigSplitK, 4)
+	reduction, told := p.attribute(algo, driver.ConfigReduction, 4)
+	return known && splits <= 1 && told && reduction == driver.ReductionNone
 }
 
-// attribute gives a number of an algorithm, Unknown where the library does not tell.
-func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64) int {
+// attribute gives a number of an algorithm, unless the library does not know it.
+func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64) (n int32, known bool) {
 	value, written := uint64(0), uint64(0)
-	if p.lt.AlgoConfig(algo, number, &value, bytes, &written) != 0 {
-		return Unknown
-	}
-	return int(int32(uint32(value)))
+	status := p.lt.AlgoConfig(algo, number, &value, bytes, &written)
+	return int32(uint32(value)), status == 0
 }
 
 // resize sets the layouts to a number of rows and asks whether the algorithm takes them; where algorithms are free it
@@ -313,7 +311,7 @@ func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 		err = fmt.Errorf("it would need a workspace of %d bytes", p.found.Workspace)
 	}
 	if made.fits = err == nil; err != nil {
-		made.refuse(rows, err)
+		made.Refusal = fmt.Sprintf("it refuses %s: %v", many(rows, "row"), err)
 	}
 	return nil
 }

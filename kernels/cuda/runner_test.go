@@ -11,6 +11,7 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 	"seqembed/kernels/kernelstest"
 	"seqembed/kernels/ref"
 )
@@ -39,12 +40,6 @@ func batchOf(lengths ...int) kernels.Batch {
 	}
 	return b
 }
-
-const (
-	testHeads = 2
-	testDim   = 16
-	testWidth = testHeads * testDim
-)
 
 // net is a program with weights on a backend.
 type net struct {
@@ -145,36 +140,6 @@ func frequencies(d int) []float32 {
 	return list
 }
 
-// block runs something like a layer of each model: every operation, every mix of precisions that the models have, and
-// two results whose memory is written again.
-func block(t *testing.T, b kernels.Backend, batch kernels.Batch, limits kernels.Limits) [][]float32 {
-	t.Helper()
-	n, h := newNet(t, b), testWidth
-	bias := n.load(kernels.Vector, 3, 1, h)
-	linear := func(x kernels.Value, seed uint64, out int, then kernels.Activation, add kernels.Value) kernels.Value {
-		l := kernels.Linear{W: n.load(kernels.Projection, seed, 0.2, out, n.Cols(x)), Then: then}
-		if then != kernels.GEGLU {
-			l.Bias = n.load(kernels.Vector, seed+100, 0.1, out)
-		}
-		return n.Linear(x, l, add)
-	}
-	x := n.Embed(kernels.Embed{Table: n.load(kernels.Lookup, 1, 1, 11, h), Type: bias, Scale: 0.88, Mask: 3})
-	n.Output(n.Pool(x, kernels.Range{}))
-	y := n.norm(x)
-	qkv := linear(y, 4, 3*h, kernels.Identity, kernels.None)
-	context := n.Attention(qkv, kernels.Attention{Heads: testHeads, Scale: 1, Slopes: []float32{0.5, 0.25},
-		Rotary: &kernels.Rotary{QScale: 0.25, InvFreq: frequencies(testDim)}})
-	sum := linear(context, 6, h, kernels.Identity, x)
-	n.Output(sum)
-	hidden := linear(y, 7, 3*h, kernels.GELU, kernels.None)
-	y = n.norm(linear(hidden, 9, h, kernels.Identity, sum))
-	gated := linear(y, 10, 6*h, kernels.GEGLU, kernels.None)
-	y = linear(gated, 11, h, kernels.Identity, y)
-	n.Output(n.Pool(y, kernels.Range{Limit: 2}))
-	n.Output(y)
-	return n.run(b, batch, limits)
-}
-
 func distance(a, b []float32) float64 {
 	diff, norm := 0.0, 0.0
 	for i := range a {
@@ -182,88 +147,6 @@ func distance(a, b []float32) float64 {
 		norm += float64(b[i]) * float64(b[i])
 	}
 	return math.Sqrt(diff / norm)
-}
-
-// TestBlockInEveryType compares a block with the reference. The bound is a
-// chain of about ten roundings of the type; a wrong buffer gives about 1.
-func TestBlockInEveryType(t *testing.T) {
-	batch := batchOf(70, 1, 129, 3, 64)
-	limits := kernels.Limits{Tokens: len(batch.IDs) + 9, Sequences: 7}
-	want := block(t, ref.New(), batch, limits)
-	for dtype, bound := range map[kernels.DType]float64{kernels.FP32: 1e-5, kernels.FP16: 1e-2, kernels.BF16: 6e-2} {
-		var names [2][]string
-		for seed := range uint64(4) {
-			for i, own := range []bool{true, false} {
-				f := newFake(t)
-				if seed > 0 {
-					f.eagerness = rand.New(rand.NewPCG(seed, 2))
-				}
-				find := noCublas
-				if !own {
-					find = newFakeCublas(f).find
-				}
-				b := openFake(t, f, dtype, find)
-				got := block(t, b, batch, limits)
-				for r := range want {
-					if e := distance(got[r], want[r]); !(e < bound) {
-						t.Errorf("%s, own products %t, seed %d: read %d errs by %g", dtype, own, seed, r, e)
-					}
-				}
-				if err := b.Close(); err != nil {
-					t.Error(err)
-				}
-				f.settled()
-				names[i] = f.launched
-			}
-		}
-		own := strings.Join(names[0], " ")
-		for _, fused := range []string{"gemm_gelu_" + dtype.String(), "gemm_geglu_" + dtype.String()} {
-			if !strings.Contains(own, fused) {
-				t.Errorf("%s: no %s among %s", dtype, fused, own)
-			}
-		}
-		for _, list := range names {
-			if !slices.Contains(list, "attention_rotary_16_"+dtype.String()) {
-				t.Errorf("%s: no attention that rotates among %v", dtype, list)
-			}
-		}
-		if with := strings.Join(names[1], " "); strings.Contains(with, "gemm") || !strings.Contains(with, "activate_"+dtype.String()) {
-			t.Errorf("%s: with cuBLAS the launches are %s", dtype, with)
-		}
-	}
-}
-
-// TestResultsDoNotDependOnBatchOrLimits packs a sequence with others and
-// alone: the bits are the same.
-func TestResultsDoNotDependOnBatchOrLimits(t *testing.T) {
-	f := newFake(t)
-	b := openFake(t, f, kernels.BF16, newFakeCublas(f).find)
-	defer b.Close()
-	together := block(t, b, batchOf(33, 130, 5), kernels.Limits{Tokens: 400, Sequences: 3})
-	alone := block(t, b, batchOf(33), kernels.Limits{Tokens: 33, Sequences: 1})
-	for i, cols := range []int{testWidth, 33 * testWidth, testWidth, 33 * testWidth} {
-		if !slices.Equal(together[i][:cols], alone[i]) {
-			t.Errorf("read %d differs", i)
-		}
-	}
-}
-
-// TestLongSequencesReadTheRotations: a table of rotations is sent in pieces, and its last one is not full.
-func TestLongSequencesReadTheRotations(t *testing.T) {
-	f := newFake(t)
-	b := openFake(t, f, kernels.FP32, noCublas)
-	defer b.Close()
-	run := func(b kernels.Backend, length int) []float32 {
-		n := newNet(t, b)
-		n.Output(n.Attention(n.input(48, randomTensor(9, 1, 2100, 48).Values), kernels.Attention{Heads: 1, Scale: 1,
-			Rotary: &kernels.Rotary{QScale: 1, InvFreq: []float32{1, 0.5, 0.2, 0.1, 0.05, 0.01, 0.005, 0.001}}}))
-		return n.run(b, rowsOf(length), kernels.Limits{Tokens: 2100, Sequences: 2})[0]
-	}
-	for _, n := range []int{3, 1030, 2100} {
-		if e := distance(run(b, n), run(ref.New(), n)); !(e < 1e-6) {
-			t.Errorf("%d positions: errs by %g", n, e)
-		}
-	}
 }
 
 // TestNoLaunchAfterAnError fails one call after another; the first failure is what wait says, and nothing is launched
@@ -483,8 +366,7 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 		f := newFake(t)
 		f.eagerness = rand.New(rand.NewPCG(1, 3))
 		b := openFake(t, f, dtype, noCublas)
-		var err error
-		if b.staging, err = b.device.NewStaging(&b.resources, 10_000); err != nil {
+		if err := b.do(func(c *gpu.Context) { b.staging.allocate(c, &b.resources, 10_000) }); err != nil {
 			t.Fatal(err)
 		}
 		model := b.NewModel()

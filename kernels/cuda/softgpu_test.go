@@ -239,19 +239,17 @@ func TestOrders(t *testing.T) {
 func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	s := softwareGPU(t)
 	for _, g := range goldentest.Goldens() {
-		for _, c := range []struct {
-			dtype kernels.DType
-			bars  goldentest.Bars
-		}{{kernels.FP32, g.FP32}, {kernels.BF16, g.BF16}, {kernels.FP16, g.FP16}} {
+		for dtype, bars := range map[kernels.DType]goldentest.Bars{
+			kernels.FP32: g.FP32, kernels.BF16: g.BF16, kernels.FP16: g.FP16} {
 			for _, products := range []string{"own products", "cuBLAS"} {
-				t.Run(g.Model+"/"+c.dtype.String()+"/"+products, func(t *testing.T) {
+				t.Run(g.Model+"/"+dtype.String()+"/"+products, func(t *testing.T) {
 					longest := 0
 					if g.Model == "dnabert-s-2l" && products == "own products" {
 						longest = 24 // products of that width take half a minute for all
 					}
-					b := s.open(t, 0, c.dtype, products == "cuBLAS", nil)
+					b := s.open(t, 0, dtype, products == "cuBLAS", nil)
 					defer b.Close()
-					g.Compare(t, b, c.bars, longest)
+					g.Compare(t, b, bars, longest)
 				})
 			}
 		}

@@ -129,7 +129,7 @@ func (s *submission) finish() error {
 		for i, v := range s.program.Outputs() {
 			cols := s.program.Cols(v)
 			for r := range s.program.Rows(v, s.batch) {
-				copy(s.dst[i][r*cols:(r+1)*cols], s.results[i].Float32s(4*r*pitch(cols), cols))
+				copy(s.dst[i][r*cols:(r+1)*cols], gpu.View[float32](s.results[i], 4*r*pitch(cols), cols))
 			}
 		}
 		if s.into != nil {

@@ -96,7 +96,7 @@ func (c *compiler) constant(values []float32) driver.Pointer {
 	if c.Err != nil {
 		return 0
 	}
-	copy(from.Float32s(0, len(values)), values)
+	copy(gpu.View[float32](from, 0, len(values)), values)
 	c.Upload(to, from, 0, bytes, c.compute)
 	c.Synchronize(c.compute)
 	return to

@@ -12,9 +12,31 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// stagingBytes is the size of each of the two pieces of pinned memory through which weights go to the device: while one
-// is copied the other is filled. The decoded float32 values of a piece are the rest of the cost of loading on the host.
+// staging is two pieces of pinned memory through which weights go to the device, on a stream of their own: while one is
+// copied the other is filled.
+type staging struct {
+	stream gpu.Stream
+	pieces [2]gpu.Pinned
+	copied [2]gpu.Event // the last bytes sent from a piece have arrived
+}
+
+// stagingBytes is the size of a piece. The decoded float32 values of one are the rest of the cost of loading on the
+// host.
 const stagingBytes = 16 << 20
+
+// allocate makes the pieces, unless they are there.
+func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
+	if s.stream != 0 {
+		return
+	}
+	stream := r.NewStream(c)
+	for i := range s.pieces {
+		s.pieces[i], s.copied[i] = r.Pin(c, bytes), r.NewEvent(c)
+	}
+	if c.Err == nil {
+		s.stream = stream
+	}
+}
 
 // weight is a loaded tensor. A projection and a lookup table are in the operands' type, in rows of a pitch. A vector is
 // float32, with a copy in the operands' type for cuBLAS, whose bias has to be of its output's type.
@@ -96,27 +118,32 @@ func readStacked(parts []kernels.Source, dst []float32, first int) error {
 // place allocates a matrix on the device and fills it with rows that read decodes.
 func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
 	rowBytes := pitch(cols) * sizeOf(t)
-	if m.staging == nil {
-		if m.staging, err = m.device.NewStaging(&m.resources, stagingBytes); err != nil {
-			return 0, err
-		}
-	}
-	chunk := m.staging.Size() / rowBytes
-	if chunk < 1 {
-		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, m.staging.Size())
-	}
-	err = m.do(func(c *gpu.Context) { at = m.weights.Alloc(c, rows*rowBytes) })
+	err = m.do(func(c *gpu.Context) {
+		at = m.weights.Alloc(c, rows*rowBytes)
+		m.staging.allocate(c, &m.resources, stagingBytes)
+	})
 	if err != nil {
 		return 0, err
 	}
-	for first := 0; first < rows && err == nil; first += chunk {
+	s := &m.staging
+	chunk := len(s.pieces[0].Bytes) / rowBytes
+	if chunk < 1 {
+		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, len(s.pieces[0].Bytes))
+	}
+	for first, i := 0, 0; first < rows && err == nil; first, i = first+chunk, 1-i {
 		n := min(chunk, rows-first)
-		err = m.staging.Send(at+driver.Pointer(first*rowBytes), n*rowBytes, func(dst []byte) error {
-			return fill(dst, first, n, cols, t, read)
-		})
+		if err = m.device.Wait(s.copied[i]); err == nil {
+			err = fill(s.pieces[i].Bytes, first, n, cols, t, read)
+		}
+		if err == nil {
+			err = m.do(func(c *gpu.Context) {
+				c.Upload(at+driver.Pointer(first*rowBytes), s.pieces[i], 0, n*rowBytes, s.stream)
+				c.Record(s.copied[i], s.stream)
+			})
+		}
 	}
 	// Also after an error: copies under way must not outlive the call.
-	return at, outOfMemory(cmp.Or(err, m.staging.Drain()))
+	return at, cmp.Or(err, m.do(func(c *gpu.Context) { c.Synchronize(s.stream) }))
 }
 
 // valuesAtATime bounds the values that one goroutine decodes before it encodes them, so that the float32 values are

@@ -49,10 +49,8 @@ type Result int32
 
 // Codes that callers tell apart.
 const (
-	OutOfMemory           Result = 2
-	NoDevice              Result = 100
-	InvalidPTX            Result = 218
-	UnsupportedPTXVersion Result = 222
+	OutOfMemory Result = 2
+	NoDevice    Result = 100
 )
 
 // Err is nil for success; the operation is described only when it is not. Its args are on the heap also then: the calls

@@ -39,13 +39,8 @@ type Pinned struct {
 	Bytes []byte // the same memory
 }
 
-// Int32s views a part of pinned memory, from a byte offset that is a multiple of four, as n integers.
-func (p Pinned) Int32s(offset, n int) []int32 { return view[int32](p, offset, n) }
-
-// Float32s views a part of pinned memory like Int32s.
-func (p Pinned) Float32s(offset, n int) []float32 { return view[float32](p, offset, n) }
-
-func view[T int32 | float32](p Pinned, offset, n int) []T {
+// View gives n values of pinned memory, from a byte offset on that is a multiple of four.
+func View[T int32 | float32](p Pinned, offset, n int) []T {
 	if n == 0 {
 		return nil
 	}

@@ -33,21 +33,12 @@ func Version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 // CheckDriver refuses a driver that cannot read one of the images.
 func CheckDriver(version int, images []Image) error {
 	for _, i := range images {
-		if version < toolkits[i.ISA].cuda {
-			return driverTooOld(version, i)
+		if t, ok := toolkits[i.ISA]; !ok || version < t.cuda {
+			return driver.Unavailable("the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) need CUDA %s, "+
+				"driver %d or newer", Version(version), i.ISA, Version(t.cuda), t.branch)
 		}
 	}
 	return nil
-}
-
-// driverTooOld is the sentence for a driver that does not know an image's PTX version.
-func driverTooOld(version int, i Image) error {
-	needed := "need a newer one"
-	if t, ok := toolkits[i.ISA]; ok {
-		needed = fmt.Sprintf("need CUDA %s, driver %d or newer", Version(t.cuda), t.branch)
-	}
-	return driver.Unavailable("the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) %s",
-		Version(version), i.ISA, needed)
 }
 
 // defaultShared is the dynamic shared memory that a block may have without being allowed more.
@@ -99,23 +90,14 @@ func (c *Context) module(i Image) (module driver.Handle, err error) {
 	clear(c.log.Bytes)
 	keys := []int32{driver.JITErrorLog, driver.JITErrorLogBytes}
 	values := []uintptr{uintptr(c.log.At), uintptr(len(c.log.Bytes))}
-	result := c.ModuleLoadDataEx(&module, &text[0], uint32(len(keys)), &keys[0], &values[0])
-	if result == 0 {
-		c.loaded[i.Name] = module
-		return module, nil
+	err = c.ModuleLoadDataEx(&module, &text[0], uint32(len(keys)), &keys[0], &values[0]).
+		Err("cuModuleLoadDataEx of %s", i.Name)
+	if err != nil {
+		log, _, _ := bytes.Cut(c.log.Bytes, []byte{0})
+		return 0, fmt.Errorf("%w: %s", err, strings.Join(strings.Fields(string(log)), " "))
 	}
-	line, _, _ := bytes.Cut(c.log.Bytes, []byte{0})
-	log := strings.Join(strings.Fields(string(line)), " ")
-	if result == driver.UnsupportedPTXVersion || result == driver.InvalidPTX && strings.Contains(log, "version") {
-		var version int32
-		c.DriverGetVersion(&version)
-		return 0, driverTooOld(int(version), i)
-	}
-	err = result.Err("cuModuleLoadDataEx of %s", i.Name)
-	if log != "" {
-		err = fmt.Errorf("%w: %s", err, log)
-	}
-	return 0, err
+	c.loaded[i.Name] = module
+	return module, nil
 }
 
 // cString is a name that ends in a zero.
