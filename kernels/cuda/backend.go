@@ -66,7 +66,7 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
 		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
 	}
-	_, list, err := list(cuda, images)
+	_, list, err := describe(cuda, images)
 	if err == nil && (ordinal < 0 || ordinal >= len(list)) {
 		err = driver.Unavailable("there is no device %d: %d visible, counted from 0 after CUDA_VISIBLE_DEVICES",
 			ordinal, len(list))

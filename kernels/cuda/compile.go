@@ -25,28 +25,24 @@ type step struct {
 	launch func(s *submission)
 }
 
-// needs tells a plan about a device: with cuBLAS the product that a GEGLU gates lies in memory.
+// needs tells a plan about a device: with cuBLAS the product that a GEGLU gates lies in memory, in float32 where the
+// result is kept in it.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
 		case kernels.Linear:
 			if b.products != nil && o.Then == kernels.GEGLU {
 				rows, _ := o.W.Dims()
-				return rows, widest(p.Precision(op.Out))
+				if p.Precision(op.Out)&kernels.Float32 != 0 {
+					return rows, kernels.Float32
+				}
+				return rows, kernels.Operand
 			}
 		case kernels.Attention:
 			return attentionScratch(b.dtype, o, p.Cols(op.Out), p.Precision(op.Out)), kernels.Operand
 		}
 		return 0, 0
 	}}
-}
-
-// widest is float32 where a value is kept in it: the last step computes there.
-func widest(as kernels.Precision) kernels.Precision {
-	if as&kernels.Float32 != 0 {
-		return kernels.Float32
-	}
-	return kernels.Operand
 }
 
 // Compile allocates the slots of the program's plan, finds its kernels and the algorithms of its products, and sends

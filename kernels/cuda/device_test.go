@@ -132,7 +132,7 @@ func TestClosedBackend(t *testing.T) {
 func TestDevices(t *testing.T) {
 	f := newFake(t)
 	f.names = []string{"First", "Second"}
-	version, found, err := list(f.driver(), f.images())
+	version, found, err := describe(f.driver(), f.images())
 	if err != nil || version != 12040 || len(found) != 2 || found[1].Name != "Second" || !found[1].Tested() {
 		t.Fatalf("%d, %v, %v", version, found, err)
 	}
@@ -144,7 +144,7 @@ func TestDevices(t *testing.T) {
 	}
 	f.settled()
 	f.major = 6
-	if _, found, _ := list(f.driver(), f.images()); len((Report{Devices: found}).Usable()) != 0 {
+	if _, found, _ := describe(f.driver(), f.images()); len((Report{Devices: found}).Usable()) != 0 {
 		t.Error("an old device counts as usable")
 	}
 }

@@ -57,7 +57,7 @@ func devices(p driver.Places) Report {
 			r.Err = err
 		} else {
 			var version int
-			version, r.Devices, r.Err = list(cuda, images)
+			version, r.Devices, r.Err = describe(cuda, images)
 			for i := range r.Devices {
 				r.Devices[i].askMemory(cuda, images)
 			}
@@ -76,8 +76,8 @@ func devices(p driver.Places) Report {
 	return r
 }
 
-// list describes every device that the driver shows.
-func list(cuda *driver.CUDA, images []gpu.Image) (version int, found []Device, err error) {
+// describe lists every device that the driver shows.
+func describe(cuda *driver.CUDA, images []gpu.Image) (version int, found []Device, err error) {
 	version, count, err := gpu.Count(cuda)
 	if err != nil {
 		return 0, nil, err

@@ -12,11 +12,10 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeGPU is a driver and a device made of Go. Its streams are real queues:
-// work on one runs when somebody waits for it or when the seed says so, and
-// never before an event that it waits for. A launch reads its parameters when
-// it is made and memory when it runs, as on a device, so a missing event or
-// pinned memory that is used again too early shows in the results.
+// fakeGPU is a driver and a device made of Go. Its streams are real queues: work on one runs when somebody waits for it
+// or when the seed says so, and never before an event that it waits for. A launch reads its parameters when it is made
+// and memory when it runs, as on a device, so a missing event or pinned memory that is used again too early shows in
+// the results.
 type fakeGPU struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -89,8 +88,7 @@ func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	return make([]byte, n)
 }
 
-// host is pinned memory; nothing else may be handed to the driver for longer
-// than a call.
+// host is pinned memory; nothing else may be handed to the driver for longer than a call.
 func (f *fakeGPU) host(at uintptr, n int) []byte {
 	for start, words := range f.hosts {
 		if at >= start && at+uintptr(n) <= start+uintptr(8*len(words)) {
@@ -291,8 +289,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 	}
 }
 
-// launch checks a launch against the table, takes its parameters and puts the
-// kernel in the queue.
+// launch checks a launch against the table, takes its parameters and puts the kernel in the queue.
 func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params uintptr) {
 	name := f.functions[fn]
 	spec, ok := f.kernels[name]

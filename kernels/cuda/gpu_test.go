@@ -8,8 +8,7 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// requireGPU opens the first device. Where there is none the test is skipped,
-// unless EMBED_REQUIRE_GPU is 1.
+// requireGPU opens the first device. Where there is none the test is skipped, unless EMBED_REQUIRE_GPU is 1.
 func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	t.Helper()
 	b, err := Open(0, Options{DType: dtype})
@@ -22,8 +21,7 @@ func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	return b
 }
 
-// eachProduct runs a test with cuBLAS, where it is found, and with the
-// package's own products.
+// eachProduct runs a test with cuBLAS, where it is found, and with the package's own products.
 func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	t.Run("own products", func(t *testing.T) {
 		t.Setenv(cublasVariable, "none")
@@ -39,9 +37,8 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	})
 }
 
-// holdGPU keeps the first device open until the test ends. The driver takes the
-// context down with its last user and makes it anew for the next, which costs
-// more than most cases of a suite that opens a backend for each.
+// holdGPU keeps the first device open until the test ends. The driver takes the context down with its last user and
+// makes it anew for the next, which costs more than most cases of a suite that opens a backend for each.
 func holdGPU(t *testing.T) *Backend {
 	t.Helper()
 	b := requireGPU(t, kernels.FP32)

@@ -12,9 +12,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// multiplied is a device on which products of one weight, [16, 8], have been
-// computed: into the operands' type for each number of rows, and once for
-// seven rows into float32 and into float32 with an addend.
+// multiplied is a device on which products of one weight, [16, 8], have been computed: into the operands' type for each
+// number of rows, and once for seven rows into float32 and into float32 with an addend.
 type multiplied struct {
 	*Backend
 	fake   *fakeGPU

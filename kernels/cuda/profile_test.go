@@ -9,9 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// A profile has each operation of a block once a run, those that one kernel
-// computes together, and the time of their launches: on the fake device a
-// millisecond each.
+// A profile has each operation of a block once a run, those that one kernel computes together, and the time of their
+// launches: on the fake device a millisecond each.
 func TestProfile(t *testing.T) {
 	const flops = 2.0 * 14 * 32 * 16 // of one product
 	const flops8 = 3 * 2.0 * 14 * 8 * 32

@@ -359,8 +359,7 @@ func TestBudgetFollowsTheFormula(t *testing.T) {
 	}
 }
 
-// TestWeightsArriveAsTheyWere loads matrices that take several pieces and
-// reads the device's memory.
+// TestWeightsArriveAsTheyWere loads matrices that take several pieces and reads the device's memory.
 func TestWeightsArriveAsTheyWere(t *testing.T) {
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16, kernels.FP32} {
 		f := newFake(t)

@@ -59,7 +59,7 @@ func (r Result) Err(format string, args ...any) error {
 	if r == 0 {
 		return nil
 	}
-	return &Error{Op: fmt.Sprintf(format, args...), Code: int(r)}
+	return &Error{fmt.Sprintf(format, args...), int(r), false}
 }
 
 // Status is a cublasStatus_t.
@@ -70,7 +70,7 @@ func (s Status) Err(format string, args ...any) error {
 	if s == 0 {
 		return nil
 	}
-	return &Error{Op: fmt.Sprintf(format, args...), Code: int(s), Cublas: true}
+	return &Error{fmt.Sprintf(format, args...), int(s), true}
 }
 
 const allocFailed = 3 // CUBLAS_STATUS_ALLOC_FAILED
