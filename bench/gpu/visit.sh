@@ -187,7 +187,7 @@ watched() {
 
 # trouble LOG LINES: the first lines of a log that say what went wrong, and the last, at most that many each.
 trouble() {
-    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
+    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|relative L2 error|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
     grep -n -m "$2" -E "$telling" "$1" | cut -c1-300
     tail -n "$2" "$1" | cut -c1-300
 }
@@ -271,7 +271,7 @@ tests() {
         0) say again "$name" "$one: passes by itself" ;;
         124) say again "$name" "$one: was ended after $(seconds $limit) s" ;;
         *)
-            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
+            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|relative L2 error|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
             say again "$name" "$one: ${why:-fails}"
             trouble "$log" 4
             ;;
