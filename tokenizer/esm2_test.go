@@ -37,7 +37,7 @@ func TestESM2EqualsPublishedVocabulary(t *testing.T) {
 	if published := strings.Fields(string(file)); !slices.Equal(published, strings.Fields(esm2Alphabet)) {
 		t.Errorf("the published entries are %q", published)
 	}
-	// The digest of the file as it is published, without a newline at its end.
+	// The digest of the published file, which has no newline at its end.
 	if got, want := NewESM2().SHA256(), "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03"; got != want {
 		t.Errorf("digest %s, want %s", got, want)
 	}
