@@ -185,11 +185,11 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 // compared the settings. For an output from different content of the input it returns an ErrMixture.
 func (r *run) complete(f File) (bool, error) {
 	existing := r.Output.existing(f)
-	var made store.Source // the input of the previous output
+	var made store.Source // input that the previous iteration compared
 	for _, path := range existing {
 		entry, _, ok := r.manifest.Find(path)
 		switch {
-		case !ok: // with Force, or if another run has just written the output
+		case !ok: // no entry: with Force, or because another run has just written the output
 			return false, nil
 		case entry.Input == made:
 			continue

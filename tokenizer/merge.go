@@ -98,7 +98,7 @@ func (r *rules) rank(left, right uint16) int32 {
 // never changes, so that the order of indexes is the order in the word.
 type symbol struct {
 	prev, next int32
-	rank       int32 // rank of the merge with the next symbol; noRank after a merge has removed this symbol
+	rank       int32 // rank of the merge with the next symbol; noRank if there is none or this symbol has been merged
 	id         uint16
 }
 

@@ -268,7 +268,7 @@ func TestManifestSurvivesEveryFailure(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || strings.Count(err.Error(), ": ") != 1 {
 					t.Errorf("%s: %q, want one operation, one path and EIO", broken.op, err)
 				}
-				if !stays || broken.op != "sync" && broken.op != "syncDir" { // a line may be read although its sync failed
+				if !stays || broken.op != "sync" && broken.op != "syncDir" { // it may be read although its sync failed
 					wantOutputs(t, dir, kept...)
 				}
 				mustAppend(t, dir, testEntry(dir, "c"))

@@ -139,7 +139,7 @@ class Device {
     int broken = 0; // code of the fault that broke the context, or 0
 
     void add(Stream *s, Work w);
-    // wait_until executes queued work until the condition holds or the context is broken.
+    // wait_until waits until the condition holds or the context is broken. Meanwhile queued work is executed.
     int wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition);
     int drain(std::unique_lock<std::mutex> &held);
     // finish waits until no work is being executed. Queued work may remain.
