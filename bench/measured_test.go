@@ -157,7 +157,7 @@ func TestRecords(t *testing.T) {
 	}
 	for _, m := range models {
 		t.Run(m.name, func(t *testing.T) {
-			config, _ := transformer.KnownConfig(m.name)
+			config, _ := transformer.Families.Config(m.name)
 			records, source := sampleRecords(t, config, at.totalTokens())
 			t.Logf("%s: %s", source, writeRecords(t, *recordsFolder, m.name, records))
 		})
@@ -184,7 +184,7 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 // TestMeasured checks that another program can read the ids and the JSON, that the digest is that of the file, and that
 // the median is correct.
 func TestMeasured(t *testing.T) {
-	config, _ := transformer.KnownConfig("esm2-tiny")
+	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)
 	dir := filepath.Join(t.TempDir(), "records")
 	writeRecords(t, dir, "esm2-tiny", records)

@@ -14,11 +14,14 @@ const None Value = -1
 // after it has been compiled.
 type Program struct {
 	ops        []Op
-	values     []value
+	values     values
 	outputs    []Value
 	vocabulary int // number of rows of the smallest table
 	err        error
 }
+
+// values is indexed by Value.
+type values []value
 
 type value struct {
 	cols               int
@@ -181,11 +184,11 @@ func (p *Program) Embed(o Embed) Value {
 // a GEGLU.
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
-	shapes := fmt.Sprintf("%s·%sᵀ", p.dims(x), wdims(o.W))
+	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
 	switch {
 	case err != nil:
 		p.refuse(o, shapes, "weight: %w", err)
-	case !p.perToken(x, in):
+	case !p.values.perToken(x, in):
 		p.refuse(o, shapes, "the input must have %d columns and one row per token", in)
 	case o.Then > GEGLU:
 		p.refuse(o, shapes, "unknown %s", o.Then)
@@ -195,11 +198,11 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 		p.refuse(o, shapes, "the bias %s must have %d columns", wdims(o.Bias), out)
 	case add != None && o.Then != Identity:
 		p.refuse(o, shapes, "%s cannot be combined with a residual", o.Then)
-	case add != None && !p.perToken(add, out):
-		p.refuse(o, shapes, "the residual %s must have %d columns", p.dims(add), out)
+	case add != None && !p.values.perToken(add, out):
+		p.refuse(o, shapes, "the residual %s must have %d columns", p.values.dims(add), out)
 	}
-	p.read(x, Operand)
-	p.read(add, Float32)
+	p.values.read(x, Operand, len(p.ops))
+	p.values.read(add, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: add, Do: o}, o.Then.Cols(out), false)
 }
 
@@ -207,14 +210,14 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 func (p *Program) Norm(x Value, o Norm) Value {
 	cols := p.Cols(x)
 	switch {
-	case !p.perToken(x, cols):
-		p.refuse(o, p.dims(x), "the input must have one row per token")
+	case !p.values.perToken(x, cols):
+		p.refuse(o, p.values.dims(x), "the input must have one row per token")
 	case !isVector(o.Gain, cols) || !isVector(o.Bias, cols):
-		p.refuse(o, p.dims(x), "gain %s and bias %s must have %d columns", wdims(o.Gain), wdims(o.Bias), cols)
+		p.refuse(o, p.values.dims(x), "gain %s and bias %s must have %d columns", wdims(o.Gain), wdims(o.Bias), cols)
 	case !(o.Eps > 0):
-		p.refuse(o, p.dims(x), "eps is %v, but must be positive", o.Eps)
+		p.refuse(o, p.values.dims(x), "eps is %v, but must be positive", o.Eps)
 	}
-	p.read(x, Float32)
+	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
@@ -222,9 +225,9 @@ func (p *Program) Norm(x Value, o Norm) Value {
 // Heads·d].
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
-	shapes := fmt.Sprintf("%s, %d heads", p.dims(qkv), o.Heads)
+	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)
 	switch {
-	case o.Heads < 1 || width == 0 || !p.perToken(qkv, 3*width) || width%o.Heads != 0:
+	case o.Heads < 1 || width == 0 || !p.values.perToken(qkv, 3*width) || width%o.Heads != 0:
 		p.refuse(o, shapes, "the number of columns must be a multiple of three times the number of heads")
 	case !(o.Scale > 0):
 		p.refuse(o, shapes, "scale is %v, but must be positive", o.Scale)
@@ -233,7 +236,7 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 	case o.Rotary != nil && width != o.Heads*2*len(o.Rotary.InvFreq):
 		p.refuse(o, shapes, "%d rotary frequencies for heads of %d columns", len(o.Rotary.InvFreq), width/o.Heads)
 	}
-	p.read(qkv, Operand)
+	p.values.read(qkv, Operand, len(p.ops))
 	return p.add(Op{In: qkv, Add: None, Do: o}, width, false)
 }
 
@@ -241,23 +244,23 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 func (p *Program) Pool(x Value, r Range) Value {
 	cols := p.Cols(x)
 	switch {
-	case !p.perToken(x, cols):
-		p.refuse(r, p.dims(x), "the input must have one row per token")
+	case !p.values.perToken(x, cols):
+		p.refuse(r, p.values.dims(x), "the input must have one row per token")
 	case r.Skip < 0 || r.Trim < 0:
-		p.refuse(r, p.dims(x), "Skip and Trim must not be negative")
+		p.refuse(r, p.values.dims(x), "Skip and Trim must not be negative")
 	}
-	p.read(x, Float32)
+	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: r}, cols, true)
 }
 
 // Output makes v, in float32, the next result of a run.
 func (p *Program) Output(v Value) {
 	o := Output(len(p.outputs))
-	if !p.has(v) {
-		p.refuse(o, p.dims(v), "unknown value")
+	if !p.values.has(v) {
+		p.refuse(o, p.values.dims(v), "unknown value")
 		return
 	}
-	p.read(v, Float32)
+	p.values.read(v, Float32, len(p.ops))
 	p.ops = append(p.ops, Op{Out: None, In: v, Add: None, Do: o})
 	p.outputs = append(p.outputs, v)
 }
@@ -278,7 +281,7 @@ func (p *Program) Outputs() []Value { return p.outputs }
 
 // Cols returns the number of columns of v, or 0 for None.
 func (p *Program) Cols(v Value) int {
-	if !p.has(v) {
+	if !p.values.has(v) {
 		return 0
 	}
 	return p.values[v].cols
@@ -313,24 +316,36 @@ func (p *Program) add(o Op, cols int, perSequence bool) Value {
 	return o.Out
 }
 
-// read records that the next operation to be appended reads v in type as.
-func (p *Program) read(v Value, as Precision) {
-	if p.err == nil && v != None {
-		p.values[v].reads |= as
-		p.values[v].lastUse = len(p.ops)
-	}
-}
-
 func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 	if p.err == nil {
 		p.err = &OpError{Op: o.name(), Shapes: shapes, Err: fmt.Errorf(format, args...)}
 	}
 }
 
-func (p *Program) has(v Value) bool { return v >= 0 && int(v) < len(p.values) }
+func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-func (p *Program) perToken(v Value, cols int) bool {
-	return p.has(v) && !p.values[v].perSequence && p.values[v].cols == cols
+// read records that operation number at reads v in type as.
+func (vs values) read(v Value, as Precision, at int) {
+	if vs.has(v) {
+		vs[v].reads |= as
+		vs[v].lastUse = at
+	}
+}
+
+// perToken reports whether v has the given number of columns and one row per token.
+func (vs values) perToken(v Value, cols int) bool {
+	return vs.has(v) && !vs[v].perSequence && vs[v].cols == cols
+}
+
+// dims returns the shape of v for an error message.
+func (vs values) dims(v Value) string {
+	switch {
+	case !vs.has(v):
+		return "[]"
+	case vs[v].perSequence:
+		return fmt.Sprintf("[S %d]", vs[v].cols)
+	}
+	return fmt.Sprintf("[T %d]", vs[v].cols)
 }
 
 func weight(w Weight, role Role) (rows, cols int, err error) {
@@ -353,21 +368,11 @@ func isVector(w Weight, cols int) bool {
 func (p *Program) Shapes(o Op) string {
 	switch do := o.Do.(type) {
 	case Linear:
-		return fmt.Sprintf("%s·%sᵀ", p.dims(o.In), wdims(do.W))
+		return fmt.Sprintf("%s·%sᵀ", p.values.dims(o.In), wdims(do.W))
 	case Embed:
 		return wdims(do.Table)
 	}
-	return p.dims(o.In)
-}
-
-func (p *Program) dims(v Value) string {
-	switch {
-	case !p.has(v):
-		return "[]"
-	case p.values[v].perSequence:
-		return fmt.Sprintf("[S %d]", p.values[v].cols)
-	}
-	return fmt.Sprintf("[T %d]", p.values[v].cols)
+	return p.values.dims(o.In)
 }
 
 func wdims(w Weight) string {

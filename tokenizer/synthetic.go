@@ -6,12 +6,11 @@ import (
 	"sync"
 )
 
-// syntheticSize is the number of entries in the synthetic vocabulary. It is that of DNABERT-S, because the synthetic
-// checkpoints have an embedding table of the same size.
+// syntheticSize is the number of entries in the synthetic vocabulary, and of rows in the embedding tables that it fits.
 const syntheticSize = 4096
 
-// SyntheticDNA returns the tokenizer for synthetic DNABERT-S checkpoints, the same one on every call. Its vocabulary is
-// artificial, without biological meaning, and will never change. See SyntheticDNAFile.
+// SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its
+// vocabulary is artificial, without biological meaning, and will never change. See SyntheticDNAFile.
 func SyntheticDNA() *BPE { return syntheticDNA() }
 
 var syntheticDNA = sync.OnceValue(func() *BPE {

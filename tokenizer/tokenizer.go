@@ -1,5 +1,5 @@
-// Package tokenizer converts sequences to the token ids that the models read. It implements byte-pair encoding of DNA
-// from a Hugging Face tokenizer.json (DNABERT-S) and the fixed residue alphabet of ESM-2.
+// Package tokenizer converts sequences to the token ids that models read. It implements byte-pair encoding of DNA from
+// a Hugging Face tokenizer.json, and one token per letter with a fixed vocabulary.
 //
 // The package handles only letters and ids. It must not depend on sequence files, records, batches or models;
 // upper-casing, replacing U by T, truncation and packing are left to its callers.
@@ -18,5 +18,5 @@ type Tokenizer interface {
 
 var (
 	_ Tokenizer = (*BPE)(nil)
-	_ Tokenizer = (*ESM2)(nil)
+	_ Tokenizer = (*Letters)(nil)
 )

@@ -35,8 +35,7 @@ const (
 // record.
 //
 // Cleaning removes white space, upper-cases (unless KeepCase), reads U as T in DNA, and drops one '*' at the end of a
-// protein. Legal letters are then the IUPAC nucleotide codes in DNA (gaps are not), and A–Z, '.' and '-', which ESM-2 has
-// tokens for, in proteins.
+// protein. Legal letters are then the IUPAC nucleotide codes in DNA (gaps are not), and A–Z, '.' and '-' in proteins.
 type Options struct {
 	Alphabet   Alphabet        // Unknown: detect it
 	KeepCase   bool            // leave lower-case letters as they are

@@ -42,7 +42,7 @@ func ParseFormat(name string) (Format, error) {
 	return "", fmt.Errorf("unknown output format %q: use one of %s", name, strings.Join(known, ", "))
 }
 
-// Kind is the kind of sequence that was embedded. It determines the layout and file name for VirNucPro.
+// Kind is the kind of sequence that was embedded. It determines the layout for VirNucPro.
 type Kind uint8
 
 // Kinds of sequences.
@@ -66,7 +66,7 @@ func (k Kind) String() string {
 type Spec struct {
 	Dir      string            // path of the output folder, not escaped; it is created with its parents
 	Base     string            // name of the input without folder and extensions; escaped by EscapeName
-	Model    string            // label of the model in the file name; escaped by EscapeName
+	Model    string            // label of the model in the file name, escaped by EscapeName; VirNucPro's own label for VirNucPro
 	Kind     Kind              // kind of the input sequences
 	Format   Format            // one of Formats
 	Dim      int               // number of values per embedding
@@ -225,10 +225,7 @@ func (s Spec) Paths() []string {
 		}
 		return append(paths, full+".ids.txt")
 	case VirNucPro:
-		if s.Kind == Protein {
-			return []string{stem + "_ESM.pt"}
-		}
-		return []string{stem + "_DNABERT_S.pt"}
+		return []string{stem + "_" + escape(s.Model, maxModelName) + ".pt"}
 	default:
 		return []string{full + "." + string(s.Format)}
 	}

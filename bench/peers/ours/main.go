@@ -36,9 +36,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	case "tokens":
 		var t tokens
 		f.StringVar(&t.model, "model", "", "synthetic:NAME[@SEED] or the folder of a checkpoint")
-		f.StringVar(&t.input, "input", "", "FASTA or FASTQ, of DNA for DNABERT-S and of proteins for ESM-2")
+		f.StringVar(&t.input, "input", "", "FASTA or FASTQ, of the model's alphabet")
 		f.StringVar(&t.out, "out", "", "file to write")
-		f.StringVar(&t.tokenizer, "tokenizer", "", "tokenizer.json for DNABERT-S instead of the checkpoint's")
+		f.StringVar(&t.tokenizer, "tokenizer", "", "vocabulary instead of the checkpoint's")
 		f.IntVar(&t.records, "records", 0, "number of records (pieces) from the start of the input; 0 means all")
 		f.IntVar(&t.piece, "piece", 500, "length of the pieces into which DNA is cut; 0 means whole records")
 		f.IntVar(&t.every, "every", 1, "keep every n-th padded batch")

@@ -1,0 +1,81 @@
+package tokenizer
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+)
+
+// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the vocabulary of the model.
+var ErrVocabulary = errors.New("not the vocabulary of the model")
+
+// Letters is a tokenizer with one token per letter, between two special tokens. The entries of its vocabulary that are
+// a single letter are the alphabet, the others are special tokens. Each byte outside the alphabet becomes one unknown
+// token.
+type Letters struct {
+	entries              []string
+	letters              [256]int32
+	first, last, unknown int32
+}
+
+// NewLetters returns the tokenizer for a vocabulary. entries is in the order of the ids and includes first, last and
+// unknown.
+func NewLetters(entries []string, first, last, unknown string) *Letters {
+	id := func(entry string) int32 {
+		at := slices.Index(entries, entry)
+		if at < 0 {
+			panic(fmt.Sprintf("tokenizer: the vocabulary has no %q", entry))
+		}
+		return int32(at)
+	}
+	t := &Letters{entries: entries, first: id(first), last: id(last), unknown: id(unknown)}
+	for i := range t.letters {
+		t.letters[i] = t.unknown
+	}
+	for id, entry := range entries {
+		if len(entry) == 1 {
+			t.letters[entry[0]] = int32(id)
+		}
+	}
+	return t
+}
+
+// CheckFile checks that the file at path, the vocab.txt of a checkpoint, contains the same entries in the same order,
+// one per line.
+func (t *Letters) CheckFile(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if got := strings.Fields(string(text)); !slices.Equal(got, t.entries) {
+		return fmt.Errorf("%s: its %d entries differ from the %d entries of the model: %w", path, len(got), len(t.entries), ErrVocabulary)
+	}
+	return nil
+}
+
+// Append appends the first token, the ids of seq's letters and the last token to dst and returns the extended slice.
+// unknown is the number of letters that became the unknown token.
+func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
+	dst = append(dst, t.first)
+	for _, letter := range seq {
+		id := t.letters[letter]
+		if id == t.unknown {
+			unknown++
+		}
+		dst = append(dst, id)
+	}
+	return append(dst, t.last), unknown
+}
+
+// VocabSize returns the number of entries.
+func (t *Letters) VocabSize() int { return len(t.entries) }
+
+// SHA256 returns the digest of the entries joined by newlines.
+func (t *Letters) SHA256() string {
+	digest := sha256.Sum256([]byte(strings.Join(t.entries, "\n")))
+	return hex.EncodeToString(digest[:])
+}
