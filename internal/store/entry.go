@@ -22,7 +22,7 @@ type Entry struct {
 	Revision         string            `json:"revision"`          // of the checkpoint, if it has one
 	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
 	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // as for the checkpoint
-	Parameters       map[string]string `json:"parameters"`        // that affect numbers or layout
+	Parameters       map[string]string `json:"parameters"`        // that affect results
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`
@@ -35,7 +35,7 @@ type Entry struct {
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
 	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null in the file
-	Outputs   []File           `json:"outputs"`           // main file first; paths relative to the folder
+	Outputs   []File           `json:"outputs"`           // main file first; relative paths
 	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
 	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
 }

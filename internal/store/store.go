@@ -66,7 +66,7 @@ func (k Kind) String() string {
 type Spec struct {
 	Dir      string            // path of the output folder, not escaped; it is created with its parents
 	Base     string            // name of the input without folder and extensions; escaped by EscapeName
-	Model    string            // label of the model in the file name, escaped by EscapeName; VirNucPro's own label for VirNucPro
+	Model    string            // label of the model in file names, escaped likewise; VirNucPro's own for VirNucPro
 	Kind     Kind              // kind of the input sequences
 	Format   Format            // one of Formats
 	Dim      int               // number of values per embedding
