@@ -353,8 +353,8 @@ func (s *scenario) file(path string) randomFile {
 	return s.files[slices.IndexFunc(s.files, func(f randomFile) bool { return f.name == name })]
 }
 
-// checkOutputs checks that the outputs of all files that this or an earlier run finished are correct, that the manifest
-// describes them, and that no other files exist. It returns their names.
+// checkOutputs checks the outputs of all files that this run or an earlier one has finished: they must be correct and
+// described by the manifest, and no other outputs may exist. It returns the names of the finished files.
 func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finished map[string]bool) {
 	finished = map[string]bool{}
 	for _, path := range summary.Resumed {

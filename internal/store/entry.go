@@ -20,9 +20,9 @@ const manifestFormat = 2
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
 	Revision         string            `json:"revision"`          // of the checkpoint, if it has one
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty without a file, as if synthetic
 	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // as for the checkpoint
-	Parameters       map[string]string `json:"parameters"`        // that affect results
+	Parameters       map[string]string `json:"parameters"`        // that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`

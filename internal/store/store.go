@@ -161,7 +161,7 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 	o := &output{spec: s, files: fileSet{fs: fs}}
 	enc, err := o.newEncoder()
 	if err != nil {
-		_ = o.files.discard() // err is the error to report
+		_ = o.files.discard() // err is the error that matters
 		return nil, err
 	}
 	o.enc = enc

@@ -153,8 +153,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts runs batches concurrently and checks that each has the same results as alone, and that a failed batch does not
-// affect the others.
+// starts starts several batches before it waits for the first. It checks that their results are the same as when each
+// runs alone, and that a failed batch does not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()
