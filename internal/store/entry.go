@@ -34,7 +34,7 @@ type Entry struct {
 	Records   int64            `json:"records"`           // number of records written
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
-	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null in the file
+	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
 	Outputs   []File           `json:"outputs"`           // main file first; relative paths
 	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
 	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
