@@ -135,6 +135,27 @@ func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	return rows, cols, nil
 }
 
+// ReadStacked decodes rows of the parts stacked by rows, starting at row first, until dst is full. Vectors are read
+// whole.
+func ReadStacked(parts []Source, dst []float32, first int) error {
+	for _, p := range parts {
+		shape := p.Shape()
+		rows, cols := shape[0], 1
+		if len(shape) == 2 {
+			cols = shape[1]
+		}
+		if first < rows && len(dst) > 0 {
+			n := min(len(dst), (rows-first)*cols)
+			if err := p.ReadRows(dst[:n], first); err != nil {
+				return err
+			}
+			dst, first = dst[n:], rows
+		}
+		first -= rows
+	}
+	return nil
+}
+
 // ErrOutOfMemory is wrapped by errors that a smaller batch may avoid.
 var ErrOutOfMemory = errors.New("out of memory")
 

@@ -88,14 +88,14 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	}
 	w := &weight{role: role, rows: rows, cols: cols}
 	if role == kernels.Vector {
-		return w, w.join(parts)
+		w.flat = make([]float32, cols)
+		return w, kernels.ReadStacked(parts, w.flat, 0)
 	}
-	read := stackedReader(parts)
 	if role == kernels.Lookup {
 		if w.flat, err = m.weights.floats(rows * cols); err != nil {
 			return nil, err
 		}
-		return w, read(w.flat, 0)
+		return w, kernels.ReadStacked(parts, w.flat, 0)
 	}
 	w.packed = newPanels(rows, cols)
 	fill := w.packed.fill
@@ -116,7 +116,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 		}
 		first := p * panelCols
 		strip := strips[worker][:min(panelCols, rows-first)*cols]
-		if err := read(strip, first); err != nil {
+		if err := kernels.ReadStacked(parts, strip, first); err != nil {
 			failed[p] = err
 			return
 		}
@@ -140,34 +140,3 @@ type weight struct {
 
 func (w *weight) Role() kernels.Role { return w.role }
 func (w *weight) Dims() (int, int)   { return w.rows, w.cols }
-
-func (w *weight) join(parts []kernels.Source) error {
-	w.flat = make([]float32, w.cols)
-	rest := w.flat
-	for _, p := range parts {
-		n := p.Shape()[0]
-		if err := p.ReadRows(rest[:n], 0); err != nil {
-			return err
-		}
-		rest = rest[n:]
-	}
-	return nil
-}
-
-// stackedReader returns a function that reads rows of the parts stacked by rows.
-func stackedReader(parts []kernels.Source) func(dst []float32, first int) error {
-	return func(dst []float32, first int) error {
-		for _, p := range parts {
-			rows, cols := p.Shape()[0], p.Shape()[1]
-			if first < rows && len(dst) > 0 {
-				n := min(len(dst), (rows-first)*cols)
-				if err := p.ReadRows(dst[:n], first); err != nil {
-					return err
-				}
-				dst, first = dst[n:], rows
-			}
-			first -= rows
-		}
-		return nil
-	}
-}

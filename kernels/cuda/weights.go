@@ -76,43 +76,24 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	w := &weight{backend: m.Backend, role: role, rows: rows, cols: cols}
 	m.loading.Lock()
 	defer m.loading.Unlock()
-	if role == kernels.Vector {
-		values, at := make([]float32, cols), 0
-		for _, p := range parts { // joined end to end
-			n := p.Shape()[0]
-			err = cmp.Or(err, p.ReadRows(values[at:at+n], 0))
-			at += n
-		}
+	if role != kernels.Vector {
+		w.at, err = m.place(rows, cols, m.dtype, func(dst []float32, first int) error {
+			return kernels.ReadStacked(parts, dst, first)
+		})
+	} else {
+		values := make([]float32, cols)
 		read := func(dst []float32, _ int) error { copy(dst, values); return nil }
-		if err == nil {
+		if err = kernels.ReadStacked(parts, values, 0); err == nil {
 			w.at, err = m.place(rows, cols, kernels.FP32, read)
 		}
 		if err == nil {
 			w.copied, err = m.place(rows, cols, m.dtype, read)
 		}
-	} else {
-		w.at, err = m.place(rows, cols, m.dtype, func(dst []float32, first int) error { return readStacked(parts, dst, first) })
 	}
 	if err != nil {
 		return nil, fmt.Errorf("loading a %s [%d %d]: %w", role, rows, cols, err)
 	}
 	return w, nil
-}
-
-// readStacked decodes rows of parts that lie one below the other, from first on, as many as dst holds.
-func readStacked(parts []kernels.Source, dst []float32, first int) error {
-	for _, p := range parts {
-		rows, cols := p.Shape()[0], p.Shape()[1]
-		if first < rows && len(dst) > 0 {
-			n := min(len(dst), (rows-first)*cols)
-			if err := p.ReadRows(dst[:n], first); err != nil {
-				return err
-			}
-			dst, first = dst[n:], rows
-		}
-		first -= rows
-	}
-	return nil
 }
 
 // place allocates a matrix on the device and fills it with rows that read decodes.

@@ -51,17 +51,9 @@ func (m model[F]) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weig
 	if err != nil {
 		return nil, err
 	}
-	w := &weight{role: role, rows: rows, cols: cols}
-	for _, p := range parts {
-		n := 1
-		for _, d := range p.Shape() {
-			n *= d
-		}
-		part := make([]float32, n)
-		if err := p.ReadRows(part, 0); err != nil {
-			return nil, err
-		}
-		w.at = append(w.at, part...)
+	w := &weight{role: role, rows: rows, cols: cols, at: make([]float32, rows*cols)}
+	if err := kernels.ReadStacked(parts, w.at, 0); err != nil {
+		return nil, err
 	}
 	if role != kernels.Vector {
 		Round(m.operands, w.at)
