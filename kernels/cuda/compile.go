@@ -154,12 +154,7 @@ func (c *compiler) kernel(name string) kernel {
 // typed finds the kernel of the operands' type.
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
-// narrow gives the launch that updates the copy in the operands' type from the float32 one.
-func (c *compiler) narrow(m *matrix) func(*submission) {
-	return c.convert("narrow", m.narrow, m.wide, m.cols)
-}
-
-// convert copies a matrix to the other type, where there are both.
+// convert gives the launch that copies a matrix to the other type, where there are both.
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 {
 		return func(*submission) {}

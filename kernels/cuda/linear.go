@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"seqembed/kernels"
-	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
 
@@ -14,7 +13,11 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 	if c.backend.products == nil || c.Err != nil {
 		return own
 	}
-	product, then := c.withCublas(o, w, bias, out, in, add, scratch), c.activation(o.Then, out, scratch)
+	to := out.memory // of the product
+	if o.Then == kernels.GEGLU {
+		to = scratch
+	}
+	product, then := c.withCublas(w, bias, to, in, add), c.activation(o.Then, out, to)
 	// The activation has an entry of its own in a profile.
 	plain := o
 	plain.Then = kernels.Identity
@@ -34,17 +37,12 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 
 // withCublas gives a product by cuBLAS without its activation. It reports whether cuBLAS has an algorithm that fits,
 // and does nothing where it has none.
-func (c *compiler) withCublas(o kernels.Linear, w, bias weight, out, in, add *matrix, scratch *memory) func(*submission) bool {
-	to := out.memory
-	if o.Then == kernels.GEGLU {
-		to = scratch
-	}
-	products, offset := c.backend.products, bias.copied
-	shape := Product{N: w.rows, K: w.cols, Wide: to.wide != 0, Bias: o.Bias != nil, Add: add != nil}
-	at := to.narrow
-	if shape.Wide {
+func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(*submission) bool {
+	products, at, offset := c.backend.products, to.narrow, bias.copied
+	if to.wide != 0 {
 		at, offset = to.wide, bias.at
 	}
+	shape := Product{N: w.rows, K: w.cols, Wide: to.wide != 0, Bias: offset != 0, Add: add != nil}
 	plan, err := products.plan(shape, c.limits.Tokens, offset)
 	c.Fail(err)
 	return func(s *submission) bool {
@@ -67,21 +65,19 @@ func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, ad
 }
 
 // activation gives the launches behind a product of cuBLAS: a kernel that writes the float32 copy of out, where there
-// is one, in place or from scratch, and the update of the other copy.
-func (c *compiler) activation(then kernels.Activation, out *matrix, scratch *memory) func(*submission) {
-	narrow := c.narrow(out)
+// is one, in place or, for a GEGLU, from the memory of the product, and the update of the other copy.
+func (c *compiler) activation(then kernels.Activation, out *matrix, product *memory) func(*submission) {
+	narrow := c.convert("narrow", out.narrow, out.wide, out.cols)
 	if then == kernels.Identity {
 		return narrow
 	}
-	t, to, name, from := c.backend.dtype, out.narrow, "activate_", driver.Pointer(0)
-	if then == kernels.GEGLU {
-		name, from = "gate_", scratch.narrow
-	}
+	t, to, from := c.backend.dtype, out.narrow, product.narrow
 	if out.wide != 0 {
-		t, to = kernels.FP32, out.wide
-		if then == kernels.GEGLU {
-			from = scratch.wide
-		}
+		t, to, from = kernels.FP32, out.wide, product.wide
+	}
+	name := "gate_"
+	if then == kernels.GELU {
+		name, from = "activate_", 0 // the bias has been added
 	}
 	k := c.kernel(name + t.String())
 	return func(s *submission) {

@@ -106,10 +106,10 @@ func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int)
 	if err != nil {
 		return 0, err
 	}
-	s := &m.staging
-	chunk := len(s.pieces[0].Bytes) / rowBytes
+	s, bytes := &m.staging, len(m.staging.pieces[0].Bytes)
+	chunk := bytes / rowBytes
 	if chunk < 1 {
-		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, len(s.pieces[0].Bytes))
+		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, bytes)
 	}
 	for first, i := 0, 0; first < rows && err == nil; first, i = first+chunk, 1-i {
 		n := min(chunk, rows-first)

@@ -34,8 +34,8 @@ func Version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 func CheckDriver(version int, images []Image) error {
 	for _, i := range images {
 		if t, ok := toolkits[i.ISA]; !ok || version < t.cuda {
-			return driver.Unavailable("the NVIDIA driver is too old: it supports CUDA %s, and the kernels (PTX %s) need CUDA %s, "+
-				"driver %d or newer", Version(version), i.ISA, Version(t.cuda), t.branch)
+			return driver.Unavailable("the NVIDIA driver is too old: "+
+				"it supports CUDA %s, and the kernels (PTX %s) need CUDA %s, driver %d or newer", Version(version), i.ISA, Version(t.cuda), t.branch)
 		}
 	}
 	return nil
