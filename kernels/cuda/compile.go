@@ -144,11 +144,8 @@ type kernel struct {
 
 // kernel finds a kernel of the contract and allows it its shared memory.
 func (c *compiler) kernel(name string) kernel {
-	spec, ok := kernelSpecs()[name]
-	if !ok {
-		c.Fail(fmt.Errorf("there is no contract for a kernel %s", name))
-	}
-	return kernel{c.Kernel(name, spec.shared), spec}
+	spec := kernelSpecs()[name] // TestContractOfThePTX compares the names
+	return kernel{c.Kernel(name, spec.block, spec.shared), spec}
 }
 
 // typed finds the kernel of the operands' type.

@@ -2,7 +2,6 @@ package cuda
 
 import (
 	"embed"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -24,7 +23,10 @@ func embeddedImages() ([]gpu.Image, error) {
 	for line := range strings.Lines(string(manifest)) {
 		switch fields := strings.Fields(line); fields[0] {
 		case "ptx": // its kernels follow, each once for an architecture
-			text := func() ([]byte, error) { return ptx(fields[1]) }
+			text := func() ([]byte, error) { // ended by a zero, as the driver takes it
+				text, err := ptxFiles.ReadFile("ptx/" + fields[1])
+				return append(text, 0), err
+			}
 			list = append(list, gpu.Image{Name: fields[1], ISA: fields[2], Text: text})
 		case "kernel":
 			if i := &list[len(list)-1]; !slices.Contains(i.Kernels, fields[1]) {
@@ -33,13 +35,4 @@ func embeddedImages() ([]gpu.Image, error) {
 		}
 	}
 	return list, nil
-}
-
-// ptx is a file as the driver takes it: ended by a zero.
-func ptx(file string) ([]byte, error) {
-	text, err := ptxFiles.ReadFile("ptx/" + file)
-	if err != nil {
-		return nil, fmt.Errorf("kernels of %s: %w", file, err)
-	}
-	return append(text, 0), nil
 }

@@ -145,8 +145,12 @@ func TestPTXEntryPoints(t *testing.T) {
 		t.Fatal(err)
 	}
 	entry := regexp.MustCompile(`\.visible \.entry (\w+)\(`)
-	for _, mod := range m.Modules {
-		text, err := ptx(mod.File)
+	images, err := embeddedImages()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, mod := range m.Modules {
+		text, err := images[i].Text()
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -82,7 +82,7 @@ func (s *submission) launch(k kernel, rows, cols int, params ...gpu.Param) {
 		s.Fail(fmt.Errorf("%s is given %d parameters and takes %d", k.Name, len(params), k.params))
 	}
 	x, y := k.tile.grid(rows, cols)
-	s.Launch(s.compute, k.Kernel, gpu.Geometry{X: x, Y: y, Block: k.block, Shared: k.shared}, params...)
+	s.Launch(s.compute, k.Kernel, x, y, params...)
 }
 
 // waitForReaders makes the compute stream wait for pending copies of m to the host, before a launch overwrites it.

@@ -184,15 +184,15 @@ func TestLaunch(t *testing.T) {
 			t.Errorf("%s is no error", what)
 		}
 	}
-	refused("a kernel that no image has", func(c *Context) { c.Kernel("m", 0) })
-	refused("a grid of no blocks", func(c *Context) { c.Launch(3, Kernel{}, Geometry{X: 0, Y: 1, Block: 32}) })
+	refused("a kernel that no image has", func(c *Context) { c.Kernel("m", 32, 0) })
+	refused("a grid of no blocks", func(c *Context) { c.Launch(3, Kernel{}, 0, 1) })
 	f.calls = nil
 	err := d.Do(func(c *Context) {
-		k := c.Kernel("k", 60<<10)
+		k := c.Kernel("k", 128, 60<<10)
 		for _, name := range []string{"k", "l"} {
-			c.Kernel(name, 50<<10)
+			c.Kernel(name, 128, 60<<10)
 		}
-		c.Launch(3, k, Geometry{X: 70000, Y: 2, Block: 128, Shared: 60 << 10}, Ptr(1<<45+3), Int(-7), Float(1.5))
+		c.Launch(3, k, 70000, 2, Ptr(1<<45+3), Int(-7), Float(1.5))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -214,8 +214,7 @@ func TestFirstFailure(t *testing.T) {
 	var failed *driver.Error
 	err := d.Do(func(c *Context) {
 		var r Resources
-		k := c.Kernel("k", 60<<10)
-		c.Launch(3, k, Geometry{X: 1, Y: 1, Block: 32})
+		c.Launch(3, c.Kernel("k", 32, 60<<10), 1, 1)
 		c.Record(r.NewEvent(c), r.NewStream(c))
 		c.Upload(r.Alloc(c, 8), r.Pin(c, 8), 0, 8, 3)
 		r.Synchronize(c)

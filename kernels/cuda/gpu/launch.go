@@ -45,28 +45,20 @@ func Int(n int) Param { return Param(uint32(int32(n))) }
 // Float is a parameter of type float.
 func Float(f float32) Param { return Param(math.Float32bits(f)) }
 
-// Geometry is the grid and block of a launch and its dynamic shared memory in bytes. Blocks are one-dimensional.
-type Geometry struct {
-	X, Y   int
-	Block  int
-	Shared int
-}
-
-// Launch enqueues a kernel on a stream.
-func (c *Context) Launch(on Stream, k Kernel, g Geometry, params ...Param) {
-	switch {
-	case c.Err != nil:
-		return
-	case len(params) > MaxParameters || g.X < 1 || g.Y < 1:
-		c.Err = fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.Name, len(params), g.X, g.Y)
+// Launch enqueues a kernel on a stream, on a grid of x by y blocks.
+func (c *Context) Launch(on Stream, k Kernel, x, y int, params ...Param) {
+	if len(params) > MaxParameters || x < 1 || y < 1 {
+		c.Fail(fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.Name, len(params), x, y))
+	}
+	if c.Err != nil {
 		return
 	}
 	for i, p := range params {
 		c.parameters.values[i] = uint64(p)
 	}
-	grid, block := [3]uint32{uint32(g.X), uint32(g.Y), 1}, [3]uint32{uint32(g.Block), 1, 1}
-	r := c.LaunchKernel(k.function, grid, block, uint32(g.Shared), driver.Handle(on), c.parameters.array)
+	grid, block := [3]uint32{uint32(x), uint32(y), 1}, [3]uint32{uint32(k.block), 1, 1}
+	r := c.LaunchKernel(k.function, grid, block, uint32(k.shared), driver.Handle(on), c.parameters.array)
 	if r != 0 {
-		c.Err = r.Err("cuLaunchKernel of %s on a grid of %d by %d", k.Name, g.X, g.Y)
+		c.Err = r.Err("cuLaunchKernel of %s on a grid of %d by %d", k.Name, x, y)
 	}
 }

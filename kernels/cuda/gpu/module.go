@@ -46,14 +46,15 @@ const defaultShared = 48 << 10
 
 // Kernel is a function on the device.
 type Kernel struct {
-	Name     string
-	function driver.Handle
+	Name          string
+	function      driver.Handle
+	block, shared int
 }
 
-// Kernel finds a kernel and, the first time, allows it that much dynamic shared memory. The driver compiles a module
-// when one of its kernels is first asked for, so that a program waits only for its own. Of several images that have a
-// kernel the first serves.
-func (c *Context) Kernel(name string, shared int) Kernel {
+// Kernel finds a kernel that is launched with blocks of so many threads, in one dimension, and so many bytes of dynamic
+// shared memory, the same ones each time. The driver compiles a module when one of its kernels is first asked for, so
+// that a program waits only for its own. Of several images that have a kernel the first serves.
+func (c *Context) Kernel(name string, block, shared int) Kernel {
 	if k, ok := c.kernels[name]; ok || c.Err != nil {
 		return k
 	}
@@ -63,7 +64,7 @@ func (c *Context) Kernel(name string, shared int) Kernel {
 		return Kernel{}
 	}
 	module, err := c.module(c.images[i])
-	k := Kernel{Name: name}
+	k := Kernel{Name: name, block: block, shared: shared}
 	if err == nil {
 		err = c.ModuleGetFunction(&k.function, module, cString(name)).Err("cuModuleGetFunction of %s", name)
 	}
