@@ -149,8 +149,8 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	}
 }
 
-// time runs a product n times, after one run that is not counted, and gives the seconds of the device's clock. What an
-// algorithm before has left is overwritten with the product of other rows.
+// time runs a product n times, after one run that is not counted, and returns the seconds of the device's clock. The
+// product of other rows overwrites the result of the algorithm before.
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32
@@ -175,7 +175,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	return float64(ms) / 1000, err
 }
 
-// digest is a checksum of what a product wrote.
+// digest is a checksum of the result of a product.
 func (pb *productBench) digest(s Product) (uint32, error) {
 	d, h := pb.backend.device, crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	size, piece := 2*s.N*pb.rows, 64<<20

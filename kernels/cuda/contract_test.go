@@ -106,7 +106,7 @@ func table() string {
 	return strings.Join(lines, "\n")
 }
 
-// String is the grid in terms of what the tile counts.
+// String is the grid in terms of the rows and columns that the tile counts.
 func (t tile) String() string {
 	ceil := func(what string, by int) string {
 		if by == 1 {

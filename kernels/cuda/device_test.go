@@ -68,7 +68,7 @@ func TestCompilerErrors(t *testing.T) {
 	}
 }
 
-// TestModulesAreLoadedOnce counts what the driver compiles.
+// TestModulesAreLoadedOnce counts the modules that the driver compiles.
 func TestModulesAreLoadedOnce(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

@@ -10,7 +10,7 @@ import (
 	"seqembed/kernels"
 )
 
-// decode reads what encode wrote.
+// decode is the inverse of encode.
 func decode(t kernels.DType, values []float32, src []byte) {
 	for i := range values {
 		switch t {

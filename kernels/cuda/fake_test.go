@@ -25,7 +25,7 @@ type fakeGPU struct {
 	major, minor int32
 	free, total  uint64
 	kernels      map[string]kernelSpec
-	fails        map[string]driver.Result // what a call answers instead of working, by its name
+	fails        map[string]driver.Result // the code that a call returns instead of working, by its name
 	jitLog       string
 	eagerness    *rand.Rand // nil: work runs only when it is waited for
 

@@ -10,7 +10,7 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch runs a kernel as plain loops over what its grid covers.
+// fakeLaunch runs a kernel as plain loops over the rows and columns that its grid covers.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string

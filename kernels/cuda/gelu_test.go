@@ -183,7 +183,7 @@ func TestGPUGELU(t *testing.T) {
 				if bias {
 					l.Bias = n.give(kernels.Vector, kernelstest.Tensor{Dims: []int{2 * cols}, Values: bias2})
 				}
-				// The product with the identity gives what it reads, in the type that it reads.
+				// The product with the identity gives its input, in the type that it reads.
 				y := n.Linear(n.input(cols, finite), l, kernels.None)
 				n.Output(n.Linear(y, kernels.Linear{W: n.give(kernels.Projection, kernelstest.Tensor{Dims: []int{cols, cols}, Values: identity})}, kernels.None))
 				return n.run(b, batch, limitsOf(batch))[0]

@@ -34,7 +34,7 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	}
 	weights := newNet(t, b)
 	w, bias := weights.load(kernels.Projection, 1, 1, 16, 8), weights.load(kernels.Vector, 2, 1, 16)
-	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // reads what the products of w give; see report
+	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // reads the products of w; see report
 	if len(rows) > 0 {
 		n := newNet(t, b)
 		x := n.tokens(8)
@@ -78,8 +78,7 @@ func describeAll(list []ProductReport) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestProducts: the report says for each shape who computed it, with which
-// algorithm, how often, and why cuBLAS did not.
+// TestProducts compares the report for each shape: the algorithm, how often it served, and why cuBLAS did not.
 func TestProducts(t *testing.T) {
 	const (
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +

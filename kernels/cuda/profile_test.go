@@ -37,7 +37,7 @@ func TestProfile(t *testing.T) {
 	})
 }
 
-// profileOf compares the profile of three runs with what is wanted.
+// profileOf compares the profile of three runs with want.
 func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	gpu := newFake(t)
 	find := noCublas
@@ -68,7 +68,7 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	run()
 	run()
 
-	// What failed is not measured, and does not spoil what follows.
+	// A batch that failed is not measured, and does not spoil those that follow.
 	gpu.mu.Lock()
 	gpu.fails["launch"] = 700
 	gpu.mu.Unlock()

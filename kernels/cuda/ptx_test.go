@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// A manifest is what ptx/MANIFEST says: from which sources, and how, the kernels were compiled.
+// A manifest is the contents of ptx/MANIFEST: from which sources, and how, the kernels were compiled.
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
 	Flags    string            // of nvcc
@@ -29,7 +29,7 @@ type module struct {
 	Kernels []kernelFigures
 }
 
-// kernelFigures is what ptxas says of one kernel on one architecture.
+// kernelFigures are the figures that ptxas gives for one kernel on one architecture.
 type kernelFigures struct {
 	Name      string
 	Target    string // for example "sm_80"
@@ -95,8 +95,8 @@ func parseManifest(text string) (manifest, error) {
 	return m, nil
 }
 
-// The committed PTX was compiled from the sources beside it: no GPU and no
-// compiler is needed to see when somebody forgot to run src/build.sh.
+// TestPTXIsOfTheseSources finds a forgotten run of src/build.sh, without a GPU and without a compiler: the committed PTX
+// was compiled from the sources beside it.
 func TestPTXIsOfTheseSources(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {
@@ -137,8 +137,8 @@ func TestPTXIsOfTheseSources(t *testing.T) {
 	}
 }
 
-// What the driver is asked to load has the version and the entry points that
-// MANIFEST promises, within the limits of every GPU since sm_80.
+// TestPTXEntryPoints compares the PTX that the driver loads with the version and the entry points of MANIFEST, and its
+// figures with the limits of every GPU since sm_80.
 func TestPTXEntryPoints(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {

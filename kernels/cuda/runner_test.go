@@ -149,8 +149,8 @@ func distance(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// TestNoLaunchAfterAnError fails one call after another; the first failure is what wait says, and nothing is launched
-// after it. The next batch runs.
+// TestNoLaunchAfterAnError fails one call after another; wait returns the first failure, and nothing is launched after
+// it. The next batch runs.
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
@@ -210,7 +210,7 @@ func TestCompileFails(t *testing.T) {
 	}
 }
 
-// TestUnsupported: what no kernel does is an error of Compile.
+// TestUnsupported compiles operations that no kernel does: Compile returns an error.
 func TestUnsupported(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -228,7 +228,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestWeightsOfAnother: what another device or backend has loaded is refused, in every operation that has weights.
+// TestWeightsOfAnother compiles every operation that has weights with those of another device or backend, which are
+// refused.
 func TestWeightsOfAnother(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -308,7 +309,7 @@ func TestCopiesAreOrderedByEvents(t *testing.T) {
 	}
 }
 
-// TestBudgetFollowsTheFormula holds Budget to what runners really allocate.
+// TestBudgetFollowsTheFormula compares Budget with the memory that runners allocate.
 func TestBudgetFollowsTheFormula(t *testing.T) {
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP32} {
 		for _, cublas := range []bool{false, true} {

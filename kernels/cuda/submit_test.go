@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Batches that are started before earlier ones have been waited for give what they give alone, whatever order the
-// device takes, and each is measured.
+// TestStartsOverlap starts batches before earlier ones have been waited for: they give the results that they give alone,
+// whatever order the device takes, and each is measured.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {
@@ -62,7 +62,7 @@ func TestStartsOverlap(t *testing.T) {
 	}
 }
 
-// Memory of the host is no reason to try smaller batches.
+// TestPinnedMemoryThatIsNotThere: a lack of host memory is no reason to try smaller batches.
 func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.FP32, noCublas)
@@ -82,8 +82,8 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestBatchIsSentWhileAnotherComputes: what the host sends for a batch waits for no other but the one before last,
-// whose memory it takes.
+// TestBatchIsSentWhileAnotherComputes: the description of a batch is sent without waiting for any other batch but the
+// one before last, whose memory it takes.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

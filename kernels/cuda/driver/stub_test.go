@@ -60,7 +60,7 @@ func compile(t *testing.T, source, library string, flags ...string) {
 	}
 }
 
-// TestDriverCallsArriveInC calls through purego what other tests fake: every argument arrives where C has its
+// TestDriverCallsArriveInC calls the functions that other tests fake through purego: every argument arrives where C has its
 // parameter.
 func TestDriverCallsArriveInC(t *testing.T) {
 	d, _, seen := stub(t)

@@ -72,7 +72,7 @@ type Device struct {
 	context Context
 	own     Resources    // of the context
 	work    sync.Mutex   // one goroutine at a time is in Do
-	life    sync.RWMutex // read by everyone who has the context current; guards closed
+	life    sync.RWMutex // read-locked while the context is current somewhere; guards closed
 	closed  bool
 }
 
