@@ -16,15 +16,17 @@ import (
 // File is an input whose alphabet is known.
 type File struct {
 	seqio.Input
-	Size   int64         // bytes on disk; 0 for standard input and pipes
-	pipe   *pipe         // of an input that can be read only once
-	reader *seqio.Reader // of the pipe: what was read from it is gone
+	Finding seqio.Finding  // how the alphabet is known
+	Size    int64          // bytes on disk; 0 for standard input and pipes
+	forced  seqio.Alphabet // Unknown where it was found
+	pipe    *pipe          // of an input that can be read only once
+	reader  *seqio.Reader  // of the pipe, whose bytes are gone once they were read
 }
 
-// once reports whether the file is standard input or a pipe.
+// once reports whether the file is standard input or a pipe, which can be read only once.
 func (f File) once() bool { return f.pipe != nil }
 
-// label is the file's name in messages.
+// label returns the file's name in messages.
 func (f File) label() string {
 	if f.Path == "-" {
 		return f.Name
@@ -32,7 +34,7 @@ func (f File) label() string {
 	return f.Path
 }
 
-// Plan opens every input once, so that what cannot be read is known before any model is loaded, and sorts the inputs by
+// Plan opens every input once, so that an unreadable one is known before any model is loaded, and sorts the inputs by
 // alphabet. The order of the inputs is kept. The error is ErrInterrupted: a pipe may be silent until ctx ends.
 func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []Failure, err error) {
 	for _, in := range inputs {
@@ -53,7 +55,7 @@ func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, prot
 
 // plan reads the beginning of an input.
 func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
-	f := File{Input: in}
+	f := File{Input: in, forced: in.Alphabet}
 	o.Alphabet = in.Alphabet
 	info, err := os.Stat(in.Path)
 	if in.Path == "-" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {
@@ -64,8 +66,8 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	if err != nil {
 		return f, err
 	}
-	r.Close() // reading it again reports whatever is wrong with it
-	if f.Alphabet = r.Alphabet(); info != nil {
+	r.Close() // an error comes again when the file is read
+	if f.found(r); info != nil {
 		f.Size = info.Size()
 	}
 	return f, nil
@@ -81,16 +83,19 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 		}
 		return err
 	}
-	f.pipe, f.Alphabet = p, f.reader.Alphabet()
+	f.pipe = p
+	f.found(f.reader)
 	return nil
 }
+
+func (f *File) found(r *seqio.Reader) { f.Finding, f.Alphabet = r.Finding(), r.Alphabet() }
 
 // open begins to read the file.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	if f.once() {
 		return f.reader, nil
 	}
-	o.Alphabet = f.Alphabet
+	o.Alphabet = f.forced
 	return seqio.Open(f.Path, o)
 }
 

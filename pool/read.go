@@ -1,8 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -37,12 +39,13 @@ type fileJob struct {
 	File
 	ctx    context.Context // ends with the run's, and when the file fails: cancel gives the reason
 	cancel context.CancelCauseFunc
-	source store.Source // before it was read
+	source store.Source // as identify found it before it was read
 	reader *seqio.Reader
 	out    store.Writer
 
 	ordered  chan *span // every span, computed or not; has room for as many as there are places
 	next     *record    // the first of the next span, which had no room in the last one
+	checked  chan error // of a file that is checked beside its batches: what check found; holds one
 	position int64      // in the file on disk, where the last span ended
 	whole    bool       // every span was handed out; the reader's until ordered is closed
 	report   FileReport // the writer's
@@ -84,6 +87,10 @@ func (r *run) begin(file File, device string) (*fileJob, error) {
 	if f.reader, err = file.open(r.Reading); err != nil {
 		return nil, err
 	}
+	if f.reader.Alphabet() != file.Alphabet {
+		f.reader.Close()
+		return nil, fmt.Errorf("%s: %w", file.label(), ErrChanged)
+	}
 	if f.out, err = store.Create(r.Output.spec(file)); err != nil {
 		f.reader.Close()
 		return nil, &outputError{err}
@@ -114,11 +121,53 @@ func (f *fileJob) read(budget int) {
 		s, err := f.cut(capacity)
 		f.ordered <- s
 		if f.whole = errors.Is(err, io.EOF); err != nil && !f.whole {
-			f.cancel(err)
+			f.cancel(f.explain(err))
 			return
 		}
 		f.enqueue(s)
+		f.checkBeside()
 	}
+}
+
+// checkBeside checks the rest of a file of several spans beside its first batches, in a goroutine that ends with the
+// file: its last record cannot cost the time of all others.
+func (f *fileJob) checkBeside() {
+	if f.whole || f.checked != nil || f.once() {
+		return
+	}
+	f.checked = make(chan error, 1)
+	f.io.Go(func() {
+		err := f.check()
+		if err != nil {
+			f.cancel(err)
+		}
+		f.checked <- err
+	})
+}
+
+// check reads the file to its end and returns an error that names all its bad records. It ends with the file's context.
+func (f *fileJob) check() error {
+	o := f.Reading
+	o.Alphabet = f.forced
+	err := seqio.Check(f.ctx, f.Path, o, func(r seqio.Record) error { return f.tooLong(f.label(), r) })
+	if changed := f.changed(); err != nil && changed != nil {
+		return changed
+	}
+	return err
+}
+
+// explain returns the error with which the reading of the file ended, or one that names all its bad records.
+func (f *fileJob) explain(err error) error {
+	var found error
+	switch {
+	case f.once():
+		return err
+	case f.checked != nil:
+		found = <-f.checked
+	default:
+		found = f.check()
+	}
+	return cmp.Or(found, f.changed(), err)
 }
 
 // cut reads and tokenizes the records of the next span: of at most that many tokens, or one record. The error of the

@@ -31,7 +31,7 @@ type Batch struct {
 	Took         time.Duration
 }
 
-// FileReport is what became of one file.
+// FileReport says how one file was embedded.
 type FileReport struct {
 	Path              string
 	Device            string           // or several, joined by commas
@@ -40,11 +40,22 @@ type FileReport struct {
 	Letters           int64            // used
 	Unknown           int64            // of them, letters that became the unknown token
 	Truncated         int64            // records
+	Cut               []Truncation     // the first of them
 	Skipped           map[string]int64 // records left out, by reason
 	Examples          []seqio.Skip     // some of them
 	Outputs           []store.File
 	Started, Finished time.Time
 }
+
+// Truncation is a record of which only the beginning was used.
+type Truncation struct {
+	ID      string
+	Line    int64 // of its header
+	Letters int   // before
+}
+
+// maxTruncations is how many truncated records a report names.
+const maxTruncations = 3
 
 func (f *FileReport) count(rec *record) {
 	f.Records++
@@ -52,7 +63,9 @@ func (f *FileReport) count(rec *record) {
 	f.Letters += int64(rec.row.Length)
 	f.Unknown += int64(rec.unknown)
 	if rec.row.Truncated {
-		f.Truncated++
+		if f.Truncated++; f.Truncated <= maxTruncations {
+			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.letters})
+		}
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -126,11 +127,14 @@ func (c *command) embed(ctx context.Context) error {
 	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
 		return err
 	}
-	failed = append(absent, failed...)
-	for _, f := range failed {
-		c.progress.FileFailed(f)
+	for _, f := range slices.Concat(dna, protein) {
+		c.showAlphabet(f)
 	}
-	c.total.Failed = failed
+	for _, f := range slices.Concat(absent, failed) {
+		c.progress.FileFailed(f)
+		f.Err = withHint(f.Err)
+		c.total.Failed = append(c.total.Failed, f)
+	}
 	var models []*model
 	var jobs []*pool.Job
 	for _, part := range []struct {
@@ -173,6 +177,20 @@ func (c *command) embed(ctx context.Context) error {
 		}
 	}
 	return c.writeFailures(nil)
+}
+
+// showAlphabet logs how an input is read, and why.
+func (c *command) showAlphabet(f pool.File) {
+	found := f.Finding
+	switch {
+	case found.Contradicts != "":
+		c.log.Warn(fmt.Sprintf("the letters are those of %s, whatever the extension %s says; --dna or --protein decides",
+			found.Alphabet, found.Contradicts), "input", f.Path)
+	case found.Why == "":
+		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", "--"+strings.ToLower(found.Alphabet.String()))
+	default:
+		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", found.Why)
+	}
 }
 
 // checkNames refuses inputs whose outputs would have the same name: those of
@@ -223,7 +241,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
-		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
+		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
@@ -270,6 +288,13 @@ func (c *command) reading() (seqio.Options, error) {
 		o.OnBad = seqio.BadSkip
 	default:
 		return o, usagef("--on-bad-record: %q is neither error nor skip", c.onBad)
+	}
+	switch c.gaps {
+	case "error":
+	case "remove":
+		o.Gaps = seqio.GapsRemove
+	default:
+		return o, usagef("--gaps: %q is neither error nor remove", c.gaps)
 	}
 	switch c.duplicates {
 	case "error":
@@ -327,7 +352,10 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 		alphabet seqio.Alphabet
 	}{{c.inputs, seqio.Unknown}, {c.dna, seqio.DNA}, {c.protein, seqio.Protein}} {
 		for _, arg := range part.args {
-			expanded, err := seqio.Expand([]string{arg}, part.alphabet)
+			expanded, leftOut, err := seqio.Expand(arg, part.alphabet)
+			for _, l := range leftOut {
+				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
+			}
 			if errors.Is(err, seqio.ErrNoInput) {
 				failed = append(failed, pool.NewFailure(arg, err))
 				continue
