@@ -166,6 +166,11 @@ func (p *parser) readFASTQ() error {
 
 // readPlus takes the line between letters and quality. It repeats the header, or its id, or says nothing.
 func (p *parser) readPlus() error {
+	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // nearly always
+		p.rest = p.rest[2:]
+		p.line++
+		return nil
+	}
 	whole := false
 	p.plus = p.plus[:0]
 	for !whole && p.more() {
@@ -178,10 +183,7 @@ func (p *parser) readPlus() error {
 	if !whole {
 		return p.cut("before its quality line")
 	}
-	if len(p.plus) == 1 || bytes.Equal(p.plus[1:], p.header) {
-		return nil
-	}
-	if id, _ := splitHeader(string(p.plus[1:])); id != "" && id != p.id() {
+	if id, _ := splitHeader(string(p.plus[1:])); !bytes.Equal(p.plus[1:], p.header) && id != "" && id != p.id() {
 		return p.fault(p.id(), p.opened, ErrMalformed, "its \"+\" line, line %d, names another read: %q", p.line-1, shorten(id))
 	}
 	return nil
