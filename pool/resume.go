@@ -47,7 +47,7 @@ func (o Output) spec(f File) store.Spec {
 			dir[i] = store.EscapeName(name)
 		}
 	}
-	return store.Spec{Dir: filepath.Join(o.Dir, filepath.Join(dir...)), Base: f.Name, Model: o.Label, Kind: o.Kind,
+	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
 }
 

@@ -56,8 +56,8 @@ var extensionAlphabet = map[string]Alphabet{
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
 }
 
-// composition counts the letters of records, in either case, to tell DNA from protein. Gaps, stops, digits and whatever
-// else is no letter prove nothing: an alignment of DNA is DNA, and its gaps are then refused as gaps.
+// composition counts the letters of records, in either case, to tell DNA from protein. Gaps, stops, digits and other
+// bytes that are no letters prove nothing: an alignment of DNA is DNA, and its gaps are then refused as gaps.
 type composition struct {
 	bases  [4]int64 // A, C, G, and T or U
 	n      int64    // any base, or asparagine
@@ -147,7 +147,7 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	case c.amino > 0:
 	case 100*plain < 50*letters: // the codes are amino acids
 		return Protein, letters >= sureProtein
-	case bases == 4 && mixed && 100*plain >= 60*letters: // primers with codes
+	case bases == 4 && mixed && 100*plain >= 60*letters: // primers
 		return DNA, letters >= sureDNA
 	case bases <= 2 && 100*plain < 85*letters: // (GGGGS)n, (GA)nGS
 		return Protein, letters >= sureDNA
@@ -179,7 +179,7 @@ func glance(seq []byte) Alphabet {
 	return Protein
 }
 
-// ballot collects what the first records of an input say of its alphabet.
+// ballot collects the evidence of the first records of an input.
 type ballot struct {
 	total composition
 	sure  [Protein + 1]int // records that are beyond doubt of one alphabet
@@ -199,8 +199,8 @@ func (v *ballot) add(seq []byte) Alphabet {
 }
 
 // find decides the alphabet of the input of that name; it is Unknown where nothing tells. Where no single record is
-// beyond doubt, all letters together may be; where they are not either, the extension decides, and without one what the
-// letters look like. An input without any letters counts as DNA: each record of it is refused as empty.
+// beyond doubt, all letters together may be; where they are not either, the extension decides, and without one the hint
+// of the letters. An input without any letters counts as DNA: each record of it is refused as empty.
 func (v *ballot) find(name string) Finding {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]

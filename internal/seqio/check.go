@@ -64,9 +64,9 @@ func (e *Faults) Error() string {
 // Unwrap returns the first of them.
 func (e *Faults) Unwrap() []error { return e.First }
 
-// Check reads a file to its end and returns an error that names its bad records, those that visit refuses among them, or
-// nil. It is many times as fast as a model, so that a bad record at the end of a file is known before the file has been
-// computed. It ends early, with the records met by then, when ctx ends.
+// Check reads a file to its end and returns an error that names its bad records, those that visit refuses among them,
+// or nil. It is many times as fast as a model, so that a bad record at the end of a file is known before the file has
+// been computed. It ends early, with the records met by then, when ctx ends.
 func Check(ctx context.Context, path string, o Options, visit func(Record) error) error {
 	r, err := Open(path, o)
 	if err != nil {

@@ -23,13 +23,13 @@ var (
 	ErrNotRead      = errors.New("input not read to its end") // Digest was asked too early
 )
 
-// FormatError says what is wrong with the content of an input, and where.
+// FormatError is a fault in the content of an input, with its place.
 type FormatError struct {
 	File   string // path, or the name given to NewReader
 	Record string // id of the record concerned; empty when there is none
 	Line   int64  // 1-based line of the record's header, or of the offending line where there is no record; 0: none
 	Msg    string // one clause, complete without Err
-	Err    error  // its kind, one of the package's Err variables, or what caused it
+	Err    error  // its kind, one of the package's Err variables, or its cause
 }
 
 // Error returns "file:line: record "id": msg", less the parts that are not known.
@@ -53,7 +53,7 @@ func (e *FormatError) Error() string {
 // Unwrap returns the kind or the cause.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// shorten keeps messages to one readable line whatever the input holds.
+// shorten keeps messages to one readable line.
 func shorten(s string) string {
 	const most = 80
 	if len(s) <= most {

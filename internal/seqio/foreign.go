@@ -14,7 +14,8 @@ func (p *parser) foreign(start []byte) error {
 	case start[0] == ';' || start[0] == '#':
 		hint = "; comments have to be removed"
 	}
-	return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q%s", start, hint)
+	return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q%s",
+		start, hint)
 }
 
 // pirCodes are the kinds of sequence that a PIR header begins with.

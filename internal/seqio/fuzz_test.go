@@ -25,7 +25,7 @@ func optionsFrom(bits uint8) Options {
 	}
 }
 
-// FuzzReader reads any bytes: the reading ends, and what it returns is clean and accounted for.
+// FuzzReader reads any bytes: the reading ends, and the records are clean and accounted for.
 func FuzzReader(f *testing.F) {
 	for _, text := range []string{
 		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
@@ -63,7 +63,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean holds records against what Record and Options promise.
+// checkClean holds records against the promises of Record and Options.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

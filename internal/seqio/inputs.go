@@ -22,8 +22,8 @@ type Input struct {
 
 var (
 	compressionExtensions = []string{".gz", ".bgz", ".bz2", ".xz", ".zst"}
-	sequenceExtensions    = []string{".fa", ".fasta", ".fna", ".ffn", ".faa", ".frn", ".fas", ".fsa", ".mfa", ".pep", ".aa",
-		".seq", ".contigs", ".fq", ".fastq"}
+	sequenceExtensions    = []string{".fa", ".fasta", ".fna", ".ffn", ".faa", ".frn", ".fas", ".fsa", ".mfa", ".pep",
+		".aa", ".seq", ".contigs", ".fq", ".fastq"}
 )
 
 // LeftOut counts the files of a folder that are no inputs, by their extensions. Hidden files are not counted.
@@ -50,10 +50,10 @@ func (l LeftOut) String() string {
 }
 
 // Expand turns an argument of the command line into inputs: "-" is standard input, a folder stands for the FASTA and
-// FASTQ files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left alone
-// for its matches, anything else for itself. The inputs are sorted by path and all have the alphabet forced; CheckPaths
-// and CheckNames find mistakes in them. The files of a folder that are no inputs are counted, a LeftOut for each folder
-// with some. An argument that leads to no file is an ErrNoInput.
+// FASTQ files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left
+// alone for its matches, anything else for itself. The inputs are sorted by path and all have the alphabet forced;
+// CheckPaths and CheckNames find mistakes in them. The files of a folder that are no inputs are counted, a LeftOut for
+// each folder with some. An argument that leads to no file is an ErrNoInput.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -79,8 +79,8 @@ func CheckPaths(inputs []Input) error {
 	return nil
 }
 
-// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would have
-// the same name. s.fna and s.faa may stand side by side: it takes their alphabets to know.
+// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would
+// have the same name. s.fna and s.faa may stand side by side, once their alphabets are known.
 func CheckNames(inputs []Input) error {
 	type output struct {
 		name  string
@@ -127,8 +127,8 @@ func (e *expansion) expand(arg string) error {
 	return nil
 }
 
-// spelling returns the usual form of a path, so that ./x.fa is known to a rerun that says x.fa. The meaning of ".." depends
-// on links, and "-" is standard input: those stay.
+// spelling returns the usual form of a path, so that ./x.fa is known to a rerun that says x.fa. The meaning of ".."
+// depends on links, and "-" is standard input: those stay.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -167,9 +167,9 @@ func (e *expansion) path(p string) error {
 	return nil
 }
 
-// folder adds the sequence files of root.Folder/dir and below, and counts the others in root. Links are followed, because
-// workflow managers stage inputs as links; above holds the folders on the way down, so that a link to one of them ends
-// there.
+// folder adds the sequence files of root.Folder/dir and below, and counts the others in root. Links are followed,
+// because workflow managers stage inputs as links; above holds the folders on the way down, so that a link to one of
+// them ends there.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)

@@ -25,7 +25,7 @@ type cleaner struct {
 	table    [256]byte
 }
 
-// newCleaner returns a cleaner of the alphabet that does what is described at Options.
+// newCleaner returns a cleaner of the alphabet, as described at Options.
 func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	c := &cleaner{alphabet: a}
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"

@@ -49,7 +49,7 @@ func TestPositionsCountLettersNotWhiteSpace(t *testing.T) {
 	}
 }
 
-// Gaps, stops and what FASTQ calls '.', in both alphabets.
+// Gaps and stops in both alphabets, and the '.' of FASTQ.
 func TestGapsAndStops(t *testing.T) {
 	for _, tt := range []struct {
 		read     string

@@ -8,8 +8,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// members reads gzip data of one or more members, as bgzip and cat make it. Zeros after a member are padding, which tapes
-// and block devices add. Other bytes after the last one are a trailingBytes.
+// members reads gzip data of one or more members, as bgzip and cat make it. Zeros after a member are padding, which
+// tapes and block devices add. Other bytes after the last one are a trailingBytes.
 type members struct {
 	packed *bufio.Reader
 	member *gzip.Reader

@@ -23,7 +23,7 @@ type parser struct {
 	ends newlines
 	buf  *chunk // read from src
 	rest []byte // the part of buf that was not parsed yet
-	err  error  // what src ended with; nil before
+	err  error  // ended src; nil before
 
 	line    int64 // 1-based number of the line that rest is in; 0 before the first byte
 	fastq   bool
@@ -116,7 +116,8 @@ func (p *parser) readFASTA() error {
 		return err
 	}
 	if !p.begun && isPIR(p.header) {
-		return p.fault(p.id(), p.opened, ErrNotSequences, "this is PIR (NBRF), not FASTA: its headers begin with a code and \";\"")
+		return p.fault(p.id(), p.opened, ErrNotSequences,
+			"this is PIR (NBRF), not FASTA: its headers begin with a code and \";\"")
 	}
 	p.begun = true
 	for p.more() && p.rest[0] != '>' {
@@ -184,7 +185,8 @@ func (p *parser) readPlus() error {
 		return p.cut("before its quality line")
 	}
 	if id, _ := splitHeader(string(p.plus[1:])); !bytes.Equal(p.plus[1:], p.header) && id != "" && id != p.id() {
-		return p.fault(p.id(), p.opened, ErrMalformed, "its \"+\" line, line %d, names another read: %q", p.line-1, shorten(id))
+		return p.fault(p.id(), p.opened, ErrMalformed,
+			"its \"+\" line, line %d, names another read: %q", p.line-1, shorten(id))
 	}
 	return nil
 }

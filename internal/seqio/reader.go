@@ -32,7 +32,7 @@ type Reader struct {
 	closed   bool
 }
 
-// Open opens a file, or standard input for "-", whatever its compression. The first records are read at once: an input
+// Open opens a file, or standard input for "-", of any compression. The first records are read at once: an input
 // that is empty, a folder or not FASTA or FASTQ is an error here.
 func Open(path string, o Options) (*Reader, error) {
 	if path == "-" {
@@ -67,7 +67,7 @@ func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// start sets the pipeline up and reads ahead as far as the alphabet needs; it closes what it opened where that fails.
+// start connects decompressor and parser and reads ahead as far as the alphabet needs. Where that fails it closes them.
 func (r *Reader) start(input io.Reader) error {
 	err := r.connect(input)
 	if err == nil {
@@ -176,8 +176,8 @@ func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, Protein+DNA-a))
 }
 
-// Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or what opening and
-// reading files can give.
+// Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or one of the file
+// system.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()
@@ -239,7 +239,8 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 	return r.parser.next()
 }
 
-// badLetter does so with a record that has an illegal letter. One of gaps only is empty, whatever the policy for gaps.
+// badLetter leaves a record with an illegal letter out or ends the reading. One of gaps only is empty under both
+// policies for gaps.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):
@@ -308,7 +309,7 @@ func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 func (r *Reader) Records() int64 { return r.index }
 
 // Position returns the number of bytes of the input, as it came, that have been taken in so far: more than the records
-// returned took, by the size of the buffers.
+// returned took, by the content of the buffers.
 func (r *Reader) Position() int64 { return r.source.disk.size }
 
 // Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both are
@@ -321,7 +322,7 @@ func (r *Reader) Digest() (sum string, size int64, err error) {
 	return sum, size, nil
 }
 
-// Close frees what Open opened. It is safe to call twice.
+// Close frees the memory of the reader and closes the file that Open opened. It may be called twice.
 func (r *Reader) Close() error {
 	if r.closed {
 		return nil

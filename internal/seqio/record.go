@@ -15,7 +15,7 @@ type Record struct {
 	Index       int64  // 0-based position among all records of the input, skipped ones counted
 }
 
-// Policy says what happens to a bad record: one without an id, without letters, or with an illegal letter.
+// Policy says whether a bad record ends the reading: one without an id, without letters, or with an illegal letter.
 type Policy uint8
 
 const (
@@ -23,7 +23,7 @@ const (
 	BadSkip                // bad records are left out and counted
 )
 
-// DuplicatePolicy says what happens to a record whose id was returned before.
+// DuplicatePolicy says whether a record whose id was returned before ends the reading.
 type DuplicatePolicy uint8
 
 const (
@@ -42,8 +42,8 @@ const (
 // Options steers a Reader. The zero value detects the alphabet, upper-cases, and stops at the first bad or duplicate
 // record.
 //
-// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in FASTQ, and
-// drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and A–Z in
+// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in FASTQ,
+// and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and A–Z in
 // proteins.
 type Options struct {
 	Alphabet   Alphabet        // Unknown: detect it

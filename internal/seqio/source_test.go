@@ -175,7 +175,7 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// Servers compress once more what is compressed already.
+// Servers compress compressed files once more.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]

@@ -52,7 +52,7 @@ func TestFASTQCutAnywhereInsideARecordIsAnError(t *testing.T) {
 	}
 }
 
-// A cut FASTA cannot be told from a short one; but whatever was complete is unharmed, and nothing is made up.
+// A cut FASTA cannot be told from a short one; but complete records are unharmed, and nothing is made up.
 func TestFASTACutAnywhereLosesOnlyItsEnd(t *testing.T) {
 	text := ">a x\nACGT\nAC\n>b\nGGC\n>c\nACGT\n"
 	whole, _, err := readAll(strings.NewReader(text), Options{Alphabet: DNA})
