@@ -61,8 +61,8 @@ var extensionAlphabet = map[string]Alphabet{
 type composition struct {
 	bases  [4]int64 // A, C, G, and T or U
 	n      int64    // any base, or asparagine
-	codes  int64    // the other IUPAC nucleotide codes, which are amino acids as well
-	amino  int64    // letters that no nucleotide code has
+	codes  int64    // the other IUPAC nucleotide codes, and I for inosine, which are amino acids as well
+	amino  int64    // letters that DNA never has
 	masked int64    // X: a masked base, or any amino acid
 }
 
@@ -85,7 +85,7 @@ func (c *composition) add(seq []byte) {
 			c.bases[3] += n
 		case 'N':
 			c.n += n
-		case 'R', 'Y', 'S', 'W', 'K', 'M', 'B', 'D', 'H', 'V':
+		case 'R', 'Y', 'S', 'W', 'K', 'M', 'B', 'D', 'H', 'V', 'I':
 			c.codes += n
 		case 'X':
 			c.masked += n
@@ -124,23 +124,23 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// From so many letters on, a composition cannot be that of the other alphabet by chance: fewer than one protein of 15
-// residues in 10^9 looks like DNA, and 8 letters, two of which no nucleotide code has, are no DNA.
+// From so many letters on, a composition is hardly that of the other alphabet by chance. Of 200,000 stretches of 20
+// residues of real proteins two are taken for DNA, none of 30, and none of 500,000 stretches of 8 bases for protein.
 const (
-	sureDNA     = 15
+	sureDNA     = 20
 	sureProtein = 8
 )
 
-// judge returns the alphabet that the letters look like, or Unknown, and whether that is beyond doubt: a few letters can
-// only hint at it.
+// judge returns the alphabet that the letters look like, or Unknown, and whether that is beyond doubt: a few letters
+// can only hint at it.
 func (c *composition) judge() (a Alphabet, sure bool) {
 	plain, letters := c.plain(), c.letters()
 	bases, mixed := c.different()
 	switch {
 	case letters == 0:
-	case 100*plain >= 95*letters: // genes and genomes, whose few other letters are codes or mistakes
+	case 100*plain >= 95*letters: // genes and genomes, in which the few other letters are codes or mistakes
 		if bases >= 3 && mixed {
-			return DNA, letters >= sureDNA
+			return DNA, letters >= sureDNA && bases == 4
 		}
 	case c.amino > 0 && 100*plain < 80*letters:
 		return Protein, c.amino >= 2 && letters >= sureProtein
@@ -148,7 +148,7 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	case 100*plain < 50*letters: // the codes are amino acids
 		return Protein, letters >= sureProtein
 	case bases == 4 && mixed && 100*plain >= 60*letters: // primers
-		return DNA, letters >= sureDNA
+		return DNA, letters >= sureDNA && 100*plain >= 80*letters
 	case bases <= 2 && 100*plain < 85*letters: // (GGGGS)n, (GA)nGS
 		return Protein, letters >= sureDNA
 	}

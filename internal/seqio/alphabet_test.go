@@ -15,8 +15,9 @@ func TestLettersOfOneRecord(t *testing.T) {
 		sure          bool
 	}{
 		{"short", "ACGT", DNA, false},
-		{"plain", "ACGTUNacgtunACGT", DNA, true},
-		{"RNA", "ACGUUGCAUUACGGAUCG", DNA, true},
+		{"plain", "ACGTUNacgtunACGTACGT", DNA, true},
+		{"nearly long enough", "ACGTUNacgtunACGTACG", DNA, false},
+		{"RNA", "ACGUUGCAUUACGGAUCGGA", DNA, true},
 		{"genome", genome, DNA, true},
 		{"soft-masked", strings.ToLower(genome), DNA, true},
 		{"masked with X", genome + strings.Repeat("X", 5000), DNA, true},
@@ -27,16 +28,20 @@ func TestLettersOfOneRecord(t *testing.T) {
 		{"deletions as stops", genome + "**", DNA, true},
 		{"some codes", strings.Repeat("ACGT", 25) + "RYSWKMBDHV", DNA, true},
 		{"primer 926F", "AAACTYAAAKGAATTGRCGG", DNA, true},
-		{"primer 1392R", "ACGGGCGGTGTGTRC", DNA, true},
-		{"primer 515F-Y", "GTGYCAGCMGCCGCGGTAA", DNA, true},
+		{"primer 1392R", "ACGGGCGGTGTGTRC", DNA, false},
+		{"primer 515F-Y", "GTGYCAGCMGCCGCGGTAA", DNA, false},
 		{"primer 806RB", "GGACTACNVGGGTWTCTAAT", DNA, true},
-		{"gaps in an alignment", "ACGTACG--GT..ACTTACGT", DNA, true},
+		{"primer mlCOIintF", "GGWACWGGWTGAACWGTWTAYCCYCC", DNA, false},
+		{"primer jgHCO2198 with inosine", "TAIACYTCIGGRTGICCRAARAAYCA", DNA, false},
+		{"repeat of a virus", "CASTCASTCASTGASTCADTNVDTCASTCA", DNA, false},
+		{"gaps in an alignment", "ACGTACG--GT..ACTTACGTACT", DNA, true},
 		{"numbered lines", "1 ACGTACGTAC 5 ACGTACGTAC", DNA, true},
 		{"peptide", "MKVLAAGWQ", Protein, true},
 		{"short peptide", "MKV", Protein, false},
 		{"D S Y G H K", "DSYGHKDSYGHK", Protein, true},
 		{"metallothionein", "MDPNCSCATGDSCTCASSCKCKECKCTSCKKSCCSCCPVGCAKCAQGCICKGASDKCSCCA", Protein, true},
-		{"linker", "GGGGSGGGGSGGGGS", Protein, true},
+		{"linker", "GGGGSGGGGSGGGGSGGGGS", Protein, true},
+		{"converted by bisulfite", strings.Repeat("ATTGGATTAGTTGAG", 20), DNA, false},
 		{"silk", strings.Repeat("GAGAGS", 20), Protein, true},
 		{"collagen", strings.Repeat("GPPGAP", 20), Protein, true},
 		{"polyglutamine", strings.Repeat("Q", 40), Protein, true},
@@ -165,7 +170,7 @@ func TestMixedInputIsAnError(t *testing.T) {
 
 // A record without a header is left out or ends the reading; either way its letters say nothing of the others.
 func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
-	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
+	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
 	if err != nil || len(records) != 1 || r.Alphabet() != DNA {
 		t.Errorf("%s, %d records, error %v", r.Alphabet(), len(records), err)
 	}

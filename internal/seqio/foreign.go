@@ -21,8 +21,8 @@ func (p *parser) foreign(start []byte) error {
 // pirCodes are the kinds of sequence that a PIR header begins with.
 var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}
 
-// isPIR reports whether a header is one of the PIR (NBRF) format, whose records look like those of FASTA, but for a line
-// of text before the letters.
+// isPIR reports whether a header is one of the PIR (NBRF) format, whose records look like those of FASTA, but for a
+// line of text before the letters.
 func isPIR(header []byte) bool {
 	return len(header) > 3 && header[2] == ';' && slices.Contains(pirCodes, string(header[:2]))
 }

@@ -312,8 +312,8 @@ func (r *Reader) Records() int64 { return r.index }
 // returned took, by the content of the buffers.
 func (r *Reader) Position() int64 { return r.source.disk.size }
 
-// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both are
-// known once Read has returned io.EOF; before, the error is ErrNotRead.
+// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both
+// are known once Read has returned io.EOF; before, the error is ErrNotRead.
 func (r *Reader) Digest() (sum string, size int64, err error) {
 	if !r.finished {
 		return "", 0, fmt.Errorf("%s: %w", r.name, ErrNotRead)
