@@ -2,13 +2,13 @@
 
 GO ?= go
 SHELL := bash
-STATICCHECK = $(GO) run honnef.co/go/tools/cmd/staticcheck@v0.8.2
+TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
-.PHONY: softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: deadcode cross arm64 fuzz compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
 
 demo: build ## runs the main job, offline, on two small files
 	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/contigs.fna testdata/proteins.faa
@@ -18,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck scripts generated test goldens-gpu race noasm
+check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm cross arm64 fuzz
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -27,7 +27,10 @@ vet:
 	$(GO) vet ./...
 
 staticcheck:
-	$(STATICCHECK) ./...
+	$(TOOL) staticcheck ./...
+
+deadcode: ## functions that nothing calls, tests included
+	@dead=$$($(TOOL) deadcode -test ./...) || exit 1; [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
 
 scripts: ## the shell scripts parse, and the steps of a visit to a GPU fit their time
 	@for f in $$(git ls-files '*.sh'); do bash -n $$f || exit 1; done
@@ -42,6 +45,20 @@ race: ## the race detector makes the long sequences too slow: -short leaves them
 
 noasm: ## the portable kernels alone
 	$(GO) test -tags noasm -short ./...
+
+cross: ## the program and its tests compile for the other platforms
+	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
+		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
+
+arm64: ## the tests of computing and reading on arm64; needs qemu-user, which does not tell the address of a bus error
+	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short -skip '^TestFileThatShrinksIsAnError$$' ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
+	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -run '^TestGoldens$$/^cpu' ./transformer
+
+fuzz: ## every fuzz target for two seconds, or FUZZTIME
+	internal/tools/fuzz.sh $(FUZZTIME)
+
+compare: ## throughput against another commit, in turns: BASE=COMMIT, by default the last tag, and BENCH=PATTERN
+	bench/compare.sh '$(BASE)' '$(BENCH)'
 
 mutations: ## breaks the models in one place at a time: the tests have to fail each time; takes minutes
 	$(GO) run ./transformer/mutations

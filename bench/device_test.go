@@ -70,8 +70,8 @@ func printConfiguration(w io.Writer) error {
 // withoutCublas is why no cuBLAS multiplies on a GPU; it is empty where one
 // does, and on a CPU.
 func withoutCublas(backend kernels.Backend) string {
-	if gpu, ok := backend.(*cuda.Backend); ok {
-		return gpu.WithoutCublas()
+	if gpu, ok := backend.(*cuda.Backend); ok && gpu.Cublas().Err != nil {
+		return gpu.Cublas().Err.Error()
 	}
 	return ""
 }
@@ -216,7 +216,7 @@ const statesOverPooled = 1.5
 func barsOf(dtype, model string, c transformer.Config) bars {
 	fp32, bf16, fp16 := 3e-6, 1.5e-2, 3e-3
 	switch {
-	case c.Architecture == transformer.DNABERTS:
+	case c.Family == transformer.DNABERT:
 		fp32, bf16, fp16 = 1e-5, 5.6e-2, 1.13e-2
 	case model == "esm2-tiny" || model == "esm2-hd128" || model == "esm2-8m":
 		bf16, fp16 = 1.05e-2, 2.1e-3
@@ -270,7 +270,7 @@ func TestBars(t *testing.T) {
 		{"fp16", "esm2-8m", 2.1e-3, 3.15e-3},
 		{"fp16", "esm2-3b", 3e-3, 4.5e-3},
 	} {
-		config, ok := transformer.KnownConfig(c.model)
+		config, ok := transformer.Families.Config(c.model)
 		if !ok {
 			t.Fatalf("%s is not known", c.model)
 		}

@@ -44,7 +44,7 @@ func TestEndToEnd(t *testing.T) {
 // wants a row for each golden record.
 func compareOutput(t *testing.T, output, goldenPath, model string) {
 	t.Helper()
-	config, _ := transformer.KnownConfig(model)
+	config, _ := transformer.Families.Config(model)
 	bar := barsOf(*dtypeFlag, model, config).pooled
 	rows, err := parquet.ReadFile[struct {
 		ID        string    `parquet:"id"`

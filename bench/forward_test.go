@@ -24,7 +24,6 @@ import (
 	"seqembed/kernels/cuda"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 var (
@@ -85,7 +84,7 @@ func BenchmarkForward(b *testing.B) {
 			continue
 		}
 		b.Run(m.name, func(b *testing.B) {
-			config, _ := transformer.KnownConfig(m.name)
+			config, _ := transformer.Families.Config(m.name)
 			records, source := sampleRecords(b, config, at.totalTokens())
 			b.Run(source, func(b *testing.B) { benchmarkForward(b, at, m.name, source, records) })
 		})
@@ -223,7 +222,7 @@ func printProfile(w io.Writer, title string, profile *kernels.Profile, passed ti
 
 func ms(d time.Duration) float64 { return d.Seconds() * 1e3 }
 
-func loadModel(t testing.TB, name string, backend kernels.Backend) (transformer.Model, transformer.Config) {
+func loadModel(t testing.TB, name string, backend kernels.Backend) (*transformer.Model, transformer.Config) {
 	t.Helper()
 	model, config, err := openModel(name, backend)
 	if err != nil {
@@ -233,14 +232,14 @@ func loadModel(t testing.TB, name string, backend kernels.Backend) (transformer.
 }
 
 // openModel loads a model with synthetic weights.
-func openModel(name string, backend kernels.Backend) (transformer.Model, transformer.Config, error) {
-	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+func openModel(name string, backend kernels.Backend) (*transformer.Model, transformer.Config, error) {
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
-		return nil, config, err
+		return nil, transformer.Config{}, err
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
-	return model, config, err
+	model, err := transformer.Load(checkpoint, backend)
+	return model, checkpoint.Config, err
 }
 
 // pack sorts records by length and fills batches of at most that many tokens,
@@ -264,14 +263,14 @@ func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernel
 func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
 	t.Helper()
 	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0
-	if c.Architecture == transformer.DNABERTS {
+	if c.Family == transformer.DNABERT {
 		file, tokenizerFile, piece = "MG1655-K12.fasta.gz", "tokenizer/dnabert2_tokenizer.json", 500
 	}
 	input := filepath.Join(shared, "seq", file)
 	if _, err := os.Stat(input); err != nil {
 		return randomRecords(c, tokens), "random"
 	}
-	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
+	var tok tokenizer.Tokenizer = transformer.ESM2.NewTokenizer()
 	if tokenizerFile != "" {
 		var err error
 		if tok, err = tokenizer.ReadBPE(filepath.Join(shared, tokenizerFile)); err != nil {
@@ -331,7 +330,7 @@ func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for left := tokens; left > 0; {
 		n := 105 + rng.IntN(11)
-		if c.Architecture == transformer.ESM2 {
+		if c.Family == transformer.ESM2 {
 			n = 2 + min(1022, max(20, int(300*math.Exp(0.55*rng.NormFloat64()))))
 		}
 		n = min(n, max(3, left))

@@ -158,7 +158,7 @@ func TestRecords(t *testing.T) {
 	}
 	for _, m := range models {
 		t.Run(m.name, func(t *testing.T) {
-			config, _ := transformer.KnownConfig(m.name)
+			config, _ := transformer.Families.Config(m.name)
 			records, source := sampleRecords(t, config, at.totalTokens())
 			t.Logf("%s: %s", source, writeRecords(t, *recordsFolder, m.name, records))
 		})
@@ -185,7 +185,7 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 // What is written can be read by another program: the ids, the digest of the
 // very file, and a median that is one.
 func TestMeasured(t *testing.T) {
-	config, _ := transformer.KnownConfig("esm2-tiny")
+	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)
 	dir := filepath.Join(t.TempDir(), "records")
 	writeRecords(t, dir, "esm2-tiny", records)

@@ -113,22 +113,19 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		t.Fatal(err)
 	}
 	defer golden.Close()
-	ref, err := weights.ResolveModel("synthetic:" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
+	config := checkpoint.Config
+	model, err := transformer.Load(checkpoint, backend)
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	r := result{bars: barsOf(*dtypeFlag, name, config), cosine: 1}
-	records := goldenRecords(t, config.Architecture)
+	records := goldenRecords(t, config.Family)
 	var ids []string
 	var batch kernels.Batch
 	for _, stored := range golden.Names() {
@@ -185,7 +182,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 			want := values(golden.Float32s(id + "/layers"))(t)
 			size := len(want) / config.Layers
 			last := config.Layers
-			if config.Architecture == transformer.ESM2 {
+			if config.Family == transformer.ESM2 {
 				last-- // the golden has the last block before the final LayerNorm
 			}
 			for l := range last {
@@ -197,7 +194,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 }
 
 // encode runs one batch.
-func encode(t testing.TB, m transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
+func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
 	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, p, layers)
 	if err != nil {
 		t.Fatal(err)
@@ -212,10 +209,10 @@ func encode(t testing.TB, m transformer.Model, b kernels.Backend, batch kernels.
 
 // goldenRecords tokenizes the sequences that the goldens were made from, with
 // the published DNA tokenizer.
-func goldenRecords(t *testing.T, a transformer.Architecture) map[string][]int32 {
+func goldenRecords(t *testing.T, family *transformer.Family) map[string][]int32 {
 	name := "proteins.faa"
-	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
-	if a == transformer.DNABERTS {
+	var tok tokenizer.Tokenizer = transformer.ESM2.NewTokenizer()
+	if family == transformer.DNABERT {
 		name = "dna.fna"
 		bpe, err := tokenizer.ReadBPE(filepath.Join(shared, "tokenizer/dnabert2_tokenizer.json"))
 		if err != nil {

@@ -17,7 +17,7 @@ import (
 func BenchmarkOp(b *testing.B) {
 	const tokens = 2048
 	for _, name := range []string{"dnabert-s", "esm2-650m"} {
-		config, _ := transformer.KnownConfig(name)
+		config, _ := transformer.Families.Config(name)
 		h, f, heads := config.Hidden, config.Intermediate, config.Heads
 		batch, _ := sampleBatch(config, tokens)
 		run := func(op string, cols int, build func(o *ops, x kernels.Value) kernels.Value) {
@@ -124,7 +124,7 @@ func BenchmarkTokenize(b *testing.B) {
 	for _, n := range []int{150, 10_000, 1_000_000} {
 		tokenize(b, fmt.Sprintf("dna/%d", n), tokenizer.SyntheticDNA(), letters("ACGT", n))
 	}
-	tokenize(b, "protein/350", tokenizer.NewESM2(), letters("LAGVSERTIDPKQNFYMHWC", 350))
+	tokenize(b, "protein/350", transformer.ESM2.NewTokenizer(), letters("LAGVSERTIDPKQNFYMHWC", 350))
 }
 
 func tokenize(b *testing.B, name string, t tokenizer.Tokenizer, seq []byte) {

@@ -13,11 +13,14 @@ const None Value = -1
 // error handling; Err and Compile give it. It must not change once it has been compiled.
 type Program struct {
 	ops        []Op
-	values     []value
+	values     values
 	outputs    []Value
 	vocabulary int // rows of the smallest table
 	err        error
 }
+
+// values are indexed by Value.
+type values []value
 
 type value struct {
 	cols        int
@@ -179,11 +182,11 @@ func (p *Program) Embed(o Embed) Value {
 // Linear gives [T, out], or [T, out/2] for a GEGLU, of x [T, in] and a residual [T, out], or None.
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
-	shapes := fmt.Sprintf("%s·%sᵀ", p.dims(x), wdims(o.W))
+	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
 	switch {
 	case err != nil:
 		p.refuse(o, shapes, "weight: %w", err)
-	case !p.perToken(x, in):
+	case !p.values.perToken(x, in):
 		p.refuse(o, shapes, "the input needs %d columns and one row a token", in)
 	case o.Then > GEGLU:
 		p.refuse(o, shapes, "there is no %s", o.Then)
@@ -193,11 +196,11 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 		p.refuse(o, shapes, "the bias %s needs %d columns", wdims(o.Bias), out)
 	case add != None && o.Then != Identity:
 		p.refuse(o, shapes, "%s and a residual exclude each other", o.Then)
-	case add != None && !p.perToken(add, out):
-		p.refuse(o, shapes, "the residual %s needs %d columns", p.dims(add), out)
+	case add != None && !p.values.perToken(add, out):
+		p.refuse(o, shapes, "the residual %s needs %d columns", p.values.dims(add), out)
 	}
-	p.read(x, Operand)
-	p.read(add, Float32)
+	p.values.read(x, Operand, len(p.ops))
+	p.values.read(add, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: add, Do: o}, o.Then.Cols(out), false)
 }
 
@@ -205,23 +208,23 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 func (p *Program) Norm(x Value, o Norm) Value {
 	cols := p.Cols(x)
 	switch {
-	case !p.perToken(x, cols):
-		p.refuse(o, p.dims(x), "the input needs one row a token")
+	case !p.values.perToken(x, cols):
+		p.refuse(o, p.values.dims(x), "the input needs one row a token")
 	case !isVector(o.Gain, cols) || !isVector(o.Bias, cols):
-		p.refuse(o, p.dims(x), "gain %s and bias %s need %d columns", wdims(o.Gain), wdims(o.Bias), cols)
+		p.refuse(o, p.values.dims(x), "gain %s and bias %s need %d columns", wdims(o.Gain), wdims(o.Bias), cols)
 	case !(o.Eps > 0):
-		p.refuse(o, p.dims(x), "eps is %v and has to be positive", o.Eps)
+		p.refuse(o, p.values.dims(x), "eps is %v and has to be positive", o.Eps)
 	}
-	p.read(x, Float32)
+	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
 // Attention gives [T, Heads·d] of qkv [T, 3·Heads·d]: all queries, all keys, all values.
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
-	shapes := fmt.Sprintf("%s, %d heads", p.dims(qkv), o.Heads)
+	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)
 	switch {
-	case o.Heads < 1 || width == 0 || !p.perToken(qkv, 3*width) || width%o.Heads != 0:
+	case o.Heads < 1 || width == 0 || !p.values.perToken(qkv, 3*width) || width%o.Heads != 0:
 		p.refuse(o, shapes, "the input needs three times as many columns as a multiple of the heads")
 	case !(o.Scale > 0):
 		p.refuse(o, shapes, "scale is %v and has to be positive", o.Scale)
@@ -230,7 +233,7 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 	case o.Rotary != nil && width != o.Heads*2*len(o.Rotary.InvFreq):
 		p.refuse(o, shapes, "%d rotary frequencies for heads of %d columns", len(o.Rotary.InvFreq), width/o.Heads)
 	}
-	p.read(qkv, Operand)
+	p.values.read(qkv, Operand, len(p.ops))
 	return p.add(Op{In: qkv, Add: None, Do: o}, width, false)
 }
 
@@ -238,23 +241,23 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 func (p *Program) Pool(x Value, r Range) Value {
 	cols := p.Cols(x)
 	switch {
-	case !p.perToken(x, cols):
-		p.refuse(r, p.dims(x), "the input needs one row a token")
+	case !p.values.perToken(x, cols):
+		p.refuse(r, p.values.dims(x), "the input needs one row a token")
 	case r.Skip < 0 || r.Trim < 0:
-		p.refuse(r, p.dims(x), "a range cannot begin before its sequence or end after it")
+		p.refuse(r, p.values.dims(x), "a range cannot begin before its sequence or end after it")
 	}
-	p.read(x, Float32)
+	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: r}, cols, true)
 }
 
 // Output makes v the next result of a run, in float32.
 func (p *Program) Output(v Value) {
 	o := Output(len(p.outputs))
-	if !p.has(v) {
-		p.refuse(o, p.dims(v), "there is no such value")
+	if !p.values.has(v) {
+		p.refuse(o, p.values.dims(v), "there is no such value")
 		return
 	}
-	p.read(v, Float32)
+	p.values.read(v, Float32, len(p.ops))
 	p.ops = append(p.ops, Op{Out: None, In: v, Add: None, Do: o})
 	p.outputs = append(p.outputs, v)
 }
@@ -275,7 +278,7 @@ func (p *Program) Outputs() []Value { return p.outputs }
 
 // Cols is the columns of a value, 0 for None.
 func (p *Program) Cols(v Value) int {
-	if !p.has(v) {
+	if !p.values.has(v) {
 		return 0
 	}
 	return p.values[v].cols
@@ -309,24 +312,36 @@ func (p *Program) add(o Op, cols int, perSequence bool) Value {
 	return o.Out
 }
 
-// read notes that the operation that comes next reads a value.
-func (p *Program) read(v Value, as Precision) {
-	if p.err == nil && v != None {
-		p.values[v].reads |= as
-		p.values[v].dies = len(p.ops)
-	}
-}
-
 func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 	if p.err == nil {
 		p.err = &OpError{Op: o.name(), Shapes: shapes, Err: fmt.Errorf(format, args...)}
 	}
 }
 
-func (p *Program) has(v Value) bool { return v >= 0 && int(v) < len(p.values) }
+func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-func (p *Program) perToken(v Value, cols int) bool {
-	return p.has(v) && !p.values[v].perSequence && p.values[v].cols == cols
+// read notes that operation at reads a value.
+func (vs values) read(v Value, as Precision, at int) {
+	if vs.has(v) {
+		vs[v].reads |= as
+		vs[v].dies = at
+	}
+}
+
+// perToken tells a value of that many columns and one row a token from others.
+func (vs values) perToken(v Value, cols int) bool {
+	return vs.has(v) && !vs[v].perSequence && vs[v].cols == cols
+}
+
+// dims names the shape of a value in an error.
+func (vs values) dims(v Value) string {
+	switch {
+	case !vs.has(v):
+		return "[]"
+	case vs[v].perSequence:
+		return fmt.Sprintf("[S %d]", vs[v].cols)
+	}
+	return fmt.Sprintf("[T %d]", vs[v].cols)
 }
 
 func weight(w Weight, role Role) (rows, cols int, err error) {
@@ -349,21 +364,11 @@ func isVector(w Weight, cols int) bool {
 func (p *Program) Shapes(o Op) string {
 	switch do := o.Do.(type) {
 	case Linear:
-		return fmt.Sprintf("%s·%sᵀ", p.dims(o.In), wdims(do.W))
+		return fmt.Sprintf("%s·%sᵀ", p.values.dims(o.In), wdims(do.W))
 	case Embed:
 		return wdims(do.Table)
 	}
-	return p.dims(o.In)
-}
-
-func (p *Program) dims(v Value) string {
-	switch {
-	case !p.has(v):
-		return "[]"
-	case p.values[v].perSequence:
-		return fmt.Sprintf("[S %d]", p.values[v].cols)
-	}
-	return fmt.Sprintf("[T %d]", p.values[v].cols)
+	return p.values.dims(o.In)
 }
 
 func wdims(w Weight) string {

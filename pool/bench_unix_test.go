@@ -16,6 +16,7 @@ import (
 	"seqembed/internal/store"
 	"seqembed/kernels"
 	"seqembed/tokenizer"
+	"seqembed/transformer"
 )
 
 // paced is a device that computes one batch after the other at a given rate, beside the host; or at once, when rate is
@@ -67,7 +68,7 @@ func BenchmarkHost(b *testing.B) {
 		{"dna/500", 500, 1, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
 		{"dna/500 in 60 files", 500, 60, 60_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
 		{"dna/10000", 10_000, 1, 3_000, 768, 2e6, "ACGT", tokenizer.SyntheticDNA()},
-		{"protein/350", 350, 1, 10_000, 1280, 4.5e5, "LAGVSERTIDPKQNFYMHWC", tokenizer.NewESM2()},
+		{"protein/350", 350, 1, 10_000, 1280, 4.5e5, "LAGVSERTIDPKQNFYMHWC", transformer.ESM2.NewTokenizer()},
 	} {
 		rng, dir := rand.New(rand.NewPCG(1, 2)), b.TempDir()
 		for file := range c.files {

@@ -25,7 +25,7 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
-	"seqembed/tokenizer"
+	"seqembed/transformer"
 )
 
 // fakeDim is the width of the fake's embeddings.
@@ -300,7 +300,7 @@ func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
 	b.job = &Job{
-		Tokenizer: tokenizer.NewESM2(), Long: LongTruncate,
+		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
 		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
 			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},

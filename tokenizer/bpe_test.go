@@ -218,7 +218,7 @@ func TestBeyondLetters(t *testing.T) {
 }
 
 func TestAppendKeepsWhatIsThere(t *testing.T) {
-	for _, tokenizer := range []Tokenizer{SyntheticDNA(), NewESM2()} {
+	for _, tokenizer := range []Tokenizer{SyntheticDNA(), newTestLetters()} {
 		alone, _ := tokenizer.Append(nil, []byte("ACGTNACGT"))
 		after, _ := tokenizer.Append([]int32{-7, -8}, []byte("ACGTNACGT"))
 		if !slices.Equal(after, append([]int32{-7, -8}, alone...)) {

@@ -6,12 +6,11 @@ import (
 	"sync"
 )
 
-// syntheticSize is the number of entries of the synthetic vocabulary: that of DNABERT-S's, whose embedding table the
-// synthetic checkpoints share.
+// syntheticSize is the number of entries of the synthetic vocabulary, and so of the embedding tables that it fits.
 const syntheticSize = 4096
 
-// SyntheticDNA returns the tokenizer for synthetic DNABERT-S checkpoints, the same one on every call. Its vocabulary
-// is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
+// SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its
+// vocabulary is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
 func SyntheticDNA() *BPE { return syntheticDNA() }
 
 var syntheticDNA = sync.OnceValue(func() *BPE {

@@ -1,8 +1,8 @@
-// Package tokenizer turns sequences into the token ids that the models read: byte-pair encoding of DNA from a Hugging
-// Face tokenizer.json (DNABERT-S), and the fixed residue alphabet of ESM-2.
+// Package tokenizer turns sequences into the token ids that models read: byte-pair encoding of DNA from a Hugging Face
+// tokenizer.json, and letter by letter with a fixed vocabulary.
 //
-// It knows letters and ids only. It must not know of files of sequences, records, batches or models: upper-casing,
-// U to T, truncation and packing belong to its callers.
+// It knows letters and ids only. It must not know of files of sequences, records, batches or models: upper-casing, U to
+// T, truncation and packing belong to its callers.
 package tokenizer
 
 // A Tokenizer turns one sequence into token ids, the model's special tokens around them. It is safe for concurrent use.
@@ -18,5 +18,5 @@ type Tokenizer interface {
 
 var (
 	_ Tokenizer = (*BPE)(nil)
-	_ Tokenizer = (*ESM2)(nil)
+	_ Tokenizer = (*Letters)(nil)
 )

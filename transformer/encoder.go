@@ -11,8 +11,7 @@ import (
 type Pooling string
 
 const (
-	// Mean averages the states: over the residues for ESM-2, over every
-	// token, [CLS] and [SEP] included, for DNABERT-S.
+	// Mean averages the states, as the family's reference does: over all tokens or all but the special ones.
 	Mean Pooling = "mean"
 	// CLS takes the first token's state.
 	CLS Pooling = "cls"
@@ -28,8 +27,8 @@ func ParsePooling(s string) (Pooling, error) {
 	return "", fmt.Errorf("pooling %q is none of mean, cls, none", s)
 }
 
-// ResolveLayers turns block numbers into numbers from 0, the embedding, to
-// blocks, the last hidden state; −1 is the last, as in Python.
+// ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
+// last, as in Python.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -53,7 +52,7 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 
 // Encoder runs a model over batches. It belongs to one goroutine at a time.
 type Encoder struct {
-	model   Model
+	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
 	limits  kernels.Limits
@@ -63,11 +62,10 @@ type Encoder struct {
 	runner  kernels.Runner // nil after Compile has failed
 }
 
-// Program is a model's forward pass with an output for each layer, in the
-// order of the blocks: [T, Dim] when p is PerToken, else [S, Dim]. layers are
-// resolved block numbers, see ResolveLayers; blocks after the last of them are
-// left out.
-func Program(m Model, p Pooling, layers []int) *kernels.Program {
+// Program is a model's forward pass with an output for each layer, in the order of the blocks: [T, Dim] when p is
+// PerToken, else [S, Dim]. layers are resolved block numbers, see ResolveLayers; blocks after the last of them are left
+// out.
+func Program(m *Model, p Pooling, layers []int) *kernels.Program {
 	program := &kernels.Program{}
 	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
 		switch {
@@ -75,14 +73,14 @@ func Program(m Model, p Pooling, layers []int) *kernels.Program {
 		case p == PerToken:
 			program.Output(x)
 		default:
-			program.Output(program.Pool(x, pooled(m, p)))
+			program.Output(program.Pool(x, pooled(m.config.Family, p)))
 		}
 	})
 	return program
 }
 
 // NewEncoder compiles a model's program for batches within limits.
-func NewEncoder(m Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
+func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
 	e := &Encoder{model: m, backend: b, program: Program(m, p, layers), pooling: p, layers: layers}
 	return e, e.compile(limits)
 }
@@ -106,14 +104,12 @@ func (e *Encoder) Dim() int { return e.model.Config().Hidden }
 // Limits is the largest batch that fits without growing.
 func (e *Encoder) Limits() kernels.Limits { return e.limits }
 
-// Encode runs the batch and returns, for each layer, its embeddings: [S, Dim],
-// or [T, Dim] when PerToken. The error may be kernels.ErrOutOfMemory, after
-// which a smaller batch works.
+// Encode runs the batch and returns, for each layer, its embeddings: [S, Dim], or [T, Dim] when PerToken. The error may
+// be kernels.ErrOutOfMemory, after which a smaller batch works.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start begins what Encode does, by kernels.Runner.Start. A batch over the
-// limits makes the encoder grow, and may be started only when every one before
-// has been waited for.
+// Start begins what Encode does, by kernels.Runner.Start. A batch over the limits makes the encoder grow, and may be
+// started only when every one before has been waited for.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
@@ -150,36 +146,34 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch of any size can run now: that is no lack of memory for
-		// this one.
+		// No batch of any size can run now: that is no lack of memory for this one.
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err
 }
 
-// Profile adds the times of the operations of later batches to p, or ends that
-// when p is nil. It reports whether the backend measures them.
+// Profile adds the times of the operations of later batches to p, or ends that when p is nil. It reports whether the
+// backend measures them.
 func (e *Encoder) Profile(p *kernels.Profile) bool {
 	e.profile = p
 	return e.runner != nil && e.runner.Profile(p)
 }
 
-// Averaged is the number of tokens whose mean is the embedding of a sequence
-// of n tokens.
+// Averaged is the number of tokens whose mean is the embedding of a sequence of n tokens.
 func (e *Encoder) Averaged(n int) int {
-	from, to := pooled(e.model, e.pooling).Of(n)
+	from, to := pooled(e.model.config.Family, e.pooling).Of(n)
 	return to - from
 }
 
 // pooled is the tokens of a sequence that a pooling averages.
-func pooled(m Model, p Pooling) kernels.Range {
+func pooled(f *Family, p Pooling) kernels.Range {
 	switch {
 	case p == CLS:
 		return kernels.Range{Limit: 1}
-	case m.Config().Architecture == ESM2:
-		return kernels.Range{Skip: 1, Trim: 1} // <cls> and <eos>
+	case f.MeanOfSpecial:
+		return kernels.Range{}
 	}
-	return kernels.Range{}
+	return kernels.Range{Skip: f.Before, Trim: f.After}
 }
 
 // Close frees the activations. Every batch has to be waited for before.

@@ -1,19 +1,161 @@
 package transformer
 
 import (
+	"encoding/json"
 	"fmt"
 	"math"
+	"strings"
 
+	"seqembed/internal/seqio"
 	"seqembed/kernels"
+	"seqembed/tokenizer"
 	"seqembed/weights"
 )
 
-// esm2 is ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574): pre-LayerNorm
-// blocks with rotary positions, and a LayerNorm at the end. The references
-// are facebookresearch/esm and transformers' modeling_esm.py.
+// ESM2 is ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574): pre-LayerNorm blocks with rotary positions, and a
+// LayerNorm at the end. The references are facebookresearch/esm and transformers' modeling_esm.py.
+var ESM2 = &Family{
+	Name:      "ESM-2",
+	Alphabet:  seqio.Protein,
+	Flag:      "esm",
+	VirNucPro: "ESM",
+	Published: []Published{
+		{"esm2-8m", "facebook/esm2_t6_8M_UR50D", "esm2_t6_8M_UR50D", 6, 320, 20},
+		{"esm2-35m", "facebook/esm2_t12_35M_UR50D", "esm2_t12_35M_UR50D", 12, 480, 20},
+		{"esm2-150m", "facebook/esm2_t30_150M_UR50D", "esm2_t30_150M_UR50D", 30, 640, 20},
+		{"esm2-650m", "facebook/esm2_t33_650M_UR50D", "esm2_t33_650M_UR50D", 33, 1280, 20},
+		{"esm2-3b", "facebook/esm2_t36_3B_UR50D", "esm2_t36_3B_UR50D", 36, 2560, 40},
+		{"esm2-15b", "facebook/esm2_t48_15B_UR50D", "esm2_t48_15B_UR50D", 48, 5120, 40},
+		{Name: "esm2-tiny", layers: 3, hidden: 64, heads: 4},
+		{Name: "esm2-hd128", layers: 2, hidden: 512, heads: 4},
+	},
+	Default: "esm2-650m",
+
+	VocabularyFile:  "vocab.txt",
+	FixedVocabulary: true,
+	tokenizer:       newESM2Tokenizer,
+	Before:          1,    // <cls>
+	After:           1,    // <eos>
+	MaxLength:       1022, // residues, as in training
+
+	modelType: "esm",
+	marker:    "encoder.layer.0.attention.self.query.weight",
+	prefixes:  []string{"esm."},
+	// Files of the hub carry a table of absolute positions, which the model does not use.
+	ignored: []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight",
+		"*position_ids"},
+	tuned:       tunedHeads, // EsmForSequenceClassification's is classifier.*
+	rename:      fromFairESM,
+	besideFiles: []string{"-contact-regression.pt"}, // fair-esm's weights of the contact head
+
+	configJSON: func(layers, hidden, heads int) string {
+		return fmt.Sprintf(`{"model_type":"esm","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
+			`"intermediate_size":%d,"vocab_size":33,"type_vocab_size":0,"layer_norm_eps":0.00001,"hidden_act":"gelu",`+
+			`"position_embedding_type":"rotary","emb_layer_norm_before":false,"is_folding_model":false,`+
+			`"token_dropout":true,"mask_token_id":32}`, layers, hidden, heads, 4*hidden)
+	},
+	eps:     1e-5,
+	own:     esm2Own,
+	deduce:  fairESMArguments,
+	tensors: esm2Tensors,
+	load:    loadESM2,
+}
+
+// newESM2Tokenizer makes the tokenizer of all sizes of ESM-2, after it has compared vocabulary, a vocab.txt, with it.
+func newESM2Tokenizer(vocabulary string) (tokenizer.Tokenizer, error) {
+	const entries = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
+	t := tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
+	if vocabulary == "" {
+		return t, nil
+	}
+	return t, t.CheckFile(vocabulary)
+}
+
+// tokenDropout is how embeddings are scaled, as in training.
+type tokenDropout struct {
+	On     bool  `json:"token_dropout"`
+	MaskID int32 `json:"mask_token_id"`
+}
+
+func esm2Own(configJSON []byte) (any, error) {
+	var file struct {
+		Positions  string `json:"position_embedding_type"`
+		NormBefore bool   `json:"emb_layer_norm_before"`
+		Folding    bool   `json:"is_folding_model"`
+		tokenDropout
+	}
+	file.MaskID = 32
+	if err := json.Unmarshal(configJSON, &file); err != nil {
+		return nil, err
+	}
+	if file.Positions != "rotary" || file.NormBefore || file.Folding {
+		return nil, fmt.Errorf("position_embedding_type %q, emb_layer_norm_before %t, is_folding_model %t are not those of ESM-2: %w",
+			file.Positions, file.NormBefore, file.Folding, ErrUnsupported)
+	}
+	return file.tokenDropout, nil
+}
+
+// fairESMArguments takes the hyper-parameters from a file of fair-esm, which has them beside the tensors: under "args"
+// or, within "cfg", under "model".
+func fairESMArguments(values map[string]any, config *Config) {
+	args, ok := values["args"].(map[string]any)
+	if cfg, _ := values["cfg"].(map[string]any); !ok {
+		args, _ = cfg["model"].(map[string]any)
+	}
+	if heads, ok := args["encoder_attention_heads"].(int64); ok {
+		config.Heads = int(heads)
+	}
+	if on, ok := args["token_dropout"].(bool); ok {
+		dropout := config.Own.(tokenDropout)
+		dropout.On = on
+		config.Own = dropout
+	}
+}
+
+// fairNames maps fair-esm's modules outside the blocks to transformers' names.
+var fairNames = map[string]string{
+	"embed_tokens":            "embeddings.word_embeddings",
+	"emb_layer_norm_after":    "encoder.emb_layer_norm_after",
+	"lm_head":                 "lm_head",
+	"lm_head.dense":           "lm_head.dense",
+	"lm_head.layer_norm":      "lm_head.layer_norm",
+	"contact_head.regression": "contact_head.regression",
+}
+
+// fairBlockNames maps the modules of a fair-esm block (layers.N.) to those of transformers' EsmLayer
+// (encoder.layer.N.).
+var fairBlockNames = map[string]string{
+	"self_attn.q_proj":     "attention.self.query",
+	"self_attn.k_proj":     "attention.self.key",
+	"self_attn.v_proj":     "attention.self.value",
+	"self_attn.out_proj":   "attention.output.dense",
+	"self_attn.rot_emb":    "attention.self.rotary_embeddings",
+	"self_attn_layer_norm": "attention.LayerNorm",
+	"fc1":                  "intermediate.dense",
+	"fc2":                  "output.dense",
+	"final_layer_norm":     "LayerNorm",
+}
+
+// fromFairESM translates a name of fair-esm's ESM2 module, and leaves any other as it is.
+func fromFairESM(name string) string {
+	rest := strings.TrimPrefix(strings.TrimPrefix(name, "encoder."), "sentence_encoder.")
+	names, block := fairNames, ""
+	if module, ok := strings.CutPrefix(rest, "layers."); ok {
+		number, module, _ := strings.Cut(module, ".")
+		if number == "" || strings.Trim(number, "0123456789") != "" {
+			return name
+		}
+		names, block, rest = fairBlockNames, "encoder.layer."+number+".", module
+	}
+	dot := max(strings.LastIndexByte(rest, '.'), 0)
+	if module, ok := names[rest[:dot]]; ok {
+		return block + module + rest[dot:]
+	}
+	return name
+}
+
 type esm2 struct {
-	kernels.Model
-	config Config
+	layers int           // of the whole model
 	embed  kernels.Embed // [vocabulary, h]
 	blocks []esm2Block
 	norm   kernels.Norm // after the last block
@@ -31,17 +173,17 @@ type esm2Block struct {
 
 func esm2Tensors(c Config) []weights.Spec {
 	h, f := c.Hidden, c.Intermediate
-	list := []weights.Spec{{Name: wordEmbeddings, Shape: []int{c.Vocabulary, h}}}
+	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h)}
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
-		for _, part := range [...]string{"query", "key", "value"} {
-			list = append(list, withBias(block+"attention.self."+part, h, h)...)
-		}
+		list = append(list, projection(block+"attention.self.query", h, h, attending)...)
+		list = append(list, projection(block+"attention.self.key", h, h, attending)...)
+		list = append(list, projection(block+"attention.self.value", h, h, 1)...)
 		list = append(list, weights.Spec{Name: invFreqOf(block), Shape: []int{c.HeadDim() / 2}, Optional: true})
-		list = append(list, withBias(block+"attention.output.dense", h, h)...)
+		list = append(list, projection(block+"attention.output.dense", h, h, 1)...)
 		list = append(list, layerNorm(block+"attention.LayerNorm", h)...)
-		list = append(list, withBias(block+"intermediate.dense", f, h)...)
-		list = append(list, withBias(block+"output.dense", h, f)...)
+		list = append(list, projection(block+"intermediate.dense", f, h, 1)...)
+		list = append(list, projection(block+"output.dense", h, f, 1)...)
 		list = append(list, layerNorm(block+"LayerNorm", h)...)
 	}
 	return append(list, layerNorm("encoder.emb_layer_norm_after", h)...)
@@ -49,24 +191,25 @@ func esm2Tensors(c Config) []weights.Spec {
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
-// maskedInTraining is the share of tokens that were <mask> in training, 15%
-// of which 80%: with token dropout the embeddings are scaled by what was left.
+// maskedInTraining is the share of tokens that were <mask> in training, 15% of which 80%: with token dropout the
+// embeddings are scaled by what was left.
 const maskedInTraining = 0.15 * 0.8
 
-func loadESM2(c Config, l *loader) *esm2 {
-	m := &esm2{Model: l.model, config: c}
+func loadESM2(c Config, l *loader) network {
+	m := &esm2{layers: c.Layers}
 	m.embed = kernels.Embed{Table: l.load(kernels.Lookup, wordEmbeddings), Scale: 1, Mask: kernels.NoMask}
-	if c.TokenDropout {
-		m.embed.Scale, m.embed.Mask = 1-maskedInTraining, c.MaskID
+	if dropout := c.Own.(tokenDropout); dropout.On {
+		m.embed.Scale, m.embed.Mask = 1-maskedInTraining, dropout.MaskID
 	}
 	qScale := float32(1 / math.Sqrt(float64(c.HeadDim())))
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)
 		self := block + "attention.self."
+		rotary := &kernels.Rotary{QScale: qScale, InvFreq: l.invFreq(block, c.HeadDim())}
 		b := esm2Block{
 			attentionNorm: l.normalization(block+"attention.LayerNorm", c.Eps),
 			qkv:           l.projection(self+"query", self+"key", self+"value"),
-			attention:     kernels.Attention{Heads: c.Heads, Scale: 1, Rotary: &kernels.Rotary{QScale: qScale, InvFreq: l.invFreq(block, c.HeadDim())}},
+			attention:     kernels.Attention{Heads: c.Heads, Scale: 1, Rotary: rotary},
 			output:        l.projection(block + "attention.output.dense"),
 			norm:          l.normalization(block+"LayerNorm", c.Eps),
 			up:            l.projection(block + "intermediate.dense"),
@@ -79,8 +222,8 @@ func loadESM2(c Config, l *loader) *esm2 {
 	return m
 }
 
-// invFreq is the block's table of rotary frequencies, as the checkpoint
-// carries it, or 10000^(−2j/d) rounded as the reference rounds it.
+// invFreq is the block's table of rotary frequencies, as the checkpoint carries it, or 10000^(−2j/d) rounded as the
+// reference rounds it.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
 	if t, ok := l.checkpoint.Tensor(invFreqOf(block)); ok {
@@ -95,8 +238,6 @@ func (l *loader) invFreq(block string, d int) []float32 {
 	return table
 }
 
-func (m *esm2) Config() Config { return m.config }
-
 func (m *esm2) build(p *kernels.Program, last int, visit func(block int, x kernels.Value)) {
 	x := p.Embed(m.embed)
 	visit(0, x)
@@ -105,7 +246,7 @@ func (m *esm2) build(p *kernels.Program, last int, visit func(block int, x kerne
 		x = p.Linear(p.Attention(qkv, b.attention), b.output, x)
 		hidden := p.Linear(p.Norm(x, b.norm), b.up, kernels.None)
 		x = p.Linear(hidden, b.down, x)
-		if i+1 == m.config.Layers {
+		if i+1 == m.layers {
 			x = p.Norm(x, m.norm) // "layer L" of the reference is after the last LayerNorm
 		}
 		visit(i+1, x)

@@ -7,7 +7,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // Each test here takes one feature away from the program that the model builds and wants the embeddings to move. A
@@ -86,7 +85,7 @@ func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 
 // sample is one sequence of ids that the model knows.
 func sample(name string) kernels.Batch {
-	config, _ := transformer.KnownConfig(name)
+	config, _ := transformer.Families.Config(name)
 	ids := make([]int32, 40)
 	for i := range ids {
 		ids[i] = int32(4 + (i*i+3*i)%(min(config.Vocabulary, 1000)-10))
@@ -100,26 +99,16 @@ func embed(t *testing.T, name string, b kernels.Backend) []float32 {
 	t.Helper()
 	model := load(t, name, b)
 	defer model.Close()
-	batch := sample(name)
-	e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: 1}, transformer.Mean, []int{model.Config().Layers})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer e.Close()
-	result, err := e.Encode(batch)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return result[0]
+	return encode(t, model, b, sample(name))
 }
 
-func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
+func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
-	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	model, err := transformer.Load(checkpoint, config, b)
+	model, err := transformer.Load(checkpoint, b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,91 +1,46 @@
-// Package transformer holds the models: DNABERT-S and ESM-2, each in one file
-// that reads like its paper, written once against the operations of kernels.
-// Around them: their configuration, the loading of their weights, and the
+// Package transformer holds the models: every family in one file that reads like its paper and has all that is known of
+// it, written once against the operations of kernels. Around them: the shapes and the loading of checkpoints, and the
 // Encoder that turns packed batches into embeddings.
 //
-// The package must not know which backend runs it, where sequences come from
-// or where embeddings go.
+// The package must not know which backend runs it, where sequences come from or where embeddings go.
 package transformer
 
 import (
 	"errors"
 	"fmt"
+	"math"
 
 	"seqembed/kernels"
 	"seqembed/weights"
 )
 
-// Model is one architecture with its weights on a device. It may serve many
-// encoders at a time.
-type Model interface {
-	// Config is the model's shape.
-	Config() Config
-	// Close frees the weights. Every encoder has to be closed before.
-	Close() error
-	// build adds the forward pass up to block last to a program. It calls
-	// visit after the embedding, as block 0, and after each block, with the
-	// hidden state x.
-	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
+// Model is a checkpoint's network with its weights on a device. It may serve many encoders at a time.
+type Model struct {
+	network
+	config  Config
+	weights kernels.Model
 }
 
-// Load checks the checkpoint against its configuration and loads the weights
-// that the model uses onto the backend, one tensor at a time. The checkpoint
-// may be closed afterwards.
-func Load(c *weights.Checkpoint, config Config, b kernels.Backend) (Model, error) {
-	if err := c.Check(Tensors(config)); err != nil {
-		return nil, err
-	}
+// Load loads the weights that the model uses onto the backend, one tensor at a time. The checkpoint may be closed
+// afterwards.
+func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
-	var m Model
-	switch config.Architecture {
-	case DNABERTS:
-		m = loadDNABERTS(config, l)
-	case ESM2:
-		m = loadESM2(config, l)
-	default:
-		l.err = fmt.Errorf("architecture %q: %w", config.Architecture, ErrUnsupported)
-	}
+	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
 	if l.err != nil {
-		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), l.model.Close())
+		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), m.Close())
 	}
 	return m, nil
 }
 
-// Tensors lists the tensors that a model of this shape reads, under their
-// canonical names.
-func Tensors(config Config) []weights.Spec {
-	if config.Architecture == DNABERTS {
-		return dnabertsTensors(config)
-	}
-	return esm2Tensors(config)
-}
+// Config is the model's shape.
+func (m *Model) Config() Config { return m.config }
 
-// Open opens the checkpoint that ref stands for and reads its configuration.
-// A synthetic one is computed, not read.
-func Open(ref weights.Ref) (*weights.Checkpoint, Config, error) {
-	if ref.Synthetic != "" {
-		config, ok := KnownConfig(ref.Synthetic)
-		if !ok {
-			return nil, Config{}, fmt.Errorf("synthetic model %q: %w", ref.Synthetic, ErrUnsupported)
-		}
-		return weights.Synthetic(ref.Synthetic, ref.Seed, config.json(), Tensors(config)), config, nil
-	}
-	c, err := weights.Open(ref.Path)
-	if err != nil {
-		return nil, Config{}, err
-	}
-	config, err := ReadConfig(c)
-	if err != nil {
-		c.Close()
-		return nil, Config{}, err
-	}
-	return c, config, nil
-}
+// Close frees the weights. Every encoder has to be closed before.
+func (m *Model) Close() error { return m.weights.Close() }
 
-// loader loads weights by name; its first error sticks, so that a model's
-// loading reads as the list of its weights.
+// loader loads weights by name; its first error sticks, so that a model's loading reads as the list of its weights.
 type loader struct {
-	checkpoint *weights.Checkpoint
+	checkpoint *Checkpoint
 	model      kernels.Model
 	err        error
 }
@@ -149,12 +104,30 @@ type firstRow struct{ *weights.Tensor }
 
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 
-// withBias lists name.weight of shape [out, in] and name.bias [out].
-func withBias(name string, out, in int) []weights.Spec {
-	return []weights.Spec{{Name: name + ".weight", Shape: []int{out, in}}, {Name: name + ".bias", Shape: []int{out}}}
+// The functions below list tensors, with the spread of their values in synthetic checkpoints of version 1.
+
+// attending is the gain of the matrices that make queries and keys, so that synthetic attention is not uniform.
+const attending = 1.5
+
+// table lists a table of embeddings.
+func table(name string, rows, cols int) weights.Spec {
+	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1}
+}
+
+// matrix lists name.weight of shape [out, in], which multiplies the spread of its input by gain.
+func matrix(name string, out, in int, gain float64) weights.Spec {
+	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in))}
+}
+
+// projection lists a matrix and name.bias [out].
+func projection(name string, out, in int, gain float64) []weights.Spec {
+	return []weights.Spec{matrix(name, out, in, gain), {Name: name + ".bias", Shape: []int{out}, Scale: 0.1}}
 }
 
 // layerNorm lists name.weight and name.bias of shape [width].
 func layerNorm(name string, width int) []weights.Spec {
-	return []weights.Spec{{Name: name + ".weight", Shape: []int{width}}, {Name: name + ".bias", Shape: []int{width}}}
+	return []weights.Spec{
+		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1},
+		{Name: name + ".bias", Shape: []int{width}, Scale: 0.1},
+	}
 }

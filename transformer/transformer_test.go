@@ -20,11 +20,11 @@ import (
 func TestParseConfig(t *testing.T) {
 	const esm = `{"model_type":"esm","num_hidden_layers":6,"hidden_size":320,"num_attention_heads":20,"intermediate_size":1280,
 		"vocab_size":33,"position_embedding_type":"rotary","hidden_act":"gelu","token_dropout":true,"layer_norm_eps":1e-5,"mask_token_id":32}`
-	c, err := transformer.ParseConfig([]byte(esm))
+	c, err := transformer.ESM2.ParseConfig([]byte(esm))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if want, _ := transformer.KnownConfig("esm2-8m"); c != want {
+	if want, _ := transformer.Families.Config("esm2-8m"); c != want {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
 	for _, change := range [][2]string{
@@ -32,21 +32,28 @@ func TestParseConfig(t *testing.T) {
 		{`:20,`, `:7,`}, {`:20,`, `:320,`}, {`1e-5`, `0`}, {`:6`, `:0`}, {`:33`, `:0`},
 	} {
 		bad := strings.Replace(esm, change[0], change[1], 1)
-		if _, err := transformer.ParseConfig([]byte(bad)); !errors.Is(err, transformer.ErrUnsupported) {
+		if _, err := transformer.ESM2.ParseConfig([]byte(bad)); !errors.Is(err, transformer.ErrUnsupported) {
 			t.Errorf("%s in place of %s gives %v", change[1], change[0], err)
 		}
 	}
-	for model, want := range map[string]float32{`"esm","position_embedding_type":"rotary"`: 1e-5, `"bert","type_vocab_size":2`: 1e-12} {
-		c, err := transformer.ParseConfig([]byte(`{"model_type":` + model + `,"num_hidden_layers":2,"hidden_size":64,"num_attention_heads":4,
+	for _, model := range []struct {
+		family *transformer.Family
+		text   string
+		eps    float32
+	}{
+		{transformer.ESM2, `"esm","position_embedding_type":"rotary"`, 1e-5},
+		{transformer.DNABERT, `"bert","type_vocab_size":2`, 1e-12},
+	} {
+		c, err := model.family.ParseConfig([]byte(`{"model_type":` + model.text + `,"num_hidden_layers":2,"hidden_size":64,"num_attention_heads":4,
 			"intermediate_size":256,"vocab_size":33}`))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Eps != want {
-			t.Errorf("without layer_norm_eps, %s has %v, want %v", model, c.Eps, want)
+		if c.Eps != model.eps {
+			t.Errorf("without layer_norm_eps, %s has %v, want %v", model.family.Name, c.Eps, model.eps)
 		}
 	}
-	if _, err := transformer.ParseConfig([]byte("<html>")); err == nil {
+	if _, err := transformer.ESM2.ParseConfig([]byte("<html>")); err == nil {
 		t.Error("HTML was read as a config")
 	}
 }
@@ -55,9 +62,11 @@ func FuzzParseConfig(f *testing.F) {
 	f.Add([]byte(`{"model_type":"bert","num_hidden_layers":2,"hidden_size":768,"num_attention_heads":12,"intermediate_size":3072,"vocab_size":4096,"type_vocab_size":2}`))
 	f.Add([]byte(`{"model_type":"esm"}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c, err := transformer.ParseConfig(data)
-		if err == nil && (c.Heads < 1 || c.Hidden%c.Heads != 0 || c.HeadDim()%2 != 0 || c.Layers < 1) {
-			t.Errorf("accepted %+v", c)
+		for _, family := range transformer.Families {
+			c, err := family.ParseConfig(data)
+			if err == nil && (c.Heads < 1 || c.Hidden%c.Heads != 0 || c.HeadDim()%2 != 0 || c.Layers < 1) {
+				t.Errorf("accepted %+v", c)
+			}
 		}
 	})
 }
@@ -148,36 +157,26 @@ func TestEarlierLayer(t *testing.T) {
 // A checkpoint that carries inv_freq is obeyed, in half precision, too; and a
 // bare file of tensors is enough for a published shape.
 func TestCheckpointFiles(t *testing.T) {
-	config, _ := transformer.KnownConfig("esm2-tiny")
-	synthetic := weights.Synthetic("esm2-tiny", 0, nil, transformer.Tensors(config))
-	tensors := map[string][]float32{}
-	shapes := map[string][]int{}
-	for _, s := range transformer.Tensors(config) {
-		if s.Optional {
-			continue
-		}
-		tensor, _ := synthetic.Tensor(s.Name)
-		values, err := tensor.Float32s()
-		if err != nil {
-			t.Fatal(err)
-		}
-		tensors[s.Name], shapes[s.Name] = values, s.Shape
+	config, _ := transformer.Families.Config("esm2-tiny")
+	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")
+	if err != nil {
+		t.Fatal(err)
 	}
+	tensors, shapes := stored(t, synthetic, func(name string) string { return name })
 	embedFile := func() []float32 {
 		t.Helper()
 		path := filepath.Join(t.TempDir(), "model.safetensors")
 		writeSafetensors(t, path, tensors, shapes)
-		ref0 := weights.Ref{Path: path}
-		c, got, err := transformer.Open(ref0)
+		c, err := transformer.Families.Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		if got != config {
-			t.Fatalf("the tensors say %+v, want %+v", got, config)
+		if c.Config != config {
+			t.Fatalf("the tensors say %+v, want %+v", c.Config, config)
 		}
 		b := ref.New()
-		model, err := transformer.Load(c, got, b)
+		model, err := transformer.Load(c, b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -206,12 +205,8 @@ func TestCheckpointFiles(t *testing.T) {
 	delete(tensors, "encoder.layer.1.LayerNorm.bias")
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	writeSafetensors(t, path, tensors, shapes)
-	c, got, err := transformer.Open(weights.Ref{Path: path})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := transformer.Load(c, got, ref.New()); err == nil || !strings.Contains(err.Error(), "encoder.layer.1.LayerNorm.bias") {
+	var mismatch *weights.MismatchError
+	if _, err := transformer.Families.Open(path); !errors.As(err, &mismatch) || !slices.Equal(mismatch.Missing, []string{"encoder.layer.1.LayerNorm.bias"}) {
 		t.Errorf("a checkpoint without a tensor gives %v", err)
 	}
 }
@@ -246,7 +241,7 @@ func TestFLOPs(t *testing.T) {
 	// The figures of the models' descriptions: 227 MFLOP a token for
 	// DNABERT-S, and 1.30 GFLOP for ESM-2 650M, without context.
 	for name, want := range map[string]float64{"dnabert-s": 226.5e6, "esm2-650m": 1.2976e9} {
-		c, _ := transformer.KnownConfig(name)
+		c, _ := transformer.Families.Config(name)
 		attention := 4 * float64(c.Hidden) * float64(c.Layers)
 		if got := c.FLOPs(1) - attention; math.Abs(got/want-1) > 1e-3 {
 			t.Errorf("%s: %.4g FLOP a token, want %.4g", name, got, want)
@@ -301,11 +296,8 @@ func TestPlans(t *testing.T) {
 		{"esm2-650m", false, 1, 5}, {"esm2-650m", true, 6, 0},
 		{"dnabert-s", false, 2, 6}, {"dnabert-s", true, 6, 0},
 	} {
-		config, _ := transformer.KnownConfig(c.name)
-		model, err := transformer.Load(weights.Synthetic(c.name, 0, nil, transformer.Tensors(config)), config, shapesOnly{})
-		if err != nil {
-			t.Fatal(err)
-		}
+		model := load(t, c.name, shapesOnly{})
+		config := model.Config()
 		p := transformer.Program(model, transformer.Mean, []int{config.Layers})
 		if err := p.Err(); err != nil {
 			t.Fatal(err)

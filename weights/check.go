@@ -9,17 +9,16 @@ import (
 // maxListed is how many names one part of an error message lists.
 const maxListed = 5
 
-// Spec is a tensor that an architecture expects, under its canonical name. An
-// Optional one may be missing, and is not part of a synthetic checkpoint.
+// Spec is a tensor that a model expects, under its canonical name.
 type Spec struct {
-	Name     string
-	Shape    []int
-	Optional bool
+	Name         string
+	Shape        []int
+	Optional     bool    // it may be missing, and is not part of a synthetic checkpoint
+	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
 }
 
-// MismatchError says how a checkpoint differs from what a model expects. The
-// lists are complete and in the order of the specs (Unknown: of the names); the
-// message shows the first few of each.
+// MismatchError says how a checkpoint differs from what a model expects. The lists are complete and in the order of the
+// specs (Unknown: of the names); the message shows the first few of each.
 type MismatchError struct {
 	Source     string   // the checkpoint
 	Missing    []string // expected, not there
@@ -55,9 +54,8 @@ func listed(names []string) string {
 	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxListed], ", "), len(names)-maxListed)
 }
 
-// Check compares the checkpoint with what an architecture expects. It returns
-// nil, or a *MismatchError with every tensor that is missing, unknown, of
-// another shape, or stored in a way that ReadRows cannot decode.
+// Check compares the checkpoint with what an architecture expects. It returns nil, or a *MismatchError with every
+// tensor that is missing, unknown, of another shape, or stored in a way that ReadRows cannot decode.
 func (c *Checkpoint) Check(specs []Spec) error {
 	e := &MismatchError{Source: c.source}
 	expected := make(map[string]bool, len(specs))

@@ -17,17 +17,18 @@ import (
 	"sync"
 )
 
-// Checkpoint is an opened set of tensors under their canonical names, with
-// whatever describes them. It is immutable and safe for concurrent use until Close.
+// Checkpoint is an opened set of tensors, with whatever describes them. Once Rename has been called, if at all, it is
+// immutable and safe for concurrent use until Close.
 type Checkpoint struct {
-	source    string
-	revision  string
-	config    []byte
-	tokenizer string
-	args      map[string]any
-	tensors   map[string]*Tensor
-	digest    func() (string, error)
-	closers   []io.Closer
+	source   string
+	revision string
+	config   []byte
+	values   map[string]any
+	tensors  map[string]*Tensor
+	unplaced map[string]error // of a sharded checkpoint: tensors that its index does not put where they are
+	leftOut  []string
+	digest   func() (string, error)
+	closers  []io.Closer
 }
 
 // preferred are the names under which a folder may hold its checkpoint, best first.
@@ -36,70 +37,106 @@ var preferred = [...]string{
 	"pytorch_model.bin", "pytorch_model.bin.index.json",
 }
 
-// Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive
-// (.bin, .pt, .pth), the *.index.json of a sharded checkpoint, or a folder with
-// one of them. In a folder model.safetensors comes first, then
-// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json,
-// then the only *.safetensors, *.pt, *.pth or *.bin. What kind of file it is
-// follows from its contents. Errors name the file and the tensor; a missing file
-// matches fs.ErrNotExist, one that is cut short ErrTruncated, a pickle that asks
-// for more than tensors ErrForbidden.
-func Open(path string) (*Checkpoint, error) {
-	file, err := findCheckpoint(path)
+// Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
+// sharded checkpoint, or a folder with one of them, see Find. What kind of file it is follows from its contents, and
+// its tensors have the names that it stores. Errors name the file and the tensor; a missing file matches
+// fs.ErrNotExist, one that is cut short ErrTruncated, a pickle that asks for more than tensors ErrForbidden.
+func Open(path string, beside ...string) (*Checkpoint, error) {
+	file, err := Find(path, beside...)
 	if err != nil {
 		return nil, err
 	}
 	c := &Checkpoint{source: file, revision: hubSnapshot(file).revision}
-	files := make(map[string]*File)
 	if strings.HasSuffix(file, ".json") {
-		files, err = openShards(file)
-		c.digest = sync.OnceValues(func() (string, error) { return combinedDigest(files) })
+		err = c.openShards()
 	} else {
 		var f *File
 		if f, err = openFile(file); err == nil {
-			files[filepath.Base(file)] = f
-			c.args = f.args
+			c.tensors, c.values = f.tensors, f.values
 			c.digest = sync.OnceValues(f.bytes.sha256)
+			c.closers = append(c.closers, f)
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	inOrder := make([]*File, 0, len(files))
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		inOrder = append(inOrder, files[name])
-		c.closers = append(c.closers, files[name])
-	}
-	if c.tensors, err = canonicalTensors(inOrder); err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", file, err), c.Close())
-	}
-	if err := c.readNeighbours(filepath.Dir(file)); err != nil {
+	if err := c.readConfig(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
 }
 
-// readNeighbours takes in config.json and tokenizer.json, where they lie beside the checkpoint.
-func (c *Checkpoint) readNeighbours(folder string) error {
-	path := filepath.Join(folder, "config.json")
-	config, err := readText(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		config = nil
-	} else if err != nil {
+// openShards opens what the index at c.source names.
+func (c *Checkpoint) openShards() error {
+	shards, shardOf, err := openShards(c.source)
+	if err != nil {
 		return err
-	} else if !json.Valid(config) {
-		return fmt.Errorf("%s is not JSON", path)
 	}
-	c.config = config
-	path = filepath.Join(folder, "tokenizer.json")
-	if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
-		c.tokenizer = path
+	c.digest = sync.OnceValues(func() (string, error) { return combinedDigest(shards) })
+	c.tensors, c.unplaced = make(map[string]*Tensor), make(map[string]error)
+	for _, shard := range slices.Sorted(maps.Keys(shards)) {
+		c.closers = append(c.closers, shards[shard])
+		for name, t := range shards[shard].tensors {
+			if shardOf[name] == shard {
+				c.tensors[name] = t
+				continue
+			}
+			c.unplaced[name] = fmt.Errorf("%s holds tensor %q, which %s does not put there",
+				shards[shard].bytes.path, name, filepath.Base(c.source))
+		}
 	}
 	return nil
 }
 
-// findCheckpoint returns path, or the checkpoint file in it if it is a folder.
-func findCheckpoint(path string) (string, error) {
+// readConfig takes in config.json, where it lies beside the checkpoint.
+func (c *Checkpoint) readConfig() error {
+	path := filepath.Join(filepath.Dir(c.source), "config.json")
+	config, err := readText(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case !json.Valid(config):
+		return fmt.Errorf("%s is not JSON", path)
+	}
+	c.config = config
+	return nil
+}
+
+// Rename gives the tensors the names that canonical makes of the stored ones and leaves out those for which use is
+// false. Two tensors that end up with one name are an error, and so is one that is used and lies in a shard where the
+// index does not put it.
+func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
+	for _, stored := range slices.Sorted(maps.Keys(c.unplaced)) {
+		if _, use := canonical(stored); use {
+			return c.unplaced[stored]
+		}
+	}
+	tensors, storedAs := make(map[string]*Tensor), make(map[string]string)
+	for _, stored := range c.Names() {
+		name, use := canonical(stored)
+		if !use {
+			c.leftOut = append(c.leftOut, stored)
+			continue
+		}
+		if other, taken := storedAs[name]; taken {
+			return fmt.Errorf("%s: tensors %q and %q are both %s", c.source, other, stored, name)
+		}
+		storedAs[name] = stored
+		tensors[name] = c.tensors[stored].named(name)
+	}
+	c.tensors = tensors
+	return nil
+}
+
+// LeftOut returns the stored names of the tensors that Rename has left out, sorted.
+func (c *Checkpoint) LeftOut() []string { return slices.Clone(c.leftOut) }
+
+// Find returns path, or the checkpoint file in it if it is a folder: model.safetensors before
+// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt, *.pth
+// or *.bin. Files whose names end in one of beside lie next to checkpoints and are none.
+func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("opening a checkpoint: %w", err)
@@ -121,8 +158,8 @@ func findCheckpoint(path string) (string, error) {
 		name := entry.Name()
 		switch filepath.Ext(name) {
 		case ".safetensors", ".pt", ".pth", ".bin":
-			// fair-esm puts the weights of its contact head, which no embedding needs, beside each model.
-			if !strings.HasSuffix(name, "-contact-regression.pt") && !entry.IsDir() {
+			isEnd := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
+			if !entry.IsDir() && !slices.ContainsFunc(beside, isEnd) {
 				found = append(found, name)
 			}
 		}
@@ -137,8 +174,8 @@ func findCheckpoint(path string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// combinedDigest is the SHA-256 of what `sha256sum SHARD...` prints for the
-// shards in the order of their names: a line with digest, two spaces and name for each.
+// combinedDigest is the SHA-256 of what `sha256sum SHARD...` prints for the shards in the order of their names: a line
+// with digest, two spaces and name for each.
 func combinedDigest(shards map[string]*File) (string, error) {
 	h := sha256.New()
 	for _, name := range slices.Sorted(maps.Keys(shards)) {
@@ -151,23 +188,21 @@ func combinedDigest(shards map[string]*File) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Tensor returns the tensor with the canonical name, which is the one that
-// transformers' EsmModel or DNABERT-S's BertModel uses, without a prefix.
+// Tensor returns the tensor of that name.
 func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 	t, ok := c.tensors[name]
 	return t, ok
 }
 
-// Names returns the canonical names, sorted, without the tensors that are known
-// to be of no use for embeddings (task heads, the pooler, position ids).
+// Names returns the names of the tensors, sorted.
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
 
-// Config returns the config.json beside the checkpoint, nil where there is none.
-func (c *Checkpoint) Config() []byte { return bytes.Clone(c.config) }
+// ConfigJSON returns the config.json beside the checkpoint, nil where there is none.
+func (c *Checkpoint) ConfigJSON() []byte { return bytes.Clone(c.config) }
 
-// Args returns the hyper-parameters that a fair-esm .pt file carries, as plain
-// values (LoadPickle lists their types), nil for any other checkpoint.
-func (c *Checkpoint) Args() map[string]any { return maps.Clone(c.args) }
+// Values returns what a PyTorch file holds beside a state dict that lies under "model", as plain values (LoadPickle
+// lists their types), nil for any other checkpoint.
+func (c *Checkpoint) Values() map[string]any { return maps.Clone(c.values) }
 
 // Source returns the checkpoint's path, or synthetic:NAME@SEED, for messages.
 func (c *Checkpoint) Source() string { return c.source }
@@ -175,15 +210,19 @@ func (c *Checkpoint) Source() string { return c.source }
 // Revision returns the commit of the hub snapshot that the checkpoint lies in, "" elsewhere.
 func (c *Checkpoint) Revision() string { return c.revision }
 
-// SHA256 returns the SHA-256 of the checkpoint file in hexadecimal; it reads the
-// whole file, once. For a sharded checkpoint it is that of the lines that
-// `sha256sum` prints for the shards, sorted by name. For a synthetic one it is
-// that of its identity: version, name, seed, the names and shapes of its
-// tensors, and its config.
+// SHA256 returns the SHA-256 of the checkpoint file in hexadecimal; it reads the whole file, once. For a sharded
+// checkpoint it is that of the lines that `sha256sum` prints for the shards, sorted by name. For a synthetic one it is
+// that of its identity: version, name, seed, the names and shapes of its tensors, and its config.
 func (c *Checkpoint) SHA256() (string, error) { return c.digest() }
 
-// TokenizerFile returns the path of the tokenizer.json beside the checkpoint, "" where there is none.
-func (c *Checkpoint) TokenizerFile() string { return c.tokenizer }
+// Beside returns the path of the regular file of that name in the checkpoint's folder, "" where there is none.
+func (c *Checkpoint) Beside(name string) string {
+	path := filepath.Join(filepath.Dir(c.source), name)
+	if info, err := os.Stat(path); len(c.closers) == 0 || err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	return path
+}
 
 // Close releases the files. Tensors can no longer be read then.
 func (c *Checkpoint) Close() error {

@@ -40,11 +40,13 @@ func TestOpenRefusesAFolderWithoutOneCheckpoint(t *testing.T) {
 	_, err := Open(folder)
 	wantError(t, err, folder, "no checkpoint", "model.safetensors")
 	writeFile(t, folder, "b.pt", nil)
-	writeFile(t, folder, "b-contact-regression.pt", nil)
+	writeFile(t, folder, "b-regression.pt", nil)
 	_, err = Open(folder)
+	wantError(t, err, folder, "several", "b-regression.pt, b.pt")
+	_, err = Open(folder, "-regression.pt")
 	wantError(t, err, "b.pt is empty") // the regression beside it is no candidate
 	writeFile(t, folder, "a.safetensors", nil)
-	_, err = Open(folder)
+	_, err = Open(folder, "-regression.pt")
 	wantError(t, err, folder, "several", "a.safetensors, b.pt")
 	_, err = Open(filepath.Join(folder, "gone"))
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -60,7 +62,7 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Config() != nil || c.TokenizerFile() != "" || c.Revision() != "" || c.Args() != nil {
+	if c.ConfigJSON() != nil || c.Beside("tokenizer.json") != "" || c.Revision() != "" || c.Values() != nil {
 		t.Error("a file alone is said to have neighbours")
 	}
 	sum := sha256.Sum256(content)
@@ -73,8 +75,8 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	if c, err = Open(folder); err != nil {
 		t.Fatal(err)
 	}
-	if string(c.Config()) != `{"a":1}` || c.TokenizerFile() != tokenizer {
-		t.Errorf("config %q, tokenizer %q", c.Config(), c.TokenizerFile())
+	if string(c.ConfigJSON()) != `{"a":1}` || c.Beside("tokenizer.json") != tokenizer {
+		t.Errorf("config %q, tokenizer %q", c.ConfigJSON(), c.Beside("tokenizer.json"))
 	}
 	c.Close()
 	for text, want := range map[string]string{"{": "not JSON", "<!doctype html>": "web page"} {

@@ -16,7 +16,7 @@ type File struct {
 	bytes    *mappedFile
 	tensors  map[string]*Tensor
 	metadata map[string]string
-	args     map[string]any // fair-esm's hyper-parameters
+	values   map[string]any // beside a state dict that lies under "model"
 }
 
 // Names returns the stored names, sorted.
@@ -89,12 +89,12 @@ const (
 	formatLFSPointer
 )
 
-// legacyTorchMagic starts the files that torch.save wrote before version 1.6:
-// a pickle of the number 0x1950a86a20f9469cfc6c.
+// legacyTorchMagic starts the files that torch.save wrote before version 1.6: a pickle of the number
+// 0x1950a86a20f9469cfc6c.
 var legacyTorchMagic = []byte{0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19}
 
-// formatOf recognises a file by its contents: the names of cached files say
-// nothing, and a failed download often leaves a web page under the right name.
+// formatOf recognises a file by its contents: the names of cached files say nothing, and a failed download often leaves
+// a web page under the right name.
 func formatOf(head []byte) format {
 	text := bytes.ToLower(bytes.TrimLeft(head, "\ufeff \t\r\n"))
 	switch {
@@ -138,8 +138,7 @@ func openFile(path string) (*File, error) {
 	})
 }
 
-// openWith opens path, recognises its format and lets read do the rest; the
-// file is closed again where that fails.
+// openWith opens path, recognises its format and lets read do the rest; the file is closed again where that fails.
 func openWith[T any](path string, read func(*mappedFile, format) (T, error)) (T, error) {
 	var none T
 	m, err := openMapped(path)

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// ErrNotCached is what ResolveModel's error wraps when a hub model is not in the local cache.
+// ErrNotCached is what CachedSnapshot's error wraps when a hub model is not in the local cache.
 var ErrNotCached = errors.New("not in the local cache")
 
 var (
@@ -40,11 +40,15 @@ func cacheFolder() (string, error) {
 // cacheName is the folder of a model in the cache: org/name becomes models--org--name.
 func cacheName(id string) string { return "models--" + strings.ReplaceAll(id, "/", "--") }
 
-// cachedSnapshot finds the snapshot of a hub model that the cache's refs/main points to.
-func cachedSnapshot(id string) (folder, revision string, err error) {
+// IsHubID reports whether name has the form ORG/NAME.
+func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
+
+// CachedSnapshot finds the snapshot of a hub model that refs/main points to in the Hugging Face cache (HF_HUB_CACHE,
+// HF_HOME, XDG_CACHE_HOME). The error for a model that is not there wraps ErrNotCached.
+func CachedSnapshot(id string) (folder string, err error) {
 	cache, err := cacheFolder()
 	if err != nil {
-		return "", "", err
+		return "", err
 	}
 	model := filepath.Join(cache, cacheName(id))
 	missing := func(why string) error {
@@ -53,26 +57,29 @@ func cachedSnapshot(id string) (folder, revision string, err error) {
 	}
 	ref, err := readText(filepath.Join(model, "refs", "main"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", "", missing("there is no refs/main")
+		return "", missing("there is no refs/main")
 	} else if err != nil {
-		return "", "", fmt.Errorf("looking for %s in the cache: %w", id, err)
+		return "", fmt.Errorf("looking for %s in the cache: %w", id, err)
 	}
-	revision = string(bytes.TrimSpace(ref))
+	revision := string(bytes.TrimSpace(ref))
 	if !commitPattern.MatchString(revision) {
-		return "", "", fmt.Errorf("%s does not hold a commit but %q", filepath.Join(model, "refs", "main"), revision[:min(len(revision), 60)])
+		return "", fmt.Errorf("%s does not hold a commit but %q", filepath.Join(model, "refs", "main"), revision[:min(len(revision), 60)])
 	}
 	folder = filepath.Join(model, "snapshots", revision)
-	if _, err := findCheckpoint(folder); err != nil {
-		return "", "", missing(fmt.Sprintf("revision %s is incomplete: %v", revision, err))
+	if _, err := Find(folder); err != nil {
+		return "", missing(fmt.Sprintf("revision %s is incomplete: %v", revision, err))
 	}
-	return folder, revision, nil
+	return folder, nil
 }
+
+// HubID returns the hub id of the snapshot in a Hugging Face cache that path names or lies in, "" for any other path.
+func HubID(path string) string { return hubSnapshot(path).id }
 
 // snapshot says which hub model and revision a path belongs to.
 type snapshot struct{ id, revision string }
 
-// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in
-// it; symbolic links are not followed, since those of a cache lead out of it.
+// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in it; symbolic links are not followed,
+// since those of a cache lead out of it.
 func hubSnapshot(path string) snapshot {
 	path, err := filepath.Abs(path)
 	if err != nil {

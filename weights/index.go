@@ -16,24 +16,22 @@ import (
 // maxText is the largest index or config.json that is read.
 const maxText = 64 << 20
 
-// openShards opens every shard that an index names and returns them by file
-// name. Each tensor must lie in the shard that the index says, and each shard
-// may hold only the tensors that the index puts there, unused ones aside.
-func openShards(path string) (map[string]*File, error) {
+// openShards opens every shard that an index names and returns them by file name, with the shard of each tensor. Each
+// tensor must lie in the shard that the index says.
+func openShards(path string) (shards map[string]*File, shardOf map[string]string, err error) {
 	text, err := readText(path)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	shardOf, err := parseIndex(text)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	if shardOf, err = parseIndex(text); err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
-	shards := make(map[string]*File)
-	fail := func(err error) (map[string]*File, error) {
+	shards = make(map[string]*File)
+	fail := func(err error) (map[string]*File, map[string]string, error) {
 		for _, f := range shards {
 			err = errors.Join(err, f.Close())
 		}
-		return nil, err
+		return nil, nil, err
 	}
 	for _, shard := range slices.Sorted(maps.Values(shardOf)) {
 		if shards[shard] != nil {
@@ -52,18 +50,11 @@ func openShards(path string) (map[string]*File, error) {
 			return fail(fmt.Errorf("%s puts tensor %q into %s, which does not hold it", path, name, shardOf[name]))
 		}
 	}
-	for _, shard := range slices.Sorted(maps.Keys(shards)) {
-		for _, name := range shards[shard].Names() {
-			if _, used := canonicalName(name); used && shardOf[name] != shard {
-				return fail(fmt.Errorf("%s holds tensor %q, which %s does not put there", shards[shard].bytes.path, name, filepath.Base(path)))
-			}
-		}
-	}
-	return shards, nil
+	return shards, shardOf, nil
 }
 
-// parseIndex reads the weight_map of an index: tensor name to shard file name.
-// A shard name must be a plain name, so that an index cannot reach other folders.
+// parseIndex reads the weight_map of an index: tensor name to shard file name. A shard name must be a plain name, so
+// that an index cannot reach other folders.
 func parseIndex(text []byte) (map[string]string, error) {
 	shardOf := make(map[string]string)
 	decoder := json.NewDecoder(bytes.NewReader(text))

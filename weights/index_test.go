@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -20,18 +22,26 @@ func indexOf(shardOf map[string]string) []byte {
 	return text
 }
 
+// withoutPrefix takes a prefix off and leaves out what is called unused.
+func withoutPrefix(stored string) (name string, use bool) {
+	return strings.TrimPrefix(stored, "prefix."), !strings.HasPrefix(stored, "unused.")
+}
+
 func TestShardsAreOneCheckpoint(t *testing.T) {
 	folder := t.TempDir()
-	first := safetensorsOf(f32Tensor("esm.a", []int{2}, 1, 2), f32Tensor("esm.embeddings.position_ids", []int{1}, 0))
-	second := safetensorsOf(f32Tensor("esm.b", []int{1}, 3), f32Tensor("lm_head.bias", []int{1}, 0))
+	first := safetensorsOf(f32Tensor("prefix.a", []int{2}, 1, 2), f32Tensor("unused.ids", []int{1}, 0))
+	second := safetensorsOf(f32Tensor("prefix.b", []int{1}, 3), f32Tensor("unused.bias", []int{1}, 0))
 	writeFile(t, folder, "model-00001-of-00002.safetensors", first)
 	writeFile(t, folder, "model-00002-of-00002.safetensors", second)
 	index := writeFile(t, folder, "model.safetensors.index.json", indexOf(map[string]string{
-		"esm.a": "model-00001-of-00002.safetensors", "esm.b": "model-00002-of-00002.safetensors",
+		"prefix.a": "model-00001-of-00002.safetensors", "prefix.b": "model-00002-of-00002.safetensors",
 	}))
 	for _, path := range []string{index, folder} {
 		c, err := Open(path)
 		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Rename(withoutPrefix); err != nil {
 			t.Fatal(err)
 		}
 		if !slices.Equal(c.Names(), []string{"a", "b"}) || !slices.Equal(readAll(t, c, "a"), []float32{1, 2}) || !slices.Equal(readAll(t, c, "b"), []float32{3}) {
@@ -96,7 +106,10 @@ func TestBadIndexesAreRefused(t *testing.T) {
 			writeFile(t, folder, "one.safetensors", shard)
 			writeFile(t, folder, "two.safetensors", both)
 			writeFile(t, folder, "cut.safetensors", shard[:len(shard)-1])
-			_, err := Open(writeFile(t, folder, "x.index.json", c.index))
+			checkpoint, err := Open(writeFile(t, folder, "x.index.json", c.index))
+			if err == nil {
+				err = errors.Join(checkpoint.Rename(withoutPrefix), checkpoint.Close())
+			}
 			wantError(t, err, append(c.want, folder)...)
 		})
 	}
@@ -107,7 +120,7 @@ func TestIndexMustBeAReadableFile(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(folder, "model.safetensors.index.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	_, err := openShards(filepath.Join(folder, "model.safetensors.index.json"))
+	_, _, err := openShards(filepath.Join(folder, "model.safetensors.index.json"))
 	wantError(t, err, "regular file")
 }
 

@@ -13,13 +13,11 @@ import (
 	"sync"
 )
 
-// chunkSize is what visit reads at once from a file that is not mapped: a
-// multiple of every element size.
+// chunkSize is what visit reads at once from a file that is not mapped: a multiple of every element size.
 const chunkSize = 1 << 16
 
-// mappedFile is an open checkpoint file: mapped into memory where the system
-// can, read with ReadAt where it cannot. Headers are always read with ReadAt,
-// so that only tensor values depend on the mapping.
+// mappedFile is an open checkpoint file: mapped into memory where the system can, read with ReadAt where it cannot.
+// Headers are always read with ReadAt, so that only tensor values depend on the mapping.
 type mappedFile struct {
 	path string
 	size int64
@@ -30,8 +28,8 @@ type mappedFile struct {
 	closed bool
 }
 
-// openRegular opens a file, and refuses a pipe or a folder. Stat comes before
-// Open because opening a pipe would wait for a writer.
+// openRegular opens a file, and refuses a pipe or a folder. Stat comes before Open because opening a pipe would wait
+// for a writer.
 func openRegular(path string) (*os.File, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -71,8 +69,8 @@ func (m *mappedFile) ReadAt(p []byte, offset int64) (int, error) { return m.file
 // errShort is what reading fails with when the file has shrunk since it was opened.
 var errShort = errors.New("the file became shorter, or its disk failed, while it was read")
 
-// visit calls use with the bytes [offset, offset+size), all at once where the
-// file is mapped, else in consecutive chunks. The range must lie in the file.
+// visit calls use with the bytes [offset, offset+size), all at once where the file is mapped, else in consecutive
+// chunks. The range must lie in the file.
 func (m *mappedFile) visit(offset, size int64, use func(chunk []byte)) (err error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()

@@ -15,6 +15,6 @@ func mapMemory(file *os.File, size int) ([]byte, error) {
 
 func unmapMemory(mapped []byte) error { return unix.Munmap(mapped) }
 
-// releaseMemory drops the pages, which must start and end on page borders. It
-// is advice: nothing depends on whether the system takes it.
+// releaseMemory drops the pages, which must start and end on page borders. It is advice: nothing depends on whether the
+// system takes it.
 func releaseMemory(pages []byte) { _ = unix.Madvise(pages, unix.MADV_DONTNEED) }

@@ -16,14 +16,13 @@ const (
 	maxGlobal = 256       // bytes of a module's or a class's name
 )
 
-// ErrForbidden is what errors wrap when a pickle names a class or function
-// other than the few that tensors are made of.
+// ErrForbidden is what errors wrap when a pickle names a class or function other than the few that tensors are made of.
 var ErrForbidden = errors.New("a checkpoint has no business with it")
 
 // host says what the globals and persistent ids of a pickle stand for.
 type host interface {
-	// global returns what module.name stands for: a callable that REDUCE and
-	// NEWOBJ may call, or any other value. It must wrap ErrForbidden for the rest.
+	// global returns what module.name stands for: a callable that REDUCE and NEWOBJ may call, or any other value. It
+	// must wrap ErrForbidden for the rest.
 	global(module, name string) (any, error)
 	// persistent returns the value with the persistent id.
 	persistent(id any) (any, error)
@@ -32,8 +31,8 @@ type host interface {
 // callable makes a value from the arguments in a pickle.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle that can build numbers, strings, lists, tuples,
-// dicts and what its host allows, and nothing else.
+// unpickler executes a pickle that can build numbers, strings, lists, tuples, dicts and what its host allows, and
+// nothing else.
 type unpickler struct {
 	host  host
 	code  []byte
@@ -43,8 +42,7 @@ type unpickler struct {
 	memo  map[uint32]any
 }
 
-// unpickle executes code and returns the one value that it leaves. Errors give
-// the offset of the instruction.
+// unpickle executes code and returns the one value that it leaves. Errors give the offset of the instruction.
 func unpickle(code []byte, h host) (any, error) {
 	u := &unpickler{host: h, code: code, memo: make(map[uint32]any)}
 	for {
@@ -169,8 +167,7 @@ func (u *unpickler) pop() (any, error) {
 	return v, nil
 }
 
-// popN takes the last n values, in the order in which they were pushed. They
-// are valid until the next push.
+// popN takes the last n values, in the order in which they were pushed. They are valid until the next push.
 func (u *unpickler) popN(n int) ([]any, error) {
 	if len(u.stack)-n < u.floor() {
 		return nil, errEmptyStack

@@ -8,8 +8,8 @@ import (
 // maxDepth is how deeply the containers of a pickle may be nested.
 const maxDepth = 256
 
-// The containers of a pickle. They are pointers so that a value which appears
-// in several places, or is filled after it was stored, stays one value.
+// The containers of a pickle. They are pointers so that a value which appears in several places, or is filled after it
+// was stored, stays one value.
 type (
 	pickleTuple     struct{ items []any }
 	pickleList      struct{ items []any }
@@ -74,8 +74,8 @@ type flattener struct {
 // inProgress marks a container that is still being turned.
 type inProgress struct{}
 
-// plainValue returns v as map[string]any (map[any]any where a key is not a
-// string), []any, string, int64, float64, bool, nil and *Tensor.
+// plainValue returns v as map[string]any (map[any]any where a key is not a string), []any, string, int64, float64,
+// bool, nil and *Tensor.
 func plainValue(v any) (any, error) {
 	f := flattener{done: make(map[any]any)}
 	return f.plain(v, 0)

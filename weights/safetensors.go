@@ -17,9 +17,9 @@ const maxHeader = 100_000_000
 // ErrTruncated is what errors wrap when a file ends before what it announces.
 var ErrTruncated = errors.New("the file is cut short")
 
-// OpenSafetensors opens one safetensors file under its stored names. Its header
-// is checked whole before it returns: tensors must fill the file without holes
-// or overlaps. Errors name the file; a file that ends early wraps ErrTruncated.
+// OpenSafetensors opens one safetensors file under its stored names. Its header is checked whole before it returns:
+// tensors must fill the file without holes or overlaps. Errors name the file; a file that ends early wraps
+// ErrTruncated.
 func OpenSafetensors(path string) (*File, error) {
 	return openWith(path, func(m *mappedFile, f format) (*File, error) {
 		if f == formatZip {
@@ -29,8 +29,8 @@ func OpenSafetensors(path string) (*File, error) {
 	})
 }
 
-// readSafetensors reads the header of an open safetensors file: 8 bytes of
-// length, that much JSON, then the tensors' bytes.
+// readSafetensors reads the header of an open safetensors file: 8 bytes of length, that much JSON, then the tensors'
+// bytes.
 func readSafetensors(m *mappedFile) (*File, error) {
 	var prefix [8]byte
 	if m.size < int64(len(prefix)) {
@@ -80,8 +80,8 @@ type entry struct {
 	begin, end int64 // offsets after the header
 }
 
-// parseHeader reads the JSON of a safetensors header and checks each entry by
-// itself: its offsets are in order and as far apart as its shape says.
+// parseHeader reads the JSON of a safetensors header and checks each entry by itself: its offsets are in order and as
+// far apart as its shape says.
 func parseHeader(header []byte) (entries []entry, metadata map[string]string, err error) {
 	reader := bytes.NewReader(header)
 	decoder := json.NewDecoder(reader)
@@ -132,8 +132,8 @@ func parseHeader(header []byte) (entries []entry, metadata map[string]string, er
 	return entries, metadata, nil
 }
 
-// checkLayout checks that the tensors, in order of their offsets, fill the size
-// bytes after the header exactly. It leaves the entries in that order.
+// checkLayout checks that the tensors, in order of their offsets, fill the size bytes after the header exactly. It
+// leaves the entries in that order.
 func checkLayout(entries []entry, size int64) error {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), cmp.Compare(a.name, b.name))
@@ -160,9 +160,8 @@ func checkLayout(entries []entry, size int64) error {
 	return nil
 }
 
-// decodeObject reads a JSON object and calls value for each of its keys, with
-// the decoder before the key's value. It refuses a key that appears twice,
-// which encoding/json would let pass. Errors of value are given the key's name.
+// decodeObject reads a JSON object and calls value for each of its keys, with the decoder before the key's value. It
+// refuses a key that appears twice, which encoding/json would let pass. Errors of value are given the key's name.
 func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 	open, err := decoder.Token()
 	if err != nil {

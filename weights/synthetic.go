@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 )
@@ -13,11 +12,10 @@ import (
 // golden is 2^64 divided by the golden ratio: the step of SplitMix64's counter.
 const golden = 0x9E3779B97F4A7C15
 
-// Synthetic returns the synthetic checkpoint called name: every tensor of specs
-// that is not optional, with values that follow from its name, its shape and
-// the seed alone (synthetic checkpoints, version 1). Nothing is stored; rows
-// are computed when they are read. The embeddings that such weights give carry
-// no biology. Config is the config.json that the checkpoint reports.
+// Synthetic returns the synthetic checkpoint called name: every tensor of specs that is not optional, with values that
+// follow from its spec and the seed alone (synthetic checkpoints, version 1). Nothing is stored; rows are computed when
+// they are read. The embeddings that such weights give carry no biology. Config is the config.json that the checkpoint
+// reports.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		source:  fmt.Sprintf("synthetic:%s@%d", name, seed),
@@ -30,7 +28,7 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 		if spec.Optional {
 			continue
 		}
-		t, err := newTensor(spec.Name, spec.Shape, F32, syntheticElements(spec.Name, spec.Shape, seed))
+		t, err := newTensor(spec.Name, spec.Shape, F32, newGenerated(spec, seed))
 		if err != nil {
 			t = &Tensor{name: spec.Name, shape: spec.Shape, dtype: F32, values: unreadable{err}}
 		}
@@ -43,40 +41,16 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 	return c
 }
 
-// generated computes the values of a synthetic tensor: element i is
-// float32(u*scale + shift), where u in [-2^23, 2^23) are the top 24 bits of the
-// i-th output of SplitMix64.
+// generated computes the values of a synthetic tensor: element i is float32(u*scale + shift), where u in [-2^23, 2^23)
+// are the top 24 bits of the i-th output of SplitMix64.
 type generated struct {
 	start        uint64 // the counter before element 0
 	scale, shift float64
 }
 
-// syntheticElements picks the distribution that the tensor's name asks for.
-func syntheticElements(name string, shape []int, seed uint64) elements {
-	g := generated{start: fnv1a(name) + seed*golden}
-	lower := strings.ToLower(name)
-	switch {
-	case strings.Contains(lower, "layernorm"), strings.Contains(lower, "layer_norm"):
-		g.scale = 0.1
-		if strings.HasSuffix(name, "weight") {
-			g.shift = 1
-		}
-	case strings.Contains(lower, "embeddings.weight"):
-		g.scale = 1
-	case strings.HasSuffix(name, "bias"):
-		g.scale = 0.1
-	case len(shape) != 2 || shape[1] == 0:
-		return unreadable{fmt.Errorf("a synthetic tensor with this name needs a shape [out, in], not %v", shape)}
-	default:
-		gain := 1.0
-		if strings.Contains(lower, "query") || strings.Contains(lower, "key") || strings.Contains(lower, "wqkv") {
-			gain = 1.5
-		}
-		g.scale = gain * math.Sqrt(3/float64(shape[1]))
-	}
+func newGenerated(s Spec, seed uint64) generated {
 	// A power of two commutes with rounding, so it can be taken into the scale.
-	g.scale *= 1.0 / (1 << 23)
-	return g
+	return generated{start: fnv1a(s.Name) + seed*golden, scale: s.Scale * (1.0 / (1 << 23)), shift: s.Shift}
 }
 
 // fnv1a is the 64-bit FNV-1a hash of a name.
@@ -97,8 +71,8 @@ func (g generated) read(dst []float32, at int) error {
 		z = (z ^ z>>27) * 0x94D049BB133111EB
 		z ^= z >> 31
 		u := float64(int64(z>>40) - 1<<23)
-		// The conversion keeps compilers from fusing the product with the sum,
-		// which would round once where the specification rounds twice.
+		// The conversion keeps compilers from fusing the product with the sum, which would round once where the
+		// specification rounds twice.
 		dst[i] = float32(float64(u*g.scale) + g.shift)
 	}
 	return nil

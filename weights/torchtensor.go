@@ -70,8 +70,8 @@ func rebuildParameter(args []any) (any, error) {
 	return nil, errors.New("the arguments of _rebuild_parameter are not a tensor and two more")
 }
 
-// persistent resolves ("storage", class, key, device, number of elements). The
-// device is where the tensor lived when it was saved, which does not matter here.
+// persistent resolves ("storage", class, key, device, number of elements). The device is where the tensor lived when it
+// was saved, which does not matter here.
 func (h torchHost) persistent(id any) (any, error) {
 	tuple, ok := id.(*pickleTuple)
 	if !ok || len(tuple.items) != 5 || tuple.items[0] != "storage" {
@@ -93,9 +93,8 @@ func (h torchHost) persistent(id any) (any, error) {
 	return &storage{key: key, dtype: class.dtype, offset: offset, count: int(count)}, nil
 }
 
-// rebuildTensor has the arguments storage, storage_offset, size, stride,
-// requires_grad, backward_hooks and sometimes metadata; the last three say
-// nothing about the values.
+// rebuildTensor has the arguments storage, storage_offset, size, stride, requires_grad, backward_hooks and sometimes
+// metadata; the last three say nothing about the values.
 func (h torchHost) rebuildTensor(args []any) (any, error) {
 	if len(args) != 6 && len(args) != 7 {
 		return nil, fmt.Errorf("_rebuild_tensor_v2 has %d arguments, not 6 or 7", len(args))
@@ -145,8 +144,8 @@ func intTuple(v any) ([]int, bool) {
 	return numbers, true
 }
 
-// contiguous says whether elements with these strides lie in row-major order.
-// The stride of a dimension of length 1 does not matter, nor any of an empty tensor.
+// contiguous says whether elements with these strides lie in row-major order. The stride of a dimension of length 1
+// does not matter, nor any of an empty tensor.
 func contiguous(shape, stride []int) bool {
 	expected := 1
 	for i := len(shape) - 1; i >= 0; i-- {

@@ -5,12 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"path"
 	"strings"
 )
 
-// torchArchive is an open zip file as torch.save writes it: one folder with the
-// pickle data.pkl, the storages data/0, data/1 … and byteorder, all uncompressed.
+// torchArchive is an open zip file as torch.save writes it: one folder with the pickle data.pkl, the storages data/0,
+// data/1 … and byteorder, all uncompressed.
 type torchArchive struct {
 	file    *mappedFile
 	folder  string
@@ -71,8 +72,7 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// read returns the bytes of an entry, which may have at most limit of them,
-// after checking them against their CRC.
+// read returns the bytes of an entry, which may have at most limit of them, after checking them against their CRC.
 func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	entry, _, err := a.entry(name)
 	if err != nil {
@@ -106,11 +106,10 @@ func (a *torchArchive) value() (any, error) {
 	return plainValue(v)
 }
 
-// LoadPickle reads a file that torch.save wrote and returns its value as
-// map[string]any (map[any]any where a dict has other keys than strings), []any,
-// string, int64, float64, bool, nil and *Tensor, and a function that closes the
-// file once the tensors are no longer needed. An argparse.Namespace is a
-// map[string]any. Any other class is refused by name, wrapping ErrForbidden.
+// LoadPickle reads a file that torch.save wrote and returns its value as map[string]any (map[any]any where a dict has
+// other keys than strings), []any, string, int64, float64, bool, nil and *Tensor, and a function that closes the file
+// once the tensors are no longer needed. An argparse.Namespace is a map[string]any. Any other class is refused by name,
+// wrapping ErrForbidden.
 func LoadPickle(path string) (any, func() error, error) {
 	var value any
 	m, err := openWith(path, func(m *mappedFile, f format) (*mappedFile, error) {
@@ -143,27 +142,23 @@ func readTorch(m *mappedFile) (*File, error) {
 		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}
 	f := &File{bytes: m}
-	if f.tensors, f.args, err = stateDict(value); err != nil {
+	if f.tensors, f.values, err = stateDict(value); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.path, err)
 	}
 	return f, nil
 }
 
-// stateDict finds the tensors in a checkpoint's value: a plain state dict, or
-// fair-esm's dict with the state dict under "model" and the hyper-parameters
-// under "args" or, within "cfg", under "model".
-func stateDict(value any) (tensors map[string]*Tensor, args map[string]any, err error) {
+// stateDict finds the tensors in a checkpoint's value: a plain state dict, or a dict with the state dict under "model"
+// and other values beside it.
+func stateDict(value any) (tensors map[string]*Tensor, values map[string]any, err error) {
 	top, ok := value.(map[string]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
 	}
 	state := top
 	if model, ok := top["model"].(map[string]any); ok {
-		state = model
-		args, _ = top["args"].(map[string]any)
-		if cfg, ok := top["cfg"].(map[string]any); ok && args == nil {
-			args, _ = cfg["model"].(map[string]any)
-		}
+		state, values = model, maps.Clone(top)
+		delete(values, "model")
 	}
 	tensors = make(map[string]*Tensor, len(state))
 	for name, v := range state {
@@ -173,5 +168,5 @@ func stateDict(value any) (tensors map[string]*Tensor, args map[string]any, err 
 		}
 		tensors[name] = t.named(name)
 	}
-	return tensors, args, nil
+	return tensors, values, nil
 }

@@ -6,13 +6,11 @@ cd "$(dirname "$0")/../.."
 shared=${SHARED:-../shared}
 to=build/gpu
 rm -rf $to $to.tgz
-mkdir -p $to/src $to/peers $to/shared/{goldens,tokenizer,seq}
+mkdir -p $to/peers $to/shared/{goldens,tokenizer,seq}
 export CGO_ENABLED=0
 go test -c -trimpath -ldflags '-s -w' -o $to/cuda.test ./kernels/cuda
 go test -c -trimpath -ldflags '-s -w' -o $to/bench.test ./bench
 go build -trimpath -ldflags '-s -w' -o $to/embed ./cmd/embed
-cp kernels/cuda/src/README.md $to/src/
-cp -r kernels/cuda/testdata $to/
 cp -r "$shared/goldens/synthetic" $to/shared/goldens/
 cp "$shared/tokenizer/dnabert2_tokenizer.json" $to/shared/tokenizer/
 cp "$shared"/seq/{uniprot_500.faa.gz,uniprot_20000.faa.gz,MG1655-K12.fasta.gz} $to/shared/seq/

@@ -177,8 +177,8 @@ func TestBadModels(t *testing.T) {
 		{"--esm-model some/model p.faa", []string{"some/model", "not in the local cache", "cache"}},
 		{"p.faa", []string{"facebook/esm2_t33_650M_UR50D"}},
 		{"d.fna", []string{"zhihan1996/DNABERT-S"}},
-		{"--dnabert-model tiny d.fna", []string{"--dnabert-model", "tiny", "ESM-2", "DNABERT-S is needed"}},
-		{"--esm-model " + dna2 + " p.faa", []string{"--esm-model", "DNABERT-S", "ESM-2 is needed"}},
+		{"--dnabert-model tiny d.fna", []string{"--dnabert-model", "tiny", "ESM-2", "DNABERT is needed"}},
+		{"--esm-model " + dna2 + " p.faa", []string{"--esm-model", "DNABERT", "ESM-2 is needed"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer none.json d.fna", []string{"none.json", "no such file"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer broken.json d.fna", []string{"broken.json"}},
 		// What the second model lacks is found before the first one runs.

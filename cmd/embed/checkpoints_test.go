@@ -9,7 +9,6 @@ import (
 
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // writeCheckpoint writes the tensors of a synthetic model as a folder that
@@ -17,11 +16,7 @@ import (
 // leave out or reshape tensors; nil keeps all.
 func writeCheckpoint(t *testing.T, dir, model string, change func(name string, shape []int) []int) {
 	t.Helper()
-	ref, err := weights.ResolveModel(model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	c, _, err := transformer.Open(ref)
+	c, err := transformer.Families.Open(model)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +52,7 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	}
 	file := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
 	write(t, dir+"/model.safetensors", string(file)+string(text)+string(body))
-	write(t, dir+"/config.json", string(c.Config()))
+	write(t, dir+"/config.json", string(c.ConfigJSON()))
 }
 
 // withoutMerges is the synthetic DNA tokenizer less all its merges.

@@ -20,14 +20,10 @@ import (
 	"seqembed/transformer"
 )
 
-// version is the program's; it is part of every manifest.
-const version = "0.1.0"
-
 // maxThreads is more than any machine has cores.
 const maxThreads = 1 << 12
 
-// maxBudget bounds the tokens of a batch far above what a device holds, so that
-// sizes in bytes cannot overflow.
+// maxBudget bounds the tokens of a batch far above what a device holds, so that sizes in bytes cannot overflow.
 const maxBudget = 1 << 24
 
 // run is the whole program: it returns the exit code.
@@ -52,7 +48,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		printHelp(stdout, groups)
 		return exitDone
 	case s.version:
-		fmt.Fprintln(stdout, version)
+		fmt.Fprintln(stdout, versionLine())
 		return exitDone
 	}
 	c := &command{settings: s, stdout: stdout, machine: m}
@@ -100,8 +96,8 @@ type command struct {
 	total pool.Summary // over both models
 }
 
-// embed checks flags, inputs, models and settings before anything is computed,
-// then runs DNA to completion, then protein.
+// embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
+// each to completion: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
 	reading, err := c.reading()
 	if err != nil {
@@ -135,66 +131,65 @@ func (c *command) embed(ctx context.Context) error {
 		f.Err = withHint(f.Err)
 		c.total.Failed = append(c.total.Failed, f)
 	}
-	var models []*model
-	var jobs []*pool.Job
-	for _, part := range []struct {
-		flags modelFlags
-		name  string
-		files []pool.File
-	}{{dnabertFlags, c.dnabertModel, dna}, {esmFlags, c.esmModel, protein}} {
-		if len(part.files) == 0 {
-			continue
+	models, err := c.openModels(dna, protein, reading, processors)
+	defer func() {
+		for _, m := range models {
+			m.checkpoint.Close()
 		}
-		m, err := openModel(part.flags, part.name, c.settings)
-		if err != nil {
-			return err
-		}
-		defer m.checkpoint.Close()
-		job, err := c.newJob(m, part.files, reading, processors)
-		if err != nil {
-			return err
-		}
-		if err := job.Check(); err != nil {
-			return err
-		}
-		models, jobs = append(models, m), append(jobs, job)
+	}()
+	if err != nil {
+		return err
 	}
-	if len(models) == 2 && models[0].ref.Name == models[1].ref.Name {
-		if err := checkNames(slices.Concat(dna, protein), true); err != nil {
-			return err
-		}
-	}
-	for i, m := range models {
-		if m.synthetic() {
-			c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.name)
-		}
-		c.progress.begin(m.name, m.config, jobs[i].Files)
-		summary, err := jobs[i].Run(ctx)
-		c.progress.end()
-		c.merge(summary)
-		if err != nil {
+	for _, m := range models {
+		if err := c.runModel(ctx, m); err != nil {
 			return c.writeFailures(err)
 		}
 	}
 	return c.writeFailures(nil)
 }
 
-// showAlphabet logs how an input is read, and why.
-func (c *command) showAlphabet(f pool.File) {
-	found := f.Finding
-	switch {
-	case found.Contradicts != "":
-		c.log.Warn(fmt.Sprintf("the letters are those of %s, whatever the extension %s says; --dna or --protein decides",
-			found.Alphabet, found.Contradicts), "input", f.Path)
-	case found.Why == "":
-		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", "--"+strings.ToLower(found.Alphabet.String()))
-	default:
-		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", found.Why)
+// openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
+// models are to be closed after an error, too.
+func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
+	for _, files := range [][]pool.File{dna, protein} {
+		if len(files) == 0 {
+			continue
+		}
+		m, err := c.openModel(files[0].Alphabet)
+		if err != nil {
+			return models, err
+		}
+		models = append(models, m)
+		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+			return models, err
+		}
+		if err := m.job.Check(); err != nil {
+			return models, err
+		}
 	}
+	if len(models) == 2 && models[0].checkpoint.Label == models[1].checkpoint.Label {
+		return models, checkNames(slices.Concat(dna, protein), true)
+	}
+	return models, nil
 }
 
-// checkNames refuses inputs whose outputs would have the same name: those of
-// one alphabet, or of both when the two models are called the same.
+// runModel embeds the files of one model to completion.
+func (c *command) runModel(ctx context.Context, m *model) error {
+	if m.checkpoint.Synthetic {
+		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
+	}
+	if head := m.checkpoint.TunedHead(); len(head) > 0 {
+		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
+	}
+	c.progress.begin(m.model, m.config, m.job.Files)
+	summary, err := m.job.Run(ctx)
+	c.progress.end()
+	c.merge(summary)
+	return err
+}
+
+// checkNames refuses inputs whose outputs would have the same name: those of one alphabet, or of both when the two
+// models are called the same.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -206,9 +201,8 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures leaves the list of failed files in the output folder, after a
-// run that ended with err, and returns both errors. A run that did nothing
-// leaves the list of an earlier one alone.
+// writeFailures leaves the list of failed files in the output folder, after a run that ended with err, and returns both
+// errors. A run that did nothing leaves the list of an earlier one alone.
 func (c *command) writeFailures(err error) error {
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
@@ -230,12 +224,15 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
-	budget := c.dnabertBatch
-	if m.architecture == transformer.ESM2 {
-		budget = c.esmBatch
-	}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, budget, c.progress))
+		job.Devices = append(job.Devices, p.device(m, pooling, m.batch, c.progress))
+	}
+	label, kind := m.checkpoint.Label, store.Nucleotide
+	if c.format == string(store.VirNucPro) {
+		label = m.VirNucPro
+	}
+	if m.Alphabet == seqio.Protein {
+		kind = store.Protein
 	}
 	dtype := processors[0].dtype // all are of one kind
 	parameters := map[string]string{
@@ -244,13 +241,13 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
-		Dir: c.out, Label: m.ref.Name, Format: store.Format(c.format), Kind: m.kind,
+		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
-		Meta: map[string]string{"model": m.name, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
-			"layers": m.layerList(), "seqembed_version": version},
-		Template: store.Entry{Model: m.name, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
+		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
+			"layers": m.layerList(), "seqembed_version": release},
+		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
-			Backend: processors[0].backend, ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
+			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
 }
@@ -317,13 +314,15 @@ func (c *command) check() error {
 	if _, err := pool.ParseLongPolicy(c.long); err != nil {
 		return usagef("--long: %w", err)
 	}
-	for _, f := range []struct {
+	type number struct {
 		name       string
 		value, max int
-	}{
-		{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads},
-		{"dnabert-batch-size", c.dnabertBatch, maxBudget}, {"esm-batch-size", c.esmBatch, maxBudget},
-	} {
+	}
+	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads}}
+	for _, f := range c.families {
+		numbers = append(numbers, number{f.flag("batch-size"), f.batch, maxBudget})
+	}
+	for _, f := range numbers {
 		switch {
 		case f.value < 0:
 			return usagef("--%s: %d is negative", f.name, f.value)
@@ -344,8 +343,7 @@ func (c *command) check() error {
 	return err
 }
 
-// expand lists the inputs of all three kinds of argument, and the arguments
-// that lead to none.
+// expand lists the inputs of all three kinds of argument, and the arguments that lead to none.
 func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err error) {
 	for _, part := range []struct {
 		args     []string

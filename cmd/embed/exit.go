@@ -30,8 +30,7 @@ func (e *usageError) Unwrap() error { return e.err }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// exitCode chooses the code for how a run ended: err is about the run as a
-// whole, done and failed count the files.
+// exitCode chooses the code for how a run ended: err is about the run as a whole, done and failed count the files.
 func exitCode(err error, done, failed int) int {
 	var usage *usageError
 	switch {

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
+
+	"seqembed/transformer"
 )
 
 // settings is what the command line and the environment say.
@@ -16,13 +19,11 @@ type settings struct {
 	out    string
 	format string
 
-	dnabertModel, esmModel string
-	dnabertTokenizer       string
+	families []familyFlags // one of each of transformer.Families
 
-	gpus                   string
-	dnabertBatch, esmBatch int
-	dtype                  string
-	threads                int
+	gpus    string
+	dtype   string
+	threads int
 
 	pool   string
 	layers []int
@@ -69,22 +70,33 @@ func declare(s *settings) []group {
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
-	f.StringVar(&s.dnabertModel, "dnabert-model", "dnabert-s", "`MODEL` for DNA: a folder, a checkpoint file, a hub id, dnabert-s, or synthetic:NAME[@SEED]")
-	f.StringVar(&s.esmModel, "esm-model", "esm2-650m", "`MODEL` for protein: likewise, esm2-8m, -35m, -150m, -650m, -3b, -15b")
-	f.StringVar(&s.dnabertTokenizer, "dnabert-tokenizer", "", "tokenizer.json `FILE` to use instead of the checkpoint's")
+	var limits []string
+	s.families = make([]familyFlags, len(transformer.Families))
+	for i, family := range transformer.Families {
+		m := &s.families[i]
+		m.Family = family
+		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Alphabet))
+		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: a folder, a checkpoint file, a hub id, "+
+			"%s, or synthetic:NAME[@SEED]", m.Alphabet, strings.Join(m.ModelNames(), ", ")))
+		if !m.FixedVocabulary {
+			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
+		}
+	}
 	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean, cls (the first one alone), or none (each keeps its own embedding)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f = in("Compute")
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
-	f.IntVar(&s.dnabertBatch, "dnabert-batch-size", 0, "`TOKENS` in a DNABERT-S batch; 0: chosen")
-	f.IntVar(&s.esmBatch, "esm-batch-size", 0, "`TOKENS` in an ESM-2 batch; 0: chosen")
+	for i := range s.families {
+		m := &s.families[i]
+		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: chosen", m.Name))
+	}
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
 
 	f = in("Sequences")
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")
-	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default 0 for DNA, 1022 for protein)")
+	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default "+strings.Join(limits, ", ")+")")
 	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
 	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")

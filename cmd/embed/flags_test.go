@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"seqembed/transformer"
 )
 
 // promised are the flags of the command line's specification.
@@ -28,8 +30,16 @@ func TestHelp(t *testing.T) {
 				named = append(named, match[1])
 			}
 		}
+		want := slices.Clone(promised)
+		for _, f := range transformer.Families {
+			want = append(want, f.Flag+"-model", f.Flag+"-batch-size")
+			if !f.FixedVocabulary {
+				want = append(want, f.Flag+"-tokenizer")
+			}
+		}
+		slices.Sort(want)
 		slices.Sort(named)
-		if want := slices.Sorted(slices.Values(promised)); !slices.Equal(named, want) {
+		if want = slices.Compact(want); !slices.Equal(named, want) {
 			t.Errorf("the help lists %q, want %q", named, want)
 		}
 		for line := range strings.Lines(r.stdout) {
@@ -73,7 +83,7 @@ func TestHelpColumns(t *testing.T) {
 func TestVersion(t *testing.T) {
 	for _, flag := range []string{"--version", "-version"} {
 		r := embed(t, flag).wantCode(0)
-		if !regexp.MustCompile(`^\d+\.\d+\.\d+\n$`).MatchString(r.stdout) || r.stderr != "" {
+		if !regexp.MustCompile(`^embed \d+\.\d+\.\d+(\+[0-9a-f]{12}(\.dirty)?)? go\S+ \w+/\w+\n$`).MatchString(r.stdout) || r.stderr != "" {
 			t.Errorf("%q, %q", r.stdout, r.stderr)
 		}
 	}
@@ -162,7 +172,7 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.out != "there" || s.esmBatch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
+	if s.out != "there" || s.families[1].batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
 	// Others may use names that begin like ours.

@@ -17,6 +17,7 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
+	"seqembed/kernels/cuda/gpu"
 )
 
 // fakeMachine has GPUs that are one thread of the CPU each.
@@ -38,12 +39,12 @@ func (f *fakeMachine) machine() machine {
 }
 
 func (f *fakeMachine) find() cuda.Report {
-	r := cuda.Report{CublasErr: errors.New("not looked for")}
+	r := cuda.Report{Cublas: cuda.Cublas{Err: errors.New("not looked for")}}
 	if len(f.names) == 0 {
 		r.Err = fmt.Errorf("no fake driver: %w", cuda.ErrUnavailable)
 	}
 	for i, name := range f.names {
-		d := cuda.Device{Ordinal: i, Name: name, Major: cmp.Or(f.major, 8)}
+		d := cuda.Device{Info: gpu.Info{Ordinal: i, Name: name, Major: cmp.Or(f.major, 8)}}
 		if name == "" {
 			d.Name, d.Err = "Old GPU", errors.New("it is too old")
 		}
@@ -72,7 +73,7 @@ type fakeGPU struct {
 func (g *fakeGPU) Name() string { return g.name }
 
 func (g *fakeGPU) Device() cuda.Device {
-	return cuda.Device{Name: g.name, Major: cmp.Or(g.machine.major, 8)}
+	return cuda.Device{Info: gpu.Info{Name: g.name, Major: cmp.Or(g.machine.major, 8)}}
 }
 
 func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
@@ -94,8 +95,7 @@ func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
 }
 
 func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }
-func (g *fakeGPU) Cublas() (string, error)        { return "13.0.0", g.machine.noCublas }
-func (g *fakeGPU) WithoutCublas() string          { return "not found, which costs much" }
+func (g *fakeGPU) Cublas() cuda.Cublas            { return cuda.Cublas{Err: g.machine.noCublas} }
 
 func (g *fakeGPU) Close() error {
 	g.machine.mu.Lock()
@@ -303,8 +303,8 @@ func TestWithoutCublas(t *testing.T) {
 		err  error
 		line string
 	}{
-		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found, which costs much\n"},
-		"off":     {fmt.Errorf("no cuBLAS: %w", cuda.ErrCublasOff), "INFO  no cuBLAS: not found, which costs much\n"},
+		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found: the program's own matrix products serve; on an H200 they made ESM-2 650M 35% slower in bf16 (embed devices --verbose"},
+		"off":     {cuda.ErrCublasOff, "INFO  no cuBLAS: EMBED_CUBLAS=none: the program's own matrix products serve;"},
 		"there":   {nil, ""},
 	} {
 		f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, noCublas: c.err}
@@ -343,7 +343,7 @@ func TestDevicesIsShort(t *testing.T) {
 	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
 	m := machine{findGPUs: func() cuda.Report {
 		return cuda.Report{DriverSearch: []cuda.Attempt{place}, Err: errors.New("no fake driver"),
-			CublasErr: errors.New("no cuBLAS")}
+			Cublas: cuda.Cublas{Err: errors.New("no cuBLAS")}}
 	}}
 	run := func(environ []string, args ...string) string {
 		t.Helper()
@@ -365,5 +365,57 @@ func TestDevicesIsShort(t *testing.T) {
 	}
 	if run(nil, "-v") != long || run(nil, "-verbose") != long || run([]string{"EMBED_VERBOSE=1"}) != long {
 		t.Error("-v, -verbose and EMBED_VERBOSE=1 are not --verbose")
+	}
+}
+
+// TestGPUReport: the lines of a machine with devices, and which of them are left out where they say nothing.
+func TestGPUReport(t *testing.T) {
+	devices := []cuda.Device{{Info: gpu.Info{Name: "First", Major: 9, TotalMemory: 140 << 30}, FreeMemory: 100 << 30},
+		{Info: gpu.Info{Ordinal: 1, Name: "Second", Major: 7, Minor: 5, TotalMemory: 15 << 30}, Err: errors.New("it is too old")}}
+	r := cuda.Report{DriverVersion: "12.4", Devices: devices, KernelCache: "/cache",
+		Cublas: cuda.Cublas{Version: "12.4.5", Searched: []cuda.Attempt{{Path: "/x/libcublasLt.so.12"}}}}
+	want := `driver: supports CUDA 12.4
+device 0: First, compute capability 9.0, 140.0 GiB, 100.0 GiB free
+device 1: Second, compute capability 7.5, 15.0 GiB: cannot be used: it is too old
+cuBLASLt: 12.4.5
+tested on: ` + cuda.TestedOn + "\n"
+	if got := gpuReport(r, false); got != want {
+		t.Errorf("the report is\n%s", got)
+	}
+	long := strings.Replace(want, "tested", "  /x/libcublasLt.so.12: found\ntested", 1)
+	if got := gpuReport(r, true); got != long+"compiled kernels: kept by the driver in /cache\n" {
+		t.Errorf("the long report is\n%s", got)
+	}
+	r.KernelCacheErr = errors.New("HOME is not set")
+	if got := gpuReport(r, true); got != long+"compiled kernels: not kept, every start compiles them again: HOME is not set\n" {
+		t.Errorf("the long report is\n%s", got)
+	}
+}
+
+// TestCublasInReport: the line says why there is none, and what that costs.
+func TestCublasInReport(t *testing.T) {
+	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
+	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}
+	found := cuda.Attempt{Path: "/y/libcublasLt.so.12"}
+	for _, c := range []struct {
+		err      error
+		searched []cuda.Attempt
+		want     string
+	}{
+		{errors.New("all of them"), []cuda.Attempt{missing}, "cuBLASLt: not found: the program's own"},
+		{errors.New("all of them"), []cuda.Attempt{missing, broken, missing}, "cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
+		{cuda.ErrCublasOff, nil, "cuBLASLt: EMBED_CUBLAS=none: the program's own"},
+		{errors.New("cublasLtCreate: no"), []cuda.Attempt{found}, "cuBLASLt: cublasLtCreate: no: the program's own"},
+	} {
+		r := cuda.Report{DriverVersion: "12.4", Devices: []cuda.Device{{}}, Cublas: cuda.Cublas{Err: c.err, Searched: c.searched}}
+		text := gpuReport(r, false)
+		for _, want := range []string{c.want, "made ESM-2 650M 35% slower in bf16 (embed devices --verbose"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("%q is not in\n%s", want, text)
+			}
+		}
+		if strings.Contains(text, "not there") || strings.Count(text, "\n") != 4 {
+			t.Errorf("the report is\n%s", text)
+		}
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/spf13/pflag"
 )
 
-const usage = `embed turns FASTA and FASTQ files into embeddings: DNABERT-S for DNA, ESM-2 for protein.
+const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into embeddings.
 
 Usage:
   embed [flags] INPUT...
@@ -37,8 +37,7 @@ the command line, 75 interrupted: the same command continues.
 // helpWidth is the longest line of the help, in characters.
 const helpWidth = 110
 
-// printHelp writes the help page: the flags in their groups, all descriptions
-// in one column.
+// printHelp writes the help page: the flags in their groups, all descriptions in one column.
 func printHelp(w io.Writer, groups []group) {
 	column := 0
 	for _, g := range groups {

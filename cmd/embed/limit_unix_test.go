@@ -24,7 +24,13 @@ func limitChild() {
 	}
 	// Without the signal, a write over the limit fails.
 	signal.Ignore(syscall.SIGXFSZ)
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: size, Max: size}); err != nil {
+	var limit syscall.Rlimit
+	setBytes(&limit.Cur, size)
+	setBytes(&limit.Max, size)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
 		panic(err)
 	}
 }
+
+// setBytes sets a field of Rlimit, whose type is signed on FreeBSD.
+func setBytes[T int64 | uint64](field *T, bytes uint64) { *field = T(bytes) }

@@ -1,5 +1,4 @@
-// Command embed turns FASTA and FASTQ files into embeddings: DNABERT-S for
-// DNA, ESM-2 for protein.
+// Command embed turns FASTA and FASTQ files of DNA and of proteins into embeddings.
 package main
 
 import (

@@ -1,108 +1,100 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"seqembed/internal/seqio"
-	"seqembed/internal/store"
+	"seqembed/pool"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
-// defaultProteinLength is what ESM-2 was trained with, in residues.
-const defaultProteinLength = 1022
-
-// modelFlags are the flags that concern one of the two models.
-type modelFlags struct {
-	flag         string // that names the model
-	architecture transformer.Architecture
-	alphabet     seqio.Alphabet
-	kind         store.Kind
+// familyFlags are the flags of a family of models.
+type familyFlags struct {
+	*transformer.Family
+	model, vocabulary string
+	batch             int
 }
 
-var (
-	dnabertFlags = modelFlags{"--dnabert-model", transformer.DNABERTS, seqio.DNA, store.Nucleotide}
-	esmFlags     = modelFlags{"--esm-model", transformer.ESM2, seqio.Protein, store.Protein}
-)
+// flag is the name of one of the family's flags: "esm-model" is --esm-model.
+func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
+
+// family is the flags of the model for an alphabet: those of the family whose model is named, or else of the first.
+func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
+	var named, first *familyFlags
+	for i := range s.families {
+		f := &s.families[i]
+		switch {
+		case f.Alphabet != a:
+		case s.given(f.flag("model")) && named != nil:
+			return nil, usagef("--%s and --%s are both for %s: name one", named.flag("model"), f.flag("model"), a)
+		case s.given(f.flag("model")):
+			named = f
+		case first == nil:
+			first = f
+		}
+	}
+	if named != nil {
+		return named, nil
+	}
+	return first, nil
+}
 
 // model is a checkpoint that is ready to be loaded onto devices.
 type model struct {
-	modelFlags
-	name       string // as the user gave it
-	ref        weights.Ref
-	checkpoint *weights.Checkpoint
+	*familyFlags
+	checkpoint *transformer.Checkpoint
 	config     transformer.Config
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
+	job        *pool.Job // on all files of its alphabet
 }
 
-// openModel finds the checkpoint that name stands for and checks all that can
-// be checked before its weights are loaded.
-func openModel(f modelFlags, name string, s *settings) (*model, error) {
-	ref, err := weights.ResolveModel(name)
+// openModel finds the checkpoint that the flags name for an alphabet and checks all that can be checked before its
+// weights are loaded.
+func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
+	f, err := s.family(a)
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w", f.flag, name, err)
-	}
-	checkpoint, config, err := transformer.Open(ref)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", f.flag, err)
-	}
-	m := &model{modelFlags: f, name: name, ref: ref, checkpoint: checkpoint, config: config}
-	if err := m.check(s); err != nil {
-		checkpoint.Close()
 		return nil, err
+	}
+	c, err := transformer.Families.Open(f.model)
+	if err != nil {
+		return nil, fmt.Errorf("--%s %s: %w", f.flag("model"), f.model, err)
+	}
+	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
+	if err := m.check(s); err != nil {
+		return nil, errors.Join(err, c.Close())
 	}
 	return m, nil
 }
 
 func (m *model) check(s *settings) error {
-	if m.config.Architecture != m.architecture {
-		return fmt.Errorf("%s: %s is a checkpoint of %s, and %s is needed", m.flag, m.checkpoint.Source(), m.config.Architecture, m.architecture)
-	}
-	if err := m.checkpoint.Check(transformer.Tensors(m.config)); err != nil {
-		return fmt.Errorf("%s: %w", m.flag, err)
+	flag, source := "--"+m.flag("model"), m.checkpoint.Source()
+	if m.config.Family != m.Family {
+		return fmt.Errorf("%s: %s is a checkpoint of %s, and %s is needed", flag, source, m.config.Family.Name, m.Name)
 	}
 	var err error
 	if m.layers, err = transformer.ResolveLayers(s.layers, m.config.Layers); err != nil {
-		return usagef("--layers: %s: %w", m.name, err)
+		return usagef("--layers: %s: %w", m.model, err)
 	}
-	if m.tokenizer, err = m.openTokenizer(s.dnabertTokenizer); err != nil {
-		return err
+	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	if n := m.tokenizer.VocabSize(); n > m.config.Vocabulary {
-		return fmt.Errorf("%s: the tokenizer has %d entries and the checkpoint %s has embeddings for %d", m.flag, n, m.checkpoint.Source(), m.config.Vocabulary)
+		return fmt.Errorf("%s: the tokenizer has %d entries and the checkpoint %s has embeddings for %d",
+			flag, n, source, m.config.Vocabulary)
 	}
 	return nil
 }
 
-func (m *model) openTokenizer(override string) (tokenizer.Tokenizer, error) {
-	if m.architecture == transformer.ESM2 {
-		return tokenizer.NewESM2(), nil
-	}
-	path := override
-	if path == "" {
-		path = m.checkpoint.TokenizerFile()
-	}
-	if path != "" {
-		return tokenizer.ReadBPE(path)
-	}
-	if m.ref.Synthetic != "" {
-		return tokenizer.SyntheticDNA(), nil
-	}
-	return nil, fmt.Errorf("%s: there is no tokenizer.json beside %s; --dnabert-tokenizer FILE names one", m.flag, m.checkpoint.Source())
-}
-
-// synthetic tells whether the embeddings mean nothing.
-func (m *model) synthetic() bool { return m.ref.Synthetic != "" }
-
 // maxLength is the limit of letters for this model's records.
 func (m *model) maxLength(s *settings) int {
-	if !s.given("max-length") && m.architecture == transformer.ESM2 {
-		return defaultProteinLength
+	if s.given("max-length") {
+		return s.maxLength
 	}
-	return s.maxLength
+	return m.MaxLength
 }
 
 // layerList writes layers as the flag takes them.

@@ -78,7 +78,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 		report := c.findGPUs()
 		for _, d := range report.Devices {
 			if d.Err != nil {
-				c.log.Warn("a GPU is left alone", "device", d.String(), "reason", oneLine(d.Err))
+				c.log.Warn("a GPU is left alone", "device", deviceText(d), "reason", oneLine(d.Err))
 			}
 		}
 		if ordinals = report.Usable(); len(ordinals) == 0 {
@@ -87,7 +87,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 				because = oneLine(report.Err)
 			}
 			level := slog.LevelInfo
-			if report.DriverVersion > 0 || len(report.Devices) > 0 {
+			if report.DriverVersion != "" || len(report.Devices) > 0 {
 				level = slog.LevelWarn // somebody may have counted on a GPU
 			}
 			c.log.Log(context.Background(), level, "the CPU computes", "reason", because)
@@ -219,7 +219,7 @@ func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o 
 // embedder is an encoder with its model. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
-	model     transformer.Model
+	model     *transformer.Model
 	budget    int
 	processor *processor
 	failed    bool   // the device has failed
@@ -244,7 +244,7 @@ type budgeter interface {
 // newEmbedder loads the weights, sizes the batches where no budget is given,
 // and allocates for them: for fewer, when memory does not suffice.
 func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (e *embedder, err error) {
-	loaded, err := transformer.Load(m.checkpoint, m.config, b)
+	loaded, err := transformer.Load(m.checkpoint, b)
 	if err != nil {
 		return nil, err
 	}

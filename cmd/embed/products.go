@@ -55,20 +55,15 @@ func (p *processor) logProducts(log *slog.Logger, b kernels.Backend) {
 // the user wants it so.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
-		b, ok := p.opened.(interface {
-			Cublas() (version string, err error)
-			WithoutCublas() string
-		})
-		if !ok {
+		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })
+		if !ok || b.Cublas().Err == nil {
 			continue
 		}
-		if _, err := b.Cublas(); err != nil {
-			level := slog.LevelWarn
-			if errors.Is(err, cuda.ErrCublasOff) {
-				level = slog.LevelInfo
-			}
-			log.Log(context.Background(), level, "no cuBLAS: "+oneLine(errors.New(b.WithoutCublas())))
-			return
+		level := slog.LevelWarn
+		if errors.Is(b.Cublas().Err, cuda.ErrCublasOff) {
+			level = slog.LevelInfo
 		}
+		log.Log(context.Background(), level, "no cuBLAS: "+oneLine(errors.New(withoutCublas(b.Cublas())))+searchHint)
+		return
 	}
 }

@@ -60,7 +60,7 @@ func inputs(sizes ...int64) []pool.File {
 	return list
 }
 
-var tinyConfig, _ = transformer.KnownConfig("esm2-tiny")
+var tinyConfig, _ = transformer.Families.Config("esm2-tiny")
 
 // TestBarUnderLoad: several devices report while the bar draws, which asks
 // for the counts; neither waits for the other for ever, every log line comes

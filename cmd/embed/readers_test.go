@@ -14,7 +14,6 @@ import (
 
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
-	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
@@ -128,27 +127,19 @@ func readTorch(t testing.TB, path string) map[string]any {
 // layer what the pooling leaves.
 func reference(t testing.TB, model, seq string, pooling transformer.Pooling, layers ...int) [][]float32 {
 	t.Helper()
-	ref, err := weights.ResolveModel(model)
-	if err != nil {
-		t.Fatal(err)
-	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, err := transformer.Families.Open(model)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer checkpoint.Close()
 	backend := cpu.New(1)
 	defer backend.Close()
-	loaded, err := transformer.Load(checkpoint, config, backend)
+	loaded, err := transformer.Load(checkpoint, backend)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer loaded.Close()
-	var tokens tokenizer.Tokenizer = tokenizer.NewESM2()
-	if config.Architecture == transformer.DNABERTS {
-		tokens = tokenizer.SyntheticDNA()
-	}
-	ids, _ := tokens.Append(nil, []byte(seq))
+	ids, _ := checkpoint.Config.Family.NewTokenizer().Append(nil, []byte(seq))
 	encoder, err := transformer.NewEncoder(loaded, backend, kernels.Limits{Tokens: len(ids), Sequences: 1}, pooling, layers)
 	if err != nil {
 		t.Fatal(err)

@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// summaryLines is how many files of each outcome the summary names, so that a
-// terminal still shows its first line. Failed ones are all named.
+// summaryLines is how many files of each outcome the summary names, so that a terminal still shows its first line.
+// Failed ones are all named.
 const summaryLines = 20
 
 // printSummary says at the end what was done, on standard output.

@@ -17,9 +17,11 @@ var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels"},
 	"kernels/cpu":         {"kernels", half},
-	"kernels/cuda":        {"kernels", half},
+	"kernels/cuda":        {"kernels", half, "kernels/cuda/gpu", "kernels/cuda/driver"},
+	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
+	"kernels/cuda/driver": {},
 	"weights":             {half},
-	"transformer":         {"kernels", "weights"},
+	"transformer":         {"kernels", "weights", "tokenizer", "internal/seqio"}, // of seqio only the name of an alphabet
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "internal/monitor", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
 	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
@@ -27,6 +29,10 @@ var allowed = map[string][]string{
 
 // backends may be imported by cmd/embed and bench alone.
 var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
+
+// binding is what lies below the operations of kernels/cuda: one device, and C. Nobody else knows it, and it knows no
+// kernels.
+var binding = []string{"kernels/cuda/gpu", "kernels/cuda/driver"}
 
 // testOnly may be imported by tests alone.
 var testOnly = []string{"kernels/kernelstest", "transformer/goldentest"}
@@ -77,6 +83,9 @@ func mayImport(name, target string) bool {
 	}
 	if target == software || name == software {
 		return target == software && name == software+"/build"
+	}
+	if slices.Contains(binding, target) || slices.Contains(binding, name) {
+		return slices.Contains(allowed[name], target)
 	}
 	top := name
 	for key := range allowed {

@@ -42,7 +42,7 @@ func ParseFormat(name string) (Format, error) {
 	return "", fmt.Errorf("unknown output format %q: the known ones are %s", name, strings.Join(known, ", "))
 }
 
-// Kind is the kind of sequence that was embedded; the layout and the file name of VirNucPro depend on it.
+// Kind is the kind of sequence that was embedded; the layout of VirNucPro depends on it.
 type Kind uint8
 
 // The two kinds of sequence.
@@ -66,7 +66,7 @@ func (k Kind) String() string {
 type Spec struct {
 	Dir      string            // output folder, created with its parents; it is a path and is not escaped
 	Base     string            // the input's name without folder and extensions; escaped by EscapeName
-	Model    string            // the model's label in the file name, escaped likewise
+	Model    string            // the model's label in the file name, escaped likewise; for VirNucPro its own name for it
 	Kind     Kind              // what was embedded
 	Format   Format            // one of Formats
 	Dim      int               // values per embedding
@@ -222,10 +222,7 @@ func (s Spec) Paths() []string {
 		}
 		return append(paths, full+".ids.txt")
 	case VirNucPro:
-		if s.Kind == Protein {
-			return []string{stem + "_ESM.pt"}
-		}
-		return []string{stem + "_DNABERT_S.pt"}
+		return []string{stem + "_" + escape(s.Model, maxModelName) + ".pt"}
 	default:
 		return []string{full + "." + string(s.Format)}
 	}

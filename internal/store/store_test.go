@@ -203,8 +203,7 @@ func TestPaths(t *testing.T) {
 		{Npy, Protein, []int{1, 33}, false, []string{"s.A.m.layer1.npy", "s.A.m.layer33.npy", "s.A.m.ids.txt"}},
 		{Npy, Protein, []int{1, 33}, true, []string{"s.A.m.layer1.npz", "s.A.m.layer33.npz", "s.A.m.ids.txt"}},
 		{Safetensors, Protein, []int{1, 33}, false, []string{"s.A.m.safetensors"}},
-		{VirNucPro, Protein, []int{33}, false, []string{"s.A_ESM.pt"}},
-		{VirNucPro, Nucleotide, []int{12}, false, []string{"s.A_DNABERT_S.pt"}},
+		{VirNucPro, Protein, []int{33}, false, []string{"s.A_m.pt"}},
 	} {
 		s := Spec{Dir: "out", Base: "s.A", Model: "m", Kind: c.kind, Format: c.format, Dim: 1, Layers: c.layers, PerToken: c.perToken}
 		var got []string

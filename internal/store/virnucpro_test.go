@@ -40,7 +40,7 @@ func checkIDs(t *testing.T, list any, rows []Row) {
 func TestVirNucProNucleotides(t *testing.T) {
 	for _, count := range []int{0, 1, 40} {
 		s := spec(t, VirNucPro, 12)
-		s.Kind = Nucleotide
+		s.Kind, s.Model = Nucleotide, "DNABERT_S"
 		rows := makeRows(s, count)
 		path := writeAll(t, s, rows)[0].Path
 		if name := filepath.Base(path); name != "sample.A_DNABERT_S.pt" {
@@ -76,7 +76,7 @@ func TestVirNucProProteins(t *testing.T) {
 	// 70,000 values take the widest of pickle's integers, 300 the middle one, and 300 records outnumber a byte.
 	for _, c := range []struct{ count, dim int }{{0, 24}, {1, 300}, {300, 24}, {2, 70_000}} {
 		s := spec(t, VirNucPro, 33)
-		s.Dim = c.dim
+		s.Dim, s.Model = c.dim, "ESM"
 		rows := makeRows(s, c.count)
 		path := writeAll(t, s, rows)[0].Path
 		if name := filepath.Base(path); name != "sample.A_ESM.pt" {
@@ -149,7 +149,7 @@ func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	}
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		s := spec(t, VirNucPro, 12)
-		s.Kind, s.Base = kind, "output_1"
+		s.Kind, s.Base, s.Model = kind, "output_1", [...]string{Nucleotide: "DNABERT_S", Protein: "ESM"}[kind]
 		path := writeAll(t, s, makeRows(s, 1))[0].Path
 		want := outline(loadTorch(t, filepath.Join(folder, filepath.Base(path))))
 		if got := outline(loadTorch(t, path)); got != want {

@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"cmp"
 	"encoding/binary"
 	"flag"
 	"fmt"
@@ -8,6 +9,9 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
 var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
@@ -36,7 +40,7 @@ func BenchmarkAlgorithms(b *testing.B) {
 	}
 	defer backend.Close()
 	if backend.products == nil {
-		b.Skip(backend.WithoutCublas())
+		b.Skip(backend.Cublas().Err)
 	}
 	bench, err := newProductBench(backend, *algorithmRows)
 	if err != nil {
@@ -53,7 +57,7 @@ func BenchmarkAlgorithms(b *testing.B) {
 		{"esm2-3b", modelShapes(2560, 10240, false)},
 	} {
 		for _, s := range model.shapes {
-			name := ProductReport{N: s.n, K: s.k, Bias: s.bias, Wide: s.wide, Add: s.add}.shape()
+			name := s.report().shape()
 			b.Run(model.name+"/"+name, func(b *testing.B) { bench.algorithms(b, s) })
 		}
 	}
@@ -61,11 +65,12 @@ func BenchmarkAlgorithms(b *testing.B) {
 
 // productBench holds the matrices of the largest product, with random values: zeros take less power, and so less time.
 type productBench struct {
-	backend            *Backend
-	rows               int
-	stream, start, end handle
-	in, out, weights   devicePtr // also read as float32, for the addend and the bias
-	workspace          devicePtr
+	backend          *Backend
+	rows             int
+	stream           gpu.Stream
+	start, end       gpu.Event
+	in, out, weights driver.Pointer // also read as float32, for the addend and the bias
+	workspace        driver.Pointer
 }
 
 const widestCols = 10240 // columns, and inner dimension
@@ -73,27 +78,32 @@ const widestCols = 10240 // columns, and inner dimension
 func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	d, pb := backend.device, &productBench{backend: backend, rows: rows}
 	size, weights := max(2*rows*widestCols, 1<<20), 2*widestCols*2560
-	err := d.thread.call(func() (err error) {
+	err := d.Do(func(c *gpu.Context) (err error) {
 		for _, a := range []struct {
-			at    *devicePtr
+			at    *driver.Pointer
 			bytes int
 		}{{&pb.in, size + 256}, {&pb.out, size}, {&pb.weights, weights}, {&pb.workspace, workspaceBytes}} {
 			if err == nil {
-				*a.at, err = d.alloc(a.bytes)
+				*a.at, err = c.Alloc(a.bytes)
 			}
 		}
 		if err == nil {
-			pb.stream, err = d.newStream()
+			pb.stream, err = c.NewStream()
 		}
-		return first(err, d.drv.cuEventCreate(&pb.start, eventDefault).err("cuEventCreate"),
-			d.drv.cuEventCreate(&pb.end, eventDefault).err("cuEventCreate"))
+		if err == nil {
+			pb.start, err = c.NewTimer()
+		}
+		if err == nil {
+			pb.end, err = c.NewTimer()
+		}
+		return err
 	})
 	if err != nil {
 		return pb, err
 	}
 	const piece = 16 << 20
-	var staged *staging
-	if err := d.thread.call(func() (err error) { staged, err = newStaging(d, piece); return err }); err != nil {
+	staged, err := d.NewStaging(piece)
+	if err != nil {
 		return pb, err
 	}
 	random := make([]byte, piece)
@@ -102,14 +112,14 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 		binary.LittleEndian.PutUint16(random[i:], uint16(math.Float32bits(float32(rng.NormFloat64()))>>16))
 	}
 	for _, to := range []struct {
-		at    devicePtr
+		at    driver.Pointer
 		bytes int
 	}{{pb.in, size}, {pb.weights, weights}} {
 		for from := 0; from < to.bytes && err == nil; from += piece {
-			err = staged.send(d, to.at+devicePtr(from), min(piece, to.bytes-from), func(p []byte) error { copy(p, random); return nil })
+			err = staged.Send(to.at+driver.Pointer(from), min(piece, to.bytes-from), func(p []byte) error { copy(p, random); return nil })
 		}
 	}
-	return pb, first(err, staged.drain(d), d.thread.call(func() error { staged.free(d); return nil }))
+	return pb, cmp.Or(err, staged.Drain(), d.Do(func(c *gpu.Context) error { staged.Free(c); return nil }))
 }
 
 // algorithms times the algorithms for a shape.
@@ -118,24 +128,24 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 	want := uint32(0)
 	for _, asked := range []int{heuristicRows, pb.rows} {
 		var plan *plan
-		var offered []heuristicResult
-		err := d.thread.call(func() (err error) {
+		var offered []driver.HeuristicResult
+		err := d.Do(func(c *gpu.Context) (err error) {
 			if plan, err = p.describe(s, asked); err == nil {
 				if err = p.setBias(plan, pb.weights); err == nil {
 					offered, err = p.offered(plan, asked)
 				}
 			}
-			return first(err, plan.unsuitable)
+			return cmp.Or(err, plan.unsuitable)
 		})
 		if err != nil {
 			b.Fatal(err)
 		}
 		for i := range offered {
 			var a *Algorithm
-			_ = d.thread.call(func() error { a = p.read(&offered[i]); return nil })
+			_ = d.Do(func(*gpu.Context) error { a = p.read(&offered[i]); return nil })
 			name := fmt.Sprintf("asked_%d/%d:tile_%d_cluster_%d_waves_%.2f", asked, i, a.Tile, a.ClusterShape, a.Waves)
 			b.Run(name, func(b *testing.B) {
-				plan.algo, plan.rows = offered[i].algo, 0
+				plan.algo, plan.rows = offered[i].Algo, 0
 				seconds, err := pb.time(plan, b.N)
 				if err != nil {
 					b.Skip(err)
@@ -155,7 +165,7 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 				b.ReportMetric(2*float64(pb.rows)*float64(s.n)*float64(s.k)*float64(b.N)/seconds/1e12, "TFLOP/s")
 			})
 		}
-		_ = d.thread.call(func() error { p.discard(plan); return nil })
+		_ = d.Do(func(*gpu.Context) error { p.discard(plan); return nil })
 	}
 }
 
@@ -164,21 +174,23 @@ func (pb *productBench) algorithms(b *testing.B, s shape) {
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32
-	err = d.thread.call(func() error {
-		run := func(in devicePtr) error {
+	err = d.Do(func(c *gpu.Context) error {
+		run := func(in driver.Pointer) error {
 			done, err := p.run(pb.stream, plan, pb.rows, pb.out, in, pb.weights, pb.weights, pb.in, pb.workspace)
 			if err == nil && !done {
-				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.tally.why)
+				err = fmt.Errorf("the algorithm does not take %d rows: %v", pb.rows, plan.report.RefusedWhy)
 			}
 			return err
 		}
-		err := first(run(pb.in+256), run(pb.in), d.drv.cuEventRecord(pb.start, pb.stream).err("cuEventRecord"))
+		err := cmp.Or(run(pb.in+256), run(pb.in), c.Record(pb.start, pb.stream))
 		for range n {
-			err = first(err, run(pb.in))
+			err = cmp.Or(err, run(pb.in))
 		}
-		return first(err, d.drv.cuEventRecord(pb.end, pb.stream).err("cuEventRecord"),
-			d.drv.cuEventSynchronize(pb.end).err("cuEventSynchronize"),
-			d.drv.cuEventElapsedTime(&ms, pb.start, pb.end).err("cuEventElapsedTime"))
+		err = cmp.Or(err, c.Record(pb.end, pb.stream), c.Synchronize(pb.stream))
+		if err == nil {
+			ms, err = c.Milliseconds(pb.start, pb.end)
+		}
+		return err
 	})
 	return float64(ms) / 1000, err
 }
@@ -190,16 +202,16 @@ func (pb *productBench) digest(s shape) (uint32, error) {
 	if s.wide {
 		size *= 2
 	}
-	err := d.thread.call(func() error {
-		p, err := d.pin(piece)
+	err := d.Do(func(c *gpu.Context) error {
+		p, err := c.Pin(piece)
 		if err != nil {
 			return err
 		}
-		defer d.unpin(p)
+		defer c.Unpin(p)
 		for from := 0; from < size && err == nil; from += piece {
 			n := min(piece, size-from)
-			err = first(d.download(p, 0, pb.out+devicePtr(from), n, pb.stream), d.drv.cuStreamSynchronize(pb.stream).err("cuStreamSynchronize"))
-			h.Write(p.bytes[:n])
+			err = cmp.Or(c.Download(p, pb.out+driver.Pointer(from), n, pb.stream), c.Synchronize(pb.stream))
+			h.Write(p.Bytes[:n])
 		}
 		return err
 	})
@@ -208,13 +220,13 @@ func (pb *productBench) digest(s shape) (uint32, error) {
 
 func (pb *productBench) close() {
 	d := pb.backend.device
-	_ = d.thread.call(func() error {
-		for _, at := range []devicePtr{pb.in, pb.out, pb.weights, pb.workspace} {
-			d.free(at)
+	_ = d.Do(func(c *gpu.Context) error {
+		for _, at := range []driver.Pointer{pb.in, pb.out, pb.weights, pb.workspace} {
+			c.Free(at)
 		}
-		d.drv.cuEventDestroy(pb.start)
-		d.drv.cuEventDestroy(pb.end)
-		d.drv.cuStreamDestroy(pb.stream)
+		c.FreeEvent(pb.start)
+		c.FreeEvent(pb.end)
+		c.FreeStream(pb.stream)
 		return nil
 	})
 }

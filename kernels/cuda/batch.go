@@ -1,16 +1,22 @@
 package cuda
 
+import (
+	"cmp"
+
+	"seqembed/kernels/cuda/gpu"
+)
+
 // begin sends the batch's ids, its cu_seqlens, its list of attention blocks and the rows that it pools from pinned
-// memory, while the batch before computes. It runs on the device's thread.
-func (r *runner) begin(s *submission) error {
-	t, d, b := r.tables, r.device, s.batch
+// memory, while the batch before computes.
+func (s *submission) begin() error {
+	t, c, b := s.tables, s.context, s.batch
 	blocks := t.cut(b)
 	s.blocks = len(blocks)
-	if s.loaded.at == nil {
+	if s.loaded.At == nil {
 		// The size is that of the limits, so that later batches fit as well.
-		bytes := 4*r.limits.Tokens + 4*(r.limits.Sequences+1) + 8*t.maxBlocks + 8*r.limits.Sequences*len(t.pooled)
+		bytes := 4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks + 8*s.limits.Sequences*len(t.pooled)
 		var err error
-		if s.loaded, err = d.pin(bytes); err != nil {
+		if s.loaded, err = c.Pin(bytes); err != nil {
 			return err
 		}
 	}
@@ -18,29 +24,29 @@ func (r *runner) begin(s *submission) error {
 	cuAt := 4 * len(b.IDs)
 	blocksAt := cuAt + 4*len(b.CuSeqlens)
 	rangesAt := blocksAt + 8*len(blocks)
-	copy(piece.int32s(0, len(b.IDs)), b.IDs)
-	copy(piece.int32s(cuAt, len(b.CuSeqlens)), b.CuSeqlens)
-	list := piece.int32s(blocksAt, 2*len(blocks))
+	copy(piece.Int32s(0, len(b.IDs)), b.IDs)
+	copy(piece.Int32s(cuAt, len(b.CuSeqlens)), b.CuSeqlens)
+	list := piece.Int32s(blocksAt, 2*len(blocks))
 	for i, block := range blocks {
 		list[2*i], list[2*i+1] = block.sequence, block.first
 	}
-	err := first(t.swap(d, r.compute, r.loads),
-		d.upload(t.ids, piece, 0, cuAt, r.loads),
-		d.upload(t.cu, piece, cuAt, blocksAt-cuAt, r.loads),
-		d.upload(t.blocks, piece, blocksAt, 8*len(blocks), r.loads))
+	err := cmp.Or(t.swap(c, s.compute, s.loads),
+		c.Upload(t.ids, piece, 0, cuAt, s.loads),
+		c.Upload(t.cu, piece, cuAt, blocksAt-cuAt, s.loads),
+		c.Upload(t.blocks, piece, blocksAt, 8*len(blocks), s.loads))
 	for i, o := range t.pooled {
 		at, sequences := rangesAt+8*i*b.Sequences(), b.Sequences()
-		list := piece.int32s(at, 2*sequences)
+		list := piece.Int32s(at, 2*sequences)
 		for q := range sequences {
 			from, to := o.Of(b.Len(q))
 			list[2*q], list[2*q+1] = b.CuSeqlens[q]+int32(from), b.CuSeqlens[q]+int32(to)
 		}
-		err = first(err, d.upload(t.ranges[i], piece, at, 8*sequences, r.loads))
+		err = cmp.Or(err, c.Upload(t.ranges[i], piece, at, 8*sequences, s.loads))
 	}
-	if err = first(err, d.after(r.loads, r.compute, r.fence)); err != nil {
+	if err = cmp.Or(err, c.Order(s.loads, s.compute, s.fence)); err != nil {
 		return err
 	}
-	return r.launch(r.positions, geometry{x: b.Sequences(), y: 1, block: 128}, ptr(t.pos), ptr(t.seq), ptr(t.cu))
+	return s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
 }
 
 // copyLayout is how float32 rows lie in memory: with a pitch.

@@ -7,32 +7,29 @@ import (
 )
 
 const (
-	// budgetCap is the most tokens of a batch that Budget gives. The largest
-	// products have enough tiles for every multiprocessor well before it, so
-	// that more tokens would only cost memory and delay the first result.
+	// budgetCap is the most tokens of a batch that Budget gives. The largest products have enough tiles for every
+	// multiprocessor well before it, so that more tokens would only cost memory and delay the first result.
 	budgetCap = 32768
 
-	// budgetShare of the memory that is free goes to a batch; the rest is for
-	// what the driver and cuBLAS allocate by themselves and for fragmentation.
+	// budgetShare of the memory that is free goes to a batch; the rest is for allocations of the driver and cuBLAS and
+	// for fragmentation.
 	budgetShare = 0.9
 
-	// budgetReserve is set aside for what does not grow with the batch: the
-	// workspace of a runner and its tables.
+	// budgetReserve is set aside for memory that does not grow with the batch: the workspace of a runner and its
+	// tables.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is what a runner keeps for a token besides its
-	// activations: position, sequence, and, twice, id and its share of the
-	// list of attention blocks; and for each sequence, of which there are at
-	// most as many as tokens, scale, and, twice, cu_seqlens and block.
+	// bookkeepingBytes is the memory of a runner for a token besides its activations: position, sequence, and, twice,
+	// id and its share of the list of attention blocks; and for each sequence, of which there are at most as many as
+	// tokens, scale, and, twice, cu_seqlens and block.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
 	// rangeBytes is, twice, the rows of a sequence that are pooled.
 	rangeBytes = 2 * 8
 )
 
-// BytesPerToken is what a runner of a program on this backend holds for a
-// token: the columns of each slot of its plan of one row a token, rounded up
-// to 8, in the types that the slot has; a third of those of one row a sequence;
-// the tables of rotations; and bookkeeping, as if every token were a sequence.
+// BytesPerToken is the memory of a runner of a program on this backend for a token: the columns of each slot of its
+// plan of one row a token, rounded up to 8, in the types that the slot has; a third of those of one row a sequence; the
+// tables of rotations; and bookkeeping, as if every token were a sequence.
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
 	for _, s := range p.Plan(b.needs(p)).Slots {
@@ -60,20 +57,19 @@ func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	return bytes
 }
 
-// Budget is the default number of tokens in a batch, special tokens included,
-// for a program:
+// Budget is the default number of tokens in a batch, special tokens included, for a program:
 //
 //	min(budgetCap, (0.9 · free memory − reserve) / BytesPerToken)
 //
 // It is to be asked after the weights have been loaded.
 func (b *Backend) Budget(p *kernels.Program) (int, error) {
-	free, _, err := b.device.memory()
+	free, _, err := b.device.Memory()
 	if err != nil {
 		return 0, err
 	}
 	tokens := int((float64(free)*budgetShare - budgetReserve) / float64(b.BytesPerToken(p)))
 	if tokens < 1 {
-		return 0, fmt.Errorf("%s: %s free do not hold a single token: %w", b.device.Name, gigabytes(free), kernels.ErrOutOfMemory)
+		return 0, fmt.Errorf("%s: %d bytes free do not hold a single token: %w", b.device.Name, free, kernels.ErrOutOfMemory)
 	}
 	return min(tokens, budgetCap), nil
 }

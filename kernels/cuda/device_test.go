@@ -2,10 +2,13 @@ package cuda
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
 // TestUnusableMachinesAreOneSentence opens devices that cannot be used.
@@ -15,7 +18,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 		ordinal int
 		want    string
 	}{
-		"no device":     {func(f *fakeGPU) { f.fails["cuInit"] = codeNoDevice }, 0, "there is no NVIDIA GPU"},
+		"no device":     {func(f *fakeGPU) { f.fails["cuInit"] = driver.NoDevice }, 0, "there is no NVIDIA GPU"},
 		"none visible":  {func(f *fakeGPU) { f.names = nil }, 0, "there is no NVIDIA GPU"},
 		"broken driver": {func(f *fakeGPU) { f.fails["cuInit"] = 803 }, 0, "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH (803)"},
 		"ordinal":       {func(f *fakeGPU) {}, 3, "there is no device 3: 1 visible"},
@@ -36,7 +39,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
 		f := newFake(t)
-		f.fails[call] = codeOutOfMemory
+		f.fails[call] = driver.OutOfMemory
 		_, err := open(f.driver(), 0, Options{}, f.images(), noCublas)
 		onDevice := call != "cuMemAllocHost" // a smaller batch helps only there
 		if err == nil || errors.Is(err, kernels.ErrOutOfMemory) != onDevice || !strings.Contains(err.Error(), "CUDA_ERROR_OUT_OF_MEMORY") {
@@ -52,13 +55,13 @@ func TestOpeningFailsCleanly(t *testing.T) {
 // needed.
 func TestCompilerErrors(t *testing.T) {
 	for _, c := range []struct {
-		code        result
+		code        driver.Result
 		log, want   string
 		unavailable bool
 	}{
-		{codeUnsupportedPTXVersion, "", "the NVIDIA driver is too old: it supports CUDA 12.4", true},
-		{codeInvalidPTX, "ptxas: Unsupported .version 9.9; current version is '8.4'", "the NVIDIA driver is too old", true},
-		{codeInvalidPTX, "ptxas fatal:\n  bad  register", "cuModuleLoadDataEx of all.ptx: CUDA_ERROR_INVALID_PTX (218): ptxas fatal: bad register", false},
+		{driver.UnsupportedPTXVersion, "", "the NVIDIA driver is too old: it supports CUDA 12.4", true},
+		{driver.InvalidPTX, "ptxas: Unsupported .version 9.9; current version is '8.4'", "the NVIDIA driver is too old", true},
+		{driver.InvalidPTX, "ptxas fatal:\n  bad  register", "cuModuleLoadDataEx of all.ptx: CUDA_ERROR_INVALID_PTX (218): ptxas fatal: bad register", false},
 	} {
 		f := newFake(t)
 		f.fails["cuModuleLoadDataEx"], f.jitLog = c.code, c.log
@@ -104,7 +107,7 @@ func TestNameSaysWhatDecidesTheBits(t *testing.T) {
 	if got, want := b.Name(), "cuda Fake H200, sm_90, driver CUDA 12.4, own products, fp32"; got != want {
 		t.Errorf("%s, not %s", got, want)
 	}
-	if _, err := b.Cublas(); !errors.Is(err, errNoCublas) {
+	if err := b.Cublas().Err; !errors.Is(err, errNoCublas) {
 		t.Errorf("without cuBLAS: %v", err)
 	}
 	b.Close()
@@ -122,11 +125,11 @@ func TestClosedBackend(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, wait := n.start(r, batchOf(2)); true {
-		if err := wait(); !errors.Is(err, errClosed) {
+		if err := wait(); !errors.Is(err, gpu.ErrClosed) {
 			t.Errorf("a runner of a closed backend says %v", err)
 		}
 	}
-	if _, err := b.Compile(n.Program, limits); !errors.Is(err, errClosed) {
+	if _, err := b.Compile(n.Program, limits); !errors.Is(err, gpu.ErrClosed) {
 		t.Errorf("a closed backend compiles: %v", err)
 	}
 	if err := errors.Join(r.Close(), n.model.Close()); err != nil {
@@ -134,26 +137,36 @@ func TestClosedBackend(t *testing.T) {
 	}
 }
 
-func TestReportNamesEveryDevice(t *testing.T) {
+// TestDevices describes the devices of a fake driver, and those that are too old.
+func TestDevices(t *testing.T) {
 	f := newFake(t)
 	f.names = []string{"First", "Second"}
-	version, found, err := f.driver().list(f.images())
-	if err != nil || version != 12040 || len(found) != 2 {
+	version, found, err := list(f.driver(), f.images())
+	if err != nil || version != 12040 || len(found) != 2 || found[1].Name != "Second" || found[1].FreeMemory != f.free || !found[1].Tested() {
 		t.Fatalf("%d, %v, %v", version, found, err)
 	}
-	r := Report{DriverVersion: version, Devices: found, CublasErr: errNoCublas}
-	if len(r.Usable()) != 2 {
-		t.Errorf("usable are %v", r.Usable())
-	}
-	for _, want := range []string{"supports CUDA 12.4", "1: Second, compute capability 9.0, 140.0 GiB", "100.0 GiB free", "own matrix products serve",
-		"tested on: NVIDIA H200"} {
-		if !strings.Contains(r.String(), want) {
-			t.Errorf("%q is not in\n%s", want, r)
-		}
+	if usable := (Report{Devices: found}).Usable(); !slices.Equal(usable, []int{0, 1}) {
+		t.Errorf("usable are %v", usable)
 	}
 	f.settled()
 	f.major = 6
-	if _, found, _ := f.driver().list(f.images()); len((Report{Devices: found}).Usable()) != 0 {
+	if _, found, _ := list(f.driver(), f.images()); len((Report{Devices: found}).Usable()) != 0 {
 		t.Error("an old device counts as usable")
 	}
 }
+
+// TestReportWithoutDriver: the report has every place that was searched.
+func TestReportWithoutDriver(t *testing.T) {
+	missing := errors.New("cannot open shared object file: No such file or directory")
+	p := driver.Places{Root: t.TempDir(), Getenv: func(string) string { return "" }, Open: func(string) (uintptr, error) { return 0, missing }}
+	r := devices(p)
+	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.DriverSearch) != 5 || len(r.Cublas.Searched) < 10 || r.DriverVersion != "" {
+		t.Errorf("the report is %+v", r)
+	}
+	p.Getenv = func(name string) string { return map[string]string{cublasVariable: "none"}[name] }
+	if r := devices(p); !errors.Is(r.Cublas.Err, ErrCublasOff) || len(r.Cublas.Searched) > 0 {
+		t.Errorf("%s=none gives %+v", cublasVariable, r.Cublas)
+	}
+}
+
+var errNoCublas = errors.New("no cuBLAS")

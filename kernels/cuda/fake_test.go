@@ -2,11 +2,13 @@ package cuda
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math/rand/v2"
 	"sync"
 	"testing"
 	"unsafe"
+
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
 // fakeGPU is a driver and a device made of Go. Its streams are real queues:
@@ -22,8 +24,8 @@ type fakeGPU struct {
 	names        []string
 	major, minor int32
 	free, total  uint64
-	kernels      map[string]kernelSpec // from src/README.md
-	fails        map[string]result     // what a call answers instead of working, by its name
+	kernels      map[string]kernelSpec
+	fails        map[string]driver.Result // what a call answers instead of working, by its name
 	jitLog       string
 	eagerness    *rand.Rand // nil: work runs only when it is waited for
 
@@ -31,13 +33,13 @@ type fakeGPU struct {
 	memory    []fakeMemory // by address
 	next      uint64
 	hosts     map[uintptr][]uint64
-	objects   handle
-	modules   map[handle]bool
-	functions map[handle]string
-	allowed   map[handle]int32 // dynamic shared memory
-	streams   map[handle]*fakeQueue
-	events    map[handle]fakeMark
-	timing    map[handle]bool // the events that keep the time
+	objects   driver.Handle
+	modules   map[driver.Handle]bool
+	functions map[driver.Handle]string
+	allowed   map[driver.Handle]int32 // dynamic shared memory
+	streams   map[driver.Handle]*fakeQueue
+	events    map[driver.Handle]fakeMark
+	timing    map[driver.Handle]bool // the events that keep the time
 	launched  []string
 	retained  int
 }
@@ -60,19 +62,19 @@ type fakeMark struct {
 func newFake(t *testing.T) *fakeGPU {
 	return &fakeGPU{
 		t: t, version: 12040, names: []string{"Fake H200"}, major: 9, free: 100 << 30, total: 140 << 30,
-		kernels: readKernelTable(t), fails: map[string]result{}, next: 0x7f00_0000_0000,
-		hosts: map[uintptr][]uint64{}, modules: map[handle]bool{}, functions: map[handle]string{}, allowed: map[handle]int32{},
-		streams: map[handle]*fakeQueue{}, events: map[handle]fakeMark{}, timing: map[handle]bool{},
+		kernels: kernelSpecs(), fails: map[string]driver.Result{}, next: 0x7f00_0000_0000,
+		hosts: map[uintptr][]uint64{}, modules: map[driver.Handle]bool{}, functions: map[driver.Handle]string{}, allowed: map[driver.Handle]int32{},
+		streams: map[driver.Handle]*fakeQueue{}, events: map[driver.Handle]fakeMark{}, timing: map[driver.Handle]bool{},
 	}
 }
 
 // images has every kernel of the table in one module.
-func (f *fakeGPU) images() []image {
-	i := image{name: "all.ptx", isa: "7.0", text: func() ([]byte, error) { return []byte(".version 7.0\x00"), nil }}
+func (f *fakeGPU) images() []gpu.Image {
+	i := gpu.Image{Name: "all.ptx", ISA: "7.0", Text: func() ([]byte, error) { return []byte(".version 7.0\x00"), nil }}
 	for name := range f.kernels {
-		i.kernels = append(i.kernels, name)
+		i.Kernels = append(i.Kernels, name)
 	}
-	return []image{i}
+	return []gpu.Image{i}
 }
 
 // bytes is device memory; it has to lie inside one allocation.
@@ -99,7 +101,7 @@ func (f *fakeGPU) host(at uintptr, n int) []byte {
 	return make([]byte, n)
 }
 
-func (f *fakeGPU) enqueue(stream handle, work func()) {
+func (f *fakeGPU) enqueue(stream driver.Handle, work func()) {
 	q := f.streams[stream]
 	if q == nil {
 		f.t.Errorf("work for a stream %d that does not exist", stream)
@@ -122,15 +124,15 @@ func (f *fakeGPU) run(m fakeMark) {
 	}
 }
 
-func (f *fakeGPU) object() handle {
+func (f *fakeGPU) object() driver.Handle {
 	f.objects++
 	return f.objects
 }
 
 // driver is the table of functions that the package sees. Each call is
 // recorded, and fails when the test has asked for it.
-func (f *fakeGPU) driver() *driver {
-	call := func(name string, work func() result) result {
+func (f *fakeGPU) driver() *driver.CUDA {
+	call := func(name string, work func() driver.Result) driver.Result {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		f.calls = append(f.calls, name)
@@ -139,29 +141,31 @@ func (f *fakeGPU) driver() *driver {
 		}
 		return work()
 	}
-	do := func(name string, work func()) result { return call(name, func() result { work(); return 0 }) }
-	return &driver{
-		cuInit:             func(uint32) result { return do("cuInit", func() {}) },
-		cuDriverGetVersion: func(v *int32) result { return do("cuDriverGetVersion", func() { *v = f.version }) },
-		cuDeviceGetCount:   func(n *int32) result { return do("cuDeviceGetCount", func() { *n = int32(len(f.names)) }) },
-		cuDeviceGet:        func(d *int32, i int32) result { return do("cuDeviceGet", func() { *d = i }) },
-		cuDeviceGetName: func(p *byte, n, d int32) result {
+	do := func(name string, work func()) driver.Result {
+		return call(name, func() driver.Result { work(); return 0 })
+	}
+	return &driver.CUDA{
+		Init:             func(uint32) driver.Result { return do("cuInit", func() {}) },
+		DriverGetVersion: func(v *int32) driver.Result { return do("cuDriverGetVersion", func() { *v = f.version }) },
+		DeviceGetCount:   func(n *int32) driver.Result { return do("cuDeviceGetCount", func() { *n = int32(len(f.names)) }) },
+		DeviceGet:        func(d *int32, i int32) driver.Result { return do("cuDeviceGet", func() { *d = i }) },
+		DeviceGetName: func(p *byte, n, d int32) driver.Result {
 			return do("cuDeviceGetName", func() { copy(unsafe.Slice(p, n), f.names[d]) })
 		},
-		cuDeviceGetAttribute: func(v *int32, a, _ int32) result {
+		DeviceGetAttribute: func(v *int32, a, _ int32) driver.Result {
 			return do("cuDeviceGetAttribute", func() { *v = map[int32]int32{75: f.major, 76: f.minor}[a] })
 		},
-		cuDeviceTotalMem:          func(n *uint64, _ int32) result { return do("cuDeviceTotalMem", func() { *n = f.total }) },
-		cuDevicePrimaryCtxRetain:  func(c *handle, _ int32) result { return do("retain", func() { *c = 77; f.retained++ }) },
-		cuDevicePrimaryCtxRelease: func(int32) result { return do("release", func() { f.retained-- }) },
-		cuCtxSetCurrent:           func(handle) result { return do("cuCtxSetCurrent", func() {}) },
-		cuMemGetInfo: func(free, total *uint64) result {
+		DeviceTotalMem:          func(n *uint64, _ int32) driver.Result { return do("cuDeviceTotalMem", func() { *n = f.total }) },
+		DevicePrimaryCtxRetain:  func(c *driver.Handle, _ int32) driver.Result { return do("retain", func() { *c = 77; f.retained++ }) },
+		DevicePrimaryCtxRelease: func(int32) driver.Result { return do("release", func() { f.retained-- }) },
+		CtxSetCurrent:           func(driver.Handle) driver.Result { return do("cuCtxSetCurrent", func() {}) },
+		MemGetInfo: func(free, total *uint64) driver.Result {
 			return do("cuMemGetInfo", func() { *free, *total = f.free, f.total })
 		},
-		cuMemAlloc: func(p *devicePtr, n uint64) result {
-			return call("cuMemAlloc", func() result {
+		MemAlloc: func(p *driver.Pointer, n uint64) driver.Result {
+			return call("cuMemAlloc", func() driver.Result {
 				if n > f.free {
-					return codeOutOfMemory
+					return driver.OutOfMemory
 				}
 				f.free -= n
 				m := fakeMemory{f.next, make([]byte, n)}
@@ -170,11 +174,11 @@ func (f *fakeGPU) driver() *driver {
 				}
 				f.next += (n+255)&^255 + 4096
 				f.memory = append(f.memory, m)
-				*p = devicePtr(m.at)
+				*p = driver.Pointer(m.at)
 				return 0
 			})
 		},
-		cuMemFree: func(p devicePtr) result {
+		MemFree: func(p driver.Pointer) driver.Result {
 			return do("cuMemFree", func() {
 				for i, m := range f.memory {
 					if m.at == uint64(p) {
@@ -186,14 +190,14 @@ func (f *fakeGPU) driver() *driver {
 				f.t.Errorf("cuMemFree of %#x, which is not allocated", p)
 			})
 		},
-		cuMemAllocHost: func(p *unsafe.Pointer, n uint64) result {
+		MemAllocHost: func(p *unsafe.Pointer, n uint64) driver.Result {
 			return do("cuMemAllocHost", func() {
 				words := make([]uint64, (n+7)/8)
 				*p = unsafe.Pointer(&words[0])
 				f.hosts[uintptr(*p)] = words
 			})
 		},
-		cuMemFreeHost: func(p unsafe.Pointer) result {
+		MemFreeHost: func(p unsafe.Pointer) driver.Result {
 			return do("cuMemFreeHost", func() {
 				if f.hosts[uintptr(p)] == nil {
 					f.t.Errorf("cuMemFreeHost of memory that is not pinned")
@@ -201,28 +205,28 @@ func (f *fakeGPU) driver() *driver {
 				delete(f.hosts, uintptr(p))
 			})
 		},
-		cuMemcpyHtoDAsync: func(dst devicePtr, src unsafe.Pointer, n uint64, s handle) result {
+		MemcpyHtoDAsync: func(dst driver.Pointer, src unsafe.Pointer, n uint64, s driver.Handle) driver.Result {
 			return do("upload", func() {
 				from := f.host(uintptr(src), int(n))
 				f.enqueue(s, func() { copy(f.bytes(uint64(dst), int(n)), from) })
 			})
 		},
-		cuMemcpyDtoHAsync: func(dst unsafe.Pointer, src devicePtr, n uint64, s handle) result {
+		MemcpyDtoHAsync: func(dst unsafe.Pointer, src driver.Pointer, n uint64, s driver.Handle) driver.Result {
 			return do("download", func() {
 				to := f.host(uintptr(dst), int(n))
 				f.enqueue(s, func() { copy(to, f.bytes(uint64(src), int(n))) })
 			})
 		},
-		cuModuleLoadDataEx: func(m *handle, text *byte, n uint32, keys *int32, values *uintptr) result {
+		ModuleLoadDataEx: func(m *driver.Handle, text *byte, n uint32, keys *int32, values *uintptr) driver.Result {
 			f.mu.Lock()
-			if f.jitLog != "" && n == 2 && *keys == jitErrorLog {
+			if f.jitLog != "" && n == 2 && *keys == driver.JITErrorLog {
 				copy(f.host(*values, len(f.jitLog)+1), f.jitLog)
 			}
 			f.mu.Unlock()
 			return do("cuModuleLoadDataEx", func() { *m = f.object(); f.modules[*m] = true })
 		},
-		cuModuleUnload: func(m handle) result { return do("cuModuleUnload", func() { delete(f.modules, m) }) },
-		cuModuleGetFunction: func(fn *handle, m handle, name *byte) result {
+		ModuleUnload: func(m driver.Handle) driver.Result { return do("cuModuleUnload", func() { delete(f.modules, m) }) },
+		ModuleGetFunction: func(fn *driver.Handle, m driver.Handle, name *byte) driver.Result {
 			return do("cuModuleGetFunction", func() {
 				var text []byte
 				for p := unsafe.Pointer(name); *(*byte)(p) != 0; p = unsafe.Add(p, 1) {
@@ -232,38 +236,38 @@ func (f *fakeGPU) driver() *driver {
 				f.functions[*fn] = string(text)
 			})
 		},
-		cuFuncSetAttribute: func(fn handle, a, v int32) result {
+		FuncSetAttribute: func(fn driver.Handle, a, v int32) driver.Result {
 			return do("cuFuncSetAttribute", func() {
-				if a == functionMaxShared {
+				if a == driver.FunctionMaxShared {
 					f.allowed[fn] = v
 				}
 			})
 		},
-		cuLaunchKernel: func(fn handle, grid, block [3]uint32, shared uint32, s handle, params unsafe.Pointer) result {
+		LaunchKernel: func(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params unsafe.Pointer) driver.Result {
 			return do("launch", func() { f.launch(fn, grid, block, shared, s, uintptr(params)) })
 		},
-		cuStreamCreate: func(s *handle, _ uint32) result {
+		StreamCreate: func(s *driver.Handle, _ uint32) driver.Result {
 			return do("cuStreamCreate", func() { *s = f.object(); f.streams[*s] = &fakeQueue{} })
 		},
-		cuStreamDestroy: func(s handle) result { return do("cuStreamDestroy", func() { delete(f.streams, s) }) },
-		cuStreamSynchronize: func(s handle) result {
+		StreamDestroy: func(s driver.Handle) driver.Result { return do("cuStreamDestroy", func() { delete(f.streams, s) }) },
+		StreamSynchronize: func(s driver.Handle) driver.Result {
 			return do("cuStreamSynchronize", func() { f.run(fakeMark{f.streams[s], len(f.streams[s].work)}) })
 		},
-		cuStreamWaitEvent: func(s, e handle, _ uint32) result {
+		StreamWaitEvent: func(s, e driver.Handle, _ uint32) driver.Result {
 			return do("wait", func() {
 				if m := f.events[e]; m.queue != nil {
 					f.enqueue(s, func() { f.run(m) })
 				}
 			})
 		},
-		cuEventCreate: func(e *handle, flags uint32) result {
+		EventCreate: func(e *driver.Handle, flags uint32) driver.Result {
 			return do("cuEventCreate", func() {
 				*e = f.object()
-				f.events[*e], f.timing[*e] = fakeMark{}, flags&eventDisableTiming == 0
+				f.events[*e], f.timing[*e] = fakeMark{}, flags&driver.EventDisableTiming == 0
 			})
 		},
 		// Each piece of work on a stream takes a millisecond.
-		cuEventElapsedTime: func(ms *float32, start, end handle) result {
+		EventElapsedTime: func(ms *float32, start, end driver.Handle) driver.Result {
 			return do("cuEventElapsedTime", func() {
 				from, to := f.events[start], f.events[end]
 				if !f.timing[start] || !f.timing[end] || from.queue == nil || from.queue != to.queue || to.queue.done < to.until {
@@ -272,11 +276,11 @@ func (f *fakeGPU) driver() *driver {
 				*ms = float32(to.until - from.until)
 			})
 		},
-		cuEventDestroy: func(e handle) result { return do("cuEventDestroy", func() { delete(f.events, e) }) },
-		cuEventRecord: func(e, s handle) result {
+		EventDestroy: func(e driver.Handle) driver.Result { return do("cuEventDestroy", func() { delete(f.events, e) }) },
+		EventRecord: func(e, s driver.Handle) driver.Result {
 			return do("record", func() { f.events[e] = fakeMark{f.streams[s], len(f.streams[s].work)} })
 		},
-		cuEventSynchronize: func(e handle) result {
+		EventSynchronize: func(e driver.Handle) driver.Result {
 			return do("cuEventSynchronize", func() {
 				if m := f.events[e]; m.queue != nil {
 					f.run(m)
@@ -288,7 +292,7 @@ func (f *fakeGPU) driver() *driver {
 
 // launch checks a launch against the table, takes its parameters and puts the
 // kernel in the queue.
-func (f *fakeGPU) launch(fn handle, grid, block [3]uint32, shared uint32, s handle, params uintptr) {
+func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params uintptr) {
 	name := f.functions[fn]
 	spec, ok := f.kernels[name]
 	if !ok {
@@ -296,8 +300,8 @@ func (f *fakeGPU) launch(fn handle, grid, block [3]uint32, shared uint32, s hand
 		return
 	}
 	f.launched = append(f.launched, name)
-	if fmt.Sprint(block[0]) != spec.block(name) || block[1] != 1 || block[2] != 1 {
-		f.t.Errorf("%s is launched with blocks of %v, and the table says %s", name, block, spec.block(name))
+	if int(block[0]) != spec.block || block[1] != 1 || block[2] != 1 {
+		f.t.Errorf("%s is launched with blocks of %v, and the table says %d", name, block, spec.block)
 	}
 	if grid[0] == 0 || grid[1] == 0 || grid[1] > 65535 || grid[2] != 1 {
 		f.t.Errorf("%s is launched on a grid of %v", name, grid)
@@ -305,7 +309,7 @@ func (f *fakeGPU) launch(fn handle, grid, block [3]uint32, shared uint32, s hand
 	if shared > 48<<10 && int32(shared) > f.allowed[fn] {
 		f.t.Errorf("%s is launched with %d bytes of shared memory without leave", name, shared)
 	}
-	k := &fakeLaunch{gpu: f, name: name, values: map[string]uint64{}, x: int(grid[0]), y: int(grid[1]), shared: int(shared)}
+	k := &fakeLaunch{gpu: f, name: name, spec: spec, values: map[string]uint64{}, x: int(grid[0]), y: int(grid[1]), shared: int(shared)}
 	pointers := f.host(params, 8*len(spec.params))
 	for i, p := range spec.params {
 		at := uintptr(binary.LittleEndian.Uint64(pointers[8*i:]))
@@ -331,9 +335,9 @@ func (f *fakeGPU) settled() {
 	}
 }
 
-func noCublas(int) (*cublasLt, []Attempt, error) { return nil, nil, errNoCublas }
+func noCublas(int) (*driver.CublasLt, []Attempt, error) { return nil, nil, errNoCublas }
 
-func openFake(t *testing.T, f *fakeGPU, dtype DType, find func(int) (*cublasLt, []Attempt, error)) *Backend {
+func openFake(t *testing.T, f *fakeGPU, dtype DType, find findCublas) *Backend {
 	t.Helper()
 	b, err := open(f.driver(), 0, Options{DType: dtype}, f.images(), find)
 	if err != nil {

@@ -2,98 +2,19 @@ package cuda
 
 import (
 	"encoding/binary"
-	"fmt"
 	"math"
-	"os"
 	"regexp"
 	"strconv"
 	"strings"
-	"testing"
 
 	"seqembed/kernels"
 )
-
-// kernelSpec is a row of the table in src/README.md.
-type kernelSpec struct {
-	params []kernelParam
-	blocks string // the cell: a number, or numbers for head sizes
-}
-
-type kernelParam struct {
-	name    string
-	pointer bool
-}
-
-func (k kernelSpec) block(name string) string {
-	if number, rest, ok := strings.Cut(k.blocks, ";"); ok {
-		if strings.Contains(name, "_128_") {
-			return strings.Fields(rest)[0]
-		}
-		return number
-	}
-	return k.blocks
-}
-
-var declaration = regexp.MustCompile("`(?:const )?(?:float|float2|int|int2|T) (\\*?)(\\w+)`|`(M|N|K)`")
-
-// readKernelTable parses the table that both the kernels and the launches are
-// written to.
-func readKernelTable(t *testing.T) map[string]kernelSpec {
-	t.Helper()
-	text, err := os.ReadFile("src/README.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	table := map[string]kernelSpec{}
-	var params []kernelParam
-	_, section, _ := strings.Cut(string(text), "\n## Table\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	for _, line := range strings.Split(section, "\n") {
-		cells := strings.Split(strings.Trim(line, "| "), " | ")
-		if !strings.HasPrefix(line, "| `") || len(cells) != 5 {
-			continue
-		}
-		if !strings.HasPrefix(cells[1], "the same") && !strings.HasPrefix(cells[1], "as above") {
-			params = nil
-			for _, m := range declaration.FindAllStringSubmatch(cells[1], -1) {
-				params = append(params, kernelParam{m[2] + m[3], m[1] == "*"})
-			}
-		}
-		last := ""
-		for _, quoted := range strings.Split(cells[0], ",") {
-			name := strings.Trim(strings.TrimSpace(quoted), "`")
-			if strings.HasPrefix(name, "_") {
-				name = last[:strings.LastIndex(last, "_")] + name
-			}
-			last = name
-			for _, n := range expand(expand([]string{name}, "<T>", "bf16", "fp16", "fp32"), "<d>", "16", "24", "32", "64", "128") {
-				table[n] = kernelSpec{params, strings.TrimSpace(cells[3])}
-			}
-		}
-	}
-	if len(table) < 40 {
-		t.Fatalf("only %d kernels were read from the table", len(table))
-	}
-	return table
-}
-
-func expand(names []string, what string, by ...string) []string {
-	if !strings.Contains(names[0], what) {
-		return names
-	}
-	var list []string
-	for _, n := range names {
-		for _, b := range by {
-			list = append(list, strings.ReplaceAll(n, what, b))
-		}
-	}
-	return list
-}
 
 // fakeLaunch runs a kernel as plain loops over what its grid covers.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
+	spec   kernelSpec
 	values map[string]uint64
 	x, y   int
 	shared int
@@ -206,11 +127,11 @@ func (k *fakeLaunch) run() {
 	case "embed":
 		k.embed()
 	case "layernorm":
-		for _, n := range norms {
-			if strings.HasPrefix(k.name, fmt.Sprintf("layernorm_%d_", n.widest)) {
-				k.layernorm(n.rowsPerBlock*k.x, n.widest)
-			}
+		widest, err := strconv.Atoi(strings.Split(k.name, "_")[1])
+		if err != nil {
+			k.gpu.t.Error(err)
 		}
+		k.layernorm(k.spec.tile.rows*k.x, widest)
 	case "rotate_keys":
 		k.rotateKeys()
 	case "attention", "attention_rotary":
@@ -427,11 +348,10 @@ func (k *fakeLaunch) pool() {
 // gemm computes the tiles that the grid has, and no others.
 func (k *fakeLaunch) gemm(family string) {
 	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
-	tile, shared := 128, 65536
+	tile, shared, rows := 128, 65536, n
 	if t == FP32 {
 		tile, shared = 64, 30720
 	}
-	rows := n
 	if family == "gemm_geglu" {
 		tile, rows = tile/2, 2*n
 	}
@@ -477,13 +397,4 @@ func dot(a, b []float32) float32 {
 		sum += float64(a[i]) * float64(b[i])
 	}
 	return float32(sum)
-}
-
-func TestKernelTableNamesWhatIsLaunched(t *testing.T) {
-	table := readKernelTable(t)
-	for name, params := range map[string]int{"embed_bf16": 10, "layernorm_512_fp16": 9, "layernorm_8192_fp32": 9, "attention_24_fp32": 7, "attention_rotary_128_fp16": 10, "attention_rotary_24_fp32": 9, "rotate_keys_bf16": 7, "gemm_geglu_fp32": 9, "pool": 5, "widen_bf16": 6} {
-		if got := len(table[name].params); got != params {
-			t.Errorf("%s has %d parameters in the table, %s", name, got, fmt.Sprint(table[name].params))
-		}
-	}
 }

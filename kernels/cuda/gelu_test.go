@@ -1,6 +1,7 @@
 package cuda
 
 import (
+	"cmp"
 	"math"
 	"os"
 	"regexp"
@@ -9,6 +10,8 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 	"seqembed/kernels/kernelstest"
 )
 
@@ -103,52 +106,49 @@ func fromFP16(bits uint16) float32 {
 
 // alone launches a kernel that a program has behind a product of cuBLAS only, on rows of inCols values of the operands'
 // type, and gives its result. out and in may be the same memory.
-func alone(t *testing.T, b *Backend, name string, g geometry, in []float32, rows, inCols, outCols int, params func(out, in devicePtr) []param) []float32 {
+func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, outCols int, params func(out, in driver.Pointer) []gpu.Param) []float32 {
 	t.Helper()
-	d, size := b.device, b.dtype.size()
+	size := b.dtype.size()
 	result := make([]float32, rows*outCols)
-	err := d.thread.call(func() error {
-		from, err := d.alloc(rows * pitch(inCols) * size)
+	err := b.device.Do(func(c *gpu.Context) error {
+		from, err := c.Alloc(rows * pitch(inCols) * size)
 		if err != nil {
 			return err
 		}
-		defer d.free(from)
-		to, err := d.alloc(rows * pitch(outCols) * size)
+		defer c.Free(from)
+		to, err := c.Alloc(rows * pitch(outCols) * size)
 		if err != nil {
 			return err
 		}
-		defer d.free(to)
-		piece, err := d.pin(rows * pitch(max(inCols, outCols)) * size)
+		defer c.Free(to)
+		piece, err := c.Pin(rows * pitch(max(inCols, outCols)) * size)
 		if err != nil {
 			return err
 		}
-		defer d.unpin(piece)
-		stream, err := d.newStream()
+		defer c.Unpin(piece)
+		stream, err := c.NewStream()
 		if err != nil {
 			return err
 		}
-		defer d.drv.cuStreamDestroy(stream)
+		defer c.FreeStream(stream)
 		for r := range rows {
-			b.dtype.encode(piece.bytes[r*pitch(inCols)*size:], in[r*inCols:(r+1)*inCols])
+			b.dtype.encode(piece.Bytes[r*pitch(inCols)*size:], in[r*inCols:(r+1)*inCols])
 		}
-		f, err := d.code.function(name, 0)
+		k, err := (&compiler{Context: c, backend: b}).kernel(name)
 		if err != nil {
 			return err
 		}
 		if inCols == outCols {
 			to, from = from, to // in place
-		}
-		if inCols == outCols {
-			err = d.upload(to, piece, 0, rows*pitch(inCols)*size, stream)
+			err = c.Upload(to, piece, 0, rows*pitch(inCols)*size, stream)
 		} else {
-			err = d.upload(from, piece, 0, rows*pitch(inCols)*size, stream)
+			err = c.Upload(from, piece, 0, rows*pitch(inCols)*size, stream)
 		}
-		err = first(err, d.launch(stream, kernel{name, f}, g, params(to, from)...),
-			d.drv.cuStreamSynchronize(stream).err("cuStreamSynchronize"),
-			d.download(piece, 0, to, rows*pitch(outCols)*size, stream),
-			d.drv.cuStreamSynchronize(stream).err("cuStreamSynchronize"))
+		s := submission{runner: &runner{compute: stream}, context: c}
+		err = cmp.Or(err, s.launch(k, rows, outCols, params(to, from)...), c.Synchronize(stream),
+			c.Download(piece, to, rows*pitch(outCols)*size, stream), c.Synchronize(stream))
 		for r := range rows {
-			b.dtype.decode(result[r*outCols:(r+1)*outCols], piece.bytes[r*pitch(outCols)*size:])
+			b.dtype.decode(result[r*outCols:(r+1)*outCols], piece.Bytes[r*pitch(outCols)*size:])
 		}
 		return err
 	})
@@ -211,12 +211,14 @@ func TestGPUGELU(t *testing.T) {
 			run  func() []float32
 		}{
 			{"activate", values, func() []float32 {
-				return alone(t, b, "activate_"+dtype.String(), rowGeometry(rows, cols), values, rows, cols, cols,
-					func(x, _ devicePtr) []param { return []param{ptr(x), ptr(0), num(rows), num(cols)} })
+				return alone(t, b, "activate_"+dtype.String(), values, rows, cols, cols,
+					func(x, _ driver.Pointer) []gpu.Param { return []gpu.Param{gpu.Ptr(x), 0, gpu.Int(rows), gpu.Int(cols)} })
 			}},
 			{"gate", values, func() []float32 {
-				return alone(t, b, "gate_"+dtype.String(), rowGeometry(rows, cols), gates, rows, 2*cols, cols,
-					func(out, in devicePtr) []param { return []param{ptr(out), ptr(in), num(rows), num(cols)} })
+				return alone(t, b, "gate_"+dtype.String(), gates, rows, 2*cols, cols,
+					func(out, in driver.Pointer) []gpu.Param {
+						return []gpu.Param{gpu.Ptr(out), gpu.Ptr(in), gpu.Int(rows), gpu.Int(cols)}
+					})
 			}},
 			{"gemm_gelu", finite, product(kernels.GELU, identity, false)},
 			{"gemm_geglu", finite, product(kernels.GEGLU, gated, true)},

@@ -1,17 +1,22 @@
 package cuda
 
-import "seqembed/kernels"
-
-// The functions of this file run on the device's thread. Those that resolve an operation give what launches it.
+import (
+	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
+)
 
 // linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
 // its own, or one by a kernel of the package, which applies the activation itself.
-func (r *runner) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
-	own, err := r.multiply(o, out, in, add)
-	if err != nil || r.backend.products == nil {
+func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
+	if err := c.own(o.W, o.Bias); err != nil {
+		return nil, err
+	}
+	own, err := c.multiply(o, out, in, add)
+	if err != nil || c.backend.products == nil {
 		return own, err
 	}
-	cublas, err := r.withCublas(o, out, in, add, scratch, e)
+	cublas, err := c.withCublas(o, out, in, add, scratch, e)
 	return func(s *submission) error {
 		if done, err := cublas(s); done || err != nil {
 			return err
@@ -21,9 +26,9 @@ func (r *runner) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry
 }
 
 // withCublas gives a product by cuBLAS. It does nothing where cuBLAS has no algorithm that fits.
-func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (
+func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (
 	launch func(*submission) (done bool, err error), err error) {
-	products, w, to := r.backend.products, o.W.(*weight), out
+	products, r, w, to := c.backend.products, c.runner, o.W.(*weight), out
 	if o.Then == kernels.GEGLU {
 		to = scratch
 	}
@@ -39,14 +44,18 @@ func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e e
 	if err != nil {
 		return nil, err
 	}
-	var then func(rows int) error
+	var then func(*submission) error
 	switch o.Then {
 	case kernels.GELU:
-		then, err = r.activate(out)
+		then, err = c.elementwise("activate", out, 0) // in place
 	case kernels.GEGLU:
-		then, err = r.gate(out, to)
+		from := to.wide
+		if out.wide == 0 {
+			from = to.narrow
+		}
+		then, err = c.elementwise("gate", out, from)
 	default:
-		then, err = r.narrow(out)
+		then, err = c.narrow(out)
 	}
 	// The activation has an entry of its own in a profile.
 	product, activation := e, entry{name: o.Then.String()}
@@ -54,85 +63,59 @@ func (r *runner) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e e
 	plain.Then = kernels.Identity
 	product.name, _, _ = r.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
 	return func(s *submission) (bool, error) {
-		if err := r.waitForReaders(to.memory); err != nil {
+		if err := s.waitForReaders(to.memory); err != nil {
 			return false, err
 		}
-		done, err := products.run(r.compute, plan, s.rows(), at, in.operand(r.backend.dtype), w.at, bias, residual(add), r.workspace)
+		done, err := products.run(r.compute, plan, s.rows(),
+			at, in.operand(products.dtype), w.at, bias, residual(add), r.workspace)
 		if !done || err != nil {
 			return false, err
 		}
 		if o.Then != kernels.Identity {
-			if err := r.split(s, product, activation); err != nil {
+			if err := s.split(product, activation); err != nil {
 				return false, err
 			}
 		}
-		return true, then(s.rows())
+		return true, then(s)
 	}, err
 }
 
 // multiply gives the launch of a product with its activation, by a kernel of the package.
-func (r *runner) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
-	t, w := r.backend.dtype, o.W.(*weight)
+func (c *compiler) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
+	t, w := c.backend.dtype, o.W.(*weight)
 	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
-	k, err := r.kernel(r.typed(name), gemmGeometry(t, o.Then, 1, out.cols).shared)
+	k, err := c.kernel(c.typed(name))
 	wide, narrow := out.outputs()
 	return func(s *submission) error {
 		rows := s.rows()
-		return first(r.waitForReaders(out.memory),
-			r.launch(k, gemmGeometry(t, o.Then, rows, out.cols),
-				ptr(in.operand(t)), ptr(w.at), ptr(vector(o.Bias)), ptr(residual(add)), wide, narrow,
-				num(rows), num(out.cols), num(w.cols)))
+		if err := s.waitForReaders(out.memory); err != nil {
+			return err
+		}
+		return s.launch(k, rows, out.cols, gpu.Ptr(in.operand(t)), gpu.Ptr(w.at), gpu.Ptr(vector(o.Bias)),
+			gpu.Ptr(residual(add)), wide, narrow, gpu.Int(rows), gpu.Int(out.cols), gpu.Int(w.cols))
 	}, err
-}
-
-// gemmGeometry is that of src/README.md for an output of m rows and n columns.
-func gemmGeometry(t DType, then kernels.Activation, m, n int) geometry {
-	g := geometry{y: 1, block: 128, shared: 65536}
-	tile := 128
-	if t == FP32 {
-		g.block, g.shared, tile = 256, 30720, 64
-	}
-	if then == kernels.GEGLU {
-		tile /= 2 // a block computes both halves
-	}
-	g.x = ceilDiv(m, 128) * ceilDiv(n, tile)
-	return g
-}
-
-// activate gives the launches of a GELU in place.
-func (r *runner) activate(x *matrix) (func(rows int) error, error) {
-	return r.elementwise("activate", x, 0)
-}
-
-// gate gives the launches of the gating of a product.
-func (r *runner) gate(out, in *matrix) (func(rows int) error, error) {
-	from := in.wide
-	if out.wide == 0 {
-		from = in.narrow
-	}
-	return r.elementwise("gate", out, from)
 }
 
 // elementwise gives the launches of a kernel that writes the float32 copy of a matrix, where there is one, and of the
 // update of the other.
-func (r *runner) elementwise(kernel string, out *matrix, from devicePtr) (func(rows int) error, error) {
+func (c *compiler) elementwise(kernel string, out *matrix, from driver.Pointer) (func(*submission) error, error) {
 	name, to := kernel+"_fp32", out.wide
 	if out.wide == 0 {
-		name, to = r.typed(kernel), out.narrow
+		name, to = c.typed(kernel), out.narrow
 	}
-	k, err := r.kernel(name, 0)
+	k, err := c.kernel(name)
 	if err != nil {
 		return nil, err
 	}
-	narrow, err := r.narrow(out)
-	return func(rows int) error {
-		return first(r.waitForReaders(out.memory),
-			r.launch(k, rowGeometry(rows, out.cols), ptr(to), ptr(from), num(rows), num(out.cols)),
-			narrow(rows))
+	narrow, err := c.narrow(out)
+	return func(s *submission) error {
+		rows := s.rows()
+		if err := s.waitForReaders(out.memory); err != nil {
+			return err
+		}
+		if err := s.launch(k, rows, out.cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(out.cols)); err != nil {
+			return err
+		}
+		return narrow(s)
 	}, err
-}
-
-// rowGeometry gives every thread eight columns of two rows.
-func rowGeometry(rows, cols int) geometry {
-	return geometry{x: ceilDiv(pitch(cols), 1024), y: min(ceilDiv(rows, 2), maxGridY), block: 128}
 }

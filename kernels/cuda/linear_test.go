@@ -1,7 +1,6 @@
 package cuda
 
 import (
-	"slices"
 	"testing"
 
 	"seqembed/kernels"
@@ -37,29 +36,5 @@ func TestWaitLeavesNothingBehind(t *testing.T) {
 			t.Errorf("batch %d: %d pieces of pinned memory, and %d after the first", i, len(f.hosts), pinned)
 		}
 		f.mu.Unlock()
-	}
-}
-
-// TestBinaryCarriesEveryKernel looks for the kernels of the table among those
-// that are compiled in, and wants drivers of branch 550 to read them.
-func TestBinaryCarriesEveryKernel(t *testing.T) {
-	images, err := embeddedImages()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var carried []string
-	for _, i := range images {
-		carried = append(carried, i.kernels...)
-		if text, err := i.text(); err != nil || text[len(text)-1] != 0 {
-			t.Errorf("%s does not end in a zero: %v", i.name, err)
-		}
-	}
-	for name := range readKernelTable(t) {
-		if !slices.Contains(carried, name) {
-			t.Errorf("no module has %s", name)
-		}
-	}
-	if err := checkDriver(12040, images); err != nil {
-		t.Error(err)
 	}
 }

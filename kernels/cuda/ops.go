@@ -5,104 +5,75 @@ import (
 	"slices"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
-// The functions of this file run on the device's thread. Those that resolve an operation give what launches it.
-
-// maxGridY is the most blocks that a grid has in its second dimension; kernels
-// step over the rows beyond.
-const maxGridY = 65535
+// The functions of this file and of linear.go and attention.go resolve an operation and give the function that launches
+// it.
 
 // vector is the float32 copy of a weight that may be nil.
-func vector(w kernels.Weight) devicePtr {
+func vector(w kernels.Weight) driver.Pointer {
 	if w == nil {
 		return 0
 	}
 	return w.(*weight).at
 }
 
-func (r *runner) embed(o kernels.Embed, out *matrix) (func(*submission) error, error) {
-	table, t := o.Table.(*weight), r.tables
-	scale, err := r.kernel("embed_scale", 0)
+func (c *compiler) embed(o kernels.Embed, out *matrix) (func(*submission) error, error) {
+	if err := c.own(o.Table, o.Type); err != nil {
+		return nil, err
+	}
+	table, t := o.Table.(*weight), c.runner.tables
+	scale, err := c.kernel("embed_scale")
 	if err != nil {
 		return nil, err
 	}
-	embed, err := r.kernel(r.typed("embed"), 0)
+	embed, err := c.kernel(c.typed("embed"))
 	wide, narrow := out.outputs()
 	return func(s *submission) error {
-		rows := s.rows()
-		err := first(r.waitForReaders(out.memory),
-			r.launch(scale, geometry{x: s.batch.Sequences(), y: 1, block: 32},
-				ptr(t.scale), ptr(t.ids), ptr(t.cu), fl(o.Scale), num(int(o.Mask))))
+		rows, mask := s.rows(), gpu.Int(int(o.Mask))
+		if err := s.waitForReaders(out.memory); err != nil {
+			return err
+		}
+		err := s.launch(scale, s.batch.Sequences(), 0,
+			gpu.Ptr(t.scale), gpu.Ptr(t.ids), gpu.Ptr(t.cu), gpu.Float(o.Scale), mask)
 		if err != nil {
 			return err
 		}
-		return r.launch(embed, geometry{x: rows, y: 1, block: 128}, wide, narrow, ptr(table.at),
-			ptr(t.ids), ptr(t.seq), ptr(t.scale), ptr(vector(o.Type)), num(int(o.Mask)), num(rows), num(out.cols))
+		return s.launch(embed, rows, 0, wide, narrow, gpu.Ptr(table.at), gpu.Ptr(t.ids), gpu.Ptr(t.seq), gpu.Ptr(t.scale),
+			gpu.Ptr(vector(o.Type)), mask, gpu.Int(rows), gpu.Int(out.cols))
 	}, err
 }
 
-// normKernel is a LayerNorm kernel by the widest rows that it takes.
-type normKernel struct{ widest, rowsPerBlock, threads int }
-
-// norms are all of them. A warp keeps a row in its registers, the last kernel a block.
-var norms = [...]normKernel{
-	{512, 4, 128},
-	{1280, 4, 128},
-	{2560, 4, 128},
-	{8192, 1, 256},
-}
-
-func (r *runner) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
-	i := slices.IndexFunc(norms[:], func(n normKernel) bool { return in.cols <= n.widest })
+func (c *compiler) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
+	i := slices.IndexFunc(normWidths, func(widest int) bool { return in.cols <= widest })
 	if i < 0 {
-		return nil, fmt.Errorf("no kernel for rows of more than %d columns", norms[len(norms)-1].widest)
+		return nil, fmt.Errorf("no kernel for rows of more than %d columns", normWidths[len(normWidths)-1])
 	}
-	n := norms[i]
-	k, err := r.kernel(r.typed(fmt.Sprintf("layernorm_%d", n.widest)), 0)
+	if err := c.own(o.Gain, o.Bias); err != nil {
+		return nil, err
+	}
+	k, err := c.kernel(c.typed(fmt.Sprintf("layernorm_%d", normWidths[i])))
 	wide, narrow := out.outputs()
 	return func(s *submission) error {
-		rows := s.rows()
-		g := geometry{x: ceilDiv(rows, n.rowsPerBlock), y: 1, block: n.threads}
-		return first(r.waitForReaders(out.memory),
-			r.launch(k, g, wide, narrow, ptr(in.wide), ptr(0), // nothing is added
-				ptr(vector(o.Gain)), ptr(vector(o.Bias)), fl(o.Eps), num(rows), num(in.cols)))
+		if err := s.waitForReaders(out.memory); err != nil {
+			return err
+		}
+		return s.launch(k, s.rows(), 0, wide, narrow, gpu.Ptr(in.wide), gpu.Ptr(0), // nothing is added
+			gpu.Ptr(vector(o.Gain)), gpu.Ptr(vector(o.Bias)), gpu.Float(o.Eps), gpu.Int(s.rows()), gpu.Int(in.cols))
 	}, err
 }
 
-func (r *runner) pool(o kernels.Range, out, in *matrix) (func(*submission) error, error) {
-	k, err := r.kernel("pool", 0)
-	at := r.tables.index(o)
+func (c *compiler) pool(o kernels.Range, out, in *matrix) (func(*submission) error, error) {
+	k, err := c.kernel("pool")
+	t, at := c.runner.tables, c.runner.tables.index(o)
 	return func(s *submission) error {
 		sequences := s.batch.Sequences()
-		return first(r.waitForReaders(out.memory),
-			r.launch(k, geometry{x: ceilDiv(out.cols, 32), y: min(sequences, maxGridY), block: 256},
-				ptr(out.wide), ptr(in.wide), ptr(r.tables.ranges[at]), num(out.cols), num(sequences)))
+		if err := s.waitForReaders(out.memory); err != nil {
+			return err
+		}
+		return s.launch(k, sequences, out.cols,
+			gpu.Ptr(out.wide), gpu.Ptr(in.wide), gpu.Ptr(t.ranges[at]), gpu.Int(out.cols), gpu.Int(sequences))
 	}, err
-}
-
-// output copies a value to the host beside the operations that follow.
-func (r *runner) output(s *submission, i int, from *matrix) error {
-	d := r.device
-	layout := copyLayout{rows: s.rows(), cols: from.cols}
-	most := r.limits.Tokens
-	if from.perSequence {
-		layout.rows, most = s.batch.Sequences(), r.limits.Sequences
-	}
-	var err error
-	if s.results[i].at == nil {
-		// The size is that of the limits, so that later batches fit as well.
-		s.results[i], err = d.pin(copyLayout{most, from.cols}.bytes())
-	}
-	if err == nil && from.reading == 0 {
-		from.reading, err = d.newEvent()
-	}
-	if err != nil {
-		return err
-	}
-	from.busy = true
-	return first(
-		d.after(r.compute, r.copies, r.fence),
-		d.download(s.results[i], 0, from.wide, layout.bytes(), r.copies),
-		d.drv.cuEventRecord(from.reading, r.copies).err("cuEventRecord"))
 }

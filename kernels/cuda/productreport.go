@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"seqembed/kernels/cuda/driver"
 )
 
-// ProductReport says who computes the matrix products of one shape
+// ProductReport describes the matrix products of one shape
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 //
@@ -19,24 +21,24 @@ type ProductReport struct {
 	Bias bool `json:"bias"`
 	Add  bool `json:"add"`
 
-	// AskedRows is the number of rows for which cuBLAS was asked for an
-	// algorithm, the last one where algorithms are free, or 0.
+	// AskedRows is the number of rows for which cuBLAS was asked for an algorithm, the last one where algorithms are
+	// free, or 0.
 	AskedRows int        `json:"asked_rows"`
 	Algorithm *Algorithm `json:"algorithm,omitempty"` // nil where it has none that the package can use
 	Refusal   string     `json:"refusal,omitempty"`   // why it has none
 	Calls     int64      `json:"calls"`               // products that cuBLAS computed
 	Rows      int64      `json:"rows"`                // of all these
 
-	// What the package's own kernels computed, because cuBLAS has no algorithm
-	// or does not take its algorithm for some numbers of rows.
+	// Products of the package's own kernels, because cuBLAS has no algorithm or does not take its algorithm for some
+	// numbers of rows.
 	OwnCalls    int64  `json:"own_calls"`
 	OwnRows     int64  `json:"own_rows"`
 	RefusedRows []int  `json:"refused_rows,omitempty"` // the numbers of rows for which Algorithm is not taken, ascending
 	RefusedWhy  string `json:"refused_why,omitempty"`  // the reason for the last of them
 }
 
-// Algorithm describes a choice of cuBLASLt by the numbers of cublasLt.h.
-// Unknown stands for what the library does not tell.
+// Algorithm describes a choice of cuBLASLt by the numbers of cublasLt.h. Unknown stands for an attribute that the
+// library does not tell.
 type Algorithm struct {
 	ID           int     `json:"id"`
 	Tile         int     `json:"tile"`          // cublasLtMatmulTile_t
@@ -51,28 +53,22 @@ type Algorithm struct {
 // Unknown is an attribute of an Algorithm that the library does not tell.
 const Unknown = -1
 
-// Products reports on every shape of matrix product that a device has met, at
-// any time, also after Close. Without cuBLAS there is nothing to report.
+// Products reports on every shape of matrix product that a device has met, at any time, also after Close; the large
+// shapes come first. Without cuBLAS there is nothing to report.
 func (b *Backend) Products() []ProductReport {
-	p := b.products
-	if p == nil {
+	if b.products == nil {
 		return nil
 	}
-	var list []ProductReport
-	report := func() error { list = p.report(); return nil }
-	if b.device.thread.call(report) != nil {
-		<-b.device.thread.ended // so that nobody else uses p
-		list = p.report()
-	}
-	return list
+	return b.products.report()
 }
 
-// report lists what is known of every plan, the large shapes first.
 func (p *products) report() []ProductReport {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	var list []ProductReport
-	for s, made := range p.plans {
-		r := ProductReport{N: s.n, K: s.k, Wide: s.wide, Bias: s.bias, Add: s.add}
-		made.tally.fill(&r)
+	for _, made := range p.plans {
+		r := made.report
+		r.RefusedRows = slices.Clone(r.RefusedRows)
 		if made.unsuitable != nil {
 			r.Refusal = made.unsuitable.Error()
 		}
@@ -84,54 +80,32 @@ func (p *products) report() []ProductReport {
 	return list
 }
 
-// read describes an answer of the heuristic. An attribute that a version of
-// the library does not know is no error.
-func (p *products) read(f *heuristicResult) *Algorithm {
+// read describes an answer of the heuristic. An attribute that a version of the library does not know is no error.
+func (p *products) read(f *driver.HeuristicResult) *Algorithm {
 	attribute := func(number int32, bytes uint64) int {
 		value, written := uint64(0), uint64(0)
-		if p.lt.algoConfig(&f.algo, number, &value, bytes, &written) != 0 {
+		if p.lt.AlgoConfig(&f.Algo, number, &value, bytes, &written) != 0 {
 			return Unknown
 		}
 		return int(int32(uint32(value)))
 	}
 	return &Algorithm{
-		ID: attribute(configID, 4), Tile: attribute(configTile, 4), Stages: attribute(configStages, 4),
-		InnerShape: attribute(configInnerShape, 2), ClusterShape: attribute(configClusterShape, 2),
-		SplitK: attribute(configSplitK, 4), Workspace: f.workspace, Waves: f.waves,
+		ID: attribute(driver.ConfigID, 4), Tile: attribute(driver.ConfigTile, 4), Stages: attribute(driver.ConfigStages, 4),
+		InnerShape: attribute(driver.ConfigInnerShape, 2), ClusterShape: attribute(driver.ConfigClusterShape, 2),
+		SplitK: attribute(driver.ConfigSplitK, 4), Workspace: f.Workspace, Waves: f.Waves,
 	}
 }
 
-// tally counts what became of the products of a plan.
-type tally struct {
-	asked     int
-	algorithm *Algorithm
+// taken, own and refuse count a product that cuBLAS computed, one of the package's own, and a number of rows that the
+// algorithm does not take.
+func (r *ProductReport) taken(rows int) { r.Calls, r.Rows = r.Calls+1, r.Rows+int64(rows) }
+func (r *ProductReport) own(rows int)   { r.OwnCalls, r.OwnRows = r.OwnCalls+1, r.OwnRows+int64(rows) }
 
-	calls, rows       int64
-	ownCalls, ownRows int64
-	refused           map[int]bool // numbers of rows
-	why               error        // of the last refusal
-}
-
-func (t *tally) taken(rows int) { t.calls, t.rows = t.calls+1, t.rows+int64(rows) }
-func (t *tally) own(rows int)   { t.ownCalls, t.ownRows = t.ownCalls+1, t.ownRows+int64(rows) }
-
-func (t *tally) refuse(rows int, why error) {
-	if t.refused == nil {
-		t.refused = map[int]bool{}
+func (r *ProductReport) refuse(rows int, why error) {
+	if i, known := slices.BinarySearch(r.RefusedRows, rows); !known {
+		r.RefusedRows = slices.Insert(r.RefusedRows, i, rows)
 	}
-	t.refused[rows], t.why = true, why
-}
-
-func (t *tally) fill(r *ProductReport) {
-	r.AskedRows, r.Algorithm = t.asked, t.algorithm
-	r.Calls, r.Rows, r.OwnCalls, r.OwnRows = t.calls, t.rows, t.ownCalls, t.ownRows
-	for rows := range t.refused {
-		r.RefusedRows = append(r.RefusedRows, rows)
-	}
-	slices.Sort(r.RefusedRows)
-	if t.why != nil {
-		r.RefusedWhy = t.why.Error()
-	}
+	r.RefusedWhy = why.Error()
 }
 
 // refusedShown is how many numbers of rows String names.
@@ -174,7 +148,7 @@ func (r ProductReport) String() string {
 	return text
 }
 
-// String lists the numbers of an algorithm, with a dash for what is unknown.
+// String lists the numbers of an algorithm, with a dash for an unknown one.
 func (a Algorithm) String() string {
 	dash := func(n int) string {
 		if n == Unknown {

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
 )
 
 // multiplied is a device on which products of one weight, [16, 8], have been
@@ -103,7 +104,7 @@ func TestProducts(t *testing.T) {
 		{"all taken", func(*fakeCublas) {}, []int{7, 9},
 			narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 32 rows in 4 calls\n" + wide},
 		{"attributes that the library does not know", func(c *fakeCublas) {
-			c.unknown = map[int32]bool{configID: true, configInnerShape: true, configClusterShape: true}
+			c.unknown = map[int32]bool{driver.ConfigID: true, driver.ConfigInnerShape: true, driver.ConfigClusterShape: true}
 		}, []int{7}, strings.NewReplacer("algorithm 2", "algorithm -", "shape 27", "shape -", "shape 28", "shape -").
 			Replace(narrowSum + sum + "linear 16x8 + bias: " + second + ", asked for 4096 rows, took 14 rows in 2 calls\n" + wide)},
 		{"some refused", func(c *fakeCublas) {

@@ -5,30 +5,25 @@ import (
 	"time"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/gpu"
 )
 
-// entry is what a profile says of an operation: its name, and its FLOPs as kernels.FLOPs counts them.
+// entry is an operation in a profile: its name, and its FLOPs as kernels.FLOPs counts them.
 type entry struct {
 	name              string
 	perToken, perPair float64
 }
 
-// timings is what one submission measures: an event on the compute stream before its first operation and one after
-// each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
+// timings are the measurements of one submission: an event on the compute stream before its first operation and one
+// after each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
 type timings struct {
-	events  []handle // used again by later batches
+	events  []gpu.Event // used again by later batches
 	used    int
 	entries []entry
 	current entry
 }
 
 func (m *timings) reset() { m.used, m.entries = 0, m.entries[:0] }
-
-// Profile makes p what operations are added to.
-func (r *runner) Profile(p *kernels.Profile) bool {
-	r.profile = p
-	return true
-}
 
 // timed launches a step and measures it where there is a profile. An output takes no time of the compute stream.
 func (s *submission) timed(step *step) error {
@@ -50,7 +45,7 @@ func (s *submission) timed(step *step) error {
 }
 
 // split ends the time of a product: its activation, which is launched from here on, has an entry of its own.
-func (r *runner) split(s *submission, product, activation entry) error {
+func (s *submission) split(product, activation entry) error {
 	if s.into == nil {
 		return nil
 	}
@@ -61,24 +56,24 @@ func (r *runner) split(s *submission, product, activation entry) error {
 
 // tick records the next event.
 func (s *submission) tick() error {
-	m, drv := &s.timings, s.device.drv
+	m := &s.timings
 	if m.used == len(m.events) {
-		var e handle
-		if err := drv.cuEventCreate(&e, eventDefault).err("cuEventCreate"); err != nil {
+		e, err := s.context.NewTimer()
+		if err != nil {
 			return err
 		}
 		m.events = append(m.events, e)
 	}
 	m.used++
-	return drv.cuEventRecord(m.events[m.used-1], s.compute).err("cuEventRecord")
+	return s.context.Record(m.events[m.used-1], s.compute)
 }
 
-// tally adds the times of a batch whose events have all happened to the profile, on the device's thread.
-func (s *submission) tally() error {
+// tally adds the times of a batch whose events have all happened to the profile.
+func (s *submission) tally(c *gpu.Context) error {
 	m := &s.timings
 	for i, e := range m.entries {
-		var ms float32
-		if err := s.device.drv.cuEventElapsedTime(&ms, m.events[i], m.events[i+1]).err("cuEventElapsedTime"); err != nil {
+		ms, err := c.Milliseconds(m.events[i], m.events[i+1])
+		if err != nil {
 			return fmt.Errorf("the profile: %w", err)
 		}
 		took := time.Duration(float64(ms) * float64(time.Millisecond))

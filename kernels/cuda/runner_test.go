@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/kernelstest"
 	"seqembed/kernels/ref"
 )
@@ -282,7 +283,7 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 		before := len(f.calls)
 		err := run()
 		var op *kernels.OpError
-		var cuda *Error
+		var cuda *driver.Error
 		if !errors.As(err, &op) || op.Op != c.op || !errors.As(err, &cuda) || cuda.Code != 700 || strings.Contains(err.Error(), "\n") {
 			t.Errorf("a failing %s gives %v", c.call, err)
 		}
@@ -332,7 +333,7 @@ func TestUnsupported(t *testing.T) {
 	defer b.Close()
 	for what, build := range map[string]func(n *net) kernels.Value{
 		"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
-		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(norms[len(norms)-1].widest + 1)) },
+		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(normWidths[len(normWidths)-1] + 1)) },
 	} {
 		n := newNet(t, b)
 		n.Output(build(n))
@@ -341,6 +342,37 @@ func TestUnsupported(t *testing.T) {
 			t.Errorf("%s gives %v", what, err)
 		}
 		n.model.Close()
+	}
+}
+
+// TestWeightsOfAnother: what another device or backend has loaded is refused, in every operation that has weights.
+func TestWeightsOfAnother(t *testing.T) {
+	b := openFake(t, newFake(t), BF16, noCublas)
+	defer b.Close()
+	device := openFake(t, newFake(t), BF16, noCublas)
+	defer device.Close()
+	for name, other := range map[string]kernels.Backend{"device": device, "backend": ref.New()} {
+		for op, build := range map[string]func(own, foreign *net) kernels.Value{
+			"embed": func(_, foreign *net) kernels.Value { return foreign.tokens(16) },
+			"linear": func(own, foreign *net) kernels.Value {
+				return own.Linear(own.tokens(16), kernels.Linear{W: foreign.load(kernels.Projection, 1, 1, 16, 16)}, kernels.None)
+			},
+			"norm": func(own, foreign *net) kernels.Value {
+				gain := own.load(kernels.Vector, 2, 1, 16)
+				return own.Norm(own.tokens(16), kernels.Norm{Gain: gain, Bias: foreign.load(kernels.Vector, 2, 1, 16), Eps: 1e-5})
+			},
+		} {
+			own := newNet(t, b)
+			foreign := &net{own.Program, t, other.NewModel()}
+			own.Output(build(own, foreign))
+			var refused *kernels.OpError
+			_, err := b.Compile(own.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+			if !errors.Is(err, errForeignWeight) || !errors.As(err, &refused) || refused.Op != op {
+				t.Errorf("%s with a weight of another %s gives %v", op, name, err)
+			}
+			own.model.Close()
+			foreign.model.Close()
+		}
 	}
 }
 
@@ -451,8 +483,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 		f := newFake(t)
 		f.eagerness = rand.New(rand.NewPCG(1, 3))
 		b := openFake(t, f, dtype, noCublas)
-		err := b.device.thread.call(func() (err error) { b.staging, err = newStaging(b.device, 10_000); return err })
-		if err != nil {
+		var err error
+		if b.staging, err = b.device.NewStaging(10_000); err != nil {
 			t.Fatal(err)
 		}
 		model := b.NewModel()

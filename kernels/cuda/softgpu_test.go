@@ -17,7 +17,11 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/ebitengine/purego"
+
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 	"seqembed/kernels/cuda/softgpu"
 	"seqembed/kernels/kernelstest"
 	"seqembed/transformer/goldentest"
@@ -29,8 +33,8 @@ var committed = sync.OnceValues(softgpu.Committed)
 // software is the software GPU inside this process.
 type software struct {
 	folder  string
-	drv     *driver
-	cublas  *cublasLt
+	drv     *driver.CUDA
+	cublas  *driver.CublasLt
 	restart func(seed uint64)
 }
 
@@ -40,16 +44,20 @@ var inProcess = sync.OnceValues(func() (*software, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &software{folder: folder, drv: new(driver), cublas: new(cublasLt)}
-	library, err := openLibrary(filepath.Join(folder, "libcuda.so.1"))
+	s := &software{folder: folder}
+	library, err := driver.OpenLibrary(filepath.Join(folder, "libcuda.so.1"))
 	if err != nil {
 		return nil, err
 	}
-	lt, err := openLibrary(filepath.Join(folder, "libcublasLt.so.13"))
+	lt, err := driver.OpenLibrary(filepath.Join(folder, "libcublasLt.so.13"))
 	if err != nil {
 		return nil, err
 	}
-	return s, first(bindDriver(library, s.drv), bindCublas(lt, s.cublas), register(library, map[string]any{"softgpu_restart": &s.restart}))
+	purego.RegisterLibFunc(&s.restart, library, "softgpu_restart")
+	if s.drv, err = driver.BindCUDA(library); err == nil {
+		s.cublas, err = driver.BindCublasLt(lt)
+	}
+	return s, err
 })
 
 // softwareGPU skips in short mode, and where there is no C++ compiler, which CI has.
@@ -80,7 +88,7 @@ func softwareFolder(t *testing.T) string {
 
 // open begins anew with a seed, which orders streams and threads. images are nil for the committed kernels. No other
 // backend may be open.
-func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool, images []image) *Backend {
+func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool, images []gpu.Image) *Backend {
 	t.Helper()
 	s.restart(seed)
 	if images == nil {
@@ -91,7 +99,7 @@ func (s *software) open(t *testing.T, seed uint64, dtype DType, withCublas bool,
 	}
 	find := noCublas
 	if withCublas {
-		find = func(int) (*cublasLt, []Attempt, error) { return s.cublas, nil, nil }
+		find = func(int) (*driver.CublasLt, []Attempt, error) { return s.cublas, nil, nil }
 	}
 	b, err := open(s.drv, 0, Options{DType: dtype}, images, find)
 	if err != nil {
@@ -330,7 +338,7 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 		t.Fatal(err)
 	}
 	mutated := slices.Insert(slices.Clone(images), 0, // the first that has the kernel serves
-		image{name: "mutant", isa: images[0].isa, kernels: []string{m.kernel}, text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
+		gpu.Image{Name: "mutant", ISA: images[0].ISA, Kernels: []string{m.kernel}, Text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
 	for _, j := range jobs() {
 		if !slices.Contains(m.jobs, j.Name) {
 			continue
@@ -345,7 +353,7 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 			b := s.open(t, seed, m.dtype, false, mutated)
 			got, err := jobResult(t, j, b, m.dtype)
 			b.Close()
-			var refused *Error
+			var refused *driver.Error
 			if errors.As(err, &refused) && strings.Contains(refused.Op, "cuModule") {
 				t.Fatal(err)
 			}
@@ -387,10 +395,7 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		results, waits = append(results, dst...), append(waits, wait)
 		if n := len(waits); n > 2 {
 			// Nothing is done before something is waited for. So the device knows all three batches before it does any
-			// of them, whatever the host's threads do meanwhile, and an order is the same each time.
-			if err := b.device.thread.call(func() error { return nil }); err != nil {
-				return nil, err
-			}
+			// of them, and an order is the same each time.
 			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
@@ -410,11 +415,11 @@ func TestMissingWaitsAreFound(t *testing.T) {
 	run := func(seed uint64, without int) ([][]float32, int, error) {
 		waits := 0
 		whole, drv := s.drv, *s.drv
-		drv.cuStreamWaitEvent = func(stream, event handle, flags uint32) result {
+		drv.StreamWaitEvent = func(stream, event driver.Handle, flags uint32) driver.Result {
 			if waits++; waits == without {
 				return 0
 			}
-			return whole.cuStreamWaitEvent(stream, event, flags)
+			return whole.StreamWaitEvent(stream, event, flags)
 		}
 		s.drv = &drv
 		defer func() { s.drv = whole }()

@@ -1,82 +1,55 @@
 package cuda
 
 import (
+	"cmp"
 	"fmt"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/gpu"
 )
 
 // submission is a batch on its way, with the pinned memory and the events that it needs. A runner has as many as there
 // have been batches at once and uses them again, so that a batch allocates nothing once that many have run.
-//
-// The fields of the first group do not change, those of the second are set by the caller's goroutine and the others by
-// the device's thread, which sends to sent then.
 type submission struct {
 	*runner
-	start, sync func()        // run on the device's thread and on the waiter
-	wait        func() error  // finish
-	sent        chan struct{} // of capacity 1, so that the device's thread never waits for the caller
-	synced      chan error    // likewise of the waiter
+	wait func() error // finish
 
 	batch kernels.Batch
 	dst   [][]float32
 	into  *kernels.Profile // or nil
 
-	blocks           int // of an attention
-	broken           error
-	failed           error    // of the events below themselves
-	loaded           pinned   // what the host sends
-	results          []pinned // of each output
-	computed, copied handle   // events: the end of the computing, and that of the results' copies
+	context          *gpu.Context // while run runs
+	blocks           int          // of an attention
+	err              error        // of run
+	marked           bool         // the events below have been recorded
+	loaded           gpu.Pinned   // sent by the host
+	results          []gpu.Pinned // of each output
+	computed, copied gpu.Event    // the end of the computing, and that of the results' copies
 	timings          timings
-}
-
-// submission takes one that is idle, or a new one.
-func (r *runner) submission() *submission {
-	if n := len(r.idle); n > 0 {
-		s := r.idle[n-1]
-		r.idle = r.idle[:n-1]
-		return s
-	}
-	s := &submission{runner: r, sent: make(chan struct{}, 1), synced: make(chan error, 1)}
-	s.results = make([]pinned, len(r.program.Outputs()))
-	s.start = func() {
-		s.broken = s.run()
-		s.failed = s.mark()
-		s.sent <- struct{}{}
-	}
-	s.sync = func() {
-		drv := s.device.drv
-		s.synced <- first(
-			drv.cuEventSynchronize(s.computed).err("cuEventSynchronize"),
-			drv.cuEventSynchronize(s.copied).err("cuEventSynchronize"))
-	}
-	s.wait = s.finish
-	r.submissions = append(r.submissions, s)
-	return s
 }
 
 // rows is T of the batch.
 func (s *submission) rows() int { return len(s.batch.IDs) }
 
-// Start lets the device's thread launch the program and returns at once.
-func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
-	if err := r.program.CheckRun(r.limits, b, dst); err != nil {
-		return func() error { return err }
-	}
-	s := r.submission()
-	s.batch, s.dst, s.into = b, dst, r.profile
-	if !r.device.thread.post(s.start) {
-		s.broken, s.failed = nil, errClosed
-		s.sent <- struct{}{}
-	}
-	return s.wait
+func (s *submission) shapes() string {
+	return fmt.Sprintf("[%d tokens, %d sequences]", len(s.batch.IDs), s.batch.Sequences())
 }
 
-// run launches everything, up to the first launch that fails.
-func (s *submission) run() error {
+// run launches everything, up to the first launch that fails, and records the events for which finish waits.
+func (s *submission) run(c *gpu.Context) error {
+	s.context = c
+	defer func() { s.context = nil }()
+	err := s.launchAll()
+	if failed := s.mark(); failed != nil {
+		return cmp.Or(err, error(&kernels.OpError{Op: "wait", Shapes: s.shapes(), Err: failed}))
+	}
+	s.marked = true
+	return err
+}
+
+func (s *submission) launchAll() error {
 	s.timings.reset()
-	if err := s.begin(s); err != nil {
+	if err := s.begin(); err != nil {
 		return &kernels.OpError{Op: "batch", Shapes: s.shapes(), Err: err}
 	}
 	for i := range s.steps {
@@ -87,73 +60,96 @@ func (s *submission) run() error {
 	return nil
 }
 
-func (s *submission) shapes() string {
-	return fmt.Sprintf("[%d tokens, %d sequences]", len(s.batch.IDs), s.batch.Sequences())
+// launch enqueues a kernel on the compute stream for a result of those rows and columns.
+func (s *submission) launch(k kernel, rows, cols int, params ...gpu.Param) error {
+	if len(params) != len(k.params) {
+		return fmt.Errorf("%s is given %d parameters and takes %d", k.Name, len(params), len(k.params))
+	}
+	x, y := k.tile.grid(rows, cols)
+	return s.context.Launch(s.compute, k.Kernel, gpu.Geometry{X: x, Y: y, Block: k.block, Shared: k.shared}, params...)
 }
 
-// mark records an event at the end of what computes and one at the end of what is copied back.
+// waitForReaders makes the compute stream wait for pending copies of m to the host, before a launch overwrites it.
+func (s *submission) waitForReaders(m *memory) error {
+	if !m.busy {
+		return nil
+	}
+	m.busy = false
+	return s.context.Await(s.compute, m.reading)
+}
+
+// output copies a value to the host beside the operations that follow.
+func (s *submission) output(i int, from *matrix) error {
+	c, layout, most := s.context, copyLayout{rows: s.rows(), cols: from.cols}, s.limits.Tokens
+	if from.perSequence {
+		layout.rows, most = s.batch.Sequences(), s.limits.Sequences
+	}
+	var err error
+	if s.results[i].At == nil {
+		// The size is that of the limits, so that later batches fit as well.
+		s.results[i], err = c.Pin(copyLayout{most, from.cols}.bytes())
+	}
+	if err == nil && from.reading == 0 {
+		from.reading, err = c.NewEvent()
+	}
+	if err != nil {
+		return err
+	}
+	from.busy = true
+	return cmp.Or(
+		c.Order(s.compute, s.copies, s.fence),
+		c.Download(s.results[i], from.wide, layout.bytes(), s.copies),
+		c.Record(from.reading, s.copies))
+}
+
+// mark records an event at the end of the launches and one at the end of the copies to the host.
 func (s *submission) mark() error {
-	d := s.device
-	for _, event := range [...]*handle{&s.computed, &s.copied} {
+	for _, event := range [...]*gpu.Event{&s.computed, &s.copied} {
 		if *event == 0 {
 			var err error
-			if *event, err = d.newEvent(); err != nil {
+			if *event, err = s.context.NewEvent(); err != nil {
 				return err
 			}
 		}
 	}
-	return first(
-		d.drv.cuEventRecord(s.computed, s.compute).err("cuEventRecord"),
-		d.drv.cuEventRecord(s.copied, s.copies).err("cuEventRecord"))
+	return cmp.Or(s.context.Record(s.computed, s.compute), s.context.Record(s.copied, s.copies))
 }
 
-// finish waits until both events have happened, hands over the results and makes the submission idle.
+// finish waits until both events have happened, hands over the results and makes the submission idle. Errors of run,
+// and those that the device reports later, are all said here.
 func (s *submission) finish() error {
-	<-s.sent
-	err := s.failed
-	switch {
-	case err != nil:
+	device, err := s.backend.device, error(nil)
+	if s.marked {
+		err = device.Wait(s.computed, s.copied)
+	} else {
 		// Without the events everything has to be over before pinned memory is used again.
-		drv := s.device.drv
-		_ = s.waiter.call(func() error {
-			drv.cuStreamSynchronize(s.compute)
-			drv.cuStreamSynchronize(s.loads)
-			drv.cuStreamSynchronize(s.copies)
-			return nil
-		})
-	case s.waiter.post(s.sync):
-		err = <-s.synced
-	default:
-		err = errClosed
+		err = device.Do(s.synchronize)
 	}
 	if err != nil {
 		// A kernel that fails is noticed only here, and not by name.
 		err = &kernels.OpError{Op: "wait", Shapes: s.shapes(), Err: err}
 	}
-	if err = first(s.broken, err); err == nil {
+	if err = cmp.Or(s.err, err); err == nil {
 		for i, v := range s.program.Outputs() {
 			layout := copyLayout{s.program.Rows(v, s.batch), s.program.Cols(v)}
-			layout.unpack(s.dst[i], s.results[i].bytes)
+			layout.unpack(s.dst[i], s.results[i].Bytes)
 		}
 		if s.into != nil {
-			err = s.device.thread.call(s.tally)
+			err = device.Do(s.tally)
 		}
 	}
-	s.batch, s.dst, s.into = kernels.Batch{}, nil, nil
+	s.batch, s.dst, s.into, s.err = kernels.Batch{}, nil, nil, nil
 	s.idle = append(s.idle, s)
-	return err
+	return outOfMemory(err)
 }
 
-// free gives back what a submission that is idle holds, on the device's thread.
-func (s *submission) free() {
-	d := s.device
-	d.unpin(s.loaded)
+// free gives back the memory and events of an idle submission.
+func (s *submission) free(c *gpu.Context) {
+	c.Unpin(s.loaded)
 	for _, p := range s.results {
-		d.unpin(p)
+		c.Unpin(p)
 	}
 	for _, event := range append(s.timings.events, s.computed, s.copied) {
-		if event != 0 {
-			d.drv.cuEventDestroy(event)
-		}
+		c.FreeEvent(event)
 	}
 }

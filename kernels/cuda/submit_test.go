@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
 )
 
 // Batches that are started before earlier ones have been waited for give what they give alone, whatever order the
@@ -72,7 +73,7 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	defer n.model.Close()
 	defer r.Close()
 	f.mu.Lock()
-	f.fails["cuMemAllocHost"] = codeOutOfMemory
+	f.fails["cuMemAllocHost"] = driver.OutOfMemory
 	f.mu.Unlock()
 	if _, wait := n.start(r, batchOf(9)); true {
 		if err := wait(); err == nil || errors.Is(err, kernels.ErrOutOfMemory) {
@@ -90,25 +91,18 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	n.Output(n.Pool(n.tokens(32), kernels.Range{}))
 	own := n.compile(b, kernels.Limits{Tokens: 12, Sequences: 3}).(*runner)
 	f.mu.Lock()
-	before := len(f.streams[own.compute].work)
+	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
 	// start gives how far the compute stream has come when all is sent, and how much there is on it.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)
-		err := own.device.thread.call(func() error {
-			f.mu.Lock()
-			defer f.mu.Unlock()
-			loads, compute := f.streams[own.loads], f.streams[own.compute]
-			f.run(fakeMark{loads, len(loads.work)})
-			done, all = compute.done, len(compute.work)
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return done, all
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		loads, compute := f.streams[driver.Handle(own.loads)], f.streams[driver.Handle(own.compute)]
+		f.run(fakeMark{loads, len(loads.work)})
+		return compute.done, len(compute.work)
 	}
 	_, first := start(batchOf(9, 2))
 	done, second := start(batchOf(4, 4))

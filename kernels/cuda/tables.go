@@ -2,23 +2,22 @@ package cuda
 
 import (
 	"cmp"
-	"encoding/binary"
-	"math"
 	"slices"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
-// tables is the device's memory for what describes a batch, allocated once for
-// the limits. The pointers lie in one allocation, each on 256 bytes.
+// tables is the device's memory for the description of a batch, allocated once for the limits. The pointers lie in one
+// allocation, each on 256 bytes.
 //
-// What the host sends is there twice, so that one batch is sent while the one
-// before it computes.
+// The part that the host sends is there twice, so that one batch is sent while the one before it computes.
 type tables struct {
-	at     devicePtr
-	pos    devicePtr // int32 [T], the position of each token in its sequence
-	seq    devicePtr // int32 [T], its sequence
-	scale  devicePtr // float32 [S], of an Embed
+	at     driver.Pointer
+	pos    driver.Pointer // int32 [T], the position of each token in its sequence
+	seq    driver.Pointer // int32 [T], its sequence
+	scale  driver.Pointer // float32 [S], of an Embed
 	halves [2]half
 	*half  // of the batch of the moment
 
@@ -28,14 +27,14 @@ type tables struct {
 	list      []attentionBlock
 }
 
-// half is what the host sends for one batch: a half of a double buffer.
+// half is the part that the host sends for one batch: a half of a double buffer.
 type half struct {
-	ids    devicePtr   // int32 [T]
-	cu     devicePtr   // int32 [S+1]
-	blocks devicePtr   // int2 [maxBlocks], of an Attention
-	ranges []devicePtr // int2 [S], of each range that is pooled
+	ids    driver.Pointer   // int32 [T]
+	cu     driver.Pointer   // int32 [S+1]
+	blocks driver.Pointer   // int2 [maxBlocks], of an Attention
+	ranges []driver.Pointer // int2 [S], of each range that is pooled
 
-	read handle // event: what read this half, before the other took over, has run
+	read gpu.Event // all readers of this half, before the other took over, have run
 }
 
 // ranges lists the different ranges that a program pools.
@@ -51,20 +50,21 @@ func ranges(p *kernels.Program) (list []kernels.Range) {
 // index is the number of a range.
 func (t *tables) index(o kernels.Range) int { return slices.Index(t.pooled, o) }
 
-func newTables(d *device, l kernels.Limits, pooled []kernels.Range) (*tables, error) {
+func newTables(c *gpu.Context, l kernels.Limits, pooled []kernels.Range) (*tables, error) {
 	t := &tables{pooled: pooled}
 	t.half = &t.halves[0]
 	// Each sequence has at most one block that is not full.
 	t.maxBlocks = l.Tokens/attentionRows + l.Sequences
 	type part struct {
-		p     *devicePtr
+		p     *driver.Pointer
 		bytes int
 	}
 	parts := []part{{&t.pos, 4 * l.Tokens}, {&t.seq, 4 * l.Tokens}, {&t.scale, 4 * l.Sequences}}
 	for i := range t.halves {
 		h := &t.halves[i]
-		parts = append(parts, part{&h.ids, 4 * l.Tokens}, part{&h.cu, 4 * (l.Sequences + 1)}, part{&h.blocks, 8 * t.maxBlocks})
-		h.ranges = make([]devicePtr, len(pooled))
+		parts = append(parts, part{&h.ids, 4 * l.Tokens}, part{&h.cu, 4 * (l.Sequences + 1)},
+			part{&h.blocks, 8 * t.maxBlocks})
+		h.ranges = make([]driver.Pointer, len(pooled))
 		for k := range h.ranges {
 			parts = append(parts, part{&h.ranges[k], 8 * l.Sequences})
 		}
@@ -74,55 +74,51 @@ func newTables(d *device, l kernels.Limits, pooled []kernels.Range) (*tables, er
 		total += (part.bytes + 255) &^ 255
 	}
 	var err error
-	if t.at, err = d.alloc(total); err != nil {
+	if t.at, err = c.Alloc(total); err != nil {
 		return t, err
 	}
 	at := t.at
 	for _, part := range parts {
 		*part.p = at
-		at += devicePtr((part.bytes + 255) &^ 255)
+		at += driver.Pointer((part.bytes + 255) &^ 255)
 	}
 	for i := range t.halves {
-		if t.halves[i].read, err = d.newEvent(); err != nil {
+		if t.halves[i].read, err = c.NewEvent(); err != nil {
 			return t, err
 		}
 	}
 	return t, nil
 }
 
-// swap takes the other half for the next batch. loads, on which that is sent,
-// waits until the batch before last, which used the same half, has run.
-func (t *tables) swap(d *device, compute, loads handle) error {
-	err := d.drv.cuEventRecord(t.read, compute).err("cuEventRecord")
+// swap selects the other half of the double buffer for the next batch. loads, on which that is sent, waits until the
+// batch before last, which used the same half, has run.
+func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) error {
+	err := c.Record(t.read, compute)
 	other := &t.halves[0]
 	if t.half == other {
 		other = &t.halves[1]
 	}
 	t.half = other
-	// An event that was never recorded is no reason to wait.
-	return first(err, d.drv.cuStreamWaitEvent(loads, other.read, 0).err("cuStreamWaitEvent"))
+	return cmp.Or(err, c.Await(loads, other.read))
 }
 
-// free runs on the device's thread; nil is nothing.
-func (t *tables) free(d *device) {
+// free gives everything back; nil is nothing.
+func (t *tables) free(c *gpu.Context) {
 	if t == nil {
 		return
 	}
-	d.free(t.at)
+	c.Free(t.at)
 	for _, h := range t.halves {
-		if h.read != 0 {
-			d.drv.cuEventDestroy(h.read)
-		}
+		c.FreeEvent(h.read)
 	}
 }
 
-// attentionBlock is what one block of the attention kernel works on: query
-// rows of a sequence from the first on, counted in the sequence.
+// attentionBlock is the work of one block of the attention kernel: query rows of a sequence from the first on, counted
+// in the sequence.
 type attentionBlock struct{ sequence, first int32 }
 
-// cut gives the blocks of the queries of a batch, until it is called again. The
-// longest sequences come first, because their blocks take longest; the order
-// changes no result.
+// cut gives the blocks of the queries of a batch, until it is called again. The longest sequences come first, because
+// their blocks take longest; the order changes no result.
 func (t *tables) cut(b kernels.Batch) []attentionBlock {
 	t.order, t.list = t.order[:0], t.list[:0]
 	for i := range b.Sequences() {
@@ -135,75 +131,4 @@ func (t *tables) cut(b kernels.Batch) []attentionBlock {
 		}
 	}
 	return t.list
-}
-
-// positionsAtATime is how many positions of a table of rotations are sent in one piece.
-const positionsAtATime = 1024
-
-// rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model
-// usually share one. It runs on the device's thread and waits for what it sends.
-func (r *runner) rotation(invFreq []float32) (devicePtr, error) {
-	key := string(floatBytes(invFreq))
-	if at := r.rotations[key]; at != 0 {
-		return at, nil
-	}
-	rowBytes := 8 * len(invFreq)
-	table, err := r.device.alloc(r.limits.Tokens * rowBytes)
-	if err != nil {
-		return 0, err
-	}
-	r.rotations[key] = table
-	piece, err := r.device.pin(min(positionsAtATime, r.limits.Tokens) * rowBytes)
-	if err != nil {
-		return 0, err
-	}
-	defer r.device.unpin(piece)
-	for first := 0; first < r.limits.Tokens; first += positionsAtATime {
-		n := min(positionsAtATime, r.limits.Tokens-first)
-		rest := piece.bytes
-		for position := first; position < first+n; position++ {
-			for _, f := range invFreq {
-				// The angle is a product in float32, as in the reference.
-				sin, cos := math.Sincos(float64(float32(position) * f))
-				binary.LittleEndian.PutUint32(rest, math.Float32bits(float32(cos)))
-				binary.LittleEndian.PutUint32(rest[4:], math.Float32bits(float32(sin)))
-				rest = rest[8:]
-			}
-		}
-		if err := r.send(table+devicePtr(first*rowBytes), piece, n*rowBytes); err != nil {
-			return 0, err
-		}
-	}
-	return table, nil
-}
-
-// constant gives a copy of some float32 values on the device.
-func (r *runner) constant(values []float32) (devicePtr, error) {
-	raw := floatBytes(values)
-	at, err := r.device.alloc(len(raw))
-	if err != nil {
-		return 0, err
-	}
-	r.constants = append(r.constants, at)
-	piece, err := r.device.pin(len(raw))
-	if err != nil {
-		return 0, err
-	}
-	defer r.device.unpin(piece)
-	copy(piece.bytes, raw)
-	return at, r.send(at, piece, len(raw))
-}
-
-// send copies the first bytes of a piece and waits until they have arrived.
-func (r *runner) send(to devicePtr, piece pinned, bytes int) error {
-	if err := r.device.upload(to, piece, 0, bytes, r.compute); err != nil {
-		return err
-	}
-	return r.device.drv.cuStreamSynchronize(r.compute).err("cuStreamSynchronize")
-}
-
-func floatBytes(values []float32) []byte {
-	raw := make([]byte, 4*len(values))
-	FP32.encode(raw, values)
-	return raw
 }

@@ -1,28 +1,29 @@
 package cuda
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"runtime"
 	"sync"
 
 	"seqembed/kernels"
+	"seqembed/kernels/cuda/driver"
+	"seqembed/kernels/cuda/gpu"
 )
 
-// stagingBytes is the size of each of the two pieces of pinned memory through
-// which weights go to the device: while one is copied the other is filled. The
-// decoded float32 values of a piece are the rest of what loading costs on the
-// host.
+// stagingBytes is the size of each of the two pieces of pinned memory through which weights go to the device: while one
+// is copied the other is filled. The decoded float32 values of a piece are the rest of the cost of loading on the host.
 const stagingBytes = 16 << 20
 
-// weight is a loaded tensor. A projection and a lookup table are in the
-// operands' type, in rows of a pitch. A vector is float32, with a copy in the
-// operands' type for cuBLAS, whose bias has to be of its output's type.
+// weight is a loaded tensor. A projection and a lookup table are in the operands' type, in rows of a pitch. A vector is
+// float32, with a copy in the operands' type for cuBLAS, whose bias has to be of its output's type.
 type weight struct {
+	backend    *Backend
 	role       kernels.Role
 	rows, cols int
-	at         devicePtr
-	copied     devicePtr // a vector in the operands' type
+	at         driver.Pointer
+	copied     driver.Pointer // a vector in the operands' type
 }
 
 func (w *weight) Role() kernels.Role { return w.role }
@@ -31,7 +32,7 @@ func (w *weight) Dims() (int, int)   { return w.rows, w.cols }
 // model is a set of weights on the device.
 type model struct {
 	*Backend
-	weights []devicePtr // guarded by loading
+	weights []driver.Pointer // guarded by loading
 }
 
 // NewModel returns an empty set of weights.
@@ -41,27 +42,26 @@ func (b *Backend) NewModel() kernels.Model { return &model{Backend: b} }
 func (m *model) Close() error {
 	m.loading.Lock()
 	defer m.loading.Unlock()
-	err := m.device.thread.call(func() error {
+	err := m.do(func(c *gpu.Context) error {
 		for _, p := range m.weights {
-			m.device.free(p)
+			c.Free(p)
 		}
 		return nil
 	})
 	m.weights = nil
-	if errors.Is(err, errClosed) {
+	if errors.Is(err, gpu.ErrClosed) {
 		return nil // the context went first, and everything with it
 	}
 	return err
 }
 
-// Load converts the parts to the device's type on the host, a piece at a time,
-// and copies them over.
+// Load converts the parts to the device's type on the host, a piece at a time, and copies them over.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
 		return nil, err
 	}
-	w := &weight{role: role, rows: rows, cols: cols}
+	w := &weight{backend: m.Backend, role: role, rows: rows, cols: cols}
 	m.loading.Lock()
 	defer m.loading.Unlock()
 	if role == kernels.Vector {
@@ -90,13 +90,10 @@ type stacked struct {
 	tight bool // rows follow each other without a pitch
 }
 
-// rowsOf is the rows of a part: of a vector, its values.
-func (s stacked) rowsOf(p kernels.Source) int { return p.Shape()[0] }
-
 // read decodes the rows from first on into dst, as many as it holds.
 func (s stacked) read(dst []float32, first int) error {
 	for _, p := range s.parts {
-		rows := s.rowsOf(p)
+		rows := p.Shape()[0] // of a vector, its values
 		if first < rows && len(dst) > 0 {
 			n := min(len(dst), (rows-first)*s.cols)
 			if err := s.readPart(p, dst[:n], first); err != nil {
@@ -109,8 +106,8 @@ func (s stacked) read(dst []float32, first int) error {
 	return nil
 }
 
-// readPart reads from one source. A vector is a single row to its source, and
-// is read whole even where only a piece of it is wanted.
+// readPart reads from one source. A vector is a single row to its source, and is read whole even where only a piece of
+// it is wanted.
 func (s stacked) readPart(p kernels.Source, dst []float32, first int) error {
 	if !s.tight {
 		return p.ReadRows(dst, first)
@@ -124,46 +121,44 @@ func (s stacked) readPart(p kernels.Source, dst []float32, first int) error {
 }
 
 // place allocates a matrix on the device and fills it.
-func (m *model) place(s stacked, rows int, t DType) (devicePtr, error) {
+func (m *model) place(s stacked, rows int, t DType) (driver.Pointer, error) {
 	stride := pitch(s.cols)
 	if s.tight {
 		stride = s.cols
 	}
 	rowBytes := stride * t.size()
-	var at devicePtr
-	err := m.device.thread.call(func() error {
-		var err error
-		if m.staging == nil {
-			m.staging, err = newStaging(m.device, stagingBytes)
+	if m.staging == nil {
+		made, err := m.device.NewStaging(stagingBytes)
+		if err != nil {
+			return 0, err
 		}
-		if err == nil {
-			at, err = m.device.alloc(rows * rowBytes)
-		}
-		return err
-	})
+		m.staging = made
+	}
+	var at driver.Pointer
+	err := m.do(func(c *gpu.Context) (err error) { at, err = c.Alloc(rows * rowBytes); return err })
 	if err != nil {
 		return 0, err
 	}
-	chunk := m.staging.size() / rowBytes
+	chunk := m.staging.Size() / rowBytes
 	if chunk < 1 {
-		err = fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", s.cols, m.staging.size())
+		err = fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", s.cols, m.staging.Size())
 	}
 	for first := 0; first < rows && err == nil; first += chunk {
 		n := min(chunk, rows-first)
-		err = m.staging.send(m.device, at+devicePtr(first*rowBytes), n*rowBytes, func(dst []byte) error {
+		err = m.staging.Send(at+driver.Pointer(first*rowBytes), n*rowBytes, func(dst []byte) error {
 			return fill(s, t, dst, first, n, stride)
 		})
 	}
-	// Also after an error: what is under way must not outlive the call.
-	if err = first(err, m.staging.drain(m.device)); err != nil {
-		return 0, first(err, m.device.thread.call(func() error { m.device.free(at); return nil }))
+	// Also after an error: copies under way must not outlive the call.
+	if err = cmp.Or(err, m.staging.Drain()); err != nil {
+		return 0, cmp.Or(outOfMemory(err), m.do(func(c *gpu.Context) error { c.Free(at); return nil }))
 	}
 	m.weights = append(m.weights, at)
 	return at, nil
 }
 
-// valuesAtATime bounds what one goroutine decodes before it is encoded, so that
-// the float32 values are still in its cache.
+// valuesAtATime bounds the values that one goroutine decodes before it encodes them, so that the float32 values are
+// still in its cache.
 const valuesAtATime = 64 << 10
 
 // fill decodes n rows and encodes them into dst, on every core.

@@ -1,7 +1,6 @@
-// Package goldentest compares a backend with goldens: embeddings and hidden
-// states that the models' own PyTorch code gave, in float64, for synthetic
-// checkpoints. The goldens are small, lie in testdata and are compiled into
-// the tests that import this package, so that no test can run without them.
+// Package goldentest compares a backend with goldens: embeddings and hidden states that the models' own PyTorch code
+// gave, in float64, for synthetic checkpoints. The goldens are small, lie in testdata and are compiled into the tests
+// that import this package, so that no test can run without them.
 //
 // Only tests import the package. It must not know which backend it compares.
 package goldentest
@@ -31,8 +30,8 @@ type Bars struct {
 	States float64 // of the hidden states of a record after one block
 }
 
-// Golden names the goldens of one model, with the bars of each precision in
-// which a backend may compute. docs/numerics.md derives the bars.
+// Golden names the goldens of one model, with the bars of each precision in which a backend may compute.
+// docs/numerics.md derives the bars.
 type Golden struct {
 	Model string // short name of the synthetic checkpoint
 	file  string
@@ -72,11 +71,9 @@ type record struct {
 	layers []float32 // [layers, rows, h] their states: layer l is that of transformer.Encoder, from 1
 }
 
-// Compare runs the records of at most longest tokens on b, which it leaves
-// open, and fails t where an embedding or the states after a block miss their
-// bar. A backend that is slow sets longest; 0 stands for no limit. The records
-// run in one batch, and those with states once more, each behind another
-// record.
+// Compare runs the records of at most longest tokens on b, which it leaves open, and fails t where an embedding or the
+// states after a block miss their bar. A backend that is slow sets longest; 0 stands for no limit. The records run in
+// one batch, and those with states once more, each behind another record.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -129,8 +126,8 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
 }
 
-// records reads those of at most longest tokens, the shortest first. It fails
-// t unless they are enough to compare: several, one with states.
+// records reads those of at most longest tokens, the shortest first. It fails t unless they are enough to compare:
+// several, one with states.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
 	t.Helper()
 	data, err := files.ReadFile(g.file)
@@ -181,14 +178,14 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 }
 
 // load computes the synthetic checkpoint of that name and loads it onto b.
-func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
+func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
-	checkpoint, config, err := transformer.Open(weights.Ref{Synthetic: name})
+	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer checkpoint.Close()
-	model, err := transformer.Load(checkpoint, config, b)
+	model, err := transformer.Load(checkpoint, b)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +193,7 @@ func load(t *testing.T, name string, b kernels.Backend) transformer.Model {
 }
 
 // encode runs one batch and gives its embeddings, one matrix a layer.
-func encode(t *testing.T, m transformer.Model, b kernels.Backend, batch kernels.Batch,
+func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels.Batch,
 	p transformer.Pooling, layers []int) [][]float32 {
 	t.Helper()
 	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}

@@ -1,11 +1,10 @@
-// Command mutations checks that the tests of a clone tell the models from
-// others: it copies the module to a folder of its own, breaks the copy in one
-// place at a time and wants the tests to fail each time.
+// Command mutations checks that the tests of a clone tell the models from others: it copies the module to a folder of
+// its own, breaks the copy in one place at a time and wants the tests to fail each time.
 //
 //	go run ./transformer/mutations [-run REGEXP] [-packages PATTERNS]
 //
-// A mutation that does not compile, or whose text is not in the source exactly
-// once, is an error. It exits with 1 if a mutation survives.
+// A mutation that does not compile, or whose text is not in the source exactly once, is an error. It exits with 1 if a
+// mutation survives.
 package main
 
 import (
@@ -106,8 +105,8 @@ func (m mutation) try(clone string, packages []string) (failed []string, err err
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// test runs the tests of packages, up to the first that fails, and gives the
-// names of the tests that failed there, or else of the package.
+// test runs the tests of packages, up to the first that fails, and gives the names of the tests that failed there, or
+// else of the package.
 func test(clone string, packages []string) (failed []string, output string) {
 	for _, p := range packages {
 		out, err := command(clone, "test", "-short", "-count=1", p).CombinedOutput()
@@ -135,8 +134,7 @@ func command(clone string, args ...string) *exec.Cmd {
 	return c
 }
 
-// copyTree copies the module of the working folder, without folders whose
-// names begin with a dot, which hold no source.
+// copyTree copies the module of the working folder, without folders whose names begin with a dot, which hold no source.
 func copyTree(to string) error {
 	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}").Output()
 	if err != nil {

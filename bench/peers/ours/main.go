@@ -37,9 +37,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 	case "tokens":
 		var t tokens
 		f.StringVar(&t.model, "model", "", "synthetic:NAME[@SEED], or a checkpoint's folder")
-		f.StringVar(&t.input, "input", "", "FASTA or FASTQ, of DNA for DNABERT-S and of proteins for ESM-2")
+		f.StringVar(&t.input, "input", "", "FASTA or FASTQ, of the model's alphabet")
 		f.StringVar(&t.out, "out", "", "file to write")
-		f.StringVar(&t.tokenizer, "tokenizer", "", "tokenizer.json of a DNABERT-S, instead of the checkpoint's")
+		f.StringVar(&t.tokenizer, "tokenizer", "", "vocabulary, instead of the checkpoint's")
 		f.IntVar(&t.records, "records", 0, "take the first so many records (pieces); 0 takes all")
 		f.IntVar(&t.piece, "piece", 500, "cut DNA into pieces of so many letters; 0 leaves it whole")
 		f.IntVar(&t.every, "every", 1, "of the padded batches that they make, keep every n-th")

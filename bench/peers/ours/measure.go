@@ -13,7 +13,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // summary is the line of JSON that every runner prints.
@@ -42,15 +41,12 @@ type measurement struct {
 }
 
 func (m measurement) run(in io.Reader, out io.Writer) error {
-	ref, err := weights.ResolveModel(m.model)
-	if err != nil {
-		return err
-	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, err := transformer.Families.Open(m.model)
 	if err != nil {
 		return err
 	}
 	defer checkpoint.Close()
+	config := checkpoint.Config
 	f, err := os.Open(m.input)
 	if err != nil {
 		return err
@@ -66,7 +62,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 
 	backend := cpu.New(m.threads)
 	defer backend.Close()
-	model, err := transformer.Load(checkpoint, config, backend)
+	model, err := transformer.Load(checkpoint, backend)
 	if err != nil {
 		return err
 	}

@@ -11,13 +11,11 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
-	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
-// longestProtein is the number of residues that embed keeps by default.
-const longestProtein = 1022
+// kinds are the names under which the peers know the families.
+var kinds = map[*transformer.Family]string{transformer.DNABERT: "dnabert-s", transformer.ESM2: "esm2"}
 
 // tokens says which records become token ids, and where they go.
 type tokens struct {
@@ -29,38 +27,18 @@ type tokens struct {
 // write writes the ids, special tokens included, one record a line, and says
 // the model's kind, "esm2" or "dnabert-s", on status.
 func (t tokens) write(status io.Writer) error {
-	ref, err := weights.ResolveModel(t.model)
-	if err != nil {
-		return err
-	}
-	checkpoint, config, err := transformer.Open(ref)
+	checkpoint, err := transformer.Families.Open(t.model)
 	if err != nil {
 		return err
 	}
 	defer checkpoint.Close()
 
-	kind, alphabet := "esm2", seqio.Protein
-	var tok tokenizer.Tokenizer = tokenizer.NewESM2()
-	if config.Architecture == transformer.DNABERTS {
-		kind, alphabet = "dnabert-s", seqio.DNA
-		path := t.tokenizer
-		if path == "" {
-			path = checkpoint.TokenizerFile()
-		}
-		switch {
-		case path != "":
-			tok, err = tokenizer.ReadBPE(path)
-		case ref.Synthetic != "":
-			tok = tokenizer.SyntheticDNA()
-		default:
-			err = fmt.Errorf("there is no tokenizer.json beside %s; -tokenizer names one", checkpoint.Source())
-		}
-		if err != nil {
-			return err
-		}
+	family := checkpoint.Config.Family
+	tok, err := checkpoint.Tokenizer(t.tokenizer)
+	if err != nil {
+		return err
 	}
-
-	reader, err := seqio.Open(t.input, seqio.Options{Alphabet: alphabet, Duplicates: seqio.DuplicateSuffix})
+	reader, err := seqio.Open(t.input, seqio.Options{Alphabet: family.Alphabet, Duplicates: seqio.DuplicateSuffix})
 	if err != nil {
 		return err
 	}
@@ -74,8 +52,8 @@ func (t tokens) write(status io.Writer) error {
 		if err != nil {
 			return err
 		}
-		pieces := [][]byte{record.Seq[:min(len(record.Seq), longestProtein)]}
-		if alphabet == seqio.DNA {
+		pieces := [][]byte{record.Seq[:min(len(record.Seq), family.MaxLength)]}
+		if family.Alphabet == seqio.DNA {
 			pieces = cut(record.Seq, t.piece)
 		}
 		for _, piece := range pieces {
@@ -89,7 +67,7 @@ func (t tokens) write(status io.Writer) error {
 	if err := writeTokens(t.out, thin(records, t.budget, t.every)); err != nil {
 		return fmt.Errorf("writing %s: %w", t.out, err)
 	}
-	fmt.Fprintln(status, kind)
+	fmt.Fprintln(status, kinds[family])
 	return nil
 }
 

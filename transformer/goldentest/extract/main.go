@@ -1,11 +1,9 @@
-// Command extract writes the goldens in ../testdata: it takes a few records
-// from the goldens of make_goldens.py, whose output for all models and lengths
-// is too large for the repository.
+// Command extract writes the goldens in ../testdata: it takes a few records from the goldens of make_goldens.py, whose
+// output for all models and lengths is too large for the repository.
 //
 //	go run ./transformer/goldentest/extract -from DIR -to transformer/goldentest/testdata
 //
-// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors. The same
-// input gives the same bytes.
+// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors. The same input gives the same bytes.
 package main
 
 import (
@@ -31,8 +29,7 @@ type extract struct {
 	rows     []int32 // of these tokens, or of all where there are none
 }
 
-// The lengths are 1 residue or base, some below and above 32, 64 and 128
-// tokens, and for ESM-2 one above 256.
+// The lengths are 1 residue or base, some below and above 32, 64 and 128 tokens, and for ESM-2 one above 256.
 var extracts = []extract{
 	{
 		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",
@@ -95,11 +92,10 @@ func (e extract) run(from, to string) error {
 	return w.save(filepath.Join(to, e.to))
 }
 
-// writeStates writes the states of the chosen tokens after every block. The
-// last are those of /tokens, since ESM-2's /layers end before its last
-// LayerNorm.
+// writeStates writes the states of the chosen tokens after every block. The last are those of /tokens, since ESM-2's
+// /layers end before its last LayerNorm.
 func (e extract) writeStates(w *writer, f *weights.File, tokens int) error {
-	config, ok := transformer.KnownConfig(e.model)
+	config, ok := transformer.Families.Config(e.model)
 	if !ok {
 		return fmt.Errorf("model %q is not known", e.model)
 	}

@@ -1,8 +1,7 @@
-package cuda
+package driver
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -10,10 +9,9 @@ import (
 	"testing"
 )
 
-// tree is a root folder with files of those names, and a loader that opens
-// nothing and notes what it was asked for.
+// tree is a root folder with files of those names, and a loader that opens nothing and notes what it was asked for.
 type tree struct {
-	places
+	Places
 	asked       []string
 	environment map[string]string
 }
@@ -25,14 +23,14 @@ func newTree(t *testing.T, files ...string) *tree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tr.root = root
-	tr.getenv = func(name string) string { return tr.environment[name] }
-	tr.open = func(path string) (uintptr, error) {
+	tr.Root = root
+	tr.Getenv = func(name string) string { return tr.environment[name] }
+	tr.Open = func(path string) (uintptr, error) {
 		tr.asked = append(tr.asked, path)
 		return 0, errors.New("not a library")
 	}
 	for _, f := range files {
-		path := filepath.Join(tr.root, f)
+		path := filepath.Join(tr.Root, f)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -61,24 +59,24 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 	}
 	files := slices.DeleteFunc(slices.Clone(want), func(f string) bool { return !strings.Contains(f, "/") })
 	tr := newTree(t, append(files, "usr/local/cuda-11.8/lib64/libcublasLt.so.11")...)
-	if err := errors.Join(os.Mkdir(filepath.Join(tr.root, "python/bin"), 0o755),
-		os.WriteFile(filepath.Join(tr.root, "python/bin/python3"), nil, 0o755)); err != nil {
+	if err := errors.Join(os.Mkdir(filepath.Join(tr.Root, "python/bin"), 0o755),
+		os.WriteFile(filepath.Join(tr.Root, "python/bin/python3"), nil, 0o755)); err != nil {
 		t.Fatal(err)
 	}
-	for variable, folder := range map[string]string{"EMBED_CUBLAS": "own", "VIRTUAL_ENV": "venv", "CONDA_PREFIX": "conda",
+	for variable, folder := range map[string]string{"VIRTUAL_ENV": "venv", "CONDA_PREFIX": "conda",
 		"PATH": "python/bin", "HOME": "home"} {
-		tr.environment[variable] = filepath.Join(tr.root, folder)
+		tr.environment[variable] = filepath.Join(tr.Root, folder)
 	}
-	_, attempts, err := tr.findCublas(13)
+	_, attempts, err := tr.FindCublasLt(filepath.Join(tr.Root, "own"), 13)
 	for i, path := range want {
 		if strings.Contains(path, "/") {
-			want[i] = filepath.Join(tr.root, path)
+			want[i] = filepath.Join(tr.Root, path)
 		}
 	}
 	if !slices.Equal(tr.asked, want) {
 		t.Errorf("the loader is asked for\n%s\nand not\n%s", strings.Join(tr.asked, "\n"), strings.Join(want, "\n"))
 	}
-	if !errors.Is(err, errNoCublas) || strings.Contains(err.Error(), "\n") {
+	if err == nil || strings.Contains(err.Error(), "\n") {
 		t.Errorf("the error is %v", err)
 	}
 	for _, a := range attempts {
@@ -87,7 +85,7 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 		}
 	}
 	tr.asked = nil
-	tr.findCublas(12)
+	tr.FindCublasLt("", 12)
 	for _, path := range tr.asked {
 		if strings.HasSuffix(path, ".13") {
 			t.Errorf("a driver of CUDA 12 is offered %s", path)
@@ -95,8 +93,8 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 	}
 }
 
-// TestCublasBesidePython: an environment that is only on PATH, not activated,
-// is searched, and behind it the installation that its python3 is a link to.
+// TestCublasBesidePython: an environment that is only on PATH, not activated, is searched, and behind it the
+// installation that its python3 is a link to.
 func TestCublasBesidePython(t *testing.T) {
 	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
 	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
@@ -140,16 +138,16 @@ func TestCublasBesidePython(t *testing.T) {
 			tr := newTree(t, c.files...)
 			for _, f := range c.files {
 				if strings.Contains(f, "/bin/") {
-					if err := os.Chmod(filepath.Join(tr.root, f), 0o755); err != nil {
+					if err := os.Chmod(filepath.Join(tr.Root, f), 0o755); err != nil {
 						t.Fatal(err)
 					}
 				}
 			}
 			for name, target := range c.links {
 				if strings.HasPrefix(target, "/") {
-					target = filepath.Join(tr.root, target)
+					target = filepath.Join(tr.Root, target)
 				}
-				link := filepath.Join(tr.root, name)
+				link := filepath.Join(tr.Root, name)
 				if err := errors.Join(os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(target, link)); err != nil {
 					t.Fatal(err)
 				}
@@ -157,18 +155,18 @@ func TestCublasBesidePython(t *testing.T) {
 			var folders []string
 			for _, folder := range filepath.SplitList(c.path) {
 				if folder != "" && folder != "relative/bin" {
-					folder = filepath.Join(tr.root, folder)
+					folder = filepath.Join(tr.Root, folder)
 				}
 				folders = append(folders, folder)
 			}
 			tr.environment["PATH"] = strings.Join(folders, string(filepath.ListSeparator))
-			tr.environment["HOME"] = filepath.Join(tr.root, "home")
-			_, attempts, err := tr.findCublas(13)
+			tr.environment["HOME"] = filepath.Join(tr.Root, "home")
+			_, attempts, err := tr.FindCublasLt("", 13)
 			want := []string{"libcublasLt.so.13", "libcublasLt.so.12"}
 			for _, path := range c.want {
-				want = append(want, filepath.Join(tr.root, path))
+				want = append(want, filepath.Join(tr.Root, path))
 			}
-			if !errors.Is(err, errNoCublas) || !slices.Equal(tr.asked, want) {
+			if err == nil || !slices.Equal(tr.asked, want) {
 				t.Errorf("the loader is asked for\n%s\nand not\n%s: %v",
 					strings.Join(tr.asked, "\n"), strings.Join(want, "\n"), err)
 			}
@@ -183,88 +181,28 @@ func TestCublasBesidePython(t *testing.T) {
 
 func TestCublasOfTheUser(t *testing.T) {
 	tr := newTree(t, "some/where/lt.so")
-	tr.environment[cublasVariable] = filepath.Join(tr.root, "some/where/lt.so")
-	tr.findCublas(12)
-	if len(tr.asked) == 0 || tr.asked[0] != tr.environment[cublasVariable] {
+	given := filepath.Join(tr.Root, "some/where/lt.so")
+	tr.FindCublasLt(given, 12)
+	if len(tr.asked) == 0 || tr.asked[0] != given {
 		t.Errorf("the loader is asked for %v", tr.asked)
-	}
-	tr.asked = nil
-	tr.environment[cublasVariable] = "none"
-	if _, _, err := tr.findCublas(12); !errors.Is(err, errNoCublas) || len(tr.asked) > 0 {
-		t.Errorf("%s=none asks for %v: %v", cublasVariable, tr.asked, err)
 	}
 }
 
 func TestNoDriverIsASentence(t *testing.T) {
 	tr := newTree(t)
-	_, attempts, err := tr.findDriver()
+	_, attempts, err := tr.FindCUDA()
 	if !errors.Is(err, ErrUnavailable) || len(attempts) != 5 || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), "libcuda.so.1: not a library") {
 		t.Errorf("%v after %v", err, attempts)
 	}
 	tr = newTree(t, "usr/lib/wsl/lib/libcuda.so.1")
-	tr.findDriver()
-	if want := []string{"libcuda.so.1", "libcuda.so", filepath.Join(tr.root, "usr/lib/wsl/lib/libcuda.so.1")}; !slices.Equal(tr.asked, want) {
+	tr.FindCUDA()
+	if want := []string{"libcuda.so.1", "libcuda.so", filepath.Join(tr.Root, "usr/lib/wsl/lib/libcuda.so.1")}; !slices.Equal(tr.asked, want) {
 		t.Errorf("the loader is asked for %v, want %v", tr.asked, want)
 	}
-	tr.open = func(path string) (uintptr, error) {
+	tr.Open = func(path string) (uintptr, error) {
 		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
 	}
-	if _, _, err := tr.findDriver(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
+	if _, _, err := tr.FindCUDA(); err == nil || err.Error() != "no NVIDIA driver: libcuda.so.1 was not found" {
 		t.Errorf("nothing to open: %v", err)
-	}
-}
-
-// TestReportWithoutDriver: a line says what is missing and how to see more,
-// and the long report lists every place.
-func TestReportWithoutDriver(t *testing.T) {
-	tr := newTree(t)
-	tr.open = func(path string) (uintptr, error) {
-		return 0, errors.New(path + ": cannot open shared object file: No such file or directory")
-	}
-	r := devices(tr.places)
-	if len(r.Usable()) > 0 || !errors.Is(r.Err, ErrUnavailable) || len(r.CublasSearch) < 10 {
-		t.Errorf("the report is\n%s", r)
-	}
-	want := "no device: no NVIDIA driver: libcuda.so.1 was not found (embed devices --verbose lists the places searched)\n"
-	if r.String() != want {
-		t.Errorf("the report is\n%s", r)
-	}
-	for _, a := range append(r.DriverSearch, r.CublasSearch...) {
-		if !strings.Contains(r.Details(), a.Path+": not there\n") {
-			t.Errorf("%s is not in the long report", a.Path)
-		}
-	}
-	if strings.Contains(r.Details(), "--verbose") {
-		t.Errorf("the long report points to itself:\n%s", r.Details())
-	}
-}
-
-// TestReportWithoutCublas: the line says why, and what it costs.
-func TestReportWithoutCublas(t *testing.T) {
-	missing := Attempt{"libcublasLt.so.12",
-		errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
-	broken := Attempt{"/x/libcublasLt.so.12", errors.New("/x/libcublasLt.so.12: file too short")}
-	found := Attempt{"/y/libcublasLt.so.12", nil}
-	for _, c := range []struct {
-		err      error
-		searched []Attempt
-		want     string
-	}{
-		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing}, "cuBLASLt: not found: the program's own"},
-		{fmt.Errorf("%w: all of them", errNoCublas), []Attempt{missing, broken, missing},
-			"cuBLASLt: /x/libcublasLt.so.12: file too short: the program's own"},
-		{fmt.Errorf("%w: %w", errNoCublas, ErrCublasOff), nil, "cuBLASLt: EMBED_CUBLAS=none: the program's own"},
-		{fmt.Errorf("%w: cublasLtCreate: no", errNoCublas), []Attempt{found}, "cuBLASLt: cublasLtCreate: no: the program's own"},
-	} {
-		r := Report{DriverVersion: 12040, Devices: []Device{{Name: "G"}}, CublasErr: c.err, CublasSearch: c.searched}
-		for _, want := range []string{c.want,
-			"made ESM-2 650M 35% slower in bf16 (embed devices --verbose"} {
-			if !strings.Contains(r.String(), want) {
-				t.Errorf("%q is not in\n%s", want, r)
-			}
-		}
-		if strings.Contains(r.String(), "not there") || strings.Count(r.String(), "\n") != 4 {
-			t.Errorf("the report is\n%s", r)
-		}
 	}
 }

@@ -1,0 +1,116 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+)
+
+// ErrUnavailable is in the chain of an error that says why CUDA cannot be used here at all: no driver, no device, a
+// driver or a device too old.
+var ErrUnavailable = errors.New("CUDA is not available")
+
+// ErrOutOfMemory is in the chain of an error that says that a device has too little memory.
+var ErrOutOfMemory = errors.New("the device is out of memory")
+
+// unavailable is a sentence of its own that is also ErrUnavailable.
+type unavailable struct {
+	sentence string
+	cause    error // may be nil
+}
+
+// Unavailable is an error that reads as the sentence, followed by its cause if that is not nil, and has ErrUnavailable
+// in its chain.
+func Unavailable(cause error, format string, args ...any) error {
+	return &unavailable{fmt.Sprintf(format, args...), cause}
+}
+
+func (e *unavailable) Error() string {
+	if e.cause == nil {
+		return e.sentence
+	}
+	return fmt.Sprintf("%s: %v", e.sentence, e.cause)
+}
+
+func (e *unavailable) Is(target error) bool { return target == ErrUnavailable }
+func (e *unavailable) Unwrap() error        { return e.cause }
+
+// Error is a call of the driver or of cuBLASLt that failed.
+type Error struct {
+	Op     string // the function and its request
+	Code   int    // the CUresult or cublasStatus_t
+	Cublas bool   // the call was one of cuBLASLt
+}
+
+// Error gives the operation and the code's name.
+func (e *Error) Error() string {
+	names, other := codeNames, "CUDA error"
+	if e.Cublas {
+		names, other = statusNames, "cuBLAS status"
+	}
+	if name, ok := names[e.Code]; ok {
+		return fmt.Sprintf("%s: %s (%d)", e.Op, name, e.Code)
+	}
+	return fmt.Sprintf("%s: %s %d", e.Op, other, e.Code)
+}
+
+// Is makes a device that is out of memory ErrOutOfMemory.
+func (e *Error) Is(target error) bool {
+	return target == ErrOutOfMemory && (e.Code == int(OutOfMemory) && !e.Cublas || e.Code == allocFailed && e.Cublas)
+}
+
+// Result is a CUresult.
+type Result int32
+
+// Codes that callers tell apart.
+const (
+	OutOfMemory           Result = 2
+	NoDevice              Result = 100
+	InvalidPTX            Result = 218
+	UnsupportedPTXVersion Result = 222
+)
+
+// Err is nil for success; the operation is described only when it is not. Its args are on the heap also then: the calls
+// of every batch ask first.
+func (r Result) Err(format string, args ...any) error {
+	if r == 0 {
+		return nil
+	}
+	return &Error{Op: fmt.Sprintf(format, args...), Code: int(r)}
+}
+
+// Status is a cublasStatus_t.
+type Status int32
+
+// Err is nil for success.
+func (s Status) Err(format string, args ...any) error {
+	if s == 0 {
+		return nil
+	}
+	return &Error{Op: fmt.Sprintf(format, args...), Code: int(s), Cublas: true}
+}
+
+const allocFailed = 3 // CUBLAS_STATUS_ALLOC_FAILED
+
+var statusNames = map[int]string{
+	1: "CUBLAS_STATUS_NOT_INITIALIZED", 3: "CUBLAS_STATUS_ALLOC_FAILED", 7: "CUBLAS_STATUS_INVALID_VALUE",
+	8: "CUBLAS_STATUS_ARCH_MISMATCH", 11: "CUBLAS_STATUS_MAPPING_ERROR", 13: "CUBLAS_STATUS_EXECUTION_FAILED",
+	14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED", 16: "CUBLAS_STATUS_LICENSE_ERROR",
+}
+
+// codeNames has the names in cuda.h of the codes that a user may meet.
+var codeNames = map[int]string{
+	1: "CUDA_ERROR_INVALID_VALUE", 2: "CUDA_ERROR_OUT_OF_MEMORY", 3: "CUDA_ERROR_NOT_INITIALIZED",
+	4: "CUDA_ERROR_DEINITIALIZED", 34: "CUDA_ERROR_STUB_LIBRARY", 46: "CUDA_ERROR_DEVICE_UNAVAILABLE",
+	100: "CUDA_ERROR_NO_DEVICE", 101: "CUDA_ERROR_INVALID_DEVICE", 200: "CUDA_ERROR_INVALID_IMAGE",
+	201: "CUDA_ERROR_INVALID_CONTEXT", 209: "CUDA_ERROR_NO_BINARY_FOR_GPU", 214: "CUDA_ERROR_ECC_UNCORRECTABLE",
+	218: "CUDA_ERROR_INVALID_PTX", 220: "CUDA_ERROR_NVLINK_UNCORRECTABLE", 221: "CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
+	222: "CUDA_ERROR_UNSUPPORTED_PTX_VERSION", 223: "CUDA_ERROR_JIT_COMPILATION_DISABLED",
+	304: "CUDA_ERROR_OPERATING_SYSTEM", 400: "CUDA_ERROR_INVALID_HANDLE", 401: "CUDA_ERROR_ILLEGAL_STATE",
+	500: "CUDA_ERROR_NOT_FOUND", 600: "CUDA_ERROR_NOT_READY", 700: "CUDA_ERROR_ILLEGAL_ADDRESS",
+	701: "CUDA_ERROR_LAUNCH_OUT_OF_RESOURCES", 702: "CUDA_ERROR_LAUNCH_TIMEOUT", 709: "CUDA_ERROR_CONTEXT_IS_DESTROYED",
+	714: "CUDA_ERROR_HARDWARE_STACK_ERROR", 715: "CUDA_ERROR_ILLEGAL_INSTRUCTION", 716: "CUDA_ERROR_MISALIGNED_ADDRESS",
+	717: "CUDA_ERROR_INVALID_ADDRESS_SPACE", 718: "CUDA_ERROR_INVALID_PC", 719: "CUDA_ERROR_LAUNCH_FAILED",
+	800: "CUDA_ERROR_NOT_PERMITTED", 801: "CUDA_ERROR_NOT_SUPPORTED", 802: "CUDA_ERROR_SYSTEM_NOT_READY",
+	803: "CUDA_ERROR_SYSTEM_DRIVER_MISMATCH", 804: "CUDA_ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE",
+	999: "CUDA_ERROR_UNKNOWN",
+}

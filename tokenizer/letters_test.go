@@ -1,0 +1,66 @@
+package tokenizer
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const testEntries = "<begin> <pad> <end> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <mask>"
+
+func newTestLetters() *Letters {
+	return NewLetters(strings.Fields(testEntries), "<begin>", "<end>", "<unk>")
+}
+
+func TestLetters(t *testing.T) {
+	letters := newTestLetters()
+	ids, unknown := letters.Append(nil, []byte("LAGVSERTIDPKQNFYMHWCXBUZO.-"))
+	want := []int32{0}
+	for id := int32(4); id <= 30; id++ {
+		want = append(want, id)
+	}
+	if want = append(want, 2); !slices.Equal(ids, want) || unknown != 0 {
+		t.Errorf("the whole alphabet: %v, %d unknown, want %v", ids, unknown, want)
+	}
+	ids, unknown = letters.Append(nil, []byte("MJk*<\x00\xffK"))
+	if want := []int32{0, 20, 3, 3, 3, 3, 3, 3, 15, 2}; !slices.Equal(ids, want) || unknown != 6 {
+		t.Errorf("letters outside the alphabet: %v, %d unknown, want %v, 6", ids, unknown, want)
+	}
+	if ids, _ := letters.Append(nil, nil); !slices.Equal(ids, []int32{0, 2}) {
+		t.Errorf("an empty sequence: %v", ids)
+	}
+	if letters.VocabSize() != 32 {
+		t.Errorf("%d entries, want 32", letters.VocabSize())
+	}
+}
+
+func TestLettersCheckFile(t *testing.T) {
+	right := strings.ReplaceAll(testEntries, " ", "\n")
+	path := filepath.Join(t.TempDir(), "vocab.txt")
+	for _, c := range []struct {
+		name, vocabulary string
+		want             error
+	}{
+		{"as published", right, nil},
+		{"newline at the end", right + "\n", nil},
+		{"carriage returns", strings.ReplaceAll(right, "\n", "\r\n"), nil},
+		{"empty", "", ErrVocabulary},
+		{"cut", strings.TrimSuffix(right, "\n<mask>"), ErrVocabulary},
+		{"two letters exchanged", strings.Replace(right, "L\nA", "A\nL", 1), ErrVocabulary},
+		{"one more", right + "\nJ", ErrVocabulary},
+	} {
+		if err := os.WriteFile(path, []byte(c.vocabulary), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := newTestLetters().CheckFile(path); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.want)
+		}
+	}
+	if err := newTestLetters().CheckFile(path + "x"); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a file that is not there: %v", err)
+	}
+}

@@ -1,0 +1,118 @@
+package transformer
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"seqembed/tokenizer"
+	"seqembed/weights"
+)
+
+// Checkpoint is an opened checkpoint of a family. Its tensors have the names that the family's file uses, and are those
+// that a model of its shape reads.
+type Checkpoint struct {
+	*weights.Checkpoint
+	Config    Config
+	Label     string // short name for the names of outputs, such as "esm2-650m"
+	Synthetic bool   // it is computed, not read
+}
+
+// Open opens the model that a user named: synthetic:NAME[@SEED] (seed 0 if none is given), an existing file or folder,
+// the short name or the alias of a published model, or a hub id ORG/NAME in the Hugging Face cache, see
+// weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
+// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached, that for tensors that
+// do not fit is a *weights.MismatchError.
+func (l List) Open(name string) (*Checkpoint, error) {
+	r, err := l.resolve(name)
+	if err != nil {
+		return nil, err
+	}
+	c := &Checkpoint{Label: r.label, Synthetic: r.synthetic}
+	if r.synthetic {
+		var text string
+		text, c.Config, _ = l.synthetic(r.label)
+		c.Checkpoint = weights.Synthetic(r.label, r.seed, []byte(text), c.Config.Tensors())
+		return c, nil
+	}
+	if c.Checkpoint, err = weights.Open(r.path, l.besideFiles()...); err != nil {
+		return nil, err
+	}
+	if err := c.configure(l); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+func (l List) besideFiles() (ends []string) {
+	for _, f := range l {
+		ends = append(ends, f.besideFiles...)
+	}
+	return ends
+}
+
+// configure recognises the family, gives the tensors their canonical names, and finds the shape.
+func (c *Checkpoint) configure(l List) error {
+	f, err := l.recognise(c.Checkpoint)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	if err := c.Rename(f.canonical); err != nil {
+		return err
+	}
+	if data := c.ConfigJSON(); data != nil {
+		c.Config, err = f.ParseConfig(data)
+	} else {
+		c.Config, err = f.deduceConfig(c.Checkpoint)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Source(), err)
+	}
+	return c.Check(c.Config.Tensors())
+}
+
+// recognise finds the family of a checkpoint whose tensors have their stored names.
+func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
+	var file struct {
+		ModelType string `json:"model_type"`
+	}
+	data := c.ConfigJSON()
+	if data != nil {
+		if err := json.Unmarshal(data, &file); err != nil {
+			return nil, fmt.Errorf("config.json: %w", err)
+		}
+	}
+	var known []string
+	for _, f := range l {
+		isMarker := func(stored string) bool { name, _ := f.canonical(stored); return name == f.marker }
+		if (data == nil || file.ModelType == f.modelType) && slices.ContainsFunc(c.Names(), isMarker) {
+			return f, nil
+		}
+		known = append(known, fmt.Sprintf("%s (model_type %s, tensor %s)", f.Name, f.modelType, f.marker))
+	}
+	return nil, fmt.Errorf("config.json, if there is one, has the model_type %q; that and the tensors are those of none "+
+		"of %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
+}
+
+// TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
+func (c *Checkpoint) TunedHead() []string {
+	f := c.Config.Family
+	return slices.DeleteFunc(c.LeftOut(), func(stored string) bool {
+		name, _ := f.canonical(stored)
+		return !matches(name, f.tuned)
+	})
+}
+
+// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "".
+func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
+	f := c.Config.Family
+	if file == "" {
+		file = c.Beside(f.VocabularyFile)
+	}
+	if file == "" && !f.FixedVocabulary && !c.Synthetic {
+		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source(), f.Flag)
+	}
+	return f.tokenizer(file)
+}

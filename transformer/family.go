@@ -1,0 +1,151 @@
+package transformer
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"seqembed/internal/seqio"
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+	"seqembed/weights"
+)
+
+// Family is a kind of model, and all that the program knows of it: every family stands in a file of its own, and no
+// other code asks which one it has. Checkpoints of a family differ in their weights and in the sizes of a Config.
+type Family struct {
+	Name      string         // for people
+	Alphabet  seqio.Alphabet // of its sequences
+	Flag      string         // begins the names of its flags: "esm" gives --esm-model
+	VirNucPro string         // VirNucPro's name for it, in the names of the files that it reads
+	Published []Published    // smallest first
+	Default   string         // the published model that is meant when none is named
+
+	// tokenizer makes the tokenizer of the vocabulary in a file, or, without a name, that of the synthetic checkpoints.
+	// A fixed vocabulary is that of every checkpoint: a file is compared with it, if there is one, and none has to be
+	// there.
+	VocabularyFile  string // its name in a checkpoint's folder
+	FixedVocabulary bool
+	tokenizer       func(file string) (tokenizer.Tokenizer, error)
+	Before, After   int  // special tokens that the tokenizer puts around a sequence
+	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
+	MaxLength       int  // letters of a sequence that are used by default, 0 for all
+
+	// How a checkpoint is recognised: by the model_type of its config.json, if it has one, and by a tensor that no
+	// other family of that model_type has.
+	modelType, marker string
+
+	// How its tensors are stored. A name loses the first of prefixes that it has; then rename, unless it is nil, maps
+	// names of another library to canonical ones. ignored and tuned are patterns, see path.Match, of canonical names
+	// that no embedding needs: of what the published checkpoints hold beside the encoder, and of heads of fine-tuned
+	// models, which are left out with a line that says so.
+	prefixes, ignored, tuned []string
+	rename                   func(name string) string
+	besideFiles              []string // ends of the names of files that lie beside checkpoints
+
+	// Its configuration. configJSON is the config.json of a model, whose bytes are part of the digest of a synthetic
+	// checkpoint. eps is that of the LayerNorms where a config.json has none. own reads the part of a config.json that
+	// this family alone has, for Config.Own, and refuses models that the family does not compute; deduce, unless it is
+	// nil, completes the configuration of a file without config.json by the values that it holds beside its tensors.
+	configJSON func(layers, hidden, heads int) string
+	eps        float32
+	own        func(configJSON []byte) (any, error)
+	deduce     func(values map[string]any, config *Config)
+
+	// Its tensors, under canonical names, and the network that is loaded from them.
+	tensors func(Config) []weights.Spec
+	load    func(Config, *loader) network
+}
+
+// network is a family's forward pass with its weights.
+type network interface {
+	// build adds the forward pass up to block last to a program. It calls visit after the embedding, as block 0, and
+	// after each block, with the hidden state x.
+	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
+}
+
+// Published is a checkpoint that has a name.
+type Published struct {
+	Name  string // the short name
+	Hub   string // its id on the Hugging Face hub, "" for a model that is only synthetic
+	Alias string // another name that people know it by, or ""
+
+	layers, hidden, heads int
+}
+
+// List is the families that a program knows.
+type List []*Family
+
+// Families lists all families, those for DNA first.
+var Families = List{DNABERT, ESM2}
+
+// tunedHeads are the names that transformers gives to the heads of fine-tuned models.
+var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
+
+// wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names
+// begin with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
+const wordEmbeddings = "embeddings.word_embeddings.weight"
+
+// published finds a published model by a name that a user may give.
+func (l List) published(is func(Published) bool) (*Family, Published, bool) {
+	for _, f := range l {
+		if i := slices.IndexFunc(f.Published, is); i >= 0 {
+			return f, f.Published[i], true
+		}
+	}
+	return nil, Published{}, false
+}
+
+// synthetic gives the config.json and the shape of a published model, by its short name.
+func (l List) synthetic(name string) (text string, c Config, ok bool) {
+	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
+	if !ok {
+		return "", Config{}, false
+	}
+	text = f.configJSON(p.layers, p.hidden, p.heads)
+	c, err := f.ParseConfig([]byte(text))
+	if err != nil {
+		panic(fmt.Sprintf("transformer: the published %s: %v", name, err))
+	}
+	return text, c, true
+}
+
+// Config gives the shape behind a short name such as "esm2-8m".
+func (l List) Config(name string) (Config, bool) {
+	_, c, ok := l.synthetic(name)
+	return c, ok
+}
+
+// canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name
+// that is not recognised stays as it is: whether it belongs is for Checkpoint.Check to say.
+func (f *Family) canonical(stored string) (name string, use bool) {
+	name = stored
+	for _, p := range f.prefixes {
+		if rest, ok := strings.CutPrefix(name, p); ok {
+			name = rest
+			break
+		}
+	}
+	if f.rename != nil {
+		name = f.rename(name)
+	}
+	return name, !matches(name, f.ignored) && !matches(name, f.tuned)
+}
+
+// matches reports whether one of the patterns fits a name.
+func matches(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, _ := path.Match(pattern, name)
+		return ok
+	})
+}
+
+// NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
+func (f *Family) NewTokenizer() tokenizer.Tokenizer {
+	t, err := f.tokenizer("")
+	if err != nil {
+		panic(err) // nothing is read
+	}
+	return t
+}

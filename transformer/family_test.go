@@ -1,0 +1,380 @@
+package transformer_test
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+	"seqembed/kernels/ref"
+	"seqembed/tokenizer"
+	"seqembed/transformer"
+	"seqembed/weights"
+)
+
+// layout is a way in which a checkpoint may be stored.
+type layout struct {
+	class    string // whose checkpoint it is
+	model    string // the synthetic model whose tensors it has
+	prefix   string
+	rename   *strings.Replacer
+	beside   map[string][]int // other tensors
+	tuned    []string         // those of them that are told of
+	noConfig bool
+}
+
+// fairNames turns canonical names into fair-esm's.
+var fairNames = strings.NewReplacer(
+	"embeddings.word_embeddings", "embed_tokens", "encoder.emb_layer_norm_after", "emb_layer_norm_after",
+	"encoder.layer.", "layers.", "attention.self.query", "self_attn.q_proj", "attention.self.key", "self_attn.k_proj",
+	"attention.self.value", "self_attn.v_proj", "attention.output.dense", "self_attn.out_proj",
+	"attention.LayerNorm", "self_attn_layer_norm", "intermediate.dense", "fc1", "output.dense", "fc2",
+	"LayerNorm", "final_layer_norm")
+
+var layouts = []layout{
+	{class: "EsmModel", model: "esm2-tiny"},
+	{class: "EsmForMaskedLM", model: "esm2-tiny", prefix: "esm.", beside: map[string][]int{
+		"lm_head.bias": {33}, "lm_head.dense.weight": {64, 64}, "esm.contact_head.regression.weight": {1, 12},
+		"esm.embeddings.position_embeddings.weight": {1026, 64}, "esm.embeddings.position_ids": {1, 1026}}},
+	{class: "EsmForSequenceClassification", model: "esm2-tiny", prefix: "esm.", beside: map[string][]int{
+		"esm.contact_head.regression.weight": {1, 12}, "classifier.dense.weight": {64, 64}, "classifier.dense.bias": {64},
+		"classifier.out_proj.weight": {2, 64}, "classifier.out_proj.bias": {2}},
+		tuned: []string{"classifier.dense.bias", "classifier.dense.weight", "classifier.out_proj.bias",
+			"classifier.out_proj.weight"}},
+	{class: "fair-esm", model: "esm2-tiny", noConfig: true, prefix: "encoder.sentence_encoder.", rename: fairNames,
+		beside: map[string][]int{"encoder.lm_head.weight": {33, 64}}},
+	{class: "DNABERT-S's BertModel", model: "dnabert-s-2l", beside: map[string][]int{
+		"pooler.dense.weight": {768, 768}, "pooler.dense.bias": {768}}},
+	{class: "DNABERT-2's BertForMaskedLM", model: "dnabert-s-2l", prefix: "bert.", beside: map[string][]int{
+		"cls.predictions.transform.dense.weight": {768, 768}, "cls.predictions.transform.LayerNorm.weight": {768},
+		"cls.predictions.decoder.weight": {4096, 768}, "cls.predictions.decoder.bias": {4096},
+		"bert.pooler.dense.bias": {768}}},
+	{class: "BertForSequenceClassification", model: "dnabert-s-2l", prefix: "bert.", beside: map[string][]int{
+		"bert.pooler.dense.weight": {768, 768}, "classifier.weight": {3, 768}, "classifier.bias": {3}},
+		tuned: []string{"classifier.bias", "classifier.weight"}},
+}
+
+// Every layout of a checkpoint gives the bits of the plain one.
+func TestLayouts(t *testing.T) {
+	backend := cpu.New(2)
+	defer backend.Close()
+	plain := map[string][]float32{}
+	for _, l := range layouts {
+		t.Run(l.class, func(t *testing.T) {
+			if plain[l.model] == nil {
+				plain[l.model] = embed(t, l.model, backend)
+			}
+			folder := l.write(t)
+			c, err := transformer.Families.Open(folder)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			if want, _ := transformer.Families.Config(l.model); c.Config != want {
+				t.Errorf("the configuration is %+v, want %+v", c.Config, want)
+			}
+			if got := c.TunedHead(); !slices.Equal(got, l.tuned) {
+				t.Errorf("tensors of a fine-tuned head: %q, want %q", got, l.tuned)
+			}
+			if len(c.LeftOut()) != len(l.beside) {
+				t.Errorf("left out: %q", c.LeftOut())
+			}
+			model, err := transformer.Load(c, backend)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer model.Close()
+			if got := encode(t, model, backend, sample(l.model)); !slices.Equal(got, plain[l.model]) {
+				t.Error("the embedding differs from that of the plain checkpoint")
+			}
+		})
+	}
+}
+
+// write writes a folder with a checkpoint of that layout.
+func (l layout) write(t *testing.T) string {
+	t.Helper()
+	c, err := transformer.Families.Open("synthetic:" + l.model)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tensors, shapes := stored(t, c, func(name string) string {
+		if l.rename != nil {
+			name = l.rename.Replace(name)
+		}
+		return l.prefix + name
+	})
+	if len(tensors) != len(c.Config.Tensors())-c.Config.Layers*strings.Count(l.model, "esm2") { // inv_freq is optional
+		t.Fatalf("%d tensors are written", len(tensors))
+	}
+	for name, shape := range l.beside {
+		n := 1
+		for _, d := range shape {
+			n *= d
+		}
+		tensors[name], shapes[name] = make([]float32, n), shape
+	}
+	folder := t.TempDir()
+	writeSafetensors(t, filepath.Join(folder, "model.safetensors"), tensors, shapes)
+	if !l.noConfig {
+		if err := os.WriteFile(filepath.Join(folder, "config.json"), c.ConfigJSON(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return folder
+}
+
+// stored gives the tensors of a checkpoint under other names.
+func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string) (map[string][]float32, map[string][]int) {
+	t.Helper()
+	tensors, shapes := map[string][]float32{}, map[string][]int{}
+	for _, name := range c.Names() {
+		tensor, _ := c.Tensor(name)
+		values, err := tensor.Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		tensors[rename(name)], shapes[rename(name)] = values, tensor.Shape()
+	}
+	return tensors, shapes
+}
+
+// encode gives the mean embedding of a batch after the last block.
+func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch kernels.Batch) []float32 {
+	t.Helper()
+	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
+	e, err := transformer.NewEncoder(model, b, limits, transformer.Mean, []int{model.Config().Layers})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	result, err := e.Encode(batch)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result[0]
+}
+
+// A config.json of no family, and tensors of none, are errors that name the families.
+func TestUnknownCheckpoints(t *testing.T) {
+	folder := t.TempDir()
+	path := filepath.Join(folder, "model.safetensors")
+	writeSafetensors(t, path, map[string][]float32{"w": {1}}, map[string][]int{"w": {1}})
+	_, err := transformer.Families.Open(path)
+	if !errors.Is(err, transformer.ErrUnsupported) || !strings.Contains(err.Error(), "DNABERT") || !strings.Contains(err.Error(), "ESM-2") {
+		t.Errorf("a file of other tensors gives %v", err)
+	}
+	for text, want := range map[string]string{`{"model_type":"llama"}`: `"llama"`, `{"model_type":3}`: "model_type", `[]`: "config.json"} {
+		if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := transformer.Families.Open(folder); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s gives %v", text, err)
+		}
+	}
+}
+
+// DNABERT-2 has DNABERT-S's shape; their synthetic weights are the same and known as two models.
+func TestDNABERT2(t *testing.T) {
+	s, _ := transformer.Families.Config("dnabert-s")
+	two, ok := transformer.Families.Config("dnabert-2")
+	if !ok || two != s {
+		t.Errorf("dnabert-2 is %+v, %t; want %+v", two, ok, s)
+	}
+	c, err := transformer.Families.Open("synthetic:dnabert-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Check(c.Config.Tensors()); err != nil {
+		t.Error(err)
+	}
+	other, err := transformer.Families.Open("synthetic:dnabert-s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, _ := c.SHA256()
+	if b, _ := other.SHA256(); a == b {
+		t.Error("two models have one digest")
+	}
+}
+
+// What a family says of itself holds, and no two families claim the same.
+func TestFamilies(t *testing.T) {
+	flags, names := map[string]bool{}, map[string]bool{}
+	for _, f := range append(transformer.List{transformer.Toy}, transformer.Families...) {
+		if flags[f.Flag] {
+			t.Errorf("two families have the flags --%s-…", f.Flag)
+		}
+		flags[f.Flag] = true
+		if !slices.Contains(f.ModelNames(), f.Default) {
+			t.Errorf("%s: the default %q is not published", f.Name, f.Default)
+		}
+		for _, p := range f.Published {
+			for _, name := range []string{p.Name, p.Hub, p.Alias} {
+				if names[name] && name != "" {
+					t.Errorf("two models are called %s", name)
+				}
+				names[name] = true
+			}
+			if p.Hub != "" && !weights.IsHubID(p.Hub) {
+				t.Errorf("%s: %q is no hub id", p.Name, p.Hub)
+			}
+			config, ok := transformer.List{f}.Config(p.Name)
+			if !ok {
+				t.Fatalf("%s is not found", p.Name)
+			}
+			if got := f.NewTokenizer().VocabSize(); got > config.Vocabulary {
+				t.Errorf("%s: the tokenizer has %d entries, and the table %d rows", p.Name, got, config.Vocabulary)
+			}
+		}
+		special, _ := f.NewTokenizer().Append(nil, nil)
+		if len(special) != f.Before+f.After {
+			t.Errorf("%s: %d special tokens around a sequence, and the family says %d and %d",
+				f.Name, len(special), f.Before, f.After)
+		}
+	}
+}
+
+// The digests are those of the vocabularies that outputs have been made with.
+func TestESM2Vocabulary(t *testing.T) {
+	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // of vocab.txt on the hub
+	tok := transformer.ESM2.NewTokenizer()
+	if tok.SHA256() != published || tok.VocabSize() != 33 {
+		t.Errorf("digest %s of %d entries, want %s", tok.SHA256(), tok.VocabSize(), published)
+	}
+	ids, unknown := tok.Append(nil, []byte("LMXJ"))
+	if !slices.Equal(ids, []int32{0, 4, 20, 24, 3, 2}) || unknown != 1 {
+		t.Errorf("ids %v, %d unknown", ids, unknown)
+	}
+	// A vocab.txt beside a checkpoint is checked.
+	folder := layouts[0].write(t)
+	c, err := transformer.Families.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	entries := strings.Fields("<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>")
+	for _, step := range []struct {
+		change func()
+		want   error
+	}{{func() {}, nil}, {func() { entries[4], entries[5] = "A", "L" }, tokenizer.ErrVocabulary}} {
+		step.change()
+		text := strings.Join(entries, "\n")
+		if sum := sha256.Sum256([]byte(text)); step.want == nil && hex.EncodeToString(sum[:]) != published {
+			t.Fatal("the test's vocabulary is not the published one")
+		}
+		if err := os.WriteFile(filepath.Join(folder, "vocab.txt"), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Tokenizer(""); !errors.Is(err, step.want) {
+			t.Errorf("%v, want %v", err, step.want)
+		}
+	}
+}
+
+// The tokenizer of DNA lies beside the checkpoint, or is named; a synthetic checkpoint has one of its own.
+func TestDNABERTTokenizer(t *testing.T) {
+	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
+	c, err := transformer.Families.Open(folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Tokenizer(""); err == nil || !strings.Contains(err.Error(), "--dnabert-tokenizer") {
+		t.Errorf("without a tokenizer.json: %v", err)
+	}
+	path := filepath.Join(t.TempDir(), "other.json")
+	if err := os.WriteFile(path, tokenizer.SyntheticDNAFile(), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if tok, err := c.Tokenizer(path); err != nil || tok.VocabSize() != 4096 {
+		t.Errorf("a tokenizer.json that is named: %v", err)
+	}
+	if err := os.Rename(path, filepath.Join(folder, "tokenizer.json")); err != nil {
+		t.Fatal(err)
+	}
+	if tok, err := c.Tokenizer(""); err != nil || tok.VocabSize() != 4096 {
+		t.Errorf("a tokenizer.json beside the checkpoint: %v", err)
+	}
+}
+
+// toy opens a synthetic model of a family that is one file and a line in a list.
+func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
+	t.Helper()
+	list := append(transformer.List{transformer.Toy}, transformer.Families...)
+	c, err := list.Open("synthetic:toy-s@3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Config.Family != transformer.Toy || c.Config.Eps != 1e-6 || c.Label != "toy-s" || !c.Synthetic {
+		t.Errorf("%+v", c)
+	}
+	return list, c
+}
+
+// Two backends compute a new family alike.
+func TestToyFamily(t *testing.T) {
+	_, c := toy(t)
+	if got, want := c.Config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
+		t.Errorf("%v FLOPs for a token, want %v", got, want)
+	}
+	ids, _ := c.Config.Family.NewTokenizer().Append(nil, []byte("GATTACANA"))
+	var batch kernels.Batch
+	batch.Append(ids)
+	var results [][]float32
+	for _, b := range []kernels.Backend{ref.New(), cpu.New(1)} {
+		model, err := transformer.Load(c, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		results = append(results, encode(t, model, b, batch))
+		if err := errors.Join(model.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	var diff, norm float64
+	for i, want := range results[0] {
+		d := float64(results[1][i] - want)
+		diff, norm = diff+d*d, norm+float64(want)*float64(want)
+	}
+	// Two blocks of sums over at most 32 products, each rounded to 2^-24, and as many again for the norms.
+	if e := math.Sqrt(diff / norm); !(e < 2*2*32*math.Exp2(-24)) {
+		t.Errorf("the backends differ by %.3g", e)
+	}
+}
+
+// Files of a new family are recognised by their tensors, and by config.json.
+func TestToyFiles(t *testing.T) {
+	list, c := toy(t)
+	folder := t.TempDir()
+	path := filepath.Join(folder, "toy.safetensors")
+	tensors, shapes := stored(t, c, func(name string) string { return "toy." + name })
+	writeSafetensors(t, path, tensors, shapes)
+	for _, text := range []string{"", string(c.ConfigJSON())} {
+		if text != "" {
+			if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		file, err := list.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if file.Config != c.Config {
+			t.Errorf("the file says %+v, want %+v", file.Config, c.Config)
+		}
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := transformer.Families.Open(path); !errors.Is(err, transformer.ErrUnsupported) {
+		t.Errorf("without its line in the list: %v", err)
+	}
+}

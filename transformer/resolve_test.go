@@ -1,0 +1,122 @@
+package transformer
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"seqembed/weights"
+)
+
+// cachedModel puts a file that looks like a checkpoint into the Hugging Face cache, as the snapshot of a model.
+func cachedModel(t *testing.T, cache, id string) (snapshot string) {
+	t.Helper()
+	const commit = "0123456789abcdef0123456789abcdef01234567"
+	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
+	touch(t, filepath.Join(model, "refs", "main"), commit+"\n")
+	snapshot = filepath.Join(model, "snapshots", commit)
+	touch(t, filepath.Join(snapshot, "model.safetensors"), "")
+	return snapshot
+}
+
+func touch(t *testing.T, path, content string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(content), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// wantRef resolves a name.
+func wantRef(t *testing.T, name string, want ref) {
+	t.Helper()
+	if got, err := Families.resolve(name); err != nil || got != want {
+		t.Errorf("%s is %+v, %v; want %+v", name, got, err, want)
+	}
+}
+
+// wantRefused checks that a name is refused with all of the parts.
+func wantRefused(t *testing.T, name string, parts ...string) {
+	t.Helper()
+	_, err := Families.resolve(name)
+	for _, part := range parts {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q gives %v, without %q", name, err, part)
+		}
+	}
+}
+
+func TestResolveFindsCachedModels(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("HF_HUB_CACHE", cache)
+	for id, names := range map[string][]string{
+		"facebook/esm2_t6_8M_UR50D":  {"esm2-8m", "esm2_t6_8M_UR50D"},
+		"zhihan1996/DNABERT-2-117M":  {"dnabert-2"},
+		"zhihan1996/DNABERT-S":       {"dnabert-s"},
+		"some-org/My.Model":          {"My.Model"},
+		"facebook/esm2_t33_650M_UR5": {"esm2_t33_650M_UR5"},
+	} {
+		want := ref{label: names[0], path: cachedModel(t, cache, id)}
+		wantRef(t, id, want)
+		if strings.Contains(id, "UR50D") || strings.Contains(id, "DNABERT") {
+			for _, name := range names {
+				wantRef(t, name, want)
+			}
+		}
+		// The snapshot named as a path, and the file in it, are known as the same model.
+		wantRef(t, want.path, want)
+		want.path = filepath.Join(want.path, "model.safetensors")
+		wantRef(t, want.path, want)
+	}
+	wantRefused(t, "esm2-35m", "facebook/esm2_t12_35M_UR50D")
+	if _, err := Families.resolve("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
+		t.Errorf("a model that is not cached gives %v", err)
+	}
+}
+
+func TestResolveSyntheticModels(t *testing.T) {
+	for name, want := range map[string]ref{
+		"synthetic:esm2-tiny":                     {label: "esm2-tiny", synthetic: true},
+		"synthetic:dnabert-s-2l@7":                {label: "dnabert-s-2l", synthetic: true, seed: 7},
+		"synthetic:dnabert-2":                     {label: "dnabert-2", synthetic: true},
+		"synthetic:esm2-15b@18446744073709551615": {label: "esm2-15b", synthetic: true, seed: 1<<64 - 1},
+	} {
+		wantRef(t, name, want)
+	}
+	wantRefused(t, "synthetic:esm3", `"esm3"`, "dnabert-s,", "dnabert-2", "dnabert-s-2l", "esm2-8m", "esm2-15b", "esm2-tiny", "esm2-hd128")
+	for _, seed := range []string{"", "-1", "x", "18446744073709551616", "1@2"} {
+		wantRefused(t, "synthetic:esm2-8m@"+seed, "synthetic:esm2-8m@"+seed, "seed")
+	}
+}
+
+func TestResolvePaths(t *testing.T) {
+	cache := t.TempDir()
+	t.Setenv("HF_HUB_CACHE", cache)
+	cached := ref{label: "esm2-8m", path: cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")}
+	t.Chdir(t.TempDir())
+	touch(t, "nets/net.pt", "")
+	touch(t, "nets/net-contact-regression.pt", "") // no second checkpoint
+	wantRef(t, "nets/net.pt", ref{label: "net", path: "nets/net.pt"})
+	wantRef(t, "nets", ref{label: "nets", path: "nets"})
+	// A folder called like a hub id wins.
+	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
+	wantRef(t, "facebook/esm2_t6_8M_UR50D", ref{label: "esm2_t6_8M_UR50D", path: "facebook/esm2_t6_8M_UR50D"})
+	// A short name is the default of a flag: an output folder of that name must not stand in its way.
+	for _, name := range []string{"esm2-8m", "esm2_t6_8M_UR50D"} {
+		touch(t, name+"/result.npy", "")
+		wantRef(t, name, cached)
+		touch(t, name+"/model.safetensors", "")
+		wantRef(t, name, ref{label: name, path: name})
+	}
+}
+
+func TestResolveRefusesUnknownNames(t *testing.T) {
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	for _, name := range []string{"", "esm2-9m", "a/b/c", "../x/y", "-x/y", "org/na me", "ESM2-8M", "esm2-tiny", "dnabert-s-2l"} {
+		wantRefused(t, name, "dnabert-s,", "dnabert-2", "esm2-8m", "esm2-35m", "esm2-15b", "ORG/NAME")
+	}
+}

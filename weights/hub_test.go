@@ -1,0 +1,124 @@
+package weights
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+)
+
+const commit = "0123456789abcdef0123456789abcdef01234567"
+
+// cache makes an empty Hugging Face cache the one that is used.
+func cache(t *testing.T) string {
+	folder := t.TempDir()
+	t.Setenv("HF_HUB_CACHE", folder)
+	return folder
+}
+
+// cachedModel puts a checkpoint into the cache as Hugging Face's tools do: the
+// snapshot holds symbolic links to blobs.
+func cachedModel(t *testing.T, cache, id string) string {
+	model := filepath.Join(cache, cacheName(id))
+	writeFile(t, model, "refs/main", []byte(commit+"\n"))
+	writeFile(t, model, "blobs/aa11", safetensorsOf(f32Tensor("w", []int{1}, 3)))
+	writeFile(t, model, "blobs/bb22", []byte(`{"hidden_size":1}`))
+	snapshot := filepath.Join(model, "snapshots", commit)
+	if err := os.MkdirAll(snapshot, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, blob := range map[string]string{"model.safetensors": "aa11", "config.json": "bb22"} {
+		if err := os.Symlink(filepath.Join("..", "..", "blobs", blob), filepath.Join(snapshot, name)); err != nil {
+			t.Skipf("skipped: this file system has no symbolic links (%v)", err)
+		}
+	}
+	return snapshot
+}
+
+func TestCachedSnapshot(t *testing.T) {
+	const id = "some-org/a-model"
+	snapshot := cachedModel(t, cache(t), id)
+	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
+		t.Errorf("%s, %v; want %s", folder, err, snapshot)
+	}
+	// The snapshot named as a path, and the file in it, are known as the same model.
+	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
+		if got := HubID(path); got != id {
+			t.Errorf("%s is of the model %q", path, got)
+		}
+		c, err := Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Revision() != commit || string(c.ConfigJSON()) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
+			t.Errorf("revision %q, config %q", c.Revision(), c.ConfigJSON())
+		}
+		c.Close()
+	}
+	if got := HubID(t.TempDir()); got != "" {
+		t.Errorf("a folder elsewhere is of the model %q", got)
+	}
+}
+
+func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
+	const id = "some-org/a-model"
+	model := filepath.Join(cache(t), "models--some-org--a-model")
+	absent := func() {
+		t.Helper()
+		_, err := CachedSnapshot(id)
+		wantError(t, err, id, "not built yet", model, "config.json", "model.safetensors")
+		if !errors.Is(err, ErrNotCached) {
+			t.Error("it does not match ErrNotCached")
+		}
+	}
+	absent()
+	writeFile(t, model, "refs/main", []byte(commit))
+	absent()
+	writeFile(t, model, "snapshots/"+commit+"/config.json", []byte("{}"))
+	absent()
+	writeFile(t, model, "refs/main", []byte("../../elsewhere"))
+	_, err := CachedSnapshot(id)
+	wantError(t, err, filepath.Join(model, "refs", "main"), `"../../elsewhere"`)
+}
+
+func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
+	for _, variable := range []string{"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
+		t.Setenv(variable, "")
+	}
+	home := t.TempDir()
+	t.Setenv("HOME", home)
+	t.Setenv("USERPROFILE", home) // what Windows calls it
+	for _, step := range []struct{ variable, value, want string }{
+		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
+		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},
+		{"HF_HOME", "/y", filepath.Join("/y", "hub")},
+		{"HF_HUB_CACHE", "/z", "/z"},
+	} {
+		t.Setenv(step.variable, step.value)
+		if got, err := cacheFolder(); err != nil || got != step.want {
+			t.Errorf("with %s=%s the cache is %s, %v; want %s", step.variable, step.value, got, err, step.want)
+		}
+	}
+}
+
+func TestLabels(t *testing.T) {
+	t.Chdir(t.TempDir())
+	for path, name := range map[string]string{
+		"my model (2)/model.safetensors":   "my-model--2",
+		"nets/a_model_8M.pt":               "a_model_8M",
+		"nets/big.safetensors.index.json":  "big",
+		"nets/v1.2.bin":                    "v1.2",
+		"ünï/pytorch_model.bin.index.json": "n",
+		"...safetensors":                   "model",
+	} {
+		writeFile(t, ".", path, nil)
+		if got, err := Label(path); err != nil || got != name {
+			t.Errorf("%s has the label %s, %v; want %s", path, got, err, name)
+		}
+	}
+	t.Chdir("my model (2)")
+	if got, err := Label("."); err != nil || got != "my-model--2" {
+		t.Errorf(`"." has the label %s, %v`, got, err)
+	}
+}
