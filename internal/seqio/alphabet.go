@@ -1,6 +1,7 @@
 package seqio
 
 import (
+	"fmt"
 	"path/filepath"
 	"strings"
 )
@@ -56,66 +57,53 @@ var extensionAlphabet = map[string]Alphabet{
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
 }
 
-// composition counts the letters of records, in either case, to tell DNA from protein. Gaps, stops, digits and other
-// bytes that are no letters prove nothing: an alignment of DNA is DNA, and its gaps are then refused as gaps.
-type composition struct {
-	bases  [4]int64 // A, C, G, and T or U
-	n      int64    // any base, or asparagine
-	codes  int64    // the other IUPAC nucleotide codes, and I for inosine, which are amino acids as well
-	amino  int64    // letters that DNA never has
-	masked int64    // X: a masked base, or any amino acid
-}
+// The classes of bytes, by their evidence for an alphabet. Gaps, stops, digits and other bytes that are no letters tell
+// nothing: an alignment of DNA is DNA, and its gaps are then refused as gaps.
+const (
+	classA = iota
+	classC
+	classG
+	classT // or U
+	classN // any base, or asparagine
+	code   // the other IUPAC nucleotide codes, and I for inosine, which are amino acids as well
+	amino  // letters that DNA never has
+	masked // X: a masked base, or any amino acid
+	noLetter
+	classes
+)
 
-// add counts the letters of seq.
-func (c *composition) add(seq []byte) {
-	var counts [256]int64
-	for _, b := range seq {
-		counts[b]++
+// classOf holds the class of each byte; case does not matter.
+var classOf = func() (table [256]uint8) {
+	for i := range table {
+		table[i] = noLetter
 	}
-	for letter := byte('A'); letter <= 'Z'; letter++ {
-		n := counts[letter] + counts[letter|0x20]
-		switch letter {
-		case 'A':
-			c.bases[0] += n
-		case 'C':
-			c.bases[1] += n
-		case 'G':
-			c.bases[2] += n
-		case 'T', 'U':
-			c.bases[3] += n
-		case 'N':
-			c.n += n
-		case 'R', 'Y', 'S', 'W', 'K', 'M', 'B', 'D', 'H', 'V', 'I':
-			c.codes += n
-		case 'X':
-			c.masked += n
-		default:
-			c.amino += n
+	for class, letters := range []string{"A", "C", "G", "TU", "N", "RYSWKMBDHVI", "EFJLOPQZ", "X"} {
+		for _, letter := range []byte(letters) {
+			table[letter], table[letter|0x20] = uint8(class), uint8(class)
 		}
 	}
-}
+	return table
+}()
 
-// merge adds the counts of other.
-func (c *composition) merge(other *composition) {
-	for i, n := range other.bases {
-		c.bases[i] += n
+// composition counts the bytes of records by their class.
+type composition [classes]int64
+
+func (c *composition) add(seq []byte) {
+	for _, b := range seq {
+		c[classOf[b]]++
 	}
-	c.n += other.n
-	c.codes += other.codes
-	c.amino += other.amino
-	c.masked += other.masked
 }
 
 // plain counts A, C, G, T, U and N, of which nearly all of a DNA sequence consists, and a quarter of a protein.
-func (c *composition) plain() int64 { return c.bases[0] + c.bases[1] + c.bases[2] + c.bases[3] + c.n }
+func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] + c[classT] + c[classN] }
 
 // letters counts the letters that tell something: X does not.
-func (c *composition) letters() int64 { return c.plain() + c.codes + c.amino }
+func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
 // different counts the bases that occur, and reports whether none of them makes up more than three quarters.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
-	for _, count := range c.bases {
+	for _, count := range c[:classN] {
 		if count > 0 {
 			n++
 		}
@@ -142,9 +130,9 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 		if bases >= 3 && mixed {
 			return DNA, letters >= sureDNA && bases == 4
 		}
-	case c.amino > 0 && 100*plain < 80*letters:
-		return Protein, c.amino >= 2 && letters >= sureProtein
-	case c.amino > 0:
+	case c[amino] > 0 && 100*plain < 80*letters:
+		return Protein, c[amino] >= 2 && letters >= sureProtein
+	case c[amino] > 0:
 	case 100*plain < 50*letters: // the codes are amino acids
 		return Protein, letters >= sureProtein
 	case bases == 4 && mixed && 100*plain >= 60*letters: // primers
@@ -155,23 +143,15 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glanceLetters is how many letters of a record are looked at to see whether it deserves to be judged.
-const glanceLetters = 16
-
-// plainLetter is 1 for the letters that masked DNA consists of: A, C, G, T, U, N and X, in either case.
-var plainLetter = func() (table [256]uint8) {
-	for _, letter := range []byte(plainNucleotides + "X") {
-		table[letter], table[letter|0x20] = 1, 1
-	}
-	return table
-}()
-
 // glance returns DNA or Protein by the first letters of a sequence, which may deceive.
 func glance(seq []byte) Alphabet {
-	seq = seq[:min(len(seq), glanceLetters)]
+	const most = 16
+	seq = seq[:min(len(seq), most)]
 	plain := 0
 	for _, b := range seq {
-		plain += int(plainLetter[b])
+		if class := classOf[b]; class <= classN || class == masked {
+			plain++
+		}
 	}
 	if 100*plain >= 60*len(seq) {
 		return DNA
@@ -181,15 +161,19 @@ func glance(seq []byte) Alphabet {
 
 // ballot collects the evidence of the first records of an input.
 type ballot struct {
-	total composition
-	sure  [Protein + 1]int // records that are beyond doubt of one alphabet
+	total   composition
+	records int
+	sure    [Protein + 1]int // of them, those that are beyond doubt of one alphabet
 }
 
 // add counts a record and returns the alphabet that it is beyond doubt, or Unknown.
 func (v *ballot) add(seq []byte) Alphabet {
 	var c composition
 	c.add(seq)
-	v.total.merge(&c)
+	for class, n := range c {
+		v.total[class] += n
+	}
+	v.records++
 	a, sure := c.judge()
 	if !sure {
 		return Unknown
@@ -198,10 +182,10 @@ func (v *ballot) add(seq []byte) Alphabet {
 	return a
 }
 
-// find decides the alphabet of the input of that name; it is Unknown where nothing tells. Where no single record is
+// decide finds the alphabet of the input of that name; it is Unknown where nothing tells. Where no single record is
 // beyond doubt, all letters together may be; where they are not either, the extension decides, and without one the hint
 // of the letters. An input without any letters counts as DNA: each record of it is refused as empty.
-func (v *ballot) find(name string) Finding {
+func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
 	looks, sure := v.total.judge()
@@ -211,13 +195,55 @@ func (v *ballot) find(name string) Finding {
 	case v.sure[Protein] > 0:
 		looks, sure = Protein, true
 	}
+	d := decision{Finding{Alphabet: looks, Why: BecauseLetters}, v.records}
 	switch {
 	case sure && byName != Unknown && byName != looks:
-		return Finding{looks, BecauseLetters, extension}
+		d.Contradicts = extension
 	case !sure && byName != Unknown:
-		return Finding{byName, BecauseExtension, ""}
-	case looks == Unknown && v.total == composition{}:
-		return Finding{DNA, BecauseLetters, ""}
+		d.Finding = Finding{Alphabet: byName, Why: BecauseExtension}
+	case looks == Unknown && v.total.letters()+v.total[masked] == 0:
+		d.Alphabet = DNA
 	}
-	return Finding{looks, BecauseLetters, ""}
+	return d
+}
+
+// decision is the alphabet of an input as it was given or decided, after so many records.
+type decision struct {
+	Finding
+	records int
+}
+
+// contradicted returns the other alphabet where a record is of that beyond doubt and the alphabet was not given, and
+// otherwise Unknown.
+func (d *decision) contradicted(seq []byte) Alphabet {
+	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
+		return Unknown
+	}
+	var c composition
+	c.add(seq)
+	if a, sure := c.judge(); sure && a != d.Alphabet {
+		return a
+	}
+	return Unknown
+}
+
+// reminder says in an error about letters that the alphabet was a conclusion.
+func (d *decision) reminder() string {
+	switch d.Why {
+	case BecauseLetters:
+		return fmt.Sprintf(" (%s made the input %s)", d.evidence(), d.Alphabet)
+	case BecauseExtension:
+		return fmt.Sprintf(" (the extension made the input %s)", d.Alphabet)
+	case BecauseFASTQ:
+		return " (FASTQ is DNA)"
+	}
+	return ""
+}
+
+// evidence names the records that were judged.
+func (d *decision) evidence() string {
+	if d.records == 1 {
+		return "the first record"
+	}
+	return fmt.Sprintf("the first %d records", d.records)
 }

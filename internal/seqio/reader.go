@@ -16,9 +16,7 @@ type Reader struct {
 	source  *source
 	parser  *parser
 
-	finding  Finding
-	detected int  // records that the alphabet was detected from; 0 where it was given
-	watch    bool // records that look like the other alphabet are an error
+	decision decision // the alphabet, and why
 	clean    *cleaner
 	pending  []rawRecord // read ahead to detect the alphabet
 	ahead    error       // follows them; nil: more records
@@ -92,10 +90,10 @@ func (r *Reader) connect(input io.Reader) error {
 
 // readAhead decides the alphabet. An input whose very first record cannot be read is an error.
 func (r *Reader) readAhead() error {
-	r.finding.Alphabet = r.options.Alphabet
-	limit := 1
-	if r.options.Alphabet == Unknown {
-		limit = detectRecords
+	given := r.options.Alphabet != Unknown
+	limit := detectRecords
+	if given {
+		limit = 1
 	}
 	var votes ballot
 	for len(r.pending) < limit && votes.total.letters() < detectLetters {
@@ -106,74 +104,44 @@ func (r *Reader) readAhead() error {
 		}
 		r.pending = append(r.pending, raw)
 		if r.parser.fastq {
-			limit = 1
-			continue
+			break
 		}
-		if raw.header == "" || r.options.Alphabet != Unknown { // without a header it is a bad record
+		if given || raw.header == "" { // without a header it is a bad record
 			continue
 		}
 		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {
 			return r.otherAlphabet(raw, a)
 		}
 	}
-	if len(r.pending) == 0 {
+	switch {
+	case len(r.pending) == 0:
 		return r.ahead
+	case given:
+		r.decision.Alphabet = r.options.Alphabet
+	case r.parser.fastq:
+		r.decision.Finding = Finding{Alphabet: DNA, Why: BecauseFASTQ}
+	default:
+		r.decision = votes.decide(r.name)
 	}
-	if r.options.Alphabet == Unknown {
-		if err := r.decide(&votes); err != nil {
-			return err
-		}
-	}
-	r.clean = newCleaner(r.finding.Alphabet, r.options, r.parser.fastq)
-	return nil
-}
-
-// decide finds the alphabet of an input for which none was given.
-func (r *Reader) decide(votes *ballot) error {
-	r.detected = len(r.pending)
-	if r.parser.fastq {
-		r.finding = Finding{DNA, BecauseFASTQ, ""}
-		return nil
-	}
-	r.watch = true
-	if r.finding = votes.find(r.name); r.finding.Alphabet == Unknown {
+	if r.Alphabet() == Unknown {
 		return &FormatError{File: r.name, Err: ErrAlphabet,
-			Msg: fmt.Sprintf("%s cannot tell whether this is DNA or protein", count(r.detected, "record"))}
+			Msg: r.decision.evidence() + " cannot tell whether this is DNA or protein"}
 	}
+	r.clean = newCleaner(r.Alphabet(), r.options, r.parser.fastq)
 	return nil
-}
-
-// count returns the words for n things.
-func count(n int, thing string) string {
-	if n == 1 {
-		return "the only " + thing
-	}
-	return fmt.Sprintf("the first %d %ss", n, thing)
 }
 
 // Finding returns the alphabet that was given or detected, and why.
-func (r *Reader) Finding() Finding { return r.finding }
+func (r *Reader) Finding() Finding { return r.decision.Finding }
 
 // Alphabet returns the alphabet that was given or detected; never Unknown.
-func (r *Reader) Alphabet() Alphabet { return r.finding.Alphabet }
+func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 
-// checkAlphabet returns an error for a record that is beyond doubt of the other alphabet than the input.
-func (r *Reader) checkAlphabet(raw rawRecord) error {
-	if !r.watch || glance(raw.letters) == r.finding.Alphabet {
-		return nil
-	}
-	var c composition
-	c.add(raw.letters)
-	if a, sure := c.judge(); sure && a != r.finding.Alphabet {
-		return r.otherAlphabet(raw, a)
-	}
-	return nil
-}
-
+// otherAlphabet returns the error for a record of the other alphabet than the records before it.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
 	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
-		fmt.Sprintf("this record looks like %s, and others before it like %s", a, Protein+DNA-a))
+		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
 // Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or one of the file
@@ -204,8 +172,8 @@ func (r *Reader) next() (Record, bool, error) {
 	if record.ID == "" {
 		return r.bad(record, ReasonNoID, ErrBadRecord, "a header without an id")
 	}
-	if err := r.checkAlphabet(raw); err != nil {
-		return Record{}, false, err
+	if a := r.decision.contradicted(raw.letters); a != Unknown {
+		return Record{}, false, r.otherAlphabet(raw, a)
 	}
 	if record.Seq, err = r.clean.clean(raw.letters); err != nil {
 		return r.badLetter(record, raw.letters, err.(illegalLetter))
@@ -250,7 +218,7 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 	}
 	why := ""
 	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // the other alphabet may allow it
-		why = r.whyAlphabet()
+		why = r.decision.reminder()
 	}
 	return r.bad(record, ReasonIllegalLetter, ErrBadRecord, illegal.Error()+why)
 }
@@ -280,19 +248,6 @@ func (r *Reader) skip(record Record, reason, detail string) {
 
 func (r *Reader) formatError(record Record, kind error, msg string) error {
 	return &FormatError{File: r.name, Record: record.ID, Line: record.Line, Msg: msg, Err: kind}
-}
-
-// whyAlphabet reminds a reader of an error that the alphabet was a conclusion.
-func (r *Reader) whyAlphabet() string {
-	switch r.finding.Why {
-	case BecauseLetters:
-		return fmt.Sprintf(" (%s made the input %s)", count(r.detected, "record"), r.Alphabet())
-	case BecauseExtension:
-		return fmt.Sprintf(" (the extension made the input %s)", r.Alphabet())
-	case BecauseFASTQ:
-		return " (FASTQ is DNA)"
-	}
-	return ""
 }
 
 // SkipCounts returns the number of records left out so far, by reason.
