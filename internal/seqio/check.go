@@ -74,6 +74,7 @@ func Check(ctx context.Context, path string, o Options, visit func(Record) error
 	}
 	defer r.Close()
 	r.faults = new(faults)
+	r.source.disk.hash = nil // a quarter of the time
 	for ctx.Err() == nil {
 		record, err := r.Read()
 		if err == io.EOF {

@@ -146,7 +146,7 @@ func (s *source) Read(p []byte) (int, error) {
 // diskReader counts and hashes the bytes that it passes on.
 type diskReader struct {
 	r    io.Reader
-	hash hash.Hash
+	hash hash.Hash // nil where the digest is of no use
 	size int64
 	tail [2]byte // the last bytes, zeros at the end left out
 	err  error   // ended the reading, and is not io.EOF
@@ -154,7 +154,9 @@ type diskReader struct {
 
 func (d *diskReader) Read(p []byte) (int, error) {
 	n, err := d.readSome(p)
-	d.hash.Write(p[:n])
+	if d.hash != nil {
+		d.hash.Write(p[:n])
+	}
 	d.size += int64(n)
 	for _, b := range lastBytes(bytes.TrimRight(p[:n], "\x00"), len(d.tail)) {
 		d.tail = [2]byte{d.tail[1], b}
