@@ -41,7 +41,7 @@ func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	if len(s.Failed) != 1 || s.Failed[0].Path != bad || s.Failed[0].Type != "record" {
 		t.Fatalf("failed: %v", s.Failed)
 	}
-	for _, want := range []string{": 4 bad records: ", "300 letters, and the longest allowed is 299", `line 601: record "x": letter 3: "!"`,
+	for _, want := range []string{": 4 bad records: ", "300 letters; the longest allowed is 299", `line 601: record "x": letter 3: "!"`,
 		`line 603: record "` + records[0].id + `": the record on line 1 has the same id`, `line 605: record "y": no sequence, only gaps`} {
 		if !strings.Contains(s.Failed[0].Err.Error(), want) {
 			t.Errorf("%v does not say %s", s.Failed[0].Err, want)

@@ -23,17 +23,17 @@ type summary struct {
 	Model      string    `json:"model"`
 	Threads    int       `json:"threads"`
 	Records    int       `json:"records"`
-	Tokens     int       `json:"tokens"` // real ones, special tokens included
-	Padded     int       `json:"padded"` // what was computed, padding included
+	Tokens     int       `json:"tokens"` // including special tokens, without padding
+	Padded     int       `json:"padded"` // including padding
 	Dim        int       `json:"dim"`
 	Seconds    []float64 `json:"seconds"` // of each round
-	Best       float64   `json:"best"`    // tokens/s
-	Median     float64   `json:"median"`  // tokens/s
+	Best       float64   `json:"best"`    // in tokens/s
+	Median     float64   `json:"median"`  // in tokens/s
 	Embeddings string    `json:"embeddings"`
 }
 
-// measurement is one run of embed's engine over records of token ids, loading
-// the weights and a first pass, to warm up, left out.
+// measurement runs embed's engine over records of token ids. It does not measure loading the weights and a first
+// warm-up pass.
 type measurement struct {
 	model, input, out       string
 	threads, budget, rounds int
@@ -128,14 +128,13 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(s)
 }
 
-// packed is a batch and the records that are in it.
+// packed is a batch with the indexes of its records.
 type packed struct {
 	kernels.Batch
 	records []int
 }
 
-// pack puts the records, shortest first, into batches of at most budget
-// tokens; a longer record is a batch of its own.
+// pack puts the records, shortest first, into batches of at most budget tokens, or of a single longer record.
 func pack(records [][]int32, budget int) (batches []packed) {
 	order := make([]int, len(records))
 	for i := range order {
@@ -153,7 +152,7 @@ func pack(records [][]int32, budget int) (batches []packed) {
 	return batches
 }
 
-// encodeAll embeds every record into its row of embeddings.
+// encodeAll computes the embeddings of all records.
 func encodeAll(e *transformer.Encoder, batches []packed, embeddings []float32) error {
 	dim := e.Dim()
 	for _, b := range batches {

@@ -72,8 +72,7 @@ func TestFarthest(t *testing.T) {
 	}
 }
 
-// TestComparison runs the three commands after each other on a small model,
-// and wants a peer that has computed something else to be found.
+// TestComparison runs the three commands on a small model, and checks that a peer with other results is detected.
 func TestComparison(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
