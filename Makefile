@@ -61,10 +61,10 @@ compare: ## throughput against another commit, in turns: BASE=COMMIT, by default
 	bench/compare.sh '$(BASE)' '$(BENCH)'
 
 mutations: ## breaks the models in one place at a time: the tests have to fail each time; takes minutes
-	$(GO) run ./transformer/mutations
+	$(GO) test ./transformer -v -timeout 60m -run TestMutations -mutations
 
 goldens: ## takes the goldens of the repository anew from the large ones in SHARED
-	$(GO) run ./transformer/goldentest/extract -from $(or $(SHARED),../shared)/goldens/synthetic
+	$(GO) test ./transformer/goldentest -from $(abspath $(or $(SHARED),../shared))/goldens/synthetic
 
 parity: ## every golden of every model; takes 12 GB of memory
 	$(GO) test ./bench -count 1 -v -run TestParity -timeout 60m -parity.full
