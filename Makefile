@@ -50,8 +50,8 @@ cross: ## the program and its tests compile for the other platforms
 	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
 		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
 
-arm64: ## the tests of computing and reading on arm64; needs qemu-user, which does not tell the address of a bus error
-	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short -skip '^TestFileThatShrinksIsAnError$$' ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
+arm64: ## the tests of computing and reading on arm64; needs qemu-user
+	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
 	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -run '^TestGoldens$$/^cpu' ./transformer
 
 fuzz: ## every fuzz target for two seconds, or FUZZTIME

@@ -23,8 +23,7 @@ type Checkpoint struct {
 // Open opens the model that a user named: synthetic:NAME[@SEED] (seed 0 if none is given), an existing file or folder,
 // the short name or the alias of a published model, or a hub id ORG/NAME in the Hugging Face cache, see
 // weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
-// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached, that for tensors that
-// do not fit is a *weights.MismatchError.
+// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached.
 func (l List) Open(name string) (*Checkpoint, error) {
 	r, err := l.resolve(name)
 	if err != nil {

@@ -45,7 +45,7 @@ type loader struct {
 	err        error
 }
 
-// load stacks the named tensors into one weight and lets go of their pages.
+// load stacks the named tensors into one weight.
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
@@ -54,7 +54,6 @@ func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 			return nil
 		}
 		parts = append(parts, t)
-		defer t.Release()
 	}
 	return l.loadFrom(role, parts...)
 }

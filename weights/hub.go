@@ -37,9 +37,6 @@ func cacheFolder() (string, error) {
 	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
 }
 
-// cacheName is the folder of a model in the cache: org/name becomes models--org--name.
-func cacheName(id string) string { return "models--" + strings.ReplaceAll(id, "/", "--") }
-
 // IsHubID reports whether name has the form ORG/NAME.
 func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
 
@@ -50,7 +47,7 @@ func CachedSnapshot(id string) (folder string, err error) {
 	if err != nil {
 		return "", err
 	}
-	model := filepath.Join(cache, cacheName(id))
+	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	missing := func(why string) error {
 		return fmt.Errorf("model %s is no file or folder here and %w (%s), and downloading is not built yet: put it into %s as the Hugging Face tools do, "+
 			"or give a folder with its config.json and model.safetensors instead of its name", id, ErrNotCached, why, model)
@@ -73,29 +70,25 @@ func CachedSnapshot(id string) (folder string, err error) {
 }
 
 // HubID returns the hub id of the snapshot in a Hugging Face cache that path names or lies in, "" for any other path.
-func HubID(path string) string { return hubSnapshot(path).id }
-
-// snapshot says which hub model and revision a path belongs to.
-type snapshot struct{ id, revision string }
+func HubID(path string) string {
+	id, _ := hubSnapshot(path)
+	return id
+}
 
 // hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in it; symbolic links are not followed,
 // since those of a cache lead out of it.
-func hubSnapshot(path string) snapshot {
+func hubSnapshot(path string) (id, revision string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return snapshot{}
+		return "", ""
 	}
 	for range 2 {
-		snapshots := filepath.Dir(path)
-		commit := filepath.Base(path)
-		if filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
-			id, ok := strings.CutPrefix(filepath.Base(filepath.Dir(snapshots)), "models--")
-			if !ok {
-				return snapshot{}
-			}
-			return snapshot{id: strings.Replace(id, "--", "/", 1), revision: commit}
+		snapshots, commit := filepath.Split(path)
+		model, ok := strings.CutPrefix(filepath.Base(filepath.Dir(filepath.Clean(snapshots))), "models--")
+		if ok && filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
+			return strings.Replace(model, "--", "/", 1), commit
 		}
-		path = snapshots
+		path = filepath.Clean(snapshots)
 	}
-	return snapshot{}
+	return "", ""
 }

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -20,7 +21,7 @@ func cache(t *testing.T) string {
 // cachedModel puts a checkpoint into the cache as Hugging Face's tools do: the
 // snapshot holds symbolic links to blobs.
 func cachedModel(t *testing.T, cache, id string) string {
-	model := filepath.Join(cache, cacheName(id))
+	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	writeFile(t, model, "refs/main", []byte(commit+"\n"))
 	writeFile(t, model, "blobs/aa11", safetensorsOf(f32Tensor("w", []int{1}, 3)))
 	writeFile(t, model, "blobs/bb22", []byte(`{"hidden_size":1}`))

@@ -11,8 +11,8 @@ const maxDepth = 256
 // The containers of a pickle. They are pointers so that a value which appears in several places, or is filled after it
 // was stored, stays one value.
 type (
-	pickleTuple     struct{ items []any }
 	pickleList      struct{ items []any }
+	pickleTuple     struct{ pickleList }
 	pickleDict      struct{ items map[any]any }
 	pickleNamespace struct{ attributes *pickleDict }
 )
@@ -66,64 +66,45 @@ func kind(v any) string {
 	return fmt.Sprintf("%T", v)
 }
 
-// flattener turns the containers of a pickle into plain Go values, each of them once.
-type flattener struct {
-	done map[any]any // by container
+// container is one of the pointers above.
+type container interface {
+	// flatten returns the container, whose items are depth containers deep, as a plain Go value.
+	flatten(f flattener, depth int) (any, error)
 }
+
+// flattener turns the containers of a pickle into plain Go values, each of them once: it has the value by container.
+type flattener map[container]any
 
 // inProgress marks a container that is still being turned.
 type inProgress struct{}
 
-// plainValue returns v as map[string]any (map[any]any where a key is not a string), []any, string, int64, float64,
-// bool, nil and *Tensor.
-func plainValue(v any) (any, error) {
-	f := flattener{done: make(map[any]any)}
-	return f.plain(v, 0)
-}
-
+// plain returns v, which is depth containers deep, as a plain Go value.
 func (f flattener) plain(v any, depth int) (any, error) {
-	switch v.(type) {
+	switch v := v.(type) {
 	case nil, bool, int64, float64, string, *Tensor:
 		return v, nil
-	case *pickleTuple, *pickleList, *pickleDict, *pickleNamespace:
-	default:
-		return nil, fmt.Errorf("the pickle holds a bare %s", kind(v))
-	}
-	if depth == maxDepth {
-		return nil, fmt.Errorf("the pickle is nested more than %d deep", maxDepth)
-	}
-	if known, ok := f.done[v]; ok {
-		if known == (inProgress{}) {
-			return nil, errors.New("the pickle holds a value that contains itself")
+	case container:
+		if known, ok := f[v]; ok {
+			if known == (inProgress{}) {
+				return nil, errors.New("the pickle holds a value that contains itself")
+			}
+			return known, nil
 		}
-		return known, nil
-	}
-	f.done[v] = inProgress{}
-	flat, err := f.container(v, depth+1)
-	f.done[v] = flat
-	return flat, err
-}
-
-func (f flattener) container(v any, depth int) (any, error) {
-	switch v := v.(type) {
-	case *pickleTuple:
-		return f.list(v.items, depth)
-	case *pickleList:
-		return f.list(v.items, depth)
-	case *pickleDict:
-		return f.dict(v, depth)
-	case *pickleNamespace:
-		if v.attributes == nil {
-			return map[string]any{}, nil
+		if depth == maxDepth {
+			return nil, fmt.Errorf("the pickle is nested more than %d deep", maxDepth)
 		}
-		return f.dict(v.attributes, depth)
+		f[v] = inProgress{}
+		flat, err := v.flatten(f, depth+1)
+		f[v] = flat
+		return flat, err
 	}
 	return nil, fmt.Errorf("the pickle holds a bare %s", kind(v))
 }
 
-func (f flattener) list(items []any, depth int) (any, error) {
-	flat := make([]any, len(items))
-	for i, item := range items {
+// flatten returns a []any.
+func (l *pickleList) flatten(f flattener, depth int) (any, error) {
+	flat := make([]any, len(l.items))
+	for i, item := range l.items {
 		var err error
 		if flat[i], err = f.plain(item, depth); err != nil {
 			return nil, err
@@ -132,30 +113,29 @@ func (f flattener) list(items []any, depth int) (any, error) {
 	return flat, nil
 }
 
-func (f flattener) dict(d *pickleDict, depth int) (any, error) {
-	named := make(map[string]any, len(d.items))
-	for key, item := range d.items {
-		flat, err := f.plain(item, depth)
-		if err != nil {
-			return nil, err
-		}
-		name, ok := key.(string)
-		if !ok {
-			return f.mixedDict(d, depth)
-		}
-		named[name] = flat
-	}
-	return named, nil
-}
-
-func (f flattener) mixedDict(d *pickleDict, depth int) (any, error) {
-	mixed := make(map[any]any, len(d.items))
+// flatten returns a map[string]any, or a map[any]any where a key is no string.
+func (d *pickleDict) flatten(f flattener, depth int) (any, error) {
+	named, mixed := make(map[string]any, len(d.items)), make(map[any]any, len(d.items))
 	for key, item := range d.items {
 		flat, err := f.plain(item, depth)
 		if err != nil {
 			return nil, err
 		}
 		mixed[key] = flat
+		if name, ok := key.(string); ok {
+			named[name] = flat
+		}
 	}
-	return mixed, nil
+	if len(named) < len(mixed) {
+		return mixed, nil
+	}
+	return named, nil
+}
+
+// flatten returns a map[string]any.
+func (n *pickleNamespace) flatten(f flattener, depth int) (any, error) {
+	if n.attributes == nil {
+		return map[string]any{}, nil
+	}
+	return n.attributes.flatten(f, depth)
 }

@@ -96,11 +96,6 @@ func TestSyntheticCheckpointDescribesItself(t *testing.T) {
 	if err := c.Check(specs); err != nil {
 		t.Errorf("it does not pass the check of its own specs: %v", err)
 	}
-	tensor, _ := c.Tensor("a.weight")
-	if tensor.DType() != F32 {
-		t.Error("a synthetic tensor is not F32")
-	}
-	tensor.Release()
 	digest := func(c *Checkpoint) string {
 		sum, err := c.SHA256()
 		if err != nil {

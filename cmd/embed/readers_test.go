@@ -105,7 +105,8 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 		if err != nil {
 			t.Fatal(err)
 		}
-		for row := range slices.Chunk(values, tensor.RowLen()) {
+		shape := tensor.Shape()
+		for row := range slices.Chunk(values, shape[len(shape)-1]) {
 			tensors[name] = append(tensors[name], row)
 		}
 	}

@@ -90,8 +90,8 @@ func TestVirNucProProteins(t *testing.T) {
 		}
 		for i, r := range rows {
 			tensor := data[i].(*weights.Tensor)
-			if !slices.Equal(tensor.Shape(), []int{c.dim}) || tensor.DType() != weights.F32 {
-				t.Errorf("record %d: shape %v, %v", i, tensor.Shape(), tensor.DType())
+			if !slices.Equal(tensor.Shape(), []int{c.dim}) {
+				t.Errorf("record %d: shape %v", i, tensor.Shape())
 			}
 			values, err := tensor.Float32s()
 			if err != nil {
@@ -174,7 +174,7 @@ func outline(value any) string {
 		}
 		return "[" + outline(v[0]) + "]"
 	case *weights.Tensor:
-		return strings.Repeat("dimension ", len(v.Shape())) + v.DType().String()
+		return strings.Repeat("dimension ", len(v.Shape())) + "tensor"
 	case string:
 		return "text"
 	case float64:
