@@ -8,7 +8,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 .PHONY: deadcode cross arm64 fuzz compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '-s -w' -o embed ./cmd/embed
+	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
 
 demo: build ## runs the main job, offline, on two small files
 	./embed --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-8m --force -o demo testdata/contigs.fna testdata/proteins.faa

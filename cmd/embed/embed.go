@@ -20,9 +20,6 @@ import (
 	"seqembed/transformer"
 )
 
-// version is the program's; it is part of every manifest.
-const version = "0.1.0"
-
 // maxThreads is more than any machine has cores.
 const maxThreads = 1 << 12
 
@@ -51,7 +48,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		printHelp(stdout, groups)
 		return exitDone
 	case s.version:
-		fmt.Fprintln(stdout, version)
+		fmt.Fprintln(stdout, versionLine())
 		return exitDone
 	}
 	c := &command{settings: s, stdout: stdout, machine: m}
@@ -244,10 +241,10 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
-			"layers": m.layerList(), "seqembed_version": version},
+			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
-			Backend: processors[0].backend, ProgramVersion: version, LibraryVersions: map[string]string{"go": runtime.Version()}},
+			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
 }

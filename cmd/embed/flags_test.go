@@ -83,7 +83,7 @@ func TestHelpColumns(t *testing.T) {
 func TestVersion(t *testing.T) {
 	for _, flag := range []string{"--version", "-version"} {
 		r := embed(t, flag).wantCode(0)
-		if !regexp.MustCompile(`^\d+\.\d+\.\d+\n$`).MatchString(r.stdout) || r.stderr != "" {
+		if !regexp.MustCompile(`^embed \d+\.\d+\.\d+(\+[0-9a-f]{12}(\.dirty)?)? go\S+ \w+/\w+\n$`).MatchString(r.stdout) || r.stderr != "" {
 			t.Errorf("%q, %q", r.stdout, r.stderr)
 		}
 	}
