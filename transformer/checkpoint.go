@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"seqembed/tokenizer"
@@ -25,24 +26,38 @@ type Checkpoint struct {
 // weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
 // holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached.
 func (l List) Open(name string) (*Checkpoint, error) {
-	r, err := l.resolve(name)
+	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
+		return l.openSynthetic(rest)
+	}
+	path, label, err := l.find(name)
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Label: r.label, Synthetic: r.synthetic}
-	if r.synthetic {
-		var text string
-		text, c.Config, _ = l.synthetic(r.label)
-		c.Checkpoint = weights.Synthetic(r.label, r.seed, []byte(text), c.Config.Tensors())
-		return c, nil
-	}
-	if c.Checkpoint, err = weights.Open(r.path, l.besideFiles()...); err != nil {
+	c := &Checkpoint{Label: label}
+	if c.Checkpoint, err = weights.Open(path, l.besideFiles()...); err != nil {
 		return nil, err
 	}
 	if err := c.configure(l); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// openSynthetic computes the synthetic checkpoint NAME[@SEED].
+func (l List) openSynthetic(ref string) (*Checkpoint, error) {
+	name, seedText, hasSeed := strings.Cut(ref, "@")
+	text, config, ok := l.synthetic(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(l.names(true), ", "))
+	}
+	var seed uint64
+	if hasSeed {
+		var err error
+		if seed, err = strconv.ParseUint(seedText, 10, 64); err != nil {
+			return nil, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1: %w", ref, err)
+		}
+	}
+	return &Checkpoint{weights.Synthetic(name, seed, []byte(text), config.Tensors()), config, name, true}, nil
 }
 
 func (l List) besideFiles() (ends []string) {

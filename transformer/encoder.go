@@ -98,12 +98,6 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 	return nil
 }
 
-// Dim is the width of an embedding.
-func (e *Encoder) Dim() int { return e.model.Config().Hidden }
-
-// Limits is the largest batch that fits without growing.
-func (e *Encoder) Limits() kernels.Limits { return e.limits }
-
 // Encode runs the batch and returns, for each layer, its embeddings: [S, Dim], or [T, Dim] when PerToken. The error may
 // be kernels.ErrOutOfMemory, after which a smaller batch works.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
@@ -122,7 +116,7 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	var dst [][]float32 // in the order of the blocks
 	for block := range slices.Max(e.layers) + 1 {
 		if i := slices.Index(e.layers, block); i >= 0 {
-			results[i] = make([]float32, rows*e.Dim())
+			results[i] = make([]float32, rows*e.model.config.Hidden)
 			dst = append(dst, results[i])
 		}
 	}

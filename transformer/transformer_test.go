@@ -99,9 +99,6 @@ func TestEncoderGrows(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !e.Limits().Holds(batch) {
-			t.Errorf("limits are %+v after a larger batch", e.Limits())
-		}
 		return got
 	}
 	roomy := encode(kernels.Limits{Tokens: 100, Sequences: 10}, transformer.Mean, []int{3})

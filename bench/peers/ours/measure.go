@@ -79,8 +79,8 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	}
 	defer encoder.Close()
 
-	embeddings := make([]float32, len(records)*encoder.Dim())
-	if err := encodeAll(encoder, plan, embeddings); err != nil {
+	embeddings := make([]float32, len(records)*config.Hidden)
+	if err := encodeAll(encoder, plan, len(records), embeddings); err != nil {
 		return err
 	}
 	if m.out != "" {
@@ -89,14 +89,14 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		}
 	}
 	s := summary{Runner: "embed", Version: backend.Name(), How: "packed batches", Model: m.model, Threads: backend.Threads(),
-		Records: len(records), Dim: encoder.Dim(), Embeddings: m.out}
+		Records: len(records), Dim: config.Hidden, Embeddings: m.out}
 	for _, r := range records {
 		s.Tokens += len(r)
 	}
 	s.Padded = s.Tokens
 	round := func() error {
 		start := time.Now()
-		if err := encodeAll(encoder, plan, embeddings); err != nil {
+		if err := encodeAll(encoder, plan, len(records), embeddings); err != nil {
 			return err
 		}
 		s.Seconds = append(s.Seconds, time.Since(start).Seconds())
@@ -153,9 +153,9 @@ func pack(records [][]int32, budget int) (batches []packed) {
 	return batches
 }
 
-// encodeAll embeds every record into its row of embeddings.
-func encodeAll(e *transformer.Encoder, batches []packed, embeddings []float32) error {
-	dim := e.Dim()
+// encodeAll embeds records into their rows of embeddings.
+func encodeAll(e *transformer.Encoder, batches []packed, records int, embeddings []float32) error {
+	dim := len(embeddings) / records
 	for _, b := range batches {
 		layers, err := e.Encode(b.Batch)
 		if err != nil {
