@@ -71,18 +71,18 @@ func (l List) besideFiles() (ends []string) {
 func (c *Checkpoint) configure(l List) error {
 	f, err := l.recognise(c.Checkpoint)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Source(), err)
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	if err := c.Rename(f.canonical); err != nil {
 		return err
 	}
-	if data := c.ConfigJSON(); data != nil {
+	if data := c.ConfigJSON; data != nil {
 		c.Config, err = f.ParseConfig(data)
 	} else {
 		c.Config, err = f.deduceConfig(c.Checkpoint)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Source(), err)
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	return c.Check(c.Config.Tensors())
 }
@@ -92,7 +92,7 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 	var file struct {
 		ModelType string `json:"model_type"`
 	}
-	data := c.ConfigJSON()
+	data := c.ConfigJSON
 	if data != nil {
 		if err := json.Unmarshal(data, &file); err != nil {
 			return nil, fmt.Errorf("config.json: %w", err)
@@ -113,7 +113,7 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 // TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
 func (c *Checkpoint) TunedHead() []string {
 	f := c.Config.Family
-	return slices.DeleteFunc(c.LeftOut(), func(stored string) bool {
+	return slices.DeleteFunc(slices.Clone(c.LeftOut), func(stored string) bool {
 		name, _ := f.canonical(stored)
 		return !matches(name, f.tuned)
 	})
@@ -126,7 +126,7 @@ func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 		file = c.Beside(f.VocabularyFile)
 	}
 	if file == "" && !f.FixedVocabulary && !c.Synthetic {
-		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source(), f.Flag)
+		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source, f.Flag)
 	}
 	return f.tokenizer(file)
 }

@@ -89,8 +89,8 @@ func TestResolveSyntheticModels(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Label != want.label || c.Source() != want.source || !c.Synthetic {
-			t.Errorf("%s has the label %s and the source %s", name, c.Label, c.Source())
+		if c.Label != want.label || c.Source != want.source || !c.Synthetic {
+			t.Errorf("%s has the label %s and the source %s", name, c.Label, c.Source)
 		}
 	}
 	wantRefused(t, "synthetic:esm3", `"esm3"`, "dnabert-s,", "dnabert-2", "dnabert-s-2l", "esm2-8m", "esm2-15b", "esm2-tiny", "esm2-hd128")

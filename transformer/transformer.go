@@ -27,7 +27,7 @@ func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
 	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
 	if l.err != nil {
-		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), m.Close())
+		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source, l.err), m.Close())
 	}
 	return m, nil
 }

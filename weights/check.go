@@ -52,7 +52,7 @@ func (c *Checkpoint) Check(specs []Spec) error {
 	if parts == nil {
 		return nil
 	}
-	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.source, strings.Join(parts, "; "))
+	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
 }
 
 // listed joins the first names of a list and counts the others.

@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -18,15 +17,16 @@ import (
 // Checkpoint is an opened set of tensors. Once Rename has been called, if at all, it is immutable and safe for
 // concurrent use until Close.
 type Checkpoint struct {
-	source    string
-	revision  string
-	config    []byte
-	values    map[string]any
+	Source     string         // its path, or synthetic:NAME@SEED, for messages
+	Revision   string         // the commit of the hub snapshot that it lies in, or ""
+	ConfigJSON []byte         // the config.json beside it, or nil
+	Values     map[string]any // those beside a state dict that lies under "model" in a PyTorch file, see LoadPickle
+	LeftOut    []string       // the stored names of the tensors that Rename has left out, sorted
+
 	tensors   map[string]*Tensor
 	misplaced map[string]error // of a sharded checkpoint: tensors that its index does not put where they are
-	leftOut   []string
-	files     []*file // in the order of their names
-	identity  []byte  // of a synthetic checkpoint
+	files     []*file          // in the order of their names
+	identity  []byte           // of a synthetic checkpoint
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
@@ -38,12 +38,12 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{source: path}
-	_, c.revision = hubSnapshot(path)
+	c := &Checkpoint{Source: path}
+	_, c.Revision = hubSnapshot(path)
 	if c.sharded() {
 		err = c.openShards()
 	} else {
-		c.tensors, c.values, err = c.open(path)
+		c.tensors, c.Values, err = c.open(path)
 	}
 	if err == nil {
 		err = c.readConfig()
@@ -54,7 +54,7 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 	return c, nil
 }
 
-func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.source, ".json") }
+func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
 // open opens one file of either format and returns its tensors under the names that it stores, and what it holds beside
 // them.
@@ -80,12 +80,12 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[s
 
 // readConfig takes in config.json, where it lies beside the checkpoint.
 func (c *Checkpoint) readConfig() (err error) {
-	path := filepath.Join(filepath.Dir(c.source), "config.json")
-	c.config, err = readText(path)
+	path := filepath.Join(filepath.Dir(c.Source), "config.json")
+	c.ConfigJSON, err = readText(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
-	case err == nil && !json.Valid(c.config):
+	case err == nil && !json.Valid(c.ConfigJSON):
 		return fmt.Errorf("%s is not JSON", path)
 	}
 	return err
@@ -104,11 +104,11 @@ func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool
 	for _, stored := range c.Names() {
 		name, use := canonical(stored)
 		if !use {
-			c.leftOut = append(c.leftOut, stored)
+			c.LeftOut = append(c.LeftOut, stored)
 			continue
 		}
 		if other, taken := storedAs[name]; taken {
-			return fmt.Errorf("%s: tensors %q and %q are both %s", c.source, other, stored, name)
+			return fmt.Errorf("%s: tensors %q and %q are both %s", c.Source, other, stored, name)
 		}
 		storedAs[name] = stored
 		tensors[name] = c.tensors[stored].named(name)
@@ -116,9 +116,6 @@ func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool
 	c.tensors = tensors
 	return nil
 }
-
-// LeftOut returns the stored names of the tensors that Rename has left out, sorted.
-func (c *Checkpoint) LeftOut() []string { return slices.Clone(c.leftOut) }
 
 // Tensor returns the tensor of that name.
 func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
@@ -128,19 +125,6 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 
 // Names returns the names of the tensors, sorted.
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
-
-// ConfigJSON returns the config.json beside the checkpoint, nil where there is none.
-func (c *Checkpoint) ConfigJSON() []byte { return bytes.Clone(c.config) }
-
-// Values returns what a PyTorch file holds beside a state dict that lies under "model", as plain values (LoadPickle
-// lists their types), nil for any other checkpoint.
-func (c *Checkpoint) Values() map[string]any { return maps.Clone(c.values) }
-
-// Source returns the checkpoint's path, or synthetic:NAME@SEED, for messages.
-func (c *Checkpoint) Source() string { return c.source }
-
-// Revision returns the commit of the hub snapshot that the checkpoint lies in, "" elsewhere.
-func (c *Checkpoint) Revision() string { return c.revision }
 
 // SHA256 reads the whole checkpoint file and returns its SHA-256 in hexadecimal. For a sharded checkpoint it is that of
 // the lines that `sha256sum` prints for the shards, sorted by name: digest, two spaces and name. For a synthetic one it
@@ -160,7 +144,7 @@ func (c *Checkpoint) SHA256() (string, error) {
 
 // Beside returns the path of the regular file of that name in the checkpoint's folder, "" where there is none.
 func (c *Checkpoint) Beside(name string) string {
-	path := filepath.Join(filepath.Dir(c.source), name)
+	path := filepath.Join(filepath.Dir(c.Source), name)
 	if info, err := os.Stat(path); c.identity != nil || err != nil || !info.Mode().IsRegular() {
 		return ""
 	}

@@ -28,8 +28,8 @@ func TestOpenPicksTheCheckpointOfAFolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := readAll(t, c, "w")[0]; got != float32(i) || c.Source() != filepath.Join(folder, file) {
-			t.Errorf("with %s there, %s is opened", file, c.Source())
+		if got := readAll(t, c, "w")[0]; got != float32(i) || c.Source != filepath.Join(folder, file) {
+			t.Errorf("with %s there, %s is opened", file, c.Source)
 		}
 		c.Close()
 	}
@@ -62,7 +62,7 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.ConfigJSON() != nil || c.Beside("tokenizer.json") != "" || c.Revision() != "" || c.Values() != nil {
+	if c.ConfigJSON != nil || c.Beside("tokenizer.json") != "" || c.Revision != "" || c.Values != nil {
 		t.Error("a file alone is said to have neighbours")
 	}
 	sum := sha256.Sum256(content)
@@ -75,8 +75,8 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	if c, err = Open(folder); err != nil {
 		t.Fatal(err)
 	}
-	if string(c.ConfigJSON()) != `{"a":1}` || c.Beside("tokenizer.json") != tokenizer {
-		t.Errorf("config %q, tokenizer %q", c.ConfigJSON(), c.Beside("tokenizer.json"))
+	if string(c.ConfigJSON) != `{"a":1}` || c.Beside("tokenizer.json") != tokenizer {
+		t.Errorf("config %q, tokenizer %q", c.ConfigJSON, c.Beside("tokenizer.json"))
 	}
 	c.Close()
 	for text, want := range map[string]string{"{": "not JSON", "<!doctype html>": "web page"} {

@@ -52,8 +52,8 @@ func TestCachedSnapshot(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Revision() != commit || string(c.ConfigJSON()) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
-			t.Errorf("revision %q, config %q", c.Revision(), c.ConfigJSON())
+		if c.Revision != commit || string(c.ConfigJSON) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
+			t.Errorf("revision %q, config %q", c.Revision, c.ConfigJSON)
 		}
 		c.Close()
 	}

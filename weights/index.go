@@ -12,23 +12,23 @@ import (
 	"strings"
 )
 
-// openShards opens every shard that the index at c.source names. Each tensor of the index must lie in the shard that it
+// openShards opens every shard that the index at c.Source names. Each tensor of the index must lie in the shard that it
 // says.
 func (c *Checkpoint) openShards() error {
-	text, err := readText(c.source)
+	text, err := readText(c.Source)
 	if err != nil {
 		return err
 	}
 	shardOf, err := parseIndex(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.source, err)
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	c.tensors, c.misplaced = make(map[string]*Tensor), make(map[string]error)
 	for _, shard := range slices.Compact(slices.Sorted(maps.Values(shardOf))) {
-		path := filepath.Join(filepath.Dir(c.source), shard)
+		path := filepath.Join(filepath.Dir(c.Source), shard)
 		tensors, _, err := c.open(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("%s names the shard %s, which is missing: %w", c.source, shard, err)
+			return fmt.Errorf("%s names the shard %s, which is missing: %w", c.Source, shard, err)
 		} else if err != nil {
 			return err
 		}
@@ -36,13 +36,13 @@ func (c *Checkpoint) openShards() error {
 			if shardOf[name] == shard {
 				c.tensors[name] = t
 			} else {
-				c.misplaced[name] = fmt.Errorf("%s holds tensor %q, which %s does not put there", path, name, filepath.Base(c.source))
+				c.misplaced[name] = fmt.Errorf("%s holds tensor %q, which %s does not put there", path, name, filepath.Base(c.Source))
 			}
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(shardOf)) {
 		if c.tensors[name] == nil {
-			return fmt.Errorf("%s puts tensor %q into %s, which does not hold it", c.source, name, shardOf[name])
+			return fmt.Errorf("%s puts tensor %q into %s, which does not hold it", c.Source, name, shardOf[name])
 		}
 	}
 	return nil

@@ -120,7 +120,7 @@ func TestIndexMustBeAReadableFile(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(folder, "model.safetensors.index.json"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := &Checkpoint{source: filepath.Join(folder, "model.safetensors.index.json")}
+	c := &Checkpoint{Source: filepath.Join(folder, "model.safetensors.index.json")}
 	wantError(t, c.openShards(), "regular file")
 }
 

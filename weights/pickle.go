@@ -61,6 +61,7 @@ func unpickle(code []byte, a *torchArchive) (any, error) {
 	return flattener{}.plain(u.stack[0], 0)
 }
 
+// fail makes err, unless it is nil, the error that sticks.
 func (u *unpickler) fail(err error) {
 	if u.err == nil {
 		u.err = err
@@ -69,7 +70,7 @@ func (u *unpickler) fail(err error) {
 
 func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
 
-// step executes one instruction.
+// step executes one instruction. Those of protocol 0, and others that torch.save does not write, are refused.
 func (u *unpickler) step(op byte) {
 	switch op {
 	case opProto:
@@ -80,38 +81,36 @@ func (u *unpickler) step(op byte) {
 		if length, left := u.number(8), len(u.code)-u.at; length > uint64(left) {
 			u.failf("%w: a frame of %d bytes, %d left", ErrTruncated, length, left)
 		}
-	case opMark:
-		u.marks = append(u.marks, len(u.stack))
-	case opPop:
-		u.take(1)
-	case opPopMark:
-		u.takeMark()
 	case opNone, opNewTrue, opNewFalse, opBinInt, opBinInt1, opBinInt2, opLong1, opBinFloat,
 		opShortBinString, opShortUnicode, opBinUnicode, opBinUnicode8:
 		u.scalar(op)
-	case opEmptyTuple, opTuple, opTuple1, opTuple2, opTuple3, opEmptyList, opList, opEmptyDict, opDict:
-		u.container(op)
+	case opMark:
+		u.marks = append(u.marks, len(u.stack))
+	case opEmptyTuple:
+		u.pushTuple(nil)
+	case opTuple:
+		u.pushTuple(u.takeMark())
+	case opTuple1, opTuple2, opTuple3:
+		u.pushTuple(u.take(int(op-opTuple1) + 1))
+	case opEmptyList:
+		u.push(new(pickleList))
 	case opAppend:
-		u.fill(u.take(1), false)
+		u.appendItems(u.take(1))
 	case opAppends:
-		u.fill(u.takeMark(), false)
+		u.appendItems(u.takeMark())
+	case opEmptyDict:
+		u.push(newPickleDict())
 	case opSetItem:
-		u.fill(u.take(2), true)
+		u.setItems(u.take(2))
 	case opSetItems:
-		u.fill(u.takeMark(), true)
+		u.setItems(u.takeMark())
 	case opBinGet, opLongBinGet, opBinPut, opLongBinPut, opMemoize:
 		u.remember(op)
-	case opGlobal, opInst:
+	case opGlobal:
 		module := u.line()
-		u.global(module, u.line(), op)
+		u.global(module, u.line())
 	case opStackGlobal:
-		operands := u.take(2)
-		module, ok := operands[0].(string)
-		name, ok2 := operands[1].(string)
-		if !ok || !ok2 || len(module) > maxGlobal || len(name) > maxGlobal {
-			u.failf("the name of a class is not a short string")
-		}
-		u.global(module, name, op)
+		u.stackGlobal()
 	case opReduce, opNewObj:
 		u.call()
 	case opBuild:
@@ -156,11 +155,11 @@ func (u *unpickler) line() string {
 func (u *unpickler) push(v any) { u.stack = append(u.stack, v) }
 
 func (u *unpickler) pushResult(v any, err error) {
-	if err != nil {
-		u.fail(err)
-	}
+	u.fail(err)
 	u.push(v)
 }
+
+func (u *unpickler) pushTuple(items []any) { u.push(&pickleTuple{pickleList{slices.Clone(items)}}) }
 
 // above is the number of values above the last mark.
 func (u *unpickler) above() int {
@@ -231,50 +230,27 @@ func (u *unpickler) scalar(op byte) {
 	}
 }
 
-func (u *unpickler) container(op byte) {
-	var items []any
-	switch op {
-	case opTuple, opList, opDict:
-		items = u.takeMark()
-	case opTuple1, opTuple2, opTuple3:
-		items = u.take(int(op-opTuple1) + 1)
-	}
-	switch op {
-	case opEmptyList, opList:
-		u.push(&pickleList{slices.Clone(items)})
-	case opEmptyDict, opDict:
-		d := newPickleDict()
-		u.setItems(d, items)
-		u.push(d)
-	default:
-		u.push(&pickleTuple{pickleList{slices.Clone(items)}})
-	}
-}
-
-// fill adds items to the list, or keys and values to the dict, on top of the stack.
-func (u *unpickler) fill(items []any, pairs bool) {
-	target := u.top()
-	list, isList := target.(*pickleList)
-	dict, isDict := target.(*pickleDict)
-	switch {
-	case isList && !pairs:
-		list.items = append(list.items, items...)
-	case isDict && pairs:
-		u.setItems(dict, items)
-	default:
-		u.failf("items are added to a %s", kind(target))
-	}
-}
-
-// setItems adds alternating keys and values.
-func (u *unpickler) setItems(d *pickleDict, items []any) {
-	if len(items)%2 != 0 {
-		u.failf("a dict has a key without a value")
+// appendItems adds items to the list on top of the stack.
+func (u *unpickler) appendItems(items []any) {
+	list, ok := u.top().(*pickleList)
+	if !ok {
+		u.failf("items are added to a %s", kind(u.top()))
 		return
 	}
-	for pair := range slices.Chunk(items, 2) {
-		if err := d.set(pair[0], pair[1]); err != nil {
-			u.fail(err)
+	list.items = append(list.items, items...)
+}
+
+// setItems adds alternating keys and values to the dict on top of the stack.
+func (u *unpickler) setItems(items []any) {
+	d, ok := u.top().(*pickleDict)
+	switch {
+	case !ok:
+		u.failf("items are set in a %s", kind(u.top()))
+	case len(items)%2 != 0:
+		u.failf("a dict has a key without a value")
+	default:
+		for pair := range slices.Chunk(items, 2) {
+			u.fail(d.set(pair[0], pair[1]))
 		}
 	}
 }
@@ -299,17 +275,19 @@ func (u *unpickler) remember(op byte) {
 	u.push(v)
 }
 
-// global pushes the meaning of the name of a class or function.
-func (u *unpickler) global(module, name string, op byte) {
-	if u.err != nil {
-		return
+// stackGlobal handles STACK_GLOBAL: the name of a class or function as two strings.
+func (u *unpickler) stackGlobal() {
+	operands := u.take(2)
+	module, ok := operands[0].(string)
+	name, ok2 := operands[1].(string)
+	if !ok || !ok2 || len(module) > maxGlobal || len(name) > maxGlobal {
+		u.failf("the name of a class is not a short string")
 	}
-	v, err := u.archive.global(module, name)
-	if err == nil && op == opInst {
-		err = fmt.Errorf("the old instruction INST makes a %s.%s", module, name)
-	}
-	u.pushResult(v, err)
+	u.global(module, name)
 }
+
+// global pushes the meaning of the name of a class or function.
+func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(module, name)) }
 
 // call handles REDUCE and NEWOBJ: a callable and the tuple of its arguments.
 func (u *unpickler) call() {

@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"bytes"
 	"fmt"
 	"hash/fnv"
 	"io"
@@ -18,10 +17,10 @@ const golden = 0x9E3779B97F4A7C15
 // reports.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
-		source:   fmt.Sprintf("synthetic:%s@%d", name, seed),
-		config:   bytes.Clone(config),
-		tensors:  make(map[string]*Tensor, len(specs)),
-		identity: fmt.Appendf(nil, "synthetic checkpoint version 1\n%s\n%d\n", name, seed),
+		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
+		ConfigJSON: config,
+		tensors:    make(map[string]*Tensor, len(specs)),
+		identity:   fmt.Appendf(nil, "synthetic checkpoint version 1\n%s\n%d\n", name, seed),
 	}
 	for _, spec := range slices.SortedFunc(slices.Values(specs), func(a, b Spec) int { return strings.Compare(a.Name, b.Name) }) {
 		if spec.Optional {

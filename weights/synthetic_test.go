@@ -84,10 +84,10 @@ func TestSyntheticCheckpointDescribesItself(t *testing.T) {
 	}
 	config := []byte(`{"hidden_size":4}`)
 	c := Synthetic("esm2-tiny", 7, config, specs)
-	if got := c.Source(); got != "synthetic:esm2-tiny@7" {
+	if got := c.Source; got != "synthetic:esm2-tiny@7" {
 		t.Errorf("source %q", got)
 	}
-	if got := string(c.ConfigJSON()); got != string(config) {
+	if got := string(c.ConfigJSON); got != string(config) {
 		t.Errorf("config %q", got)
 	}
 	if got, want := c.Names(), []string{"LayerNorm.weight", "a.weight"}; !slices.Equal(got, want) {

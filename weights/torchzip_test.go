@@ -58,7 +58,7 @@ func TestTorchReadsAStateDict(t *testing.T) {
 	transposed, _ := c.Tensor("transposed")
 	wantError(t, transposed.ReadRows(make([]float32, 2), 0), `"transposed"`, "not contiguous")
 	wantError(t, c.Check([]Spec{{Name: "transposed", Shape: []int{2, 2}}}), "transposed", "not contiguous")
-	if _, ok := c.Tensor("unused.ids"); ok || c.Values() != nil {
+	if _, ok := c.Tensor("unused.ids"); ok || c.Values != nil {
 		t.Error("an unused tensor or other values appear")
 	}
 }
@@ -76,9 +76,9 @@ func TestTorchReadsValuesBesideAModel(t *testing.T) {
 	if got := readAll(t, c, "a.weight"); !slices.Equal(got, []float32{5, 6}) || len(c.Names()) != 1 {
 		t.Errorf("%v, names %q", got, c.Names())
 	}
-	args, _ := c.Values()["args"].(map[string]any)
-	if args["layers"] != int64(1) || args["dropout"] != true || args["arch"] != "net" || len(c.Values()) != 1 {
-		t.Errorf("values %v", c.Values())
+	args, _ := c.Values["args"].(map[string]any)
+	if args["layers"] != int64(1) || args["dropout"] != true || args["arch"] != "net" || len(c.Values) != 1 {
+		t.Errorf("values %v", c.Values)
 	}
 }
 

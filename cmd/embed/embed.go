@@ -240,9 +240,9 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
-		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
+		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
-		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
+		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
 			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
