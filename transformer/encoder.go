@@ -57,8 +57,7 @@ type Encoder struct {
 	program *kernels.Program
 	limits  kernels.Limits
 	pooling Pooling
-	layers  []int // resolved
-	profile *kernels.Profile
+	layers  []int          // resolved
 	runner  kernels.Runner // nil after Compile has failed
 }
 
@@ -94,7 +93,6 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 		return fmt.Errorf("compiling for %d tokens: %w", limits.Tokens, err)
 	}
 	e.runner, e.limits = r, limits
-	r.Profile(e.profile)
 	return nil
 }
 
@@ -144,13 +142,6 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err
-}
-
-// Profile adds the times of the operations of later batches to p, or ends that when p is nil. It reports whether the
-// backend measures them.
-func (e *Encoder) Profile(p *kernels.Profile) bool {
-	e.profile = p
-	return e.runner != nil && e.runner.Profile(p)
 }
 
 // Averaged is the number of tokens whose mean is the embedding of a sequence of n tokens.

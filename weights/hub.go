@@ -21,14 +21,10 @@ var (
 
 // cacheFolder returns the Hugging Face cache, as its own libraries find it.
 func cacheFolder() (string, error) {
-	if folder := os.Getenv("HF_HUB_CACHE"); folder != "" {
-		return folder, nil
-	}
-	if home := os.Getenv("HF_HOME"); home != "" {
-		return filepath.Join(home, "hub"), nil
-	}
-	if cache := os.Getenv("XDG_CACHE_HOME"); cache != "" {
-		return filepath.Join(cache, "huggingface", "hub"), nil
+	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
+		if folder := os.Getenv(place[0]); folder != "" {
+			return filepath.Join(folder, place[1]), nil
+		}
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {

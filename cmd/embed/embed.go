@@ -26,11 +26,7 @@ const maxThreads = 1 << 12
 // maxBudget bounds the tokens of a batch far above what a device holds, so that sizes in bytes cannot overflow.
 const maxBudget = 1 << 24
 
-// run is the whole program: it returns the exit code.
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	return runOn(ctx, thisMachine, args, environ, stdout, stderr)
-}
-
+// runOn is the whole program: it returns the exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "devices" {
 		if err := devices(m, args[1:], environ, stdout); err != nil {
@@ -138,11 +134,11 @@ func (c *command) embed(ctx context.Context) error {
 		return err
 	}
 	for _, m := range models {
-		if err := c.runModel(ctx, m); err != nil {
-			return c.writeFailures(err)
+		if err = c.runModel(ctx, m); err != nil {
+			break
 		}
 	}
-	return c.writeFailures(nil)
+	return c.writeFailures(err)
 }
 
 // openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
@@ -222,7 +218,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, m.batch, c.progress))
+		job.Devices = append(job.Devices, p.device(m, pooling, c.progress))
 	}
 	label, kind := m.checkpoint.Label, store.Nucleotide
 	if c.format == string(store.VirNucPro) {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"seqembed/pool"
@@ -17,15 +19,13 @@ import (
 // tickEvery is how often a line tells the progress where there is no bar.
 const tickEvery = 15 * time.Second
 
-// progress shows what a run does: a bar on a terminal, log lines elsewhere.
-// It implements pool.Observer.
+// progress shows a run: a bar on a terminal, log lines elsewhere. It implements pool.Observer.
 type progress struct {
 	settings *settings
 	plain    *slog.Logger // where there is no bar
 	terminal io.Writer    // nil where there is never one
 
-	// The bar asks for the counts while it draws, so nobody who holds mu may
-	// wait for the bar.
+	// The bar asks for the counts while it draws, so nobody who holds mu may wait for the bar.
 	mu  sync.Mutex
 	log *slog.Logger // plain, or above the bar
 	bar *bar         // nil where there is none
@@ -100,7 +100,7 @@ func (p *progress) end() {
 	}
 }
 
-// beside is what stands on both sides of the bar.
+// beside is the text on both sides of the bar.
 func (p *progress) beside() (left, right string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -215,8 +215,7 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.draw()
 }
 
-// LongRecord announces what a long record costs, and about how long it takes
-// once the speed of the device is known.
+// LongRecord announces the work of a long record, and about how long it takes once the speed of the device is known.
 func (p *progress) LongRecord(path, id string, tokens int) {
 	p.mu.Lock()
 	work := p.config.FLOPs(tokens)
@@ -253,4 +252,41 @@ func (p *progress) FileFinished(f pool.FileReport) {
 func (p *progress) FileFailed(f pool.Failure) {
 	p.settle(f.Path)
 	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)
+}
+
+// bar is one model's line at the bottom of a terminal.
+type bar struct {
+	container *mpb.Progress
+	line      *mpb.Bar
+	total     int64
+}
+
+// newBar draws a bar of total bytes; without a bar's shape where the total is not known. beside gives the text on both
+// sides.
+func newBar(terminal io.Writer, name string, total int64, known bool, beside func() (left, right string)) *bar {
+	b := &bar{container: mpb.New(mpb.WithOutput(terminal), mpb.WithAutoRefresh()), total: max(total, 1)}
+	shape := mpb.BarFillerBuilder(mpb.BarStyle())
+	if !known {
+		shape = mpb.NopStyle()
+	}
+	b.line = b.container.New(b.total, shape,
+		mpb.PrependDecorators(decor.Name(name+" "), decor.Any(func(decor.Statistics) string { left, _ := beside(); return left })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { _, right := beside(); return right })))
+	return b
+}
+
+// lines writes above the bar.
+func (b *bar) lines() io.Writer { return b.container }
+
+// set moves the bar. It is full only at the end.
+func (b *bar) set(done int64) { b.line.SetCurrent(min(done, b.total-1)) }
+
+// end leaves the bar on the screen, full when everything is done.
+func (b *bar) end(complete bool) {
+	if complete {
+		b.line.SetCurrent(b.total)
+	} else {
+		b.line.Abort(false)
+	}
+	b.container.Wait()
 }
