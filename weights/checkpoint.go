@@ -24,11 +24,11 @@ import (
 // Checkpoint is an opened set of tensors. Once Rename has been called, if at all, it is immutable and safe for
 // concurrent use until Close.
 type Checkpoint struct {
-	Source     string         // its path, or synthetic:NAME@SEED, for messages
-	Revision   string         // the commit of the hub snapshot that it lies in, or ""
-	ConfigJSON []byte         // the config.json beside it, or nil
-	Values     map[string]any // those beside a state dict that lies under "model" in a PyTorch file, see LoadPickle
-	LeftOut    []string       // the stored names of the tensors that Rename has left out, sorted
+	Source     string      // its path, or synthetic:NAME@SEED, for messages
+	Revision   string      // the commit of the hub snapshot that it lies in, or ""
+	ConfigJSON []byte      // the config.json beside it, or nil
+	Values     map[any]any // those beside a state dict that lies under "model" in a PyTorch file, see LoadPickle
+	LeftOut    []string    // the stored names of the tensors that Rename has left out, sorted
 
 	tensors   map[string]*Tensor
 	misplaced map[string]error // of a sharded checkpoint: tensors that its index does not put where they are
@@ -65,7 +65,7 @@ func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json"
 
 // open opens one file of either format and returns its tensors under the names that it stores, and what it holds beside
 // them.
-func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[string]any, err error) {
+func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
 		return nil, nil, err

@@ -24,8 +24,9 @@ var ErrForbidden = errors.New("a checkpoint has no business with it")
 // callable makes a value from the arguments in a pickle.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle that can build numbers, strings, lists, tuples, dicts and the values of an archive, and
-// nothing else. The first error sticks and ends the pickle after the instruction that met it; until then what is taken
+// unpickler executes a pickle that can build numbers, strings, tuples []any, lists *[]any, dicts map[any]any, Namespaces
+// map[string]any and the values of an archive, and nothing else. A value that appears in several places, or is filled
+// after it was stored, is one value. The first error sticks and ends the pickle after the instruction that met it; until then what is taken
 // is zero.
 type unpickler struct {
 	archive *torchArchive
@@ -37,8 +38,7 @@ type unpickler struct {
 	err     error
 }
 
-// unpickle executes code and returns the one value that it leaves, as plain Go values, see LoadPickle. Errors give the
-// offset of the instruction.
+// unpickle executes code and returns the one value that it leaves. Errors give the offset of the instruction.
 func unpickle(code []byte, a *torchArchive) (any, error) {
 	u := &unpickler{archive: a, code: code, memo: make(map[uint32]any)}
 	for {
@@ -58,7 +58,7 @@ func unpickle(code []byte, a *torchArchive) (any, error) {
 	if len(u.stack) != 1 || len(u.marks) != 0 {
 		return nil, fmt.Errorf("the pickle leaves %d values instead of one", len(u.stack))
 	}
-	return flattener{}.plain(u.stack[0], 0)
+	return u.stack[0], nil
 }
 
 // fail makes err, unless it is nil, the error that sticks.
@@ -87,19 +87,19 @@ func (u *unpickler) step(op byte) {
 	case opMark:
 		u.marks = append(u.marks, len(u.stack))
 	case opEmptyTuple:
-		u.pushTuple(nil)
+		u.push([]any{})
 	case opTuple:
-		u.pushTuple(u.takeMark())
+		u.push(slices.Clone(u.takeMark()))
 	case opTuple1, opTuple2, opTuple3:
-		u.pushTuple(u.take(int(op-opTuple1) + 1))
+		u.push(slices.Clone(u.take(int(op-opTuple1) + 1)))
 	case opEmptyList:
-		u.push(new(pickleList))
+		u.push(new([]any))
 	case opAppend:
 		u.appendItems(u.take(1))
 	case opAppends:
 		u.appendItems(u.takeMark())
 	case opEmptyDict:
-		u.push(newPickleDict())
+		u.push(map[any]any{})
 	case opSetItem:
 		u.setItems(u.take(2))
 	case opSetItems:
@@ -158,8 +158,6 @@ func (u *unpickler) pushResult(v any, err error) {
 	u.fail(err)
 	u.push(v)
 }
-
-func (u *unpickler) pushTuple(items []any) { u.push(&pickleTuple{pickleList{slices.Clone(items)}}) }
 
 // above is the number of values above the last mark.
 func (u *unpickler) above() int {
@@ -232,26 +230,38 @@ func (u *unpickler) scalar(op byte) {
 
 // appendItems adds items to the list on top of the stack.
 func (u *unpickler) appendItems(items []any) {
-	list, ok := u.top().(*pickleList)
+	list, ok := u.top().(*[]any)
 	if !ok {
 		u.failf("items are added to a %s", kind(u.top()))
 		return
 	}
-	list.items = append(list.items, items...)
+	*list = append(*list, items...)
 }
 
-// setItems adds alternating keys and values to the dict on top of the stack.
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash and keys
+// that are there already.
 func (u *unpickler) setItems(items []any) {
-	d, ok := u.top().(*pickleDict)
-	switch {
-	case !ok:
+	dict, ok := u.top().(map[any]any)
+	if !ok {
 		u.failf("items are set in a %s", kind(u.top()))
-	case len(items)%2 != 0:
+		return
+	}
+	if len(items)%2 != 0 {
 		u.failf("a dict has a key without a value")
-	default:
-		for pair := range slices.Chunk(items, 2) {
-			u.fail(d.set(pair[0], pair[1]))
+		return
+	}
+	for pair := range slices.Chunk(items, 2) {
+		key := pair[0]
+		switch key.(type) {
+		case string, int64, float64, bool, nil:
+		default:
+			u.failf("a dict key is a %s", kind(key))
+			return
 		}
+		if _, taken := dict[key]; taken {
+			u.failf("the dict key %#v appears twice", key)
+		}
+		dict[key] = pair[1]
 	}
 }
 
@@ -293,27 +303,66 @@ func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(
 func (u *unpickler) call() {
 	operands := u.take(2)
 	function, ok := operands[0].(callable)
-	args, ok2 := operands[1].(*pickleTuple)
+	args, ok2 := operands[1].([]any)
 	if !ok || !ok2 {
 		u.failf("a %s is called with a %s", kind(operands[0]), kind(operands[1]))
 		return
 	}
-	u.pushResult(function(args.items))
+	u.pushResult(function(args))
 }
 
 // build handles BUILD, which gives a new object its attributes.
 func (u *unpickler) build() {
 	state, target := u.take(1)[0], u.top()
-	attributes, ok := state.(*pickleDict)
-	_, isDict := target.(*pickleDict)
-	namespace, isNamespace := target.(*pickleNamespace)
+	attributes, ok := state.(map[any]any)
+	_, isDict := target.(map[any]any)
+	namespace, isNamespace := target.(map[string]any)
 	switch {
 	case ok && isDict: // the versions of a state dict's modules, of no use here
-	case ok && isNamespace && namespace.attributes == nil:
-		namespace.attributes = attributes
+	case ok && isNamespace && len(namespace) == 0:
+		for key, value := range attributes {
+			name, ok := key.(string)
+			if !ok {
+				u.failf("an attribute is called %v", key)
+			}
+			namespace[name] = value
+		}
 	default:
 		u.failf("a %s is given attributes by a %s", kind(target), kind(state))
 	}
+}
+
+// kind names the Python type of a value, for messages.
+func kind(v any) string {
+	switch v.(type) {
+	case nil:
+		return "None"
+	case bool:
+		return "bool"
+	case int64:
+		return "int"
+	case float64:
+		return "float"
+	case string:
+		return "str"
+	case []any:
+		return "tuple"
+	case *[]any:
+		return "list"
+	case map[any]any:
+		return "dict"
+	case map[string]any:
+		return "Namespace"
+	case *Tensor:
+		return "tensor"
+	case storageClass:
+		return "storage class"
+	case *storage:
+		return "storage"
+	case callable:
+		return "function"
+	}
+	return fmt.Sprintf("%T", v)
 }
 
 // The opcodes of Python's pickle protocols 0 to 5 that a checkpoint may use.

@@ -26,9 +26,9 @@ type storage struct {
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
-		return withoutArguments(full, func() any { return newPickleDict() }), nil
+		return withoutArguments(full, func() any { return map[any]any{} }), nil
 	case "argparse.Namespace":
-		return withoutArguments(full, func() any { return new(pickleNamespace) }), nil
+		return withoutArguments(full, func() any { return map[string]any{} }), nil
 	case "torch._utils._rebuild_tensor_v2":
 		return callable(a.rebuildTensor), nil
 	case "torch._utils._rebuild_parameter":
@@ -63,13 +63,13 @@ func rebuildParameter(args []any) (any, error) {
 // persistent resolves ("storage", class, key, device, number of elements). The device is where the tensor lived when it
 // was saved, which does not matter here.
 func (a *torchArchive) persistent(id any) (any, error) {
-	tuple, ok := id.(*pickleTuple)
-	if !ok || len(tuple.items) != 5 || tuple.items[0] != "storage" {
+	tuple, ok := id.([]any)
+	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
 		return nil, errors.New("a persistent id does not describe a storage")
 	}
-	class, okClass := tuple.items[1].(storageClass)
-	key, okKey := tuple.items[2].(string)
-	count, okCount := tuple.items[4].(int64)
+	class, okClass := tuple[1].(storageClass)
+	key, okKey := tuple[2].(string)
+	count, okCount := tuple[4].(int64)
 	if !okClass || !okKey || !okCount || count < 0 || count > maxElements {
 		return nil, errors.New("a persistent id does not describe a storage")
 	}
@@ -114,12 +114,12 @@ func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 
 // intTuple returns the numbers of a tuple of at most maxRank small ones.
 func intTuple(v any) ([]int, bool) {
-	tuple, ok := v.(*pickleTuple)
-	if !ok || len(tuple.items) > maxRank {
+	tuple, ok := v.([]any)
+	if !ok || len(tuple) > maxRank {
 		return nil, false
 	}
-	numbers := make([]int, len(tuple.items))
-	for i, item := range tuple.items {
+	numbers := make([]int, len(tuple))
+	for i, item := range tuple {
 		n, ok := item.(int64)
 		if !ok || n < -maxElements || n > maxElements {
 			return nil, false

@@ -92,7 +92,7 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readPickle executes the pickle of a PyTorch zip archive and returns its value as plain Go values.
+// readPickle executes the pickle of a PyTorch zip archive and returns its value.
 func readPickle(f *file) (any, error) {
 	a, err := openArchive(f)
 	if err != nil {
@@ -105,10 +105,9 @@ func readPickle(f *file) (any, error) {
 	return unpickle(code, a)
 }
 
-// LoadPickle reads a file that torch.save wrote and returns its value as map[string]any (map[any]any where a dict has
-// other keys than strings), []any, string, int64, float64, bool, nil and *Tensor, and a function that closes the file
-// once the tensors are no longer needed. An argparse.Namespace is a map[string]any. Any other class is refused by name,
-// wrapping ErrForbidden.
+// LoadPickle reads a file that torch.save wrote and returns its value, and a function that closes the file once the
+// tensors are no longer needed. A value is string, int64, float64, bool, nil, *Tensor, a tuple []any, a list *[]any, a
+// dict map[any]any or an argparse.Namespace map[string]any. Any other class is refused by name, wrapping ErrForbidden.
 func LoadPickle(path string) (value any, closeFile func() error, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -127,24 +126,25 @@ func LoadPickle(path string) (value any, closeFile func() error, err error) {
 
 // readTorch reads the tensors of a PyTorch checkpoint: a plain state dict, or a dict with the state dict under "model"
 // and other values beside it.
-func readTorch(f *file) (tensors map[string]*Tensor, values map[string]any, err error) {
+func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
 	value, err := readPickle(f)
 	if err != nil {
 		return nil, nil, err
 	}
-	state, ok := value.(map[string]any)
+	state, ok := value.(map[any]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
 	}
-	if model, ok := state["model"].(map[string]any); ok {
+	if model, ok := state["model"].(map[any]any); ok {
 		state, values = model, state
 		delete(values, "model")
 	}
 	tensors = make(map[string]*Tensor, len(state))
-	for name, v := range state {
-		t, ok := v.(*Tensor)
-		if !ok {
-			return nil, nil, fmt.Errorf("%q is a %s, not a tensor: this is not a state dict", name, kind(v))
+	for key, v := range state {
+		name, ok := key.(string)
+		t, isTensor := v.(*Tensor)
+		if !ok || !isTensor {
+			return nil, nil, fmt.Errorf("%#v is a %s, not a tensor: this is not a state dict", key, kind(v))
 		}
 		tensors[name] = t.named(name)
 	}

@@ -114,14 +114,14 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 }
 
 // readTorch reads a file as torch.load would.
-func readTorch(t testing.TB, path string) map[string]any {
+func readTorch(t testing.TB, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeFile() })
-	return value.(map[string]any)
+	return value.(map[any]any)
 }
 
 // reference embeds one sequence alone, without pool or command line: for each
