@@ -17,8 +17,8 @@ type Spec struct {
 	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
 }
 
-// Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing, unknown,
-// of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind.
+// Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing,
+// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))

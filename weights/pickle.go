@@ -24,10 +24,10 @@ var ErrForbidden = errors.New("a checkpoint has no business with it")
 // callable makes a value from the arguments in a pickle.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle that can build numbers, strings, tuples []any, lists *[]any, dicts map[any]any, Namespaces
-// map[string]any and the values of an archive, and nothing else. A value that appears in several places, or is filled
-// after it was stored, is one value. The first error sticks and ends the pickle after the instruction that met it; until then what is taken
-// is zero.
+// unpickler executes a pickle that can build numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
+// Namespaces map[string]any and the values of an archive, and nothing else. A value that appears in several places, or
+// is filled after it was stored, is one value. The first error sticks and ends the pickle after the instruction that
+// met it; until then what is taken is zero.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte
@@ -238,8 +238,8 @@ func (u *unpickler) appendItems(items []any) {
 	*list = append(*list, items...)
 }
 
-// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash and keys
-// that are there already.
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash and
+// keys that are there already.
 func (u *unpickler) setItems(items []any) {
 	dict, ok := u.top().(map[any]any)
 	if !ok {

@@ -19,8 +19,8 @@ const (
 )
 
 // Tensor is one named array of a checkpoint, decoded to float32 on demand. A row is the last dimension; a vector is one
-// row, a scalar one row of one element. A Tensor is immutable and safe for concurrent use until its checkpoint is closed;
-// after that its reads return errors.
+// row, a scalar one row of one element. A Tensor is immutable and safe for concurrent use until its checkpoint is
+// closed; after that its reads return errors.
 type Tensor struct {
 	name       string
 	shape      []int
@@ -60,9 +60,9 @@ func newTensor(name string, shape []int) (*Tensor, error) {
 // Shape returns the dimensions; the caller may keep and change the slice.
 func (t *Tensor) Shape() []int { return slices.Clone(t.shape) }
 
-// ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It fails, naming the
-// tensor, when dst is not a whole number of rows, when the rows do not exist, when the stored format cannot be decoded,
-// and when the file cannot be read.
+// ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It fails, naming
+// the tensor, when dst is not a whole number of rows, when the rows do not exist, when the stored format cannot be
+// decoded, and when the file cannot be read.
 func (t *Tensor) ReadRows(dst []float32, first int) error {
 	if len(dst) == 0 {
 		return nil

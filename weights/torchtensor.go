@@ -21,8 +21,8 @@ type storage struct {
 	count  int64 // elements
 }
 
-// global returns the meaning of module.name, one of the handful of names that tensors are made of: a callable that REDUCE
-// and NEWOBJ may call, or a storageClass. The error for any other wraps ErrForbidden.
+// global returns the meaning of module.name, one of the handful of names that tensors are made of: a callable that
+// REDUCE and NEWOBJ may call, or a storageClass. The error for any other wraps ErrForbidden.
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":

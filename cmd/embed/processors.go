@@ -218,8 +218,8 @@ type budgeter interface {
 	Budget(*kernels.Program) (int, error)
 }
 
-// open loads the weights, sizes the batches where no budget is given, and allocates for them: for fewer, when memory does
-// not suffice.
+// open loads the weights, sizes the batches where no budget is given, and allocates for them: for fewer, when memory
+// does not suffice.
 func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	b, err := e.processor.ready()
 	if err != nil {

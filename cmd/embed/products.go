@@ -11,8 +11,8 @@ import (
 )
 
 // logProducts says, after a model has run on a device, which algorithm of cuBLAS computed each shape of matrix product,
-// unless that was said before. A product that cuBLAS did not compute is a warning: it costs speed, and where cuBLAS took
-// the same shape for some batches only, more than that.
+// unless that was said before. A product that cuBLAS did not compute is a warning: it costs speed, and where cuBLAS
+// took the same shape for some batches only, more than that.
 func (p *processor) logProducts(log *slog.Logger) {
 	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
 	if !ok {
