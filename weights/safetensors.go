@@ -125,13 +125,12 @@ func checkLayout(entries []entry, size int64) error {
 		}
 		filled, previous = e.end, fmt.Sprintf("%q", e.name)
 	}
-	for _, e := range entries {
-		if e.end > size {
-			return fmt.Errorf("%w: its tensors take %d bytes, %d are there; tensor %q is the first that is incomplete", ErrTruncated, filled, size, e.name)
-		}
-	}
 	if filled < size {
 		return fmt.Errorf("%d bytes at the end belong to no tensor", size-filled)
+	}
+	if i := slices.IndexFunc(entries, func(e entry) bool { return e.end > size }); i >= 0 {
+		return fmt.Errorf("%w: its tensors take %d bytes, %d are there; tensor %q is the first that is incomplete",
+			ErrTruncated, filled, size, entries[i].name)
 	}
 	return nil
 }

@@ -89,7 +89,9 @@ type command struct {
 	log      *slog.Logger
 	progress *progress
 	machine
-	total pool.Summary // over both models
+	products kernels.DType // --dtype
+	ordinals []int         // of the GPUs that --gpus names, nil for all or none
+	total    pool.Summary  // over both models
 }
 
 // embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
@@ -289,7 +291,7 @@ func (c *command) reading() (seqio.Options, error) {
 	return o, nil
 }
 
-// check looks at the flags that both models share.
+// check looks at the flags that both models share, and reads those about devices.
 func (c *command) check() error {
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)
@@ -322,10 +324,11 @@ func (c *command) check() error {
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
 	}
-	if _, err := kernels.ParseDType(c.dtype); err != nil {
+	var err error
+	if c.products, err = kernels.ParseDType(c.dtype); err != nil {
 		return usagef("--dtype: %w", err)
 	}
-	_, _, err := parseGPUs(c.gpus)
+	c.ordinals, err = parseGPUs(c.gpus)
 	return err
 }
 

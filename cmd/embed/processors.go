@@ -58,16 +58,8 @@ func (p *processor) Close() error {
 
 // openProcessors opens the GPUs that --gpus names, or the CPU.
 func (c *command) openProcessors() ([]*processor, error) {
-	ordinals, explicit, err := parseGPUs(c.gpus)
-	if err != nil {
-		return nil, err
-	}
-	dtype, err := kernels.ParseDType(c.dtype)
-	if err != nil {
-		return nil, usagef("--dtype: %w", err)
-	}
-	because := fmt.Sprintf("--gpus %s", c.gpus)
-	if !explicit && c.gpus != "none" {
+	ordinals, because := c.ordinals, "--gpus "+c.gpus
+	if c.gpus == "all" {
 		report := c.findGPUs()
 		for _, d := range report.Devices {
 			if d.Err != nil {
@@ -87,20 +79,20 @@ func (c *command) openProcessors() ([]*processor, error) {
 		}
 	}
 	if len(ordinals) == 0 {
-		if dtype == kernels.FP16 {
+		if c.products == kernels.FP16 {
 			err := fmt.Errorf("--dtype fp16 needs a GPU, the CPU takes fp32 or bf16: %s", because)
 			if c.gpus == "none" {
 				return nil, &usageError{err}
 			}
 			return nil, err
 		}
-		p := c.onCPU(dtype)
+		p := c.onCPU()
 		_, err := p.ready()
 		return []*processor{p}, err
 	}
 	var list []*processor
 	for _, ordinal := range ordinals {
-		p := c.onGPU(ordinal, dtype)
+		p := c.onGPU(ordinal)
 		if _, err := p.ready(); err != nil {
 			closeAll(list)
 			return nil, fmt.Errorf("--gpus %s: device %d: %w (embed devices lists what was found)", c.gpus, ordinal, err)
@@ -154,36 +146,37 @@ func closeAll(list []*processor) {
 	}
 }
 
-// parseGPUs reads --gpus: explicit says that the user has named the devices.
-func parseGPUs(gpus string) (ordinals []int, explicit bool, err error) {
+// parseGPUs reads --gpus.
+func parseGPUs(gpus string) (ordinals []int, err error) {
 	if gpus == "all" || gpus == "none" {
-		return nil, false, nil
+		return nil, nil
 	}
 	for index := range strings.SplitSeq(gpus, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(index))
 		if err != nil || n < 0 {
-			return nil, false, usagef("--gpus: %q is neither all, none nor a list of indices", gpus)
+			return nil, usagef("--gpus: %q is neither all, none nor a list of indices", gpus)
 		}
 		ordinals = append(ordinals, n)
 	}
-	return ordinals, true, nil
+	return ordinals, nil
 }
 
 // onCPU is the CPU, which computes in float32 whatever its weights are kept in.
-func (c *command) onCPU(dtype kernels.DType) *processor {
+func (c *command) onCPU() *processor {
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
-	if dtype == kernels.BF16 {
+	if c.products == kernels.BF16 {
 		p.dtype = "fp32, bf16 weights"
 		c.log.Info("the CPU keeps weights in bf16 and computes in fp32: this halves their memory and gains no speed")
 	}
 	p.open = func() (kernels.Backend, error) {
-		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: dtype == kernels.BF16}), nil
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.products == kernels.BF16}), nil
 	}
 	return p
 }
 
 // onGPU is a device. The next batch is started while one computes.
-func (c *command) onGPU(ordinal int, dtype kernels.DType) *processor {
+func (c *command) onGPU(ordinal int) *processor {
+	dtype := c.products
 	if dtype == kernels.Auto {
 		dtype = kernels.BF16
 	}

@@ -36,10 +36,9 @@ type progress struct {
 type counts struct {
 	config          transformer.Config
 	files, finished int
-	size            map[string]int64 // bytes on disk by input, those of pipes left out
-	done            map[string]int64 // of them, embedded or settled otherwise
+	left            map[string]int64 // bytes on disk by input that are neither embedded nor settled otherwise
 	sized           bool             // every input has a size
-	allSize         int64            // the sums of both
+	allSize         int64            // bytes on disk of all inputs, those of pipes left out
 	allDone         int64
 	computed        int64 // bytes embedded now: what earlier runs did is not in it
 	sequences       int64
@@ -63,10 +62,9 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 	p.plain.Info("embedding", "model", model, "files", len(files))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts = counts{config: config, files: len(files), sized: true, told: time.Now(),
-		size: make(map[string]int64), done: make(map[string]int64)}
+	p.counts = counts{config: config, files: len(files), sized: true, told: time.Now(), left: make(map[string]int64)}
 	for _, f := range files {
-		p.size[f.Path] = f.Size
+		p.left[f.Path] = f.Size
 		p.allSize += f.Size
 		p.sized = p.sized && f.Size > 0
 	}
@@ -138,8 +136,8 @@ func (c *counts) remaining() (time.Duration, bool) {
 func (p *progress) settle(path string) {
 	p.mu.Lock()
 	p.finished++
-	p.allDone += p.size[path] - p.done[path]
-	delete(p.size, path) // a batch of a file that failed may still come
+	p.allDone += p.left[path]
+	delete(p.left, path) // a batch of a file that failed may still come
 	p.mu.Unlock()
 	p.draw()
 }
@@ -190,10 +188,9 @@ func (p *progress) FileStarted(path, device string) {
 func (p *progress) BatchDone(b pool.Batch) {
 	p.logger().Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
 	p.mu.Lock()
-	if p.size[b.Path] > 0 {
-		p.done[b.Path] += b.Bytes
-		p.allDone += b.Bytes
-	}
+	bytes := min(b.Bytes, p.left[b.Path])
+	p.left[b.Path] -= bytes
+	p.allDone += bytes
 	p.computed += b.Bytes
 	p.sequences += int64(b.Sequences)
 	p.tokens += int64(b.Tokens)
