@@ -19,13 +19,8 @@ const (
 	PerToken Pooling = "none"
 )
 
-// ParsePooling reads a --pool value.
-func ParsePooling(s string) (Pooling, error) {
-	if p := Pooling(s); slices.Contains([]Pooling{Mean, CLS, PerToken}, p) {
-		return p, nil
-	}
-	return "", fmt.Errorf("pooling %q is none of mean, cls, none", s)
-}
+// Poolings lists them.
+var Poolings = []Pooling{Mean, CLS, PerToken}
 
 // ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
 // last, as in Python.

@@ -15,7 +15,7 @@ func (l List) find(name string) (path, label string, err error) {
 	})
 	if _, err := os.Stat(name); err == nil {
 		if _, err := weights.Find(name, l.besideFiles()...); err == nil || !ok {
-			if id := weights.HubID(name); id != "" {
+			if id, _ := weights.HubSnapshot(name); id != "" {
 				return name, l.hubLabel(id), nil
 			}
 			label, err := weights.Label(name)

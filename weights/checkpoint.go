@@ -46,7 +46,7 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: path}
-	_, c.Revision = hubSnapshot(path)
+	_, c.Revision = HubSnapshot(path)
 	if c.sharded() {
 		err = c.openShards()
 	} else {

@@ -65,15 +65,10 @@ func CachedSnapshot(id string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubID returns the hub id of the snapshot in a Hugging Face cache that path names or lies in, "" for any other path.
-func HubID(path string) string {
-	id, _ := hubSnapshot(path)
-	return id
-}
-
-// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in it; symbolic links are not followed,
-// since those of a cache lead out of it.
-func hubSnapshot(path string) (id, revision string) {
+// HubSnapshot returns the hub id and the commit of the snapshot in a Hugging Face cache that path names or lies in,
+// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a cache
+// lead out of it.
+func HubSnapshot(path string) (id, revision string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", ""

@@ -45,7 +45,7 @@ func TestCachedSnapshot(t *testing.T) {
 	}
 	// The snapshot named as a path, and the file in it, are known as the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
-		if got := HubID(path); got != id {
+		if got, revision := HubSnapshot(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
 		}
 		c, err := Open(path)
@@ -57,7 +57,7 @@ func TestCachedSnapshot(t *testing.T) {
 		}
 		c.Close()
 	}
-	if got := HubID(t.TempDir()); got != "" {
+	if got, _ := HubSnapshot(t.TempDir()); got != "" {
 		t.Errorf("a folder elsewhere is of the model %q", got)
 	}
 }

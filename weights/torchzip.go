@@ -4,7 +4,7 @@ import (
 	"archive/zip"
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -13,6 +13,7 @@ import (
 // data/1 … and byteorder, all uncompressed.
 type torchArchive struct {
 	file    *file
+	zip     *zip.Reader
 	folder  string
 	entries map[string]*zip.File
 }
@@ -25,7 +26,7 @@ func openArchive(f *file) (*torchArchive, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("zip archive: %w", err)
 	}
-	a := &torchArchive{file: f, entries: make(map[string]*zip.File, len(reader.File))}
+	a := &torchArchive{file: f, zip: reader, entries: make(map[string]*zip.File, len(reader.File))}
 	for _, entry := range reader.File {
 		if a.entries[entry.Name] != nil {
 			return nil, fmt.Errorf("zip archive: two entries are called %q", entry.Name)
@@ -80,12 +81,7 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	if entry.UncompressedSize64 > limit {
 		return nil, fmt.Errorf("%q has %d bytes, more than %d", entry.Name, entry.UncompressedSize64, limit)
 	}
-	r, err := entry.Open()
-	if err != nil {
-		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
+	b, err := fs.ReadFile(a.zip, entry.Name)
 	if err != nil {
 		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
 	}

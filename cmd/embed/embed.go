@@ -296,8 +296,8 @@ func (c *command) check() error {
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)
 	}
-	if _, err := transformer.ParsePooling(c.pool); err != nil {
-		return usagef("--pool: %w", err)
+	if !slices.Contains(transformer.Poolings, transformer.Pooling(c.pool)) {
+		return usagef("--pool: %q is none of %v", c.pool, transformer.Poolings)
 	}
 	if _, err := pool.ParseLongPolicy(c.long); err != nil {
 		return usagef("--long: %w", err)

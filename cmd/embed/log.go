@@ -86,9 +86,6 @@ func oneLine(err error) string {
 
 // plain escapes what does not print: file names and headers may hold commands to a terminal.
 func plain(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) {
