@@ -1,4 +1,3 @@
-// Package bench holds what measures the engine: parity with the outputs of
-// the models' own PyTorch code, and benchmarks of throughput. Nothing imports
-// it; it may import everything.
+// Package bench contains the measurements of the engine: parity with the outputs of the models' original PyTorch code,
+// and throughput. No package may import it; it may import every package.
 package bench

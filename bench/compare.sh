@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Compares the throughput of this tree with that of another commit: bench/compare.sh [BASE] [PATTERN] [RUNS].
 #
-# BASE is the last tag by default. The two take turns, so that another load of the machine falls on both, and benchstat
+# BASE is the last tag by default. Runs of the two alternate, so that other load on the machine affects both. benchstat
 # prints the ratios with their spread.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-base=${1:-$(git describe --tags --abbrev=0 2>/dev/null)} || { echo "there is no tag: name a commit, BASE=COMMIT" >&2; exit 1; }
+base=${1:-$(git describe --tags --abbrev=0 2>/dev/null)} || { echo "no tag found: name a commit, BASE=COMMIT" >&2; exit 1; }
 pattern=${2:-Forward/esm2-8m}
 runs=${3:-6}
 

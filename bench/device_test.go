@@ -19,23 +19,21 @@ import (
 	"seqembed/transformer"
 )
 
-// The device that parity and throughput are measured on. A test that nobody
-// has sent to a GPU stays on the CPU, so that it says the same on every
-// machine.
+// Flags for the device of parity tests and benchmarks. Tests run on the CPU by default, so that their results do not
+// depend on the machine.
 var (
 	deviceFlag = flag.String("bench.device", "auto",
-		"cpu, cuda for the first GPU, or auto: the CPU for tests, for benchmarks the first usable GPU, or else the CPU")
+		"device: cpu, cuda (the first GPU) or auto (tests: the CPU; benchmarks: the first usable GPU, else the CPU)")
 	dtypeFlag = flag.String("bench.dtype", "auto",
-		"type of the matrix products: fp32, on a GPU bf16 or fp16 as well, or auto: fp32, for benchmarks on a GPU bf16")
+		"type of the matrix products: fp32, bf16, fp16 (only on a GPU) or auto (fp32; benchmarks on a GPU: bf16)")
 
 	firstAlgorithm = flag.Bool("bench.first-algorithm", false,
-		"take the first algorithm that cuBLAS offers, also where another tile is preferred")
+		"use the first algorithm that cuBLAS offers instead of a preferred tile")
 	freeAlgorithm = flag.Bool("bench.free-algorithm", false,
-		"ask cuBLAS for an algorithm for the rows of each batch, and take any")
+		"let cuBLAS choose any algorithm for the rows of each batch")
 )
 
-// TestMain prints, before benchmarks, what they are measured on, as
-// configuration lines of the format that benchstat reads.
+// TestMain prints the configuration before benchmarks, in the lines that benchstat reads.
 func TestMain(m *testing.M) {
 	flag.Parse()
 	if flag.Lookup("test.bench").Value.String() != "" {
@@ -48,7 +46,7 @@ func TestMain(m *testing.M) {
 }
 
 func printConfiguration(w io.Writer) error {
-	at, err := benchmarkPlace()
+	at, err := benchmarkTarget()
 	if err != nil {
 		return err
 	}
@@ -67,8 +65,8 @@ func printConfiguration(w io.Writer) error {
 	return err
 }
 
-// withoutCublas is why no cuBLAS multiplies on a GPU; it is empty where one
-// does, and on a CPU.
+// withoutCublas returns the reason why cuBLAS does not compute the products on a GPU. It is empty if cuBLAS does, and
+// on a CPU.
 func withoutCublas(backend kernels.Backend) string {
 	if gpu, ok := backend.(*cuda.Backend); ok && gpu.Cublas().Err != nil {
 		return gpu.Cublas().Err.Error()
@@ -76,29 +74,28 @@ func withoutCublas(backend kernels.Backend) string {
 	return ""
 }
 
-// place is a device and the type of the products on it.
-type place struct {
-	gpu   int // an ordinal, or noOrdinal for the CPU
+// target is a device with the operand type of its products.
+type target struct {
+	gpu   int // ordinal of the GPU, or noOrdinal for the CPU
 	dtype string
-	noGPU error // why auto means the CPU
+	noGPU error // the reason why auto chose the CPU
 }
 
-// noOrdinal stands for the CPU.
+// noOrdinal selects the CPU.
 const noOrdinal = -1
 
-// testPlace is where tests run.
-func testPlace() (place, error) {
-	at := place{gpu: noOrdinal, dtype: "fp32"}
+// testTarget returns the target of tests.
+func testTarget() (target, error) {
+	at := target{gpu: noOrdinal, dtype: "fp32"}
 	if *deviceFlag == "cuda" {
 		at.gpu = 0
 	}
-	return at.asAsked()
+	return at.withFlags()
 }
 
-// benchmarkPlace is where benchmarks run. A machine's GPUs are looked for
-// once.
-var benchmarkPlace = sync.OnceValues(func() (place, error) {
-	at := place{gpu: noOrdinal, dtype: "fp32"}
+// benchmarkTarget returns the target of benchmarks. It searches for GPUs only once.
+var benchmarkTarget = sync.OnceValues(func() (target, error) {
+	at := target{gpu: noOrdinal, dtype: "fp32"}
 	switch *deviceFlag {
 	case "cuda":
 		at.gpu = 0
@@ -114,11 +111,11 @@ var benchmarkPlace = sync.OnceValues(func() (place, error) {
 	if at.gpu != noOrdinal {
 		at.dtype = "bf16"
 	}
-	return at.asAsked()
+	return at.withFlags()
 })
 
-// asAsked checks the flags and applies the type that they name.
-func (at place) asAsked() (place, error) {
+// withFlags checks the flags and returns the target with the type that they select.
+func (at target) withFlags() (target, error) {
 	if !slices.Contains([]string{"auto", "cpu", "cuda"}, *deviceFlag) {
 		return at, fmt.Errorf("-bench.device %q is not auto, cpu or cuda", *deviceFlag)
 	}
@@ -126,7 +123,7 @@ func (at place) asAsked() (place, error) {
 		at.dtype = *dtypeFlag
 	}
 	if at.gpu == noOrdinal && at.dtype == "fp16" {
-		return at, errors.New("a CPU takes fp32 or bf16, not fp16")
+		return at, errors.New("a CPU supports fp32 and bf16, not fp16")
 	}
 	if at.gpu == noOrdinal && (*firstAlgorithm || *freeAlgorithm) {
 		return at, errors.New("-bench.first-algorithm and -bench.free-algorithm are for a GPU")
@@ -134,7 +131,7 @@ func (at place) asAsked() (place, error) {
 	return at, nil
 }
 
-func (at place) open() (kernels.Backend, error) {
+func (at target) open() (kernels.Backend, error) {
 	dtype, err := kernels.ParseDType(at.dtype)
 	if err != nil {
 		return nil, err
@@ -145,9 +142,9 @@ func (at place) open() (kernels.Backend, error) {
 	return cuda.Open(at.gpu, cuda.Options{DType: cuda.DType(dtype), FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
-// batchTokens is how many tokens a batch of BenchmarkForward has: as asked
-// for, or enough to keep the device busy.
-func (at place) batchTokens() int {
+// batchTokens returns the number of tokens in a batch of BenchmarkForward: as given by the flag, or enough to keep the
+// device busy.
+func (at target) batchTokens() int {
 	switch {
 	case *forwardTokens > 0:
 		return *forwardTokens
@@ -157,10 +154,9 @@ func (at place) batchTokens() int {
 	return 32768
 }
 
-// totalTokens is how many tokens all batches of BenchmarkForward have: one
-// batch on a CPU, and on a GPU several, each begun before the last one is
-// read.
-func (at place) totalTokens() int {
+// totalTokens returns the number of tokens in all batches of BenchmarkForward: one batch on a CPU, and several on a
+// GPU, each started before the previous one is read.
+func (at target) totalTokens() int {
 	switch {
 	case *forwardTotal > 0:
 		return max(*forwardTotal, at.batchTokens())
@@ -170,11 +166,10 @@ func (at place) totalTokens() int {
 	return 8 * at.batchTokens()
 }
 
-// openDevice opens the backend that the flags name. A GPU that is asked for
-// and not there is a failure, never a skip.
+// openDevice opens the backend selected by the flags. It fails the test, never skips it, if a requested GPU is missing.
 func openDevice(t testing.TB) kernels.Backend {
 	t.Helper()
-	at, err := whereToRun(t)
+	at, err := targetOf(t)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +177,7 @@ func openDevice(t testing.TB) kernels.Backend {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, benchmark := t.(*testing.B); !benchmark { // TestMain has said it for benchmarks
+	if _, benchmark := t.(*testing.B); !benchmark { // TestMain has printed it for benchmarks
 		t.Logf("on %s", backend.Name())
 		if why := withoutCublas(backend); why != "" {
 			t.Logf("no cuBLAS: %s", why)
@@ -191,28 +186,27 @@ func openDevice(t testing.TB) kernels.Backend {
 	return backend
 }
 
-// whereToRun is the place for a test or a benchmark.
-func whereToRun(t testing.TB) (place, error) {
+// targetOf returns the target for a test or a benchmark.
+func targetOf(t testing.TB) (target, error) {
 	if _, benchmark := t.(*testing.B); benchmark {
-		return benchmarkPlace()
+		return benchmarkTarget()
 	}
-	return testPlace()
+	return testTarget()
 }
 
-// bars are the largest relative L2 errors that a model may have in an operand
-// type (docs/numerics.md says where the figures come from).
+// bars are the largest permitted relative L2 errors of a model with an operand type. docs/numerics.md explains the
+// values.
 type bars struct {
-	pooled float64 // of a record's embedding
-	states float64 // of the states of its tokens, after the last block or an inner one
+	pooled float64 // for the embedding of a record
+	states float64 // for the hidden states of its tokens, after the last or an inner block
 }
 
-// statesOverPooled is what rounding to 16 bits costs a record's tokens, over
-// what it costs their mean: the roundings of single tokens have nothing to
-// cancel against.
+// statesOverPooled is the ratio of the errors of a record's hidden states and of their mean when the operands have 16
+// bits: in the mean, rounding errors of single tokens cancel.
 const statesOverPooled = 1.5
 
-// barsOf looks up the bars of a model in fp32, bf16 or fp16. In float32 the
-// states need none of their own.
+// barsOf returns the bars of a model in fp32, bf16 or fp16. In fp32 the hidden states have the same bar as the
+// embedding.
 func barsOf(dtype, model string, c transformer.Config) bars {
 	fp32, bf16, fp16 := 3e-6, 1.5e-2, 3e-3
 	switch {
@@ -230,11 +224,11 @@ func barsOf(dtype, model string, c transformer.Config) bars {
 	return bars{fp32, fp32}
 }
 
-// TestPlace: a test that nobody has sent to a GPU runs on the CPU, and what is
-// printed before benchmarks are configuration lines.
-func TestPlace(t *testing.T) {
+// TestTarget checks that tests run on the CPU by default, and that the lines printed before benchmarks are valid
+// configuration lines.
+func TestTarget(t *testing.T) {
 	if *deviceFlag == "auto" && *dtypeFlag == "auto" {
-		if at, err := testPlace(); err != nil || at.gpu != noOrdinal || at.dtype != "fp32" {
+		if at, err := testTarget(); err != nil || at.gpu != noOrdinal || at.dtype != "fp32" {
 			t.Errorf("tests run at %+v, %v", at, err)
 		}
 	}
@@ -245,13 +239,13 @@ func TestPlace(t *testing.T) {
 	line := regexp.MustCompile(`^[a-z][^[:upper:][:space:]]*: \S`) // golang.org/design/14313-benchmark-format
 	for l := range strings.Lines(printed.String()) {
 		if !line.MatchString(l) {
-			t.Errorf("%q is no configuration line", l)
+			t.Errorf("%q is not a configuration line", l)
 		}
 	}
 }
 
-// TestBars: every model has the bars that docs/numerics.md gives, and the
-// tokens of a model in 16 bits have more room than their mean.
+// TestBars checks that every model has the bars of docs/numerics.md, and that in 16 bits the bar for hidden states is
+// larger than that for their mean.
 func TestBars(t *testing.T) {
 	for _, c := range []struct {
 		dtype, model   string
@@ -272,11 +266,11 @@ func TestBars(t *testing.T) {
 	} {
 		config, ok := transformer.Families.Config(c.model)
 		if !ok {
-			t.Fatalf("%s is not known", c.model)
+			t.Fatalf("unknown model %s", c.model)
 		}
 		got := barsOf(c.dtype, c.model, config)
 		if math.Abs(got.pooled-c.pooled) > 1e-9 || math.Abs(got.states-c.states) > 1e-9 {
-			t.Errorf("%s in %s has the bars %+v, and %g and %g are meant", c.model, c.dtype, got, c.pooled, c.states)
+			t.Errorf("%s in %s has the bars %+v, want %g and %g", c.model, c.dtype, got, c.pooled, c.states)
 		}
 	}
 }

@@ -11,9 +11,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestEndToEnd builds the program, runs it on the sequences of the goldens
-// and compares what is in the files that it leaves: the whole way from FASTA
-// to Parquet.
+// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its output files: the whole way
+// from FASTA to Parquet.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the program is not built in short mode")
@@ -38,8 +37,8 @@ func TestEndToEnd(t *testing.T) {
 	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), "dnabert-s-2l")
 }
 
-// compareOutput compares every row of a Parquet file with its golden, and
-// wants a row for each golden record.
+// compareOutput compares every row of a Parquet file with its golden, and checks that there is a row for each golden
+// record.
 func compareOutput(t *testing.T, output, goldenPath, model string) {
 	t.Helper()
 	config, _ := transformer.Families.Config(model)

@@ -28,16 +28,16 @@ import (
 
 var (
 	forwardTokens = flag.Int("bench.tokens", 0,
-		"tokens in a batch of BenchmarkForward; 0: 2048 on a CPU, 32768 on a GPU")
+		"tokens in a batch of BenchmarkForward; 0 means 2048 on a CPU, 32768 on a GPU")
 	forwardTotal = flag.Int("bench.total", 0,
-		"tokens in all batches of BenchmarkForward; 0: one batch on a CPU, eight on a GPU")
+		"tokens in all batches of BenchmarkForward; 0 means one batch on a CPU, eight on a GPU")
 	forwardProfile = flag.String("bench.profile", "",
-		"append to this file where the time of BenchmarkForward goes, by operation, and which algorithms of cuBLAS ran; "+
+		"append the times by operation and the cuBLAS algorithms of BenchmarkForward to this file; "+
 			"- is standard error")
 )
 
-// models are what BenchmarkForward can run: what is too large for most
-// machines, or too small to mean anything, only if -bench names it.
+// models lists the models for BenchmarkForward. Models that are too large for most machines, or too small to be
+// meaningful, run only if -bench names them.
 var models = []struct {
 	name string
 	on   onDevice
@@ -47,7 +47,7 @@ var models = []struct {
 	{"esm2-tiny", namedOnly}, {"esm2-hd128", namedOnly}, {"dnabert-s-2l", namedOnly},
 }
 
-// onDevice says where a model runs without being named.
+// onDevice selects the devices on which a model runs without being named.
 type onDevice uint8
 
 const (
@@ -56,26 +56,22 @@ const (
 	anyDevice
 )
 
-// named reports whether the pattern of -bench or -run holds a model's name.
+// named reports whether the pattern of -bench or -run contains the name of a model.
 func named(pattern, model string) bool {
 	return strings.Contains(flag.Lookup("test."+pattern).Value.String(), model)
 }
 
-// BenchmarkForward runs forward passes at the models' real sizes, on synthetic
-// weights. Run it with
+// BenchmarkForward measures forward passes at the models' real sizes with synthetic weights. Run it with
 //
 //	go test ./bench -run '^$' -bench Forward
 //	go test ./bench -run '^$' -bench Forward/esm2-3b
 //
-// The records are drawn evenly from real ones where those are at hand, and
-// random otherwise; the benchmark's name says which. It reports tokens/s of
-// real tokens, the GFLOP/s of the matrix products and of attention
-// (transformer.Config.FLOPs) and, on a CPU, their share of the measured peak
-// of all its cores. Loading the weights is not part of it. A model that does
-// not fit in the device's memory is skipped. -bench.json keeps what was
-// measured.
+// The records are an even sample of real ones if these are available, and random otherwise; the benchmark's name tells
+// which. It reports tokens/s, the GFLOP/s of matrix products and attention (transformer.Config.FLOPs) and, on a CPU,
+// their share of the measured peak of all cores. Loading the weights is not measured. A model that does not fit in the
+// device's memory is skipped. With -bench.json the results are also written to a file.
 func BenchmarkForward(b *testing.B) {
-	at, err := benchmarkPlace()
+	at, err := benchmarkTarget()
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -91,7 +87,7 @@ func BenchmarkForward(b *testing.B) {
 	}
 }
 
-func benchmarkForward(b *testing.B, at place, name, source string, records [][]int32) {
+func benchmarkForward(b *testing.B, at target, name, source string, records [][]int32) {
 	backend := openDevice(b)
 	defer backend.Close()
 	model, config, err := openModel(name, backend)
@@ -102,7 +98,7 @@ func benchmarkForward(b *testing.B, at place, name, source string, records [][]i
 	e, err := transformer.NewEncoder(model, watched, limits, transformer.Mean, []int{config.Layers})
 	fits(b, err)
 	defer e.Close()
-	// Each batch is begun before the last one is waited for, as in pool.
+	// Each batch is started before the previous one is waited for, as in package pool.
 	pass := func() {
 		var finish []func() ([][]float32, error)
 		for i := range len(batches) + 1 {
@@ -168,8 +164,7 @@ func benchmarkForward(b *testing.B, at place, name, source string, records [][]i
 	}
 }
 
-// fits ends a benchmark with an error; that there is not enough memory is no
-// failure.
+// fits fails the benchmark on an error, but skips it if the error is lack of memory.
 func fits(b *testing.B, err error) {
 	b.Helper()
 	if errors.Is(err, kernels.ErrOutOfMemory) {
@@ -180,7 +175,7 @@ func fits(b *testing.B, err error) {
 	}
 }
 
-// productsOf says which algorithms of cuBLAS computed what, on a GPU that has it.
+// productsOf returns the cuBLAS algorithms of all products computed so far, on a GPU with cuBLAS.
 func productsOf(backend kernels.Backend) []cuda.ProductReport {
 	if gpu, ok := backend.(*cuda.Backend); ok {
 		return gpu.Products()
@@ -188,8 +183,7 @@ func productsOf(backend kernels.Backend) []cuda.ProductReport {
 	return nil
 }
 
-// corePeak is the peak of one core in GFLOP/s with the instructions that a CPU
-// backend uses, and 0 for other backends.
+// corePeak returns the peak of one core in GFLOP/s with the instruction set of a CPU backend, and 0 for other backends.
 func corePeak(backend kernels.Backend) float64 {
 	name := strings.Fields(backend.Name())
 	if name[0] != "cpu" {
@@ -198,9 +192,8 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table of one pass: each operation's share of the time
-// that passed, and the rate of those that multiply, with its share of top
-// where that is known, in GFLOP/s.
+// printProfile writes a table of one pass: the share of the elapsed time for each operation, and the rate in GFLOP/s of
+// those with FLOPs, with its share of top if top is known.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)
@@ -243,8 +236,7 @@ func openModel(name string, backend kernels.Backend) (*transformer.Model, transf
 	return model, checkpoint.Config, err
 }
 
-// pack sorts records by length and fills batches of at most that many tokens,
-// of one record at least.
+// pack sorts records by length and packs them into batches of at most budget tokens, or of a single record.
 func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernels.Limits) {
 	records = slices.SortedStableFunc(slices.Values(records), func(x, y []int32) int { return cmp.Compare(len(y), len(x)) })
 	for _, r := range records {
@@ -259,8 +251,8 @@ func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernel
 	return batches, limits
 }
 
-// sampleRecords gives token ids of about that many tokens in all, and where
-// they come from: proteins of UniProt, or E. coli in pieces of 500 nt.
+// sampleRecords returns token ids of about the given number of tokens in all, and their source: proteins of UniProt, or
+// E. coli in pieces of 500 nt.
 func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
 	t.Helper()
 	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0
@@ -288,8 +280,8 @@ func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]
 	return records, strings.SplitN(file, ".", 2)[0]
 }
 
-// tokenRecords tokenizes a file, proteins cut as by default at 1,022 letters
-// and DNA into pieces of that many.
+// tokenRecords tokenizes a file. Proteins are truncated to 1,022 letters, the default, and DNA is cut into pieces of
+// the given length.
 func tokenRecords(t testing.TB, input string, tok tokenizer.Tokenizer, piece int) (all [][]int32) {
 	reader, err := seqio.Open(input, seqio.Options{})
 	if err != nil {
@@ -315,7 +307,7 @@ func tokenRecords(t testing.TB, input string, tok tokenizer.Tokenizer, piece int
 	}
 }
 
-// sampleBatch draws one batch of random records.
+// sampleBatch returns one batch of random records.
 func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []int) {
 	for _, r := range randomRecords(c, tokens) {
 		b.Append(r)
@@ -324,9 +316,8 @@ func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []i
 	return b, lengths
 }
 
-// randomRecords draws records of that many tokens in all: DNA in pieces of 500
-// nt, which are some 110 tokens, and proteins with the spread of lengths of
-// UniProt, 350 residues in the mean.
+// randomRecords returns random records of the given number of tokens in all: DNA in pieces of 500 nt, which are about
+// 110 tokens, and proteins with lengths distributed as in UniProt, with a mean of 350 residues.
 func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for left := tokens; left > 0; {

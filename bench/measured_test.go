@@ -24,35 +24,35 @@ import (
 
 var (
 	forwardJSON = flag.String("bench.json", "",
-		"append what BenchmarkForward measures to this file, one line of JSON a run")
+		"append the results of BenchmarkForward to this file, one line of JSON per run")
 	recordsFolder = flag.String("bench.records", "",
-		"TestRecords writes the records of BenchmarkForward to MODEL.tokens in this folder")
+		"folder to which TestRecords writes the records of BenchmarkForward as MODEL.tokens")
 )
 
-// measured is a line of JSON: forward passes of one model over the same
-// records. bench/gpu/table.py reads it, beside the lines of bench/gpu/peers.py.
+// measured is a line of JSON that describes forward passes of one model over the same records. bench/gpu/table.py reads
+// it, together with the lines of bench/gpu/peers.py.
 type measured struct {
 	Kind    string    `json:"kind"` // "forward"
 	Model   string    `json:"model"`
-	Source  string    `json:"source"` // where the records come from
+	Source  string    `json:"source"` // source of the records
 	Records int       `json:"records"`
-	Digest  string    `json:"digest"` // of the records
-	Tokens  int       `json:"tokens"` // of one pass, special ones included
+	Digest  string    `json:"digest"` // SHA-256 of the records
+	Tokens  int       `json:"tokens"` // in one pass, including special tokens
 	FLOPs   float64   `json:"flops"`  // of one pass
 	Device  string    `json:"device"`
 	DType   string    `json:"dtype"`
 	Variant string    `json:"variant,omitempty"`
-	Budget  int       `json:"budget"`  // tokens in a batch
+	Budget  int       `json:"budget"`  // maximum number of tokens in a batch
 	Seconds []float64 `json:"seconds"` // of each pass
 	Median  float64   `json:"median"`
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
-	Rate    float64   `json:"tokens_per_second"` // of the median
+	Rate    float64   `json:"tokens_per_second"` // in the median pass
 
-	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // of the pass that was profiled
+	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // of the profiled pass
 	Profile        []measuredOps `json:"profile,omitempty"`
 
-	Products []cuda.ProductReport `json:"products,omitempty"` // who computed the matrix products of all passes so far
+	Products []cuda.ProductReport `json:"products,omitempty"` // algorithms of the matrix products in all passes so far
 }
 
 // measuredOps is an entry of a profile.
@@ -63,7 +63,7 @@ type measuredOps struct {
 	FLOPs   float64 `json:"flops"`
 }
 
-// time sets what follows from how long the passes took.
+// time sets the fields that are derived from the times of the passes.
 func (m *measured) time(passes []time.Duration) {
 	m.Seconds = nil
 	for _, p := range passes {
@@ -85,7 +85,7 @@ func (m *measured) profile(p *kernels.Profile, took time.Duration) {
 	}
 }
 
-// appendTo adds the line to a file.
+// appendTo appends the line to a file.
 func (m measured) appendTo(path string) error {
 	m.Kind = "forward"
 	line, err := json.Marshal(m)
@@ -95,7 +95,7 @@ func (m measured) appendTo(path string) error {
 	return appendTo(path, append(line, '\n'))
 }
 
-// appendTo adds text to a file.
+// appendTo appends text to a file.
 func appendTo(path string, text []byte) error {
 	f, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -105,9 +105,8 @@ func appendTo(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// variant names the flags that change what is measured: those of this package
-// but for the ones that a measurement has a field for, and cuBLAS where the
-// environment forbids it.
+// variant describes settings that affect the measurement: all flags of this package that have no field of their own,
+// and whether the environment disables cuBLAS.
 func variant() string {
 	fields := []string{"device", "dtype", "tokens", "total", "profile", "json", "records"}
 	var parts []string
@@ -122,7 +121,7 @@ func variant() string {
 	return strings.Join(parts, ", ")
 }
 
-// printRecords writes the token ids, one record a line.
+// printRecords writes token ids, one record per line.
 func printRecords(w io.Writer, records [][]int32) error {
 	out := bufio.NewWriter(w)
 	for _, ids := range records {
@@ -134,25 +133,25 @@ func printRecords(w io.Writer, records [][]int32) error {
 		}
 		out.WriteByte('\n')
 	}
-	return out.Flush() // the first error of them all
+	return out.Flush() // returns the first error of all writes
 }
 
-// digest is the SHA-256 of the file that writeRecords writes.
+// digest returns the SHA-256 of the file that writeRecords writes.
 func digest(records [][]int32) string {
 	h := sha256.New()
 	if err := printRecords(h, records); err != nil {
-		panic(err) // a hash takes everything
+		panic(err) // writing to a hash never fails
 	}
 	return fmt.Sprintf("%x", h.Sum(nil))
 }
 
-// TestRecords writes what BenchmarkForward runs over, for others to run over
-// the same: -run chooses the models, -bench.total the tokens.
+// TestRecords writes the records of BenchmarkForward to files, so that other engines can be measured with the same
+// records. -run selects the models, -bench.total the number of tokens.
 func TestRecords(t *testing.T) {
 	if *recordsFolder == "" {
 		t.Skip("-bench.records names no folder")
 	}
-	at, err := testPlace()
+	at, err := testTarget()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +164,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// writeRecords writes the model's records to dir and says so.
+// writeRecords writes the model's records to a file in dir and logs its path.
 func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	t.Helper()
 	path := filepath.Join(dir, model+".tokens")
@@ -182,8 +181,8 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	return fmt.Sprintf("%d records in %s", len(records), path)
 }
 
-// What is written can be read by another program: the ids, the digest of the
-// very file, and a median that is one.
+// TestMeasured checks that another program can read the ids and the JSON, that the digest is that of the file, and that
+// the median is correct.
 func TestMeasured(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)
@@ -194,7 +193,7 @@ func TestMeasured(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := fmt.Sprintf("%x", sha256.Sum256(file)); got != digest(records) {
-		t.Errorf("the file's digest is %s, the records' %s", got, digest(records))
+		t.Errorf("the digest of the file is %s, of the records %s", got, digest(records))
 	}
 	lines := strings.Split(strings.TrimSuffix(string(file), "\n"), "\n")
 	if len(lines) != len(records) {
@@ -248,6 +247,6 @@ func TestMeasured(t *testing.T) {
 		}
 	}
 	if stored.More() {
-		t.Error("there are more than two lines")
+		t.Error("the file has more than two lines")
 	}
 }

@@ -21,17 +21,17 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// shared is where the golden files lie in a development checkout; EMBED_SHARED
-// names another place. The project ships without them.
+// shared is the folder of the golden files in a development checkout; EMBED_SHARED overrides it. The files are not part
+// of the project.
 var shared = cmp.Or(os.Getenv("EMBED_SHARED"), "../../shared")
 
-var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail where one is missing")
+var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail if one is missing")
 
-// goldens maps each golden file to its model, and says up to which length the
-// quick run goes: 0 leaves the model to the full run.
+// goldens lists the golden files with their models and the maximum length of records in the quick run; 0 means only the
+// full run.
 var goldens = []struct {
 	file, model string
-	quick       int // tokens
+	quick       int // in tokens
 }{
 	{"esm2_tiny", "esm2-tiny", 2000},
 	{"esm2_hd128", "esm2-hd128", 200},
@@ -44,9 +44,8 @@ var goldens = []struct {
 	{"dnabert_s", "dnabert-s", 0},
 }
 
-// TestParity compares pooled embeddings, per-token states and the states
-// after every block with float64 goldens of the models' own PyTorch code, on
-// synthetic checkpoints of the real shapes.
+// TestParity compares pooled embeddings, per-token hidden states and the hidden states after every block with float64
+// goldens from the models' original PyTorch code, on synthetic checkpoints of the real shapes.
 func TestParity(t *testing.T) {
 	dir := filepath.Join(shared, "goldens/synthetic")
 	files, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
@@ -67,7 +66,7 @@ func TestParity(t *testing.T) {
 		}) bool {
 			return g.file == name
 		}) {
-			t.Errorf("%s is compared with no model", f)
+			t.Errorf("no model is listed for %s", f)
 		}
 	}
 
@@ -84,7 +83,7 @@ func TestParity(t *testing.T) {
 			path := filepath.Join(dir, g.file+".safetensors")
 			if limit == 0 {
 				fmt.Fprintf(table, "%s\t-\t-\t-\t-\t-\t0\tall\n", g.model)
-				t.Skipf("%s is left to the full run: make parity", g.model)
+				t.Skipf("%s is only compared in the full run: make parity", g.model)
 			}
 			r := compareGolden(t, backend, g.model, path, limit)
 			states := "-"
@@ -102,11 +101,11 @@ func TestParity(t *testing.T) {
 type result struct {
 	bars
 	worst, worstStates, cosine float64
-	compared, leftOut          int // records
-	statesCompared             int // records whose goldens have states
+	compared, leftOut          int // number of records
+	statesCompared             int // number of records whose goldens have hidden states
 }
 
-// compareGolden runs the records of a golden file of at most limit tokens.
+// compareGolden runs the records of a golden file that have at most limit tokens.
 func compareGolden(t *testing.T, backend kernels.Backend, name, path string, limit int) result {
 	golden := readGolden(t, path)
 	checkpoint, err := transformer.Families.Open("synthetic:" + name)
@@ -173,7 +172,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 			size := len(wantLayers) / config.Layers
 			last := config.Layers
 			if config.Family == transformer.ESM2 {
-				last-- // the golden has the last block before the final LayerNorm
+				last-- // the golden has the output of the last block before the final LayerNorm
 			}
 			for l := range last {
 				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], wantLayers[l*size:(l+1)*size], r.states, &r.worstStates)
@@ -197,8 +196,7 @@ func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels
 	return got
 }
 
-// goldenRecords tokenizes the sequences that the goldens were made from, with
-// the published DNA tokenizer.
+// goldenRecords tokenizes the sequences of the goldens, DNA with the published tokenizer.
 func goldenRecords(t *testing.T, family *transformer.Family) map[string][]int32 {
 	name := "proteins.faa"
 	var tok tokenizer.Tokenizer = transformer.ESM2.NewTokenizer()
@@ -243,7 +241,7 @@ func readGolden(t *testing.T, path string) goldentest.File {
 	return goldentest.Read(data)
 }
 
-// relativeL2 is |a−b| / |b|.
+// relativeL2 returns |a−b| / |b|.
 func relativeL2(a, b []float32) float64 {
 	if len(a) != len(b) {
 		return math.Inf(1)

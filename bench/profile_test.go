@@ -9,8 +9,8 @@ import (
 	"seqembed/transformer"
 )
 
-// The profile of a forward pass accounts for all of its arithmetic, and for
-// no more time than has passed.
+// TestProfile checks that the profile of a forward pass accounts for all FLOPs of the model, and for no more time than
+// has elapsed.
 func TestProfile(t *testing.T) {
 	for _, name := range []string{"esm2-tiny", "dnabert-s-2l"} {
 		backend := openDevice(t)
@@ -18,8 +18,9 @@ func TestProfile(t *testing.T) {
 		model, config := loadModel(t, name, backend)
 		defer model.Close()
 		batch, lengths := sampleBatch(config, 300)
+		// The limits are too small at first, so that the encoder compiles a new runner, which must continue the
+		// profile.
 		profiled := &profiler{Backend: backend}
-		// The limits are too small at first: the encoder compiles anew.
 		e, err := transformer.NewEncoder(model, profiled, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Mean, []int{config.Layers})
 		if err != nil {
 			t.Fatal(err)

@@ -9,15 +9,14 @@ import (
 	"seqembed/transformer"
 )
 
-// Some numbers of rows are tried one by one, as many are drawn above them.
+// TestRows tries every number of rows up to everyRows, and drawnRows random ones above.
 const (
 	everyRows = 256
 	drawnRows = 200
 )
 
-// TestRows: a record's embedding has the same bits in batches of every size.
-// It tries every number of tokens up to 256, and draws 200 up to -bench.tokens.
-// A model that -run does not name runs only where that takes no time.
+// TestRows checks that a record's embedding has the same bits in batches of every size: every number of tokens up to
+// 256, and 200 random ones up to -bench.tokens. A model that takes long runs only if -run names it.
 func TestRows(t *testing.T) {
 	for _, m := range models {
 		if m.name != "esm2-tiny" && !named("run", m.name) {
@@ -55,7 +54,7 @@ func sameBits(t *testing.T, name string, budget int) {
 		return got[0]
 	}
 
-	// A short record comes first, so that every batch holds a whole one.
+	// A short record comes first, so that every batch contains a complete one.
 	records := append([][]int32{{5, 6, 7}}, randomRecords(config, budget-3)...)
 	want := embeddings(records)
 	sizes := upTo(min(everyRows, budget))
@@ -75,7 +74,7 @@ func sameBits(t *testing.T, name string, budget int) {
 	}
 }
 
-// upTo is 3, the length of the first record, to n.
+// upTo returns the numbers from 3, the length of the first record, to n.
 func upTo(n int) (list []int) {
 	for i := 3; i <= n; i++ {
 		list = append(list, i)
@@ -83,9 +82,8 @@ func upTo(n int) (list []int) {
 	return list
 }
 
-// cutTo takes the first records of that many tokens in all and counts those
-// that are whole. The last is cut where need be; what would be too short for
-// an embedding lengthens the one before.
+// cutTo returns the first records with the given number of tokens in all, and the number of complete records. It
+// truncates the last record if necessary; a rest that is too short for an embedding is appended to the previous record.
 func cutTo(records [][]int32, tokens int) (batch [][]int32, whole int) {
 	for _, r := range records {
 		switch {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// printTable runs bench/gpu/table.py over lines of JSON.
+// printTable runs bench/gpu/table.py on lines of JSON.
 func printTable(t *testing.T, lines ...any) (stdout, stderr string, err error) {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -35,13 +35,14 @@ func printTable(t *testing.T, lines ...any) (stdout, stderr string, err error) {
 	return out.String(), errors.String(), err
 }
 
-// pass is a forward pass of one second over 10,000 tokens of records that every model reads.
+// pass returns a forward pass that takes one second for 10,000 tokens, with the same records for every model.
 func pass(model string, flops float64) measured {
 	return measured{Kind: "forward", Model: model, Digest: "the same", Records: 5, Tokens: 10000, FLOPs: flops, DType: "bf16",
 		Budget: 4096, Seconds: []float64{1}, Median: 1, Min: 1, Max: 1, Rate: 10000}
 }
 
-// Models that read the same records keep their own floating-point operations, and a peer has those of its model.
+// TestTableCountsByModel checks that models with the same records have their own FLOPs, and that peers have the FLOPs
+// of their model.
 func TestTableCountsByModel(t *testing.T) {
 	peer := map[string]any{"kind": "peer", "model": "esm2-8m", "digest": "the same", "torch": "2", "how": "padded", "attention": "sdpa",
 		"mode": "eager", "dtype": "bf16", "budget": 4096, "records": 5, "tokens": 10000, "padded": 12500, "seconds": []float64{2},
@@ -62,7 +63,7 @@ func TestTableCountsByModel(t *testing.T) {
 	}
 }
 
-// No pass and no operation is faster than the card.
+// TestTableRefusesTheImpossible checks that no pass and no operation may be faster than the peak of the GPU.
 func TestTableRefusesTheImpossible(t *testing.T) {
 	operation := pass("esm2-650m", 400e12)
 	operation.ProfileSeconds, operation.Profile = 1, []measuredOps{{Op: "linear 64x64", Calls: 1, Seconds: 0.5, FLOPs: 500e12}}

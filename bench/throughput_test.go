@@ -12,8 +12,8 @@ import (
 	"seqembed/transformer"
 )
 
-// BenchmarkOp times each operation at the sizes of DNABERT-S and of ESM-2 650M, as a backend's profile has it, without
-// what makes its input.
+// BenchmarkOp times each operation at the sizes of DNABERT-S and ESM-2 650M, as reported by the backend's profile,
+// without the operations that compute its input.
 func BenchmarkOp(b *testing.B) {
 	const tokens = 2048
 	for _, name := range []string{"dnabert-s", "esm2-650m"} {
@@ -82,7 +82,7 @@ func benchmarkOp(b *testing.B, batch kernels.Batch, cols int, build func(o *ops,
 	}
 	var took time.Duration
 	var calls, flops = 0, 0.0
-	for _, e := range profile.Ops() { // an activation may have an entry of its own
+	for _, e := range profile.Ops() { // an activation may have a separate entry
 		if e.Op != "embed" && e.Op != "output" {
 			took, calls, flops = took+e.Took, max(calls, e.Calls), flops+e.FLOPs
 		}
@@ -111,7 +111,7 @@ func (o *ops) random(role kernels.Role, shape ...int) kernels.Weight {
 	return w
 }
 
-// BenchmarkTokenize reports MB/s on one core, by record length.
+// BenchmarkTokenize reports MB/s on one core for several record lengths.
 func BenchmarkTokenize(b *testing.B) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	letters := func(alphabet string, n int) []byte {

@@ -2,38 +2,38 @@ package kernels
 
 import "fmt"
 
-// Limits is the largest batch that a runner takes.
+// Limits is the size of the largest batch that a runner accepts.
 type Limits struct {
-	Tokens    int // special tokens included
+	Tokens    int // including special tokens
 	Sequences int
 }
 
-// Check refuses limits without room.
+// Check returns an error unless the limits allow at least one token and one sequence.
 func (l Limits) Check() error {
 	if l.Tokens < 1 || l.Sequences < 1 {
-		return fmt.Errorf("a runner needs room for one token and one sequence, not %+v", l)
+		return fmt.Errorf("the limits must allow at least one token and one sequence, not %+v", l)
 	}
 	return nil
 }
 
-// Holds reports whether a batch of that size fits.
+// Holds reports whether b is within the limits.
 func (l Limits) Holds(b Batch) bool {
 	return len(b.IDs) <= l.Tokens && b.Sequences() <= l.Sequences
 }
 
 // Batch is a packed batch of token ids.
 type Batch struct {
-	IDs       []int32 // [T], the sequences end to end, special tokens included
-	CuSeqlens []int32 // [S+1], where each sequence begins; the first is 0, the last T
+	IDs       []int32 // [T], the token ids of all sequences end to end, including special tokens
+	CuSeqlens []int32 // [S+1], the offset of each sequence; the first is 0, the last T
 }
 
-// Sequences is S.
+// Sequences returns the number of sequences, S.
 func (b Batch) Sequences() int { return max(0, len(b.CuSeqlens)-1) }
 
-// Len is the number of tokens of sequence s.
+// Len returns the number of tokens in sequence s.
 func (b Batch) Len(s int) int { return int(b.CuSeqlens[s+1] - b.CuSeqlens[s]) }
 
-// Longest is the number of tokens of the longest sequence.
+// Longest returns the number of tokens in the longest sequence.
 func (b Batch) Longest() int {
 	longest := 0
 	for s := range b.Sequences() {
@@ -42,7 +42,7 @@ func (b Batch) Longest() int {
 	return longest
 }
 
-// Append adds one sequence at the end.
+// Append adds a sequence at the end of the batch.
 func (b *Batch) Append(ids []int32) {
 	if len(b.CuSeqlens) == 0 {
 		b.CuSeqlens = append(b.CuSeqlens, 0)
@@ -51,25 +51,26 @@ func (b *Batch) Append(ids []int32) {
 	b.CuSeqlens = append(b.CuSeqlens, int32(len(b.IDs)))
 }
 
-// Reset empties the batch and keeps its memory.
+// Reset empties the batch but keeps its memory for reuse.
 func (b *Batch) Reset() {
 	b.IDs, b.CuSeqlens = b.IDs[:0], b.CuSeqlens[:0]
 }
 
-// shapes names a batch in an error.
+// shapes returns the size of the batch for an error message.
 func (b Batch) shapes() string {
 	return fmt.Sprintf("[%d tokens, %d sequences]", len(b.IDs), b.Sequences())
 }
 
-// CheckRun verifies what Runner.Start is given: a packed batch within the limits, ids that every table has, ranges that
-// are not empty, and a slice of the right size for each output. The error is an *OpError.
+// CheckRun checks the arguments of Runner.Start: b must be a packed batch within l whose ids are in every table and
+// whose pooled ranges are not empty, and dst must have a slice of the right length for each output. The error is an
+// *OpError.
 func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 	refuse := func(format string, args ...any) error {
 		return &OpError{Op: "batch", Shapes: b.shapes(), Err: fmt.Errorf(format, args...)}
 	}
 	n := b.Sequences()
 	if n == 0 || b.CuSeqlens[0] != 0 || int(b.CuSeqlens[n]) != len(b.IDs) {
-		return refuse("cu_seqlens has to run from 0 to the number of tokens")
+		return refuse("cu_seqlens must begin with 0 and end with the number of tokens")
 	}
 	for s := range n {
 		if b.CuSeqlens[s+1] <= b.CuSeqlens[s] {
@@ -77,7 +78,7 @@ func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 		}
 	}
 	if !l.Holds(b) {
-		return refuse("over the limits of %d tokens and %d sequences", l.Tokens, l.Sequences)
+		return refuse("exceeds the limits of %d tokens and %d sequences", l.Tokens, l.Sequences)
 	}
 	for t, id := range b.IDs {
 		if id < 0 || int(id) >= p.vocabulary {
@@ -89,16 +90,16 @@ func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 		for s := 0; ok && s < n; s++ {
 			if from, to := r.Of(b.Len(s)); from >= to {
 				return &OpError{Op: "pool", Shapes: p.Shapes(op),
-					Err: fmt.Errorf("sequence %d of %d tokens has none in the range", s, b.Len(s))}
+					Err: fmt.Errorf("sequence %d of %d tokens has no token in the range", s, b.Len(s))}
 			}
 		}
 	}
 	if len(dst) != len(p.outputs) {
-		return refuse("room for %d results, and the program has %d", len(dst), len(p.outputs))
+		return refuse("dst has %d slices, but the program has %d outputs", len(dst), len(p.outputs))
 	}
 	for i, v := range p.outputs {
 		if want := p.Rows(v, b) * p.Cols(v); len(dst[i]) != want {
-			return refuse("result %d has %d values, and there is room for %d", i, want, len(dst[i]))
+			return refuse("result %d has %d values, but its slice has length %d", i, want, len(dst[i]))
 		}
 	}
 	return nil

@@ -2,13 +2,13 @@ package kernels
 
 import "fmt"
 
-// DType is a type of weights and matrix operands. The residual stream is float32 with every one of them.
+// DType is the type of weights and matrix operands. The residual stream is float32 in every case.
 type DType uint8
 
 const (
-	// Auto is what suits a backend: BF16 on a GPU, FP32 on a CPU.
+	// Auto selects the backend's default: BF16 on a GPU, FP32 on a CPU.
 	Auto DType = iota
-	// FP32 is float32, without TF32.
+	// FP32 is float32, never TF32.
 	FP32
 	// BF16 is bfloat16.
 	BF16
@@ -16,18 +16,18 @@ const (
 	FP16
 )
 
-// dtypes are the names that --dtype takes, which also end the names of the kernels of a type.
+// dtypes lists the values of the flag --dtype. They are also suffixes of kernel names.
 var dtypes = [...]string{Auto: "auto", FP32: "fp32", BF16: "bf16", FP16: "fp16"}
 
-// String gives the name in lower case.
+// String returns the name in lower case.
 func (t DType) String() string { return dtypes[t] }
 
-// ParseDType reads a name.
+// ParseDType returns the type named s.
 func ParseDType(s string) (DType, error) {
 	for t, name := range dtypes {
 		if name == s {
 			return DType(t), nil
 		}
 	}
-	return 0, fmt.Errorf("dtype %q is none of auto, fp32, bf16, fp16", s)
+	return 0, fmt.Errorf("unknown dtype %q: use auto, fp32, bf16 or fp16", s)
 }

@@ -1,47 +1,48 @@
 package kernels
 
-// Precision says in which types a value is kept. It follows from its readers: a Norm, a Pool, an Output and the
-// residual of a Linear read float32, because sums that many blocks add to need it; products and attention read the
-// operands' type.
+// Precision is the set of types in which a value is stored. It is derived from the readers of the value: Norm, Pool,
+// Output and the residual of a Linear read float32, because many blocks accumulate into these values; products and
+// attention read the operand type.
 type Precision uint8
 
 const (
-	// Float32 is kept on every backend.
+	// Float32 is float32 on every backend.
 	Float32 Precision = 1 << iota
 	// Operand is the type of the backend's matrix operands: float32 on a CPU, bfloat16 or float16 on a GPU.
 	Operand
 )
 
-// Plan is where the values of a program lie.
+// Plan assigns memory to the values of a program.
 type Plan struct {
 	Slots   []Slot
-	values  []int // the slot of each value
-	scratch []int // the slot of each operation's scratch, or -1
+	values  []int // index of each value's slot
+	scratch []int // index of the slot of each operation's workspace, or -1
 }
 
-// Slot is memory that several values take in turn: rows of Cols columns in each type of Precision.
+// Slot is memory that several values use one after the other: a buffer with rows of Cols columns for each type in
+// Precision.
 type Slot struct {
 	Cols        int
-	Precision   Precision // both where there is a value of both, which is kept twice
+	Precision   Precision // both types if its values are stored twice
 	PerSequence bool
 }
 
-// Slot is the slot of a value.
+// Slot returns the index of the slot of v.
 func (p Plan) Slot(v Value) int { return p.values[v] }
 
-// Scratch is the slot of the scratch of operation i.
+// Scratch returns the index of the slot that holds the workspace of operation i, or -1.
 func (p Plan) Scratch(i int) int { return p.scratch[i] }
 
-// Needs is what a backend tells a plan about itself.
+// Needs describes a backend's memory requirements to the planner.
 type Needs struct {
-	// Uniform says that float32 and the operands' type are one: every slot is of Float32.
+	// Uniform is set if the operand type is float32. Every slot is then Float32.
 	Uniform bool
-	// Scratch, unless it is nil, gives the columns and the precision of memory that an operation needs while it runs;
-	// no columns for none.
+	// Scratch returns the columns and the type of the workspace that an operation needs while it runs, or 0 columns if
+	// it needs none. A nil Scratch means that no operation needs any.
 	Scratch func(o Op) (cols int, as Precision)
 }
 
-// Precision is the types in which a value is read, Float32 alone where nothing reads it.
+// Precision returns the types in which v is read, or Float32 if nothing reads it.
 func (p *Program) Precision(v Value) Precision {
 	if p.values[v].reads == 0 {
 		return Float32
@@ -49,11 +50,12 @@ func (p *Program) Precision(v Value) Precision {
 	return p.values[v].reads
 }
 
-// Plan gives every value a slot, so that no two values share one while both are needed. The result of a Norm may lie
-// over its input, and that of a Linear over its residual, where nothing reads these afterwards and the types agree:
-// every element is read before it is written, and by the same task. In all other cases results and inputs lie apart.
+// Plan assigns a slot to every value so that no two values that are live at the same time share one. There are two
+// exceptions, for values that nothing reads later: the result of a Norm may overwrite its input, and the result of a
+// Linear its residual, if the types agree. This is safe because the same task reads each element before it writes it.
+// In all other cases an operation's results and inputs do not overlap.
 //
-// Values take slots in the order of the operations: the free one of the same types that is closest in size.
+// Slots are assigned in the order of the operations: each value gets the free slot of its type that is closest in size.
 func (p *Program) Plan(needs Needs) Plan {
 	a := allocator{program: p, needs: needs}
 	a.plan.values = make([]int, len(p.values))
@@ -79,14 +81,14 @@ func (p *Program) Plan(needs Needs) Plan {
 			}
 		}
 		v := &p.values[o.Out]
-		if over != None && p.values[over].dies == i && a.kept(p.Precision(over)) == a.kept(p.Precision(o.Out)) {
+		if over != None && p.values[over].lastUse == i && a.kept(p.Precision(over)) == a.kept(p.Precision(o.Out)) {
 			a.plan.values[o.Out] = a.plan.values[over]
 		} else {
 			over = None
 			a.plan.values[o.Out] = a.take(v.cols, a.kept(p.Precision(o.Out)), v.perSequence)
 		}
 		a.release(o, i, over)
-		if v.dies == i { // nothing reads it
+		if v.lastUse == i { // nothing reads it
 			a.free = append(a.free, a.plan.values[o.Out])
 		}
 	}
@@ -107,8 +109,8 @@ func (a *allocator) kept(as Precision) Precision {
 	return as
 }
 
-// take gives a slot of at least that many columns: the smallest free one that is large enough, or else the largest,
-// which grows, or a new one.
+// take returns a slot of at least cols columns: the smallest free slot that is large enough, else the largest free
+// slot, which it enlarges, else a new one.
 func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	best := -1
 	for f, s := range a.free {
@@ -130,7 +132,7 @@ func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	return s
 }
 
-// closer reports whether a slot of a columns suits better than one of b.
+// closer reports whether a slot of a columns suits a value of cols columns better than a slot of b columns does.
 func closer(a, b, cols int) bool {
 	if (a >= cols) != (b >= cols) {
 		return a >= cols
@@ -141,10 +143,11 @@ func closer(a, b, cols int) bool {
 	return a > b
 }
 
-// release frees the slots of what an operation is the last to read, but for that of over, which its result has taken.
+// release frees the slots of the inputs that operation o, number at, is the last to read, and of its workspace. It
+// keeps the slot of over, which the result has taken.
 func (a *allocator) release(o Op, at int, over Value) {
 	for i, v := range [...]Value{o.In, o.Add} {
-		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].dies != at {
+		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].lastUse != at {
 			continue
 		}
 		a.free = append(a.free, a.plan.values[v])

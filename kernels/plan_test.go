@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// shapes is a weight without values.
+// shapes is a weight that has dimensions but no values.
 type shapes struct {
 	role       Role
 	rows, cols int
@@ -15,7 +15,8 @@ type shapes struct {
 func (s shapes) Role() Role             { return s.role }
 func (s shapes) Dims() (rows, cols int) { return s.rows, s.cols }
 
-// randomly builds a program of values that live for long and for short, are read in either type, in both or never.
+// randomly builds a random program. Its values have long and short lifetimes and are read as either type, as both, or
+// never.
 func randomly(seed uint64) *Program {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	vector := func(n int) Weight { return shapes{Vector, 1, n} }
@@ -51,7 +52,7 @@ func randomly(seed uint64) *Program {
 	return p
 }
 
-// TestPlan: no value is overwritten while something still reads it, and every value fits its slot.
+// TestPlan checks that no value is overwritten while it is live, and that every value fits its slot.
 func TestPlan(t *testing.T) {
 	scratch := func(o Op) (int, Precision) {
 		if l, ok := o.Do.(Linear); ok && l.Then == GEGLU {
@@ -68,7 +69,7 @@ func TestPlan(t *testing.T) {
 				t.Fatal(err)
 			}
 			plan := p.Plan(needs)
-			holds := map[int]Value{} // what each slot holds
+			holds := map[int]Value{} // the value in each slot
 			for i := range plan.Slots {
 				holds[i] = None
 			}
@@ -76,21 +77,21 @@ func TestPlan(t *testing.T) {
 				where := fmt.Sprintf("program %d, %+v: operation %d, %s", seed, needs.Uniform, i, o.Do.name())
 				for _, v := range []Value{o.In, o.Add} {
 					if v != None && holds[plan.Slot(v)] != v {
-						t.Fatalf("%s reads value %d, and its slot holds %d", where, v, holds[plan.Slot(v)])
+						t.Fatalf("%s reads value %d, but its slot holds value %d", where, v, holds[plan.Slot(v)])
 					}
 				}
 				free := func(slot int, what string, over Value) {
 					for v := range p.values {
 						x := p.values[v]
-						if holds[slot] == Value(v) && x.born < i && x.dies >= i && Value(v) != over {
-							t.Fatalf("%s: %s takes slot %d of value %d, which is read until %d", where, what, slot, v, x.dies)
+						if holds[slot] == Value(v) && x.definedAt < i && x.lastUse >= i && Value(v) != over {
+							t.Fatalf("%s: %s overwrites slot %d while value %d is live (last read by operation %d)", where, what, slot, v, x.lastUse)
 						}
 					}
 				}
 				if s := plan.Scratch(i); s >= 0 {
-					free(s, "its scratch", None)
+					free(s, "the workspace", None)
 					if cols, _ := scratch(o); plan.Slots[s].Cols < cols || o.Out != None && s == plan.Slot(o.Out) {
-						t.Fatalf("%s: its scratch does not fit slot %d, or is that of the result", where, s)
+						t.Fatalf("%s: the workspace does not fit slot %d, or shares it with the result", where, s)
 					}
 					holds[s] = None
 				}
@@ -106,17 +107,17 @@ func TestPlan(t *testing.T) {
 						over = o.Add
 					}
 				}
-				if over != None && (p.values[over].dies > i || plan.Slot(over) != plan.Slot(o.Out)) {
+				if over != None && (p.values[over].lastUse > i || plan.Slot(over) != plan.Slot(o.Out)) {
 					over = None
 				}
 				s := plan.Slots[plan.Slot(o.Out)]
-				free(plan.Slot(o.Out), "its result", over)
+				free(plan.Slot(o.Out), "the result", over)
 				want := p.Precision(o.Out)
 				if needs.Uniform {
 					want = Float32
 				}
 				if s.Cols < p.Cols(o.Out) || s.Precision != want || s.PerSequence != p.PerSequence(o.Out) {
-					t.Fatalf("%s: a value of %d columns in %d lies in %+v", where, p.Cols(o.Out), want, s)
+					t.Fatalf("%s: a value of %d columns and precision %d is in slot %+v", where, p.Cols(o.Out), want, s)
 				}
 				if over != None {
 					inPlace++
@@ -128,11 +129,11 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	if shared == 0 || inPlace == 0 {
-		t.Errorf("%d values took a slot again and %d the place of their input: nothing is tested", shared, inPlace)
+		t.Errorf("%d values reused a slot and %d were computed in place: nothing is tested", shared, inPlace)
 	}
 }
 
-// TestCheckRunAllocatesNothing: a batch that is right costs no memory.
+// TestCheckRunAllocatesNothing checks that a valid batch causes no allocation.
 func TestCheckRunAllocatesNothing(t *testing.T) {
 	p := new(Program)
 	x := p.Embed(Embed{Table: shapes{Lookup, 9, 8}, Scale: 1})

@@ -7,21 +7,20 @@ import (
 	"time"
 )
 
-// Profile sums the time of operations on a device by operation and shape.
-// The zero value is empty.
+// Profile accumulates the run times of operations by operation and shape. The zero value is empty.
 type Profile struct {
 	entries map[string]*OpTime
 }
 
 // OpTime is one entry of a Profile.
 type OpTime struct {
-	Op    string // the operation and its shape, for example "linear 2304x768"
+	Op    string // operation and shape, for example "linear 2304x768"
 	Calls int
-	Took  time.Duration // of all calls
-	FLOPs float64       // of all calls: products and attention, two for a multiply-add
+	Took  time.Duration // total over all calls
+	FLOPs float64       // total over all calls, for products and attention; a multiply-add counts as two
 }
 
-// Add counts one run of an operation under a name, as Describe gives it.
+// Add adds one call of the operation with the given name, as returned by Describe.
 func (p *Profile) Add(name string, flops float64, took time.Duration) {
 	e := p.entries[name]
 	if e == nil {
@@ -36,7 +35,7 @@ func (p *Profile) Add(name string, flops float64, took time.Duration) {
 	e.FLOPs += flops
 }
 
-// Ops lists the entries, the longest first.
+// Ops returns the entries, the slowest first.
 func (p *Profile) Ops() []OpTime {
 	var list []OpTime
 	for _, e := range p.entries {
@@ -48,8 +47,8 @@ func (p *Profile) Ops() []OpTime {
 	return list
 }
 
-// Describe names an operation for a Profile. Its arithmetic on a batch is a number of FLOPs for each token and one for
-// each token and token of its sequence.
+// Describe returns the name of an operation for a Profile and its FLOPs on a batch: perToken for each token, plus
+// perPair for each pair of tokens of one sequence.
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:
@@ -72,7 +71,7 @@ func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	return o.Do.name(), 0, 0
 }
 
-// FLOPs is the arithmetic on a batch of what Describe gives.
+// FLOPs returns the number of floating-point operations on a batch, given the counts that Describe returns.
 func FLOPs(b Batch, perToken, perPair float64) float64 {
 	flops := perToken * float64(len(b.IDs))
 	for s := range b.Sequences() {

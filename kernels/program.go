@@ -2,41 +2,42 @@ package kernels
 
 import "fmt"
 
-// Value is an activation of a program: the result of one of its operations. It is never changed: an operation may use
-// the memory of a value that nothing reads afterwards, which is for the plan to find out.
+// Value identifies an activation of a program: the result of one of its operations. A value never changes, although the
+// planner may reuse its memory after its last reader.
 type Value int32
 
-// None stands for no value.
+// None means that there is no value.
 const None Value = -1
 
-// Program is a forward pass: a straight line of operations. Its first mistake sticks, so that building one needs no
-// error handling; Err and Compile give it. It must not change once it has been compiled.
+// Program is a forward pass: a straight-line sequence of operations. The first mistake made in building it is kept and
+// returned by Err and Compile, so that code that builds a program needs no error handling. A program must not change
+// after it has been compiled.
 type Program struct {
 	ops        []Op
 	values     values
 	outputs    []Value
-	vocabulary int // rows of the smallest table
+	vocabulary int // number of rows of the smallest table
 	err        error
 }
 
-// values are indexed by Value.
+// values is indexed by Value.
 type values []value
 
 type value struct {
-	cols        int
-	perSequence bool
-	reads       Precision
-	born, dies  int // the operations that write and last read it
+	cols               int
+	perSequence        bool
+	reads              Precision
+	definedAt, lastUse int // the operations that write it and that read it last
 }
 
 // Op is one operation of a program.
 type Op struct {
-	Out     Value // None for an output
-	In, Add Value // None where there is none
+	Out     Value // None for an Output
+	In, Add Value // None if absent
 	Do      Operation
 }
 
-// Operation is an Embed, Linear, Norm, Attention, Range (of a pool) or Output.
+// Operation is an Embed, Linear, Norm, Attention, Range (for pooling) or Output.
 type Operation interface {
 	name() string
 }
@@ -45,24 +46,24 @@ type Operation interface {
 //
 //	out[t] = Table[id_t] · scale_s + Type
 //
-// scale_s is Scale, unless token dropout is on (Mask >= 0): then the rows of Mask tokens are zero before Type is added,
-// and scale_s = Scale / (1 − share of Mask tokens in the sequence), as ESM-2 does at inference (EsmEmbeddings in
+// scale_s is Scale if Mask < 0. If Mask >= 0, token dropout is on: the rows of Mask tokens are zeroed before Type is
+// added, and scale_s = Scale / (1 − share of Mask tokens in the sequence), as in ESM-2 at inference (EsmEmbeddings in
 // transformers' modeling_esm.py).
 type Embed struct {
 	Table Weight  // Lookup [vocabulary, c]
 	Type  Weight  // Vector [1, c], or nil
-	Scale float32 // 1 leaves the rows as they are
-	Mask  int32   // NoMask, or the id of the mask token
+	Scale float32 // 1 for none
+	Mask  int32   // id of the mask token, or NoMask
 }
 
-// NoMask turns token dropout off in an Embed.
+// NoMask disables token dropout in an Embed.
 const NoMask int32 = -1
 
-// Linear is a matrix product with what follows it:
+// Linear is a matrix product with a fused bias, activation and residual sum:
 //
 //	out = Then(x · Wᵀ + Bias) + add
 //
-// Then and add exclude each other: no model has both, and no backend has to say in which order it would compute them.
+// An operation has at most one of Then and add: no model needs both, and backends need not define their order.
 type Linear struct {
 	W    Weight // Projection [out, in]
 	Bias Weight // Vector [1, out], or nil
@@ -75,14 +76,14 @@ type Activation uint8
 const (
 	// Identity leaves the product as it is.
 	Identity Activation = iota
-	// GELU is x · Φ(x), Φ by erf.
+	// GELU is x · Φ(x), with Φ computed by erf.
 	GELU
-	// GEGLU gates the second half of the columns by the first (Shazeer 2020): for a product z of 2c columns it is
-	// GELU(z[:, :c]) ⊙ z[:, c:].
+	// GEGLU multiplies the second half of the columns by GELU of the first half (Shazeer 2020): for a product z of 2c
+	// columns it is GELU(z[:, :c]) ⊙ z[:, c:].
 	GEGLU
 )
 
-// String gives the name in lower case, as a Profile has it.
+// String returns the name in lower case, as used in a Profile.
 func (a Activation) String() string {
 	switch a {
 	case Identity:
@@ -95,7 +96,7 @@ func (a Activation) String() string {
 	return fmt.Sprintf("activation %d", uint8(a))
 }
 
-// Cols is the number of columns that are left of a product of n columns.
+// Cols returns the number of columns of the result for a product of n columns.
 func (a Activation) Cols(n int) int {
 	if a == GEGLU {
 		return n / 2
@@ -112,40 +113,40 @@ type Norm struct {
 	Eps  float32
 }
 
-// Attention is softmax attention inside each sequence, without a causal mask:
+// Attention is softmax attention within each sequence, without a causal mask:
 //
 //	s_ij = Scale · q_i·k_j − Slopes[head] · |i − j|
 //	out_i = Σ_j softmax_j(s_ij) · v_j
 //
-// Slopes is the symmetric form of ALiBi (Press et al. 2022). With a Rotary the queries and keys of the formula are the
-// rotated ones.
+// Slopes is the symmetric form of ALiBi (Press et al. 2022). If Rotary is set, q and k are the rotated queries and
+// keys.
 type Attention struct {
 	Heads  int
 	Scale  float32
-	Slopes []float32 // [Heads], or nil for none
-	Rotary *Rotary   // or nil
+	Slopes []float32 // [Heads], or nil
+	Rotary *Rotary   // may be nil
 }
 
-// Rotary scales the queries and rotates queries and keys by their position, counted from 0 in each sequence (Su et al.
-// 2021, in the half-split form of ESM-2): with θ_j = position · InvFreq[j], and d the head size, for the query scaled
-// by QScale and for the key
+// Rotary scales the queries by QScale, then rotates queries and keys by their position in the sequence, counted from 0
+// (Su et al. 2021, in the half-split form of ESM-2). With θ_j = position · InvFreq[j] and head size d, each vector z
+// becomes
 //
 //	z_j     ← z_j · cos θ_j − z_{j+d/2} · sin θ_j
 //	z_{j+d/2} ← z_{j+d/2} · cos θ_j + z_j · sin θ_j
 //
-// The angle is a product in float32, as in the reference.
+// The angle θ_j is computed in float32, as in the reference implementation.
 type Rotary struct {
 	QScale  float32
 	InvFreq []float32 // [d/2]
 }
 
-// Range is the rows of each sequence that a pool averages: those from Skip on, without the last Trim, and no more than
-// Limit of them when Limit is positive. An empty range is an error of the batch.
+// Range is the operation of Program.Pool. It selects the rows of each sequence to average: those from Skip on, without
+// the last Trim, and at most Limit of them if Limit is positive. An empty range is an error in the batch.
 type Range struct {
 	Skip, Trim, Limit int
 }
 
-// Of gives the half-open range in a sequence of n tokens, counted from the sequence's start.
+// Of returns the half-open range for a sequence of n tokens, relative to the start of the sequence.
 func (r Range) Of(n int) (from, to int) {
 	from, to = r.Skip, n-r.Trim
 	if r.Limit > 0 {
@@ -154,7 +155,7 @@ func (r Range) Of(n int) (from, to int) {
 	return from, max(from, to)
 }
 
-// Output is the number of a result.
+// Output is the index of a result of a run.
 type Output int
 
 func (Embed) name() string     { return "embed" }
@@ -164,14 +165,14 @@ func (Attention) name() string { return "attention" }
 func (Range) name() string     { return "pool" }
 func (Output) name() string    { return "output" }
 
-// Embed gives [T, c].
+// Embed appends an Embed and returns its result [T, c].
 func (p *Program) Embed(o Embed) Value {
 	rows, cols, err := weight(o.Table, Lookup)
 	switch {
 	case err != nil:
 		p.refuse(o, wdims(o.Table), "table: %w", err)
 	case o.Type != nil && !isVector(o.Type, cols):
-		p.refuse(o, wdims(o.Table), "the type row %s needs %d columns", wdims(o.Type), cols)
+		p.refuse(o, wdims(o.Table), "the token-type row %s must have %d columns", wdims(o.Type), cols)
 	}
 	if p.vocabulary == 0 || rows < p.vocabulary {
 		p.vocabulary = rows
@@ -179,7 +180,8 @@ func (p *Program) Embed(o Embed) Value {
 	return p.add(Op{In: None, Add: None, Do: o}, cols, false)
 }
 
-// Linear gives [T, out], or [T, out/2] for a GEGLU, of x [T, in] and a residual [T, out], or None.
+// Linear appends a Linear. x is [T, in]; add is a residual [T, out], or None. The result is [T, out], or [T, out/2] for
+// a GEGLU.
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
 	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
@@ -187,47 +189,48 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	case err != nil:
 		p.refuse(o, shapes, "weight: %w", err)
 	case !p.values.perToken(x, in):
-		p.refuse(o, shapes, "the input needs %d columns and one row a token", in)
+		p.refuse(o, shapes, "the input must have %d columns and one row per token", in)
 	case o.Then > GEGLU:
-		p.refuse(o, shapes, "there is no %s", o.Then)
+		p.refuse(o, shapes, "unknown %s", o.Then)
 	case o.Then == GEGLU && out%2 != 0:
-		p.refuse(o, shapes, "a gate needs an even number of columns")
+		p.refuse(o, shapes, "a gated product must have an even number of columns")
 	case o.Bias != nil && !isVector(o.Bias, out):
-		p.refuse(o, shapes, "the bias %s needs %d columns", wdims(o.Bias), out)
+		p.refuse(o, shapes, "the bias %s must have %d columns", wdims(o.Bias), out)
 	case add != None && o.Then != Identity:
-		p.refuse(o, shapes, "%s and a residual exclude each other", o.Then)
+		p.refuse(o, shapes, "%s cannot be combined with a residual", o.Then)
 	case add != None && !p.values.perToken(add, out):
-		p.refuse(o, shapes, "the residual %s needs %d columns", p.values.dims(add), out)
+		p.refuse(o, shapes, "the residual %s must have %d columns", p.values.dims(add), out)
 	}
 	p.values.read(x, Operand, len(p.ops))
 	p.values.read(add, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: add, Do: o}, o.Then.Cols(out), false)
 }
 
-// Norm gives [T, c] of x [T, c].
+// Norm appends a Norm of x [T, c] and returns its result [T, c].
 func (p *Program) Norm(x Value, o Norm) Value {
 	cols := p.Cols(x)
 	switch {
 	case !p.values.perToken(x, cols):
-		p.refuse(o, p.values.dims(x), "the input needs one row a token")
+		p.refuse(o, p.values.dims(x), "the input must have one row per token")
 	case !isVector(o.Gain, cols) || !isVector(o.Bias, cols):
-		p.refuse(o, p.values.dims(x), "gain %s and bias %s need %d columns", wdims(o.Gain), wdims(o.Bias), cols)
+		p.refuse(o, p.values.dims(x), "gain %s and bias %s must have %d columns", wdims(o.Gain), wdims(o.Bias), cols)
 	case !(o.Eps > 0):
-		p.refuse(o, p.values.dims(x), "eps is %v and has to be positive", o.Eps)
+		p.refuse(o, p.values.dims(x), "eps is %v, but must be positive", o.Eps)
 	}
 	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
-// Attention gives [T, Heads·d] of qkv [T, 3·Heads·d]: all queries, all keys, all values.
+// Attention appends an Attention. qkv is [T, 3·Heads·d]: all queries, then all keys, then all values. The result is [T,
+// Heads·d].
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
 	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)
 	switch {
 	case o.Heads < 1 || width == 0 || !p.values.perToken(qkv, 3*width) || width%o.Heads != 0:
-		p.refuse(o, shapes, "the input needs three times as many columns as a multiple of the heads")
+		p.refuse(o, shapes, "the number of columns must be a multiple of three times the number of heads")
 	case !(o.Scale > 0):
-		p.refuse(o, shapes, "scale is %v and has to be positive", o.Scale)
+		p.refuse(o, shapes, "scale is %v, but must be positive", o.Scale)
 	case o.Slopes != nil && len(o.Slopes) != o.Heads:
 		p.refuse(o, shapes, "%d slopes for %d heads", len(o.Slopes), o.Heads)
 	case o.Rotary != nil && width != o.Heads*2*len(o.Rotary.InvFreq):
@@ -237,24 +240,24 @@ func (p *Program) Attention(qkv Value, o Attention) Value {
 	return p.add(Op{In: qkv, Add: None, Do: o}, width, false)
 }
 
-// Pool gives [S, c], the mean over a range of each sequence's rows of x [T, c].
+// Pool appends the mean over a range of each sequence's rows of x [T, c] and returns its result [S, c].
 func (p *Program) Pool(x Value, r Range) Value {
 	cols := p.Cols(x)
 	switch {
 	case !p.values.perToken(x, cols):
-		p.refuse(r, p.values.dims(x), "the input needs one row a token")
+		p.refuse(r, p.values.dims(x), "the input must have one row per token")
 	case r.Skip < 0 || r.Trim < 0:
-		p.refuse(r, p.values.dims(x), "a range cannot begin before its sequence or end after it")
+		p.refuse(r, p.values.dims(x), "Skip and Trim must not be negative")
 	}
 	p.values.read(x, Float32, len(p.ops))
 	return p.add(Op{In: x, Add: None, Do: r}, cols, true)
 }
 
-// Output makes v the next result of a run, in float32.
+// Output makes v, in float32, the next result of a run.
 func (p *Program) Output(v Value) {
 	o := Output(len(p.outputs))
 	if !p.values.has(v) {
-		p.refuse(o, p.values.dims(v), "there is no such value")
+		p.refuse(o, p.values.dims(v), "unknown value")
 		return
 	}
 	p.values.read(v, Float32, len(p.ops))
@@ -262,21 +265,21 @@ func (p *Program) Output(v Value) {
 	p.outputs = append(p.outputs, v)
 }
 
-// Err is the first mistake, as an *OpError, or nil.
+// Err returns the first mistake made in building the program, as an *OpError, or nil.
 func (p *Program) Err() error {
 	if p.err == nil && len(p.outputs) == 0 {
-		return &OpError{Op: "program", Err: fmt.Errorf("it has no output")}
+		return &OpError{Op: "program", Err: fmt.Errorf("the program has no output")}
 	}
 	return p.err
 }
 
-// Ops lists the operations in their order.
+// Ops returns the operations in order.
 func (p *Program) Ops() []Op { return p.ops }
 
-// Outputs lists the results of a run.
+// Outputs returns the values that are the results of a run.
 func (p *Program) Outputs() []Value { return p.outputs }
 
-// Cols is the columns of a value, 0 for None.
+// Cols returns the number of columns of v, or 0 for None.
 func (p *Program) Cols(v Value) int {
 	if !p.values.has(v) {
 		return 0
@@ -284,15 +287,16 @@ func (p *Program) Cols(v Value) int {
 	return p.values[v].cols
 }
 
-// PerSequence tells a value of S rows from one of T rows.
+// PerSequence reports whether v has one row per sequence instead of one per token.
 func (p *Program) PerSequence(v Value) bool { return p.values[v].perSequence }
 
-// Last reports whether o is the last operation that reads its input: a backend may overwrite that, then, until o has run.
+// Last reports whether o is the last operation that reads its input. If so, a backend may overwrite the input while o
+// runs.
 func (p *Program) Last(o Op) bool {
-	return o.Out != None && o.In != None && p.ops[p.values[o.In].dies].Out == o.Out
+	return o.Out != None && o.In != None && p.ops[p.values[o.In].lastUse].Out == o.Out
 }
 
-// Rows is the number of rows of a value for a batch: T, or S.
+// Rows returns the number of rows of v for batch b: T or S.
 func (p *Program) Rows(v Value, b Batch) int {
 	if p.PerSequence(v) {
 		return b.Sequences()
@@ -300,14 +304,14 @@ func (p *Program) Rows(v Value, b Batch) int {
 	return len(b.IDs)
 }
 
-// add appends an operation and gives its value.
+// add appends an operation and returns its result.
 func (p *Program) add(o Op, cols int, perSequence bool) Value {
 	if p.err != nil {
 		return None
 	}
 	at := len(p.ops)
 	o.Out = Value(len(p.values))
-	p.values = append(p.values, value{cols: cols, perSequence: perSequence, born: at, dies: at})
+	p.values = append(p.values, value{cols: cols, perSequence: perSequence, definedAt: at, lastUse: at})
 	p.ops = append(p.ops, o)
 	return o.Out
 }
@@ -320,20 +324,20 @@ func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 
 func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-// read notes that operation at reads a value.
+// read records that operation number at reads v in type as.
 func (vs values) read(v Value, as Precision, at int) {
 	if vs.has(v) {
 		vs[v].reads |= as
-		vs[v].dies = at
+		vs[v].lastUse = at
 	}
 }
 
-// perToken tells a value of that many columns and one row a token from others.
+// perToken reports whether v has the given number of columns and one row per token.
 func (vs values) perToken(v Value, cols int) bool {
 	return vs.has(v) && !vs[v].perSequence && vs[v].cols == cols
 }
 
-// dims names the shape of a value in an error.
+// dims returns the shape of v for an error message.
 func (vs values) dims(v Value) string {
 	switch {
 	case !vs.has(v):
@@ -360,7 +364,7 @@ func isVector(w Weight, cols int) bool {
 	return err == nil && c == cols
 }
 
-// Shapes names the shapes of an operation in an error.
+// Shapes returns the shapes of an operation for an error message.
 func (p *Program) Shapes(o Op) string {
 	switch do := o.Do.(type) {
 	case Linear:

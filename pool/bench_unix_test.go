@@ -19,11 +19,11 @@ import (
 	"seqembed/transformer"
 )
 
-// paced is a device that computes one batch after the other at a given rate, beside the host; or at once, when rate is
-// 0.
+// paced is a device that computes batches one after the other at a given rate, in parallel with the host, or instantly
+// if rate is 0.
 type paced struct {
 	dim, budget int
-	rate        float64 // tokens a second
+	rate        float64 // in tokens per second
 	until       time.Time
 }
 
@@ -34,7 +34,7 @@ func (d *paced) Close() error       { return nil }
 func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	if d.rate > 0 {
 		if now := time.Now(); d.until.Before(now) {
-			d.until = now // it had nothing to do
+			d.until = now // the device was idle
 		}
 		d.until = d.until.Add(time.Duration(float64(len(b.IDs)) / d.rate * 1e9))
 	}
@@ -49,16 +49,15 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	}
 }
 
-// BenchmarkHost measures everything but the devices: reading, tokenizing, packing, handing out, joining and writing a
-// file on this machine's cores, with devices that take no time or a given time. Core-seconds for a million tokens say
-// how many cores keep a GPU busy; busy is the share of the time in which the devices of a given rate have something to
-// compute.
+// BenchmarkHost measures everything except the devices: reading, tokenizing, packing, queueing, joining and writing on
+// this machine's cores. The devices take no time, or a given time. Core-seconds per million tokens tell how many cores
+// keep a GPU busy; busy is the share of the time in which the devices of a given rate have work.
 func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string
 		letters  int
 		files    int
-		records  int // of all files
+		records  int // over all files
 		dim      int
 		rate     float64
 		alphabet string
@@ -84,10 +83,10 @@ func BenchmarkHost(b *testing.B) {
 		}
 		for _, d := range []struct {
 			devices int
-			rate    float64 // of each
+			rate    float64 // of each device
 		}{{1, 0}, {4, 0}, {1, c.rate}, {2, c.rate}} {
 			b.Run(fmt.Sprintf("%s/devices=%d/rate=%.0f", c.name, d.devices, d.rate), func(b *testing.B) {
-				inputs, err := seqio.Expand([]string{dir}, seqio.Unknown)
+				inputs, _, err := seqio.Expand(dir, seqio.Unknown)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -121,7 +120,7 @@ func BenchmarkHost(b *testing.B) {
 	}
 }
 
-// cpuTime is what all threads of this process have used.
+// cpuTime returns the CPU time used by all threads of this process.
 func cpuTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {

@@ -9,19 +9,19 @@ import (
 	"seqembed/kernels"
 )
 
-// worker is one device at work. It belongs to one goroutine.
+// worker runs the batches of one device. Only one goroutine uses it.
 type worker struct {
 	*run
 	device   Device
 	embedder Embedder
-	budget   int // tokens of a batch: the embedder's, halved whenever memory ran out
+	budget   int // maximum number of tokens in a batch: that of the embedder, halved whenever memory runs out
 
-	pending  []batch   // packed and not started
-	inFlight []batch   // started, in their order: at most Device.Ahead and one
-	finished time.Time // when the last one was
+	pending  []batch   // packed but not started
+	inFlight []batch   // started, in order; at most Device.Ahead+1
+	finished time.Time // when the last batch finished
 }
 
-// batch is windows of one span that are computed together.
+// batch is a set of windows of one span that are computed together.
 type batch struct {
 	span    *span
 	members []*window
@@ -30,14 +30,14 @@ type batch struct {
 	finish  func() ([][]float32, error)
 }
 
-// work is the life of one device: it is opened, gets a reader, and computes until the run ends or it is lost. What it
-// had then goes back to the queue, in whole spans.
+// work opens a device, starts a reader for it, and computes until the run ends or the device is lost. All unfinished
+// spans of a lost device go back to the queue.
 func (r *run) work(d Device) {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
 	e, err := d.Open()
 	if err != nil {
-		r.lose(nil, &DeviceError{d.Name, err})
+		r.loseDevice(nil, &DeviceError{d.Name, err})
 		return
 	}
 	defer e.Close()
@@ -49,13 +49,13 @@ func (r *run) work(d Device) {
 		return
 	}
 	unfinished := w.drain(s)
-	r.lose(s, &DeviceError{d.Name, fmt.Errorf("%s: %w", s.file.label(), err)})
+	r.loseDevice(s, &DeviceError{d.Name, fmt.Errorf("%s: %w", s.file.label(), err)})
 	for _, s := range unfinished {
 		r.enqueue(s)
 	}
 }
 
-// compute computes spans until the run ends or the device fails on the one that it returns.
+// compute computes spans until the run ends, or until the device fails; it then returns the span on which it failed.
 func (w *worker) compute() (*span, error) {
 	for {
 		for len(w.inFlight) <= w.device.Ahead {
@@ -81,7 +81,7 @@ func (w *worker) compute() (*span, error) {
 	}
 }
 
-// next takes a span. It waits for one only when the device has nothing to do, and returns nil when there is none or the
+// next takes a span from the queue. It waits for one only if the device is idle. It returns nil if there is none or the
 // run has ended.
 func (w *worker) next() *span {
 	select {
@@ -100,12 +100,12 @@ func (w *worker) next() *span {
 	}
 }
 
-// pack makes batches of a span. One without records is done at once.
+// pack divides a span into batches. A span without records is complete at once.
 func (w *worker) pack(s *span) {
 	s.device = w.device.Name
 	var windows []*window
 	for _, rec := range s.records {
-		rec.failure = nil // left by a device that was lost
+		rec.failure = nil // may be left by a lost device
 		for _, m := range rec.windows {
 			m.result = nil
 			windows = append(windows, m)
@@ -121,15 +121,15 @@ func (w *worker) pack(s *span) {
 	}
 }
 
-// mustWait reports whether every batch in flight has to be finished before the next one starts: a window over the
-// budget makes the embedder grow.
+// mustWait reports whether all batches in flight must finish before the next one starts, because the next one is a
+// single window over the budget, for which the embedder must allocate more memory.
 func (w *worker) mustWait() bool {
 	b := w.pending[0]
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()
 }
 
-// start starts the first pending batch, or a part of it where the budget has been halved since it was packed. It drops
-// one of a file that has failed, and every one when the run has ended.
+// start starts the first pending batch. If the budget has been halved since the batch was packed, start divides the
+// batch and starts the first part. It drops a batch whose file has failed, and all batches after the run has ended.
 func (w *worker) start() {
 	b := w.pending[0]
 	if b.span.file.ctx.Err() != nil {
@@ -152,9 +152,9 @@ func (w *worker) start() {
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
 }
 
-// finish waits for the first batch in flight. One for which the device has no memory halves the worker's budget, down
-// to single windows; a window that does not fit alone is that record's failure. Any other error is the device's, and is
-// returned with the span.
+// finish waits for the first batch in flight. If the device has no memory for the batch, finish halves the worker's
+// budget and returns the batch to pending; a single window that does not fit fails its record. Any other error is a
+// failure of the device and is returned with the span.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -167,7 +167,7 @@ func (w *worker) finish() (*span, error) {
 	s, tokens := b.span, len(b.input.IDs)
 	switch {
 	case errors.Is(err, kernels.ErrOutOfMemory) && len(b.members) > 1:
-		if tokens <= w.budget { // and not started before the last halving
+		if tokens <= w.budget { // the batch was started after the last halving
 			w.budget = tokens / 2
 			w.Observer.BudgetHalved(w.device.Name, w.budget, err)
 		}
@@ -188,7 +188,7 @@ func (w *worker) finish() (*span, error) {
 	return nil, nil
 }
 
-// distribute gives each member of a batch its part of every layer's results.
+// distribute stores each member's part of the results of every layer.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
 		from, to := i, i+1
@@ -201,7 +201,7 @@ func (w *worker) distribute(results [][]float32, b batch) {
 	}
 }
 
-// complete joins the windows of each record and hands the span to its writer.
+// complete joins the windows of each record and passes the span to its writer.
 func (w *worker) complete(s *span) {
 	for _, rec := range s.records {
 		if rec.failure == nil {
@@ -215,7 +215,7 @@ func (w *worker) complete(s *span) {
 	close(s.done)
 }
 
-// drain waits for every batch in flight and returns the spans that have to be computed again, the given one first.
+// drain waits for all batches in flight and returns the spans that must be computed again, beginning with first.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

@@ -15,7 +15,7 @@ import (
 
 var errBroken = errors.New("the device is on fire")
 
-// failing is a fault that the device has at the given calls, counted from 1.
+// failing makes the device fail in the given calls, counted from 1.
 func (f *fake) failing(at ...int64) {
 	f.fault = func(kernels.Batch) error {
 		if slices.Contains(at, f.calls.Load()) {
@@ -25,8 +25,8 @@ func (f *fake) failing(at ...int64) {
 	}
 }
 
-// addFiles adds files of one small record each, the largest first, so that one device takes them in this order, with
-// one batch each.
+// addFiles adds n files of one small record each, the largest first, so that a single device computes them in this
+// order, with one batch each.
 func (b *bench) addFiles(n int) {
 	b.Helper()
 	for i := range n {
@@ -34,7 +34,7 @@ func (b *bench) addFiles(n int) {
 	}
 }
 
-// TestThreeDeviceFailuresInARowStopTheRun, whatever devices are left.
+// TestThreeDeviceFailuresInARowStopTheRun checks that they do so even if devices are left.
 func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -61,7 +61,8 @@ func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
 	})
 }
 
-// TestDeviceFailuresThatAreNotInARow take the devices, and stop nothing while one is left.
+// TestDeviceFailuresThatAreNotInARow checks that such failures only remove devices and do not end the run while one is
+// left.
 func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -80,7 +81,8 @@ func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
 	})
 }
 
-// TestRecordOnWhichDevicesFail fails its file after two of them, and the others go on.
+// TestRecordOnWhichDevicesFail checks that a record on which two devices fail fails its file, and that the other
+// devices continue.
 func TestRecordOnWhichDevicesFail(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(6)
@@ -106,8 +108,7 @@ func TestRecordOnWhichDevicesFail(t *testing.T) {
 	}
 }
 
-// TestBadInputNeverCounts: files that are bad are no failures of the device, however many, and do not end a row of them
-// either.
+// TestBadInputNeverCounts checks that bad input files are not counted as device failures, and do not reset the count.
 func TestBadInputNeverCounts(t *testing.T) {
 	b := newBench(t)
 	for i := range 7 {
@@ -118,7 +119,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		t.Errorf("%d finished, %d failed", len(s.Files), len(s.Failed))
 	}
 
-	// Nor do they end one: between two failures there is a bad file.
+	// A bad file between two failures does not reset the count.
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.job.Devices = nil
@@ -133,7 +134,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		}
 		b.addFiles(5)
 		for i := range 5 {
-			// By size these come between the first file and the second.
+			// In order of size, these files come between the first and the second.
 			b.add(fmt.Sprintf("bad%d.faa", i), fmt.Sprintf(">a!b\n%s\n>b\nM!V\n", strings.Repeat("M", 54)))
 		}
 		s, err := b.job.Run(t.Context())
@@ -143,12 +144,12 @@ func TestBadInputNeverCounts(t *testing.T) {
 	})
 }
 
-// TestLostDevice: what a broken device had goes to the other one.
+// TestLostDevice checks that the work of a lost device goes to the other device.
 func TestLostDevice(t *testing.T) {
 	b := newBench(t)
 	broken, failed := &fake{layers: 1}, make(chan struct{})
 	broken.fault = func(kernels.Batch) error { close(failed); return errBroken }
-	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // so that both get a file
+	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // makes both devices take a file
 	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}
 	var inputs [][]entryOf
 	for i := range 5 {
@@ -167,7 +168,8 @@ func TestLostDevice(t *testing.T) {
 	}
 }
 
-// TestLastDeviceEndsTheRun: what is finished stays, no file has failed, and running again does the rest.
+// TestLastDeviceEndsTheRun checks that finished files are kept, that no file counts as failed, and that a second run
+// computes the rest.
 func TestLastDeviceEndsTheRun(t *testing.T) {
 	b := newBench(t)
 	b.fake.failing(2)
@@ -212,7 +214,7 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// planStdin plans standard input, with that content.
+// planStdin plans standard input with the given content.
 func (b *bench) planStdin(content string) {
 	b.Helper()
 	read, write, err := os.Pipe()
@@ -220,7 +222,7 @@ func (b *bench) planStdin(content string) {
 		b.Fatal(err)
 	}
 	go func() {
-		// A reader that stops early makes this fail, which is its affair.
+		// Fails if the reader stops early, which the test detects elsewhere.
 		_, _ = write.WriteString(content)
 		write.Close()
 	}()

@@ -12,25 +12,25 @@ import (
 	"seqembed/internal/store"
 )
 
-// OutputFailure is the type of a failure to write results.
+// OutputFailure is the type of failures to write results.
 const OutputFailure = "output"
 
-// FailedFiles is the name of the list of failed files in an output folder.
+// FailedFiles is the name of the file in the output folder that lists failed input files.
 const FailedFiles = "failed_files.txt"
 
-// Failure is a file that was not embedded.
+// Failure is an input file that could not be embedded.
 type Failure struct {
 	Path string
-	Type string // one word: missing, permission, format, record, OutputFailure, device or other
+	Type string // missing, permission, format, record, changed, OutputFailure, device or other
 	Err  error
 }
 
-// outputError marks an error of writing results.
+// outputError is an error in writing results.
 type outputError struct{ error }
 
 func (e *outputError) Unwrap() error { return e.error }
 
-// NewFailure files an error under its type.
+// NewFailure returns the failure of path with the type that follows from err.
 func NewFailure(path string, err error) Failure {
 	return Failure{Path: path, Type: failureType(err), Err: err}
 }
@@ -44,6 +44,8 @@ func failureType(err error) string {
 		return "device"
 	case errors.Is(err, store.ErrRecord), errors.Is(err, ErrTooLong), errors.Is(err, seqio.ErrBadRecord), errors.Is(err, seqio.ErrDuplicateID):
 		return "record"
+	case errors.Is(err, ErrChanged):
+		return "changed"
 	case errors.As(err, &output):
 		return OutputFailure
 	case errors.As(err, &format):
@@ -56,14 +58,15 @@ func failureType(err error) string {
 	return "other"
 }
 
-// line is the failure in the list: path|type|message, on one line.
+// line returns the failure's line in FailedFiles: path|type|message.
 func (f Failure) line() string {
 	clean := strings.NewReplacer("\n", " ", "\r", " ")
 	path := strings.ReplaceAll(clean.Replace(f.Path), "|", "%7C")
 	return fmt.Sprintf("%s|%s|%s\n", path, f.Type, clean.Replace(f.Err.Error()))
 }
 
-// WriteFailures replaces the list in dir, which is created if needed, or removes an old one when nothing failed.
+// WriteFailures writes FailedFiles in dir, which it creates if needed. If nothing has failed, it removes the file of an
+// earlier run.
 func WriteFailures(dir string, failed []Failure) error {
 	path := filepath.Join(dir, FailedFiles)
 	if len(failed) == 0 {
@@ -81,7 +84,7 @@ func WriteFailures(dir string, failed []Failure) error {
 	}
 	err := os.WriteFile(path, []byte(list.String()), 0o644)
 	if err != nil {
-		_ = os.Remove(path) // a part of the list would be taken for all of it
+		_ = os.Remove(path) // an incomplete list would be mistaken for a complete one
 	}
 	return err
 }

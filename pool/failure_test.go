@@ -14,10 +14,10 @@ import (
 	"seqembed/internal/store"
 )
 
-// TestOneBadFileOfThree: the other two are written, the bad one leaves nothing behind and is listed with what is wrong
-// with it.
+// TestOneBadFileOfThree checks that a bad file is listed with its error and leaves no output, and that the two other
+// files are written.
 func TestOneBadFileOfThree(t *testing.T) {
-	enough := fasta(randomRecords(9, upTo(120)...)) // so that planning sees nothing wrong
+	enough := fasta(randomRecords(9, upTo(120)...)) // longer than the part that planning reads
 	cases := map[string]struct {
 		name, content string
 		reading       seqio.Options
@@ -49,7 +49,7 @@ func TestOneBadFileOfThree(t *testing.T) {
 				t.Fatalf("failed: %v, want %s %q", s.Failed, c.kind, c.says)
 			}
 			if len(b.seen.failed) != 1 {
-				t.Errorf("the observer was told %v", b.seen.failed)
+				t.Errorf("the observer received %v", b.seen.failed)
 			}
 
 			if err := WriteFailures(b.out, s.Failed); err != nil {
@@ -57,10 +57,10 @@ func TestOneBadFileOfThree(t *testing.T) {
 			}
 			want := fmt.Sprintf("%s|%s|%v\n", bad, c.kind, s.Failed[0].Err)
 			if got := b.outputs()[FailedFiles]; got != want {
-				t.Errorf("%s holds %q, want %q", FailedFiles, got, want)
+				t.Errorf("%s contains %q, want %q", FailedFiles, got, want)
 			}
 
-			// The file is mended: a second run does what is left, and the list goes.
+			// After the file is repaired, a second run computes it and removes the list.
 			writeFile(t, bad, ">now\nMKV\n")
 			if c.name == "bad.fastq" {
 				writeFile(t, bad, "@now\nMKV\n+\nIII\n")
@@ -112,7 +112,7 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestPipeThatCannotBeOpened is no matter of its format.
+// TestPipeThatCannotBeOpened checks that the error is not reported as one of the format.
 func TestPipeThatCannotBeOpened(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "pipe.fa", Err: fs.ErrPermission}
 	f := File{Input: seqio.Input{Path: "pipe.fa"}}
@@ -144,7 +144,7 @@ func TestFailureTypes(t *testing.T) {
 	}
 }
 
-// TestFailedFilesHasOneLineForEach, whatever paths and messages hold.
+// TestFailedFilesHasOneLineForEach checks that this holds for any path and message.
 func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	failed := []Failure{
@@ -161,18 +161,18 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	if want := "a%7Cb c.fa|format|two  lines | and a bar\nd.fa|missing|gone\n"; string(got) != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	for range 2 { // the second time there is nothing to remove
+	for range 2 { // the second time, there is no list to remove
 		if err := WriteFailures(dir, nil); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := os.Stat(filepath.Join(dir, FailedFiles)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the list is still there: %v", err)
+			t.Errorf("the list still exists: %v", err)
 		}
 	}
 }
 
-// TestOutputThatCannotBeWritten is one error of the run, before any device is opened, where it concerns the whole
-// folder, and a failure of the files that would be there where it concerns one below it.
+// TestOutputThatCannotBeWritten checks that an unusable output folder is an error of the run before any device is
+// opened, and that an unusable folder below it is a failure of its files only.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")

@@ -28,48 +28,48 @@ import (
 	"seqembed/transformer"
 )
 
-// fakeDim is the width of the fake's embeddings.
+// fakeDim is the number of values in an embedding of the fake.
 const fakeDim = 5
 
-// tokenState is the fake's hidden state of a token: a function of its id, its place in the sequence and the layer,
-// which no two orders or sequences share.
+// tokenState returns the fake's hidden state of a token, a function of its id, position and layer, which differs for
+// different sequences or orders.
 func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	v := float64(id)
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings can be computed by hand: the mean over all tokens but the first and last, the
+// fake is an Embedder whose embeddings are easy to compute: the mean over all tokens except the first and last, the
 // first token, or every token.
 type fake struct {
 	perToken, cls bool
 	layers        int
-	memory        int                       // tokens of the largest batch that fits; 0: any
-	fault         func(kernels.Batch) error // the batch's error, nil: none
+	memory        int                       // number of tokens in the largest batch that fits; 0 means unlimited
+	fault         func(kernels.Batch) error // returns the error for a batch
 	spoil         func(row []float32, ids []int32)
-	budget        int // 64 when it is 0
+	budget        int // 0 means 64
 
-	flying atomic.Int64 // batches that were started and not finished
-	most   atomic.Int64 // the most at a time
-	calls  atomic.Int64
-	closed atomic.Int64
+	inFlight atomic.Int64 // number of batches started but not finished
+	most     atomic.Int64 // maximum of inFlight
+	calls    atomic.Int64
+	closed   atomic.Int64
 
-	opened, broke bool // for a test that says so
+	opened, broke bool // set by individual tests
 
 }
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes when it is waited for, as a device may, and so sees whether the batch has been left alone.
+// Start computes only when finish is called, as a device may, so it sees any change to the batch before that.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
-	n := f.flying.Add(1)
+	n := f.inFlight.Add(1)
 	if n > f.most.Load() {
 		f.most.Store(n)
 	}
 	return func() ([][]float32, error) {
-		f.flying.Add(-1)
+		f.inFlight.Add(-1)
 		if n > 1 && len(b.IDs) > f.Budget() {
-			return nil, fmt.Errorf("fake: %d tokens, over the budget, are started with %d other batches under way", len(b.IDs), n-1)
+			return nil, fmt.Errorf("fake: a batch of %d tokens, over the budget, starts with %d others in flight", len(b.IDs), n-1)
 		}
 		return f.encode(b)
 	}
@@ -98,7 +98,7 @@ func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 	return results, nil
 }
 
-// pooled is the range of tokens behind one embedding of n tokens.
+// pooled returns the range of tokens that are averaged for a sequence of n tokens.
 func (f *fake) pooled(n int) (from, to int) {
 	if f.cls {
 		return 0, 1
@@ -116,7 +116,7 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// embed is what the fake makes of one sequence.
+// embed returns the fake's embedding of one sequence.
 func (f *fake) embed(ids []int32, layer int) []float32 {
 	var row []float32
 	if f.perToken {
@@ -140,12 +140,12 @@ func (f *fake) embed(ids []int32, layer int) []float32 {
 	return row
 }
 
-// device is the fake behind a Device of that name.
+// device returns a Device with the given name that opens the fake.
 func (f *fake) device(name string) Device {
 	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
 }
 
-// recorder is an Observer that remembers everything.
+// recorder is an Observer that records all calls.
 type recorder struct {
 	mu       sync.Mutex
 	ready    []string
@@ -161,6 +161,7 @@ type recorder struct {
 
 	onSkip   func()
 	onFinish func()
+	onFail   func()
 	onLost   func()
 }
 
@@ -232,16 +233,19 @@ func (r *recorder) FileFinished(f FileReport) {
 }
 
 func (r *recorder) FileFailed(f Failure) {
+	if r.onFail != nil {
+		r.onFail()
+	}
 	defer r.lock()()
 	r.failed = append(r.failed, f)
 }
 
-// entryOf is a record of a test's input.
+// entryOf is a record of a test input.
 type entryOf struct{ id, seq string }
 
 const residues = "ACDEFGHIKLMNPQRSTVWY"
 
-// randomRecords are records of random letters, their lengths shuffled.
+// randomRecords returns records of random letters with the given lengths, shuffled.
 func randomRecords(seed uint64, lengths ...int) []entryOf {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	records := make([]entryOf, len(lengths))
@@ -256,7 +260,7 @@ func randomRecords(seed uint64, lengths ...int) []entryOf {
 	return records
 }
 
-// upTo lists the numbers 1 to n.
+// upTo returns the numbers 1 to n.
 func upTo(n int) []int {
 	var list []int
 	for i := range n {
@@ -281,17 +285,17 @@ func writeFile(t testing.TB, path, content string) string {
 	return path
 }
 
-// bench is a Job over protein files, with its fake device and its observer.
+// bench is a Job over protein files with its fake device and its observer.
 type bench struct {
 	*testing.T
-	in, out string // folders
+	in, out string // paths of folders
 	job     *Job
 	fake    *fake
 	seen    *recorder
 }
 
-// newBench returns a Job for no file yet, with one device and a budget of 64 tokens. When the test ends no goroutine
-// may be left.
+// newBench returns a Job without files, with one device and a budget of 64 tokens. It checks at the end of the test
+// that no goroutine is left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
@@ -304,7 +308,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// again is the same Job with a fresh fake and observer, as in a second run.
+// again returns the same Job with a new fake and observer, for a second run.
 func (b *bench) again() *bench {
 	next := *b
 	job := *b.job
@@ -339,7 +343,7 @@ func (b *bench) plan(paths ...string) {
 	}
 }
 
-// run runs the job, which must not fail as a whole.
+// run runs the job, which must not return an error.
 func (b *bench) run() Summary {
 	b.Helper()
 	s, err := b.job.Run(b.Context())
@@ -349,7 +353,7 @@ func (b *bench) run() Summary {
 	return s
 }
 
-// runWithin runs the job and fails the test where it does not end.
+// runWithin runs the job and fails the test if it takes longer than limit.
 func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, error) {
 	b.Helper()
 	type result struct {
@@ -365,18 +369,18 @@ func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, er
 	case r := <-done:
 		return r.s, r.err
 	case <-time.After(limit):
-		b.Fatalf("Run has not ended after %v", limit)
+		b.Fatalf("Run has not returned after %v", limit)
 	}
 	panic("unreachable")
 }
 
-// wanted is the embedding that a record should have, alone in a batch.
+// wanted returns the expected embedding of a record, computed alone.
 func (b *bench) wanted(seq string, layer int) []float32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
 	return b.fake.embed(ids, layer)
 }
 
-// rows reads the output of an input back.
+// rows reads the output for an input.
 func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 	b.Helper()
 	stem := filepath.Join(b.out, name+".fake")
@@ -419,7 +423,7 @@ func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 	return ids, rows
 }
 
-// parseNpy reads a float32 array of rows of fakeDim.
+// parseNpy reads a float32 array with rows of fakeDim values.
 func parseNpy(t testing.TB, content []byte) (rows int, values []float32) {
 	t.Helper()
 	header := 10 + int(binary.LittleEndian.Uint16(content[8:]))
@@ -435,7 +439,7 @@ func parseNpy(t testing.TB, content []byte) (rows int, values []float32) {
 	return rows, values
 }
 
-// check compares an output with the records that it should hold.
+// check compares an output with the expected records.
 func (b *bench) check(name string, records []entryOf) {
 	b.Helper()
 	ids, rows := b.rows(name)
@@ -449,7 +453,7 @@ func (b *bench) check(name string, records []entryOf) {
 	}
 }
 
-// outputs is everything in the output folder, by path below it.
+// outputs returns the contents of the output folder, by relative path.
 func (b *bench) outputs() map[string]string {
 	b.Helper()
 	found := make(map[string]string)
@@ -467,17 +471,17 @@ func (b *bench) outputs() map[string]string {
 	return found
 }
 
-// names are the sorted names of what is in the output folder.
+// names returns the sorted relative paths in the output folder.
 func (b *bench) names() []string { return slices.Sorted(maps.Keys(b.outputs())) }
 
 func (b *bench) wantNames(names ...string) {
 	b.Helper()
 	if got := b.names(); !slices.Equal(got, names) {
-		b.Fatalf("the output folder holds %q, want %q", got, names)
+		b.Fatalf("the output folder contains %q, want %q", got, names)
 	}
 }
 
-// outputsOf lists the files of complete outputs, and the manifest.
+// outputsOf returns the paths of complete outputs with the given names, and of the manifest.
 func outputsOf(names ...string) []string {
 	list := []string{store.ManifestName}
 	for _, name := range names {
@@ -487,7 +491,7 @@ func outputsOf(names ...string) []string {
 	return list
 }
 
-// noLeak fails the test when it leaves goroutines behind.
+// noLeak checks at the end of the test that no goroutine is left.
 func noLeak(t *testing.T) {
 	before := runtime.NumGoroutine()
 	t.Cleanup(func() {
@@ -499,6 +503,6 @@ func noLeak(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 		stacks := make([]byte, 1<<16)
-		t.Errorf("%d goroutines are left of %d:\n%s", now-before, now, stacks[:runtime.Stack(stacks, true)])
+		t.Errorf("%d goroutines are running, but %d at the start:\n%s", now-before, now, stacks[:runtime.Stack(stacks, true)])
 	})
 }

@@ -13,7 +13,8 @@ import (
 	"seqembed/kernels"
 )
 
-// bigFile is a job for one file of some forty spans on devices of that many fakes, each with a budget of 8 tokens.
+// bigFile returns a job for one file of about forty spans, on the given number of fake devices with a budget of 8
+// tokens each.
 func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entryOf) {
 	b = newBench(t)
 	b.job.Devices = nil
@@ -27,8 +28,8 @@ func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entr
 	return b, fakes, records
 }
 
-// meeting makes each device wait in its first batch for the others, so that all take part.
-func meeting(t *testing.T, fakes ...*fake) {
+// barrier makes each device wait in its first batch for the others, so that all take part.
+func barrier(t *testing.T, fakes ...*fake) {
 	var arrived atomic.Int64
 	all := make(chan struct{})
 	for _, f := range fakes {
@@ -40,7 +41,7 @@ func meeting(t *testing.T, fakes ...*fake) {
 				select {
 				case <-all:
 				case <-time.After(10 * time.Second):
-					t.Error("a device waited for the others in vain")
+					t.Error("the other devices did not start a batch within 10 s")
 				}
 			}
 			return nil
@@ -48,14 +49,14 @@ func meeting(t *testing.T, fakes ...*fake) {
 	}
 }
 
-// TestIdleDevicesHelp: several devices share one file, and nobody sees it in the output.
+// TestIdleDevicesHelp checks that several devices share one file, and that the output does not depend on their number.
 func TestIdleDevicesHelp(t *testing.T) {
 	alone, _, records := bigFile(t, 1)
 	alone.run()
 	alone.check("big", records)
 
 	b, fakes, _ := bigFile(t, 3)
-	meeting(t, fakes...)
+	barrier(t, fakes...)
 	s := b.run()
 	if s.Records != int64(len(records)) || s.Files[0].Device != "fake0, fake1, fake2" {
 		t.Errorf("%d rows by %s", s.Records, s.Files[0].Device)
@@ -72,11 +73,11 @@ func TestIdleDevicesHelp(t *testing.T) {
 	}
 }
 
-// TestLostHelper: what a device had when it broke, of its own or of another's file, is computed again, once.
+// TestLostHelper checks that spans of a lost device, of its own or of another's file, are computed again exactly once.
 func TestLostHelper(t *testing.T) {
 	for range 20 {
 		b, fakes, records := bigFile(t, 3)
-		meeting(t, fakes...)
+		barrier(t, fakes...)
 		sound := fakes[2].fault
 		fakes[2].fault = func(batch kernels.Batch) error {
 			if err := sound(batch); err != nil || fakes[2].calls.Load() < 3 {
@@ -95,8 +96,8 @@ func TestLostHelper(t *testing.T) {
 	}
 }
 
-// TestAllHelpersLost: three failures in a row end the run, whoever had the files. One of these has failed where two of
-// the failures were on the same span.
+// TestAllHelpersLost checks that three failures in a row end the run, whichever files the devices had. At most one file
+// fails, if two of the failures were on its span.
 func TestAllHelpersLost(t *testing.T) {
 	b, fakes, _ := bigFile(t, 3)
 	b.addFiles(1)

@@ -69,8 +69,7 @@ func sha256Of(content string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// TestManifest: what the documentation promises of the manifest, read without
-// the package that writes it.
+// TestManifest checks the documented content of the manifest without the package that writes it.
 func TestManifest(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 2}
@@ -88,7 +87,7 @@ func TestManifest(t *testing.T) {
 	}
 	before := time.Now().Add(-time.Second)
 
-	// After each output the manifest on disk describes it.
+	// After each output the manifest on disk must describe it.
 	b.seen.onFinish = func() {
 		complete := 0
 		for _, line := range b.manifestLines() {
@@ -113,7 +112,7 @@ func TestManifest(t *testing.T) {
 	}
 	announced, e := lines[0], lines[1]
 	if announced.Finished != nil || len(announced.Outputs) != 2 || announced.Outputs[0].Path != "a.fake.npy" || announced.Outputs[0].SHA256 != "" {
-		t.Errorf("before the output had its name the manifest said %+v", announced)
+		t.Errorf("before the output was renamed the manifest had %+v", announced)
 	}
 	if !e.Input.Modified.Equal(info.ModTime()) || e.Input.Absolute != first {
 		t.Errorf("input %+v, last modified %v", e.Input, info.ModTime())
@@ -142,7 +141,7 @@ func TestManifest(t *testing.T) {
 	}
 }
 
-// TestManifestsGrow: another run into the same folder adds its entries.
+// TestManifestsGrow checks that another run into the same folder appends its entries.
 func TestManifestsGrow(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)
@@ -161,7 +160,7 @@ func TestManifestsGrow(t *testing.T) {
 	}
 }
 
-// TestFolderTreeIsKept: inputs from one folder argument keep their tree.
+// TestFolderTreeIsKept checks that outputs keep the folder tree of inputs found in a folder argument.
 func TestFolderTreeIsKept(t *testing.T) {
 	b := newBench(t)
 	if err := os.Mkdir(filepath.Join(b.in, "deep"), 0o777); err != nil {

@@ -5,14 +5,14 @@ import (
 	"slices"
 )
 
-// minTokens is the fewest tokens that a sequence has: one letter between two special tokens.
+// minTokens is the minimum number of tokens in a sequence: one letter between two special tokens.
 const minTokens = 3
 
-// MaxSequences is how many sequences a batch of that budget can hold.
+// MaxSequences returns the maximum number of sequences in a batch with the given budget.
 func MaxSequences(budget int) int { return budget/minTokens + 1 }
 
-// pack groups windows into batches of at most budget tokens: neighbours in length share a batch, the longest come
-// first. A window over the budget has a batch of its own.
+// pack groups windows into batches of at most budget tokens, in descending order of length, so that windows in a batch
+// have similar lengths. A window over the budget has a batch of its own.
 func pack(windows []*window, budget int) [][]*window {
 	sorted := slices.Clone(windows)
 	slices.SortStableFunc(sorted, func(a, b *window) int { return cmp.Compare(b.tokens(), a.tokens()) })

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// windowsOf are windows of those numbers of tokens.
+// windowsOf returns windows with the given numbers of tokens.
 func windowsOf(lengths []int) []*window {
 	var list []*window
 	for _, n := range lengths {
@@ -14,8 +14,8 @@ func windowsOf(lengths []int) []*window {
 	return list
 }
 
-// checkPacking verifies what pack promises: every window once, no batch over the budget but for a window alone, longest
-// first.
+// checkPacking checks that pack returns every window once, in descending order of length, and that only batches of a
+// single window exceed the budget.
 func checkPacking(t *testing.T, lengths []int, budget int) {
 	t.Helper()
 	windows := windowsOf(lengths)
@@ -59,7 +59,7 @@ func TestPack(t *testing.T) {
 	}
 }
 
-// TestPackFillsBatches: equal lengths leave no batch but the last with room.
+// TestPackFillsBatches checks that with equal lengths all batches except the last are full.
 func TestPackFillsBatches(t *testing.T) {
 	batches := pack(windowsOf(slices.Repeat([]int{10}, 25)), 64)
 	var sizes []int
@@ -77,7 +77,7 @@ func FuzzPack(f *testing.F) {
 	f.Add([]byte{255, 254, 1, 1, 1, 1}, 1)
 	f.Fuzz(func(t *testing.T, data []byte, budget int) {
 		if budget < 1 || budget > 1<<20 {
-			t.Skip("the command line gives no such budget")
+			t.Skip("the command line does not allow this budget")
 		}
 		var lengths []int
 		for _, b := range data {

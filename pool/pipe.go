@@ -6,19 +6,19 @@ import (
 	"os"
 )
 
-// pipe reads standard input or a named pipe, whose other end may be silent for ever, in a goroutine of its own: Read
-// can be ended at any time, on every system, even where the input has no writer yet to be opened with.
+// pipe reads standard input or a named pipe in a goroutine of its own, because the other end of the pipe may stay
+// silent. Read can be canceled at any time, on every system, even while the pipe is being opened and has no writer yet.
 //
-// The goroutine ends with the input or, after stop, as soon as the system call that it is in returns. That is at once
-// where Go polls the input, such as a named pipe, because stop closes it; a read of standard input or the opening of a
-// pipe without a writer may outlive the run, holding one buffer, until the process ends. (A deadline would not help
-// with these: standard input has none, unless it is made non-blocking for every process that shares it.)
+// The goroutine ends at the end of the input or, after stop, as soon as its current system call returns. If Go polls
+// the input, as with a named pipe, this is immediate, because stop closes the input. A read of standard input, or the
+// opening of a pipe without a writer, may last until the process ends; it holds one buffer. (A deadline would not help:
+// standard input supports none unless it is made non-blocking for all processes that share it.)
 type pipe struct {
-	*io.PipeReader // has no buffer: the goroutine holds at most one piece of the input
+	*io.PipeReader // unbuffered: the goroutine holds at most one chunk of the input
 	stop           context.CancelCauseFunc
 }
 
-// newPipe begins to read an input, until ctx ends or stop is called. Read then returns the cause.
+// newPipe starts to read an input. After ctx has ended or stop has been called, Read returns the cause.
 func newPipe(ctx context.Context, open func() (io.ReadCloser, error)) *pipe {
 	ctx, stop := context.WithCancelCause(ctx)
 	r, w := io.Pipe()
@@ -30,12 +30,12 @@ func newPipe(ctx context.Context, open func() (io.ReadCloser, error)) *pipe {
 			context.AfterFunc(ctx, func() { input.Close() })
 			_, err = io.Copy(w, input)
 		}
-		w.CloseWithError(err) // io.EOF where it is nil
+		w.CloseWithError(err) // a nil err becomes io.EOF
 	}()
 	return &pipe{r, stop}
 }
 
-// openPipe opens a path that is not a regular file, or standard input for "-", which stays open.
+// openPipe opens a path that is not a regular file. For "-" it returns standard input, which Close leaves open.
 func openPipe(path string) (io.ReadCloser, error) {
 	if path == "-" {
 		return io.NopCloser(os.Stdin), nil

@@ -16,7 +16,7 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// namedPipe is a pipe that stays open until the test ends, with some content in it already.
+// namedPipe creates a named pipe with some content that stays open until end is called or the test ends.
 func (b *bench) namedPipe(content string) (path string, end func()) {
 	b.Helper()
 	path = filepath.Join(b.in, "pipe.faa")
@@ -30,7 +30,7 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 			b.Error(err)
 			return
 		}
-		// A reader that is gone makes this fail, which is its affair.
+		// Fails if the reader has gone, which the test detects elsewhere.
 		_, _ = pipe.WriteString(content)
 		<-done
 		pipe.Close()
@@ -38,7 +38,8 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 	return path, sync.OnceFunc(func() { close(done) })
 }
 
-// TestPipeIsReadOnce: what planning has read of a named pipe, such as the shell's <(command), is not lost.
+// TestPipeIsReadOnce checks that the part of a named pipe that planning reads is not lost. A shell's <(command) is such
+// a pipe.
 func TestPipeIsReadOnce(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(200)...)
@@ -54,8 +55,8 @@ func TestPipeIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestBrokenOffWhileAPipeIsSilent: neither an interruption nor a failure waits for the next byte of a pipe.
-func TestBrokenOffWhileAPipeIsSilent(t *testing.T) {
+// TestInterruptedWhileAPipeIsSilent checks that an interruption or a failure does not wait for more input from a pipe.
+func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	content := fasta(randomRecords(1, upTo(200)...))
 	silentPipe := func() *bench {
 		b := newBench(t)
@@ -80,7 +81,7 @@ func TestBrokenOffWhileAPipeIsSilent(t *testing.T) {
 	}
 	b.wantNames()
 
-	// A file that fails for its own sake ends as well, and the run goes on.
+	// A failed file must end as well, and the run must continue.
 	b = silentPipe()
 	b.add("a.faa", ">a\nMKV\n")
 	b.fake.spoil = func(row []float32, _ []int32) { row[0] = float32(math.NaN()) }
@@ -89,7 +90,7 @@ func TestBrokenOffWhileAPipeIsSilent(t *testing.T) {
 	}
 }
 
-// TestPipeWithoutAWriter: planning ends with its context where a pipe is silent or cannot even be opened.
+// TestPipeWithoutAWriter checks that the context can end planning while a pipe is silent or blocks in being opened.
 func TestPipeWithoutAWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.faa")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -100,7 +101,7 @@ func TestPipeWithoutAWriter(t *testing.T) {
 	if _, _, failed, err := Plan(ctx, []seqio.Input{{Path: path, Name: "pipe"}}, seqio.Options{}); !errors.Is(err, ErrInterrupted) {
 		t.Errorf("Plan: failed %v, %v", failed, err)
 	}
-	pipe, err := os.OpenFile(path, os.O_RDWR, 0) // lets the goroutine end that opens the pipe
+	pipe, err := os.OpenFile(path, os.O_RDWR, 0) // lets the goroutine that opens the pipe end
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,11 +18,11 @@ import (
 	"seqembed/tokenizer"
 )
 
-// TestRecordsInAreRowsOut: every record has its row, in the order of the input, with the embedding that it has alone,
-// whatever the lengths, the number of files and of devices, and the budget.
+// TestRecordsInAreRowsOut checks that every record has a row, in the order of the input, with the same embedding as
+// alone, for several lengths, numbers of files and devices, and budgets.
 func TestRecordsInAreRowsOut(t *testing.T) {
 	inputs := map[string][]entryOf{
-		"many":  randomRecords(1, upTo(150)...), // some forty spans of the smallest budget
+		"many":  randomRecords(1, upTo(150)...), // about forty spans with the smallest budget
 		"equal": randomRecords(2, slices.Repeat([]int{9}, 77)...),
 		"one":   randomRecords(3, 40),
 		"long":  randomRecords(4, 1, 1000, 1, 2, 500),
@@ -34,7 +34,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 				b := newBench(t)
 				b.job.Devices = nil
 				var fakes []*fake
-				ahead := budget % 4 // 1, 2 or none
+				ahead := budget % 4 // 0 to 3
 				for i := range devices {
 					f := &fake{layers: 1, budget: budget}
 					fakes = append(fakes, f)
@@ -68,11 +68,11 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 						t.Errorf("device %d was closed %d times", i, f.closed.Load())
 					}
 					if most := int(f.most.Load()); most > ahead+1 || most <= ahead && devices == 1 && budget == 30 {
-						t.Errorf("device %d had %d batches under way, want %d", i, most, ahead+1)
+						t.Errorf("device %d had %d batches in flight, want %d", i, most, ahead+1)
 					}
 				}
 				got := b.outputs()
-				delete(got, store.ManifestName) // has times in it
+				delete(got, store.ManifestName) // contains times
 				if reference == nil {
 					reference = got
 				}
@@ -86,7 +86,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 	}
 }
 
-// TestBytesAddUp: the batches of a file stand for its size on disk, which is what a progress bar counts.
+// TestBytesAddUp checks that the Bytes of a file's batches add up to its size on disk, for progress bars.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -97,11 +97,11 @@ func TestBytesAddUp(t *testing.T) {
 		sum += batch.Bytes
 	}
 	if slack := int64(len(b.seen.batches)); sum > int64(len(content)) || sum < int64(len(content))-slack {
-		t.Errorf("the batches stand for %d bytes of %d", sum, len(content))
+		t.Errorf("the batches add up to %d bytes, want %d", sum, len(content))
 	}
 }
 
-// TestLargestFileFirst: with one device the order of work is that of size.
+// TestLargestFileFirst checks that a single device computes files in descending order of size.
 func TestLargestFileFirst(t *testing.T) {
 	b := newBench(t)
 	small := b.add("a.faa", fasta(randomRecords(1, 10)))
@@ -113,8 +113,7 @@ func TestLargestFileFirst(t *testing.T) {
 	}
 }
 
-// TestWindows: a record in windows has the embedding that DESIGN.md promises: the mean over the averaged tokens of all
-// windows.
+// TestWindows checks that the embedding of a record with windows is the mean over the averaged tokens of all windows.
 func TestWindows(t *testing.T) {
 	const size = 10
 	records := randomRecords(1, 3, 10, 11, 47, 200)
@@ -124,7 +123,7 @@ func TestWindows(t *testing.T) {
 	s := b.run()
 	ids, rows := b.rows("a")
 	for i, r := range records {
-		// The mean over all residues, of states that do not know their window.
+		// The hidden states do not depend on the window, so this is the mean over all residues.
 		var sums [fakeDim]float64
 		tokens := 0
 		for from := 0; from < len(r.seq); from += size {
@@ -138,7 +137,7 @@ func TestWindows(t *testing.T) {
 		}
 		for c := range sums {
 			want := sums[c] / float64(len(r.seq))
-			// Each window's mean was rounded to float32 once, the joined one again.
+			// The mean of each window and the mean of all windows are each rounded to float32 once.
 			if got := float64(rows[i][c]); ids[i] != r.id || math.Abs(got-want) > 2e-7*math.Abs(want) {
 				t.Errorf("record %s of %d letters, value %d: %v, want %v", r.id, len(r.seq), c, got, want)
 			}
@@ -149,7 +148,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestWindowsPerToken: without pooling the tokens of the windows follow each other.
+// TestWindowsPerToken checks that without pooling the tokens of the windows are concatenated.
 func TestWindowsPerToken(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -169,7 +168,7 @@ func TestWindowsPerToken(t *testing.T) {
 	}
 }
 
-// TestWindowsCLS: the mean of the windows' first states; they are all alike.
+// TestWindowsCLS checks the mean of the windows' first hidden states, which are all equal.
 func TestWindowsCLS(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -209,7 +208,7 @@ func TestLongErrorNamesTheRecord(t *testing.T) {
 		}
 	}
 	if _, err := os.Lstat(filepath.Join(b.out, store.ManifestName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the manifest describes it: %v", err)
+		t.Errorf("the manifest has an entry: %v", err)
 	}
 }
 
@@ -223,11 +222,11 @@ func TestLayersKeepTheirOrder(t *testing.T) {
 	b.run()
 	content := b.outputs()["a.fake.safetensors"]
 	if !strings.Contains(content, `"embeddings_3"`) || strings.Index(content, `"embeddings_3"`) > strings.Index(content, `"embeddings_0"`) {
-		t.Errorf("the layers are not in the order asked for")
+		t.Errorf("the layers are not in the given order")
 	}
 }
 
-// TestUnknownLettersAreCounted: J is no residue of ESM-2.
+// TestUnknownLettersAreCounted uses J, which is not in the vocabulary of ESM-2.
 func TestUnknownLettersAreCounted(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMJJV\n>b\nMKVJ\n")
@@ -245,7 +244,8 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 	}
 }
 
-// TestOutOfMemoryHalves: a device that cannot hold a batch gets smaller ones, from then on, and nothing is lost.
+// TestOutOfMemoryHalves checks that a device that cannot hold a batch gets smaller batches from then on, and that no
+// record is lost.
 func TestOutOfMemoryHalves(t *testing.T) {
 	records := randomRecords(1, upTo(60)...)
 	for _, ahead := range []int{0, 1} {
@@ -261,14 +261,14 @@ func TestOutOfMemoryHalves(t *testing.T) {
 		if n := len(b.seen.halved); n == 0 || b.seen.halved[n-1] < 50 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
 			t.Errorf("budgets %v, want fewer and fewer down to some that fit", b.seen.halved)
 		}
-		// It learns: a failed batch for each halving and those already under way, not one for each batch.
+		// Batches fail once per halving, plus those already in flight, but not every time.
 		if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed < len(b.seen.halved) || failed > len(b.seen.halved)*(1+ahead) {
 			t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
 		}
 	}
 }
 
-// TestRecordThatNeverFits is left out, with the reason, and the others are written.
+// TestRecordThatNeverFits checks that such a record is skipped with the reason, and that the others are written.
 func TestRecordThatNeverFits(t *testing.T) {
 	records := randomRecords(1, 5, 10, 99, 300, 20, 400)
 	b := newBench(t)
@@ -301,7 +301,7 @@ func TestRecordThatNeverFits(t *testing.T) {
 	}
 }
 
-// TestNotANumber: an embedding that is none fails its file, and the error names the record.
+// TestNotANumber checks that a NaN in an embedding fails the file with an error that names the record.
 func TestNotANumber(t *testing.T) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(-1))} {
 		b := newBench(t)
@@ -322,15 +322,16 @@ func TestNotANumber(t *testing.T) {
 	}
 }
 
-// TestFiveSpansInFlight: however slow the writing, at most five spans of records are between the input and the output.
+// TestFiveSpansInFlight checks that at most five spans of records are between input and output, however slow the writer
+// is.
 func TestFiveSpansInFlight(t *testing.T) {
-	const budget, length = 100, 48 // two records of 50 tokens a batch
+	const budget, length = 100, 48 // two records of 50 tokens per batch
 	b := newBench(t)
 	b.fake.budget = budget
 	counting := &countingTokenizer{Tokenizer: b.job.Tokenizer}
 	b.job.Tokenizer = counting
-	b.fake.memory = 1 // each record is skipped, which the writer reports
-	// Before the first record leaves, the stages behind have the time to fill.
+	b.fake.memory = 1 // skips every record, so that the writer reports it
+	// The writer blocks at the first record until the other stages are full.
 	var skipped, most atomic.Int64
 	b.seen.onSkip = func() {
 		if skipped.Load() == 0 {
@@ -345,10 +346,10 @@ func TestFiveSpansInFlight(t *testing.T) {
 	}
 	b.add("a.faa", fasta(randomRecords(1, slices.Repeat([]int{length}, 300)...)))
 	if s := b.run(); s.Skipped != 300 {
-		t.Fatalf("%d records came out", s.Skipped)
+		t.Fatalf("%d records were skipped", s.Skipped)
 	}
 	perSpan := int64(lookAhead * budget / (length + 2))
-	// One record more may be tokenized before its span is found to be full.
+	// One more record may be tokenized before the reader finds that it does not fit in the span.
 	if got := most.Load(); got > 5*perSpan+1 || got < 4*perSpan {
 		t.Errorf("%d records were in flight, want five spans of %d", got, perSpan)
 	}
@@ -364,7 +365,7 @@ func (c *countingTokenizer) Append(dst []int32, seq []byte) ([]int32, int) {
 	return c.Tokenizer.Append(dst, seq)
 }
 
-// TestSkippedRecordsAreAccountedFor: what the reader leaves out is in the report and in the manifest.
+// TestSkippedRecordsAreAccountedFor checks that records that the reader skips are in the report and in the manifest.
 func TestSkippedRecordsAreAccountedFor(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 3, OnBad: seqio.BadSkip}
@@ -388,7 +389,7 @@ func TestSkippedRecordsAreAccountedFor(t *testing.T) {
 	}
 }
 
-// TestLostRecordsAreNoticed: an output that has fewer rows than its input had records never gets its name.
+// TestLostRecordsAreNoticed checks that an output with fewer rows than records is never committed.
 func TestLostRecordsAreNoticed(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMKV\n>b\nMKVL\n")
@@ -414,6 +415,6 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 		t.Errorf("commit: %v", err)
 	}
 	if _, err := os.Lstat(filepath.Join(b.out, store.ManifestName)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("the manifest describes it: %v", err)
+		t.Errorf("the manifest has an entry: %v", err)
 	}
 }

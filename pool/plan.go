@@ -13,18 +13,20 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// File is an input whose alphabet is known.
+// File is an input with known alphabet.
 type File struct {
 	seqio.Input
-	Size   int64         // bytes on disk; 0 for standard input and pipes
-	pipe   *pipe         // of an input that can be read only once
-	reader *seqio.Reader // of the pipe: what was read from it is gone
+	Finding seqio.Finding  // the alphabet, and why
+	Size    int64          // in bytes; 0 for standard input and pipes
+	forced  seqio.Alphabet // as given; Unknown if it was detected
+	pipe    *pipe          // set if the input can be read only once
+	reader  *seqio.Reader  // the reader of pipe, which holds the part already read
 }
 
-// once reports whether the file is standard input or a pipe.
+// once reports whether the file is standard input or a pipe, which can be read only once.
 func (f File) once() bool { return f.pipe != nil }
 
-// label is the file's name in messages.
+// label returns the file's name for messages.
 func (f File) label() string {
 	if f.Path == "-" {
 		return f.Name
@@ -32,8 +34,9 @@ func (f File) label() string {
 	return f.Path
 }
 
-// Plan opens every input once, so that what cannot be read is known before any model is loaded, and sorts the inputs by
-// alphabet. The order of the inputs is kept. The error is ErrInterrupted: a pipe may be silent until ctx ends.
+// Plan opens every input once, so that unreadable inputs are found before a model is loaded, and divides the inputs by
+// alphabet. It keeps their order. It returns ErrInterrupted if ctx ends, which may be necessary because a pipe may stay
+// silent.
 func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, protein []File, failed []Failure, err error) {
 	for _, in := range inputs {
 		f, err := plan(ctx, in, o)
@@ -53,7 +56,7 @@ func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, prot
 
 // plan reads the beginning of an input.
 func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
-	f := File{Input: in}
+	f := File{Input: in, forced: in.Alphabet}
 	o.Alphabet = in.Alphabet
 	info, err := os.Stat(in.Path)
 	if in.Path == "-" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {
@@ -64,37 +67,42 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	if err != nil {
 		return f, err
 	}
-	r.Close() // reading it again reports whatever is wrong with it
-	if f.Alphabet = r.Alphabet(); info != nil {
+	r.Close() // the next reader reports any error
+	if f.found(r); info != nil {
 		f.Size = info.Size()
 	}
 	return f, nil
 }
 
-// connect begins to read an input that can be read only once. It is read until ctx ends.
+// connect starts a pipe for an input that can be read only once. The pipe is stopped when ctx ends.
 func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.ReadCloser, error)) (err error) {
 	p := newPipe(ctx, open)
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
 		p.stop(nil)
 		if path := (*fs.PathError)(nil); errors.As(err, &path) && path.Op == "open" {
-			err = fmt.Errorf("open input: %w", path) // which is no matter of the format
+			err = fmt.Errorf("open input: %w", path) // not an error of the format
 		}
 		return err
 	}
-	f.pipe, f.Alphabet = p, f.reader.Alphabet()
+	f.pipe = p
+	f.found(f.reader)
 	return nil
 }
 
-// open begins to read the file.
+// found records the alphabet that r was given or has detected.
+func (f *File) found(r *seqio.Reader) { f.Finding, f.Alphabet = r.Finding(), r.Alphabet() }
+
+// open returns a reader for the file.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	if f.once() {
 		return f.reader, nil
 	}
-	o.Alphabet = f.Alphabet
+	o.Alphabet = f.forced
 	return seqio.Open(f.Path, o)
 }
 
-// largestFirst puts the files that take longest first, so that no device is left with a large one at the end.
+// largestFirst returns the files in descending order of size, so that no device still computes a large file when the
+// others have finished.
 func largestFirst(files []File) []File {
 	sorted := slices.Clone(files)
 	slices.SortStableFunc(sorted, func(a, b File) int { return cmp.Compare(b.Size, a.Size) })

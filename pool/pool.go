@@ -1,18 +1,18 @@
-// Package pool runs one model over many files: it plans which input goes where, packs records into batches of a token
-// budget, computes them on all devices of the run, and writes every record in the order of its input.
+// Package pool runs one model over many files: it plans the inputs, packs records into batches within a token budget,
+// computes these on all devices of the run, and writes the results in the order of the input.
 //
-// Three kinds of goroutine do the work, each in a file of its own:
+// Three kinds of goroutines do the work, each in a file of its own:
 //
-//   - a reader for each device (read.go) takes whole files from a queue, largest first, tokenizes them and cuts them
+//   - a reader for each device (read.go) takes whole files from a queue, largest first, tokenizes them and divides them
 //     into spans of records;
 //   - a worker for each device (compute.go) takes spans of any file, packs them into batches and computes these;
-//   - a writer for each file (write.go) stores the spans in their order and commits the output.
+//   - a writer for each file (write.go) stores the spans in order and commits the output.
 //
-// So a device waits for neither the end of one file nor the beginning of the next, and all devices share one large
-// file. The devices give the same bits, so that no output shows which of them computed it.
+// So a device waits neither for the end of one file nor for the beginning of the next, and all devices share one large
+// file. All devices give the same bits, so the output does not depend on the device that computed it.
 //
-// The package must not know how a model computes, what a format looks like or what a flag is called, and it prints
-// nothing: it reports to an Observer.
+// The package must not depend on the model, the output format or the command line. It prints nothing: it reports to an
+// Observer.
 package pool
 
 import (
@@ -28,98 +28,101 @@ import (
 	"seqembed/tokenizer"
 )
 
-// Embedder turns batches into embeddings on one device, as transformer.Encoder does. It is used by one goroutine at a
-// time.
+// Embedder computes the embeddings of batches on one device, like transformer.Encoder. Only one goroutine at a time may
+// use it.
 type Embedder interface {
-	// Budget is the tokens of a batch, special tokens included, that suit the device. It does not change.
+	// Budget returns the number of tokens in a batch, including special tokens, that suits the device. It never
+	// changes.
 	Budget() int
-	// Start begins a batch, as kernels.Runner.Start does; finish returns for each layer [S, Dim] values, or [T, Dim]
-	// per token. A batch over the budget is begun when every one before has been finished.
+	// Start starts a batch, as kernels.Runner.Start does. finish returns [S, Dim] values for each layer, or [T, Dim]
+	// values with one embedding per token. Before a batch over the budget is started, all earlier batches must have
+	// been finished.
 	Start(kernels.Batch) (finish func() ([][]float32, error))
-	// Averaged is the number of tokens behind the embedding of a sequence of n tokens: how much it weighs when windows
-	// of one record are joined.
+	// Averaged returns the number of tokens over which the embedding of a sequence of n tokens is averaged. This is the
+	// weight of a window when the windows of a record are joined.
 	Averaged(n int) int
 	// Close frees the device's memory.
 	Close() error
 }
 
-// Device opens an Embedder, loading the weights: once for each worker.
+// Device is a device that can be opened. Each worker opens its device once.
 type Device struct {
 	Name string
-	// Ahead is how many batches are started beyond the one that is waited for, so that the device need not wait for
-	// the host: 0 where Start itself computes.
+	// Ahead is the number of batches to start beyond the one that is waited for, so that the device need not wait for
+	// the host. It is 0 if Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
 }
 
-// Job is one model to be run over files of its alphabet.
+// Job is the run of one model over files of its alphabet.
 type Job struct {
 	Files     []File
 	Reading   seqio.Options
 	Tokenizer tokenizer.Tokenizer
 	Long      LongPolicy
-	MaxLength int // letters; 0 for no limit
+	MaxLength int // in letters; 0 means no limit
 	PerToken  bool
-	Devices   []Device // of one kind: their results agree to the bit, and are those of Output.Template.Backend
+	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
 	Output    Output
-	Force     bool     // compute again what is complete, replace what differs
-	Observer  Observer // never nil
+	Force     bool     // computes everything again and replaces outputs that differ
+	Observer  Observer // must not be nil
 
-	manifest *store.Manifest // read by Check
+	manifest *store.Manifest // set by Check
 }
 
-// ErrInterrupted is in the chain of the error of a run whose context ended.
+// ErrInterrupted is wrapped by the error of a run whose context has ended.
 var ErrInterrupted = errors.New("interrupted")
 
-// ErrSystemic is in the chain of the error of a run that was stopped because one device failure followed another.
+// ErrSystemic is wrapped by the error of a run that ended because of several device failures in a row.
 var ErrSystemic = errors.New("three device failures in a row")
 
-// systemicFailures is how many batches in a row may fail before a run is given up, whatever devices are left.
-const systemicFailures = 3
+// maxFailures is the number of failed batches in a row that ends a run, even if devices are left.
+const maxFailures = 3
 
-// DeviceError is a failure of a device, as opposed to one of an input.
+// DeviceError is a failure of a device, as opposed to an error in an input.
 type DeviceError struct {
 	Device string
 	Err    error
 }
 
-// Error names the device.
+// Error returns the name of the device and the cause.
 func (e *DeviceError) Error() string { return fmt.Sprintf("device %s: %v", e.Device, e.Err) }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *DeviceError) Unwrap() error { return e.Err }
 
-// errDone ends the context of a run in which no file is left.
+// errDone is the cause that ends the context of a run with no files left.
 var errDone = errors.New("no file is left")
 
-// run is the state that the goroutines of one Job share.
+// run is the state that the goroutines of a Job share.
 type run struct {
 	*Job
-	ctx  context.Context // ends when no file or no device is left, and when the run is interrupted or given up
-	stop context.CancelCauseFunc
-	idle chan struct{}  // closed when no worker is left: what has not been computed is not going to be
-	io   sync.WaitGroup // the readers and writers
+	ctx         context.Context // ends when no file or no device is left, or when the run is interrupted or stopped
+	stop        context.CancelCauseFunc
+	workersDone chan struct{}  // closed when all workers have ended: no further span will be computed
+	io          sync.WaitGroup // waits for readers and writers
 
-	files  chan File     // to be embedded, largest first; filled and closed before the first reader starts
-	opened chan struct{} // holds an element for each file between its opening and its commit
-	places chan struct{} // holds an element for each span between its reading and its writing, which bounds the memory
-	spans  chan *span    // to be computed; has room for as many as there are places
+	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
+	openFiles chan struct{} // semaphore with one element for each file between opening and commit
+	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
+	spans     chan *span    // spans to compute; has the capacity of openSpans
 
-	mu       sync.Mutex // guards what follows
-	manifest *store.Manifest
-	summary  Summary
-	alive    int // devices that are not lost
-	failures int // of batches, in a row: no span was computed in between
-	left     int // files neither finished nor failed
+	mu          sync.Mutex // guards the fields below
+	manifest    *store.Manifest
+	summary     Summary
+	devicesLeft int // number of devices that are not lost
+	failures    int // number of failed batches since the last complete span
+	filesLeft   int // number of files that have neither finished nor failed
 }
 
-// Run embeds the files. A failed file is in the summary and stops nothing. The error is about the run as a whole: no
-// device is left, the run was interrupted (ErrInterrupted) or given up (ErrSystemic), or the output folder cannot be
-// written to (ErrOutput) or holds results of other settings (ErrMixture). The summary counts what was done in any case.
+// Run embeds the files. A file that fails is listed in the summary and does not stop the run. The error concerns the
+// run as a whole: no device is left, the run was interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output
+// folder is not writable (ErrOutput) or contains results of other settings (ErrMixture). The summary is valid in all
+// cases.
 //
-// Every goroutine that Run started has ended when it returns.
+// All goroutines started by Run have ended when it returns.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
-	r := &run{Job: j, alive: len(j.Devices)}
+	r := &run{Job: j, devicesLeft: len(j.Devices)}
 	r.summary.Started = time.Now()
 	todo, err := r.prepare(ctx)
 	if err == nil && len(todo) > 0 {
@@ -129,7 +132,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	return r.summary, err
 }
 
-// prepare compares the output folder with the job and returns the files that are left to do.
+// prepare compares the output folder with the job and returns the files that must be computed.
 func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	if r.manifest, err = r.check(); err != nil {
 		return nil, err
@@ -140,56 +143,56 @@ func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	if err := r.Output.prepare(); err != nil {
 		return nil, err
 	}
-	r.Output.tidy(todo)
+	r.Output.removeLeftovers(todo)
 	return todo, nil
 }
 
-// embed starts a worker for each device, which starts a reader, which starts a writer for each file, and returns when
-// all of them have ended.
+// embed starts a worker for each device and returns when all goroutines have ended. Each worker starts a reader, which
+// starts a writer for each file.
 func (r *run) embed(ctx context.Context, files []File) error {
 	r.ctx, r.stop = context.WithCancelCause(ctx)
 	defer r.stop(nil)
 	n := len(r.Devices)
-	r.files, r.left = make(chan File, len(files)), len(files)
+	r.files, r.filesLeft = make(chan File, len(files)), len(files)
 	for _, f := range largestFirst(files) {
 		r.files <- f
 	}
 	close(r.files)
-	r.opened = make(chan struct{}, 4*n) // so that small files do not wait for each other's commit
-	// For each device one span that is read, one that waits, one that is computed and one that is written, and one more
-	// to even out.
-	r.places = make(chan struct{}, 4*n+1)
-	r.spans = make(chan *span, cap(r.places))
-	r.idle = make(chan struct{})
+	r.openFiles = make(chan struct{}, 4*n) // so that small files do not wait for each other's commit
+	// For each device, one span is being read, one is queued, one is being computed and one is being written; one more
+	// evens out delays.
+	r.openSpans = make(chan struct{}, 4*n+1)
+	r.spans = make(chan *span, cap(r.openSpans))
+	r.workersDone = make(chan struct{})
 
 	var workers sync.WaitGroup
 	for _, d := range r.Devices {
 		workers.Go(func() { r.work(d) })
 	}
-	workers.Wait() // they end with r.ctx, or one by one when their devices are lost, the last of which ends it
-	close(r.idle)
+	workers.Wait() // workers end with r.ctx, or when their device is lost; the last lost device ends r.ctx
+	close(r.workersDone)
 	r.io.Wait()
 
 	cause := context.Cause(r.ctx)
 	var device *DeviceError
 	switch {
-	case r.left == 0:
+	case r.filesLeft == 0:
 		return nil
 	case !errors.As(cause, &device):
 		return ErrInterrupted
 	case errors.Is(cause, ErrSystemic):
 		return cause
 	}
-	return fmt.Errorf("no device is left for %d files: %w", r.left, cause)
+	return fmt.Errorf("no device is left for %d files: %w", r.filesLeft, cause)
 }
 
-// lose takes a device out of the run that did not open, or, when s is not nil, that failed on that span. The run ends
-// when no device is left, and when three batches in a row have failed: with other devices, it would fail there as well.
-// A span on which two devices have failed fails its file, so that it does not take all of them.
-func (r *run) lose(s *span, err *DeviceError) {
+// loseDevice removes a device from the run that could not be opened (s is nil) or that failed on span s. It ends the
+// run if no device is left, or if three batches in a row have failed, because the cause is then probably not the
+// devices. A span on which two devices have failed fails its file, so that it does not take all devices.
+func (r *run) loseDevice(s *span, err *DeviceError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.alive--
+	r.devicesLeft--
 	if s != nil {
 		r.failures++
 		if s.failures++; s.failures == 2 {
@@ -197,17 +200,17 @@ func (r *run) lose(s *span, err *DeviceError) {
 		}
 	}
 	switch {
-	case r.failures >= systemicFailures:
+	case r.failures >= maxFailures:
 		r.stop(fmt.Errorf("%w: %w", ErrSystemic, err))
-	case r.alive == 0:
+	case r.devicesLeft == 0:
 		r.stop(err)
 	default:
 		r.Observer.DeviceLost(err.Device, err.Err)
 	}
 }
 
-// settle records how a file ended. One that was interrupted is left.
-func (r *run) settle(f File, report FileReport, err error) {
+// endFile records the result of a file. An interrupted file remains to be done.
+func (r *run) endFile(f File, report FileReport, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
@@ -221,7 +224,7 @@ func (r *run) settle(f File, report FileReport, err error) {
 		r.summary.Failed = append(r.summary.Failed, failure)
 		r.Observer.FileFailed(failure)
 	}
-	if r.left--; r.left == 0 {
+	if r.filesLeft--; r.filesLeft == 0 {
 		r.stop(errDone)
 	}
 }

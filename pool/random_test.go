@@ -23,17 +23,17 @@ import (
 )
 
 var (
-	randomRuns = flag.Int("pool.runs", 0, "the number of runs of TestRandomRuns (default 100, or 1 with -pool.seed)")
-	randomSeed = flag.Uint64("pool.seed", 0, "the seed of the first of them (default from the clock)")
+	randomRuns = flag.Int("pool.runs", 0, "number of runs of TestRandomRuns (default 100, or 1 with -pool.seed)")
+	randomSeed = flag.Uint64("pool.seed", 0, "seed of the first run (default from the clock)")
 )
 
-// TestRandomRuns runs the whole pool on devices of given speeds, with faults, bad inputs, silent pipes and
-// interruptions, in the time of a synctest bubble. Whatever happens, the run ends, leaves no goroutine, accounts for
-// every file, and what it has written is whole and equal to what a plain loop computes.
+// TestRandomRuns runs the whole pool on devices of given speeds, with faults, invalid inputs, silent pipes and
+// interruptions, in the time of a synctest bubble. In all cases the run must end, leave no goroutine and account for
+// every file, and its outputs must be complete and equal to those of a plain loop.
 //
-// A seed decides the inputs, the devices, their faults by the number of the batch, and all times, and -pool.seed replays
-// them. It does not decide which of several goroutines that are ready at the same time goes first, and so which device
-// gets which span then.
+// A seed determines the inputs, the devices, the batches at which they fail, and all times; -pool.seed replays it. It
+// does not determine the order of goroutines that are ready at the same time, and therefore not always which device
+// gets which span.
 func TestRandomRuns(t *testing.T) {
 	first, runs := *randomSeed, *randomRuns
 	switch {
@@ -56,10 +56,10 @@ func TestRandomRuns(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { outcomes[randomRun(t, newScenario(seed))]++ })
 		})
 	}
-	t.Logf("how runs ended: %v", outcomes)
+	t.Logf("outcomes: %v", outcomes)
 	for _, outcome := range []string{"all done", "some failed", "interrupted", "systemic", "no device"} {
 		if outcomes[outcome] == 0 && !t.Failed() && runs >= 500 {
-			t.Errorf("no run ended with %q: it was not tested", outcome)
+			t.Errorf("outcome %q did not occur and is not tested", outcome)
 		}
 	}
 }
@@ -69,35 +69,35 @@ type scenario struct {
 	seed      uint64
 	devices   []randomDevice
 	files     []randomFile
-	memory    int // tokens that fit a device; 0: any
+	memory    int // number of tokens that fit on a device; 0 means unlimited
 	perToken  bool
-	maxLength int // with long
+	maxLength int // used with long
 	long      LongPolicy
-	interrupt time.Duration // 0: never
+	interrupt time.Duration // 0 means never
 }
 
 type randomDevice struct {
 	budget, ahead int
-	closed        bool          // it cannot be opened
-	opens         time.Duration // that takes
-	perToken      time.Duration // so long it computes a token
-	breaksAt      int           // the batch, counted from 1, at which it fails; 0: never
+	closed        bool          // the device cannot be opened
+	opens         time.Duration // time that opening takes
+	perToken      time.Duration // time per token
+	breaksAt      int           // number of the batch that fails, from 1; 0 means none
 }
 
 type randomFile struct {
 	name    string
 	records []entryOf
-	fault   string        // "", or one of the constants below
-	silence time.Duration // between two pieces of a pipe
+	fault   string        // one of the constants below, or ""
+	silence time.Duration // delay between two chunks of a pipe
 }
 
 const (
 	pipeInput     = "is a pipe"
-	badRecord     = "its last record is bad"
+	badRecord     = "its last record is invalid"
 	notFinite     = "an embedding is not finite"
 	unwritable    = "its output cannot be created"
 	deadly        = "a record on which every device fails"
-	deadlyLetters = "WWWWWWWWWWW" // no other record has that sequence
+	deadlyLetters = "WWWWWWWWWWW" // does not occur in other records
 	nanLetters    = "CCCCCCCCCCC"
 )
 
@@ -147,7 +147,7 @@ func newScenario(seed uint64) *scenario {
 	return s
 }
 
-// setUp makes the scenario's job, on devices with or without their faults.
+// setUp creates the scenario's job, on devices with their faults or, if sound is set, without.
 func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool) (fakes []*fake) {
 	b.fake.perToken, b.job.PerToken, b.job.Output.PerToken = s.perToken, s.perToken, s.perToken
 	b.job.MaxLength, b.job.Long, b.job.Devices = s.maxLength, s.long, nil
@@ -191,7 +191,7 @@ func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFi
 	content := fasta(f.records)
 	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}
 	if f.fault == pipeInput {
-		// Nothing of the system's may block in a bubble, so this pipe is Go's.
+		// System calls must not block in a synctest bubble, so this pipe is an io.Pipe.
 		read, write := io.Pipe()
 		go func() {
 			for piece := range slices.Chunk([]byte(content), 400) {
@@ -222,13 +222,13 @@ func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFi
 	return file
 }
 
-// tokens are those of a sequence.
+// tokens returns the token ids of a sequence.
 func (b *bench) tokens(letters string) []int32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(letters))
 	return ids
 }
 
-// holds reports whether a sequence of the batch is of these tokens.
+// holds reports whether a sequence of the batch has these tokens.
 func holds(batch kernels.Batch, ids []int32) bool {
 	for s := range batch.Sequences() {
 		if slices.Equal(batch.IDs[batch.CuSeqlens[s]:batch.CuSeqlens[s+1]], ids) {
@@ -256,11 +256,11 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	synctest.Wait()
 	outcome = s.checkEnd(t, summary, err, fakes)
 	if outcome == "interrupted" && time.Since(interrupted) > s.longest() {
-		t.Errorf("the run ended %v after it was interrupted; no batch takes more than %v", time.Since(interrupted), s.longest())
+		t.Errorf("the run ended %v after its interruption, but no batch takes more than %v", time.Since(interrupted), s.longest())
 	}
 	finished := s.checkOutputs(t, b, summary)
 
-	// On sound devices the same job does what is left.
+	// On devices without faults, the same job computes the remaining files.
 	cancel()
 	again := b.again()
 	again.job.Files = nil
@@ -275,7 +275,7 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 			continue
 		}
 		if f.fault == pipeInput && finished[f.name] {
-			continue // it was not run again
+			continue // not run a second time
 		}
 		path := filepath.Join(b.in, f.name+".faa")
 		resumed := slices.Contains(summary.Resumed, path)
@@ -288,7 +288,8 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	return outcome
 }
 
-// longest is the longest that a device takes for what it has begun when the run is interrupted.
+// longest returns an upper bound for the time that a device takes for the work it has started when the run is
+// interrupted.
 func (s *scenario) longest() time.Duration {
 	var longest time.Duration
 	for _, d := range s.devices {
@@ -297,7 +298,7 @@ func (s *scenario) longest() time.Duration {
 	return longest
 }
 
-// checkEnd checks that the run ended as the scenario allows, and names how.
+// checkEnd checks that the scenario explains the end of the run and returns a name for it.
 func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*fake) (outcome string) {
 	unopened, broke := 0, 0
 	for i, f := range fakes {
@@ -307,21 +308,21 @@ func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*f
 		case f.broke:
 			broke++
 		}
-		if f.opened != (f.closed.Load() == 1) || f.flying.Load() != 0 || f.most.Load() > int64(s.devices[i].ahead+1) {
+		if f.opened != (f.closed.Load() == 1) || f.inFlight.Load() != 0 || f.most.Load() > int64(s.devices[i].ahead+1) {
 			t.Errorf("device %d: opened %v, closed %d times, %d batches in flight at most, %d left in flight",
-				i, f.opened, f.closed.Load(), f.most.Load(), f.flying.Load())
+				i, f.opened, f.closed.Load(), f.most.Load(), f.inFlight.Load())
 		}
 	}
-	settled, left := len(summary.Files)+len(summary.Failed), 0
+	ended, left := len(summary.Files)+len(summary.Failed), 0
 	switch {
 	case errors.Is(err, ErrInterrupted) && s.interrupt > 0:
 		outcome = "interrupted"
-	case errors.Is(err, ErrSystemic) && broke >= systemicFailures:
+	case errors.Is(err, ErrSystemic) && broke >= maxFailures:
 		outcome = "systemic"
 	case err != nil && broke+unopened == len(fakes):
 		outcome = "no device"
-		if n, _ := fmt.Sscanf(err.Error(), "no device is left for %d files:", &left); n != 1 || left != len(s.files)-settled {
-			t.Errorf("%d files are left: %v", len(s.files)-settled, err)
+		if n, _ := fmt.Sscanf(err.Error(), "no device is left for %d files:", &left); n != 1 || left != len(s.files)-ended {
+			t.Errorf("%d files are left: %v", len(s.files)-ended, err)
 		}
 	case err != nil:
 		t.Errorf("with %d of %d devices lost and %d not opened, interrupted after %v, Run: %v", broke, len(fakes), unopened, s.interrupt, err)
@@ -330,7 +331,7 @@ func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*f
 	default:
 		outcome = "all done"
 	}
-	if err == nil && settled != len(s.files) || err != nil && settled >= len(s.files) {
+	if err == nil && ended != len(s.files) || err != nil && ended >= len(s.files) {
 		t.Errorf("%d files finished and %d failed of %d: %v", len(summary.Files), len(summary.Failed), len(s.files), err)
 	}
 	want := map[string]string{badRecord: "record", notFinite: "record", unwritable: OutputFailure}
@@ -338,10 +339,10 @@ func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*f
 		f := s.file(failure.Path)
 		if failure.Type == "device" && errors.Is(failure.Err, errBroken) {
 			if broke -= 2; broke < 0 {
-				t.Errorf("%s failed, without two devices that failed on it: %v", f.name, failure.Err)
+				t.Errorf("%s failed, but no two devices failed on it: %v", f.name, failure.Err)
 			}
 		} else if failure.Type != want[f.fault] {
-			t.Errorf("%s, of which %q holds, failed with type %s: %v", f.name, f.fault, failure.Type, failure.Err)
+			t.Errorf("%s (fault %q) failed with type %s: %v", f.name, f.fault, failure.Type, failure.Err)
 		}
 	}
 	return outcome
@@ -352,8 +353,8 @@ func (s *scenario) file(path string) randomFile {
 	return s.files[slices.IndexFunc(s.files, func(f randomFile) bool { return f.name == name })]
 }
 
-// checkOutputs checks that the files that a run finished, and those that it found finished, are there as they should
-// be, that the manifest says so, and that nothing else is there. It returns their names.
+// checkOutputs checks the outputs of all files that this run or an earlier one has finished: they must be correct and
+// described by the manifest, and no other outputs may exist. It returns the names of the finished files.
 func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finished map[string]bool) {
 	finished = map[string]bool{}
 	for _, path := range summary.Resumed {
@@ -376,7 +377,7 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 	for _, f := range s.files {
 		if f.fault == badRecord || f.fault == notFinite || f.fault == unwritable {
 			if finished[f.name] {
-				t.Errorf("%s, of which %q holds, finished", f.name, f.fault)
+				t.Errorf("%s (fault %q) finished", f.name, f.fault)
 			}
 			continue
 		}
@@ -391,7 +392,7 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 				continue
 			}
 			if ok != whole || !finished[f.name] && f.fault != pipeInput && ok {
-				t.Errorf("%s is there: %v; the manifest describes it: %v; its file was finished: %v", name, ok, whole, finished[f.name])
+				t.Errorf("%s exists: %v; matches the manifest: %v; its file was finished: %v", name, ok, whole, finished[f.name])
 			}
 			if i == 0 && ok {
 				s.checkRows(t, b, f, entry)
@@ -404,7 +405,7 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 	return finished
 }
 
-// checkRows compares an output with what a loop over the records computes.
+// checkRows compares an output with the result of a plain loop over the records.
 func (s *scenario) checkRows(t *testing.T, b *bench, f randomFile, entry store.Entry) {
 	var ids []string
 	var want [][]float32
@@ -424,7 +425,7 @@ func (s *scenario) checkRows(t *testing.T, b *bench, f randomFile, entry store.E
 	}
 	gotIDs, got := b.rows(f.name)
 	if !slices.Equal(gotIDs, ids) || !slices.EqualFunc(got, want, slices.Equal[[]float32]) {
-		t.Errorf("%s holds other rows than a loop computes: %q, want %q", f.name, gotIDs, ids)
+		t.Errorf("%s has other rows than a loop computes: %q, want %q", f.name, gotIDs, ids)
 	}
 	if entry.Records != int64(len(ids)) || cmp.Or(entry.Device, "none") == "none" || entry.Backend != "fake backend" ||
 		entry.Skipped[reasonMemory] != int64(len(f.records)-len(ids)) {

@@ -1,8 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -11,78 +13,82 @@ import (
 )
 
 const (
-	// lookAhead is how many batches of tokens are read before they are sorted by length: enough that batches are of one
-	// length, and little memory.
+	// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that
+	// windows in a batch have similar lengths, and small enough that a span needs little memory.
 	lookAhead = 4
-	// extremeTokens is the length from which a record is announced.
+	// extremeTokens is the number of tokens above which a record is reported to the Observer.
 	extremeTokens = 50_000
 )
 
-// span is a stretch of a file, which is packed into batches together, on its way from the reader to the writer.
+// span is a sequence of consecutive records in a file, which are packed into batches together.
 type span struct {
 	file     *fileJob
 	records  []*record
 	tokens   int
-	bytes    int64         // of the file as it is on disk
-	failures int           // devices that failed on it, guarded by the run
-	device   string        // that computed it
-	left     int           // batches that have not come back, while a worker has it
-	done     chan struct{} // closed when it has been computed
+	bytes    int64         // size in the input file, as stored on disk
+	failures int           // number of devices that failed on it; guarded by run.mu
+	device   string        // name of the device that computed it
+	left     int           // number of unfinished batches; used by the worker
+	done     chan struct{} // closed when the span has been computed
 }
 
-// fileJob is one file on its way through the pool. Its reader is the goroutine that runs read, its writer the one that
-// runs write.
+// fileJob is a file that is being processed. Its reader is the goroutine in read, its writer the goroutine in write.
 type fileJob struct {
 	*run
 	File
-	ctx    context.Context // ends with the run's, and when the file fails: cancel gives the reason
+	ctx    context.Context // ends with that of the run, or when the file fails; cancel sets the cause
 	cancel context.CancelCauseFunc
-	source store.Source // before it was read
+	source store.Source // state of the input before it was read
 	reader *seqio.Reader
 	out    store.Writer
 
-	ordered  chan *span // every span, computed or not; has room for as many as there are places
-	next     *record    // the first of the next span, which had no room in the last one
-	position int64      // in the file on disk, where the last span ended
-	whole    bool       // every span was handed out; the reader's until ordered is closed
-	report   FileReport // the writer's
+	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
+	next     *record    // first record of the next span, which did not fit in the last one
+	checked  chan error // result of check if it runs beside the batches; holds one error
+	position int64      // offset on disk of the end of the last span
+	complete bool       // all spans have been queued; owned by the reader until ordered is closed
+	report   FileReport // owned by the writer
 }
 
-// read takes file after file until none is left or the run ends.
+// read reads one file after the other until none is left or the run ends.
 func (r *run) read(device string, budget int) {
 	for file := range r.files {
 		select {
-		case r.opened <- struct{}{}:
+		case r.openFiles <- struct{}{}:
 		case <-r.ctx.Done():
 		}
 		if r.ctx.Err() != nil {
 			return
 		}
-		f, err := r.begin(file, device)
+		f, err := r.openFile(file, device)
 		if err != nil {
-			r.settle(file, FileReport{}, err)
-			<-r.opened
+			r.endFile(file, FileReport{}, err)
+			<-r.openFiles
 			continue
 		}
 		r.io.Go(func() {
 			err := f.write()
-			r.settle(file, f.report, err)
-			<-r.opened
+			r.endFile(file, f.report, err)
+			<-r.openFiles
 		})
 		f.read(budget)
 	}
 }
 
-// begin opens a file and its output.
-func (r *run) begin(file File, device string) (*fileJob, error) {
-	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.places)),
+// openFile opens a file and its output.
+func (r *run) openFile(file File, device string) (*fileJob, error) {
+	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
 		report: FileReport{Path: file.Path, Skipped: map[string]int64{}, Started: time.Now()}}
 	var err error
 	if f.source.Path = file.Path; !file.once() {
-		f.source, _ = identify(file.Path) // opening it reports what is wrong with it
+		f.source, _ = identify(file.Path) // opening the file below reports any error
 	}
 	if f.reader, err = file.open(r.Reading); err != nil {
 		return nil, err
+	}
+	if f.reader.Alphabet() != file.Alphabet {
+		f.reader.Close()
+		return nil, fmt.Errorf("%s: %w", file.label(), ErrChanged)
 	}
 	if f.out, err = store.Create(r.Output.spec(file)); err != nil {
 		f.reader.Close()
@@ -96,34 +102,76 @@ func (r *run) begin(file File, device string) (*fileJob, error) {
 	return f, nil
 }
 
-// read hands the spans of the file to the writer and to the devices. It ends with the file's context: before the next
-// span, or, in the middle of one, where it waits for a pipe.
+// read sends the spans of the file to the writer and to the devices. When the file's context ends, read stops before
+// the next span, or within a span if it waits for a pipe.
 func (f *fileJob) read(budget int) {
 	defer close(f.ordered)
 	defer f.reader.Close()
 	capacity := lookAhead * budget
 	if f.PerToken {
-		capacity = budget // whole hidden states wait to be written
+		capacity = budget // the hidden states of a span need much memory until they are written
 	}
-	for !f.whole {
+	for !f.complete {
 		select {
-		case f.places <- struct{}{}: // given back by the writer
+		case f.openSpans <- struct{}{}: // the writer receives the element
 		case <-f.ctx.Done():
 			return
 		}
-		s, err := f.cut(capacity)
+		s, err := f.readSpan(capacity)
 		f.ordered <- s
-		if f.whole = errors.Is(err, io.EOF); err != nil && !f.whole {
-			f.cancel(err)
+		if f.complete = errors.Is(err, io.EOF); err != nil && !f.complete {
+			f.cancel(f.explain(err))
 			return
 		}
 		f.enqueue(s)
+		f.checkBeside()
 	}
 }
 
-// cut reads and tokenizes the records of the next span: of at most that many tokens, or one record. The error of the
-// last span is io.EOF.
-func (f *fileJob) cut(capacity int) (s *span, err error) {
+// checkBeside checks the rest of a file of several spans beside its first batches, in a goroutine that ends with the
+// file: its last record cannot cost the time of all others.
+func (f *fileJob) checkBeside() {
+	if f.complete || f.checked != nil || f.once() {
+		return
+	}
+	f.checked = make(chan error, 1)
+	f.io.Go(func() {
+		err := f.check()
+		if err != nil {
+			f.cancel(err)
+		}
+		f.checked <- err
+	})
+}
+
+// check reads the file to its end and returns an error that names all its bad records. It ends with the file's context.
+func (f *fileJob) check() error {
+	o := f.Reading
+	o.Alphabet = f.forced
+	err := seqio.Check(f.ctx, f.Path, o, func(r seqio.Record) error { return f.tooLong(f.label(), r) })
+	if changed := f.changed(); err != nil && changed != nil {
+		return changed
+	}
+	return err
+}
+
+// explain returns the error with which the reading of the file ended, or one that names all its bad records.
+func (f *fileJob) explain(err error) error {
+	var found error
+	switch {
+	case f.once():
+		return err
+	case f.checked != nil:
+		found = <-f.checked
+	default:
+		found = f.check()
+	}
+	return cmp.Or(found, f.changed(), err)
+}
+
+// readSpan reads and tokenizes the records of the next span, which has at most capacity tokens or a single record. The
+// error for the last span is io.EOF.
+func (f *fileJob) readSpan(capacity int) (s *span, err error) {
 	s = &span{file: f, done: make(chan struct{})}
 	defer func() {
 		position := f.reader.Position()
@@ -160,8 +208,8 @@ func (f *fileJob) readRecord() (*record, error) {
 	return rec, nil
 }
 
-// enqueue hands a span to the devices. It waits only for those of failed files to be taken out of the queue, whose
-// places have been given back.
+// enqueue queues a span for the devices. The queue is full only if it contains spans of failed files, whose writers
+// have already removed them from openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

@@ -10,61 +10,61 @@ import (
 	"seqembed/tokenizer"
 )
 
-// LongPolicy says what happens to a record of more than MaxLength letters.
+// LongPolicy determines the treatment of a record of more than MaxLength letters.
 type LongPolicy string
 
 const (
-	// LongTruncate uses the first MaxLength letters and counts the record.
+	// LongTruncate uses the first MaxLength letters and counts the record as truncated.
 	LongTruncate LongPolicy = "truncate"
-	// LongWindow embeds windows of MaxLength letters, end to end, and joins them: a mean over all their tokens, the
-	// mean of their first tokens, or their tokens one after the other.
+	// LongWindow divides the record into consecutive windows of MaxLength letters, embeds them separately and joins the
+	// results: the mean over all their tokens, the mean of their first tokens, or the concatenation of their tokens.
 	LongWindow LongPolicy = "window"
-	// LongError ends the file with an error that names the record.
+	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"
 )
 
-// ParseLongPolicy reads the name of a policy.
+// ParseLongPolicy returns the policy named s.
 func ParseLongPolicy(s string) (LongPolicy, error) {
 	if p := LongPolicy(s); slices.Contains([]LongPolicy{LongTruncate, LongWindow, LongError}, p) {
 		return p, nil
 	}
-	return "", fmt.Errorf("%q is none of truncate, window, error", s)
+	return "", fmt.Errorf("unknown policy %q: use truncate, window or error", s)
 }
 
-// ErrTooLong is in the chain of the error of a record over Job.MaxLength, with LongError.
+// ErrTooLong is wrapped by the error for a record of more than Job.MaxLength letters under LongError.
 var ErrTooLong = errors.New("record too long")
 
-// record is one row on its way: tokenized, then embedded, then written.
+// record is a record of the input that is tokenized, then embedded, then written as one row.
 type record struct {
 	row     store.Row
 	line    int64
-	unknown int // letters that became the unknown token
+	letters int // before truncation
+	unknown int // number of letters that became the unknown token
 	windows []*window
-	failure error // why there is no row
+	failure error // the reason why the record has no row
 }
 
-// window is a stretch of a record that is embedded in one piece; a record has one, unless it is long and cut.
+// window is a part of a record that is embedded as one sequence. Only a long record has several.
 type window struct {
 	rec    *record
 	ids    []int32
-	result [][]float32 // for each layer, once embedded
+	result [][]float32 // one slice per layer; set after the window is embedded
 }
 
 func (w *window) tokens() int { return len(w.ids) }
 
-// newRecord tokenizes r as the job's policy for long records says.
+// newRecord tokenizes r according to the job's LongPolicy.
 func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
-	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line}
+	if err := j.tooLong(file, r); err != nil {
+		return nil, err
+	}
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line, letters: len(r.Seq)}
 	seq := r.Seq
 	step := len(seq)
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {
 		step = j.MaxLength
-		switch j.Long {
-		case LongTruncate:
+		if j.Long == LongTruncate {
 			seq, rec.row.Truncated = seq[:step], true
-		case LongError:
-			return nil, &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
-				Msg: fmt.Sprintf("%d letters, and the longest allowed is %d", len(seq), j.MaxLength)}
 		}
 	}
 	rec.row.Length = len(seq)
@@ -74,6 +74,15 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 	return rec, nil
 }
 
+// tooLong returns the error for a record over the length limit, under LongError.
+func (j *Job) tooLong(file string, r seqio.Record) error {
+	if j.Long != LongError || j.MaxLength == 0 || len(r.Seq) <= j.MaxLength {
+		return nil
+	}
+	return &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
+		Msg: fmt.Sprintf("%d letters; the longest allowed is %d", len(r.Seq), j.MaxLength)}
+}
+
 func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
 	ids, unknown := t.Append(nil, letters)
 	rec.windows = append(rec.windows, &window{rec: rec, ids: ids})
@@ -81,8 +90,8 @@ func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
 	rec.unknown += unknown
 }
 
-// join makes the row's embeddings from the results of its windows: weighted by averaged tokens, or end to end for an
-// embedding per token.
+// join computes the row's embeddings from the results of its windows: their mean, weighted by averaged tokens, or their
+// concatenation if perToken is set.
 func (rec *record) join(perToken bool, averaged func(n int) int) {
 	if len(rec.windows) == 1 {
 		rec.row.Embeddings = rec.windows[0].result

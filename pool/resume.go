@@ -9,40 +9,49 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 )
 
-// Output says where results go and what describes them.
+// Output describes the outputs of a job.
 type Output struct {
 	Dir      string
-	Label    string // the model's part of a file name
+	Label    string // label of the model in file names
 	Format   store.Format
 	Kind     store.Kind
 	Dim      int
 	Layers   []int
 	PerToken bool
-	Meta     map[string]string // for the files' own metadata
-	Template store.Entry       // what the manifest says of every file of this job, but for its device
+	Meta     map[string]string // stored in the output files themselves
+	Template store.Entry       // the entry for the manifest, without the fields that differ between files
 }
 
-// ErrMixture is in the chain of the error of a run whose output folder holds what does not match: an output that this
-// run would replace, made with other settings, from another content of the input, or not listed in the manifest. Only
-// Job.Force replaces it. An output that is gone, or is not what its entry in the manifest says, is merely incomplete,
-// and is made again. A file of a run fails with it when another run has made its output meanwhile.
+// ErrMixture is wrapped by the error of a run that would replace an output that was made with other settings, or from
+// different content of the input, or that is not listed in the manifest. Job.Force allows it to be replaced. An output
+// that is missing, or that differs from its entry in the manifest, is merely incomplete and is computed again. A file
+// of a run fails with ErrMixture if another run has written its output in the meantime.
 var ErrMixture = errors.New("the output folder holds other results")
 
-// ErrOutput is in the chain of the error of a run whose output folder cannot be created or written to.
+// ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
 var ErrOutput = errors.New("cannot write to the output folder")
 
 func (o Output) spec(f File) store.Spec {
-	return store.Spec{Dir: filepath.Join(o.Dir, filepath.FromSlash(f.Dir)), Base: f.Name, Model: o.Label, Kind: o.Kind,
+	dir := strings.Split(f.Dir, "/")
+	for i, name := range dir {
+		// The manifest holds only UTF-8: a folder named in Latin-1 must not share entries with the same name in UTF-8.
+		if !utf8.ValidString(name) || strings.Contains(name, "%") {
+			dir[i] = store.EscapeName(name)
+		}
+	}
+	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
 }
 
-// prepare creates the output folder and tries whether it can be written to, so that this is one error at the beginning
+// prepare creates the output folder and checks that it is writable, so that a problem causes one error at the beginning
 // and not one for every file.
 func (o Output) prepare() error {
 	err := os.MkdirAll(o.Dir, 0o777)
@@ -61,9 +70,9 @@ func (o Output) prepare() error {
 	return nil
 }
 
-// tidy removes what killed runs have left in the output folder and where these files go. That is no part of the work:
-// what cannot be removed stays.
-func (o Output) tidy(files []File) {
+// removeLeftovers removes temporary files of killed runs from the output folder and the folders of these files. It
+// ignores errors, because the run does not depend on it.
+func (o Output) removeLeftovers(files []File) {
 	seen := map[string]bool{o.Dir: true}
 	_, _ = store.RemoveLeftovers(o.Dir)
 	for _, f := range files {
@@ -74,14 +83,14 @@ func (o Output) tidy(files []File) {
 	}
 }
 
-// Check returns the error with which Run would refuse the output folder because of its manifest or of other settings.
-// It reads no input.
+// Check returns the error that Run would return because of the manifest or because of outputs of other settings. It
+// reads no input.
 func (j *Job) Check() error {
 	_, err := j.check()
 	return err
 }
 
-// check does so and returns the manifest, which Force replaces.
+// check is Check, but also returns the manifest, or a new one if Force is set.
 func (j *Job) check() (*store.Manifest, error) {
 	if j.Force {
 		return store.NewManifest(j.Output.Dir), nil
@@ -98,13 +107,13 @@ func (j *Job) check() (*store.Manifest, error) {
 	return j.manifest, j.refuseMixture(j.manifest)
 }
 
-// refuseMixture returns an error when an output that this job would write is there already and was made with other
-// settings, or has no entry.
+// refuseMixture returns an error if an output of this job already exists and has no entry in the manifest or was made
+// with other settings.
 func (j *Job) refuseMixture(m *store.Manifest) error {
 	for _, f := range j.Files {
-		for _, path := range j.Output.there(f) {
+		for _, path := range j.Output.existing(f) {
 			entry, _, ok := m.Find(path)
-			if !ok { // another run may just have made it, and announced it before
+			if !ok { // another run may have just added the entry and written the output
 				if err := m.Update(); err != nil {
 					return err
 				}
@@ -112,27 +121,28 @@ func (j *Job) refuseMixture(m *store.Manifest) error {
 			}
 			switch {
 			case !ok:
-				return fmt.Errorf("%s is there, and no entry of %s describes it: %w", path, store.ManifestName, ErrMixture)
+				return fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, ErrMixture)
 			case f.once():
-				return fmt.Errorf("%s is there, and %s cannot be compared with what it was made from: %w", path, f.label(), ErrMixture)
+				return fmt.Errorf("%s exists, and %s cannot be compared with the input that it was made from: %w", path, f.label(), ErrMixture)
 			}
-			if what := j.difference(entry); what != "" {
-				return fmt.Errorf("%s was made with %s: %w", path, what, ErrMixture)
+			if d := j.difference(entry); d != "" {
+				return fmt.Errorf("%s was made with %s: %w", path, d, ErrMixture)
 			}
 		}
 	}
 	return nil
 }
 
-// there lists those of the file's outputs that exist.
-func (o Output) there(f File) []string {
+// existing returns the paths of the file's outputs that exist.
+func (o Output) existing(f File) []string {
 	return slices.DeleteFunc(o.spec(f).Paths(), func(path string) bool {
 		_, err := os.Lstat(path)
 		return err != nil
 	})
 }
 
-// difference names the first setting in which a finished output differs from what would be made now, or is empty.
+// difference describes the first setting in which an existing output differs from this job. It is empty if there is
+// none.
 func (j *Job) difference(had store.Entry) string {
 	want := j.Output.Template
 	fields := []struct{ name, had, want string }{
@@ -154,13 +164,13 @@ func (j *Job) difference(had store.Entry) string {
 	return ""
 }
 
-// skipFinished returns the files that are left to do. Those whose output is complete, from the same input and settings,
-// are reported as resumed.
+// skipFinished returns the files that must be computed. It reports those whose outputs are complete, for the same input
+// and settings, as resumed.
 func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	var todo []File
 	var resumed []string
 	for _, f := range r.Files {
-		if ctx.Err() != nil { // hashing what is there can take long
+		if ctx.Err() != nil { // hashing existing outputs may take long
 			return nil, ErrInterrupted
 		}
 		complete, err := r.complete(f)
@@ -180,15 +190,15 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	return todo, nil
 }
 
-// complete reports whether the file's outputs are there as the manifest describes them, byte for byte. The settings
-// match: refuseMixture has looked. An output from another content of the input is an ErrMixture.
+// complete reports whether the file's outputs exist and match the manifest byte for byte. refuseMixture has already
+// compared the settings. For an output from different content of the input it returns an ErrMixture.
 func (r *run) complete(f File) (bool, error) {
-	there := r.Output.there(f)
-	var made store.Source // that of the output before
-	for _, path := range there {
+	existing := r.Output.existing(f)
+	var made store.Source // input that the previous iteration compared
+	for _, path := range existing {
 		entry, _, ok := r.manifest.Find(path)
 		switch {
-		case !ok: // with Force, or where another run has just made it
+		case !ok: // no entry: with Force, or because another run has just written the output
 			return false, nil
 		case entry.Input == made:
 			continue
@@ -196,16 +206,16 @@ func (r *run) complete(f File) (bool, error) {
 		made = entry.Input
 		same, err := sameInput(f.Path, entry)
 		if err != nil {
-			return false, nil // embedding it reports what is wrong with the input
+			return false, nil // the reader will report any error of the input
 		}
 		if !same {
 			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
 		}
 	}
-	if len(there) < len(r.Output.spec(f).Paths()) {
+	if len(existing) < len(r.Output.spec(f).Paths()) {
 		return false, nil
 	}
-	for _, path := range there {
+	for _, path := range existing {
 		_, o, _ := r.manifest.Find(path)
 		if same, err := isSame(path, o.Size, o.SHA256); err != nil || !same {
 			return false, nil
@@ -214,11 +224,11 @@ func (r *run) complete(f File) (bool, error) {
 	return true, nil
 }
 
-// coarseClock is the coarsest that file systems keep times. What was modified so shortly before it was read may have
-// been modified since, unseen.
+// coarseClock is the coarsest resolution of modification times in common file systems. A file that was modified less
+// than this before it was read may have been modified again with the same time.
 const coarseClock = 2 * time.Second
 
-// sameInput reports whether an input is what an output was made from: the file of that place, size and time, or one of
+// sameInput reports whether an input is the one from which an output was made: it has the same path, size and time, or
 // the same content.
 func sameInput(path string, entry store.Entry) (bool, error) {
 	had := entry.Input
@@ -232,19 +242,33 @@ func sameInput(path string, entry store.Entry) (bool, error) {
 	return isSame(path, had.Size, had.SHA256)
 }
 
-// identify is all that can be said of an input file without reading it.
+// identify returns the Source of an input file without reading its content.
 func identify(path string) (store.Source, error) {
 	s := store.Source{Path: path}
 	info, err := os.Stat(path)
 	if err != nil {
 		return s, err
 	}
-	s.Absolute, _ = filepath.Abs(path) // without a working folder it is empty, and the content is compared
+	s.Absolute, _ = filepath.Abs(path) // empty without a working directory; then the content is compared
 	s.Size, s.Modified = info.Size(), info.ModTime()
 	return s, nil
 }
 
-// isSame reports whether a file has that size and SHA-256.
+// ErrChanged is the error of a file that was written to, replaced or removed while it was read.
+var ErrChanged = errors.New("the input changed while it was read; run again when it is complete")
+
+// changed returns an ErrChanged when the file is not as it was before it was read.
+func (f *fileJob) changed() error {
+	if f.once() {
+		return nil
+	}
+	if now, err := identify(f.Path); err == nil && now.Size == f.source.Size && now.Modified.Equal(f.source.Modified) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", f.label(), ErrChanged)
+}
+
+// isSame reports whether a file has the given size and SHA-256.
 func isSame(path string, size int64, sum string) (bool, error) {
 	info, err := os.Stat(path)
 	if err != nil || info.Size() != size {

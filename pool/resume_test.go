@@ -16,7 +16,7 @@ import (
 	"seqembed/kernels"
 )
 
-// threeFiles adds inputs of several spans each, the first the largest.
+// threeFiles adds inputs of several spans each, the largest first.
 func (b *bench) threeFiles() map[string][]entryOf {
 	b.Helper()
 	inputs := map[string][]entryOf{"a": randomRecords(1, upTo(90)...), "b": randomRecords(2, upTo(60)...), "c": randomRecords(3, upTo(30)...)}
@@ -26,8 +26,8 @@ func (b *bench) threeFiles() map[string][]entryOf {
 	return inputs
 }
 
-// TestInterrupt: wherever a run is interrupted, the batch of the moment is finished, whole files stay, nothing partial
-// does, and running again gives what one run would have given.
+// TestInterrupt interrupts a run at every batch. Batches in flight must be finished, complete files kept, no partial
+// files left, and a second run must complete the results of an uninterrupted run.
 func TestInterrupt(t *testing.T) {
 	whole := newBench(t)
 	whole.threeFiles()
@@ -52,7 +52,7 @@ func TestInterrupt(t *testing.T) {
 				t.Fatalf("Run: %v", err)
 			}
 			if b.fake.calls.Load() != at || int64(len(b.seen.batches)) != at || b.fake.closed.Load() != 1 {
-				t.Errorf("%d batches begun, %d done, interrupted in number %d", b.fake.calls.Load(), len(b.seen.batches), at)
+				t.Errorf("%d batches started, %d done, interrupted in batch %d", b.fake.calls.Load(), len(b.seen.batches), at)
 			}
 			if len(s.Files) == 3 || len(s.Failed) != 0 {
 				t.Errorf("%d files finished, failed %v", len(s.Files), s.Failed)
@@ -99,7 +99,7 @@ func TestInterruptedBeforeItBegan(t *testing.T) {
 	b.wantNames()
 }
 
-// TestSecondRunDoesNothing, not even opening the device.
+// TestSecondRunDoesNothing checks that a second run does not even open the device.
 func TestSecondRunDoesNothing(t *testing.T) {
 	b := newBench(t)
 	b.threeFiles()
@@ -115,7 +115,7 @@ func TestSecondRunDoesNothing(t *testing.T) {
 	}
 }
 
-// TestIncompleteOutputIsMadeAgain, and nothing else.
+// TestIncompleteOutputIsMadeAgain checks that only such outputs are computed again.
 func TestIncompleteOutputIsMadeAgain(t *testing.T) {
 	for name, damage := range map[string]func(b *bench) error{
 		"output deleted":    func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.npy")) },
@@ -159,7 +159,8 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// unfinish leaves the manifest as it is while an output gets its name: the last line of the output only announces it.
+// unfinish removes the last line for an output from the manifest, so that only the line remains that is written before
+// the output is renamed.
 func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
@@ -173,12 +174,12 @@ func unfinish(dir, output string) error {
 	return m.Append(entry, nil)
 }
 
-// TestManifestKnowsOutputBeforeItIsThere: the entry precedes the file, so that a run killed between the two leaves
-// nothing that the next one refuses.
+// TestManifestKnowsOutputBeforeItIsThere checks that the manifest has an entry before the output exists. Otherwise the
+// next run would refuse the output of a run that was killed in between.
 func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
-	// A folder in the place of the output makes the rename fail, after the manifest was written.
+	// A folder at the path of the output makes the rename fail, after the entry was written.
 	if err := os.MkdirAll(filepath.Join(b.out, "f0.fake.npy", "x"), 0o777); err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +197,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(b.out, "f0.fake.npy")); err != nil {
 		t.Fatal(err)
 	}
-	// What is left is an id list without its array: not refused, made again.
+	// Only the list of ids is left, without its array: it is computed again, not refused.
 	second := b.again()
 	second.job.Force = false
 	if s := second.run(); len(s.Files) != 1 {
@@ -205,8 +206,8 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	second.wantNames(outputsOf("f0")...)
 }
 
-// TestMixtureIsRefused: an output that does not match stops the run before anything is computed or changed; Force
-// replaces it.
+// TestMixtureIsRefused checks that a run stops before it computes or changes anything if an existing output does not
+// match, and that Force replaces the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -266,10 +267,10 @@ func TestMixtureIsRefused(t *testing.T) {
 				}
 			}
 			if len(s.Files)+len(s.Resumed)+len(s.Failed) != 0 || b.fake.calls.Load() != 0 || !maps.Equal(before, b.outputs()) {
-				t.Error("a run that was refused did something")
+				t.Error("a refused run computed or changed something")
 			}
 			if check := b.job.Check(); (check == nil) != strings.HasPrefix(name, "input changed") {
-				t.Errorf("Check: %v", check) // it reads no input
+				t.Errorf("Check: %v", check) // Check does not read the input
 			}
 
 			b.job.Force = true
@@ -284,7 +285,7 @@ func TestMixtureIsRefused(t *testing.T) {
 	}
 }
 
-// TestDeletedOutputOfOtherSettings: where nothing would be replaced there is nothing to refuse.
+// TestDeletedOutputOfOtherSettings checks that a run is not refused if it would not replace anything.
 func TestDeletedOutputOfOtherSettings(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -301,7 +302,7 @@ func TestDeletedOutputOfOtherSettings(t *testing.T) {
 	}
 }
 
-// TestStandardInputIsNeverTheSame: a second run with it is refused.
+// TestStandardInputIsNeverTheSame checks that a second run with standard input is refused.
 func TestStandardInputIsNeverTheSame(t *testing.T) {
 	b := newBench(t)
 	b.planStdin(">a\nMKV\n")
@@ -317,7 +318,8 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 	second.check("stdin", []entryOf{{"a", "MKV"}})
 }
 
-// TestDamagedManifest is refused, with its line, unless everything is made anew; a line that broke off is none.
+// TestDamagedManifest checks that a damaged line is refused with its number unless Force is set, and that an incomplete
+// last line is accepted.
 func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -343,7 +345,7 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestMovedInput: an input is known by its content, wherever it lies.
+// TestMovedInput checks that inputs are compared by content, not by path.
 func TestMovedInput(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMKV\n")
@@ -359,14 +361,14 @@ func TestMovedInput(t *testing.T) {
 	}
 	other := b.again()
 	other.job.Files = nil
-	other.add("moved/a.faa", ">a\nMKL\n") // the same size
+	other.add("moved/a.faa", ">a\nMKL\n") // of the same size
 	if _, err := other.job.Run(t.Context()); !errors.Is(err, ErrMixture) {
 		t.Errorf("another input of the same name: %v", err)
 	}
 }
 
-// TestUnchangedInputIsNotRead: place, size and time of an input stand for its content, unless it was new when it was
-// read.
+// TestUnchangedInputIsNotRead checks that an input with the same path, size and time is not read again unless it was
+// new when it was first read.
 func TestUnchangedInputIsNotRead(t *testing.T) {
 	b := newBench(t)
 	path := b.add("a.faa", ">a\nMKV\n")
@@ -379,10 +381,10 @@ func TestUnchangedInputIsNotRead(t *testing.T) {
 	old := time.Now().Add(-time.Hour)
 	at(old)
 	b.run()
-	writeFile(t, path, ">a\nMKL\n") // which only reading can show
+	writeFile(t, path, ">a\nMKL\n") // only reading the file can show this change
 	at(old)
 	if s := b.again().run(); len(s.Resumed) != 1 {
-		t.Errorf("of the same place, size and time: %+v", s)
+		t.Errorf("of the same path, size and time: %+v", s)
 	}
 	at(old.Add(time.Nanosecond))
 	if _, err := b.again().job.Run(t.Context()); !errors.Is(err, ErrMixture) {
@@ -397,11 +399,12 @@ func TestUnchangedInputIsNotRead(t *testing.T) {
 	writeFile(t, path, ">a\nMKV\n")
 	at(recent)
 	if _, err := b.again().job.Run(t.Context()); !errors.Is(err, ErrMixture) {
-		t.Errorf("written again within the resolution of its time: %v", err)
+		t.Errorf("modified again within the resolution of the time: %v", err)
 	}
 }
 
-// TestFormatsSideBySide: each output has its own entry, and those that share a file with another one are refused.
+// TestFormatsSideBySide checks that each output has its own entry, and that an output that shares a file with another
+// output is refused.
 func TestFormatsSideBySide(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -417,15 +420,16 @@ func TestFormatsSideBySide(t *testing.T) {
 		}
 	}
 	tokens := b.again()
-	tokens.fake.perToken, tokens.job.PerToken, tokens.job.Output.PerToken = true, true, true // .npz, and the same .ids.txt
+	// An .npz with the same .ids.txt.
+	tokens.fake.perToken, tokens.job.PerToken, tokens.job.Output.PerToken = true, true, true
 	tokens.job.Output.Template.Parameters = map[string]string{"pool": "none", "format": "npy"}
 	if _, err := tokens.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "f0.fake.ids.txt") {
 		t.Errorf("an output that shares a file: %v", err)
 	}
 }
 
-// TestTwoRunsAtOnce into one folder: where both make the same output, with other settings or from another input, the
-// second one to finish is refused; where they agree, either may.
+// TestTwoRunsAtOnce runs two jobs into one folder. If both write the same output, with other settings or from another
+// input, the second to finish is refused; if they agree, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
@@ -446,7 +450,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			second := first.again()
 			change(second)
 			var s Summary
-			first.fake.fault = func(kernels.Batch) error { // the second begins after the first, and ends before it
+			first.fake.fault = func(kernels.Batch) error { // the second run starts after the first and ends before it
 				if first.fake.calls.Load() == 1 {
 					s = second.run()
 				}
@@ -466,14 +470,14 @@ func TestTwoRunsAtOnce(t *testing.T) {
 				t.Fatalf("the first run: %+v", f)
 			}
 			if third := second.again().run(); len(third.Resumed) != 1 {
-				t.Errorf("what the second run wrote is not there: %+v", third)
+				t.Errorf("the output of the second run is missing: %+v", third)
 			}
 		})
 	}
 }
 
-// TestMadeWhileTheManifestWasRead: an output that another run makes after this one has read the manifest is not one
-// that nobody knows.
+// TestMadeWhileTheManifestWasRead checks that an output that another run writes after this run has read the manifest
+// does not count as unlisted.
 func TestMadeWhileTheManifestWasRead(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)

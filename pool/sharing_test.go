@@ -10,23 +10,24 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDeviceIsKeptBusyAcrossFiles: where each file is one batch, two are under way all the same.
+// TestDeviceIsKeptBusyAcrossFiles checks that two batches are in flight even if each file is a single batch.
 func TestDeviceIsKeptBusyAcrossFiles(t *testing.T) {
 	b := newBench(t)
 	b.job.Devices[0].Ahead = 1
 	b.fake.fault = func(kernels.Batch) error { time.Sleep(5 * time.Millisecond); return nil }
 	b.addFiles(30)
 	if s := b.run(); len(s.Files) != 30 || b.fake.calls.Load() != 30 || b.fake.most.Load() != 2 {
-		t.Errorf("%d files in %d batches, at most %d under way", len(s.Files), b.fake.calls.Load(), b.fake.most.Load())
+		t.Errorf("%d files in %d batches, at most %d in flight", len(s.Files), b.fake.calls.Load(), b.fake.most.Load())
 	}
 }
 
-// TestComputedFileSurvivesAnInterruption: what waits only for the disk when the run is interrupted is written.
+// TestComputedFileSurvivesAnInterruption checks that a file that is already computed is written when the run is
+// interrupted.
 func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, 5, 40, 6)
 	b.add("a.faa", fasta(records))
-	b.fake.memory = 20 // the second record is reported as skipped, while the file is written
+	b.fake.memory = 20 // skips the second record, which is reported while the file is written
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	b.seen.onSkip = cancel
@@ -37,8 +38,8 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestBatchInFlightIsKept: a file that is complete with the batch that computes when the run is interrupted is written,
-// and no other batch is started.
+// TestBatchInFlightIsKept checks that a file that is completed by the batch in flight at the interruption is written,
+// and that no other batch is started.
 func TestBatchInFlightIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -54,7 +55,7 @@ func TestBatchInFlightIsKept(t *testing.T) {
 	})
 }
 
-// TestPipeSurvivesALostDevice: the spans that a device had when it broke are still there for another, though the pipe
+// TestPipeSurvivesALostDevice checks that spans of a lost device are computed by another device although the pipe
 // cannot be read again.
 func TestPipeSurvivesALostDevice(t *testing.T) {
 	b := newBench(t)
@@ -73,7 +74,7 @@ func TestPipeSurvivesALostDevice(t *testing.T) {
 	late.Open = func() (Embedder, error) { <-failed; return other, nil }
 	b.job.Devices = []Device{b.fake.device("broken"), late}
 	if s := b.run(); len(s.Failed) != 0 || other.calls.Load() == 0 {
-		t.Errorf("failed %v; the other device got %d batches", s.Failed, other.calls.Load())
+		t.Errorf("failed %v; the other device computed %d batches", s.Failed, other.calls.Load())
 	}
 	b.check("stdin", records)
 }

@@ -13,19 +13,19 @@ import (
 	"seqembed/internal/store"
 )
 
-// errLost would be a bug: a record that was neither written nor skipped.
+// errLost reports a bug: a record was neither written nor skipped.
 var errLost = errors.New("records were lost")
 
-// reasonMemory is why a record that fits no device is left out.
+// reasonMemory is the reason for a skipped record that fits on no device.
 const reasonMemory = "out of memory"
 
-// write stores the spans in the order of the file and commits the output. It ends when the reader has ended and every
-// span has been computed, or is not going to be.
+// write stores the spans in the order of the file and commits the output. It returns after the reader has ended and
+// every span has been computed or never will be.
 func (f *fileJob) write() error {
 	defer f.cancel(nil)
 	defer f.out.Abort()
 	devices, complete := map[string]bool{}, true
-	var err error // kept, because a file's context may end with the run before it fails
+	var err error // kept, because f.ctx may end with the run before the file fails
 	for s := range f.ordered {
 		if err == nil && f.computed(s) {
 			devices[s.device] = true
@@ -35,20 +35,20 @@ func (f *fileJob) write() error {
 		} else {
 			complete = false
 		}
-		<-f.places
+		<-f.openSpans
 	}
 	if err = cmp.Or(err, f.failure()); err != nil {
 		return err
 	}
-	if !complete || !f.whole {
+	if !complete || !f.complete {
 		return ErrInterrupted
 	}
 	f.report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
 	return f.commit()
 }
 
-// computed waits for a span and reports whether it has been computed. When the run ends it waits for what the devices
-// have begun.
+// computed waits until a span has been computed or never will be, and reports whether it has been. When the run ends,
+// it waits for the batches in flight.
 func (f *fileJob) computed(s *span) bool {
 	select {
 	case <-s.done:
@@ -58,7 +58,7 @@ func (f *fileJob) computed(s *span) bool {
 	if f.failure() != nil {
 		return false
 	}
-	<-f.idle
+	<-f.workersDone
 	select {
 	case <-s.done:
 		return true
@@ -67,8 +67,8 @@ func (f *fileJob) computed(s *span) bool {
 	}
 }
 
-// failure is the reason for which the file has failed, or nil. The end of the run is none: a file that has been
-// computed by then is written.
+// failure returns the error with which the file has failed, or nil. The end of the run is not a failure: a file whose
+// spans are all computed is still written.
 func (f *fileJob) failure() error {
 	if cause := context.Cause(f.ctx); cause != context.Cause(f.run.ctx) {
 		return cause
@@ -76,7 +76,7 @@ func (f *fileJob) failure() error {
 	return nil
 }
 
-// writeSpan stores the records of a span and counts them.
+// writeSpan stores and counts the records of a span.
 func (f *fileJob) writeSpan(s *span) error {
 	for _, rec := range s.records {
 		if rec.failure != nil {
@@ -96,7 +96,7 @@ func (f *fileJob) writeSpan(s *span) error {
 	return nil
 }
 
-// commit checks that nothing was lost, puts the output under its name and describes it in the manifest.
+// commit checks that no record was lost, commits the output and adds it to the manifest.
 func (f *fileJob) commit() error {
 	report, reader := &f.report, f.reader
 	skipped := report.Skipped[reasonMemory]
@@ -109,6 +109,9 @@ func (f *fileJob) commit() error {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w",
 			f.label(), reader.Records(), report.Records, skipped, errLost)
 	}
+	if err := f.changed(); err != nil {
+		return err
+	}
 	entry := f.Output.Template
 	entry.Input = f.source
 	var err error
@@ -117,12 +120,12 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
-	// The manifest names the output before it is there: a run that is killed in between leaves nothing that the next
-	// would refuse.
+	// The manifest names the output before it exists, so that the next run does not refuse the output of a run that was
+	// killed in between.
 	for _, path := range f.Output.spec(f.File).Paths() {
 		entry.Outputs = append(entry.Outputs, store.File{Path: path})
 	}
-	if err := f.describe(entry); err != nil {
+	if err := f.appendEntry(entry); err != nil {
 		return err
 	}
 	if report.Outputs, err = f.out.Commit(); err != nil {
@@ -130,12 +133,12 @@ func (f *fileJob) commit() error {
 	}
 	report.Finished = time.Now()
 	entry.Outputs, entry.Finished = report.Outputs, report.Finished
-	return f.describe(entry)
+	return f.appendEntry(entry)
 }
 
-// describe appends an entry to the manifest, unless another process has put one there for the same output since this
-// run began, and it does not match.
-func (r *run) describe(entry store.Entry) error {
+// appendEntry appends an entry to the manifest. It fails if another process has added a different entry for the same
+// output since this run began.
+func (r *run) appendEntry(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	err := r.manifest.Append(entry, func(other store.Entry) error {
@@ -146,7 +149,7 @@ func (r *run) describe(entry store.Entry) error {
 		if difference == "" {
 			return nil
 		}
-		return fmt.Errorf("another run into this folder has made %s meanwhile, with %s: %w",
+		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
 			other.Outputs[0].Path, difference, ErrMixture)
 	})
 	if err != nil {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// benchmarkRecords reports letters a second, as bytes, and letters a token.
+// benchmarkRecords reports letters per second, as bytes, and letters per token.
 func benchmarkRecords(b *testing.B, t Tokenizer, seqs [][]byte) {
 	letters := 0
 	for _, seq := range seqs {
@@ -26,7 +26,7 @@ func benchmarkRecords(b *testing.B, t Tokenizer, seqs [][]byte) {
 	b.ReportMetric(float64(letters)/float64(tokens), "letters/token")
 }
 
-// BenchmarkBPE tokenizes random records of several lengths, and E. coli, on one core.
+// BenchmarkBPE tokenizes random records of several lengths, and the genome of E. coli, on one core.
 func BenchmarkBPE(b *testing.B) {
 	b.Run("synthetic", func(b *testing.B) { benchmarkLengths(b, SyntheticDNA()) })
 	b.Run("dnabert2", func(b *testing.B) { benchmarkLengths(b, dnabert2(b)) })

@@ -9,53 +9,55 @@ import (
 )
 
 const (
-	// maxVocab keeps ids within 16 bits, one of them left over for wordEdge.
+	// maxVocab keeps ids within 16 bits and leaves one value for wordEdge.
 	maxVocab = 1<<16 - 1
-	// windowLetters is how much of a long word is merged at a time, so that the working set stays in the cache.
+	// windowLetters is the number of letters of a long word that are merged at a time, so that the working set stays in
+	// the cache.
 	windowLetters = 2048
-	// overlapTokens is how many tokens before a window are first merged anew together with it.
+	// overlapTokens is the number of tokens before a window that are at first merged again together with the window.
 	overlapTokens = 8
 )
 
-// ErrVocabTooLarge is wrapped by the error for a vocabulary of more entries than the engine has ids for.
+// ErrVocabTooLarge is wrapped by the error for a vocabulary with more entries than maxVocab.
 var ErrVocabTooLarge = errors.New("vocabulary too large")
 
-// A vocabulary is what a tokenizer.json says, not yet checked.
+// A vocabulary is the unchecked content of a tokenizer.json.
 type vocabulary struct {
-	ids            map[string]int64 // every entry; the ids are to be 0, 1, … without gaps
-	merges         [][2]string      // by rank
+	ids            map[string]int64 // ids of all entries, which must be 0, 1, … without gaps
+	merges         [][2]string      // by rank, the lowest first
 	unknown        string           // the entry for a letter outside the vocabulary
-	prefix, suffix []int32          // the special tokens around a sequence
+	prefix, suffix []int32          // special tokens before and after a sequence
 }
 
-// A letterKind says what a byte of a sequence does.
+// A letterKind classifies a byte of a sequence.
 type letterKind uint8
 
 const (
-	unknownLetter letterKind = iota // becomes the unknown token; also every byte outside ASCII
-	wordLetter                      // in the vocabulary; merges with its like
-	otherLetter                     // in the vocabulary, but neither letter, digit nor underscore: a word of its like
-	spaceLetter                     // ends a word and becomes nothing
+	unknownLetter letterKind = iota // becomes the unknown token; includes every byte outside ASCII
+	wordLetter                      // in the vocabulary; merges only with word letters
+	otherLetter                     // in the vocabulary, but not matched by \w; merges only with its kind
+	spaceLetter                     // white space: separates words and produces no token
 )
 
-// BPE is a byte-pair encoding over ASCII letters, exactly as the Hugging Face tokenizers compute it: a sequence is split
-// into words (runs of letters, digits and underscores, or runs of anything else but white space), each letter of a word
-// becomes a token, and the adjacent pair of lowest merge rank, the leftmost among equals, is merged until no pair is
-// left that may be. A letter that the vocabulary lacks is one unknown token of its own, which merges with nothing.
+// BPE is a byte-pair encoding over ASCII letters that produces the same ids as the Hugging Face tokenizers. A sequence
+// is split into words: runs of letters, digits and underscores, or runs of other characters except white space. Each
+// letter of a word becomes a token. Then the adjacent pair with the lowest merge rank (the leftmost, if there are
+// several) is merged repeatedly until no pair can be merged. A letter that is not in the vocabulary is an unknown token
+// of its own and merges with nothing.
 type BPE struct {
 	digest         string
 	prefix, suffix []int32
 	unknown        int32
 	kinds          [256]letterKind
-	letters        [256]uint16 // id of a byte of kind wordLetter or otherLetter
-	widths         []int       // letters that a token covers, by id
+	letters        [256]uint16 // ids of the bytes of kind wordLetter or otherLetter
+	widths         []int       // number of letters in each token, by id
 	rules          *rules
-	window         int       // letters
-	overlap        int       // tokens
-	mergers        sync.Pool // of *merger
+	window         int       // in letters
+	overlap        int       // in tokens
+	mergers        sync.Pool // contains *merger
 }
 
-// newBPE checks a vocabulary and builds its tokenizer.
+// newBPE checks a vocabulary and returns its tokenizer.
 func newBPE(v *vocabulary, digest string) (*BPE, error) {
 	if len(v.ids) > maxVocab {
 		return nil, fmt.Errorf("model.vocab has %d entries, more than %d: %w", len(v.ids), maxVocab, ErrVocabTooLarge)
@@ -70,7 +72,7 @@ func newBPE(v *vocabulary, digest string) (*BPE, error) {
 			return nil, fmt.Errorf("model.vocab: id %d of %.80q is outside 0 to %d", id, entry, len(entries)-1)
 		}
 		if entry == "" {
-			return nil, fmt.Errorf("model.vocab: id %d is an empty text", id)
+			return nil, fmt.Errorf("model.vocab: the entry with id %d is empty", id)
 		}
 		if entries[id] != "" {
 			return nil, fmt.Errorf("model.vocab: id %d is both %.80q and %.80q", id, min(entry, entries[id]), max(entry, entries[id]))
@@ -94,7 +96,7 @@ func newBPE(v *vocabulary, digest string) (*BPE, error) {
 	return t, nil
 }
 
-// setLetters fills kinds and letters from the entries, in the order of their ids, that are a single letter.
+// setLetters fills kinds and letters from the single-letter entries. entries is indexed by id.
 func (t *BPE) setLetters(entries []string) error {
 	for c := range t.kinds {
 		if c < utf8.RuneSelf && unicode.IsSpace(rune(c)) {
@@ -121,19 +123,19 @@ func (t *BPE) setLetters(entries []string) error {
 	return nil
 }
 
-// isWordLetter tells whether a letter is what regular expressions call \w, as far as ASCII is concerned.
+// isWordLetter reports whether r is an ASCII character that the regular expression \w matches.
 func isWordLetter(r rune) bool {
 	return r == '_' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z'
 }
 
-// VocabSize is the number of entries of the vocabulary.
+// VocabSize returns the number of entries in the vocabulary.
 func (t *BPE) VocabSize() int { return len(t.widths) }
 
-// SHA256 is the digest of the tokenizer.json.
+// SHA256 returns the digest of the tokenizer.json.
 func (t *BPE) SHA256() string { return t.digest }
 
-// Append appends the special tokens and the tokens of seq to dst; unknown is the number of letters that became the
-// unknown token. Bytes outside ASCII are read as UTF-8.
+// Append appends the special tokens and the tokens of seq to dst and returns the extended slice. unknown is the number
+// of letters that became the unknown token. Bytes outside ASCII are decoded as UTF-8.
 func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 	m := t.mergers.Get().(*merger)
 	defer t.mergers.Put(m)
@@ -168,12 +170,13 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 
 // appendWord appends the tokens of a word whose letters are all in the vocabulary.
 //
-// A long word is merged in windows, which gives the same tokens because of two facts that hold for every list of
-// merges. (1) Cut a word where one of its tokens ends: no merge ever crossed the cut, so the merges on one side, in
-// their order, are those of that side alone. Hence any run of tokens is the encoding of its own letters. (2) Let X end in
-// token t and Y begin with token u, both encoded by themselves. If XY had a merge across the cut, consider the first: up
-// to then t's letters and u's underwent the same merges as in the word tu, so tu would have that merge as well. Hence,
-// if the encoding of tu is t, u, then the encoding of XY is that of X followed by that of Y.
+// A long word is merged in windows. The result is the same, because of two facts that hold for every list of merges.
+// (1) Cut a word between two of its tokens. No merge crossed the cut, so the merges on each side, in their order, are
+// those of that side alone. Hence every run of tokens is the encoding of its own letters. (2) Let X, whose last token
+// is t, and Y, whose first token is u, be encoded separately. Suppose that the encoding of XY has a merge across the
+// cut, and consider the first one. Until then the letters of t and u have undergone the same merges as in the word tu,
+// so tu has that merge too. Hence, if the encoding of tu is t, u, the encoding of XY is that of X followed by that of
+// Y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)
@@ -195,7 +198,7 @@ func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	return dst
 }
 
-// joins tells whether the tokens left and right, which meet at letter cut of word, are the encoding of their letters.
+// joins reports whether the tokens left and right, which meet at letter cut of word, are the encoding of their letters.
 func (t *BPE) joins(m *merger, left, right int32, word []byte, cut int) bool {
 	m.joint = m.merge(m.joint[:0], &t.letters, word[cut-t.widths[left]:cut+t.widths[right]])
 	return len(m.joint) == 2 && m.joint[0] == left && m.joint[1] == right

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// agree fails the test unless t encodes seq as ref does and counts as many unknown letters.
+// agree checks that t encodes seq as ref does and counts the same number of unknown letters.
 func agree(tb testing.TB, t *BPE, ref *reference, seq []byte) {
 	tb.Helper()
 	got, unknown := t.Append(nil, seq)
@@ -50,7 +50,7 @@ func TestHuggingFaceCases(t *testing.T) {
 			IDs     []int32
 		}
 	}
-	// Case is ignored in the names of fields, so that "id" and "ids" are apart but need no tags.
+	// The names of fields match in any case, so "id" and "ids" are distinct without tags.
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +67,8 @@ func TestHuggingFaceCases(t *testing.T) {
 	}
 }
 
-// TestLargeVocabulariesMatchReference compares both DNA vocabularies with the reference on sequences that fill several
-// windows, whole and with letters that they lack.
+// TestLargeVocabulariesMatchReference compares both DNA vocabularies with the reference on sequences of several
+// windows, with and without unknown letters.
 func TestLargeVocabulariesMatchReference(t *testing.T) {
 	for _, vocabulary := range []struct {
 		name string
@@ -109,8 +109,9 @@ func TestLargeVocabulariesMatchReference(t *testing.T) {
 	}
 }
 
-// TestRandomVocabulariesMatchReference draws vocabularies, sees those with a merge before one that makes a half of it
-// refused, and cuts words into windows so small that nearly every token meets a border.
+// TestRandomVocabulariesMatchReference draws random vocabularies. It checks that a vocabulary with a merge before the
+// merge that produces one of its halves is refused, and compares the others with the reference, with windows so small
+// that nearly every token touches a boundary.
 func TestRandomVocabulariesMatchReference(t *testing.T) {
 	inOrder, outOfOrder := 0, 0
 	for seed := range uint64(600) {
@@ -118,13 +119,13 @@ func TestRandomVocabulariesMatchReference(t *testing.T) {
 		alphabet := []string{"A", "AB", "ABC", "ACGT", "AB-*"}[rng.IntN(5)]
 		size := 1 + rng.IntN(60)
 		if seed%10 == 0 {
-			size += 200 // more ranks than one word of 64 bits holds
+			size += 200 // more ranks than one 64-bit word of the bit set can hold
 		}
 		file, ordered := randomVocabulary(rng, alphabet, size)
 		bpe, err := ParseBPE(file)
 		if !ordered {
 			if outOfOrder++; !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), "model.merges[") {
-				t.Fatalf("seed %d: merges out of order give %v", seed, err)
+				t.Fatalf("seed %d: unordered merges return %v", seed, err)
 			}
 			continue
 		}
@@ -143,7 +144,7 @@ func TestRandomVocabulariesMatchReference(t *testing.T) {
 		}
 	}
 	if inOrder < 50 || outOfOrder < 50 {
-		t.Errorf("%d vocabularies in order and %d out of order: one way is hardly tested", inOrder, outOfOrder)
+		t.Errorf("%d vocabularies are ordered and %d are not: one case is hardly tested", inOrder, outOfOrder)
 	}
 }
 
@@ -171,8 +172,8 @@ func FuzzBPE(f *testing.F) {
 	})
 }
 
-// TestBeyondLetters pins what becomes of bytes that no DNA holds: white space parts words, any other letter outside the
-// vocabulary is one unknown token, whatever its length in UTF-8, and marks are words of their own.
+// TestBeyondLetters checks characters that do not occur in DNA: white space separates words, any other letter outside
+// the vocabulary is one unknown token, however many bytes it has in UTF-8, and punctuation forms words of its own.
 func TestBeyondLetters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	bpe, err := ParseBPE(tokenizerFile(rng, []string{"A", "-", "AA", "A-", "--"}, [][2]string{{"A", "-"}, {"A", "A"}, {"-", "-"}}))
@@ -241,7 +242,7 @@ func TestConcurrentUse(t *testing.T) {
 		group.Go(func() {
 			for i, seq := range seqs {
 				if got, _ := bpe.Append(nil, seq); !slices.Equal(got, want[i]) {
-					t.Errorf("sequence %d: other ids than when it was encoded alone", i)
+					t.Errorf("sequence %d: ids differ from those of a separate encoding", i)
 				}
 			}
 		})
@@ -249,7 +250,7 @@ func TestConcurrentUse(t *testing.T) {
 	group.Wait()
 }
 
-// TestNoAllocation holds a merger itself, because a pool may drop its content at any time.
+// TestNoAllocation uses its own merger, because a sync.Pool may drop its content at any time.
 func TestNoAllocation(t *testing.T) {
 	bpe := SyntheticDNA()
 	m := newMerger(bpe.rules)

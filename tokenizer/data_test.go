@@ -12,17 +12,18 @@ import (
 	"testing"
 )
 
-// sharedFile is the path of a reference file that lies beside the repository, not in it; without it the test is skipped.
+// sharedFile returns the path of a reference file, which is next to the repository and not part of it. It skips the
+// test if the file does not exist.
 func sharedFile(tb testing.TB, elements ...string) string {
 	tb.Helper()
 	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		tb.Skipf("the reference file %s is not beside this checkout", path)
+		tb.Skipf("the reference file %s does not exist", path)
 	}
 	return path
 }
 
-// dnabert2 reads the tokenizer that DNABERT-2 and DNABERT-S use.
+// dnabert2 reads the tokenizer of DNABERT-2 and DNABERT-S.
 func dnabert2(tb testing.TB) *BPE {
 	tb.Helper()
 	t, err := ReadBPE(sharedFile(tb, "tokenizer", "dnabert2_tokenizer.json"))
@@ -57,7 +58,7 @@ func ecoli(tb testing.TB) []byte {
 	return genome
 }
 
-// randomLetters draws length letters from alphabet.
+// randomLetters returns length random letters of alphabet.
 func randomLetters(rng *rand.Rand, alphabet string, length int) []byte {
 	letters := make([]byte, length)
 	for i := range letters {

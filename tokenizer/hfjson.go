@@ -13,14 +13,14 @@ import (
 	"strings"
 )
 
-// maxFileBytes bounds what ReadBPE reads: DNA vocabularies take less than a megabyte, so that a larger file is
-// something else, named by mistake.
+// maxFileBytes bounds the size of a file for ReadBPE. DNA vocabularies take less than a megabyte; a larger file is
+// probably not a tokenizer.json.
 const maxFileBytes = 64 << 20
 
-// ErrUnsupported is wrapped by the error for a tokenizer.json that asks for something this engine does not do.
+// ErrUnsupported is wrapped by the error for a tokenizer.json with a feature that this package does not implement.
 var ErrUnsupported = errors.New("not supported")
 
-// ReadBPE reads a Hugging Face tokenizer.json from path; see ParseBPE for what the file may say.
+// ReadBPE reads a Hugging Face tokenizer.json from path. See ParseBPE for the supported features.
 func ReadBPE(path string) (*BPE, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -32,7 +32,7 @@ func ReadBPE(path string) (*BPE, error) {
 		return nil, fmt.Errorf("reading a tokenizer: %w", err)
 	}
 	if len(data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: more than %d bytes: not a tokenizer.json: %w", path, maxFileBytes, ErrUnsupported)
+		return nil, fmt.Errorf("%s: larger than %d bytes, so not a tokenizer.json: %w", path, maxFileBytes, ErrUnsupported)
 	}
 	t, err := ParseBPE(data)
 	if err != nil {
@@ -41,13 +41,13 @@ func ReadBPE(path string) (*BPE, error) {
 	return t, nil
 }
 
-// ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0: a BPE model over ASCII letters after the
-// Whitespace pre-tokenizer, special tokens added by TemplateProcessing. The sections truncation, padding, decoder and
-// the template for pairs are ignored, because one whole sequence is encoded and none decoded. A setting or a section
-// that would change the ids and that this engine does not carry out is an error that names it and wraps ErrUnsupported.
+// ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0. It supports a BPE model over ASCII letters
+// with the Whitespace pre-tokenizer and special tokens added by TemplateProcessing. It ignores truncation, padding, the
+// decoder and the template for pairs, because a tokenizer here encodes single, whole sequences. It returns an error
+// that names the setting and wraps ErrUnsupported if a setting would change the ids and is not implemented.
 //
-// A sequence is only ever data: a text such as "[MASK]" inside it is letters, as with the Hugging Face option
-// encode_special_tokens.
+// A sequence never contains special tokens: the text "[MASK]" in a sequence is just letters, as with the Hugging Face
+// option encode_special_tokens.
 func ParseBPE(data []byte) (*BPE, error) {
 	file, err := jsonObject(data, "tokenizer.json")
 	if err != nil {
@@ -93,11 +93,11 @@ func ParseBPE(data []byte) (*BPE, error) {
 	return newBPE(v, hex.EncodeToString(digest[:]))
 }
 
-// readModel reads the section "model" but leaves the checks of its vocabulary and merges to newBPE.
+// readModel reads the section "model". newBPE checks the vocabulary and merges.
 func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
 	for _, setting := range []struct {
 		name    string
-		neutral []string // what says that the setting is off; an absent one is null
+		neutral []string // values that disable the setting; an absent setting is null
 	}{
 		{"dropout", []string{"null", "0", "0.0"}},
 		{"continuing_subword_prefix", []string{"null", `""`}},
@@ -135,10 +135,10 @@ func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
 	return v, nil
 }
 
-// A mergePair is one entry of model.merges: "A B" in older files, ["A", "B"] in newer ones.
+// A mergePair is one entry of model.merges: "A B" in older files, ["A", "B"] in newer files.
 type mergePair [2]string
 
-// UnmarshalJSON reads either form.
+// UnmarshalJSON decodes either form.
 func (m *mergePair) UnmarshalJSON(data []byte) error {
 	if data[0] == '"' {
 		var text string
@@ -147,7 +147,7 @@ func (m *mergePair) UnmarshalJSON(data []byte) error {
 		}
 		left, right, found := strings.Cut(text, " ")
 		if !found || strings.Contains(right, " ") {
-			return fmt.Errorf("merge %.80q is not two parts around a space", text)
+			return fmt.Errorf("merge %.80q does not consist of two parts separated by a space", text)
 		}
 		*m = mergePair{left, right}
 		return nil
@@ -157,13 +157,13 @@ func (m *mergePair) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if len(parts) != 2 {
-		return fmt.Errorf("a merge has %d parts, not 2", len(parts))
+		return fmt.Errorf("a merge has %d parts, want 2", len(parts))
 	}
 	*m = mergePair(parts)
 	return nil
 }
 
-// readTemplate reads the special tokens that the section "post_processor" puts around a sequence.
+// readTemplate reads the special tokens that the section "post_processor" adds to a sequence.
 func (v *vocabulary) readTemplate(section json.RawMessage) error {
 	fields, err := jsonObject(section, "post_processor")
 	if err != nil {
@@ -194,7 +194,7 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 		if (part.SpecialToken == nil) == (part.Sequence == nil) {
 			return fmt.Errorf("post_processor.single[%d] is neither a SpecialToken nor a Sequence: %w", i, ErrUnsupported)
 		}
-		// The models read one token-type row, the first.
+		// The models use only the first token-type row.
 		if p := part.Sequence; p != nil {
 			sequences++
 			if p.ID != "A" || p.TypeID != 0 {
@@ -206,29 +206,36 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 		if part.SpecialToken.TypeID != 0 {
 			return fmt.Errorf("post_processor.single[%d] has type %d, not 0: %w", i, part.SpecialToken.TypeID, ErrUnsupported)
 		}
-		special, found := specials[name]
-		if !found || len(special.IDs) == 0 {
-			return fmt.Errorf("post_processor.special_tokens gives no id for %.20q", name)
+		side := &v.prefix
+		if sequences > 0 {
+			side = &v.suffix
 		}
-		for _, id := range special.IDs {
-			if id < 0 || id >= int64(len(v.ids)) {
-				return fmt.Errorf("post_processor.special_tokens: id %d of %.20q is outside the vocabulary of %d", id, name, len(v.ids))
-			}
-			if sequences == 0 {
-				v.prefix = append(v.prefix, int32(id))
-			} else {
-				v.suffix = append(v.suffix, int32(id))
-			}
+		if *side, err = v.appendSpecial(*side, name, specials[name].IDs); err != nil {
+			return err
 		}
 	}
 	if sequences != 1 {
-		return fmt.Errorf("post_processor.single holds %d sequences, not one: %w", sequences, ErrUnsupported)
+		return fmt.Errorf("post_processor.single has %d sequences, want 1: %w", sequences, ErrUnsupported)
 	}
 	return nil
 }
 
-// checkAddedTokens refuses added tokens that are not in the vocabulary, and those that a sequence of letters could
-// hold: Hugging Face would cut them out of the sequence before any merge.
+// appendSpecial appends the ids of a special token, which have to be in the vocabulary.
+func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int32, error) {
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("post_processor.special_tokens has no id for %.20q", name)
+	}
+	for _, id := range ids {
+		if id < 0 || id >= int64(len(v.ids)) {
+			return nil, fmt.Errorf("post_processor.special_tokens: id %d of %.20q is outside the vocabulary of %d", id, name, len(v.ids))
+		}
+		to = append(to, int32(id))
+	}
+	return to, nil
+}
+
+// checkAddedTokens returns an error for an added token that is not in the vocabulary or that may occur in a sequence of
+// letters: Hugging Face would split the sequence at such a token before any merge.
 func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
 	var tokens []struct {
 		ID      int64  `json:"id"`
@@ -251,7 +258,7 @@ func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
 	return nil
 }
 
-// jsonObject splits the object called name into its fields, whose names are matched exactly, unlike a struct's.
+// jsonObject decodes the object called name into its fields. Unlike the fields of a struct, their names match exactly.
 func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := readJSON(data, name, &fields); err != nil {
@@ -260,7 +267,7 @@ func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, 
 	return fields, nil
 }
 
-// readJSON decodes the section called name, which must be there, into value.
+// readJSON decodes the section called name into value. A missing section is an error.
 func readJSON(data json.RawMessage, name string, value any) error {
 	if isNull(data) {
 		return fmt.Errorf("%s is missing or null", name)
@@ -271,10 +278,10 @@ func readJSON(data json.RawMessage, name string, value any) error {
 	return nil
 }
 
-// isNull tells whether a section is absent or null, which mean the same in these files.
+// isNull reports whether a section is absent or null, which are equivalent in these files.
 func isNull(data json.RawMessage) bool { return len(data) == 0 || string(data) == "null" }
 
-// expectJSON returns an error unless the field called name has one of the given JSON texts; an absent one is null.
+// expectJSON returns an error unless the field called name is one of the allowed JSON texts. An absent field is null.
 func expectJSON(fields map[string]json.RawMessage, section, name string, allowed ...string) error {
 	got := string(fields[name])
 	if got == "" {
@@ -286,7 +293,7 @@ func expectJSON(fields map[string]json.RawMessage, section, name string, allowed
 	return nil
 }
 
-// refuseOthers returns an error if fields holds a name other than those known, unless its value is null.
+// refuseOthers returns an error if fields contains a name that is not in known, unless its value is null.
 func refuseOthers(fields map[string]json.RawMessage, section string, known ...string) error {
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
 		if !slices.Contains(known, name) && !isNull(fields[name]) {

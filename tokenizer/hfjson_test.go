@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// smallFile is a complete tokenizer.json, spelled as the Hugging Face library spells it.
+// smallFile is a complete tokenizer.json in the form that the Hugging Face library writes.
 const smallFile = `{
   "version": "1.0",
   "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
@@ -40,11 +40,11 @@ const smallFile = `{
   }
 }`
 
-// edited is smallFile with one text replaced, which it must hold.
+// edited returns smallFile with old replaced.
 func edited(tb testing.TB, old, replacement string) []byte {
 	tb.Helper()
 	if !strings.Contains(smallFile, old) {
-		tb.Fatalf("smallFile does not hold %q", old)
+		tb.Fatalf("smallFile does not contain %q", old)
 	}
 	return []byte(strings.Replace(smallFile, old, replacement, 1))
 }
@@ -84,7 +84,7 @@ func TestSeveralSpecialTokens(t *testing.T) {
 	}
 }
 
-// TestUnsupportedSettings tries every setting that would change the ids: the error must name it.
+// TestUnsupportedSettings checks that every setting that would change the ids causes an error that names it.
 func TestUnsupportedSettings(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
 		{`"version": "1.0"`, `"version": "2.0"`, "version"},
@@ -93,7 +93,7 @@ func TestUnsupportedSettings(t *testing.T) {
 		{`{"type": "Whitespace"}`, `{"type": "Whitespace", "invert": true}`, "pre_tokenizer.invert"},
 		{`"TemplateProcessing"`, `"RobertaProcessing"`, "post_processor.type"},
 		{`"type": "TemplateProcessing"`, `"type": "TemplateProcessing", "trim_offsets": true`, "post_processor.trim_offsets"},
-		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"SpecialToken"`, "post_processor.single holds 0"},
+		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"SpecialToken"`, "post_processor.single has 0"},
 		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken"`, "post_processor.single[1]"},
 		{`{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken"`, `{"Sequence": {"id": "A", "type_id": 1}}, {"SpecialToken"`, "post_processor.single[1]"},
 		{`{"id": "[SEP]", "type_id": 0}`, `{"id": "[SEP]", "type_id": 1}`, "post_processor.single[2]"},
@@ -141,11 +141,11 @@ func TestBrokenFiles(t *testing.T) {
 		{`"AC": 5`, `"AC": 7`, `id 7 of "AC" is outside`},
 		{`"AC": 5`, `"AC": -1`, `id -1 of "AC" is outside`},
 		{`"AC": 5`, `"AC": 4`, `id 4 is both "AC" and "C"`},
-		{`"AC": 5`, `"": 5`, "id 5 is an empty text"},
+		{`"AC": 5`, `"": 5`, "the entry with id 5 is empty"},
 		{`"AC": 5`, `"AC": 5.5`, "model.vocab: json:"},
 		{`"AC": 5`, `"AC": 99999999999999999999`, "model.vocab: json:"},
-		{`"A C", "AC AC"`, `"A C", "AC"`, "model.merges: merge \"AC\" is not two parts"},
-		{`"A C", "AC AC"`, `"A C", "A C A"`, "model.merges: merge \"A C A\" is not two parts"},
+		{`"A C", "AC AC"`, `"A C", "AC"`, "model.merges: merge \"AC\" does not consist of two parts"},
+		{`"A C", "AC AC"`, `"A C", "A C A"`, "model.merges: merge \"A C A\" does not consist of two parts"},
 		{`"A C", "AC AC"`, `["A", "C", "A"]`, "model.merges: a merge has 3 parts"},
 		{`"A C", "AC AC"`, `"A C", 3`, "model.merges: json:"},
 		{`"A C", "AC AC"`, `"A C", "G AC"`, `model.merges[1]: "G" is not in model.vocab`},
@@ -206,7 +206,7 @@ func TestReadBPE(t *testing.T) {
 	}
 }
 
-// FuzzParseBPE checks that no file makes ParseBPE panic, and that a tokenizer that it accepts keeps its promises.
+// FuzzParseBPE checks that no input makes ParseBPE panic, and that every accepted tokenizer has consistent results.
 func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))

@@ -10,19 +10,20 @@ import (
 	"strings"
 )
 
-// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the one that the model was trained
-// with.
+// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the vocabulary of the model.
 var ErrVocabulary = errors.New("not the vocabulary of the model")
 
-// Letters tokenizes letter by letter, between two special tokens. Its vocabulary is fixed: the entries of one letter
-// are the alphabet, the others are special. Any byte outside the alphabet is one unknown token of its own.
+// Letters is a tokenizer with one token per letter, between two special tokens. The entries of its vocabulary that are
+// a single letter are the alphabet, the others are special tokens. Each byte outside the alphabet becomes one unknown
+// token.
 type Letters struct {
 	entries              []string
 	letters              [256]int32
 	first, last, unknown int32
 }
 
-// NewLetters returns the tokenizer of a vocabulary in the order of its ids; first, last and unknown are entries of it.
+// NewLetters returns the tokenizer for a vocabulary. entries is in the order of the ids and includes first, last and
+// unknown.
 func NewLetters(entries []string, first, last, unknown string) *Letters {
 	id := func(entry string) int32 {
 		at := slices.Index(entries, entry)
@@ -43,21 +44,21 @@ func NewLetters(entries []string, first, last, unknown string) *Letters {
 	return t
 }
 
-// CheckFile compares the file at path, the vocab.txt of a checkpoint, with the entries: the same in the same order, one
-// a line.
+// CheckFile checks that the file at path, the vocab.txt of a checkpoint, contains the same entries in the same order,
+// one per line.
 func (t *Letters) CheckFile(path string) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
 	if got := strings.Fields(string(text)); !slices.Equal(got, t.entries) {
-		return fmt.Errorf("%s: its %d entries are not the %d that the model reads: %w", path, len(got), len(t.entries), ErrVocabulary)
+		return fmt.Errorf("%s: its %d entries differ from the %d entries of the model: %w", path, len(got), len(t.entries), ErrVocabulary)
 	}
 	return nil
 }
 
-// Append appends the first token, the ids of seq's letters and the last token to dst; unknown is the number of letters
-// that became the unknown token.
+// Append appends the first token, the ids of seq's letters and the last token to dst and returns the extended slice.
+// unknown is the number of letters that became the unknown token.
 func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 	dst = append(dst, t.first)
 	for _, letter := range seq {
@@ -70,10 +71,10 @@ func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 	return append(dst, t.last), unknown
 }
 
-// VocabSize is the number of entries.
+// VocabSize returns the number of entries.
 func (t *Letters) VocabSize() int { return len(t.entries) }
 
-// SHA256 is the digest of the entries joined by newlines.
+// SHA256 returns the digest of the entries joined by newlines.
 func (t *Letters) SHA256() string {
 	digest := sha256.Sum256([]byte(strings.Join(t.entries, "\n")))
 	return hex.EncodeToString(digest[:])

@@ -49,9 +49,9 @@ func TestLettersCheckFile(t *testing.T) {
 		{"newline at the end", right + "\n", nil},
 		{"carriage returns", strings.ReplaceAll(right, "\n", "\r\n"), nil},
 		{"empty", "", ErrVocabulary},
-		{"cut", strings.TrimSuffix(right, "\n<mask>"), ErrVocabulary},
+		{"truncated", strings.TrimSuffix(right, "\n<mask>"), ErrVocabulary},
 		{"two letters exchanged", strings.Replace(right, "L\nA", "A\nL", 1), ErrVocabulary},
-		{"one more", right + "\nJ", ErrVocabulary},
+		{"an additional entry", right + "\nJ", ErrVocabulary},
 	} {
 		if err := os.WriteFile(path, []byte(c.vocabulary), 0o644); err != nil {
 			t.Fatal(err)
@@ -61,6 +61,6 @@ func TestLettersCheckFile(t *testing.T) {
 		}
 	}
 	if err := newTestLetters().CheckFile(path + "x"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a file that is not there: %v", err)
+		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -7,31 +7,31 @@ import (
 )
 
 const (
-	// wordEdge stands before the first and after the last token of a word; no vocabulary has so large an id.
+	// wordEdge is a sentinel before the first and after the last token of a word. No vocabulary has so large an id.
 	wordEdge = maxVocab
 	// noRank is the rank of a pair that does not merge.
 	noRank = -1
 )
 
-// rules are the merges of a vocabulary, ready for use.
+// rules are the indexed merges of a vocabulary.
 type rules struct {
 	results []uint16 // id of the merged token, by rank
-	doubled []bool   // whether the two halves are the same token, by rank
-	slots   []slot   // open-addressed by a hash of the pair; a power of two, at most a quarter full
+	doubled []bool   // whether both halves are the same token, by rank
+	slots   []slot   // open-addressed hash table of pairs; a power of two, at most a quarter full
 	shift   uint
 }
 
-// A slot holds the rank of one pair of tokens.
+// A slot contains the rank of one pair of tokens.
 type slot struct {
-	pair uint32 // left id in the high half, right id in the low half
+	pair uint32 // left id in the upper half, right id in the lower half
 	rank int32
 }
 
-// emptyPair marks a free slot: no merge has an edge of a word as its halves.
+// emptyPair marks a free slot: no merge has wordEdge as a half.
 const emptyPair = wordEdge<<16 | wordEdge
 
-// newRules checks the merges of v, whose ids are known to be sound, and indexes them. It refuses a merge that comes
-// before one that makes a half of it: no trained vocabulary has any.
+// newRules checks and indexes the merges of v, whose ids must be valid. It refuses a merge that comes before the merge
+// that produces one of its halves; no trained vocabulary has such a merge.
 func newRules(v *vocabulary) (*rules, error) {
 	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
 	r.slots = make([]slot, 1<<(32-r.shift))
@@ -74,13 +74,13 @@ func newRules(v *vocabulary) (*rules, error) {
 			continue
 		}
 		if made := max(lastMade[s.pair>>16], lastMade[s.pair&0xffff]); made > int(s.rank) {
-			return nil, fmt.Errorf("model.merges[%d] comes before merge %d, which makes a half of it: %w", s.rank, made, ErrUnsupported)
+			return nil, fmt.Errorf("model.merges[%d] comes before merge %d, which produces one of its halves: %w", s.rank, made, ErrUnsupported)
 		}
 	}
 	return r, nil
 }
 
-// find returns the slot that holds pair, or else the free one where it belongs.
+// find returns the index of the slot that contains pair, or of the free slot where pair would be inserted.
 func (r *rules) find(pair uint32) uint32 {
 	at := pair * 0x9E3779B1 >> (r.shift & 31)
 	for r.slots[at].pair != pair && r.slots[at].pair != emptyPair {
@@ -89,37 +89,38 @@ func (r *rules) find(pair uint32) uint32 {
 	return at
 }
 
-// rank is that of merging left and right, or noRank.
+// rank returns the rank of the merge of left and right, or noRank.
 func (r *rules) rank(left, right uint16) int32 {
 	return r.slots[r.find(uint32(left)<<16|uint32(right))].rank
 }
 
-// A symbol is one token of the word being merged, in a doubly linked list; the index of a symbol never changes, that
-// of the first letter for a merged one, so that the order of indexes is that of the word.
+// A symbol is one token of the word being merged, in a doubly linked list. Its index is that of its first letter and
+// never changes, so that the order of indexes is the order in the word.
 type symbol struct {
 	prev, next int32
-	rank       int32 // of merging it with the next symbol; noRank for one that a merge swallowed, too
+	rank       int32 // rank of the merge with the next symbol; noRank if there is none or this symbol has been merged
 	id         uint16
 }
 
-// A candidate is a pair that could be merged when it was entered: stale unless its left symbol still has that rank.
+// A candidate is a pair that could be merged when it was queued. It is stale unless its left symbol still has that
+// rank.
 type candidate struct {
 	left int32 // index of the left symbol
 	next int32 // index of the next candidate of the same rank, 0 for none
 }
 
-// A merger holds the memory in which words are merged, one at a time. Between words all its queues are empty.
+// A merger is the workspace for merging words, one at a time. Its queues are empty between words.
 type merger struct {
 	rules   *rules
 	symbols []symbol
-	// The candidates wait in one list for each rank, because ranks are few and a rank's candidates do not compete.
+	// There is one list of candidates for each rank, because ranks are few and candidates of one rank are independent.
 	queued  []candidate
-	heads   []int32  // index into queued of a rank's first candidate, 0 for none
-	waiting []uint64 // one bit for each rank whose list is not empty
+	heads   []int32  // index into queued of each rank's first candidate, 0 for none
+	waiting []uint64 // bit set of the ranks whose lists are not empty
 	joint   []int32
 }
 
-// newMerger returns a merger with empty queues for all ranks.
+// newMerger returns a merger for r with empty queues.
 func newMerger(r *rules) *merger {
 	return &merger{
 		rules:   r,
@@ -129,7 +130,7 @@ func newMerger(r *rules) *merger {
 	}
 }
 
-// merge appends the tokens of word, all of whose letters have an id in letters, to dst.
+// merge appends the tokens of word to dst. letters must have ids for all its letters.
 func (m *merger) merge(dst []int32, letters *[256]uint16, word []byte) []int32 {
 	m.start(letters, word)
 	m.mergeByRank()
@@ -139,7 +140,7 @@ func (m *merger) merge(dst []int32, letters *[256]uint16, word []byte) []int32 {
 	return dst
 }
 
-// start lays out the letters between two edges and enters their pairs.
+// start initializes the list with the letters of word between two edges and queues their pairs.
 func (m *merger) start(letters *[256]uint16, word []byte) {
 	if cap(m.symbols) < len(word)+2 {
 		m.symbols = make([]symbol, max(len(word)+2, windowLetters+windowLetters/4))
@@ -158,7 +159,7 @@ func (m *merger) start(letters *[256]uint16, word []byte) {
 	}
 }
 
-// enter notes the rank of the pair whose left symbol is at index at, and queues the pair if it merges.
+// enter stores the rank of the pair whose left symbol is at index at, and queues the pair if it can be merged.
 func (m *merger) enter(at int32, left, right uint16) {
 	rank := m.rules.rank(left, right)
 	m.symbols[at].rank = rank
@@ -170,9 +171,9 @@ func (m *merger) enter(at int32, left, right uint16) {
 	m.waiting[rank/64] |= 1 << (rank % 64)
 }
 
-// mergeByRank merges all pairs of the lowest rank, then of the next, and so on. A merge enters pairs of higher ranks
-// only, because the rules are ordered; and pairs of one rank cannot share a symbol, so that they may be merged in any
-// order, unless their halves are the same token: then a run of that token is merged from its left end.
+// mergeByRank merges all pairs of the lowest rank, then of the next, and so on. Because the rules are ordered, a merge
+// only creates pairs of higher rank. Pairs of the same rank cannot share a symbol, so their order does not matter,
+// except for pairs of two equal tokens: a run of these is merged from its left end.
 func (m *merger) mergeByRank() {
 	for word := range m.waiting {
 		for m.waiting[word] != 0 {
@@ -198,7 +199,7 @@ func (m *merger) mergeByRank() {
 	}
 }
 
-// mergeRun merges the run of equal tokens to which the one at index at belongs, two by two from the left.
+// mergeRun merges the run of equal tokens that contains index at, pair by pair from the left.
 func (m *merger) mergeRun(at, rank int32, result uint16) {
 	for m.symbols[m.symbols[at].prev].rank == rank {
 		at = m.symbols[at].prev
@@ -209,7 +210,7 @@ func (m *merger) mergeRun(at, rank int32, result uint16) {
 	}
 }
 
-// mergePair merges the symbol at index left with the next one and enters the pairs that the result forms.
+// mergePair merges the symbol at index left with the next symbol and queues the pairs that the result forms.
 func (m *merger) mergePair(left int32, result uint16) {
 	s := &m.symbols[left]
 	swallowed := &m.symbols[s.next]

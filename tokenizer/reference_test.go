@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// A reference is byte-pair encoding as its definition reads, in quadratic time: what BPE is compared with.
+// A reference implements the definition of byte-pair encoding directly, in quadratic time.
 type reference struct {
 	ids   map[string]int32
 	ranks map[[2]string]int
 }
 
-// referenceOf reads the parts of a tokenizer.json that matter, special tokens and the unknown token being [CLS], [SEP]
-// and [UNK].
+// referenceOf reads the relevant parts of a tokenizer.json whose special tokens are [CLS] and [SEP] and whose unknown
+// token is [UNK].
 func referenceOf(tb testing.TB, file []byte) *reference {
 	tb.Helper()
 	var text struct {
@@ -57,7 +57,7 @@ func (ref *reference) encode(seq []byte) []int32 {
 	return append(ids, ref.ids["[SEP]"])
 }
 
-// wordClass is the same for two letters side by side if they are of one word.
+// wordClass returns equal values for letters that belong to one word when they are adjacent.
 func wordClass(letter byte) byte {
 	switch {
 	case strings.IndexByte(" \t\n\v\f\r", letter) >= 0:
@@ -68,7 +68,7 @@ func wordClass(letter byte) byte {
 	return '-'
 }
 
-// encodeWord merges the leftmost pair of the lowest rank until there is none.
+// encodeWord merges the leftmost pair of the lowest rank until no pair can be merged.
 func (ref *reference) encodeWord(word []byte) []int32 {
 	const never = 1 << 40
 	rank := func(left, right string) int {
@@ -116,8 +116,8 @@ func (ref *reference) encodeWord(word []byte) []int32 {
 	return ids
 }
 
-// tokenizerFile writes a tokenizer.json with the special tokens and entries in a random order of ids. Merges are
-// written in the form of newer files or of older ones.
+// tokenizerFile returns a tokenizer.json with the special tokens and entries, whose ids are in random order. The merges
+// have the form of newer or of older files.
 func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte {
 	entries = append([]string{"[UNK]", "[CLS]", "[SEP]"}, entries...)
 	ids := map[string]int{}
@@ -143,8 +143,9 @@ func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte 
 		ids["[CLS]"], ids["[SEP]"], vocab, mergeList)
 }
 
-// randomVocabulary draws a vocabulary over alphabet and tells whether it lists every merge after those that make its
-// halves, as trained ones do. They also make each entry in one way, which half of those drawn here do not.
+// randomVocabulary returns a random vocabulary over alphabet and reports whether it lists every merge after those that
+// produce its halves, as trained vocabularies do. These also produce each entry in only one way, unlike half of the
+// vocabularies here.
 func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, ordered bool) {
 	entries := strings.Split(alphabet, "")
 	known := map[string]bool{}
@@ -170,7 +171,7 @@ func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, o
 	if rng.IntN(2) == 0 {
 		rng.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
 	}
-	used := map[string]bool{} // as a half
+	used := map[string]bool{} // used as a half of a merge
 	ordered = true
 	for _, merge := range list {
 		used[merge[0]], used[merge[1]] = true, true
@@ -179,8 +180,8 @@ func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, o
 	return tokenizerFile(rng, slices.Sorted(maps.Keys(known)), list), ordered
 }
 
-// randomSequence draws one of several kinds of sequence: independent letters, a repeat of a short unit, a repeat with
-// some letters changed, or runs of one letter.
+// randomSequence returns a random sequence: independent letters, a repeat of a short unit, a repeat with some letters
+// changed, or runs of one letter.
 func randomSequence(rng *rand.Rand, alphabet string, length int) []byte {
 	seq := randomLetters(rng, alphabet, length)
 	kind := rng.IntN(4)

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// syntheticSize is the number of entries of the synthetic vocabulary, and so of the embedding tables that it fits.
+// syntheticSize is the number of entries in the synthetic vocabulary, and of rows in the embedding tables that it fits.
 const syntheticSize = 4096
 
 // SyntheticDNA returns the tokenizer for synthetic checkpoints of DNA models, the same one on every call. Its
-// vocabulary is of the project's own making and says nothing about biology; it will never change. See SyntheticDNAFile.
+// vocabulary is artificial, without biological meaning, and will never change. See SyntheticDNAFile.
 func SyntheticDNA() *BPE { return syntheticDNA() }
 
 var syntheticDNA = sync.OnceValue(func() *BPE {
@@ -21,13 +21,13 @@ var syntheticDNA = sync.OnceValue(func() *BPE {
 	return t
 })
 
-// SyntheticDNAFile returns the tokenizer.json of SyntheticDNA, which Hugging Face's tokenizers read as well.
+// SyntheticDNAFile returns the tokenizer.json of SyntheticDNA. Hugging Face's tokenizers can read it, too.
 //
-// Its entries are [UNK], [CLS], [SEP], [PAD] and [MASK], the letters A, C, G and T, then all words of two, of three, of
-// four and of five letters, then 2,727 of the 4,096 words of six letters. A word is the merge of its first half, the
-// longer one if its length is odd, and the rest. Words of one length stand in a scattered order, for in alphabetical
-// order all the best ranks would go to words that begin with A: the i-th of the n words of a length is the one that
-// reads (⌊0.618 n⌋ | 1)·i + ⌊n/3⌋ mod n, written in base 4 with the digits A, C, G, T.
+// Its entries are [UNK], [CLS], [SEP], [PAD] and [MASK], the letters A, C, G and T, then all words of two, three, four
+// and five letters, then 2,727 of the 4,096 words of six letters. A word is the merge of its first half (the longer
+// half if its length is odd) and the rest. The words of each length are in a scattered order, because in alphabetical
+// order all the best ranks would go to words that begin with A: the i-th of the n words of a length is the number
+// (⌊0.618 n⌋ | 1)·i + ⌊n/3⌋ mod n, written in base 4 with the digits A, C, G, T.
 func SyntheticDNAFile() []byte {
 	const letters = "ACGT"
 	var vocab, merges bytes.Buffer

@@ -1,18 +1,18 @@
-// Package tokenizer turns sequences into the token ids that models read: byte-pair encoding of DNA from a Hugging Face
-// tokenizer.json, and letter by letter with a fixed vocabulary.
+// Package tokenizer converts sequences to the token ids that models read. It implements byte-pair encoding of DNA from
+// a Hugging Face tokenizer.json, and one token per letter with a fixed vocabulary.
 //
-// It knows letters and ids only. It must not know of files of sequences, records, batches or models: upper-casing, U to
-// T, truncation and packing belong to its callers.
+// The package handles only letters and ids. It must not depend on sequence files, records, batches or models;
+// upper-casing, replacing U by T, truncation and packing are left to its callers.
 package tokenizer
 
-// A Tokenizer turns one sequence into token ids, the model's special tokens around them. It is safe for concurrent use.
+// A Tokenizer converts a sequence to token ids, including the model's special tokens. It is safe for concurrent use.
 type Tokenizer interface {
-	// Append appends the ids of seq, special tokens included, to dst and returns the extended slice; unknown is the
-	// number of letters that became the unknown token. Every sequence has ids, an empty one the special tokens alone.
+	// Append appends the ids of seq, including special tokens, to dst and returns the extended slice. unknown is the
+	// number of letters that became the unknown token. An empty sequence has only special tokens.
 	Append(dst []int32, seq []byte) (ids []int32, unknown int)
-	// VocabSize is the number of ids: every id that Append writes is at least 0 and less than it.
+	// VocabSize returns the number of ids. Every id is at least 0 and less than VocabSize.
 	VocabSize() int
-	// SHA256 identifies the vocabulary, in hexadecimal, for the manifest.
+	// SHA256 returns the digest of the vocabulary in hexadecimal, which identifies it in the manifest.
 	SHA256() string
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Gathers in build/gpu, and packs into build/gpu.tgz, what a machine with a GPU and without Go needs to test and measure
-# the CUDA backend; visit.sh runs it there. SHARED names the folder with the goldens, the DNA tokenizer and sequences.
+# Collects in build/gpu, and packs into build/gpu.tgz, all files that visit.sh needs to test and measure the CUDA backend
+# on a machine with a GPU and without Go. SHARED is the folder with the goldens, the DNA tokenizer and sequences.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 shared=${SHARED:-../shared}

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Times PyTorch over the records of BenchmarkForward and writes one line of JSON a measurement.
+"""Times PyTorch over the records of BenchmarkForward and writes one line of JSON per measurement.
 
     peers.py --model esm2-650m --records esm2-650m.tokens --out bench.jsonl
     peers.py --ceiling --out bench.jsonl
     peers.py --check --device cpu
 
-A pass takes token ids on the host to one mean embedding a record on the host. eager and compile run over batches sorted
+A pass converts token ids on the host to one mean embedding per record on the host. eager and compile run over batches sorted
 by length and padded to at most a budget of tokens, packed over sequences end to end; the best of the budgets counts.
-The baseline is what the project started from: padded batches of at most 2,048 tokens in the records' order, file by
+The baseline is the method that embed replaces: padded batches of at most 2,048 tokens in the records' order, file by
 file. --check compares the embeddings, padded and packed, with ../peers/models.py on the same synthetic weights, before
 anything is timed; without --model it does that for three small models over random records, and nothing else.
 """
@@ -29,9 +29,9 @@ sys.path[1:1] = [here, os.path.join(here, "..", "peers")]
 import models
 import renderings
 
-PASSES = 5  # timed passes of a measurement, at least
+PASSES = 5  # minimum number of timed passes of a measurement
 BASELINE_TOKENS = 2048
-BASELINE_RECORDS = 50  # of a file
+BASELINE_RECORDS = 50  # per file
 SMALL = ("esm2-tiny", "esm2-8m", "dnabert-s-2l")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -48,7 +48,7 @@ def bar(config, dtype):
 
 
 class Batch:
-    """A padded batch in the host's memory, ready to be copied."""
+    """A padded batch in host memory."""
 
     def __init__(self, records, config, width, pin):
         self.ids = torch.full((len(records), width), config.pad, dtype=torch.int64)
@@ -57,7 +57,7 @@ class Batch:
         for row, r in enumerate(records):
             self.ids[row, : len(r)] = torch.as_tensor(r, dtype=torch.int64)
             self.mask[row, : len(r)] = 1
-            # ESM-2's embedding is the mean over the residues, DNABERT-S's over every token.
+            # The embedding of ESM-2 is the mean over the residues, that of DNABERT-S over all tokens.
             self.pooled[row, 1 : len(r) - 1] = 1
             if config.kind == "dnabert-s":
                 self.pooled[row, : len(r)] = 1
@@ -66,7 +66,7 @@ class Batch:
 
 
 def fill(records, order, budget, multiple=1):
-    """Groups of records in that order, each of one record or of at most budget tokens once padded, and their widths."""
+    """Groups of records in that order, of at most budget tokens with padding or a single record, and their widths."""
     groups, width = [], 0
     for i in order:
         rounded = -(-len(records[i]) // multiple) * multiple
@@ -85,7 +85,7 @@ def by_length(records):
 
 
 def balanced(records, budget):
-    """Groups of records for packed batches of about equal numbers of tokens, at most budget each if that can be."""
+    """Groups of records for packed batches of about equal numbers of tokens, at most budget each if possible."""
     groups = [[0, []] for _ in range(-(-sum(map(len, records)) // budget))]
     for i in by_length(records):
         least = min(groups)
@@ -130,7 +130,7 @@ class Runner:
         return time.perf_counter() - start
 
     def warm(self, make, budget, passes):
-        """The batches of a budget once they have run, and the budget, halved until its batches fit in memory."""
+        """Runs the batches of a budget, halved until they fit in memory, and returns them and the budget."""
         while True:
             batches = self.prepare(make(budget))
             try:
@@ -141,13 +141,13 @@ class Runner:
             except torch.cuda.OutOfMemoryError:
                 if budget <= 2048:
                     raise
-            # Out here the error no longer holds on to what was allocated.
+            # Outside of the except clause the error no longer keeps the allocated memory alive.
             say(f"  out of memory with batches of {budget} tokens, trying {budget // 2}")
             budget //= 2
             torch.cuda.empty_cache()
 
     def best(self, make, budgets, seconds, warm):
-        """Times every budget briefly, the fastest at length: (seconds of each pass, budget, padded tokens, tried)."""
+        """Times all budgets briefly, the fastest longer: (seconds of each pass, budget, padded tokens, tried)."""
         tried, done = [], set()
         for asked in budgets:
             batches, budget = self.warm(make, asked, warm)
@@ -165,14 +165,14 @@ class Runner:
 
 
 class PackedRunner(Runner):
-    """Runs a rendering over sequences that lie end to end."""
+    """Runs a rendering over packed batches of sequences."""
 
     def __init__(self, model, config, records, device):
         super().__init__(model, config, records, device)
         self.packings = {}
 
     def prepare(self, groups):
-        # What is packed twice would have other functions, and be compiled twice.
+        # Packing again would create other functions, which would be compiled again.
         key = tuple(map(tuple, groups))
         if key not in self.packings:
             self.packings[key] = renderings.Packing(self.model, self.config, self.records, groups, self.device)
@@ -223,7 +223,7 @@ def measure(out, runner, mode, dtype, make, budgets, args, **fields):
 
 
 def take(records, tokens):
-    """The first records of that many tokens in all, one at least."""
+    """The first records with at most that many tokens in all, but at least one."""
     taken, left = [], tokens
     for r in records:
         left -= len(r)
@@ -234,7 +234,7 @@ def take(records, tokens):
 
 
 def allow_compilations():
-    """A model may be compiled again for as many shapes as there are; older releases call the limits cache sizes."""
+    """Allows a model to be recompiled for any number of shapes; older releases call the limits cache sizes."""
     for limit, *names in ((256, "recompile_limit", "cache_size_limit"),
                           (1024, "accumulated_recompile_limit", "accumulated_cache_size_limit")):
         for name in names:
@@ -244,7 +244,7 @@ def allow_compilations():
 
 
 def compile_model(model, layers, wanted):
-    """Compiles in place, or wraps; says what was compiled."""
+    """Compiles in place, or wraps; returns the name of the compiled part."""
     allow_compilations()
     changed = renderings.stateless_rotary(model)
     note = ", rotary tables without a cache" if changed else ""
@@ -273,7 +273,7 @@ def check(model, config, name, records, device):
             want.append(reference.pool(reference(ids, mask), mask).numpy()[0])
 
     def compared(how, got, order, dtype):
-        # A NaN is never at most the bar.
+        # A NaN never passes the bar.
         errors = [np.linalg.norm(got[row] - want[i]) / np.linalg.norm(want[i]) for row, i in enumerate(order)]
         worst = float("nan") if np.isnan(errors).any() else float(max(errors))
         most = bar(config, dtype)
@@ -289,7 +289,7 @@ def check(model, config, name, records, device):
 
     packed = renderings.rendering(config, device)
     renderings.set_weights(packed, config, weights)
-    # varlen_attn takes no float32, and flex_attention is checked as it is timed.
+    # varlen_attn does not support float32, and flex_attention is checked in the form that is timed.
     dtype = "bf16" if torch.device(device).type == "cuda" else "fp32"
     runner = PackedRunner(packed.to(DTYPES[dtype]), config, few, device)
     packing = runner.prepare(balanced(few, -(-sum(map(len, few)) // 2)))
@@ -335,7 +335,7 @@ def ceiling(out, device):
         say(f"{n}: {2 * n**3 / min(seconds) / 1e12:.1f} TFLOP/s")
         out.line(kind="ceiling", dtype="bf16", size=n, seconds=seconds, tflops=2 * n**3 / min(seconds) / 1e12,
                  median_tflops=2 * n**3 / statistics.median(seconds) / 1e12)
-    size = 1 << (32 if cuda else 24)  # far more than the caches hold
+    size = 1 << (32 if cuda else 24)  # much larger than the caches
     a, b = (torch.randint(0, 255, (size,), device=device, dtype=torch.uint8) for _ in range(2))
     seconds = times(lambda: b.copy_(a), 10 if cuda else 1)
     say(f"copy: {2 * size / min(seconds) / 1e12:.3f} TB/s, bytes read and written")
@@ -408,7 +408,7 @@ def main():
         say(f"{args.model}: {mode}")
         try:
             work()
-        except Exception as e:  # one mode's failure is a line of the results, and the others still run
+        except Exception as e:  # a failed mode is reported in the results, and the others still run
             failed = True
             say(traceback.format_exc())
             out.line(mode=mode, error=f"{type(e).__name__}: {e}"[:500])
@@ -433,7 +433,7 @@ def main():
             baseline = Runner(model.to(DTYPES[dtype]), config, few, args.device)
             attempt("baseline", lambda: measure(out, baseline, "baseline", dtype, file_by_file, [BASELINE_TOKENS], args,
                                                 order=f"as given, files of {BASELINE_RECORDS} records"))
-    # What compiles comes last: it changes the model.
+    # Compiled modes come last, because compiling changes the model.
     if "compile" in modes:
         model.to(DTYPES["bf16"])
         def compiled():
@@ -444,7 +444,7 @@ def main():
         else:
             say(f"PyTorch {torch.__version__} has no torch.compile")
     if "packed" in modes:
-        runner.model = model = None  # makes room
+        runner.model = model = None  # frees memory
         make_model = lambda: renderings.rendering(config, args.device).to(DTYPES["bf16"])
         packed = PackedRunner(make_model(), config, records, args.device)
         out.common.update(how="rendering in PyTorch", attention=packed.model.PACKED)
@@ -460,7 +460,7 @@ def main():
         if hasattr(torch, "compile"):
             before = failed
             attempt("packed", with_blocks)
-            if failed and not before:  # the attention by itself may do
+            if failed and not before:  # the attention alone may compile
                 packed.model = make_model()
                 attempt("packed", lambda: over_packed(None))
         else:

@@ -1,21 +1,21 @@
 #!/usr/bin/env bash
 # Rehearses a visit on the software GPU: visit.sh as it is, then with a kernel that fails, with one that hangs, without
-# cuBLAS, without a driver, without tools and with too little time. Each time the summary has to say what happened, and
-# no step may end by its limit that was not made to. About a quarter of an hour on two cores.
+# cuBLAS, without a driver, without tools and with too little time. Each summary must report the fault, and only a step
+# that is made to hang may reach its time limit. Takes about a quarter of an hour on two cores.
 #
-#     rehearse.sh            everything; make rehearse builds what it needs
-#     rehearse.sh limits     only whether the limits of the calls add up to at most 270, 420 and 540 seconds
+#     rehearse.sh            all rehearsals; make rehearse also builds the required files
+#     rehearse.sh limits     checks that the limits of each call add up to at most 270, 420 and 540 seconds
 #     rehearse.sh NAME...    plain, kernel, hang, nocublas, nodriver, notools or deadline
 #
 # The environment:
 #
 #     SOFTGPU=build/softgpu  folder with libcuda.so.1 and libcublasLt.so.13
 #     OUT=build/rehearsal    folder of the results
-#     PYTHON=                with PyTorch, if it is neither python3 nor /usr/bin/python3
+#     PYTHON=                Python with PyTorch, if it is neither python3 nor /usr/bin/python3
 set -uo pipefail
 cd "$(dirname "$0")/../.." || exit 1
 
-# limits: the sums of the limits fit the calls.
+# limits checks that the sum of the limits of each call fits.
 limits() {
     bash bench/gpu/visit.sh limits | awk '
         /^call/ { sub(":", "", $2); sum[$2] = $3 }
@@ -41,7 +41,7 @@ if [ ! -e "$softgpu/libcuda.so.1" ] || [ ! -x build/gpu/visit.sh ]; then
     exit 1
 fi
 
-# wrong TEXT: something that the summary at hand should be, and is not.
+# wrong TEXT reports an error in the current summary.
 wrong() {
     failed=1
     echo "WRONG: $*"
@@ -49,7 +49,7 @@ wrong() {
     shown=$scenario
 }
 
-# visit NAME CALL VARIABLES...: a call with those variables set; its summary is $summary and its results lie in $out.
+# visit NAME CALL VARIABLES... makes a call with these variables. Its summary is $summary, its results are in $out.
 visit() {
     scenario="$1, call $2"
     out=$OUT/$1-$2
@@ -62,23 +62,23 @@ visit() {
     took=$((SECONDS - start))
     summary=$(cat "$out/summary.txt")
     printf '== %s: %d s, exit status %d\n' "$scenario" $took $status
-    # the last lines that a caller sees are the summary
+    # the output must end with the summary
     [ "$(tail -n "$(wc -l < "$out/summary.txt")" "$out/printed.log")" = "$summary" ] ||
         wrong "$scenario: the summary is not printed last"
     [ -s "$out/logs.tgz" ] || wrong "$scenario: there is no archive of the logs"
 }
 
-# expect STATE STEP [PATTERN]: the summary has such a line.
+# expect STATE STEP [PATTERN] checks that the summary has such a line.
 expect() {
     grep -q -E "^$1 +$2( .*${3:-}|\$)" <<< "$summary" || wrong "$scenario: the summary has no '$1 $2 ${3:-}'"
 }
 
-# logged STEP PATTERN: the step's log in the archive has it.
+# logged STEP PATTERN checks that the step's log in the archive contains the pattern.
 logged() {
     tar -xzOf "$out/logs.tgz" "./$1.log" | grep -E "$2" > /dev/null || wrong "$scenario: the log of $1 has no $2"
 }
 
-# clean: every step is ok, or what it needs is not on this machine.
+# clean checks that every step is ok or needs a tool that this machine does not have.
 clean() {
     local bad
     bad=$(grep -v -E '^(ok|absent) ' <<< "$summary")
@@ -86,7 +86,7 @@ clean() {
     [ $status = 0 ] || wrong "$scenario: exit status $status"
 }
 
-# complete CALL: every step of the call has a line, but those of models that a rehearsal has no time for.
+# complete CALL checks that every step of the call has a line, except for models that take too long for a rehearsal.
 complete() {
     local step
     for step in $(bash build/gpu/visit.sh steps "$1"); do
@@ -109,7 +109,7 @@ plain() {
     done
 }
 
-# a kernel fails: the others still run, and the launch has a name
+# a kernel fails: the other steps still run, and the summary names the launch
 kernel() {
     visit kernel 1 SOFTGPU_FAULT=kernel:layernorm STEPS='machine|devices|own-gelu|own-embed|own-rotary|own-starts'
     expect FAILED own-embed
@@ -122,7 +122,7 @@ kernel() {
     [ $status = 1 ] || wrong "$scenario: exit status $status"
 }
 
-# a kernel hangs: its step ends by its limit with its test and the stacks in the log, and the others still run
+# a kernel hangs: its step reaches its limit, its log has the test and the stacks, and the other steps still run
 hang() {
     visit hang 1 SOFTGPU_FAULT=hang:pool LIMIT=60 STEPS='machine|devices|own-embed|own-rotary'
     expect TIMEOUT own-embed
@@ -163,7 +163,7 @@ notools() {
     expect absent peers-3b
 }
 
-# too little time: what has begun is cut, the rest is skipped, the deadline holds; a limit of less than 5 s is no reason
+# too little time: the running step is stopped, the rest is skipped, the deadline holds; a limit below 5 s is no reason
 # to skip a step
 deadline() {
     visit short 2 LIMIT=4 STEPS=machine
@@ -185,7 +185,7 @@ for name in "$@"; do
         exit 64
         ;;
     esac
-    # only a hang may have used a limit up, and only a deadline may have cut one
+    # only a step that hangs may reach its limit, and only the deadline may shorten a limit
     case $name in
     hang) ;;
     deadline)

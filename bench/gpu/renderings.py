@@ -23,39 +23,38 @@ except ImportError:
 try:
     from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
-    compiled_flex = torch.compile(flex_attention, dynamic=False)  # uncompiled it keeps every score
+    compiled_flex = torch.compile(flex_attention, dynamic=False)  # uncompiled, it stores all scores
 except ImportError:
     flex_attention = None
 
-BLOCK = 128  # tokens of flex_attention's blocks
+BLOCK = 128  # tokens in a block of flex_attention
 
 
 class Varlen(NamedTuple):
-    """Sequences end to end: where each begins and the last ends, int32, and the length of the longest."""
+    """Packed sequences: cu_seqlens, int32, and the length of the longest."""
 
     cu: torch.Tensor
     longest: int
 
 
 class Flex(NamedTuple):
-    """Sequences end to end for flex_attention: which blocks of keys a block of queries meets, which keys a query meets
-    and its bias."""
+    """Packed sequences for flex_attention: blocks of keys for each block of queries, keys for each query, and the bias."""
 
     kv_num_blocks: torch.Tensor  # [1, 1, T/BLOCK]
-    kv_indices: torch.Tensor  # [1, 1, T/BLOCK, T/BLOCK], the first kv_num_blocks of a row count
+    kv_indices: torch.Tensor  # [1, 1, T/BLOCK, T/BLOCK], the first kv_num_blocks in a row are valid
     mask: Callable
     score: Callable
-    block_mask: Any  # of these, where PyTorch has one
+    block_mask: Any  # of the fields above, if PyTorch supports it
 
 
 def attend(q, k, v, where, scale):
     """Attention over [B, L, heads, d], heads joined again: [B, L, h].
 
-    where is the bias of padded sequences, [B or 1, heads or 1, L, L], or says how they are packed; B is 1 then.
+    where is the bias of padded sequences, [B or 1, heads or 1, L, L], or a Varlen or Flex for packed sequences, with B = 1.
     """
     if isinstance(where, Varlen):
         if varlen_attn is not None and q.is_cuda and q.dtype != torch.float32:
-            # Its scale is 1/sqrt(d), and so is ours.
+            # Its default scale is 1/sqrt(d), like ours.
             x = varlen_attn(q[0], k[0], v[0], where.cu, where.cu, where.longest, where.longest)
         else:
             x = plain_varlen(q[0], k[0], v[0], where.cu, scale)
@@ -67,7 +66,7 @@ def attend(q, k, v, where, scale):
         else:
             x = plain_flex(q, k, v, where, scale)
     elif FUSED:
-        # Before PyTorch 2.1 the function takes no scale.
+        # Before PyTorch 2.1 the function has no parameter for the scale.
         x = F.scaled_dot_product_attention(q * (scale * math.sqrt(q.shape[-1])), k, v, attn_mask=where)
     else:
         x = torch.matmul(torch.softmax(torch.matmul(q * scale, k.transpose(-1, -2)) + where, -1), v)
@@ -75,7 +74,7 @@ def attend(q, k, v, where, scale):
 
 
 def plain_varlen(q, k, v, cu, scale):
-    """What varlen_attn computes, one sequence after the other: [T, heads, d]."""
+    """A slow varlen_attn, one sequence after the other: [T, heads, d]."""
     out = torch.empty_like(q)
     borders = cu.tolist()
     for first, last in zip(borders, borders[1:]):
@@ -86,7 +85,7 @@ def plain_varlen(q, k, v, cu, scale):
 
 
 def plain_flex(q, k, v, where, scale):
-    """What flex_attention computes, with every score in memory: [1, heads, T, d]."""
+    """A slow flex_attention that stores all scores: [1, heads, T, d]."""
     heads, tokens = q.shape[1], q.shape[2]
     h, row, column = torch.arange(heads).view(-1, 1, 1), torch.arange(tokens).view(-1, 1), torch.arange(tokens)
     scores = where.score((torch.matmul(q[0], k[0].transpose(-1, -2)) * scale).float(), 0, h, row, column)
@@ -233,8 +232,8 @@ class ESM2(nn.Module):
 
 
 class Packing:
-    """Batches of sequences laid end to end, every one of the same number of tokens: what is missing at the end of a
-    batch is filled with sequences of padding, so that nothing is compiled twice."""
+    """Packed batches with equal numbers of tokens. The end of a batch is filled with sequences of padding, so that
+    nothing is compiled twice."""
 
     def __init__(self, model, config, records, batches, device):
         """batches are lists of indices of records."""
@@ -251,7 +250,7 @@ class Packing:
                 missing -= lengths[-1][-1]
         sequences = max(map(len, lengths))
         self.flex = isinstance(model, DNABERTS)
-        if self.flex:  # the functions are the same for every batch, which copies its sequence numbers here
+        if self.flex:  # all batches share the functions and copy their sequence numbers here
             self.sequence = torch.zeros(self.tokens, dtype=torch.int64, device=device)
             sequence, slope = self.sequence, slopes(config.heads).to(device)
             self.mask = lambda b, h, row, column: sequence[row] == sequence[column]
@@ -323,7 +322,7 @@ class Transformers(nn.Module):
 
 
 def stateless_rotary(model):
-    """Makes rotary tables a function of the length alone; says whether there were any to change.
+    """Makes rotary tables depend only on the length; returns whether there were any to change.
 
     EsmModel keeps the last length in its modules, which the compiler takes for a constant: every new length of a batch
     would compile the model again. Later releases of transformers keep none.
@@ -346,7 +345,7 @@ def rendering(c, device):
 
 
 def build(c, device):
-    """A model of the config with random weights, what it is, how it attends, and why it is not transformers' own."""
+    """A model with random weights, its name, its attention, and the reason if it is not from transformers."""
     attention = "scaled_dot_product_attention" if FUSED else "plain attention"
     if c.kind == "dnabert-s":
         return rendering(c, device), "rendering in PyTorch", attention, None
@@ -359,7 +358,7 @@ def build(c, device):
     for implementation in ("sdpa", "eager"):
         try:
             model = on(device, lambda: Transformers(c, implementation))
-            with torch.inference_mode():  # what a version refuses may show only when it runs
+            with torch.inference_mode():  # errors of a version may occur only when it runs
                 ids = torch.tensor([[0, 5, 6, 7, 2], [0, 5, 6, 2, c.pad]], device=device)
                 model(ids, (ids != c.pad).long())
             len(model.blocks)
@@ -376,7 +375,7 @@ def build(c, device):
 
 
 def on(device, make):
-    """Makes a model where it will run: filling billions of weights on the host takes minutes."""
+    """Creates a model on its device, because filling billions of weights on the host takes minutes."""
     if hasattr(torch.device, "__enter__"):  # from PyTorch 2.0 on
         with torch.device(device):
             model = make()
@@ -386,7 +385,7 @@ def on(device, make):
 
 
 def set_weights(model, c, weights):
-    """Gives the model the tensors that weights(name, shape) computes under a checkpoint's names."""
+    """Loads the tensors weights(name, shape), by their names in a checkpoint, into the model."""
     if isinstance(model, Transformers):
         state = {name: torch.from_numpy(weights(name, shape)) for name, shape in c.tensors()}
         unknown = model.model.load_state_dict(state, strict=False).unexpected_keys

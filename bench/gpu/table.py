@@ -8,9 +8,9 @@ for each token. A rate above the card's peak makes it exit with 1, after it has 
 import json
 import sys
 
-PEAK = 989e12  # FLOP/s of dense bf16 products of an H100 or H200 (SXM), by NVIDIA's data sheet
+PEAK = 989e12  # FLOP/s of dense bf16 products on an H100 or H200 (SXM), from NVIDIA's data sheet
 
-impossible = []  # rates above the peak: something was counted wrongly
+impossible = []  # rates above the peak, which indicate an error in the counts
 
 
 def read(paths):
@@ -49,7 +49,7 @@ def timed(lines):
     measured = [l for l in lines if "tokens_per_second" in l]
     if not measured:
         return
-    # Per token. Models of a family read the same records, so that a digest alone names no model.
+    # Per token. Models of a family read the same records, so a digest does not identify a model.
     flops = {(l["model"], l["digest"]): l["flops"] / l["tokens"] for l in lines if l["kind"] == "forward"}
     ceiling = max((l["tflops"] * 1e12 for l in lines if l["kind"] == "ceiling" and "tflops" in l), default=0)
     print()

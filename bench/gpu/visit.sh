@@ -1,35 +1,35 @@
 #!/usr/bin/env bash
 # One call on a machine with a GPU, from the folder that bundle.sh made; Go is not needed there.
 #
-#     visit.sh 1         first contact: devices, every kernel, cuBLAS, parity, a first figure, the program
-#     visit.sh 2         speed: forward passes with a profile, the card's ceilings, variants, PyTorch
-#     visit.sh 3         the rest: the other sizes, FASTA to file, rows, the price of batch invariance, packed PyTorch
+#     visit.sh 1         correctness: devices, every kernel, cuBLAS, parity, a first measurement, the program
+#     visit.sh 2         speed: forward passes with a profile, the GPU's peak rates, variants, PyTorch
+#     visit.sh 3         other sizes, FASTA to file, rows, the cost of batch invariance, packed PyTorch
 #     visit.sh limits    the steps of each call, their limits in seconds and the sums
 #     visit.sh steps 1   the names of the steps of a call
 #
-# Every step has a limit, in the table below. A step may also use what the steps before it have saved, up to its second
-# figure, so that no step takes time from the limits of those after it. What would end after DEADLINE is cut or
-# skipped. A step that fails does not stop the next ones; a test that fails runs once more, every part of it in a
-# process of its own, with blocking launches and a core dump, so that the launch that failed has a name. That takes
-# saved time only. A tool that is not installed is a line of the summary and no failure.
+# Every step has a time limit, in the table below. A step may also use time that earlier steps have saved, up to its
+# second limit, so that it never takes time from later steps. A step that would end after DEADLINE is stopped or
+# skipped. A failed step does not stop later ones. A failed test runs once more, each part in a separate process with
+# blocking launches and a core dump, so that the failed launch can be named; this uses saved time only. A tool that is
+# not installed is reported in the summary and is not a failure.
 #
-# OUT holds, at the end: summary.txt, which is printed last as well; bench.jsonl, one measurement a line below a line
-# with card, driver, commit and script; results.md, the table of them; logs.tgz. The exit status is 0 if no step failed,
-# ended by its limit or was skipped. The environment:
+# At the end OUT contains summary.txt, which is also printed; bench.jsonl, one measurement per line, after a line with
+# GPU, driver, commit and script; results.md, a table of the measurements; and logs.tgz. The exit status is 0 if no step
+# failed, reached its limit or was skipped. The environment:
 #
 #     OUT=./out          folder of the results
-#     DEADLINE=270       seconds after which nothing may run any more; 420 for call 2, 540 for call 3
+#     DEADLINE=270       total time in seconds; 420 for call 2, 540 for call 3
 #     STEPS=REGEX        only the steps whose whole name matches
-#     PYTHON=python3     with PyTorch, for the peers
-#     EMBED_CUBLAS=      libcublasLt, if it is not PyTorch's that shall be used; "none": the program's own products
+#     PYTHON=python3     Python with PyTorch, for the peers
+#     EMBED_CUBLAS=      libcublasLt to use instead of PyTorch's; "none": the program's own products
 #     REHEARSAL=1        the same steps on a software GPU: three small models, 512 tokens, PyTorch on the CPU
-#     LIMIT=SECONDS      the limit of every step instead of its own; 600 in a rehearsal
+#     LIMIT=SECONDS      limit for all steps instead of their own; 600 in a rehearsal
 set -uo pipefail
-export LC_ALL=C # EPOCHREALTIME has a point
+export LC_ALL=C # EPOCHREALTIME with a decimal point
 t0=${EPOCHREALTIME/./}
 here=$(cd "$(dirname "$0")" && pwd)
 
-# call, step, limit, limit with saved time. Order is order of execution.
+# Columns: call, step, limit, limit with saved time. Rows are in the order of execution.
 table='
 1 machine               5  10
 1 devices              10  25
@@ -87,7 +87,7 @@ table='
 3 peers-35m            60  90
 3 peers-150m           70 100
 '
-# steps CALL: its rows.
+# steps CALL prints the rows of a call.
 steps() { awk -v call="$1" '$1 == call' <<< "$table"; }
 
 case ${1:-} in
@@ -131,14 +131,14 @@ deadline=$((10 * ${DEADLINE:-$deadline}))
 export EMBED_REQUIRE_GPU=1 EMBED_SHARED=$here/shared PYTHONUNBUFFERED=1 PYTHONFAULTHANDLER=1
 export CUDA_CACHE_PATH=${CUDA_CACHE_PATH:-/tmp/embed-cuda-cache} CUDA_CACHE_MAXSIZE=1073741824
 small_core=skip_global_memory,skip_shared_memory,skip_local_memory,skip_constbank_memory
-ulimit -c 0 # a hang is ended by SIGQUIT, for the stacks and not for a dump of the host's memory
+ulimit -c 0 # SIGQUIT ends a hang to print the stacks, not to dump the host's memory
 commit=$(cat COMMIT 2> /dev/null || echo unknown)
 
-# now is the time since the start in tenths of a second, seconds writes such a time.
+# now prints the time since the start in tenths of a second; seconds formats such a time.
 now() { local t=${EPOCHREALTIME/./}; echo $(((t - t0) / 100000)); }
 seconds() { printf '%d.%d' $(($1 / 10)) $(($1 % 10)); }
 
-# say STATE STEP TEXT: a line of the summary. fail: the same, and the call has failed.
+# say STATE STEP TEXT adds a line to the summary. fail does the same and marks the call as failed.
 say() { printf '%-8s %-18s %s\n' "$@" | tee -a "$summary"; }
 fail() { failed=1; say "$@"; }
 finish() {
@@ -157,11 +157,11 @@ finish() {
 trap finish EXIT
 trap 'fail CUT "call $part" "by a signal"; exit' INT TERM
 
-# chosen STEP: whether STEPS names it.
+# chosen STEP tests whether STEPS matches it.
 chosen() { [[ $1 =~ ^(${STEPS:-.*})$ ]]; }
 
-# budget STEP: from the table, in tenths of a second: wanted, the step's own limit; most, its limit with saved time;
-# left, the time until the deadline less the limits of the steps after it.
+# budget STEP sets, in tenths of a second: wanted, the step's own limit; most, its limit with saved time; left, the time
+# until the deadline minus the limits of later steps.
 budget() {
     local step least greatest found=
     left=$((deadline - $(now)))
@@ -175,7 +175,8 @@ budget() {
     [ -n "$found" ] || { echo "visit.sh: the table has no step $1 in call $part" >&2; exit 70; }
 }
 
-# watched LOG TENTHS COMMAND...: the command's status, 124 if it was ended. The first signal makes Go print every stack.
+# watched LOG TENTHS COMMAND... returns the command's status, or 124 after a timeout. The first signal makes Go print
+# all stacks.
 watched() {
     local log=$1 limit=$2 status=0 start
     start=$(now)
@@ -185,20 +186,20 @@ watched() {
     return $status
 }
 
-# trouble LOG LINES: the first lines of a log that say what went wrong, and the last, at most that many each.
+# trouble LOG LINES prints the first lines of a log with an error, and the last lines, at most LINES each.
 trouble() {
-    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
+    local telling='CUDA_|CUBLAS_|--- FAIL|errs by|relative L2 error|^panic|SIG[A-Z]|fatal|[Ee]rror|no such|not found|not defined'
     grep -n -m "$2" -E "$telling" "$1" | cut -c1-300
     tail -n "$2" "$1" | cut -c1-300
 }
 
-# stuck LOG: the test of a Go program that was ended, and the call that its thread for the device was in.
+# stuck LOG prints the running test of a Go program that was ended, and the current call of its device thread.
 stuck() {
     grep -n '^=== RUN' "$1" | tail -n 1
     sed -n '/^goroutine .*syscall/,/^$/p' "$1" | grep '^seqembed' | head -n 5 | cut -c1-200
 }
 
-# step NAME COMMAND...: runs it within its limit; 0, or why not. SHOW=n prints the last n lines of its log.
+# step NAME COMMAND... runs a step within its limit and returns its status. SHOW=n prints the last n lines of its log.
 step() {
     local name=$1 status=0 wanted most left limit least start took cut=
     shift
@@ -208,14 +209,14 @@ step() {
     limit=$((left > wanted ? left : wanted))
     limit=$((limit < most ? limit : most))
     limit=$((limit < deadline - start ? limit : deadline - start))
-    # with less than this, 5 s or the step's own limit, it is not begun; a step without a limit of its own needs 5 s
+    # with less time than this, 5 s or the step's own limit, it is not started; a step without its own limit needs 5 s
     least=$((wanted > 0 && wanted < 50 ? wanted : 50))
     if [ $limit -lt $least ]; then
         fail SKIPPED "$name" "$(seconds $((limit > 0 ? limit : 0))) s were left for it"
         return 99
     fi
     watched "$logs/$name.log" $limit "$@" || status=$?
-    if [ $status = 0 ]; then # neither a skipped test nor none at all is a passed one
+    if [ $status = 0 ]; then # a run with skipped tests or without tests has not passed
         grep -q -e '--- SKIP' "$logs/$name.log" && status=98
         grep -q -e 'no tests to run' "$logs/$name.log" && status=96
     fi
@@ -238,17 +239,17 @@ step() {
     return $status
 }
 
-# absent STEP WHY: a step that needs what is not here.
+# absent STEP WHY reports a step whose tool is missing.
 absent() { chosen "$1" && say absent "$1" "$2"; }
 
-# passed NAME PARTS: whether the log says that all of these tests passed.
+# passed NAME PARTS tests whether all these tests passed according to the log.
 passed() {
     grep -q -E -e "--- PASS: [^ ]*/($2) " "$logs/$1.log" && ! grep -q -E -e "--- FAIL: [^ ]*/($2) " "$logs/$1.log"
 }
 
-# tests NAME PREFIX PARTS COMMAND...: a step of Go tests. PARTS is an alternation for the last part of their names; if
-# the step fails, each alternative that has not passed runs again by itself, in saved time only. A hang has its test and
-# its stacks in the log.
+# tests NAME PREFIX PARTS COMMAND... runs a step of Go tests. PARTS is an alternation for the last part of their names.
+# If the step fails, each alternative that has not passed runs again separately, in saved time only. After a hang the
+# log has the name of the test and the stacks.
 tests() {
     local name=$1 prefix=$2 parts=$3 status=0 one why log n=0 wanted most left limit list
     shift 3
@@ -271,7 +272,7 @@ tests() {
         0) say again "$name" "$one: passes by itself" ;;
         124) say again "$name" "$one: was ended after $(seconds $limit) s" ;;
         *)
-            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
+            why=$(grep -m 1 -E 'CUDA_ERROR|CUBLAS_STATUS|errs by|relative L2 error|^panic|^fatal' "$log" | sed 's/^ *//' | cut -c1-160)
             say again "$name" "$one: ${why:-fails}"
             trouble "$log" 4
             ;;
@@ -286,14 +287,14 @@ tests() {
     return 1
 }
 
-# shell FUNCTION ARGUMENTS...: a command that runs a function of this script with a time limit over all that it starts.
+# shell FUNCTION ARGUMENTS... runs a function of this script as a command, so that a time limit ends all its processes.
 shell() {
     local f=$1
     shift
     command=(bash -c "set -euo pipefail; $(declare -f "$f"); $f \"\$@\"" "$f" "$@")
 }
 
-# -- what the steps do
+# -- the steps
 
 bf16=(-bench.device cuda -bench.dtype bf16)
 
@@ -308,7 +309,7 @@ facts() { # PYTHON
     ls -d /usr/local/cuda* /usr/local/nvidia/lib64 2> /dev/null || true
 }
 
-# devices fails if the first device cannot be used. What was not found comes first: the end of the log is shown.
+# devices fails if the first device cannot be used. It prints missing files first, because the end of the log is shown.
 devices() {
     local found
     found=$(./embed devices --verbose)
@@ -317,10 +318,10 @@ devices() {
     grep '^device 0' <<< "$found" | grep -v 'cannot be used' > /dev/null
 }
 
-# quoted TEXT: as a JSON string.
+# quoted TEXT prints a JSON string.
 quoted() { printf '"%s"' "$(printf %s "$1" | tr -d '\000-\037' | sed 's/[\\"]/\\&/g')"; }
 
-# provenance is the line that says under which circumstances the figures below it were measured.
+# provenance prints the line that describes the circumstances of the measurements after it.
 provenance() {
     local card driver
     card=$(sed -n 's/^device 0: \([^,]*\),.*/\1/p' "$logs/devices.log" | head -n 1)
@@ -344,14 +345,14 @@ parity() { # TYPE MODELS
         ./bench.test "${parity[@]}" -bench.device cuda -bench.dtype "$1"
 }
 
-# dna N and proteins N write FASTA: E. coli in N pieces of 500 nt, several times over if need be, and N of UniProt's.
+# dna N and proteins N write FASTA: N pieces of 500 nt of E. coli, repeated if necessary, and N proteins of UniProt.
 dna() {
     gzip -dc shared/seq/MG1655-K12.fasta.gz | grep -v '^>' | tr -d '\n' | fold -w 500 |
         awk -v n="$1" '{ piece[NR] = $0 } END { for (i = 0; i < n; i++) print ">" i "\n" piece[i % NR + 1] }'
 }
 proteins() { gzip -dc shared/seq/uniprot_20000.faa.gz | awk -v n="$1" '/^>/ { i++ } i <= n'; }
 
-# program: one GPU, and the same one twice, write the same bytes.
+# program checks that one GPU, and the same one used twice, write the same bytes.
 program() { # FOLDER DNABERT ESM TOKENIZER
     for gpus in 0 0,0; do
         ./embed --no-progress --gpus $gpus --dnabert-model "synthetic:$2" --dnabert-tokenizer "$4" \
@@ -362,7 +363,7 @@ program() { # FOLDER DNABERT ESM TOKENIZER
     done
 }
 
-# file: from FASTA to file. The figure counts from when the weights are loaded.
+# file measures FASTA to file, from the time at which the weights are loaded.
 file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
     local model=$2 log=$1/log
     [ "${5##*.}" = faa ] && model=$3
@@ -390,8 +391,7 @@ file() { # FOLDER DNABERT ESM TOKENIZER INPUT BENCH
         }' "$log" | tee -a "$6"
 }
 
-# records writes the token ids that the peers read: FOLDER, then TOTAL and an alternation of models, once or several
-# times.
+# records FOLDER (TOTAL MODELS)... writes the token ids for the peers. MODELS is an alternation.
 records() {
     local folder=$1
     shift
@@ -414,7 +414,7 @@ peer() {
     fi
 }
 
-# tool NAME: where a tool of CUDA's toolkit is, or nothing.
+# tool NAME prints the path of a tool of the CUDA toolkit, or nothing.
 tool() { command -v "$1" || find /usr/local/cuda*/ -name "$1" -type f -perm -u+x 2> /dev/null | sed -n 1p; }
 
 # -- the call
@@ -423,13 +423,13 @@ tokenizer=shared/tokenizer/dnabert2_tokenizer.json
 if [ -z "${REHEARSAL:-}" ]; then
     libraries=/usr/local/nvidia/lib64
     [ -d $libraries ] && export LD_LIBRARY_PATH=$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-    # PyTorch's own cuBLAS, so that both sides multiply with the same library
+    # PyTorch's cuBLAS, so that both engines use the same library
     site=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' 2> /dev/null)
     for folder in "$site"/nvidia/cu13/lib "$site"/nvidia/cublas/lib /usr/local/cuda/lib64; do
         library=$folder/libcublasLt.so.13
         [ -z "${EMBED_CUBLAS:-}" ] && [ -e "$library" ] && export EMBED_CUBLAS=$library
     done
-    # reads PyTorch's files from the disk while the GPU is at work
+    # reads PyTorch's files into the page cache while the GPU is busy
     (timeout 120 "$python" -c 'import torch, transformers' > /dev/null 2>&1 &)
 fi
 
@@ -437,14 +437,14 @@ shell facts "$python"
 TAIL=20 SHOW=24 step machine "${command[@]}"
 shell devices
 if ! TAIL=12 SHOW=8 step devices "${command[@]}" && chosen devices; then
-    # Nothing of ours can run. Can PyTorch?
+    # No device can be used. Check whether PyTorch can use one.
     timeout -k 2 60 "$python" -c 'import torch
 print("PyTorch", torch.__version__, torch.cuda.is_available(), torch.cuda.get_device_name())' 2>&1 | tail -n 1
     fail STOPPED "call $part" "there is no device that can be used"
     exit
 fi
 [ -e "$logs/devices.log" ] && provenance
-# cards of one kind differ, and under a limit of power so does the clock from one minute to the next
+# GPUs of one model differ, and under a power limit the clock changes from one minute to the next
 if command -v nvidia-smi > /dev/null; then
     nvidia-smi --query-gpu=timestamp,clocks.sm,power.draw,temperature.gpu,clocks_event_reasons.active --format=csv \
         -lms 250 > "$logs/clocks.csv" 2> /dev/null < /dev/null &
@@ -453,7 +453,7 @@ fi
 
 case $part in
 1)
-    # the program's own kernels first: nothing of cuBLAS can spoil them
+    # the program's own kernels first, so that errors in cuBLAS cannot affect them
     tests own-gelu '' 'TestGPUGELU|TestGPURotationInAttention' ./cuda.test -test.short
     all='embed|norm|pool.*|linear.*|rotary.*|attention.*|alibi.*|program|mistakes|weights|starts|allocations'
     conform own-bf16 own_products bf16 "$all" "${long[@]}"
@@ -467,7 +467,7 @@ case $part in
     conform cublas-fp16 cuBLAS fp16 'linear.*|program' -test.short
     conform cublas-linear cuBLAS fp32 'linear.*'
     parity bf16 "$goldens"
-    # a first figure, should there be no second call
+    # a first measurement, in case there is no second call
     forward forward-dnabert $dna $tokens
     forward forward-650m $middle $tokens
     forward forward-3b $large $tokens -bench.total $few

@@ -1,18 +1,16 @@
-// Package peak measures how fast one core of this machine multiplies and adds
-// when nothing else holds it back: what a kernel's speed is a share of.
+// Package peak measures the peak FMA rate of one core, to which the speed of kernels is compared.
 package peak
 
 import "time"
 
-// Rate is the best rate of float32 FMAs, in GFLOP/s, that one core reached in
-// a few tries with the vectors of an instruction set, "avx2" or "avx512". It
-// is 0 for any other, and where there is no assembly.
+// Rate returns the best float32 FMA rate, in GFLOP/s, that one core reached in a few tries with an instruction set,
+// "avx2" or "avx512". It returns 0 for other sets and if there is no assembly.
 func Rate(set string) float64 {
 	loop, lanes := fma(set)
 	if loop == nil {
 		return 0
 	}
-	const rounds, tries = 200_000, 8 // some 0.3 ms each
+	const rounds, tries = 200_000, 8 // each try takes about 0.3 ms
 	best := time.Duration(1<<63 - 1)
 	for range tries {
 		start := time.Now()

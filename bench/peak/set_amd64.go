@@ -4,7 +4,7 @@ package peak
 
 import "golang.org/x/sys/cpu"
 
-// fma gives the loop for an instruction set and its vectors' length, or nil.
+// fma returns the loop for an instruction set and the length of its vectors, or nil.
 func fma(set string) (loop func(n int), lanes int) {
 	switch {
 	case set == "avx2" && cpu.X86.HasAVX2 && cpu.X86.HasFMA:

@@ -4,15 +4,15 @@
 #     compare.sh MODEL INPUT [THREADS]
 #
 # MODEL is synthetic:NAME[@SEED] or a checkpoint's folder (config.json, model.safetensors); INPUT is FASTA or FASTQ, of
-# proteins for ESM-2, of DNA for DNABERT-S. The environment may say:
+# proteins for ESM-2, of DNA for DNABERT-S. Environment variables:
 #
-#     RECORDS=200     take the first so many records, or pieces of DNA (0: all)
-#     EVERY=1         of the padded batches that they make, keep every n-th: a short run that pads as little as a long one
-#     PIECE=500       cut DNA into pieces of so many letters
-#     TOKENS=4096     tokens of a batch, padding included
-#     ROUNDS=3        timed rounds; the runners take turns, so that a machine that slows down does so for all
+#     RECORDS=200     number of records, or pieces of DNA, from the start of the input (0: all)
+#     EVERY=1         keep every n-th padded batch, so that a short run has as little padding as a long one
+#     PIECE=500       length of the pieces into which DNA is cut
+#     TOKENS=4096     tokens in a batch, including padding
+#     ROUNDS=3        timed rounds; the runners alternate, so that a slower machine affects all of them
 #     TOKENIZER=FILE  tokenizer.json for DNABERT-S, instead of the checkpoint's
-#     ONNX=FILE       an exported model; otherwise export.py writes one, which takes PyTorch
+#     ONNX=FILE       an exported model; otherwise export.py writes one with PyTorch
 #     PYTHON, NODE    the interpreters
 set -euo pipefail
 if [ $# -lt 2 ]; then
@@ -36,8 +36,8 @@ go build -o "$work/ours" ./ours
 kind=$("$work/ours" tokens -model "$model" -input "$input" -out "$work/tokens.txt" -records "$records" \
     -every "${EVERY:-1}" -tokens "$tokens" -piece "${PIECE:-500}" -tokenizer "$tokenizer")
 
-# OpenBLAS before 0.3.22 takes a processor newer than itself for one without AVX-512. Told better, PyTorch is twice as
-# fast there; an OpenBLAS that knows the processor is left alone by setting OPENBLAS_CORETYPE to nothing.
+# OpenBLAS before 0.3.22 does not use AVX-512 on processors that it does not know. With the core type set, PyTorch is twice
+# as fast there. An empty OPENBLAS_CORETYPE leaves the choice to OpenBLAS.
 if [ -z "${OPENBLAS_CORETYPE+set}" ] && grep -qw avx512vl /proc/cpuinfo 2>/dev/null; then
     export OPENBLAS_CORETYPE=SkylakeX
 fi
@@ -58,7 +58,7 @@ start() {
     shift
     mkfifo "$work/$name.in" "$work/$name.out"
     (
-        # A runner that kept another's pipe open would keep it from seeing its end.
+        # Close the pipes of other runners, which would otherwise never see the end of their input.
         for fd in ${to[@]+"${to[@]}"} ${from[@]+"${from[@]}"}; do exec {fd}>&-; done
         exec "$@"
     ) <"$work/$name.in" >"$work/$name.out" 2>"$work/$name.log" &

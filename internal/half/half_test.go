@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// format is one of the two with its conversions.
+// format is a 16-bit format with its conversions.
 type format struct {
 	name string
 	to   func(float32) uint16
@@ -18,7 +18,7 @@ var (
 	fp16 = format{"float16", ToFP16, FromFP16}
 )
 
-// TestRoundsToNearestEven pins the cases by which conversions go wrong.
+// TestRoundsToNearestEven checks ties, subnormals, infinities and NaNs.
 func TestRoundsToNearestEven(t *testing.T) {
 	inf := float32(math.Inf(1))
 	for _, c := range []struct {
@@ -27,20 +27,20 @@ func TestRoundsToNearestEven(t *testing.T) {
 		want  uint16
 	}{
 		{bf16, 1, 0x3f80}, {bf16, -2, 0xc000}, {bf16, 0, 0}, {bf16, float32(math.Copysign(0, -1)), 0x8000},
-		{bf16, 1 + 0x1p-8, 0x3f80}, {bf16, 1 + 3*0x1p-8, 0x3f82}, // ties, to even both ways
+		{bf16, 1 + 0x1p-8, 0x3f80}, {bf16, 1 + 3*0x1p-8, 0x3f82}, // ties, rounded to even in both directions
 		{bf16, 1 + 0x1p-8 + 0x1p-23, 0x3f81}, {bf16, 1 + 0x1p-8 - 0x1p-23, 0x3f80},
 		{bf16, math.MaxFloat32, 0x7f80}, {bf16, inf, 0x7f80}, {bf16, -inf, 0xff80},
-		{bf16, 0x1p-133, 0x0001}, {bf16, 0x1p-134, 0x0000}, {bf16, 0x1p-134 + 0x1p-149, 0x0001}, // denormals
+		{bf16, 0x1p-133, 0x0001}, {bf16, 0x1p-134, 0x0000}, {bf16, 0x1p-134 + 0x1p-149, 0x0001}, // subnormals
 
 		{fp16, 1, 0x3c00}, {fp16, -2, 0xc000}, {fp16, float32(math.Copysign(0, -1)), 0x8000},
 		{fp16, 1 + 0x1p-11, 0x3c00}, {fp16, 1 + 3*0x1p-11, 0x3c02}, {fp16, 1 + 0x1p-11 + 0x1p-23, 0x3c01},
 		{fp16, 65504, 0x7bff}, {fp16, 65519.996, 0x7bff}, {fp16, 65520, 0x7c00}, {fp16, 1e30, 0x7c00},
 		{fp16, inf, 0x7c00}, {fp16, -inf, 0xfc00},
-		{fp16, 0x1p-14, 0x0400}, {fp16, 0x1p-24, 0x0001}, {fp16, 0x1p-25, 0x0000}, // denormals
+		{fp16, 0x1p-14, 0x0400}, {fp16, 0x1p-24, 0x0001}, {fp16, 0x1p-25, 0x0000}, // subnormals
 		{fp16, 0x1p-25 + 0x1p-40, 0x0001}, {fp16, 3 * 0x1p-25, 0x0002},
 	} {
 		if got := c.to(c.value); got != c.want {
-			t.Errorf("%s of %g is %#04x, not %#04x", c.name, c.value, got, c.want)
+			t.Errorf("%s of %g is %#04x, want %#04x", c.name, c.value, got, c.want)
 		}
 	}
 }
@@ -49,30 +49,30 @@ func TestNaNStays(t *testing.T) {
 	for _, f := range []format{bf16, fp16} {
 		for _, bits := range []uint32{0x7fc00000, 0xffc00000, 0x7f800001, 0x7fffffff, 0xffffffff} {
 			if back := f.from(f.to(math.Float32frombits(bits))); back == back {
-				t.Errorf("%s: the NaN %#x becomes %g", f.name, bits, back)
+				t.Errorf("%s: the NaN %#x converts to %g", f.name, bits, back)
 			}
 		}
 	}
 }
 
-// TestEveryPattern converts all 65,536 patterns there and back, the ties between each and the next, and random values,
-// whose rounding it compares with both neighbours.
+// TestEveryPattern converts all 65,536 patterns to float32 and back, the ties between neighbouring values, and random
+// values, whose rounding it compares with both neighbours.
 func TestEveryPattern(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []format{bf16, fp16} {
 		for bits := range 1 << 16 {
 			v := f.from(uint16(bits))
 			if got := f.to(v); v == v && got != uint16(bits) {
-				t.Fatalf("%s: %#04x is %g, which becomes %#04x", f.name, bits, v, got)
+				t.Fatalf("%s: %#04x converts to %g and back to %#04x", f.name, bits, v, got)
 			}
 			next := f.from(uint16(bits + 1))
 			if math.IsInf(float64(v), 0) || v != v || math.IsInf(float64(next), 0) || next != next || bits == 0x7fff {
 				continue
 			}
-			// The middle is a float32, for bfloat16 one of 9 significant bits.
+			// The middle is exact in float32; for bfloat16 it has 9 significant bits.
 			middle := float32((float64(v) + float64(next)) / 2)
 			if got, even := f.to(middle), uint16(bits+bits&1); got != even {
-				t.Fatalf("%s: %g, the middle between %g and %g, becomes %#04x", f.name, middle, v, next, got)
+				t.Fatalf("%s: %g, the middle of %g and %g, is rounded to %#04x", f.name, middle, v, next, got)
 			}
 		}
 		for range 100_000 {
@@ -81,7 +81,7 @@ func TestEveryPattern(t *testing.T) {
 			distance := func(bits uint16) float64 { return math.Abs(float64(f.from(bits)) - float64(v)) }
 			for _, near := range []uint16{bits - 1, bits + 1} {
 				if other := distance(near); other < distance(bits) || other == distance(bits) && bits&1 == 1 {
-					t.Fatalf("%s: %g is rounded to %g, and %g is nearer", f.name, v, f.from(bits), f.from(near))
+					t.Fatalf("%s: %g is rounded to %g, but %g is nearer", f.name, v, f.from(bits), f.from(near))
 				}
 			}
 		}

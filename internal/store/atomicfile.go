@@ -16,14 +16,14 @@ import (
 	"syscall"
 )
 
-// fileSystem is what the package asks of the disk; tests put one in its place that fails on demand.
+// fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
 type fileSystem interface {
 	mkdirAll(dir string) error
-	create(path string) (file, error) // for reading and writing; an error if it exists
+	create(path string) (file, error) // for reading and writing; fails if the file exists
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
-	openLog(path string) (logFile, error) // for reading and appending, created if needed, locked until it is closed
+	openLog(path string) (logFile, error) // for reading and appending, created if needed, locked until closed
 	truncate(path string, size int64) error
 }
 
@@ -35,7 +35,7 @@ type file interface {
 	Sync() error
 }
 
-// logFile is a file that grows at its end.
+// logFile is a file that is only appended to.
 type logFile interface {
 	io.Writer
 	io.ReaderAt
@@ -55,7 +55,7 @@ func (osFS) create(path string) (file, error) {
 	if err != nil {
 		return nil, err
 	}
-	claim(f) // for RemoveLeftovers; without locks nobody takes it for one
+	tryLock(f) // the lock protects f from RemoveLeftovers; where there are no locks, that removes nothing
 	return f, nil
 }
 
@@ -64,7 +64,7 @@ func (osFS) openLog(path string) (logFile, error) {
 	if err != nil {
 		return nil, err
 	}
-	waitForLock(f)
+	lock(f)
 	return f, nil
 }
 
@@ -76,7 +76,8 @@ func (osFS) syncDir(dir string) error {
 		return err
 	}
 	err = d.Sync()
-	// Some network file systems cannot sync a folder and say so; the rename itself has succeeded.
+	// Some network file systems return such an error because they cannot sync a folder. The rename itself has
+	// succeeded.
 	if errors.Is(err, syscall.EINVAL) || errors.Is(err, errors.ErrUnsupported) {
 		err = nil
 	}
@@ -92,8 +93,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError describes a failed operation on path. The path that err itself names is dropped: it is mostly that of a
-// temporary file, which means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err itself names, because that is
+// usually a temporary file, which means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -106,25 +107,26 @@ func ioError(op, path string, err error) error {
 	return &fileError{op, path, err}
 }
 
-// bufferSize is the size in bytes of the writes that reach the disk.
+// bufferSize is the size in bytes of writes to the disk.
 const bufferSize = 256 << 10
 
-// atomicFile is a file under construction: its bytes go to a hidden temporary file beside the final path.
+// atomicFile is a file under construction. Its content goes to a hidden temporary file in the folder of the final path.
 type atomicFile struct {
 	fs    fileSystem
 	final string
 	temp  string
-	f     file // nil once closed
+	f     file // nil after it is closed
 	buf   *bufio.Writer
-	sum   hash.Hash // nil when the digest cannot follow the writes, because the start of the file comes last
-	size  int64     // bytes accepted by Write
+	sum   hash.Hash // nil if rewritable: the digest is then computed at the end
+	size  int64     // number of bytes in the file, including buffered ones
 }
 
-// createTemp starts a file for the path final. A file that will be changed elsewhere than at its end is patched.
-func createTemp(fsys fileSystem, final string, patched bool) (*atomicFile, error) {
+// createTemp creates the temporary file for the path final. If rewritable is set, bytes before its end may be changed
+// later.
+func createTemp(fsys fileSystem, final string, rewritable bool) (*atomicFile, error) {
 	dir, name := filepath.Split(final)
 	a := &atomicFile{fs: fsys, final: final}
-	const attempts = 16 // each draws 64 random bits: a second attempt is already unlikely
+	const attempts = 16 // names have 64 random bits, so even a second attempt is unlikely
 	var err error
 	for range attempts {
 		a.temp = fmt.Sprintf("%s.%s.tmp-%016x", dir, name, rand.Uint64())
@@ -135,14 +137,14 @@ func createTemp(fsys fileSystem, final string, patched bool) (*atomicFile, error
 	if err != nil {
 		return nil, ioError("create", final, err)
 	}
-	if !patched {
+	if !rewritable {
 		a.sum = sha256.New()
 	}
 	a.buf = bufio.NewWriterSize(sink{a}, bufferSize)
 	return a, nil
 }
 
-// sink takes the buffered bytes of a file to the disk and the digest.
+// sink writes the buffered bytes of a file to the disk and to the digest.
 type sink struct{ a *atomicFile }
 
 func (s sink) Write(p []byte) (int, error) {
@@ -156,7 +158,7 @@ func (s sink) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// Write appends p. Errors name the final path.
+// Write appends p. Its errors name the final path.
 func (a *atomicFile) Write(p []byte) (int, error) {
 	n, err := a.buf.Write(p)
 	a.size += int64(n)
@@ -170,7 +172,7 @@ func (a *atomicFile) WriteString(s string) (int, error) {
 	return n, err
 }
 
-// writeAt changes bytes of a patched file, past its end too. Appending with Write is over then.
+// writeAt writes bytes at an offset of a rewritable file, possibly past its end. Write must not be called afterwards.
 func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -182,7 +184,7 @@ func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	return nil
 }
 
-// readAt fills p from the bytes written so far.
+// readAt fills p with bytes written before.
 func (a *atomicFile) readAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -193,7 +195,7 @@ func (a *atomicFile) readAt(p []byte, offset int64) error {
 	return nil
 }
 
-// copyTo writes everything written so far to w.
+// copyTo copies the whole file to w.
 func (a *atomicFile) copyTo(w io.Writer) error {
 	chunk := make([]byte, bufferSize)
 	for from := int64(0); from < a.size; from += bufferSize {
@@ -208,13 +210,13 @@ func (a *atomicFile) copyTo(w io.Writer) error {
 	return nil
 }
 
-// patchWriter writes to a patched file from a given offset on.
-type patchWriter struct {
+// offsetWriter writes to a rewritable file sequentially from an offset.
+type offsetWriter struct {
 	a  *atomicFile
 	at int64
 }
 
-func (w *patchWriter) Write(p []byte) (int, error) {
+func (w *offsetWriter) Write(p []byte) (int, error) {
 	if err := w.a.writeAt(p, w.at); err != nil {
 		return 0, err
 	}
@@ -222,7 +224,7 @@ func (w *patchWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// seal writes out, syncs and closes the file and returns its description.
+// seal flushes, syncs and closes the file and returns its description.
 func (a *atomicFile) seal() (File, error) {
 	if err := a.buf.Flush(); err != nil {
 		return File{}, err
@@ -247,7 +249,7 @@ func (a *atomicFile) seal() (File, error) {
 	return File{Path: a.final, Size: a.size, SHA256: hex.EncodeToString(a.sum.Sum(nil))}, nil
 }
 
-// publish renames a sealed file into place.
+// publish renames a sealed file to its final path.
 func (a *atomicFile) publish() error {
 	if err := a.fs.rename(a.temp, a.final); err != nil {
 		return ioError("write", a.final, err)
@@ -256,10 +258,10 @@ func (a *atomicFile) publish() error {
 	return nil
 }
 
-// discard closes and removes the temporary file; it does nothing when there is none any more.
+// discard closes and removes the temporary file. It does nothing if there is none.
 func (a *atomicFile) discard() error {
 	if a.f != nil {
-		// What could not be written back is thrown away anyway.
+		// The content is not needed, so a failed write-back does not matter.
 		_ = a.f.Close()
 		a.f = nil
 	}
@@ -273,7 +275,7 @@ func (a *atomicFile) discard() error {
 	return nil
 }
 
-// fileSet is the files of one output: those that get a final name and scratch files that never do.
+// fileSet is the set of files of one output. Scratch files never get a final name.
 type fileSet struct {
 	fs      fileSystem
 	finals  []*atomicFile // in the order of Spec.Paths
@@ -281,15 +283,15 @@ type fileSet struct {
 }
 
 // create adds a file that commit will rename to path.
-func (s *fileSet) create(path string, patched bool) (*atomicFile, error) {
-	a, err := createTemp(s.fs, path, patched)
+func (s *fileSet) create(path string, rewritable bool) (*atomicFile, error) {
+	a, err := createTemp(s.fs, path, rewritable)
 	if err == nil {
 		s.finals = append(s.finals, a)
 	}
 	return a, err
 }
 
-// createScratch adds a file that holds bytes on their way to path.
+// createScratch adds a temporary file for content that will later be copied to path.
 func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	a, err := createTemp(s.fs, path, true)
 	if err == nil {
@@ -298,7 +300,7 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	return a, err
 }
 
-// commit completes every file before the first gets its final name, and names the first of the set last.
+// commit seals all files before it renames the first of them. It renames the main file last.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {
@@ -324,7 +326,7 @@ func (s *fileSet) commit() ([]File, error) {
 	return files, nil
 }
 
-// discard removes whatever has no final name yet.
+// discard removes all files that have not been renamed yet.
 func (s *fileSet) discard() error {
 	var errs []error
 	for _, a := range slices.Concat(s.finals, s.scratch) {

@@ -14,14 +14,14 @@ import (
 	"testing"
 )
 
-// failingFS is the real file system up to its failAt-th operation, which fails, and so do those after it where that
-// stays so. A failing write leaves half of its bytes, as a full disk does. Removing always works, closing frees the
-// descriptor even when it fails.
+// failingFS is the real file system, except that its failAt-th operation fails, and all later ones too if stays is set.
+// A failing write still writes half of its bytes, as on a full disk. Removing always succeeds. A failing close still
+// frees the descriptor.
 type failingFS struct {
 	failAt, done int
 	stays        bool
 	cause        error
-	op           string // what failed first
+	op           string // first operation that failed
 }
 
 func (f *failingFS) next(op string) error {
@@ -158,7 +158,7 @@ func (f *failingFile) Close() error {
 	return err
 }
 
-// writeOn writes rows on a file system and gives up at the first error.
+// writeOn writes rows on a file system and stops at the first error.
 func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 	w, err := create(s, fsys)
 	if err != nil {
@@ -173,8 +173,8 @@ func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 	return err
 }
 
-// Whatever fails, and wherever: a file under a final name is complete, no temporary file stays, and the error is one
-// line that names the output and keeps its cause.
+// TestEveryFailureLeavesNoPartialOutput makes every operation fail in turn. It checks that a file under a final name is
+// complete, that no temporary file is left, and that the error is one line that names the output and wraps its cause.
 func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	for name, s := range everySpec(t) {
 		t.Run(name, func(t *testing.T) {
@@ -200,7 +200,7 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 				ops[broken.op] = true
 				where := fmt.Sprintf("operation %d, %s", failAt, broken.op)
 				if err == nil && broken.op == "close" && len(filesIn(t, s.Dir)) == len(complete) {
-					continue // a scratch file, read back before and removed
+					continue // a scratch file, which is read back before and then removed
 				}
 				wantError(t, err, s.Dir)
 				if !errors.Is(err, syscall.ENOSPC) {
@@ -226,15 +226,15 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 			}
 			for _, op := range []string{"mkdir", "create", "write", "sync", "close", "rename", "syncDir"} {
 				if !ops[op] {
-					t.Errorf("no %s was made to fail", op)
+					t.Errorf("no %s failed in this test", op)
 				}
 			}
 		})
 	}
 }
 
-// Whatever fails while an entry is added, once or from then on: those before it stand, the error says what was to be
-// written, and the next one is added as if nothing had happened.
+// TestManifestSurvivesEveryFailure makes every operation of Append fail, once or from then on. It checks that earlier
+// entries are intact, that the error names the operation, and that the next entry can be appended.
 func TestManifestSurvivesEveryFailure(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"))
@@ -268,7 +268,7 @@ func TestManifestSurvivesEveryFailure(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || strings.Count(err.Error(), ": ") != 1 {
 					t.Errorf("%s: %q, want one operation, one path and EIO", broken.op, err)
 				}
-				if !stays || broken.op != "sync" && broken.op != "syncDir" { // a line that is whole is read, if it is on the disk
+				if !stays || broken.op != "sync" && broken.op != "syncDir" { // it may be read although its sync failed
 					wantOutputs(t, dir, kept...)
 				}
 				mustAppend(t, dir, testEntry(dir, "c"))
@@ -283,7 +283,7 @@ func TestManifestSurvivesEveryFailure(t *testing.T) {
 			want["truncate"] = strings.HasSuffix(before, string(line[:100]))
 			for op, ok := range want {
 				if ok != ops[op] {
-					t.Errorf("after %d bytes: %s was made to fail: %v", len(before), op, ops[op])
+					t.Errorf("after %d bytes, with a failing %s: %v", len(before), op, ops[op])
 				}
 			}
 		}

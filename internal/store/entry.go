@@ -10,52 +10,54 @@ import (
 	"unicode/utf8"
 )
 
-// manifestFormat is the version of a line's layout. A program that does not know a version refuses it: guessing could
-// mix outputs that do not belong together.
+// manifestFormat is the version of the line format. A program refuses lines of an unknown version, because it might
+// otherwise combine outputs of different settings.
 const manifestFormat = 2
 
-// Entry describes the output of one model on one input file: everything that has to agree for the output to be taken
-// as it is instead of being computed again. Its key is the content of the input, the model and the name of the output.
+// Entry describes the output of one model on one input file. All its settings must match for the output to be kept
+// instead of being computed again. Entries are identified by the content of the input, the model and the name of the
+// output.
 type Entry struct {
-	Model            string            `json:"model"`             // as the user would name it
-	Revision         string            `json:"revision"`          // of the checkpoint, where it has one
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty when there is no file, as for a synthetic one
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // likewise
-	Parameters       map[string]string `json:"parameters"`        // every setting that changes numbers or layout
+	Model            string            `json:"model"`             // the name that the user chose
+	Revision         string            `json:"revision"`          // of the checkpoint, if it has one
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty without a file, as if synthetic
+	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // as for the checkpoint
+	Parameters       map[string]string `json:"parameters"`        // that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`
 	ProgramVersion   string            `json:"program_version"`
 	LibraryVersions  map[string]string `json:"library_versions"`
-	// The fields above are mostly those of the line before. lineDecoder relies on the place of Input and of all below.
+	// The fields above usually repeat those of the previous line. lineDecoder relies on the position of Input and of
+	// all fields below it.
 	Input     Source           `json:"input"`
-	Records   int64            `json:"records"`           // written
-	Tokens    int64            `json:"tokens"`            // of the written records
-	Truncated int64            `json:"truncated"`         // records of which only a part was used
-	Skipped   map[string]int64 `json:"skipped"`           // records left out, by reason; never null in the file
-	Outputs   []File           `json:"outputs"`           // the main one first; in the file, relative to its folder
-	Started   time.Time        `json:"started"`           // in the file, UTC as in RFC 3339
-	Finished  time.Time        `json:"finished,omitzero"` // zero before the outputs have their names
+	Records   int64            `json:"records"`           // number of records written
+	Tokens    int64            `json:"tokens"`            // number of tokens in these records
+	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
+	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
+	Outputs   []File           `json:"outputs"`           // main file first; relative paths
+	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
+	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
 }
 
-// Source identifies an input file by its content. An input whose path, size and time are the same need not be read to
-// know its content.
+// Source identifies an input file by its content. If path, size and time are unchanged, the content need not be read
+// again.
 type Source struct {
-	Path     string    `json:"path"`              // as the user gave it
-	Absolute string    `json:"absolute"`          // the same from the root; empty for standard input and pipes
-	Size     int64     `json:"size"`              // bytes, as stored (compressed inputs are not unpacked for it)
-	Modified time.Time `json:"modified,omitzero"` // before it was read; zero for standard input and pipes
-	SHA256   string    `json:"sha256"`            // lower-case hexadecimal; empty when it is not known
+	Path     string    `json:"path"`              // as given by the user
+	Absolute string    `json:"absolute"`          // absolute form of Path; empty for standard input and pipes
+	Size     int64     `json:"size"`              // in bytes, as stored; compressed input is not decompressed
+	Modified time.Time `json:"modified,omitzero"` // taken before the file was read; zero for standard input and pipes
+	SHA256   string    `json:"sha256"`            // lower-case hexadecimal; empty if unknown
 }
 
-// manifestLine is an entry as it is in the file.
+// manifestLine is the JSON form of an entry.
 type manifestLine struct {
 	Format int `json:"manifest_version"`
 	Entry
 }
 
-// encodeLine returns the line of an entry in the manifest of folder dir, with its line end. It changes nothing that e
-// shares with copies.
+// encodeLine returns the line for an entry in the manifest of folder dir, including the newline. It does not modify
+// anything that copies of e share.
 func encodeLine(dir string, e Entry) ([]byte, error) {
 	e.Outputs = append([]File{}, e.Outputs...)
 	for i := range e.Outputs {
@@ -67,7 +69,7 @@ func encodeLine(dir string, e Entry) ([]byte, error) {
 	}
 	e.Input.Path, e.Input.Absolute, e.Model = ValidText(e.Input.Path), ValidText(e.Input.Absolute), ValidText(e.Model)
 	e.Input.Modified, e.Started, e.Finished = e.Input.Modified.UTC(), e.Started.UTC(), e.Finished.UTC()
-	// Empty objects in the place of null: readers in other languages meet one type.
+	// Write empty objects instead of null, so that readers in other languages see only one type.
 	if e.Parameters == nil {
 		e.Parameters = map[string]string{}
 	}
@@ -81,19 +83,19 @@ func encodeLine(dir string, e Entry) ([]byte, error) {
 		return nil, err
 	}
 	var line bytes.Buffer
-	enc := json.NewEncoder(&line) // ends it with a line end
+	enc := json.NewEncoder(&line) // Encode adds the newline
 	enc.SetEscapeHTML(false)
 	err := enc.Encode(manifestLine{manifestFormat, e})
 	return line.Bytes(), err
 }
 
-// lineDecoder reads the lines of the manifest of folder dir.
+// lineDecoder decodes the lines of the manifest in folder dir.
 type lineDecoder struct {
 	dir      string
-	settings map[string]manifestLine // what lines begin with, up to the input, and what that says
+	settings map[string]manifestLine // cache of decoded settings, keyed by the part of the line before the input
 }
 
-// decode returns the entry of a line, nil for a blank one.
+// decode returns the entry of a line, or nil for a blank line.
 func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil, nil
@@ -106,7 +108,7 @@ func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 		}
 	}
 	if l.Format != manifestFormat {
-		return nil, fmt.Errorf("manifest_version is %d, expected %d", l.Format, manifestFormat)
+		return nil, fmt.Errorf("manifest_version is %d, want %d", l.Format, manifestFormat)
 	}
 	if err := l.validate(); err != nil {
 		return nil, err
@@ -117,8 +119,8 @@ func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 	return &l.Entry, nil
 }
 
-// decodeWritten decodes a line as encodeLine mostly writes it, several times as fast as package json. It is false for
-// any other line, which may be as good.
+// decodeWritten decodes a line in the usual form written by encodeLine, several times as fast as package json. It
+// returns false for any other line, valid or not.
 func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	at := bytes.Index(line, []byte(`,"input":`))
 	if at < 0 {
@@ -132,7 +134,7 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 		d.settings[string(line[:at])] = settings
 	}
 	*l = settings
-	c := lineCutter{rest: line[at:]}
+	c := lineParser{rest: line[at:]}
 	l.Input.Path = c.text(`,"input":{"path":"`)
 	l.Input.Absolute = c.text(`,"absolute":"`)
 	l.Input.Size = c.number(`,"size":`)
@@ -157,28 +159,28 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	return !c.failed && string(c.rest) == "}\n"
 }
 
-// lineCutter takes a line apart from its beginning on. What does not go on as expected makes it fail for good.
-type lineCutter struct {
+// lineParser parses a line from left to right. After the first mismatch failed is set and stays set.
+type lineParser struct {
 	rest   []byte
 	failed bool
 }
 
-// next reports whether the line goes on with s.
-func (c *lineCutter) next(s string) bool {
+// next reports whether the rest of the line begins with s.
+func (c *lineParser) next(s string) bool {
 	return len(c.rest) >= len(s) && string(c.rest[:len(s)]) == s
 }
 
-// pass takes s off the line.
-func (c *lineCutter) pass(s string) {
+// skip consumes s.
+func (c *lineParser) skip(s string) {
 	if c.failed = c.failed || !c.next(s); !c.failed {
 		c.rest = c.rest[len(s):]
 	}
 }
 
-// text returns what stands between before and a quotation mark, and takes all of it off. Text that JSON writes in
-// another way than it reads is left to package json.
-func (c *lineCutter) text(before string) string {
-	c.pass(before)
+// text consumes the text before and returns the string up to the next quotation mark. It fails for strings that contain
+// escapes or invalid UTF-8, which are left to package json.
+func (c *lineParser) text(before string) string {
+	c.skip(before)
 	end := bytes.IndexByte(c.rest, '"')
 	if c.failed = c.failed || end < 0; c.failed {
 		return ""
@@ -192,30 +194,31 @@ func (c *lineCutter) text(before string) string {
 	return string(text)
 }
 
-// number returns the number that follows before.
-func (c *lineCutter) number(before string) int64 {
-	c.pass(before)
+// number consumes the text before and returns the number that follows.
+func (c *lineParser) number(before string) int64 {
+	c.skip(before)
 	end := 0
 	for end < len(c.rest) && '0' <= c.rest[end] && c.rest[end] <= '9' {
 		end++
 	}
 	n, err := strconv.ParseInt(string(c.rest[:end]), 10, 64)
-	c.failed = c.failed || err != nil || end > 1 && c.rest[0] == '0' // which is no number in JSON
+	c.failed = c.failed || err != nil || end > 1 && c.rest[0] == '0' // JSON does not allow leading zeros
 	c.rest = c.rest[end:]
 	return n
 }
 
-// time returns the time that stands between before and a quotation mark.
-func (c *lineCutter) time(before string) (t time.Time) {
+// time consumes the text before and returns the time up to the next quotation mark.
+func (c *lineParser) time(before string) (t time.Time) {
 	err := t.UnmarshalText([]byte(c.text(before)))
 	c.failed = c.failed || err != nil
 	return t
 }
 
-// validate checks, of an entry as it is in the file, what a comparison with files and counts relies on.
+// validate checks an entry in its JSON form: output paths must be inside the folder, counts not negative, and digests
+// well-formed.
 func (e *Entry) validate() error {
 	if e.Input.Path == "" || e.Model == "" || len(e.Outputs) == 0 {
-		return fmt.Errorf("an entry with input %q, model %q and %d outputs", e.Input.Path, e.Model, len(e.Outputs))
+		return fmt.Errorf("incomplete entry: input %q, model %q and %d outputs", e.Input.Path, e.Model, len(e.Outputs))
 	}
 	bad := func(what string, value any) error {
 		return fmt.Errorf("input %q, model %q: %s is %v", e.Input.Path, e.Model, what, value)
@@ -229,7 +232,7 @@ func (e *Entry) validate() error {
 		local := filepath.FromSlash(o.Path)
 		switch {
 		case !filepath.IsLocal(local) || filepath.Clean(local) == ".":
-			return bad("an output", fmt.Sprintf("%q, which is not in the folder", o.Path))
+			return bad("an output path", fmt.Sprintf("%q, which is not in the folder", o.Path))
 		case o.Size < 0:
 			return bad("the size of "+o.Path, o.Size)
 		case !isDigest(o.SHA256):
@@ -253,7 +256,7 @@ func (e *Entry) validate() error {
 	return nil
 }
 
-// isDigest reports whether s is a SHA-256 in lower-case hexadecimal, or empty for one that is not known.
+// isDigest reports whether s is a SHA-256 in lower-case hexadecimal, or empty, which means unknown.
 func isDigest(s string) bool {
 	for _, c := range []byte(s) {
 		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {

@@ -10,7 +10,7 @@ import (
 type floatWriter struct{ chunk []byte }
 
 func (w *floatWriter) write(to io.Writer, values []float32) error {
-	const chunkValues = 8192 // 32 KiB: stays in the first-level cache
+	const chunkValues = 8192 // 32 KiB, which fits in the first-level cache
 	for len(values) > 0 {
 		n := min(len(values), chunkValues)
 		w.chunk = appendFloats(w.chunk[:0], values[:n])

@@ -9,18 +9,16 @@ import (
 	"time"
 )
 
-// temporaryName is what createTemp calls a file.
+// temporaryName matches the names that createTemp gives to files.
 var temporaryName = regexp.MustCompile(`^\..+\.tmp-[0-9a-f]{16}$`)
 
-// leftoverAge is how long a temporary file has to be untouched before it can
-// be taken for a leftover: far more than passes between its creation and its
-// lock.
+// leftoverAge is the minimum time since the last change of a temporary file before it is considered a leftover. It is
+// much longer than the time between the creation of a file and its lock.
 const leftoverAge = time.Minute
 
-// RemoveLeftovers removes the temporary files that killed runs have left in a
-// folder, and returns their bytes. A file belongs to a run that is alive as
-// long as that holds a lock on it; where the file system has no locks nothing
-// is removed. A folder that is not there has no leftovers.
+// RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. A run that
+// is still alive holds locks on its files. On a file system without locks nothing is removed. A missing folder is not
+// an error.
 func RemoveLeftovers(dir string) (bytes int64, err error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -40,9 +38,9 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 		path := filepath.Join(dir, entry.Name())
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
 		if err != nil {
-			continue // it is gone, or somebody else's
+			continue // removed in the meantime, or owned by another user
 		}
-		if claim(f) && os.Remove(path) == nil {
+		if tryLock(f) && os.Remove(path) == nil {
 			bytes += info.Size()
 		}
 		f.Close()

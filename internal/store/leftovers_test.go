@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// TestLeftovers: what a killed run left goes; what a run is writing, what is
-// new and what is not ours stays.
+// TestLeftovers checks that the file of a killed run is removed, and that files that are being written, are new, or
+// have other names are kept.
 func TestLeftovers(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("there are no locks to tell a leftover by")
+		t.Skip("this file system has no locks")
 	}
 	dir := t.TempDir()
 	old := time.Now().Add(-time.Hour)
@@ -54,6 +54,6 @@ func TestLeftovers(t *testing.T) {
 		}
 	}
 	if n, err := RemoveLeftovers(filepath.Join(dir, "none")); n != 0 || err != nil {
-		t.Errorf("a folder that is not there: %d bytes, %v", n, err)
+		t.Errorf("a missing folder: %d bytes, %v", n, err)
 	}
 }

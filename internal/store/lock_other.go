@@ -4,8 +4,8 @@ package store
 
 import "os"
 
-// waitForLock does nothing here.
-func waitForLock(*os.File) {}
+// lock does nothing on this system.
+func lock(*os.File) {}
 
-// claim never succeeds here.
-func claim(*os.File) bool { return false }
+// tryLock always fails on this system.
+func tryLock(*os.File) bool { return false }

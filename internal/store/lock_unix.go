@@ -8,17 +8,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// waitForLock waits until no other process holds the lock of a file, and takes it until f is closed or the process
-// ends. Where a file system has no locks it does nothing: the lock keeps the manifest whole, and no output depends on
-// it.
-func waitForLock(f *os.File) {
+// lock waits for the exclusive lock of f and holds it until f is closed or the process ends. It does nothing on a file
+// system without locks: the lock only keeps the manifest intact, and outputs do not depend on it.
+func lock(f *os.File) {
 	for unix.Flock(int(f.Fd()), unix.LOCK_EX) == unix.EINTR {
 	}
 }
 
-// claim takes the lock of a file, which ends with the process or when the file
-// is closed. It is false where another process has it or there are no locks.
-func claim(f *os.File) bool {
+// tryLock takes the exclusive lock of f, which lasts until f is closed or the process ends. It returns false if another
+// process holds the lock or there are no locks.
+func tryLock(f *os.File) bool {
 	for {
 		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
 		case nil:

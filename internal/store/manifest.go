@@ -11,61 +11,61 @@ import (
 	"syscall"
 )
 
-// ManifestName is the file name of the manifest in an output folder: JSON objects, one a line, that are only ever
-// appended. A line holds until a later one names one of its output files.
+// ManifestName is the file name of the manifest in an output folder. The file contains JSON objects, one per line, and
+// is only ever appended to. An entry is valid until a later line names one of its output files.
 const ManifestName = "manifest.jsonl"
 
-// olderManifests are the files in which version 1 kept its entries. They are not read.
+// olderManifests are the file names of manifest version 1, which is no longer read.
 var olderManifests = []string{"manifest.json", "manifest.journal"}
 
 // ErrManifest is wrapped by the error for a manifest that exists but cannot be used.
 var ErrManifest = errors.New("not a usable manifest")
 
-// Manifest is what the manifest of a folder says of the output files in it. It is not safe for concurrent use; several
-// processes may append to one folder.
+// Manifest describes the output files in a folder, as read from its manifest. It is not safe for concurrent use, but
+// several processes may append to the manifest of one folder.
 type Manifest struct {
 	dir     string
-	replace bool              // lines are not looked at
-	size    int64             // bytes of the whole lines that were read
-	lines   int               // how many those are
-	known   int               // of them, those that ReadManifest read
-	last    map[string]placed // by output file: the last line that names it
+	replace bool                   // whether to ignore existing lines
+	size    int64                  // number of bytes in the lines read so far
+	lines   int                    // number of lines read so far
+	known   int                    // number of lines read by ReadManifest
+	last    map[string]outputEntry // last entry for each output file
 }
 
-// placed is a file of an entry and the entry's line, from 1 on.
-type placed struct {
+// outputEntry is an entry and one of its files. line counts from 1.
+type outputEntry struct {
 	*Entry
 	file File
 	line int
 }
 
-// NewManifest returns the manifest of folder dir for a run that replaces whatever is there: it knows no output, and its
-// lines may be damaged.
+// NewManifest returns the manifest of folder dir for a run that replaces all existing outputs. It contains no entries
+// and ignores existing lines, even damaged ones.
 func NewManifest(dir string) *Manifest { return &Manifest{dir: dir, replace: true} }
 
-// ReadManifest reads the manifest of folder dir; one that is not there describes no output. A last line without its end
-// is dropped: its writer was killed, and nothing relies on it. The error is ErrManifest, wrapped, for a line that is
-// damaged and for a manifest of an earlier version.
+// ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is dropped:
+// its writer was killed, and nothing depends on it. A damaged line or a manifest of an earlier version is an error that
+// wraps ErrManifest.
 func ReadManifest(dir string) (*Manifest, error) {
-	m := &Manifest{dir: dir, last: map[string]placed{}}
+	m := &Manifest{dir: dir, last: map[string]outputEntry{}}
 	err := m.Update()
 	m.known = m.lines
 	return m, err
 }
 
-// Update reads what has been appended to the manifest since.
+// Update reads the lines that have been appended since the last read.
 func (m *Manifest) Update() error {
 	for _, name := range olderManifests {
 		path := filepath.Join(m.dir, name)
 		if _, err := os.Lstat(path); err == nil {
-			return fmt.Errorf("%s: %w: an earlier version of this program wrote it; "+
-				"delete it and start over with --force, or take another folder with --out", path, ErrManifest)
+			return fmt.Errorf("%s: %w: written by an earlier version of this program; "+
+				"delete it and start over with --force, or choose another folder with --out", path, ErrManifest)
 		}
 	}
 	f, err := os.Open(m.path())
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		m.forget()
+		m.reset()
 		return nil
 	case err != nil:
 		return ioError("read", m.path(), err)
@@ -75,19 +75,20 @@ func (m *Manifest) Update() error {
 	return err
 }
 
-// forget starts over, for another file in the place of the one that was read.
-func (m *Manifest) forget() {
+// reset discards all entries, because another file has taken the place of the manifest.
+func (m *Manifest) reset() {
 	m.size, m.lines, m.known = 0, 0, 0
 	clear(m.last)
 }
 
 func (m *Manifest) path() string { return filepath.Join(m.dir, ManifestName) }
 
-// outputKey is an output's path as it is found by. JSON cannot hold other text.
+// outputKey returns the key of an output path in Manifest.last. The path must be valid text because JSON cannot
+// represent other strings.
 func outputKey(path string) string { return ValidText(filepath.Clean(path)) }
 
-// Find returns the last entry that names an output file, and the file as described there: without a SHA-256 when it was
-// about to get its name.
+// Find returns the last entry that names an output file, and its description of the file. The SHA-256 is empty if the
+// entry was written before the file got its final name.
 func (m *Manifest) Find(path string) (Entry, File, bool) {
 	p, ok := m.last[outputKey(path)]
 	if !ok {
@@ -96,9 +97,9 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 	return *p.Entry, p.file, true
 }
 
-// Append adds an entry to the manifest of the folder, which has to exist, and has it on the disk when it returns. What
-// was appended since ReadManifest is looked at first: clash is called with the last entry of each output of e
-// that came since, and an error of it is returned in place of writing.
+// Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has a
+// new entry since ReadManifest, Append first calls clash with the last such entry; if clash returns an error, Append
+// returns it and writes nothing.
 func (m *Manifest) Append(e Entry, clash func(later Entry) error) error {
 	return m.append(e, clash, osFS{})
 }
@@ -112,7 +113,7 @@ func (m *Manifest) append(e Entry, clash func(Entry) error, disk fileSystem) err
 	if err != nil {
 		return ioError("write", m.path(), err)
 	}
-	defer f.Close() // which gives the lock up; a line is synced before
+	defer f.Close() // also releases the lock, after the line has been synced
 	torn, err := m.read(f)
 	if err != nil {
 		return err
@@ -130,13 +131,13 @@ func (m *Manifest) append(e Entry, clash func(Entry) error, disk fileSystem) err
 		}
 	}
 	if err := m.write(f, line, disk); err != nil {
-		_ = disk.truncate(m.path(), m.size) // err is the one to report, and readers drop a torn line
+		_ = disk.truncate(m.path(), m.size) // the first error is returned; readers drop an incomplete line
 		return ioError("write", m.path(), err)
 	}
-	return nil // the line is read back with those of other processes: without locks it need not be the next one
+	return nil // the next read returns this line, because without locks other lines may precede it
 }
 
-// write appends a line and waits until it is on the disk.
+// write appends a line and syncs it.
 func (m *Manifest) write(f logFile, line []byte, disk fileSystem) error {
 	if _, err := f.Write(line); err != nil {
 		return err
@@ -144,20 +145,20 @@ func (m *Manifest) write(f logFile, line []byte, disk fileSystem) error {
 	if err := f.Sync(); err != nil {
 		return err
 	}
-	if m.size == 0 { // the name may be new
+	if m.size == 0 { // the file may be new
 		return disk.syncDir(m.dir)
 	}
 	return nil
 }
 
-// read takes in the whole lines after those that were read. It reports whether a part of a line follows them.
+// read reads the complete lines that have been appended. It reports whether an incomplete line follows.
 func (m *Manifest) read(f logFile) (torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {
 		return false, ioError("read", m.path(), err)
 	}
-	if info.Size() < m.size { // it is another file
-		m.forget()
+	if info.Size() < m.size { // another file has taken its place
+		m.reset()
 	}
 	content := make([]byte, info.Size()-m.size)
 	n, err := f.ReadAt(content, m.size)
@@ -165,11 +166,11 @@ func (m *Manifest) read(f logFile) (torn bool, err error) {
 		return false, ioError("read", m.path(), err)
 	}
 	whole := bytes.LastIndexByte(content[:n], '\n') + 1
-	return whole < n, m.take(content[:whole])
+	return whole < n, m.addLines(content[:whole])
 }
 
-// take takes in whole lines.
-func (m *Manifest) take(content []byte) error {
+// addLines adds the entries of complete lines.
+func (m *Manifest) addLines(content []byte) error {
 	if m.replace {
 		m.size += int64(len(content))
 		return nil
@@ -178,7 +179,7 @@ func (m *Manifest) take(content []byte) error {
 	for line := range bytes.Lines(content) {
 		e, err := d.decode(line)
 		if err != nil {
-			return fmt.Errorf("%s:%d: %w: %w; delete this line to go on, and its output is made again or named in an error",
+			return fmt.Errorf("%s:%d: %w: %w; to continue, delete this line: its output is then computed again or named in an error",
 				m.path(), m.lines+1, ErrManifest, err)
 		}
 		m.lines++
@@ -187,7 +188,7 @@ func (m *Manifest) take(content []byte) error {
 			continue
 		}
 		for _, o := range e.Outputs {
-			m.last[outputKey(o.Path)] = placed{e, o, m.lines}
+			m.last[outputKey(o.Path)] = outputEntry{e, o, m.lines}
 		}
 	}
 	return nil

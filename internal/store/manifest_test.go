@@ -16,7 +16,7 @@ import (
 
 const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// testEntry returns an entry with something in every field, for the output of that name.
+// testEntry returns an entry for the output of that name, with all fields set.
 func testEntry(dir, name string) Entry {
 	return Entry{
 		Input: Source{Path: name + ".fa", Absolute: "/data/" + name + ".fa", Size: 123, SHA256: digest,
@@ -34,7 +34,7 @@ func testEntry(dir, name string) Entry {
 	}
 }
 
-// noClash is for entries that nobody else writes.
+// noClash is the clash function for entries that no other process writes.
 func noClash(Entry) error { return nil }
 
 func mustAppend(t testing.TB, dir string, entries ...Entry) {
@@ -56,7 +56,7 @@ func mustRead(t testing.TB, dir string) *Manifest {
 	return m
 }
 
-// wantOutputs wants entries of these outputs and no others.
+// wantOutputs checks that the manifest has entries for exactly these outputs.
 func wantOutputs(t testing.TB, dir string, names ...string) {
 	t.Helper()
 	var got []string
@@ -89,11 +89,11 @@ func TestManifestRoundTrip(t *testing.T) {
 		}
 	}
 	if _, _, ok := m.Find(filepath.Join(dir, "b.npy")); ok {
-		t.Error("found an output that no entry names")
+		t.Error("Find returns an output that no entry names")
 	}
 }
 
-// The file is read by other programs too.
+// TestManifestAsOthersReadIt checks the JSON that other programs read.
 func TestManifestAsOthersReadIt(t *testing.T) {
 	dir := t.TempDir()
 	e := testEntry(dir, "a")
@@ -126,11 +126,11 @@ func TestManifestAsOthersReadIt(t *testing.T) {
 		}
 	}
 	if _, ok := entries[1]["finished"]; ok || entries[0]["finished"] == nil {
-		t.Error("finished is for outputs that have their names")
+		t.Error("finished is present although the output has no final name")
 	}
 }
 
-// A folder that was moved takes its manifest along.
+// TestManifestPathsFollowTheFolder checks that the manifest of a moved folder is valid.
 func TestManifestPathsFollowTheFolder(t *testing.T) {
 	old := t.TempDir()
 	mustAppend(t, old, testEntry(old, "a"))
@@ -144,8 +144,8 @@ func TestManifestPathsFollowTheFolder(t *testing.T) {
 	}
 }
 
-// TestLaterLinesWin: for each output file, also where two entries have only some of theirs in common, and where a name
-// is text that JSON cannot hold.
+// TestLaterLinesWin checks that the last entry for each output file is used, including entries that share only some
+// outputs and names that are not valid JSON text.
 func TestLaterLinesWin(t *testing.T) {
 	dir := t.TempDir()
 	name := "caf\xe9"
@@ -160,11 +160,12 @@ func TestLaterLinesWin(t *testing.T) {
 		}
 	}
 	if n := bytes.Count(readFile(t, manifestPath(dir)), []byte("\n")); n != 3 {
-		t.Errorf("%d lines: nothing is to be rewritten", n)
+		t.Errorf("%d lines: a line was rewritten", n)
 	}
 }
 
-// TestUpdate reads what came since, and all of another file in the manifest's place.
+// TestUpdate checks that Update reads appended lines, and reads everything again if another file has taken the place of
+// the manifest.
 func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	m := mustRead(t, dir)
@@ -193,8 +194,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestClash: an entry that another process has added for the same output since the manifest was read can keep one from
-// being written; one that was there before cannot.
+// TestClash checks that an entry for the same output prevents Append if another process has written it since the
+// manifest was read, but not if it is older.
 func TestClash(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "before"))
@@ -211,12 +212,12 @@ func TestClash(t *testing.T) {
 		t.Errorf("an entry from before: %v", err)
 	}
 	half := testEntry(dir, "since")
-	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second is the same
+	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second output is the same
 	if err := m.Append(half, refuse); err == nil || !slices.Equal(asked, []int64{77}) {
-		t.Errorf("asked about %v: %v", asked, err)
+		t.Errorf("clash is called for %v: %v", asked, err)
 	}
 	if e, _, ok := mustRead(t, dir).Find(half.Outputs[1].Path); !ok || e.Records != 77 {
-		t.Errorf("what was refused was written: %+v", e)
+		t.Errorf("the refused entry was written: %+v", e)
 	}
 	if err := m.Append(half, noClash); err != nil {
 		t.Error(err)
@@ -248,8 +249,8 @@ func TestManifestRefusesToWrite(t *testing.T) {
 	}
 }
 
-// TestDamagedManifest: a damaged line is an error that names it, and changes nothing on the disk; a run that replaces
-// whatever is there goes on.
+// TestDamagedManifest checks that a damaged line causes an error that names it and leaves the disk unchanged, and that
+// a run that replaces all outputs succeeds.
 func TestDamagedManifest(t *testing.T) {
 	dir := t.TempDir()
 	path := manifestPath(dir)
@@ -284,12 +285,12 @@ func TestDamagedManifest(t *testing.T) {
 		mustAppend(t, dir, testEntry(dir, "b"))
 		now := string(readFile(t, path))
 		if !strings.HasPrefix(now, c.content) || strings.Count(now, "\n") != strings.Count(c.content, "\n")+1 {
-			t.Errorf("%s: another run made it %q", what, now)
+			t.Errorf("%s: another run changed it to %q", what, now)
 		}
 	}
 }
 
-// TestHandwrittenLines: what other programs may make of the file is read as it was.
+// TestHandwrittenLines checks that lines in other JSON formatting are read the same.
 func TestHandwrittenLines(t *testing.T) {
 	dir := t.TempDir()
 	want := testEntry(dir, "a")
@@ -322,20 +323,21 @@ func TestHandwrittenLines(t *testing.T) {
 	}
 }
 
-// TestWrittenLinesAreDecodedFast: lines of our own need package json for their settings alone.
+// TestWrittenLinesAreDecodedFast checks that lines written by encodeLine need package json only for their settings.
 func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	d := lineDecoder{"out", map[string]manifestLine{}}
 	for line := range bytes.Lines(manifestOf(t, "out", 2)) {
 		if !d.decodeWritten(line, new(manifestLine)) {
-			t.Errorf("not so: %s", line)
+			t.Errorf("not decoded by decodeWritten: %s", line)
 		}
 	}
 	if len(d.settings) != 1 {
-		t.Errorf("%d settings, want one of all", len(d.settings))
+		t.Errorf("%d cached settings, want 1", len(d.settings))
 	}
 }
 
-// TestEarlierManifests are named, with what to do, and are in the way of no run that replaces what is there.
+// TestEarlierManifests checks that a manifest of version 1 causes an error with advice, but not in a run that replaces
+// all outputs.
 func TestEarlierManifests(t *testing.T) {
 	for _, name := range []string{"manifest.json", "manifest.journal"} {
 		dir := t.TempDir()
@@ -351,7 +353,8 @@ func TestEarlierManifests(t *testing.T) {
 	}
 }
 
-// TestTornLine: wherever the last line breaks off, the entries before it stand, and the next one takes its place.
+// TestTornLine truncates the last line at every byte and checks that earlier entries are intact and that the next entry
+// replaces the line.
 func TestTornLine(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"), testEntry(whole, "b"))
@@ -370,7 +373,7 @@ func TestTornLine(t *testing.T) {
 		mustAppend(t, dir, testEntry(dir, "c"))
 		wantOutputs(t, dir, append(want, "c")...)
 	}
-	// The last byte alone, and zeros, which a computer that lost its power may leave.
+	// Only the last byte, and zeros, which may be left after a power failure.
 	dir := t.TempDir()
 	zeros := append(content[:len(content)-1:len(content)-1], make([]byte, 5000)...)
 	if err := os.WriteFile(manifestPath(dir), zeros, 0o666); err != nil {
@@ -381,7 +384,7 @@ func TestTornLine(t *testing.T) {
 	wantOutputs(t, dir, "a", "c")
 }
 
-// manifestOf is the lines of finished outputs, two each.
+// manifestOf returns the lines of finished outputs, two per output.
 func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	var lines bytes.Buffer
 	for i := range outputs {
@@ -403,7 +406,7 @@ func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	return lines.Bytes()
 }
 
-// BenchmarkReadManifest reads 40,000 lines, and the 80,000 of 40,000 outputs.
+// BenchmarkReadManifest reads 40,000 lines, and the 80,000 lines of 40,000 outputs.
 func BenchmarkReadManifest(b *testing.B) {
 	for _, outputs := range []int{20_000, 40_000} {
 		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {
@@ -434,34 +437,34 @@ func FuzzManifest(f *testing.F) {
 		if whole := bytes.LastIndexByte(content, '\n') + 1; whole < len(content) {
 			content = content[:whole]
 		}
-		m := &Manifest{dir: dir, last: map[string]placed{}}
+		m := &Manifest{dir: dir, last: map[string]outputEntry{}}
 		before := bytes.Clone(content)
-		err := m.take(content)
+		err := m.addLines(content)
 		if !bytes.Equal(content, before) {
-			t.Fatalf("decoding changes the lines: %q", content)
+			t.Fatalf("decoding changes the content: %q", content)
 		}
 		d := lineDecoder{dir, map[string]manifestLine{}}
 		for line := range bytes.Lines(content) {
 			e, lineErr := d.decode(line)
 			if lineErr != nil {
 				if err == nil {
-					t.Errorf("%q: %v, and the whole is read", line, lineErr)
+					t.Errorf("%q: decode returns %v, but the manifest is read", line, lineErr)
 				}
 				return
 			}
 			if e == nil {
 				continue
 			}
-			// As any other program decodes it.
+			// Decode the line as any other program does.
 			var plain manifestLine
 			if err := json.Unmarshal(line, &plain); err != nil {
-				t.Fatalf("%q is read, and is not JSON: %v", line, err)
+				t.Fatalf("%q is read but is not JSON: %v", line, err)
 			}
 			for i, o := range plain.Outputs {
 				plain.Outputs[i].Path = filepath.Join(dir, filepath.FromSlash(o.Path))
 			}
 			if !reflect.DeepEqual(*e, plain.Entry) {
-				t.Fatalf("%q\nis read as %+v\nand by others as %+v", line, *e, plain.Entry)
+				t.Fatalf("%q\nis read as %+v\nand by package json as %+v", line, *e, plain.Entry)
 			}
 			for _, o := range e.Outputs {
 				if rel, err := filepath.Rel(dir, o.Path); err != nil || !filepath.IsLocal(rel) {
@@ -470,7 +473,7 @@ func FuzzManifest(f *testing.F) {
 			}
 			again, err := encodeLine(dir, *e)
 			if err != nil {
-				continue // a year that only another zone has
+				continue // the year is only valid in another time zone
 			}
 			if read, err := d.decode(again); err != nil {
 				t.Errorf("%q became %q: %v", line, again, err)
@@ -479,7 +482,7 @@ func FuzzManifest(f *testing.F) {
 			}
 		}
 		if err != nil {
-			t.Errorf("every line is read, and the whole is not: %v", err)
+			t.Errorf("every line is read, but not the manifest: %v", err)
 		}
 	})
 }

@@ -8,26 +8,26 @@ import (
 	"unicode/utf8"
 )
 
-// Lengths in bytes that keep every file name, with suffixes and the marks of a temporary file, under the 255 bytes of
-// common file systems.
+// These lengths in bytes keep every file name, including suffixes and the name of a temporary file, below the limit of
+// 255 bytes in common file systems.
 const (
 	maxBaseName  = 160
 	maxModelName = 48
 )
 
-// EscapeName turns any text into the name of one file or folder: it holds no separator, is never empty, "." or "..",
-// never starts with a dot and has at most 160 bytes. Slashes, backslashes, '%', a leading dot and everything that does
-// not print become %XX, byte by byte, as in URLs; printable letters of any script are kept. Different texts get
-// different names; a text too long for that is cut and ends in '~' and 16 digits of its SHA-256.
+// EscapeName converts any text to the name of one file or folder. The result contains no separator, is never empty, "."
+// or "..", never begins with a dot and has at most 160 bytes. Slashes, backslashes, '%', a leading dot and all
+// non-printable characters become %XX, byte by byte, as in URLs; printable letters of any script are kept. Different
+// texts have different names: a text that is too long is cut and ends in '~' and 16 digits of its SHA-256.
 func EscapeName(text string) string { return escape(text, maxBaseName) }
 
 func escape(text string, limit int) string {
 	if text == "" {
-		return "%" // no other text gives it: a '%' is always followed by two digits
+		return "%" // no other text has this name, because elsewhere two digits follow a '%'
 	}
 	const digestDigits = 16
 	var b strings.Builder
-	cut := 0 // length of the longest prefix that leaves room for the digest and splits no character
+	cut := 0 // length of the longest prefix that leaves room for the digest and does not split a character
 	for i := 0; i < len(text); {
 		r, size := utf8.DecodeRuneInString(text[i:])
 		if keepInName(r, size) && (i > 0 || r != '.') {
@@ -63,8 +63,8 @@ func writePercent(b *strings.Builder, c byte) {
 	b.WriteByte(digits[c&15])
 }
 
-// ValidText returns s unchanged when it is UTF-8, and otherwise reads its bytes as Latin-1, the usual encoding of the
-// headers that are not: every format here requires UTF-8, and readers refuse a file for one bad byte.
+// ValidText returns s if it is UTF-8. Otherwise it decodes the bytes as Latin-1, the usual encoding of headers that are
+// not UTF-8. All formats here require UTF-8, and readers refuse a whole file for one invalid byte.
 func ValidText(s string) string {
 	if utf8.ValidString(s) {
 		return s
@@ -76,8 +76,8 @@ func ValidText(s string) string {
 	return string(runes)
 }
 
-// oneLine returns s fit for a line of a text file: control characters and the line separators of Unicode, none of which
-// an id should hold, become %XX.
+// oneLine returns s with control characters and Unicode line separators, which no id should contain, replaced by %XX,
+// so that it fits on one line of a text file.
 func oneLine(s string) string {
 	breaks := func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
 	if strings.IndexFunc(s, breaks) < 0 {

@@ -50,7 +50,7 @@ func TestEscapeNameShortensLongNames(t *testing.T) {
 	}
 }
 
-// The longest names, in hidden temporary files with their suffixes, must still be possible.
+// TestLongestNamesFitTheFileSystem creates hidden temporary files with the longest names and suffixes.
 func TestLongestNamesFitTheFileSystem(t *testing.T) {
 	for name, s := range everySpec(t) {
 		s.Base, s.Model = strings.Repeat("/", 500), strings.Repeat("m/", 200)
@@ -63,7 +63,7 @@ func TestLongestNamesFitTheFileSystem(t *testing.T) {
 
 func FuzzEscapeName(f *testing.F) {
 	for _, id := range awkwardIDs {
-		f.Add(id[:min(len(id), 300)]) // the fuzzer spends its time on shortening longer ones
+		f.Add(id[:min(len(id), 300)]) // longer texts would only make the fuzzer slow
 	}
 	f.Add("\xc3\x28 \u2028 \u200b/.")
 	f.Fuzz(func(t *testing.T, text string) {

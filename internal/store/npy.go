@@ -7,11 +7,25 @@ import (
 	"strings"
 )
 
-// npyHeaderSize is the size in bytes of every header written here: enough for two dimensions of 20 digits, and a
-// multiple of the 64 that NumPy aligns its data to.
+// Npy is one float32 array per layer and a text file of ids; per token, an .npz file with one array per record.
+const Npy Format = "npy"
+
+func npyNames(s *Spec, input, model string) (names []string) {
+	ext := ".npy"
+	if s.PerToken {
+		ext = ".npz"
+	}
+	for _, layer := range s.columnNames(".layer", "") {
+		names = append(names, input+"."+model+layer+ext)
+	}
+	return append(names, input+"."+model+".ids.txt")
+}
+
+// npyHeaderSize is the size in bytes of every header: enough for two dimensions of 20 digits, and a multiple of 64, to
+// which NumPy aligns its data.
 const npyHeaderSize = 128
 
-// npyHeader returns the header, version 1.0, of a float32 array in C order
+// npyHeader returns the version 1.0 header of a float32 array in C order
 // (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
 func npyHeader(rows, dim int) []byte {
 	const magic = "\x93NUMPY\x01\x00"
@@ -24,7 +38,7 @@ func npyHeader(rows, dim int) []byte {
 	return append(header, '\n')
 }
 
-// idList is the text file of ids, one a line, that goes with arrays.
+// idList is the text file of ids, one per line, that accompanies arrays.
 type idList struct{ file *atomicFile }
 
 func (l idList) add(id string) error {
@@ -35,8 +49,8 @@ func (l idList) add(id string) error {
 	return err
 }
 
-// npyEncoder writes one array [records, dim] per layer. The number of records is known at the end, so the header is
-// written twice.
+// npyEncoder writes one array [records, dim] per layer. It writes the header twice, because the number of records is
+// known only at the end.
 type npyEncoder struct {
 	dim    int
 	rows   int
@@ -45,7 +59,10 @@ type npyEncoder struct {
 	floats floatWriter
 }
 
-func newNpyEncoder(s *Spec, files *fileSet) (*npyEncoder, error) {
+func newNpyEncoder(s *Spec, files *fileSet) (encoder, error) {
+	if s.PerToken {
+		return newNpzEncoder(s, files)
+	}
 	paths := s.Paths()
 	e := &npyEncoder{dim: s.Dim}
 	for _, path := range paths[:len(s.Layers)] {
@@ -82,11 +99,11 @@ func (e *npyEncoder) finish() error {
 	return nil
 }
 
-// npzEncoder writes per-token embeddings: one archive per layer, with one array [tokens, dim] per record. The array is
-// called by the record's id, escaped by EscapeName because unpacking the archive turns it into a file name. The text
-// file holds the plain ids in the order of the arrays.
+// npzEncoder writes per-token embeddings: one archive per layer, with one array [tokens, dim] per record. The name of
+// an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name. The text
+// file contains the unescaped ids in the order of the arrays.
 //
-// The archive's directory stays in memory until the end: some 300 bytes per record.
+// The archive's directory stays in memory until the end, with some 300 bytes per record.
 type npzEncoder struct {
 	dim      int
 	archives []*zipArchive // one per layer
@@ -95,7 +112,7 @@ type npzEncoder struct {
 	floats   floatWriter
 }
 
-func newNpzEncoder(s *Spec, files *fileSet) (*npzEncoder, error) {
+func newNpzEncoder(s *Spec, files *fileSet) (encoder, error) {
 	paths := s.Paths()
 	e := &npzEncoder{dim: s.Dim, names: make(map[string]struct{})}
 	for _, path := range paths[:len(s.Layers)] {
@@ -113,7 +130,7 @@ func newNpzEncoder(s *Spec, files *fileSet) (*npzEncoder, error) {
 func (e *npzEncoder) add(r *Row) error {
 	name := EscapeName(r.ID)
 	if _, ok := e.names[name]; ok {
-		return &recordError{r.ID, errSecondOfName}
+		return &recordError{r.ID, errDuplicateName}
 	}
 	e.names[name] = struct{}{}
 	for i, archive := range e.archives {
@@ -140,5 +157,5 @@ func (e *npzEncoder) finish() error {
 	return nil
 }
 
-// errSecondOfName is the cause of the error for a record whose array would hide that of an earlier one.
-var errSecondOfName = errors.New("its id is that of an earlier record, and npy and safetensors call each record's array by its id")
+// errDuplicateName is the cause of the error for a record whose array has the same name as that of an earlier record.
+var errDuplicateName = errors.New("an earlier record has the same id, and npy and safetensors name each record's array after its id")

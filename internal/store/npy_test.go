@@ -25,7 +25,7 @@ func (a npyArray) row(i int) []float32 { return a.values[i*a.dim : (i+1)*a.dim] 
 
 var npyDict = regexp.MustCompile(`^\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n$`)
 
-// parseNpy reads an array as NumPy's description of the format says.
+// parseNpy reads an array according to NumPy's description of the format.
 func parseNpy(content []byte) (npyArray, error) {
 	if !bytes.HasPrefix(content, []byte("\x93NUMPY\x01\x00")) || len(content) < 10 {
 		return npyArray{}, fmt.Errorf("starts with %q", content[:min(10, len(content))])
@@ -48,7 +48,7 @@ func parseNpy(content []byte) (npyArray, error) {
 	return a, nil
 }
 
-// floatsOf reads little-endian float32 values.
+// floatsOf decodes little-endian float32 values.
 func floatsOf(b []byte) []float32 {
 	values := make([]float32, len(b)/4)
 	for i := range values {
@@ -139,7 +139,7 @@ func TestNpzHoldsOneArrayPerRecord(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					array, err := io.ReadAll(stream) // checks the CRC
+					array, err := io.ReadAll(stream) // also checks the CRC
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -7,22 +7,25 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
+// Parquet is one row per record, or one row per token.
+const Parquet Format = "parquet"
+
 const (
-	// rowGroupBytes bounds a row group, which parquet-go holds in memory until it is complete.
+	// rowGroupBytes bounds a row group, which parquet-go keeps in memory until it is complete.
 	rowGroupBytes = 64 << 20
-	// pageBytes is the size of the pages inside it.
+	// pageBytes is the size of a page in a row group.
 	pageBytes = 1 << 20
 )
 
-// parquetRow holds the columns of every layout. Which of them exist, and under which name, is decided per file by
-// replacing the struct tags: that keeps parquet-go on its typed path, ten times as fast as its generic values.
+// parquetRow has fields for the columns of every layout. Each file replaces the struct tags to select and name its
+// columns. This keeps parquet-go on its typed path, which is ten times as fast as its generic values.
 type parquetRow struct {
 	ID          string
 	Description string
 	Length      int64
 	Tokens      int64
 	Truncated   bool
-	Position    int64 // of the token, from 0, special ones included
+	Position    int64 // index of the token, from 0, including special tokens
 	// One field per layer.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
@@ -30,13 +33,20 @@ type parquetRow struct {
 	E48, E49, E50, E51, E52, E53, E54, E55, E56, E57, E58, E59, E60, E61, E62, E63 []float32
 }
 
-// maxParquetLayers is the number of layer fields of parquetRow.
+// maxParquetLayers is the number of layer fields in parquetRow.
 const maxParquetLayers = 64
+
+func checkParquet(s *Spec) error {
+	if len(s.Layers) > maxParquetLayers {
+		return fmt.Errorf("format parquet supports at most %d layers, not %d", maxParquetLayers, len(s.Layers))
+	}
+	return nil
+}
 
 func layerField(i int) string { return fmt.Sprintf("E%02d", i) }
 
-// columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader knows; floats
-// are neither compressed nor put in a dictionary, both of which cost time and save next to nothing.
+// columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
+// are neither compressed nor dictionary-encoded, because both take time and save almost nothing.
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -66,24 +76,24 @@ func columnTags(s *Spec) map[string]string {
 	return tags
 }
 
-// parquetEncoder writes one row per record or, per token, one row per token.
+// parquetEncoder writes one row per record, or one row per token.
 type parquetEncoder struct {
 	spec   *Spec
 	writer *parquet.GenericWriter[parquetRow]
-	row    []parquetRow // a single one, used anew for each row
-	layers []*[]float32 // its fields in use
-	bytes  int          // buffered in the row group
+	row    []parquetRow // has length 1 and is reused
+	layers []*[]float32 // the fields of row in use
+	bytes  int          // size of the current row group
 }
 
-func newParquetEncoder(s *Spec, files *fileSet) (*parquetEncoder, error) {
+func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 	f, err := files.create(s.Paths()[0], false)
 	if err != nil {
 		return nil, err
 	}
 	options := []parquet.WriterOption{
-		// The first version of data pages is the one that every reader has.
+		// Every reader supports version 1 of data pages.
 		parquet.DataPageVersion(1),
-		// The column index repeats these statistics.
+		// The column index contains the same statistics.
 		parquet.DataPageStatistics(false),
 		parquet.PageBufferSize(pageBytes),
 		parquet.WriteBufferSize(0),
@@ -131,7 +141,7 @@ func (e *parquetEncoder) write() error {
 	if _, err := e.writer.Write(e.row); err != nil {
 		return err
 	}
-	const fixedColumns = 32 // bytes, about
+	const fixedColumns = 32 // approximate size in bytes
 	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + 4*e.spec.Dim*len(e.layers)
 	if e.bytes < rowGroupBytes {
 		return nil

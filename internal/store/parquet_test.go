@@ -9,15 +9,15 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// parquetTable is a file read back: for every top-level column the values of each row, in file order.
+// parquetTable is the content of a file: the values of every top-level column, in file order.
 type parquetTable struct {
 	columns   []string
 	values    map[string][][]parquet.Value
 	metadata  map[string]string
-	rowGroups []int64 // bytes of each
+	rowGroups []int64 // size of each in bytes
 }
 
-// readParquet reads a file through parquet-go's generic values, which the writer does not use.
+// readParquet reads a file through parquet-go's generic values, which the encoder does not use.
 func readParquet(t *testing.T, path string) parquetTable {
 	t.Helper()
 	f, err := os.Open(path)
@@ -144,7 +144,8 @@ func TestParquetHoldsOneRowPerToken(t *testing.T) {
 	}
 }
 
-// The columns have to be what other readers turn into a list of float32: LIST with the three standard levels.
+// TestParquetSchema checks that embeddings have the standard three-level LIST type, which other readers convert to a
+// list of float32.
 func TestParquetSchema(t *testing.T) {
 	s := spec(t, Parquet, 33)
 	path := writeAll(t, s, nil)[0].Path
@@ -178,7 +179,7 @@ func TestParquetSchema(t *testing.T) {
 	}
 }
 
-// A row group is held in memory until it is complete, so its size bounds what a long run needs.
+// TestParquetRowGroupsAreBounded checks the size of row groups, which bounds the memory of a long run.
 func TestParquetRowGroupsAreBounded(t *testing.T) {
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16

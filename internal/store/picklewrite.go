@@ -5,11 +5,11 @@ import (
 	"math"
 )
 
-// pickle builds a stream of Python's pickle protocol 2, out of the opcodes that PyTorch's restricted unpickler takes.
-// The bytes gather in buf, which the owner may empty at any time.
+// pickle builds a stream in Python's pickle protocol 2 from the opcodes that PyTorch's restricted unpickler accepts.
+// The stream is appended to buf, which the owner may empty at any time.
 type pickle struct{ buf []byte }
 
-// The opcodes, named as in Python's pickletools.
+// Opcodes, named as in Python's pickletools.
 const (
 	opProto           = '\x80'
 	opStop            = '.'
@@ -37,7 +37,7 @@ const (
 
 func (p *pickle) op(codes ...byte) { p.buf = append(p.buf, codes...) }
 
-// put remembers the top of the stack under a number, get pushes it again.
+// put stores the top of the stack in the memo; get pushes it again.
 func (p *pickle) put(memo byte) { p.op(opBinPut, memo) }
 func (p *pickle) get(memo byte) { p.op(opBinGet, memo) }
 
@@ -47,7 +47,7 @@ func (p *pickle) text(s string) {
 	p.buf = append(p.buf, s...)
 }
 
-// number pushes an integer of 0 … 2³¹−1.
+// number pushes an integer in the range 0 … 2³¹−1.
 func (p *pickle) number(n int) {
 	switch {
 	case n <= math.MaxUint8:

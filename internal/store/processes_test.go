@@ -14,19 +14,19 @@ import (
 	"time"
 )
 
-// writerVariable makes TestWriterProcess append entries of that name, and a number, until it is killed or has appended
-// as many as writerLimit says.
+// writerVariable makes TestWriterProcess append numbered entries with that name until it is killed or has appended
+// writerLimit of them.
 const (
 	writerVariable = "STORE_TEST_WRITER"
 	writerLimit    = "STORE_TEST_LIMIT"
 	writerFolder   = "STORE_TEST_FOLDER"
 )
 
-// TestWriterProcess is the process that the tests below start.
+// TestWriterProcess is the child process of the tests below.
 func TestWriterProcess(t *testing.T) {
 	name, dir := os.Getenv(writerVariable), os.Getenv(writerFolder)
 	if name == "" {
-		t.Skip("this is a process of other tests")
+		t.Skip("only run as a child process")
 	}
 	var limit int
 	if _, err := fmt.Sscan(os.Getenv(writerLimit), &limit); err != nil {
@@ -35,7 +35,7 @@ func TestWriterProcess(t *testing.T) {
 	m := mustRead(t, dir)
 	for i := range limit {
 		entry := testEntry(dir, fmt.Sprintf("%s-%d", name, i))
-		entry.Revision = strings.Repeat("x", i%7*1000) // a longer line is more likely to be torn
+		entry.Revision = strings.Repeat("x", i%7*1000) // longer lines are more likely to be torn
 		if err := m.Append(entry, noClash); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +43,7 @@ func TestWriterProcess(t *testing.T) {
 	}
 }
 
-// startWriter starts one. Its lines of output come from the channel, which is closed at its end.
+// startWriter starts a child process. The channel receives its output lines and is closed at the end of the output.
 func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestWriterProcess$", "-test.v")
@@ -56,7 +56,7 @@ func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan s
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := make(chan string, limit) // all that it prints, so that nothing waits for the test
+	lines := make(chan string, limit) // holds all lines, so that the child never waits for the test
 	go func() {
 		defer close(lines)
 		for scanner := bufio.NewScanner(pipe); scanner.Scan(); {
@@ -70,11 +70,11 @@ func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan s
 
 func skipWithoutLocks(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("there are no locks")
+		t.Skip("this system has no locks")
 	}
 }
 
-// Several processes append to one folder at the same time, and every entry is there in the end.
+// TestSeveralProcesses checks that no entry is lost when several processes append to one folder at the same time.
 func TestSeveralProcesses(t *testing.T) {
 	skipWithoutLocks(t)
 	const processes, entries = 4, 12
@@ -96,8 +96,8 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// TestKilledProcesses: while two processes append, one after the other is killed at a random moment and started anew.
-// Every entry that a process had been told of as written is there, and the manifest can be read at any time.
+// TestKilledProcesses runs two processes that append, and repeatedly kills one of them at a random moment and restarts
+// it. It checks that every entry reported as written is present, and that the manifest is readable at any time.
 func TestKilledProcesses(t *testing.T) {
 	skipWithoutLocks(t)
 	kills := 30
@@ -114,7 +114,7 @@ func TestKilledProcesses(t *testing.T) {
 		wait.Go(func() {
 			for k := range kills {
 				cmd, lines := startWriter(t, dir, fmt.Sprintf("p%d-%d", p, k), 10_000)
-				written <- <-lines // it is at work
+				written <- <-lines // the process is appending
 				time.Sleep(time.Duration(rng.IntN(20_000)) * time.Microsecond)
 				if err := cmd.Process.Kill(); err != nil {
 					t.Error(err)
@@ -122,7 +122,7 @@ func TestKilledProcesses(t *testing.T) {
 				for name := range lines {
 					written <- name
 				}
-				_ = cmd.Wait() // that it was killed
+				_ = cmd.Wait() // always fails, because the process was killed
 				if _, err := ReadManifest(dir); err != nil {
 					t.Error(err)
 				}
@@ -135,8 +135,8 @@ func TestKilledProcesses(t *testing.T) {
 	for name := range written {
 		n++
 		if _, _, ok := m.Find(filepath.Join(dir, "sub", name+".npy")); !ok {
-			t.Errorf("%s was written, and is not there", name)
+			t.Errorf("%s was reported as written but is missing", name)
 		}
 	}
-	t.Logf("%d entries by processes that were killed %d times, %d lines", n, 2*kills, m.lines)
+	t.Logf("%d entries by processes killed %d times, %d lines", n, 2*kills, m.lines)
 }

@@ -15,7 +15,7 @@ func TestReadOnlyFolder(t *testing.T) {
 	if err := os.MkdirAll(s.Dir, 0o777); err != nil {
 		t.Fatal(err)
 	}
-	// The test's own folder is closed to others, and only the output folder is to be the obstacle.
+	// Other users must be able to enter the parent folders; only the output folder may be the obstacle.
 	for dir := filepath.Dir(s.Dir); dir != filepath.Clean(os.TempDir()); dir = filepath.Dir(dir) {
 		if err := os.Chmod(dir, 0o755); err != nil {
 			t.Fatal(err)
@@ -36,8 +36,8 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
-// asOrdinaryUser calls f without root's right to write anywhere. That right belongs to a thread, and a thread whose
-// file-system user is not root lacks it.
+// asOrdinaryUser calls f without root's permission to write anywhere. Each thread has that permission unless its
+// file-system user is not root.
 func asOrdinaryUser(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -11,35 +11,39 @@ import (
 	"strconv"
 )
 
-// maxSafetensorsHeader is the longest header in bytes that the reference reader accepts.
+// Safetensors is one tensor with the ids in its metadata; per token, one tensor per record.
+const Safetensors Format = "safetensors"
+
+// maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
 const maxSafetensorsHeader = 100_000_000
 
-// metadataKey is the name in the header that no tensor can have.
+// metadataKey is the header key of the metadata, which no tensor can have as its name.
 const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per layer or, per token, one tensor [tokens, dim] per record and
-// layer, called by the record's id (and layer).
+// layer, named after the record's id (and layer).
 //
-// The header stands first in the file but holds every id, so it comes last: the tensors are written from the start
-// of the temporary file and moved up by the header's length at the end, which takes no second copy on the disk. The
-// header grows in memory meanwhile; the format bounds it to 100 MB, which is enough for some millions of ids.
+// The header is at the start of the file but contains all ids, so it is written last. The tensors are first written
+// from offset 0 of the temporary file. At the end they are moved up by the length of the header, which needs no second
+// copy on disk. The header is kept in memory until then; the format limits it to 100 MB, enough for some millions of
+// ids.
 type safetensorsEncoder struct {
 	spec    *Spec
 	file    *atomicFile
-	layers  []*atomicFile // where each layer's rows gather: file first, scratch files for the others; only file per token
-	suffix  []string      // of the tensors' names per token, one per layer
+	layers  []*atomicFile // rows of each layer: file, then scratch files; per token, only file
+	suffix  []string      // per token: suffix of tensor names for each layer
 	rows    int
-	offset  int64    // per token: bytes of tensors so far
-	ids     jsonText // the JSON list of ids inside a JSON string, without brackets and quotes
-	entries jsonText // per token: the tensors' entries
+	offset  int64    // per token: number of bytes in the tensors written so far
+	ids     jsonText // JSON list of ids, escaped for a JSON string, without brackets and quotes
+	entries jsonText // per token: header entries of the tensors
 	names   map[string]struct{}
-	limit   int // bytes of header
+	limit   int // maximum size of the header in bytes
 	floats  floatWriter
 }
 
-func newSafetensorsEncoder(s *Spec, files *fileSet) (*safetensorsEncoder, error) {
+func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 	if _, ok := s.Meta["ids"]; ok {
-		return nil, fmt.Errorf("output of %q: the metadata key \"ids\" is taken by the list of ids", s.Base)
+		return nil, fmt.Errorf("output of %q: the metadata key \"ids\" is reserved for the list of ids", s.Base)
 	}
 	path := s.Paths()[0]
 	f, err := files.create(path, true)
@@ -65,10 +69,10 @@ func newSafetensorsEncoder(s *Spec, files *fileSet) (*safetensorsEncoder, error)
 func (e *safetensorsEncoder) add(r *Row) error {
 	if e.spec.PerToken {
 		if r.ID == metadataKey {
-			return &recordError{r.ID, errors.New("safetensors keeps this name for itself")}
+			return &recordError{r.ID, errors.New("safetensors reserves this name")}
 		}
 		if _, ok := e.names[r.ID]; ok {
-			return &recordError{r.ID, errSecondOfName}
+			return &recordError{r.ID, errDuplicateName}
 		}
 		e.names[r.ID] = struct{}{}
 	}
@@ -88,7 +92,7 @@ func (e *safetensorsEncoder) add(r *Row) error {
 			return err
 		}
 	}
-	const slack = 4096 // brackets, padding and the entries of pooled tensors
+	const slack = 4096 // covers brackets, padding and the entries of pooled tensors
 	if e.ids.Len()+e.entries.Len()+slack > e.limit {
 		return fmt.Errorf("the ids of %d records exceed the %d bytes that readers of safetensors accept as header; use parquet or npy",
 			e.rows, e.limit)
@@ -96,7 +100,7 @@ func (e *safetensorsEncoder) add(r *Row) error {
 	return nil
 }
 
-// addEntry describes the next tensor, [rows, dim], in the header.
+// addEntry adds the entry of the next tensor, [rows, dim], to the header.
 func (e *safetensorsEncoder) addEntry(name string, rows int) {
 	end := e.offset + int64(rows)*int64(e.spec.Dim)*4
 	e.entries.raw(",")
@@ -114,7 +118,7 @@ func (e *safetensorsEncoder) finish() error {
 	}
 	header := e.header()
 	if len(header) > e.limit {
-		return fmt.Errorf("a header of %d bytes, readers of safetensors accept %d; use parquet or npy", len(header), e.limit)
+		return fmt.Errorf("the header takes %d bytes, but readers of safetensors accept at most %d; use parquet or npy", len(header), e.limit)
 	}
 	body := e.file.size
 	if err := moveUp(e.file, int64(len(header))); err != nil {
@@ -123,7 +127,7 @@ func (e *safetensorsEncoder) finish() error {
 	if err := e.file.writeAt(header, 0); err != nil {
 		return err
 	}
-	rest := &patchWriter{e.file, int64(len(header)) + body}
+	rest := &offsetWriter{e.file, int64(len(header)) + body}
 	for _, layer := range e.layers[1:] {
 		if err := layer.copyTo(rest); err != nil {
 			return err
@@ -132,7 +136,7 @@ func (e *safetensorsEncoder) finish() error {
 	return nil
 }
 
-// header returns the length and the JSON of the header, padded to the multiple of 8 that tensors are aligned to.
+// header returns the length and the JSON of the header, padded to a multiple of 8, the alignment of tensors.
 func (e *safetensorsEncoder) header() []byte {
 	var h jsonText
 	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{"ids":"[`)
@@ -155,7 +159,8 @@ func (e *safetensorsEncoder) header() []byte {
 	return header
 }
 
-// moveUp moves all bytes of f up by shift, the last ones first so that none is overwritten before it has moved.
+// moveUp moves the whole content of f up by shift bytes. It begins at the end, so that no byte is overwritten before it
+// has been moved.
 func moveUp(f *atomicFile, shift int64) error {
 	chunk := make([]byte, bufferSize)
 	for end := f.size; end > 0; {
@@ -180,7 +185,7 @@ func (t *jsonText) raw(s string) { t.WriteString(s) }
 // quoted appends s as a JSON string.
 func (t *jsonText) quoted(s string) { t.Write(jsonString(s)) }
 
-// quotedTwice appends the JSON string of s as it reads inside another JSON string.
+// quotedTwice appends s as a JSON string inside another JSON string.
 func (t *jsonText) quotedTwice(s string) {
 	outer := jsonString(string(jsonString(s)))
 	t.Write(outer[1 : len(outer)-1])

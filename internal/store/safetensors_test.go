@@ -18,8 +18,8 @@ type safetensor struct {
 	values  []float32
 }
 
-// parseSafetensors reads a file as the format's description says, and checks what its reference reader checks: the
-// tensors cover the bytes after the header without gap or overlap.
+// parseSafetensors reads a file according to the description of the format. Like the reference reader, it checks that
+// the tensors cover the bytes after the header without gaps or overlaps.
 func parseSafetensors(content []byte) (map[string]safetensor, map[string]string, error) {
 	size := binary.LittleEndian.Uint64(content)
 	if size%8 != 0 || size > uint64(len(content)-8) || content[8] != '{' {
@@ -64,7 +64,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	return tensors, metadata, nil
 }
 
-// checkMetadata compares the list of ids with the rows and the rest with the Spec.
+// checkMetadata compares the list of ids with the rows, and the other metadata with the Spec.
 func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row) {
 	t.Helper()
 	want := []string{}
@@ -83,7 +83,7 @@ func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row)
 
 func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
 	for _, layers := range [][]int{{33}, {0, 7, 33}} {
-		// 30,000 rows of 24 values and more than one layer take several chunks to move and to copy.
+		// 30,000 rows of 24 values and several layers are moved and copied in several chunks.
 		for _, count := range []int{0, 1, 40, 30000} {
 			s := spec(t, Safetensors, layers...)
 			rows := makeRows(s, count)
@@ -136,7 +136,8 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
-// Where a record's array is called by its id, a second record of that id would hide the first.
+// TestArraysPerRecordNeedDistinctNames checks that a second record with the same id is refused where arrays are named
+// after ids.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	for _, format := range []Format{Npy, Safetensors} {
 		s := spec(t, format, 33)
@@ -177,7 +178,8 @@ func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	}
 }
 
-// The reference reader refuses longer headers: better to stop at once than to write a file that nobody can open.
+// TestSafetensorsHeaderIsBounded checks that writing stops at once when the header gets too large for the reference
+// reader.
 func TestSafetensorsHeaderIsBounded(t *testing.T) {
 	for _, perToken := range []bool{false, true} {
 		s := spec(t, Safetensors, 33)

@@ -1,9 +1,9 @@
 // Package store writes the results of a run: one output per input file and model, in one of several formats, and the
-// manifest that describes them. Every output is streamed to a temporary file in its own folder, synced and renamed, so
-// that a file under a final name is always complete.
+// manifest that describes the outputs. Every output is streamed to a temporary file in its own folder, synced and
+// renamed, so that a file with a final name is always complete.
 //
-// The package knows nothing of models, devices or sequence files: it is given ids, counts and vectors, and it never
-// lets any of them become a path unescaped.
+// The package does not depend on models, devices or sequence files. It receives ids, counts and vectors, and escapes
+// every id that becomes part of a path.
 package store
 
 import (
@@ -16,36 +16,64 @@ import (
 	"strings"
 )
 
-// Format is the name of an output format, as the command line spells it.
+// Format is the name of an output format on the command line.
 type Format string
 
-// The formats that Create writes.
-const (
-	Parquet     Format = "parquet"     // one row per record, or per token
-	Npy         Format = "npy"         // one float32 array and a text file of ids; per token an .npz with one array per record
-	Safetensors Format = "safetensors" // one tensor and the ids in its metadata; per token one tensor per record
-	VirNucPro   Format = "virnucpro"   // PyTorch files laid out as VirNucPro reads them
-)
-
-// Formats lists the known formats, the default first.
-func Formats() []Format { return []Format{Parquet, Npy, Safetensors, VirNucPro} }
-
-// ParseFormat returns the format called name; the error of an unknown name lists the known ones.
-func ParseFormat(name string) (Format, error) {
-	if slices.Contains(Formats(), Format(name)) {
-		return Format(name), nil
-	}
-	known := make([]string, 0, len(Formats()))
-	for _, f := range Formats() {
-		known = append(known, string(f))
-	}
-	return "", fmt.Errorf("unknown output format %q: the known ones are %s", name, strings.Join(known, ", "))
+// layout describes one format.
+type layout struct {
+	format Format
+	// names returns the names of the output's files, the main file first. input and model are escaped already.
+	names func(s *Spec, input, model string) []string
+	// check returns an error if the format does not support such an output; nil if it supports everything.
+	check func(s *Spec) error
+	// open creates the files.
+	open func(s *Spec, files *fileSet) (encoder, error)
 }
 
-// Kind is the kind of sequence that was embedded; the layout of VirNucPro depends on it.
+// layouts returns all formats, the default first.
+func layouts() []layout {
+	return []layout{
+		{Parquet, oneFile, checkParquet, newParquetEncoder},
+		{Npy, npyNames, nil, newNpyEncoder},
+		{Safetensors, oneFile, nil, newSafetensorsEncoder},
+		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
+	}
+}
+
+// oneFile returns the name of the file of a format whose extension is its name.
+func oneFile(s *Spec, input, model string) []string {
+	return []string{input + "." + model + "." + string(s.Format)}
+}
+
+func (f Format) layout() (layout, error) {
+	var known []string
+	for _, l := range layouts() {
+		if l.format == f {
+			return l, nil
+		}
+		known = append(known, string(l.format))
+	}
+	return layout{}, fmt.Errorf("unknown output format %q: use one of %s", f, strings.Join(known, ", "))
+}
+
+// Formats returns all formats, the default first.
+func Formats() (list []Format) {
+	for _, l := range layouts() {
+		list = append(list, l.format)
+	}
+	return list
+}
+
+// ParseFormat returns the format called name. The error for an unknown name lists the known ones.
+func ParseFormat(name string) (Format, error) {
+	l, err := Format(name).layout()
+	return l.format, err
+}
+
+// Kind is the kind of sequence that was embedded. It determines the layout for VirNucPro.
 type Kind uint8
 
-// The two kinds of sequence.
+// Kinds of sequences.
 const (
 	Nucleotide Kind = iota
 	Protein
@@ -62,54 +90,56 @@ func (k Kind) String() string {
 	return fmt.Sprintf("Kind(%d)", uint8(k))
 }
 
-// Spec says what one output looks like: the results of one model on one input file.
+// Spec describes one output: the results of one model on one input file.
 type Spec struct {
-	Dir      string            // output folder, created with its parents; it is a path and is not escaped
-	Base     string            // the input's name without folder and extensions; escaped by EscapeName
-	Model    string            // the model's label in the file name, escaped likewise; for VirNucPro its own name for it
-	Kind     Kind              // what was embedded
+	Dir      string            // path of the output folder, not escaped; it is created with its parents
+	Base     string            // name of the input without folder and extensions; escaped by EscapeName
+	Model    string            // label of the model in file names, escaped likewise; VirNucPro's own for VirNucPro
+	Kind     Kind              // kind of the input sequences
 	Format   Format            // one of Formats
-	Dim      int               // values per embedding
-	Layers   []int             // block numbers, one embedding per entry and record; a single layer needs no number in names
+	Dim      int               // number of values per embedding
+	Layers   []int             // block numbers; each record has one embedding per layer
 	PerToken bool              // one embedding per token instead of one per record
-	Meta     map[string]string // model, revision, pooling, dtype, …: kept in the file's metadata by parquet and safetensors
+	Meta     map[string]string // model, dtype, …; in the metadata of parquet and safetensors
 }
 
-// Row is the result of one record. A Writer reads it only during the call of Write.
+// Row is the result for one record. A Writer does not retain it after Write.
 type Row struct {
 	ID, Description string
-	Length          int  // letters used
-	Tokens          int  // tokens, special ones included
-	Truncated       bool // the record had more letters than were used
-	// Embeddings holds one slice per entry of Spec.Layers: Dim values, or Tokens×Dim (token after token) when
-	// Spec.PerToken is set.
+	Length          int  // number of letters used
+	Tokens          int  // number of tokens, including special tokens
+	Truncated       bool // whether the record had more letters than were used
+	// Embeddings has one slice per entry of Spec.Layers, with Dim values or, if Spec.PerToken is set, Tokens×Dim
+	// values, token by token.
 	Embeddings [][]float32
 }
 
 // File describes a finished output file.
 type File struct {
 	Path   string `json:"path"`
-	Size   int64  `json:"size"`   // bytes
+	Size   int64  `json:"size"`   // in bytes
 	SHA256 string `json:"sha256"` // lower-case hexadecimal
 }
 
-// Writer writes one output. It is not safe for concurrent use. Exactly one of Commit and Abort must be called at the
-// end; calling Abort after Commit, or twice, does nothing.
+// Writer writes one output. It is not safe for concurrent use. Either Commit or Abort must be called at the end. Abort
+// does nothing after Commit or another Abort.
 type Writer interface {
-	// Write adds a record. An error about the record itself (errors.Is(err, ErrRecord)) leaves the output as it was
-	// and the writer usable; after any other error the temporary files are gone and every later call but Abort
-	// returns the same error.
+	// Write adds a record. After an error about the record itself (errors.Is(err, ErrRecord)) the output is unchanged
+	// and the writer can be used further. After any other error the temporary files are removed, and every later call
+	// except Abort returns the same error.
 	Write(Row) error
-	// Commit completes the output, syncs it and renames it into place. The files are in the order of Spec.Paths.
+	// Commit completes the output, syncs it and renames it to its final paths. The files are in the order of
+	// Spec.Paths.
 	Commit() ([]File, error)
-	// Abort removes every temporary file.
+	// Abort removes all temporary files.
 	Abort() error
 }
 
 var (
-	// ErrRecord matches every error that concerns a single record rather than the output.
+	// ErrRecord matches every error that concerns a single record rather than the whole output.
 	ErrRecord = errors.New("record not written")
-	// ErrNotFinite matches, as ErrRecord does, the error for a record whose embedding holds a NaN or an infinity.
+	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches it,
+	// too.
 	ErrNotFinite = errors.New("not a finite number")
 )
 
@@ -120,7 +150,7 @@ type recordError struct {
 }
 
 func (e *recordError) Error() string {
-	const shown = 100 // bytes of an id: enough to find the record, and still one line
+	const shown = 100 // number of bytes of an id to show, which identify the record and fit on one line
 	id := e.id
 	if len(id) > shown {
 		id = id[:shown] + "…"
@@ -131,21 +161,22 @@ func (e *recordError) Error() string {
 func (e *recordError) Unwrap() error        { return e.cause }
 func (e *recordError) Is(target error) bool { return target == ErrRecord }
 
-// maxText bounds an id and a description in bytes, far above any header and below what the formats' 32-bit lengths hold.
+// maxText bounds the total size of an id and a description in bytes. It is far above any real header and below the
+// formats' 32-bit lengths.
 const maxText = 16 << 20
 
-// maxDim bounds Spec.Dim far above any model, so that sizes in bytes cannot overflow.
+// maxDim bounds Spec.Dim, far above any model, so that sizes in bytes cannot overflow.
 const maxDim = 1 << 20
 
-// encoder turns rows into the bytes of one format. The rows it gets have been checked against its Spec.
+// encoder converts rows to the bytes of one format. Its rows have been checked against its Spec.
 type encoder interface {
-	// add writes one row. A *recordError must leave the output unchanged.
+	// add writes one row. It must not change the output if it returns a *recordError.
 	add(r *Row) error
-	// finish writes everything that had to wait for the last row.
+	// finish writes everything that depends on the last row.
 	finish() error
 }
 
-// Create starts the output that s describes. Nothing appears under a name of s.Paths before Commit.
+// Create starts the output described by s. No file at s.Paths exists or changes before Commit.
 func Create(s Spec) (Writer, error) { return create(s, osFS{}) }
 
 func create(s Spec, fs fileSystem) (Writer, error) {
@@ -156,9 +187,13 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 		return nil, ioError("create output folder", s.Dir, err)
 	}
 	o := &output{spec: s, files: fileSet{fs: fs}}
-	enc, err := o.newEncoder()
+	l, err := s.Format.layout()
 	if err != nil {
-		_ = o.files.discard() // err is the cause and the one to report
+		return nil, err
+	}
+	enc, err := l.open(&o.spec, &o.files)
+	if err != nil {
+		_ = o.files.discard() // err is the error that matters
 		return nil, err
 	}
 	o.enc = enc
@@ -166,9 +201,9 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 }
 
 func (s *Spec) validate() error {
+	l, err := s.Format.layout()
 	switch {
-	case !slices.Contains(Formats(), s.Format):
-		_, err := ParseFormat(string(s.Format))
+	case err != nil:
 		return err
 	case s.Dir == "":
 		return errors.New("output folder: empty path")
@@ -177,58 +212,41 @@ func (s *Spec) validate() error {
 	case s.Kind != Nucleotide && s.Kind != Protein:
 		return fmt.Errorf("output of %q: unknown kind of sequence %v", s.Base, s.Kind)
 	case s.Dim < 1 || s.Dim > maxDim:
-		return fmt.Errorf("output of %q: %d values per embedding, expected 1 to %d", s.Base, s.Dim, maxDim)
+		return fmt.Errorf("output of %q: %d values per embedding, want 1 to %d", s.Base, s.Dim, maxDim)
 	case len(s.Layers) == 0:
 		return fmt.Errorf("output of %q: no layer to write", s.Base)
 	}
 	if len(s.Layers) > 1 {
 		for i, layer := range s.Layers {
 			if layer < 0 {
-				return fmt.Errorf("output of %q: layer %d is not a block number", s.Base, layer)
+				return fmt.Errorf("output of %q: layer %d is negative", s.Base, layer)
 			}
 			if slices.Contains(s.Layers[:i], layer) {
 				return fmt.Errorf("output of %q: layer %d is listed twice", s.Base, layer)
 			}
 		}
 	}
-	if s.Format == VirNucPro {
-		if s.PerToken {
-			return errors.New("format virnucpro holds one embedding per record: it cannot be per token (use parquet, npy or safetensors)")
-		}
-		if len(s.Layers) > 1 {
-			return fmt.Errorf("format virnucpro holds one layer, not %d (use parquet, npy or safetensors)", len(s.Layers))
-		}
-	}
-	if s.Format == Parquet && len(s.Layers) > maxParquetLayers {
-		return fmt.Errorf("format parquet: %d layers, at most %d fit in one file", len(s.Layers), maxParquetLayers)
+	if l.check != nil {
+		return l.check(s)
 	}
 	return nil
 }
 
-// Paths returns the final paths of the output, the main file first. Commit renames them in the opposite order, so the
-// presence of the first one tells that the others are there.
+// Paths returns the final paths of the output, the main file first. Commit renames them in reverse order, so if the
+// main file exists, the others exist, too.
 func (s Spec) Paths() []string {
-	stem := filepath.Join(s.Dir, escape(s.Base, maxBaseName))
-	full := stem + "." + escape(s.Model, maxModelName)
-	switch s.Format {
-	case Npy:
-		ext := ".npy"
-		if s.PerToken {
-			ext = ".npz"
-		}
-		var paths []string
-		for _, layer := range s.columnNames(".layer", "") {
-			paths = append(paths, full+layer+ext)
-		}
-		return append(paths, full+".ids.txt")
-	case VirNucPro:
-		return []string{stem + "_" + escape(s.Model, maxModelName) + ".pt"}
-	default:
-		return []string{full + "." + string(s.Format)}
+	l, err := s.Format.layout()
+	if err != nil {
+		return nil // Create reports it
 	}
+	paths := l.names(&s, escape(s.Base, maxBaseName), escape(s.Model, maxModelName))
+	for i, name := range paths {
+		paths[i] = filepath.Join(s.Dir, name)
+	}
+	return paths
 }
 
-// columnNames returns one name per layer: single when there is one layer, prefix and block number otherwise.
+// columnNames returns one name per layer: single if there is only one layer, otherwise prefix and the block number.
 func (s *Spec) columnNames(prefix, single string) []string {
 	if len(s.Layers) == 1 {
 		return []string{single}
@@ -240,28 +258,12 @@ func (s *Spec) columnNames(prefix, single string) []string {
 	return names
 }
 
-// output is the Writer of every format: it checks rows, keeps the first fatal error and owns the files.
+// output implements Writer for every format. It checks rows, keeps the first fatal error and owns the files.
 type output struct {
 	spec  Spec
 	files fileSet
 	enc   encoder
-	ended error // why no more calls are accepted, nil while the output is open
-}
-
-func (o *output) newEncoder() (encoder, error) {
-	switch o.spec.Format {
-	case Npy:
-		if o.spec.PerToken {
-			return newNpzEncoder(&o.spec, &o.files)
-		}
-		return newNpyEncoder(&o.spec, &o.files)
-	case Safetensors:
-		return newSafetensorsEncoder(&o.spec, &o.files)
-	case VirNucPro:
-		return newVirNucProEncoder(&o.spec, &o.files)
-	default:
-		return newParquetEncoder(&o.spec, &o.files)
-	}
+	ended error // the error for all further calls; nil while the output is open
 }
 
 func (o *output) Write(r Row) error {
@@ -290,39 +292,39 @@ func (o *output) Commit() ([]File, error) {
 	if err != nil {
 		return nil, o.fail(err)
 	}
-	o.ended = fmt.Errorf("write %s: the output is complete already", files[0].Path)
+	o.ended = fmt.Errorf("write %s: the output is already complete", files[0].Path)
 	return files, nil
 }
 
 func (o *output) Abort() error {
 	if o.ended == nil {
-		o.ended = fmt.Errorf("write %s: the output was given up", o.spec.Paths()[0])
+		o.ended = fmt.Errorf("write %s: the output was aborted", o.spec.Paths()[0])
 	}
 	return o.files.discard()
 }
 
-// fail gives the output up because of err, and returns it as one that names the output. What the libraries in between
-// add to a failed write is dropped.
+// fail aborts the output because of err and returns an error that names the output. It drops the text that libraries
+// add to a failed write.
 func (o *output) fail(err error) error {
 	var failed *fileError
 	if !errors.As(err, &failed) {
 		failed = &fileError{"write", o.spec.Paths()[0], err}
 	}
 	o.ended = failed
-	_ = o.files.discard() // err is the cause and the one to report
+	_ = o.files.discard() // failed is the error to report
 	return failed
 }
 
-// check reports whether r has the shape that s promises and only finite values.
+// check returns an error unless r has the shape that s requires and only finite values.
 func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
-		return fmt.Errorf("%d bytes of id and description, at most %d are kept", len(r.ID)+len(r.Description), maxText)
+		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)
 	}
 	if len(r.Embeddings) != len(s.Layers) {
 		return fmt.Errorf("%d embeddings for %d layers", len(r.Embeddings), len(s.Layers))
 	}
 	if r.Length < 0 || r.Tokens < 0 {
-		return fmt.Errorf("%d letters and %d tokens", r.Length, r.Tokens)
+		return fmt.Errorf("negative count: %d letters, %d tokens", r.Length, r.Tokens)
 	}
 	for i, e := range r.Embeddings {
 		if s.PerToken {
@@ -330,18 +332,18 @@ func (s *Spec) check(r *Row) error {
 				return fmt.Errorf("%d values for %d tokens of %d", len(e), r.Tokens, s.Dim)
 			}
 		} else if len(e) != s.Dim {
-			return fmt.Errorf("an embedding of %d values, expected %d", len(e), s.Dim)
+			return fmt.Errorf("an embedding of %d values, want %d", len(e), s.Dim)
 		}
 		if at := firstNotFinite(e); at >= 0 {
-			return fmt.Errorf("layer %d, value %d is %v, %w", s.Layers[i], at, e[at], ErrNotFinite)
+			return fmt.Errorf("layer %d, value %d is %v: %w", s.Layers[i], at, e[at], ErrNotFinite)
 		}
 	}
 	return nil
 }
 
-// firstNotFinite returns the index of the first NaN or infinity in v, -1 when there is none.
+// firstNotFinite returns the index of the first NaN or infinity in v, or -1.
 func firstNotFinite(v []float32) int {
-	const exponent = 0x7f800000 // all ones exactly in NaNs and infinities
+	const exponent = 0x7f800000 // all of these bits are set in NaNs and infinities, and only there
 	for i, x := range v {
 		if math.Float32bits(x)&exponent == exponent {
 			return i

@@ -35,13 +35,13 @@ var awkwardIDs = []string{
 	strings.Repeat("long", 4999) + "lonG",
 }
 
-// awkwardValues are floats whose bits a detour over another type or a text would change.
+// awkwardValues are floats whose bits would change in a conversion to another type or to text.
 var awkwardValues = []float32{
 	0, float32(math.Copysign(0, -1)), math.SmallestNonzeroFloat32, -math.SmallestNonzeroFloat32,
 	math.MaxFloat32, -math.MaxFloat32, math.Float32frombits(0x007fffff), 1.0 / 3, 16777217, 0.1,
 }
 
-// makeRows returns one row per awkward id and then more up to count, with random finite bits as values.
+// makeRows returns count rows, or one per awkward id if that is more, with random finite bits as values.
 func makeRows(s Spec, count int) []Row {
 	rng := rand.New(rand.NewPCG(1, uint64(count)))
 	rows := make([]Row, count)
@@ -76,7 +76,7 @@ func makeRows(s Spec, count int) []Row {
 	return rows
 }
 
-// spec returns a Spec for a fresh folder.
+// spec returns a Spec with a new folder.
 func spec(t testing.TB, format Format, layers ...int) Spec {
 	return Spec{
 		Dir: filepath.Join(t.TempDir(), "new", "folders"), Base: "sample.A", Model: "esm2-8m", Kind: Protein,
@@ -105,7 +105,7 @@ func everySpec(t testing.TB) map[string]Spec {
 	return all
 }
 
-// writeAll writes rows as s says and returns the finished files.
+// writeAll writes rows as described by s and returns the finished files.
 func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	t.Helper()
 	w, err := Create(s)
@@ -114,7 +114,7 @@ func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	}
 	scratch := make([][]float32, len(s.Layers))
 	for _, r := range rows {
-		// Every row uses the same memory, as a caller's may: the writer must not keep it.
+		// All rows use the same memory, to check that the writer does not retain it.
 		kept := r.Embeddings
 		r.Embeddings = make([][]float32, len(kept))
 		for l, e := range kept {
@@ -137,7 +137,7 @@ func sameBits(a, b []float32) bool {
 	return slices.EqualFunc(a, b, func(x, y float32) bool { return math.Float32bits(x) == math.Float32bits(y) })
 }
 
-// filesIn returns the names of everything below dir that is not a folder.
+// filesIn returns the paths of all files below dir.
 func filesIn(t testing.TB, dir string) []string {
 	t.Helper()
 	var names []string
@@ -243,7 +243,8 @@ func TestCommitReportsWhatIsOnDisk(t *testing.T) {
 	}
 }
 
-// Two runs over the same records have to give the same bytes: resuming and checking rely on it.
+// TestOutputIsDeterministic checks that two runs over the same records write the same bytes. Resuming and verification
+// rely on this.
 func TestOutputIsDeterministic(t *testing.T) {
 	for name, s := range everySpec(t) {
 		first := writeAll(t, s, makeRows(s, 40))
@@ -300,7 +301,7 @@ func TestAbortLeavesNothing(t *testing.T) {
 				}
 			}
 			if len(filesIn(t, s.Dir)) == 0 {
-				t.Error("nothing was being written")
+				t.Error("no temporary file was being written")
 			}
 			for range 2 {
 				if err := w.Abort(); err != nil {
@@ -330,11 +331,11 @@ func TestWriterEndsWithCommit(t *testing.T) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(s.Paths()[0]); err != nil {
-		t.Errorf("Abort after Commit touched the output: %v", err)
+		t.Errorf("Abort after Commit changed the output: %v", err)
 	}
-	wantError(t, w.Write(makeRows(s, 1)[0]), s.Paths()[0], "complete already")
+	wantError(t, w.Write(makeRows(s, 1)[0]), s.Paths()[0], "already complete")
 	_, err = w.Commit()
-	wantError(t, err, s.Paths()[0], "complete already")
+	wantError(t, err, s.Paths()[0], "already complete")
 }
 
 func TestBadRecordsAreErrorsNotRows(t *testing.T) {
@@ -374,14 +375,14 @@ func TestBadRecordsAreErrorsNotRows(t *testing.T) {
 				}
 			}
 			if err := w.Write(good[0]); err != nil {
-				t.Fatalf("a good record after bad ones: %v", err)
+				t.Fatalf("a valid record after invalid ones: %v", err)
 			}
 			got, err := w.Commit()
 			if err != nil {
 				t.Fatal(err)
 			}
 			if !slices.Equal(got, want) {
-				t.Errorf("bad records left traces: %v, want %v", got, want)
+				t.Errorf("invalid records changed the output: %v, want %v", got, want)
 			}
 		})
 	}
@@ -465,7 +466,7 @@ func BenchmarkWrite(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					// Without the sync of Commit, which measures the disk.
+					// Leaves out the sync of Commit, which would measure the disk.
 					if err := w.(*output).enc.finish(); err != nil {
 						b.Fatal(err)
 					}

@@ -1,34 +1,54 @@
 package store
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
 )
 
-// VirNucPro's files are PyTorch zip files that hold one of these objects:
+// VirNucPro is the PyTorch files that VirNucPro reads.
+const VirNucPro Format = "virnucpro"
+
+// A VirNucPro file is a PyTorch zip file that contains one of these objects:
 //
 //	{'nucleotide': [id, …], 'data': [{'label': id, 'mean_representation': [float, …]}, …]}   DNA
 //	{'proteins': [id, …], 'data': [float32 tensor [dim], …]}                                 protein
 
-// torchRoot is the folder inside the archive; PyTorch takes whatever the first entry has.
+// torchRoot is the folder in the archive. PyTorch accepts the folder of the first entry, whatever its name.
 const torchRoot = "archive/"
 
-// torchAlign is where PyTorch lets a storage start, in bytes.
+// torchAlign is the alignment, in bytes, that PyTorch requires of storages.
 const torchAlign = 64
 
-// virNucProEncoder writes such a file. The list of ids stands before the data in the pickle but ends as late, so both
-// gather in scratch files. Tensors go into the archive at once, ahead of the pickle that refers to them by number; the
-// archive's directory, some 300 bytes per tensor, stays in memory until the end.
+func virNucProNames(_ *Spec, input, model string) []string {
+	return []string{input + "_" + model + ".pt"}
+}
+
+func checkVirNucPro(s *Spec) error {
+	if s.PerToken {
+		return errors.New("format virnucpro does not support embeddings per token (use parquet, npy or safetensors)")
+	}
+	if len(s.Layers) > 1 {
+		return fmt.Errorf("format virnucpro supports one layer, not %d (use parquet, npy or safetensors)", len(s.Layers))
+	}
+	return nil
+}
+
+// virNucProEncoder writes a VirNucPro file. In the pickle, the list of ids precedes the data but also ends after the
+// last record, so both are collected in scratch files. Tensors are written to the archive immediately, before the
+// pickle that refers to them by number. The archive's directory, some 300 bytes per tensor, stays in memory until the
+// end.
 type virNucProEncoder struct {
 	kind      Kind
 	archive   *zipArchive
-	ids, data *atomicFile // pickle code that appends to the list on top of the stack, record by record
+	ids, data *atomicFile // pickle code that appends one item per record to the list on top of the stack
 	rows      int
 	pickle    pickle
-	bytes     []byte // of one tensor
+	bytes     []byte // buffer for one tensor
 }
 
-func newVirNucProEncoder(s *Spec, files *fileSet) (*virNucProEncoder, error) {
+func newVirNucProEncoder(s *Spec, files *fileSet) (encoder, error) {
 	path := s.Paths()[0]
 	f, err := files.create(path, false)
 	if err != nil {
@@ -63,7 +83,7 @@ func (e *virNucProEncoder) add(r *Row) error {
 	return e.flush(e.data)
 }
 
-// flush moves the pickle code made so far to w.
+// flush writes the pending pickle code to w.
 func (e *virNucProEncoder) flush(w io.Writer) error {
 	_, err := w.Write(e.pickle.buf)
 	e.pickle.buf = e.pickle.buf[:0]
@@ -101,7 +121,7 @@ func (e *virNucProEncoder) finish() error {
 	if err := e.flush(entry); err != nil {
 		return err
 	}
-	// Two small entries tell PyTorch how to read the others.
+	// Two small entries describe the format of the others to PyTorch.
 	if err := e.archive.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
 		return err
 	}
@@ -111,7 +131,7 @@ func (e *virNucProEncoder) finish() error {
 	return e.archive.close()
 }
 
-// Memo numbers of the values that every record has in common.
+// Memo numbers of the values that all records share.
 const (
 	memoLabel byte = iota
 	memoMean
@@ -122,7 +142,7 @@ const (
 	memoOrderedDict
 )
 
-// constant pushes a value that build makes the first time, from the memo after that.
+// constant pushes a shared value: built by build the first time, from the memo later.
 func (p *pickle) constant(memo byte, known bool, build func()) {
 	if known {
 		p.get(memo)
@@ -142,8 +162,8 @@ func (p *pickle) labelled(id string, values []float32, constants bool) {
 	p.op(opSetItems)
 }
 
-// tensor pushes a one-dimensional float32 tensor over the storage called key:
-// torch._utils._rebuild_tensor_v2(storage, offset, shape, strides, requires_grad, backward_hooks).
+// tensor pushes a one-dimensional float32 tensor over the storage called key: torch._utils._rebuild_tensor_v2(storage,
+// offset, shape, strides, requires_grad, backward_hooks).
 func (p *pickle) tensor(key string, values int, constants bool) {
 	p.constant(memoRebuild, constants, func() { p.global("torch._utils", "_rebuild_tensor_v2") })
 	p.op(opMark)

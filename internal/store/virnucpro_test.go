@@ -11,7 +11,7 @@ import (
 	"seqembed/weights"
 )
 
-// loadTorch reads a file with the project's own reader of PyTorch files.
+// loadTorch reads a file with this project's reader of PyTorch files.
 func loadTorch(t *testing.T, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
@@ -21,7 +21,7 @@ func loadTorch(t *testing.T, path string) map[any]any {
 	t.Cleanup(func() { closeFile() })
 	object, ok := value.(map[any]any)
 	if !ok {
-		t.Fatalf("%s holds a %T", path, value)
+		t.Fatalf("%s contains a %T", path, value)
 	}
 	return object
 }
@@ -62,7 +62,7 @@ func TestVirNucProNucleotides(t *testing.T) {
 			for _, v := range *record["mean_representation"].(*[]any) {
 				wide := v.(float64)
 				if float64(float32(wide)) != wide {
-					t.Errorf("%v is no float32", wide)
+					t.Errorf("%v is not a float32", wide)
 				}
 				values = append(values, float32(wide))
 			}
@@ -74,7 +74,7 @@ func TestVirNucProNucleotides(t *testing.T) {
 }
 
 func TestVirNucProProteins(t *testing.T) {
-	// 70,000 values take the widest of pickle's integers, 300 the middle one, and 300 records outnumber a byte.
+	// 70,000 values need the widest pickle integer, 300 values the middle one, and 300 records do not fit in a byte.
 	for _, c := range []struct{ count, dim int }{{0, 24}, {1, 300}, {300, 24}, {2, 70_000}} {
 		s := spec(t, VirNucPro, 33)
 		s.Dim, s.Model = c.dim, "ESM"
@@ -105,7 +105,8 @@ func TestVirNucProProteins(t *testing.T) {
 	}
 }
 
-// PyTorch reads entries that are stored, all in one folder, and maps storages that start at multiples of 64 bytes.
+// TestVirNucProArchive checks the layout that PyTorch requires: uncompressed entries, all in one folder, and storages
+// at multiples of 64 bytes.
 func TestVirNucProArchive(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		s := spec(t, VirNucPro, 12)
@@ -142,11 +143,11 @@ func TestVirNucProArchive(t *testing.T) {
 	}
 }
 
-// The published files are what VirNucPro itself wrote: ours have the same keys and the same types in the same places.
+// TestVirNucProMatchesPublishedFiles compares keys and types with files that VirNucPro itself wrote.
 func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	folder := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro")
 	if found, _ := filepath.Glob(filepath.Join(folder, "output_1_*.pt")); len(found) == 0 {
-		t.Skip("the published VirNucPro files are not in ../shared/goldens/published/virnucpro")
+		t.Skip("../shared/goldens/published/virnucpro does not exist")
 	}
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		s := spec(t, VirNucPro, 12)
@@ -159,7 +160,7 @@ func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	}
 }
 
-// outline describes the types in a value: of a list, those of its first element.
+// outline describes the types in a value. For a list, it describes the first element.
 func outline(value any) string {
 	switch v := value.(type) {
 	case map[any]any:

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// zipArchive writes a zip file whose entries are stored, not compressed: NumPy and PyTorch map or copy them as they
-// are, and embeddings hardly compress.
+// zipArchive writes a zip file with uncompressed entries: NumPy and PyTorch map or copy them directly, and embeddings
+// are hardly compressible.
 type zipArchive struct {
 	file *atomicFile
 	zip  *zip.Writer
@@ -16,15 +16,15 @@ type zipArchive struct {
 
 func newZipArchive(f *atomicFile) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
 
-// stream starts an entry of unknown size; it ends when the next one starts.
+// stream starts an entry of unknown size, which ends when the next entry starts.
 func (a *zipArchive) stream(name string) (io.Writer, error) {
 	return a.zip.CreateHeader(&zip.FileHeader{Name: name, Method: zip.Store})
 }
 
-// add writes an entry whose first byte lies at a multiple of align, as PyTorch lays out its storages. After a streamed
-// entry, whose end is not written yet, only align 1 is kept.
+// add writes an entry whose content begins at a multiple of align, as PyTorch requires for storages. After a streamed
+// entry, whose end is not written yet, align must be 1.
 func (a *zipArchive) add(name string, content []byte, align int) error {
-	const localHeader = 30 // bytes before the name
+	const localHeader = 30 // size in bytes without the name
 	if err := a.zip.Flush(); err != nil {
 		return err
 	}
@@ -46,12 +46,12 @@ func (a *zipArchive) add(name string, content []byte, align int) error {
 	return err
 }
 
-// zipPadding returns an extra field after which a header that would end at offset ends at a multiple of align.
+// zipPadding returns an extra field that moves the end of a header from offset to a multiple of align.
 func zipPadding(offset int64, align int) []byte {
 	const fieldHeader = 4 // tag and length, two bytes each
 	length := (align - int((offset+fieldHeader)%int64(align))) % align
 	extra := make([]byte, fieldHeader, fieldHeader+length)
-	copy(extra, "FB") // PyTorch's own tag for it
+	copy(extra, "FB") // the tag that PyTorch uses
 	binary.LittleEndian.PutUint16(extra[2:], uint16(length))
 	for range length {
 		extra = append(extra, 'Z')

@@ -7,23 +7,23 @@ import (
 	"seqembed/kernels"
 )
 
-// blockQueries is the number of query rows whose scores one task computes at
-// a time: with 1,000 keys they take 192 KB.
+// blockQueries is the number of query rows whose scores one task computes at a time. With 1,000 keys these scores take
+// 192 KB.
 const blockQueries = 48
 
-// attentionScratch is what a batch's attention shares between its tasks.
+// attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
-	stale   bool         // the batch has changed since queries was made
-	queries []queryBlock // the batch cut into blocks of query rows
+	stale   bool         // queries is out of date: there is a new batch
+	queries []queryBlock // the batch, divided into blocks of query rows
 	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = head size
 	values  []panels     // [sequences · heads], B = V: cols = head size, inner = keys
-	memory  []float32    // behind keys and values
+	memory  []float32    // holds the panels of keys and values
 }
 
 // queryBlock is a block of query rows of one sequence.
 type queryBlock struct{ sequence, first, rows int }
 
-func (a *attentionScratch) cut(b kernels.Batch) {
+func (a *attentionScratch) divide(b kernels.Batch) {
 	a.stale = false
 	a.queries = a.queries[:0]
 	for q := range b.Sequences() {
@@ -33,8 +33,8 @@ func (a *attentionScratch) cut(b kernels.Batch) {
 	}
 }
 
-// lay gives every sequence and head its panels of keys and values in memory.
-func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
+// layOut assigns memory to the panels of keys and values of every sequence and head, and grows it if necessary.
+func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
 	take := func(cols, inner int) panels {
@@ -54,12 +54,12 @@ func (a *attentionScratch) lay(b kernels.Batch, heads, d int) {
 	}
 	if need > len(a.memory) {
 		a.memory = aligned(need)
-		a.lay(b, heads, d)
+		a.layOut(b, heads, d)
 	}
 }
 
-// attention gives what runs an attention, and rotates what it reads where the operation says so: in place, or in scratch,
-// unless that is nil.
+// attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates
+// queries and keys: in scratch, or in place if scratch is nil.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
@@ -80,22 +80,22 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 	return func() {
 		rotate()
 		if s.heads.stale {
-			s.heads.cut(s.batch)
+			s.heads.divide(s.batch)
 		}
-		s.heads.lay(s.batch, o.Heads, d)
-		s.crew.run(s.batch.Sequences()*o.Heads, pack)
-		s.crew.run(len(s.heads.queries)*o.Heads, attend)
+		s.heads.layOut(s.batch, o.Heads, d)
+		s.workers.run(s.batch.Sequences()*o.Heads, pack)
+		s.workers.run(len(s.heads.queries)*o.Heads, attend)
 	}
 }
 
-// packKeys fills the panels of Kᵀ from the keys, ld values apart.
+// packKeys is the portable variant.packKeys.
 func packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		p.fill(i, keys[i*panelCols*ld:], ld)
 	}
 }
 
-// packValues fills the panels of V from the values, ld values apart.
+// packValues is the portable variant.packValues.
 func packValues(p *panels, values []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
@@ -142,40 +142,39 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 }
 
-// blockKeys is how many scores one call takes. The sums of the blocks are
-// added in float64, so that long rows lose nothing.
+// blockKeys is the number of scores that one call processes. The sums of these blocks are added in float64, so that
+// long rows lose no accuracy.
 const blockKeys = 512
 
-// softmax turns the n scores of the query at position i into weights that are
-// not yet divided by their sum, which it returns.
+// softmax replaces the n scores of the query at position i by unnormalized weights and returns their sum.
 func (s *runner) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
-	top := float32(math.Inf(-1))
+	maximum := float32(math.Inf(-1))
 	for j := 0; j < n; j += blockKeys {
-		top = max(top, s.variant.scoreTop(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
+		maximum = max(maximum, s.variant.scoreMax(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
 	}
 	sum := 0.0
 	for j := 0; j < n; j += blockKeys {
-		sum += float64(s.variant.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), top))
+		sum += float64(s.variant.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), maximum))
 	}
 	return float32(sum)
 }
 
-// scoreTop is the portable one of a variant.
-func scoreTop(row []float32, n int, scale, slope, position float32) float32 {
-	top := float32(math.Inf(-1))
+// scoreMax is the portable variant.scoreMax.
+func scoreMax(row []float32, n int, scale, slope, position float32) float32 {
+	maximum := float32(math.Inf(-1))
 	for j, v := range row[:n] {
 		d := position - float32(j)
-		top = max(top, float32(v*scale)-float32(slope*max(d, -d)))
+		maximum = max(maximum, float32(v*scale)-float32(slope*max(d, -d)))
 	}
-	return top
+	return maximum
 }
 
-// scoreExp is the portable one of a variant.
-func scoreExp(row []float32, n int, scale, slope, position, top float32) float32 {
+// scoreExp is the portable variant.scoreExp.
+func scoreExp(row []float32, n int, scale, slope, position, maximum float32) float32 {
 	sum := 0.0
 	for j, v := range row[:n] {
 		d := position - float32(j)
-		e := exp(float32(v*scale) - float32(slope*max(d, -d)) - top)
+		e := exp(float32(v*scale) - float32(slope*max(d, -d)) - maximum)
 		row[j] = e
 		sum += float64(e)
 	}

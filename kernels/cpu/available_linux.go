@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// available is how many bytes can be used without swapping or meeting the
-// limit of a control group, which ends a process without a word. It is
-// MaxInt64 where the system does not say.
+// available returns the number of bytes that can be used without swapping and within the memory limit of the control
+// group. The kernel kills a process over that limit without a message. available returns MaxInt64 if the system does
+// not tell.
 func available() int64 {
 	free := int64(math.MaxInt64)
 	if meminfo, err := os.ReadFile("/proc/meminfo"); err == nil {
@@ -20,7 +20,7 @@ func available() int64 {
 	limit, errLimit := os.ReadFile("/sys/fs/cgroup/memory.max")
 	current, errCurrent := os.ReadFile("/sys/fs/cgroup/memory.current")
 	if errLimit == nil && errCurrent == nil {
-		most, err := strconv.ParseInt(string(bytes.TrimSpace(limit)), 10, 64) // "max" where there is none
+		most, err := strconv.ParseInt(string(bytes.TrimSpace(limit)), 10, 64) // fails for "max", which means no limit
 		used, errUsed := strconv.ParseInt(string(bytes.TrimSpace(current)), 10, 64)
 		if err == nil && errUsed == nil {
 			free = min(free, most-used)
@@ -29,7 +29,7 @@ func available() int64 {
 	return free
 }
 
-// field reads the number after a name in the layout of /proc/meminfo.
+// field returns the number after name in text in the format of /proc/meminfo.
 func field(text []byte, name string) (int64, bool) {
 	_, after, found := bytes.Cut(text, []byte(name))
 	words := bytes.Fields(after)

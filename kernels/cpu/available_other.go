@@ -4,5 +4,5 @@ package cpu
 
 import "math"
 
-// available is not known here.
+// available returns MaxInt64: the available memory is not known on this system.
 func available() int64 { return math.MaxInt64 }

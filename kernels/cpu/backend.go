@@ -1,17 +1,18 @@
-// Package cpu runs the operations of kernels on the cores of this machine in float32.
+// Package cpu runs the operations of kernels in float32 on the cores of this machine.
 //
-// Weights are packed once at load into panels of 16 output columns, in blocks along the inner dimension, so that a
-// matrix product reads them in order, as float32 or in half the memory as bfloat16; activations are read in place.
-// Attention packs the keys and values of a sequence the same way and uses the same product. The activation of a product
-// is applied to each block of it in the cache. Work is cut into tasks that a fixed crew of goroutines takes in turn.
+// Weights are packed once, at load, into panels of 16 output columns, in blocks along the inner dimension, so that a
+// matrix product reads them sequentially. They are stored as float32, or as bfloat16 in half the memory. Activations
+// are read in place. Attention packs the keys and values of a sequence in the same way and uses the same matrix
+// product. Activation functions are applied to each block of a product while it is in the cache. A fixed pool of worker
+// goroutines runs the tasks into which an operation is divided.
 //
-// The inner loops exist as portable Go and in assembly for AVX2 with FMA and for AVX-512, written by the program in
-// _gen; the best that the machine runs is chosen when a backend is made. The build tag noasm leaves the assembly out.
+// The inner loops exist in portable Go and in assembly for AVX2 with FMA and for AVX-512, which the program in _gen
+// generates. A new backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
 //
-// How a product is cut never changes a bit: each output element is summed over the inner dimension in blocks of a fixed
-// size, in order, whatever the number of rows, of threads or of sequences in the batch.
+// The division of a product into tasks never changes a bit of its result: each output element is summed over the inner
+// dimension in blocks of a fixed size, in order, whatever the number of rows, threads, or sequences in the batch.
 //
-// The package must not know which model it runs.
+// The package must not depend on the model that it runs.
 package cpu
 
 import (
@@ -22,34 +23,34 @@ import (
 
 // Backend computes on the CPU. It implements kernels.Backend.
 type Backend struct {
-	crew        *crew
+	workers     *workerPool
 	variant     *variant
 	bf16Weights bool
 }
 
-// Options says how a backend computes.
+// Options configures a backend.
 type Options struct {
-	// Threads is how many compute at the same time; all cores when it is 0.
+	// Threads is the number of threads; 0 means one for each core.
 	Threads int
-	// BF16Weights keeps projections as bfloat16, rounded to the nearest, in half the memory. They are widened
-	// a block at a time: the arithmetic stays float32, and a checkpoint in bfloat16 gives the same bits.
+	// BF16Weights stores projections as bfloat16, rounded to nearest, in half the memory. They are converted to float32
+	// a block at a time. The arithmetic stays float32, so a checkpoint that is itself in bfloat16 gives the same bits.
 	BF16Weights bool
 }
 
-// New returns a backend of that many threads, with weights in float32.
+// New returns a backend with the given number of threads and float32 weights.
 func New(threads int) *Backend { return Open(Options{Threads: threads}) }
 
-// Open returns a backend that uses the best instructions of this machine. It owns threads-1 goroutines until Close.
+// Open returns a backend that uses the best instruction set of this machine. It owns Threads−1 goroutines until Close.
 func Open(o Options) *Backend { return newBackend(o, best()) }
 
 func newBackend(o Options, v *variant) *Backend {
 	if o.Threads < 1 {
 		o.Threads = runtime.GOMAXPROCS(0)
 	}
-	return &Backend{crew: newCrew(o.Threads), variant: v, bf16Weights: o.BF16Weights}
+	return &Backend{workers: newWorkerPool(o.Threads), variant: v, bf16Weights: o.BF16Weights}
 }
 
-// Name says what decides the bits of the results.
+// Name identifies everything that determines the bits of the results.
 func (b *Backend) Name() string {
 	name := "cpu " + b.variant.name + " " + runtime.GOARCH
 	if b.bf16Weights {
@@ -58,12 +59,12 @@ func (b *Backend) Name() string {
 	return name
 }
 
-// Threads is the number of tasks that run at the same time.
-func (b *Backend) Threads() int { return b.crew.size }
+// Threads returns the number of tasks that run at the same time.
+func (b *Backend) Threads() int { return b.workers.size }
 
-// Close stops the crew.
+// Close stops the workers.
 func (b *Backend) Close() error {
-	b.crew.stop()
+	b.workers.stop()
 	return nil
 }
 
@@ -79,7 +80,7 @@ type model struct {
 // Close frees the weights.
 func (m *model) Close() error { return m.weights.free() }
 
-// Load reads the parts, packing projections; panels are packed in parallel.
+// Load reads the parts. It packs projections, several panels in parallel.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
@@ -107,9 +108,9 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	if err != nil {
 		return nil, err
 	}
-	strips := make([][]float32, m.backend.crew.size)
+	strips := make([][]float32, m.backend.workers.size)
 	failed := make([]error, w.packed.count)
-	m.backend.crew.run(w.packed.count, func(worker, p int) {
+	m.backend.workers.run(w.packed.count, func(worker, p int) {
 		if strips[worker] == nil {
 			strips[worker] = make([]float32, panelCols*cols)
 		}
@@ -123,7 +124,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	})
 	for _, err := range failed {
 		if err != nil {
-			return nil, err // one is enough: all parts usually fail together
+			return nil, err // all parts usually fail together, so the first error suffices
 		}
 	}
 	return w, nil
@@ -153,7 +154,7 @@ func (w *weight) join(parts []kernels.Source) error {
 	return nil
 }
 
-// stackedReader reads rows of matrices that lie one below the other.
+// stackedReader returns a function that reads rows of the parts stacked by rows.
 func stackedReader(parts []kernels.Source) func(dst []float32, first int) error {
 	return func(dst []float32, first int) error {
 		for _, p := range parts {

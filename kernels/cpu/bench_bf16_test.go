@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// BenchmarkBF16Weights reports how much faster a product is with weights in bfloat16 than in float32: best run against
-// best run, taken in turn.
+// BenchmarkBF16Weights reports the speed of a product with bfloat16 weights relative to float32 weights. The two
+// alternate, and the best runs are compared.
 func BenchmarkBF16Weights(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
 		for _, shape := range [][2]int{{2304, 768}, {3840, 1280}} {
@@ -19,7 +19,7 @@ func BenchmarkBF16Weights(b *testing.B) {
 				b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
 					product := func(bf16 bool) func() {
 						o := Options{Threads: threads, BF16Weights: bf16}
-						return onBench(b, v, o, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
+						return benchOp(b, v, o, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
 							return p.Linear(x, kernels.Linear{W: benchWeight(b, model, kernels.Projection, n, k)}, kernels.None)
 						})
 					}

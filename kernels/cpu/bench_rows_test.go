@@ -20,16 +20,16 @@ func BenchmarkAttention(b *testing.B) {
 			b.Run(fmt.Sprint(length), func(b *testing.B) {
 				sequences := 2048 / length
 				o := kernels.Attention{Heads: heads, Scale: 0.125, Slopes: slopes}
-				run := onBench(b, v, Options{Threads: threads}, sequences, length, 3*heads*d,
+				run := benchOp(b, v, Options{Threads: threads}, sequences, length, 3*heads*d,
 					func(_ kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value { return p.Attention(x, o) })
-				share(b, v, threads, 4*float64(sequences)*heads*d*float64(length)*float64(length), run)
+				reportRate(b, v, threads, 4*float64(sequences)*heads*d*float64(length)*float64(length), run)
 			})
 		}
 	})
 }
 
-// BenchmarkRows reports what is done to one row of 768 values (scores: 512),
-// in ns a value on one core, with everything in the first-level cache.
+// BenchmarkRows reports the time of each row operation in ns per value, on one core, for one row of 768 values (512
+// scores) in the first-level cache.
 func BenchmarkRows(b *testing.B) {
 	for _, v := range variants() {
 		x, y, z := aligned(768), aligned(768), aligned(768)
@@ -44,10 +44,10 @@ func BenchmarkRows(b *testing.B) {
 			{"gate", 768, func() { v.gate(z, x, y) }},
 			{"softmax", 512, func() {
 				copy(z, x[:512])
-				v.scoreExp(z, 512, 1, 0.5, 9, v.scoreTop(z, 512, 1, 0.5, 9))
+				v.scoreExp(z, 512, 1, 0.5, 9, v.scoreMax(z, 512, 1, 0.5, 9))
 			}},
 			{"norm", 768, func() { copy(z, x); v.normalize(z, x, y, 1e-5) }},
-			{"rotary", 768, func() { copy(z, x); v.turn(z, x[:32], y[:32], 0.125) }},
+			{"rotary", 768, func() { copy(z, x); v.rotate(z, x[:32], y[:32], 0.125) }},
 		} {
 			b.Run(v.name+"/"+op.name, func(b *testing.B) {
 				const rows = 100

@@ -11,8 +11,7 @@ import (
 	"seqembed/kernels"
 )
 
-// shapes are the (N, K) of the products of DNABERT-S and of ESM-2 8M and
-// 650M.
+// shapes are the (N, K) of the products in DNABERT-S and in ESM-2 8M and 650M.
 var shapes = [][2]int{{2304, 768}, {6144, 768}, {768, 3072}, {960, 320}, {1280, 320}, {320, 1280}, {3840, 1280}, {5120, 1280}}
 
 // randomSource is a tensor of small random values.
@@ -32,9 +31,9 @@ func fill(dst []float32, seed uint64) {
 	}
 }
 
-// onBench compiles a program for sequences of one length each whose last operation is the one to measure, and gives
-// what runs it. build gets random rows.
-func onBench(b *testing.B, v *variant, o Options, sequences, length, cols int,
+// benchOp compiles a program whose last operation is the one to measure, for sequences of equal length, and returns a
+// function that runs that operation. build receives random rows.
+func benchOp(b *testing.B, v *variant, o Options, sequences, length, cols int,
 	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(o, v)
 	m := backend.NewModel()
@@ -73,10 +72,9 @@ func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int)
 	return w
 }
 
-// share reports the rate of an operation of that many FLOPs in its best run,
-// since others use the machine too, and its share of the measured peak of as
-// many cores.
-func share(b *testing.B, v *variant, threads int, flops float64, run func()) {
+// reportRate reports the best rate of an operation with the given number of FLOPs, because other processes use the
+// machine too, and its share of the measured peak of as many cores.
+func reportRate(b *testing.B, v *variant, threads int, flops float64, run func()) {
 	run() // touches every page
 	best := time.Duration(math.MaxInt64)
 	top := peak.Rate(v.name)
@@ -92,8 +90,7 @@ func share(b *testing.B, v *variant, threads int, flops float64, run func()) {
 	}
 }
 
-// eachVariant runs a benchmark with every set of instructions and one thread
-// and two.
+// eachVariant runs a benchmark with every variant, with one thread and with two.
 func eachVariant(b *testing.B, run func(b *testing.B, v *variant, threads int)) {
 	for _, v := range variants() {
 		for _, threads := range []int{1, 2} {
@@ -112,8 +109,7 @@ func BenchmarkLinear(b *testing.B) {
 	})
 }
 
-// BenchmarkFused is a feed-forward's first half: the product and its GELU or
-// GEGLU.
+// BenchmarkFused measures the first half of a feed-forward: a product with its GELU or GEGLU.
 func BenchmarkFused(b *testing.B) {
 	eachVariant(b, func(b *testing.B, v *variant, threads int) {
 		benchProduct(b, v, threads, kernels.GELU, 2048, 1280, 320)
@@ -125,11 +121,11 @@ func BenchmarkFused(b *testing.B) {
 // benchProduct measures a product of m rows to n columns with its activation.
 func benchProduct(b *testing.B, v *variant, threads int, then kernels.Activation, m, n, k int) {
 	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
-		run := onBench(b, v, Options{Threads: threads}, 1, m, k,
+		run := benchOp(b, v, Options{Threads: threads}, 1, m, k,
 			func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
 				w, bias := benchWeight(b, model, kernels.Projection, n, k), benchWeight(b, model, kernels.Vector, n)
 				return p.Linear(x, kernels.Linear{W: w, Bias: bias, Then: then}, kernels.None)
 			})
-		share(b, v, threads, 2*float64(m)*float64(n)*float64(k), run)
+		reportRate(b, v, threads, 2*float64(m)*float64(n)*float64(k), run)
 	})
 }

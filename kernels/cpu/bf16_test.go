@@ -12,9 +12,9 @@ import (
 	"seqembed/kernels"
 )
 
-// TestWiden: every number of panels' rows, between guard pages, gives the values that half gives.
+// TestWiden compares the conversion of bfloat16 with package half for every length, between guard pages.
 func TestWiden(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		for rows := 1; rows <= 70; rows++ {
 			for _, atEnd := range []bool{false, true} {
 				n := rows * panelCols
@@ -35,12 +35,12 @@ func sameBits(t *testing.T, what string, got, want []float32) {
 	t.Helper()
 	for i, w := range want {
 		if math.Float32bits(got[i]) != math.Float32bits(w) {
-			t.Fatalf("%s: value %d of %d is %v and should be %v", what, i, len(want), got[i], w)
+			t.Fatalf("%s: value %d of %d is %v, want %v", what, i, len(want), got[i], w)
 		}
 	}
 }
 
-// roundedSource is a randomSource whose values are bfloat16 ones.
+// roundedSource is a randomSource whose values are rounded to bfloat16.
 type roundedSource struct{ randomSource }
 
 func (r roundedSource) ReadRows(dst []float32, first int) error {
@@ -51,21 +51,21 @@ func (r roundedSource) ReadRows(dst []float32, first int) error {
 	return err
 }
 
-// TestBF16Weights: keeping projections as bfloat16 does what rounding them before they are loaded as float32 does, bit
-// for bit: alone, stacked, fused and for every width of the last panel.
+// TestBF16Weights checks that storing projections as bfloat16 gives the same bits as rounding them before they are
+// loaded as float32: single, stacked, fused, and with every width of the last panel.
 func TestBF16Weights(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
 			for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {110, 40}, {720, 320}, {48, 3072}} {
 				for _, op := range []string{"linear", "stacked", "residual", "gelu", "geglu"} {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }
 						rounded := func(rows int) kernels.Source { return roundedSource{randomSource{[]int{rows, shape[1]}}} }
-						narrow := projected(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), op, rows, shape, source)
-						wide := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, rounded)
-						sameBits(t, op, narrow, wide)
-						if exact := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, source); slices.Equal(exact, wide) {
-							t.Error("rounding the weights changes nothing: nothing is compared")
+						got := projected(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), op, rows, shape, source)
+						want := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, rounded)
+						sameBits(t, op, got, want)
+						if exact := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, source); slices.Equal(exact, want) {
+							t.Error("rounding does not change the result, so the comparison proves nothing")
 						}
 					})
 				}
@@ -74,8 +74,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs a Linear of that many rows to shape[0] columns, twice as many for "halves", with what op says, and
-// closes the backend.
+// projected runs one Linear on rows random rows and closes the backend. The result has shape[0] columns, or twice as
+// many if op is "halves". op selects bias, activation and residual.
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()
@@ -131,12 +131,13 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 	return values
 }
 
-// TestBF16WeightsInMemory: projections take half the bytes and are named; tables and vectors stay as they are.
+// TestBF16WeightsInMemory checks that projections take half the bytes, that the backend's name says so, and that tables
+// and vectors stay float32.
 func TestBF16WeightsInMemory(t *testing.T) {
 	b := Open(Options{Threads: 1, BF16Weights: true})
 	defer b.Close()
 	if name := b.Name(); !strings.HasSuffix(name, " bf16 weights") {
-		t.Errorf("the backend's name %q does not tell it from one with other results", name)
+		t.Errorf("the name %q of the backend does not mention bf16 weights", name)
 	}
 	m := b.NewModel()
 	defer m.Close()
@@ -148,7 +149,7 @@ func TestBF16WeightsInMemory(t *testing.T) {
 		return w.(*weight)
 	}
 	if p := load(kernels.Projection, 1000, 900).packed; p.at != nil || len(p.half) != p.size() || uintptr(unsafe.Pointer(&p.half[0]))%line != 0 {
-		t.Errorf("a projection of %d values holds %d float32 and %d bfloat16", p.size(), len(p.at), len(p.half))
+		t.Errorf("a projection of %d values is stored as %d float32 and %d bfloat16 values", p.size(), len(p.at), len(p.half))
 	}
 	want := make([]float32, 33*20)
 	fill(want, 0)

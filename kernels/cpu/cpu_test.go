@@ -9,11 +9,11 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// names are all the variants that some machine can run.
+// names lists all variants, whether or not this machine can run them.
 var names = []string{"portable", "avx2", "avx512"}
 
-// forced runs a test with each variant in turn.
-func forced(t *testing.T, test func(t *testing.T, v *variant)) {
+// withEachVariant runs a test with each variant.
+func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	here := map[string]*variant{}
 	for _, v := range variants() {
 		here[v.name] = v
@@ -21,7 +21,7 @@ func forced(t *testing.T, test func(t *testing.T, v *variant)) {
 	for _, name := range names {
 		t.Run(name, func(t *testing.T) {
 			if here[name] == nil {
-				t.Skipf("this machine, or this build, has no %s", name)
+				t.Skipf("this machine or build does not support %s", name)
 			}
 			test(t, here[name])
 		})
@@ -30,18 +30,18 @@ func forced(t *testing.T, test func(t *testing.T, v *variant)) {
 
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
-	forced(t, func(t *testing.T, v *variant) {
-		t.Parallel() // the reference is on one core
+	withEachVariant(t, func(t *testing.T, v *variant) {
+		t.Parallel() // the reference uses one core
 		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
 	})
 }
 
-// A batch allocates nothing, with one thread and with several.
+// TestAllocations checks that a batch allocates nothing, with one thread and with several.
 func TestAllocations(t *testing.T) {
 	if raceDetector {
-		t.Skip("the race detector allocates by itself")
+		t.Skip("the race detector allocates")
 	}
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, threads := range []int{1, 3} {
 			b := newBackend(Options{Threads: threads}, v)
 			kernelstest.Allocations(t, b, kernels.FP32)
@@ -50,11 +50,11 @@ func TestAllocations(t *testing.T) {
 	})
 }
 
-// A program that the machine has no memory for is an error, not a process that
-// the system ends when the pages are touched.
+// TestOutOfMemory checks that Compile returns an error for a program that needs more than the available memory.
+// Otherwise the system would kill the process when it touches the pages.
 func TestOutOfMemory(t *testing.T) {
 	if available() == math.MaxInt64 {
-		t.Skip("this system does not say how much memory is available")
+		t.Skip("the available memory of this system is unknown")
 	}
 	b := New(1)
 	defer b.Close()
@@ -68,6 +68,6 @@ func TestOutOfMemory(t *testing.T) {
 	var p kernels.Program
 	p.Output(p.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask}))
 	if _, err := b.Compile(&p, kernels.Limits{Tokens: tokens, Sequences: 1}); !errors.Is(err, kernels.ErrOutOfMemory) {
-		t.Errorf("as much as there is was allocated: %v", err)
+		t.Errorf("a program that needs all available memory compiles: %v", err)
 	}
 }

@@ -4,11 +4,11 @@ import "seqembed/kernels"
 
 const (
 	// blockRows and blockPanels bound the part of an output that one task computes. A block of rows takes 147 KB for
-	// each block of the inner dimension, and stays in the second-level cache for all the panels.
+	// each block of the inner dimension, and stays in the second-level cache for all panels.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is how finely a product is cut at least, where its width allows that: who ends first then waits
-	// for a small part of the whole.
+	// tasksPerWorker is the minimum number of tasks per worker for a product that is wide enough. With many small tasks
+	// the fastest worker idles only briefly at the end.
 	tasksPerWorker = 12
 )
 
@@ -16,17 +16,17 @@ const (
 type product struct {
 	out   []float32
 	ldout int
-	base  int // the panel whose columns are the first of out, bias and add
+	base  int // index of the panel whose columns come first in out, bias and add
 	a     []float32
 	lda   int
 	b     *panels
-	bias  []float32 // or nil
-	add   []float32 // or nil; may be out
+	bias  []float32 // may be nil
+	add   []float32 // may be nil, or out
 	ldadd int
 }
 
-// compute runs a product for rows [row, row+rows) and panels [first, first+n). The columns of these panels have to
-// exist in out, those past the last one too. Panels in bfloat16 are widened once for all the rows.
+// compute computes rows [row, row+rows) and panels [first, first+n) of a product. out must have room for all columns of
+// these panels, including the padding of the last. Panels in bfloat16 are converted once for all rows.
 func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 	v := s.variant
 	out := p.out[row*p.ldout:]
@@ -50,27 +50,27 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 			if bias != nil {
 				biasHere = bias[c:]
 			}
-			panel := p.b.wide(v, s.scratch[worker].wide, k, first+i, width)
+			panel := p.b.float32s(v, s.scratch[worker].converted, k, first+i, width)
 			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, panel, to-from, width)
 		}
 	}
 }
 
-// linear gives what runs a product with a bias, an activation that is applied to each block in the cache, and a
-// residual, or nil. Each element is read and written by one task alone, so that add may be out. scratch is memory for
-// the product where scratchOf asks for it.
+// linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
+// applied to each block in the cache. Only one task reads and writes each element, so add may be out. scratch is the
+// workspace that scratchOf asked for, or nil.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) func() {
 	switch {
 	case scratch != nil:
-		return s.gatedApart(o, out, in, scratch)
+		return s.unfusedGated(o, out, in, scratch)
 	case o.Then == kernels.GEGLU:
 		return s.gatedLinear(o, out, in)
 	}
 	return s.multiply(o, out, in, add)
 }
 
-// gatedApart writes the product to z and gates it from there.
-func (s *runner) gatedApart(o kernels.Linear, out, in, z *matrix) func() {
+// unfusedGated writes the whole product to z before it applies the gate.
+func (s *runner) unfusedGated(o kernels.Linear, out, in, z *matrix) func() {
 	o.Then = kernels.Identity
 	multiply := s.multiply(o, z, in, nil)
 	gate := s.eachRow(func(t int) {
@@ -100,8 +100,8 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 	})
 }
 
-// gatedLinear computes the same columns of both halves of a product in the worker's own memory, and writes the gated
-// half.
+// gatedLinear computes the same columns of both halves of a product in the worker's own memory and writes only the
+// gated result.
 func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols
@@ -136,10 +136,10 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 	return p
 }
 
-// eachBlock gives what cuts an output of one row a token and that many panels into tasks of at most blockRows rows and
-// widest panels. Those that follow each other share their panels.
+// eachBlock returns a function that divides an output with one row per token and count panels into tasks of at most
+// blockRows rows and widest panels. Consecutive tasks use the same panels.
 func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, n int)) func() {
-	var rows, rowBlocks, width int // of the batch
+	var rows, rowBlocks, width int // of the current batch
 	task := func(worker, task int) {
 		row, first := task%rowBlocks*blockRows, task/rowBlocks*width
 		do(worker, row, min(blockRows, rows-row), first, min(width, count-first))
@@ -147,21 +147,21 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// How many panels of one block of rows make a tasksPerWorker-th of what a worker does in all; an even number,
-		// for kernels that take two.
-		share := rows * count / (min(rows, blockRows) * s.crew.size * tasksPerWorker)
+		// share is the number of panels for which a task with one block of rows is 1/tasksPerWorker of a worker's whole
+		// share. width is even, for kernels that process two panels.
+		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
-		s.crew.run(rowBlocks*((count+width-1)/width), task)
+		s.workers.run(rowBlocks*((count+width-1)/width), task)
 	}
 }
 
-// lastPanel computes the columns of a panel that is not full, whose columns past the last do not exist in the output.
+// lastPanel computes the columns of a partly filled panel, whose padding columns do not exist in the output.
 func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	acc := s.scratch[worker].acc[:rows*panelCols]
 	last := p.b.count - 1
 	column := last * panelCols
-	narrow := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
-	s.compute(worker, &narrow, 0, rows, last, 1)
+	partial := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
+	s.compute(worker, &partial, 0, rows, last, 1)
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]
 		if p.bias != nil {

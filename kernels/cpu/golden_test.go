@@ -6,14 +6,14 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldens compares whole models with what their own PyTorch code gave, in
-// every variant that this machine has, with weights in float32 and in bfloat16.
+// TestGoldens compares whole models with the output of their original PyTorch code, in every variant of this machine,
+// with weights in float32 and in bfloat16.
 func TestGoldens(t *testing.T) {
 	for _, v := range variants() {
 		for _, g := range goldentest.Goldens() {
 			longest := 0
 			if v.name == "portable" && g.Model == "dnabert-s-2l" {
-				longest = 40 // it takes 5 ms a token
+				longest = 40 // the portable variant takes 5 ms per token
 				if testing.Short() {
 					longest = 20
 				}

@@ -4,5 +4,5 @@ package cpu
 
 import "testing"
 
-// guarded allocates n values; guard pages are tried on Linux alone.
+// guarded allocates n values. Guard pages are only used on Linux.
 func guarded(_ testing.TB, n int, _ bool) []float32 { return make([]float32, n) }

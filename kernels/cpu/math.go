@@ -2,10 +2,9 @@ package cpu
 
 import "math"
 
-// erf(z) = z·P(z²)/Q(z²) for |z| < 4.4, and ±1 beyond, where the difference
-// from 1 is below 5e-10. The coefficients are a least-squares fit of our own,
-// iteratively reweighted towards the minimax; the largest absolute error is
-// 2.9e-9 (TestGELU compares with math.Erfc).
+// erf(z) = z·P(z²)/Q(z²) for |z| < 4.4, and ±1 beyond, where the difference from 1 is below 5e-10. The coefficients are
+// our own least-squares fit, iteratively reweighted towards the minimax solution. The largest absolute error is 2.9e-9
+// (TestGELU compares with math.Erfc).
 var (
 	erfP = [...]float64{1.1283791947243744, 0.19292270842957523, 0.056132064586102315,
 		0.00427799790294234, 0.0004286915773272706, 7.458362936805049e-06}
@@ -15,14 +14,14 @@ var (
 
 const erfLimit = 4.4
 
-// gelu is x·Φ(x) = x/2·(1 + erf(x/√2)), in float64 up to the last rounding.
+// gelu returns x·Φ(x) = x/2·(1 + erf(x/√2)), computed in float64 and rounded once.
 func gelu(x float32) float32 {
 	z := float64(x) * (1 / math.Sqrt2)
 	switch {
 	case z > erfLimit:
 		return x
 	case z < -erfLimit:
-		return x * 0 // -0, and NaN stays NaN
+		return x * 0 // -0; NaN stays NaN
 	}
 	t := z * z
 	p := ((((erfP[5]*t+erfP[4])*t+erfP[3])*t+erfP[2])*t+erfP[1])*t + erfP[0]
@@ -30,13 +29,13 @@ func gelu(x float32) float32 {
 	return float32(0.5 * float64(x) * (1 + z*p/q))
 }
 
-// exp is e^x for x ≤ 0: 2^n · e^r with |r| ≤ ln2/2, e^r by its Taylor series,
-// whose remainder is below 6e-9. Below -87 it is 0.
+// exp returns e^x for x ≤ 0 as 2^n · e^r with |r| ≤ ln2/2, and e^r by its Taylor series with a remainder below 6e-9.
+// Below -87 it returns 0.
 func exp(x float32) float32 {
 	if x < -87 {
 		return 0
 	}
-	const shift = 3 << 51 // adding it rounds to an integer
+	const shift = 3 << 51 // adding shift rounds to an integer
 	v := float64(x)
 	n := v*math.Log2E + shift
 	r := v - (n-shift)*math.Ln2

@@ -5,16 +5,15 @@ import (
 	"testing"
 )
 
-// TestGELU compares a dense grid with math.Erfc. The bound is absolute, in
-// units of the last place of max(|x|, 1): every variant rounds Φ, or the tail
-// that is taken from x, a few times, and multiplies by at most |x|.
+// TestGELU compares a dense grid with math.Erfc. The bound is absolute, in units of the last place of max(|x|, 1):
+// every variant rounds Φ, or the tail that it subtracts from x, a few times, and multiplies by at most |x|.
 func TestGELU(t *testing.T) {
 	const steps = 400_000
 	grid := make([]float32, 0, steps+8)
 	for i := range steps + 1 {
 		grid = append(grid, float32(i)*(16./steps)-8)
 	}
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		got := append([]float32(nil), grid...)
 		v.gelu(got)
 		worst, at, tail := 0.0, float32(0), 0.0
@@ -30,33 +29,33 @@ func TestGELU(t *testing.T) {
 		}
 		t.Logf("largest error %.3g at %v; relative, for -5 < x < -0.5, %.3g", worst, at, tail)
 		if !(worst <= 4*0x1p-24) {
-			t.Errorf("errs by %.3g at %v, the bound is 4 roundings", worst, at)
+			t.Errorf("the error at %[2]v is %[1].3g, above the bound of 4 roundings", worst, at)
 		}
 		if v.name != "portable" && !(tail <= 12*0x1p-24) {
-			// Two roundings in the exponential's argument, its own four, those
-			// of the quotient and polynomial, and four products.
-			t.Errorf("the left tail errs by %.3g relative, the bound is 12 roundings", tail)
+			// The bound counts two roundings in the argument of the exponential, four of the exponential, two of
+			// quotient and polynomial, and four products.
+			t.Errorf("the relative error of the left tail is %.3g, above the bound of 12 roundings", tail)
 		}
 	})
 }
 
-// TestGELUExtremes: what is past every threshold, and what is not a number.
+// TestGELUExtremes checks arguments beyond every threshold, and NaN.
 func TestGELUExtremes(t *testing.T) {
 	inf := float32(math.Inf(1))
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		x := []float32{inf, 1e30, 50, 0, -50, -1e30, float32(math.NaN())}
 		v.gelu(x)
 		if x[0] != inf || x[1] != 1e30 || x[2] != 50 || x[3] != 0 || math.Abs(float64(x[4])) > 1e-37 || math.Abs(float64(x[5])) > 1e-37 || x[6] == x[6] {
-			t.Errorf("infinity, 1e30, 50, 0, -50, -1e30, NaN give %v", x)
+			t.Errorf("GELU of +Inf, 1e30, 50, 0, -50, -1e30, NaN is %v", x)
 		}
 	})
 }
 
-// TestExp compares the weights of a softmax with math.Exp over a dense grid
-// of scores: relative, within the 8e-8 of one and a third roundings.
+// TestExp compares the weights of a softmax with math.Exp over a dense grid of scores. The relative bound of 8e-8 is
+// one and a third roundings.
 func TestExp(t *testing.T) {
 	const n = 200_000
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		row, scores := make([]float32, n), make([]float32, n)
 		for i := range row {
 			scores[i] = -87 * float32(i) / n
@@ -74,30 +73,30 @@ func TestExp(t *testing.T) {
 				worst, at = e, x
 			}
 		}
-		t.Logf("largest relative error %.3g at %v; the sum's %.3g", worst, at, sum/want-1)
+		t.Logf("largest relative error %.3g at %v; of the sum %.3g", worst, at, sum/want-1)
 		if !(worst <= 8e-8) {
-			t.Errorf("e^%v errs by %.3g, the bound is 8e-8", at, worst)
+			t.Errorf("the error of e^%v is %.3g, above the bound 8e-8", at, worst)
 		}
 		if e := math.Abs(sum/want - 1); !(e <= 8e-8) {
-			t.Errorf("the sum errs by %.3g", e)
+			t.Errorf("the error of the sum is %.3g", e)
 		}
 	})
 }
 
-// TestScoresFarApart: scores that are far below the top, or infinitely, weigh
-// next to nothing, and one that is not a number is not hidden.
+// TestScoresFarApart checks that scores far or infinitely below the maximum get almost no weight, and that a NaN score
+// is not hidden.
 func TestScoresFarApart(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		row := make([]float32, panelCols)
 		copy(row, []float32{-1000, 3, float32(math.Inf(-1)), -1e30})
-		top := v.scoreTop(row, 4, 1, 0, 0)
-		sum := v.scoreExp(row, 4, 1, 0, 0, top)
-		if top != 3 || row[1] != 1 || sum != 1 || row[0] > 1e-37 || row[2] > 1e-37 || row[3] > 1e-37 {
-			t.Errorf("top %v, weights %v, sum %v", top, row[:4], sum)
+		maximum := v.scoreMax(row, 4, 1, 0, 0)
+		sum := v.scoreExp(row, 4, 1, 0, 0, maximum)
+		if maximum != 3 || row[1] != 1 || sum != 1 || row[0] > 1e-37 || row[2] > 1e-37 || row[3] > 1e-37 {
+			t.Errorf("maximum %v, weights %v, sum %v", maximum, row[:4], sum)
 		}
 		row[2] = float32(math.NaN())
-		if sum := v.scoreExp(row, 4, 1, 0, 0, v.scoreTop(row, 4, 1, 0, 0)); sum == sum {
-			t.Errorf("a score that is not a number gives the sum %v", sum)
+		if sum := v.scoreExp(row, 4, 1, 0, 0, v.scoreMax(row, 4, 1, 0, 0)); sum == sum {
+			t.Errorf("with a NaN score the sum is %v", sum)
 		}
 	})
 }

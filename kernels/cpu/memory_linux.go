@@ -5,24 +5,24 @@ import (
 	"unsafe"
 )
 
-// largePage is the size of the pages asked for.
+// largePage is the size of a large page.
 const largePage = 2 << 20
 
-// mapMemory maps size zero bytes, and enough before them to begin at a large
-// page. The system may refuse large pages, which costs speed alone.
+// mapMemory maps size zero bytes, plus enough to align them to a large page. The system may refuse large pages, which
+// only costs speed.
 func mapMemory(size int) ([]byte, error) {
 	block, err := syscall.Mmap(-1, 0, size+largePage, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
 		return nil, err
 	}
-	// The last, broken page stays small: whole it would waste up to 2 MB.
+	// The last, partial page stays small: a large one would waste up to 2 MB.
 	if whole := size &^ (largePage - 1); whole > 0 {
 		_ = syscall.Madvise(alignedIn(block)[:whole], syscall.MADV_HUGEPAGE)
 	}
 	return block, nil
 }
 
-// alignedIn is a mapped block from its first large page on.
+// alignedIn returns the part of a mapped block from its first large page on.
 func alignedIn(block []byte) []byte {
 	return block[-uintptr(unsafe.Pointer(unsafe.SliceData(block)))&(largePage-1):]
 }

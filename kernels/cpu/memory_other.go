@@ -2,7 +2,7 @@
 
 package cpu
 
-// mapMemory maps nothing: the memory comes from Go's heap.
+// mapMemory returns nil: memory comes from Go's heap.
 func mapMemory(int) ([]byte, error) { return nil, nil }
 
 func alignedIn(block []byte) []byte { return block }

@@ -5,8 +5,8 @@ import (
 	"unsafe"
 )
 
-// TestArena: memory of every size begins at a cache line, is zero, can be
-// written to its last value, and is its own.
+// TestArena checks that allocations of every size are aligned to a cache line, zero, writable to their last value, and
+// disjoint.
 func TestArena(t *testing.T) {
 	var a arena
 	var blocks [][]float32
@@ -16,11 +16,11 @@ func TestArena(t *testing.T) {
 			t.Fatal(err)
 		}
 		if at := uintptr(unsafe.Pointer(&block[0])); len(block) != n || at%line != 0 {
-			t.Errorf("%d values begin at %#x and are %d", n, at, len(block))
+			t.Errorf("an allocation of %d values is at %#x and has length %d", n, at, len(block))
 		}
 		for i := range block {
 			if block[i] != 0 {
-				t.Fatalf("value %d of %d is %v at first", i, n, block[i])
+				t.Fatalf("value %d of %d is initially %v", i, n, block[i])
 			}
 			block[i] = float32(n)
 		}
@@ -28,13 +28,13 @@ func TestArena(t *testing.T) {
 	}
 	for _, block := range blocks {
 		if block[0] != float32(len(block)) || block[len(block)-1] != float32(len(block)) {
-			t.Errorf("%d values were overwritten by others", len(block))
+			t.Errorf("an allocation of %d values was overwritten through another", len(block))
 		}
 	}
 	if err := a.free(); err != nil {
 		t.Error(err)
 	}
 	if err := a.free(); err != nil {
-		t.Errorf("a second time: %v", err)
+		t.Errorf("second call of free: %v", err)
 	}
 }

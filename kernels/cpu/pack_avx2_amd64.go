@@ -4,7 +4,7 @@
 
 package cpu
 
-// transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the one before.
+// transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the last row.
 //
 //go:noescape
 func transpose8AVX2(panel *float32, rows *float32, ld int, count int, k int)
@@ -17,4 +17,4 @@ func copy16AVX2(panel *float32, rows *float32, ld int, count int)
 // widenAVX2 writes n bfloat16 values, a positive multiple of 16, as float32.
 //
 //go:noescape
-func widenAVX2(wide *float32, half *uint16, n int)
+func widenAVX2(out *float32, half *uint16, n int)

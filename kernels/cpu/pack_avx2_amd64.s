@@ -112,10 +112,10 @@ row:
 	VZEROUPPER
 	RET
 
-// func widenAVX2(wide *float32, half *uint16, n int)
+// func widenAVX2(out *float32, half *uint16, n int)
 // Requires: AVX, AVX2, MMX+
 TEXT ·widenAVX2(SB), NOSPLIT, $0-24
-	MOVQ wide+0(FP), AX
+	MOVQ out+0(FP), AX
 	MOVQ half+8(FP), CX
 	MOVQ n+16(FP), DX
 	LEAQ (CX)(DX*2), BX

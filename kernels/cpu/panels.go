@@ -5,52 +5,52 @@ import "seqembed/internal/half"
 const (
 	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
 	panelCols = 16
-	// blockK is the length of a block along the inner dimension. A panel of one block takes 24 KB, and stays in the
-	// first-level cache while it meets row after row; the two that AVX-512 takes at once come from the second level,
-	// fast enough. It fixes the order of summation.
+	// blockK is the length of a block along the inner dimension. It fixes the order of summation. A panel of one block
+	// takes 24 KB and stays in the first-level cache while it is multiplied by row after row. The two panels that
+	// AVX-512 processes together come from the second-level cache, which is fast enough.
 	blockK = 384
-	// maxPanels is the largest number of panels that a variant takes at once.
+	// maxPanels is the largest number of panels that a variant processes together.
 	maxPanels = 2
 )
 
-// panels is the right-hand matrix B [inner, cols] of a product, packed: for each block of blockK inner rows, for each
-// panel of 16 columns, the block's rows one after the other, 16 values each. Columns past the last are zero.
+// panels is the packed right-hand matrix B [inner, cols] of a product. For each block of blockK inner rows and each
+// panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns are zero.
 type panels struct {
 	cols, inner int
-	count       int // panels across: cols/16, rounded up
+	count       int // number of panels: cols/16, rounded up
 	at          []float32
-	half        []uint16 // instead of at: the values as bfloat16
+	half        []uint16 // the values as bfloat16; at is nil then
 }
 
-// newPanels lays the matrix out; the memory is the caller's to give.
+// newPanels returns the layout of a matrix. The caller provides the memory.
 func newPanels(cols, inner int) *panels {
 	return &panels{cols: cols, inner: inner, count: (cols + panelCols - 1) / panelCols}
 }
 
-// size is the number of values in memory.
+// size returns the number of values, including padding.
 func (p *panels) size() int { return p.count * panelCols * p.inner }
 
-// blocks is the number of blocks along the inner dimension.
+// blocks returns the number of blocks along the inner dimension.
 func (p *panels) blocks() int { return (p.inner + blockK - 1) / blockK }
 
-// block gives the inner rows [from, to) of block k.
+// block returns the range [from, to) of inner rows in block k.
 func (p *panels) block(k int) (from, to int) {
 	return k * blockK, min((k+1)*blockK, p.inner)
 }
 
-// panel is one panel of block k, [rows of the block, 16].
+// panel returns one panel of block k, [rows of the block, 16].
 func (p *panels) panel(k, index int) []float32 {
 	from, to := p.block(k)
 	return p.at[p.start(k, index):][:(to-from)*panelCols]
 }
 
-// start is where that panel begins. The next panel follows it.
+// start returns the offset of that panel. The next panel follows it.
 func (p *panels) start(k, index int) int {
 	from, to := p.block(k)
 	return (from*p.count + index*(to-from)) * panelCols
 }
 
-// fill packs a panel from the rows of Bᵀ that it covers, ld values apart.
+// fill packs one panel from the rows of Bᵀ that it covers, with stride ld.
 func (p *panels) fill(index int, rows []float32, ld int) {
 	n := min(panelCols, p.cols-index*panelCols)
 	for k := range p.blocks() {
@@ -67,7 +67,7 @@ func (p *panels) fill(index int, rows []float32, ld int) {
 	}
 }
 
-// fillHalf packs a panel as fill does, into zeros, rounding the values.
+// fillHalf packs one panel like fill, but rounds the values to bfloat16. The panel must be zero before.
 func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
@@ -80,8 +80,8 @@ func (p *panels) fillHalf(index int, rows []float32, ld int) {
 	}
 }
 
-// wide gives n neighbouring panels of block k as float32: where they are, or widened into scratch.
-func (p *panels) wide(v *variant, scratch []float32, k, index, n int) []float32 {
+// float32s returns n neighbouring panels of block k as float32. It converts bfloat16 panels into scratch.
+func (p *panels) float32s(v *variant, scratch []float32, k, index, n int) []float32 {
 	from, to := p.block(k)
 	start, size := p.start(k, index), n*(to-from)*panelCols
 	if p.half == nil {
@@ -91,7 +91,7 @@ func (p *panels) wide(v *variant, scratch []float32, k, index, n int) []float32 
 	return scratch[:size]
 }
 
-// widen is the portable one of a variant.
+// widen is the portable variant.widen.
 func widen(out []float32, bf16 []uint16) {
 	for i, b := range bf16[:len(out)] {
 		out[i] = half.FromBF16(b)

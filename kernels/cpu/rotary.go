@@ -7,15 +7,13 @@ import (
 	"seqembed/kernels"
 )
 
-// rotaryTable holds the cosines and sines of every position and frequency
-// that a runner has met, [positions, frequencies] each.
+// rotaryTable caches cosines and sines, [positions, frequencies] each. It grows with the longest sequence.
 type rotaryTable struct {
 	invFreq  []float32
 	cos, sin []float32
 }
 
-// rotation gives the table of some frequencies. The blocks of a model usually
-// share one.
+// rotation returns the runner's table for the frequencies of o. The blocks of a model usually share one.
 func (s *runner) rotation(o *kernels.Rotary) *rotaryTable {
 	for _, a := range s.angles {
 		if slices.Equal(a.invFreq, o.InvFreq) {
@@ -27,7 +25,7 @@ func (s *runner) rotation(o *kernels.Rotary) *rotaryTable {
 	return a
 }
 
-// cover extends the table to that many positions.
+// cover extends the table to the given number of positions.
 func (a *rotaryTable) cover(positions int) {
 	for i := len(a.cos) / len(a.invFreq); i < positions; i++ {
 		for _, f := range a.invFreq {
@@ -37,8 +35,8 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate gives what scales and rotates queries and keys of qkv. They go to a matrix of the same columns, as the values
-// do, or stay in place where to is qkv.
+// rotate returns a function that scales and rotates the queries and keys of qkv. If to is not qkv, it writes the result
+// and a copy of the values to to; otherwise it works in place.
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	angles := s.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3
@@ -50,8 +48,8 @@ func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 				copy(row, qkv.row(first+i))
 			}
 			cos, sin := angles.cos[i*half:][:half], angles.sin[i*half:][:half]
-			s.variant.turn(row[:width], cos, sin, o.QScale)
-			s.variant.turn(row[width:2*width], cos, sin, 1)
+			s.variant.rotate(row[:width], cos, sin, o.QScale)
+			s.variant.rotate(row[width:2*width], cos, sin, 1)
 		}
 	})
 	return func() {
@@ -60,8 +58,8 @@ func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	}
 }
 
-// turn scales and rotates the heads of a row in place.
-func turn(row, cos, sin []float32, factor float32) {
+// rotateRow scales and rotates the heads of a row in place.
+func rotateRow(row, cos, sin []float32, factor float32) {
 	half := len(cos)
 	sin = sin[:half]
 	for ; len(row) > 0; row = row[2*half:] {

@@ -6,7 +6,7 @@ import (
 	"seqembed/kernels"
 )
 
-// The functions of this file give what runs an operation on the batch.
+// Each method of runner in this file returns a function that runs one operation on the current batch.
 
 func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	table := o.Table.(*weight)
@@ -28,8 +28,7 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	})
 }
 
-// embedScale is the factor of one sequence: Scale, and with token dropout
-// divided by the share of tokens that are not masked.
+// embedScale returns the factor for one sequence: Scale, divided under token dropout by the share of unmasked tokens.
 func embedScale(o kernels.Embed, ids []int32) float32 {
 	masked := 0
 	for _, id := range ids {
@@ -40,7 +39,7 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 	return o.Scale / (1 - float32(masked)/float32(len(ids)))
 }
 
-// norm works in place where the two share a slot.
+// norm works in place if out and in share a slot.
 func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	apart := &out.at[0] != &in.at[0]
@@ -53,7 +52,7 @@ func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	})
 }
 
-// normalize is a LayerNorm of one row in place, its statistics in float64.
+// normalize applies a LayerNorm to one row in place, with statistics in float64.
 func normalize(row, gain, bias []float32, eps float32) {
 	sum := 0.0
 	for _, v := range row {
@@ -80,8 +79,8 @@ func (s *runner) pool(o kernels.Range, out, in *matrix) func() {
 	})
 }
 
-// poolColumns averages the columns of a matrix that is len(dst) wide, in
-// float64, a few columns at a time so that the sums stay in registers' reach.
+// poolColumns sets dst to the column means of a matrix with len(dst) columns. It sums in float64, 64 columns at a time
+// so that the sums stay in the first-level cache.
 func poolColumns(dst, rows []float32) {
 	const width = 64
 	n := len(rows) / len(dst)

@@ -14,22 +14,22 @@ func geluAVX2(x *float32, n int)
 //go:noescape
 func gateAVX2(out *float32, in *float32, up *float32, n int)
 
-// scoreTopAVX2 gives the largest of n scores row[j]·scale − slope·|position − j|.
+// scoreMaxAVX2 returns the largest of n scores row[j]·scale − slope·|position − j|.
 //
 //go:noescape
-func scoreTopAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
+func scoreMaxAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
 
-// scoreExpAVX2 replaces n scores, as in scoreTopAVX2, by e^(score − top) and gives their sum.
+// scoreExpAVX2 replaces n scores, as in scoreMaxAVX2, by e^(score − maximum) and returns their sum.
 //
 //go:noescape
-func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 
 // sumAVX2 adds n values, a positive multiple of the vector's length.
 //
 //go:noescape
 func sumAVX2(x *float32, n int) float64
 
-// squaresAVX2 adds the squared distances from the mean of n values, a positive multiple of the vector's length.
+// squaresAVX2 adds (x − mean)² over n values, a positive multiple of the vector's length.
 //
 //go:noescape
 func squaresAVX2(x *float32, n int, mean float64) float64
@@ -39,10 +39,10 @@ func squaresAVX2(x *float32, n int, mean float64) float64
 //go:noescape
 func standardizeAVX2(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
 
-// turnAVX2 scales and rotates heads of 2·half values each.
+// rotateAVX2 scales and rotates heads of 2·half values each.
 //
 //go:noescape
-func turnAVX2(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+func rotateAVX2(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
 // scaleAVX2 sets n values of out to in · factor.
 //

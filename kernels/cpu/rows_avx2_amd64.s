@@ -694,9 +694,9 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func scoreTopAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
+// func scoreMaxAVX2(row *float32, n int, scale float32, slope float32, position float32) float32
 // Requires: AVX, FMA3, SSE
-TEXT ·scoreTopAVX2(SB), NOSPLIT, $0-36
+TEXT ·scoreMaxAVX2(SB), NOSPLIT, $0-36
 	MOVQ         row+0(FP), AX
 	MOVQ         n+8(FP), CX
 	VBROADCASTSS scale+16(FP), Y0
@@ -799,7 +799,7 @@ DATA xff800000<>+56(SB)/4, $0xff800000
 DATA xff800000<>+60(SB)/4, $0xff800000
 GLOBL xff800000<>(SB), RODATA|NOPTR, $64
 
-// func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+// func scoreExpAVX2(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 // Requires: AVX, AVX2, FMA3, SSE
 TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-36
 	MOVQ         row+0(FP), AX
@@ -810,7 +810,7 @@ TEXT ·scoreExpAVX2(SB), NOSPLIT, $0-36
 	VSUBPS       count<>+0(SB), Y2, Y2
 	VMOVUPS      x41000000<>+0(SB), Y3
 	VMOVUPS      x7fffffff<>+0(SB), Y4
-	VBROADCASTSS top+28(FP), Y5
+	VBROADCASTSS maximum+28(FP), Y5
 	VXORPS       Y6, Y6, Y6
 	SUBQ         $0x08, CX
 	JL           vectorRest
@@ -987,9 +987,9 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func turnAVX2(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+// func rotateAVX2(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 // Requires: AVX, FMA3
-TEXT ·turnAVX2(SB), NOSPLIT, $0-44
+TEXT ·rotateAVX2(SB), NOSPLIT, $0-44
 	MOVQ         row+0(FP), AX
 	MOVQ         half+24(FP), CX
 	MOVQ         heads+32(FP), DX

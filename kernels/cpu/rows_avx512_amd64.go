@@ -14,22 +14,22 @@ func geluAVX512(x *float32, n int)
 //go:noescape
 func gateAVX512(out *float32, in *float32, up *float32, n int)
 
-// scoreTopAVX512 gives the largest of n scores row[j]·scale − slope·|position − j|.
+// scoreMaxAVX512 returns the largest of n scores row[j]·scale − slope·|position − j|.
 //
 //go:noescape
-func scoreTopAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
+func scoreMaxAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
 
-// scoreExpAVX512 replaces n scores, as in scoreTopAVX512, by e^(score − top) and gives their sum.
+// scoreExpAVX512 replaces n scores, as in scoreMaxAVX512, by e^(score − maximum) and returns their sum.
 //
 //go:noescape
-func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 
 // sumAVX512 adds n values, a positive multiple of the vector's length.
 //
 //go:noescape
 func sumAVX512(x *float32, n int) float64
 
-// squaresAVX512 adds the squared distances from the mean of n values, a positive multiple of the vector's length.
+// squaresAVX512 adds (x − mean)² over n values, a positive multiple of the vector's length.
 //
 //go:noescape
 func squaresAVX512(x *float32, n int, mean float64) float64
@@ -39,10 +39,10 @@ func squaresAVX512(x *float32, n int, mean float64) float64
 //go:noescape
 func standardizeAVX512(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
 
-// turnAVX512 scales and rotates heads of 2·half values each.
+// rotateAVX512 scales and rotates heads of 2·half values each.
 //
 //go:noescape
-func turnAVX512(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+func rotateAVX512(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 
 // scaleAVX512 sets n values of out to in · factor.
 //

@@ -676,9 +676,9 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func scoreTopAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
+// func scoreMaxAVX512(row *float32, n int, scale float32, slope float32, position float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
-TEXT ·scoreTopAVX512(SB), NOSPLIT, $0-36
+TEXT ·scoreMaxAVX512(SB), NOSPLIT, $0-36
 	MOVQ         row+0(FP), AX
 	MOVQ         n+8(FP), CX
 	VBROADCASTSS scale+16(FP), Z0
@@ -782,7 +782,7 @@ DATA xff800000<>+56(SB)/4, $0xff800000
 DATA xff800000<>+60(SB)/4, $0xff800000
 GLOBL xff800000<>(SB), RODATA|NOPTR, $64
 
-// func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+// func scoreExpAVX512(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 // Requires: AVX, AVX512DQ, AVX512F, BMI2, SSE
 TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-36
 	MOVQ         row+0(FP), AX
@@ -793,7 +793,7 @@ TEXT ·scoreExpAVX512(SB), NOSPLIT, $0-36
 	VSUBPS       count<>+0(SB), Z2, Z2
 	VMOVUPS      x41800000<>+0(SB), Z3
 	VMOVUPS      x7fffffff<>+0(SB), Z4
-	VBROADCASTSS top+28(FP), Z5
+	VBROADCASTSS maximum+28(FP), Z5
 	VXORPS       Z6, Z6, Z6
 	SUBQ         $0x10, CX
 	JL           vectorRest
@@ -976,9 +976,9 @@ vectorDone:
 	VZEROUPPER
 	RET
 
-// func turnAVX512(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+// func rotateAVX512(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 // Requires: AVX, AVX512F, BMI2
-TEXT ·turnAVX512(SB), NOSPLIT, $0-44
+TEXT ·rotateAVX512(SB), NOSPLIT, $0-44
 	MOVQ         row+0(FP), AX
 	MOVQ         half+24(FP), CX
 	MOVQ         heads+32(FP), DX

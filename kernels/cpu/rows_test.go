@@ -5,10 +5,9 @@ import (
 	"testing"
 )
 
-// TestRows: every row operation at every length around the vectors' sizes,
-// between guard pages.
+// TestRows checks every row operation at every length around the vector sizes, between guard pages.
 func TestRows(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		for n := 1; n <= 70; n++ {
 			checkRows(t, v, n, uint64(n))
 		}
@@ -28,8 +27,8 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// checkRows compares each operation on n values with the portable one, and
-// each of the elementwise ones with itself on a single value, bit for bit.
+// checkRows compares each operation on n values with the portable one. It also compares elementwise operations with the
+// same operation on a single value, bit for bit.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()
@@ -43,11 +42,11 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		out := guarded(t, n, atEnd)
 		elementwise := []struct {
 			name      string
-			roundings float64 // the difference that is allowed, see near
+			roundings float64 // permitted difference, see near
 			run       func(v *variant, out []float32, from, to int)
 		}{
 			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
-			// What the GELU errs by, times a factor of up to 4.
+			// The error of GELU, times a factor of up to 4.
 			{"gate", 16, func(v *variant, out []float32, from, to int) { v.gate(out, x[from:to], y[from:to]) }},
 			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
 			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
@@ -60,7 +59,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 			for i := range n {
 				var single [1]float32
 				if op.run(v, single[:], i, i+1); math.Float32bits(single[0]) != math.Float32bits(out[i]) {
-					t.Fatalf("%s %s: value %d of %d is %v, and %v alone", v.name, op.name, i, n, out[i], single[0])
+					t.Fatalf("%s %s: value %d of %d is %v, but %v alone", v.name, op.name, i, n, out[i], single[0])
 				}
 			}
 		}
@@ -69,36 +68,34 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		v.normalize(out, y, z, 1e-5)
 		want := append([]float32(nil), x...)
 		plain.normalize(want, y, z, 1e-5)
-		// Gains of up to 4, and sums with a bias that may cancel.
+		// Gains are up to 4, and the bias may cancel the product.
 		near(t, v.name+" normalize", out, want, 16)
 
 		row := guarded(t, (n+panelCols-1)&^(panelCols-1), atEnd)
 		fill(row, seed)
 		copy(row, x)
 		for i := n; i < len(row); i++ {
-			row[i] = float32(math.NaN()) // behind the row, and nobody's concern
+			row[i] = float32(math.NaN()) // padding, which must not affect the result
 		}
 		want = append([]float32(nil), row...)
 		position := float32(n / 3)
-		top, wantTop := v.scoreTop(row, n, 0.7, 0.1, position), plain.scoreTop(want, n, 0.7, 0.1, position)
-		near(t, v.name+" top", []float32{top}, []float32{wantTop}, 4)
-		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantTop), plain.scoreExp(want, n, 0.7, 0.1, position, wantTop)
-		// The scores, up to 110, lose some roundings of their size to the
-		// exponential; a lane adds up to n/8 of them.
+		maximum, wantMax := v.scoreMax(row, n, 0.7, 0.1, position), plain.scoreMax(want, n, 0.7, 0.1, position)
+		near(t, v.name+" maximum", []float32{maximum}, []float32{wantMax}, 4)
+		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantMax), plain.scoreExp(want, n, 0.7, 0.1, position, wantMax)
+		// Scores of up to 110 lose some roundings in the exponential. One lane adds up to n/8 weights.
 		near(t, v.name+" weights", row[:n], want[:n], 32)
 		near(t, v.name+" sum", []float32{sum}, []float32{wantSum}, 32)
 
 		const heads = 3
-		turned, half := take(heads*2*n, seed), n
-		want = append([]float32(nil), turned...)
-		v.turn(turned, x[:half], y[:half], 0.125)
-		plain.turn(want, x[:half], y[:half], 0.125)
-		near(t, v.name+" turn", turned, want, 4)
+		rotated, half := take(heads*2*n, seed), n
+		want = append([]float32(nil), rotated...)
+		v.rotate(rotated, x[:half], y[:half], 0.125)
+		plain.rotate(want, x[:half], y[:half], 0.125)
+		near(t, v.name+" rotate", rotated, want, 4)
 	}
 }
 
-// near bounds each difference by that many roundings of the row's largest
-// value, or of 1.
+// near checks that no difference exceeds the given number of roundings of the row's largest value, or of 1.
 func near(t *testing.T, what string, got, want []float32, roundings float64) {
 	t.Helper()
 	size := 1.0
@@ -107,15 +104,15 @@ func near(t *testing.T, what string, got, want []float32, roundings float64) {
 	}
 	for i, w := range want {
 		if e := math.Abs(float64(got[i]) - float64(w)); !(e <= roundings*0x1p-24*size) {
-			t.Fatalf("%s: value %d of %d is %v, and portable %v", what, i, len(want), got[i], w)
+			t.Fatalf("%s: value %d of %d is %v, but %v in portable code", what, i, len(want), got[i], w)
 		}
 	}
 }
 
-// TestPacking: keys and values land where the portable code puts them, for
-// head sizes and lengths off the sizes of blocks.
+// TestPacking compares packed keys and values with the portable code, for head sizes and lengths that are not multiples
+// of a block.
 func TestPacking(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		plain := portable()
 		for _, d := range []int{1, 8, 12, 16, 20, 24, 64, 128} {
 			for _, n := range []int{1, 2, 7, 8, 9, 15, 16, 17, 33, 400} {
@@ -138,7 +135,7 @@ func TestPacking(t *testing.T) {
 							for p := range want.count {
 								for i, w := range want.panel(k, p) {
 									if p*panelCols+i%panelCols < want.cols && got.panel(k, p)[i] != w {
-										t.Fatalf("%d rows of %d, values %v: panel %d, value %d is %v instead of %v", n, d, values, p, i, got.panel(k, p)[i], w)
+										t.Fatalf("%d rows of %d, values %v: panel %d, value %d is %v, want %v", n, d, values, p, i, got.panel(k, p)[i], w)
 									}
 								}
 							}

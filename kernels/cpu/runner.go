@@ -7,24 +7,24 @@ import (
 	"seqembed/kernels"
 )
 
-// runner is a compiled program. It runs a batch inside Start.
+// runner is a compiled program. Start runs a batch to its end before it returns.
 type runner struct {
-	crew    *crew
+	workers *workerPool
 	variant *variant
 	program *kernels.Program
 	limits  kernels.Limits
 	steps   []step
 	memory  arena
-	scratch []scratch // one a worker
+	scratch []scratch // one for each worker
 	heads   attentionScratch
 	angles  []*rotaryTable // one for each set of frequencies
 	profile *kernels.Profile
 
-	batch kernels.Batch // that runs
+	batch kernels.Batch // the current batch
 	dst   [][]float32
 }
 
-// step runs one operation on the batch. run holds the closures that the tasks of the operation need, so that a batch
+// step runs one operation on the current batch. Compile creates run and the closures that it needs, so that a batch
 // allocates nothing.
 type step struct {
 	name              string
@@ -32,14 +32,14 @@ type step struct {
 	run               func()
 }
 
-// scratch is one worker's own memory.
+// scratch is the workspace of one worker.
 type scratch struct {
-	acc    []float32 // accumulators of a product
-	wide   []float32 // maxPanels panels of a block that are kept in bfloat16
-	scores []float32 // attention: blockQueries rows of scores
+	acc       []float32 // accumulators of a product
+	converted []float32 // maxPanels panels of a block, converted from bfloat16
+	scores    []float32 // blockQueries rows of scores
 }
 
-// Compile allocates the slots of the program's plan and resolves every operation. The runner computes inside Start.
+// Compile allocates the slots of the program's plan and prepares every operation.
 func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
 	if err := p.Err(); err != nil {
 		return nil, err
@@ -47,10 +47,10 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if err := l.Check(); err != nil {
 		return nil, err
 	}
-	r := &runner{crew: b.crew, variant: b.variant, program: p, limits: l, scratch: make([]scratch, b.crew.size)}
+	r := &runner{workers: b.workers, variant: b.variant, program: p, limits: l, scratch: make([]scratch, b.workers.size)}
 	for i := range r.scratch {
 		r.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
-		r.scratch[i].wide = aligned(maxPanels * blockK * panelCols)
+		r.scratch[i].converted = aligned(maxPanels * blockK * panelCols)
 	}
 	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		return scratchOf(p, op)
@@ -63,7 +63,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		}
 		var err error
 		if slots[i], err = r.memory.floats(rows * s.Cols); err != nil {
-			_ = r.Close() // the arena's blocks; the first error counts
+			_ = r.Close() // frees the slots; err is the one to report
 			return nil, fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
 		}
 	}
@@ -101,8 +101,8 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	return r, nil
 }
 
-// scratchOf is the columns of memory that an operation needs: the product of a GEGLU whose second half begins inside a
-// panel, and rows to be rotated that something else reads later.
+// scratchOf returns the columns of the workspace that an operation needs. A GEGLU whose second half does not begin at a
+// panel needs one for its product, and a rotary attention needs one if a later operation reads its input.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
@@ -125,7 +125,7 @@ type matrix struct {
 
 func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
 
-// Start runs the batch: there is nothing left to wait for.
+// Start runs the batch. wait only returns its error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
 	if err != nil {
@@ -147,7 +147,7 @@ func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	return func() error { return nil }
 }
 
-// Profile makes p what the operations of later batches are added to.
+// Profile adds the timings of later batches to p.
 func (s *runner) Profile(p *kernels.Profile) bool {
 	s.profile = p
 	return true
@@ -156,21 +156,21 @@ func (s *runner) Profile(p *kernels.Profile) bool {
 // Close frees the activations.
 func (s *runner) Close() error { return s.memory.free() }
 
-// rowsPerTask bounds the rows of one task of an operation that works row by
-// row, so that a task takes microseconds and the crew shares them evenly.
+// rowsPerTask bounds the number of rows in a task of a row operation, so that a task takes microseconds and the workers
+// are evenly loaded.
 const rowsPerTask = 32
 
-// eachRow gives a function that calls do for every token's row, in parallel.
+// eachRow returns a function that calls do for every token's row, in parallel.
 func (s *runner) eachRow(do func(t int)) func() {
 	task := func(_, task int) {
 		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, len(s.batch.IDs)); i++ {
 			do(i)
 		}
 	}
-	return func() { s.crew.run((len(s.batch.IDs)+rowsPerTask-1)/rowsPerTask, task) }
+	return func() { s.workers.run((len(s.batch.IDs)+rowsPerTask-1)/rowsPerTask, task) }
 }
 
-// eachSequence gives a function that calls do for every sequence, in parallel.
+// eachSequence returns a function that calls do for every sequence, in parallel.
 func (s *runner) eachSequence(do func(worker, q int)) func() {
-	return func() { s.crew.run(s.batch.Sequences(), do) }
+	return func() { s.workers.run(s.batch.Sequences(), do) }
 }

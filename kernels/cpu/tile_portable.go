@@ -1,7 +1,7 @@
 package cpu
 
-// tilePortable is a tileFunc for one panel. It takes the columns four at a
-// time, so that three rows of sums stay in registers.
+// tilePortable is a tileFunc for one panel. It processes four columns at a time, so that three rows of sums stay in
+// registers.
 func tilePortable(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	finish := func(sum *[4]float32, r, c int) {
 		if bias != nil {
@@ -31,8 +31,7 @@ func tilePortable(out []float32, ldout int, add []float32, ldadd int, bias []flo
 	}
 }
 
-// tile3x4 keeps 12 sums, 3 rows of 4 columns, in registers: with 4 values of
-// the panel they leave none of the 16 to spare.
+// tile3x4 keeps 12 sums, 3 rows of 4 columns, in registers. With 4 values of the panel they use all 16 registers.
 func tile3x4(a0, a1, a2, panel []float32) (sums [3][4]float32) {
 	var s00, s01, s02, s03, s10, s11, s12, s13, s20, s21, s22, s23 float32
 	a1, a2 = a1[:len(a0)], a2[:len(a0)]

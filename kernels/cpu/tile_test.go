@@ -6,17 +6,16 @@ import (
 	"testing"
 )
 
-// tileCase is a call of a tileFunc, its strides by how much they exceed the
-// rows, and which operands it has.
+// tileCase describes a call of a tileFunc: its strides, as the excess over the row length, and its operands.
 type tileCase struct {
 	rows, n, k             int
 	padA, padOut           int
-	withBias, withAdd, own bool // own: the addend is out itself
+	withBias, withAdd, own bool // own: add is out
 }
 
-// TestTile: every kernel at every remainder, between guard pages.
+// TestTile checks every kernel at every remainder, between guard pages.
 func TestTile(t *testing.T) {
-	forced(t, func(t *testing.T, v *variant) {
+	withEachVariant(t, func(t *testing.T, v *variant) {
 		for rows := 1; rows <= 27; rows++ {
 			for _, k := range []int{1, 2, 3, 4, 5, 7, 64, blockK - 1} {
 				for n := 1; n <= v.panels; n++ {
@@ -42,8 +41,7 @@ func FuzzTile(f *testing.F) {
 	})
 }
 
-// check compares with sums in float64, and every row with the kernel for one
-// row and one panel, bit for bit.
+// check compares the tile with sums in float64, and every row with the kernel for one row and one panel, bit for bit.
 func (c tileCase) check(t *testing.T, v *variant) {
 	t.Helper()
 	cols := c.n * panelCols
@@ -86,7 +84,7 @@ func (c tileCase) check(t *testing.T, v *variant) {
 					column := p*panelCols + i
 					got := out[r*ldout+column]
 					if math.Float32bits(got) != math.Float32bits(single) {
-						t.Fatalf("%+v: row %d, column %d is %v, and %v alone", c, r, column, got, single)
+						t.Fatalf("%+v: row %d, column %d is %v, but %v alone", c, r, column, got, single)
 					}
 					want, size := 0.0, 0.0
 					term := func(x float64) { want, size = want+x, size+math.Abs(x) }
@@ -99,18 +97,17 @@ func (c tileCase) check(t *testing.T, v *variant) {
 					if c.withAdd {
 						term(float64(addend[r*ldadd+column]))
 					}
-					// Each of at most k+3 roundings errs by half a unit of a
-					// partial sum, which is at most the sum of all sizes; the
-					// products of the portable code are rounded too.
+					// Each of at most k+3 roundings adds an error of half a unit of a partial sum, which is at most the
+					// sum of all magnitudes. The portable code also rounds the products.
 					if bound := float64(c.k+4) * 0x1p-24 * size; !(math.Abs(float64(got)-want) <= bound) {
-						t.Fatalf("%+v: row %d, column %d is %v instead of %v, the bound is %.3g", c, r, column, got, want, bound)
+						t.Fatalf("%+v: row %d, column %d is %v, want %v within %.3g", c, r, column, got, want, bound)
 					}
 				}
 			}
 		}
 		for i, x := range before {
 			if i%ldout >= cols && out[i] != x {
-				t.Fatalf("%+v: value %d, between the rows, was overwritten", c, i)
+				t.Fatalf("%+v: value %d, between the rows, is overwritten", c, i)
 			}
 		}
 	}

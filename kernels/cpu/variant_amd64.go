@@ -4,7 +4,7 @@ package cpu
 
 import "golang.org/x/sys/cpu"
 
-// variants lists those that this machine can run, the fastest last.
+// variants returns the variants that this machine can run, the fastest last.
 func variants() []*variant {
 	list := []*variant{portable()}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA && cpu.X86.HasBMI2 {
@@ -26,28 +26,29 @@ func variants() []*variant {
 
 func vectorAVX2() vector {
 	return vector{
-		lanes: 8, gelu: geluAVX2, gate: gateAVX2, scoreTop: scoreTopAVX2, scoreExp: scoreExpAVX2, scale: scaleAVX2, add: addAVX2,
-		sum: sumAVX2, squares: squaresAVX2, standardize: standardizeAVX2, turn: turnAVX2,
+		lanes: 8, gelu: geluAVX2, gate: gateAVX2, scoreMax: scoreMaxAVX2, scoreExp: scoreExpAVX2, scale: scaleAVX2, add: addAVX2,
+		sum: sumAVX2, squares: squaresAVX2, standardize: standardizeAVX2, rotate: rotateAVX2,
 	}
 }
 
 func vectorAVX512() vector {
 	return vector{
-		lanes: 16, gelu: geluAVX512, gate: gateAVX512, scoreTop: scoreTopAVX512, scoreExp: scoreExpAVX512, scale: scaleAVX512, add: addAVX512,
-		sum: sumAVX512, squares: squaresAVX512, standardize: standardizeAVX512, turn: turnAVX512,
+		lanes: 16, gelu: geluAVX512, gate: gateAVX512, scoreMax: scoreMaxAVX512, scoreExp: scoreExpAVX512, scale: scaleAVX512, add: addAVX512,
+		sum: sumAVX512, squares: squaresAVX512, standardize: standardizeAVX512, rotate: rotateAVX512,
 	}
 }
 
-// tile is the assembly for a number of rows.
+// tile is an assembly kernel for a fixed number of rows.
 type tile struct {
 	rows int
 	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 }
 
-// tiles holds those for 1, 2 … panels, the tallest first, down to one row.
+// tiles lists the kernels for 1, 2, … panels, in descending order of rows, down to one row.
 type tiles [][]tile
 
-// pick gives the tallest tile that leaves none of so many rows, or three: one for fewer waits for its own sums.
+// pick returns the kernel with the most rows that leaves none of the given rows over, or at least three: a kernel with
+// fewer rows has too few independent sums to hide the latency of an FMA.
 func pick(list []tile, rows int) tile {
 	for _, t := range list {
 		if t.rows == rows || t.rows+3 <= rows {
@@ -65,11 +66,11 @@ func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []fl
 	if bias != nil {
 		toBias = &bias[:cols][0]
 	}
-	// Each pass has the panels that come next brought nearer, half as much as one panel.
+	// Each call prefetches the next panels, half a panel per call.
 	ahead := 4 * k * cols
 	for rows > 0 {
 		tile := pick(t[n-1], rows)
-		// The assembly checks nothing: its last elements are checked here.
+		// The assembly does not check bounds. These index expressions check its last elements.
 		_, _ = out[(tile.rows-1)*ldout+cols-1], a[(tile.rows-1)*lda+k-1]
 		if add != nil {
 			_ = add[(tile.rows-1)*ldadd+cols-1]

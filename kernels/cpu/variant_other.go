@@ -2,5 +2,5 @@
 
 package cpu
 
-// variants lists those that this machine can run.
+// variants returns the variants that this machine can run.
 func variants() []*variant { return []*variant{portable()} }

@@ -4,33 +4,33 @@ package cpu
 
 import "math"
 
-// vector holds the assembly of one instruction set for what works row by row, behind methods that check the lengths:
-// the assembly checks nothing.
+// vector wraps the assembly of row operations for one instruction set in methods that check lengths, because the
+// assembly does not.
 type vector struct {
 	lanes       int
 	gelu        func(x *float32, n int)
 	gate        func(out *float32, in *float32, up *float32, n int)
-	scoreTop    func(row *float32, n int, scale float32, slope float32, position float32) float32
-	scoreExp    func(row *float32, n int, scale float32, slope float32, position float32, top float32) float32
+	scoreMax    func(row *float32, n int, scale float32, slope float32, position float32) float32
+	scoreExp    func(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 	scale       func(out *float32, in *float32, n int, factor float32)
 	add         func(out *float32, in *float32, n int)
 	sum         func(x *float32, n int) float64
 	squares     func(x *float32, n int, mean float64) float64
 	standardize func(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
-	turn        func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+	rotate      func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
 }
 
 func (v vector) variant(name string, panels int, t tiles) *variant {
 	return &variant{
 		name: name, panels: panels, tile: t.run, widen: widenBF16,
 		packKeys: packKeysAVX2, packValues: packValuesAVX2,
-		scoreTop: func(row []float32, n int, scale, slope, position float32) float32 {
+		scoreMax: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
-			return v.scoreTop(&row[0], n, scale, slope, position)
+			return v.scoreMax(&row[0], n, scale, slope, position)
 		},
-		scoreExp: func(row []float32, n int, scale, slope, position, top float32) float32 {
+		scoreExp: func(row []float32, n int, scale, slope, position, maximum float32) float32 {
 			_ = row[v.padded(n)-1]
-			return v.scoreExp(&row[0], n, scale, slope, position, top)
+			return v.scoreExp(&row[0], n, scale, slope, position, maximum)
 		},
 		gelu: func(x []float32) { v.gelu(&x[0], len(x)) },
 		gate: func(out, in, up []float32) {
@@ -42,17 +42,17 @@ func (v vector) variant(name string, panels int, t tiles) *variant {
 		},
 		add:       func(out, in []float32) { v.add(&out[0], &in[:len(out)][0], len(out)) },
 		normalize: v.normalize,
-		turn: func(row, cos, sin []float32, factor float32) {
+		rotate: func(row, cos, sin []float32, factor float32) {
 			half := len(cos)
-			v.turn(&row[0], &cos[0], &sin[:half][0], half, len(row)/(2*half), factor)
+			v.rotate(&row[0], &cos[0], &sin[:half][0], half, len(row)/(2*half), factor)
 		},
 	}
 }
 
-// padded is n rounded up to whole vectors.
+// padded returns n rounded up to whole vectors.
 func (v vector) padded(n int) int { return (n + v.lanes - 1) &^ (v.lanes - 1) }
 
-// normalize is a LayerNorm of one row in place, its statistics in float64.
+// normalize applies a LayerNorm to one row in place, with statistics in float64.
 func (v vector) normalize(row, gain, bias []float32, eps float32) {
 	n := len(row)
 	whole := n &^ (v.lanes - 1)
@@ -72,14 +72,14 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 		squares += d * d
 	}
 	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
-	// The mean in two parts, so that a large one does not cost the small differences from it their last bits.
+	// The mean is split in two floats, so that a large mean does not cost small differences their last bits.
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
 
 func widenBF16(out []float32, half []uint16) { widenAVX2(&out[0], &half[:len(out)][0], len(out)) }
 
-// packKeysAVX2 transposes blocks of 8 keys, and leaves to fill what a head size that is no multiple of 8 leaves over.
+// packKeysAVX2 transposes blocks of 8 keys. It leaves the remainder of a head size that is not a multiple of 8 to fill.
 func packKeysAVX2(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols
@@ -94,7 +94,7 @@ func packKeysAVX2(p *panels, keys []float32, ld int) {
 			from, to := p.block(k)
 			panel := p.panel(k, i)
 			for half := 0; half < panelCols; half += 8 {
-				// A half without keys repeats the last one.
+				// A half panel without keys repeats the last key.
 				row := min(half, n-1)
 				transpose8AVX2(&panel[half], &rows[row*ld+from], ld, min(8, n-row), to-from)
 			}

@@ -6,8 +6,9 @@ import (
 	"seqembed/kernels"
 )
 
-// Allocations wants of a backend that batches allocate nothing on the host after the first ones of their size: of
-// random programs, and of tokens that are looked up, two batches at a time. The race detector allocates by itself.
+// Allocations checks that the backend allocates nothing on the host for a batch, after the first batches of its size.
+// It runs random programs and a token lookup, with two batches in flight. Do not call it under the race detector, which
+// allocates.
 func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType) {
 	programs := []Case{{Name: "embed", Lengths: []int{33, 1, 65}, Tokens: true, Build: func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Embed(kernels.Embed{Table: b.Table(40), Type: b.Vector(40, 1, 0), Scale: 1, Mask: Vocabulary - 1})}
@@ -20,7 +21,8 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType) 
 		if err != nil {
 			t.Fatalf("%s: %v", c.Name, err)
 		}
-		// The average is rounded down: the runtime allocates now and then, for instance after a collection.
+		// AllocsPerRun rounds the average down: the runtime itself allocates now and then, for instance after a garbage
+		// collection.
 		if n := testing.AllocsPerRun(20, run); n != 0 {
 			t.Errorf("%s: %v allocations in two batches", c.Name, n)
 		}
@@ -28,7 +30,7 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType) 
 	}
 }
 
-// prepare compiles a case and gives what runs two batches of it: all its sequences, and the first two.
+// prepare compiles a case. The function run runs two batches: all sequences of the case, and the first two.
 func (c Case) prepare(t *testing.T, backend kernels.Backend, operands kernels.DType) (run, free func(), err error) {
 	lens, tags := c.Lengths, count(len(c.Lengths))
 	batches := [2]kernels.Batch{c.batch(lens, tags), c.batch(lens[:2], tags)}

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// Bench is a program that a case builds, with the weights and inputs that it draws: the same for every backend and
-// packing, and all values of the operands' type, so that no backend rounds them.
+// Bench is a program under construction by a case, with random weights and inputs. These are the same for every backend
+// and packing, and all are values of the operand type, so that no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB
@@ -20,16 +20,16 @@ type Bench struct {
 	inputs     uint64
 }
 
-// Tensor is a kernels.Source over values in memory.
+// Tensor is a kernels.Source with values in memory.
 type Tensor struct {
 	Dims   []int
 	Values []float32
 }
 
-// Shape is Dims.
+// Shape returns Dims.
 func (m Tensor) Shape() []int { return m.Dims }
 
-// ReadRows copies; it never fails.
+// ReadRows copies rows and never fails.
 func (m Tensor) ReadRows(dst []float32, first int) error {
 	copy(dst, m.Values[first*m.Dims[len(m.Dims)-1]:])
 	return nil
@@ -45,7 +45,7 @@ func (b *Bench) Load(role kernels.Role, parts ...kernels.Source) kernels.Weight 
 	return w
 }
 
-// Input is random rows [T, cols].
+// Input returns a value of random rows [T, cols].
 func (b *Bench) Input(cols int) kernels.Value {
 	b.inputs++
 	var rows []float32
@@ -57,19 +57,19 @@ func (b *Bench) Input(cols int) kernels.Value {
 	return b.Rows32(total, cols, rows)
 }
 
-// Rows32 is given rows, rounded to the operands' type.
+// Rows32 returns a value with the given rows, rounded to the operand type.
 func (b *Bench) Rows32(rows, cols int, values []float32) kernels.Value {
 	table := b.Load(kernels.Lookup, Tensor{[]int{rows, cols}, ref.Round(b.operands, values)})
 	return b.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
 }
 
-// Table is random rows for tokens.
+// Table returns a random lookup table with Vocabulary rows.
 func (b *Bench) Table(cols int) kernels.Weight {
 	return b.Load(kernels.Lookup, Tensor{[]int{Vocabulary, cols}, b.draw(Vocabulary*cols, 1, 0)})
 }
 
-// Projection loads a random [out, in] matrix in that many stacked parts, scaled so that outputs are of the size of the
-// inputs.
+// Projection loads a random [out, in] matrix in the given number of stacked parts. It is scaled so that outputs are
+// about as large as inputs.
 func (b *Bench) Projection(out, in, parts int) kernels.Weight {
 	var sources []kernels.Source
 	for p := range parts {
@@ -79,12 +79,12 @@ func (b *Bench) Projection(out, in, parts int) kernels.Weight {
 	return b.Load(kernels.Projection, sources...)
 }
 
-// Vector loads n random values around a middle.
+// Vector loads n random values with mean middle and standard deviation spread.
 func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
 	return b.Load(kernels.Vector, Tensor{[]int{n}, b.draw(n, spread, middle)})
 }
 
-// Product is a Linear to cols columns after its activation, with a bias.
+// Product returns a Linear with a bias whose result, after the activation, has cols columns.
 func (b *Bench) Product(cols, in int, then kernels.Activation) kernels.Linear {
 	if then == kernels.GEGLU {
 		cols *= 2
@@ -92,16 +92,16 @@ func (b *Bench) Product(cols, in int, then kernels.Activation) kernels.Linear {
 	return kernels.Linear{W: b.Projection(cols, in, 1), Bias: b.Vector(cols, 1, 0), Then: then}
 }
 
-// Normalize is a Norm with random weights.
+// Normalize returns a Norm with random weights.
 func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 	return kernels.Norm{Gain: b.Vector(cols, 0.1, 1), Bias: b.Vector(cols, 0.1, 0), Eps: eps}
 }
 
-// observed is the most columns that Stored looks at.
+// observed is the largest number of columns that Stored reads.
 const observed = 96
 
-// Stored is what a product reads of a value, which is of the operands' type: its columns, or observed of them. The
-// product has one factor that is not zero for each, and so is exact.
+// Stored returns the elements of v as a product reads them, in the operand type: all columns, or observed of them. The
+// product is exact because each row of its matrix has a single 1.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

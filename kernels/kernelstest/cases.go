@@ -7,7 +7,7 @@ import (
 	"seqembed/kernels"
 )
 
-// Frequencies are the rotary frequencies of a head of d columns.
+// Frequencies returns the rotary frequencies of a head of d columns.
 func Frequencies(d int) []float32 {
 	list := make([]float32, d/2)
 	for j := range list {
@@ -53,7 +53,7 @@ func cases() []Case {
 	}
 	for _, reader := range []string{"float32", "operand", "both"} {
 		for _, then := range activations {
-			for _, cols := range []int{20, 50, 96} { // in panels of 16 columns, and not
+			for _, cols := range []int{20, 50, 96} { // multiples of 16, the columns in a panel, and others
 				add(fmt.Sprintf("linear/%s of %d columns, read as %s", then, cols, reader), ragged, func(b *Bench) []kernels.Value {
 					return readers[reader](b, b.Linear(b.Input(72), b.Product(cols, 72, then), kernels.None))
 				})
@@ -62,7 +62,7 @@ func cases() []Case {
 		add("linear/residual, read as "+reader, ragged, func(b *Bench) []kernels.Value {
 			return readers[reader](b, b.Linear(b.Input(500), b.Product(70, 500, kernels.Identity), b.Input(70)))
 		})
-		add("linear/residual that is read again as "+reader, ragged, func(b *Bench) []kernels.Value {
+		add("linear/residual that is also read later, read as "+reader, ragged, func(b *Bench) []kernels.Value {
 			x := b.Input(70)
 			y := b.Linear(b.Input(72), b.Product(70, 72, kernels.Identity), x)
 			return append(readers[reader](b, y), readers[reader](b, x)...)
@@ -80,7 +80,7 @@ func cases() []Case {
 		l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: kernels.GEGLU}
 		return []kernels.Value{b.Stored(b.Linear(b.Input(400), l, kernels.None))}
 	})
-	add("linear/of its own residual", ragged, func(b *Bench) []kernels.Value {
+	add("linear/residual is the input", ragged, func(b *Bench) []kernels.Value {
 		x := b.Input(72)
 		return []kernels.Value{b.Linear(x, b.Product(72, 72, kernels.Identity), x)}
 	})
@@ -100,7 +100,7 @@ func cases() []Case {
 		x := b.Norm(b.Input(96), b.Normalize(96, 1e-12))
 		return []kernels.Value{b.Norm(x, b.Normalize(96, 1e-12))}
 	})
-	add("norm/of what is read again", ragged, func(b *Bench) []kernels.Value {
+	add("norm/input is read later", ragged, func(b *Bench) []kernels.Value {
 		x := b.Input(96)
 		return []kernels.Value{b.Norm(x, b.Normalize(96, 1e-5)), x}
 	})
@@ -116,7 +116,7 @@ func cases() []Case {
 				return []kernels.Value{b.Stored(b.Attention(b.Input(3*heads*d), o))}
 			})
 		}
-		// The long sequences are left to the case with slopes: the reference takes its time.
+		// Only the case with slopes has long sequences, because the reference is slow.
 		attention("attention", ragged, kernels.Attention{Scale: scale})
 		attention("alibi", nil, kernels.Attention{Scale: scale, Slopes: slopes})
 		attention("rotary", []int{65, 1, 257, 2, 33, 1025}, kernels.Attention{Scale: 1, Rotary: rotary})
@@ -129,15 +129,15 @@ func cases() []Case {
 		y := b.Attention(b.Input(3*2*32), kernels.Attention{Heads: 2, Scale: 0.2})
 		return []kernels.Value{y, b.Stored(y)}
 	})
-	add("attention/twice of one input", ragged, func(b *Bench) []kernels.Value {
-		// The first leaves its input as it was.
+	add("attention/two of one input", ragged, func(b *Bench) []kernels.Value {
+		// The first operation must not change its input.
 		x := b.Input(3 * 2 * 16)
 		o := kernels.Attention{Heads: 2, Scale: 1, Rotary: &kernels.Rotary{QScale: 0.25, InvFreq: Frequencies(16)}}
 		first := b.Attention(x, o)
 		return []kernels.Value{b.Stored(first), b.Stored(b.Attention(x, o)), b.Stored(x)}
 	})
 	add("attention/sharp", ragged, func(b *Bench) []kernels.Value {
-		// Scores of some hundreds: a softmax that does not subtract the largest would overflow.
+		// The scores reach hundreds, so a softmax that does not subtract the maximum overflows.
 		return []kernels.Value{b.Stored(b.Attention(b.Input(3*2*32), kernels.Attention{Heads: 2, Scale: 16}))}
 	})
 
@@ -164,7 +164,8 @@ func cases() []Case {
 	return list
 }
 
-// linearLengths is every batch for small products, the ragged one for those that would take the reference too long.
+// linearLengths returns the lengths for a Linear of that shape: nil, which includes the long sequence, for small
+// products, and a short batch for products on which the reference is too slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

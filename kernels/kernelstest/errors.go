@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes makes one mistake of each sort and wants it back from Compile, or from the wait of the batch that it is in,
-// with the operation's name; the next batch runs.
+// mistakes makes one mistake of each kind and checks that Compile, or the wait of the batch with the mistake, returns
+// an error that names the operation, and that the next batch succeeds.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {
@@ -79,19 +79,19 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 			_, err := backend.Compile(b.Program, limits)
 			var op *kernels.OpError
 			if !errors.As(err, &op) || op.Op != m.op {
-				t.Errorf("a mistaken %s gives %v", m.op, err)
+				t.Errorf("a mistake in %s returns %v", m.op, err)
 			}
 		})
 	}
 	if _, err := backend.Compile(new(kernels.Program), limits); err == nil {
-		t.Error("a program without an output was compiled")
+		t.Error("a program without an output compiles")
 	}
 
 	b := bench()
 	defer b.model.Close()
 	b.Output(b.Pool(b.Input(16), kernels.Range{Skip: 1, Trim: 1}))
 	if _, err := backend.Compile(b.Program, kernels.Limits{}); err == nil {
-		t.Error("a runner without room was made")
+		t.Error("a program compiles with empty limits")
 	}
 	r, err := backend.Compile(b.Program, limits)
 	if err != nil {
@@ -120,28 +120,28 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 		err := r.Start(m.batch, m.dst)()
 		var op *kernels.OpError
 		if !errors.As(err, &op) || op.Op != m.op {
-			t.Errorf("mistake %d in a batch gives %v", i, err)
+			t.Errorf("mistake %d in a batch returns %v", i, err)
 		}
 		if err := r.Start(good, room(32))(); err != nil {
-			t.Errorf("after mistake %d was reported the runner still says %v", i, err)
+			t.Errorf("the batch after mistake %d returns %v", i, err)
 		}
 	}
 }
 
-// weights refuses what does not stack, and passes on what a source says.
+// weights checks that Load refuses parts that cannot be stacked and passes on the error of a source.
 func weights(t *testing.T, backend kernels.Backend) {
 	m := backend.NewModel()
 	defer m.Close()
 	if _, err := m.Load(kernels.Projection, Tensor{[]int{2, 4}, make([]float32, 8)}, Tensor{[]int{2, 3}, make([]float32, 6)}); err == nil {
-		t.Error("parts of 4 and of 3 columns were stacked")
+		t.Error("parts of 4 and of 3 columns are stacked")
 	}
 	if _, err := m.Load(kernels.Vector, Tensor{[]int{2, 4}, make([]float32, 8)}); err == nil {
-		t.Error("a matrix was loaded as a vector")
+		t.Error("a matrix is loaded as a vector")
 	}
 	broken := errors.New("cannot read")
 	for _, role := range []kernels.Role{kernels.Projection, kernels.Lookup} {
 		if _, err := m.Load(role, unreadable{Tensor{[]int{40, 4}, nil}, broken}); !errors.Is(err, broken) {
-			t.Errorf("a source that cannot be read gives %v", err)
+			t.Errorf("Load returns %v for a source that fails", err)
 		}
 	}
 }
@@ -153,7 +153,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts runs batches one ahead of the other: each gives what it gives alone, and one that fails harms no other.
+// starts starts several batches before it waits for the first. It checks that their results are the same as when each
+// runs alone, and that a failed batch does not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()
@@ -188,13 +189,13 @@ func starts(t *testing.T, backend kernels.Backend) {
 	}
 	for i, wait := range waits {
 		if err := wait(); (err != nil) != (i%2 == 1) {
-			t.Errorf("wait %d gives %v", i, err)
+			t.Errorf("wait %d returns %v", i, err)
 		}
 	}
 	for i := range alone {
 		for k := range alone[i] {
 			if at := Differs(alone[i][k], together[i][k]); at >= 0 {
-				t.Errorf("batch %d, result %d: value %d depends on the others under way", i, k, at)
+				t.Errorf("batch %d, result %d: value %d depends on the other batches in flight", i, k, at)
 			}
 		}
 	}

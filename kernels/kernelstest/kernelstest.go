@@ -1,10 +1,10 @@
-// Package kernelstest is the conformance suite that every backend of kernels passes, every variant of a backend and
-// every type of operands: each operation against the reference over ragged batches and awkward sizes, random programs,
-// results that repeat bit for bit, and results that do not depend on what else is in the batch.
+// Package kernelstest is the conformance suite for backends. Every variant of a backend must pass it with every operand
+// type. It compares each operation with the reference over ragged batches and sizes off the tile boundaries, runs
+// random programs, and checks that results repeat bit for bit and do not depend on the other sequences in the batch.
 //
-// A tolerance stands here and nowhere else. It is relative: a backend may err at most twice as much against the float64
-// reference as plain loops of the same precision do, with a floor of a few roundings where those loops happen to be
-// almost exact.
+// All tolerances are defined here. They are relative: the error of a backend against the float64 reference may be at
+// most twice the error of plain loops in the same precision, plus a floor of a few roundings for cases in which those
+// loops happen to be almost exact.
 package kernelstest
 
 import (
@@ -20,18 +20,18 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// allowance is how many times the error of the baseline a backend may have.
+// allowance is the permitted ratio of a backend's error to that of the baseline.
 const allowance = 2
 
-// floor is the relative error that is always allowed: four roundings of float32, the chain of the shortest operation
-// (scale, rotate, add, round).
+// floor is a relative error that is always permitted: four float32 roundings, as in the shortest operation (scale,
+// rotate, add, round).
 const floor = 4 * 0x1p-24
 
-// ragged is a batch with sequence lengths around the sizes of tiles and vectors, in no order.
+// ragged is a batch with sequence lengths around the sizes of tiles and vectors, unsorted.
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
-// Run holds a backend with operands of a type to the whole suite. open is called once for each test and returns a fresh
-// backend. What known holds is not computed again.
+// Run runs the whole suite on a backend with the given operand type. It calls open once for each test, which must
+// return a fresh backend. It does not recompute the results in known.
 func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
 	run(t, cases(), operands, known, open)
 	for name, test := range map[string]func(*testing.T, kernels.Backend){"mistakes": mistakes, "weights": weights, "starts": starts} {
@@ -43,8 +43,8 @@ func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels
 	}
 }
 
-// RunProducts is the part of Run in which there are matrix products, for a backend that differs from one that has
-// passed Run in these alone.
+// RunProducts runs only the cases of Run that contain matrix products, for a backend that differs only in these from
+// one that has passed Run.
 func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
 	run(t, slices.DeleteFunc(cases(), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") }), operands, known, open)
 }
@@ -64,16 +64,16 @@ func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open f
 	}
 }
 
-// Case builds a program of one operation, or of a few, on a bench and gives the values to compare.
+// Case is a test case. Build builds a program of one or a few operations and returns the values to compare.
 type Case struct {
 	Name    string
-	Lengths []int // of the sequences; nil for ragged and, in a batch of its own, a long one
-	Tokens  bool  // ids are tokens of Vocabulary; otherwise an id is the row of an Input
+	Lengths []int // of the sequences; nil means ragged, and a long sequence in a second batch
+	Tokens  bool  // whether ids are tokens of Vocabulary; otherwise they are row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
 }
 
-// batches lists the packings whose results are compared with the reference. alone holds each sequence by itself to the
-// bits that it has in the first. In short mode sequences end at 65 tokens.
+// batches returns the lengths of the batches that are compared with the reference. In short mode sequences have at most
+// 65 tokens.
 func (c Case) batches() [][]int {
 	list := [][]int{c.mixed()}
 	if c.Lengths == nil && !testing.Short() {
@@ -82,7 +82,7 @@ func (c Case) batches() [][]int {
 	return list
 }
 
-// mixed is the batch of several sequences that the case is run with.
+// mixed returns the lengths of the batch with several sequences.
 func (c Case) mixed() []int {
 	lens := ragged
 	if c.Lengths != nil {
@@ -94,15 +94,15 @@ func (c Case) mixed() []int {
 	return lens
 }
 
-// Result is a value that a case compares.
+// Result is a value to compare.
 type Result struct {
 	Values      []float32
 	Cols        int
 	PerSequence bool
 }
 
-// Run runs the case once. Sequence i of the batch carries the tag tags[i], from which its ids and its inputs are made;
-// nil stands for 0, 1, 2, …. The limits have slack rows to spare.
+// Run runs the case once. The ids and inputs of sequence i are generated from tags[i]; nil tags mean 0, 1, 2, …. The
+// limits exceed the batch by slack tokens and sequences.
 func (c Case) Run(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
@@ -138,8 +138,8 @@ func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands kernels.DT
 	return results
 }
 
-// Known keeps what the reference and the baseline give, for backends that are held to the same, which may run at the
-// same time: most of the time goes to these two. The zero value is ready.
+// Known caches the results of the reference and the baseline, which take most of the time, for several backends. It is
+// safe for concurrent use. The zero value is ready to use.
 type Known struct {
 	mu      sync.Mutex
 	results map[string]func() (want, base []Result)
@@ -161,7 +161,7 @@ func (k *Known) of(t testing.TB, c Case, operands kernels.DType, lens []int) (wa
 	return results()
 }
 
-// compare holds the backend to the reference, and returns its results for the mixed batch.
+// compare compares the backend with the reference and returns its results for the mixed batch.
 func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DType, known *Known) (mixed []Result) {
 	t.Helper()
 	for _, lens := range c.batches() {
@@ -178,7 +178,8 @@ func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DT
 	return mixed
 }
 
-// compareRows bounds the error of the whole result and of its worst row by those of the baseline.
+// compareRows checks that the errors of the whole result and of its worst row are within the bounds given by the
+// baseline.
 func compareRows(t testing.TB, what string, got, base, want []float32, cols int) {
 	t.Helper()
 	worst, worstBase, at := 0.0, 0.0, 0
@@ -190,15 +191,15 @@ func compareRows(t testing.TB, what string, got, base, want []float32, cols int)
 		worstBase = max(worstBase, relative(base[r:r+cols], want[r:r+cols]))
 	}
 	if bound := allowance*worstBase + floor; !(worst <= bound) {
-		t.Errorf("%s: row %d errs by %.3g (relative L2), the bound is %.3g", what, at, worst, bound)
+		t.Errorf("%s: the relative L2 error of row %d is %.3g, above the bound %.3g", what, at, worst, bound)
 	}
 	all, bound := relative(got, want), allowance*relative(base, want)+floor
 	if !(all <= bound) {
-		t.Errorf("%s: errs by %.3g (relative L2), the bound is %.3g", what, all, bound)
+		t.Errorf("%s: the relative L2 error is %.3g, above the bound %.3g", what, all, bound)
 	}
 }
 
-// relative is |a−b| / |b| in the L2 norm.
+// relative returns |a−b| / |b| in the L2 norm.
 func relative(a, b []float32) float64 {
 	diff, norm := 0.0, 0.0
 	for i := range b {
@@ -212,7 +213,7 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the mixed batch again on the same backend, with other limits: every bit has to come back.
+// repeat runs the mixed batch again, also with other limits, and checks that every bit of the results is the same.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if testing.Short() {
@@ -227,8 +228,8 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DTy
 	}
 }
 
-// alone runs the mixed batch in reverse order, and each of its sequences by itself, in short mode the first four: each
-// sequence's rows have to be the same bits as in the batch.
+// alone runs the mixed batch in reverse order and each of its sequences by itself (in short mode the first four), and
+// checks that each sequence's results are the same bits as in the batch.
 func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
 	lens := c.mixed()
@@ -269,7 +270,7 @@ func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DTyp
 	}
 }
 
-// Differs is the first index at which two results are not the same bits, or −1.
+// Differs returns the first index at which a and b differ in any bit, or −1.
 func Differs(a, b []float32) int {
 	for i := range a {
 		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
@@ -279,11 +280,11 @@ func Differs(a, b []float32) int {
 	return -1
 }
 
-// Vocabulary is the number of rows of the tables that tokens are looked up in; the last id stands for the mask.
+// Vocabulary is the number of rows of the tables for token lookups. The last id is the mask.
 const Vocabulary = 37
 
-// batch makes a batch of sequences of those lengths with ids drawn from their tags, about one token in nine a mask; or
-// with ids that count the rows of an Input.
+// batch returns a batch of sequences with the given lengths. The ids are drawn from a generator seeded with the tags,
+// about one in nine a mask; or they number the rows of an Input.
 func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {
@@ -303,7 +304,7 @@ func (c Case) batch(lens, tags []int) kernels.Batch {
 	return b
 }
 
-// normal draws n standard normal values.
+// normal returns n standard normal values.
 func normal(seed uint64, n int) []float32 {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	values := make([]float32, n)

@@ -7,11 +7,11 @@ import (
 	"seqembed/kernels"
 )
 
-// randomPrograms is how many random programs a run of the suite has.
+// randomPrograms is the number of random programs in the suite.
 const randomPrograms = 24
 
-// randomProgram is a straight line of operations on values that live for long and for short, are read in both types or
-// never, and of which some are results.
+// randomProgram returns a straight-line program of random operations. Its values have long and short lifetimes and are
+// read as either type, as both, or never; some are results.
 func randomProgram(seed uint64) Case {
 	return Case{Name: fmt.Sprintf("program/%d", seed), Lengths: []int{33, 1, 65, 7}, Build: func(b *Bench) []kernels.Value {
 		rng := rand.New(rand.NewPCG(seed, 11))

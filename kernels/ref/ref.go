@@ -1,10 +1,10 @@
-// Package ref is the executable specification of the operations in kernels: plain loops over float64, one after the
-// other, with nothing fused, blocked or parallel, and every value in memory of its own. The conformance suite compares
-// every other backend with it.
+// Package ref is the executable specification of the operations in kernels: plain sequential loops in float64, without
+// fusion, blocking or parallelism, and with separate memory for every value. The conformance suite compares every other
+// backend with it.
 //
-// The same loops over float32 are the baseline that says how much error a backend of a precision may have. A baseline
-// of a 16-bit type rounds weights and operands of products to it, and what an operation without fusion would store in
-// it.
+// The same loops in float32 are the baseline that determines how much error a backend may have. The baseline for a
+// 16-bit type rounds the weights and operands of products to that type, and also the intermediate results that an
+// operation without fusion would store in it.
 package ref
 
 import (
@@ -18,7 +18,7 @@ import (
 // New returns the specification, which computes in float64.
 func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
-// NewBaseline returns the same loops in float32, each sum in one accumulator, for operands of a type.
+// NewBaseline returns the same loops in float32, with one accumulator for each sum and operands of type t.
 func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
@@ -96,16 +96,16 @@ func (r *runner[F]) Start(b kernels.Batch, dst [][]float32) (wait func() error) 
 	return func() error { return err }
 }
 
-// matrix is a value as its readers see it.
+// matrix holds a value in the two types in which operations read it.
 type matrix[F float] struct {
 	cols    int
 	at      []F // as computed
-	operand []F // rounded to the operands' type
+	operand []F // rounded to the operand type
 }
 
 func row[F float](at []F, cols, r int) []F { return at[r*cols : (r+1)*cols] }
 
-// run is one batch on its way through a program.
+// run executes a program on one batch.
 type run[F float] struct {
 	*runner[F]
 	batch  kernels.Batch
@@ -137,13 +137,13 @@ func (r *run[F]) run(dst [][]float32) {
 		}
 		out.operand = r.stored(slices.Clone(out.at))
 		if _, ok := op.Do.(kernels.Attention); ok {
-			out.at = out.operand // it is computed and written in the operands' type
+			out.at = out.operand // attention computes and writes in the operand type
 		}
 		r.values[op.Out] = out
 	}
 }
 
-// stored rounds values to the operands' type.
+// stored rounds the elements of at to the operand type in place and returns it.
 func (r *run[F]) stored(at []F) []F {
 	if r.operands != kernels.FP32 {
 		for i, v := range at {
@@ -179,7 +179,7 @@ func (r *run[F]) embed(o kernels.Embed, out *matrix[F]) {
 	}
 }
 
-// linear rounds the product before its activation where it would be stored in the operands' type.
+// linear rounds the product before its activation if an unfused operation would store it in the operand type.
 func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	width, _ := o.W.Dims()
 	z := make([]F, width)
@@ -214,7 +214,7 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	}
 }
 
-// gelu is x·Φ(x), written with erfc so that large negative x keep their relative accuracy.
+// gelu returns x·Φ(x). It uses erfc so that large negative x keep their relative accuracy.
 func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
 
 func (r *run[F]) norm(o kernels.Norm, out, x *matrix[F]) {
@@ -247,14 +247,14 @@ func rotate[F float](z []F, o *kernels.Rotary, position int, factor F) {
 	}
 }
 
-// attention rounds rotated queries and keys to the operands' type.
+// attention rounds rotated queries and keys to the operand type.
 func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 	width := out.cols
 	d := width / o.Heads
 	for q := range r.batch.Sequences() {
 		first, n := int(r.batch.CuSeqlens[q]), r.batch.Len(q)
 		qkv := slices.Clone(x.operand[first*3*width : (first+n)*3*width])
-		part := func(i, part, head int) []F { // part 0 query, 1 key, 2 value
+		part := func(i, part, head int) []F { // part is 0 for the query, 1 for the key, 2 for the value
 			return qkv[(3*i+part)*width+head*d:][:d]
 		}
 		for i := 0; o.Rotary != nil && i < n; i++ {

@@ -6,8 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// round gives the nearest value of bfloat16 (8 bits of significand, the exponents of float32) or float16 (11 bits), of two
-// as near the even one.
+// round returns v rounded to bfloat16 (8 bits of significand, the exponent range of float32) or float16 (11 bits), to
+// nearest, ties to even.
 func round(t kernels.DType, v float64) float64 {
 	bits, least, most := 8, -133, 0x1.fep127
 	if t == kernels.FP16 {
@@ -25,7 +25,7 @@ func round(t kernels.DType, v float64) float64 {
 	return r
 }
 
-// Round rounds values in place and returns them.
+// Round rounds values to t in place and returns them.
 func Round(t kernels.DType, values []float32) []float32 {
 	if t != kernels.FP32 {
 		for i, v := range values {

@@ -1,12 +1,11 @@
-// Command ours is the Go side of the comparison of embed with its peers: it
-// writes the token ids that all of them read, times embed's own engine on
-// them, and compares the results.
+// Command ours is the Go side of the comparison of embed with other engines: it writes the token ids that all of them
+// read, measures embed, and compares the results.
 //
-//	ours tokens -model M -input FILE -out FILE   token ids, one record a line
-//	ours run -model M -input FILE                one line of JSON: how fast embed is
-//	ours table FILE.json...                      the table; the first file is ours
+//	ours tokens -model M -input FILE -out FILE   token ids, one record per line
+//	ours run -model M -input FILE                one line of JSON with embed's speed
+//	ours table FILE.json...                      the table; the first file is embed's
 //
-// compare.sh beside it puts the three together.
+// The script compare.sh combines the three.
 package main
 
 import (
@@ -29,31 +28,31 @@ func main() {
 
 func run(args []string, in io.Reader, out io.Writer) error {
 	if len(args) == 0 {
-		return errors.New("one of tokens, run, table is needed")
+		return errors.New("no command: use tokens, run or table")
 	}
 	command, args := args[0], args[1:]
 	f := flag.NewFlagSet("ours "+command, flag.ContinueOnError)
 	switch command {
 	case "tokens":
 		var t tokens
-		f.StringVar(&t.model, "model", "", "synthetic:NAME[@SEED], or a checkpoint's folder")
+		f.StringVar(&t.model, "model", "", "synthetic:NAME[@SEED] or the folder of a checkpoint")
 		f.StringVar(&t.input, "input", "", "FASTA or FASTQ, of the model's alphabet")
 		f.StringVar(&t.out, "out", "", "file to write")
-		f.StringVar(&t.tokenizer, "tokenizer", "", "vocabulary, instead of the checkpoint's")
-		f.IntVar(&t.records, "records", 0, "take the first so many records (pieces); 0 takes all")
-		f.IntVar(&t.piece, "piece", 500, "cut DNA into pieces of so many letters; 0 leaves it whole")
-		f.IntVar(&t.every, "every", 1, "of the padded batches that they make, keep every n-th")
-		f.IntVar(&t.budget, "tokens", 4096, "tokens of a batch")
+		f.StringVar(&t.tokenizer, "tokenizer", "", "vocabulary instead of the checkpoint's")
+		f.IntVar(&t.records, "records", 0, "number of records (pieces) from the start of the input; 0 means all")
+		f.IntVar(&t.piece, "piece", 500, "length of the pieces into which DNA is cut; 0 means whole records")
+		f.IntVar(&t.every, "every", 1, "keep every n-th padded batch")
+		f.IntVar(&t.budget, "tokens", 4096, "tokens in a batch")
 		if err := f.Parse(args); err != nil {
 			return err
 		}
 		return t.write(out)
 	case "run":
 		var m measurement
-		f.StringVar(&m.model, "model", "", "synthetic:NAME[@SEED], or a checkpoint's folder")
+		f.StringVar(&m.model, "model", "", "synthetic:NAME[@SEED] or the folder of a checkpoint")
 		f.StringVar(&m.input, "input", "", "token ids, one record a line")
-		f.IntVar(&m.threads, "threads", 0, "CPU threads; 0 takes all cores")
-		f.IntVar(&m.budget, "tokens", 4096, "tokens of a batch")
+		f.IntVar(&m.threads, "threads", 0, "CPU threads; 0 means all cores")
+		f.IntVar(&m.budget, "tokens", 4096, "tokens in a batch")
 		f.IntVar(&m.rounds, "rounds", 3, "timed passes over the records")
 		f.StringVar(&m.out, "out", "", "file for the embeddings, float32 [records, dim]")
 		f.BoolVar(&m.step, "step", false, "print ready, then run one round for each line of standard input")
@@ -68,5 +67,5 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		}
 		return table(out, f.Args(), *bar)
 	}
-	return fmt.Errorf("%q is none of tokens, run, table", command)
+	return fmt.Errorf("unknown command %q: use tokens, run or table", command)
 }

@@ -34,7 +34,8 @@ func TestPackHoldsEveryRecordOnceWithinTheBudget(t *testing.T) {
 	}
 	const budget = 50
 	var seen []int
-	for _, b := range pack(records, budget) {
+	batches, _ := pack(records, budget)
+	for _, b := range batches {
 		if len(b.IDs) > budget && b.Sequences() > 1 {
 			t.Errorf("%d records of %d tokens together, the budget is %d", b.Sequences(), len(b.IDs), budget)
 		}
@@ -72,8 +73,7 @@ func TestFarthest(t *testing.T) {
 	}
 }
 
-// TestComparison runs the three commands after each other on a small model,
-// and wants a peer that has computed something else to be found.
+// TestComparison runs the three commands on a small model, and checks that a peer with other results is detected.
 func TestComparison(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }

@@ -11,12 +11,11 @@ import (
 	"os"
 )
 
-// errDiffers says that a peer has not computed what we have.
+// errDiffers is wrapped by the error for a peer whose results differ from ours.
 var errDiffers = errors.New("the embeddings differ")
 
-// table prints, as Markdown, what the runners have measured, in relation to
-// the first. Peers whose embedding of any record is farther than bar
-// (relative L2) from ours, or that ran over other tokens, are an errDiffers.
+// table prints the runners' results as Markdown, relative to the first. It returns errDiffers if the relative L2
+// distance of any embedding of a peer from ours exceeds bar, or if a peer used other tokens.
 func table(out io.Writer, paths []string, bar float64) error {
 	if len(paths) == 0 {
 		return errors.New("no results to compare")
@@ -41,7 +40,7 @@ func table(out io.Writer, paths []string, bar float64) error {
 			}
 			d := farthest(rows, oursRows, ours.Dim)
 			if !(d <= bar) {
-				wrong = errors.Join(wrong, fmt.Errorf("%w: %s is %.2g away, the bar is %.0e", errDiffers, s.Runner, d, bar))
+				wrong = errors.Join(wrong, fmt.Errorf("%w: the distance of %s is %.2g, the bar is %.0e", errDiffers, s.Runner, d, bar))
 			}
 			ratio, distance = fmt.Sprintf("%.2f", ours.Median/s.Median), fmt.Sprintf("%.1e", d)
 		}
@@ -51,7 +50,7 @@ func table(out io.Writer, paths []string, bar float64) error {
 	return wrong
 }
 
-// readSummary reads a runner's line and the embeddings that it names.
+// readSummary reads a runner's line and the file of embeddings named in it.
 func readSummary(path string) (s summary, rows []float32, err error) {
 	line, err := os.ReadFile(path)
 	if err != nil {
@@ -74,7 +73,7 @@ func readSummary(path string) (s summary, rows []float32, err error) {
 	return s, rows, binary.Read(bytes.NewReader(values), binary.LittleEndian, rows)
 }
 
-// farthest is the largest relative L2 of got from want over their rows.
+// farthest returns the largest relative L2 distance of a row of got from the row of want.
 func farthest(got, want []float32, dim int) (worst float64) {
 	if len(got) != len(want) || dim <= 0 || len(want) == 0 {
 		return math.Inf(1)

@@ -14,18 +14,18 @@ import (
 	"seqembed/transformer"
 )
 
-// kinds are the names under which the peers know the families.
+// kinds maps model families to their names in the peers.
 var kinds = map[*transformer.Family]string{transformer.DNABERT: "dnabert-s", transformer.ESM2: "esm2"}
 
-// tokens says which records become token ids, and where they go.
+// tokens describes the conversion of records to token ids.
 type tokens struct {
 	model, input, out, tokenizer string
 	records, piece               int
 	every, budget                int
 }
 
-// write writes the ids, special tokens included, one record a line, and says
-// the model's kind, "esm2" or "dnabert-s", on status.
+// write writes the ids, including special tokens, one record per line, and the model's kind, "esm2" or "dnabert-s", to
+// status.
 func (t tokens) write(status io.Writer) error {
 	checkpoint, err := transformer.Families.Open(t.model)
 	if err != nil {
@@ -71,7 +71,7 @@ func (t tokens) write(status io.Writer) error {
 	return nil
 }
 
-// cut splits seq into pieces of size letters, the last one shorter.
+// cut splits seq into pieces of size letters. The last piece may be shorter.
 func cut(seq []byte, size int) (pieces [][]byte) {
 	if size <= 0 {
 		return [][]byte{seq}
@@ -82,9 +82,9 @@ func cut(seq []byte, size int) (pieces [][]byte) {
 	return append(pieces, seq)
 }
 
-// thin keeps every n-th of the batches, padded to at most budget tokens, that
-// the records sorted by length fall into. A peer that batches what is left in
-// that way gets those very batches: a short run pads as little as a long one.
+// thin sorts the records by length, divides them into batches that are padded to at most budget tokens, and keeps every
+// n-th batch. A peer that batches the remaining records in the same way gets the same batches, so a short run has as
+// little padding as a long one.
 func thin(records [][]int32, budget, n int) (kept [][]int32) {
 	if n <= 1 {
 		return records
@@ -117,7 +117,7 @@ func writeTokens(path string, records [][]int32) error {
 	return errors.Join(w.Flush(), f.Close())
 }
 
-// writeLine leaves its error to the Flush of w.
+// writeLine writes a line of ids. The Flush of w returns any error.
 func writeLine(w *bufio.Writer, ids []int32) {
 	for i, id := range ids {
 		if i > 0 {
@@ -128,7 +128,7 @@ func writeLine(w *bufio.Writer, ids []int32) {
 	w.WriteByte('\n')
 }
 
-// readTokens reads what write has written, for a vocabulary of that size.
+// readTokens reads the output of write and checks the ids against the size of the vocabulary.
 func readTokens(r io.Reader, vocabulary int) (records [][]int32, err error) {
 	lines := bufio.NewReader(r)
 	for {

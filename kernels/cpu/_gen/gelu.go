@@ -7,19 +7,19 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// expCoefficients: e^r = 1 + r + r²·q(r) for |r| ≤ ln2/2, q interpolated at
-// the Chebyshev points; the error is below 1.1e-8 relative.
+// expCoefficients are the coefficients of q in e^r = 1 + r + r²·q(r) for |r| ≤ ln2/2, interpolated at the Chebyshev
+// points. The relative error is below 1.1e-8.
 var expCoefficients = []float32{0.5, 0.16666576, 0.041666556, 0.008363185, 0.0013926191}
 
-// exp replaces x ≤ 0 by e^x = 2^n·e^r. Below −87 it stops at e^−87.
+// exp replaces x ≤ 0 by e^x = 2^n·e^r. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
-	const shift = 3 << 22 // adding it rounds to an integer
+	const shift = 3 << 22 // adding shift rounds to an integer
 	g.VMAXPS(x, i.get(g, -87), x)
 	n, v, e := i.register(g), i.register(g), i.register(g)
 	g.VMOVUPS(g.constant(shift), v)
 	g.VFMADD231PS(g.constant(math.Log2E), x, v)
 	g.VSUBPS(g.constant(shift), v, n)
-	// ln2 in two parts, the first with so few bits that n·ln2 is exact.
+	// ln2 is split in two; high has so few significant bits that n·high is exact.
 	const high = 0.693359375
 	low := math.Ln2 - high
 	g.VFNMADD231PS(g.constant(high), n, x)
@@ -30,14 +30,14 @@ func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	return e
 }
 
-// get loads a constant.
+// get loads a constant into all lanes of a register.
 func (i isa) get(g *generator, value float32) reg.VecVirtual {
 	v := i.register(g)
 	g.VMOVUPS(g.constant(value), v)
 	return v
 }
 
-// horner sets y to the polynomial in x, whose coefficients rise in power.
+// horner evaluates in y the polynomial in x with coefficients c, lowest power first.
 func (i isa) horner(g *generator, c []float32, x, y reg.VecVirtual) {
 	g.VMOVUPS(g.constant(c[len(c)-1]), y)
 	for k := len(c) - 2; k >= 0; k-- {
@@ -45,20 +45,19 @@ func (i isa) horner(g *generator, c []float32, x, y reg.VecVirtual) {
 	}
 }
 
-// tailCoefficients: Φ(−t)·e^(t²/2)·(t+4) is this polynomial in s =
-// (t−4)/(t+4), interpolated at the Chebyshev points of 0 ≤ t ≤ 8; the error
-// is 4e-8 relative up to t = 5, and 1e-5 at t = 13, where Φ is 1e-38.
+// tailCoefficients are the coefficients of Φ(−t)·e^(t²/2)·(t+4) as a polynomial in s = (t−4)/(t+4), interpolated at the
+// Chebyshev points of 0 ≤ t ≤ 8. The relative error is 4e-8 up to t = 5, and 1e-5 at t = 13, where Φ is 1e-38.
 var tailCoefficients = []float32{0.75528514, -0.6078966, 0.38713837, -0.18652008, 0.0603797, -0.00758999, -0.0034447704, 0.0019255073, 0.0005603627}
 
 const tailCentre = 4
 
-// gelu is x·Φ(x) = max(x, 0) − t·Φ(−t) with t = |x|: no difference of like
-// values is taken, so that small results are as accurate as large ones.
+// gelu computes x·Φ(x) as max(x, 0) − t·Φ(−t) with t = |x|. No two nearly equal values are subtracted, so small results
+// are as accurate as large ones.
 func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	t, h, rest := i.register(g), i.register(g), i.register(g)
 	g.VANDPS(g.constant(math.Float32frombits(math.MaxInt32)), x, t)
 	g.VMINPS(g.constant(13), t, t)
-	// t² in two parts: rounded, it would cost e^(−t²/2) several bits.
+	// t² as the sum of two floats: a rounded t² would cost e^(−t²/2) several bits.
 	g.VMULPS(t, t, h)
 	g.VMOVAPS(t, rest)
 	g.VFMSUB213PS(h, t, rest)
@@ -79,7 +78,7 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 
 	y := i.register(g)
 	g.zero(y)
-	g.VMAXPS(x, y, y) // a NaN in x stays
+	g.VMAXPS(x, y, y) // keeps a NaN in x
 	g.VSUBPS(t, y, y)
 	return y
 }

@@ -7,16 +7,16 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// generator is avo's context with the few words that every kernel uses.
+// generator is an avo context with helpers that all kernels use.
 type generator struct {
 	*build.Context
-	tables map[string]operand.Mem // constants of the file by name
+	tables map[string]operand.Mem // constants in the file, by name
 }
 
-// isa is an instruction set: the width of its vectors and their registers.
+// isa is an instruction set.
 type isa struct {
-	name     string // ends the names of the functions
-	lanes    int    // float32 values in a vector
+	name     string // suffix of function names
+	lanes    int    // number of float32 values in a vector
 	register func(*generator) reg.VecVirtual
 }
 
@@ -25,11 +25,10 @@ var (
 	avx512 = isa{"AVX512", 16, func(g *generator) reg.VecVirtual { return g.ZMM() }}
 )
 
-// bytes is the size of a vector.
+// bytes returns the size of a vector in bytes.
 func (i isa) bytes() int { return 4 * i.lanes }
 
-// function begins a leaf without a frame: it cannot be preempted, so loops
-// that take long stay in Go.
+// function begins a leaf function without a frame. The Go scheduler cannot preempt it, so long loops stay in Go.
 func (g *generator) function(name, signature, doc string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
@@ -38,7 +37,8 @@ func (g *generator) function(name, signature, doc string) {
 	g.Pragma("noescape")
 }
 
-// end returns, with the upper halves cleared so that SSE code runs at speed.
+// end returns from the function. It clears the upper halves of the registers first, because SSE code would otherwise be
+// slow.
 func (g *generator) end() {
 	g.VZEROUPPER()
 	g.RET()
@@ -51,7 +51,7 @@ func (g *generator) param(name string) reg.GPVirtual {
 	return r
 }
 
-// strideParam loads a count of float32 values, in bytes.
+// strideParam loads an argument that counts float32 values and converts it to bytes.
 func (g *generator) strideParam(name string) reg.GPVirtual {
 	r := g.param(name)
 	g.SHLQ(operand.Imm(2), r)

@@ -1,6 +1,5 @@
-// Command _gen writes the assembly of kernels/cpu with avo. It is a module of
-// its own so that the program does not depend on avo; what it writes is
-// committed.
+// Command _gen generates the assembly of kernels/cpu with avo. It is a separate module so that the program does not
+// depend on avo. Its output is committed.
 //
 //	cd kernels/cpu/_gen && go run .
 package main
@@ -17,8 +16,7 @@ import (
 	"github.com/mmcloughlin/avo/printer"
 )
 
-// outputs lists the pairs of files to write, NAME_amd64.s and
-// NAME_amd64.go with the declarations.
+// outputs lists the files to generate, each as the pair NAME_amd64.s and NAME_amd64.go with the declarations.
 var outputs = []struct {
 	folder, name string
 	write        func(*generator)

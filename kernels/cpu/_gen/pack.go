@@ -5,10 +5,10 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// packs writes what lays a panel out; wider vectors would gain nothing.
+// packs generates the functions that pack panels. Wider vectors than AVX2 would gain nothing.
 func packs(g *generator) {
 	g.function("transpose8AVX2", "func(panel *float32, rows *float32, ld int, count int, k int)",
-		"transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the one before.")
+		"transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the last row.")
 	panel, ld, count, k := g.param("panel"), g.strideParam("ld"), g.param("count"), g.param("k")
 	row := make([]reg.GPVirtual, 8)
 	zero := g.GP64()
@@ -19,7 +19,7 @@ func packs(g *generator) {
 			continue
 		}
 		g.CMPQ(count, Imm(uint64(r)))
-		g.CMOVQLE(zero, ld) // once the rows end, the stride stays 0
+		g.CMOVQLE(zero, ld) // from row count on, the stride is 0
 		row[r] = g.GP64()
 		g.LEAQ(Mem{Base: row[r-1], Index: ld, Scale: 1}, row[r])
 	}
@@ -66,9 +66,9 @@ func packs(g *generator) {
 	g.DECQ(n)
 	g.JNZ(LabelRef("row"))
 	g.end()
-	g.function("widenAVX2", "func(wide *float32, half *uint16, n int)", "widenAVX2 writes n bfloat16 values, a positive multiple of 16, as float32.")
-	to, from, n = g.param("wide"), g.param("half"), g.param("n")
-	next := g.GP64() // what is widened next, which may lie behind the matrix
+	g.function("widenAVX2", "func(out *float32, half *uint16, n int)", "widenAVX2 writes n bfloat16 values, a positive multiple of 16, as float32.")
+	to, from, n = g.param("out"), g.param("half"), g.param("n")
+	next := g.GP64() // address to prefetch, which may be past the end of the matrix
 	g.LEAQ(Mem{Base: from, Index: n, Scale: 2}, next)
 	g.Label("values")
 	g.PREFETCHT1(Mem{Base: next})

@@ -5,11 +5,11 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// chains is the number of independent sums in the loop of peak: more than
-// latency times throughput of the FMA units.
+// chains is the number of independent accumulators in the loop of peak. It exceeds latency times throughput of the FMA
+// units.
 const chains = 12
 
-// peak writes a loop of nothing but FMAs for each instruction set.
+// peak generates, for each instruction set, a loop that contains only FMAs.
 func peak(g *generator) {
 	for _, i := range []isa{avx2, avx512} {
 		name := "fma" + i.name

@@ -7,7 +7,7 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// rows writes the operations that work row by row.
+// rows generates the row operations.
 func rows(g *generator, i isa) {
 	activations(g, i)
 	scores(g, i)
@@ -34,9 +34,8 @@ func rows(g *generator, i isa) {
 	g.end()
 }
 
-// scores writes the two passes of a softmax. Both compute the same score
-// from the row, so that nothing has to be stored between them. A row ends
-// with a whole vector.
+// scores generates the two passes of a softmax. Both compute the same score from the row, so that no score is stored
+// between them. Rows are padded to whole vectors.
 func scores(g *generator, i isa) {
 	type inputs struct{ scale, slope, distance, step, abs reg.VecVirtual }
 	begin := func() (in inputs) {
@@ -56,36 +55,36 @@ func scores(g *generator, i isa) {
 		return v
 	}
 
-	g.function("scoreTop"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32) float32",
-		"scoreTop"+i.name+" gives the largest of n scores row[j]·scale − slope·|position − j|.")
+	g.function("scoreMax"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32) float32",
+		"scoreMax"+i.name+" returns the largest of n scores row[j]·scale − slope·|position − j|.")
 	row, n := g.param("row"), g.param("n")
 	in := begin()
-	top := i.get(g, float32(math.Inf(-1)))
+	maximum := i.get(g, float32(math.Inf(-1)))
 	i.eachVector(g, "vector", n, []reg.GPVirtual{row}, func(m *mask) {
 		v := score(in, row)
 		switch {
 		case m == nil:
-			g.VMAXPS(v, top, top)
+			g.VMAXPS(v, maximum, maximum)
 		case i.lanes == 16:
-			g.VMAXPS(v, top, m.k, top)
+			g.VMAXPS(v, maximum, m.k, maximum)
 		default:
-			g.VBLENDVPS(m.v, v, top, v)
-			g.VMAXPS(v, top, top)
+			g.VBLENDVPS(m.v, v, maximum, v)
+			g.VMAXPS(v, maximum, maximum)
 		}
 	})
-	g.Store(i.foldFloats(g, top, func(a, b, to Op) { g.VMAXPS(a, b, to) }), g.ReturnIndex(0))
+	g.Store(i.foldFloats(g, maximum, func(a, b, to Op) { g.VMAXPS(a, b, to) }), g.ReturnIndex(0))
 	g.end()
 
-	g.function("scoreExp"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32, top float32) float32",
-		"scoreExp"+i.name+" replaces n scores, as in scoreTop"+i.name+", by e^(score − top) and gives their sum.")
+	g.function("scoreExp"+i.name, "func(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32",
+		"scoreExp"+i.name+" replaces n scores, as in scoreMax"+i.name+", by e^(score − maximum) and returns their sum.")
 	row, n = g.param("row"), g.param("n")
 	in = begin()
-	top = i.broadcast(g, "top")
+	maximum = i.broadcast(g, "maximum")
 	sum := i.register(g)
 	g.zero(sum)
 	i.eachVector(g, "vector", n, []reg.GPVirtual{row}, func(m *mask) {
 		v := score(in, row)
-		g.VSUBPS(top, v, v)
+		g.VSUBPS(maximum, v, v)
 		e := i.exp(g, v)
 		i.keep(g, e, m)
 		g.VADDPS(e, sum, sum)
@@ -95,7 +94,7 @@ func scores(g *generator, i isa) {
 	g.end()
 }
 
-// norms writes the statistics of a row, in float64, and their application.
+// norms generates the statistics of a row, in float64, and the normalization.
 func norms(g *generator, i isa) {
 	half := func(from reg.GPVirtual, part int) reg.VecVirtual {
 		v := i.register(g)
@@ -123,7 +122,7 @@ func norms(g *generator, i isa) {
 	g.end()
 
 	g.function("squares"+i.name, "func(x *float32, n int, mean float64) float64",
-		"squares"+i.name+" adds the squared distances from the mean of n values, a positive multiple of the vector's length.")
+		"squares"+i.name+" adds (x − mean)² over n values, a positive multiple of the vector's length.")
 	x, n = g.param("x"), g.param("n")
 	b, err := g.Param("mean").Resolve()
 	if err != nil {
@@ -153,10 +152,10 @@ func norms(g *generator, i isa) {
 	g.end()
 }
 
-// rotary writes the turn of neighbouring heads of one row.
+// rotary generates the rotation of the neighbouring heads of one row.
 func rotary(g *generator, i isa) {
-	g.function("turn"+i.name, "func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)",
-		"turn"+i.name+" scales and rotates heads of 2·half values each.")
+	g.function("rotate"+i.name, "func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)",
+		"rotate"+i.name+" scales and rotates heads of 2·half values each.")
 	low, half, heads := g.param("row"), g.param("half"), g.param("heads")
 	scale := i.broadcast(g, "scale")
 	n, high, cos, sin := g.GP64(), g.GP64(), g.GP64(), g.GP64()
@@ -178,7 +177,7 @@ func rotary(g *generator, i isa) {
 		i.store(g, p, m, Mem{Base: low})
 		i.store(g, q, m, Mem{Base: high})
 	})
-	// low has passed the whole vectors, n lanes are left, and a half follows.
+	// low has advanced past the whole vectors; n lanes remain, and the second half of the head follows.
 	g.LEAQ(Mem{Base: low, Index: n, Scale: 4}, low)
 	g.LEAQ(Mem{Base: low, Index: half, Scale: 4}, low)
 	g.DECQ(heads)

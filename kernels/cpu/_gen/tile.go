@@ -7,13 +7,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// panelCols is the width of a panel, as in kernels/cpu.
+// panelCols is the width of a panel. It must equal the constant in kernels/cpu.
 const panelCols = 16
 
 const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
-// tiles writes kernels for some numbers of rows, up to as many as keep all sums in registers, and each number of
-// neighbouring panels.
+// tiles generates kernels for several numbers of rows, up to the largest for which all sums stay in registers, and for
+// each number of neighbouring panels.
 func tiles(g *generator, i isa) {
 	heights, panels := []int{1, 2, 3, 4, 5, 6}, 1
 	if i.lanes == 16 {
@@ -26,8 +26,8 @@ func tiles(g *generator, i isa) {
 	}
 }
 
-// tile writes a kernel for rows × panels·16 sums. Each is kept in one accumulator and takes one FMA for each k in
-// order, so that its bits do not depend on the kernel.
+// tile generates a kernel for rows × panels·16 sums. Each sum has one accumulator and adds one FMA for each k, in
+// order, so that its bits are the same in every kernel.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
@@ -41,10 +41,10 @@ func tile(g *generator, i isa, rows, panels int) {
 		g.IMUL3Q(Imm(uint64(panelCols*4)), k, b[1])
 		g.ADDQ(b[0], b[1])
 	}
-	// The address may lie behind the matrix, where no Go pointer may point.
+	// The address may be past the end of the matrix, where no Go pointer may point.
 	ahead := g.param("ahead")
 	g.ADDQ(b[0], ahead)
-	// One pointer serves three rows: itself, plus lda, plus 2·lda.
+	// Each pointer serves three rows: at the pointer, plus lda, and plus 2·lda.
 	a := make([]reg.GPVirtual, (rows+2)/3)
 	for p := range a {
 		if p == 0 {
@@ -95,7 +95,7 @@ func tile(g *generator, i isa, rows, panels int) {
 		}
 	}
 
-	// A line of what comes next for every two lines of a panel.
+	// One cache line is prefetched for every two lines of a panel.
 	const unroll, line = 4, 64
 	prefetches := unroll * panelCols * 4 / line / 2
 	g.SUBQ(Imm(unroll), k)

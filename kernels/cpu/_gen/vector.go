@@ -9,12 +9,12 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// constant is a vector of one value in memory.
+// constant returns the address of a vector with v in every lane.
 func (g *generator) constant(v float32) Mem {
 	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
-// table is n 32-bit values in memory, written once a file.
+// table returns the address of n 32-bit values, which are written once per file.
 func (g *generator) table(name string, n int, at func(int) uint32) Mem {
 	if m, ok := g.tables[name]; ok {
 		return m
@@ -31,13 +31,13 @@ func (g *generator) table(name string, n int, at func(int) uint32) Mem {
 	return m
 }
 
-// mask says which lanes of a vector exist: all of them when it is nil.
+// mask selects the valid lanes of a vector. A nil mask selects all.
 type mask struct {
 	k reg.OpmaskVirtual // AVX-512
-	v reg.VecVirtual    // AVX2: all ones in each lane that exists
+	v reg.VecVirtual    // AVX2: all bits set in each valid lane
 }
 
-// first makes the mask of the first n lanes.
+// first returns the mask of the first n lanes.
 func (i isa) first(g *generator, n reg.GPVirtual) *mask {
 	if i.lanes == 16 {
 		ones, k := g.GP32(), g.K()
@@ -60,8 +60,7 @@ func (i isa) first(g *generator, n reg.GPVirtual) *mask {
 	return &mask{v: v}
 }
 
-// load reads the lanes that exist; the others are zero, and their memory is
-// not touched.
+// load reads the valid lanes. The others become zero, and their memory is not accessed.
 func (i isa) load(g *generator, from Mem, m *mask) reg.VecVirtual {
 	v := i.register(g)
 	switch {
@@ -75,7 +74,7 @@ func (i isa) load(g *generator, from Mem, m *mask) reg.VecVirtual {
 	return v
 }
 
-// store writes the lanes that exist.
+// store writes the valid lanes.
 func (i isa) store(g *generator, v reg.VecVirtual, m *mask, to Mem) {
 	switch {
 	case m == nil:
@@ -87,7 +86,7 @@ func (i isa) store(g *generator, v reg.VecVirtual, m *mask, to Mem) {
 	}
 }
 
-// keep zeroes the lanes that do not exist.
+// keep zeroes the invalid lanes.
 func (i isa) keep(g *generator, v reg.VecVirtual, m *mask) {
 	switch {
 	case m == nil:
@@ -109,8 +108,8 @@ func (i isa) broadcast(g *generator, param string) reg.VecVirtual {
 	return v
 }
 
-// eachVector runs body for n values: on whole vectors, and once more on the
-// lanes that are left. The pointers advance.
+// eachVector generates body twice: in a loop over the whole vectors of n values, and masked for the remaining lanes.
+// The pointers advance.
 func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []reg.GPVirtual, body func(*mask)) {
 	g.SUBQ(Imm(uint64(i.lanes)), n)
 	g.JL(LabelRef(label + "Rest"))
@@ -128,8 +127,7 @@ func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []
 	g.Label(label + "Done")
 }
 
-// fold combines the lanes of a vector pairwise into the lowest: halves, then
-// quarters, and so on.
+// fold combines the lanes of a vector pairwise into the lowest lane: first halves, then quarters, and so on.
 func (i isa) fold(g *generator, v reg.VecVirtual, combine func(a, b, to Op)) reg.VecVirtual {
 	if i.lanes == 16 {
 		upper := g.YMM()

@@ -21,17 +21,17 @@ import (
 //go:embed sim
 var sim embed.FS
 
-// The two libraries, by the names under which programs load them.
+// Names of the two libraries, as programs load them.
 const (
 	driverLibrary = "libcuda.so.1"
 	cublasLibrary = "libcublasLt.so.13"
 )
 
-// modules is the folder of the translated kernels, beside the driver library.
+// modules is the folder of the translated kernels, in the folder of the driver library.
 const modules = "modules"
 
-// Contractions would change bits: PTX says where multiplications are fused with additions. Translated kernels run as fast
-// with -Og as with -O2, and compile in a third of the time.
+// Contraction is off because it would change bits: PTX states which multiplications are fused with additions.
+// Translated kernels run as fast with -Og as with -O2, and compile in a third of the time.
 var (
 	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
 	moduleFlags = []string{"-Og"}
@@ -39,8 +39,8 @@ var (
 	cublasFlags = []string{"-O3"}
 )
 
-// Committed builds the software GPU with the committed PTX of the module that the working directory lies in, into its
-// folder build/softgpu, and returns that folder.
+// Committed builds the software GPU with the committed PTX of the Go module that contains the working directory. It
+// builds in the module's folder build/softgpu and returns that folder.
 func Committed() (folder string, err error) {
 	root, err := os.Getwd()
 	if err != nil {
@@ -51,7 +51,7 @@ func Committed() (folder string, err error) {
 			break
 		}
 		if root == filepath.Dir(root) {
-			return "", errors.New("the working directory is in no module")
+			return "", errors.New("the working directory is not in a Go module")
 		}
 		root = filepath.Dir(root)
 	}
@@ -74,8 +74,8 @@ func Committed() (folder string, err error) {
 	return folder, Build(folder, texts...)
 }
 
-// Build makes the libraries in a folder, and a module of each PTX text. Files made earlier from the same sources are kept,
-// as are other modules. Several processes may build into one folder at the same time.
+// Build builds the libraries in a folder, and a module for each PTX text. It keeps other modules and all files that
+// were built from the same sources. Several processes may build in one folder at the same time.
 func Build(folder string, ptx ...string) error {
 	compiler, err := findCompiler()
 	if err != nil {
@@ -105,10 +105,11 @@ func Build(folder string, ptx ...string) error {
 	if err := parallel(jobs); err != nil {
 		return err
 	}
-	return b.cublas() // which is linked with the driver
+	return b.cublas() // linked with the driver
 }
 
-// BuildWithout copies the driver library of a folder to another, without a function: its name is spoilt.
+// BuildWithout copies the driver library from one folder to another and removes a function from the copy by changing
+// its name.
 func BuildWithout(from, to, symbol string) error {
 	library, err := os.ReadFile(filepath.Join(from, driverLibrary))
 	if err != nil {
@@ -125,7 +126,7 @@ func BuildWithout(from, to, symbol string) error {
 
 var driverSources = []string{"block.cpp", "device.cpp", "driver.cpp", "memory.cpp"}
 
-// findCompiler looks for the compiler that CXX names, or g++ or clang++.
+// findCompiler returns the path of the compiler named by CXX, or of g++ or clang++.
 func findCompiler() (string, error) {
 	for _, name := range []string{os.Getenv("CXX"), "g++", "clang++"} {
 		if name == "" {
@@ -138,7 +139,7 @@ func findCompiler() (string, error) {
 	return "", fmt.Errorf("%w: neither g++ nor clang++ is on PATH, and CXX names none", ErrNoCompiler)
 }
 
-// lock waits until no other process builds into the folder.
+// lock waits until no other process builds in the folder.
 func lock(path string) (unlock func(), err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
@@ -158,13 +159,13 @@ func lock(path string) (unlock func(), err error) {
 
 type builder struct {
 	compiler, folder string
-	sources          string // a folder with the files of sim, for the time of a build
-	digest           []byte // of them, the compiler and the flags
+	sources          string // temporary folder with the files of sim
+	digest           []byte // of the sources, the compiler and the flags
 }
 
-// unpack writes the embedded sources where the compiler finds them.
+// unpack writes the embedded sources to a temporary folder for the compiler.
 func (b *builder) unpack() error {
-	// Its macros tell a compiler, its version and what -march=native stands for on this machine.
+	// The predefined macros identify the compiler, its version and the meaning of -march=native on this machine.
 	macros, err := exec.Command(b.compiler, "-march=native", "-dM", "-E", "-x", "c++", os.DevNull).Output()
 	if err != nil {
 		return fmt.Errorf("%s -dM -E: %w", b.compiler, err)
@@ -193,21 +194,21 @@ func (b *builder) unpack() error {
 }
 
 func (b *builder) driver() error {
-	return b.once(driverLibrary, "", func() error { return b.link(driverLibrary, driverSources, driverFlags...) })
+	return b.buildOnce(driverLibrary, "", func() error { return b.link(driverLibrary, driverSources, driverFlags...) })
 }
 
 func (b *builder) cublas() error {
-	return b.once(cublasLibrary, "", func() error {
+	return b.buildOnce(cublasLibrary, "", func() error {
 		return b.link(cublasLibrary, []string{"cublaslt.cpp"}, append(cublasFlags, "-L"+b.folder, "-l:"+driverLibrary, "-Wl,-rpath,$ORIGIN")...)
 	})
 }
 
-// module compiles the translation of a PTX text. The driver finds it by the text.
+// module compiles the translation of a PTX text. The file is named after the text, by which the driver finds it.
 func (b *builder) module(ptx, code string) error {
 	hash := fnv.New64a()
 	hash.Write([]byte(ptx))
 	name := filepath.Join(modules, fmt.Sprintf("%016x", hash.Sum64()))
-	return b.once(name+".so", code, func() error {
+	return b.buildOnce(name+".so", code, func() error {
 		source := filepath.Join(b.sources, filepath.Base(name)+".cpp")
 		if err := os.WriteFile(source, []byte(code), 0o666); err != nil {
 			return err
@@ -216,8 +217,8 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// once makes a file unless one made from the same sources is there; a file beside it has their digest.
-func (b *builder) once(name, code string, make func() error) error {
+// buildOnce builds a file unless it was already built from the same sources. A file next to it contains their digest.
+func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))
 	want := fmt.Sprintf("%x\n", key)
@@ -232,7 +233,8 @@ func (b *builder) once(name, code string, make func() error) error {
 	return os.WriteFile(path+".key", []byte(want), 0o666)
 }
 
-// link compiles sources to a library, which takes its name when it is complete: a program may have the old one loaded.
+// link compiles sources to a library. The library gets its name only when it is complete, because a program may have
+// loaded the old one.
 func (b *builder) link(name string, sources []string, more ...string) error {
 	path := filepath.Join(b.folder, name)
 	args := append(append([]string{}, flags...), "-shared", "-I"+b.sources, "-o", path+".new", "-Wl,-soname,"+filepath.Base(name), "-Wl,-Bsymbolic")
@@ -248,9 +250,9 @@ func (b *builder) link(name string, sources []string, more ...string) error {
 	return os.Rename(path+".new", path)
 }
 
-// parallel runs jobs on every core and returns the first error.
+// parallel runs jobs on all cores and returns the first error.
 func parallel(jobs []func() error) error {
-	queue := make(chan func() error, len(jobs)) // all of them, so that filling it cannot block
+	queue := make(chan func() error, len(jobs)) // large enough for all jobs, so that filling it does not block
 	for _, j := range jobs {
 		queue <- j
 	}

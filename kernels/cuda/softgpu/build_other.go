@@ -4,7 +4,7 @@ package softgpu
 
 import "fmt"
 
-// Committed has no answer here.
+// Committed returns an error on this system.
 func Committed() (folder string, err error) {
 	return "", fmt.Errorf("%w, and Linux", ErrNoCompiler)
 }

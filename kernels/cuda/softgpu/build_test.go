@@ -21,11 +21,11 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// A kernel of testdata/faults.ptx runs in a process of its own, since a fault is the end of its device: this test binary,
-// started again with the kernel's name in a variable.
+// kernelVariable names the kernel to run. A kernel of testdata/faults.ptx runs in a child process, this test binary
+// with the variable set, because a fault makes the device unusable.
 const kernelVariable = "SOFTGPU_TEST_KERNEL"
 
-// ptxVariable names another file that has the kernel.
+// ptxVariable names another file that contains the kernel.
 const ptxVariable = "SOFTGPU_TEST_PTX"
 
 func TestMain(m *testing.M) {
@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// faults is a software GPU with the kernels of testdata/faults.ptx.
+// faults builds a software GPU with the kernels of testdata/faults.ptx.
 var faults = sync.OnceValues(func() (string, error) {
 	text, err := os.ReadFile("testdata/faults.ptx")
 	if err != nil {
@@ -58,8 +58,8 @@ var faults = sync.OnceValues(func() (string, error) {
 	return dir, buildBeside(dir, string(text))
 })
 
-// buildBeside builds in a folder, to which it copies the libraries that all tests of the module share: to compile them
-// takes ten seconds.
+// buildBeside builds in a folder that begins with copies of the libraries shared by all tests of the module, because
+// compiling these takes ten seconds.
 func buildBeside(dir string, ptx ...string) error {
 	committed, err := Committed()
 	if err != nil {
@@ -79,12 +79,12 @@ func buildBeside(dir string, ptx ...string) error {
 	return Build(dir, ptx...)
 }
 
-// count is the number of floats that a kernel of testdata/faults.cu is given.
+// count is the number of floats in the argument of the kernels in testdata/faults.cu.
 const count = 512
 
-// launch runs a kernel on 0, 1, 2, … and returns its results. Kernels with half in their name are for two warps.
+// launch runs a kernel on 0, 1, 2, … and returns its results. Kernels with half in their name run with two warps.
 func launch(folder, kernel string) ([]byte, error) {
-	runtime.LockOSThread() // a context is current on a thread
+	runtime.LockOSThread() // a context is current on one thread
 	defer runtime.UnlockOSThread()
 	library, err := purego.Dlopen(filepath.Join(folder, driverLibrary), purego.RTLD_NOW|purego.RTLD_LOCAL)
 	if err != nil {
@@ -115,7 +115,7 @@ func launch(folder, kernel string) ([]byte, error) {
 	case "rotate_right", "rotate_without_barrier", "reuse_right", "reuse_too_early", "half_at_barrier":
 		threads = 64
 	}
-	// C fills these during the calls; all are one allocation, so that none moves.
+	// C writes these variables during calls. They are a single allocation, so that none of them moves.
 	v := new(struct {
 		context, module, function, stream, device, host uintptr
 		parameters                                      [1]uintptr
@@ -144,7 +144,7 @@ func launch(folder, kernel string) ([]byte, error) {
 	return bytes.Clone(host), failed
 }
 
-// dynamic is 1 for kernels that use dynamic shared memory.
+// dynamic returns 1 for kernels that use dynamic shared memory.
 func dynamic(kernel string) uintptr {
 	for _, without := range []string{"rotate", "read_", "write_before", "misaligned", "half_", "values"} {
 		if strings.HasPrefix(kernel, without) {
@@ -154,8 +154,8 @@ func dynamic(kernel string) uintptr {
 	return 1
 }
 
-// ran is launch in a process of its own.
-func ran(t *testing.T, kernel string, seed int) (out []float32, said string) {
+// runKernel calls launch in a child process.
+func runKernel(t *testing.T, kernel string, seed int) (out []float32, message string) {
 	t.Helper()
 	folder := folder(t)
 	self, err := os.Executable()
@@ -176,7 +176,7 @@ func ran(t *testing.T, kernel string, seed int) (out []float32, said string) {
 	return out, text.String()
 }
 
-// folder skips where there is no compiler, which CI has.
+// folder returns the folder of the software GPU. It skips the test if there is no compiler; CI has one.
 func folder(t *testing.T) string {
 	t.Helper()
 	dir, err := faults()
@@ -189,7 +189,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// A kernel without its barrier gives another result in one of four orders at least, the right kernel in none.
+// TestMissingSynchronisationIsFound checks that a kernel without its barrier has a wrong result in at least one of four
+// orders, and the correct kernel in none.
 func TestMissingSynchronisationIsFound(t *testing.T) {
 	for _, c := range []struct {
 		right, wrong string
@@ -205,9 +206,9 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 		wrongs := 0
 		for seed := range 4 {
 			for _, kernel := range []string{c.right, c.wrong} {
-				out, said := ran(t, kernel, seed)
+				out, message := runKernel(t, kernel, seed)
 				if len(out) != count {
-					t.Fatalf("%s: %s", kernel, said)
+					t.Fatalf("%s: %s", kernel, message)
 				}
 				differ := false
 				for i := range c.threads {
@@ -215,19 +216,19 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 				}
 				switch {
 				case differ && kernel == c.right:
-					t.Errorf("%s with seed %d gives %v", kernel, seed, out[:c.threads])
+					t.Errorf("%s with seed %d returns %v", kernel, seed, out[:c.threads])
 				case differ:
 					wrongs++
 				}
 			}
 		}
 		if wrongs == 0 {
-			t.Errorf("%s gives the right result in every order", c.wrong)
+			t.Errorf("%s has the correct result in every order", c.wrong)
 		}
 	}
 }
 
-// A faulty kernel ends with the code that a driver would give, and with a sentence.
+// TestFaultsAreFound checks that a faulty kernel ends with the error code of a real driver and with a message.
 func TestFaultsAreFound(t *testing.T) {
 	for kernel, says := range map[string][2]string{
 		"leave_copies":        {"719", "copies that it has not waited for"},
@@ -236,19 +237,20 @@ func TestFaultsAreFound(t *testing.T) {
 		"read_early":          {"700", "outside of every allocation"},
 		"write_before":        {"719", "a write beside an allocation"},
 		"write_beyond_shared": {"700", "shared memory"},
-		"misaligned":          {"716", "no multiple"},
+		"misaligned":          {"716", "not aligned"},
 		"half_at_barrier":     {"702", "hangs"},
 		"half_in_shuffle":     {"702", "hangs"},
 		"absent":              {"500", "no kernel is called absent"},
 	} {
-		_, said := ran(t, kernel, 2)
-		if !strings.Contains(said, "returns "+says[0]) || !strings.Contains(said, says[1]) {
-			t.Errorf("%s: want %s and %q, got %s", kernel, says[0], says[1], said)
+		_, message := runKernel(t, kernel, 2)
+		if !strings.Contains(message, "returns "+says[0]) || !strings.Contains(message, says[1]) {
+			t.Errorf("%s: want %s and %q, got %s", kernel, says[0], says[1], message)
 		}
 	}
 }
 
-// A second build makes nothing anew, one of other PTX adds to it.
+// TestBuildKeepsWhatIsCurrent checks that a second build rebuilds nothing, and that a build with other PTX adds to the
+// first.
 func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 	dir := folder(t)
 	text, err := os.ReadFile("testdata/faults.ptx")
@@ -274,13 +276,13 @@ func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 		t.Fatal(err)
 	}
 	if after := times(); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("a second build made %v of %v", after, before)
+		t.Errorf("a second build built %v of %v", after, before)
 	}
 	if err := Build(dir, string(text)+"\n"); err != nil {
 		t.Fatal(err)
 	}
 	if after := times(); len(after) != len(before)+1 {
-		t.Errorf("other PTX made %v of %v", after, before)
+		t.Errorf("a build with other PTX built %v of %v", after, before)
 	}
 }
 
@@ -288,6 +290,6 @@ func TestWithoutCompiler(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("CXX", "")
 	if err := Build(t.TempDir(), ""); !errors.Is(err, ErrNoCompiler) {
-		t.Errorf("Build gives %v", err)
+		t.Errorf("Build returns %v", err)
 	}
 }

@@ -1,17 +1,17 @@
-// Package softgpu builds a software GPU: a libcuda.so.1 that runs the committed PTX on the host and refuses like a real
-// driver, and a libcublasLt.so.13 of plain loops. A program that is started with their folder in
-// LD_LIBRARY_PATH finds a GPU, some 10⁵ times slower than one. It is a test of everything between the command line and
-// the bytes of an output file but for four things that only a GPU shows: the driver's compiler, the rounding inside its
-// matrix units, cuBLASLt's choice of algorithms, and speed.
+// Package softgpu builds a software GPU: a libcuda.so.1 that runs the committed PTX on the host and refuses invalid
+// calls as a real driver does, and a libcublasLt.so.13 of plain loops. A program that is started with their folder in
+// LD_LIBRARY_PATH finds a GPU that is about 10⁵ times slower than a real one. It tests everything between the command
+// line and the bytes of an output file, except for four things that only a GPU can show: the compiler in the driver,
+// the rounding inside matrix units, the algorithms that cuBLASLt chooses, and speed.
 //
-// PTX is parsed and translated to C++ here, an unknown instruction being an error; folder sim has the devices, their
-// streams and the threads of a block. sim/device.h lists the variables of the environment: several devices, the order of
-// their work, faults.
+// The package parses PTX and translates it to C++; an unknown instruction is an error. The folder sim implements the
+// devices, their streams and the threads of a block. sim/device.h lists the environment variables for several devices,
+// the order of their work, and faults.
 //
-// The package knows PTX and C++, and nothing of package cuda.
+// The package must not depend on package cuda.
 package softgpu
 
 import "errors"
 
-// ErrNoCompiler is in the chain of an error that says that there is no C++ compiler.
+// ErrNoCompiler is wrapped by the error for a missing C++ compiler.
 var ErrNoCompiler = errors.New("the software GPU needs a C++ compiler")

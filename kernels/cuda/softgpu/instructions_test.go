@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Instructions give the results of the PTX manual where C++ gives others or none: shifts by more than the width,
-// NaN, zeros with a sign, subnormal numbers, ties, overflow. Operands and results are bits of 32.
+// TestInstructions compares instructions with the PTX manual where C++ has a different or no defined result: shifts by
+// more than the width, NaN, signed zeros, subnormals, ties, overflow. Operands and results are 32-bit patterns.
 func TestInstructions(t *testing.T) {
 	const (
 		nan, one, two, minusOne, minusTwo         = 0x7fc00000, 0x3f800000, 0x40000000, 0xbf800000, 0xc0000000
@@ -86,7 +86,7 @@ func TestInstructions(t *testing.T) {
 		{"fma.rm.f32 %f9, %f1, %f2, %f3;", one, one, minusTiny, belowOne},
 		{"fma.rm.f32 %f9, %f1, %f2, %f3;", one, one, tiny, one},
 		{"ex2.approx.ftz.f32 %f9, %f1;", subnormal, 0, 0, one},
-		{"ex2.approx.ftz.f32 %f9, %f1;", 0xc2fe0000, 0, 0, 0}, // of -127
+		{"ex2.approx.ftz.f32 %f9, %f1;", 0xc2fe0000, 0, 0, 0}, // 2^-127
 		{"ex2.approx.ftz.f32 %f9, %f1;", minusInfinity, 0, 0, 0},
 		{"rcp.approx.ftz.f32 %f9, %f1;", subnormal, 0, 0, infinity},
 		{"rcp.approx.ftz.f32 %f9, %f1;", minusSubnormal, 0, 0, minusInfinity},
@@ -94,13 +94,13 @@ func TestInstructions(t *testing.T) {
 		{"cvt.sat.f32.f32 %f9, %f1;", two, 0, 0, one},
 		{"cvt.sat.f32.f32 %f9, %f1;", minusOne, 0, 0, 0},
 
-		{"cvt.rn.bf16x2.f32 %r9, %f1, %f2;", one, two, 0, 0x3f804000}, // the first above
+		{"cvt.rn.bf16x2.f32 %r9, %f1, %f2;", one, two, 0, 0x3f804000}, // the first operand is the upper half
 		{"cvt.rn.bf16x2.f32 %r9, %f1, %f2;", 0x3f808000, 0x3f818000, 0, 0x3f803f82},
 		{"cvt.rn.bf16x2.f32 %r9, %f1, %f2;", nan, 0x7f7fffff, 0, 0x7fff7f80},
 		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", one, two, 0, 0x3c004000},
 		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x3f801000, 0x3f803000, 0, 0x3c003c02},
-		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x477fe000, 0x477ff000, 0, 0x7bff7c00}, // 65504, 65520
-		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x33800000, 0x33000000, 0, 0x00010000}, // 2^-24, 2^-25
+		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x477fe000, 0x477ff000, 0, 0x7bff7c00}, // 65504 and 65520
+		{"cvt.rn.f16x2.f32 %r9, %f1, %f2;", 0x33800000, 0x33000000, 0, 0x00010000}, // 2^-24 and 2^-25
 		{"mov.b32 {%rs1, %rs2}, %r1; cvt.f32.f16 %f9, %rs1;", 0x3c000001, 0, 0, 0x33800000},
 	}
 
@@ -125,13 +125,13 @@ func TestInstructions(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Setenv(ptxVariable, file)
-	out, said := ran(t, "values", 0)
+	out, message := runKernel(t, "values", 0)
 	if len(out) < len(cases) {
-		t.Fatal(said)
+		t.Fatal(message)
 	}
 	for i, c := range cases {
 		if got := math.Float32bits(out[i]); got != c.want {
-			t.Errorf("%s of %#x, %#x, %#x gives %#x, want %#x", c.code, c.a, c.b, c.c, got, c.want)
+			t.Errorf("%s of %#x, %#x, %#x is %#x, want %#x", c.code, c.a, c.b, c.c, got, c.want)
 		}
 	}
 }

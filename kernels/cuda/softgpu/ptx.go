@@ -6,9 +6,9 @@ import (
 	"strings"
 )
 
-// ptxModule is a PTX file of kernels.
+// ptxModule is a parsed PTX file.
 type ptxModule struct {
-	shared  []sharedArray // of all kernels
+	shared  []sharedArray // visible to all kernels
 	kernels []*ptxKernel
 }
 
@@ -17,14 +17,14 @@ type ptxKernel struct {
 	name       string
 	parameters []parameter
 	maxThreads int               // .maxntid
-	registers  map[string]string // the type, such as f32, of the registers whose names begin with the key, such as %f
+	registers  map[string]string // type (such as f32) of the registers whose names begin with the key (such as %f)
 	shared     []sharedArray
 	body       []statement
 }
 
 type parameter struct{ kind, name string }
 
-// sharedArray is dynamic shared memory where its size is 0.
+// sharedArray is an array in shared memory. It is dynamic shared memory if its size is 0.
 type sharedArray struct {
 	name         string
 	align, bytes int
@@ -34,35 +34,35 @@ type sharedArray struct {
 type statement struct {
 	line     int
 	label    string
-	guard    string // a predicate register, or empty
-	unless   bool   // the instruction runs where the guard is false
+	guard    string // predicate register, or empty
+	negated  bool   // whether the instruction runs if the guard is false
 	opcode   string // with its modifiers, such as ld.global.v4.f32
 	operands []operand
 }
 
-// operand is a register, number or symbol (text), an address (text and offset), or a vector. A shuffle's first operand
-// has a predicate beside its register.
+// operand is a register, number or symbol (text), an address (text and offset), or a vector. The first operand of a
+// shuffle may have a predicate register as well.
 type operand struct {
-	text    string
-	beside  string
-	address bool
-	offset  int64
-	vector  []operand
+	text      string
+	predicate string
+	address   bool
+	offset    int64
+	vector    []operand
 }
 
-// token is a word or one character of punctuation; empty at the end.
+// token is a word or a single punctuation character. It is empty at the end of the text.
 type token struct {
 	text string
 	line int
 }
 
-// parser reads the part of PTX that nvcc writes for the kernels. An error names the line.
+// parser parses the subset of PTX that nvcc generates for the kernels. Its errors name the line.
 type parser struct {
 	tokens []token
 	at     int
 }
 
-// parsePTX reads a file.
+// parsePTX parses a file.
 func parsePTX(text string) (m *ptxModule, err error) {
 	p := &parser{tokens: scan(text)}
 	defer func() {
@@ -86,19 +86,19 @@ func parsePTX(text string) (m *ptxModule, err error) {
 			p.expect(".entry")
 			m.kernels = append(m.kernels, p.kernel())
 		default:
-			p.fail("%q is not known between kernels", directive)
+			p.fail("unknown directive %q outside of kernels", directive)
 		}
 	}
 	return m, nil
 }
 
-// syntaxError ends parsePTX from anywhere below it.
+// syntaxError is the value of the panics that parsePTX recovers.
 type syntaxError struct {
 	line int
 	text string
 }
 
-// scan cuts text into tokens, without comments and white space.
+// scan splits text into tokens and drops comments and white space.
 func scan(text string) []token {
 	var list []token
 	for number, line := range strings.Split(text, "\n") {
@@ -140,13 +140,13 @@ func (p *parser) peek() string {
 func (p *parser) next() string {
 	text := p.peek()
 	if text == "" {
-		p.fail("the file ends too early")
+		p.fail("unexpected end of file")
 	}
 	p.at++
 	return text
 }
 
-// accept takes the next token if it is that one.
+// accept consumes the next token if it is text, and reports whether it did.
 func (p *parser) accept(text string) bool {
 	if p.peek() != text {
 		return false
@@ -158,7 +158,7 @@ func (p *parser) accept(text string) bool {
 func (p *parser) expect(text string) {
 	if got := p.next(); got != text {
 		p.at--
-		p.fail("%q where %q is due", got, text)
+		p.fail("found %q, want %q", got, text)
 	}
 }
 
@@ -166,7 +166,7 @@ func (p *parser) fail(format string, args ...any) {
 	panic(syntaxError{p.line(), fmt.Sprintf(format, args...)})
 }
 
-// line is that of the next token, or of the last.
+// line returns the line of the next token, or of the last one.
 func (p *parser) line() int {
 	if len(p.tokens) == 0 {
 		return 1
@@ -179,17 +179,17 @@ func (p *parser) number() int {
 	n, err := strconv.Atoi(text)
 	if err != nil {
 		p.at--
-		p.fail("%q is no number", text)
+		p.fail("%q is not a number", text)
 	}
 	return n
 }
 
-// sharedArray reads a declaration behind its .shared.
+// sharedArray parses a declaration after .shared.
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
 	if a.align < 1 {
-		p.fail("an alignment of %d", a.align)
+		p.fail("invalid alignment %d", a.align)
 	}
 	p.expect(".b8")
 	a.name = p.next()
@@ -202,7 +202,7 @@ func (p *parser) sharedArray() sharedArray {
 	return a
 }
 
-// kernel reads a kernel behind its .entry.
+// kernel parses a kernel after .entry.
 func (p *parser) kernel() *ptxKernel {
 	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
 	p.expect("(")
@@ -223,7 +223,7 @@ func (p *parser) kernel() *ptxKernel {
 		case ".minnctapersm":
 			p.number()
 		default:
-			p.fail("%q is not known before a body", directive)
+			p.fail("unknown directive %q before a kernel body", directive)
 		}
 	}
 	if k.maxThreads < 1 {
@@ -236,7 +236,7 @@ func (p *parser) kernel() *ptxKernel {
 		case ".shared":
 			p.next()
 			k.shared = append(k.shared, p.sharedArray())
-		case ".pragma": // hints for the compiler
+		case ".pragma": // compiler hints
 			p.next()
 			p.next()
 			p.expect(";")
@@ -247,7 +247,7 @@ func (p *parser) kernel() *ptxKernel {
 	return k
 }
 
-// register reads .reg .f32 %f<45>; or .reg .f32 %f;
+// register parses .reg .f32 %f<45>; or .reg .f32 %f;
 func (p *parser) register(k *ptxKernel) {
 	p.expect(".reg")
 	kind, name := strings.TrimPrefix(p.next(), "."), p.next()
@@ -265,7 +265,7 @@ func (p *parser) register(k *ptxKernel) {
 func (p *parser) statement() statement {
 	s := statement{line: p.line()}
 	if p.accept("@") {
-		s.unless = p.accept("!")
+		s.negated = p.accept("!")
 		s.guard = p.next()
 	}
 	word := p.next()
@@ -275,7 +275,7 @@ func (p *parser) statement() statement {
 	}
 	if !isWord(word[0]) || word[0] == '.' || word[0] == '%' {
 		p.at--
-		p.fail("%q begins no instruction", word)
+		p.fail("%q is not an opcode", word)
 	}
 	s.opcode = word
 	for !p.accept(";") {
@@ -309,10 +309,10 @@ func (p *parser) operand() operand {
 	o := operand{text: p.next()}
 	if !isWord(o.text[0]) {
 		p.at--
-		p.fail("%q is no operand", o.text)
+		p.fail("%q is not an operand", o.text)
 	}
 	if p.accept("|") {
-		o.beside = p.next()
+		o.predicate = p.next()
 	}
 	return o
 }
@@ -326,7 +326,7 @@ func (p *parser) integer() int64 {
 	n, err := strconv.ParseInt(text, 0, 64)
 	if err != nil {
 		p.at--
-		p.fail("%q is no integer", text)
+		p.fail("%q is not an integer", text)
 	}
 	return n
 }

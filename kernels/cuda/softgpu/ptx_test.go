@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// small is a kernel with a place for an instruction.
+// small returns a kernel that contains the instruction.
 func small(instruction string) string {
 	return `.version 7.0
 .target sm_80
@@ -45,31 +45,31 @@ func TestTranslate(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", instruction, err)
 		} else if !strings.Contains(code, want) {
-			t.Errorf("%s: there is no %q in %s", instruction, want, code)
+			t.Errorf("%s: no %q in %s", instruction, want, code)
 		}
 	}
 }
 
 func TestTranslateRefuses(t *testing.T) {
 	for instruction, says := range map[string]string{
-		"frob.s32 	%r1, %r2;":                          "small, line 14: instruction frob.s32 is not known",
-		"add.s32 	%r1, %r2;":                           "add.s32 with 2 operands",
+		"frob.s32 	%r1, %r2;":                          "small, line 14: unknown instruction frob.s32",
+		"add.s32 	%r1, %r2;":                           "add.s32 does not take 2 operands",
 		"add.s32 	%r1, %r2, %q1;":                      "register %q1 is not declared",
-		"add.s64 	%rd1, %r2, %rd2;":                    "%r2 has type u32 where u64 is due",
-		"add.f32 	%r1, %rd1, %f1;":                     "%rd1 has type u64 where f32 is due",
-		"bra 	$nowhere;":                               "there is no label $nowhere",
+		"add.s64 	%rd1, %r2, %rd2;":                    "%r2 has type u32, want u64",
+		"add.f32 	%r1, %rd1, %f1;":                     "%rd1 has type u64, want f32",
+		"bra 	$nowhere;":                               "undefined label $nowhere",
 		"bar.sync 	1;":                                 "barrier 1 is not simulated",
-		"ld.param.u32 	%r1, [small_param_0];":          "there is no parameter small_param_0 of type u32",
-		"ld.global.nc.f32 	%f1, [%rd1];":               "ld.global.nc.f32 is not known",
-		"ld.global.v2.f32 	{%f1}, [%rd1];":             "a vector of 1 where 2 are due",
-		"setp.ne.f32 	%p1, %f1, %f2;":                  "setp.ne.f32 is not known",
-		"ld.param 	%r1, [small_param_0];":              "ld.param is not known",
-		"cp.async.ca.shared.global 	[%r1], [%rd1], 4;": "is not known",
-		".shared .align 0 .b8 a[4];":                   "line 14: an alignment of 0",
-		"add.s32 	%r1, %r2, 1":                         "line 15", // without its semicolon
+		"ld.param.u32 	%r1, [small_param_0];":          "no parameter small_param_0 of type u32",
+		"ld.global.nc.f32 	%f1, [%rd1];":               "unknown instruction ld.global.nc.f32",
+		"ld.global.v2.f32 	{%f1}, [%rd1];":             "a vector of 1 elements, want 2",
+		"setp.ne.f32 	%p1, %f1, %f2;":                  "unknown instruction setp.ne.f32",
+		"ld.param 	%r1, [small_param_0];":              "unknown instruction ld.param",
+		"cp.async.ca.shared.global 	[%r1], [%rd1], 4;": "unknown instruction",
+		".shared .align 0 .b8 a[4];":                   "line 14: invalid alignment 0",
+		"add.s32 	%r1, %r2, 1":                         "line 15", // the semicolon is missing
 	} {
 		if _, err := translate(small(instruction)); err == nil || !strings.Contains(err.Error(), says) {
-			t.Errorf("%s: want an error that says %q, got %v", instruction, says, err)
+			t.Errorf("%s: want an error that contains %q, got %v", instruction, says, err)
 		}
 	}
 	for _, text := range []string{"", ".version 7.0\n.global .u32 x;", "@", small("")[:200], strings.Replace(small(""), ".maxntid 32, 1, 1", "", 1)} {
@@ -79,7 +79,7 @@ func TestTranslateRefuses(t *testing.T) {
 	}
 }
 
-// Every committed kernel is translated.
+// TestTranslateCommitted checks that every committed kernel is translated.
 func TestTranslateCommitted(t *testing.T) {
 	files, err := filepath.Glob("../ptx/*.ptx")
 	if err != nil || len(files) == 0 {
@@ -95,7 +95,7 @@ func TestTranslateCommitted(t *testing.T) {
 			t.Errorf("%s: %v", f, err)
 		}
 		if want, got := strings.Count(string(text), ".entry"), strings.Count(code, "static void "); got != want {
-			t.Errorf("%s has %d kernels, and %d were translated", f, want, got)
+			t.Errorf("%s has %d kernels, but %d were translated", f, want, got)
 		}
 	}
 }
@@ -105,6 +105,6 @@ func FuzzTranslate(f *testing.F) {
 	f.Add(small("ld.global.v2.f32 	{%f1, %f2}, [%rd1+-16];"))
 	f.Add(small(".shared .align 4 .b8 a[64]; @!%p1 setp.ltu.f32 	%p1, %f1, 0f3F800000;"))
 	f.Fuzz(func(t *testing.T, text string) {
-		_, _ = translate(text) // ends with an answer or an error, never a panic
+		_, _ = translate(text) // must return a result or an error without panicking
 	})
 }

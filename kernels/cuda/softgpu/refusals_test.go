@@ -28,9 +28,9 @@ const sharedPTX = `.version 7.0
 }
 `
 
-// The driver refuses with the code of a real one.
+// TestRefusals checks that invalid calls return the error codes of a real driver.
 func TestRefusals(t *testing.T) {
-	folder(t) // skips without a compiler
+	folder(t) // skips the test if there is no compiler
 	dir := t.TempDir()
 	if err := buildBeside(dir, sharedPTX); err != nil {
 		t.Fatal(err)
@@ -40,12 +40,12 @@ func TestRefusals(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime.LockOSThread() // a context is current on a thread
+	runtime.LockOSThread() // a context is current on one thread
 	defer runtime.UnlockOSThread()
 	const (
 		ok, invalidValue, outOfMemory, notInitialized        = 0, 1, 2, 3
 		invalidDevice, invalidContext, invalidHandle, toMany = 101, 201, 400, 701
-		dynamicShared                                        = 8 // the attribute
+		dynamicShared                                        = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 	)
 	call := func(want int32, name string, args ...uintptr) {
 		t.Helper()
@@ -54,10 +54,10 @@ func TestRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		if r, _, _ := purego.SyscallN(symbol, args...); int32(r) != want {
-			t.Errorf("%s%v gives %d, want %d", name, args, int32(r), want)
+			t.Errorf("%s%v returns %d, want %d", name, args, int32(r), want)
 		}
 	}
-	// C fills these during the calls; all are one allocation, so that none moves.
+	// C writes these variables during calls. They are a single allocation, so that none of them moves.
 	v := new(struct {
 		context, other, module, function, stream, foreign, event, device, host uintptr
 		image                                                                  [len(sharedPTX) + 1]byte
@@ -109,12 +109,12 @@ func TestRefusals(t *testing.T) {
 	launch(invalidHandle, 1, 1, 1, 64, 0, 0)
 	launch(invalidHandle, 1, 1, 1, 64, 0, v.foreign)
 	launch(ok, 1, 1, 1, 64, 32<<10, v.stream)
-	launch(invalidValue, 1, 1, 1, 64, 32<<10+1, v.stream) // with the static ones more than 48 KB
+	launch(invalidValue, 1, 1, 1, 64, 32<<10+1, v.stream) // more than 48 KB together with the static ones
 	call(invalidValue, "cuFuncSetAttribute", v.function, dynamicShared, 212<<10)
 	call(ok, "cuFuncSetAttribute", v.function, dynamicShared, 211<<10)
 	launch(ok, 1, 1, 1, 64, 211<<10, v.stream)
 
-	call(ok, "cuEventCreate", at(&v.event), 2) // without times
+	call(ok, "cuEventCreate", at(&v.event), 2) // CU_EVENT_DISABLE_TIMING
 	call(ok, "cuEventRecord", v.event, v.stream)
 	call(invalidHandle, "cuEventRecord", v.event, v.foreign)
 	call(invalidHandle, "cuEventElapsedTime", at(&v.other), v.event, v.event)

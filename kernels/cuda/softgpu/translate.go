@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// translate turns PTX into the C++ of a module (sim/kernel.h). An instruction that it does not know is an error.
+// translate translates PTX to the C++ source of a module (sim/kernel.h). An unknown instruction is an error.
 func translate(text string) (string, error) {
 	m, err := parsePTX(text)
 	if err != nil {
@@ -29,22 +29,22 @@ func translate(text string) (string, error) {
 	return out.String(), nil
 }
 
-// translator writes one kernel.
+// translator translates one kernel.
 type translator struct {
 	kernel *ptxKernel
-	line   int // of the statement that is translated
+	line   int // line of the current statement
 	code   strings.Builder
-	used   map[string]bool // registers
-	labels map[string]bool // that a branch names: false, and true where they have been met
+	used   map[string]bool // registers in use
+	labels map[string]bool // labels in branches: true if the label has been defined
 
-	symbols map[string]int // address of a shared array, from the first byte of shared memory
+	symbols map[string]int // offset of each shared array in shared memory
 	dynamic map[string]bool
-	static  int  // bytes before dynamic shared memory
-	reads   bool // the kernel has dynamic shared memory
+	static  int  // number of bytes before dynamic shared memory
+	reads   bool // whether the kernel uses dynamic shared memory
 }
 
-// layOut gives every shared array its place: static ones in their order, then the dynamic ones, which all begin at the
-// same byte.
+// layOut assigns an offset to every shared array: static arrays in order, then the dynamic ones, which all have the
+// same offset.
 func (t *translator) layOut(arrays []sharedArray) {
 	t.symbols, t.dynamic = map[string]int{}, map[string]bool{}
 	up := func(n, align int) int { return (n + align - 1) / align * align }
@@ -66,7 +66,7 @@ func (t *translator) layOut(arrays []sharedArray) {
 	}
 }
 
-// write adds the function and its line in the module's table.
+// write writes the function, and its line in the module's table.
 func (t *translator) write(out, table *strings.Builder) {
 	k := t.kernel
 	fmt.Fprintf(out, "\nstatic void %s(Thread &t, const uint64_t *slots) {\n", k.name)
@@ -88,7 +88,7 @@ func (t *translator) write(out, table *strings.Builder) {
 		k.name, k.maxThreads, t.static, t.reads, len(k.parameters), sizes.String(), k.name)
 }
 
-// translateError names the kernel and the line of PTX.
+// translateError is an error that names the kernel and the line of PTX.
 type translateError string
 
 func (e translateError) Error() string { return string(e) }
@@ -97,7 +97,7 @@ func (t *translator) errorf(format string, args ...any) error {
 	return translateError(fmt.Sprintf("%s, line %d: %s", t.kernel.name, t.line, fmt.Sprintf(format, args...)))
 }
 
-// run translates the body. Below it a mistake in an operand is a panic with a translateError.
+// run translates the body. The methods that it calls panic with a translateError on an invalid operand.
 func (t *translator) run() (err error) {
 	defer func() {
 		switch failed := recover().(type) {
@@ -110,7 +110,7 @@ func (t *translator) run() (err error) {
 	}()
 	for _, p := range t.kernel.parameters {
 		if bytesOf[p.kind] == 0 {
-			return t.errorf("a parameter of type %s", p.kind)
+			return t.errorf("unknown type %s of a parameter", p.kind)
 		}
 	}
 	for _, s := range t.kernel.body {
@@ -123,7 +123,7 @@ func (t *translator) run() (err error) {
 		c := t.instruction(s)
 		if s.guard != "" {
 			condition := t.value(operand{text: s.guard}, "pred")
-			if s.unless {
+			if s.negated {
 				condition = "!" + condition
 			}
 			c = fmt.Sprintf("if (%s) { %s }", condition, c)
@@ -132,7 +132,7 @@ func (t *translator) run() (err error) {
 	}
 	for name, met := range t.labels {
 		if !met {
-			return t.errorf("there is no label %s", name)
+			return t.errorf("undefined label %s", name)
 		}
 	}
 	return nil
@@ -141,7 +141,7 @@ func (t *translator) run() (err error) {
 func label(name string) string    { return strings.ReplaceAll(name, "$", "") }
 func register(name string) string { return strings.TrimPrefix(name, "%") }
 
-// storage is the type that holds a register of a PTX type, ctypes the C++ of each.
+// storage maps PTX types to the type of a register that stores them, ctypes to C++ types.
 var (
 	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
 		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
@@ -153,7 +153,7 @@ var (
 		"%nctaid.x": "t.nctaid.x", "%nctaid.y": "t.nctaid.y", "%laneid": "(t.tid.x & 31)"}
 )
 
-// typeOf is the declared type of a register.
+// typeOf returns the declared type of a register.
 func (t *translator) typeOf(name string) string {
 	if kind, ok := t.kernel.registers[name]; ok {
 		return kind
@@ -164,26 +164,26 @@ func (t *translator) typeOf(name string) string {
 	panic(t.errorf("register %s is not declared", name))
 }
 
-// value is C++ that reads an operand as a type of the instruction.
+// value returns a C++ expression for an operand, in the type of the instruction.
 func (t *translator) value(o operand, kind string) string {
 	c := ctypes[kind]
 	switch {
 	case o.vector != nil || o.address || c == "":
-		panic(t.errorf("an operand of type %s is due", kind))
+		panic(t.errorf("want an operand of type %s", kind))
 	case special[o.text] != "":
 		return fmt.Sprintf("%s(%s)", c, special[o.text])
 	case strings.HasPrefix(o.text, "%"):
 		from := storage[t.typeOf(o.text)]
 		t.used[o.text] = true
 		if (from == "pred") != (kind == "pred") || from != "pred" && bytesOf[from] < bytesOf[kind] {
-			panic(t.errorf("%s has type %s where %s is due", o.text, from, kind))
+			panic(t.errorf("%s has type %s, want %s", o.text, from, kind))
 		}
 		switch {
 		case from == storage[kind] && (kind == "f32" || kind[0] != 's'):
 			return register(o.text)
 		case from == "f32" || kind == "f32":
 			if bytesOf[from] != bytesOf[kind] {
-				panic(t.errorf("%s has type %s where %s is due", o.text, from, kind))
+				panic(t.errorf("%s has type %s, want %s", o.text, from, kind))
 			}
 			return fmt.Sprintf("bits_as<%s>(%s)", c, register(o.text))
 		}
@@ -197,12 +197,12 @@ func (t *translator) value(o operand, kind string) string {
 	}
 	n, err := strconv.ParseInt(o.text, 0, 64)
 	if err != nil || kind == "f32" || kind == "pred" {
-		panic(t.errorf("%q is no operand of type %s", o.text, kind))
+		panic(t.errorf("%q is not an operand of type %s", o.text, kind))
 	}
 	return fmt.Sprintf("%s(%dLL)", c, n)
 }
 
-// set is C++ that writes an expression of a type to a register.
+// set returns a C++ statement that assigns an expression of the given type to a register.
 func (t *translator) set(o operand, kind, expression string) string {
 	if !strings.HasPrefix(o.text, "%") || special[o.text] != "" || o.address || o.vector != nil {
 		panic(t.errorf("%q is not a register", o.text))
@@ -210,21 +210,21 @@ func (t *translator) set(o operand, kind, expression string) string {
 	to := storage[t.typeOf(o.text)]
 	t.used[o.text] = true
 	if (to == "pred") != (kind == "pred") || to != "pred" && bytesOf[to] < bytesOf[kind] {
-		panic(t.errorf("%s has type %s and is given %s", o.text, to, kind))
+		panic(t.errorf("%s has type %s, but is assigned %s", o.text, to, kind))
 	}
 	if (to == "f32") != (kind == "f32") {
 		if bytesOf[to] != bytesOf[kind] {
-			panic(t.errorf("%s has type %s and is given %s", o.text, to, kind))
+			panic(t.errorf("%s has type %s, but is assigned %s", o.text, to, kind))
 		}
 		expression = fmt.Sprintf("bits_as<%s>(%s)", ctypes[to], expression)
 	}
 	return fmt.Sprintf("%s = %s;", register(o.text), expression)
 }
 
-// want panics unless the instruction has that many operands.
+// want panics unless the instruction has n operands.
 func (t *translator) want(s statement, n int) {
 	if len(s.operands) != n {
-		panic(t.errorf("%s with %d operands", s.opcode, len(s.operands)))
+		panic(t.errorf("%s does not take %d operands", s.opcode, len(s.operands)))
 	}
 }
 
@@ -283,13 +283,13 @@ func (t *translator) instruction(s statement) string {
 	case "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32":
 		return t.mma(s, "fp16")
 	}
-	panic(t.errorf("instruction %s is not known", s.opcode))
+	panic(t.errorf("unknown instruction %s", s.opcode))
 }
 
-// address is C++ for [register + offset] or [symbol + offset].
+// address returns a C++ expression for [register + offset] or [symbol + offset].
 func (t *translator) address(o operand, kind string) string {
 	if !o.address {
-		panic(t.errorf("%q is no address", o.text))
+		panic(t.errorf("%q is not an address", o.text))
 	}
 	base := t.value(operand{text: o.text}, kind)
 	if o.offset == 0 {
@@ -298,14 +298,14 @@ func (t *translator) address(o operand, kind string) string {
 	return fmt.Sprintf("%s + %s(%d)", base, ctypes[kind], o.offset)
 }
 
-// list is C++ that gathers the values of a vector, or of one operand.
+// list returns a C++ initializer list of the n elements of a vector, or of a single operand.
 func (t *translator) list(o operand, n int, kind string) string {
 	all := o.vector
 	if all == nil && n == 1 {
 		all = []operand{o}
 	}
 	if len(all) != n {
-		panic(t.errorf("a vector of %d where %d are due", len(all), n))
+		panic(t.errorf("a vector of %d elements, want %d", len(all), n))
 	}
 	var texts []string
 	for _, one := range all {
@@ -314,14 +314,14 @@ func (t *translator) list(o operand, n int, kind string) string {
 	return "{" + strings.Join(texts, ", ") + "}"
 }
 
-// spread is C++ that sets the registers of a vector, or one register, from v.
+// spread returns C++ statements that assign the array v to the registers of a vector, or to a single register.
 func (t *translator) spread(o operand, n int, kind string) string {
 	all := o.vector
 	if all == nil && n == 1 {
 		all = []operand{o}
 	}
 	if len(all) != n {
-		panic(t.errorf("a vector of %d where %d are due", len(all), n))
+		panic(t.errorf("a vector of %d elements, want %d", len(all), n))
 	}
 	var texts []string
 	for i, one := range all {
@@ -330,7 +330,7 @@ func (t *translator) spread(o operand, n int, kind string) string {
 	return strings.Join(texts, " ")
 }
 
-// memory is ld and st: of parameters, and of global and shared memory, one, two or four values at a time.
+// memory translates ld of parameters, and ld and st of one, two or four values in global or shared memory.
 func (t *translator) memory(s statement, parts []string) string {
 	t.want(s, 2)
 	n, space, kind := 1, parts[1], parts[len(parts)-1]
@@ -341,23 +341,23 @@ func (t *translator) memory(s statement, parts []string) string {
 	case "v4":
 		n = 4
 	default:
-		panic(t.errorf("%s is not known", s.opcode))
+		panic(t.errorf("unknown instruction %s", s.opcode))
 	}
 	bytes := bytesOf[kind]
 	if bytes == 0 {
-		panic(t.errorf("%s is not known", s.opcode))
+		panic(t.errorf("unknown instruction %s", s.opcode))
 	}
 	if space == "param" && parts[0] == "ld" && n == 1 {
 		source := s.operands[1]
 		i := slices.IndexFunc(t.kernel.parameters, func(p parameter) bool { return p.name == source.text })
 		if i < 0 || source.offset != 0 || bytesOf[t.kernel.parameters[i].kind] != bytes {
-			panic(t.errorf("there is no parameter %s of type %s", source.text, kind))
+			panic(t.errorf("no parameter %s of type %s", source.text, kind))
 		}
 		return t.set(s.operands[0], kind, fmt.Sprintf("parameter<%s>(slots[%d])", ctypes[kind], i))
 	}
 	at := map[string]string{"global": "u64", "shared": "u32"}[space]
 	if at == "" {
-		panic(t.errorf("%s is not known", s.opcode))
+		panic(t.errorf("unknown instruction %s", s.opcode))
 	}
 	if parts[0] == "ld" {
 		return fmt.Sprintf("{ %s v[%d]; memcpy(v, t.%s(%s, %d), %d); %s }", ctypes[kind], n, space,
@@ -367,7 +367,7 @@ func (t *translator) memory(s statement, parts []string) string {
 		t.address(s.operands[0], at), n*bytes, n*bytes)
 }
 
-// move copies a value, or packs two halves into a word and back.
+// move translates mov: it copies a value, packs two 16-bit halves into a word, or unpacks a word.
 func (t *translator) move(s statement, kind string) string {
 	t.want(s, 2)
 	to, from := s.operands[0], s.operands[1]
@@ -380,7 +380,7 @@ func (t *translator) move(s statement, kind string) string {
 	return t.set(to, kind, t.value(from, kind))
 }
 
-// Comparisons: those with a u at the end are true for NaN as well.
+// Comparison operators. Those that end in u are also true for NaN.
 var (
 	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}
@@ -389,19 +389,19 @@ var (
 func (t *translator) compare(s statement, order, kind string) string {
 	t.want(s, 3)
 	a, b := t.value(s.operands[1], kind), t.value(s.operands[2], kind)
-	if kind == "f32" && order == "ne" || kind == "pred" { // ordered: false for NaN, unlike that of C++
-		panic(t.errorf("%s is not known", s.opcode))
+	if kind == "f32" && order == "ne" || kind == "pred" { // ne of f32 is false for NaN, unlike != in C++
+		panic(t.errorf("unknown instruction %s", s.opcode))
 	}
 	if c := orders[order]; c != "" {
 		return t.set(s.operands[0], "pred", fmt.Sprintf("%s %s %s", a, c, b))
 	}
 	if not := opposite[order]; not != "" && kind == "f32" {
 		if not == "ne" {
-			panic(t.errorf("%s is not known", s.opcode))
+			panic(t.errorf("unknown instruction %s", s.opcode))
 		}
 		return t.set(s.operands[0], "pred", fmt.Sprintf("!(%s %s %s)", a, orders[not], b))
 	}
-	panic(t.errorf("%s is not known", s.opcode))
+	panic(t.errorf("unknown instruction %s", s.opcode))
 }
 
 func (t *translator) shuffle(s statement) string {
@@ -409,8 +409,8 @@ func (t *translator) shuffle(s statement) string {
 	code := fmt.Sprintf("if (%s != 31 || %s != ~0u) t.unsupported(\"a shuffle of part of a warp\"); %s",
 		t.value(s.operands[3], "u32"), t.value(s.operands[4], "u32"),
 		t.set(s.operands[0], "b32", fmt.Sprintf("t.shuffle(%s, %s)", t.value(s.operands[1], "b32"), t.value(s.operands[2], "u32"))))
-	if p := s.operands[0].beside; p != "" {
-		code += " " + t.set(operand{text: p}, "pred", "true") // every lane has a partner
+	if p := s.operands[0].predicate; p != "" {
+		code += " " + t.set(operand{text: p}, "pred", "true") // all lanes take part
 	}
 	return code
 }
@@ -421,8 +421,8 @@ func (t *translator) mma(s statement, half string) string {
 		t.list(s.operands[3], 4, "f32"), t.list(s.operands[1], 4, "b32"), t.list(s.operands[2], 2, "b32"), half, t.spread(s.operands[0], 4, "f32"))
 }
 
-// expression is an instruction that computes one value from others: $1, $2 and so on stand for the operands, which are
-// read as those types.
+// expression is the translation of an instruction that computes one value from others. In text, $1, $2 and so on stand
+// for the operands, which are read in the given types.
 type expression struct {
 	result   string
 	operands []string
@@ -438,7 +438,7 @@ func (t *translator) expression(s statement, e expression) string {
 	return t.set(s.operands[0], e.result, strings.NewReplacer(pairs...).Replace(e.text))
 }
 
-// expressions are the instructions of that kind, by their names in PTX.
+// expressions maps PTX opcodes to their expressions.
 var expressions = makeExpressions()
 
 func makeExpressions() map[string]expression {
@@ -452,7 +452,7 @@ func makeExpressions() map[string]expression {
 	two := func(kind string) []string { return []string{kind, kind} }
 	one := func(kind string) []string { return []string{kind} }
 
-	// Integers wrap around, so that signed ones are added and multiplied as unsigned.
+	// PTX integers wrap around, so signed ones are added and multiplied as unsigned.
 	for _, width := range []string{"32", "64"} {
 		u, s, b := "u"+width, "s"+width, "b"+width
 		add("$1 + $2", u, two(u), "add.s"+width, "add.u"+width)

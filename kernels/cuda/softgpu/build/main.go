@@ -1,6 +1,6 @@
 //go:build linux
 
-// Command build makes the software GPU of package softgpu:
+// Command build builds the software GPU of package softgpu:
 //
 //	go run ./kernels/cuda/softgpu/build FOLDER PTX...
 package main

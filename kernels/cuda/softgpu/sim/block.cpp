@@ -23,7 +23,7 @@ namespace softgpu {
 
 namespace {
 
-// The codes of cuda.h for kernels that fail.
+// Error codes of cuda.h for failed kernels.
 enum { illegal_address = 700, launch_timeout = 702, misaligned_address = 716, launch_failed = 719 };
 
 constexpr size_t stack_bytes = 128 << 10;
@@ -38,7 +38,7 @@ struct Copy {
     uint32_t bytes;
 };
 
-// Fiber is a thread of a block on a stack of its own.
+// Fiber is a thread of a block. It has its own stack.
 class Fiber final : public Thread {
   public:
     void barrier() override;
@@ -55,7 +55,7 @@ class Fiber final : public Thread {
     [[noreturn]] void misaligned_fault(const char *space, uint64_t address, unsigned bytes) override;
 
     void begin(const Launch &launch, Index block, unsigned thread, const Guarded &shared);
-    void arrive(std::vector<Copy> &copies);
+    void complete(std::vector<Copy> &copies);
 
     Processor *processor = nullptr;
     State state = ended;
@@ -73,39 +73,39 @@ struct Warp {
     uint32_t ready; // lanes that can run
     int arrived;
     const void *operation;
-    void *brought[32];
+    void *operands[32]; // of each lane
 };
 
-// Processor runs one block at a time on a thread of the host.
+// Processor runs one block at a time on a host thread.
 class Processor {
   public:
     Processor() = default;
     Processor(const Processor &) = delete;
     ~Processor();
-    // run_block leaves a fault in `fault`.
+    // run_block runs one block and sets `fault` if it fails.
     void run_block(const Launch &launch, uint64_t number);
 
     Fault fault;
 
-    // Fibers call these.
+    // Called by fibers.
     void body();
     void wait_for_block();
-    void wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32]));
+    void wait_for_warp(const void *operation, void *operands, void (*step)(void *(&lanes)[32]));
     [[noreturn]] void fail(int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
-    bool late() const { return launch->order % 2 == 0; } // whether copies arrive when they are waited for
+    bool late() const { return launch->order % 2 == 0; } // whether copies are made only when they are waited for
 
   private:
     int pick();
-    void prefer();
+    void shuffle_preference();
     void enter(Fiber &f);
     void leave(Fiber &f);
     void yield(Fiber &f);
     void prepare(Fiber &f);
 
     const Launch *launch = nullptr;
-    std::deque<Fiber> fibers; // addresses stay
+    std::deque<Fiber> fibers; // a deque, because addresses must not change
     std::vector<Warp> warps;
-    std::vector<int> preference; // of warps, best first
+    std::vector<int> preference; // order of warps
     int running = -1;
     unsigned waiting = 0, finished = 0, threads = 0;
     std::mt19937_64 random_bits;
@@ -117,8 +117,9 @@ class Processor {
 #endif
 };
 
-// here is the processor of this thread of the host while a fiber runs. A signal handler reads it: it must not allocate.
-thread_local Processor *volatile here __attribute__((tls_model("initial-exec"))) = nullptr;
+// current is the processor of this host thread while a fiber runs. A signal handler reads it, so reading must not
+// allocate.
+thread_local Processor *volatile current __attribute__((tls_model("initial-exec"))) = nullptr;
 
 #ifdef __x86_64__
 extern "C" void softgpu_switch(void **save, void *load);
@@ -151,7 +152,7 @@ void Processor::leave(Fiber &f) { swapcontext(&f.context, &scheduler_context); }
 void swap(Fiber &from, Fiber &to) { swapcontext(&from.context, &to.context); }
 #endif
 
-// yield runs another fiber while f waits, and goes back to the scheduler where there is none.
+// yield switches from f, which waits, to another fiber, or to the scheduler if no fiber can run.
 void Processor::yield(Fiber &f) {
     const int next = pick();
     if (next < 0) {
@@ -162,7 +163,7 @@ void Processor::yield(Fiber &f) {
     swap(f, fibers[next]);
 }
 
-void start_fiber() { here->body(); }
+void start_fiber() { current->body(); }
 
 Processor::~Processor() {
     for (Fiber &f : fibers)
@@ -180,7 +181,8 @@ void Processor::prepare(Fiber &f) {
         f.processor = this;
     }
 #ifdef __x86_64__
-    // Six saved registers, then the address to return to; a function finds its stack 8 bytes off a border of 16.
+    // Six saved registers, then the return address. At its entry a function expects a stack 8 bytes off a multiple of
+    // 16.
     void **top = reinterpret_cast<void **>(f.stack + stack_bytes) - 1;
     *--top = reinterpret_cast<void *>(start_fiber);
     f.sp = top - 6;
@@ -219,14 +221,14 @@ void Processor::body() {
     leave(f);
 }
 
-void Processor::prefer() {
+void Processor::shuffle_preference() {
     if (launch->order > 1) std::shuffle(preference.begin(), preference.end(), random_bits);
 }
 
-// pick chooses the fiber to run: the preferred warp as far as it comes, so that it runs ahead of the others wherever
-// nothing holds it back.
+// pick returns the index of the fiber to run, or -1. The preferred warp runs as far as possible before the others,
+// which shows missing synchronization.
 int Processor::pick() {
-    if (launch->order > 1 && random_bits() % 64 == 0) prefer();
+    if (launch->order > 1 && random_bits() % 64 == 0) shuffle_preference();
     for (int w : preference) {
         const uint32_t ready = warps[w].ready;
         if (ready == 0) continue;
@@ -261,16 +263,16 @@ void Processor::run_block(const Launch &l, uint64_t number) {
     }
     waiting = finished = 0;
     for (Warp &w : warps) w.ready = ~0u, w.arrived = 0;
-    prefer();
-    here = this;
+    shuffle_preference();
+    current = this;
     for (;;) {
         running = pick();
         if (running < 0) break;
-        enter(fibers[running]); // comes back from whichever fiber ends, fails, or has nobody to yield to
-        if (fault.code != 0) break; // the other fibers are given up
+        enter(fibers[running]); // returns when a fiber ends, fails, or cannot yield to another
+        if (fault.code != 0) break; // abandons the other fibers
         if (fibers[running].state == ended) warps[running / 32].ready &= ~(1u << running % 32);
     }
-    here = nullptr;
+    current = nullptr;
     if (fault.code != 0) return;
     if (finished < threads) {
         const auto in_warps = std::count_if(fibers.begin(), fibers.begin() + threads, [](const Fiber &f) { return f.state == waits_for_warp; });
@@ -292,7 +294,7 @@ void Processor::fail(int code, const char *format, ...) {
     fault = {code, std::string(launch->kernel->name) + ": " + text + " (block " + std::to_string(f.ctaid.x) + "," +
                        std::to_string(f.ctaid.y) + " thread " + std::to_string(f.tid.x) + ")"};
     leave(fibers[running]);
-    abort(); // nobody enters this fiber again
+    abort(); // not reached: this fiber is never entered again
 }
 
 void Processor::wait_for_block() {
@@ -306,16 +308,16 @@ void Processor::wait_for_block() {
     waiting = 0;
     for (unsigned t = 0; t < threads; t++) fibers[t].state = runnable;
     for (Warp &w : warps) w.ready = ~0u;
-    prefer();
+    shuffle_preference();
 }
 
-// wait_for_warp waits for the 32 lanes of the warp; the last one runs step over the operands of all. operation tells
-// operations apart: lanes must agree.
-void Processor::wait_for_warp(const void *operation, void *brought, void (*step)(void *(&lanes)[32])) {
+// wait_for_warp waits for the 32 lanes of the warp. The last lane runs step on the operands of all. operation
+// identifies the operation, which must be the same in all lanes.
+void Processor::wait_for_warp(const void *operation, void *operands, void (*step)(void *(&lanes)[32])) {
     Warp &w = warps[running / 32];
     if (w.arrived > 0 && w.operation != operation) fail(launch_failed, "the lanes of a warp are at different operations");
     w.operation = operation;
-    w.brought[running % 32] = brought;
+    w.operands[running % 32] = operands;
     if (++w.arrived < 32) {
         Fiber &f = fibers[running];
         f.state = waits_for_warp;
@@ -324,13 +326,13 @@ void Processor::wait_for_warp(const void *operation, void *brought, void (*step)
         return;
     }
     w.arrived = 0;
-    if (step != nullptr) step(w.brought);
+    if (step != nullptr) step(w.operands);
     const int first = running / 32 * 32;
     for (int t = first; t < first + 32; t++) fibers[t].state = runnable;
     w.ready = ~0u;
 }
 
-// Operations of a warp.
+// Warp operations.
 
 struct Shuffle {
     uint32_t value, result, mask;
@@ -371,7 +373,7 @@ struct Product {
     const uint32_t *a, *b;
 };
 
-// mma_step is mma.m16n8k16 by the layouts of the PTX manual: products exact, their sum with c rounded once.
+// mma_step computes mma.m16n8k16 with the layouts of the PTX manual. It adds in double and rounds each element once.
 template <float (*widen)(uint16_t)>
 void mma_step(void *(&lanes)[32]) {
     double a[16][16], b[16][8], c[16][8];
@@ -420,7 +422,7 @@ void Fiber::mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], H
 
 // Asynchronous copies.
 
-void Fiber::arrive(std::vector<Copy> &copies) {
+void Fiber::complete(std::vector<Copy> &copies) {
     for (const Copy &c : copies) {
         memset(c.to, 0, 16);
         memcpy(c.to, c.from, c.bytes);
@@ -430,11 +432,11 @@ void Fiber::arrive(std::vector<Copy> &copies) {
 void Fiber::copy_async(uint32_t to, uint64_t from, uint32_t bytes) {
     if (bytes > 16) processor->fail(launch_failed, "cp.async of %u bytes", bytes);
     Copy c = {shared(to, 16), reinterpret_cast<unsigned char *>(from), bytes};
-    if (bytes > 0) global(from, 16); // beyond an allocation the copy itself faults
+    if (bytes > 0) global(from, 16); // the copy itself faults beyond an allocation
     open.push_back(c);
     if (!processor->late()) {
         std::vector<Copy> now = {c};
-        arrive(now);
+        complete(now);
     }
 }
 
@@ -445,7 +447,7 @@ void Fiber::copy_commit() {
 
 void Fiber::copy_wait(int left) {
     while (static_cast<int>(groups.size()) > left) {
-        if (processor->late()) arrive(groups.front());
+        if (processor->late()) complete(groups.front());
         groups.pop_front();
     }
 }
@@ -464,7 +466,7 @@ void Fiber::global_fault(uint64_t address, unsigned bytes) {
 }
 
 void Fiber::misaligned_fault(const char *space, uint64_t address, unsigned bytes) {
-    processor->fail(misaligned_address, "%u bytes of %s memory at %#llx, which is no multiple of that", bytes, space,
+    processor->fail(misaligned_address, "%u bytes of %s memory at %#llx, not aligned to that size", bytes, space,
                     static_cast<unsigned long long>(address));
 }
 
@@ -473,8 +475,8 @@ void Fiber::misaligned_fault(const char *space, uint64_t address, unsigned bytes
 struct sigaction before[65];
 
 void on_signal(int number, siginfo_t *info, void *context) {
-    if (Processor *p = here) {
-        here = nullptr;
+    if (Processor *p = current) {
+        current = nullptr;
         if (number == SIGFPE) p->fail(launch_failed, "an integer division by zero");
         p->fail(illegal_address, "address %p is outside of every allocation", info->si_addr);
     }
@@ -482,13 +484,13 @@ void on_signal(int number, siginfo_t *info, void *context) {
     if (old.sa_flags & SA_SIGINFO) {
         old.sa_sigaction(number, info, context);
     } else if (old.sa_handler == SIG_DFL || old.sa_handler == SIG_IGN) {
-        signal(number, SIG_DFL); // it comes again at once
+        signal(number, SIG_DFL); // the signal recurs at once
     } else {
         old.sa_handler(number);
     }
 }
 
-// SignalStack is the stack of this thread's signal handlers: fibers have no room for them.
+// SignalStack is the stack for signal handlers on this thread. The stacks of fibers are too small for them.
 class SignalStack {
   public:
     SignalStack() {
@@ -505,7 +507,7 @@ class SignalStack {
     stack_t previous = {};
 };
 
-// Helpers are the other threads of the host, which take part in one launch at a time.
+// Helpers are additional host threads. They help with one launch at a time.
 class Helpers {
   public:
     static Helpers &all() {
@@ -513,8 +515,9 @@ class Helpers {
         return *one;
     }
 
-    // together runs work here and, unless another launch has them, on the helpers too, where there is work for so many.
-    void together(uint64_t blocks, const std::function<void()> &work) {
+    // run_with runs work on this thread and, if there are several blocks and no other launch uses the helpers, on all
+    // helpers.
+    void run_with(uint64_t blocks, const std::function<void()> &work) {
         std::unique_lock<std::mutex> mine(taken, std::try_to_lock);
         if (blocks < 2 || threads == 0 || !mine) {
             work();
@@ -561,7 +564,7 @@ class Helpers {
 
 void parallel(uint64_t count, const std::function<void(uint64_t)> &work) {
     std::atomic<uint64_t> next{0};
-    Helpers::all().together(count, [&] {
+    Helpers::all().run_with(count, [&] {
         for (uint64_t i; (i = next++) < count;) work(i);
     });
 }
@@ -581,7 +584,7 @@ void catch_faults() {
     std::call_once(once, [] {
         struct sigaction action = {};
         action.sa_sigaction = on_signal;
-        // Not blocked while it runs: the handler of a fault switches away and never returns.
+        // SA_NODEFER, because the handler of a fault switches to another stack and never returns.
         action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
         for (int number : {SIGSEGV, SIGBUS, SIGFPE}) sigaction(number, &action, &before[number]);
     });
@@ -597,8 +600,8 @@ Fault run(const Launch &launch) {
     std::atomic<bool> failed{false};
     std::mutex lock;
     Fault first;
-    Helpers::all().together(blocks, [&] {
-        // Pointers, because a library that reads one of its own in a signal handler gets little room for the rest.
+    Helpers::all().run_with(blocks, [&] {
+        // Pointers, because a library with an initial-exec variable has little space for other thread-local variables.
         static thread_local const std::unique_ptr<SignalStack> stack(new SignalStack);
         static thread_local const std::unique_ptr<Processor> mine(new Processor);
         Processor &processor = *mine;

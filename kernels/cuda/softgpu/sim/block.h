@@ -1,4 +1,5 @@
-// Blocks of a launch: fibers for their threads, barriers, operations of a warp, asynchronous copies, shared memory.
+// Execution of the blocks of a launch: fibers for threads, barriers, warp operations, asynchronous copies, shared
+// memory.
 #pragma once
 
 #include "kernel.h"
@@ -10,23 +11,23 @@
 
 namespace softgpu {
 
-// Launch is a kernel with its geometry and the values of its parameters, eight bytes each.
+// Launch is a kernel with its grid and the values of its parameters, in slots of eight bytes.
 struct Launch {
     const Kernel *kernel;
     Index grid;
-    unsigned threads; // of a block
+    unsigned threads; // per block
     uint32_t dynamic_shared;
     const uint64_t *slots;
     const Arena *memory;
-    // order draws the order in which threads and blocks run, and when asynchronous copies arrive:
+    // order determines the order in which threads and blocks run, and the time of asynchronous copies:
     //
-    //   0  lowest warp first, as far as it comes; copies arrive when they are waited for
-    //   1  highest warp first, highest lane first; copies arrive at once
-    //   n  warps and lanes are drawn; even numbers copy late, odd ones at once
+    //   0  the lowest warp runs until it must wait; copies are made when they are waited for
+    //   1  the highest warp and lane run first; copies are made at once
+    //   n  warps and lanes run in random order; even numbers copy late, odd numbers at once
     uint64_t order;
 };
 
-// Fault is the end of a faulty kernel; code is the CUresult that a driver reports, 0 for none.
+// Fault is the error that ended a kernel. code is the CUresult that a driver reports, or 0.
 struct Fault {
     int code = 0;
     std::string text;
@@ -35,13 +36,14 @@ struct Fault {
 // run executes every block of a launch, several at a time, and returns the first fault.
 Fault run(const Launch &launch);
 
-// parallel calls work with each number below count, on several threads of the host where no other launch has them.
+// parallel calls work with each number below count, on several host threads unless another launch uses these.
 void parallel(uint64_t count, const std::function<void(uint64_t)> &work);
 
-// quiet_thread starts a thread that gets no signals but those of its own faults, as the threads of a driver do.
+// quiet_thread starts a thread that receives only the signals of its own faults, like the threads of a driver.
 std::thread quiet_thread(std::function<void()> work);
 
-// catch_faults makes a bad access of a kernel its fault, and hands every other signal to the handler that was there.
+// catch_faults installs signal handlers that turn an invalid access by a kernel into a Fault. They pass every other
+// signal to the previous handler.
 void catch_faults();
 
 } // namespace softgpu

@@ -1,5 +1,5 @@
-// A cuBLASLt of plain loops, which refuses the calls of package cuda that cublasLt.h does not allow. Its opaque
-// objects are its own; its work goes into the streams of the software GPU.
+// A cuBLASLt of plain loops. It refuses calls that cublasLt.h does not allow. It defines its own opaque objects and
+// adds its work to the streams of the software GPU.
 #include "device.h"
 
 #include <stdlib.h>
@@ -34,7 +34,7 @@ struct Preference {
     unsigned reduction = 7;
 };
 
-// Algorithm is the content of the 64 opaque bytes: attributes by their number in cublasLt.h.
+// Algorithm is the content of the 64 opaque bytes: attributes in the order of cublasLt.h.
 struct Algorithm {
     uint64_t magic;
     int id, tile, splits, reduction, stages, inner, cluster;
@@ -74,13 +74,13 @@ void store(int type, unsigned char *p, size_t i, float v) {
 
 unsigned char *at(uint64_t address) { return reinterpret_cast<unsigned char *>(address); }
 
-// accepts checks the descriptors, for AlgoCheck and for the product itself.
+// accepts checks the descriptors, both for AlgoCheck and for the product itself.
 Status accepts(const Description &d, const Layout &a, const Layout &b, const Layout &c, const Layout &out) {
     if (d.transposed_a != 1 || d.transposed_b != 0) return not_supported;
     if (a.rows != b.rows || a.cols != out.rows || b.cols != out.cols) return invalid_value_status;
     if (a.type != b.type || c.type != out.type || c.rows != out.rows || c.cols != out.cols || c.ld != out.ld) return not_supported;
     if (out.type != a.type && out.type != float32) return not_supported;
-    if (a.ld % 8 != 0 || b.ld % 8 != 0 || out.ld % 8 != 0) return not_supported; // 16 bytes, which its kernels load
+    if (a.ld % 8 != 0 || b.ld % 8 != 0 || out.ld % 8 != 0) return not_supported; // kernels load 16 bytes at a time
     if (d.epilogue == 4 && d.bias_type != out.type) return not_supported;
     if (d.epilogue != 1 && d.epilogue != 4) return not_supported;
     return ok;
@@ -88,7 +88,7 @@ Status accepts(const Description &d, const Layout &a, const Layout &b, const Lay
 
 Algorithm algorithm(int id, int splits) { return {magic, id, 20, splits, splits > 1 ? 2 : 0, 0, 0, 0, {}}; }
 
-// Product is one call, with copies of everything that the caller may change afterwards.
+// Product is one call of cublasLtMatmul, with copies of all arguments that the caller may change afterwards.
 struct Product {
     Description description;
     Layout a, b, c, out;
@@ -98,11 +98,11 @@ struct Product {
     Fault run() const;
 };
 
-// rows_at_once is the number of rows of the output that share a pass over the weights.
+// rows_at_once is the number of output rows that are computed in one pass over the weights.
 constexpr size_t rows_at_once = 8;
 
-// run sums each element in sixteen parts, over k in steps of sixteen, so that neither the number of rows nor their place
-// changes a bit.
+// run computes each element with sixteen partial sums, over k in steps of sixteen, so that its bits depend neither on
+// the number of rows nor on its position.
 Fault Product::run() const {
     const size_t n = out.rows, rows = out.cols, k = a.rows, padded = (k + 15) / 16 * 16;
     std::vector<float> weights(n * padded);
@@ -203,7 +203,7 @@ int cublasLtMatmulPreferenceSetAttribute(Preference *p, int attribute, const voi
     return ok;
 }
 
-// The first answer splits the inner dimension, which a caller that wants the same bits for every batch has to pass over.
+// The first algorithm splits the inner dimension. Callers that need the same bits for every batch must skip it.
 int cublasLtMatmulAlgoGetHeuristic(void *, const Description *d, const Layout *a, const Layout *b, const Layout *c, const Layout *out,
                                    const Preference *p, int wanted, Result *found, int *count) {
     if (wanted < 1) return invalid_value_status;

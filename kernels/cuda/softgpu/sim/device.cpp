@@ -8,7 +8,7 @@
 
 namespace softgpu {
 
-void say(const char *format, ...) {
+void log_line(const char *format, ...) {
     char text[500];
     va_list arguments;
     va_start(arguments, format);
@@ -60,7 +60,7 @@ bool Settings::read_environment() {
         char *end = nullptr;
         const uint64_t value = strtoull(text.c_str(), &end, 10);
         if (text.empty()) return otherwise;
-        if (*end != 0) say("%s=%s is no number", name, text.c_str()), good = false;
+        if (*end != 0) log_line("%s=%s is not a number", name, text.c_str()), good = false;
         return value;
     };
     memory = number("SOFTGPU_MEMORY", memory);
@@ -72,7 +72,7 @@ bool Settings::read_environment() {
         architectures.clear();
         for (const std::string &a : split(list)) {
             architectures.push_back(a.rfind("sm_", 0) == 0 ? atoi(a.c_str() + 3) : 0);
-            if (architectures.back() < 10) say("SOFTGPU_DEVICES=%s: %s is no architecture", list.c_str(), a.c_str()), good = false;
+            if (architectures.back() < 10) log_line("SOFTGPU_DEVICES=%s: %s is not an architecture", list.c_str(), a.c_str()), good = false;
         }
     } else {
         architectures.assign(number("SOFTGPU_DEVICES", 1), 90);
@@ -82,7 +82,7 @@ bool Settings::read_environment() {
         const size_t colon = f.find(':');
         const std::string name = f.substr(0, colon);
         if (colon == std::string::npos || known.count(name) == 0) {
-            say("SOFTGPU_FAULT: there is no fault %s", f.c_str()), good = false;
+            log_line("SOFTGPU_FAULT: unknown fault %s", f.c_str()), good = false;
             continue;
         }
         faults.insert({name, f.substr(colon + 1)});
@@ -134,7 +134,7 @@ bool Device::in_pinned(const void *address, size_t bytes) const {
 }
 
 void Device::add(Stream *s, Work w) {
-    w.ticket = driver().tickets++;
+    w.number = driver().queued++;
     s->queue.push_back(std::move(w));
     if (!started) {
         started = true;
@@ -153,7 +153,7 @@ int Device::wait_until(std::unique_lock<std::mutex> &held, const std::function<b
 
 int Device::drain(std::unique_lock<std::mutex> &held) {
     return wait_until(held, [this] {
-        for (const auto *set : {&streams, &leaving})
+        for (const auto *set : {&streams, &destroyed})
             for (const Stream *s : *set)
                 if (!s->idle()) return false;
         return true;
@@ -162,7 +162,7 @@ int Device::drain(std::unique_lock<std::mutex> &held) {
 
 void Device::finish(std::unique_lock<std::mutex> &held) {
     driver().changed.wait(held, [this] {
-        for (const auto *set : {&streams, &leaving})
+        for (const auto *set : {&streams, &destroyed})
             for (const Stream *s : *set)
                 if (s->running) return false;
         return true;
@@ -173,14 +173,14 @@ void Device::break_context(int code, const std::string &text) {
     if (broken != 0) return;
     broken = code;
     driver().last_fault = text;
-    say("device %d is out of use, %d: %s", ordinal, code, text.c_str());
+    log_line("device %d is out of use, %d: %s", ordinal, code, text.c_str());
     driver().changed.notify_all();
 }
 
 void Device::release() {
-    for (const auto *set : {&streams, &leaving})
+    for (const auto *set : {&streams, &destroyed})
         for (Stream *s : *set) delete s;
-    streams.clear(), leaving.clear();
+    streams.clear(), destroyed.clear();
     for (Event *e : events) delete e;
     events.clear();
     for (LoadedModule *m : modules) delete m;
@@ -190,11 +190,11 @@ void Device::release() {
     memory.release_all();
 }
 
-// choose gives a stream whose first work may be done now, or null.
+// choose returns a stream whose first entry may be executed now, or null.
 Stream *Device::choose() {
     std::vector<Stream *> ready;
     size_t queued = 0;
-    for (const auto *set : {&streams, &leaving})
+    for (const auto *set : {&streams, &destroyed})
         for (Stream *s : *set) {
             queued += s->queue.size();
             if (s->ready()) ready.push_back(s);
@@ -203,13 +203,14 @@ Stream *Device::choose() {
     if (driver().settings.seed == 0) {
         Stream *first = ready[0];
         for (Stream *s : ready)
-            if (s->queue.front().ticket < first->queue.front().ticket) first = s;
+            if (s->queue.front().number < first->queue.front().number) first = s;
         return first;
     }
-    // No work is done once every condition holds: a thread that is slow to notice leaves the order as it is.
+    // No work is executed if all conditions hold, so that the order does not depend on how fast the waiting threads
+    // continue.
     const bool awaited = std::any_of(conditions.begin(), conditions.end(), [](const auto *holds) { return !(*holds)(); });
     if (!awaited && queued < 200) return nullptr;
-    // The preferred stream runs ahead of the others wherever no event holds it back, so that a wait that is missing shows.
+    // The preferred stream runs as far as its events allow before the others, which shows missing waits.
     Stream *preferred = ready[0];
     for (Stream *s : ready)
         if (s->preference > preferred->preference) preferred = s;
@@ -217,7 +218,7 @@ Stream *Device::choose() {
     return preferred;
 }
 
-// work runs on the device's thread of the host until the process ends.
+// work runs on the device's host thread until the process ends.
 void Device::work() {
     Driver &d = driver();
     std::unique_lock<std::mutex> held(d.lock);
@@ -233,10 +234,10 @@ void Device::work() {
             held.lock();
         }
         s->running = false;
-        const std::shared_ptr<Mark> mark = s->queue.front().marks;
-        if (mark != nullptr && fault.code == 0 && broken == 0) mark->done = true, mark->milliseconds = now();
+        const std::shared_ptr<EventRecord> record = s->queue.front().completes;
+        if (record != nullptr && fault.code == 0 && broken == 0) record->done = true, record->milliseconds = now();
         s->queue.pop_front();
-        if (s->idle() && leaving.erase(s) > 0) delete s;
+        if (s->idle() && destroyed.erase(s) > 0) delete s;
         if (fault.code != 0) break_context(fault.code, fault.text);
         d.changed.notify_all();
     }

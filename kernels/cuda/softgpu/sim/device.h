@@ -1,4 +1,4 @@
-// Devices, their streams and events, and the thread that does a device's work.
+// Devices, their streams and events, and the host thread that executes a device's work.
 #pragma once
 
 #include "block.h"
@@ -18,7 +18,7 @@
 
 namespace softgpu {
 
-// The codes of cuda.h that the software GPU gives.
+// Error codes of cuda.h that the software GPU returns.
 enum Result {
     success = 0,
     invalid_value = 1,
@@ -41,30 +41,30 @@ enum Result {
 
 class Device;
 
-// Mark is one record of an event: done once the work before it is.
-struct Mark {
+// EventRecord is one recording of an event. It is done when the work before it is done.
+struct EventRecord {
     bool done = false;
-    double milliseconds = 0; // when
+    double milliseconds = 0; // time at which it was done
 };
 
-// Event is a handle. A wait is for the record that was the last one when the wait was asked for.
+// Event is a handle. A wait refers to the last record at the time of the call that waits.
 struct Event {
     bool timed;
-    std::shared_ptr<Mark> last; // null before the first record
+    std::shared_ptr<EventRecord> last; // null before the first record
 };
 
 // Work is one entry of a stream's queue.
 struct Work {
-    std::shared_ptr<Mark> waits_for; // or null
-    std::shared_ptr<Mark> marks;     // or null
-    std::function<Fault()> run;      // or null
-    uint64_t ticket = 0;             // the order in which work was asked for
+    std::shared_ptr<EventRecord> waits_for; // may be null
+    std::shared_ptr<EventRecord> completes; // may be null
+    std::function<Fault()> run;             // may be null
+    uint64_t number = 0;                    // position in the order of the calls
 };
 
 struct Stream {
     std::deque<Work> queue;
-    uint64_t preference; // the ready stream with the largest runs, if SOFTGPU_SEED is not 0
-    bool running = false; // the head is being done, and is still in the queue
+    uint64_t preference; // the ready stream with the largest preference runs, if SOFTGPU_SEED is not 0
+    bool running = false; // the first entry is being executed and is still in the queue
     bool ready() const { return !queue.empty() && !running && (queue.front().waits_for == nullptr || queue.front().waits_for->done); }
     bool idle() const { return queue.empty(); }
 };
@@ -77,25 +77,26 @@ struct LoadedModule {
 
 struct Function {
     const Kernel *kernel;
-    uint32_t allowed_shared; // bytes of dynamic shared memory that a launch may ask for
+    uint32_t allowed_shared; // limit of dynamic shared memory for a launch, in bytes
 };
 
-// Settings come from the environment when cuInit is called.
+// Settings are read from the environment by cuInit.
 //
-//   SOFTGPU_DEVICES  how many there are, or a list of their architectures, such as sm_90,sm_80; one sm_90 by default
-//   SOFTGPU_MEMORY   bytes of each, 16 GiB by default
-//   SOFTGPU_SEED     0: streams run as their work was asked for, at once. Another number draws an order among those that
-//                    events allow, and lets work wait until the program waits for it. If everything was asked for by
-//                    then, and one thread waits, the order follows from the number alone. It also is the order of threads.
-//   SOFTGPU_DRIVER   the CUDA version of the driver, 13000 by default
-//   SOFTGPU_FAULT    a list, such as alloc:7,hang:gemm
-//       alloc:N      the N-th cuMemAlloc of the process is out of memory
+//   SOFTGPU_DEVICES  number of devices, or a list of their architectures, such as sm_90,sm_80; default one sm_90
+//   SOFTGPU_MEMORY   memory of each device in bytes; default 16 GiB
+//   SOFTGPU_SEED     0: work is executed at once, in the order of the calls. Any other number draws one of the orders that
+//                    events allow, and delays work until the program waits for it. The order depends only on the number
+//                    if all work has been queued by then and a single thread waits. The number also determines the order
+//                    of the threads in a launch.
+//   SOFTGPU_DRIVER   CUDA version of the driver; default 13000
+//   SOFTGPU_FAULT    list of faults, such as alloc:7,hang:gemm
+//       alloc:N      the N-th cuMemAlloc of the process returns out of memory
 //       launch:N     the N-th cuLaunchKernel is refused
-//       kernel:NAME  a kernel whose name begins so ends with an illegal address
-//       hang:NAME    such a kernel never ends
-//       lost:N       the device of the N-th launch is lost: every later call about it fails
-//       nowait:N     the N-th cuStreamWaitEvent is forgotten
-//       refuse:ROWS  cuBLASLt takes no algorithm for that number of rows
+//       kernel:NAME  kernels whose names begin with NAME end with an illegal address
+//       hang:NAME    kernels whose names begin with NAME never end
+//       lost:N       the device of the N-th launch is lost: all later calls for it fail
+//       nowait:N     the N-th cuStreamWaitEvent has no effect
+//       refuse:ROWS  cuBLASLt refuses all algorithms for that number of rows
 struct Settings {
     std::vector<int> architectures = {90};
     size_t memory = size_t(16) << 30;
@@ -104,49 +105,49 @@ struct Settings {
     bool blocking = false; // CUDA_LAUNCH_BLOCKING=1
     std::multimap<std::string, std::string> faults;
 
-    bool read_environment(); // false: something in it is wrong, and has been said
-    // hit says whether a fault is set for the count-th call; starts whether one is set for a name.
+    bool read_environment(); // false after an invalid value, which has been logged
+    // hit returns whether a fault is set for the count-th call; starts returns whether one is set for a name.
     bool hit(const char *fault, uint64_t count) const;
     bool starts(const char *fault, const std::string &name) const;
 };
 
-// Driver is everything, under one lock.
+// Driver is the global state, protected by one lock.
 struct Driver {
     std::mutex lock;
-    std::condition_variable changed; // work was added or done, or a thread waits
+    std::condition_variable changed; // work was added or done, or a thread began to wait
     Settings settings;
     bool initialized = false;
     std::vector<std::unique_ptr<Device>> devices;
-    uint64_t tickets = 0, allocations = 0, launches = 0, waits = 0;
+    uint64_t queued = 0, allocations = 0, launches = 0, waits = 0;
     std::string last_fault;
 };
 Driver &driver();
 
-// Device is a GPU with its primary context. Its functions are called with the driver's lock held.
+// Device is a GPU with its primary context. Callers of its functions must hold the driver's lock.
 class Device {
   public:
     Device(int ordinal, int architecture);
 
     const int ordinal, architecture;
-    int contexts = 0; // how often the primary context is retained
+    int contexts = 0; // number of times the primary context is retained
     Arena memory;
     std::map<void *, size_t> pinned;
-    std::set<Stream *> streams, leaving; // leaving: destroyed with work in them
+    std::set<Stream *> streams, destroyed; // destroyed: streams that still had work when they were destroyed
     std::set<Event *> events;
     std::set<LoadedModule *> modules;
     std::set<Function *> functions;
-    int broken = 0; // the code of the fault that ended the context, 0 for none
+    int broken = 0; // code of the fault that broke the context, or 0
 
     void add(Stream *s, Work w);
-    // wait_until lets work be done until the condition holds or the context is broken.
+    // wait_until waits until the condition holds or the context is broken. Meanwhile queued work is executed.
     int wait_until(std::unique_lock<std::mutex> &held, const std::function<bool()> &condition);
     int drain(std::unique_lock<std::mutex> &held);
-    // finish waits until no work is under way; queued work may stay queued.
+    // finish waits until no work is being executed. Queued work may remain.
     void finish(std::unique_lock<std::mutex> &held);
     void break_context(int code, const std::string &text);
-    // release ends the primary context, with everything in it.
+    // release destroys the primary context and everything in it.
     void release();
-    // restart makes the device as it is in a new process with the SOFTGPU_SEED of the settings.
+    // restart resets the device to its state in a new process with the SOFTGPU_SEED of the settings.
     void restart();
     Stream *new_stream();
     double now() const;
@@ -157,26 +158,26 @@ class Device {
     Stream *choose();
 
     bool started = false;
-    std::list<const std::function<bool()> *> conditions; // that threads of the program wait for
+    std::list<const std::function<bool()> *> conditions; // for which threads of the program wait
     std::mt19937_64 draw;
 };
 
-// say writes a line that begins with softgpu: to standard error.
-void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-// refuse says why and returns the code.
+// log_line writes a line that begins with "softgpu:" to standard error.
+void log_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
+// refuse logs the reason and returns the code.
 int refuse(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 } // namespace softgpu
 
-// The software cuBLAS, a library of its own, calls these about the device whose context is current on the calling thread.
+// The software cuBLAS, which is a separate library, calls these functions. They use the context of the calling thread.
 extern "C" {
-// softgpu_enqueue puts work into a stream and returns 0, or the CUresult that says why not.
+// softgpu_enqueue adds work to a stream. It returns 0, or a CUresult if it fails.
 int softgpu_enqueue(void *stream, std::function<softgpu::Fault()> work);
-// softgpu_left gives the bytes from an address to the end of its allocation.
+// softgpu_left returns the number of bytes from an address to the end of its allocation.
 size_t softgpu_left(uint64_t address);
-// softgpu_refuses says whether SOFTGPU_FAULT refuses products of that many rows.
+// softgpu_refuses returns whether SOFTGPU_FAULT refuses products with that number of rows.
 bool softgpu_refuses(uint64_t rows);
 bool softgpu_current();
-// softgpu_parallel calls work with each number below count, on several threads of the host.
+// softgpu_parallel calls work with each number below count, on several host threads.
 void softgpu_parallel(uint64_t count, const std::function<void(uint64_t)> &work);
 }

@@ -1,5 +1,5 @@
-// The driver API: the functions of cuda.h that package cuda calls, as far as the package can tell them from a driver's, and
-// the refusals of a real driver. Parameters have the order and the sizes of cuda.h.
+// The driver API: the functions of cuda.h that package cuda calls, with all behaviour on which the package depends, and
+// with the errors of a real driver for invalid calls. Parameters have the order and sizes of cuda.h.
 #include "device.h"
 
 #include <dlfcn.h>
@@ -11,15 +11,15 @@ using namespace softgpu;
 
 namespace {
 
-thread_local Device *current = nullptr; // whose context is current on this thread
+thread_local Device *current = nullptr; // the device whose context is current on this thread
 
-// Call holds the lock for one call of the API, and the device whose context is current.
+// Call holds the lock during one API call. device is the device whose context is current.
 class Call {
   public:
     Call() : held(driver().lock), d(driver()), device(current) {}
 
-    // without gives the error of a call that needs a context and has none, or one that is broken.
-    int without(const char *function) const {
+    // context_error returns the error of a call that needs a context if there is none or if it is broken, or 0.
+    int context_error(const char *function) const {
         if (!d.initialized) return refuse(not_initialized, "%s before cuInit", function);
         if (device == nullptr) return refuse(invalid_context, "%s without a context that is current on its thread", function);
         if (device->contexts == 0) return refuse(invalid_context, "%s with a context that was released", function);
@@ -33,10 +33,10 @@ class Call {
 
 #define NEEDS_CONTEXT(call)                                     \
     do {                                                        \
-        if (const int code = call.without(__func__)) return code; \
+        if (const int code = call.context_error(__func__)) return code; \
     } while (false)
 
-// handle_of is the handle as a member of the set that has to know it, or null.
+// handle_of returns the handle if it is a member of the set, or null.
 template <class T>
 T *handle_of(const std::set<T *> &known, void *handle) {
     const auto found = known.find(static_cast<T *>(handle));
@@ -58,7 +58,7 @@ Event *event_of(const Call &c, void *handle, const char *function) {
 
 unsigned char *address(uint64_t p) { return reinterpret_cast<unsigned char *>(p); }
 
-// folder is where this library lies, with a slash at its end.
+// folder returns the folder of this library, with a slash at its end.
 std::string folder() {
     Dl_info info;
     if (dladdr(reinterpret_cast<void *>(folder), &info) == 0 || info.dli_fname == nullptr) return "";
@@ -66,14 +66,14 @@ std::string folder() {
     return path.substr(0, path.rfind('/') + 1);
 }
 
-// fingerprint is FNV-1a of 64 bits; translated modules are called after that of their PTX.
+// fingerprint returns the 64-bit FNV-1a hash of a text. Translated modules are named after the hash of their PTX.
 uint64_t fingerprint(const char *text) {
     uint64_t h = 0xcbf29ce484222325u;
     for (const char *p = text; *p != 0; p++) h = (h ^ static_cast<unsigned char>(*p)) * 0x100000001b3u;
     return h;
 }
 
-// first_driver is the CUDA version that came with a PTX ISA version.
+// first_driver returns the first CUDA version that supports a PTX ISA version.
 int first_driver(int major, int minor) { return (major + 4) * 1000 + minor * 10; }
 
 } // namespace
@@ -85,8 +85,8 @@ const char *softgpu_fault() {
     return driver().last_fault.c_str();
 }
 
-// softgpu_restart is for tests: everything is as in a new process whose environment has that SOFTGPU_SEED. No work may
-// be under way.
+// softgpu_restart is for tests: it resets everything to the state in a new process with that SOFTGPU_SEED in its
+// environment. No work may be in progress.
 void softgpu_restart(uint64_t seed) {
     Driver &d = driver();
     const std::lock_guard<std::mutex> held(d.lock);
@@ -175,13 +175,13 @@ int cuDevicePrimaryCtxRelease_v2(int device) {
     Call c;
     Device *d = device_at(c, device);
     if (d == nullptr) return invalid_device;
-    if (d->contexts == 0) return refuse(invalid_context, "cuDevicePrimaryCtxRelease of a context that nobody retains");
+    if (d->contexts == 0) return refuse(invalid_context, "cuDevicePrimaryCtxRelease of a context that is not retained");
     int code = success;
     if (d->contexts == 1) {
         code = d->drain(c.held);
-        d->finish(c.held); // the work under way of a broken context has the memory, too
+        d->finish(c.held); // work that is still being executed in a broken context uses the memory
     }
-    if (--d->contexts == 0) d->release(); // unless it was retained while its work came to an end
+    if (--d->contexts == 0) d->release(); // false if the context was retained in the meantime
     return code;
 }
 
@@ -191,7 +191,7 @@ int cuCtxSetCurrent(void *context) {
     for (const auto &d : c.d.devices)
         if (d.get() == context) found = d.get();
     if (context != nullptr && (found == nullptr || found->contexts == 0))
-        return refuse(invalid_context, "cuCtxSetCurrent of a context that is not there");
+        return refuse(invalid_context, "cuCtxSetCurrent of a context that does not exist");
     current = found;
     return success;
 }
@@ -244,7 +244,7 @@ int cuMemFreeHost(void *p) {
     return success;
 }
 
-// copy checks both ends now, and copies when the stream comes to it.
+// copy checks both addresses at once and queues the copy.
 static int copy(const Call &c, const char *function, uint64_t on_device, void *on_host, size_t bytes, void *stream, bool up) {
     Stream *s = stream_of(c, stream, function);
     if (s == nullptr) return invalid_handle;
@@ -287,16 +287,16 @@ int cuModuleLoadDataEx(void **module, const char *image, unsigned options, const
         return refuse(code, "cuModuleLoadDataEx: %s", text.c_str());
     };
     int major = 0, minor = 0, target = 0;
-    if (sscanf(image, ".version %d.%d .target sm_%d", &major, &minor, &target) != 3) return failed(invalid_image, "this is no PTX");
+    if (sscanf(image, ".version %d.%d .target sm_%d", &major, &minor, &target) != 3) return failed(invalid_image, "this is not PTX");
     if (first_driver(major, minor) > c.d.settings.driver) return failed(unsupported_ptx_version, "the PTX version is too new");
     if (target > c.device->architecture) return failed(invalid_ptx, "the PTX is for a later architecture");
     char name[32];
     snprintf(name, sizeof name, "%016llx.so", static_cast<unsigned long long>(fingerprint(image)));
     const std::string path = folder() + "modules/" + name;
-    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); // stays loaded
+    void *library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); // never unloaded
     if (library == nullptr) return failed(invalid_ptx, "this PTX was not translated: build the software GPU again (" + std::string(dlerror()) + ")");
     const auto *code = static_cast<const Module *>(dlsym(library, "softgpu_module"));
-    if (code == nullptr) return failed(invalid_ptx, path + " holds no module");
+    if (code == nullptr) return failed(invalid_ptx, path + " contains no module");
     auto *loaded = new LoadedModule{code, {}};
     c.device->modules.insert(loaded);
     *module = loaded;
@@ -308,7 +308,7 @@ int cuModuleUnload(void *module) {
     NEEDS_CONTEXT(c);
     if (const int code = c.device->drain(c.held)) return code;
     LoadedModule *m = handle_of(c.device->modules, module);
-    if (m == nullptr) return refuse(invalid_handle, "cuModuleUnload of a module that is not there");
+    if (m == nullptr) return refuse(invalid_handle, "cuModuleUnload of a module that does not exist");
     for (const auto &f : m->functions) c.device->functions.erase(f.get());
     c.device->modules.erase(m);
     delete m;
@@ -319,10 +319,10 @@ int cuModuleGetFunction(void **function, void *module, const char *name) {
     const Call c;
     NEEDS_CONTEXT(c);
     LoadedModule *m = handle_of(c.device->modules, module);
-    if (m == nullptr) return refuse(invalid_handle, "cuModuleGetFunction of a module that is not there");
+    if (m == nullptr) return refuse(invalid_handle, "cuModuleGetFunction of a module that does not exist");
     for (unsigned k = 0; k < m->code->count; k++) {
         if (strcmp(m->code->kernels[k].name, name) != 0) continue;
-        // Static and dynamic shared memory share the 48 KB of a kernel that has not asked for more.
+        // Static and dynamic shared memory together may use 48 KB unless the kernel's limit is raised.
         const Kernel &kernel = m->code->kernels[k];
         const uint32_t dynamic = kernel.static_shared < 48 << 10 ? (48 << 10) - kernel.static_shared : 0;
         m->functions.push_back(std::make_unique<Function>(Function{&kernel, dynamic}));
@@ -337,8 +337,8 @@ int cuFuncSetAttribute(void *function, int attribute, int value) {
     const Call c;
     NEEDS_CONTEXT(c);
     Function *f = handle_of(c.device->functions, function);
-    if (f == nullptr) return refuse(invalid_handle, "cuFuncSetAttribute of a function that is not there");
-    // The most of a block is 227 KB on sm_90, 163 KB on sm_80, 99 KB on sm_86 and sm_89.
+    if (f == nullptr) return refuse(invalid_handle, "cuFuncSetAttribute of a function that does not exist");
+    // The maximum per block is 227 KB on sm_90, 163 KB on sm_80, 99 KB on sm_86 and sm_89.
     const int a = c.device->architecture, most = (a >= 90 && a < 120 ? 227 : a == 80 ? 163 : 99) << 10;
     if (attribute != 8 || value < 0 || value + static_cast<int>(f->kernel->static_shared) > most)
         return refuse(invalid_value, "cuFuncSetAttribute %d of %s to %d bytes of %d", attribute, f->kernel->name, value, most);
@@ -351,7 +351,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     Call c;
     NEEDS_CONTEXT(c);
     const Function *f = handle_of(c.device->functions, function);
-    if (f == nullptr) return refuse(invalid_handle, "cuLaunchKernel of a function that is not there");
+    if (f == nullptr) return refuse(invalid_handle, "cuLaunchKernel of a function that does not exist");
     const Kernel &k = *f->kernel;
     Stream *s = stream_of(c, stream, __func__);
     if (s == nullptr) return invalid_handle;
@@ -376,7 +376,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     Device *d = c.device;
     d->add(s, {nullptr, nullptr, [=, &k] {
                    if (hangs) {
-                       say("%s hangs, as SOFTGPU_FAULT says", k.name);
+                       log_line("%s hangs, as SOFTGPU_FAULT says", k.name);
                        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
                    }
                    if (fails) return Fault{illegal_address, std::string(k.name) + " fails, as SOFTGPU_FAULT says"};
@@ -401,7 +401,7 @@ int cuStreamDestroy_v2(void *stream) {
     if (s == nullptr) return invalid_handle;
     c.device->streams.erase(s);
     if (s->idle()) delete s;
-    else c.device->leaving.insert(s);
+    else c.device->destroyed.insert(s);
     return success;
 }
 
@@ -421,7 +421,7 @@ int cuStreamWaitEvent(void *stream, void *event, unsigned flags) {
     if (s == nullptr || e == nullptr) return invalid_handle;
     if (flags != 0) return refuse(invalid_value, "cuStreamWaitEvent with flags %u", flags);
     if (c.d.settings.hit("nowait", ++c.d.waits)) {
-        say("wait %llu for an event is forgotten, as SOFTGPU_FAULT says", static_cast<unsigned long long>(c.d.waits));
+        log_line("wait %llu for an event has no effect, as SOFTGPU_FAULT says", static_cast<unsigned long long>(c.d.waits));
         return success;
     }
     if (e->last != nullptr) c.device->add(s, {e->last, nullptr, nullptr});
@@ -454,7 +454,7 @@ int cuEventRecord(void *event, void *stream) {
     Event *e = event_of(c, event, __func__);
     Stream *s = stream_of(c, stream, __func__);
     if (s == nullptr || e == nullptr) return invalid_handle;
-    e->last = std::make_shared<Mark>();
+    e->last = std::make_shared<EventRecord>();
     c.device->add(s, {nullptr, e->last, nullptr});
     return success;
 }
@@ -464,9 +464,9 @@ int cuEventSynchronize(void *event) {
     NEEDS_CONTEXT(c);
     const Event *e = event_of(c, event, __func__);
     if (e == nullptr) return invalid_handle;
-    const std::shared_ptr<Mark> mark = e->last;
-    if (mark == nullptr) return success;
-    return c.device->wait_until(c.held, [=] { return mark->done; });
+    const std::shared_ptr<EventRecord> record = e->last;
+    if (record == nullptr) return success;
+    return c.device->wait_until(c.held, [=] { return record->done; });
 }
 
 int cuEventElapsedTime(float *milliseconds, void *start, void *end) {

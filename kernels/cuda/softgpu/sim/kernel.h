@@ -1,5 +1,5 @@
-// The contract between translated kernels and the software GPU: a kernel is a function of one Thread, and calls it for
-// everything that threads do together. Everything else that PTX computes is an inline function here.
+// The interface between translated kernels and the software GPU: a kernel is a function of one Thread and calls its
+// methods for all operations that involve other threads. All other PTX operations are inline functions here.
 #pragma once
 
 #include <fenv.h>
@@ -15,21 +15,21 @@ struct Index {
     unsigned x, y, z;
 };
 
-// The types of matrix operands that mma.sync takes here.
+// Types of matrix operands for mma.sync.
 enum Half { bf16, fp16 };
 
 // shared_base is the address of the first byte of shared memory in its own address space. It is not 0, so that a null
-// pointer is outside.
+// pointer is invalid.
 constexpr uint32_t shared_base = 1024;
 
-// Thread is one CUDA thread of a block that runs. Shared memory is one range, static arrays first; global memory is a
-// range of the host's address space that belongs to the device.
+// Thread is one CUDA thread of a running block. Shared memory is one range that begins with the static arrays. Global
+// memory is a range of the host's address space that belongs to the device.
 class Thread {
   public:
     Index tid, ctaid, ntid, nctaid;
 
-    // shared and global give the host address of `bytes` bytes, or end the kernel with a fault where they lie outside
-    // of shared memory, outside of the device's memory, or off their alignment.
+    // shared and global return the host address of `bytes` bytes. They end the kernel with a fault if these are outside
+    // of shared memory or of the device's memory, or are misaligned.
     unsigned char *shared(uint32_t address, unsigned bytes) {
         const uint32_t offset = address - shared_base;
         if (offset > shared_bytes || shared_bytes - offset < bytes) shared_fault(address, bytes);
@@ -45,17 +45,18 @@ class Thread {
     // barrier waits for all threads of the block, warp_barrier for the 32 lanes of the warp.
     virtual void barrier() = 0;
     virtual void warp_barrier() = 0;
-    // shuffle gives the value of lane (this lane ^ mask).
+    // shuffle returns the value of lane (this lane ^ mask).
     virtual uint32_t shuffle(uint32_t value, uint32_t mask) = 0;
-    // ldmatrix loads four 8x8 matrices of 16-bit elements; address is that of one row.
+    // ldmatrix loads four 8x8 matrices of 16-bit elements; address is the address of one row.
     virtual void ldmatrix(uint32_t (&r)[4], uint32_t address, bool transposed) = 0;
     // mma adds a 16x16 by 16x8 product to c.
     virtual void mma(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2], Half type) = 0;
-    // copy_async begins a copy of 16 bytes to shared memory, of which only the first `bytes` are read.
+    // copy_async starts a copy to 16 bytes of shared memory. It reads only the first `bytes` bytes and zeroes the
+    // others.
     virtual void copy_async(uint32_t to, uint64_t from, uint32_t bytes) = 0;
     virtual void copy_commit() = 0;
     virtual void copy_wait(int groups) = 0;
-    // unsupported ends the kernel at an instruction that PTX allows and the software GPU does not.
+    // unsupported ends the kernel at an instruction that is valid PTX but not simulated.
     [[noreturn]] virtual void unsupported(const char *what) = 0;
 
   protected:
@@ -69,13 +70,13 @@ class Thread {
     ~Thread() = default;
 };
 
-// Kernel is one entry of a module. sizes holds the bytes of each parameter; a run finds their values in slots of eight
-// bytes.
+// Kernel is one kernel of a module. sizes contains the size of each parameter in bytes; run receives the values in
+// slots of eight bytes.
 struct Kernel {
     const char *name;
     unsigned max_threads;   // .maxntid
     uint32_t static_shared; // bytes
-    bool dynamic_shared;    // whether it declares dynamic shared memory
+    bool dynamic_shared;    // whether the kernel declares dynamic shared memory
     unsigned parameters;
     const unsigned char *sizes;
     void (*run)(Thread &t, const uint64_t *slots);
@@ -110,14 +111,14 @@ inline uint16_t to_bf16(float v) {
 inline float from_fp16(uint16_t bits) { return static_cast<float>(bits_as<_Float16>(bits)); }
 inline uint16_t to_fp16(float v) { return v != v ? 0x7fff : bits_as<uint16_t>(static_cast<_Float16>(v)); }
 
-// flush is .ftz: a subnormal number becomes zero.
+// flush replaces a subnormal number by zero, as .ftz does.
 inline float flush(float v) { return fabsf(v) < 0x1p-126f ? copysignf(0.f, v) : v; }
 
-// ex2_approx and rcp_approx are exact to the last place or two, where a GPU promises 2 ulp and 1 ulp.
+// ex2_approx and rcp_approx have errors of at most about 1 ulp; a GPU guarantees 2 ulp and 1 ulp.
 inline float ex2_approx(float v) { return flush(exp2f(flush(v))); }
 inline float rcp_approx(float v) { return flush(1.f / flush(v)); }
 
-// fma_down is fma.rm: rounded toward minus infinity.
+// fma_down is fma.rm: it rounds toward minus infinity.
 __attribute__((noinline)) inline float fma_down(float a, float b, float c) {
     volatile float x = a, y = b, z = c;
     fesetround(FE_DOWNWARD);
@@ -128,7 +129,7 @@ __attribute__((noinline)) inline float fma_down(float a, float b, float c) {
 
 inline float saturate(float v) { return v > 0.f ? v < 1.f ? v : 1.f : 0.f; } // NaN becomes 0
 
-// min_f32 and max_f32 pass over one NaN; -0 is smaller than +0.
+// min_f32 and max_f32 ignore a single NaN. -0 is less than +0.
 inline float min_f32(float a, float b) { return a < b || (a == b && signbit(a)) || b != b ? a : b; }
 inline float max_f32(float a, float b) { return a > b || (a == b && signbit(b)) || b != b ? a : b; }
 
@@ -140,7 +141,7 @@ inline uint32_t bfi(uint32_t a, uint32_t b, uint32_t position, uint32_t length) 
     return (b & ~field) | (a << position & field);
 }
 
-// Shifts by more than the width have the results of PTX; C++ defines none.
+// Shifts by the width or more are defined in PTX but not in C++.
 template <class T>
 inline T shift_left(T v, uint32_t by) {
     return by >= 8 * sizeof(T) ? T(0) : static_cast<T>(v << by);

@@ -10,17 +10,18 @@ namespace softgpu {
 
 namespace {
 
-// border is the alignment that vector loads and cp.async need. cuMemAlloc gives 256 bytes, with which an overrun of up to
-// that many would stay unseen.
-constexpr size_t border = 16;
+// alignment is that of vector loads and cp.async. With the 256 bytes of cuMemAlloc, an overrun of up to that many bytes
+// would not be detected.
+constexpr size_t alignment = 16;
 
 size_t page() { return static_cast<size_t>(sysconf(_SC_PAGESIZE)); }
 
-// readable_bytes is the memory that an allocation of `size` bytes makes readable: whole pages, one in front at least.
+// readable_bytes returns the size of the readable pages for an allocation of `size` bytes, with at least one page
+// before it.
 size_t readable_bytes(size_t size) { return (size + page() - 1) / page() * page() + page(); }
 
-// filler_bytes is the size of a file of filler. New memory is a private view of it, so that pages that
-// nobody writes to cost nothing: those of a workspace of 32 MB, say.
+// filler_bytes is the size of a file of filler. New memory is a private mapping of it, so that pages that are never
+// written, for instance those of a 32 MB workspace, take no memory.
 constexpr size_t filler_bytes = 4 << 20;
 
 int filler_file() {
@@ -38,7 +39,7 @@ int filler_file() {
     return file;
 }
 
-// map_filler makes a range of addresses readable and writable, and fills it.
+// map_filler makes a range of addresses readable, writable and filled with filler.
 bool map_filler(unsigned char *from, size_t bytes) {
     for (size_t at = 0; at < bytes; at += filler_bytes) {
         const size_t part = bytes - at < filler_bytes ? bytes - at : filler_bytes;
@@ -48,7 +49,7 @@ bool map_filler(unsigned char *from, size_t bytes) {
 }
 
 Guarded guard(unsigned char *pages, size_t readable, size_t size) {
-    const size_t usable = (size + border - 1) / border * border;
+    const size_t usable = (size + alignment - 1) / alignment * alignment;
     return {pages, readable, pages + readable - usable, size};
 }
 

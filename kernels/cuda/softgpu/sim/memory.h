@@ -1,4 +1,4 @@
-// Device memory: allocations that end at an unreadable page, in a range of addresses that only the device has.
+// Device memory: allocations that end at an unreadable page, in a range of addresses reserved for one device.
 #pragma once
 
 #include <stddef.h>
@@ -10,14 +10,13 @@
 
 namespace softgpu {
 
-// filler is every byte of new memory: a NaN in every type, and far out of range as an index.
+// filler is the value of every byte of new memory: a NaN in every type, and an index far out of range.
 constexpr unsigned char filler = 0xff;
 
-// Guarded is memory whose last byte lies before an unreadable page, and whose first lies behind at least a page of
-// filler, in which a write is found by intact.
+// Guarded is memory between at least one page of filler, in which intact detects writes, and an unreadable page.
 struct Guarded {
-    unsigned char *pages; // the first readable one
-    size_t readable;      // bytes of them
+    unsigned char *pages; // the first readable page
+    size_t readable;      // size of the readable pages in bytes
     unsigned char *address;
     size_t size;
 
@@ -25,22 +24,22 @@ struct Guarded {
     void fill() const;
 };
 
-// Arena is the memory of one device. Its functions may be called from any thread of the host.
+// Arena is the memory of one device. Its functions may be called from any host thread.
 class Arena {
   public:
     Arena();
     Arena(const Arena &) = delete;
 
-    // allocate gives null where the range is used up. An address is never used again, so that a use after release is
-    // found.
+    // allocate returns null when the range is used up. It never returns an address again, so that uses after release
+    // are detected.
     unsigned char *allocate(size_t size);
-    // release reports whether the address was that of an allocation.
+    // release returns whether the address was that of an allocation.
     bool release(const void *address);
     void release_all();
 
-    // size gives the bytes from an address to the end of its allocation, 0 outside of all.
+    // left returns the number of bytes from an address to the end of its allocation, or 0 outside of all allocations.
     size_t left(const void *address) const;
-    // damaged describes an allocation beside which something was written, or is empty.
+    // damaged describes an allocation with a write right before or after it. It is empty if there is none.
     std::string damaged() const;
 
     uint64_t begin() const { return reinterpret_cast<uint64_t>(range); }
@@ -55,13 +54,13 @@ class Arena {
     mutable std::mutex lock;
 };
 
-// Scratch is shared memory of one block at a time.
+// Scratch is the shared memory of one block at a time.
 class Scratch {
   public:
     Scratch() = default;
     Scratch(const Scratch &) = delete;
     ~Scratch();
-    // resize makes room for that many bytes, which end at an unreadable page.
+    // resize provides `size` bytes that end at an unreadable page.
     void resize(size_t size);
     const Guarded &memory() const { return guarded; }
 
