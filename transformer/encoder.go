@@ -19,9 +19,6 @@ const (
 	PerToken Pooling = "none"
 )
 
-// Poolings lists them.
-var Poolings = []Pooling{Mean, CLS, PerToken}
-
 // ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
 // last, as in Python.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {

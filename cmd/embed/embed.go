@@ -97,13 +97,10 @@ type command struct {
 // embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
 // each to completion: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
-	reading, err := c.reading()
-	if err != nil {
-		return err
-	}
 	if err := c.check(); err != nil {
 		return err
 	}
+	reading := c.reading()
 	inputs, absent, err := c.expand()
 	if err != nil {
 		return err
@@ -275,42 +272,32 @@ func (c *command) merge(s pool.Summary) {
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
 // reading turns the flags about records into the reader's options.
-func (c *command) reading() (seqio.Options, error) {
+func (c *command) reading() seqio.Options {
 	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
-	switch c.onBad {
-	case "error":
-	case "skip":
+	if c.onBad == "skip" {
 		o.OnBad = seqio.BadSkip
-	default:
-		return o, usagef("--on-bad-record: %q is neither error nor skip", c.onBad)
 	}
-	switch c.gaps {
-	case "error":
-	case "remove":
+	if c.gaps == "remove" {
 		o.Gaps = seqio.GapsRemove
-	default:
-		return o, usagef("--gaps: %q is neither error nor remove", c.gaps)
 	}
-	switch c.duplicates {
-	case "error":
-	case "suffix":
+	if c.duplicates == "suffix" {
 		o.Duplicates = seqio.DuplicateSuffix
-	default:
-		return o, usagef("--duplicates: %q is neither error nor suffix", c.duplicates)
 	}
-	return o, nil
+	return o
 }
 
 // check looks at the flags that both models share, and reads those about devices.
 func (c *command) check() error {
+	for _, f := range []struct{ name, value, values string }{
+		{"on-bad-record", c.onBad, "error skip"}, {"gaps", c.gaps, "error remove"}, {"duplicates", c.duplicates, "error suffix"},
+		{"pool", c.pool, "mean cls none"}, {"long", c.long, "truncate window error"},
+	} {
+		if values := strings.Fields(f.values); !slices.Contains(values, f.value) {
+			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(values, ", "))
+		}
+	}
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)
-	}
-	if !slices.Contains(transformer.Poolings, transformer.Pooling(c.pool)) {
-		return usagef("--pool: %q is none of %v", c.pool, transformer.Poolings)
-	}
-	if _, err := pool.ParseLongPolicy(c.long); err != nil {
-		return usagef("--long: %w", err)
 	}
 	type number struct {
 		name       string
