@@ -4,13 +4,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/parquet-go/parquet-go"
 
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 // TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its output files: the whole way
@@ -53,25 +51,15 @@ func compareOutput(t *testing.T, output, goldenPath, model string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	golden, err := weights.OpenSafetensors(goldenPath)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer golden.Close()
-	records := 0
-	for _, name := range golden.Names() {
-		if strings.HasSuffix(name, "/mean") {
-			records++
-		}
-	}
-	if len(rows) != records {
+	golden := readGolden(t, goldenPath)
+	if records := len(golden.Records()); len(rows) != records {
 		t.Errorf("%s has %d rows for %d records", output, len(rows), records)
 	}
 	for _, row := range rows {
-		if ids := values(golden.Int32s(row.ID + "/ids"))(t); int64(len(ids)) != row.Tokens {
+		if ids := golden.Int32s(row.ID + "/ids"); int64(len(ids)) != row.Tokens {
 			t.Errorf("%s: %d tokens, the golden has %d", row.ID, row.Tokens, len(ids))
 		}
-		if e := relativeL2(row.Embedding, values(golden.Float32s(row.ID+"/mean"))(t)); !(e <= bar) {
+		if e := relativeL2(row.Embedding, golden.Float32s(row.ID+"/mean")); !(e <= bar) {
 			t.Errorf("%s errs by %.3g (relative L2), the bar is %.3g", row.ID, e, bar)
 		}
 	}

@@ -94,7 +94,8 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	fits(b, err)
 	defer model.Close()
 	batches, limits := pack(records, at.batchTokens())
-	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	watched := &profiler{Backend: backend}
+	e, err := transformer.NewEncoder(model, watched, limits, transformer.Mean, []int{config.Layers})
 	fits(b, err)
 	defer e.Close()
 	// Each batch is started before the previous one is waited for, as in package pool.
@@ -133,11 +134,11 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	}
 	var profile kernels.Profile
 	var profiled time.Duration
-	if (*forwardProfile != "" || *forwardJSON != "") && e.Profile(&profile) {
+	if (*forwardProfile != "" || *forwardJSON != "") && watched.add(&profile) {
 		start := time.Now()
 		pass()
 		profiled = time.Since(start)
-		e.Profile(nil)
+		watched.add(nil)
 	}
 	products := productsOf(backend)
 	if *forwardProfile != "" && profiled > 0 {

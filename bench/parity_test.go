@@ -18,7 +18,7 @@ import (
 	"seqembed/kernels"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
-	"seqembed/weights"
+	"seqembed/transformer/goldentest"
 )
 
 // shared is the folder of the golden files in a development checkout; EMBED_SHARED overrides it. The files are not part
@@ -107,11 +107,7 @@ type result struct {
 
 // compareGolden runs the records of a golden file that have at most limit tokens.
 func compareGolden(t *testing.T, backend kernels.Backend, name, path string, limit int) result {
-	golden, err := weights.OpenSafetensors(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer golden.Close()
+	golden := readGolden(t, path)
 	checkpoint, err := transformer.Families.Open("synthetic:" + name)
 	if err != nil {
 		t.Fatal(err)
@@ -127,12 +123,8 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 	records := goldenRecords(t, config.Family)
 	var ids []string
 	var batch kernels.Batch
-	for _, stored := range golden.Names() {
-		id, ok := strings.CutSuffix(stored, "/ids")
-		if !ok {
-			continue
-		}
-		tokens := values(golden.Int32s(stored))(t)
+	for _, id := range golden.Records() {
+		tokens := golden.Int32s(id + "/ids")
 		if got := records[id]; !slices.Equal(got, tokens) {
 			t.Errorf("%s: the tokenizer gives %v, the golden has %v", id, got, tokens)
 		}
@@ -156,14 +148,13 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 	}
 	pooled := encode(t, model, backend, batch, transformer.Mean, []int{config.Layers})[0]
 	for i, id := range ids {
-		got, want := pooled[i*config.Hidden:(i+1)*config.Hidden], values(golden.Float32s(id+"/mean"))(t)
+		got, want := pooled[i*config.Hidden:(i+1)*config.Hidden], golden.Float32s(id+"/mean")
 		check(id, got, want, r.pooled, &r.worst)
 		r.cosine = min(r.cosine, cosine(got, want))
 	}
 	for i, id := range ids {
-		_, wantTokens := golden.Tensor(id + "/tokens")
-		_, wantLayers := golden.Tensor(id + "/layers")
-		if !wantTokens && !wantLayers {
+		wantTokens, wantLayers := golden.Float32s(id+"/tokens"), golden.Float32s(id+"/layers")
+		if wantTokens == nil && wantLayers == nil {
 			continue
 		}
 		r.statesCompared++
@@ -174,18 +165,17 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 			layers[l] = l + 1
 		}
 		states := encode(t, model, backend, single, transformer.PerToken, layers)
-		if wantTokens {
-			check(id+"/tokens", states[config.Layers-1], values(golden.Float32s(id+"/tokens"))(t), r.states, &r.worstStates)
+		if wantTokens != nil {
+			check(id+"/tokens", states[config.Layers-1], wantTokens, r.states, &r.worstStates)
 		}
-		if wantLayers {
-			want := values(golden.Float32s(id + "/layers"))(t)
-			size := len(want) / config.Layers
+		if wantLayers != nil {
+			size := len(wantLayers) / config.Layers
 			last := config.Layers
 			if config.Family == transformer.ESM2 {
 				last-- // the golden has the output of the last block before the final LayerNorm
 			}
 			for l := range last {
-				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], want[l*size:(l+1)*size], r.states, &r.worstStates)
+				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], wantLayers[l*size:(l+1)*size], r.states, &r.worstStates)
 			}
 		}
 	}
@@ -241,15 +231,14 @@ func goldenRecords(t *testing.T, family *transformer.Family) map[string][]int32 
 	return records
 }
 
-// values returns a function that returns v, or fails the test if err is not nil.
-func values[T any](v []T, err error) func(t *testing.T) []T {
-	return func(t *testing.T) []T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
+// readGolden reads a golden file.
+func readGolden(t *testing.T, path string) goldentest.File {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
 	}
+	return goldentest.Read(data)
 }
 
 // relativeL2 returns |a−b| / |b|.

@@ -23,14 +23,6 @@ const (
 	LongError LongPolicy = "error"
 )
 
-// ParseLongPolicy returns the policy named s.
-func ParseLongPolicy(s string) (LongPolicy, error) {
-	if p := LongPolicy(s); slices.Contains([]LongPolicy{LongTruncate, LongWindow, LongError}, p) {
-		return p, nil
-	}
-	return "", fmt.Errorf("unknown policy %q: use truncate, window or error", s)
-}
-
 // ErrTooLong is wrapped by the error for a record of more than Job.MaxLength letters under LongError.
 var ErrTooLong = errors.New("record too long")
 

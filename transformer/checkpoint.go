@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"seqembed/tokenizer"
@@ -23,27 +24,40 @@ type Checkpoint struct {
 // Open opens the model that a user named: synthetic:NAME[@SEED] (seed 0 if none is given), an existing file or folder,
 // the short name or the alias of a published model, or a hub id ORG/NAME in the Hugging Face cache, see
 // weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
-// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached, that for tensors that
-// do not fit is a *weights.MismatchError.
+// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached.
 func (l List) Open(name string) (*Checkpoint, error) {
-	r, err := l.resolve(name)
+	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
+		return l.openSynthetic(rest)
+	}
+	path, label, err := l.find(name)
 	if err != nil {
 		return nil, err
 	}
-	c := &Checkpoint{Label: r.label, Synthetic: r.synthetic}
-	if r.synthetic {
-		var text string
-		text, c.Config, _ = l.synthetic(r.label)
-		c.Checkpoint = weights.Synthetic(r.label, r.seed, []byte(text), c.Config.Tensors())
-		return c, nil
-	}
-	if c.Checkpoint, err = weights.Open(r.path, l.besideFiles()...); err != nil {
+	c := &Checkpoint{Label: label}
+	if c.Checkpoint, err = weights.Open(path, l.besideFiles()...); err != nil {
 		return nil, err
 	}
 	if err := c.configure(l); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// openSynthetic computes the synthetic checkpoint NAME[@SEED].
+func (l List) openSynthetic(ref string) (*Checkpoint, error) {
+	name, seedText, hasSeed := strings.Cut(ref, "@")
+	text, config, ok := l.synthetic(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(l.names(true), ", "))
+	}
+	var seed uint64
+	if hasSeed {
+		var err error
+		if seed, err = strconv.ParseUint(seedText, 10, 64); err != nil {
+			return nil, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1: %w", ref, err)
+		}
+	}
+	return &Checkpoint{weights.Synthetic(name, seed, []byte(text), config.Tensors()), config, name, true}, nil
 }
 
 func (l List) besideFiles() (ends []string) {
@@ -57,18 +71,18 @@ func (l List) besideFiles() (ends []string) {
 func (c *Checkpoint) configure(l List) error {
 	f, err := l.recognise(c.Checkpoint)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Source(), err)
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	if err := c.Rename(f.canonical); err != nil {
 		return err
 	}
-	if data := c.ConfigJSON(); data != nil {
+	if data := c.ConfigJSON; data != nil {
 		c.Config, err = f.ParseConfig(data)
 	} else {
 		c.Config, err = f.deduceConfig(c.Checkpoint)
 	}
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Source(), err)
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
 	return c.Check(c.Config.Tensors())
 }
@@ -78,7 +92,7 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 	var file struct {
 		ModelType string `json:"model_type"`
 	}
-	data := c.ConfigJSON()
+	data := c.ConfigJSON
 	if data != nil {
 		if err := json.Unmarshal(data, &file); err != nil {
 			return nil, fmt.Errorf("config.json: %w", err)
@@ -99,7 +113,7 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 // TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
 func (c *Checkpoint) TunedHead() []string {
 	f := c.Config.Family
-	return slices.DeleteFunc(c.LeftOut(), func(stored string) bool {
+	return slices.DeleteFunc(slices.Clone(c.LeftOut), func(stored string) bool {
 		name, _ := f.canonical(stored)
 		return !matches(name, f.tuned)
 	})
@@ -112,7 +126,7 @@ func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 		file = c.Beside(f.VocabularyFile)
 	}
 	if file == "" && !f.FixedVocabulary && !c.Synthetic {
-		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source(), f.Flag)
+		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source, f.Flag)
 	}
 	return f.tokenizer(file)
 }

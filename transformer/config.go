@@ -149,7 +149,7 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 	}
 	config.Vocabulary = word.Shape()[0]
 	if f.deduce != nil {
-		f.deduce(c.Values(), &config)
+		f.deduce(c.Values, &config)
 	}
 	if config.Heads == 0 {
 		return Config{}, fmt.Errorf("there is no config.json, and no published model is %d wide: "+

@@ -14,9 +14,9 @@ import (
 
 // DNABERT is DNABERT-2 (Zhou et al. 2023, arXiv:2306.15006) and DNABERT-S (Zhou et al. 2024, arXiv:2402.08777), a
 // MosaicBERT: BERT's post-LayerNorm blocks with ALiBi in place of a position table and a gated feed-forward layer. The
-// reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from DNABERT-2,
-// as its config.json says: they differ in their weights, and DNABERT-2's file has the masked-language head and names with
-// a prefix.
+// reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from
+// DNABERT-2, as its config.json says: they differ in their weights, and DNABERT-2's file has the masked-language head
+// and names with a prefix.
 var DNABERT = &Family{
 	Name:      "DNABERT",
 	Alphabet:  seqio.DNA,

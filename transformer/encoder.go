@@ -19,14 +19,6 @@ const (
 	PerToken Pooling = "none"
 )
 
-// ParsePooling reads a --pool value.
-func ParsePooling(s string) (Pooling, error) {
-	if p := Pooling(s); slices.Contains([]Pooling{Mean, CLS, PerToken}, p) {
-		return p, nil
-	}
-	return "", fmt.Errorf("pooling %q is none of mean, cls, none", s)
-}
-
 // ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
 // last, as in Python.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
@@ -57,8 +49,7 @@ type Encoder struct {
 	program *kernels.Program
 	limits  kernels.Limits
 	pooling Pooling
-	layers  []int // resolved
-	profile *kernels.Profile
+	layers  []int          // resolved
 	runner  kernels.Runner // nil after Compile has failed
 }
 
@@ -94,15 +85,8 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 		return fmt.Errorf("compiling for %d tokens: %w", limits.Tokens, err)
 	}
 	e.runner, e.limits = r, limits
-	r.Profile(e.profile)
 	return nil
 }
-
-// Dim is the width of an embedding.
-func (e *Encoder) Dim() int { return e.model.Config().Hidden }
-
-// Limits is the largest batch that fits without growing.
-func (e *Encoder) Limits() kernels.Limits { return e.limits }
 
 // Encode runs the batch and returns, for each layer, its embeddings: [S, Dim], or [T, Dim] when PerToken. The error may
 // be kernels.ErrOutOfMemory, after which a smaller batch works.
@@ -122,7 +106,7 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	var dst [][]float32 // in the order of the blocks
 	for block := range slices.Max(e.layers) + 1 {
 		if i := slices.Index(e.layers, block); i >= 0 {
-			results[i] = make([]float32, rows*e.Dim())
+			results[i] = make([]float32, rows*e.model.config.Hidden)
 			dst = append(dst, results[i])
 		}
 	}
@@ -150,13 +134,6 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err
-}
-
-// Profile adds the times of the operations of later batches to p, or ends that when p is nil. It reports whether the
-// backend measures them.
-func (e *Encoder) Profile(p *kernels.Profile) bool {
-	e.profile = p
-	return e.runner != nil && e.runner.Profile(p)
 }
 
 // Averaged is the number of tokens whose mean is the embedding of a sequence of n tokens.

@@ -97,9 +97,9 @@ func esm2Own(configJSON []byte) (any, error) {
 
 // fairESMArguments takes the hyper-parameters from a file of fair-esm, which has them beside the tensors: under "args"
 // or, within "cfg", under "model".
-func fairESMArguments(values map[string]any, config *Config) {
+func fairESMArguments(values map[any]any, config *Config) {
 	args, ok := values["args"].(map[string]any)
-	if cfg, _ := values["cfg"].(map[string]any); !ok {
+	if cfg, _ := values["cfg"].(map[any]any); !ok {
 		args, _ = cfg["model"].(map[string]any)
 	}
 	if heads, ok := args["encoder_attention_heads"].(int64); ok {

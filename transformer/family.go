@@ -51,7 +51,7 @@ type Family struct {
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	own        func(configJSON []byte) (any, error)
-	deduce     func(values map[string]any, config *Config)
+	deduce     func(values map[any]any, config *Config)
 
 	// Its tensors, under canonical names, and the network that is loaded from them.
 	tensors func(Config) []weights.Spec

@@ -83,8 +83,8 @@ func TestLayouts(t *testing.T) {
 			if got := c.TunedHead(); !slices.Equal(got, l.tuned) {
 				t.Errorf("tensors of a fine-tuned head: %q, want %q", got, l.tuned)
 			}
-			if len(c.LeftOut()) != len(l.beside) {
-				t.Errorf("left out: %q", c.LeftOut())
+			if len(c.LeftOut) != len(l.beside) {
+				t.Errorf("left out: %q", c.LeftOut)
 			}
 			model, err := transformer.Load(c, backend)
 			if err != nil {
@@ -124,7 +124,7 @@ func (l layout) write(t *testing.T) string {
 	folder := t.TempDir()
 	writeSafetensors(t, filepath.Join(folder, "model.safetensors"), tensors, shapes)
 	if !l.noConfig {
-		if err := os.WriteFile(filepath.Join(folder, "config.json"), c.ConfigJSON(), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(folder, "config.json"), c.ConfigJSON, 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -357,7 +357,7 @@ func TestToyFiles(t *testing.T) {
 	path := filepath.Join(folder, "toy.safetensors")
 	tensors, shapes := stored(t, c, func(name string) string { return "toy." + name })
 	writeSafetensors(t, path, tensors, shapes)
-	for _, text := range []string{"", string(c.ConfigJSON())} {
+	for _, text := range []string{"", string(c.ConfigJSON)} {
 		if text != "" {
 			if err := os.WriteFile(filepath.Join(folder, "config.json"), []byte(text), 0o644); err != nil {
 				t.Fatal(err)

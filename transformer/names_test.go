@@ -96,8 +96,8 @@ func FuzzCanonicalName(f *testing.F) {
 // fair-esm keeps the hyper-parameters in one of two places.
 func TestFairESMArguments(t *testing.T) {
 	args := map[string]any{"encoder_attention_heads": int64(5), "token_dropout": false}
-	for where, values := range map[string]map[string]any{
-		"args": {"args": args}, "cfg": {"cfg": map[string]any{"model": args}}, "both": {"args": args, "cfg": map[string]any{"model": nil}},
+	for where, values := range map[string]map[any]any{
+		"args": {"args": args}, "cfg": {"cfg": map[any]any{"model": args}}, "both": {"args": args, "cfg": map[any]any{"model": nil}},
 	} {
 		config, _ := Families.Config("esm2-8m")
 		want := config

@@ -3,32 +3,23 @@ package transformer
 import (
 	"fmt"
 	"os"
-	"slices"
-	"strconv"
 	"strings"
 
 	"seqembed/weights"
 )
 
-// ref is where a model that a user named is.
-type ref struct {
-	label     string // the short name of a synthetic model
-	path      string // of a checkpoint, "" for a synthetic model
-	synthetic bool
-	seed      uint64
-}
-
-// resolve finds the model that name stands for, see Open.
-func (l List) resolve(name string) (ref, error) {
-	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
-		return l.resolveSynthetic(rest)
-	}
+// find finds the checkpoint that name stands for, see Open, and its label.
+func (l List) find(name string) (path, label string, err error) {
 	_, known, ok := l.published(func(p Published) bool {
 		return p.Hub != "" && name != "" && (name == p.Name || name == p.Alias)
 	})
 	if _, err := os.Stat(name); err == nil {
 		if _, err := weights.Find(name, l.besideFiles()...); err == nil || !ok {
-			return l.resolveLocal(name)
+			if id, _ := weights.HubSnapshot(name); id != "" {
+				return name, l.hubLabel(id), nil
+			}
+			label, err := weights.Label(name)
+			return name, label, err
 		}
 	}
 	id := known.Hub
@@ -36,14 +27,20 @@ func (l List) resolve(name string) (ref, error) {
 		id = name
 	}
 	if id == "" {
-		return ref{}, fmt.Errorf("model %q is no existing file or folder, no hub id ORG/NAME and none of %s",
+		return "", "", fmt.Errorf("model %q is no existing file or folder, no hub id ORG/NAME and none of %s",
 			name, strings.Join(l.names(false), ", "))
 	}
-	folder, err := weights.CachedSnapshot(id)
-	if err != nil {
-		return ref{}, err
+	path, err = weights.CachedSnapshot(id)
+	return path, l.hubLabel(id), err
+}
+
+// hubLabel returns the short name of a hub id, or its last part if it has none.
+func (l List) hubLabel(id string) string {
+	if _, p, ok := l.published(func(p Published) bool { return p.Hub == id }); ok {
+		return p.Name
 	}
-	return ref{label: l.hubLabel(id), path: folder}, nil
+	_, name, _ := strings.Cut(id, "/")
+	return weights.SafeLabel(name)
 }
 
 // names lists the short names of the published models, and of those that are only synthetic, too.
@@ -60,35 +57,3 @@ func (l List) names(synthetic bool) (list []string) {
 
 // ModelNames lists the short names of the family's published models.
 func (f *Family) ModelNames() []string { return List{f}.names(false) }
-
-func (l List) resolveSynthetic(rest string) (ref, error) {
-	name, seedText, hasSeed := strings.Cut(rest, "@")
-	if names := l.names(true); !slices.Contains(names, name) {
-		return ref{}, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(names, ", "))
-	}
-	var seed uint64
-	if hasSeed {
-		var err error
-		if seed, err = strconv.ParseUint(seedText, 10, 64); err != nil {
-			return ref{}, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1: %w", rest, err)
-		}
-	}
-	return ref{label: name, synthetic: true, seed: seed}, nil
-}
-
-func (l List) resolveLocal(path string) (ref, error) {
-	if id := weights.HubID(path); id != "" {
-		return ref{label: l.hubLabel(id), path: path}, nil
-	}
-	label, err := weights.Label(path)
-	return ref{label: label, path: path}, err
-}
-
-// hubLabel returns the short name of a hub id, or its last part if it has none.
-func (l List) hubLabel(id string) string {
-	if _, p, ok := l.published(func(p Published) bool { return p.Hub == id }); ok {
-		return p.Name
-	}
-	_, name, _ := strings.Cut(id, "/")
-	return weights.SafeLabel(name)
-}

@@ -31,18 +31,18 @@ func touch(t *testing.T, path, content string) {
 	}
 }
 
-// wantRef resolves a name.
-func wantRef(t *testing.T, name string, want ref) {
+// wantFound checks the path that a name leads to, and its label.
+func wantFound(t *testing.T, name, path, label string) {
 	t.Helper()
-	if got, err := Families.resolve(name); err != nil || got != want {
-		t.Errorf("%s is %+v, %v; want %+v", name, got, err, want)
+	if p, l, err := Families.find(name); err != nil || p != path || l != label {
+		t.Errorf("%s is %s, called %s, %v; want %s, called %s", name, p, l, err, path, label)
 	}
 }
 
 // wantRefused checks that a name is refused with all of the parts.
 func wantRefused(t *testing.T, name string, parts ...string) {
 	t.Helper()
-	_, err := Families.resolve(name)
+	_, err := Families.Open(name)
 	for _, part := range parts {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q gives %v, without %q", name, err, part)
@@ -60,32 +60,38 @@ func TestResolveFindsCachedModels(t *testing.T) {
 		"some-org/My.Model":          {"My.Model"},
 		"facebook/esm2_t33_650M_UR5": {"esm2_t33_650M_UR5"},
 	} {
-		want := ref{label: names[0], path: cachedModel(t, cache, id)}
-		wantRef(t, id, want)
+		path, label := cachedModel(t, cache, id), names[0]
+		wantFound(t, id, path, label)
 		if strings.Contains(id, "UR50D") || strings.Contains(id, "DNABERT") {
 			for _, name := range names {
-				wantRef(t, name, want)
+				wantFound(t, name, path, label)
 			}
 		}
 		// The snapshot named as a path, and the file in it, are known as the same model.
-		wantRef(t, want.path, want)
-		want.path = filepath.Join(want.path, "model.safetensors")
-		wantRef(t, want.path, want)
+		wantFound(t, path, path, label)
+		path = filepath.Join(path, "model.safetensors")
+		wantFound(t, path, path, label)
 	}
 	wantRefused(t, "esm2-35m", "facebook/esm2_t12_35M_UR50D")
-	if _, err := Families.resolve("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
+	if _, err := Families.Open("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
 		t.Errorf("a model that is not cached gives %v", err)
 	}
 }
 
 func TestResolveSyntheticModels(t *testing.T) {
-	for name, want := range map[string]ref{
-		"synthetic:esm2-tiny":                     {label: "esm2-tiny", synthetic: true},
-		"synthetic:dnabert-s-2l@7":                {label: "dnabert-s-2l", synthetic: true, seed: 7},
-		"synthetic:dnabert-2":                     {label: "dnabert-2", synthetic: true},
-		"synthetic:esm2-15b@18446744073709551615": {label: "esm2-15b", synthetic: true, seed: 1<<64 - 1},
+	for name, want := range map[string]struct{ label, source string }{
+		"synthetic:esm2-tiny":                     {"esm2-tiny", "synthetic:esm2-tiny@0"},
+		"synthetic:dnabert-s-2l@7":                {"dnabert-s-2l", "synthetic:dnabert-s-2l@7"},
+		"synthetic:dnabert-2":                     {"dnabert-2", "synthetic:dnabert-2@0"},
+		"synthetic:esm2-15b@18446744073709551615": {"esm2-15b", "synthetic:esm2-15b@18446744073709551615"},
 	} {
-		wantRef(t, name, want)
+		c, err := Families.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.Label != want.label || c.Source != want.source || !c.Synthetic {
+			t.Errorf("%s has the label %s and the source %s", name, c.Label, c.Source)
+		}
 	}
 	wantRefused(t, "synthetic:esm3", `"esm3"`, "dnabert-s,", "dnabert-2", "dnabert-s-2l", "esm2-8m", "esm2-15b", "esm2-tiny", "esm2-hd128")
 	for _, seed := range []string{"", "-1", "x", "18446744073709551616", "1@2"} {
@@ -96,21 +102,21 @@ func TestResolveSyntheticModels(t *testing.T) {
 func TestResolvePaths(t *testing.T) {
 	cache := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", cache)
-	cached := ref{label: "esm2-8m", path: cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")}
+	cached := cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")
 	t.Chdir(t.TempDir())
 	touch(t, "nets/net.pt", "")
 	touch(t, "nets/net-contact-regression.pt", "") // no second checkpoint
-	wantRef(t, "nets/net.pt", ref{label: "net", path: "nets/net.pt"})
-	wantRef(t, "nets", ref{label: "nets", path: "nets"})
+	wantFound(t, "nets/net.pt", "nets/net.pt", "net")
+	wantFound(t, "nets", "nets", "nets")
 	// A folder called like a hub id wins.
 	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
-	wantRef(t, "facebook/esm2_t6_8M_UR50D", ref{label: "esm2_t6_8M_UR50D", path: "facebook/esm2_t6_8M_UR50D"})
+	wantFound(t, "facebook/esm2_t6_8M_UR50D", "facebook/esm2_t6_8M_UR50D", "esm2_t6_8M_UR50D")
 	// A short name is the default of a flag: an output folder of that name must not stand in its way.
 	for _, name := range []string{"esm2-8m", "esm2_t6_8M_UR50D"} {
 		touch(t, name+"/result.npy", "")
-		wantRef(t, name, cached)
+		wantFound(t, name, cached, "esm2-8m")
 		touch(t, name+"/model.safetensors", "")
-		wantRef(t, name, ref{label: name, path: name})
+		wantFound(t, name, name, name)
 	}
 }
 

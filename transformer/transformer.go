@@ -27,7 +27,7 @@ func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
 	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
 	if l.err != nil {
-		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source(), l.err), m.Close())
+		return nil, errors.Join(fmt.Errorf("loading %s: %w", c.Source, l.err), m.Close())
 	}
 	return m, nil
 }
@@ -45,7 +45,7 @@ type loader struct {
 	err        error
 }
 
-// load stacks the named tensors into one weight and lets go of their pages.
+// load stacks the named tensors into one weight.
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
@@ -54,7 +54,6 @@ func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 			return nil
 		}
 		parts = append(parts, t)
-		defer t.Release()
 	}
 	return l.loadFrom(role, parts...)
 }

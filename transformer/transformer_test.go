@@ -14,7 +14,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/ref"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 func TestParseConfig(t *testing.T) {
@@ -99,9 +98,6 @@ func TestEncoderGrows(t *testing.T) {
 		got, err := e.Encode(batch)
 		if err != nil {
 			t.Fatal(err)
-		}
-		if !e.Limits().Holds(batch) {
-			t.Errorf("limits are %+v after a larger batch", e.Limits())
 		}
 		return got
 	}
@@ -205,8 +201,7 @@ func TestCheckpointFiles(t *testing.T) {
 	delete(tensors, "encoder.layer.1.LayerNorm.bias")
 	path := filepath.Join(t.TempDir(), "model.safetensors")
 	writeSafetensors(t, path, tensors, shapes)
-	var mismatch *weights.MismatchError
-	if _, err := transformer.Families.Open(path); !errors.As(err, &mismatch) || !slices.Equal(mismatch.Missing, []string{"encoder.layer.1.LayerNorm.bias"}) {
+	if _, err := transformer.Families.Open(path); err == nil || !strings.HasSuffix(err.Error(), "tensors: 1 missing (encoder.layer.1.LayerNorm.bias)") {
 		t.Errorf("a checkpoint without a tensor gives %v", err)
 	}
 }

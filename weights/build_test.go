@@ -46,7 +46,7 @@ func readAll(t testing.TB, c *Checkpoint, name string) []float32 {
 
 func benchmarkRows(b *testing.B, c *Checkpoint, name string) {
 	tensor, _ := c.Tensor(name)
-	dst := make([]float32, tensor.Len())
+	dst := make([]float32, tensor.count)
 	b.SetBytes(int64(4 * len(dst)))
 	for b.Loop() {
 		if err := tensor.ReadRows(dst, 0); err != nil {
@@ -71,20 +71,20 @@ func writeFile(t testing.TB, folder, name string, content []byte) string {
 // stored is a tensor to be put into a file: its bytes as they shall lie there.
 type stored struct {
 	name  string
-	dtype DType
+	dtype dtype
 	shape []int
 	bytes []byte
 }
 
 func f32Tensor(name string, shape []int, values ...float32) stored {
-	s := stored{name: name, dtype: F32, shape: shape}
+	s := stored{name: name, dtype: f32, shape: shape}
 	for _, v := range values {
 		s.bytes = binary.LittleEndian.AppendUint32(s.bytes, math.Float32bits(v))
 	}
 	return s
 }
 
-func u16Tensor(name string, dtype DType, shape []int, bits ...uint16) stored {
+func u16Tensor(name string, dtype dtype, shape []int, bits ...uint16) stored {
 	s := stored{name: name, dtype: dtype, shape: shape}
 	for _, v := range bits {
 		s.bytes = binary.LittleEndian.AppendUint16(s.bytes, v)
@@ -98,7 +98,7 @@ func safetensorsOf(tensors ...stored) []byte {
 	var values []byte
 	for _, s := range tensors {
 		header[s.name] = map[string]any{
-			"dtype":        s.dtype.String(),
+			"dtype":        string(s.dtype),
 			"shape":        append([]int{}, s.shape...),
 			"data_offsets": []int{len(values), len(values) + len(s.bytes)},
 		}

@@ -21,14 +21,10 @@ var (
 
 // cacheFolder returns the Hugging Face cache, as its own libraries find it.
 func cacheFolder() (string, error) {
-	if folder := os.Getenv("HF_HUB_CACHE"); folder != "" {
-		return folder, nil
-	}
-	if home := os.Getenv("HF_HOME"); home != "" {
-		return filepath.Join(home, "hub"), nil
-	}
-	if cache := os.Getenv("XDG_CACHE_HOME"); cache != "" {
-		return filepath.Join(cache, "huggingface", "hub"), nil
+	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
+		if folder := os.Getenv(place[0]); folder != "" {
+			return filepath.Join(folder, place[1]), nil
+		}
 	}
 	home, err := os.UserHomeDir()
 	if err != nil {
@@ -36,9 +32,6 @@ func cacheFolder() (string, error) {
 	}
 	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
 }
-
-// cacheName is the folder of a model in the cache: org/name becomes models--org--name.
-func cacheName(id string) string { return "models--" + strings.ReplaceAll(id, "/", "--") }
 
 // IsHubID reports whether name has the form ORG/NAME.
 func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
@@ -50,7 +43,7 @@ func CachedSnapshot(id string) (folder string, err error) {
 	if err != nil {
 		return "", err
 	}
-	model := filepath.Join(cache, cacheName(id))
+	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	missing := func(why string) error {
 		return fmt.Errorf("model %s is no file or folder here and %w (%s), and downloading is not built yet: put it into %s as the Hugging Face tools do, "+
 			"or give a folder with its config.json and model.safetensors instead of its name", id, ErrNotCached, why, model)
@@ -72,30 +65,21 @@ func CachedSnapshot(id string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubID returns the hub id of the snapshot in a Hugging Face cache that path names or lies in, "" for any other path.
-func HubID(path string) string { return hubSnapshot(path).id }
-
-// snapshot says which hub model and revision a path belongs to.
-type snapshot struct{ id, revision string }
-
-// hubSnapshot recognises .../models--ORG--NAME/snapshots/COMMIT, or a file in it; symbolic links are not followed,
-// since those of a cache lead out of it.
-func hubSnapshot(path string) snapshot {
+// HubSnapshot returns the hub id and the commit of the snapshot in a Hugging Face cache that path names or lies in,
+// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a cache
+// lead out of it.
+func HubSnapshot(path string) (id, revision string) {
 	path, err := filepath.Abs(path)
 	if err != nil {
-		return snapshot{}
+		return "", ""
 	}
 	for range 2 {
-		snapshots := filepath.Dir(path)
-		commit := filepath.Base(path)
-		if filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
-			id, ok := strings.CutPrefix(filepath.Base(filepath.Dir(snapshots)), "models--")
-			if !ok {
-				return snapshot{}
-			}
-			return snapshot{id: strings.Replace(id, "--", "/", 1), revision: commit}
+		snapshots, commit := filepath.Split(path)
+		model, ok := strings.CutPrefix(filepath.Base(filepath.Dir(filepath.Clean(snapshots))), "models--")
+		if ok && filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
+			return strings.Replace(model, "--", "/", 1), commit
 		}
-		path = snapshots
+		path = filepath.Clean(snapshots)
 	}
-	return snapshot{}
+	return "", ""
 }

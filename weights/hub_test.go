@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -20,7 +21,7 @@ func cache(t *testing.T) string {
 // cachedModel puts a checkpoint into the cache as Hugging Face's tools do: the
 // snapshot holds symbolic links to blobs.
 func cachedModel(t *testing.T, cache, id string) string {
-	model := filepath.Join(cache, cacheName(id))
+	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	writeFile(t, model, "refs/main", []byte(commit+"\n"))
 	writeFile(t, model, "blobs/aa11", safetensorsOf(f32Tensor("w", []int{1}, 3)))
 	writeFile(t, model, "blobs/bb22", []byte(`{"hidden_size":1}`))
@@ -44,19 +45,19 @@ func TestCachedSnapshot(t *testing.T) {
 	}
 	// The snapshot named as a path, and the file in it, are known as the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
-		if got := HubID(path); got != id {
+		if got, revision := HubSnapshot(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
 		}
 		c, err := Open(path)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if c.Revision() != commit || string(c.ConfigJSON()) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
-			t.Errorf("revision %q, config %q", c.Revision(), c.ConfigJSON())
+		if c.Revision != commit || string(c.ConfigJSON) != `{"hidden_size":1}` || !slices.Equal(readAll(t, c, "w"), []float32{3}) {
+			t.Errorf("revision %q, config %q", c.Revision, c.ConfigJSON)
 		}
 		c.Close()
 	}
-	if got := HubID(t.TempDir()); got != "" {
+	if got, _ := HubSnapshot(t.TempDir()); got != "" {
 		t.Errorf("a folder elsewhere is of the model %q", got)
 	}
 }

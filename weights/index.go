@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"path/filepath"
@@ -13,44 +12,40 @@ import (
 	"strings"
 )
 
-// maxText is the largest index or config.json that is read.
-const maxText = 64 << 20
-
-// openShards opens every shard that an index names and returns them by file name, with the shard of each tensor. Each
-// tensor must lie in the shard that the index says.
-func openShards(path string) (shards map[string]*File, shardOf map[string]string, err error) {
-	text, err := readText(path)
+// openShards opens every shard that the index at c.Source names. Each tensor of the index must lie in the shard that it
+// says.
+func (c *Checkpoint) openShards() error {
+	text, err := readText(c.Source)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if shardOf, err = parseIndex(text); err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
+	shardOf, err := parseIndex(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Source, err)
 	}
-	shards = make(map[string]*File)
-	fail := func(err error) (map[string]*File, map[string]string, error) {
-		for _, f := range shards {
-			err = errors.Join(err, f.Close())
-		}
-		return nil, nil, err
-	}
-	for _, shard := range slices.Sorted(maps.Values(shardOf)) {
-		if shards[shard] != nil {
-			continue
-		}
-		f, err := openFile(filepath.Join(filepath.Dir(path), shard))
+	c.tensors, c.misplaced = make(map[string]*Tensor), make(map[string]error)
+	for _, shard := range slices.Compact(slices.Sorted(maps.Values(shardOf))) {
+		path := filepath.Join(filepath.Dir(c.Source), shard)
+		tensors, _, err := c.open(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return fail(fmt.Errorf("%s names the shard %s, which is missing: %w", path, shard, err))
+			return fmt.Errorf("%s names the shard %s, which is missing: %w", c.Source, shard, err)
 		} else if err != nil {
-			return fail(err)
+			return err
 		}
-		shards[shard] = f
+		for name, t := range tensors {
+			if shardOf[name] == shard {
+				c.tensors[name] = t
+			} else {
+				c.misplaced[name] = fmt.Errorf("%s holds tensor %q, which %s does not put there", path, name, filepath.Base(c.Source))
+			}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(shardOf)) {
-		if _, ok := shards[shardOf[name]].tensors[name]; !ok {
-			return fail(fmt.Errorf("%s puts tensor %q into %s, which does not hold it", path, name, shardOf[name]))
+		if c.tensors[name] == nil {
+			return fmt.Errorf("%s puts tensor %q into %s, which does not hold it", c.Source, name, shardOf[name])
 		}
 	}
-	return shards, shardOf, nil
+	return nil
 }
 
 // parseIndex reads the weight_map of an index: tensor name to shard file name. A shard name must be a plain name, so
@@ -87,24 +82,4 @@ func parseIndex(text []byte) (map[string]string, error) {
 // plainFileName says whether name is one path element that stays in its folder on every system.
 func plainFileName(name string) bool {
 	return name != "." && !strings.ContainsAny(name, "/\\:\x00") && filepath.IsLocal(name)
-}
-
-// readText reads a whole regular file of at most maxText bytes.
-func readText(path string) ([]byte, error) {
-	file, err := openRegular(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxText+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if len(text) > maxText {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxText)
-	}
-	if err := formatError(formatOf(text[:min(len(text), 64)])); err != nil {
-		return nil, fmt.Errorf("%s %w", path, err)
-	}
-	return text, nil
 }

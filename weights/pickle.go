@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
+	"slices"
 )
 
 // Limits of the unpickler. A checkpoint's pickle needs a fraction of each.
@@ -19,46 +21,38 @@ const (
 // ErrForbidden is what errors wrap when a pickle names a class or function other than the few that tensors are made of.
 var ErrForbidden = errors.New("a checkpoint has no business with it")
 
-// host says what the globals and persistent ids of a pickle stand for.
-type host interface {
-	// global returns what module.name stands for: a callable that REDUCE and NEWOBJ may call, or any other value. It
-	// must wrap ErrForbidden for the rest.
-	global(module, name string) (any, error)
-	// persistent returns the value with the persistent id.
-	persistent(id any) (any, error)
-}
-
 // callable makes a value from the arguments in a pickle.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle that can build numbers, strings, lists, tuples, dicts and what its host allows, and
-// nothing else.
+// unpickler executes a pickle that can build numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
+// Namespaces map[string]any and the values of an archive, and nothing else. A value that appears in several places, or
+// is filled after it was stored, is one value. The first error sticks and ends the pickle after the instruction that
+// met it; until then what is taken is zero.
 type unpickler struct {
-	host  host
-	code  []byte
-	at    int // of the next byte in code
-	stack []any
-	marks []int // lengths of stack
-	memo  map[uint32]any
+	archive *torchArchive
+	code    []byte
+	at      int // of the next byte in code
+	stack   []any
+	marks   []int // lengths of stack
+	memo    map[uint32]any
+	err     error
 }
 
 // unpickle executes code and returns the one value that it leaves. Errors give the offset of the instruction.
-func unpickle(code []byte, h host) (any, error) {
-	u := &unpickler{host: h, code: code, memo: make(map[uint32]any)}
+func unpickle(code []byte, a *torchArchive) (any, error) {
+	u := &unpickler{archive: a, code: code, memo: make(map[uint32]any)}
 	for {
 		start := u.at
-		op, err := u.bytes(1)
-		if err != nil {
-			return nil, err
-		}
-		if op[0] == opStop {
+		op := byte(u.number(1))
+		if u.err == nil && op == opStop {
 			break
 		}
-		if err := u.step(op[0]); err != nil {
-			return nil, fmt.Errorf("pickle offset %d: %w", start, err)
-		}
+		u.step(op)
 		if len(u.stack)+len(u.marks) > maxStack || len(u.memo) > maxMemo {
-			return nil, fmt.Errorf("pickle offset %d: more values at once than any checkpoint has", start)
+			u.failf("more values at once than any checkpoint has")
+		}
+		if u.err != nil {
+			return nil, fmt.Errorf("pickle offset %d: %w", start, u.err)
 		}
 	}
 	if len(u.stack) != 1 || len(u.marks) != 0 {
@@ -67,369 +61,348 @@ func unpickle(code []byte, h host) (any, error) {
 	return u.stack[0], nil
 }
 
-// step executes one instruction.
-func (u *unpickler) step(op byte) error {
+// fail makes err, unless it is nil, the error that sticks.
+func (u *unpickler) fail(err error) {
+	if u.err == nil {
+		u.err = err
+	}
+}
+
+func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
+
+// step executes one instruction. Those of protocol 0, and others that torch.save does not write, are refused.
+func (u *unpickler) step(op byte) {
 	switch op {
-	case opProto, opFrame:
-		return u.header(op)
+	case opProto:
+		if version := u.number(1); version > 5 {
+			u.failf("pickle protocol %d is not known", version)
+		}
+	case opFrame:
+		if length, left := u.number(8), len(u.code)-u.at; length > uint64(left) {
+			u.failf("%w: a frame of %d bytes, %d left", ErrTruncated, length, left)
+		}
+	case opNone, opNewTrue, opNewFalse, opBinInt, opBinInt1, opBinInt2, opLong1, opBinFloat,
+		opShortBinString, opShortUnicode, opBinUnicode, opBinUnicode8:
+		u.scalar(op)
 	case opMark:
 		u.marks = append(u.marks, len(u.stack))
-		return nil
-	case opPop:
-		_, err := u.pop()
-		return err
-	case opPopMark:
-		_, err := u.popMark()
-		return err
-	case opNone, opNewTrue, opNewFalse, opBinInt, opBinInt1, opBinInt2, opLong1, opBinFloat:
-		return u.scalar(op)
-	case opShortBinString, opShortUnicode, opBinUnicode, opBinUnicode8:
-		return u.text(op)
-	case opEmptyTuple, opEmptyList, opEmptyDict, opTuple, opList, opDict, opTuple1, opTuple2, opTuple3:
-		return u.container(op)
-	case opAppend, opAppends, opSetItem, opSetItems:
-		return u.fill(op)
+	case opEmptyTuple:
+		u.push([]any{})
+	case opTuple:
+		u.push(slices.Clone(u.takeMark()))
+	case opTuple1, opTuple2, opTuple3:
+		u.push(slices.Clone(u.take(int(op-opTuple1) + 1)))
+	case opEmptyList:
+		u.push(new([]any))
+	case opAppend:
+		u.appendItems(u.take(1))
+	case opAppends:
+		u.appendItems(u.takeMark())
+	case opEmptyDict:
+		u.push(map[any]any{})
+	case opSetItem:
+		u.setItems(u.take(2))
+	case opSetItems:
+		u.setItems(u.takeMark())
 	case opBinGet, opLongBinGet, opBinPut, opLongBinPut, opMemoize:
-		return u.remember(op)
-	case opGlobal, opStackGlobal, opInst:
-		return u.global(op)
+		u.remember(op)
+	case opGlobal:
+		module := u.line()
+		u.global(module, u.line())
+	case opStackGlobal:
+		u.stackGlobal()
 	case opReduce, opNewObj:
-		return u.call()
+		u.call()
 	case opBuild:
-		return u.build()
+		u.build()
 	case opBinPersID:
-		id, err := u.pop()
-		if err != nil {
-			return err
-		}
-		return u.pushResult(u.host.persistent(id))
+		u.pushResult(u.archive.persistent(u.take(1)[0]))
+	default:
+		u.failf("instruction 0x%02x is none that a checkpoint needs", op)
 	}
-	return fmt.Errorf("instruction 0x%02x is none that a checkpoint needs", op)
 }
 
 // bytes takes the next n bytes of the code.
-func (u *unpickler) bytes(n uint64) ([]byte, error) {
+func (u *unpickler) bytes(n uint64) []byte {
 	if left := len(u.code) - u.at; n > uint64(left) {
-		return nil, fmt.Errorf("pickle offset %d: %w: %d bytes wanted, %d left", u.at, ErrTruncated, n, left)
+		u.failf("%w: %d bytes wanted, %d left", ErrTruncated, n, left)
+		return nil
 	}
 	b := u.code[u.at : u.at+int(n)]
 	u.at += int(n)
-	return b, nil
+	return b
 }
 
 // number takes an unsigned little-endian number of n bytes.
-func (u *unpickler) number(n int) (uint64, error) {
-	b, err := u.bytes(uint64(n))
-	if err != nil {
-		return 0, err
-	}
+func (u *unpickler) number(n uint64) uint64 {
 	var full [8]byte
-	copy(full[:], b)
-	return binary.LittleEndian.Uint64(full[:]), nil
+	copy(full[:], u.bytes(n))
+	return binary.LittleEndian.Uint64(full[:])
 }
 
 // line takes the bytes up to the next line feed.
-func (u *unpickler) line() (string, error) {
+func (u *unpickler) line() string {
 	window := u.code[u.at:min(len(u.code), u.at+maxGlobal+1)]
 	end := bytes.IndexByte(window, '\n')
 	if end < 0 {
-		return "", errors.New("the name of a class does not end")
+		u.failf("the name of a class does not end")
+		return ""
 	}
 	u.at += end + 1
-	return string(window[:end]), nil
+	return string(window[:end])
 }
 
 func (u *unpickler) push(v any) { u.stack = append(u.stack, v) }
 
-func (u *unpickler) pushResult(v any, err error) error {
-	if err == nil {
-		u.push(v)
-	}
-	return err
+func (u *unpickler) pushResult(v any, err error) {
+	u.fail(err)
+	u.push(v)
 }
 
-var errEmptyStack = errors.New("takes a value that is not there")
-
-// floor is the stack length that values above the last mark start at.
-func (u *unpickler) floor() int {
+// above is the number of values above the last mark.
+func (u *unpickler) above() int {
 	if len(u.marks) == 0 {
-		return 0
+		return len(u.stack)
 	}
-	return u.marks[len(u.marks)-1]
+	return len(u.stack) - u.marks[len(u.marks)-1]
 }
 
-func (u *unpickler) pop() (any, error) {
-	if len(u.stack) <= u.floor() {
-		return nil, errEmptyStack
-	}
-	v := u.stack[len(u.stack)-1]
-	u.stack = u.stack[:len(u.stack)-1]
-	return v, nil
-}
-
-// popN takes the last n values, in the order in which they were pushed. They are valid until the next push.
-func (u *unpickler) popN(n int) ([]any, error) {
-	if len(u.stack)-n < u.floor() {
-		return nil, errEmptyStack
+// take takes the last n values, in the order in which they were pushed. They are valid until the next push.
+func (u *unpickler) take(n int) []any {
+	if n > u.above() {
+		u.failf("takes a value that is not there")
+		return make([]any, n)
 	}
 	values := u.stack[len(u.stack)-n:]
 	u.stack = u.stack[:len(u.stack)-n]
-	return values, nil
+	return values
 }
 
-// popMark takes the values above the last mark, and the mark.
-func (u *unpickler) popMark() ([]any, error) {
+// takeMark takes the values above the last mark, and the mark.
+func (u *unpickler) takeMark() []any {
 	if len(u.marks) == 0 {
-		return nil, errors.New("takes values up to a mark that is not there")
+		u.failf("takes values up to a mark that is not there")
+		return nil
 	}
-	values, err := u.popN(len(u.stack) - u.floor())
+	values := u.take(u.above())
 	u.marks = u.marks[:len(u.marks)-1]
-	return values, err
+	return values
 }
 
-func (u *unpickler) top() (any, error) {
-	if len(u.stack) <= u.floor() {
-		return nil, errEmptyStack
-	}
-	return u.stack[len(u.stack)-1], nil
+// top is the last value, which stays.
+func (u *unpickler) top() any {
+	v := u.take(1)[0]
+	u.push(v)
+	return v
 }
 
-// header handles the instructions that only describe the pickle.
-func (u *unpickler) header(op byte) error {
-	if op == opFrame {
-		length, err := u.number(8)
-		if err == nil && length > uint64(len(u.code)-u.at) {
-			err = fmt.Errorf("%w: a frame of %d bytes, %d left", ErrTruncated, length, len(u.code)-u.at)
-		}
-		return err
-	}
-	version, err := u.number(1)
-	if err == nil && version > 5 {
-		err = fmt.Errorf("pickle protocol %d is not known", version)
-	}
-	return err
-}
-
-func (u *unpickler) scalar(op byte) error {
+func (u *unpickler) scalar(op byte) {
 	switch op {
 	case opNone:
 		u.push(nil)
 	case opNewTrue, opNewFalse:
 		u.push(op == opNewTrue)
 	case opBinInt1:
-		n, err := u.number(1)
-		return u.pushResult(int64(n), err)
+		u.push(int64(u.number(1)))
 	case opBinInt2:
-		n, err := u.number(2)
-		return u.pushResult(int64(n), err)
+		u.push(int64(u.number(2)))
 	case opBinInt:
-		n, err := u.number(4)
-		return u.pushResult(int64(int32(n)), err)
+		u.push(int64(int32(u.number(4))))
 	case opLong1:
-		size, err := u.number(1)
-		if err != nil {
-			return err
-		}
+		size := u.number(1)
 		if size > 8 {
-			return fmt.Errorf("an integer of %d bytes is too large", size)
+			u.failf("an integer of %d bytes is too large", size)
+			return
 		}
-		n, err := u.number(int(size))
 		// The number is in two's complement: shifting up and down again extends its sign.
 		unused := 64 - 8*size
-		return u.pushResult(int64(n<<unused)>>unused, err)
+		u.push(int64(u.number(size)<<unused) >> unused)
 	case opBinFloat:
-		b, err := u.bytes(8)
-		if err != nil {
-			return err
-		}
-		u.push(math.Float64frombits(binary.BigEndian.Uint64(b)))
-	}
-	return nil
-}
-
-func (u *unpickler) text(op byte) error {
-	width := 1
-	switch op {
+		u.push(math.Float64frombits(bits.ReverseBytes64(u.number(8))))
+	case opShortBinString, opShortUnicode:
+		u.push(string(u.bytes(u.number(1))))
 	case opBinUnicode:
-		width = 4
+		u.push(string(u.bytes(u.number(4))))
 	case opBinUnicode8:
-		width = 8
+		u.push(string(u.bytes(u.number(8))))
 	}
-	length, err := u.number(width)
-	if err != nil {
-		return err
-	}
-	b, err := u.bytes(length)
-	return u.pushResult(string(b), err)
 }
 
-func (u *unpickler) container(op byte) error {
-	var items []any
-	var err error
-	switch op {
-	case opTuple, opList, opDict:
-		items, err = u.popMark()
-	case opTuple1, opTuple2, opTuple3:
-		items, err = u.popN(int(op-opTuple1) + 1)
+// appendItems adds items to the list on top of the stack.
+func (u *unpickler) appendItems(items []any) {
+	list, ok := u.top().(*[]any)
+	if !ok {
+		u.failf("items are added to a %s", kind(u.top()))
+		return
 	}
-	if err != nil {
-		return err
-	}
-	switch op {
-	case opEmptyList, opList:
-		u.push(&pickleList{items: append([]any(nil), items...)})
-	case opEmptyDict, opDict:
-		d := newPickleDict()
-		if err := setItems(d, items); err != nil {
-			return err
-		}
-		u.push(d)
-	default:
-		u.push(&pickleTuple{items: append([]any(nil), items...)})
-	}
-	return nil
+	*list = append(*list, items...)
 }
 
-// fill handles what adds to the list or dict below its operands.
-func (u *unpickler) fill(op byte) error {
-	var items []any
-	var err error
-	switch op {
-	case opAppend:
-		items, err = u.popN(1)
-	case opSetItem:
-		items, err = u.popN(2)
-	default:
-		items, err = u.popMark()
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash and
+// keys that are there already.
+func (u *unpickler) setItems(items []any) {
+	dict, ok := u.top().(map[any]any)
+	if !ok {
+		u.failf("items are set in a %s", kind(u.top()))
+		return
 	}
-	if err != nil {
-		return err
-	}
-	target, err := u.top()
-	if err != nil {
-		return err
-	}
-	switch target := target.(type) {
-	case *pickleList:
-		if op == opAppend || op == opAppends {
-			target.items = append(target.items, items...)
-			return nil
-		}
-	case *pickleDict:
-		if op == opSetItem || op == opSetItems {
-			return setItems(target, items)
-		}
-	}
-	return fmt.Errorf("items are added to a %s", kind(target))
-}
-
-// setItems adds alternating keys and values.
-func setItems(d *pickleDict, items []any) error {
 	if len(items)%2 != 0 {
-		return errors.New("a dict has a key without a value")
+		u.failf("a dict has a key without a value")
+		return
 	}
-	for i := 0; i < len(items); i += 2 {
-		if err := d.set(items[i], items[i+1]); err != nil {
-			return err
+	for pair := range slices.Chunk(items, 2) {
+		key := pair[0]
+		switch key.(type) {
+		case string, int64, float64, bool, nil:
+		default:
+			u.failf("a dict key is a %s", kind(key))
+			return
 		}
+		if _, taken := dict[key]; taken {
+			u.failf("the dict key %#v appears twice", key)
+		}
+		dict[key] = pair[1]
 	}
-	return nil
 }
 
 // remember handles the memo, in which a pickle keeps values that it uses again.
-func (u *unpickler) remember(op byte) error {
-	index := uint64(len(u.memo))
-	if op != opMemoize {
-		width := 1
-		if op == opLongBinGet || op == opLongBinPut {
-			width = 4
-		}
-		var err error
-		if index, err = u.number(width); err != nil {
-			return err
-		}
+func (u *unpickler) remember(op byte) {
+	index := uint32(len(u.memo))
+	switch op {
+	case opBinGet, opBinPut:
+		index = uint32(u.number(1))
+	case opLongBinGet, opLongBinPut:
+		index = uint32(u.number(4))
 	}
-	if op == opBinGet || op == opLongBinGet {
-		v, ok := u.memo[uint32(index)]
-		if !ok {
-			return fmt.Errorf("memo entry %d is not there", index)
-		}
-		u.push(v)
-		return nil
+	if op != opBinGet && op != opLongBinGet {
+		u.memo[index] = u.top()
+		return
 	}
-	v, err := u.top()
-	if err == nil {
-		u.memo[uint32(index)] = v
+	v, ok := u.memo[index]
+	if !ok {
+		u.failf("memo entry %d is not there", index)
 	}
-	return err
+	u.push(v)
 }
 
-// global handles the instructions that name a class or function.
-func (u *unpickler) global(op byte) error {
-	var module, name string
-	if op == opStackGlobal {
-		operands, err := u.popN(2)
-		if err != nil {
-			return err
-		}
-		var ok, ok2 bool
-		module, ok = operands[0].(string)
-		name, ok2 = operands[1].(string)
-		if !ok || !ok2 || len(module) > maxGlobal || len(name) > maxGlobal {
-			return errors.New("the name of a class is not a short string")
-		}
-	} else {
-		var err error
-		if module, err = u.line(); err == nil {
-			name, err = u.line()
-		}
-		if err != nil {
-			return err
-		}
+// stackGlobal handles STACK_GLOBAL: the name of a class or function as two strings.
+func (u *unpickler) stackGlobal() {
+	operands := u.take(2)
+	module, ok := operands[0].(string)
+	name, ok2 := operands[1].(string)
+	if !ok || !ok2 || len(module) > maxGlobal || len(name) > maxGlobal {
+		u.failf("the name of a class is not a short string")
 	}
-	v, err := u.host.global(module, name)
-	if err == nil && op == opInst {
-		err = fmt.Errorf("the old instruction INST makes a %s.%s", module, name)
-	}
-	return u.pushResult(v, err)
+	u.global(module, name)
 }
+
+// global pushes the meaning of the name of a class or function.
+func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(module, name)) }
 
 // call handles REDUCE and NEWOBJ: a callable and the tuple of its arguments.
-func (u *unpickler) call() error {
-	operands, err := u.popN(2)
-	if err != nil {
-		return err
-	}
+func (u *unpickler) call() {
+	operands := u.take(2)
 	function, ok := operands[0].(callable)
-	args, ok2 := operands[1].(*pickleTuple)
+	args, ok2 := operands[1].([]any)
 	if !ok || !ok2 {
-		return fmt.Errorf("a %s is called with a %s", kind(operands[0]), kind(operands[1]))
+		u.failf("a %s is called with a %s", kind(operands[0]), kind(operands[1]))
+		return
 	}
-	return u.pushResult(function(args.items))
+	u.pushResult(function(args))
 }
 
 // build handles BUILD, which gives a new object its attributes.
-func (u *unpickler) build() error {
-	state, err := u.pop()
-	if err != nil {
-		return err
-	}
-	target, err := u.top()
-	if err != nil {
-		return err
-	}
-	attributes, ok := state.(*pickleDict)
-	switch target := target.(type) {
-	case *pickleDict:
-		// The state of an OrderedDict is the versions of a state dict's modules: of no use here.
-		if ok {
-			return nil
+func (u *unpickler) build() {
+	state, target := u.take(1)[0], u.top()
+	attributes, ok := state.(map[any]any)
+	_, isDict := target.(map[any]any)
+	namespace, isNamespace := target.(map[string]any)
+	switch {
+	case ok && isDict: // the versions of a state dict's modules, of no use here
+	case ok && isNamespace && len(namespace) == 0:
+		for key, value := range attributes {
+			name, ok := key.(string)
+			if !ok {
+				u.failf("an attribute is called %v", key)
+			}
+			namespace[name] = value
 		}
-	case *pickleNamespace:
-		if ok && target.attributes == nil {
-			target.attributes = attributes
-			return nil
-		}
+	default:
+		u.failf("a %s is given attributes by a %s", kind(target), kind(state))
 	}
-	return fmt.Errorf("a %s is given attributes by a %s", kind(target), kind(state))
 }
+
+// kind names the Python type of a value, for messages.
+func kind(v any) string {
+	switch v.(type) {
+	case nil:
+		return "None"
+	case bool:
+		return "bool"
+	case int64:
+		return "int"
+	case float64:
+		return "float"
+	case string:
+		return "str"
+	case []any:
+		return "tuple"
+	case *[]any:
+		return "list"
+	case map[any]any:
+		return "dict"
+	case map[string]any:
+		return "Namespace"
+	case *Tensor:
+		return "tensor"
+	case storageClass:
+		return "storage class"
+	case *storage:
+		return "storage"
+	case callable:
+		return "function"
+	}
+	return fmt.Sprintf("%T", v)
+}
+
+// The opcodes of Python's pickle protocols 0 to 5 that a checkpoint may use.
+const (
+	opMark           = '('
+	opStop           = '.'
+	opBinFloat       = 'G'
+	opBinInt         = 'J'
+	opBinInt1        = 'K'
+	opBinInt2        = 'M'
+	opNone           = 'N'
+	opBinPersID      = 'Q'
+	opReduce         = 'R'
+	opShortBinString = 'U'
+	opBinUnicode     = 'X'
+	opEmptyList      = ']'
+	opAppend         = 'a'
+	opBuild          = 'b'
+	opGlobal         = 'c'
+	opAppends        = 'e'
+	opBinGet         = 'h'
+	opLongBinGet     = 'j'
+	opBinPut         = 'q'
+	opLongBinPut     = 'r'
+	opSetItem        = 's'
+	opTuple          = 't'
+	opSetItems       = 'u'
+	opEmptyDict      = '}'
+	opEmptyTuple     = ')'
+	opProto          = 0x80
+	opNewObj         = 0x81
+	opTuple1         = 0x85
+	opTuple2         = 0x86
+	opTuple3         = 0x87
+	opNewTrue        = 0x88
+	opNewFalse       = 0x89
+	opLong1          = 0x8a
+	opShortUnicode   = 0x8c
+	opBinUnicode8    = 0x8d
+	opStackGlobal    = 0x93
+	opMemoize        = 0x94
+	opFrame          = 0x95
+)

@@ -9,14 +9,8 @@ import (
 	"testing"
 )
 
-// plainOf executes a pickle in which no storage exists.
-func plainOf(code []byte) (any, error) {
-	v, err := unpickle(code, torchHost{&torchArchive{}})
-	if err != nil {
-		return nil, err
-	}
-	return plainValue(v)
-}
+// valueOf executes a pickle in which no storage exists.
+func valueOf(code []byte) (any, error) { return unpickle(code, &torchArchive{}) }
 
 func TestPickleValues(t *testing.T) {
 	p := newPickler
@@ -45,25 +39,22 @@ func TestPickleValues(t *testing.T) {
 		"tuple":            {p().tuple(1, 2, 3).done(), []any{int64(1), int64(2), int64(3)}},
 		"empty tuple":      {p().op(opEmptyTuple).done(), []any{}},
 		"tuples of 1 to 3": {p().op(opNone, opTuple1, opNone, opTuple2, opNone, opNone, opTuple3).done(), []any{[]any{[]any{nil}, nil}, nil, nil}},
-		"list":             {p().op(opEmptyList, opMark, opNone, opNewTrue, opAppends, opNewFalse, opAppend).done(), []any{nil, true, false}},
-		"old list":         {p().op(opMark, opNone, opList).done(), []any{nil}},
-		"dict":             {p().op(opEmptyDict, opMark).str("a").int(1).op(opSetItems).str("b").int(2).op(opSetItem).done(), map[string]any{"a": int64(1), "b": int64(2)}},
-		"old dict":         {p().op(opMark).str("a").int(1).op(opDict).done(), map[string]any{"a": int64(1)}},
-		"mixed keys":       {p().op(opEmptyDict, opMark).str("a").int(1).int(2).op(opEmptyList, opSetItems).done(), map[any]any{"a": int64(1), int64(2): []any{}}},
-		"ordered dict":     {p().orderedDict().str("a").int(1).op(opSetItem).done(), map[string]any{"a": int64(1)}},
-		"state of a dict":  {p().orderedDict().op(opEmptyDict).str("_metadata").orderedDict().op(opSetItem, opBuild).done(), map[string]any{}},
+		"list":             {p().op(opEmptyList, opMark, opNone, opNewTrue, opAppends, opNewFalse, opAppend).done(), &[]any{nil, true, false}},
+		"dict":             {p().op(opEmptyDict, opMark).str("a").int(1).op(opSetItems).str("b").int(2).op(opSetItem).done(), map[any]any{"a": int64(1), "b": int64(2)}},
+		"mixed keys":       {p().op(opEmptyDict, opMark).str("a").int(1).int(2).op(opEmptyList, opSetItems).done(), map[any]any{"a": int64(1), int64(2): new([]any)}},
+		"ordered dict":     {p().orderedDict().str("a").int(1).op(opSetItem).done(), map[any]any{"a": int64(1)}},
+		"state of a dict":  {p().orderedDict().op(opEmptyDict).str("_metadata").orderedDict().op(opSetItem, opBuild).done(), map[any]any{}},
 		"namespace": {p().global("argparse", "Namespace").op(opEmptyTuple, opNewObj, opEmptyDict).str("layers").int(6).op(opSetItem, opBuild).done(),
 			map[string]any{"layers": int64(6)}},
 		"empty namespace": {p().global("argparse", "Namespace").op(opEmptyTuple, opNewObj).done(), map[string]any{}},
-		"stack global":    {p().str("collections").str("OrderedDict").op(opStackGlobal, opEmptyTuple, opReduce).done(), map[string]any{}},
+		"stack global":    {p().str("collections").str("OrderedDict").op(opStackGlobal, opEmptyTuple, opReduce).done(), map[any]any{}},
 		"memo":            {p().str("k").op(opBinPut, 7).u32(opLongBinPut, 300).op(opBinGet, 7).u32(opLongBinGet, 300).op(opTuple3).done(), []any{"k", "k", "k"}},
 		"memoize":         {p().str("k").op(opMemoize, opBinGet, 0, opTuple2).done(), []any{"k", "k"}},
 		"frame":           {p().op(opFrame, 2, 0, 0, 0, 0, 0, 0, 0, opNone).done(), nil},
-		"popped":          {p().op(opNone, opNewTrue, opPop, opMark, opNewTrue, opNewTrue, opPopMark).done(), nil},
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			got, err := plainOf(c.code)
+			got, err := valueOf(c.code)
 			if err != nil || !reflect.DeepEqual(got, c.want) {
 				t.Errorf("%#v, %v; want %#v", got, err, c.want)
 			}
@@ -81,10 +72,8 @@ func TestPickleRefusesEveryOtherName(t *testing.T) {
 		full := c[0] + "." + c[1]
 		byLine := newPickler().global(c[0], c[1]).op(opMark).str("true").op(opTuple, opReduce).done()
 		byStack := newPickler().str(c[0]).str(c[1]).op(opStackGlobal, opEmptyTuple, opReduce).done()
-		byInst := newPickler().op(opMark).str("true").op(opInst).Bytes()
-		byInst = append(byInst, c[0]+"\n"+c[1]+"\n."...)
-		for how, code := range map[string][]byte{"GLOBAL": byLine, "STACK_GLOBAL": byStack, "INST": byInst} {
-			_, err := plainOf(code)
+		for how, code := range map[string][]byte{"GLOBAL": byLine, "STACK_GLOBAL": byStack} {
+			_, err := valueOf(code)
 			if !errors.Is(err, ErrForbidden) {
 				t.Errorf("%s by %s gives %v", full, how, err)
 				continue
@@ -97,13 +86,6 @@ func TestPickleRefusesEveryOtherName(t *testing.T) {
 func TestPickleRefusesNonsense(t *testing.T) {
 	p := newPickler
 	namespace := func() *pickler { return p().global("argparse", "Namespace").op(opEmptyTuple, opNewObj) }
-	deep := p()
-	for range maxDepth + 1 {
-		deep.op(opEmptyList)
-	}
-	for range maxDepth {
-		deep.op(opAppend)
-	}
 	cases := map[string]struct {
 		code []byte
 		want string
@@ -115,13 +97,13 @@ func TestPickleRefusesNonsense(t *testing.T) {
 		"mark left":             {p().op(opNone, opMark).done(), "values"},
 		"unknown instruction":   {p().op(0xff).done(), "0xff"},
 		"EXT1":                  {p().op(0x82, 1).done(), "0x82"},
+		"INST":                  {append(p().op(opMark, 'i').Bytes(), "os\nsystem\n."...), "0x69"},
 		"protocol 6":            {[]byte{opProto, 6, opNone, opStop}, "protocol 6"},
 		"string of 4 GB":        {p().op(opBinUnicode, 0xff, 0xff, 0xff, 0xff, 'x').done(), "4294967295 bytes wanted"},
 		"string of 2^64-1":      {p().op(opBinUnicode8, 255, 255, 255, 255, 255, 255, 255, 255).done(), "18446744073709551615 bytes wanted"},
 		"frame beyond the end":  {p().op(opFrame, 255, 255, 255, 255, 255, 255, 255, 255).done(), "frame"},
 		"integer of 9 bytes":    {p().op(opLong1, 9, 1, 1, 1, 1, 1, 1, 1, 1, 1).done(), "9 bytes"},
-		"pop from nothing":      {p().op(opPop).done(), "not there"},
-		"pop below a mark":      {p().op(opNone, opMark, opPop).done(), "not there"},
+		"pop below a mark":      {p().op(opNone, opMark, opTuple1).done(), "not there"},
 		"tuple without mark":    {p().op(opTuple).done(), "mark"},
 		"pair of one":           {p().op(opNone, opTuple2).done(), "not there"},
 		"pair across a mark":    {p().op(opNone, opMark, opNone, opTuple2, opTuple).done(), "not there"},
@@ -137,15 +119,12 @@ func TestPickleRefusesNonsense(t *testing.T) {
 		"call without tuple":    {p().global("collections", "OrderedDict").op(opEmptyList, opReduce).done(), "with a list"},
 		"dict with arguments":   {p().global("collections", "OrderedDict").tuple(1).op(opReduce).done(), "1 arguments"},
 		"attributes of a list":  {p().op(opEmptyList, opEmptyDict, opBuild).done(), "a list is given attributes"},
-		"attributes of a state": {namespace().op(opEmptyDict, opBuild, opEmptyDict, opBuild).done(), "a Namespace is given attributes"},
+		"attributes of a state": {namespace().op(opEmptyDict).str("a").op(opNone, opSetItem, opBuild, opEmptyDict, opBuild).done(), "a Namespace is given attributes"},
+		"attribute 3":           {namespace().op(opEmptyDict).int(3).op(opNone, opSetItem, opBuild).done(), "called 3"},
 		"attributes by a list":  {namespace().op(opEmptyList, opBuild).done(), "attributes by a list"},
 		"class name unfinished": {append(p().op(opGlobal).Bytes(), strings.Repeat("x", 2000)...), "does not end"},
 		"class name a number":   {p().int(1).int(2).op(opStackGlobal).done(), "not a short string"},
-		"bare class":            {p().global("torch", "FloatStorage").done(), "bare storage class"},
-		"bare function":         {p().global("collections", "OrderedDict").done(), "bare function"},
 		"persistent nonsense":   {p().op(opNone, opBinPersID).done(), "persistent id"},
-		"list in itself":        {p().op(opEmptyList, opMemoize, opBinGet, 0, opAppend).done(), "contains itself"},
-		"too deep":              {deep.done(), "nested"},
 		"parameter of nothing":  {p().global("torch._utils", "_rebuild_parameter").op(opEmptyTuple, opReduce).done(), "_rebuild_parameter"},
 		"tensor of nothing":     {p().global("torch._utils", "_rebuild_tensor_v2").op(opEmptyTuple, opReduce).done(), "0 arguments"},
 		"tensor of numbers":     {p().global("torch._utils", "_rebuild_tensor_v2").tuple(1, 2, 3, 4, 5, 6).op(opReduce).done(), "are not a storage"},
@@ -154,7 +133,7 @@ func TestPickleRefusesNonsense(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			_, err := plainOf(c.code)
+			_, err := valueOf(c.code)
 			wantError(t, err, c.want)
 		})
 	}
@@ -163,29 +142,9 @@ func TestPickleRefusesNonsense(t *testing.T) {
 func TestPickleStackIsBounded(t *testing.T) {
 	for name, op := range map[string]byte{"values": opNone, "marks": opMark} {
 		code := append(newPickler().Bytes(), bytes.Repeat([]byte{op}, maxStack+1)...)
-		if _, err := plainOf(code); err == nil || !strings.Contains(err.Error(), "more values at once") {
+		if _, err := valueOf(code); err == nil || !strings.Contains(err.Error(), "more values at once") {
 			t.Errorf("%d %s: %v", maxStack+1, name, err)
 		}
-	}
-}
-
-// Each tuple holds the one before it twice: 2^60 values, were they not shared.
-func TestPickleSharedValuesAreTurnedOnce(t *testing.T) {
-	p := newPickler().op(opNone)
-	for i := range 60 {
-		p.op(opMemoize, opBinGet, byte(i), opTuple2)
-	}
-	v, err := plainOf(p.done())
-	if err != nil {
-		t.Fatal(err)
-	}
-	depth := 0
-	for v != nil {
-		v = v.([]any)[1]
-		depth++
-	}
-	if depth != 60 {
-		t.Errorf("nested %d deep, want 60", depth)
 	}
 }
 
@@ -197,32 +156,9 @@ func FuzzPickle(f *testing.F) {
 	f.Add(newPickler().op(opEmptyList, opMemoize, opBinGet, 0, opAppend).done())
 	f.Add(newPickler().global("os", "system").str("true").op(opTuple1, opReduce).done())
 	f.Fuzz(func(t *testing.T, code []byte) {
-		if v, err := plainOf(code); err == nil {
-			wantPlain(t, v, 0)
+		v, err := valueOf(code)
+		if name := kind(v); err == nil && strings.ContainsAny(name, "*.[") {
+			t.Errorf("a %s is no value of a checkpoint", name)
 		}
 	})
-}
-
-// wantPlain fails unless v consists of the types that LoadPickle promises.
-func wantPlain(t *testing.T, v any, depth int) {
-	if depth > 20 {
-		return // shared values make a full walk exponential
-	}
-	switch v := v.(type) {
-	case nil, bool, int64, float64, string, *Tensor:
-	case []any:
-		for _, item := range v[:min(len(v), 3)] {
-			wantPlain(t, item, depth+1)
-		}
-	case map[string]any:
-		for _, item := range v {
-			wantPlain(t, item, depth+7)
-		}
-	case map[any]any:
-		for _, item := range v {
-			wantPlain(t, item, depth+7)
-		}
-	default:
-		t.Fatalf("a %T is not a plain value", v)
-	}
 }

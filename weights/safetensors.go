@@ -17,81 +17,61 @@ const maxHeader = 100_000_000
 // ErrTruncated is what errors wrap when a file ends before what it announces.
 var ErrTruncated = errors.New("the file is cut short")
 
-// OpenSafetensors opens one safetensors file under its stored names. Its header is checked whole before it returns:
-// tensors must fill the file without holes or overlaps. Errors name the file; a file that ends early wraps
-// ErrTruncated.
-func OpenSafetensors(path string) (*File, error) {
-	return openWith(path, func(m *mappedFile, f format) (*File, error) {
-		if f == formatZip {
-			return nil, fmt.Errorf("%s is a zip archive (a PyTorch checkpoint?), not a safetensors file", path)
-		}
-		return readSafetensors(m)
-	})
-}
-
-// readSafetensors reads the header of an open safetensors file: 8 bytes of length, that much JSON, then the tensors'
-// bytes.
-func readSafetensors(m *mappedFile) (*File, error) {
+// readSafetensors reads the header of a safetensors file: 8 bytes of length, that much JSON, then the tensors' bytes,
+// which fill the file without holes or overlaps.
+func readSafetensors(f *file) (map[string]*Tensor, error) {
 	var prefix [8]byte
-	if m.size < int64(len(prefix)) {
-		return nil, fmt.Errorf("%s: %w: a safetensors file starts with 8 bytes of header length, it has %d bytes", m.path, ErrTruncated, m.size)
+	if f.size < int64(len(prefix)) {
+		return nil, fmt.Errorf("%w: a safetensors file starts with 8 bytes of header length, it has %d bytes", ErrTruncated, f.size)
 	}
-	if _, err := m.ReadAt(prefix[:], 0); err != nil {
-		return nil, fmt.Errorf("reading the header of %s: %w", m.path, err)
+	if err := f.readAt(prefix[:], 0); err != nil {
+		return nil, err
 	}
 	length := binary.LittleEndian.Uint64(prefix[:])
 	if length > maxHeader {
-		return nil, fmt.Errorf("%s is not a safetensors file: its header would have %d bytes", m.path, length)
+		return nil, fmt.Errorf("not a safetensors file: its header would have %d bytes", length)
 	}
 	start := int64(len(prefix)) + int64(length) // of the tensors' bytes
-	if start > m.size {
-		return nil, fmt.Errorf("%s: %w: its header has %d bytes, the whole file %d", m.path, ErrTruncated, length, m.size)
+	if start > f.size {
+		return nil, fmt.Errorf("%w: its header has %d bytes, the whole file %d", ErrTruncated, length, f.size)
 	}
 	header := make([]byte, length)
-	if _, err := m.ReadAt(header, int64(len(prefix))); err != nil {
-		return nil, fmt.Errorf("reading the header of %s: %w", m.path, err)
+	if err := f.readAt(header, int64(len(prefix))); err != nil {
+		return nil, err
 	}
-	entries, metadata, err := parseHeader(header)
+	entries, err := parseHeader(header)
 	if err != nil {
-		return nil, fmt.Errorf("%s: safetensors header: %w", m.path, err)
+		return nil, fmt.Errorf("safetensors header: %w", err)
 	}
-	if err := checkLayout(entries, m.size-start); err != nil {
-		return nil, fmt.Errorf("%s: %w", m.path, err)
+	if err := checkLayout(entries, f.size-start); err != nil {
+		return nil, err
 	}
-	f := &File{bytes: m, tensors: make(map[string]*Tensor, len(entries)), metadata: metadata}
+	tensors := make(map[string]*Tensor, len(entries))
 	for _, e := range entries {
-		var values elements = storedElements{file: m, offset: start + e.begin, size: e.end - e.begin, dtype: e.dtype}
-		if e.dtype == UnknownDType {
-			values = unreadable{fmt.Errorf("is stored as %q; F32, F16 and BF16 can be read", e.dtypeName)}
-		}
-		if f.tensors[e.name], err = newTensor(e.name, e.shape, e.dtype, values); err != nil {
-			return nil, fmt.Errorf("%s: tensor %q %w", m.path, e.name, err)
-		}
+		e.store(f, start+e.begin, e.dtype)
+		tensors[e.name] = e.Tensor
 	}
-	return f, nil
+	return tensors, nil
 }
 
 // entry is one tensor of a safetensors header.
 type entry struct {
-	name       string
-	dtype      DType
-	dtypeName  string
-	shape      []int
+	*Tensor
+	dtype      dtype
 	begin, end int64 // offsets after the header
 }
 
 // parseHeader reads the JSON of a safetensors header and checks each entry by itself: its offsets are in order and as
 // far apart as its shape says.
-func parseHeader(header []byte) (entries []entry, metadata map[string]string, err error) {
+func parseHeader(header []byte) (entries []entry, err error) {
 	reader := bytes.NewReader(header)
 	decoder := json.NewDecoder(reader)
 	err = decodeObject(decoder, func(name string) error {
 		if name == "__metadata__" {
-			return decoder.Decode(&metadata)
+			return decoder.Decode(&map[string]string{})
 		}
-		e := entry{name: name}
 		var fields struct {
-			DType   string  `json:"dtype"`
+			DType   dtype   `json:"dtype"`
 			Shape   []int   `json:"shape"`
 			Offsets []int64 `json:"data_offsets"`
 		}
@@ -104,36 +84,32 @@ func parseHeader(header []byte) (entries []entry, metadata map[string]string, er
 		if len(fields.Offsets) != 2 {
 			return fmt.Errorf("has %d data_offsets, not 2", len(fields.Offsets))
 		}
-		e.dtype, e.dtypeName, e.shape = dtypeNamed(fields.DType), fields.DType, fields.Shape
-		e.begin, e.end = fields.Offsets[0], fields.Offsets[1]
-		if e.begin < 0 || e.end < e.begin {
-			return fmt.Errorf("has the impossible data_offsets %d to %d", e.begin, e.end)
-		}
-		count, err := elementCount(e.shape)
+		t, err := newTensor(name, fields.Shape)
 		if err != nil {
 			return err
 		}
-		if want := int64(count) * int64(e.dtype.Size()); e.dtype != UnknownDType && want != e.end-e.begin {
-			return fmt.Errorf("takes %d bytes as %v %v, its data_offsets leave %d", want, e.dtype, e.shape, e.end-e.begin)
+		e := entry{t, fields.DType, fields.Offsets[0], fields.Offsets[1]}
+		if e.begin < 0 || e.end < e.begin {
+			return fmt.Errorf("has the impossible data_offsets %d to %d", e.begin, e.end)
+		}
+		size, known := dtypeSizes[e.dtype]
+		if want := int64(t.count) * int64(size); known && want != e.end-e.begin {
+			return fmt.Errorf("takes %d bytes as %s %v, its data_offsets leave %d", want, e.dtype, t.shape, e.end-e.begin)
 		}
 		entries = append(entries, e)
 		return nil
 	})
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	rest, err := io.ReadAll(io.MultiReader(decoder.Buffered(), reader))
-	if err != nil {
-		return nil, nil, err
+	if err == nil && len(bytes.TrimSpace(rest)) > 0 {
+		err = errors.New("goes on after its closing brace")
 	}
-	if len(bytes.TrimSpace(rest)) > 0 {
-		return nil, nil, errors.New("goes on after its closing brace")
-	}
-	return entries, metadata, nil
+	return entries, err
 }
 
-// checkLayout checks that the tensors, in order of their offsets, fill the size bytes after the header exactly. It
-// leaves the entries in that order.
+// checkLayout checks that the tensors, in order of their offsets, fill the size bytes after the header exactly.
 func checkLayout(entries []entry, size int64) error {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), cmp.Compare(a.name, b.name))
@@ -149,13 +125,12 @@ func checkLayout(entries []entry, size int64) error {
 		}
 		filled, previous = e.end, fmt.Sprintf("%q", e.name)
 	}
-	for _, e := range entries {
-		if e.end > size {
-			return fmt.Errorf("%w: its tensors take %d bytes, %d are there; tensor %q is the first that is incomplete", ErrTruncated, filled, size, e.name)
-		}
-	}
 	if filled < size {
 		return fmt.Errorf("%d bytes at the end belong to no tensor", size-filled)
+	}
+	if i := slices.IndexFunc(entries, func(e entry) bool { return e.end > size }); i >= 0 {
+		return fmt.Errorf("%w: its tensors take %d bytes, %d are there; tensor %q is the first that is incomplete",
+			ErrTruncated, filled, size, entries[i].name)
 	}
 	return nil
 }
@@ -176,10 +151,7 @@ func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 		if err != nil {
 			return fmt.Errorf("is not JSON: %w", err)
 		}
-		key, ok := token.(string)
-		if !ok {
-			return fmt.Errorf("has the key %v, which is not a string", token)
-		}
+		key, _ := token.(string) // which encoding/json has made sure of
 		if seen[key] {
 			return fmt.Errorf("names %q twice", key)
 		}

@@ -1,10 +1,9 @@
 package weights
 
 import (
-	"bytes"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
+	"hash/fnv"
+	"io"
 	"slices"
 	"strings"
 )
@@ -18,65 +17,47 @@ const golden = 0x9E3779B97F4A7C15
 // reports.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
-		source:  fmt.Sprintf("synthetic:%s@%d", name, seed),
-		config:  bytes.Clone(config),
-		tensors: make(map[string]*Tensor, len(specs)),
+		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
+		ConfigJSON: config,
+		tensors:    make(map[string]*Tensor, len(specs)),
+		identity:   fmt.Appendf(nil, "synthetic checkpoint version 1\n%s\n%d\n", name, seed),
 	}
-	identity := sha256.New()
-	fmt.Fprintf(identity, "synthetic checkpoint version 1\n%s\n%d\n", name, seed)
 	for _, spec := range slices.SortedFunc(slices.Values(specs), func(a, b Spec) int { return strings.Compare(a.Name, b.Name) }) {
 		if spec.Optional {
 			continue
 		}
-		t, err := newTensor(spec.Name, spec.Shape, F32, newGenerated(spec, seed))
+		t, err := newTensor(spec.Name, spec.Shape)
 		if err != nil {
-			t = &Tensor{name: spec.Name, shape: spec.Shape, dtype: F32, values: unreadable{err}}
+			t = &Tensor{name: spec.Name, shape: spec.Shape, unreadable: err}
 		}
+		t.read = generated(spec, seed)
 		c.tensors[spec.Name] = t
-		fmt.Fprintf(identity, "%s %v\n", spec.Name, spec.Shape)
+		c.identity = fmt.Appendf(c.identity, "%s %v\n", spec.Name, spec.Shape)
 	}
-	identity.Write(config)
-	digest := hex.EncodeToString(identity.Sum(nil))
-	c.digest = func() (string, error) { return digest, nil }
+	c.identity = append(c.identity, config...)
 	return c
 }
 
 // generated computes the values of a synthetic tensor: element i is float32(u*scale + shift), where u in [-2^23, 2^23)
-// are the top 24 bits of the i-th output of SplitMix64.
-type generated struct {
-	start        uint64 // the counter before element 0
-	scale, shift float64
-}
-
-func newGenerated(s Spec, seed uint64) generated {
-	// A power of two commutes with rounding, so it can be taken into the scale.
-	return generated{start: fnv1a(s.Name) + seed*golden, scale: s.Scale * (1.0 / (1 << 23)), shift: s.Shift}
-}
-
-// fnv1a is the 64-bit FNV-1a hash of a name.
-func fnv1a(name string) uint64 {
-	h := uint64(0xCBF29CE484222325)
-	for i := range len(name) {
-		h = (h ^ uint64(name[i])) * 0x100000001B3
+// are the top 24 bits of the i-th output of SplitMix64. The counter begins with the FNV-1a hash of the name.
+func generated(s Spec, seed uint64) func(dst []float32, at int) error {
+	name := fnv.New64a()
+	io.WriteString(name, s.Name)
+	start := name.Sum64() + seed*golden
+	scale := s.Scale * (1.0 / (1 << 23)) // a power of two commutes with rounding
+	return func(dst []float32, at int) error {
+		counter := start + uint64(at)*golden
+		for i := range dst {
+			counter += golden
+			z := counter
+			z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
+			z = (z ^ z>>27) * 0x94D049BB133111EB
+			z ^= z >> 31
+			u := float64(int64(z>>40) - 1<<23)
+			// The conversion keeps compilers from fusing the product with the sum, which would round once where the
+			// specification rounds twice.
+			dst[i] = float32(float64(u*scale) + s.Shift)
+		}
+		return nil
 	}
-	return h
 }
-
-func (g generated) read(dst []float32, at int) error {
-	counter := g.start + uint64(at)*golden
-	for i := range dst {
-		counter += golden
-		z := counter
-		z = (z ^ z>>30) * 0xBF58476D1CE4E5B9
-		z = (z ^ z>>27) * 0x94D049BB133111EB
-		z ^= z >> 31
-		u := float64(int64(z>>40) - 1<<23)
-		// The conversion keeps compilers from fusing the product with the sum, which would round once where the
-		// specification rounds twice.
-		dst[i] = float32(float64(u*g.scale) + g.shift)
-	}
-	return nil
-}
-
-func (g generated) usable() error { return nil }
-func (g generated) release()      {}

@@ -6,41 +6,31 @@ import (
 )
 
 // storageClasses are the typed storages of module torch.
-var storageClasses = map[string]storageClass{
-	"FloatStorage":    {F32},
-	"HalfStorage":     {F16},
-	"BFloat16Storage": {BF16},
-	"DoubleStorage":   {F64},
-	"LongStorage":     {I64},
-	"IntStorage":      {I32},
-	"ShortStorage":    {I16},
-	"CharStorage":     {I8},
-	"ByteStorage":     {U8},
-	"BoolStorage":     {Bool},
-}
+var storageClasses = map[string]storageClass{"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+	"DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
+	"ByteStorage": "U8", "BoolStorage": "BOOL"}
 
-// storageClass is a class such as torch.FloatStorage.
-type storageClass struct{ dtype DType }
+// storageClass is a class such as torch.FloatStorage, by its number format.
+type storageClass dtype
 
 // storage is an entry of the archive that holds the elements of one or more tensors.
 type storage struct {
 	key    string
-	dtype  DType
+	dtype  dtype
 	offset int64 // of the first byte in the file
-	count  int   // elements
+	count  int64 // elements
 }
 
-// torchHost gives a pickle the handful of names that tensors are made of.
-type torchHost struct{ archive *torchArchive }
-
-func (h torchHost) global(module, name string) (any, error) {
+// global returns the meaning of module.name, one of the handful of names that tensors are made of: a callable that
+// REDUCE and NEWOBJ may call, or a storageClass. The error for any other wraps ErrForbidden.
+func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
-		return withoutArguments(full, func() any { return newPickleDict() }), nil
+		return withoutArguments(full, func() any { return map[any]any{} }), nil
 	case "argparse.Namespace":
-		return withoutArguments(full, func() any { return new(pickleNamespace) }), nil
+		return withoutArguments(full, func() any { return map[string]any{} }), nil
 	case "torch._utils._rebuild_tensor_v2":
-		return callable(h.rebuildTensor), nil
+		return callable(a.rebuildTensor), nil
 	case "torch._utils._rebuild_parameter":
 		return callable(rebuildParameter), nil
 	default:
@@ -72,30 +62,30 @@ func rebuildParameter(args []any) (any, error) {
 
 // persistent resolves ("storage", class, key, device, number of elements). The device is where the tensor lived when it
 // was saved, which does not matter here.
-func (h torchHost) persistent(id any) (any, error) {
-	tuple, ok := id.(*pickleTuple)
-	if !ok || len(tuple.items) != 5 || tuple.items[0] != "storage" {
+func (a *torchArchive) persistent(id any) (any, error) {
+	tuple, ok := id.([]any)
+	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
 		return nil, errors.New("a persistent id does not describe a storage")
 	}
-	class, okClass := tuple.items[1].(storageClass)
-	key, okKey := tuple.items[2].(string)
-	count, okCount := tuple.items[4].(int64)
+	class, okClass := tuple[1].(storageClass)
+	key, okKey := tuple[2].(string)
+	count, okCount := tuple[4].(int64)
 	if !okClass || !okKey || !okCount || count < 0 || count > maxElements {
 		return nil, errors.New("a persistent id does not describe a storage")
 	}
-	entry, offset, err := h.archive.entry("data/" + key)
+	entry, offset, err := a.entry("data/" + key)
 	if err != nil {
 		return nil, err
 	}
-	if want := uint64(count) * uint64(class.dtype.Size()); entry.UncompressedSize64 != want {
-		return nil, fmt.Errorf("%q has %d bytes; %d elements of %v take %d", entry.Name, entry.UncompressedSize64, count, class.dtype, want)
+	if want := uint64(count) * uint64(dtypeSizes[dtype(class)]); entry.UncompressedSize64 != want {
+		return nil, fmt.Errorf("%q has %d bytes; %d elements of %s take %d", entry.Name, entry.UncompressedSize64, count, class, want)
 	}
-	return &storage{key: key, dtype: class.dtype, offset: offset, count: int(count)}, nil
+	return &storage{key: key, dtype: dtype(class), offset: offset, count: count}, nil
 }
 
 // rebuildTensor has the arguments storage, storage_offset, size, stride, requires_grad, backward_hooks and sometimes
 // metadata; the last three say nothing about the values.
-func (h torchHost) rebuildTensor(args []any) (any, error) {
+func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 	if len(args) != 6 && len(args) != 7 {
 		return nil, fmt.Errorf("_rebuild_tensor_v2 has %d arguments, not 6 or 7", len(args))
 	}
@@ -107,34 +97,29 @@ func (h torchHost) rebuildTensor(args []any) (any, error) {
 		return nil, errors.New("the arguments of _rebuild_tensor_v2 are not a storage, an offset, a size and a stride")
 	}
 	name := "storage " + s.key
-	count, err := elementCount(shape)
+	t, err := newTensor(name, shape)
 	if err != nil {
 		return nil, fmt.Errorf("a tensor of %s %w", name, err)
 	}
-	if first < 0 || first > int64(s.count) || int64(count) > int64(s.count)-first {
-		return nil, fmt.Errorf("a tensor of %s has %d elements from element %d on; the storage has %d", name, count, first, s.count)
+	if first < 0 || first > s.count || int64(t.count) > s.count-first {
+		return nil, fmt.Errorf("a tensor of %s has %d elements from element %d on; the storage has %d", name, t.count, first, s.count)
 	}
-	if !contiguous(shape, stride) {
-		reason := fmt.Errorf("is not contiguous (size %v, stride %v); save it after .contiguous()", shape, stride)
-		return newTensor(name, shape, s.dtype, unreadable{reason})
+	if contiguous(shape, stride) {
+		t.store(a.file, s.offset+first*int64(dtypeSizes[s.dtype]), s.dtype)
+	} else {
+		t.unreadable = fmt.Errorf("is not contiguous (size %v, stride %v); save it after .contiguous()", shape, stride)
 	}
-	size := int64(s.dtype.Size())
-	return newTensor(name, shape, s.dtype, storedElements{
-		file:   h.archive.file,
-		offset: s.offset + first*size,
-		size:   int64(count) * size,
-		dtype:  s.dtype,
-	})
+	return t, nil
 }
 
 // intTuple returns the numbers of a tuple of at most maxRank small ones.
 func intTuple(v any) ([]int, bool) {
-	tuple, ok := v.(*pickleTuple)
-	if !ok || len(tuple.items) > maxRank {
+	tuple, ok := v.([]any)
+	if !ok || len(tuple) > maxRank {
 		return nil, false
 	}
-	numbers := make([]int, len(tuple.items))
-	for i, item := range tuple.items {
+	numbers := make([]int, len(tuple))
+	for i, item := range tuple {
 		n, ok := item.(int64)
 		if !ok || n < -maxElements || n > maxElements {
 			return nil, false

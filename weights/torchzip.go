@@ -4,8 +4,7 @@ import (
 	"archive/zip"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
+	"io/fs"
 	"path"
 	"strings"
 )
@@ -13,20 +12,21 @@ import (
 // torchArchive is an open zip file as torch.save writes it: one folder with the pickle data.pkl, the storages data/0,
 // data/1 … and byteorder, all uncompressed.
 type torchArchive struct {
-	file    *mappedFile
+	file    *file
+	zip     *zip.Reader
 	folder  string
 	entries map[string]*zip.File
 }
 
 // openArchive reads the zip directory and finds the pickle.
-func openArchive(m *mappedFile) (*torchArchive, error) {
-	reader, err := zip.NewReader(m, m.size)
+func openArchive(f *file) (*torchArchive, error) {
+	reader, err := zip.NewReader(f, f.size)
 	if errors.Is(err, zip.ErrFormat) {
 		return nil, fmt.Errorf("%w: the directory at the end of the zip archive is missing or damaged", ErrTruncated)
 	} else if err != nil {
 		return nil, fmt.Errorf("zip archive: %w", err)
 	}
-	a := &torchArchive{file: m, entries: make(map[string]*zip.File, len(reader.File))}
+	a := &torchArchive{file: f, zip: reader, entries: make(map[string]*zip.File, len(reader.File))}
 	for _, entry := range reader.File {
 		if a.entries[entry.Name] != nil {
 			return nil, fmt.Errorf("zip archive: two entries are called %q", entry.Name)
@@ -40,7 +40,7 @@ func openArchive(m *mappedFile) (*torchArchive, error) {
 		}
 	}
 	if a.folder == "" {
-		return nil, errors.New("is a zip archive without data.pkl, so not one that torch.save wrote")
+		return nil, errors.New("a zip archive without data.pkl, so not one that torch.save wrote")
 	}
 	if a.entries[a.folder+"byteorder"] != nil {
 		order, err := a.read("byteorder", 16)
@@ -81,90 +81,66 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	if entry.UncompressedSize64 > limit {
 		return nil, fmt.Errorf("%q has %d bytes, more than %d", entry.Name, entry.UncompressedSize64, limit)
 	}
-	r, err := entry.Open()
-	if err != nil {
-		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
-	}
-	defer r.Close()
-	b, err := io.ReadAll(r)
+	b, err := fs.ReadFile(a.zip, entry.Name)
 	if err != nil {
 		return nil, fmt.Errorf("%q in the zip archive: %w", entry.Name, err)
 	}
 	return b, nil
 }
 
-// value executes the pickle and returns what it holds as plain Go values.
-func (a *torchArchive) value() (any, error) {
+// readPickle executes the pickle of a PyTorch zip archive and returns its value.
+func readPickle(f *file) (any, error) {
+	a, err := openArchive(f)
+	if err != nil {
+		return nil, err
+	}
 	code, err := a.read("data.pkl", maxPickle)
 	if err != nil {
 		return nil, err
 	}
-	v, err := unpickle(code, torchHost{a})
-	if err != nil {
-		return nil, err
-	}
-	return plainValue(v)
+	return unpickle(code, a)
 }
 
-// LoadPickle reads a file that torch.save wrote and returns its value as map[string]any (map[any]any where a dict has
-// other keys than strings), []any, string, int64, float64, bool, nil and *Tensor, and a function that closes the file
-// once the tensors are no longer needed. An argparse.Namespace is a map[string]any. Any other class is refused by name,
-// wrapping ErrForbidden.
-func LoadPickle(path string) (any, func() error, error) {
-	var value any
-	m, err := openWith(path, func(m *mappedFile, f format) (*mappedFile, error) {
-		if f != formatZip {
-			return nil, fmt.Errorf("%s is not a PyTorch zip archive", path)
-		}
-		a, err := openArchive(m)
-		if err == nil {
-			value, err = a.value()
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return m, nil
-	})
+// LoadPickle reads a file that torch.save wrote and returns its value, and a function that closes the file once the
+// tensors are no longer needed. A value is string, int64, float64, bool, nil, *Tensor, a tuple []any, a list *[]any, a
+// dict map[any]any or an argparse.Namespace map[string]any. Any other class is refused by name, wrapping ErrForbidden.
+func LoadPickle(path string) (value any, closeFile func() error, err error) {
+	f, err := openFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	return value, m.Close, nil
+	if !f.isZip() {
+		err = errors.New("not a PyTorch zip archive")
+	} else {
+		value, err = readPickle(f)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("%s: %w", path, err), f.Close())
+	}
+	return value, f.Close, nil
 }
 
-// readTorch reads the state dict of a PyTorch checkpoint.
-func readTorch(m *mappedFile) (*File, error) {
-	a, err := openArchive(m)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.path, err)
-	}
-	value, err := a.value()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.path, err)
-	}
-	f := &File{bytes: m}
-	if f.tensors, f.values, err = stateDict(value); err != nil {
-		return nil, fmt.Errorf("%s: %w", m.path, err)
-	}
-	return f, nil
-}
-
-// stateDict finds the tensors in a checkpoint's value: a plain state dict, or a dict with the state dict under "model"
+// readTorch reads the tensors of a PyTorch checkpoint: a plain state dict, or a dict with the state dict under "model"
 // and other values beside it.
-func stateDict(value any) (tensors map[string]*Tensor, values map[string]any, err error) {
-	top, ok := value.(map[string]any)
+func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
+	value, err := readPickle(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	state, ok := value.(map[any]any)
 	if !ok {
 		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
 	}
-	state := top
-	if model, ok := top["model"].(map[string]any); ok {
-		state, values = model, maps.Clone(top)
+	if model, ok := state["model"].(map[any]any); ok {
+		state, values = model, state
 		delete(values, "model")
 	}
 	tensors = make(map[string]*Tensor, len(state))
-	for name, v := range state {
-		t, ok := v.(*Tensor)
-		if !ok {
-			return nil, nil, fmt.Errorf("%q is a %s, not a tensor: this is not a state dict", name, kind(v))
+	for key, v := range state {
+		name, ok := key.(string)
+		t, isTensor := v.(*Tensor)
+		if !ok || !isTensor {
+			return nil, nil, fmt.Errorf("%#v is a %s, not a tensor: this is not a state dict", key, kind(v))
 		}
 		tensors[name] = t.named(name)
 	}

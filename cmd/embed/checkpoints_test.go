@@ -52,7 +52,7 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	}
 	file := binary.LittleEndian.AppendUint64(nil, uint64(len(text)))
 	write(t, dir+"/model.safetensors", string(file)+string(text)+string(body))
-	write(t, dir+"/config.json", string(c.ConfigJSON()))
+	write(t, dir+"/config.json", string(c.ConfigJSON))
 }
 
 // withoutMerges is the synthetic DNA tokenizer less all its merges.

@@ -26,11 +26,7 @@ const maxThreads = 1 << 12
 // maxBudget bounds the tokens of a batch far above what a device holds, so that sizes in bytes cannot overflow.
 const maxBudget = 1 << 24
 
-// run is the whole program: it returns the exit code.
-func run(ctx context.Context, args, environ []string, stdout, stderr io.Writer) int {
-	return runOn(ctx, thisMachine, args, environ, stdout, stderr)
-}
-
+// runOn is the whole program: it returns the exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "devices" {
 		if err := devices(m, args[1:], environ, stdout); err != nil {
@@ -93,19 +89,18 @@ type command struct {
 	log      *slog.Logger
 	progress *progress
 	machine
-	total pool.Summary // over both models
+	products kernels.DType // --dtype
+	ordinals []int         // of the GPUs that --gpus names, nil for all or none
+	total    pool.Summary  // over both models
 }
 
 // embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
 // each to completion: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
-	reading, err := c.reading()
-	if err != nil {
-		return err
-	}
 	if err := c.check(); err != nil {
 		return err
 	}
+	reading := c.reading()
 	inputs, absent, err := c.expand()
 	if err != nil {
 		return err
@@ -141,11 +136,11 @@ func (c *command) embed(ctx context.Context) error {
 		return err
 	}
 	for _, m := range models {
-		if err := c.runModel(ctx, m); err != nil {
-			return c.writeFailures(err)
+		if err = c.runModel(ctx, m); err != nil {
+			break
 		}
 	}
-	return c.writeFailures(nil)
+	return c.writeFailures(err)
 }
 
 // openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
@@ -225,7 +220,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, m.batch, c.progress))
+		job.Devices = append(job.Devices, p.device(m, pooling, c.progress))
 	}
 	label, kind := m.checkpoint.Label, store.Nucleotide
 	if c.format == string(store.VirNucPro) {
@@ -243,9 +238,9 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
-		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision(), "pooling": c.pool, "dtype": dtype,
+		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
-		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision(), CheckpointSHA256: sum,
+		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
 			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
@@ -277,42 +272,32 @@ func (c *command) merge(s pool.Summary) {
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
 // reading turns the flags about records into the reader's options.
-func (c *command) reading() (seqio.Options, error) {
+func (c *command) reading() seqio.Options {
 	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
-	switch c.onBad {
-	case "error":
-	case "skip":
+	if c.onBad == "skip" {
 		o.OnBad = seqio.BadSkip
-	default:
-		return o, usagef("--on-bad-record: %q is neither error nor skip", c.onBad)
 	}
-	switch c.gaps {
-	case "error":
-	case "remove":
+	if c.gaps == "remove" {
 		o.Gaps = seqio.GapsRemove
-	default:
-		return o, usagef("--gaps: %q is neither error nor remove", c.gaps)
 	}
-	switch c.duplicates {
-	case "error":
-	case "suffix":
+	if c.duplicates == "suffix" {
 		o.Duplicates = seqio.DuplicateSuffix
-	default:
-		return o, usagef("--duplicates: %q is neither error nor suffix", c.duplicates)
 	}
-	return o, nil
+	return o
 }
 
-// check looks at the flags that both models share.
+// check looks at the flags that both models share, and reads those about devices.
 func (c *command) check() error {
+	for _, f := range []struct{ name, value, values string }{
+		{"on-bad-record", c.onBad, "error skip"}, {"gaps", c.gaps, "error remove"}, {"duplicates", c.duplicates, "error suffix"},
+		{"pool", c.pool, "mean cls none"}, {"long", c.long, "truncate window error"},
+	} {
+		if values := strings.Fields(f.values); !slices.Contains(values, f.value) {
+			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(values, ", "))
+		}
+	}
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)
-	}
-	if _, err := transformer.ParsePooling(c.pool); err != nil {
-		return usagef("--pool: %w", err)
-	}
-	if _, err := pool.ParseLongPolicy(c.long); err != nil {
-		return usagef("--long: %w", err)
 	}
 	type number struct {
 		name       string
@@ -336,10 +321,11 @@ func (c *command) check() error {
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
 	}
-	if _, err := kernels.ParseDType(c.dtype); err != nil {
+	var err error
+	if c.products, err = kernels.ParseDType(c.dtype); err != nil {
 		return usagef("--dtype: %w", err)
 	}
-	_, _, err := parseGPUs(c.gpus)
+	c.ordinals, err = parseGPUs(c.gpus)
 	return err
 }
 

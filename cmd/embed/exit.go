@@ -20,13 +20,10 @@ const (
 )
 
 // usageError is a mistake on the command line.
-type usageError struct{ err error }
-
-// Error is the mistake.
-func (e *usageError) Error() string { return e.err.Error() }
+type usageError struct{ error }
 
 // Unwrap gives the cause.
-func (e *usageError) Unwrap() error { return e.err }
+func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 

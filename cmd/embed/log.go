@@ -32,9 +32,8 @@ func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
 	return nil, usagef("--log-format: %q is neither text nor json", s.logFormat)
 }
 
-// textHandler writes lines for people: time, level and message as they are,
-// then the attributes as slog's own text handler has them, which would put
-// the message in quotes and every quote in it behind a backslash.
+// textHandler writes lines for people: time, level and message as they are, then the attributes as slog's own text
+// handler has them, which would put the message in quotes and every quote in it behind a backslash.
 type textHandler struct {
 	slog.Handler // writes the attributes alone to buf
 
@@ -85,12 +84,8 @@ func oneLine(err error) string {
 	return plain(strings.Join(lines, "; "))
 }
 
-// plain escapes what does not print: file names and headers may hold what a
-// terminal would obey.
+// plain escapes what does not print: file names and headers may hold commands to a terminal.
 func plain(s string) string {
-	if strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0 {
-		return s
-	}
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) {

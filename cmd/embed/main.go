@@ -25,5 +25,5 @@ func main() {
 		printError(os.Stderr, withHint(fmt.Errorf("%w while a device or a disk was busy", pool.ErrInterrupted)))
 		os.Exit(exitInterrupted)
 	})
-	os.Exit(run(ctx, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+	os.Exit(runOn(ctx, thisMachine, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }

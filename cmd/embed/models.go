@@ -71,7 +71,7 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 }
 
 func (m *model) check(s *settings) error {
-	flag, source := "--"+m.flag("model"), m.checkpoint.Source()
+	flag, source := "--"+m.flag("model"), m.checkpoint.Source
 	if m.config.Family != m.Family {
 		return fmt.Errorf("%s: %s is a checkpoint of %s, and %s is needed", flag, source, m.config.Family.Name, m.Name)
 	}

@@ -130,8 +130,8 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 		var ids []string
 		var rows [][]float32
 		object := readTorch(t, "virnucpro/prot_ESM.pt")
-		for i, id := range object["proteins"].([]any) {
-			values, err := object["data"].([]any)[i].(*weights.Tensor).Float32s()
+		for i, id := range *object["proteins"].(*[]any) {
+			values, err := (*object["data"].(*[]any))[i].(*weights.Tensor).Float32s()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -140,13 +140,13 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 		check(t, ids, proteinIDs, rows)
 		ids, rows = nil, nil
 		object = readTorch(t, "virnucpro/nucl_DNABERT_S.pt")
-		for i, id := range object["nucleotide"].([]any) {
-			entry := object["data"].([]any)[i].(map[string]any)
+		for i, id := range *object["nucleotide"].(*[]any) {
+			entry := (*object["data"].(*[]any))[i].(map[any]any)
 			if entry["label"] != id {
 				t.Errorf("label %q, id %q", entry["label"], id)
 			}
 			var row []float32
-			for _, v := range entry["mean_representation"].([]any) {
+			for _, v := range *entry["mean_representation"].(*[]any) {
 				row = append(row, float32(v.(float64)))
 			}
 			ids, rows = append(ids, id.(string)), append(rows, row)

@@ -21,8 +21,8 @@ import (
 // cpuBudget is the tokens of a batch when a CPU computes and none are given.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU: one worker of each pool. It is
-// opened once, and again for the next model after it has failed.
+// processor is a GPU, or all threads of the CPU: one worker of each pool. It is opened once, and again for the next
+// model after it has failed.
 type processor struct {
 	name    string // for people
 	backend string // kernels.Backend.Name
@@ -31,26 +31,19 @@ type processor struct {
 	open    func() (kernels.Backend, error)
 	opened  kernels.Backend // nil after a failure
 
-	reported []string // what logProducts has said
-}
-
-// newProcessor opens a backend for the first time.
-func newProcessor(p processor) (*processor, error) {
-	var err error
-	if p.opened, err = p.open(); err != nil {
-		return nil, err
-	}
-	p.backend = p.opened.Name()
-	return &p, nil
+	reported []string // the lines that logProducts has written
 }
 
 // ready gives the backend, open.
 func (p *processor) ready() (kernels.Backend, error) {
-	var err error
 	if p.opened == nil {
-		p.opened, err = p.open()
+		b, err := p.open()
+		if err != nil {
+			return nil, err
+		}
+		p.opened, p.backend = b, b.Name()
 	}
-	return p.opened, err
+	return p.opened, nil
 }
 
 // Close lets go of the device.
@@ -63,18 +56,10 @@ func (p *processor) Close() error {
 	return b.Close()
 }
 
-// openProcessors opens what --gpus names, or the CPU.
+// openProcessors opens the GPUs that --gpus names, or the CPU.
 func (c *command) openProcessors() ([]*processor, error) {
-	ordinals, explicit, err := parseGPUs(c.gpus)
-	if err != nil {
-		return nil, err
-	}
-	dtype, err := kernels.ParseDType(c.dtype)
-	if err != nil {
-		return nil, usagef("--dtype: %w", err)
-	}
-	because := fmt.Sprintf("--gpus %s", c.gpus)
-	if !explicit && c.gpus != "none" {
+	ordinals, because := c.ordinals, "--gpus "+c.gpus
+	if c.gpus == "all" {
 		report := c.findGPUs()
 		for _, d := range report.Devices {
 			if d.Err != nil {
@@ -94,27 +79,25 @@ func (c *command) openProcessors() ([]*processor, error) {
 		}
 	}
 	if len(ordinals) == 0 {
-		if dtype == kernels.FP16 {
+		if c.products == kernels.FP16 {
 			err := fmt.Errorf("--dtype fp16 needs a GPU, the CPU takes fp32 or bf16: %s", because)
 			if c.gpus == "none" {
 				return nil, &usageError{err}
 			}
 			return nil, err
 		}
-		one, err := newProcessor(c.onCPU(dtype))
-		if err != nil {
-			return nil, err
-		}
-		return []*processor{one}, nil
+		p := c.onCPU()
+		_, err := p.ready()
+		return []*processor{p}, err
 	}
 	var list []*processor
 	for _, ordinal := range ordinals {
-		one, err := newProcessor(c.onGPU(ordinal, dtype))
-		if err != nil {
+		p := c.onGPU(ordinal)
+		if _, err := p.ready(); err != nil {
 			closeAll(list)
 			return nil, fmt.Errorf("--gpus %s: device %d: %w (embed devices lists what was found)", c.gpus, ordinal, err)
 		}
-		list = append(list, one)
+		list = append(list, p)
 	}
 	list = c.oneKind(list)
 	for _, p := range list {
@@ -125,14 +108,15 @@ func (c *command) openProcessors() ([]*processor, error) {
 	return list, nil
 }
 
-// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not depend
-// on the processor that computed them. It names the others and closes them.
+// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not
+// depend on the processor that computed them. It names the others and closes them.
 func (c *command) oneKind(list []*processor) (kept []*processor) {
 	count := map[string]int{}
 	for _, p := range list {
 		count[p.backend]++
 	}
-	most := slices.MaxFunc(list, func(a, b *processor) int { return cmp.Compare(count[a.backend], count[b.backend]) }).backend
+	byCount := func(a, b *processor) int { return cmp.Compare(count[a.backend], count[b.backend]) }
+	most := slices.MaxFunc(list, byCount).backend
 	for _, p := range list {
 		if p.backend == most {
 			kept = append(kept, p)
@@ -140,17 +124,17 @@ func (c *command) oneKind(list []*processor) (kept []*processor) {
 		}
 		c.log.Warn("a GPU of another kind is left alone: its results would differ in the last bits", "device", p.name,
 			"backend", p.backend, "used", most)
-		closeAll([]*processor{p})
+		p.Close()
 	}
 	return kept
 }
 
-// logUntested says once that a GPU is of a kind on which the CUDA backend's
-// tests have not run.
+// logUntested says once that a GPU is of a kind on which the CUDA backend's tests have not run.
 func logUntested(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		if b, ok := p.opened.(interface{ Device() cuda.Device }); ok && !b.Device().Tested() {
-			log.Info("the CUDA backend has been tested only on an "+cuda.TestedOn+": compare some embeddings with those of --gpus none", "device", p.name)
+			log.Info("the CUDA backend has been tested only on an "+cuda.TestedOn+
+				": compare some embeddings with those of --gpus none", "device", p.name)
 			return
 		}
 	}
@@ -162,56 +146,52 @@ func closeAll(list []*processor) {
 	}
 }
 
-// parseGPUs reads --gpus: explicit says that the user has named the devices.
-func parseGPUs(gpus string) (ordinals []int, explicit bool, err error) {
+// parseGPUs reads --gpus.
+func parseGPUs(gpus string) (ordinals []int, err error) {
 	if gpus == "all" || gpus == "none" {
-		return nil, false, nil
+		return nil, nil
 	}
 	for index := range strings.SplitSeq(gpus, ",") {
 		n, err := strconv.Atoi(strings.TrimSpace(index))
 		if err != nil || n < 0 {
-			return nil, false, usagef("--gpus: %q is neither all, none nor a list of indices", gpus)
+			return nil, usagef("--gpus: %q is neither all, none nor a list of indices", gpus)
 		}
 		ordinals = append(ordinals, n)
 	}
-	return ordinals, true, nil
+	return ordinals, nil
 }
 
 // onCPU is the CPU, which computes in float32 whatever its weights are kept in.
-func (c *command) onCPU(dtype kernels.DType) processor {
-	p := processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
-	if dtype == kernels.BF16 {
+func (c *command) onCPU() *processor {
+	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
+	if c.products == kernels.BF16 {
 		p.dtype = "fp32, bf16 weights"
 		c.log.Info("the CPU keeps weights in bf16 and computes in fp32: this halves their memory and gains no speed")
 	}
 	p.open = func() (kernels.Backend, error) {
-		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: dtype == kernels.BF16}), nil
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.products == kernels.BF16}), nil
 	}
 	return p
 }
 
 // onGPU is a device. The next batch is started while one computes.
-func (c *command) onGPU(ordinal int, dtype kernels.DType) processor {
+func (c *command) onGPU(ordinal int) *processor {
+	dtype := c.products
 	if dtype == kernels.Auto {
 		dtype = kernels.BF16
 	}
-	return processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
+	return &processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
 }
 
 // device is the processor as the pool sees it, for one model.
-func (p *processor) device(m *model, pooling transformer.Pooling, budget int, o *progress) pool.Device {
+func (p *processor) device(m *model, pooling transformer.Pooling, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
-		b, err := p.ready()
-		if err != nil {
-			return nil, err
+		e := &embedder{processor: p, progress: o}
+		if err := e.open(m, pooling); err != nil {
+			e.failed = true
+			return nil, errors.Join(err, e.Close())
 		}
-		e, err := newEmbedder(b, m, pooling, budget, func(budget int, err error) { o.BudgetHalved(p.name, budget, err) })
-		if err != nil {
-			return nil, errors.Join(err, p.Close())
-		}
-		e.processor = p
-		e.finished = func() { p.logProducts(o.logger(), b) }
 		return e, nil
 	}}
 }
@@ -222,8 +202,44 @@ type embedder struct {
 	model     *transformer.Model
 	budget    int
 	processor *processor
-	failed    bool   // the device has failed
-	finished  func() // called by Close, before anything is freed
+	progress  *progress
+	failed    bool // the device has failed
+}
+
+// budgeter is a backend that knows how many tokens suit its memory.
+type budgeter interface {
+	Budget(*kernels.Program) (int, error)
+}
+
+// open loads the weights, sizes the batches where no budget is given, and allocates for them: for fewer, when memory
+// does not suffice.
+func (e *embedder) open(m *model, pooling transformer.Pooling) error {
+	b, err := e.processor.ready()
+	if err != nil {
+		return err
+	}
+	if e.model, err = transformer.Load(m.checkpoint, b); err != nil {
+		return err
+	}
+	e.budget = cmp.Or(m.batch, cpuBudget)
+	if device, ok := b.(budgeter); ok && m.batch == 0 {
+		if e.budget, err = device.Budget(transformer.Program(e.model, pooling, m.layers)); err != nil {
+			return err
+		}
+	}
+	for {
+		limits := kernels.Limits{Tokens: e.budget, Sequences: pool.MaxSequences(e.budget)}
+		encoder, err := transformer.NewEncoder(e.model, b, limits, pooling, m.layers)
+		if err == nil {
+			e.Encoder = encoder
+			return nil
+		}
+		if !errors.Is(err, kernels.ErrOutOfMemory) || e.budget < 2 {
+			return err
+		}
+		e.budget /= 2
+		e.progress.BudgetHalved(e.processor.name, e.budget, err)
+	}
 }
 
 // Start passes a batch on and notes whether the device fails.
@@ -236,53 +252,18 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// budgeter is a backend that knows how many tokens suit its memory.
-type budgeter interface {
-	Budget(p *kernels.Program) (int, error)
-}
-
-// newEmbedder loads the weights, sizes the batches where no budget is given,
-// and allocates for them: for fewer, when memory does not suffice.
-func newEmbedder(b kernels.Backend, m *model, pooling transformer.Pooling, budget int, halved func(int, error)) (e *embedder, err error) {
-	loaded, err := transformer.Load(m.checkpoint, b)
-	if err != nil {
-		return nil, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, loaded.Close())
-		}
-	}()
-	if budget == 0 {
-		budget = cpuBudget
-		if device, ok := b.(budgeter); ok {
-			if budget, err = device.Budget(transformer.Program(loaded, pooling, m.layers)); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for {
-		limits := kernels.Limits{Tokens: budget, Sequences: pool.MaxSequences(budget)}
-		encoder, err := transformer.NewEncoder(loaded, b, limits, pooling, m.layers)
-		if err == nil {
-			return &embedder{Encoder: encoder, model: loaded, budget: budget}, nil
-		}
-		if !errors.Is(err, kernels.ErrOutOfMemory) || budget < 2 {
-			return nil, err
-		}
-		budget /= 2
-		halved(budget, err)
-	}
-}
-
 // Budget is the tokens of a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the activations, then the weights; a device that has failed is
-// let go.
-func (e *embedder) Close() error {
-	e.finished()
-	err := errors.Join(e.Encoder.Close(), e.model.Close())
+// Close frees the activations, then the weights; a device that has failed is let go.
+func (e *embedder) Close() (err error) {
+	if e.Encoder != nil {
+		e.processor.logProducts(e.progress.logger())
+		err = e.Encoder.Close()
+	}
+	if e.model != nil {
+		err = errors.Join(err, e.model.Close())
+	}
 	if e.failed {
 		err = errors.Join(err, e.processor.Close())
 	}

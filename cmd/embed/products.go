@@ -7,19 +7,14 @@ import (
 	"slices"
 	"strings"
 
-	"seqembed/kernels"
 	"seqembed/kernels/cuda"
 )
 
-// productReporter is a backend that knows who computed its matrix products.
-type productReporter interface{ Products() []cuda.ProductReport }
-
-// logProducts says, after a model has run on a device, which algorithm of
-// cuBLAS computed each shape of matrix product, unless that was said before. What cuBLAS did not compute is
-// a warning: it costs speed, and where it took the same shape for some batches
-// only, more than that.
-func (p *processor) logProducts(log *slog.Logger, b kernels.Backend) {
-	reporter, ok := b.(productReporter)
+// logProducts says, after a model has run on a device, which algorithm of cuBLAS computed each shape of matrix product,
+// unless that was said before. A product that cuBLAS did not compute is a warning: it costs speed, and where cuBLAS
+// took the same shape for some batches only, more than that.
+func (p *processor) logProducts(log *slog.Logger) {
+	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
 	if !ok {
 		return
 	}
@@ -50,9 +45,8 @@ func (p *processor) logProducts(log *slog.Logger, b kernels.Backend) {
 	}
 }
 
-// logWithoutCublas says why the first of the GPUs multiplies without cuBLAS and
-// what that costs; the others are on the same machine. It is no warning where
-// the user wants it so.
+// logWithoutCublas says why the first of the GPUs multiplies without cuBLAS, and the cost; the others are on the same
+// machine. It is no warning where the user wants it so.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
 	"seqembed/pool"
@@ -18,15 +20,13 @@ import (
 // tickEvery is how often a line tells the progress where there is no bar.
 const tickEvery = 15 * time.Second
 
-// progress shows what a run does: a bar on a terminal, log lines elsewhere.
-// It implements pool.Observer.
+// progress shows a run: a bar on a terminal, log lines elsewhere. It implements pool.Observer.
 type progress struct {
 	settings *settings
 	plain    *slog.Logger // where there is no bar
 	terminal io.Writer    // nil where there is never one
 
-	// The bar asks for the counts while it draws, so nobody who holds mu may
-	// wait for the bar.
+	// The bar asks for the counts while it draws, so nobody who holds mu may wait for the bar.
 	mu  sync.Mutex
 	log *slog.Logger // plain, or above the bar
 	bar *bar         // nil where there is none
@@ -37,10 +37,9 @@ type progress struct {
 type counts struct {
 	config          transformer.Config
 	files, finished int
-	size            map[string]int64 // bytes on disk by input, those of pipes left out
-	done            map[string]int64 // of them, embedded or settled otherwise
+	left            map[string]int64 // bytes on disk by input that are neither embedded nor settled otherwise
 	sized           bool             // every input has a size
-	allSize         int64            // the sums of both
+	allSize         int64            // bytes on disk of all inputs, those of pipes left out
 	allDone         int64
 	computed        int64 // bytes embedded now: what earlier runs did is not in it
 	sequences       int64
@@ -64,10 +63,9 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 	p.plain.Info("embedding", "model", model, "files", len(files))
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts = counts{config: config, files: len(files), sized: true, told: time.Now(),
-		size: make(map[string]int64), done: make(map[string]int64)}
+	p.counts = counts{config: config, files: len(files), sized: true, told: time.Now(), left: make(map[string]int64)}
 	for _, f := range files {
-		p.size[f.Path] = f.Size
+		p.left[f.Path] = f.Size
 		p.allSize += f.Size
 		p.sized = p.sized && f.Size > 0
 	}
@@ -101,7 +99,7 @@ func (p *progress) end() {
 	}
 }
 
-// beside is what stands on both sides of the bar.
+// beside is the text on both sides of the bar.
 func (p *progress) beside() (left, right string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,8 +137,8 @@ func (c *counts) remaining() (time.Duration, bool) {
 func (p *progress) settle(path string) {
 	p.mu.Lock()
 	p.finished++
-	p.allDone += p.size[path] - p.done[path]
-	delete(p.size, path) // a batch of a file that failed may still come
+	p.allDone += p.left[path]
+	delete(p.left, path) // a batch of a file that failed may still come
 	p.mu.Unlock()
 	p.draw()
 }
@@ -191,10 +189,9 @@ func (p *progress) FileStarted(path, device string) {
 func (p *progress) BatchDone(b pool.Batch) {
 	p.logger().Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
 	p.mu.Lock()
-	if p.size[b.Path] > 0 {
-		p.done[b.Path] += b.Bytes
-		p.allDone += b.Bytes
-	}
+	bytes := min(b.Bytes, p.left[b.Path])
+	p.left[b.Path] -= bytes
+	p.allDone += bytes
 	p.computed += b.Bytes
 	p.sequences += int64(b.Sequences)
 	p.tokens += int64(b.Tokens)
@@ -216,8 +213,7 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.draw()
 }
 
-// LongRecord announces what a long record costs, and about how long it takes
-// once the speed of the device is known.
+// LongRecord announces the work of a long record, and about how long it takes once the speed of the device is known.
 func (p *progress) LongRecord(path, id string, tokens int) {
 	p.mu.Lock()
 	work := p.config.FLOPs(tokens)
@@ -262,4 +258,41 @@ func (p *progress) FileFinished(f pool.FileReport) {
 func (p *progress) FileFailed(f pool.Failure) {
 	p.settle(f.Path)
 	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)
+}
+
+// bar is one model's line at the bottom of a terminal.
+type bar struct {
+	container *mpb.Progress
+	line      *mpb.Bar
+	total     int64
+}
+
+// newBar draws a bar of total bytes; without a bar's shape where the total is not known. beside gives the text on both
+// sides.
+func newBar(terminal io.Writer, name string, total int64, known bool, beside func() (left, right string)) *bar {
+	b := &bar{container: mpb.New(mpb.WithOutput(terminal), mpb.WithAutoRefresh()), total: max(total, 1)}
+	shape := mpb.BarFillerBuilder(mpb.BarStyle())
+	if !known {
+		shape = mpb.NopStyle()
+	}
+	b.line = b.container.New(b.total, shape,
+		mpb.PrependDecorators(decor.Name(name+" "), decor.Any(func(decor.Statistics) string { left, _ := beside(); return left })),
+		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { _, right := beside(); return right })))
+	return b
+}
+
+// lines writes above the bar.
+func (b *bar) lines() io.Writer { return b.container }
+
+// set moves the bar. It is full only at the end.
+func (b *bar) set(done int64) { b.line.SetCurrent(min(done, b.total-1)) }
+
+// end leaves the bar on the screen, full when everything is done.
+func (b *bar) end(complete bool) {
+	if complete {
+		b.line.SetCurrent(b.total)
+	} else {
+		b.line.Abort(false)
+	}
+	b.container.Wait()
 }

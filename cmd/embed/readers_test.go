@@ -105,7 +105,8 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 		if err != nil {
 			t.Fatal(err)
 		}
-		for row := range slices.Chunk(values, tensor.RowLen()) {
+		shape := tensor.Shape()
+		for row := range slices.Chunk(values, shape[len(shape)-1]) {
 			tensors[name] = append(tensors[name], row)
 		}
 	}
@@ -113,14 +114,14 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 }
 
 // readTorch reads a file as torch.load would.
-func readTorch(t testing.TB, path string) map[string]any {
+func readTorch(t testing.TB, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { closeFile() })
-	return value.(map[string]any)
+	return value.(map[any]any)
 }
 
 // reference embeds one sequence alone, without pool or command line: for each

@@ -10,15 +10,11 @@ import (
 	"embed"
 	"fmt"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	"seqembed/kernels"
 	"seqembed/transformer"
-	"seqembed/weights"
 )
 
 //go:embed testdata/*.safetensors
@@ -134,37 +130,22 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join(t.TempDir(), filepath.Base(g.file))
-	if err := os.WriteFile(path, data, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	f, err := weights.OpenSafetensors(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
+	f := Read(data)
 	if longest == 0 {
 		longest = math.MaxInt
 	}
 	var records []record
 	withStates := 0
-	for _, name := range f.Names() {
-		id, ok := strings.CutSuffix(name, "/ids")
-		if !ok {
-			continue
-		}
-		r := record{id: id, ids: must(f.Int32s(name))(t), mean: must(f.Float32s(id + "/mean"))(t)}
+	for _, id := range f.Records() {
+		r := record{id, f.Int32s(id + "/ids"), f.Float32s(id + "/mean"), f.Int32s(id + "/rows"), f.Float32s(id + "/layers")}
 		if len(r.ids) > longest {
 			continue
 		}
-		if len(r.mean) != config.Hidden {
-			t.Fatalf("%s: %s has an embedding of %d values, the model of %d", g.file, id, len(r.mean), config.Hidden)
+		if len(r.mean) != config.Hidden || len(r.layers) != config.Layers*len(r.rows)*config.Hidden {
+			t.Fatalf("%s: %s has an embedding of %d values and %d values for the states of %d tokens",
+				g.file, id, len(r.mean), len(r.layers), len(r.rows))
 		}
-		if _, ok := f.Tensor(id + "/rows"); ok {
-			r.rows, r.layers = must(f.Int32s(id+"/rows"))(t), must(f.Float32s(id+"/layers"))(t)
-			if len(r.rows) == 0 || len(r.layers) != config.Layers*len(r.rows)*config.Hidden {
-				t.Fatalf("%s: %s has %d values for the states of %d tokens", g.file, id, len(r.layers), len(r.rows))
-			}
+		if r.rows != nil {
 			withStates++
 		}
 		records = append(records, r)
@@ -207,17 +188,6 @@ func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels
 		t.Fatal(err)
 	}
 	return got
-}
-
-// must unwraps a result whose error ends the test.
-func must[T any](v T, err error) func(t *testing.T) T {
-	return func(t *testing.T) T {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return v
-	}
 }
 
 // relativeL2 is |got−want| / |want|.

@@ -74,8 +74,8 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	}
 	defer encoder.Close()
 
-	embeddings := make([]float32, len(records)*encoder.Dim())
-	if err := encodeAll(encoder, plan, embeddings); err != nil {
+	embeddings := make([]float32, len(records)*config.Hidden)
+	if err := encodeAll(encoder, plan, len(records), embeddings); err != nil {
 		return err
 	}
 	if m.out != "" {
@@ -84,12 +84,12 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		}
 	}
 	s := summary{Runner: "embed", Version: backend.Name(), How: "packed batches", Model: m.model, Threads: backend.Threads(),
-		Records: len(records), Dim: encoder.Dim(), Embeddings: m.out}
+		Records: len(records), Dim: config.Hidden, Embeddings: m.out}
 	for _, r := range records {
 		s.Tokens += len(r)
 	}
 	s.Padded = s.Tokens
-	s.Seconds, err = m.measure(in, out, func() error { return encodeAll(encoder, plan, embeddings) })
+	s.Seconds, err = m.measure(in, out, func() error { return encodeAll(encoder, plan, len(records), embeddings) })
 	if err != nil {
 		return err
 	}
@@ -153,8 +153,8 @@ func pack(records [][]int32, budget int) (batches []packed, limits kernels.Limit
 }
 
 // encodeAll computes the embeddings of all records.
-func encodeAll(e *transformer.Encoder, batches []packed, embeddings []float32) error {
-	dim := e.Dim()
+func encodeAll(e *transformer.Encoder, batches []packed, records int, embeddings []float32) error {
+	dim := len(embeddings) / records
 	for _, b := range batches {
 		layers, err := e.Encode(b.Batch)
 		if err != nil {

@@ -1,4 +1,18 @@
-package main
+package transformer_test
+
+import (
+	"flag"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var breakModels = flag.Bool("mutations", false, "break the models in one place at a time, see TestMutations")
 
 // mutation replaces old, which stands exactly once in the file, by new.
 type mutation struct {
@@ -78,4 +92,122 @@ var mutations = []mutation{
 		"_ = bias\n\treturn kernels.Linear{W: l.matrix(w...)}"},
 	{"LayerNorm without its bias", modelLoad,
 		`Bias: l.vector(name + ".bias"), Eps: eps}`, `Bias: l.vector(name + ".weight"), Eps: eps}`},
+}
+
+// TestMutationsApply keeps the texts of the mutations those of the source.
+func TestMutationsApply(t *testing.T) {
+	for _, m := range mutations {
+		m.source(t)
+	}
+}
+
+// source reads the file, in which the text to replace has to stand once.
+func (m mutation) source(t *testing.T) string {
+	t.Helper()
+	source, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(m.file)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(source), m.old); n != 1 {
+		t.Fatalf("%s: %s has the text to replace %d times, not once: %q", m.name, m.file, n, m.old)
+	}
+	return string(source)
+}
+
+// TestMutations shows that the tests of a clone tell the models from others: it copies the module to a folder of its own,
+// breaks the copy in one place at a time and wants the tests of this package to fail each time.
+//
+//	go test ./transformer -v -timeout 60m -run TestMutations -mutations
+func TestMutations(t *testing.T) {
+	if !*breakModels {
+		t.Skip("takes minutes: make mutations")
+	}
+	clone := filepath.Join(t.TempDir(), "clone") // alone in its folder: there are no goldens beside it
+	copyModule(t, clone)
+	if failed, output := testClone(clone); len(failed) > 0 {
+		t.Fatalf("the tests fail without a mutation:\n%s", output)
+	}
+	for _, m := range mutations {
+		t.Run(m.name, func(t *testing.T) {
+			path := filepath.Join(clone, filepath.FromSlash(m.file))
+			source := m.source(t)
+			write(t, path, strings.Replace(source, m.old, m.new, 1))
+			defer write(t, path, source)
+			if output, err := command(clone, "build", "./...").CombinedOutput(); err != nil {
+				t.Fatalf("the mutated source does not compile: %s", output)
+			}
+			if failed, _ := testClone(clone); len(failed) == 0 {
+				t.Error("the mutation survived")
+			} else {
+				t.Logf("killed by %s", strings.Join(failed, ", "))
+			}
+		})
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
+
+// testClone runs the tests of the models and gives the names of those that failed, or else of the package.
+func testClone(clone string) (failed []string, output string) {
+	const packages = "./transformer/..."
+	out, err := command(clone, "test", "-short", "-count=1", "-skip", "^TestMutationsApply$", packages).CombinedOutput()
+	if err == nil {
+		return nil, ""
+	}
+	for _, m := range failure.FindAllStringSubmatch(string(out), -1) {
+		failed = append(failed, m[1])
+	}
+	if len(failed) == 0 {
+		failed = []string{packages}
+	}
+	return failed, string(out)
+}
+
+// command is a go command in the clone, which finds nothing outside it.
+func command(clone string, args ...string) *exec.Cmd {
+	c := exec.Command("go", args...)
+	c.Dir = clone
+	c.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
+		return strings.HasPrefix(v, "EMBED_") // EMBED_SHARED names a folder with goldens
+	}), "PWD="+clone)
+	return c
+}
+
+// copyModule copies the module without folders whose names begin with a dot, which hold no source.
+func copyModule(t *testing.T, to string) {
+	t.Helper()
+	const from = ".."
+	err := filepath.WalkDir(from, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		relative, err := filepath.Rel(from, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(to, relative)
+		switch {
+		case entry.IsDir() && (relative == "build" || strings.HasPrefix(entry.Name(), ".") && path != from):
+			return filepath.SkipDir
+		case entry.IsDir():
+			return os.MkdirAll(target, 0o755)
+		case !entry.Type().IsRegular():
+			return nil
+		}
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(target, data, 0o644)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
 }

@@ -1,24 +1,19 @@
-// Command extract writes the goldens in ../testdata: it takes a few records from the goldens of make_goldens.py, whose
-// output for all models and lengths is too large for the repository.
-//
-//	go run ./transformer/goldentest/extract -from DIR -to transformer/goldentest/testdata
-//
-// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors. The same input gives the same bytes.
-package main
+package goldentest
 
 import (
 	"encoding/binary"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
+	"testing"
 
 	"seqembed/transformer"
-	"seqembed/weights"
 )
+
+var from = flag.String("from", "", "folder with the goldens of make_goldens.py, from which testdata is written, see TestExtract")
 
 // extract says which records of a file are kept.
 type extract struct {
@@ -45,69 +40,58 @@ var extracts = []extract{
 	},
 }
 
-func main() {
-	from := flag.String("from", "", "folder with the goldens of make_goldens.py")
-	to := flag.String("to", "transformer/goldentest/testdata", "folder to write to")
-	flag.Parse()
+// TestExtract writes the goldens in testdata: it takes a few records from the goldens of make_goldens.py, whose output for
+// all models and lengths is too large for the repository. The same input gives the same bytes.
+//
+//	go test ./transformer/goldentest -from DIR
+//
+// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors.
+func TestExtract(t *testing.T) {
+	if *from == "" {
+		t.Skip("writes the goldens: make goldens")
+	}
 	for _, e := range extracts {
-		if err := e.run(*from, *to); err != nil {
-			fmt.Fprintln(os.Stderr, "extract:", err)
-			os.Exit(1)
-		}
+		e.run(t, *from, "testdata")
 	}
 }
 
-func (e extract) run(from, to string) error {
-	f, err := weights.OpenSafetensors(filepath.Join(from, e.from))
+func (e extract) run(t *testing.T, from, to string) {
+	data, err := os.ReadFile(filepath.Join(from, e.from))
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	defer f.Close()
-	metadata := f.Metadata()
-	if metadata["arithmetic"] != "float64" || metadata["seed"] != "0" {
-		return fmt.Errorf("%s: arithmetic is %q and seed %q, not float64 and 0",
-			e.from, metadata["arithmetic"], metadata["seed"])
+	f := Read(data)
+	if f.Metadata["arithmetic"] != "float64" || f.Metadata["seed"] != "0" {
+		t.Fatalf("%s: arithmetic is %q and seed %q, not float64 and 0", e.from, f.Metadata["arithmetic"], f.Metadata["seed"])
 	}
 	w := writer{header: map[string]any{"__metadata__": map[string]string{
-		"model": e.model, "seed": "0", "arithmetic": "float64", "torch": metadata["torch"],
+		"model": e.model, "seed": "0", "arithmetic": "float64", "torch": f.Metadata["torch"],
 	}}}
 	for _, id := range e.records {
-		ids, err := f.Int32s(id + "/ids")
-		if err != nil {
-			return err
-		}
-		mean, err := f.Float32s(id + "/mean")
-		if err != nil {
-			return err
+		ids, mean := f.Int32s(id+"/ids"), f.Float32s(id+"/mean")
+		if ids == nil || mean == nil {
+			t.Fatalf("%s has no record %s", e.from, id)
 		}
 		w.int32s(id+"/ids", ids)
 		w.float32s(id+"/mean", mean, len(mean))
-		if id != e.states {
-			continue
-		}
-		if err := e.writeStates(&w, f, len(ids)); err != nil {
-			return err
+		if id == e.states {
+			e.writeStates(t, &w, f, len(ids))
 		}
 	}
-	return w.save(filepath.Join(to, e.to))
+	if err := w.save(filepath.Join(to, e.to)); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // writeStates writes the states of the chosen tokens after every block. The last are those of /tokens, since ESM-2's
 // /layers end before its last LayerNorm.
-func (e extract) writeStates(w *writer, f *weights.File, tokens int) error {
+func (e extract) writeStates(t *testing.T, w *writer, f File, tokens int) {
 	config, ok := transformer.Families.Config(e.model)
 	if !ok {
-		return fmt.Errorf("model %q is not known", e.model)
+		t.Fatalf("model %q is not known", e.model)
 	}
-	blocks, err := f.Float32s(e.states + "/layers")
-	if err != nil {
-		return err
-	}
-	last, err := f.Float32s(e.states + "/tokens")
-	if err != nil {
-		return err
-	}
-	states := slices.Concat(blocks[:(config.Layers-1)*tokens*config.Hidden], last)
+	blocks := f.Float32s(e.states + "/layers")
+	states := slices.Concat(blocks[:(config.Layers-1)*tokens*config.Hidden], f.Float32s(e.states+"/tokens"))
 	rows := e.rows
 	for t := range tokens {
 		if len(e.rows) == 0 {
@@ -122,7 +106,6 @@ func (e extract) writeStates(w *writer, f *weights.File, tokens int) error {
 	}
 	w.int32s(e.states+"/rows", rows)
 	w.float32s(e.states+"/layers", chosen, config.Layers, len(rows), config.Hidden)
-	return nil
 }
 
 // writer gathers the tensors of a safetensors file.

@@ -1,0 +1,90 @@
+package weights
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// preferred are the names under which a folder may hold its checkpoint, best first.
+var preferred = [...]string{
+	"model.safetensors", "model.safetensors.index.json",
+	"pytorch_model.bin", "pytorch_model.bin.index.json",
+}
+
+// extensions are those of the files that may be checkpoints.
+var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin"}
+
+// Find returns path, or the checkpoint file in it if it is a folder: model.safetensors before
+// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt, *.pth
+// or *.bin. Files whose names end in one of beside lie next to checkpoints and are none.
+func Find(path string, beside ...string) (string, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("opening a checkpoint: %w", err)
+	}
+	if !info.IsDir() {
+		return path, nil
+	}
+	for _, name := range preferred {
+		if info, err := os.Stat(filepath.Join(path, name)); err == nil && info.Mode().IsRegular() {
+			return filepath.Join(path, name), nil
+		}
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", err
+	}
+	var found []string
+	for _, entry := range entries {
+		name := entry.Name()
+		isEnd := func(suffix string) bool { return strings.HasSuffix(name, suffix) }
+		if slices.Contains(extensions[:], filepath.Ext(name)) && !entry.IsDir() && !slices.ContainsFunc(beside, isEnd) {
+			found = append(found, name)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return "", fmt.Errorf("folder %s holds no checkpoint: none of %s, nor another file of %s",
+			path, strings.Join(preferred[:], ", "), strings.Join(extensions[:], ", "))
+	case 1:
+		return filepath.Join(path, found[0]), nil
+	}
+	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
+}
+
+// Label derives a short name for the names of outputs from a checkpoint's path: that of its file, or of its folder
+// where the file's own name says nothing, as that of model.safetensors.
+func Label(path string) (string, error) {
+	absolute, err := filepath.Abs(path)
+	if err != nil {
+		return "", err
+	}
+	base := filepath.Base(absolute)
+	if slices.Contains(preferred[:], base) {
+		base = filepath.Base(filepath.Dir(absolute))
+	}
+	if info, err := os.Stat(path); err == nil && !info.IsDir() {
+		base = strings.TrimSuffix(base, ".index.json")
+		for _, extension := range extensions {
+			base = strings.TrimSuffix(base, extension)
+		}
+	}
+	return SafeLabel(base), nil
+}
+
+// SafeLabel keeps of a name what is safe in a file name on every system.
+func SafeLabel(name string) string {
+	safe := strings.Map(func(r rune) rune {
+		if r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {
+			return r
+		}
+		return '-'
+	}, name)
+	if safe = strings.Trim(safe, ".-"); safe == "" {
+		return "model"
+	}
+	return safe
+}
