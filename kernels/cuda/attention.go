@@ -29,9 +29,9 @@ func (c *compiler) attention(o kernels.Attention, out, qkv, scratch *matrix) (fu
 	d := out.cols / o.Heads
 	switch {
 	case !slices.Contains(attentionHeads, d):
-		return nil, fmt.Errorf("no kernel for heads of %d columns, only of %v", d, attentionHeads)
+		return nil, fmt.Errorf("no kernel for heads of %d columns, only of %v: %w", d, attentionHeads, kernels.ErrUnsupported)
 	case o.Heads > maxGridY:
-		return nil, fmt.Errorf("%d heads are over %d", o.Heads, maxGridY)
+		return nil, fmt.Errorf("%d heads are over %d: %w", o.Heads, maxGridY, kernels.ErrUnsupported)
 	}
 	slopes, err := c.slopes(o)
 	if err != nil {

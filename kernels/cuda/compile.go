@@ -30,7 +30,7 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == FP32, Scratch: func(op kernels.Op) (cols int, as kernels.Precision) {
 		switch o := op.Do.(type) {
 		case kernels.Linear:
-			if b.products != nil && o.Then == kernels.GEGLU {
+			if b.products != nil && o.Then.Gates() {
 				rows, _ := o.W.Dims()
 				return rows, widest(p.Precision(op.Out))
 			}

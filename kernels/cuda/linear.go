@@ -1,16 +1,29 @@
 package cuda
 
 import (
+	"fmt"
+
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/driver"
 	"seqembed/kernels/cuda/gpu"
 )
+
+// activationKernels are the kernels of each activation: the product that applies it, and the one that applies it alone,
+// behind a product of cuBLAS.
+var activationKernels = [...]struct{ product, alone string }{
+	kernels.Identity: {"gemm", ""},
+	kernels.GELU:     {"gemm_gelu", "activate"},
+	kernels.GEGLU:    {"gemm_geglu", "gate"},
+}
 
 // linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
 // its own, or one by a kernel of the package, which applies the activation itself.
 func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e entry) (func(*submission) error, error) {
 	if err := c.own(o.W, o.Bias); err != nil {
 		return nil, err
+	}
+	if int(o.Then) >= len(activationKernels) {
+		return nil, fmt.Errorf("no kernel for %s: %w", o.Then, kernels.ErrUnsupported)
 	}
 	own, err := c.multiply(o, out, in, add)
 	if err != nil || c.backend.products == nil {
@@ -29,7 +42,7 @@ func (c *compiler) linear(o kernels.Linear, out, in, add, scratch *matrix, e ent
 func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e entry) (
 	launch func(*submission) (done bool, err error), err error) {
 	products, r, w, to := c.backend.products, c.runner, o.W.(*weight), out
-	if o.Then == kernels.GEGLU {
+	if o.Then.Gates() {
 		to = scratch
 	}
 	made := shape{n: w.rows, k: w.cols, wide: to.wide != 0, bias: o.Bias != nil, add: add != nil}
@@ -45,17 +58,17 @@ func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e
 		return nil, err
 	}
 	var then func(*submission) error
-	switch o.Then {
-	case kernels.GELU:
-		then, err = c.elementwise("activate", out, 0) // in place
-	case kernels.GEGLU:
-		from := to.wide
-		if out.wide == 0 {
+	if o.Then == kernels.Identity {
+		then, err = c.narrow(out)
+	} else {
+		from := driver.Pointer(0) // in place
+		switch {
+		case o.Then.Gates() && out.wide != 0:
+			from = to.wide
+		case o.Then.Gates():
 			from = to.narrow
 		}
-		then, err = c.elementwise("gate", out, from)
-	default:
-		then, err = c.narrow(out)
+		then, err = c.elementwise(activationKernels[o.Then].alone, out, from)
 	}
 	// The activation has an entry of its own in a profile.
 	product, activation := e, entry{name: o.Then.String()}
@@ -83,8 +96,7 @@ func (c *compiler) withCublas(o kernels.Linear, out, in, add, scratch *matrix, e
 // multiply gives the launch of a product with its activation, by a kernel of the package.
 func (c *compiler) multiply(o kernels.Linear, out, in, add *matrix) (func(*submission) error, error) {
 	t, w := c.backend.dtype, o.W.(*weight)
-	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[o.Then]
-	k, err := c.kernel(c.typed(name))
+	k, err := c.kernel(c.typed(activationKernels[o.Then].product))
 	wide, narrow := out.outputs()
 	return func(s *submission) error {
 		rows := s.rows()

@@ -49,7 +49,7 @@ func (c *compiler) embed(o kernels.Embed, out *matrix) (func(*submission) error,
 func (c *compiler) norm(o kernels.Norm, out, in *matrix) (func(*submission) error, error) {
 	i := slices.IndexFunc(normWidths, func(widest int) bool { return in.cols <= widest })
 	if i < 0 {
-		return nil, fmt.Errorf("no kernel for rows of more than %d columns", normWidths[len(normWidths)-1])
+		return nil, fmt.Errorf("no kernel for rows of more than %d columns: %w", normWidths[len(normWidths)-1], kernels.ErrUnsupported)
 	}
 	if err := c.own(o.Gain, o.Bias); err != nil {
 		return nil, err

@@ -39,9 +39,8 @@ func cases() []Case {
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
 		"both":    func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y, b.Stored(y)} },
 	}
-	activations := []kernels.Activation{kernels.Identity, kernels.GELU, kernels.GEGLU}
 	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
-		for _, then := range activations {
+		for _, then := range kernels.Activations {
 			lens := linearLengths(shape)
 			if then != kernels.Identity && lens == nil {
 				lens = ragged
@@ -52,7 +51,7 @@ func cases() []Case {
 		}
 	}
 	for _, reader := range []string{"float32", "operand", "both"} {
-		for _, then := range activations {
+		for _, then := range kernels.Activations {
 			for _, cols := range []int{20, 50, 96} { // multiples of 16, the columns in a panel, and others
 				add(fmt.Sprintf("linear/%s of %d columns, read as %s", then, cols, reader), ragged, func(b *Bench) []kernels.Value {
 					return readers[reader](b, b.Linear(b.Input(72), b.Product(cols, 72, then), kernels.None))
@@ -68,7 +67,7 @@ func cases() []Case {
 			return append(readers[reader](b, y), readers[reader](b, x)...)
 		})
 	}
-	for _, then := range activations {
+	for _, then := range kernels.Activations {
 		add(fmt.Sprintf("linear/%s of 1280 columns", then), ragged, func(b *Bench) []kernels.Value {
 			return []kernels.Value{b.Stored(b.Linear(b.Input(24), b.Product(1280, 24, then), kernels.None))}
 		})
@@ -76,10 +75,14 @@ func cases() []Case {
 	add("linear/stacked", ragged, func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Linear(b.Input(40), kernels.Linear{W: b.Projection(110, 40, 3)}, kernels.None)}
 	})
-	add("linear/geglu without bias", ragged, func(b *Bench) []kernels.Value {
-		l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: kernels.GEGLU}
-		return []kernels.Value{b.Stored(b.Linear(b.Input(400), l, kernels.None))}
-	})
+	for _, then := range kernels.Activations[1:] {
+		if then.Gates() {
+			add(fmt.Sprintf("linear/%s without bias", then), ragged, func(b *Bench) []kernels.Value {
+				l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: then}
+				return []kernels.Value{b.Stored(b.Linear(b.Input(400), l, kernels.None))}
+			})
+		}
+	}
 	add("linear/residual is the input", ragged, func(b *Bench) []kernels.Value {
 		x := b.Input(72)
 		return []kernels.Value{b.Linear(x, b.Product(72, 72, kernels.Identity), x)}

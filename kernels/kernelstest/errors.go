@@ -40,7 +40,7 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 		}},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value { return b.Linear(x, b.Product(12, 12, kernels.GELU), x) }},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
-			return b.Linear(x, b.Product(4, 12, kernels.GEGLU+1), kernels.None)
+			return b.Linear(x, b.Product(4, 12, unknown), kernels.None)
 		}},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
 			return b.Linear(x, kernels.Linear{W: b.Projection(5, 12, 1), Then: kernels.GEGLU}, kernels.None)
@@ -86,6 +86,7 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 	if _, err := backend.Compile(new(kernels.Program), limits); err == nil {
 		t.Error("a program without an output compiles")
 	}
+	notComputed(t, backend)
 
 	b := bench()
 	defer b.model.Close()
@@ -125,6 +126,27 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 		if err := r.Start(good, room(32))(); err != nil {
 			t.Errorf("the batch after mistake %d returns %v", i, err)
 		}
+	}
+}
+
+// unknown is the value of no activation.
+const unknown kernels.Activation = 255
+
+// notComputed checks that Compile refuses an activation that the backend does not know with kernels.ErrUnsupported. The
+// program is changed after it is built, because Program.Linear accepts no such activation: so a backend meets an entry of
+// kernels.Activations that is newer than its own code.
+func notComputed(t *testing.T, backend kernels.Backend) {
+	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
+	defer b.model.Close()
+	b.Output(b.Linear(b.Input(12), b.Product(4, 12, kernels.GELU), kernels.None))
+	linear := &b.Ops()[1]
+	o := linear.Do.(kernels.Linear)
+	o.Then = unknown
+	linear.Do = o
+	var op *kernels.OpError
+	_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+	if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
+		t.Errorf("an unknown activation returns %v", err)
 	}
 }
 

@@ -46,7 +46,7 @@ func randomProgram(seed uint64) Case {
 				}
 				y = b.Attention(x, o)
 			case 3:
-				then := kernels.GELU + kernels.Activation(rng.IntN(2))
+				then := kernels.Activations[1+rng.IntN(len(kernels.Activations)-1)]
 				y = b.Linear(x, b.Product(widths[rng.IntN(len(widths))], cols, then), kernels.None)
 			case 4, 5:
 				out := widths[rng.IntN(len(widths))]
