@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 
+	"seqembed/kernels"
 	"seqembed/pool"
 )
 
@@ -62,6 +63,7 @@ func withHint(err error) error {
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
+		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 	} {
 		if errors.Is(err, h.err) {
 			return fmt.Errorf("%w; %s", err, h.hint)
