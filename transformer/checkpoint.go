@@ -33,7 +33,9 @@ func (l List) Open(name string) (*Checkpoint, error) {
 	c := &Checkpoint{Label: r.label, Synthetic: r.synthetic}
 	if r.synthetic {
 		var text string
-		text, c.Config, _ = l.synthetic(r.label)
+		if text, c.Config, err = l.synthetic(r.label); err != nil {
+			return nil, err
+		}
 		c.Checkpoint = weights.Synthetic(r.label, r.seed, []byte(text), c.Config.Tensors())
 		return c, nil
 	}

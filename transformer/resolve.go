@@ -3,7 +3,6 @@ package transformer
 import (
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -63,8 +62,8 @@ func (f *Family) ModelNames() []string { return List{f}.names(false) }
 
 func (l List) resolveSynthetic(rest string) (ref, error) {
 	name, seedText, hasSeed := strings.Cut(rest, "@")
-	if names := l.names(true); !slices.Contains(names, name) {
-		return ref{}, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(names, ", "))
+	if _, _, err := l.synthetic(name); err != nil {
+		return ref{}, err
 	}
 	var seed uint64
 	if hasSeed {
