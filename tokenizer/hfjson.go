@@ -206,25 +206,32 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 		if part.SpecialToken.TypeID != 0 {
 			return fmt.Errorf("post_processor.single[%d] has type %d, not 0: %w", i, part.SpecialToken.TypeID, ErrUnsupported)
 		}
-		special, found := specials[name]
-		if !found || len(special.IDs) == 0 {
-			return fmt.Errorf("post_processor.special_tokens has no id for %.20q", name)
+		side := &v.prefix
+		if sequences > 0 {
+			side = &v.suffix
 		}
-		for _, id := range special.IDs {
-			if id < 0 || id >= int64(len(v.ids)) {
-				return fmt.Errorf("post_processor.special_tokens: id %d of %.20q is outside the vocabulary of %d", id, name, len(v.ids))
-			}
-			if sequences == 0 {
-				v.prefix = append(v.prefix, int32(id))
-			} else {
-				v.suffix = append(v.suffix, int32(id))
-			}
+		if *side, err = v.appendSpecial(*side, name, specials[name].IDs); err != nil {
+			return err
 		}
 	}
 	if sequences != 1 {
 		return fmt.Errorf("post_processor.single has %d sequences, want 1: %w", sequences, ErrUnsupported)
 	}
 	return nil
+}
+
+// appendSpecial appends the ids of a special token, which have to be in the vocabulary.
+func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int32, error) {
+	if len(ids) == 0 {
+		return nil, fmt.Errorf("post_processor.special_tokens has no id for %.20q", name)
+	}
+	for _, id := range ids {
+		if id < 0 || id >= int64(len(v.ids)) {
+			return nil, fmt.Errorf("post_processor.special_tokens: id %d of %.20q is outside the vocabulary of %d", id, name, len(v.ids))
+		}
+		to = append(to, int32(id))
+	}
+	return to, nil
 }
 
 // checkAddedTokens returns an error for an added token that is not in the vocabulary or that may occur in a sequence of

@@ -7,6 +7,20 @@ import (
 	"strings"
 )
 
+// Npy is one float32 array per layer and a text file of ids; per token, an .npz file with one array per record.
+const Npy Format = "npy"
+
+func npyNames(s *Spec, input, model string) (names []string) {
+	ext := ".npy"
+	if s.PerToken {
+		ext = ".npz"
+	}
+	for _, layer := range s.columnNames(".layer", "") {
+		names = append(names, input+"."+model+layer+ext)
+	}
+	return append(names, input+"."+model+".ids.txt")
+}
+
 // npyHeaderSize is the size in bytes of every header: enough for two dimensions of 20 digits, and a multiple of 64, to
 // which NumPy aligns its data.
 const npyHeaderSize = 128
@@ -45,7 +59,10 @@ type npyEncoder struct {
 	floats floatWriter
 }
 
-func newNpyEncoder(s *Spec, files *fileSet) (*npyEncoder, error) {
+func newNpyEncoder(s *Spec, files *fileSet) (encoder, error) {
+	if s.PerToken {
+		return newNpzEncoder(s, files)
+	}
 	paths := s.Paths()
 	e := &npyEncoder{dim: s.Dim}
 	for _, path := range paths[:len(s.Layers)] {
@@ -95,7 +112,7 @@ type npzEncoder struct {
 	floats   floatWriter
 }
 
-func newNpzEncoder(s *Spec, files *fileSet) (*npzEncoder, error) {
+func newNpzEncoder(s *Spec, files *fileSet) (encoder, error) {
 	paths := s.Paths()
 	e := &npzEncoder{dim: s.Dim, names: make(map[string]struct{})}
 	for _, path := range paths[:len(s.Layers)] {

@@ -7,6 +7,9 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
+// Parquet is one row per record, or one row per token.
+const Parquet Format = "parquet"
+
 const (
 	// rowGroupBytes bounds a row group, which parquet-go keeps in memory until it is complete.
 	rowGroupBytes = 64 << 20
@@ -32,6 +35,13 @@ type parquetRow struct {
 
 // maxParquetLayers is the number of layer fields in parquetRow.
 const maxParquetLayers = 64
+
+func checkParquet(s *Spec) error {
+	if len(s.Layers) > maxParquetLayers {
+		return fmt.Errorf("format parquet supports at most %d layers, not %d", maxParquetLayers, len(s.Layers))
+	}
+	return nil
+}
 
 func layerField(i int) string { return fmt.Sprintf("E%02d", i) }
 
@@ -75,7 +85,7 @@ type parquetEncoder struct {
 	bytes  int          // size of the current row group
 }
 
-func newParquetEncoder(s *Spec, files *fileSet) (*parquetEncoder, error) {
+func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 	f, err := files.create(s.Paths()[0], false)
 	if err != nil {
 		return nil, err

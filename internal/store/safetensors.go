@@ -11,6 +11,9 @@ import (
 	"strconv"
 )
 
+// Safetensors is one tensor with the ids in its metadata; per token, one tensor per record.
+const Safetensors Format = "safetensors"
+
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
 const maxSafetensorsHeader = 100_000_000
 
@@ -38,7 +41,7 @@ type safetensorsEncoder struct {
 	floats  floatWriter
 }
 
-func newSafetensorsEncoder(s *Spec, files *fileSet) (*safetensorsEncoder, error) {
+func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 	if _, ok := s.Meta["ids"]; ok {
 		return nil, fmt.Errorf("output of %q: the metadata key \"ids\" is reserved for the list of ids", s.Base)
 	}

@@ -19,27 +19,55 @@ import (
 // Format is the name of an output format on the command line.
 type Format string
 
-// Output formats.
-const (
-	Parquet     Format = "parquet"     // one row per record, or per token
-	Npy         Format = "npy"         // one float32 array and a text file of ids; per token, an .npz
-	Safetensors Format = "safetensors" // one tensor, with the ids in its metadata; per token, one tensor per record
-	VirNucPro   Format = "virnucpro"   // PyTorch files as VirNucPro reads them
-)
+// layout describes one format.
+type layout struct {
+	format Format
+	// names returns the names of the output's files, the main file first. input and model are escaped already.
+	names func(s *Spec, input, model string) []string
+	// check returns an error if the format does not support such an output; nil if it supports everything.
+	check func(s *Spec) error
+	// open creates the files.
+	open func(s *Spec, files *fileSet) (encoder, error)
+}
+
+// layouts returns all formats, the default first.
+func layouts() []layout {
+	return []layout{
+		{Parquet, oneFile, checkParquet, newParquetEncoder},
+		{Npy, npyNames, nil, newNpyEncoder},
+		{Safetensors, oneFile, nil, newSafetensorsEncoder},
+		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
+	}
+}
+
+// oneFile returns the name of the file of a format whose extension is its name.
+func oneFile(s *Spec, input, model string) []string {
+	return []string{input + "." + model + "." + string(s.Format)}
+}
+
+func (f Format) layout() (layout, error) {
+	var known []string
+	for _, l := range layouts() {
+		if l.format == f {
+			return l, nil
+		}
+		known = append(known, string(l.format))
+	}
+	return layout{}, fmt.Errorf("unknown output format %q: use one of %s", f, strings.Join(known, ", "))
+}
 
 // Formats returns all formats, the default first.
-func Formats() []Format { return []Format{Parquet, Npy, Safetensors, VirNucPro} }
+func Formats() (list []Format) {
+	for _, l := range layouts() {
+		list = append(list, l.format)
+	}
+	return list
+}
 
 // ParseFormat returns the format called name. The error for an unknown name lists the known ones.
 func ParseFormat(name string) (Format, error) {
-	if slices.Contains(Formats(), Format(name)) {
-		return Format(name), nil
-	}
-	known := make([]string, 0, len(Formats()))
-	for _, f := range Formats() {
-		known = append(known, string(f))
-	}
-	return "", fmt.Errorf("unknown output format %q: use one of %s", name, strings.Join(known, ", "))
+	l, err := Format(name).layout()
+	return l.format, err
 }
 
 // Kind is the kind of sequence that was embedded. It determines the layout for VirNucPro.
@@ -159,7 +187,11 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 		return nil, ioError("create output folder", s.Dir, err)
 	}
 	o := &output{spec: s, files: fileSet{fs: fs}}
-	enc, err := o.newEncoder()
+	l, err := s.Format.layout()
+	if err != nil {
+		return nil, err
+	}
+	enc, err := l.open(&o.spec, &o.files)
 	if err != nil {
 		_ = o.files.discard() // err is the error that matters
 		return nil, err
@@ -169,9 +201,9 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 }
 
 func (s *Spec) validate() error {
+	l, err := s.Format.layout()
 	switch {
-	case !slices.Contains(Formats(), s.Format):
-		_, err := ParseFormat(string(s.Format))
+	case err != nil:
 		return err
 	case s.Dir == "":
 		return errors.New("output folder: empty path")
@@ -194,16 +226,8 @@ func (s *Spec) validate() error {
 			}
 		}
 	}
-	if s.Format == VirNucPro {
-		if s.PerToken {
-			return errors.New("format virnucpro does not support embeddings per token (use parquet, npy or safetensors)")
-		}
-		if len(s.Layers) > 1 {
-			return fmt.Errorf("format virnucpro supports one layer, not %d (use parquet, npy or safetensors)", len(s.Layers))
-		}
-	}
-	if s.Format == Parquet && len(s.Layers) > maxParquetLayers {
-		return fmt.Errorf("format parquet supports at most %d layers, not %d", maxParquetLayers, len(s.Layers))
+	if l.check != nil {
+		return l.check(s)
 	}
 	return nil
 }
@@ -211,24 +235,15 @@ func (s *Spec) validate() error {
 // Paths returns the final paths of the output, the main file first. Commit renames them in reverse order, so if the
 // main file exists, the others exist, too.
 func (s Spec) Paths() []string {
-	stem := filepath.Join(s.Dir, escape(s.Base, maxBaseName))
-	full := stem + "." + escape(s.Model, maxModelName)
-	switch s.Format {
-	case Npy:
-		ext := ".npy"
-		if s.PerToken {
-			ext = ".npz"
-		}
-		var paths []string
-		for _, layer := range s.columnNames(".layer", "") {
-			paths = append(paths, full+layer+ext)
-		}
-		return append(paths, full+".ids.txt")
-	case VirNucPro:
-		return []string{stem + "_" + escape(s.Model, maxModelName) + ".pt"}
-	default:
-		return []string{full + "." + string(s.Format)}
+	l, err := s.Format.layout()
+	if err != nil {
+		return nil // Create reports it
 	}
+	paths := l.names(&s, escape(s.Base, maxBaseName), escape(s.Model, maxModelName))
+	for i, name := range paths {
+		paths[i] = filepath.Join(s.Dir, name)
+	}
+	return paths
 }
 
 // columnNames returns one name per layer: single if there is only one layer, otherwise prefix and the block number.
@@ -249,22 +264,6 @@ type output struct {
 	files fileSet
 	enc   encoder
 	ended error // the error for all further calls; nil while the output is open
-}
-
-func (o *output) newEncoder() (encoder, error) {
-	switch o.spec.Format {
-	case Npy:
-		if o.spec.PerToken {
-			return newNpzEncoder(&o.spec, &o.files)
-		}
-		return newNpyEncoder(&o.spec, &o.files)
-	case Safetensors:
-		return newSafetensorsEncoder(&o.spec, &o.files)
-	case VirNucPro:
-		return newVirNucProEncoder(&o.spec, &o.files)
-	default:
-		return newParquetEncoder(&o.spec, &o.files)
-	}
 }
 
 func (o *output) Write(r Row) error {

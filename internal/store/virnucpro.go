@@ -1,9 +1,14 @@
 package store
 
 import (
+	"errors"
+	"fmt"
 	"io"
 	"strconv"
 )
+
+// VirNucPro is the PyTorch files that VirNucPro reads.
+const VirNucPro Format = "virnucpro"
 
 // A VirNucPro file is a PyTorch zip file that contains one of these objects:
 //
@@ -15,6 +20,20 @@ const torchRoot = "archive/"
 
 // torchAlign is the alignment, in bytes, that PyTorch requires of storages.
 const torchAlign = 64
+
+func virNucProNames(_ *Spec, input, model string) []string {
+	return []string{input + "_" + model + ".pt"}
+}
+
+func checkVirNucPro(s *Spec) error {
+	if s.PerToken {
+		return errors.New("format virnucpro does not support embeddings per token (use parquet, npy or safetensors)")
+	}
+	if len(s.Layers) > 1 {
+		return fmt.Errorf("format virnucpro supports one layer, not %d (use parquet, npy or safetensors)", len(s.Layers))
+	}
+	return nil
+}
 
 // virNucProEncoder writes a VirNucPro file. In the pickle, the list of ids precedes the data but also ends after the
 // last record, so both are collected in scratch files. Tensors are written to the archive immediately, before the
@@ -29,7 +48,7 @@ type virNucProEncoder struct {
 	bytes     []byte // buffer for one tensor
 }
 
-func newVirNucProEncoder(s *Spec, files *fileSet) (*virNucProEncoder, error) {
+func newVirNucProEncoder(s *Spec, files *fileSet) (encoder, error) {
 	path := s.Paths()[0]
 	f, err := files.create(path, false)
 	if err != nil {

@@ -67,12 +67,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		return err
 	}
 	defer model.Close()
-	plan := pack(records, m.budget)
-	var limits kernels.Limits
-	for _, b := range plan {
-		limits.Tokens = max(limits.Tokens, len(b.IDs))
-		limits.Sequences = max(limits.Sequences, b.Sequences())
-	}
+	plan, limits := pack(records, m.budget)
 	encoder, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
 	if err != nil {
 		return err
@@ -94,38 +89,42 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		s.Tokens += len(r)
 	}
 	s.Padded = s.Tokens
-	round := func() error {
-		start := time.Now()
-		if err := encodeAll(encoder, plan, embeddings); err != nil {
-			return err
-		}
-		s.Seconds = append(s.Seconds, time.Since(start).Seconds())
-		return nil
-	}
-	if m.step {
-		fmt.Fprintln(out, "ready")
-		lines := bufio.NewScanner(in)
-		for lines.Scan() {
-			if err := round(); err != nil {
-				return err
-			}
-			fmt.Fprintf(out, "round %.3f\n", s.Seconds[len(s.Seconds)-1])
-		}
-		if err := lines.Err(); err != nil {
-			return err
-		}
-	} else {
-		for range m.rounds {
-			if err := round(); err != nil {
-				return err
-			}
-		}
+	s.Seconds, err = m.measure(in, out, func() error { return encodeAll(encoder, plan, embeddings) })
+	if err != nil {
+		return err
 	}
 	if len(s.Seconds) > 0 {
 		s.Best = float64(s.Tokens) / slices.Min(s.Seconds)
 		s.Median = float64(s.Tokens) / median(s.Seconds)
 	}
 	return json.NewEncoder(out).Encode(s)
+}
+
+// measure returns the seconds that each round of work takes: as many rounds as m says, or one for each line of in.
+func (m measurement) measure(in io.Reader, out io.Writer, work func() error) (seconds []float64, err error) {
+	round := func() error {
+		start := time.Now()
+		err := work()
+		seconds = append(seconds, time.Since(start).Seconds())
+		return err
+	}
+	if !m.step {
+		for range m.rounds {
+			if err := round(); err != nil {
+				return nil, err
+			}
+		}
+		return seconds, nil
+	}
+	fmt.Fprintln(out, "ready")
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		if err := round(); err != nil {
+			return nil, err
+		}
+		fmt.Fprintf(out, "round %.3f\n", seconds[len(seconds)-1])
+	}
+	return seconds, lines.Err()
 }
 
 // packed is a batch with the indexes of its records.
@@ -135,7 +134,7 @@ type packed struct {
 }
 
 // pack puts the records, shortest first, into batches of at most budget tokens, or of a single longer record.
-func pack(records [][]int32, budget int) (batches []packed) {
+func pack(records [][]int32, budget int) (batches []packed, limits kernels.Limits) {
 	order := make([]int, len(records))
 	for i := range order {
 		order[i] = i
@@ -148,8 +147,9 @@ func pack(records [][]int32, budget int) (batches []packed) {
 		b := &batches[len(batches)-1]
 		b.Append(records[i])
 		b.records = append(b.records, i)
+		limits.Tokens, limits.Sequences = max(limits.Tokens, len(b.IDs)), max(limits.Sequences, b.Sequences())
 	}
-	return batches
+	return batches, limits
 }
 
 // encodeAll computes the embeddings of all records.

@@ -34,7 +34,8 @@ func TestPackHoldsEveryRecordOnceWithinTheBudget(t *testing.T) {
 	}
 	const budget = 50
 	var seen []int
-	for _, b := range pack(records, budget) {
+	batches, _ := pack(records, budget)
+	for _, b := range batches {
 		if len(b.IDs) > budget && b.Sequences() > 1 {
 			t.Errorf("%d records of %d tokens together, the budget is %d", b.Sequences(), len(b.IDs), budget)
 		}
