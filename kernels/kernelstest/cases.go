@@ -16,7 +16,8 @@ func Frequencies(d int) []float32 {
 	return list
 }
 
-func cases() []Case {
+// cases returns the cases of all operations, with products for the given activations.
+func cases(activations []kernels.Activation) []Case {
 	var list []Case
 	add := func(name string, lens []int, build func(b *Bench) []kernels.Value) {
 		list = append(list, Case{Name: name, Lengths: lens, Build: build})
@@ -40,7 +41,7 @@ func cases() []Case {
 		"both":    func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y, b.Stored(y)} },
 	}
 	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
-		for _, then := range kernels.Activations {
+		for _, then := range activations {
 			lens := linearLengths(shape)
 			if then != kernels.Identity && lens == nil {
 				lens = ragged
@@ -51,7 +52,7 @@ func cases() []Case {
 		}
 	}
 	for _, reader := range []string{"float32", "operand", "both"} {
-		for _, then := range kernels.Activations {
+		for _, then := range activations {
 			for _, cols := range []int{20, 50, 96} { // multiples of 16, the columns in a panel, and others
 				add(fmt.Sprintf("linear/%s of %d columns, read as %s", then, cols, reader), ragged, func(b *Bench) []kernels.Value {
 					return readers[reader](b, b.Linear(b.Input(72), b.Product(cols, 72, then), kernels.None))
@@ -67,7 +68,7 @@ func cases() []Case {
 			return append(readers[reader](b, y), readers[reader](b, x)...)
 		})
 	}
-	for _, then := range kernels.Activations {
+	for _, then := range activations {
 		add(fmt.Sprintf("linear/%s of 1280 columns", then), ragged, func(b *Bench) []kernels.Value {
 			return []kernels.Value{b.Stored(b.Linear(b.Input(24), b.Product(1280, 24, then), kernels.None))}
 		})
@@ -75,7 +76,7 @@ func cases() []Case {
 	add("linear/stacked", ragged, func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Linear(b.Input(40), kernels.Linear{W: b.Projection(110, 40, 3)}, kernels.None)}
 	})
-	for _, then := range kernels.Activations[1:] {
+	for _, then := range activations {
 		if then.Gates() {
 			add(fmt.Sprintf("linear/%s without bias", then), ragged, func(b *Bench) []kernels.Value {
 				l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: then}

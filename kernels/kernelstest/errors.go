@@ -86,7 +86,6 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 	if _, err := backend.Compile(new(kernels.Program), limits); err == nil {
 		t.Error("a program without an output compiles")
 	}
-	notComputed(t, backend)
 
 	b := bench()
 	defer b.model.Close()
@@ -132,21 +131,22 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 // unknown is the value of no activation.
 const unknown kernels.Activation = 255
 
-// notComputed checks that Compile refuses an activation that the backend does not know with kernels.ErrUnsupported. The
-// program is changed after it is built, because Program.Linear accepts no such activation: so a backend meets an entry of
-// kernels.Activations that is newer than its own code.
-func notComputed(t *testing.T, backend kernels.Backend) {
-	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
-	defer b.model.Close()
-	b.Output(b.Linear(b.Input(12), b.Product(4, 12, kernels.GELU), kernels.None))
-	linear := &b.Ops()[1]
-	o := linear.Do.(kernels.Linear)
-	o.Then = unknown
-	linear.Do = o
-	var op *kernels.OpError
-	_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
-	if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
-		t.Errorf("an unknown activation returns %v", err)
+// unsupported checks that Compile refuses each of the activations, which the backend lacks, with kernels.ErrUnsupported.
+// The activation is set after the program is built, because Program.Linear does not accept unknown.
+func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activation) {
+	for _, then := range lacks {
+		b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
+		b.Output(b.Linear(b.Input(12), b.Product(4, 12, kernels.Identity), kernels.None))
+		product := &b.Ops()[1]
+		o := product.Do.(kernels.Linear)
+		o.Then = then
+		product.Do = o
+		var op *kernels.OpError
+		_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+		if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
+			t.Errorf("%s returns %v", then, err)
+		}
+		b.model.Close()
 	}
 }
 
