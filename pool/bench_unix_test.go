@@ -86,7 +86,7 @@ func BenchmarkHost(b *testing.B) {
 			rate    float64 // of each device
 		}{{1, 0}, {4, 0}, {1, c.rate}, {2, c.rate}} {
 			b.Run(fmt.Sprintf("%s/devices=%d/rate=%.0f", c.name, d.devices, d.rate), func(b *testing.B) {
-				inputs, err := seqio.Expand([]string{dir}, seqio.Unknown)
+				inputs, _, err := seqio.Expand(dir, seqio.Unknown)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -161,6 +161,7 @@ type recorder struct {
 
 	onSkip   func()
 	onFinish func()
+	onFail   func()
 	onLost   func()
 }
 
@@ -232,6 +233,9 @@ func (r *recorder) FileFinished(f FileReport) {
 }
 
 func (r *recorder) FileFailed(f Failure) {
+	if r.onFail != nil {
+		r.onFail()
+	}
 	defer r.lock()()
 	r.failed = append(r.failed, f)
 }

@@ -16,9 +16,11 @@ import (
 // File is an input with known alphabet.
 type File struct {
 	seqio.Input
-	Size   int64         // in bytes; 0 for standard input and pipes
-	pipe   *pipe         // set if the input can be read only once
-	reader *seqio.Reader // the reader of pipe, which holds the part already read
+	Finding seqio.Finding  // the alphabet, and why
+	Size    int64          // in bytes; 0 for standard input and pipes
+	forced  seqio.Alphabet // as given; Unknown if it was detected
+	pipe    *pipe          // set if the input can be read only once
+	reader  *seqio.Reader  // the reader of pipe, which holds the part already read
 }
 
 // once reports whether the file is standard input or a pipe, which can be read only once.
@@ -54,7 +56,7 @@ func Plan(ctx context.Context, inputs []seqio.Input, o seqio.Options) (dna, prot
 
 // plan reads the beginning of an input.
 func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
-	f := File{Input: in}
+	f := File{Input: in, forced: in.Alphabet}
 	o.Alphabet = in.Alphabet
 	info, err := os.Stat(in.Path)
 	if in.Path == "-" || err == nil && !info.Mode().IsRegular() && !info.IsDir() {
@@ -66,7 +68,7 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 		return f, err
 	}
 	r.Close() // the next reader reports any error
-	if f.Alphabet = r.Alphabet(); info != nil {
+	if f.found(r); info != nil {
 		f.Size = info.Size()
 	}
 	return f, nil
@@ -82,16 +84,20 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 		}
 		return err
 	}
-	f.pipe, f.Alphabet = p, f.reader.Alphabet()
+	f.pipe = p
+	f.found(f.reader)
 	return nil
 }
+
+// found records the alphabet that r was given or has detected.
+func (f *File) found(r *seqio.Reader) { f.Finding, f.Alphabet = r.Finding(), r.Alphabet() }
 
 // open returns a reader for the file.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	if f.once() {
 		return f.reader, nil
 	}
-	o.Alphabet = f.Alphabet
+	o.Alphabet = f.forced
 	return seqio.Open(f.Path, o)
 }
 

@@ -1,8 +1,10 @@
 package pool
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"time"
 
@@ -42,6 +44,7 @@ type fileJob struct {
 
 	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
 	next     *record    // first record of the next span, which did not fit in the last one
+	checked  chan error // result of check if it runs beside the batches; holds one error
 	position int64      // offset on disk of the end of the last span
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
 	report   FileReport // owned by the writer
@@ -83,6 +86,10 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 	if f.reader, err = file.open(r.Reading); err != nil {
 		return nil, err
 	}
+	if f.reader.Alphabet() != file.Alphabet {
+		f.reader.Close()
+		return nil, fmt.Errorf("%s: %w", file.label(), ErrChanged)
+	}
 	if f.out, err = store.Create(r.Output.spec(file)); err != nil {
 		f.reader.Close()
 		return nil, &outputError{err}
@@ -113,11 +120,53 @@ func (f *fileJob) read(budget int) {
 		s, err := f.readSpan(capacity)
 		f.ordered <- s
 		if f.complete = errors.Is(err, io.EOF); err != nil && !f.complete {
-			f.cancel(err)
+			f.cancel(f.explain(err))
 			return
 		}
 		f.enqueue(s)
+		f.checkBeside()
 	}
+}
+
+// checkBeside checks the rest of a file of several spans beside its first batches, in a goroutine that ends with the
+// file: its last record cannot cost the time of all others.
+func (f *fileJob) checkBeside() {
+	if f.complete || f.checked != nil || f.once() {
+		return
+	}
+	f.checked = make(chan error, 1)
+	f.io.Go(func() {
+		err := f.check()
+		if err != nil {
+			f.cancel(err)
+		}
+		f.checked <- err
+	})
+}
+
+// check reads the file to its end and returns an error that names all its bad records. It ends with the file's context.
+func (f *fileJob) check() error {
+	o := f.Reading
+	o.Alphabet = f.forced
+	err := seqio.Check(f.ctx, f.Path, o, func(r seqio.Record) error { return f.tooLong(f.label(), r) })
+	if changed := f.changed(); err != nil && changed != nil {
+		return changed
+	}
+	return err
+}
+
+// explain returns the error with which the reading of the file ended, or one that names all its bad records.
+func (f *fileJob) explain(err error) error {
+	var found error
+	switch {
+	case f.once():
+		return err
+	case f.checked != nil:
+		found = <-f.checked
+	default:
+		found = f.check()
+	}
+	return cmp.Or(found, f.changed(), err)
 }
 
 // readSpan reads and tokenizes the records of the next span, which has at most capacity tokens or a single record. The

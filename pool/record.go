@@ -38,6 +38,7 @@ var ErrTooLong = errors.New("record too long")
 type record struct {
 	row     store.Row
 	line    int64
+	letters int // before truncation
 	unknown int // number of letters that became the unknown token
 	windows []*window
 	failure error // the reason why the record has no row
@@ -54,17 +55,16 @@ func (w *window) tokens() int { return len(w.ids) }
 
 // newRecord tokenizes r according to the job's LongPolicy.
 func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
-	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line}
+	if err := j.tooLong(file, r); err != nil {
+		return nil, err
+	}
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line, letters: len(r.Seq)}
 	seq := r.Seq
 	step := len(seq)
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {
 		step = j.MaxLength
-		switch j.Long {
-		case LongTruncate:
+		if j.Long == LongTruncate {
 			seq, rec.row.Truncated = seq[:step], true
-		case LongError:
-			return nil, &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
-				Msg: fmt.Sprintf("%d letters; the longest allowed is %d", len(seq), j.MaxLength)}
 		}
 	}
 	rec.row.Length = len(seq)
@@ -72,6 +72,15 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 		rec.add(j.Tokenizer, piece)
 	}
 	return rec, nil
+}
+
+// tooLong returns the error for a record over the length limit, under LongError.
+func (j *Job) tooLong(file string, r seqio.Record) error {
+	if j.Long != LongError || j.MaxLength == 0 || len(r.Seq) <= j.MaxLength {
+		return nil
+	}
+	return &seqio.FormatError{File: file, Record: r.ID, Line: r.Line, Err: ErrTooLong,
+		Msg: fmt.Sprintf("%d letters; the longest allowed is %d", len(r.Seq), j.MaxLength)}
 }
 
 func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {

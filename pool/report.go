@@ -41,11 +41,22 @@ type FileReport struct {
 	Letters           int64            // number of letters used
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
+	Cut               []Truncation     // some of the truncated records
 	Skipped           map[string]int64 // number of skipped records by reason
 	Examples          []seqio.Skip     // some of the skipped records
 	Outputs           []store.File
 	Started, Finished time.Time
 }
+
+// Truncation is a record of which only the beginning was used.
+type Truncation struct {
+	ID      string
+	Line    int64 // of its header
+	Letters int   // before
+}
+
+// maxTruncations is how many truncated records a report names.
+const maxTruncations = 3
 
 func (f *FileReport) count(rec *record) {
 	f.Records++
@@ -53,7 +64,9 @@ func (f *FileReport) count(rec *record) {
 	f.Letters += int64(rec.row.Length)
 	f.Unknown += int64(rec.unknown)
 	if rec.row.Truncated {
-		f.Truncated++
+		if f.Truncated++; f.Truncated <= maxTruncations {
+			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.letters})
+		}
 	}
 }
 

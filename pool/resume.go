@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -38,7 +40,14 @@ var ErrMixture = errors.New("the output folder holds other results")
 var ErrOutput = errors.New("cannot write to the output folder")
 
 func (o Output) spec(f File) store.Spec {
-	return store.Spec{Dir: filepath.Join(o.Dir, filepath.FromSlash(f.Dir)), Base: f.Name, Model: o.Label, Kind: o.Kind,
+	dir := strings.Split(f.Dir, "/")
+	for i, name := range dir {
+		// The manifest holds only UTF-8: a folder named in Latin-1 must not share entries with the same name in UTF-8.
+		if !utf8.ValidString(name) || strings.Contains(name, "%") {
+			dir[i] = store.EscapeName(name)
+		}
+	}
+	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
 }
 
@@ -243,6 +252,20 @@ func identify(path string) (store.Source, error) {
 	s.Absolute, _ = filepath.Abs(path) // empty without a working directory; then the content is compared
 	s.Size, s.Modified = info.Size(), info.ModTime()
 	return s, nil
+}
+
+// ErrChanged is the error of a file that was written to, replaced or removed while it was read.
+var ErrChanged = errors.New("the input changed while it was read; run again when it is complete")
+
+// changed returns an ErrChanged when the file is not as it was before it was read.
+func (f *fileJob) changed() error {
+	if f.once() {
+		return nil
+	}
+	if now, err := identify(f.Path); err == nil && now.Size == f.source.Size && now.Modified.Equal(f.source.Modified) {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", f.label(), ErrChanged)
 }
 
 // isSame reports whether a file has the given size and SHA-256.

@@ -109,6 +109,9 @@ func (f *fileJob) commit() error {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w",
 			f.label(), reader.Records(), report.Records, skipped, errLost)
 	}
+	if err := f.changed(); err != nil {
+		return err
+	}
 	entry := f.Output.Template
 	entry.Input = f.source
 	var err error

@@ -13,7 +13,7 @@ import (
 func fastqReads(n int) string {
 	var b strings.Builder
 	for i := range n {
-		b.WriteString("@read" + strings.Repeat("x", i) + "\nMKVLW\n+\nIIIII\n")
+		b.WriteString("@read" + strings.Repeat("x", i) + "\nACGTN\n+\nIIIII\n")
 	}
 	return b.String()
 }
@@ -64,7 +64,7 @@ func TestBadInputAlone(t *testing.T) {
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
-			args := append([]string{"--esm-model", tiny, "-o", out}, strings.Fields(c.args)...)
+			args := append([]string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", out}, strings.Fields(c.args)...)
 			embed(t, args...).wantCode(exitNothing).wantProblem(c.says...)
 			for _, name := range files(t, out) {
 				if name != "failed_files.txt" {

@@ -123,11 +123,14 @@ func (c *command) embed(ctx context.Context) error {
 	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
 		return err
 	}
-	failed = append(absent, failed...)
-	for _, f := range failed {
-		c.progress.FileFailed(f)
+	for _, f := range slices.Concat(dna, protein) {
+		c.showAlphabet(f)
 	}
-	c.total.Failed = failed
+	for _, f := range slices.Concat(absent, failed) {
+		c.progress.FileFailed(f)
+		f.Err = withHint(f.Err)
+		c.total.Failed = append(c.total.Failed, f)
+	}
 	models, err := c.openModels(dna, protein, reading, processors)
 	defer func() {
 		for _, m := range models {
@@ -235,7 +238,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
-		"on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
+		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
@@ -282,6 +285,13 @@ func (c *command) reading() (seqio.Options, error) {
 		o.OnBad = seqio.BadSkip
 	default:
 		return o, usagef("--on-bad-record: %q is neither error nor skip", c.onBad)
+	}
+	switch c.gaps {
+	case "error":
+	case "remove":
+		o.Gaps = seqio.GapsRemove
+	default:
+		return o, usagef("--gaps: %q is neither error nor remove", c.gaps)
 	}
 	switch c.duplicates {
 	case "error":
@@ -340,7 +350,10 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 		alphabet seqio.Alphabet
 	}{{c.inputs, seqio.Unknown}, {c.dna, seqio.DNA}, {c.protein, seqio.Protein}} {
 		for _, arg := range part.args {
-			expanded, err := seqio.Expand([]string{arg}, part.alphabet)
+			expanded, leftOut, err := seqio.Expand(arg, part.alphabet)
+			for _, l := range leftOut {
+				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
+			}
 			if errors.Is(err, seqio.ErrNoInput) {
 				failed = append(failed, pool.NewFailure(arg, err))
 				continue

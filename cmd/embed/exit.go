@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
+	"seqembed/internal/seqio"
 	"seqembed/kernels"
 	"seqembed/pool"
 )
@@ -54,8 +56,9 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint adds to an error of the pool, which knows no flags, what to do about it.
+// withHint adds to an error of the pool, which knows no flags, the flags that help.
 func withHint(err error) error {
+	var hints []string
 	for _, h := range []struct {
 		err  error
 		hint string
@@ -64,10 +67,17 @@ func withHint(err error) error {
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
+		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
+		{seqio.ErrGap, "--gaps remove takes gaps out"},
+		{seqio.ErrBadRecord, "--on-bad-record skip leaves such records out"},
+		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
 		if errors.Is(err, h.err) {
-			return fmt.Errorf("%w; %s", err, h.hint)
+			hints = append(hints, h.hint)
 		}
 	}
-	return err
+	if len(hints) == 0 {
+		return err
+	}
+	return fmt.Errorf("%w; %s", err, strings.Join(hints, ", "))
 }

@@ -31,6 +31,7 @@ type settings struct {
 	long       string
 	maxLength  int
 	minLength  int
+	gaps       string
 	onBad      string
 	duplicates string
 	keepCase   bool
@@ -62,8 +63,8 @@ func declare(s *settings, families transformer.List) []group {
 	}
 
 	f := in("Input and output")
-	f.StringArrayVar(&s.dna, "dna", nil, "an input `FILE` that is DNA, whatever it looks like; repeatable")
-	f.StringArrayVar(&s.protein, "protein", nil, "an input `FILE` that is protein; repeatable")
+	f.StringArrayVar(&s.dna, "dna", nil, "`FILE`s, up to the next flag, that are DNA, whatever they look like; repeatable; --dna=FILE is one alone")
+	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", "parquet", "`FORMAT` of the outputs: parquet, npy, safetensors or virnucpro")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
@@ -97,6 +98,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")
 	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default "+strings.Join(limits, ", ")+")")
 	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
+	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
 	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
@@ -130,7 +132,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 		all.AddFlagSet(g.flags)
 	}
 	s.given = all.Changed
-	if err := all.Parse(twoDashes(args, all)); err != nil {
+	if err := all.Parse(repeatFor(fileLists, twoDashes(args, all))); err != nil {
 		return s, groups, usagef("%v", err)
 	}
 	s.inputs = all.Args()
@@ -166,6 +168,31 @@ func twoDashes(args []string, flags *pflag.FlagSet) []string {
 		name, _, _ = strings.Cut(name, "=")
 		if isFlag && len(name) > 1 && flags.Lookup(name) != nil {
 			a = "-" + a
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// fileLists are the flags that stand for all files that follow them, because a shell turns --dna *.fa into one flag and
+// many files.
+var fileLists = []string{"--dna", "--protein"}
+
+// repeatFor puts these flags before each of the files that follow them, up to the next flag.
+func repeatFor(flags, args []string) []string {
+	var out []string
+	list := "" // the flag whose files these are
+	for i, a := range args {
+		switch {
+		case a == "--":
+			return append(out, args[i:]...)
+		case a != "-" && strings.HasPrefix(a, "-"):
+			list = ""
+		case list != "" && !slices.Contains(flags, args[i-1]):
+			out = append(out, list)
+		}
+		if slices.Contains(flags, a) {
+			list = a
 		}
 		out = append(out, a)
 	}

@@ -16,7 +16,7 @@ import (
 
 // promised are the flags of the command line's specification.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
-	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "on-bad-record", "duplicates", "keep-case", "threads",
+	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
 
 func TestHelp(t *testing.T) {
@@ -120,7 +120,7 @@ func TestOneDashOrTwo(t *testing.T) {
 			}
 			var want string
 			for _, form := range forms {
-				s, _, err := parse(append(form, "in.fa"), nil)
+				s, _, err := parse(append([]string{"in.fa"}, form...), nil)
 				if err != nil || !s.given(f.Name) || !slices.Equal(s.inputs, []string{"in.fa"}) {
 					t.Errorf("%q: %v, inputs %q", form, err, s.inputs)
 					continue
@@ -146,6 +146,42 @@ func TestShortFlags(t *testing.T) {
 	if s, _, err = parse([]string{"-layers", "-1,0", "--dna", "-", "--", "-v"}, nil); err != nil || !slices.Equal(s.layers, []int{-1, 0}) ||
 		!slices.Equal(s.dna, []string{"-"}) || !slices.Equal(s.inputs, []string{"-v"}) {
 		t.Errorf("%+v: %v", s, err)
+	}
+}
+
+// TestFlagsOfManyFiles: a shell makes one flag and many files of --dna *.fa; all of them are DNA.
+func TestFlagsOfManyFiles(t *testing.T) {
+	for line, want := range map[string]string{
+		"--dna a b c":                               "dna a b c",
+		"-dna a b":                                  "dna a b",
+		"x --dna a b -o out y":                      "x, y dna a b",
+		"--dna a b --protein c d":                   "dna a b protein c d",
+		"--dna a - --protein - b":                   "dna a - protein - b",
+		"--dna=a b":                                 "b dna a",
+		"--dna a --force b":                         "b dna a",
+		"--dna a b -- c --dna":                      "c, --dna dna a b",
+		"--dna a --dna b c --protein=d e --dna=f g": "e, g dna a b c f protein d",
+	} {
+		s, _, err := parse(strings.Fields(line), nil)
+		if err != nil {
+			t.Errorf("%s: %v", line, err)
+			continue
+		}
+		got := strings.Join(s.inputs, ", ")
+		for _, list := range []struct {
+			name  string
+			files []string
+		}{{"dna", s.dna}, {"protein", s.protein}} {
+			if len(list.files) > 0 {
+				got += " " + list.name + " " + strings.Join(list.files, " ")
+			}
+		}
+		if strings.TrimSpace(got) != want {
+			t.Errorf("%s: %s, want %s", line, got, want)
+		}
+	}
+	if _, _, err := parse([]string{"--dna"}, nil); err == nil {
+		t.Error("--dna without a file is taken")
 	}
 }
 
@@ -188,6 +224,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--pool max p.faa", []string{"--pool", "max"}},
 		{"--long cut p.faa", []string{"--long", "cut"}},
 		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},
+		{"--gaps keep p.faa", []string{"--gaps", "keep"}},
 		{"--duplicates drop p.faa", []string{"--duplicates", "drop"}},
 		{"--log-format xml p.faa", []string{"--log-format", "xml"}},
 		{"--quiet --verbose p.faa", []string{"--quiet", "--verbose"}},

@@ -15,9 +15,9 @@ Usage:
   embed devices [-v]       what could compute here; -v: and where it was looked for
 
 An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs first,
-to completion, then protein; each file's alphabet is detected. Every input gives one output,
-DIR/<name>.<model>.<format>. A rerun continues where an earlier one ended, and refuses to mix outputs of other
-settings or of inputs that have changed.
+to completion, then protein; each file's alphabet is told by its letters, or else by its extension, and shown;
+one with both is an error. Every input gives one output, DIR/<name>.<model>.<format>. A rerun continues where
+an earlier one ended, and refuses to mix outputs of other settings or of inputs that have changed.
 
 Examples:
   embed -o out contigs.fna proteins.faa

@@ -295,9 +295,9 @@ func TestFlagsAboutRecords(t *testing.T) {
 	r = embed(t, "--esm-model", tiny, "-o", "err", "--long", "error", "--max-length", "100", "p.faa").wantCode(exitNothing)
 	r.wantProblem("p.faa:6", `"three"`, "113 letters", "allowed is 100", "--max-length", "--long")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "twice.faa").wantCode(exitNothing)
-	r.wantProblem("twice.faa:5", `"a"`, "line 1")
+	r.wantProblem("twice.faa:5", `"a"`, "line 1", "--duplicates suffix")
 	r = embed(t, "--esm-model", tiny, "-o", "err", "bad.faa").wantCode(exitNothing)
-	r.wantProblem("bad.faa:3", `"b"`, `"!"`)
+	r.wantProblem("bad.faa: 2 bad records", `line 3: record "b"`, `"!"`, `line 5: record "c": no sequence`, "--on-bad-record skip")
 	wantFiles(t, "err", "failed_files.txt")
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -245,6 +246,14 @@ func (p *progress) FileSkipped(path string) {
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.settle(f.Path)
 	p.logger().Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
+	if f.Truncated > 0 {
+		var first []string
+		for _, cut := range f.Cut {
+			first = append(first, fmt.Sprintf("%s (line %d, %d letters)", cut.ID, cut.Line, cut.Letters))
+		}
+		p.logger().Warn("records were truncated: --long window or --max-length uses more of them", "input", f.Path,
+			"records", f.Truncated, "first", strings.Join(first, ", "))
+	}
 	for _, skip := range f.Examples {
 		p.logger().Warn("record skipped", "input", f.Path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
 	}

@@ -122,7 +122,7 @@ func BenchmarkChromosomeFASTQ(b *testing.B) {
 func BenchmarkClean(b *testing.B) {
 	seq := randomLetters(rand.New(rand.NewPCG(1, 1)), "ACGTacgt", 1<<20)
 	for _, a := range []Alphabet{DNA, Protein} {
-		c := newCleaner(a, false)
+		c := newCleaner(a, Options{}, false)
 		b.Run(a.String(), func(b *testing.B) {
 			b.SetBytes(int64(len(seq)))
 			for b.Loop() {

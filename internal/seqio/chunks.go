@@ -51,7 +51,7 @@ func (c *chunks) take() []byte {
 	return all
 }
 
-// allocate returns memory for the bytes, which nobody else can append to.
+// allocate returns memory for the bytes, which grows into no other.
 func (c *chunks) allocate() []byte {
 	if c.len > short {
 		return make([]byte, 0, c.len)

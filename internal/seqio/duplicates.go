@@ -5,10 +5,10 @@ import (
 	"strconv"
 )
 
-// idSet remembers the ids that were returned. It keeps 128 bits of two independently seeded hashes instead of the id: 35
-// to 56 bytes a record whatever the length of the ids (measured; a map of 17-letter strings takes up to 80), and nothing
-// for the garbage collector to follow. Two different ids among a thousand million would be taken for one with a
-// probability of about 10^-21.
+// idSet remembers the ids that were returned. It keeps 128 bits of two independently seeded hashes instead of the id:
+// 35 to 56 bytes a record for ids of any length (measured; a map of 17-letter strings takes up to 80), and nothing for
+// the garbage collector to follow. Two different ids among a thousand million would be taken for one with a probability
+// of about 10^-21.
 type idSet struct {
 	seeds [2]maphash.Seed
 	seen  map[idHash]int64 // under DuplicateError the line of the record, under DuplicateSuffix the last number tried
@@ -37,9 +37,9 @@ func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	return 0, true
 }
 
-// unique returns id, or id_2, id_3, … : the first of them that it has not returned yet. An input whose own ids look like
-// that gets suffixes of suffixes (a, a, a_2 become a, a_2, a_2_2): no id is returned twice, and since the input is read
-// once, an id can only give way to those before it.
+// unique returns id, or id_2, id_3, … : the first of them that it has not returned yet. An input whose own ids look
+// like that gets suffixes of suffixes (a, a, a_2 become a, a_2, a_2_2): no id is returned twice, and since the input is
+// read once, an id can only give way to those before it.
 func (s *idSet) unique(id string) string {
 	h := s.hash(id)
 	number, taken := s.seen[h]

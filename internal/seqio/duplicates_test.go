@@ -69,7 +69,7 @@ func TestIDSetMemory(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
 		for range 3 {
-			runtime.GC() // what other tests left in pools takes two to go
+			runtime.GC() // memory that other tests left in pools takes two to go
 		}
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc

@@ -2,6 +2,7 @@ package seqio
 
 import (
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 )
@@ -10,26 +11,28 @@ import (
 var (
 	ErrNotSequences = errors.New("not FASTA or FASTQ")        // the input is something else, or a folder
 	ErrNoRecords    = errors.New("no records")                // the input is empty
+	ErrAlphabet     = errors.New("neither DNA nor protein")   // the alphabet cannot be told, or the input has both
 	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
 	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together
 	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
 	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
+	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // its illegal letter is a gap, under GapsError
 	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
 	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
 	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
 	ErrNotRead      = errors.New("input not read to its end") // Digest was asked too early
 )
 
-// FormatError is what is wrong with the content of an input, and where.
+// FormatError is a fault in the content of an input, with its place.
 type FormatError struct {
 	File   string // path, or the name given to NewReader
 	Record string // id of the record concerned; empty when there is none
 	Line   int64  // 1-based line of the record's header, or of the offending line where there is no record; 0: none
 	Msg    string // one clause, complete without Err
-	Err    error  // its kind, one of the package's Err variables, or what caused it
+	Err    error  // its kind, one of the package's Err variables, or its cause
 }
 
-// Error is "file:line: record "id": msg", less the parts that are not known.
+// Error returns "file:line: record "id": msg", less the parts that are not known.
 func (e *FormatError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -47,10 +50,10 @@ func (e *FormatError) Error() string {
 	return b.String()
 }
 
-// Unwrap gives the kind or the cause to errors.Is and errors.As.
+// Unwrap returns the kind or the cause.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// shorten keeps messages to one readable line whatever the input holds.
+// shorten keeps messages to one readable line.
 func shorten(s string) string {
 	const most = 80
 	if len(s) <= most {

@@ -16,7 +16,8 @@ import (
 // optionsFrom makes every combination of options from a number.
 func optionsFrom(bits uint8) Options {
 	return Options{
-		Alphabet:   Alphabet(bits % 3),
+		Alphabet:   Alphabet(bits % 4 % 3),
+		Gaps:       GapPolicy(bits >> 2 & 1),
 		KeepCase:   bits&0x08 != 0,
 		OnBad:      Policy(bits >> 4 & 1),
 		Duplicates: DuplicatePolicy(bits >> 5 & 1),
@@ -24,11 +25,11 @@ func optionsFrom(bits uint8) Options {
 	}
 }
 
-// FuzzReader reads any bytes: the reading ends, and what it returns is clean and accounted for.
+// FuzzReader reads any bytes: the reading ends, and the records are clean and accounted for.
 func FuzzReader(f *testing.F) {
 	for _, text := range []string{
 		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
-		"\ufeff>a\rMKL*\r>a\rM*K", ">a\n>b\n>c", "@a\nAC\n+\n@a\nAC\n+", " \t>  a\n@\n", "<html>", ">\xff\xfe\nAC\n",
+		"\ufeff>a\rMKL*\r>a\rM*K", ">a\nMK-L.\n>b\n--\n>c\n.\n", "@a\nA.C\n+b\nIII\n", ">caf\xe9\nACXXXGT\n>caf\xe8\nACGTACGTACGTACGTACGT\n>p\nMKVLAAGWQEF\n", ">a\n>b\n>c", "@a\nAC\n+\n@a\nAC\n+", " \t>  a\n@\n", "<html>", ">\xff\xfe\nAC\n",
 	} {
 		f.Add([]byte(text), uint8(0))
 		f.Add([]byte(text), uint8(0x32))
@@ -62,10 +63,10 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean holds records against what Record and Options promise.
+// checkClean holds records against the promises of Record and Options.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
-	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ.-"
+	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	if r.Alphabet() == DNA {
 		legal = "ACGTNRYSWKMBDHV"
 	}
@@ -156,7 +157,7 @@ func FuzzRoundTrip(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, seed uint64, fastq bool, cut uint16) {
 		text, want, ends := writeRecords(rand.New(rand.NewPCG(seed, 1)), fastq)
-		got, _, err := readAll(strings.NewReader(text), Options{})
+		got, _, err := readAll(strings.NewReader(text), Options{Alphabet: DNA})
 		if err != nil {
 			t.Fatalf("%q: %v", text, err)
 		}
@@ -167,7 +168,7 @@ func FuzzRoundTrip(f *testing.F) {
 			return
 		}
 		n := int(cut) % len(text)
-		got, _, err = readAll(strings.NewReader(text[:n]), Options{})
+		got, _, err = readAll(strings.NewReader(text[:n]), Options{Alphabet: DNA})
 		complete, border := ends[n], false
 		if _, border = ends[n]; !border && strings.TrimSpace(text[max(0, lastEnd(ends, n)):n]) == "" {
 			complete, border = ends[lastEnd(ends, n)], true
@@ -198,6 +199,36 @@ func lastEnd(ends map[int]int, n int) int {
 
 func isPrefix(got, want []Record) bool {
 	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
+}
+
+// FuzzJudge holds the judgement of letters against its rules: neither case, order, gaps, stops, digits nor X change it,
+// and letters of proteins alone never make it DNA beyond doubt.
+func FuzzJudge(f *testing.F) {
+	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", ""} {
+		f.Add([]byte(letters), uint64(1))
+	}
+	const noEvidence = "-.*0123456789xX \n>"
+	judge := func(letters []byte) string {
+		var c composition
+		c.add(letters)
+		a, sure := c.judge()
+		return fmt.Sprint(a, sure)
+	}
+	f.Fuzz(func(t *testing.T, letters []byte, seed uint64) {
+		want := judge(letters)
+		rng := rand.New(rand.NewPCG(seed, 1))
+		changed := bytes.ToLower(letters)
+		for range rng.IntN(20) {
+			changed = append(changed, noEvidence[rng.IntN(len(noEvidence))])
+		}
+		rng.Shuffle(len(changed), func(i, j int) { changed[i], changed[j] = changed[j], changed[i] })
+		if got := judge(changed); got != want {
+			t.Errorf("%q is %s, and %q %s", letters, want, changed, got)
+		}
+		if len(bytes.Trim(letters, "EFJLOPQZefjlopqz")) == 0 && want == fmt.Sprint(DNA, true) {
+			t.Errorf("%q is %s", letters, want)
+		}
+	})
 }
 
 // FuzzNewlines compares piecewise normalisation with the plain definition of it.

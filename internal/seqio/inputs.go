@@ -1,8 +1,10 @@
 package seqio
 
 import (
+	"cmp"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -19,28 +21,49 @@ type Input struct {
 }
 
 var (
-	compressionExtensions = []string{".gz", ".bz2", ".xz", ".zst"}
-	sequenceExtensions    = []string{".fa", ".fasta", ".fna", ".ffn", ".faa", ".frn", ".fas", ".fq", ".fastq"}
+	compressionExtensions = []string{".gz", ".bgz", ".bz2", ".xz", ".zst"}
+	sequenceExtensions    = []string{".fa", ".fasta", ".fna", ".ffn", ".faa", ".frn", ".fas", ".fsa", ".mfa", ".pep",
+		".aa", ".seq", ".contigs", ".fq", ".fastq"}
 )
 
-// Expand turns arguments of the command line into inputs: "-" is standard input, a folder stands for the FASTA and FASTQ
-// files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left alone for
-// what it matches, anything else for itself. The result is sorted by path; CheckPaths and CheckNames say what is wrong with it. An
-// argument that leads to no file is an ErrNoInput.
-func Expand(args []string, forced Alphabet) ([]Input, error) {
-	var inputs []Input
-	for _, arg := range args {
-		found, err := expand(arg)
-		if err != nil {
-			return nil, err
-		}
-		inputs = append(inputs, found...)
+// LeftOut counts the files of a folder that are no inputs, by their extensions. Hidden files are not counted.
+type LeftOut struct {
+	Folder     string
+	Extensions map[string]int // in lower case, with the compression; empty for a file without one
+}
+
+// String returns "N files: .txt 2, .zip 1", the most frequent extensions first.
+func (l LeftOut) String() string {
+	extensions := slices.SortedFunc(maps.Keys(l.Extensions), func(a, b string) int {
+		return cmp.Or(cmp.Compare(l.Extensions[b], l.Extensions[a]), strings.Compare(a, b))
+	})
+	total, list := 0, make([]string, len(extensions))
+	for i, extension := range extensions {
+		total += l.Extensions[extension]
+		list[i] = fmt.Sprintf("%s %d", cmp.Or(extension, "none"), l.Extensions[extension])
 	}
-	for i := range inputs {
-		inputs[i].Alphabet = forced
+	files := "files"
+	if total == 1 {
+		files = "file"
 	}
-	slices.SortStableFunc(inputs, func(a, b Input) int { return strings.Compare(a.Path, b.Path) })
-	return inputs, nil
+	return fmt.Sprintf("%d %s: %s", total, files, strings.Join(list, ", "))
+}
+
+// Expand turns an argument of the command line into inputs: "-" is standard input, a folder stands for the FASTA and
+// FASTQ files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left
+// alone for its matches, anything else for itself. The inputs are sorted by path and all have the alphabet forced;
+// CheckPaths and CheckNames find mistakes in them. The files of a folder that are no inputs are counted, a LeftOut for
+// each folder with some. An argument that leads to no file is an ErrNoInput.
+func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
+	var e expansion
+	if err := e.expand(arg); err != nil {
+		return nil, nil, err
+	}
+	for i := range e.inputs {
+		e.inputs[i].Alphabet = forced
+	}
+	slices.SortStableFunc(e.inputs, func(a, b Input) int { return strings.Compare(a.Path, b.Path) })
+	return e.inputs, e.leftOut, nil
 }
 
 // CheckPaths returns an ErrInputName that names a file that comes twice.
@@ -56,8 +79,8 @@ func CheckPaths(inputs []Input) error {
 	return nil
 }
 
-// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would have
-// the same name. s.fna and s.faa may stand side by side: it takes their alphabets to know.
+// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would
+// have the same name. s.fna and s.faa may stand side by side, once their alphabets are known.
 func CheckNames(inputs []Input) error {
 	type output struct {
 		name  string
@@ -74,42 +97,38 @@ func CheckNames(inputs []Input) error {
 	return nil
 }
 
-// expand finds the inputs of one argument. A file whose name looks like a glob is that file.
-func expand(arg string) ([]Input, error) {
+// expansion collects the inputs of an argument.
+type expansion struct {
+	inputs  []Input
+	leftOut []LeftOut
+}
+
+// expand adds the inputs of one argument. A file whose name looks like a glob is that file.
+func (e *expansion) expand(arg string) error {
 	if arg == "-" {
-		return []Input{{Path: "-", Name: "stdin"}}, nil
+		e.inputs = append(e.inputs, Input{Path: "-", Name: "stdin"})
+		return nil
 	}
-	info, err := os.Stat(arg)
-	if err == nil {
-		return expandPath(arg, info)
-	}
-	if !strings.ContainsAny(arg, "*?[") {
-		return nil, fmt.Errorf("%w: %w", ErrNoInput, err)
+	if _, err := os.Stat(arg); err == nil || !strings.ContainsAny(arg, "*?[") {
+		return e.path(arg)
 	}
 	matches, err := filepath.Glob(arg)
 	if err != nil {
-		return nil, fmt.Errorf("%w: glob %q: %w", ErrNoInput, arg, err)
+		return fmt.Errorf("%w: glob %q: %w", ErrNoInput, arg, err)
 	}
 	if len(matches) == 0 {
-		return nil, fmt.Errorf("%w: nothing matches the glob %q", ErrNoInput, arg)
+		return fmt.Errorf("%w: nothing matches the glob %q", ErrNoInput, arg)
 	}
-	var inputs []Input
 	for _, match := range matches {
-		info, err := os.Stat(match)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoInput, err)
+		if err := e.path(match); err != nil {
+			return err
 		}
-		found, err := expandPath(match, info)
-		if err != nil {
-			return nil, err
-		}
-		inputs = append(inputs, found...)
 	}
-	return inputs, nil
+	return nil
 }
 
-// spelling gives a path its usual form, so that ./x.fa is known to a rerun that says x.fa. What ".." means depends on
-// links, and "-" is standard input: those stay.
+// spelling returns the usual form of a path, so that ./x.fa is known to a rerun that says x.fa. The meaning of ".."
+// depends on links, and "-" is standard input: those stay.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -118,42 +137,56 @@ func spelling(p string) string {
 	return clean
 }
 
-func expandPath(p string, info fs.FileInfo) ([]Input, error) {
+// path adds a file, or the sequence files of a folder.
+func (e *expansion) path(p string) error {
+	info, err := os.Stat(p)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrNoInput, err)
+	}
 	p = spelling(p)
 	if !info.IsDir() {
-		return []Input{{Path: p, Name: baseName(p)}}, nil
+		e.inputs = append(e.inputs, Input{Path: p, Name: baseName(p)})
+		return nil
 	}
-	inputs, err := expandFolder(p, "", nil)
-	if err != nil {
-		return nil, err
+	before := len(e.inputs)
+	left := LeftOut{Folder: p, Extensions: make(map[string]int)}
+	if err := e.folder(left, "", nil); err != nil {
+		return err
 	}
-	if len(inputs) == 0 {
-		return nil, fmt.Errorf("%w: the folder %s holds no FASTA or FASTQ files (%s, also with %s)", ErrNoInput, p,
-			strings.Join(sequenceExtensions, " "), strings.Join(compressionExtensions, " "))
+	if len(left.Extensions) > 0 {
+		e.leftOut = append(e.leftOut, left)
 	}
-	return inputs, nil
+	if len(e.inputs) == before {
+		found := ""
+		if len(left.Extensions) > 0 {
+			found = "; it holds " + left.String()
+		}
+		return fmt.Errorf("%w: the folder %s holds no FASTA or FASTQ files (%s, also with %s)%s", ErrNoInput, p,
+			strings.Join(sequenceExtensions, " "), strings.Join(compressionExtensions, " "), found)
+	}
+	return nil
 }
 
-// expandFolder collects the sequence files of root/dir and below. Links are followed, because workflow managers stage
-// inputs as links; above holds the folders on the way down, so that a link to one of them ends there.
-func expandFolder(root, dir string, above []fs.FileInfo) ([]Input, error) {
-	folder := filepath.Join(root, filepath.FromSlash(dir))
+// folder adds the sequence files of root.Folder/dir and below, and counts the others in root. Links are followed,
+// because workflow managers stage inputs as links; above holds the folders on the way down, so that a link to one of
+// them ends there.
+func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
+	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoInput, err)
+		return fmt.Errorf("%w: %w", ErrNoInput, err)
 	}
 	for _, upper := range above {
 		if os.SameFile(upper, self) {
-			return nil, nil
+			return nil
 		}
 	}
 	above = append(slices.Clip(above), self)
 
 	entries, err := os.ReadDir(folder)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrNoInput, err)
+		return fmt.Errorf("%w: %w", ErrNoInput, err)
 	}
-	var inputs []Input
 	for _, entry := range entries {
 		name := entry.Name()
 		if strings.HasPrefix(name, ".") {
@@ -162,23 +195,27 @@ func expandFolder(root, dir string, above []fs.FileInfo) ([]Input, error) {
 		file := filepath.Join(folder, name)
 		wanted := isSequenceName(name)
 		info, err := os.Stat(file)
-		if err != nil {
-			if !wanted {
-				continue
+		switch {
+		case err != nil && wanted:
+			return fmt.Errorf("%w: %w", ErrNoInput, err)
+		case err == nil && info.IsDir():
+			if err := e.folder(root, path.Join(dir, name), above); err != nil {
+				return err
 			}
-			return nil, fmt.Errorf("%w: %w", ErrNoInput, err)
-		}
-		if info.IsDir() {
-			below, err := expandFolder(root, path.Join(dir, name), above)
-			if err != nil {
-				return nil, err
-			}
-			inputs = append(inputs, below...)
-		} else if wanted {
-			inputs = append(inputs, Input{Path: file, Name: baseName(file), Dir: dir})
+		case wanted:
+			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
+		default:
+			root.Extensions[extensionOf(name)]++
 		}
 	}
-	return inputs, nil
+	return nil
+}
+
+// extensionOf returns the extension of a file name, in lower case, and with the one before it where it is that of a
+// compression.
+func extensionOf(name string) string {
+	stem := trimExtension(name, compressionExtensions)
+	return strings.ToLower(filepath.Ext(stem) + strings.TrimPrefix(name, stem))
 }
 
 // isSequenceName reports whether a file name has one of the sequence extensions, in either case.

@@ -25,6 +25,18 @@ func tree(t *testing.T, files ...string) string {
 	return root
 }
 
+// expandAll expands several arguments.
+func expandAll(args []string, forced Alphabet) (all []Input, err error) {
+	for _, arg := range args {
+		inputs, _, err := Expand(arg, forced)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, inputs...)
+	}
+	return all, nil
+}
+
 // described writes inputs as "path>dir/name", with paths from root.
 func described(t *testing.T, root string, inputs []Input) []string {
 	t.Helper()
@@ -61,7 +73,7 @@ func TestExpand(t *testing.T) {
 		want []string
 	}{
 		{"nothing", nil, nil},
-		{"standard input and a file of any name", in("plain.txt", "-"), []string{"->/stdin", "plain.txt>/plain.txt"}},
+		{"standard input and a file of any name", in("plain.txt", "-"), []string{"plain.txt>/plain.txt", "->/stdin"}},
 		{"folder", in("d"), []string{"d/a.FASTQ.GZ>/a", "d/b.fa>/b", "d/folder.fa/f.frn>folder.fa/f", "d/x/b.fna.zst>x/b",
 			"d/x/y/c.fq.bz2>x/y/c", "d/x/y/k.faa.xz>x/y/k"}},
 		{"only compressed", in("d/e.gz"), []string{"d/e.gz>/e"}},
@@ -72,7 +84,7 @@ func TestExpand(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			inputs, err := Expand(tt.args, Protein)
+			inputs, err := expandAll(tt.args, Protein)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -98,7 +110,7 @@ func TestExpand(t *testing.T) {
 		{"glob without a match", in("*.fq"), ErrNoInput, `no such sequence input: nothing matches the glob "ROOT/*.fq"`},
 		{"glob that is none", in("[a"), ErrNoInput, `no such sequence input: glob "ROOT/[a": syntax error in pattern`},
 		{"folder without sequences", in("none"), ErrNoInput, "no such sequence input: the folder ROOT/none holds no FASTA or FASTQ files " +
-			"(.fa .fasta .fna .ffn .faa .frn .fas .fq .fastq, also with .gz .bz2 .xz .zst)"},
+			"(.fa .fasta .fna .ffn .faa .frn .fas .fsa .mfa .pep .aa .seq .contigs .fq .fastq, also with .gz .bgz .bz2 .xz .zst); it holds 1 file: .md 1"},
 		{"same name", in("d/b.fa", "d/x/b.fna.zst"), ErrInputName,
 			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
 		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice\n" +
@@ -110,7 +122,7 @@ func TestExpand(t *testing.T) {
 	}
 	for _, tt := range failures {
 		t.Run(tt.name, func(t *testing.T) {
-			inputs, err := Expand(tt.args, Unknown)
+			inputs, err := expandAll(tt.args, Unknown)
 			if err == nil {
 				err = errors.Join(CheckPaths(inputs), CheckNames(inputs))
 			}
@@ -132,14 +144,14 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 			t.Skip("this file system has no symbolic links:", err)
 		}
 	}
-	inputs, err := Expand([]string{filepath.Join(root, "staged")}, Unknown)
+	inputs, _, err := Expand(filepath.Join(root, "staged"), Unknown)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got, want := described(t, root, inputs), []string{"staged/a.fa>/a", "staged/sub/b.fa>sub/b"}; !reflect.DeepEqual(got, want) {
 		t.Errorf("a linked folder gives %q, want %q", got, want)
 	}
-	inputs, err = Expand([]string{filepath.Join(root, "kept")}, Unknown)
+	inputs, _, err = Expand(filepath.Join(root, "kept"), Unknown)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -149,7 +161,7 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 	if err := os.Symlink("nowhere", filepath.Join(root, "kept/gone.fa")); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Expand([]string{filepath.Join(root, "kept")}, Unknown); !errors.Is(err, ErrNoInput) {
+	if _, _, err := Expand(filepath.Join(root, "kept"), Unknown); !errors.Is(err, ErrNoInput) {
 		t.Errorf("a link that leads nowhere: %v, want %v", err, ErrNoInput)
 	}
 }
@@ -182,5 +194,26 @@ func TestSpelling(t *testing.T) {
 		if got := filepath.ToSlash(spelling(filepath.FromSlash(given))); got != want {
 			t.Errorf("%s is spelled %s, want %s", given, got, want)
 		}
+	}
+}
+
+// The files of a folder that are no inputs are counted by extension, in all folders below; hidden ones are not.
+func TestExpandCountsFilesLeftOut(t *testing.T) {
+	root := tree(t, "d/a.fa", "d/b.fsa.bgz", "d/c.PEP", "d/readme", "d/x.txt", "d/sub/y.TXT", "d/sub/z.fa.zip", "d/sub/t.tar.gz",
+		"d/.hidden.txt", "d/.git/config", "d/a.contigs", "d/s.seq", "d/m.mfa", "d/p.aa")
+	inputs, leftOut, err := Expand(filepath.Join(root, "d"), Unknown)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := described(t, root, inputs), []string{"d/a.contigs>/a", "d/a.fa>/a", "d/b.fsa.bgz>/b", "d/c.PEP>/c", "d/m.mfa>/m",
+		"d/p.aa>/p", "d/s.seq>/s"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if len(leftOut) != 1 || leftOut[0].Folder != filepath.Join(root, "d") ||
+		leftOut[0].String() != "5 files: .txt 2, none 1, .tar.gz 1, .zip 1" {
+		t.Errorf("left out: %v", leftOut)
+	}
+	if _, leftOut, err = Expand(filepath.Join(root, "d", "a.fa"), Unknown); err != nil || len(leftOut) != 0 {
+		t.Errorf("beside a file %v is left out, error %v", leftOut, err)
 	}
 }

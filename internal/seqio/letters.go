@@ -8,13 +8,16 @@ import (
 // Marks in a cleaner's table; every other entry is the letter that replaces the one read.
 const (
 	illegal = 0
-	blank   = ' '
+	blank   = ' ' // left out: white space, and gaps under GapsRemove
 
-	letterBit = 0x40 // set in every letter, but not in a mark, '.' or '-'
+	letterBit = 0x40 // set in every letter, but not in a mark
 )
 
-// asciiSpace is the white space that is removed from sequences.
-const asciiSpace = " \t\n\v\f\r"
+// White space that is removed from sequences, and the marks of gaps.
+const (
+	asciiSpace = " \t\n\v\f\r"
+	gaps       = "-."
+)
 
 // cleaner checks and normalises the letters of one alphabet.
 type cleaner struct {
@@ -22,29 +25,37 @@ type cleaner struct {
 	table    [256]byte
 }
 
-func newCleaner(a Alphabet, keepCase bool) *cleaner {
+// newCleaner returns a cleaner of the alphabet, as described at Options.
+func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	c := &cleaner{alphabet: a}
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 	if a == DNA {
-		legal = nucleotides
+		legal = nucleotides + "X"
 	}
 	for _, letter := range []byte(legal) {
 		read := letter
-		if a == DNA && letter == 'U' {
+		switch {
+		case a == DNA && letter == 'U':
 			read = 'T'
+		case a == DNA && letter == 'X':
+			read = 'N'
 		}
 		c.table[letter] = read
-		if keepCase {
+		if o.KeepCase {
 			read |= 0x20
 		}
 		c.table[letter|0x20] = read
 	}
-	if a == Protein {
-		c.table['.'] = '.'
-		c.table['-'] = '-'
-	}
 	for _, s := range []byte(asciiSpace) {
 		c.table[s] = blank
+	}
+	if o.Gaps == GapsRemove {
+		for _, g := range []byte(gaps) {
+			c.table[g] = blank
+		}
+	}
+	if fastq && a == DNA {
+		c.table['.'] = c.table['N']
 	}
 	return c
 }
@@ -52,10 +63,7 @@ func newCleaner(a Alphabet, keepCase bool) *cleaner {
 // clean rewrites seq in place and returns the part of it that holds its letters, or an illegalLetter.
 func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	if c.alphabet == Protein {
-		for len(seq) > 0 && c.table[seq[len(seq)-1]] == blank {
-			seq = seq[:len(seq)-1]
-		}
-		seq = bytes.TrimSuffix(seq, []byte("*"))
+		seq = c.withoutStop(seq)
 	}
 	table := &c.table
 	// Nearly every sequence holds letters only, so the first loop takes several at a time.
@@ -82,6 +90,20 @@ func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	return seq[:n], nil
 }
 
+// withoutStop returns a protein without the '*' or '.' at its end, which stand for the stop codon.
+func (c *cleaner) withoutStop(seq []byte) []byte {
+	for len(seq) > 0 && c.table[seq[len(seq)-1]] == blank {
+		seq = seq[:len(seq)-1]
+	}
+	if n := len(seq) - 1; n >= 0 && (seq[n] == '*' || seq[n] == '.') {
+		return seq[:n]
+	}
+	return seq
+}
+
+// onlyGaps reports whether a sequence has gaps and no letters.
+func onlyGaps(seq []byte) bool { return len(bytes.Trim(seq, gaps+asciiSpace)) == 0 }
+
 // illegalLetter says which letter is illegal, and where: position counts the record's letters from 1.
 type illegalLetter struct {
 	letter   byte
@@ -89,13 +111,15 @@ type illegalLetter struct {
 	alphabet Alphabet
 }
 
+func (e illegalLetter) gap() bool { return e.letter == '-' || e.letter == '.' }
+
 func (e illegalLetter) Error() string {
-	what := fmt.Sprintf("%q is not a letter of the %s alphabet", []byte{e.letter}, e.alphabet)
+	found := fmt.Sprintf("%q is not a letter of the %s alphabet", []byte{e.letter}, e.alphabet)
 	switch {
-	case e.alphabet == DNA && (e.letter == '-' || e.letter == '.'):
-		what = fmt.Sprintf("%q is a gap, and DNA must come without gaps", []byte{e.letter})
+	case e.gap():
+		found = fmt.Sprintf("%q is a gap", []byte{e.letter})
 	case e.alphabet == Protein && e.letter == '*':
-		what = `"*" is a stop inside the protein; only one at its end is dropped`
+		found = `"*" is a stop inside the protein; only one at its end is dropped`
 	}
-	return fmt.Sprintf("letter %d: %s", e.position, what)
+	return fmt.Sprintf("letter %d: %s", e.position, found)
 }

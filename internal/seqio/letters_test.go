@@ -11,16 +11,16 @@ import (
 func TestEveryByteIsCleanedOrRefused(t *testing.T) {
 	for _, a := range []Alphabet{DNA, Protein} {
 		for _, keep := range []bool{false, true} {
-			c := newCleaner(a, keep)
+			c := newCleaner(a, Options{KeepCase: keep}, false)
 			for b := range 256 {
 				read := string([]byte{byte(b)})
 				want, legal := read, true
 				switch {
 				case strings.Contains(" \t\n\v\f\r", read):
 					want = ""
-				case a == DNA && strings.Contains("ACGTURYSWKMBDHVN", strings.ToUpper(read)):
-					want = strings.NewReplacer("U", "T", "u", "t").Replace(read)
-				case a == Protein && (b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z' || b == '.' || b == '-'):
+				case a == DNA && strings.Contains("ACGTURYSWKMBDHVNX", strings.ToUpper(read)):
+					want = strings.NewReplacer("U", "T", "u", "t", "X", "N", "x", "n").Replace(read)
+				case a == Protein && (b >= 'A' && b <= 'Z' || b >= 'a' && b <= 'z'):
 				default:
 					legal = false
 				}
@@ -42,9 +42,51 @@ func TestEveryByteIsCleanedOrRefused(t *testing.T) {
 }
 
 func TestPositionsCountLettersNotWhiteSpace(t *testing.T) {
-	_, err := newCleaner(DNA, false).clean([]byte("AC GT\n\nAC?"))
+	_, err := newCleaner(DNA, Options{}, false).clean([]byte("AC GT\n\nAC?"))
 	var bad illegalLetter
 	if !errors.As(err, &bad) || bad.position != 7 {
 		t.Errorf("the error is %v, want one at letter 7", err)
+	}
+}
+
+// Gaps and stops in both alphabets, and the '.' of FASTQ.
+func TestGapsAndStops(t *testing.T) {
+	for _, tt := range []struct {
+		read     string
+		alphabet Alphabet
+		gaps     GapPolicy
+		fastq    bool
+		want     string // empty with a position: refused there
+		position int
+	}{
+		{"MKV*", Protein, GapsError, false, "MKV", 0},
+		{"MKV.", Protein, GapsError, false, "MKV", 0},
+		{"MKV .\n\n", Protein, GapsError, false, "MKV", 0},
+		{"MKV**", Protein, GapsError, false, "", 4},
+		{"MKV*.", Protein, GapsError, false, "", 4},
+		{"MK.V", Protein, GapsError, false, "", 3},
+		{"-MKV", Protein, GapsError, false, "", 1},
+		{"M*KV", Protein, GapsError, false, "", 2},
+		{"MKV-", Protein, GapsError, false, "", 4},
+		{"-M.K--V.*", Protein, GapsRemove, false, "MKV", 0},
+		{"MKV*--", Protein, GapsRemove, false, "MKV", 0},
+		{"M*KV", Protein, GapsRemove, false, "", 2},
+		{"----", Protein, GapsRemove, false, "", 0},
+		{"AC-GT", DNA, GapsError, false, "", 3},
+		{"ACGT.", DNA, GapsError, false, "", 5},
+		{"ACGT*", DNA, GapsError, false, "", 5},
+		{"A-C..GT--", DNA, GapsRemove, false, "ACGT", 0},
+		{"ACGT*", DNA, GapsRemove, false, "", 5},
+		{"AC.T", DNA, GapsError, true, "ACNT", 0},
+		{"A-.T", DNA, GapsRemove, true, "ANT", 0},
+		{"A-.T", DNA, GapsError, true, "", 2},
+	} {
+		got, err := newCleaner(tt.alphabet, Options{Gaps: tt.gaps}, tt.fastq).clean([]byte(tt.read))
+		var bad illegalLetter
+		errors.As(err, &bad)
+		if string(got) != tt.want || bad.position != tt.position {
+			t.Errorf("%s, gaps %d, FASTQ %t: %q became %q, %v; want %q or letter %d refused",
+				tt.alphabet, tt.gaps, tt.fastq, tt.read, got, err, tt.want, tt.position)
+		}
 	}
 }

@@ -23,19 +23,21 @@ type parser struct {
 	ends newlines
 	buf  *chunk // read from src
 	rest []byte // the part of buf that was not parsed yet
-	err  error  // what src ended with; nil before
+	err  error  // ended src; nil before
 
 	line    int64 // 1-based number of the line that rest is in; 0 before the first byte
 	fastq   bool
 	opened  int64  // line of the current record's header; 0 before the first record
+	begun   bool   // the first header was found to be one of FASTA or FASTQ
 	header  []byte // of the current record, without its '>' or '@'
+	plus    []byte // of the current FASTQ record: its line after the letters, without the '+'
 	letters chunks // of the current record
 }
 
 // rawRecord is a record as it is in the input. It belongs to the caller.
 type rawRecord struct {
 	header  string // without '>' or '@'
-	letters []byte // all that its sequence lines hold
+	letters []byte // its sequence lines, joined
 	line    int64  // of the header
 }
 
@@ -80,7 +82,7 @@ func (p *parser) open() error {
 	case !p.more():
 		return io.EOF
 	case first && p.rest[0] != '>' && p.rest[0] != '@':
-		return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q", p.beginning())
+		return p.foreign(p.beginning())
 	case first:
 		p.fastq = p.rest[0] == '@'
 	case p.fastq && p.rest[0] != '@':
@@ -113,6 +115,11 @@ func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
 	}
+	if !p.begun && isPIR(p.header) {
+		return p.fault(p.id(), p.opened, ErrNotSequences,
+			"this is PIR (NBRF), not FASTA: its headers begin with a code and \";\"")
+	}
+	p.begun = true
 	for p.more() && p.rest[0] != '>' {
 		p.readLine(p.letters.add)
 	}
@@ -127,6 +134,10 @@ func (p *parser) readFASTQ() error {
 	if err := p.readHeader(); err != nil {
 		return err
 	}
+	if !p.begun && isSAM(p.header) {
+		return p.fault("", p.opened, ErrNotSequences, "this is SAM, not FASTQ")
+	}
+	p.begun = true
 	for p.more() && p.rest[0] != '+' {
 		if p.rest[0] == '@' {
 			return p.fault(p.id(), p.opened, ErrMalformed,
@@ -134,8 +145,8 @@ func (p *parser) readFASTQ() error {
 		}
 		p.readLine(p.letters.add)
 	}
-	if !p.readLine(func([]byte) {}) {
-		return p.cut("before its quality line")
+	if err := p.readPlus(); err != nil {
+		return err
 	}
 	letters, quality := p.letters.len, 0
 	for quality < letters {
@@ -150,6 +161,32 @@ func (p *parser) readFASTQ() error {
 			return p.fault(p.id(), p.opened, ErrMalformed,
 				"%d quality values for %d letters (up to line %d)", quality, letters, line)
 		}
+	}
+	return nil
+}
+
+// readPlus takes the line between letters and quality. It repeats the header, or its id, or says nothing.
+func (p *parser) readPlus() error {
+	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // nearly always
+		p.rest = p.rest[2:]
+		p.line++
+		return nil
+	}
+	whole := false
+	p.plus = p.plus[:0]
+	for !whole && p.more() {
+		var part []byte
+		if part, whole = p.part(); len(p.plus)+len(part) > maxHeader {
+			return p.fault(p.id(), p.opened, ErrMalformed, "its \"+\" line is longer than %d bytes", maxHeader)
+		}
+		p.plus = append(p.plus, part...)
+	}
+	if !whole {
+		return p.cut("before its quality line")
+	}
+	if id, _ := splitHeader(string(p.plus[1:])); !bytes.Equal(p.plus[1:], p.header) && id != "" && id != p.id() {
+		return p.fault(p.id(), p.opened, ErrMalformed,
+			"its \"+\" line, line %d, names another read: %q", p.line-1, shorten(id))
 	}
 	return nil
 }
@@ -230,7 +267,7 @@ func (p *parser) id() string {
 	return id
 }
 
-// beginning takes what a message shows of a line, not its end.
+// beginning takes as much of a line as a message shows, not its end.
 func (p *parser) beginning() []byte {
 	const most = 20
 	var start []byte
@@ -241,10 +278,11 @@ func (p *parser) beginning() []byte {
 	return start
 }
 
-// splitHeader returns the first word of a header line, without its '>' or '@', and the rest, trimmed.
+// splitHeader returns the first word of a header line, without its '>' or '@', and the rest, trimmed. A header that is
+// not UTF-8 is read as Latin-1.
 func splitHeader(header string) (id, description string) {
 	if !utf8.ValidString(header) {
-		header = strings.ToValidUTF8(header, "\uFFFD")
+		header = fromLatin1(header)
 	}
 	header = strings.TrimSpace(header)
 	for end, b := range []byte(header) {
@@ -260,4 +298,13 @@ func splitHeader(header string) (id, description string) {
 		return header, ""
 	}
 	return header[:end], strings.TrimSpace(header[end:])
+}
+
+// fromLatin1 returns the text of bytes in Latin-1, in which each is the character of its number.
+func fromLatin1(s string) string {
+	runes := make([]rune, len(s))
+	for i := range len(s) {
+		runes[i] = rune(s[i])
+	}
+	return string(runes)
 }

@@ -84,6 +84,12 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 		record, _ = splitHeader(header[1:])
 		line = int64(i + 1)
 		i++
+		switch first := len(records) == 0; {
+		case first && mark == "@" && isSAM([]byte(header[1:])):
+			return nil, "", line, ErrNotSequences
+		case first && mark == ">" && isPIR([]byte(header[1:])):
+			return nil, record, line, ErrNotSequences
+		}
 		var letters strings.Builder
 		for i < len(lines) && (mark == ">" && lines[i][0] != '>' || mark == "@" && lines[i][0] != '+') {
 			if mark == "@" && lines[i][0] == '@' {
@@ -95,6 +101,10 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 		if mark == "@" {
 			if i == len(lines) || bare(i) == lines[i] {
 				return records, record, line, ErrTruncated
+			}
+			plus := bare(i)[1:]
+			if id, _ := splitHeader(plus); plus != header[1:] && id != "" && id != record {
+				return records, record, line, ErrMalformed
 			}
 			i++
 			values := 0
@@ -125,6 +135,7 @@ func FuzzParser(f *testing.F) {
 		"@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
 		"@a\nAC\nGT\n+a\n@I\n\n@I\n\n  @b\nG\n+\n+", "@a\nAC\n+", "@a\nAC\n+\n",
 		"@a\nAC\n+\nIII\n@b\nAC\n+\nII\n", "@a\nAC\n+\nII\n>b\nAC\n",
+		"@a\nAC\n+b\nII\n", "@a x\nAC\n+a y\nII\n@\nAC\n+x\nII\n", "@SQ\tSN:1\nr\t0\n", ">P1;x\ntitle\nMK*\n", ">a\nA\n>P1;x\nA\n",
 		"@a\nAC\n@b\nAC\n+\nII\n", "@a b\nAC\n+\nI\nI\n@c\n\n+\n@d\n",
 	} {
 		f.Add([]byte(text), uint8(0))

@@ -16,21 +16,21 @@ type Reader struct {
 	source  *source
 	parser  *parser
 
-	alphabet Alphabet
-	detected int // records that the alphabet was detected from; 0 where it was given
+	decision decision // the alphabet, and why
 	clean    *cleaner
 	pending  []rawRecord // read ahead to detect the alphabet
-	ahead    error       // what follows them; nil: more records
+	ahead    error       // follows them; nil: more records
 
 	index    int64 // of the next record
 	ids      *idSet
 	skipped  skipLog
-	err      error // what Read returns for ever
-	finished bool  // Read has returned io.EOF
+	faults   *faults // collects bad and duplicate records, which are then left out; nil: they end the reading
+	err      error   // Read returns it for ever
+	finished bool    // Read has returned io.EOF
 	closed   bool
 }
 
-// Open opens a file, or standard input for "-", whatever its compression. The first records are read at once: an input
+// Open opens a file, or standard input for "-", of any compression. The first records are read at once: an input
 // that is empty, a folder or not FASTA or FASTQ is an error here.
 func Open(path string, o Options) (*Reader, error) {
 	if path == "-" {
@@ -65,7 +65,7 @@ func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// start sets the pipeline up and reads ahead as far as the alphabet needs; it closes what it opened where that fails.
+// start connects decompressor and parser and reads ahead as far as the alphabet needs. Where that fails it closes them.
 func (r *Reader) start(input io.Reader) error {
 	err := r.connect(input)
 	if err == nil {
@@ -90,39 +90,62 @@ func (r *Reader) connect(input io.Reader) error {
 
 // readAhead decides the alphabet. An input whose very first record cannot be read is an error.
 func (r *Reader) readAhead() error {
-	limit := 1
-	if r.options.Alphabet == Unknown {
-		limit = detectRecords
+	given := r.options.Alphabet != Unknown
+	limit := detectRecords
+	if given {
+		limit = 1
 	}
-	var seen composition
-	for len(r.pending) < limit && seen.letters() < detectLetters {
+	var votes ballot
+	for len(r.pending) < limit && votes.total.letters() < detectLetters {
 		raw, err := r.parser.next()
 		if err != nil {
 			r.ahead = err
 			break
 		}
-		if raw.header != "" { // without one it is a bad record
-			seen.add(raw.letters)
-		}
 		r.pending = append(r.pending, raw)
+		if r.parser.fastq {
+			break
+		}
+		if given || raw.header == "" { // without a header it is a bad record
+			continue
+		}
+		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {
+			return r.otherAlphabet(raw, a)
+		}
 	}
-	if len(r.pending) == 0 {
+	switch {
+	case len(r.pending) == 0:
 		return r.ahead
+	case given:
+		r.decision.Alphabet = r.options.Alphabet
+	case r.parser.fastq:
+		r.decision.Finding = Finding{Alphabet: DNA, Why: BecauseFASTQ}
+	default:
+		r.decision = votes.decide(r.name)
 	}
-	r.alphabet = r.options.Alphabet
-	if r.alphabet == Unknown {
-		r.alphabet = seen.alphabet()
-		r.detected = len(r.pending)
+	if r.Alphabet() == Unknown {
+		return &FormatError{File: r.name, Err: ErrAlphabet,
+			Msg: r.decision.evidence() + " cannot tell whether this is DNA or protein"}
 	}
-	r.clean = newCleaner(r.alphabet, r.options.KeepCase)
+	r.clean = newCleaner(r.Alphabet(), r.options, r.parser.fastq)
 	return nil
 }
 
-// Alphabet is the alphabet given or detected; never Unknown.
-func (r *Reader) Alphabet() Alphabet { return r.alphabet }
+// Finding returns the alphabet that was given or detected, and why.
+func (r *Reader) Finding() Finding { return r.decision.Finding }
 
-// Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or what opening and
-// reading files can give.
+// Alphabet returns the alphabet that was given or detected; never Unknown.
+func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
+
+// otherAlphabet returns the error for a record of the other alphabet than the records before it.
+func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
+	id, _ := splitHeader(raw.header)
+	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
+		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
+}
+
+// Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or one of the file
+// system.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()
@@ -147,14 +170,16 @@ func (r *Reader) next() (Record, bool, error) {
 	r.index++
 	record.ID, record.Description = splitHeader(raw.header)
 	if record.ID == "" {
-		return r.bad(record, ReasonNoID, "a header without an id")
+		return r.bad(record, ReasonNoID, ErrBadRecord, "a header without an id")
 	}
-	record.Seq, err = r.clean.clean(raw.letters)
-	if err != nil {
-		return r.bad(record, ReasonIllegalLetter, err.Error()+r.whyAlphabet())
+	if a := r.decision.contradicted(raw.letters); a != Unknown {
+		return Record{}, false, r.otherAlphabet(raw, a)
+	}
+	if record.Seq, err = r.clean.clean(raw.letters); err != nil {
+		return r.badLetter(record, raw.letters, err.(illegalLetter))
 	}
 	if len(record.Seq) == 0 {
-		return r.bad(record, ReasonEmpty, "no sequence")
+		return r.bad(record, ReasonEmpty, ErrBadRecord, "no sequence")
 	}
 	if len(record.Seq) < r.options.MinLength {
 		r.skip(record, ReasonTooShort, fmt.Sprintf("%d letters, fewer than %d", len(record.Seq), r.options.MinLength))
@@ -163,7 +188,7 @@ func (r *Reader) next() (Record, bool, error) {
 	if r.options.Duplicates == DuplicateSuffix {
 		record.ID = r.ids.unique(record.ID)
 	} else if earlier, ok := r.ids.claim(record.ID, record.Line); !ok {
-		return Record{}, false, r.formatError(record, ErrDuplicateID, fmt.Sprintf("the record on line %d has the same id", earlier))
+		return r.fault(record, ErrDuplicateID, fmt.Sprintf("the record on line %d has the same id", earlier))
 	}
 	return record, true, nil
 }
@@ -182,13 +207,39 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 	return r.parser.next()
 }
 
+// badLetter leaves a record with an illegal letter out or ends the reading. One of gaps only is empty under both
+// policies for gaps.
+func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
+	switch {
+	case illegal.gap() && onlyGaps(letters):
+		return r.bad(record, ReasonEmpty, ErrBadRecord, "no sequence, only gaps")
+	case illegal.gap():
+		return r.bad(record, ReasonGap, ErrGap, illegal.Error())
+	}
+	why := ""
+	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // the other alphabet may allow it
+		why = r.decision.reminder()
+	}
+	return r.bad(record, ReasonIllegalLetter, ErrBadRecord, illegal.Error()+why)
+}
+
 // bad leaves a record out or ends the reading, as the options say.
-func (r *Reader) bad(record Record, reason, detail string) (Record, bool, error) {
+func (r *Reader) bad(record Record, reason string, kind error, detail string) (Record, bool, error) {
 	if r.options.OnBad == BadSkip {
 		r.skip(record, reason, detail)
 		return Record{}, false, nil
 	}
-	return Record{}, false, r.formatError(record, ErrBadRecord, detail)
+	return r.fault(record, kind, detail)
+}
+
+// fault ends the reading, or remembers the record and leaves it out.
+func (r *Reader) fault(record Record, kind error, msg string) (Record, bool, error) {
+	err := r.formatError(record, kind, msg)
+	if r.faults == nil {
+		return Record{}, false, err
+	}
+	r.faults.add(err)
+	return Record{}, false, nil
 }
 
 func (r *Reader) skip(record Record, reason, detail string) {
@@ -199,15 +250,7 @@ func (r *Reader) formatError(record Record, kind error, msg string) error {
 	return &FormatError{File: r.name, Record: record.ID, Line: record.Line, Msg: msg, Err: kind}
 }
 
-// whyAlphabet reminds a reader of an error that the alphabet was a conclusion.
-func (r *Reader) whyAlphabet() string {
-	if r.detected == 0 {
-		return ""
-	}
-	return fmt.Sprintf(" (the first %d records made the input %s)", r.detected, r.alphabet)
-}
-
-// SkipCounts returns how many records were left out so far, by reason.
+// SkipCounts returns the number of records left out so far, by reason.
 func (r *Reader) SkipCounts() map[string]int64 {
 	counts := make(map[string]int64, len(r.skipped.counts))
 	maps.Copy(counts, r.skipped.counts)
@@ -217,15 +260,15 @@ func (r *Reader) SkipCounts() map[string]int64 {
 // Skipped returns the first 20 records left out for each reason, in input order.
 func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 
-// Records returns how many records were met so far, those left out counted.
+// Records returns the number of records met so far, those left out counted.
 func (r *Reader) Records() int64 { return r.index }
 
-// Position returns how many bytes of the input, as it came, have been taken in so far: more than the records returned
-// took, by what is buffered.
+// Position returns the number of bytes of the input, as it came, that have been taken in so far: more than the records
+// returned took, by the content of the buffers.
 func (r *Reader) Position() int64 { return r.source.disk.size }
 
-// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both are
-// known once Read has returned io.EOF; before, the error is ErrNotRead.
+// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both
+// are known once Read has returned io.EOF; before, the error is ErrNotRead.
 func (r *Reader) Digest() (sum string, size int64, err error) {
 	if !r.finished {
 		return "", 0, fmt.Errorf("%s: %w", r.name, ErrNotRead)
@@ -234,7 +277,7 @@ func (r *Reader) Digest() (sum string, size int64, err error) {
 	return sum, size, nil
 }
 
-// Close frees what Open opened. It is safe to call twice.
+// Close frees the memory of the reader and closes the file that Open opened. It may be called twice.
 func (r *Reader) Close() error {
 	if r.closed {
 		return nil

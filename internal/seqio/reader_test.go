@@ -57,13 +57,20 @@ func TestReadsBothFormats(t *testing.T) {
 		{"space before the id", "> a b\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a|b|ACGT"}},
 		{"tabs in the header", ">a\tx\ty\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a|x\ty|ACGT"}},
 		{"header marks inside a header", ">a >b @c\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a|>b @c|ACGT"}},
-		{"header that is not UTF-8", ">a\xe9 caf\xe9\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a\ufffd|caf\ufffd|ACGT"}},
+		{"header that is not UTF-8", ">a\xe9 caf\xe9\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a\u00e9|caf\u00e9|ACGT"}},
+		{"header in Latin-1 and one in UTF-8", ">a\xe9\nACGT\n>a\xc3\xa8 \xc3\xa9\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a\u00e9||ACGT", "3 1 a\u00e8|\u00e9|ACGT"}},
+		{"Latin-1 ids that differ", ">caf\xe9\nACGT\n>caf\xe8\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 caf\u00e9||ACGT", "3 1 caf\u00e8||ACGT"}},
+		{"Latin-1 with a no-break space", ">s6\xa0x\nACGT\n", Options{}, "FASTA", DNA, []string{"1 0 s6|x|ACGT"}},
 		{"white space in a sequence", ">a\nAC GT\tAC \n T\v\fG\n", Options{}, "FASTA", DNA, []string{"1 0 a||ACGTACTG"}},
 		{"lower case", ">a\nacgtun\n", Options{}, "FASTA", DNA, []string{"1 0 a||ACGTTN"}},
 		{"lower case kept", ">a\nacGTuUn\n", Options{KeepCase: true}, "FASTA", DNA, []string{"1 0 a||acGTtTn"}},
 		{"nucleotide codes", ">a\nACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTRYSWKMBDHV\n", Options{}, "FASTA", DNA,
 			[]string{"1 0 a||ACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTACGTRYSWKMBDHV"}},
-		{"protein", ">a\nMKV\nLU*\n>b\nacg.-x\n", Options{}, "FASTA", Protein, []string{"1 0 a||MKVLU", "4 1 b||ACG.-X"}},
+		{"protein", ">a\nMKV\nLU*\n>b\nacgx.\n", Options{}, "FASTA", Protein, []string{"1 0 a||MKVLU", "4 1 b||ACGX"}},
+		{"gaps removed", ">a\nMK-V\n..LU*\n>b\nac--gx.\n", Options{Gaps: GapsRemove}, "FASTA", Protein, []string{"1 0 a||MKVLU", "4 1 b||ACGX"}},
+		{"gaps of DNA removed", ">a\n--ACGT\nAC..\n", Options{Gaps: GapsRemove}, "FASTA", DNA, []string{"1 0 a||ACGTAC"}},
+		{"X in DNA", ">a\nACGTxxXXACGT\n", Options{}, "FASTA", DNA, []string{"1 0 a||ACGTNNNNACGT"}},
+		{"bases that were not called", "@a\nAC.T\n+\nIIII\n", Options{}, "FASTQ", DNA, []string{"1 0 a||ACNT"}},
 		{"protein case kept", ">a\nMkvu\n", Options{KeepCase: true}, "FASTA", Protein, []string{"1 0 a||Mkvu"}},
 		{"stop before white space", ">a\nMKV *\n \n>b\nMM\n", Options{}, "FASTA", Protein, []string{"1 0 a||MKV", "4 1 b||MM"}},
 		{"forced protein", ">a\nACGU\n", Options{Alphabet: Protein}, "FASTA", Protein, []string{"1 0 a||ACGU"}},
@@ -75,6 +82,8 @@ func TestReadsBothFormats(t *testing.T) {
 		{"quality that looks like a record", "@a\nACGT\n+\n@b\nG\n@c\nG\n+\n>\n", Options{}, "FASTQ", DNA, nil},
 		{"quality of marks", "@a\nACGT\n+\n>@+>\n@b\nGG\n+\n++\n@c\nC\n+\n>\n", Options{}, "FASTQ", DNA, []string{"1 0 a||ACGT", "5 1 b||GG", "9 2 c||C"}},
 		{"several lines a read", "@a\nAC\nGT\n+a\n@I\n@I\n@b\nG\nG\n+\nI\n@\n", Options{}, "FASTQ", DNA, []string{"1 0 a||ACGT", "7 1 b||GG"}},
+		{"plus lines with more or less than the header", "@a x\nACGT\n+a\nIIII\n@b\nGG\n+b y\nII\n@c\nG\n+ \nI\n", Options{}, "FASTQ", DNA,
+			[]string{"1 0 a|x|ACGT", "5 1 b||GG", "9 2 c||G"}},
 		{"letters beyond Z never legal", ">a\n[ACGT\n", Options{}, "FASTA", DNA, nil},
 	}
 	for _, tt := range tests {
@@ -119,19 +128,44 @@ func TestErrorsNameFileRecordAndLine(t *testing.T) {
 			`in:1: this is not FASTA or FASTQ: it starts with "\x00\x01\x02"`},
 		{"letters without a header", "ACGT\n>a\nACGT", Options{}, ErrNotSequences,
 			`in:1: this is not FASTA or FASTQ: it starts with "ACGT"`},
-		{"no letters", ">a\nAC\n>b\n>c\nAC\n", Options{}, ErrBadRecord, `in:3: record "b": no sequence`},
-		{"no letters at the end", ">a\nAC\n>b", Options{}, ErrBadRecord, `in:3: record "b": no sequence`},
-		{"headers only", ">a\n>b\n", Options{}, ErrBadRecord, `in:1: record "a": no sequence`},
-		{"white space for letters", ">a\nAC\n>b\n \n", Options{}, ErrBadRecord, `in:3: record "b": no sequence`},
+		{"no letters", ">a\nAC\n>b\n>c\nAC\n", forced, ErrBadRecord, `in:3: record "b": no sequence`},
+		{"no letters at the end", ">a\nAC\n>b", forced, ErrBadRecord, `in:3: record "b": no sequence`},
+		{"headers only", ">a\n>b\n", forced, ErrBadRecord, `in:1: record "a": no sequence`},
+		{"white space for letters", ">a\nAC\n>b\n \n", forced, ErrBadRecord, `in:3: record "b": no sequence`},
 		{"only a stop", ">a\nMK\n>b\n*\n", Options{}, ErrBadRecord, `in:3: record "b": no sequence`},
 		{"empty read", "@a\nAC\n+\nII\n@b\n\n+\n\n", Options{}, ErrBadRecord, `in:5: record "b": no sequence`},
-		{"no id", ">a\nAC\n>\nAC\nGT\n", Options{}, ErrBadRecord, `in:3: a header without an id`},
-		{"blank id", ">a\nAC\n>  \nAC\n", Options{}, ErrBadRecord, `in:3: a header without an id`},
+		{"no id", ">a\nAC\n>\nAC\nGT\n", forced, ErrBadRecord, `in:3: a header without an id`},
+		{"blank id", ">a\nAC\n>  \nAC\n", forced, ErrBadRecord, `in:3: a header without an id`},
 		{"last read without id", "@a\nAC\n+\nII\n@\nAC\n+\nII\n", Options{}, ErrBadRecord, `in:5: a header without an id`},
 		{"illegal letter", ">a\nACGT\n>b x\nAC\nGJ\n", forced, ErrBadRecord, `in:3: record "b": letter 4: "J" is not a letter of the DNA alphabet`},
-		{"illegal letter, detected", ">a\nACGT\n>b\nAC1\n", Options{}, ErrBadRecord,
-			`in:3: record "b": letter 3: "1" is not a letter of the DNA alphabet (the first 2 records made the input DNA)`},
-		{"gap in DNA", ">a\nAC-GT\n", forced, ErrBadRecord, `in:1: record "a": letter 3: "-" is a gap, and DNA must come without gaps`},
+		{"illegal letter, detected", ">a\nACGTACGTACGTACGTACGT\n>b\nACJ\n", Options{}, ErrBadRecord,
+			`in:3: record "b": letter 3: "J" is not a letter of the DNA alphabet (the first 2 records made the input DNA)`},
+		{"illegal letter, one record", ">a\nACGTACGTACGTACGTACGTJ\n", Options{}, ErrBadRecord,
+			`in:1: record "a": letter 21: "J" is not a letter of the DNA alphabet (the first record made the input DNA)`},
+		{"protein as FASTQ", "@a\nMKLVL\n+\nIIIII\n", Options{}, ErrBadRecord,
+			`in:1: record "a": letter 3: "L" is not a letter of the DNA alphabet (FASTQ is DNA)`},
+		{"digit", ">a\nACGTACGTACGTACGTACGT\n>b\nAC1\n", Options{}, ErrBadRecord, `in:3: record "b": letter 3: "1" is not a letter of the DNA alphabet`},
+		{"deletion", ">a\nACGTACGTACGTAC**ACGT\n", Options{}, ErrBadRecord,
+			`in:1: record "a": letter 15: "*" is not a letter of the DNA alphabet (the first record made the input DNA)`},
+		{"mark inside a line", ">a\nMKVLAAGWQ>b\nMKV\n", Options{}, ErrBadRecord, `in:1: record "a": letter 10: ">" is not a letter of the protein alphabet`},
+		{"indented header", ">a\nMKVLAAGWQ\n  >b\nMKV\n", Options{}, ErrBadRecord, `in:1: record "a": letter 10: ">" is not a letter of the protein alphabet`},
+		{"numbered lines", ">a\n1 gatcctccat atacaacggt\n21 atctccacct caggtttaga\n", Options{}, ErrBadRecord,
+			`in:1: record "a": letter 1: "1" is not a letter of the DNA alphabet`},
+		{"gap in DNA", ">a\nAC-GT\n", forced, ErrGap, `in:1: record "a": letter 3: "-" is a gap`},
+		{"gap in a protein", ">a\nMK.V\n", Options{Alphabet: Protein}, ErrGap, `in:1: record "a": letter 3: "." is a gap`},
+		{"gap is a bad record", ">a\nAC-GT\n", forced, ErrBadRecord, `in:1: record "a": letter 3: "-" is a gap`},
+		{"gaps only", ">a\nMK\n>b\n--.-\n", Options{Alphabet: Protein}, ErrBadRecord, `in:3: record "b": no sequence, only gaps`},
+		{"gaps only, removed", ">a\nMK\n>b\n--.-\n", Options{Alphabet: Protein, Gaps: GapsRemove}, ErrBadRecord, `in:3: record "b": no sequence`},
+		{"cannot tell", ">a\nTG\n>b\nGT\n", Options{}, ErrAlphabet, `in: the first 2 records cannot tell whether this is DNA or protein`},
+		{"PIR", ">DL;SEQ1\ntitle\nACGT*\n", Options{}, ErrNotSequences,
+			`in:1: record "DL;SEQ1": this is PIR (NBRF), not FASTA: its headers begin with a code and ";"`},
+		{"SAM", "@SQ\tSN:chr1\tLN:100\nr1\t0\tchr1\t1\n", Options{}, ErrNotSequences, `in:1: this is SAM, not FASTQ`},
+		{"UTF-16", "\xff\xfe>\x00a\x00", Options{}, ErrNotSequences,
+			`in:1: this is not FASTA or FASTQ: it starts with "\xff\xfe>\x00a\x00"; this is text in UTF-16, and has to be saved as UTF-8`},
+		{"comment", "; c\n>a\nAC", Options{}, ErrNotSequences, `in:1: this is not FASTA or FASTQ: it starts with "; c"; comments have to be removed`},
+		{"plus line of another read", "@a\nAC\n+\nII\n@b\nAC\n+c\nII\n", Options{}, ErrMalformed,
+			`in:5: record "b": its "+" line, line 7, names another read: "c"`},
+		{"long plus line", "@a\nAC\n+" + strings.Repeat("x", maxHeader), Options{}, ErrMalformed, `in:1: record "a": its "+" line is longer than 1048576 bytes`},
 		{"stop inside a protein", ">a\nMK*V*\n", Options{Alphabet: Protein}, ErrBadRecord,
 			`in:1: record "a": letter 3: "*" is a stop inside the protein; only one at its end is dropped`},
 		{"two stops", ">a\nMK**\n", Options{Alphabet: Protein}, ErrBadRecord,
@@ -180,7 +214,7 @@ func TestRecordsBeforeAnErrorAreReturned(t *testing.T) {
 		input string
 		want  int
 	}{
-		{">a\nAC\n>b\nAC\n>c\nA1\n>d\nAC\n", 2},
+		{">a\nACGT\n>b\nAC\n>c\nA1\n>d\nAC\n", 2},
 		{"@a\nAC\n+\nII\n@b\nAC\n+\nII\n@c\nAC\n+\nI", 2},
 		{"@a\nAC\n+\nII\n@b\nAC\n+\nII\nI\n@c\nAC\n+\nII\n", 2},
 		{"@a\nAC\n+\nII\n@b\nAC\n+\nII\n@c\nAC\n@d", 2},
@@ -226,7 +260,7 @@ func TestSkippedRecordsTakeBoundedMemory(t *testing.T) {
 	for i := range 1000 {
 		fmt.Fprintf(&input, ">r%d\nA\n", i)
 	}
-	_, r, err := readAll(strings.NewReader(input.String()), Options{MinLength: 2})
+	_, r, err := readAll(strings.NewReader(input.String()), Options{Alphabet: DNA, MinLength: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +336,7 @@ type silent struct{}
 func (silent) Read([]byte) (int, error) { return 0, nil }
 
 func TestReadAfterClose(t *testing.T) {
-	r, err := NewReader(strings.NewReader(">a\nAC\n>b\nAC\n"), "in", Options{})
+	r, err := NewReader(strings.NewReader(">a\nACGT\n>b\nAC\n"), "in", Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -71,5 +72,41 @@ func TestReadsRealFiles(t *testing.T) {
 				t.Errorf("digest %s, %d, %v; the file has %s, %d, %v", sum, size, err, wantSum, wantSize, wantErr)
 			}
 		})
+	}
+}
+
+// Stretches of a real genome are never protein beyond doubt, and those of real proteins DNA only where they are short and
+// of low complexity, such as the repeats of glycine and alanine in EBNA1 of the Epstein-Barr virus: 2 of 200,000.
+func TestRealLettersAreNotMistaken(t *testing.T) {
+	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
+		r, err := Open(realFile(t, file), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		mistaken := map[int]int{}
+		for letters := 0; letters < 4_000_000; {
+			record, err := r.Read()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			letters += len(record.Seq)
+			for _, size := range []int{sureProtein, sureDNA, 30, 100} {
+				for stretch := range slices.Chunk(record.Seq, size) {
+					var c composition
+					c.add(stretch)
+					if a, sure := c.judge(); sure && a == wrong {
+						t.Logf("%s: %s is taken for %s", record.ID, stretch, wrong)
+						mistaken[size]++
+					}
+				}
+			}
+		}
+		if mistaken[sureDNA] > 2 || mistaken[sureProtein]+mistaken[30]+mistaken[100] > 0 {
+			t.Errorf("%s: stretches mistaken, by length: %v", file, mistaken)
+		}
 	}
 }

@@ -15,7 +15,7 @@ type Record struct {
 	Index       int64  // 0-based position among all records of the input, skipped ones counted
 }
 
-// Policy says what happens to a bad record: one without an id, without letters, or with an illegal letter.
+// Policy says whether a bad record ends the reading: one without an id, without letters, or with an illegal letter.
 type Policy uint8
 
 const (
@@ -23,7 +23,7 @@ const (
 	BadSkip                // bad records are left out and counted
 )
 
-// DuplicatePolicy says what happens to a record whose id was returned before.
+// DuplicatePolicy says whether a record whose id was returned before ends the reading.
 type DuplicatePolicy uint8
 
 const (
@@ -31,15 +31,25 @@ const (
 	DuplicateSuffix                        // it is renamed: id_2, id_3, …
 )
 
+// GapPolicy says how '-' and '.' inside a sequence are read.
+type GapPolicy uint8
+
+const (
+	GapsError  GapPolicy = iota // they are illegal letters
+	GapsRemove                  // they are left out, like white space
+)
+
 // Options steers a Reader. The zero value detects the alphabet, upper-cases, and stops at the first bad or duplicate
 // record.
 //
-// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T in DNA, and drops one '*' at the end of a
-// protein. Legal letters are then the IUPAC nucleotide codes in DNA (gaps are not), and A–Z, '.' and '-' in proteins.
+// Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in FASTQ,
+// and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and A–Z in
+// proteins.
 type Options struct {
 	Alphabet   Alphabet        // Unknown: detect it
 	KeepCase   bool            // leave lower-case letters as they are
 	MinLength  int             // records with fewer letters are left out and counted
+	Gaps       GapPolicy       // '-' and '.' inside a sequence
 	OnBad      Policy          // records without id or letters, or with illegal letters
 	Duplicates DuplicatePolicy // records whose id was returned before; those left out do not count
 }
@@ -49,6 +59,7 @@ const (
 	ReasonTooShort      = "too short"
 	ReasonEmpty         = "empty"
 	ReasonIllegalLetter = "illegal letter"
+	ReasonGap           = "gap"
 	ReasonNoID          = "no id"
 )
 

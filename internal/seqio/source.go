@@ -13,7 +13,6 @@ import (
 	"os"
 	"strings"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
@@ -23,13 +22,17 @@ const (
 	byteOrderMark = "\ufeff"
 )
 
-// First bytes of what the compressors write.
+// First bytes of compressed data.
 const (
 	gzipMagic  = "\x1f\x8b"
 	zstdMagic  = "\x28\xb5\x2f\xfd"
 	xzMagic    = "\xfd7zXZ\x00"
 	bzip2Magic = "BZh"
 )
+
+// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as much
+// address space, of which it uses no more than the content fills.
+const maxZstdWindow = 1 << 31
 
 // xzFooterMagic ends every xz stream, but for padding with zeros. The xz reader takes a stream that is cut before its
 // index, or inside the header of a later stream, for a complete one.
@@ -45,8 +48,8 @@ type source struct {
 	close       func() // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes, and once more what is in gzip. Its errors are those of
-// a damaged input.
+// newSource recognises the compression of r by its first bytes, and once more inside gzip. Its errors are those of a
+// damaged input.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	var err error
@@ -65,10 +68,10 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	magic, _ := packed.Peek(len(xzMagic)) // an error comes again with the read that follows
 	switch is := func(m string) bool { return strings.HasPrefix(string(magic), m) }; {
 	case is(gzipMagic):
-		s.content, err = gzip.NewReader(packed)
+		s.content, err = newMembers(packed)
 		return "gzip", err
 	case is(zstdMagic):
-		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1))
+		z, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
 		if err == nil {
 			s.content, s.close = z, z.Close
 		}
@@ -102,6 +105,10 @@ type damage struct {
 }
 
 func (d *damage) Error() string {
+	var garbage *trailingBytes
+	if errors.As(d.cause, &garbage) {
+		return fmt.Sprintf("the %s data is complete, but %v", d.compression, garbage)
+	}
 	return fmt.Sprintf("the %s data is damaged, cut short or empty: %v", d.compression, d.cause)
 }
 
@@ -139,15 +146,17 @@ func (s *source) Read(p []byte) (int, error) {
 // diskReader counts and hashes the bytes that it passes on.
 type diskReader struct {
 	r    io.Reader
-	hash hash.Hash
+	hash hash.Hash // nil where the digest is of no use
 	size int64
 	tail [2]byte // the last bytes, zeros at the end left out
-	err  error   // what ended the reading, other than io.EOF
+	err  error   // ended the reading, and is not io.EOF
 }
 
 func (d *diskReader) Read(p []byte) (int, error) {
 	n, err := d.readSome(p)
-	d.hash.Write(p[:n])
+	if d.hash != nil {
+		d.hash.Write(p[:n])
+	}
 	d.size += int64(n)
 	for _, b := range lastBytes(bytes.TrimRight(p[:n], "\x00"), len(d.tail)) {
 		d.tail = [2]byte{d.tail[1], b}
@@ -174,8 +183,8 @@ func (d *diskReader) digest() (sum string, size int64) {
 	return hex.EncodeToString(d.hash.Sum(nil)), d.size
 }
 
-// HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file as it is on disk: what Reader.Digest says
-// of it after reading, for those who must know without reading its records.
+// HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file as it is on disk, like Reader.Digest,
+// without reading its records.
 func HashFile(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {

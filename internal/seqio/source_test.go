@@ -175,7 +175,7 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// Servers compress once more what is compressed already.
+// Servers compress compressed files once more.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]
@@ -185,6 +185,54 @@ func TestCompressedInputInGzipIsRead(t *testing.T) {
 		if got, want := summary(records), []string{"1 0 a||ACGTACGTTTACG", "3 1 b||AC"}; err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s in gzip: %q and error %v, want %q", ext, got, err, want)
 		}
+	}
+}
+
+// Zeros after a gzip member are padding; the next member may follow them. Anything else is named as bytes that follow
+// complete data, after the records have been read.
+func TestBytesAfterGzipMembers(t *testing.T) {
+	gz := compressions(t)[".gz"]
+	one, two := string(gz(">a\nACGT\n")), string(gz(">b\nGGTT\n"))
+	for _, tt := range []struct {
+		name, content, want string
+		records             int
+	}{
+		{"zeros", one + strings.Repeat("\x00", 70_000), "", 1},
+		{"one zero", one + "\x00", "", 1},
+		{"zeros between members", one + strings.Repeat("\x00", 1000) + two, "", 2},
+		{"zeros between and after", one + "\x00\x00" + two + "\x00", "", 2},
+		{"an empty member", one + string(gz("")) + two, "", 2},
+		{"text", one + "garbage", "in:1: record \"a\": the gzip data is complete, but 7 bytes follow its end", 0},
+		{"zeros and text", one + "\x00\x00x" + strings.Repeat("y", 9999), "in:1: record \"a\": the gzip data is complete, but 10000 bytes follow its end", 0},
+		{"half a magic", one + two + "\x1f", "in:3: record \"b\": the gzip data is complete, but 1 byte follows its end", 1},
+		{"a header cut short", one + two[:5], "in:1: record \"a\": the gzip data is damaged, cut short or empty: unexpected EOF", 0},
+		{"a magic alone", one + two[:2], "in:1: record \"a\": the gzip data is damaged, cut short or empty: unexpected EOF", 0},
+	} {
+		records, _, err := readAll(strings.NewReader(tt.content), Options{Alphabet: DNA})
+		switch {
+		case tt.want == "" && (err != nil || len(records) != tt.records):
+			t.Errorf("%s: %d records and error %v, want %d", tt.name, len(records), err, tt.records)
+		case tt.want != "" && (!errors.Is(err, ErrDamaged) || err.Error() != tt.want || len(records) != tt.records):
+			t.Errorf("%s: %d records and error %v, want %d and %s", tt.name, len(records), err, tt.records, tt.want)
+		}
+	}
+}
+
+// A frame of Zstandard may ask for any window that zstd itself can write.
+func TestZstdWindows(t *testing.T) {
+	const text = ">a\nACGTACGT\n"
+	frame := func(log byte) string {
+		block := uint32(len(text))<<3 | 1 // a raw block, the last
+		return zstdMagic + string([]byte{0, (log - 10) << 3, byte(block), byte(block >> 8), byte(block >> 16)}) + text
+	}
+	for _, log := range []byte{20, 27, 31} {
+		records, _, err := readAll(strings.NewReader(frame(log)), Options{})
+		if err != nil || len(records) != 1 {
+			t.Errorf("a window of 2^%d: %d records, error %v", log, len(records), err)
+		}
+	}
+	if _, _, err := readAll(strings.NewReader(frame(32)), Options{}); !errors.Is(err, ErrDamaged) {
+		t.Errorf("a window of 2^32: %v, want %v", err, ErrDamaged)
 	}
 }
 
@@ -214,7 +262,7 @@ func TestOpenErrors(t *testing.T) {
 		t.Fatal(err)
 	}
 	locked := filepath.Join(folder, "locked.fa")
-	if err := os.WriteFile(locked, []byte(">a\nAC\n"), 0); err != nil {
+	if err := os.WriteFile(locked, []byte(">a\nACGT\n"), 0); err != nil {
 		t.Fatal(err)
 	}
 	missing := filepath.Join(folder, "missing.fa")

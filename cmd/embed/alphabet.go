@@ -1,0 +1,22 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"seqembed/pool"
+)
+
+// showAlphabet logs how an input is read, and why.
+func (c *command) showAlphabet(f pool.File) {
+	found := f.Finding
+	switch {
+	case found.Contradicts != "":
+		c.log.Warn(fmt.Sprintf("the letters are those of %s, whatever the extension %s says; --dna or --protein decides",
+			found.Alphabet, found.Contradicts), "input", f.Path)
+	case found.Why == "":
+		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", "--"+strings.ToLower(found.Alphabet.String()))
+	default:
+		c.log.Info("read as "+found.Alphabet.String(), "input", f.Path, "by", found.Why)
+	}
+}

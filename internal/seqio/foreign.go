@@ -1,0 +1,34 @@
+package seqio
+
+import (
+	"bytes"
+	"slices"
+)
+
+// foreign returns the error for an input that begins like neither FASTA nor FASTQ.
+func (p *parser) foreign(start []byte) error {
+	hint := ""
+	switch {
+	case bytes.HasPrefix(start, []byte("\xff\xfe")), bytes.HasPrefix(start, []byte("\xfe\xff")):
+		hint = "; this is text in UTF-16, and has to be saved as UTF-8"
+	case start[0] == ';' || start[0] == '#':
+		hint = "; comments have to be removed"
+	}
+	return p.fault("", p.line, ErrNotSequences, "this is not FASTA or FASTQ: it starts with %q%s",
+		start, hint)
+}
+
+// pirCodes are the kinds of sequence that a PIR header begins with.
+var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}
+
+// isPIR reports whether a header is one of the PIR (NBRF) format, whose records look like those of FASTA, but for a
+// line of text before the letters.
+func isPIR(header []byte) bool {
+	return len(header) > 3 && header[2] == ';' && slices.Contains(pirCodes, string(header[:2]))
+}
+
+// isSAM reports whether a line, without its '@', is one of the header of a SAM file, whose format is described in
+// section 1.3 of its specification.
+func isSAM(line []byte) bool {
+	return len(line) > 2 && line[2] == '\t' && slices.Contains([]string{"HD", "SQ", "RG", "PG", "CO"}, string(line[:2]))
+}

@@ -1,0 +1,81 @@
+package seqio
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+)
+
+// members reads gzip data of one or more members, as bgzip and cat make it. Zeros after a member are padding, which
+// tapes and block devices add. Other bytes after the last one are a trailingBytes.
+type members struct {
+	packed *bufio.Reader
+	member *gzip.Reader
+}
+
+func newMembers(packed *bufio.Reader) (*members, error) {
+	m := &members{packed: packed}
+	var err error
+	m.member, err = gzip.NewReader(packed) // it takes no byte after the member from a bufio.Reader
+	if err == nil {
+		m.member.Multistream(false)
+	}
+	return m, err
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	for {
+		n, err := m.member.Read(p)
+		if err != io.EOF {
+			return n, err
+		}
+		if err := m.next(); err != nil || n > 0 {
+			return n, err
+		}
+	}
+}
+
+// next finds the next member. The error is io.EOF after the last.
+func (m *members) next() error {
+	for {
+		b, err := m.packed.Peek(1)
+		if err != nil {
+			return err
+		}
+		if b[0] != 0 {
+			break
+		}
+		if _, err := m.packed.Discard(1); err != nil {
+			return err
+		}
+	}
+	if magic, err := m.packed.Peek(len(gzipMagic)); err != nil && err != io.EOF {
+		return err
+	} else if string(magic) != gzipMagic {
+		n, err := io.Copy(io.Discard, m.packed)
+		if err != nil {
+			return err
+		}
+		return &trailingBytes{n}
+	}
+	if err := m.member.Reset(m.packed); err != nil {
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
+		return err
+	}
+	m.member.Multistream(false)
+	return nil
+}
+
+// trailingBytes is the error for bytes that follow compressed data.
+type trailingBytes struct{ n int64 }
+
+func (e *trailingBytes) Error() string {
+	if e.n == 1 {
+		return "1 byte follows its end"
+	}
+	return fmt.Sprintf("%d bytes follow its end", e.n)
+}
