@@ -24,8 +24,8 @@ type Backend interface {
 	// NewModel returns an empty set of weights on the device.
 	NewModel() Model
 	// Compile prepares p to run on batches within l and allocates all the memory that it needs. The weights of p must
-	// have been loaded on this backend. Compile returns an *OpError for the first mistake in p, ErrOutOfMemory, or an
-	// error if the device cannot run p.
+	// have been loaded on this backend. Compile returns an *OpError for the first mistake in p, an *OpError that wraps
+	// ErrUnsupported for an operation that the backend does not compute, or ErrOutOfMemory.
 	Compile(p *Program, l Limits) (Runner, error)
 	// Close releases the device. All its runners and models must have been closed.
 	Close() error
@@ -158,6 +158,10 @@ func ReadStacked(parts []Source, dst []float32, first int) error {
 
 // ErrOutOfMemory is wrapped by errors that a smaller batch may avoid.
 var ErrOutOfMemory = errors.New("out of memory")
+
+// ErrUnsupported is wrapped by errors about an operation that the backend does not compute for any batch. Another backend
+// may compute it.
+var ErrUnsupported = errors.New("unsupported operation")
 
 // OpError is an error in one operation.
 type OpError struct {

@@ -55,7 +55,7 @@ func randomly(seed uint64) *Program {
 // TestPlan checks that no value is overwritten while it is live, and that every value fits its slot.
 func TestPlan(t *testing.T) {
 	scratch := func(o Op) (int, Precision) {
-		if l, ok := o.Do.(Linear); ok && l.Then == GEGLU {
+		if l, ok := o.Do.(Linear); ok && l.Then.Gates() {
 			rows, _ := l.W.Dims()
 			return rows, Operand
 		}

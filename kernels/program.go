@@ -1,6 +1,9 @@
 package kernels
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // Value identifies an activation of a program: the result of one of its operations. A value never changes, although the
 // planner may reuse its memory after its last reader.
@@ -83,6 +86,9 @@ const (
 	GEGLU
 )
 
+// Activations lists all activations, with Identity first.
+var Activations = [...]Activation{Identity, GELU, GEGLU}
+
 // String returns the name in lower case, as used in a Profile.
 func (a Activation) String() string {
 	switch a {
@@ -96,9 +102,13 @@ func (a Activation) String() string {
 	return fmt.Sprintf("activation %d", uint8(a))
 }
 
+// Gates reports whether a multiplies the second half of the columns by a function of the first half, which halves their
+// number.
+func (a Activation) Gates() bool { return a == GEGLU }
+
 // Cols returns the number of columns of the result for a product of n columns.
 func (a Activation) Cols(n int) int {
-	if a == GEGLU {
+	if a.Gates() {
 		return n / 2
 	}
 	return n
@@ -180,8 +190,8 @@ func (p *Program) Embed(o Embed) Value {
 	return p.add(Op{In: None, Add: None, Do: o}, cols, false)
 }
 
-// Linear appends a Linear. x is [T, in]; add is a residual [T, out], or None. The result is [T, out], or [T, out/2] for
-// a GEGLU.
+// Linear appends a Linear. x is [T, in]; add is a residual [T, out], or None. The result is [T, out], or [T, out/2] if
+// the activation gates.
 func (p *Program) Linear(x Value, o Linear, add Value) Value {
 	out, in, err := weight(o.W, Projection)
 	shapes := fmt.Sprintf("%s·%sᵀ", p.values.dims(x), wdims(o.W))
@@ -190,9 +200,9 @@ func (p *Program) Linear(x Value, o Linear, add Value) Value {
 		p.refuse(o, shapes, "weight: %w", err)
 	case !p.values.perToken(x, in):
 		p.refuse(o, shapes, "the input must have %d columns and one row per token", in)
-	case o.Then > GEGLU:
+	case !slices.Contains(Activations[:], o.Then):
 		p.refuse(o, shapes, "unknown %s", o.Then)
-	case o.Then == GEGLU && out%2 != 0:
+	case o.Then.Gates() && out%2 != 0:
 		p.refuse(o, shapes, "a gated product must have an even number of columns")
 	case o.Bias != nil && !isVector(o.Bias, out):
 		p.refuse(o, shapes, "the bias %s must have %d columns", wdims(o.Bias), out)

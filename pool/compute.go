@@ -36,7 +36,11 @@ func (r *run) work(d Device) {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
 	e, err := d.Open()
-	if err != nil {
+	switch {
+	case errors.Is(err, kernels.ErrUnsupported): // so would the other devices, which are of the same kind
+		r.stop(fmt.Errorf("%s does not compute this model (%w)", d.Name, err))
+		return
+	case err != nil:
 		r.loseDevice(nil, &DeviceError{d.Name, err})
 		return
 	}

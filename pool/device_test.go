@@ -214,6 +214,29 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 	}
 }
 
+// TestModelThatDevicesDoNotCompute checks that this ends the run with an error of its own: no device counts as lost, and
+// no file as failed.
+func TestModelThatDevicesDoNotCompute(t *testing.T) {
+	b := newBench(t)
+	refusing := func(name string) Device {
+		return Device{Name: name, Open: func() (Embedder, error) {
+			return nil, fmt.Errorf("heads of 40 columns: %w", kernels.ErrUnsupported)
+		}}
+	}
+	b.job.Devices = []Device{refusing("gpu0"), refusing("gpu1")}
+	b.addFiles(4)
+	s, err := b.job.Run(t.Context())
+	var device *DeviceError
+	if !errors.Is(err, kernels.ErrUnsupported) || errors.As(err, &device) || errors.Is(err, ErrInterrupted) ||
+		!strings.Contains(err.Error(), " does not compute this model (heads of 40 columns: ") {
+		t.Errorf("Run: %v", err)
+	}
+	if len(s.Files)+len(s.Failed)+len(b.seen.lost)+len(b.seen.ready) != 0 {
+		t.Errorf("%d finished, failed %v, lost %v", len(s.Files), s.Failed, b.seen.lost)
+	}
+	b.wantNames()
+}
+
 // planStdin plans standard input with the given content.
 func (b *bench) planStdin(content string) {
 	b.Helper()

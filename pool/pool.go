@@ -116,9 +116,9 @@ type run struct {
 }
 
 // Run embeds the files. A file that fails is listed in the summary and does not stop the run. The error concerns the
-// run as a whole: no device is left, the run was interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output
-// folder is not writable (ErrOutput) or contains results of other settings (ErrMixture). The summary is valid in all
-// cases.
+// run as a whole: no device is left or the devices do not compute the model (kernels.ErrUnsupported), the run was
+// interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output folder is not writable (ErrOutput) or contains
+// results of other settings (ErrMixture). The summary is valid in all cases.
 //
 // All goroutines started by Run have ended when it returns.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
@@ -178,10 +178,10 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	switch {
 	case r.filesLeft == 0:
 		return nil
+	case errors.Is(cause, ErrSystemic), errors.Is(cause, kernels.ErrUnsupported):
+		return cause
 	case !errors.As(cause, &device):
 		return ErrInterrupted
-	case errors.Is(cause, ErrSystemic):
-		return cause
 	}
 	return fmt.Errorf("no device is left for %d files: %w", r.filesLeft, cause)
 }

@@ -46,13 +46,12 @@ func (l List) Open(name string) (*Checkpoint, error) {
 // openSynthetic computes the synthetic checkpoint NAME[@SEED].
 func (l List) openSynthetic(ref string) (*Checkpoint, error) {
 	name, seedText, hasSeed := strings.Cut(ref, "@")
-	text, config, ok := l.synthetic(name)
-	if !ok {
-		return nil, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(l.names(true), ", "))
+	text, config, err := l.synthetic(name)
+	if err != nil {
+		return nil, err
 	}
 	var seed uint64
 	if hasSeed {
-		var err error
 		if seed, err = strconv.ParseUint(seedText, 10, 64); err != nil {
 			return nil, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1: %w", ref, err)
 		}

@@ -76,9 +76,9 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	case file.ModelType != f.modelType:
 		return Config{}, fmt.Errorf("model_type is %q, and that of %s is %q: %w",
 			file.ModelType, f.Name, f.modelType, ErrUnsupported)
-	case file.Activation != "" && file.Activation != "gelu":
-		return Config{}, fmt.Errorf("hidden_act is %q, and only the exact gelu is computed: %w",
-			file.Activation, ErrUnsupported)
+	case file.Activation != "" && file.Activation != f.activation:
+		return Config{}, fmt.Errorf("hidden_act is %q, and %s computes %q only: %w",
+			file.Activation, f.Name, f.activation, ErrUnsupported)
 	}
 	c := Config{Family: f, Layers: file.Layers, Hidden: file.Hidden, Heads: file.Heads, Intermediate: file.Intermediate,
 		Vocabulary: file.Vocabulary, Eps: f.eps}

@@ -52,10 +52,11 @@ var DNABERT = &Family{
 			`"position_embedding_type":"","emb_layer_norm_before":false,"is_folding_model":false,`+
 			`"token_dropout":false,"mask_token_id":null}`, layers, hidden, heads, 4*hidden)
 	},
-	eps:     1e-12,
-	own:     dnabertOwn,
-	tensors: dnabertTensors,
-	load:    loadDNABERT,
+	eps:        1e-12,
+	activation: "gelu",
+	own:        dnabertOwn,
+	tensors:    dnabertTensors,
+	load:       loadDNABERT,
 }
 
 // tokenTypes is the number of token types of a model, of which sequences alone use the first.

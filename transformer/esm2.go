@@ -54,11 +54,12 @@ var ESM2 = &Family{
 			`"position_embedding_type":"rotary","emb_layer_norm_before":false,"is_folding_model":false,`+
 			`"token_dropout":true,"mask_token_id":32}`, layers, hidden, heads, 4*hidden)
 	},
-	eps:     1e-5,
-	own:     esm2Own,
-	deduce:  fairESMArguments,
-	tensors: esm2Tensors,
-	load:    loadESM2,
+	eps:        1e-5,
+	activation: "gelu",
+	own:        esm2Own,
+	deduce:     fairESMArguments,
+	tensors:    esm2Tensors,
+	load:       loadESM2,
 }
 
 // newESM2Tokenizer makes the tokenizer of all sizes of ESM-2, after it has compared vocabulary, a vocab.txt, with it.

@@ -20,7 +20,7 @@ type Family struct {
 	Flag      string         // begins the names of its flags: "esm" gives --esm-model
 	VirNucPro string         // VirNucPro's name for it, in the names of the files that it reads
 	Published []Published    // smallest first
-	Default   string         // the published model that is meant when none is named
+	Default   string         // the model that is used if none is named: a short name, or synthetic:NAME
 
 	// tokenizer makes the tokenizer of the vocabulary in a file, or, without a name, that of the synthetic checkpoints.
 	// A fixed vocabulary is that of every checkpoint: a file is compared with it, if there is one, and none has to be
@@ -45,11 +45,13 @@ type Family struct {
 	besideFiles              []string // ends of the names of files that lie beside checkpoints
 
 	// Its configuration. configJSON is the config.json of a model, whose bytes are part of the digest of a synthetic
-	// checkpoint. eps is that of the LayerNorms where a config.json has none. own reads the part of a config.json that
-	// this family alone has, for Config.Own, and refuses models that the family does not compute; deduce, unless it is
-	// nil, completes the configuration of a file without config.json by the values that it holds beside its tensors.
+	// checkpoint. eps is that of the LayerNorms where a config.json has none. activation is the only hidden_act that the
+	// family computes; a config.json may leave it out. own reads the part of a config.json that this family alone has,
+	// for Config.Own, and refuses models that the family does not compute; deduce, unless it is nil, completes the
+	// configuration of a file without config.json by the values that it holds beside its tensors.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
+	activation string
 	own        func(configJSON []byte) (any, error)
 	deduce     func(values map[any]any, config *Config)
 
@@ -97,24 +99,23 @@ func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	return nil, Published{}, false
 }
 
-// synthetic gives the config.json and the shape of a published model, by its short name.
-func (l List) synthetic(name string) (text string, c Config, ok bool) {
+// synthetic returns the config.json and the shape of a published model, by its short name.
+func (l List) synthetic(name string) (text string, c Config, err error) {
 	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
 	if !ok {
-		return "", Config{}, false
+		return "", Config{}, fmt.Errorf("there is no synthetic model %q; there are %s", name, strings.Join(l.names(true), ", "))
 	}
 	text = f.configJSON(p.layers, p.hidden, p.heads)
-	c, err := f.ParseConfig([]byte(text))
-	if err != nil {
-		panic(fmt.Sprintf("transformer: the published %s: %v", name, err))
+	if c, err = f.ParseConfig([]byte(text)); err != nil {
+		return "", Config{}, fmt.Errorf("synthetic:%s: %w", name, err)
 	}
-	return text, c, true
+	return text, c, nil
 }
 
-// Config gives the shape behind a short name such as "esm2-8m".
+// Config returns the shape of the published model with a short name such as "esm2-8m".
 func (l List) Config(name string) (Config, bool) {
-	_, c, ok := l.synthetic(name)
-	return c, ok
+	_, c, err := l.synthetic(name)
+	return c, err == nil
 }
 
 // canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name

@@ -39,7 +39,8 @@ var Toy = &Family{
 		return fmt.Sprintf(`{"model_type":"toy","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
 			`"intermediate_size":%d,"vocab_size":7}`, layers, hidden, heads, 2*hidden)
 	},
-	eps: 1e-6,
+	eps:        1e-6,
+	activation: "gelu",
 
 	tensors: func(c Config) []weights.Spec {
 		list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, c.Hidden)}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
+	"seqembed/kernels"
 	"seqembed/pool"
 )
 
@@ -62,6 +63,7 @@ func withHint(err error) error {
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
+		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},
 		{seqio.ErrBadRecord, "--on-bad-record skip leaves such records out"},

@@ -11,7 +11,7 @@ import (
 	"seqembed/transformer"
 )
 
-// settings is what the command line and the environment say.
+// settings holds the values of the command line and the environment.
 type settings struct {
 	inputs       []string
 	dna, protein []string
@@ -19,7 +19,7 @@ type settings struct {
 	out    string
 	format string
 
-	families []familyFlags // one of each of transformer.Families
+	families []familyFlags // one for each family
 
 	gpus    string
 	dtype   string
@@ -52,8 +52,8 @@ type group struct {
 	flags *pflag.FlagSet
 }
 
-// declare lists every flag, in the groups and the order of the help.
-func declare(s *settings) []group {
+// declare declares every flag, those of the families included, in the groups and the order of the help.
+func declare(s *settings, families transformer.List) []group {
 	var groups []group
 	in := func(title string) *pflag.FlagSet {
 		f := pflag.NewFlagSet(title, pflag.ContinueOnError)
@@ -71,13 +71,13 @@ func declare(s *settings) []group {
 
 	f = in("Models")
 	var limits []string
-	s.families = make([]familyFlags, len(transformer.Families))
-	for i, family := range transformer.Families {
+	s.families = make([]familyFlags, len(families))
+	for i, family := range families {
 		m := &s.families[i]
 		m.Family = family
-		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Alphabet))
-		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: a folder, a checkpoint file, a hub id, "+
-			"%s, or synthetic:NAME[@SEED]", m.Alphabet, strings.Join(m.ModelNames(), ", ")))
+		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
+		names := slices.Concat([]string{"a folder", "a checkpoint file", "a hub id"}, m.ModelNames(), []string{"or synthetic:NAME[@SEED]"})
+		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: %s", m.Alphabet, strings.Join(names, ", ")))
 		if !m.FixedVocabulary {
 			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
@@ -125,7 +125,7 @@ var notFromEnvironment = []string{"help", "version"}
 // command line leaves open. Mistakes are usage errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
-	groups := declare(s)
+	groups := declare(s, transformer.Families)
 	all := pflag.NewFlagSet("embed", pflag.ContinueOnError)
 	all.SetOutput(io.Discard) // errors are ours to print
 	for _, g := range groups {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"seqembed/internal/seqio"
 	"seqembed/transformer"
 )
 
@@ -80,6 +81,24 @@ func TestHelpColumns(t *testing.T) {
 	}
 }
 
+// TestHelpOfSyntheticFamily checks the help with a third family, of DNA and without published checkpoints: it lists no
+// empty name, and one limit of length for each family.
+func TestHelpOfSyntheticFamily(t *testing.T) {
+	third := &transformer.Family{Name: "Third", Alphabet: seqio.DNA, Flag: "third", Default: "synthetic:third-s",
+		Published: []transformer.Published{{Name: "third-s"}}, FixedVocabulary: true, MaxLength: 77}
+	var page strings.Builder
+	printHelp(&page, declare(&settings{}, append(slices.Clone(transformer.Families), third)))
+	text := strings.Join(strings.Fields(page.String()), " ")
+	for _, part := range []string{
+		"--third-model MODEL MODEL for DNA: a folder, a checkpoint file, a hub id, or synthetic:NAME[@SEED] (default synthetic:third-s)",
+		"(default 0 for DNABERT, 1022 for ESM-2, 77 for Third)",
+	} {
+		if !strings.Contains(text, part) {
+			t.Errorf("the help does not show %q:\n%s", part, page.String())
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	for _, flag := range []string{"--version", "-version"} {
 		r := embed(t, flag).wantCode(0)
@@ -93,7 +112,7 @@ func TestVersion(t *testing.T) {
 // joined or apart.
 func TestOneDashOrTwo(t *testing.T) {
 	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x"}
-	for _, g := range declare(&settings{}) {
+	for _, g := range declare(&settings{}, transformer.Families) {
 		g.flags.VisitAll(func(f *pflag.Flag) {
 			forms := [][]string{{"-" + f.Name}, {"--" + f.Name}}
 			if value := values[f.Value.Type()]; value != "" {
@@ -172,7 +191,8 @@ func TestEnvironment(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.out != "there" || s.families[1].batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
+	esm := s.families[slices.IndexFunc(s.families, func(f familyFlags) bool { return f.Flag == "esm" })]
+	if s.out != "there" || esm.batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
 	// Others may use names that begin like ours.

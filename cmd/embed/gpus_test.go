@@ -27,6 +27,7 @@ type fakeMachine struct {
 	budget   int      // tokens that suit each of them
 	products []cuda.ProductReport
 	noCublas error
+	lacks    bool // whether Compile refuses every program
 
 	mu    sync.Mutex
 	open  int
@@ -92,6 +93,13 @@ func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
 		}
 	}
 	return g.machine.budget, nil
+}
+
+func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
+	if g.machine.lacks {
+		return nil, &kernels.OpError{Op: "attention", Shapes: "[T 120], 1 heads", Err: kernels.ErrUnsupported}
+	}
+	return g.Backend.Compile(p, l)
 }
 
 func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }
@@ -160,6 +168,18 @@ func TestGPUsAgree(t *testing.T) {
 			t.Errorf("--gpus %s writes other files than --gpus 0: %v", gpus, slices.Sorted(maps.Keys(got)))
 		}
 	}
+}
+
+// TestModelThatGPUsDoNotCompute checks that the error says so and names the flag for the CPU.
+func TestModelThatGPUsDoNotCompute(t *testing.T) {
+	args := manyFiles(t)
+	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, lacks: true}
+	r := f.embed(t, "--out out"+args).wantCode(exitNothing)
+	says := " does not compute this model (compiling for 300 tokens: attention [T 120], 1 heads: unsupported operation); --gpus none computes it on the CPU\n"
+	if !strings.Contains(r.stderr, "embed: cuda:") || !strings.HasSuffix(r.stderr, says) || strings.Contains(r.stderr, "lost") {
+		t.Errorf("the error is %q", r.stderr)
+	}
+	f.embed(t, "--gpus none --out out"+args).wantCode(exitDone)
 }
 
 // All GPUs of one kind are used, of the most frequent one; the others are named. A rerun on one of them continues.

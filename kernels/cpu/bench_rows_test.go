@@ -41,7 +41,7 @@ func BenchmarkRows(b *testing.B) {
 			run    func()
 		}{
 			{"gelu", 768, func() { copy(z, x); v.gelu(z) }},
-			{"gate", 768, func() { v.gate(z, x, y) }},
+			{"gate by GELU", 768, func() { v.gateGELU(z, x, y) }},
 			{"softmax", 512, func() {
 				copy(z, x[:512])
 				v.scoreExp(z, 512, 1, 0.5, 9, v.scoreMax(z, 512, 1, 0.5, 9))

@@ -54,10 +54,14 @@ func (r roundedSource) ReadRows(dst []float32, first int) error {
 // TestBF16Weights checks that storing projections as bfloat16 gives the same bits as rounding them before they are
 // loaded as float32: single, stacked, fused, and with every width of the last panel.
 func TestBF16Weights(t *testing.T) {
+	ops := []string{"linear", "stacked", "residual"}
+	for _, then := range kernels.Activations[1:] {
+		ops = append(ops, then.String())
+	}
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
 			for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {110, 40}, {720, 320}, {48, 3072}} {
-				for _, op := range []string{"linear", "stacked", "residual", "gelu", "geglu"} {
+				for _, op := range ops {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }
 						rounded := func(rows int) kernels.Source { return roundedSource{randomSource{[]int{rows, shape[1]}}} }
@@ -89,14 +93,20 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 		return w
 	}
 	cols := shape[0]
+	var l kernels.Linear
+	for _, then := range kernels.Activations {
+		if then.String() == op {
+			l.Then = then
+		}
+	}
 	parts := []kernels.Source{source(cols)}
-	switch op {
-	case "stacked":
+	switch {
+	case op == "stacked":
 		parts = []kernels.Source{source(cols - 7), source(7)}
-	case "geglu", "halves":
+	case l.Then.Gates(), op == "halves":
 		parts = []kernels.Source{source(cols), source(cols)}
 	}
-	l := kernels.Linear{W: load(kernels.Projection, parts...)}
+	l.W = load(kernels.Projection, parts...)
 	width, _ := l.W.Dims()
 	l.Bias = load(kernels.Vector, randomSource{[]int{width}})
 	var p kernels.Program
@@ -104,13 +114,8 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 		return p.Embed(kernels.Embed{Table: load(kernels.Lookup, randomSource{[]int{rows, cols}}), Scale: 1, Mask: kernels.NoMask})
 	}
 	in, add := input(shape[1]), kernels.None
-	switch op {
-	case "residual":
+	if op == "residual" {
 		add = input(width)
-	case "gelu":
-		l.Then = kernels.GELU
-	case "geglu":
-		l.Then = kernels.GEGLU
 	}
 	p.Output(p.Linear(in, l, add))
 	r, err := b.Compile(&p, kernels.Limits{Tokens: rows, Sequences: 1})

@@ -59,30 +59,30 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 // linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
 // applied to each block in the cache. Only one task reads and writes each element, so add may be out. scratch is the
 // workspace that scratchOf asked for, or nil.
-func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) func() {
+func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
+	apply, gate, err := s.variant.activation(o.Then)
 	switch {
+	case gate == nil:
+		return s.multiply(o, apply, out, in, add), err
 	case scratch != nil:
-		return s.unfusedGated(o, out, in, scratch)
-	case o.Then == kernels.GEGLU:
-		return s.gatedLinear(o, out, in)
+		return s.unfusedGated(o, gate, out, in, scratch), nil
 	}
-	return s.multiply(o, out, in, add)
+	return s.gatedLinear(o, gate, out, in), nil
 }
 
 // unfusedGated writes the whole product to z before it applies the gate.
-func (s *runner) unfusedGated(o kernels.Linear, out, in, z *matrix) func() {
-	o.Then = kernels.Identity
-	multiply := s.multiply(o, z, in, nil)
-	gate := s.eachRow(func(t int) {
-		s.variant.gate(out.row(t), z.row(t), z.row(t)[out.cols:])
+func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32), out, in, z *matrix) func() {
+	multiply := s.multiply(o, nil, z, in, nil)
+	gateRows := s.eachRow(func(t int) {
+		gate(out.row(t), z.row(t), z.row(t)[out.cols:])
 	})
 	return func() {
 		multiply()
-		gate()
+		gateRows()
 	}
 }
 
-func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
+func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, add *matrix) func() {
 	p := productOf(o, out, in, add)
 	whole := p.b.cols / panelCols
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
@@ -92,9 +92,9 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 			s.lastPanel(&p, worker, row, rows)
 		}
 		s.compute(worker, &p, row, rows, first, n)
-		if o.Then == kernels.GELU {
+		if apply != nil {
 			for r := range rows {
-				s.variant.gelu(out.row(row + r)[from:to])
+				apply(out.row(row + r)[from:to])
 			}
 		}
 	})
@@ -102,7 +102,7 @@ func (s *runner) multiply(o kernels.Linear, out, in, add *matrix) func() {
 
 // gatedLinear computes the same columns of both halves of a product in the worker's own memory and writes only the
 // gated result.
-func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
+func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32), out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols
 	return s.eachBlock(count, blockPanels/2, func(worker, row, rows, first, n int) {
@@ -120,7 +120,7 @@ func (s *runner) gatedLinear(o kernels.Linear, out, in *matrix) func() {
 		}
 		for r := range rows {
 			to := out.row(row + r)[first*panelCols:][:width]
-			s.variant.gate(to, halves[0][r*width:], halves[1][r*width:])
+			gate(to, halves[0][r*width:], halves[1][r*width:])
 		}
 	})
 }

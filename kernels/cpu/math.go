@@ -50,8 +50,8 @@ func geluRow(x []float32) {
 	}
 }
 
-// gateRow sets out to GELU(in) · up.
-func gateRow(out, in, up []float32) {
+// gateGELURow sets out to GELU(in) · up.
+func gateGELURow(out, in, up []float32) {
 	in, up = in[:len(out)], up[:len(out)]
 	for c, g := range in {
 		out[c] = gelu(g) * up[c]

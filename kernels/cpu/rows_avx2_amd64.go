@@ -9,10 +9,10 @@ package cpu
 //go:noescape
 func geluAVX2(x *float32, n int)
 
-// gateAVX2 sets n values of out to GELU(in) · up.
+// gateGELUAVX2 sets n values of out to GELU(in) · up.
 //
 //go:noescape
-func gateAVX2(out *float32, in *float32, up *float32, n int)
+func gateGELUAVX2(out *float32, in *float32, up *float32, n int)
 
 // scoreMaxAVX2 returns the largest of n scores row[j]·scale − slope·|position − j|.
 //

@@ -570,9 +570,9 @@ DATA lanes<>+56(SB)/4, $0x00000000
 DATA lanes<>+60(SB)/4, $0x00000000
 GLOBL lanes<>(SB), RODATA|NOPTR, $64
 
-// func gateAVX2(out *float32, in *float32, up *float32, n int)
+// func gateGELUAVX2(out *float32, in *float32, up *float32, n int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gateAVX2(SB), NOSPLIT, $0-32
+TEXT ·gateGELUAVX2(SB), NOSPLIT, $0-32
 	MOVQ out+0(FP), AX
 	MOVQ in+8(FP), CX
 	MOVQ up+16(FP), DX

@@ -9,10 +9,10 @@ package cpu
 //go:noescape
 func geluAVX512(x *float32, n int)
 
-// gateAVX512 sets n values of out to GELU(in) · up.
+// gateGELUAVX512 sets n values of out to GELU(in) · up.
 //
 //go:noescape
-func gateAVX512(out *float32, in *float32, up *float32, n int)
+func gateGELUAVX512(out *float32, in *float32, up *float32, n int)
 
 // scoreMaxAVX512 returns the largest of n scores row[j]·scale − slope·|position − j|.
 //

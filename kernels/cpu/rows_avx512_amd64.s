@@ -552,9 +552,9 @@ DATA x3f415a5e<>+56(SB)/4, $0x3f415a5e
 DATA x3f415a5e<>+60(SB)/4, $0x3f415a5e
 GLOBL x3f415a5e<>(SB), RODATA|NOPTR, $64
 
-// func gateAVX512(out *float32, in *float32, up *float32, n int)
+// func gateGELUAVX512(out *float32, in *float32, up *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
-TEXT ·gateAVX512(SB), NOSPLIT, $0-32
+TEXT ·gateGELUAVX512(SB), NOSPLIT, $0-32
 	MOVQ out+0(FP), AX
 	MOVQ in+8(FP), CX
 	MOVQ up+16(FP), DX

@@ -47,7 +47,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		}{
 			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
 			// The error of GELU, times a factor of up to 4.
-			{"gate", 16, func(v *variant, out []float32, from, to int) { v.gate(out, x[from:to], y[from:to]) }},
+			{"gate by GELU", 16, func(v *variant, out []float32, from, to int) { v.gateGELU(out, x[from:to], y[from:to]) }},
 			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
 			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
 		}

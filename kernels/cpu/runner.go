@@ -74,39 +74,49 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		return &matrix{cols: p.Cols(v), at: slots[plan.Slot(v)]}
 	}
 	for i, op := range p.Ops() {
-		s := step{}
-		s.name, s.perToken, s.perPair = p.Describe(op)
-		in, add, out := value(op.In), value(op.Add), value(op.Out)
 		var z *matrix
 		if at := plan.Scratch(i); at >= 0 {
 			cols, _ := scratchOf(p, op)
 			z = &matrix{cols: cols, at: slots[at]}
 		}
-		switch o := op.Do.(type) {
-		case kernels.Embed:
-			s.run = r.embed(o, out)
-		case kernels.Linear:
-			s.run = r.linear(o, out, in, add, z)
-		case kernels.Norm:
-			s.run = r.norm(o, out, in)
-		case kernels.Attention:
-			s.run = r.attention(o, out, in, z)
-		case kernels.Range:
-			s.run = r.pool(o, out, in)
-		case kernels.Output:
-			s.run = func() { copy(r.dst[o], in.at) }
+		made, err := r.step(op, value(op.Out), value(op.In), value(op.Add), z)
+		if err != nil {
+			_ = r.Close()
+			return nil, err
 		}
-		r.steps = append(r.steps, s)
+		r.steps = append(r.steps, made)
 	}
 	return r, nil
 }
 
-// scratchOf returns the columns of the workspace that an operation needs. A GEGLU whose second half does not begin at a
-// panel needs one for its product, and a rotary attention needs one if a later operation reads its input.
+// step prepares one operation. z is its workspace, or nil.
+func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error) {
+	s.name, s.perToken, s.perPair = r.program.Describe(op)
+	switch o := op.Do.(type) {
+	case kernels.Embed:
+		s.run = r.embed(o, out)
+	case kernels.Linear:
+		if s.run, err = r.linear(o, out, in, add, z); err != nil {
+			err = &kernels.OpError{Op: "linear", Shapes: r.program.Shapes(op), Err: err}
+		}
+	case kernels.Norm:
+		s.run = r.norm(o, out, in)
+	case kernels.Attention:
+		s.run = r.attention(o, out, in, z)
+	case kernels.Range:
+		s.run = r.pool(o, out, in)
+	case kernels.Output:
+		s.run = func() { copy(r.dst[o], in.at) }
+	}
+	return s, err
+}
+
+// scratchOf returns the columns of the workspace that an operation needs. A gated product whose second half does not
+// begin at a panel needs one, and a rotary attention needs one if a later operation reads its input.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
-		if cols, _ := o.W.Dims(); o.Then == kernels.GEGLU && cols/2%panelCols != 0 {
+		if cols, _ := o.W.Dims(); o.Then.Gates() && cols/2%panelCols != 0 {
 			return cols, kernels.Float32
 		}
 	case kernels.Attention:

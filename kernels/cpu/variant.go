@@ -1,5 +1,11 @@
 package cpu
 
+import (
+	"fmt"
+
+	"seqembed/kernels"
+)
+
 // variant is one implementation of the inner loops: portable Go, or assembly for one instruction set. Results repeat
 // bit for bit within a variant, so the variant's name is part of the backend's.
 type variant struct {
@@ -24,7 +30,7 @@ type variant struct {
 	scoreExp func(row []float32, n int, scale, slope, position, maximum float32) float32
 
 	gelu      func(x []float32)                             // x ← GELU(x)
-	gate      func(out, in, up []float32)                   // out = GELU(in) · up
+	gateGELU  func(out, in, up []float32)                   // out = GELU(in) · up
 	scale     func(out, in []float32, factor float32)       // out = in · factor
 	add       func(out, in []float32)                       // out ← out + in
 	normalize func(row, gain, bias []float32, eps float32)  // LayerNorm in place
@@ -45,8 +51,22 @@ func portable() *variant {
 	return &variant{
 		name: "portable", panels: 1, tile: tilePortable, widen: widen,
 		packKeys: packKeys, packValues: packValues, scoreMax: scoreMax, scoreExp: scoreExp,
-		gelu: geluRow, gate: gateRow, scale: scaleRow, add: addTo, normalize: normalize, rotate: rotateRow,
+		gelu: geluRow, gateGELU: gateGELURow, scale: scaleRow, add: addTo, normalize: normalize, rotate: rotateRow,
 	}
+}
+
+// activation returns the function of a: apply, which computes in place, or gate, which multiplies up by a function of in.
+// Identity has neither.
+func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
+	switch a {
+	case kernels.Identity:
+		return nil, nil, nil
+	case kernels.GELU:
+		return v.gelu, nil, nil
+	case kernels.GEGLU:
+		return nil, v.gateGELU, nil
+	}
+	return nil, nil, fmt.Errorf("no code for %s: %w", a, kernels.ErrUnsupported)
 }
 
 // best returns the fastest variant that this machine can run.

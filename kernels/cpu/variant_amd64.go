@@ -26,14 +26,14 @@ func variants() []*variant {
 
 func vectorAVX2() vector {
 	return vector{
-		lanes: 8, gelu: geluAVX2, gate: gateAVX2, scoreMax: scoreMaxAVX2, scoreExp: scoreExpAVX2, scale: scaleAVX2, add: addAVX2,
+		lanes: 8, gelu: geluAVX2, gateGELU: gateGELUAVX2, scoreMax: scoreMaxAVX2, scoreExp: scoreExpAVX2, scale: scaleAVX2, add: addAVX2,
 		sum: sumAVX2, squares: squaresAVX2, standardize: standardizeAVX2, rotate: rotateAVX2,
 	}
 }
 
 func vectorAVX512() vector {
 	return vector{
-		lanes: 16, gelu: geluAVX512, gate: gateAVX512, scoreMax: scoreMaxAVX512, scoreExp: scoreExpAVX512, scale: scaleAVX512, add: addAVX512,
+		lanes: 16, gelu: geluAVX512, gateGELU: gateGELUAVX512, scoreMax: scoreMaxAVX512, scoreExp: scoreExpAVX512, scale: scaleAVX512, add: addAVX512,
 		sum: sumAVX512, squares: squaresAVX512, standardize: standardizeAVX512, rotate: rotateAVX512,
 	}
 }

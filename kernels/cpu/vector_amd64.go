@@ -9,7 +9,7 @@ import "math"
 type vector struct {
 	lanes       int
 	gelu        func(x *float32, n int)
-	gate        func(out *float32, in *float32, up *float32, n int)
+	gateGELU    func(out *float32, in *float32, up *float32, n int)
 	scoreMax    func(row *float32, n int, scale float32, slope float32, position float32) float32
 	scoreExp    func(row *float32, n int, scale float32, slope float32, position float32, maximum float32) float32
 	scale       func(out *float32, in *float32, n int, factor float32)
@@ -33,9 +33,9 @@ func (v vector) variant(name string, panels int, t tiles) *variant {
 			return v.scoreExp(&row[0], n, scale, slope, position, maximum)
 		},
 		gelu: func(x []float32) { v.gelu(&x[0], len(x)) },
-		gate: func(out, in, up []float32) {
+		gateGELU: func(out, in, up []float32) {
 			n := len(out)
-			v.gate(&out[0], &in[:n][0], &up[:n][0], n)
+			v.gateGELU(&out[0], &in[:n][0], &up[:n][0], n)
 		},
 		scale: func(out, in []float32, factor float32) {
 			v.scale(&out[0], &in[:len(out)][0], len(out), factor)

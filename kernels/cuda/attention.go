@@ -27,10 +27,10 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 	t, d := c.backend.dtype, out.cols/o.Heads
 	switch {
 	case !slices.Contains(attentionHeads, d):
-		c.Fail(fmt.Errorf("no kernel for heads of %d columns, only of %v", d, attentionHeads))
+		c.Fail(fmt.Errorf("no kernel for heads of %d columns, only of %v: %w", d, attentionHeads, kernels.ErrUnsupported))
 		return nil
 	case o.Heads > maxGridY:
-		c.Fail(fmt.Errorf("%d heads are over %d", o.Heads, maxGridY))
+		c.Fail(fmt.Errorf("%d heads are over %d: %w", o.Heads, maxGridY, kernels.ErrUnsupported))
 		return nil
 	}
 	rotate := func(*submission) {}

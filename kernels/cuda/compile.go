@@ -31,7 +31,7 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
 		case kernels.Linear:
-			if b.products != nil && o.Then == kernels.GEGLU {
+			if b.products != nil && o.Then.Gates() {
 				rows, _ := o.W.Dims()
 				if p.Precision(op.Out)&kernels.Float32 != 0 {
 					return rows, kernels.Float32

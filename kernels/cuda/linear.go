@@ -1,20 +1,34 @@
 package cuda
 
 import (
+	"fmt"
+
 	"seqembed/kernels"
 	"seqembed/kernels/cuda/gpu"
 )
 
+// activationKernels are the kernels of each activation: the product that applies it, and the one that applies it alone,
+// behind a product of cuBLAS.
+var activationKernels = [...]struct{ product, alone string }{
+	kernels.Identity: {"gemm", ""},
+	kernels.GELU:     {"gemm_gelu", "activate"},
+	kernels.GEGLU:    {"gemm_geglu", "gate"},
+}
+
 // linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
 // its own, or one by a kernel of the package, which applies the activation itself.
 func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memory, e entry) func(*submission) {
+	if int(o.Then) >= len(activationKernels) {
+		c.Fail(fmt.Errorf("no kernel for %s: %w", o.Then, kernels.ErrUnsupported))
+		return nil
+	}
 	w, bias := c.weight(o.W), c.weight(o.Bias)
 	own := c.multiply(o.Then, w, bias, out, in, add)
 	if c.backend.products == nil || c.Err != nil {
 		return own
 	}
 	to := out.memory // of the product
-	if o.Then == kernels.GEGLU {
+	if o.Then.Gates() {
 		to = scratch
 	}
 	product, then := c.withCublas(w, bias, to, in, add), c.activation(o.Then, out, to)
@@ -54,8 +68,7 @@ func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(
 
 // multiply gives the launch of a product with its activation, by a kernel of the package.
 func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, add *matrix) func(*submission) {
-	name := [...]string{kernels.Identity: "gemm", kernels.GELU: "gemm_gelu", kernels.GEGLU: "gemm_geglu"}[then]
-	k := c.typed(name)
+	k := c.typed(activationKernels[then].product)
 	wide, narrow := out.outputs()
 	return func(s *submission) {
 		rows := s.tokens()
@@ -75,11 +88,10 @@ func (c *compiler) activation(then kernels.Activation, out *matrix, product *mem
 	if out.wide != 0 {
 		t, to, from = kernels.FP32, out.wide, product.wide
 	}
-	name := "gate_"
-	if then == kernels.GELU {
-		name, from = "activate_", 0 // the bias has been added
+	if !then.Gates() {
+		from = 0 // in place; the bias has been added
 	}
-	k := c.kernel(name + t.String())
+	k := c.kernel(activationKernels[then].alone + "_" + t.String())
 	return func(s *submission) {
 		rows := s.tokens()
 		s.launch(k, rows, out.cols, gpu.Ptr(to), gpu.Ptr(from), gpu.Int(rows), gpu.Int(out.cols))

@@ -27,7 +27,7 @@ func (c *compiler) embed(o kernels.Embed, out *matrix) func(*submission) {
 func (c *compiler) norm(o kernels.Norm, out, in *matrix) func(*submission) {
 	i := slices.IndexFunc(normWidths, func(widest int) bool { return in.cols <= widest })
 	if i < 0 {
-		c.Fail(fmt.Errorf("no kernel for rows of more than %d columns", normWidths[len(normWidths)-1]))
+		c.Fail(fmt.Errorf("no kernel for rows of more than %d columns: %w", normWidths[len(normWidths)-1], kernels.ErrUnsupported))
 		return nil
 	}
 	k, gain, bias := c.typed(fmt.Sprintf("layernorm_%d", normWidths[i])), c.weight(o.Gain), c.weight(o.Bias)

@@ -210,21 +210,33 @@ func TestCompileFails(t *testing.T) {
 	}
 }
 
-// TestUnsupported compiles operations that no kernel does: Compile returns an error.
+// TestUnsupported checks that Compile refuses an operation without a kernel, with kernels.ErrUnsupported.
 func TestUnsupported(t *testing.T) {
-	b := openFake(t, newFake(t), kernels.BF16, noCublas)
-	defer b.Close()
-	for what, build := range map[string]func(n *net) kernels.Value{
-		"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
-		"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(normWidths[len(normWidths)-1] + 1)) },
-	} {
-		n := newNet(t, b)
-		n.Output(build(n))
-		var op *kernels.OpError
-		if _, err := b.Compile(n.Program, kernels.Limits{Tokens: 8, Sequences: 2}); !errors.As(err, &op) || op.Op != what {
-			t.Errorf("%s gives %v", what, err)
+	f := newFake(t)
+	for products, find := range map[string]findCublas{"own products": noCublas, "cuBLAS": newFakeCublas(f).find} {
+		b := openFake(t, f, kernels.BF16, find)
+		for op, build := range map[string]func(n *net) kernels.Value{
+			"attention": func(n *net) kernels.Value { return n.Attention(n.tokens(3*40), kernels.Attention{Heads: 1, Scale: 1}) },
+			"norm":      func(n *net) kernels.Value { return n.norm(n.tokens(normWidths[len(normWidths)-1] + 1)) },
+			"linear": func(n *net) kernels.Value {
+				y := n.linear(n.tokens(16), 2, 32)
+				last := &n.Ops()[len(n.Ops())-1]
+				unknown := last.Do.(kernels.Linear)
+				unknown.Then = kernels.Activation(255) // Program.Linear does not accept it
+				last.Do = unknown
+				return y
+			},
+		} {
+			n := newNet(t, b)
+			n.Output(build(n))
+			var refused *kernels.OpError
+			_, err := b.Compile(n.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+			if !errors.As(err, &refused) || refused.Op != op || !errors.Is(err, kernels.ErrUnsupported) {
+				t.Errorf("%s, %s: %v", products, op, err)
+			}
+			n.model.Close()
 		}
-		n.model.Close()
+		b.Close()
 	}
 }
 

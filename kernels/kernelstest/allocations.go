@@ -7,14 +7,14 @@ import (
 )
 
 // Allocations checks that the backend allocates nothing on the host for a batch, after the first batches of its size.
-// It runs random programs and a token lookup, with two batches in flight. Do not call it under the race detector, which
-// allocates.
-func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType) {
+// It runs random programs and a token lookup, with two batches in flight. It uses no
+// activation in lacks. Do not call it under the race detector, which allocates.
+func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, lacks ...kernels.Activation) {
 	programs := []Case{{Name: "embed", Lengths: []int{33, 1, 65}, Tokens: true, Build: func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Embed(kernels.Embed{Table: b.Table(40), Type: b.Vector(40, 1, 0), Scale: 1, Mask: Vocabulary - 1})}
 	}}}
 	for seed := range uint64(8) {
-		programs = append(programs, randomProgram(seed))
+		programs = append(programs, randomProgram(seed, computed(lacks)))
 	}
 	for _, c := range programs {
 		run, free, err := c.prepare(t, backend, operands)

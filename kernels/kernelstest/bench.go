@@ -86,7 +86,7 @@ func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
 
 // Product returns a Linear with a bias whose result, after the activation, has cols columns.
 func (b *Bench) Product(cols, in int, then kernels.Activation) kernels.Linear {
-	if then == kernels.GEGLU {
+	if then.Gates() {
 		cols *= 2
 	}
 	return kernels.Linear{W: b.Projection(cols, in, 1), Bias: b.Vector(cols, 1, 0), Then: then}

@@ -16,7 +16,8 @@ func Frequencies(d int) []float32 {
 	return list
 }
 
-func cases() []Case {
+// cases returns the cases of all operations, with products for the given activations.
+func cases(activations []kernels.Activation) []Case {
 	var list []Case
 	add := func(name string, lens []int, build func(b *Bench) []kernels.Value) {
 		list = append(list, Case{Name: name, Lengths: lens, Build: build})
@@ -39,7 +40,6 @@ func cases() []Case {
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
 		"both":    func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y, b.Stored(y)} },
 	}
-	activations := []kernels.Activation{kernels.Identity, kernels.GELU, kernels.GEGLU}
 	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
 		for _, then := range activations {
 			lens := linearLengths(shape)
@@ -76,10 +76,14 @@ func cases() []Case {
 	add("linear/stacked", ragged, func(b *Bench) []kernels.Value {
 		return []kernels.Value{b.Linear(b.Input(40), kernels.Linear{W: b.Projection(110, 40, 3)}, kernels.None)}
 	})
-	add("linear/geglu without bias", ragged, func(b *Bench) []kernels.Value {
-		l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: kernels.GEGLU}
-		return []kernels.Value{b.Stored(b.Linear(b.Input(400), l, kernels.None))}
-	})
+	for _, then := range activations {
+		if then.Gates() {
+			add(fmt.Sprintf("linear/%s without bias", then), ragged, func(b *Bench) []kernels.Value {
+				l := kernels.Linear{W: b.Projection(2*90, 400, 1), Then: then}
+				return []kernels.Value{b.Stored(b.Linear(b.Input(400), l, kernels.None))}
+			})
+		}
+	}
 	add("linear/residual is the input", ragged, func(b *Bench) []kernels.Value {
 		x := b.Input(72)
 		return []kernels.Value{b.Linear(x, b.Product(72, 72, kernels.Identity), x)}

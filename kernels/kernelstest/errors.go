@@ -40,7 +40,7 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 		}},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value { return b.Linear(x, b.Product(12, 12, kernels.GELU), x) }},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
-			return b.Linear(x, b.Product(4, 12, kernels.GEGLU+1), kernels.None)
+			return b.Linear(x, b.Product(4, 12, unknown), kernels.None)
 		}},
 		{"linear", func(b *Bench, x kernels.Value) kernels.Value {
 			return b.Linear(x, kernels.Linear{W: b.Projection(5, 12, 1), Then: kernels.GEGLU}, kernels.None)
@@ -125,6 +125,28 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 		if err := r.Start(good, room(32))(); err != nil {
 			t.Errorf("the batch after mistake %d returns %v", i, err)
 		}
+	}
+}
+
+// unknown is the value of no activation.
+const unknown kernels.Activation = 255
+
+// unsupported checks that Compile refuses each of the activations, which the backend lacks, with kernels.ErrUnsupported.
+// The activation is set after the program is built, because Program.Linear does not accept unknown.
+func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activation) {
+	for _, then := range lacks {
+		b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
+		b.Output(b.Linear(b.Input(12), b.Product(4, 12, kernels.Identity), kernels.None))
+		product := &b.Ops()[1]
+		o := product.Do.(kernels.Linear)
+		o.Then = then
+		product.Do = o
+		var op *kernels.OpError
+		_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
+		if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
+			t.Errorf("%s returns %v", then, err)
+		}
+		b.model.Close()
 	}
 }
 

@@ -31,10 +31,13 @@ const floor = 4 * 0x1p-24
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run runs the whole suite on a backend with the given operand type. It calls open once for each test, which must
-// return a fresh backend. It does not recompute the results in known.
-func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
-	run(t, cases(), operands, known, open)
-	for name, test := range map[string]func(*testing.T, kernels.Backend){"mistakes": mistakes, "weights": weights, "starts": starts} {
+// return a fresh backend. It does not recompute the results in known. Compile must refuse the activations in lacks, and
+// the other tests do without them.
+func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
+	run(t, cases(computed(lacks)), operands, known, open, lacks)
+	refuses := func(t *testing.T, b kernels.Backend) { unsupported(t, b, append(lacks, unknown)) }
+	for name, test := range map[string]func(*testing.T, kernels.Backend){
+		"mistakes": mistakes, "unsupported": refuses, "weights": weights, "starts": starts} {
 		t.Run(name, func(t *testing.T) {
 			b := open()
 			defer b.Close()
@@ -45,13 +48,21 @@ func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels
 
 // RunProducts runs only the cases of Run that contain matrix products, for a backend that differs only in these from
 // one that has passed Run.
-func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend) {
-	run(t, slices.DeleteFunc(cases(), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") }), operands, known, open)
+func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
+	isProduct := func(c Case) bool { return strings.HasPrefix(c.Name, "linear") }
+	list := slices.DeleteFunc(cases(computed(lacks)), func(c Case) bool { return !isProduct(c) })
+	run(t, list, operands, known, open, lacks)
 }
 
-func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open func() kernels.Backend) {
+// computed returns all activations but those that a backend lacks.
+func computed(lacks []kernels.Activation) []kernels.Activation {
+	all := slices.Clone(kernels.Activations[:])
+	return slices.DeleteFunc(all, func(a kernels.Activation) bool { return slices.Contains(lacks, a) })
+}
+
+func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open func() kernels.Backend, lacks []kernels.Activation) {
 	for seed := range uint64(randomPrograms) {
-		list = append(list, randomProgram(seed))
+		list = append(list, randomProgram(seed, computed(lacks)))
 	}
 	for _, c := range list {
 		t.Run(c.Name, func(t *testing.T) {
@@ -139,7 +150,7 @@ func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands kernels.DT
 }
 
 // Known caches the results of the reference and the baseline, which take most of the time, for several backends. It is
-// safe for concurrent use. The zero value is ready to use.
+// safe for concurrent use. The zero value is ready to use. All these backends must lack the same activations.
 type Known struct {
 	mu      sync.Mutex
 	results map[string]func() (want, base []Result)

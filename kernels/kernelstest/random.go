@@ -11,8 +11,9 @@ import (
 const randomPrograms = 24
 
 // randomProgram returns a straight-line program of random operations. Its values have long and short lifetimes and are
-// read as either type, as both, or never; some are results.
-func randomProgram(seed uint64) Case {
+// read as either type, as both, or never; some are results. Its products have the given activations, of which the first is
+// Identity.
+func randomProgram(seed uint64, activations []kernels.Activation) Case {
 	return Case{Name: fmt.Sprintf("program/%d", seed), Lengths: []int{33, 1, 65, 7}, Build: func(b *Bench) []kernels.Value {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		widths := []int{16, 48, 50, 96}
@@ -46,7 +47,7 @@ func randomProgram(seed uint64) Case {
 				}
 				y = b.Attention(x, o)
 			case 3:
-				then := kernels.GELU + kernels.Activation(rng.IntN(2))
+				then := activations[1+rng.IntN(len(activations)-1)]
 				y = b.Linear(x, b.Product(widths[rng.IntN(len(widths))], cols, then), kernels.None)
 			case 4, 5:
 				out := widths[rng.IntN(len(widths))]

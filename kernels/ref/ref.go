@@ -201,6 +201,8 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 				to[c] = gelu(z[c])
 			case kernels.GEGLU:
 				to[c] = gelu(z[c]) * z[len(to)+c]
+			default:
+				panic(fmt.Sprintf("ref: no formula for %s", o.Then))
 			}
 		}
 	}

@@ -91,7 +91,7 @@ func activations(g *generator, i isa) {
 	})
 	g.end()
 
-	g.function("gate"+i.name, "func(out *float32, in *float32, up *float32, n int)", "gate"+i.name+" sets n values of out to GELU(in) · up.")
+	g.function("gateGELU"+i.name, "func(out *float32, in *float32, up *float32, n int)", "gateGELU"+i.name+" sets n values of out to GELU(in) · up.")
 	out, in, up, n := g.param("out"), g.param("in"), g.param("up"), g.param("n")
 	i.eachVector(g, "vector", n, []reg.GPVirtual{out, in, up}, func(m *mask) {
 		y := i.gelu(g, i.load(g, Mem{Base: in}, m))

@@ -1,0 +1,31 @@
+package transformer
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+// TestSyntheticFamily checks that a family without checkpoints on the hub is opened by its default, and that an error
+// in the config.json of its models is returned.
+func TestSyntheticFamily(t *testing.T) {
+	f := *Toy
+	f.Published = []Published{{Name: "toy-s", layers: 2, hidden: 16, heads: 2}}
+	f.Default = "synthetic:toy-s"
+	list := List{&f}
+	c, err := list.Open(f.Default)
+	if err != nil || c.Config.Family != &f || c.Label != "toy-s" || !c.Synthetic || len(f.ModelNames()) != 0 {
+		t.Errorf("%+v, %v, published %q", c, err, f.ModelNames())
+	}
+	f.configJSON = func(layers, hidden, heads int) string {
+		return strings.Replace(Toy.configJSON(layers, hidden, heads), "}", `,"hidden_act":"silu"}`, 1)
+	}
+	_, err = list.Open(f.Default)
+	if !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), `synthetic:toy-s: config.json: hidden_act is "silu"`) {
+		t.Errorf("an activation that is not the family's gives %v", err)
+	}
+	f.activation = "silu"
+	if _, err := list.Open(f.Default); err != nil {
+		t.Errorf("the family's own activation gives %v", err)
+	}
+}
