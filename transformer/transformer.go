@@ -49,11 +49,7 @@ type loader struct {
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
-		t := l.tensor(name)
-		if t == nil {
-			return nil
-		}
-		parts = append(parts, t)
+		parts = append(parts, l.tensor(name))
 	}
 	return l.loadFrom(role, parts...)
 }
@@ -67,15 +63,11 @@ func (l *loader) loadFrom(role kernels.Role, parts ...kernels.Source) kernels.We
 	return w
 }
 
-// tensor is nil once an error has stuck.
+// tensor is nil where there is none, which is an error.
 func (l *loader) tensor(name string) *weights.Tensor {
-	if l.err != nil {
-		return nil
-	}
 	t, ok := l.checkpoint.Tensor(name)
-	if !ok {
+	if !ok && l.err == nil {
 		l.err = fmt.Errorf("there is no tensor %s", name)
-		return nil
 	}
 	return t
 }
