@@ -159,8 +159,8 @@ func ReadStacked(parts []Source, dst []float32, first int) error {
 // ErrOutOfMemory is wrapped by errors that a smaller batch may avoid.
 var ErrOutOfMemory = errors.New("out of memory")
 
-// ErrUnsupported is wrapped by errors about an operation that the backend does not compute for any batch. Another backend
-// may compute it.
+// ErrUnsupported is wrapped by errors about an operation that the backend does not compute for any batch. Another
+// backend may compute it.
 var ErrUnsupported = errors.New("unsupported operation")
 
 // OpError is an error in one operation.

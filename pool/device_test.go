@@ -214,8 +214,8 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// TestModelThatDevicesDoNotCompute checks that this ends the run with an error of its own: no device counts as lost, and
-// no file as failed.
+// TestModelThatDevicesDoNotCompute checks that this ends the run with an error of its own: no device counts as lost,
+// and no file as failed.
 func TestModelThatDevicesDoNotCompute(t *testing.T) {
 	b := newBench(t)
 	refusing := func(name string) Device {

@@ -114,8 +114,8 @@ func (m mutation) source(t *testing.T) string {
 	return string(source)
 }
 
-// TestMutations shows that the tests of a clone tell the models from others: it copies the module to a folder of its own,
-// breaks the copy in one place at a time and wants the tests of this package to fail each time.
+// TestMutations shows that the tests of a clone tell the models from others: it copies the module to a folder of its
+// own, breaks the copy in one place at a time and wants the tests of this package to fail each time.
 //
 //	go test ./transformer -v -timeout 60m -run TestMutations -mutations
 func TestMutations(t *testing.T) {

@@ -66,8 +66,8 @@ func CachedSnapshot(id string) (folder string, err error) {
 }
 
 // HubSnapshot returns the hub id and the commit of the snapshot in a Hugging Face cache that path names or lies in,
-// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a cache
-// lead out of it.
+// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a
+// cache lead out of it.
 func HubSnapshot(path string) (id, revision string) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -97,8 +97,8 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// TestSignalWhileAnInputIsSilent: neither standard input nor a pipe without a writer keeps a run that is interrupted, and
-// after the grace period nothing does, such as a tokenizer whose disk does not answer.
+// TestSignalWhileAnInputIsSilent: neither standard input nor a pipe without a writer keeps a run that is interrupted,
+// and after the grace period nothing does, such as a tokenizer whose disk does not answer.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	for name, c := range map[string]struct {
 		args  string
@@ -160,8 +160,8 @@ func (b *begunLog) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// TestKilled: a run that is killed, again and again at random moments, leaves nothing that the same command refuses, and
-// in the end all that one run would have written, and nothing else.
+// TestKilled: a run that is killed, again and again at random moments, leaves nothing that the same command refuses,
+// and in the end all that one run would have written, and nothing else.
 func TestKilled(t *testing.T) {
 	workspace(t)
 	for i := range 40 {

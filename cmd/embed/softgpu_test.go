@@ -14,8 +14,8 @@ import (
 	"seqembed/kernels/cuda/softgpu"
 )
 
-// onSoftwareGPU gives the environment in which a child finds a software GPU. It skips in short mode, and where there is no
-// C++ compiler, which CI has.
+// onSoftwareGPU gives the environment in which a child finds a software GPU. It skips in short mode, and where there is
+// no C++ compiler, which CI has.
 func onSoftwareGPU(t *testing.T) []string {
 	t.Helper()
 	if testing.Short() {
@@ -143,8 +143,8 @@ func TestOldGPU(t *testing.T) {
 	}
 }
 
-// Whatever fails on a device, a run ends with whole outputs of the right bytes or says what failed, and the same command
-// then completes it.
+// Whatever fails on a device, a run ends with whole outputs of the right bytes or says what failed, and the same
+// command then completes it.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -196,7 +196,8 @@ func TestFaultsOfDevices(t *testing.T) {
 	t.Logf("how runs ended: %v", codes)
 }
 
-// A driver without a function that the program calls is refused by name where it was asked for, and else the CPU serves.
+// A driver without a function that the program calls is refused by name where it was asked for, and else the CPU
+// serves.
 func TestDriverWithoutFunction(t *testing.T) {
 	onSoftwareGPU(t)
 	committed, err := softgpu.Committed()

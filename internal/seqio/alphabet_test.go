@@ -129,8 +129,8 @@ func manyRecords(n int, letters string) string {
 	return b.String()
 }
 
-// A file with both alphabets is an error, wherever the first record of the other one is, whether bad records are skipped
-// or not, unless the alphabet was given.
+// A file with both alphabets is an error, wherever the first record of the other one is, whether bad records are
+// skipped or not, unless the alphabet was given.
 func TestMixedInputIsAnError(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTTACG", "MKVLAAGWQEFDSTIKN"
 	for _, tt := range []struct {

@@ -75,8 +75,8 @@ func TestReadsRealFiles(t *testing.T) {
 	}
 }
 
-// Stretches of a real genome are never protein beyond doubt, and those of real proteins DNA only where they are short and
-// of low complexity, such as the repeats of glycine and alanine in EBNA1 of the Epstein-Barr virus: 2 of 200,000.
+// Stretches of a real genome are never protein beyond doubt, and those of real proteins DNA only where they are short
+// and of low complexity, such as the repeats of glycine and alanine in EBNA1 of the Epstein-Barr virus: 2 of 200,000.
 func TestRealLettersAreNotMistaken(t *testing.T) {
 	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
 		r, err := Open(realFile(t, file), Options{})

@@ -131,7 +131,7 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 	var inverse [blockQueries]float32
 	for r := range block.rows {
-		inverse[r] = 1 / s.softmax(own.scores[r*ld:][:ld], n, o.Scale, slope, block.first+r)
+		inverse[r] = 1 / s.variant.softmax(own.scores[r*ld:][:ld], n, o.Scale, slope, block.first+r)
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
@@ -147,14 +147,14 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 const blockKeys = 512
 
 // softmax replaces the n scores of the query at position i by unnormalized weights and returns their sum.
-func (s *runner) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
+func (v *variant) softmax(scores []float32, n int, scale, slope float32, i int) float32 {
 	maximum := float32(math.Inf(-1))
 	for j := 0; j < n; j += blockKeys {
-		maximum = max(maximum, s.variant.scoreMax(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
+		maximum = max(maximum, v.scoreMax(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j)))
 	}
 	sum := 0.0
 	for j := 0; j < n; j += blockKeys {
-		sum += float64(s.variant.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), maximum))
+		sum += float64(v.scoreExp(scores[j:], min(blockKeys, n-j), scale, slope, float32(i-j), maximum))
 	}
 	return float32(sum)
 }

@@ -55,8 +55,8 @@ func portable() *variant {
 	}
 }
 
-// activation returns the function of a: apply, which computes in place, or gate, which multiplies up by a function of in.
-// Identity has neither.
+// activation returns the function of a: apply, which computes in place, or gate, which multiplies up by a function of
+// in. Identity has neither.
 func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
 	switch a {
 	case kernels.Identity:

@@ -131,8 +131,8 @@ func grouped(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// TestContractOfThePTX compares the contract with the compiled kernels: their names, number and sizes of parameters, and
-// threads of a block. Drivers of branch 550 have to read them.
+// TestContractOfThePTX compares the contract with the compiled kernels: their names, number and sizes of parameters,
+// and threads of a block. Drivers of branch 550 have to read them.
 func TestContractOfThePTX(t *testing.T) {
 	images, err := embeddedImages()
 	if err != nil {

@@ -95,8 +95,8 @@ func parseManifest(text string) (manifest, error) {
 	return m, nil
 }
 
-// TestPTXIsOfTheseSources finds a forgotten run of src/build.sh, without a GPU and without a compiler: the committed PTX
-// was compiled from the sources beside it.
+// TestPTXIsOfTheseSources finds a forgotten run of src/build.sh, without a GPU and without a compiler: the committed
+// PTX was compiled from the sources beside it.
 func TestPTXIsOfTheseSources(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {

@@ -419,7 +419,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestPreferredAlgorithmIsChecked: it is offered for many rows, and so checked for as many as the first one is asked for.
+// TestPreferredAlgorithmIsChecked: it is offered for many rows, and so checked for as many as the first one is asked
+// for.
 func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)

@@ -108,8 +108,8 @@ func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCubl
 	return b
 }
 
-// TestSoftwareGPU runs the tests of a GPU on the software GPU, in processes that find it as programs find a driver, as many
-// at a time as there are processors.
+// TestSoftwareGPU runs the tests of a GPU on the software GPU, in processes that find it as programs find a driver, as
+// many at a time as there are processors.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
@@ -265,8 +265,8 @@ type mutant struct {
 	same         bool // the kernel as it is, which none may notice
 }
 
-// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel as
-// it is comes last.
+// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel
+// as it is comes last.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)

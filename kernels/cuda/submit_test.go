@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// TestStartsOverlap starts batches before earlier ones have been waited for: they give the results that they give alone,
-// whatever order the device takes, and each is measured.
+// TestStartsOverlap starts batches before earlier ones have been waited for: they give the results that they give
+// alone, whatever order the device takes, and each is measured.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {

@@ -131,8 +131,9 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 // unknown is the value of no activation.
 const unknown kernels.Activation = 255
 
-// unsupported checks that Compile refuses each of the activations, which the backend lacks, with kernels.ErrUnsupported.
-// The activation is set after the program is built, because Program.Linear does not accept unknown.
+// unsupported checks that Compile refuses each of the activations, which the backend lacks, with
+// kernels.ErrUnsupported. The activation is set after the program is built, because Program.Linear does not accept
+// unknown.
 func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activation) {
 	for _, then := range lacks {
 		b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}

@@ -40,8 +40,8 @@ var extracts = []extract{
 	},
 }
 
-// TestExtract writes the goldens in testdata: it takes a few records from the goldens of make_goldens.py, whose output for
-// all models and lengths is too large for the repository. The same input gives the same bytes.
+// TestExtract writes the goldens in testdata: it takes a few records from the goldens of make_goldens.py, whose output
+// for all models and lengths is too large for the repository. The same input gives the same bytes.
 //
 //	go test ./transformer/goldentest -from DIR
 //

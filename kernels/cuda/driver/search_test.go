@@ -9,7 +9,8 @@ import (
 	"testing"
 )
 
-// tree is a root folder with files of those names, and a loader that opens nothing and notes the names that it was asked for.
+// tree is a root folder with files of those names, and a loader that opens nothing and notes the names that it was
+// asked for.
 type tree struct {
 	Places
 	asked       []string

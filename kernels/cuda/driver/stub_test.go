@@ -60,8 +60,8 @@ func compile(t *testing.T, source, library string, flags ...string) {
 	}
 }
 
-// TestDriverCallsArriveInC calls the functions that other tests fake through purego: every argument arrives where C has its
-// parameter.
+// TestDriverCallsArriveInC calls the functions that other tests fake through purego: every argument arrives where C has
+// its parameter.
 func TestDriverCallsArriveInC(t *testing.T) {
 	d, _, seen := stub(t)
 	arrives := func(what string, want ...uint64) {
