@@ -44,7 +44,8 @@ race: ## the race detector makes the long sequences too slow: -short leaves them
 	$(GO) test -race -short ./...
 
 noasm: ## the portable kernels alone
-	$(GO) test -tags noasm -short ./...
+	$(GO) vet -tags noasm ./...
+	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
 cross: ## the program and its tests compile for the other platforms
 	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
