@@ -34,16 +34,21 @@ func (b *bench) addFiles(n int) {
 	}
 }
 
+// failing returns a device that fails on every batch, after some seconds.
+func failing(seconds int) *fake {
+	return &fake{layers: 1, fault: func(kernels.Batch) error {
+		time.Sleep(time.Duration(seconds) * time.Second)
+		return errBroken
+	}}
+}
+
 // TestThreeDeviceFailuresInARowStopTheRun checks that they do so even if devices are left.
 func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.job.Devices = nil
 		for i := range 5 {
-			f := &fake{layers: 1, fault: func(kernels.Batch) error {
-				time.Sleep(time.Duration(i) * time.Second)
-				return errBroken
-			}}
+			f := failing(i)
 			b.job.Devices = append(b.job.Devices, f.device(fmt.Sprint("fake", i)))
 		}
 		b.addFiles(9)
@@ -67,10 +72,7 @@ func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		for i := range 4 {
-			f := &fake{layers: 1, fault: func(kernels.Batch) error {
-				time.Sleep(time.Duration(2*i+1) * time.Second)
-				return errBroken
-			}}
+			f := failing(2*i + 1)
 			b.job.Devices = append(b.job.Devices, f.device(fmt.Sprint("broken", i)))
 		}
 		b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
@@ -124,10 +126,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		b := newBench(t)
 		b.job.Devices = nil
 		for i := range 4 {
-			f := &fake{layers: 1, fault: func(kernels.Batch) error {
-				time.Sleep(time.Duration(i) * time.Second)
-				return errBroken
-			}}
+			f := failing(i)
 			d := f.device(fmt.Sprint("fake", i))
 			d.Open = func() (Embedder, error) { time.Sleep(time.Duration(i) * time.Second); return f, nil }
 			b.job.Devices = append(b.job.Devices, d)

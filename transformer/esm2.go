@@ -193,7 +193,7 @@ func esm2Tensors(c Config) []weights.Spec {
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
 // maskedInTraining is the share of tokens that were <mask> in training, 15% of which 80%: with token dropout the
-// embeddings are scaled by what was left.
+// embeddings are scaled by the share of the remaining tokens.
 const maskedInTraining = 0.15 * 0.8
 
 func loadESM2(c Config, l *loader) network {

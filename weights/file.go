@@ -51,8 +51,8 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// notCheckpoint recognises what is no checkpoint by its contents: the names of cached files say nothing, and a failed
-// download often leaves a web page under the right name.
+// notCheckpoint returns an error if the contents are not those of a checkpoint: the names of cached files say nothing,
+// and a failed download often leaves a web page under the right name.
 func (f *file) notCheckpoint() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {

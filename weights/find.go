@@ -75,7 +75,7 @@ func Label(path string) (string, error) {
 	return SafeLabel(base), nil
 }
 
-// SafeLabel keeps of a name what is safe in a file name on every system.
+// SafeLabel replaces the characters of a name that are not safe in file names on every system.
 func SafeLabel(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {

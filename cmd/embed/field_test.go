@@ -19,8 +19,8 @@ func fieldFile(t *testing.T, name string) string {
 	return path
 }
 
-// TestFieldInputs runs the program over inputs as people have them. One that can be read gives the rows listed, as
-// "id length", by the model of its alphabet; one that cannot gives one line that says what is wrong and what to do.
+// TestFieldInputs runs the program over inputs as people have them. A readable input gives the rows listed, as
+// "id length", by the model of its alphabet. Any other gives one line that names the fault and its remedy.
 func TestFieldInputs(t *testing.T) {
 	const skip, suffix = "--on-bad-record skip", "--duplicates suffix"
 	for _, c := range []struct {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"seqembed/internal/store"
 	"seqembed/transformer"
 )
 
@@ -66,7 +67,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringArrayVar(&s.dna, "dna", nil, "`FILE`s, up to the next flag, that are DNA, whatever they look like; repeatable; --dna=FILE is one alone")
 	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
-	f.StringVar(&s.format, "format", "parquet", "`FORMAT` of the outputs: parquet, npy, safetensors or virnucpro")
+	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
@@ -111,6 +112,16 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
 	return groups
+}
+
+// formatNames returns the names of all output formats as a sentence has them: "a, b or c".
+func formatNames() string {
+	var names []string
+	for _, format := range store.Formats() {
+		names = append(names, string(format))
+	}
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
 // environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is

@@ -17,7 +17,7 @@ var grace = 5 * time.Second
 
 func main() {
 	// The first signal asks the run to end cleanly; stopping the notification gives the second one its usual effect. A
-	// batch may take minutes, and so may weights: what is committed stays wherever the process ends.
+	// batch may take minutes, and so may weights: committed outputs remain wherever the process ends.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()

@@ -54,7 +54,7 @@ func TestEscapeNameShortensLongNames(t *testing.T) {
 func TestLongestNamesFitTheFileSystem(t *testing.T) {
 	for name, s := range everySpec(t) {
 		s.Base, s.Model = strings.Repeat("/", 500), strings.Repeat("m/", 200)
-		if s.validate() != nil {
+		if _, err := s.validate(); err != nil {
 			t.Fatal(name)
 		}
 		writeAll(t, s, makeRows(s, 2))

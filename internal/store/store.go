@@ -180,17 +180,14 @@ type encoder interface {
 func Create(s Spec) (Writer, error) { return create(s, osFS{}) }
 
 func create(s Spec, fs fileSystem) (Writer, error) {
-	if err := s.validate(); err != nil {
+	l, err := s.validate()
+	if err != nil {
 		return nil, err
 	}
 	if err := fs.mkdirAll(s.Dir); err != nil {
 		return nil, ioError("create output folder", s.Dir, err)
 	}
 	o := &output{spec: s, files: fileSet{fs: fs}}
-	l, err := s.Format.layout()
-	if err != nil {
-		return nil, err
-	}
 	enc, err := l.open(&o.spec, &o.files)
 	if err != nil {
 		_ = o.files.discard() // err is the error that matters
@@ -200,36 +197,37 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 	return o, nil
 }
 
-func (s *Spec) validate() error {
+// validate returns the layout of the output, or an error if the output is impossible.
+func (s *Spec) validate() (layout, error) {
 	l, err := s.Format.layout()
 	switch {
 	case err != nil:
-		return err
+		return l, err
 	case s.Dir == "":
-		return errors.New("output folder: empty path")
+		return l, errors.New("output folder: empty path")
 	case s.Model == "":
-		return fmt.Errorf("output of %q: no model label", s.Base)
+		return l, fmt.Errorf("output of %q: no model label", s.Base)
 	case s.Kind != Nucleotide && s.Kind != Protein:
-		return fmt.Errorf("output of %q: unknown kind of sequence %v", s.Base, s.Kind)
+		return l, fmt.Errorf("output of %q: unknown kind of sequence %v", s.Base, s.Kind)
 	case s.Dim < 1 || s.Dim > maxDim:
-		return fmt.Errorf("output of %q: %d values per embedding, want 1 to %d", s.Base, s.Dim, maxDim)
+		return l, fmt.Errorf("output of %q: %d values per embedding, want 1 to %d", s.Base, s.Dim, maxDim)
 	case len(s.Layers) == 0:
-		return fmt.Errorf("output of %q: no layer to write", s.Base)
+		return l, fmt.Errorf("output of %q: no layer to write", s.Base)
 	}
 	if len(s.Layers) > 1 {
 		for i, layer := range s.Layers {
 			if layer < 0 {
-				return fmt.Errorf("output of %q: layer %d is negative", s.Base, layer)
+				return l, fmt.Errorf("output of %q: layer %d is negative", s.Base, layer)
 			}
 			if slices.Contains(s.Layers[:i], layer) {
-				return fmt.Errorf("output of %q: layer %d is listed twice", s.Base, layer)
+				return l, fmt.Errorf("output of %q: layer %d is listed twice", s.Base, layer)
 			}
 		}
 	}
 	if l.check != nil {
-		return l.check(s)
+		return l, l.check(s)
 	}
-	return nil
+	return l, nil
 }
 
 // Paths returns the final paths of the output, the main file first. Commit renames them in reverse order, so if the

@@ -93,7 +93,7 @@ func everySpec(t testing.TB) map[string]Spec {
 			for _, perToken := range []bool{false, true} {
 				s := spec(t, format, layers...)
 				s.PerToken = perToken
-				if s.validate() == nil {
+				if _, err := s.validate(); err == nil {
 					all[fmt.Sprintf("%s, %d layers, per token %v", format, len(layers), perToken)] = s
 				}
 			}
@@ -435,7 +435,7 @@ func BenchmarkWrite(b *testing.B) {
 		for _, perToken := range []bool{false, true} {
 			s := spec(b, format, 12)
 			s.Dim, s.PerToken = 768, perToken
-			if s.validate() != nil {
+			if _, err := s.validate(); err != nil {
 				continue
 			}
 			b.Run(fmt.Sprintf("%s/perToken=%v", format, perToken), func(b *testing.B) {
