@@ -28,21 +28,9 @@ Flags:
 // is an answer, too.
 func devices(m machine, args, environ []string, w io.Writer) error {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are ours to print
 	verbose := flags.BoolP("verbose", "v", false, "")
-	help := flags.BoolP("help", "h", false, "")
-	if err := flags.Parse(twoDashes(args, flags)); err != nil {
-		return usagef("embed devices: %v", err)
-	}
-	if err := fromEnvironment(flags, environ); err != nil {
+	if _, helped, err := parseSubcommand(flags, devicesUsage, 0, args, environ, w); err != nil || helped {
 		return err
-	}
-	if *help {
-		_, err := io.WriteString(w, devicesUsage)
-		return err
-	}
-	if flags.NArg() > 0 {
-		return usagef("embed devices takes no inputs, and a file of that name is ./devices")
 	}
 	backend := cpu.New(0)
 	defer backend.Close()

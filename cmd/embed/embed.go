@@ -28,8 +28,8 @@ const maxBudget = 1 << 24
 
 // runOn is the whole program: it returns the exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "devices" {
-		if err := devices(m, args[1:], environ, stdout); err != nil {
+	if c, ok := findSubcommand(args); ok {
+		if err := c.run(m, args[1:], environ, stdout); err != nil {
 			printError(stderr, err)
 			return exitCode(err, 0, 0)
 		}
@@ -51,6 +51,9 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	if c.log, err = newLog(s, stderr); err != nil {
 		printError(stderr, err)
 		return exitUsage
+	}
+	for _, v := range unknownVariables(groups, environ) {
+		c.log.Warn("an environment variable that stands for no flag is left alone", "variable", v)
 	}
 	c.progress = newProgress(s, c.log, stderr)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
@@ -341,6 +344,9 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
 			}
 			if errors.Is(err, seqio.ErrNoInput) {
+				if len(inputs)+len(failed) == 0 && part.alphabet == seqio.Unknown {
+					err = fmt.Errorf("%w%s", err, didYouMean(arg, "embed ", subcommandNames()))
+				}
 				failed = append(failed, pool.NewFailure(arg, err))
 				continue
 			}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/kernels"
 	"seqembed/pool"
 )
@@ -62,9 +63,12 @@ func withHint(err error) error {
 	}{
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
+		{pool.ErrOutput, "--out takes another folder"},
+		{store.ErrFormat, "--format takes another one"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
+		{seqio.ErrGuessed, "--dna or --protein says which alphabet it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},
 		{seqio.ErrBadRecord, "--on-bad-record skip leaves such records out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},

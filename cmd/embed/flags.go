@@ -1,9 +1,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -124,65 +126,178 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is
-// --esm-model.
-const environmentPrefix = "EMBED_"
-
-// notFromEnvironment are the flags that only the command line gives: images
-// of containers often set EMBED_VERSION, to say which one they hold.
-var notFromEnvironment = []string{"help", "version"}
-
-// parse reads the command line, then the environment for the flags that the
-// command line leaves open. Mistakes are usage errors.
+// parse reads the command line, then the environment for the flags that the command line leaves open. Mistakes are usage
+// errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
+	all := allFlags(groups)
+	s.given = all.Changed
+	err := parseFlags(all, args, environ)
+	s.inputs = all.Args()
+	return s, groups, err
+}
+
+// allFlags returns the flags of all groups.
+func allFlags(groups []group) *pflag.FlagSet {
 	all := pflag.NewFlagSet("embed", pflag.ContinueOnError)
-	all.SetOutput(io.Discard) // errors are ours to print
 	for _, g := range groups {
 		all.AddFlagSet(g.flags)
 	}
-	s.given = all.Changed
-	if err := all.Parse(repeatFor(fileLists, twoDashes(args, all))); err != nil {
-		return s, groups, usagef("%v", err)
-	}
-	s.inputs = all.Args()
-	return s, groups, fromEnvironment(all, environ)
+	return all
 }
 
-// fromEnvironment sets the flags that the command line leaves open. A value
-// that a flag does not take is a usage error.
+// parseFlags reads arguments, then the environment.
+func parseFlags(flags *pflag.FlagSet, args, environ []string) error {
+	flags.SetOutput(io.Discard) // errors are ours to print
+	args, err := twoDashes(args, flags)
+	if err != nil {
+		return err
+	}
+	if err := flags.Parse(repeatFor(fileLists, args)); err != nil {
+		return explainFlag(err, flags)
+	}
+	return fromEnvironment(flags, environ)
+}
+
+// environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is --esm-model.
+const environmentPrefix = "EMBED_"
+
+var (
+	// notFromEnvironment are the flags that only the command line gives: images of containers often set EMBED_VERSION,
+	// to say which one they hold.
+	notFromEnvironment = []string{"help", "version"}
+	// otherVariables are read by package kernels/cuda.
+	otherVariables = []string{"EMBED_CUBLAS"}
+)
+
+// variableFlag returns the flag that an environment variable stands for, or nil, and whether its name begins like one.
+func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
+	suffix, ours := strings.CutPrefix(name, environmentPrefix)
+	if !ours {
+		return nil, false
+	}
+	return flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-")), suffix != ""
+}
+
+// fromEnvironment sets the flags that the command line leaves open. A value that a flag does not take is a usage error.
 func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
-		suffix, ok := strings.CutPrefix(name, environmentPrefix)
-		flag := flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-"))
-		if !ok || flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
+		flag, _ := variableFlag(flags, name)
+		if flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
 			continue
 		}
 		if err := flags.Set(flag.Name, value); err != nil {
-			return usagef("environment variable %s: %v", name, err)
+			return usagef("environment variable %s: %s", name, wrongValue(flag, value))
 		}
 	}
 	return nil
 }
 
-// twoDashes turns the Go style -gpus 0,1 into --gpus 0,1. One dash and one
-// letter stays a short flag.
-func twoDashes(args []string, flags *pflag.FlagSet) []string {
-	var out []string
-	for i, a := range args {
-		if a == "--" {
-			return append(out, args[i:]...)
+// unknownVariables lists the environment variables that begin like those of flags and stand for none, with the ones that
+// may be meant.
+func unknownVariables(groups []group, environ []string) (list []string) {
+	flags := allFlags(groups)
+	known := slices.Clone(otherVariables)
+	flags.VisitAll(func(f *pflag.Flag) {
+		known = append(known, environmentPrefix+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+	})
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if flag, ours := variableFlag(flags, name); ours && flag == nil && !slices.Contains(known, name) {
+			list = append(list, name+didYouMean(name, "", known))
 		}
+	}
+	return list
+}
+
+// twoDashes turns the Go style -gpus 0,1 into --gpus 0,1. One dash and letters that are all short flags without a value
+// stay: -qv. Any other one is a usage error: -output x is not -o utput.
+func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
+	var out []string
+	isValue := false // of the flag before it
+	for i, a := range args {
 		name, isFlag := strings.CutPrefix(a, "-")
-		name, _, _ = strings.Cut(name, "=")
-		if isFlag && len(name) > 1 && flags.Lookup(name) != nil {
-			a = "-" + a
+		name, _, joined := strings.Cut(strings.TrimPrefix(name, "-"), "=")
+		switch {
+		case isValue || !isFlag || a == "-":
+			isValue = false
+		case a == "--":
+			return append(out, args[i:]...), nil
+		default:
+			short := a[1] != '-'
+			flag := flags.Lookup(name)
+			if short && len(name) == 1 {
+				flag = flags.ShorthandLookup(name)
+			} else if short && flag != nil {
+				a = "-" + a
+			} else if short && !allSwitches(name, flags) {
+				return nil, unknownFlag("-"+name, flags)
+			}
+			isValue = flag != nil && flag.NoOptDefVal == "" && !joined
 		}
 		out = append(out, a)
 	}
-	return out
+	return out, nil
+}
+
+// allSwitches reports whether all letters are short flags without a value.
+func allSwitches(letters string, flags *pflag.FlagSet) bool {
+	return !strings.ContainsFunc(letters, func(letter rune) bool {
+		if letter > '~' {
+			return true
+		}
+		flag := flags.ShorthandLookup(string(letter))
+		return flag == nil || flag.NoOptDefVal == ""
+	})
+}
+
+// unknownFlag is the usage error for a flag, as it was typed, that does not exist.
+func unknownFlag(typed string, flags *pflag.FlagSet) error {
+	name := strings.TrimLeft(typed, "-")
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	hint := didYouMean(name, "--", names)
+	if letter := name[:1]; hint == "" && typed[1] != '-' && letter <= "~" {
+		if flag := flags.ShorthandLookup(letter); flag != nil && flag.NoOptDefVal == "" {
+			hint = fmt.Sprintf("; the value of -%s goes apart: -%[1]s %s", letter, name[1:])
+		}
+	}
+	return usagef("there is no flag %s%s", typed, hint)
+}
+
+// explainFlag returns the usage error for an error of package pflag.
+func explainFlag(err error, flags *pflag.FlagSet) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		return unknownFlag("-"+unknown.GetSpecifiedShortnames(), flags)
+	case errors.As(err, &unknown):
+		return unknownFlag("--"+unknown.GetSpecifiedName(), flags)
+	case errors.As(err, &invalid):
+		return usagef("--%s: %s", invalid.GetFlag().Name, wrongValue(invalid.GetFlag(), invalid.GetValue()))
+	case errors.As(err, &missing):
+		value, _ := pflag.UnquoteUsage(missing.GetFlag())
+		return usagef("--%s needs a value: --%[1]s %s", missing.GetFlag().Name, value)
+	}
+	return usagef("%v", err)
+}
+
+// wrongValue says why a flag has refused a value.
+func wrongValue(flag *pflag.Flag, value string) string {
+	_, err := strconv.ParseInt(value, 0, 0)
+	switch kind := flag.Value.Type(); {
+	case kind == "bool":
+		return fmt.Sprintf("%q is neither true nor false", value)
+	case kind == "intSlice":
+		return fmt.Sprintf("%q is not a list of whole numbers, such as 0,6,-1", value)
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Sprintf("%s is far beyond any sensible number", value)
+	}
+	return fmt.Sprintf("%q is not a whole number", value)
 }
 
 // fileLists are the flags that stand for all files that follow them, because a shell turns --dna *.fa into one flag and

@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"seqembed/internal/seqio"
@@ -42,6 +44,28 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	return first, nil
 }
 
+// meantModel suggests published models for the name of one that is not there.
+func (f *familyFlags) meantModel() string {
+	name, synthetic := strings.CutPrefix(f.model, "synthetic:")
+	name, _, _ = strings.Cut(name, "@")
+	var known []string
+	for _, p := range f.Published {
+		if synthetic {
+			known = append(known, p.Name)
+		} else if p.Hub != "" {
+			known = append(known, p.Name, p.Hub, p.Alias)
+		}
+	}
+	if _, err := os.Stat(f.model); err == nil || slices.Contains(known, name) {
+		return ""
+	}
+	prefix := ""
+	if synthetic {
+		prefix = "synthetic:"
+	}
+	return didYouMean(name, prefix, slices.DeleteFunc(known, func(name string) bool { return name == "" }))
+}
+
 // model is a checkpoint that is ready to be loaded onto devices.
 type model struct {
 	*familyFlags
@@ -61,7 +85,7 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	}
 	c, err := transformer.Families.Open(f.model)
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w", f.flag("model"), f.model, err)
+		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, err, f.meantModel())
 	}
 	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {

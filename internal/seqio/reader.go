@@ -216,11 +216,13 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 	case illegal.gap():
 		return r.bad(record, ReasonGap, ErrGap, illegal.Error())
 	}
-	why := ""
+	kind, why := ErrBadRecord, ""
 	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // the other alphabet may allow it
-		why = r.decision.reminder()
+		if why = r.decision.reminder(); why != "" {
+			kind = ErrGuessed
+		}
 	}
-	return r.bad(record, ReasonIllegalLetter, ErrBadRecord, illegal.Error()+why)
+	return r.bad(record, ReasonIllegalLetter, kind, illegal.Error()+why)
 }
 
 // bad leaves a record out or ends the reading, as the options say.

@@ -141,6 +141,8 @@ var (
 	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches it,
 	// too.
 	ErrNotFinite = errors.New("not a finite number")
+	// ErrFormat matches the errors for an output that is beyond the limits of its format.
+	ErrFormat = errors.New("beyond the limits of the format")
 )
 
 // recordError is an error about one record.

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"seqembed/transformer"
+)
+
+// subcommand is a first argument that is neither a flag nor an input.
+type subcommand struct {
+	name string
+	run  func(m machine, args, environ []string, w io.Writer) error
+}
+
+// subcommands lists all of them.
+func subcommands() []subcommand {
+	return []subcommand{{"devices", devices}, {"help", help}, {"version", showVersion}}
+}
+
+// subcommandNames lists their names.
+func subcommandNames() (names []string) {
+	for _, c := range subcommands() {
+		names = append(names, c.name)
+	}
+	return names
+}
+
+// findSubcommand returns the subcommand that the arguments begin with.
+func findSubcommand(args []string) (c subcommand, ok bool) {
+	i := slices.IndexFunc(subcommands(), func(c subcommand) bool { return len(args) > 0 && c.name == args[0] })
+	if i < 0 {
+		return c, false
+	}
+	return subcommands()[i], true
+}
+
+// parseSubcommand reads the flags of a subcommand, which may take up to n arguments, and returns these. It reports
+// whether the page usage was asked for, which it prints.
+func parseSubcommand(flags *pflag.FlagSet, usage string, n int, args, environ []string, w io.Writer) (rest []string, helped bool, err error) {
+	flags.BoolVarP(&helped, "help", "h", false, "")
+	if err := parseFlags(flags, args, environ); err != nil {
+		return nil, false, fmt.Errorf("%s: %w", flags.Name(), err)
+	}
+	if helped {
+		_, err := io.WriteString(w, usage)
+		return nil, true, err
+	}
+	if flags.NArg() > n {
+		return nil, false, usagef("%s: %q is an argument too many; an input whose name is that of a subcommand is given as ./%s",
+			flags.Name(), flags.Arg(n), strings.TrimPrefix(flags.Name(), "embed "))
+	}
+	return flags.Args(), false, nil
+}
+
+const helpUsage = `embed help prints the help of embed, or of a subcommand.
+
+Usage:
+  embed help [SUBCOMMAND]
+`
+
+// help is embed help.
+func help(m machine, args, environ []string, w io.Writer) error {
+	rest, helped, err := parseSubcommand(pflag.NewFlagSet("embed help", pflag.ContinueOnError), helpUsage, 1, args, environ, w)
+	switch {
+	case err != nil || helped:
+		return err
+	case len(rest) == 0:
+		printHelp(w, declare(&settings{}, transformer.Families))
+		return nil
+	}
+	c, ok := findSubcommand(rest)
+	if !ok {
+		return usagef("embed help: there is no subcommand %q%s", rest[0], didYouMean(rest[0], "embed ", subcommandNames()))
+	}
+	return c.run(m, []string{"--help"}, nil, w)
+}
+
+const versionUsage = `embed version prints the version, the commit of the build, and the version of Go.
+
+Usage:
+  embed version
+`
+
+// showVersion is embed version.
+func showVersion(_ machine, args, environ []string, w io.Writer) error {
+	flags := pflag.NewFlagSet("embed version", pflag.ContinueOnError)
+	if _, helped, err := parseSubcommand(flags, versionUsage, 0, args, environ, w); err != nil || helped {
+		return err
+	}
+	_, err := io.WriteString(w, versionLine()+"\n")
+	return err
+}
