@@ -104,6 +104,7 @@ func (j *Job) check() (*store.Manifest, error) {
 	} else if err := j.manifest.Update(); err != nil {
 		return nil, err
 	}
+	j.keepNames(j.manifest)
 	return j.manifest, j.refuseMixture(j.manifest)
 }
 
@@ -209,7 +210,10 @@ func (r *run) complete(f File) (bool, error) {
 			return false, nil // the reader will report any error of the input
 		}
 		if !same {
-			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
+			if madeFrom(f.Path, entry) {
+				return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
+			}
+			return false, fmt.Errorf("%s was made from %s, not from %s: %w", path, entry.Input.Path, f.Path, ErrMixture)
 		}
 	}
 	if len(existing) < len(r.Output.spec(f).Paths()) {

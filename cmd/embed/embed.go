@@ -118,6 +118,7 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tellApart(dna, protein)
 	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
 		return err
 	}
@@ -184,6 +185,17 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	c.progress.end()
 	c.merge(summary)
 	return err
+}
+
+// tellApart gives inputs of the same name outputs with different names.
+func tellApart(models ...[]pool.File) {
+	for _, files := range models {
+		inputs := make([]*seqio.Input, len(files))
+		for i := range files {
+			inputs[i] = &files[i].Input
+		}
+		seqio.TellApart(inputs)
+	}
 }
 
 // checkNames refuses inputs whose outputs would have the same name: those of one alphabet, or of both when the two

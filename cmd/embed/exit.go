@@ -67,6 +67,7 @@ func withHint(err error) error {
 		{store.ErrFormat, "--format takes another one"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
+		{seqio.ErrInputName, "--out takes an output folder for each of two commands"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
 		{seqio.ErrGuessed, "--dna or --protein says which alphabet it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},

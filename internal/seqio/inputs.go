@@ -16,7 +16,7 @@ import (
 type Input struct {
 	Path     string   // as the user reaches it; "-" for standard input
 	Name     string   // output base name: the file name without its sequence and compression extensions, or "stdin"
-	Dir      string   // slash-separated folder of the file below the folder argument it came from; empty otherwise
+	Dir      string   // slash-separated folder of the output: that below the folder argument the file came from; see TellApart
 	Alphabet Alphabet // forced, or Unknown
 }
 
@@ -75,24 +75,6 @@ func CheckPaths(inputs []Input) error {
 			return fmt.Errorf("%w: %s was given twice", ErrInputName, in.Path)
 		}
 		given[clean] = true
-	}
-	return nil
-}
-
-// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would
-// have the same name. s.fna and s.faa may stand side by side, once their alphabets are known.
-func CheckNames(inputs []Input) error {
-	type output struct {
-		name  string
-		model Alphabet
-	}
-	owner := make(map[output]string, len(inputs))
-	for _, in := range inputs {
-		out := output{path.Join(in.Dir, in.Name), in.Alphabet}
-		if first, taken := owner[out]; taken {
-			return fmt.Errorf("%w: the outputs of %s and %s would both be named %q", ErrInputName, first, in.Path, out.name)
-		}
-		owner[out] = in.Path
 	}
 	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -96,6 +98,9 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 	}
 	return *p.Entry, p.file, true
 }
+
+// Outputs yields the paths of all output files that the manifest names, in no order.
+func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
 
 // Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has a
 // new entry since ReadManifest, Append first calls clash with the last such entry; if clash returns an error, Append
