@@ -205,11 +205,11 @@ func (w *worker) distribute(results [][]float32, b batch) {
 	}
 }
 
-// complete joins the windows of each record and passes the span to its writer.
+// complete makes the rows of each record and passes the span to its writer.
 func (w *worker) complete(s *span) {
 	for _, rec := range s.records {
 		if rec.failure == nil {
-			rec.join(w.PerToken, w.embedder.Averaged)
+			w.makeRows(rec, w.embedder.Averaged)
 		}
 		rec.windows = nil
 	}

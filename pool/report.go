@@ -36,9 +36,9 @@ type Batch struct {
 type FileReport struct {
 	Path              string
 	Device            string           // names of the devices, separated by commas
-	Records           int64            // number of rows written
+	Records           int64            // number of records written
 	Tokens            int64            // including special tokens
-	Letters           int64            // number of letters used
+	Letters           int64            // number of letters used, those of two windows twice
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
@@ -61,11 +61,13 @@ const maxTruncations = 3
 func (f *FileReport) count(rec *record) {
 	f.Records++
 	f.Tokens += int64(rec.row.Tokens)
-	f.Letters += int64(rec.row.Length)
+	for _, row := range rec.rows {
+		f.Letters += int64(row.Length)
+	}
 	f.Unknown += int64(rec.unknown)
 	if rec.row.Truncated {
 		if f.Truncated++; f.Truncated <= maxTruncations {
-			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.letters})
+			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.row.RecordLength})
 		}
 	}
 }

@@ -26,6 +26,7 @@ type Output struct {
 	Dim      int
 	Layers   []int
 	PerToken bool
+	Windows  bool              // one row a window
 	Meta     map[string]string // stored in the output files themselves
 	Template store.Entry       // the entry for the manifest, without the fields that differ between files
 }
@@ -48,7 +49,7 @@ func (o Output) spec(f File) store.Spec {
 		}
 	}
 	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Windows: o.Windows, Meta: o.Meta}
 }
 
 // prepare creates the output folder and checks that it is writable, so that a problem causes one error at the beginning

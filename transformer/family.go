@@ -31,6 +31,7 @@ type Family struct {
 	Before, After   int  // special tokens that the tokenizer puts around a sequence
 	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
 	MaxLength       int  // letters of a sequence that are used by default, 0 for all
+	Window          int  // letters of a window by default, where MaxLength is 0
 
 	// How a checkpoint is recognised: by the model_type of its config.json, if it has one, and by a tensor that no
 	// other family of that model_type has.

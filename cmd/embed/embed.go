@@ -233,7 +233,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	}
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+		Overlap: c.overlap, Windows: c.windows, PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, pooling, c.progress))
 	}
@@ -247,12 +247,12 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	dtype := processors[0].dtype // all are of one kind
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
-		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
+		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
-		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
+		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken, Windows: c.windows,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
@@ -260,6 +260,18 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
+}
+
+// longParameter describes --long, --overlap and --windows in a manifest.
+func (c *command) longParameter() string {
+	text := c.long
+	if c.overlap > 0 {
+		text += fmt.Sprintf(", overlap %d", c.overlap)
+	}
+	if c.windows {
+		text += ", one row a window"
+	}
+	return text
 }
 
 // merge adds one model's summary to the total.
@@ -318,7 +330,8 @@ func (c *command) check() error {
 		name       string
 		value, max int
 	}
-	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads}}
+	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"overlap", c.overlap, math.MaxInt}, {"min-length", c.minLength, math.MaxInt},
+		{"threads", c.threads, maxThreads}}
 	for _, f := range c.families {
 		numbers = append(numbers, number{f.flag("batch-size"), f.batch, maxBudget})
 	}
@@ -332,6 +345,9 @@ func (c *command) check() error {
 	}
 	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool != string(transformer.Mean)) {
 		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
+	}
+	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
+		return usagef("--windows and --overlap are about windows: they need --long window")
 	}
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")

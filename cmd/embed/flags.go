@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -33,6 +34,8 @@ type settings struct {
 
 	long       string
 	maxLength  int
+	overlap    int
+	windows    bool
 	minLength  int
 	gaps       string
 	onBad      string
@@ -73,19 +76,21 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
-	var limits []string
+	var limits, means, windows []string
 	s.families = make([]familyFlags, len(families))
 	for i, family := range families {
 		m := &s.families[i]
 		m.Family = family
 		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
+		windows = append(windows, fmt.Sprintf("%d for %s", cmp.Or(m.MaxLength, m.Window), m.Name))
+		means = append(means, m.Name+" "+map[bool]string{false: "without", true: "with"}[m.MeanOfSpecial])
 		names := slices.Concat([]string{"a folder", "a checkpoint file", "a hub id"}, m.ModelNames(), []string{"or synthetic:NAME[@SEED]"})
 		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: %s", m.Alphabet, strings.Join(names, ", ")))
 		if !m.FixedVocabulary {
 			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
 	}
-	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean, cls (the first one alone), or none (each keeps its own embedding)")
+	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean (special tokens: "+strings.Join(means, ", ")+"), cls (the first one alone), or none (each keeps its own embedding)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f = in("Compute")
@@ -98,8 +103,11 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
 
 	f = in("Sequences")
-	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")
-	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default "+strings.Join(limits, ", ")+")")
+	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate (use the beginning), window (in pieces that are joined) or error")
+	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record, or in a window; 0: no limit (default "+strings.Join(limits, ", ")+
+		"; of windows "+strings.Join(windows, ", ")+")")
+	f.IntVar(&s.overlap, "overlap", 0, "`N` letters of a window are those of the one before (--long window)")
+	f.BoolVar(&s.windows, "windows", false, "one row a window, with its start and end in the record (--long window)")
 	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
 	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -103,6 +104,9 @@ func (m *model) check(s *settings) error {
 	if m.layers, err = transformer.ResolveLayers(s.layers, m.config.Layers); err != nil {
 		return usagef("--layers: %s: %w", m.model, err)
 	}
+	if err := m.checkWindows(s); err != nil {
+		return err
+	}
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
@@ -113,12 +117,27 @@ func (m *model) check(s *settings) error {
 	return nil
 }
 
-// maxLength is the limit of letters for this model's records.
+// maxLength is the limit of letters for this model's records, or for their windows.
 func (m *model) maxLength(s *settings) int {
-	if s.given("max-length") {
+	switch {
+	case s.given("max-length"):
 		return s.maxLength
+	case s.long == string(pool.LongWindow):
+		return cmp.Or(m.MaxLength, m.Window)
 	}
 	return m.MaxLength
+}
+
+// checkWindows refuses lengths that give no windows.
+func (m *model) checkWindows(s *settings) error {
+	switch length := m.maxLength(s); {
+	case s.long != string(pool.LongWindow):
+	case length == 0:
+		return usagef("--long window: --max-length 0 gives no windows; of %s the default is %d letters", m.Name, cmp.Or(m.MaxLength, m.Window))
+	case s.overlap >= length:
+		return usagef("--overlap: %d letters are not less than the %d of a window of %s (--max-length)", s.overlap, length, m.Name)
+	}
+	return nil
 }
 
 // layerList writes layers as the flag takes them.
