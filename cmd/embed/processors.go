@@ -87,7 +87,10 @@ func (c *command) openProcessors() ([]*processor, error) {
 			return nil, err
 		}
 		p := c.onCPU()
-		_, err := p.ready()
+		b, err := p.ready()
+		if err == nil {
+			warnPortable(c.log, b)
+		}
 		return []*processor{p}, err
 	}
 	var list []*processor
@@ -172,6 +175,15 @@ func (c *command) onCPU() *processor {
 		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.products == kernels.BF16}), nil
 	}
 	return p
+}
+
+// warnPortable warns where the CPU computes without the kernels in assembly.
+func warnPortable(log *slog.Logger, b kernels.Backend) {
+	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
+		// The figure is that of docs/performance.md.
+		log.Warn("no kernels in assembly for this processor (they need AVX2 or AVX-512): portable Go computes, some 15 times slower",
+			"backend", b.Name())
+	}
 }
 
 // onGPU is a device. The next batch is started while one computes.
