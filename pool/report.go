@@ -15,12 +15,24 @@ type Observer interface {
 	DeviceLost(device string, err error) // other devices are left and continue its work
 	FileStarted(path, device string)
 	BatchDone(Batch)
-	LongRecord(path, id string, tokens int)            // more than 50,000 tokens, which will take long
+	LongRecord(LongRecord)                             // is about to be computed
 	BudgetHalved(device string, tokens int, err error) // tokens is the new budget
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // the output of an earlier run is complete
 	FileFinished(FileReport)
 	FileFailed(Failure)
+}
+
+// LongTokens is the number of tokens above which a record, or a window of it, is reported before it is computed.
+const LongTokens = 50_000
+
+// LongRecord is a record, or a window of it, of more than LongTokens.
+type LongRecord struct {
+	Path, ID string
+	Tokens   int
+	// TrialTook is how long the device has just taken for a sequence of TrialTokens, if it has computed nothing else.
+	TrialTokens int
+	TrialTook   time.Duration
 }
 
 // Batch describes a batch that was computed.

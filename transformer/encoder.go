@@ -119,6 +119,19 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
+// Watch makes the encoder ready for a batch, as Start does, and returns a function that reports, while the batch is
+// computed, which part of its arithmetic has been done, from 0 to 1. Any goroutine may call it. It is nil where the
+// backend does not know, or where Start will return an error.
+func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
+	if e.fit(b) != nil {
+		return nil
+	}
+	if r, ok := e.runner.(interface{ Done() float64 }); ok {
+		return r.Done
+	}
+	return nil
+}
+
 // fit compiles anew for a batch over the limits.
 func (e *Encoder) fit(b kernels.Batch) error {
 	if e.runner != nil && e.limits.Holds(b) {

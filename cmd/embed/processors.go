@@ -259,9 +259,16 @@ func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 
 // Start passes a batch on and notes whether the device fails.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
+	stop := func() {}
+	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {
+		if done := e.Encoder.Watch(b); done != nil {
+			stop = e.progress.watch(done)
+		}
+	}
 	wait := e.Encoder.Start(b)
 	return func() ([][]float32, error) {
 		results, err := wait()
+		stop()
 		e.failed = e.failed || err != nil && !errors.Is(err, kernels.ErrOutOfMemory)
 		return results, err
 	}

@@ -25,6 +25,7 @@ type runner struct {
 
 	batch kernels.Batch // the current batch
 	dst   [][]float32
+	progress
 }
 
 // step runs one operation on the current batch. Compile creates run and the closures that it needs, so that a batch
@@ -213,15 +214,16 @@ func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	}
 	s.batch, s.dst = b, dst
 	s.heads.stale = true
+	s.begin(b, s.steps)
 	for i := range s.steps {
 		step := &s.steps[i]
-		if s.profile == nil {
-			step.run()
-			continue
-		}
+		flops := kernels.FLOPs(b, step.perToken, step.perPair)
+		s.next(flops)
 		start := time.Now()
 		step.run()
-		s.profile.Add(step.name, kernels.FLOPs(b, step.perToken, step.perPair), time.Since(start))
+		if s.profile != nil {
+			s.profile.Add(step.name, flops, time.Since(start))
+		}
 	}
 	s.batch, s.dst = kernels.Batch{}, nil
 	return func() error { return nil }
