@@ -8,8 +8,8 @@ import (
 )
 
 // keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
-// the inputs beside it (seqio.TellApart), so that a run with fewer or more inputs would name it otherwise and compute it
-// again. Only a file whose output does not exist under its present name is looked for.
+// the inputs beside it (seqio.TellApart), so that a run with fewer or more inputs would name it otherwise and compute
+// it again. Only a file whose output does not exist under its present name is looked for.
 func (j *Job) keepNames(m *store.Manifest) {
 	made := map[string]bool{} // names of outputs in any folder
 	for path := range m.Outputs() {

@@ -11,8 +11,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that windows in a
-// batch have similar lengths, and small enough that a span needs little memory.
+// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that windows in
+// a batch have similar lengths, and small enough that a span needs little memory.
 const lookAhead = 4
 
 // span is a sequence of consecutive records in a file, which are packed into batches together.

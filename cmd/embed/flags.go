@@ -76,13 +76,11 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
-	var limits, means, windows []string
+	var means []string
 	s.families = make([]familyFlags, len(families))
 	for i, family := range families {
 		m := &s.families[i]
 		m.Family = family
-		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
-		windows = append(windows, fmt.Sprintf("%d for %s", cmp.Or(m.MaxLength, m.Window), m.Name))
 		means = append(means, m.Name+" "+map[bool]string{false: "without", true: "with"}[m.MeanOfSpecial])
 		names := slices.Concat([]string{"a folder", "a checkpoint file", "a hub id"}, m.ModelNames(), []string{"or synthetic:NAME[@SEED]"})
 		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: %s", m.Alphabet, strings.Join(names, ", ")))
@@ -102,7 +100,25 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without AVX512_BF16: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all cores")
 
-	f = in("Sequences")
+	declareSequences(in("Sequences"), s)
+
+	f = in("Messages")
+	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
+	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
+	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a progress bar")
+	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
+	f.BoolVarP(&s.help, "help", "h", false, "this page")
+	f.BoolVar(&s.version, "version", false, "the version")
+	return groups
+}
+
+// declareSequences declares the flags about records. The families are those of s.
+func declareSequences(f *pflag.FlagSet, s *settings) {
+	var limits, windows []string
+	for _, m := range s.families {
+		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
+		windows = append(windows, fmt.Sprintf("%d for %s", cmp.Or(m.MaxLength, m.Window), m.Name))
+	}
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate (use the beginning), window (in pieces that are joined) or error")
 	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record, or in a window; 0: no limit (default "+strings.Join(limits, ", ")+
 		"; of windows "+strings.Join(windows, ", ")+")")
@@ -113,15 +129,6 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
 	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
-
-	f = in("Messages")
-	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
-	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
-	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a progress bar")
-	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
-	f.BoolVarP(&s.help, "help", "h", false, "this page")
-	f.BoolVar(&s.version, "version", false, "the version")
-	return groups
 }
 
 // formatNames returns the names of all output formats as a sentence has them: "a, b or c".
@@ -134,8 +141,8 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// parse reads the command line, then the environment for the flags that the command line leaves open. Mistakes are usage
-// errors.
+// parse reads the command line, then the environment for the flags that the command line leaves open. Mistakes are
+// usage errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
@@ -203,8 +210,8 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// unknownVariables lists the environment variables that begin like those of flags and stand for none, with the ones that
-// may be meant.
+// unknownVariables lists the environment variables that begin like those of flags and stand for none, with the ones
+// that may be meant.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)

@@ -245,8 +245,8 @@ func minutes(d time.Duration) string {
 	}
 }
 
-// watch shows the progress inside a long batch until stop is called: beside the bar, or in a line from time to time. done
-// is the part of its arithmetic that has been done.
+// watch shows the progress inside a long batch until stop is called: beside the bar, or in a line from time to time.
+// done is the part of its arithmetic that has been done.
 func (p *progress) watch(done func() float64) (stop func()) {
 	p.mu.Lock()
 	p.inside = done

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// didYouMean returns "; did you mean A or B?" with the known names that a misspelt one is most likely to stand for, each
-// after prefix, or "" where none is near.
+// didYouMean returns "; did you mean A or B?" with the known names that a misspelt one is most likely to stand for,
+// each after prefix, or "" where none is near.
 func didYouMean(word, prefix string, known []string) string {
 	var list []string
 	for _, name := range similar(word, known) {

@@ -8,6 +8,7 @@ import (
 
 // progress is the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
 type progress struct {
+	tasks                *workerPool   // that the operations consist of
 	total, done, current atomic.Uint64 // of the batch; of the operations that have ended; of the present one
 }
 
@@ -28,14 +29,14 @@ func (p *progress) next(flops float64) {
 	p.current.Store(uint64(flops))
 }
 
-// Done returns the part of the present batch's arithmetic that has been done, from 0 to 1: roughly, since the work of an
-// operation is measured by its tasks. Any goroutine may call it.
-func (s *runner) Done() float64 {
-	total := float64(s.total.Load())
+// Done returns the part of the present batch's arithmetic that has been done, from 0 to 1: roughly, since the work of
+// an operation is measured by its tasks. Any goroutine may call it.
+func (p *progress) Done() float64 {
+	total := float64(p.total.Load())
 	if total == 0 {
 		return 0
 	}
-	done := float64(s.done.Load()) + float64(s.current.Load())*s.workers.fraction()
+	done := float64(p.done.Load()) + float64(p.current.Load())*p.tasks.fraction()
 	return min(1, done/total)
 }
 

@@ -6,11 +6,11 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDone: the part of a batch that is done grows to 1, within an operation by its tasks, with one thread and with two.
+// TestDone: the part of a batch that is done grows to 1, within an operation by its tasks.
 func TestDone(t *testing.T) {
 	for _, threads := range []int{1, 2} {
 		workers := newWorkerPool(threads)
-		r := &runner{workers: workers}
+		r := &runner{workers: workers, progress: progress{tasks: workers}}
 		var b kernels.Batch
 		b.Append([]int32{1, 2, 3, 4})
 		var seen []float64

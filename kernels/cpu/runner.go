@@ -52,7 +52,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if err := l.Check(); err != nil {
 		return nil, err
 	}
-	r := &runner{workers: b.workers, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
+	r := &runner{workers: b.workers, progress: progress{tasks: b.workers}, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
 		scratch: make([]scratch, b.workers.size)}
 	if b.format == bf16 {
 		r.bf16, r.tile = true, b.variant.pairs.tile
