@@ -32,6 +32,7 @@ type parser struct {
 	header  []byte // of the current record, without its '>' or '@'
 	plus    []byte // of the current FASTQ record: its line after the letters, without the '+'
 	letters chunks // of the current record
+	most    int    // letters of a record
 }
 
 // rawRecord is a record as it is in the input. It belongs to the caller.
@@ -42,7 +43,7 @@ type rawRecord struct {
 }
 
 func newParser(src io.Reader, name string) *parser {
-	return &parser{src: src, name: name, buf: newChunk()}
+	return &parser{src: src, name: name, buf: newChunk(), most: maxLetters}
 }
 
 // close lets other parsers use the memory of p, which has ended.
@@ -121,7 +122,9 @@ func (p *parser) readFASTA() error {
 	}
 	p.begun = true
 	for p.more() && p.rest[0] != '>' {
-		p.readLine(p.letters.add)
+		if p.readLine(p.letters.add); p.letters.len > p.most {
+			return p.tooLong()
+		}
 	}
 	if !p.more() && p.err != io.EOF {
 		return p.cut("")
@@ -143,7 +146,9 @@ func (p *parser) readFASTQ() error {
 			return p.fault(p.id(), p.opened, ErrMalformed,
 				"line %d begins a new record before this one had its \"+\" line", p.line)
 		}
-		p.readLine(p.letters.add)
+		if p.readLine(p.letters.add); p.letters.len > p.most {
+			return p.tooLong()
+		}
 	}
 	if err := p.readPlus(); err != nil {
 		return err
@@ -207,16 +212,20 @@ func (p *parser) readHeader() error {
 }
 
 // readLine takes the rest of the current line, which it gives to add part by part, and reports whether the line has an
-// end.
+// end. It stops early where the record has too many letters.
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
 		add(part)
-		if whole {
-			return true
+		if whole || p.letters.len > p.most {
+			return whole
 		}
 	}
 	return false
+}
+
+func (p *parser) tooLong() error {
+	return p.fault(p.id(), p.opened, ErrLimit, "more than %d letters, which is the limit", p.most)
 }
 
 // part takes the rest of the current line as far as it was read, and reports whether that is up to its end.

@@ -30,10 +30,6 @@ const (
 	bzip2Magic = "BZh"
 )
 
-// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as much
-// address space, of which it uses no more than the content fills.
-const maxZstdWindow = 1 << 31
-
 // xzFooterMagic ends every xz stream, but for padding with zeros. The xz reader takes a stream that is cut before its
 // index, or inside the header of a later stream, for a complete one.
 const xzFooterMagic = "YZ"
@@ -77,7 +73,9 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 		}
 		return "zstd", err
 	case is(xzMagic):
-		s.content, err = xz.NewReader(packed)
+		if err = xzLimit(packed); err == nil {
+			s.content, err = xz.NewReader(packed)
+		}
 		return "xz", err
 	case is(bzip2Magic):
 		s.content = bzip2.NewReader(packed)
@@ -87,9 +85,11 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
-// explain tells a disk that failed from data that is damaged.
+// explain tells a disk that failed from data that is damaged or asks for too much.
 func (s *source) explain(err error) error {
-	switch {
+	switch err := zstdLimit(err); {
+	case errors.Is(err, ErrLimit):
+		return err
 	case s.disk.err != nil:
 		return fmt.Errorf("reading failed: %w", s.disk.err)
 	case s.compression != "":
