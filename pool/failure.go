@@ -117,8 +117,8 @@ func ReadFailures(dir string) (list []Failure, err error) {
 	return list, err
 }
 
-// WriteFailures lists the failures of a run in FailedFiles of folder dir, which it creates if needed. It keeps the lines
-// of other runs, except for the paths in done and those that have failed again. It removes a list without lines.
+// WriteFailures lists the failures of a run in FailedFiles of folder dir, which it creates if needed. It keeps the
+// lines of other runs, except for the paths in done and those that have failed again. It removes a list without lines.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {

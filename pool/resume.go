@@ -155,7 +155,8 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 }
 
 // complete reports whether the file's outputs exist and match the manifest byte for byte. refuseMixture has already
-// compared the settings, unless Force is set. For an output from different content of the input it returns an ErrMixture.
+// compared the settings, unless Force is set. For an output from different content of the input it returns an
+// ErrMixture.
 func (r *run) complete(f File) (bool, error) {
 	if r.Force && !r.madeByForce(f) {
 		return false, nil

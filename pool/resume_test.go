@@ -433,8 +433,8 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce runs two jobs into one folder. A second run with other settings is refused before it begins. If both
-// write the same output from another input, the second to finish it is refused; if they agree, both succeed.
+// TestTwoRunsAtOnce runs two jobs into one folder. A second run with other settings is refused before it begins. If
+// both write the same output from another input, the second to finish it is refused; if they agree, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},

@@ -222,8 +222,8 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures updates the list of failed files in the output folder, after a run that ended with err, and returns both
-// errors. A run that did nothing leaves the list alone.
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err, and returns
+// both errors. A run that did nothing leaves the list alone.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if c.done()+len(c.total.Failed) == 0 {
 		return err

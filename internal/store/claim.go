@@ -28,12 +28,12 @@ func (h Holder) String() string {
 // ErrInUse is wrapped by the error for a folder that another run is writing to with other settings.
 var ErrInUse = errors.New("the output folder is in use")
 
-// claimPrefix begins the name of the file by which a run claims an output folder. The file holds a Holder, and is locked
-// until the run ends.
+// claimPrefix begins the name of the file by which a run claims an output folder. The file holds a Holder, and is
+// locked until the run ends.
 const claimPrefix = ".run-"
 
 // claimTries is the number of attempts to claim a folder. Two runs that begin at the same moment may both give way.
-const claimTries = 6
+const claimTries = 5
 
 // Claim enters a run in folder dir until release is called or the process ends. clash returns the difference between
 // the settings of another run in the folder and those of this one, or an empty string if both may write there.

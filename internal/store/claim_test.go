@@ -179,8 +179,8 @@ func TestEditsAtOnce(t *testing.T) {
 	}
 }
 
-// TestReplacedPair makes every operation fail in turn while an output of two files is replaced, and checks that files of
-// the old and the new output never stand side by side.
+// TestReplacedPair makes every operation fail in turn while an output of two files is replaced, and checks that files
+// of the old and the new output never stand side by side.
 func TestReplacedPair(t *testing.T) {
 	s := spec(t, Npy, 33)
 	renames := 0

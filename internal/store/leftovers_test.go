@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestLeftovers checks that the files of killed runs are removed, however old, and that files that are being written, or
-// have other names are kept.
+// TestLeftovers checks that the files of killed runs are removed, however old, and that files that are being written,
+// or have other names are kept.
 func TestLeftovers(t *testing.T) {
 	skipWithoutLocks(t)
 	dir := t.TempDir()

@@ -13,7 +13,7 @@ var ErrLocked = errors.New("another process holds the lock")
 
 const (
 	lockPause    = 50 * time.Millisecond // between two attempts to take a lock
-	lockPatience = time.Second           // for which a run that is to end still waits for a lock
+	lockPatience = time.Second / 2       // for which a run that is to end still waits for a lock
 )
 
 func (s osFS) tryLock(f *os.File, shared bool) error {

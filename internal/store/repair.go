@@ -16,8 +16,8 @@ import (
 const DamagedSuffix = ".damaged-"
 
 // Repair makes the manifest of a folder usable: it takes the lines that cannot be read out of it, and sets aside a
-// manifest of version 1. The old file stays in the folder under another name; Repair returns these names. An output whose
-// line was damaged is then computed again, or has no entry.
+// manifest of version 1. The old file stays in the folder under another name; Repair returns these names. An output
+// whose line was damaged is then computed again, or has no entry.
 func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405.000000000Z")
 	for _, name := range olderManifests {
