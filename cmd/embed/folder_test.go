@@ -1,6 +1,8 @@
 package main
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -201,4 +203,35 @@ func TestOutputsOfOtherNumerics(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("numerics version", `"991"`, `now "1"`, "--force")
 	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
 	embed(t, npyArgs("a.faa")...).wantCode(0)
+}
+
+// digestsOfNumerics are the SHA-256 of the numbers of TestNumericsVersion, by backend, for the present numerics.
+var digestsOfNumerics = map[string]string{
+	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
+	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
+	"cpu portable amd64": "081d59286e5d75532806213962f48174c6b27f692a2c24487ef97aa449b29314",
+}
+
+// TestNumericsVersion: a change of the numbers of both models, or of the mean over windows, is noticed.
+func TestNumericsVersion(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	write(t, "n.fna", nucleotideFile)
+	embed(t, npyArgs("--dnabert-model", dna2, "p.faa", "n.fna")...).wantCode(0)
+	embed(t, npyArgs("--long", "window", "--max-length", "20", "-o", "windows", "p.faa")...).wantCode(0)
+	sum := sha256.New()
+	for _, path := range []string{"out/n.dnabert-s-2l.npy", "out/p.esm2-tiny.npy", "windows/p.esm2-tiny.npy"} {
+		sum.Write(mustReadFile(t, path))
+	}
+	var entry struct{ Backend string }
+	line, _, _ := strings.Cut(string(mustReadFile(t, "out/manifest.jsonl")), "\n")
+	if err := json.Unmarshal([]byte(line), &entry); err != nil {
+		t.Fatal(err)
+	}
+	want, ok := digestsOfNumerics[entry.Backend]
+	if got := hex.EncodeToString(sum.Sum(nil)); !ok {
+		t.Skipf("no digest for %s: %s", entry.Backend, got)
+	} else if got != want {
+		t.Errorf("%s computes other numbers, %s: if that is intended, raise numerics in version.go, and change this digest", entry.Backend, got)
+	}
 }
