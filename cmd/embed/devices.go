@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -26,17 +27,17 @@ Flags:
 
 // devices is embed devices: it prints what could compute here, and on demand where it was looked for. Finding nothing
 // is an answer, too.
-func devices(m machine, args, environ []string, w io.Writer) error {
+func devices(_ context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	verbose := flags.BoolP("verbose", "v", false, "")
 	if _, helped, err := parseSubcommand(flags, devicesUsage, 0, args, environ, w); err != nil || helped {
-		return err
+		return exitCode(err, 0, 0), err
 	}
 	backend := cpu.New(0)
 	defer backend.Close()
-	_, err := fmt.Fprintf(w, "%s, %d threads\n%s",
+	_, err = fmt.Fprintf(w, "%s, %d threads\n%s",
 		backend.Name(), runtime.GOMAXPROCS(0), gpuReport(m.findGPUs(), *verbose))
-	return err
+	return exitCode(err, 0, 0), err
 }
 
 // searchHint says how a reader gets the lists of places.

@@ -65,6 +65,8 @@ func withHint(err error) error {
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
 		{pool.ErrOutput, "--out takes another folder"},
 		{store.ErrFormat, "--format takes another one"},
+		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
+		{store.ErrManifest, "embed inspect --repair DIR sets the damage aside, --force does that, too, and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrInputName, "--out takes an output folder for each of two commands"},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"slices"
@@ -14,12 +15,12 @@ import (
 // subcommand is a first argument that is neither a flag nor an input.
 type subcommand struct {
 	name string
-	run  func(m machine, args, environ []string, w io.Writer) error
+	run  func(ctx context.Context, m machine, args, environ []string, w io.Writer) (code int, err error)
 }
 
 // subcommands lists all of them.
 func subcommands() []subcommand {
-	return []subcommand{{"devices", devices}, {"help", help}, {"version", showVersion}}
+	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"help", help}, {"version", showVersion}}
 }
 
 // subcommandNames lists their names.
@@ -64,20 +65,20 @@ Usage:
 `
 
 // help is embed help.
-func help(m machine, args, environ []string, w io.Writer) error {
+func help(ctx context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
 	rest, helped, err := parseSubcommand(pflag.NewFlagSet("embed help", pflag.ContinueOnError), helpUsage, 1, args, environ, w)
 	switch {
 	case err != nil || helped:
-		return err
+		return exitCode(err, 0, 0), err
 	case len(rest) == 0:
 		printHelp(w, declare(&settings{}, transformer.Families))
-		return nil
+		return exitDone, nil
 	}
 	c, ok := findSubcommand(rest)
 	if !ok {
-		return usagef("embed help: there is no subcommand %q%s", rest[0], didYouMean(rest[0], "embed ", subcommandNames()))
+		return exitUsage, usagef("embed help: there is no subcommand %q%s", rest[0], didYouMean(rest[0], "embed ", subcommandNames()))
 	}
-	return c.run(m, []string{"--help"}, nil, w)
+	return c.run(ctx, m, []string{"--help"}, nil, w)
 }
 
 const versionUsage = `embed version prints the version, the commit of the build, and the version of Go.
@@ -87,11 +88,11 @@ Usage:
 `
 
 // showVersion is embed version.
-func showVersion(_ machine, args, environ []string, w io.Writer) error {
+func showVersion(_ context.Context, _ machine, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed version", pflag.ContinueOnError)
-	if _, helped, err := parseSubcommand(flags, versionUsage, 0, args, environ, w); err != nil || helped {
-		return err
+	_, helped, err := parseSubcommand(flags, versionUsage, 0, args, environ, w)
+	if err == nil && !helped {
+		_, err = io.WriteString(w, versionLine()+"\n")
 	}
-	_, err := io.WriteString(w, versionLine()+"\n")
-	return err
+	return exitCode(err, 0, 0), err
 }
