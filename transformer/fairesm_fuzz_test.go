@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzFairESMArguments: hyper-parameters of any value, of any type and in any place give a shape that the model computes
-// or an error that says which number is not.
+// FuzzFairESMArguments: hyper-parameters of any value, of any type and in any place give a shape that the model
+// computes or an error that says which number is not.
 func FuzzFairESMArguments(f *testing.F) {
 	for _, heads := range []int64{20, 0, -1, 1 << 40, 7} {
 		f.Add(heads, true, uint8(0), uint8(0))

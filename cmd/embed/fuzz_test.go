@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// FuzzCommandLine: any arguments and variables end in settings or in one line of a usage error that shows nothing of the
-// libraries, and the same ones always in the same.
+// FuzzCommandLine: any arguments and variables end in settings or in one line of a usage error that shows nothing of
+// the libraries, and the same ones always in the same.
 func FuzzCommandLine(f *testing.F) {
 	for _, c := range [][2]string{
 		{"-o\x00out\x00p.faa", "EMBED_GPUS=none"}, {"-gpus\x000,1\x00-esm-batch-size=4\x00--\x00-x", ""}, {"--dna\x00a\x00b\x00--protein=c\x00d", "EMBED_DNA=x"},

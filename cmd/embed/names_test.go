@@ -79,8 +79,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	run("x/p.faa")
 	complete(run("x/p.faa", "y/p.faa"), 1)
 	wantFiles(t, "out", append(outputs, "p.esm2-tiny.parquet", "y/p.esm2-tiny.parquet")...)
-	r := embed(t, "--esm-model", tiny, "-o", "alone", "x/p.faa").wantCode(0)
-	r = embed(t, "--esm-model", tiny, "-o", "alone", "y/p.faa").wantCode(exitNothing)
+	embed(t, "--esm-model", tiny, "-o", "alone", "x/p.faa").wantCode(0)
+	r := embed(t, "--esm-model", tiny, "-o", "alone", "y/p.faa").wantCode(exitNothing)
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 

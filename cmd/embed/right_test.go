@@ -11,8 +11,8 @@ import (
 
 // This file holds what was right when it was first tried with inputs of the field, as far as no other test has it.
 
-// TestHugeHeadersAndNames: an id of 300 kB, a description of 900 kB and a file name of 250 letters are kept; a header of
-// more than a megabyte is refused.
+// TestHugeHeadersAndNames: an id of 300 kB, a description of 700 kB and a file name of 249 letters are kept; a header
+// of more than a megabyte is refused.
 func TestHugeHeadersAndNames(t *testing.T) {
 	workspace(t)
 	id, description := strings.Repeat("i", 300_000), strings.Repeat("d ", 350_000)+"d"
