@@ -1,16 +1,15 @@
 package tokenizer
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // smallFile is a complete tokenizer.json in the form that the Hugging Face library writes.
@@ -123,12 +122,8 @@ func TestUnsupportedSettings(t *testing.T) {
 
 func TestBrokenFiles(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
-		{smallFile, ``, "tokenizer.json is missing or null"},
-		{smallFile, `null`, "tokenizer.json is missing or null"},
-		{smallFile, `[]`, "tokenizer.json: json:"},
-		{smallFile, `<html>`, "tokenizer.json: invalid character"},
-		{"]\n  }\n}", "]\n  }\n", "tokenizer.json: unexpected end"},
-		{`"model": {`, `"modell": {`, "model is missing"},
+		{"]\n  }\n}", "]\n  }\n", "cut short"},
+		{`"model": {`, `"modell": {`, "not a tokenizer.json"},
 		{`"pre_tokenizer": {"type": "Whitespace"}`, `"pre_tokenizer": null`, "pre_tokenizer is missing"},
 		{`"post_processor"`, `"post"`, "post_processor is missing"},
 		{`"vocab"`, `"decoder_vocab"`, "model.decoder_vocab"},
@@ -160,49 +155,41 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
-func TestVocabularyTooLarge(t *testing.T) {
+// TestTooLarge checks the limits that bound the time and memory of hostile files.
+func TestTooLarge(t *testing.T) {
 	var entries strings.Builder
 	for id := 7; id <= maxVocab; id++ {
 		fmt.Fprintf(&entries, `, "x%d": %d`, id, id)
 	}
-	_, err := ParseBPE(edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()))
-	if !errors.Is(err, ErrVocabTooLarge) {
-		t.Errorf("%v, want ErrVocabTooLarge", err)
+	special := `{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, `
+	for name, file := range map[string][]byte{
+		"entries":        edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()),
+		"letters":        edited(t, `"ACAC": 6`, `"ACAC": 6, "`+strings.Repeat("A", maxWidth+1)+`": 7`),
+		"special tokens": edited(t, special, strings.Repeat(special, 100_000)),
+		"bytes":          append([]byte(smallFile), bytes.Repeat([]byte(" "), maxFileBytes)...),
+	} {
+		start := time.Now()
+		if _, err := ParseBPE(file); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("too many %s: %v, want ErrTooLarge", name, err)
+		}
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("too many %s: refused after %v", name, d)
+		}
 	}
 }
 
-func TestReadBPE(t *testing.T) {
-	folder := t.TempDir()
-	path := filepath.Join(folder, "tokenizer.json")
-	if err := os.WriteFile(path, []byte(smallFile), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadBPE(path); err != nil {
-		t.Error(err)
-	}
-	missing := filepath.Join(folder, "missing.json")
-	if _, err := ReadBPE(missing); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
-		t.Errorf("a missing file: %v", err)
-	}
-	if _, err := ReadBPE(folder); err == nil || !strings.Contains(err.Error(), folder) {
-		t.Errorf("a folder: %v", err)
-	}
-	broken := filepath.Join(folder, "broken.json")
-	if err := os.WriteFile(broken, []byte(smallFile[:300]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadBPE(broken); err == nil || !strings.Contains(err.Error(), broken) {
-		t.Errorf("half a file: %v", err)
-	}
-	huge := filepath.Join(folder, "huge.json")
-	if err := os.WriteFile(huge, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(huge, maxFileBytes+1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadBPE(huge); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), huge) {
-		t.Errorf("a file over the limit: %v", err)
+// TestOtherFiles checks that a file that is no tokenizer.json is described.
+func TestOtherFiles(t *testing.T) {
+	for content, want := range map[string]string{
+		`{"error":"Invalid username or password."}`: `begins with "{\"error\":\"Invalid username`,
+		"Entry not found": `begins with "Entry not found"`,
+		smallFile[:300]:   "cut short",
+		"[]":              `begins with "[]"`,
+		"":                `begins with ""`,
+	} {
+		if _, err := ParseBPE([]byte(content)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: %v, want %s", content, err, want)
+		}
 	}
 }
 
@@ -233,10 +220,10 @@ func FuzzParseBPE(f *testing.F) {
 	})
 }
 
-func BenchmarkReadBPE(b *testing.B) {
-	path := sharedFile(b, "tokenizer", "dnabert2_tokenizer.json")
+func BenchmarkParseBPE(b *testing.B) {
+	file := dnabert2File(b)
 	for b.Loop() {
-		if _, err := ReadBPE(path); err != nil {
+		if _, err := ParseBPE(file); err != nil {
 			b.Fatal(err)
 		}
 	}

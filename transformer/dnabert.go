@@ -30,12 +30,13 @@ var DNABERT = &Family{
 	Default: "dnabert-s",
 
 	VocabularyFile: "tokenizer.json",
-	tokenizer: func(vocabulary string) (tokenizer.Tokenizer, error) {
-		if vocabulary == "" {
+	tokenizer: func(vocabulary []byte) (tokenizer.Tokenizer, error) {
+		if vocabulary == nil {
 			return tokenizer.SyntheticDNA(), nil
 		}
-		return tokenizer.ReadBPE(vocabulary)
+		return tokenizer.ParseBPE(vocabulary)
 	},
+	tableMultiple: 8,    // bert_layers.py rounds vocab_size up
 	Before:        1,    // [CLS]
 	After:         1,    // [SEP]
 	MeanOfSpecial: true, // as in the authors' examples

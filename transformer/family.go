@@ -22,12 +22,12 @@ type Family struct {
 	Published []Published    // smallest first
 	Default   string         // the model that is used if none is named: a short name, or synthetic:NAME
 
-	// tokenizer makes the tokenizer of the vocabulary in a file, or, without a name, that of the synthetic checkpoints.
-	// A fixed vocabulary is that of every checkpoint: a file is compared with it, if there is one, and none has to be
-	// there.
-	VocabularyFile  string // its name in a checkpoint's folder
+	// tokenizer makes the tokenizer of the content of a vocabulary file, or, from nil, that of the synthetic
+	// checkpoints. A fixed vocabulary is that of every checkpoint, and is made from nil, too.
+	VocabularyFile  string // its name in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
-	tokenizer       func(file string) (tokenizer.Tokenizer, error)
+	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
+	tableMultiple   int  // the number of rows of a table of embeddings may be rounded up to a multiple of it
 	Before, After   int  // special tokens that the tokenizer puts around a sequence
 	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
 	MaxLength       int  // letters of a sequence that are used by default, 0 for all
@@ -144,7 +144,7 @@ func matches(name string, patterns []string) bool {
 
 // NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
 func (f *Family) NewTokenizer() tokenizer.Tokenizer {
-	t, err := f.tokenizer("")
+	t, err := f.tokenizer(nil)
 	if err != nil {
 		panic(err) // nothing is read
 	}

@@ -88,7 +88,7 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[a
 // readConfig takes in config.json, where it lies beside the checkpoint.
 func (c *Checkpoint) readConfig() (err error) {
 	path := filepath.Join(filepath.Dir(c.Source), "config.json")
-	c.ConfigJSON, err = readText(path)
+	c.ConfigJSON, err = ReadText(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil

@@ -12,7 +12,7 @@ import (
 
 const (
 	maxHead = 64       // bytes of a file that its format is recognised by
-	maxText = 64 << 20 // bytes of the largest index or config.json that is read
+	maxText = 64 << 20 // bytes of the largest index, config.json or tokenizer.json that is read
 )
 
 // file is an open regular file.
@@ -43,7 +43,7 @@ func openFile(path string) (*file, error) {
 	}
 	f := &file{opened, info.Size(), make([]byte, min(info.Size(), maxHead))}
 	if err = f.readAt(f.head, 0); err == nil {
-		err = f.notCheckpoint()
+		err = f.replaced()
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -51,18 +51,18 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// notCheckpoint returns an error if the contents are not those of a checkpoint: the names of cached files say nothing,
-// and a failed download often leaves a web page under the right name.
-func (f *file) notCheckpoint() error {
+// replaced returns an error if the contents are those of another file than its name promises: a failed download often
+// leaves a web page under the right name.
+func (f *file) replaced() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
 	case bytes.HasPrefix(f.head, legacyTorchMagic):
 		return fmt.Errorf("%s is in PyTorch's format from before version 1.6, which is not read; "+
 			"load and save it again with a newer PyTorch", f.Name())
 	case bytes.HasPrefix(text, []byte("version https://git-lfs")):
-		return fmt.Errorf("%s is a Git LFS pointer, not the checkpoint itself; `git lfs pull` in its folder fetches it", f.Name())
+		return fmt.Errorf("%s is a Git LFS pointer, not the file itself; `git lfs pull` in its folder fetches it", f.Name())
 	case bytes.HasPrefix(text, []byte("<!doctype")), bytes.HasPrefix(text, []byte("<html")), bytes.HasPrefix(text, []byte("<?xml")):
-		return fmt.Errorf("%s is a web page, not a checkpoint; the download went wrong", f.Name())
+		return fmt.Errorf("%s is a web page; the download went wrong", f.Name())
 	}
 	return nil
 }
@@ -95,8 +95,8 @@ func (f *file) sha256() (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// readText reads a whole regular file of at most maxText bytes.
-func readText(path string) ([]byte, error) {
+// ReadText reads a whole regular file of at most maxText bytes.
+func ReadText(path string) ([]byte, error) {
 	f, err := openFile(path)
 	if err != nil {
 		return nil, err

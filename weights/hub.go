@@ -48,7 +48,7 @@ func CachedSnapshot(id string) (folder string, err error) {
 		return fmt.Errorf("model %s is no file or folder here and %w (%s), and downloading is not built yet: put it into %s as the Hugging Face tools do, "+
 			"or give a folder with its config.json and model.safetensors instead of its name", id, ErrNotCached, why, model)
 	}
-	ref, err := readText(filepath.Join(model, "refs", "main"))
+	ref, err := ReadText(filepath.Join(model, "refs", "main"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", missing("there is no refs/main")
 	} else if err != nil {
