@@ -94,7 +94,7 @@ const tokenTypeEmbeddings = "embeddings.token_type_embeddings.weight"
 func dnabertTensors(c Config) []weights.Spec {
 	h, f := c.Hidden, c.Intermediate
 	types := int(c.Own.(tokenTypes))
-	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), table(tokenTypeEmbeddings, types, h)}
+	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), {Name: tokenTypeEmbeddings, Shape: []int{types, h}, Scale: 1}}
 	list = append(list, layerNorm("embeddings.LayerNorm", h)...)
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)

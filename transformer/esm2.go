@@ -190,8 +190,12 @@ func esm2Tensors(c Config) []weights.Spec {
 		list = append(list, projection(block+"output.dense", h, f, 1)...)
 		list = append(list, layerNorm(block+"LayerNorm", h)...)
 	}
+	list = append(list, weights.Spec{Name: invFreqOf(everyBlock), Shape: []int{c.HeadDim() / 2}, Optional: true})
 	return append(list, layerNorm("encoder.emb_layer_norm_after", h)...)
 }
+
+// everyBlock is where transformers 5 stores the one table of rotary frequencies of all blocks.
+const everyBlock = "encoder.layer.*."
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
@@ -230,11 +234,13 @@ func loadESM2(c Config, l *loader) network {
 // reference rounds it.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
-	if t, ok := l.checkpoint.Tensor(invFreqOf(block)); ok {
-		if l.err == nil {
-			l.err = t.ReadRows(table, 0)
+	for _, b := range []string{block, everyBlock} {
+		if t, ok := l.checkpoint.Tensor(invFreqOf(b)); ok {
+			if l.err == nil {
+				l.err = t.ReadRows(table, 0)
+			}
+			return table
 		}
-		return table
 	}
 	for j := range table {
 		table[j] = 1 / float32(math.Pow(10000, float64(2*j)/float64(d)))

@@ -85,6 +85,10 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads are the names that transformers gives to the heads of fine-tuned models.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
+// oldNames are endings of names, and what they are now: transformers 5 stores some checkpoints under names of
+// TensorFlow.
+var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
+
 // wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names
 // begin with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
@@ -126,6 +130,11 @@ func (f *Family) canonical(stored string) (name string, use bool) {
 		if rest, ok := strings.CutPrefix(name, p); ok {
 			name = rest
 			break
+		}
+	}
+	for _, old := range oldNames {
+		if rest, ok := strings.CutSuffix(name, old[0]); ok {
+			name = rest + old[1]
 		}
 	}
 	if f.rename != nil {

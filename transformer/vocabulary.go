@@ -64,6 +64,6 @@ func (f *Family) checkSize(t tokenizer.Tokenizer, rows int) error {
 	if rows == n || rows == (n+multiple-1)/multiple*multiple {
 		return nil
 	}
-	return fmt.Errorf("it has embeddings for %d tokens (vocab_size of config.json), and the tokenizer of %s has %d entries: %w",
+	return fmt.Errorf("vocab_size, the number of embeddings, is %d, and the tokenizer of %s has %d entries: %w",
 		rows, f.Name, n, tokenizer.ErrVocabulary)
 }
