@@ -166,8 +166,16 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ReadText reads a whole regular file of at most maxText bytes.
+// ReadText reads a whole file of at most maxText bytes: a regular one that is not replaced by another, or a named pipe.
 func ReadText(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		pipe, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer pipe.Close()
+		return io.ReadAll(io.LimitReader(pipe, maxText))
+	}
 	f, err := openFile(path)
 	if err != nil {
 		return nil, err
