@@ -6,6 +6,8 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -198,13 +200,31 @@ func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))
 	f.Add(edited(f, `"A C", "AC AC"`, `"AC AC", "A C"`), []byte("ACACAC"))
+	doubling := []string{"A"}
+	var merges [][2]string
+	for n := 1; n < maxWidth; n *= 2 {
+		half := strings.Repeat("A", n)
+		doubling, merges = append(doubling, half+half), append(merges, [2]string{half, half})
+	}
+	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
+		// ReadMemStats, because a small file that takes much memory is an error.
+		var before, after runtime.MemStats
+		start := time.Now()
+		runtime.ReadMemStats(&before)
 		bpe, err := ParseBPE(file)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20+1<<10*uint64(len(file)) {
+			t.Errorf("%d bytes are allocated for a file of %d", got, len(file))
+		}
 		if err != nil {
 			return
 		}
 		ids, unknown := bpe.Append(nil, seq)
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("a file of %d bytes and a sequence of %d take %v", len(file), len(seq), d)
+		}
 		if unknown < 0 || unknown > len(seq) {
 			t.Errorf("%d unknown of %d letters", unknown, len(seq))
 		}
