@@ -4,8 +4,10 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"math/bits"
 	"math/rand/v2"
 	"runtime"
 	"slices"
@@ -168,6 +170,7 @@ func TestTooLarge(t *testing.T) {
 		"entries":        edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()),
 		"letters":        edited(t, `"ACAC": 6`, `"ACAC": 6, "`+strings.Repeat("A", maxWidth+1)+`": 7`),
 		"special tokens": edited(t, special, strings.Repeat(special, 100_000)),
+		"equal hashes":   colliding(t),
 		"bytes":          append([]byte(smallFile), bytes.Repeat([]byte(" "), maxFileBytes)...),
 	} {
 		start := time.Now()
@@ -178,6 +181,40 @@ func TestTooLarge(t *testing.T) {
 			t.Errorf("too many %s: refused after %v", name, d)
 		}
 	}
+}
+
+// colliding is a tokenizer.json whose merges all have neighbouring hashes.
+func colliding(t *testing.T) []byte {
+	const halves, want = 4000, 2 * maxProbes
+	entries := []string{}
+	for i := range halves {
+		entries = append(entries, fmt.Sprintf("h%dx", i))
+	}
+	r := &rules{shift: 32 - uint(bits.Len(want*4|15)), slots: make([]slot, 1<<bits.Len(want*4|15))}
+	var merges []string
+	for left := range halves {
+		for right := range halves {
+			if len(merges) < want && r.home(uint32(7+left)<<16|uint32(7+right)) < 2 {
+				merges = append(merges, entries[left]+" "+entries[right])
+			}
+		}
+	}
+	if len(merges) < want {
+		t.Fatalf("%d merges", len(merges))
+	}
+	for _, m := range merges {
+		entries = append(entries, strings.Replace(m, " ", "", 1))
+	}
+	var vocab strings.Builder
+	for i, entry := range entries {
+		fmt.Fprintf(&vocab, `, "%s": %d`, entry, 7+i)
+	}
+	text, err := json.Marshal(merges)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := strings.Replace(smallFile, `"ACAC": 6`, `"ACAC": 6`+vocab.String(), 1)
+	return []byte(strings.Replace(file, `["A C", "AC AC"]`, string(text), 1))
 }
 
 // TestOtherFiles checks that a file that is no tokenizer.json is described.

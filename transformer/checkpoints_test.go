@@ -218,7 +218,8 @@ func TestTransformers5(t *testing.T) {
 	}
 }
 
-// Weights of which a part has become zeros, as after a download that went wrong, are refused; those that may be zero are not.
+// Weights of which a part has become zeros, as after a download that went wrong, are refused; those that may be zero
+// are not.
 func TestDamagedWeights(t *testing.T) {
 	for name, damaged := range map[string]bool{
 		"embeddings.word_embeddings.weight": true, "encoder.layer.2.attention.LayerNorm.weight": true,

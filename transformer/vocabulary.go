@@ -7,9 +7,9 @@ import (
 	"seqembed/weights"
 )
 
-// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "". It is an error
-// if that is not the vocabulary of the checkpoint's table of embeddings. Unless file is given, it is an error, too, if
-// other files of the checkpoint's folder list another vocabulary.
+// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "". A vocabulary
+// that is not that of the checkpoint's table of embeddings is an error. Unless file is given, so is one that differs
+// from other files of the checkpoint's folder.
 func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 	f, own := c.Config.Family, file == ""
 	if own && !f.FixedVocabulary && !c.Synthetic {

@@ -22,8 +22,8 @@ var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path, or the checkpoint file in it if it is a folder: model.safetensors before
-// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt, *.pth,
-// *.bin or *.ckpt. Files whose names end in one of beside lie next to checkpoints and are none.
+// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt,
+// *.pth, *.bin or *.ckpt. Files whose names end in one of beside lie next to checkpoints and are none.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -52,8 +52,9 @@ func expand(path, home string) string {
 // IsHubID reports whether name has the form ORG/NAME.
 func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
 
-// CachedSnapshot finds the snapshot of a hub model that refs/main points to, or the only one where there is no refs/main,
-// in the Hugging Face cache (HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE, HF_HOME, XDG_CACHE_HOME). The error for a model that is not there wraps ErrNotCached.
+// CachedSnapshot finds a hub model in the Hugging Face cache (HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE,
+// HF_HOME, XDG_CACHE_HOME): the snapshot that refs/main points to, or the only one where there is no refs/main. The
+// error for a model that is not there wraps ErrNotCached.
 func CachedSnapshot(id string) (folder string, err error) {
 	cache, err := cacheFolder()
 	if err != nil {
