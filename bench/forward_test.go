@@ -183,11 +183,14 @@ func productsOf(backend kernels.Backend) []cuda.ProductReport {
 	return nil
 }
 
-// corePeak returns the peak of one core in GFLOP/s with the instruction set of a CPU backend, and 0 for other backends.
+// corePeak returns the peak of one core in GFLOP/s with the instructions of a CPU backend, and 0 for other backends.
 func corePeak(backend kernels.Backend) float64 {
 	name := strings.Fields(backend.Name())
 	if name[0] != "cpu" {
 		return 0
+	}
+	if strings.HasSuffix(backend.Name(), " bf16") {
+		return peak.Rate("bf16")
 	}
 	return peak.Rate(name[1])
 }

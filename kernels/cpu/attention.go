@@ -15,8 +15,8 @@ const blockQueries = 48
 type attentionScratch struct {
 	stale   bool         // queries is out of date: there is a new batch
 	queries []queryBlock // the batch, divided into blocks of query rows
-	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = head size
-	values  []panels     // [sequences · heads], B = V: cols = head size, inner = keys
+	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
+	values  []panels     // [sequences · heads], B = V: cols = head size, inner = words of all keys
 	memory  []float32    // holds the panels of keys and values
 }
 
@@ -33,8 +33,9 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// layOut assigns memory to the panels of keys and values of every sequence and head, and grows it if necessary.
-func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
+// layOut assigns memory to the panels of keys and values of every sequence and head, and grows it if necessary. words
+// returns the number of words that hold n values.
+func (a *attentionScratch) layOut(b kernels.Batch, heads, d int, words func(n int) int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
 	take := func(cols, inner int) panels {
@@ -48,13 +49,13 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	}
 	for q := range b.Sequences() {
 		for range heads {
-			a.keys = append(a.keys, take(b.Len(q), d))
-			a.values = append(a.values, take(d, b.Len(q)))
+			a.keys = append(a.keys, take(b.Len(q), words(d)))
+			a.values = append(a.values, take(d, words(b.Len(q))))
 		}
 	}
 	if need > len(a.memory) {
 		a.memory = aligned(need)
-		a.layOut(b, heads, d)
+		a.layOut(b, heads, d, words)
 	}
 }
 
@@ -70,9 +71,19 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 	}
 	pack := func(_, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
-		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
-		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
-		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
+		words, ld := qkv.operand()
+		rows := words[int(s.batch.CuSeqlens[sequence])*ld : int(s.batch.CuSeqlens[sequence+1])*ld]
+		if s.bf16 {
+			s.variant.packKeys(&s.heads.keys[task], rows[(width+head*d)/2:], ld)
+			s.variant.pairs.packValues(&s.heads.values[task], halves(rows)[2*width+head*d:], 2*ld, s.batch.Len(sequence))
+			return
+		}
+		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], ld)
+		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], ld)
+	}
+	wordsOf := func(n int) int { return n }
+	if s.bf16 {
+		wordsOf = pairs
 	}
 	attend := func(worker, task int) {
 		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
@@ -82,7 +93,7 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		if s.heads.stale {
 			s.heads.divide(s.batch)
 		}
-		s.heads.layOut(s.batch, o.Heads, d)
+		s.heads.layOut(s.batch, o.Heads, d, wordsOf)
 		s.workers.run(s.batch.Sequences()*o.Heads, pack)
 		s.workers.run(len(s.heads.queries)*o.Heads, attend)
 	}
@@ -121,8 +132,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 		own.scores = aligned(blockQueries * ld)
 	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	queries := qkv.at[first*qkv.cols+head*d:]
-	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
+	queries, stride := qkv.operand()
+	scores := product{out: own.scores, ldout: ld, a: queries[first*stride+head*keys.inner:], lda: stride, b: keys}
 	s.compute(worker, &scores, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)
@@ -131,14 +142,22 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 	var inverse [blockQueries]float32
 	for r := range block.rows {
-		inverse[r] = 1 / s.variant.softmax(own.scores[r*ld:][:ld], n, o.Scale, slope, block.first+r)
+		row := own.scores[r*ld:][:ld]
+		inverse[r] = 1 / s.variant.softmax(row, n, o.Scale, slope, block.first+r)
+		if s.bf16 {
+			s.variant.pairs.narrow(halves(row)[:2*pairs(n)], row[:n])
+		}
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
 	for r := range block.rows {
-		row := out.row(first + r)[head*d:][:d]
+		row := own.acc[r*ldacc:][:d]
+		if out.at != nil {
+			row = out.row(first + r)[head*d:][:d]
+		}
 		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])
+		s.round(out, first+r, head*d, row)
 	}
 }
 

@@ -40,16 +40,20 @@ func (a *rotaryTable) cover(positions int) {
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	angles := s.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3
-	each := s.eachSequence(func(_, q int) {
+	each := s.eachSequence(func(worker, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		for i := range s.batch.Len(q) {
-			row := to.row(first + i)
-			if to != qkv {
+			row := s.float32Row(worker, to, first+i)
+			switch {
+			case s.bf16:
+				s.variant.widen(row, qkv.halfRow(first+i))
+			case to != qkv:
 				copy(row, qkv.row(first+i))
 			}
 			cos, sin := angles.cos[i*half:][:half], angles.sin[i*half:][:half]
 			s.variant.rotate(row[:width], cos, sin, o.QScale)
 			s.variant.rotate(row[width:2*width], cos, sin, 1)
+			s.round(to, first+i, 0, row)
 		}
 	})
 	return func() {
