@@ -1,9 +1,11 @@
 package tokenizer
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -24,20 +26,17 @@ func Compare(t Tokenizer, name string, content []byte) error {
 	if complete && len(ids) != t.VocabSize() {
 		return fmt.Errorf("%d entries, where the tokenizer has %d: %w", len(ids), t.VocabSize(), ErrVocabulary)
 	}
-	// The entry with the lowest id is named, so that the error is the same each time.
-	worst := ""
-	for entry, id := range ids {
-		if got, found := t.ID(entry); (!found || int64(got) != id) && (worst == "" || id < ids[worst]) {
-			worst = entry
+	for _, entry := range slices.SortedFunc(maps.Keys(ids), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ids[a], ids[b]), strings.Compare(a, b))
+	}) {
+		switch got, found := t.ID(entry); {
+		case !found:
+			return fmt.Errorf("id %d is %.80q, which the tokenizer does not have: %w", ids[entry], entry, ErrVocabulary)
+		case int64(got) != ids[entry]:
+			return fmt.Errorf("id %d is %.80q, which has id %d in the tokenizer: %w", ids[entry], entry, got, ErrVocabulary)
 		}
 	}
-	if worst == "" {
-		return nil
-	}
-	if got, found := t.ID(worst); found {
-		return fmt.Errorf("id %d is %.80q, which has id %d in the tokenizer: %w", ids[worst], worst, got, ErrVocabulary)
-	}
-	return fmt.Errorf("id %d is %.80q, which the tokenizer does not have: %w", ids[worst], worst, ErrVocabulary)
+	return nil
 }
 
 // listEntries returns the ids of the entries that a vocabulary file lists, and whether it lists all.

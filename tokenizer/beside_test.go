@@ -55,3 +55,26 @@ func TestCompare(t *testing.T) {
 		t.Errorf("two letters exchanged: %v", err)
 	}
 }
+
+// FuzzCompare checks that no file makes Compare panic, and that only files without another entry agree.
+func FuzzCompare(f *testing.F) {
+	f.Add(byte(0), []byte("<cls>\n<pad>"))
+	f.Add(byte(1), []byte(`{"model": {"vocab": {"L": 4}}, "added_tokens": [{"id": 0, "content": "<cls>"}]}`))
+	f.Add(byte(2), []byte(`{"added_tokens_decoder": {"4": {"content": "L"}, "-1": {"content": ""}}}`))
+	f.Add(byte(3), []byte(`{"L": 4, "x": 9223372036854775807}`))
+	f.Fuzz(func(t *testing.T, file byte, content []byte) {
+		name, letters := VocabularyFiles[int(file)%len(VocabularyFiles)], newTestLetters()
+		if Compare(letters, name, content) != nil {
+			return
+		}
+		ids, complete, err := listEntries(name, content)
+		if err != nil || complete && len(ids) != letters.VocabSize() {
+			t.Errorf("%d entries, %v", len(ids), err)
+		}
+		for entry, id := range ids {
+			if got, found := letters.ID(entry); !found || int64(got) != id {
+				t.Errorf("%q has id %d, not %d", entry, got, id)
+			}
+		}
+	})
+}

@@ -132,6 +132,8 @@ func TestPartsOfCheckpoints(t *testing.T) {
 	writeFile(t, shards, "model-00002-of-00002.safetensors", content)
 	_, err = Open(shards)
 	wantError(t, err, shards, "shards", "model-00001-of-00002.safetensors", "model.safetensors.index.json is missing")
+	_, err = Open(shards + "/model-00001-of-00002.safetensors")
+	wantError(t, err, "one of several shards", "folder")
 	if err := os.Remove(shards + "/model-00002-of-00002.safetensors"); err != nil {
 		t.Fatal(err)
 	}

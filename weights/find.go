@@ -30,6 +30,9 @@ func Find(path string, beside ...string) (string, error) {
 		return "", fmt.Errorf("opening a checkpoint: %w", err)
 	}
 	if !info.IsDir() {
+		if stem := shardPattern.FindStringSubmatch(path); stem != nil && stem[2] != "00001" {
+			return "", fmt.Errorf("%s is one of several shards of a checkpoint: give their folder", path)
+		}
 		return path, nil
 	}
 	for _, name := range preferred {

@@ -265,7 +265,7 @@ func (u *unpickler) setItems(items []any) {
 			return
 		}
 		if _, taken := dict[key]; taken {
-			u.failf("the dict key %#v appears twice", key)
+			u.failf("the dict key %.80q appears twice", fmt.Sprint(key))
 		}
 		dict[key] = pair[1]
 	}

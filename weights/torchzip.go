@@ -62,7 +62,7 @@ func openArchive(f *file) (*torchArchive, error) {
 func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err error) {
 	entry = a.entries[a.folder+name]
 	if entry == nil {
-		return nil, 0, fmt.Errorf("the zip archive has no %q", a.folder+name)
+		return nil, 0, fmt.Errorf("the zip archive has no %.200q", a.folder+name)
 	}
 	if entry.Method != zip.Store || entry.CompressedSize64 != entry.UncompressedSize64 {
 		return nil, 0, fmt.Errorf("%q is compressed, which torch.save never does", entry.Name)
