@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -68,6 +69,7 @@ func CachedSnapshot(id string) (folder string, err error) {
 	ref, err := ReadText(filepath.Join(model, "refs", "main"))
 	if errors.Is(err, fs.ErrNotExist) {
 		found, _ := os.ReadDir(filepath.Join(model, "snapshots"))
+		found = slices.DeleteFunc(found, func(e fs.DirEntry) bool { return !commitPattern.MatchString(e.Name()) })
 		switch len(found) {
 		case 0:
 			return "", missing("there is no refs/main")

@@ -76,7 +76,7 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// checksum makes the checksum of a storage a section of the file. PyTorch can leave it out, as 0.
+// checksum makes a storage a section of the file, with its checksum. 0 is taken for none, as archive/zip takes it.
 func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
 		a.used[entry.Name] = true
