@@ -4,7 +4,7 @@
 //
 // It must not know any model: the names and shapes of tensors that one expects, and how they are stored, come in from
 // outside, as Specs and as the function that Rename takes. It must not write anything, run anything that a file asks
-// for, or reach the network.
+// for, or use the network.
 package weights
 
 import (
@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"seqembed/weights/hub"
 )
 
 // Checkpoint is an opened set of tensors. Once Rename has been called, if at all, it is immutable and safe for
@@ -46,7 +48,7 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: path}
-	_, c.Revision = HubSnapshot(path)
+	_, c.Revision = hub.Of(path)
 	if c.sharded() {
 		err = c.openShards()
 	} else {

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
 	"weights/hub":         {},
-	"transformer":         {"kernels", "weights", "tokenizer", "internal/seqio"}, // of seqio only the name of an alphabet
+	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // of seqio only the name of an alphabet
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "internal/monitor", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
 	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
