@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"seqembed/tokenizer"
 	"seqembed/weights"
 )
 
@@ -22,9 +21,10 @@ type Checkpoint struct {
 }
 
 // Open opens the model that a user named: synthetic:NAME[@SEED] (seed 0 if none is given), an existing file or folder,
-// the short name or the alias of a published model, or a hub id ORG/NAME in the Hugging Face cache, see
-// weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
-// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached.
+// the short name or the alias of a published model, or a hub id ORG/NAME, each with @REVISION if not the default is
+// meant. Open looks for the last three in the local cache, see weights.CachedSnapshot, and returns a *weights.NotCached
+// if they are not there. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
+// holds, a checkpoint.
 func (l List) Open(name string) (*Checkpoint, error) {
 	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
 		return l.openSynthetic(rest)
@@ -116,16 +116,4 @@ func (c *Checkpoint) TunedHead() []string {
 		name, _ := f.canonical(stored)
 		return !matches(name, f.tuned)
 	})
-}
-
-// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "".
-func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
-	f := c.Config.Family
-	if file == "" {
-		file = c.Beside(f.VocabularyFile)
-	}
-	if file == "" && !f.FixedVocabulary && !c.Synthetic {
-		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source, f.Flag)
-	}
-	return f.tokenizer(file)
 }

@@ -17,6 +17,7 @@ import (
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
+	"seqembed/weights/hub"
 )
 
 // layout is a way in which a checkpoint may be stored.
@@ -111,7 +112,8 @@ func (l layout) write(t *testing.T) string {
 		}
 		return l.prefix + name
 	})
-	if len(tensors) != len(c.Config.Tensors())-c.Config.Layers*strings.Count(l.model, "esm2") { // inv_freq is optional
+	required := slices.DeleteFunc(c.Config.Tensors(), func(s weights.Spec) bool { return s.Optional })
+	if len(tensors) != len(required) {
 		t.Fatalf("%d tensors are written", len(tensors))
 	}
 	for name, shape := range l.beside {
@@ -226,7 +228,7 @@ func TestFamilies(t *testing.T) {
 				}
 				names[name] = true
 			}
-			if p.Hub != "" && !weights.IsHubID(p.Hub) {
+			if p.Hub != "" && !hub.IsID(p.Hub) {
 				t.Errorf("%s: %q is no hub id", p.Name, p.Hub)
 			}
 			config, ok := transformer.List{f}.Config(p.Name)

@@ -1,85 +1,64 @@
 package weights
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"regexp"
+	"path"
+	"slices"
 	"strings"
+
+	"seqembed/weights/hub"
 )
 
-// ErrNotCached is what CachedSnapshot's error wraps when a hub model is not in the local cache.
-var ErrNotCached = errors.New("not in the local cache")
-
-var (
-	hubIDPattern  = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
-	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
-)
-
-// cacheFolder returns the Hugging Face cache, as its own libraries find it.
-func cacheFolder() (string, error) {
-	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
-		if folder := os.Getenv(place[0]); folder != "" {
-			return filepath.Join(folder, place[1]), nil
-		}
-	}
-	home, err := os.UserHomeDir()
-	if err != nil {
-		return "", fmt.Errorf("finding the Hugging Face cache: %w; HF_HOME can name it", err)
-	}
-	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
+// NotCached is the error for a model of the hub that is not in the local cache, or not completely. It wraps
+// hub.ErrNotCached.
+type NotCached struct {
+	ID       string // ORG/NAME
+	Revision string // as it was asked for, "" for the default
+	why      error
 }
 
-// IsHubID reports whether name has the form ORG/NAME.
-func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
+// Error names the model and says what is missing.
+func (e *NotCached) Error() string {
+	return fmt.Sprintf("model %s is no file or folder here and not in the local cache: %v", e.ID, e.why)
+}
 
-// CachedSnapshot finds the snapshot of a hub model that refs/main points to in the Hugging Face cache (HF_HUB_CACHE,
-// HF_HOME, XDG_CACHE_HOME). The error for a model that is not there wraps ErrNotCached.
-func CachedSnapshot(id string) (folder string, err error) {
-	cache, err := cacheFolder()
+// Unwrap returns hub.ErrNotCached.
+func (e *NotCached) Unwrap() error { return hub.ErrNotCached }
+
+// CachedSnapshot returns the folder of a hub model in the local cache, see hub.Snapshot. The error for a model without
+// a snapshot that holds a checkpoint is a *NotCached.
+func CachedSnapshot(id, revision string) (folder string, err error) {
+	folder, err = hub.Snapshot(id, revision)
+	if err == nil {
+		if _, incomplete := Find(folder); incomplete != nil {
+			err = fmt.Errorf("%w: %w", hub.ErrNotCached, incomplete)
+		}
+	}
+	if errors.Is(err, hub.ErrNotCached) {
+		return "", &NotCached{id, revision, err}
+	}
 	if err != nil {
-		return "", err
-	}
-	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
-	missing := func(why string) error {
-		return fmt.Errorf("model %s is no file or folder here and %w (%s), and downloading is not built yet: put it into %s as the Hugging Face tools do, "+
-			"or give a folder with its config.json and model.safetensors instead of its name", id, ErrNotCached, why, model)
-	}
-	ref, err := readText(filepath.Join(model, "refs", "main"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", missing("there is no refs/main")
-	} else if err != nil {
-		return "", fmt.Errorf("looking for %s in the cache: %w", id, err)
-	}
-	revision := string(bytes.TrimSpace(ref))
-	if !commitPattern.MatchString(revision) {
-		return "", fmt.Errorf("%s does not hold a commit but %q", filepath.Join(model, "refs", "main"), revision[:min(len(revision), 60)])
-	}
-	folder = filepath.Join(model, "snapshots", revision)
-	if _, err := Find(folder); err != nil {
-		return "", missing(fmt.Sprintf("revision %s is incomplete: %v", revision, err))
+		return "", fmt.Errorf("model %s: %w", id, err)
 	}
 	return folder, nil
 }
 
-// HubSnapshot returns the hub id and the commit of the snapshot in a Hugging Face cache that path names or lies in,
-// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a
-// cache lead out of it.
-func HubSnapshot(path string) (id, revision string) {
-	path, err := filepath.Abs(path)
-	if err != nil {
-		return "", ""
+// HubFiles selects the files of a hub model that are needed: the first checkpoint in the order of Find, with its parts,
+// and the small files that lie beside it, such as config.json and those of a tokenizer.
+func HubFiles(all []string) (needed []string, err error) {
+	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
+	if checkpoint < 0 {
+		return nil, fmt.Errorf("it has no checkpoint: none of %s", strings.Join(preferred[:], ", "))
 	}
-	for range 2 {
-		snapshots, commit := filepath.Split(path)
-		model, ok := strings.CutPrefix(filepath.Base(filepath.Dir(filepath.Clean(snapshots))), "models--")
-		if ok && filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
-			return strings.Replace(model, "--", "/", 1), commit
+	stem, isIndex := strings.CutSuffix(preferred[checkpoint], ".index.json")
+	stem, extension := strings.TrimSuffix(stem, path.Ext(stem)), path.Ext(stem)
+	for _, name := range all {
+		part := isIndex && strings.HasPrefix(name, stem+"-") && path.Ext(name) == extension
+		small := !strings.Contains(name, "/") && (path.Ext(name) == ".json" || path.Ext(name) == ".txt") && !strings.HasSuffix(name, ".index.json")
+		if name == preferred[checkpoint] || part || small {
+			needed = append(needed, name)
 		}
-		path = filepath.Clean(snapshots)
 	}
-	return "", ""
+	return needed, nil
 }

@@ -1,12 +1,16 @@
 package weights
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"seqembed/weights/hub"
 )
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -40,12 +44,12 @@ func cachedModel(t *testing.T, cache, id string) string {
 func TestCachedSnapshot(t *testing.T) {
 	const id = "some-org/a-model"
 	snapshot := cachedModel(t, cache(t), id)
-	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
+	if folder, err := CachedSnapshot(id, ""); err != nil || folder != snapshot {
 		t.Errorf("%s, %v; want %s", folder, err, snapshot)
 	}
 	// The snapshot named as a path, and the file in it, are known as the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
-		if got, revision := HubSnapshot(path); got != id || revision != commit {
+		if got, revision := hub.Of(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
 		}
 		c, err := Open(path)
@@ -57,7 +61,7 @@ func TestCachedSnapshot(t *testing.T) {
 		}
 		c.Close()
 	}
-	if got, _ := HubSnapshot(t.TempDir()); got != "" {
+	if got, _ := hub.Of(t.TempDir()); got != "" {
 		t.Errorf("a folder elsewhere is of the model %q", got)
 	}
 }
@@ -67,9 +71,9 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	model := filepath.Join(cache(t), "models--some-org--a-model")
 	absent := func() {
 		t.Helper()
-		_, err := CachedSnapshot(id)
-		wantError(t, err, id, "not built yet", model, "config.json", "model.safetensors")
-		if !errors.Is(err, ErrNotCached) {
+		_, err := CachedSnapshot(id, "")
+		wantError(t, err, id, model)
+		if !errors.Is(err, hub.ErrNotCached) {
 			t.Error("it does not match ErrNotCached")
 		}
 	}
@@ -79,28 +83,93 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	writeFile(t, model, "snapshots/"+commit+"/config.json", []byte("{}"))
 	absent()
 	writeFile(t, model, "refs/main", []byte("../../elsewhere"))
-	_, err := CachedSnapshot(id)
+	_, err := CachedSnapshot(id, "")
 	wantError(t, err, filepath.Join(model, "refs", "main"), `"../../elsewhere"`)
 }
 
-func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
-	for _, variable := range []string{"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(variable, "")
+// Without refs/main, as in a cache that was copied in part, the only snapshot is taken; of several none.
+func TestCachedSnapshotWithoutRefs(t *testing.T) {
+	const id = "some-org/a-model"
+	snapshot := cachedModel(t, cache(t), id)
+	if err := os.RemoveAll(filepath.Join(snapshot, "..", "..", "refs")); err != nil {
+		t.Fatal(err)
 	}
-	home := t.TempDir()
-	t.Setenv("HOME", home)
-	t.Setenv("USERPROFILE", home) // what Windows calls it
-	for _, step := range []struct{ variable, value, want string }{
-		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
-		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},
-		{"HF_HOME", "/y", filepath.Join("/y", "hub")},
-		{"HF_HUB_CACHE", "/z", "/z"},
+	if folder, err := CachedSnapshot(id, ""); err != nil || folder != snapshot {
+		t.Errorf("%s, %v; want %s", folder, err, snapshot)
+	}
+	writeFile(t, snapshot, "../ffff456789abcdef0123456789abcdef01234567/config.json", []byte("{}"))
+	_, err := CachedSnapshot(id, "")
+	wantError(t, err, id, "2 snapshots", snapshot)
+}
+
+// The links of a cache whose blobs are missing are named, those of the config.json and of a tokenizer included.
+func TestLinksToMissingBlobs(t *testing.T) {
+	snapshot := cachedModel(t, cache(t), "some-org/a-model")
+	for _, c := range []struct{ blob, file string }{{"bb22", "config.json"}, {"aa11", "model.safetensors"}} {
+		if err := os.Remove(filepath.Join(snapshot, "..", "..", "blobs", c.blob)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(snapshot)
+		wantError(t, err, filepath.Join(snapshot, c.file), "link to", c.blob, "missing")
+	}
+}
+
+// A blob that is named by its SHA-256 has to have it.
+func TestBlobDigest(t *testing.T) {
+	snapshot := cachedModel(t, cache(t), "some-org/a-model")
+	blobs, link := filepath.Join(snapshot, "..", "..", "blobs"), filepath.Join(snapshot, "model.safetensors")
+	content, err := os.ReadFile(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(content)
+	blob := writeFile(t, blobs, hex.EncodeToString(digest[:]), content)
+	if err := errors.Join(os.Remove(link), os.Symlink(blob, link)); err != nil {
+		t.Fatal(err)
+	}
+	sum := func() (string, error) {
+		c, err := Open(snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.SHA256()
+	}
+	if got, err := sum(); err != nil || got != filepath.Base(blob) {
+		t.Errorf("%s, %v", got, err)
+	}
+	content[len(content)-1] ^= 1
+	writeFile(t, blobs, filepath.Base(blob), content)
+	_, err = sum()
+	wantError(t, err, filepath.Base(blob), "damaged")
+	if !errors.Is(err, ErrDamaged) {
+		t.Error("it does not match ErrDamaged")
+	}
+}
+
+func TestHubFiles(t *testing.T) {
+	small := []string{"config.json", "tokenizer.json", "vocab.txt"}
+	with := func(names ...string) []string { return append(slices.Clone(small), names...) }
+	others := []string{"README.md", "flax_model.msgpack", "onnx/config.json", "onnx/model.onnx", ".gitattributes"}
+	for what, c := range map[string]struct{ all, want []string }{
+		"both": {with("pytorch_model.bin", "model.safetensors"), with("model.safetensors")},
+		"bin":  {with("pytorch_model.bin"), with("pytorch_model.bin")},
+		"shards": {
+			with("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+				"pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"),
+			with("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+		},
+		"shards of PyTorch": {
+			with("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+			with("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+		},
 	} {
-		t.Setenv(step.variable, step.value)
-		if got, err := cacheFolder(); err != nil || got != step.want {
-			t.Errorf("with %s=%s the cache is %s, %v; want %s", step.variable, step.value, got, err, step.want)
+		if got, err := HubFiles(slices.Concat(others, c.all)); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, error %v; want %q", what, got, err, c.want)
 		}
 	}
+	_, err := HubFiles(with("tf_model.h5"))
+	wantError(t, err, "no checkpoint", "model.safetensors")
 }
 
 func TestLabels(t *testing.T) {

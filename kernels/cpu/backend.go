@@ -1,14 +1,15 @@
-// Package cpu runs the operations of kernels on the cores of this machine, in float32, or with the operands of products
-// in bfloat16.
+// Package cpu runs the operations of kernels on the cores of this machine, in float32, or with the operands of
+// products in bfloat16.
 //
 // Weights are packed once, at load, into panels of 16 output columns, in blocks along the inner dimension, so that a
 // matrix product reads them sequentially. Activations are read in place. Attention packs the keys and values of a
 // sequence in the same way and uses the same matrix product. Activation functions are applied to each block of a
-// product while it is in the cache. A fixed pool of worker goroutines runs the tasks into which an operation is divided.
+// product while it is in the cache. A fixed pool of worker goroutines runs the tasks into which an operation is
+// divided.
 //
-// In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair has the
-// size of a float32, a word: packing, tiles and tasks count words and are the same for both types. A value that products
-// read is rounded once, where it is written; the residual stream, LayerNorm, softmax and pooling are float32.
+// In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair has
+// the size of a float32, a word: packing, tiles and tasks count words and are the same for both types. A value that
+// products read is rounded once, where it is written; the residual stream, LayerNorm, softmax and pooling are float32.
 //
 // The inner loops exist in portable Go and in assembly for AVX2 with FMA and for AVX-512, which the program in _gen
 // generates. A new backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
