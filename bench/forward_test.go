@@ -195,8 +195,8 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table of one pass: the share of the elapsed time for each operation, and the rate in GFLOP/s of
-// those with FLOPs, with its share of top if top is known.
+// printProfile writes a table with a row for each operation of one pass: its share of the elapsed time passed, its rate
+// in GFLOP/s if it has FLOPs, and that rate as a share of top, the peak rate in GFLOP/s; 0 means unknown.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)

@@ -165,8 +165,8 @@ var ErrUnsupported = errors.New("unsupported operation")
 
 // OpError is an error in one operation.
 type OpError struct {
-	Op     string // name of the operation, in lower case
-	Shapes string // its shapes, for example "[T 768]·[2304 768]ᵀ"
+	Op     string // kind of the operation, for example "linear"
+	Shapes string // as returned by Program.Shapes, for example "[T 768]·[2304 768]ᵀ"
 	Err    error
 }
 

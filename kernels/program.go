@@ -374,7 +374,7 @@ func isVector(w Weight, cols int) bool {
 	return err == nil && c == cols
 }
 
-// Shapes returns the shapes of an operation for an error message.
+// Shapes returns the shapes of an operation for OpError.Shapes.
 func (p *Program) Shapes(o Op) string {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/transformer"
 )
 
@@ -210,6 +211,10 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	write(t, "twin/p.fasta", ">a\nMKV\n")
+	unknownFormat := []string{"--format", `"hdf"`}
+	for _, format := range store.Formats() {
+		unknownFormat = append(unknownFormat, string(format))
+	}
 	for _, c := range []struct {
 		args string
 		says []string
@@ -220,7 +225,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--gpus -1 p.faa", []string{"--gpus"}},
 		{"--gpus none --dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
 		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
-		{"--format hdf p.faa", []string{"--format", "hdf", "parquet, npy, safetensors, virnucpro"}},
+		{"--format hdf p.faa", unknownFormat},
 		{"--pool max p.faa", []string{"--pool", "max"}},
 		{"--long cut p.faa", []string{"--long", "cut"}},
 		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},

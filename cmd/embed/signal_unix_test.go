@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"seqembed/internal/store"
 )
 
 // child is the program as a process of its own, with variables in its
@@ -207,7 +209,8 @@ func TestKilled(t *testing.T) {
 // TestDiskThatFillsUp: an output that does not fit fails with one line, what
 // fits is written, and neither a partial nor a temporary file is left.
 func TestDiskThatFillsUp(t *testing.T) {
-	for _, format := range []string{"parquet", "npy", "safetensors", "virnucpro"} {
+	for _, format := range store.Formats() {
+		format := string(format)
 		t.Run(format, func(t *testing.T) {
 			workspace(t)
 			write(t, "small.faa", proteinFile)

@@ -17,16 +17,16 @@ import (
 // it.
 const workspaceBytes = 32 << 20
 
-// heuristicRows is the number of rows for which an algorithm is asked for. It is a constant, and not the batch's,
-// because another algorithm may sum in another order, and a row's bits must not depend on its batch.
+// heuristicRows is the number of rows for which cuBLAS is asked to choose an algorithm. It does not depend on the
+// batch: another algorithm may sum in another order, and the bits of a row must be the same in every batch.
 const heuristicRows = 4096
 
-// cuBLAS does not put a tile of 128 by 128 first on an H200, where it is the faster one for the shapes for which cuBLAS
-// offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models in
-// bf16, the algorithms that sum in one piece gave the same bits in the first 64 MiB of a result.
+// The preferred algorithm on an H200 has a tile of 128 by 128. cuBLAS never offers it first. If cuBLAS offers it at all
+// for largeRows rows, it is faster than the first offer (bench/results). Its bits are the same: for the products of three
+// models in bf16, 136 cases, all algorithms that sum in one piece agreed in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
-	hopper      = 9  // compute capability, major
+	hopper      = 9  // major compute capability of an H200
 	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
 )
 

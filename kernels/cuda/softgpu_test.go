@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -143,7 +144,7 @@ func TestSoftwareGPU(t *testing.T) {
 // mixed has sequences on both sides of the tiles of 64 and 128 rows.
 var mixed = []int{65, 1, 129, 31, 2, 64, 33}
 
-// jobs are small programs with every kernel.
+// jobs returns small programs that together launch every kernel.
 func jobs() []kernelstest.Case {
 	var list []kernelstest.Case
 	add := func(name string, lengths []int, build func(b *kernelstest.Bench) kernels.Value) {
@@ -157,7 +158,9 @@ func jobs() []kernelstest.Case {
 	add("norm", mixed, func(b *kernelstest.Bench) kernels.Value {
 		return b.Stored(b.Norm(b.Input(100), b.Normalize(100, 1e-5)))
 	})
-	add("norm of wide rows", []int{2, 3}, func(b *kernelstest.Bench) kernels.Value { return b.Norm(b.Input(2562), b.Normalize(2562, 1e-12)) })
+	for name, cols := range map[string]int{"norm of 600 columns": 600, "norm of 1300 columns": 1300, "norm of wide rows": 2562} {
+		add(name, []int{2, 3}, func(b *kernelstest.Bench) kernels.Value { return b.Norm(b.Input(cols), b.Normalize(cols, 1e-12)) })
+	}
 	add("residual", mixed, func(b *kernelstest.Bench) kernels.Value {
 		return b.Linear(b.Input(140), b.Product(71, 140, kernels.Identity), b.Input(71))
 	})
@@ -176,6 +179,10 @@ func jobs() []kernelstest.Case {
 			})
 		}
 	}
+	add("linear, gelu, read in both types", mixed, func(b *kernelstest.Bench) kernels.Value {
+		y := b.Linear(b.Input(24), b.Product(40, 24, kernels.GELU), kernels.None)
+		return b.Linear(y, b.Product(40, 40, kernels.Identity), y)
+	})
 	for _, d := range attentionHeads {
 		const heads = 2
 		scale := float32(1 / math.Sqrt(float64(d)))
@@ -451,5 +458,35 @@ func TestMissingWaitsAreFound(t *testing.T) {
 	// The first two batches wait until tables may be overwritten that no batch before them has used.
 	if waits < 20 || !slices.Equal(spared, []int{1, 4}) {
 		t.Errorf("waits %v of %d can go, and no order in %d gives another result; 1 and 4 can be spared", spared, waits, seeds-1)
+	}
+}
+
+// TestContractHasJobs checks that the jobs launch every kernel of the contract. It compiles them for the fake device,
+// which only records their launches.
+func TestContractHasJobs(t *testing.T) {
+	missing := maps.Clone(kernelSpecs())
+	delete(missing, "narrow_fp32") // in fp32 a value has no second copy
+	for _, dtype := range operandTypes {
+		for _, cublas := range []bool{false, true} {
+			f := newFake(t)
+			f.idle = true
+			find := noCublas
+			if cublas {
+				find = newFakeCublas(f).find
+			}
+			b := openFake(t, f, dtype, find)
+			for _, j := range jobs() {
+				if _, err := jobResult(t, j, b, dtype); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.Close()
+			for _, name := range f.launched {
+				delete(missing, name)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		t.Errorf("no job launches %v", slices.Sorted(maps.Keys(missing)))
 	}
 }

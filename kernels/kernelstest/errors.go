@@ -145,7 +145,7 @@ func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activati
 		var op *kernels.OpError
 		_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
 		if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
-			t.Errorf("%s returns %v", then, err)
+			t.Errorf("Compile of a linear with %s returns %v, want an *OpError of linear that wraps kernels.ErrUnsupported", then, err)
 		}
 		b.model.Close()
 	}

@@ -32,7 +32,8 @@ func tiles(g *generator, i isa) {
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
-	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %d rows and %d neighbouring panels.", name, rows, panels))
+	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %s and %s.",
+		name, number(rows, "row", "rows"), number(panels, "panel", "neighbouring panels")))
 	lda := g.strideParam("lda")
 	k := g.param("k")
 	b := make([]reg.GPVirtual, panels)
@@ -154,4 +155,12 @@ func tile(g *generator, i isa, rows, panels int) {
 		}
 	}
 	g.end()
+}
+
+// number returns n with the noun in the singular or the plural.
+func number(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }

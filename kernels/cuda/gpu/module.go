@@ -101,5 +101,5 @@ func (c *Context) module(i Image) (module driver.Handle, err error) {
 	return module, nil
 }
 
-// cString is a name that ends in a zero.
+// cString returns s as a C string, which a zero byte ends.
 func cString(s string) *byte { return &append([]byte(s), 0)[0] }

@@ -59,24 +59,32 @@ func Committed() (folder string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("no PTX in %s", filepath.Join(root, "kernels/cuda/ptx"))
+	}
+	folder = filepath.Join(root, "build/softgpu")
+	return folder, BuildFiles(folder, files...)
+}
+
+// BuildFiles is Build for PTX files. Its errors name the file.
+func BuildFiles(folder string, files ...string) error {
 	var texts []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return "", err
+			return err
 		}
 		texts = append(texts, string(text))
 	}
-	if len(texts) == 0 {
-		return "", fmt.Errorf("no PTX in %s", filepath.Join(root, "kernels/cuda/ptx"))
-	}
-	folder = filepath.Join(root, "build/softgpu")
-	return folder, Build(folder, texts...)
+	return build(folder, texts, files)
 }
 
 // Build builds the libraries in a folder, and a module for each PTX text. It keeps other modules and all files that
 // were built from the same sources. Several processes may build in one folder at the same time.
-func Build(folder string, ptx ...string) error {
+func Build(folder string, ptx ...string) error { return build(folder, ptx, nil) }
+
+// build is Build. names, unless nil, are the names of the texts for errors.
+func build(folder string, ptx, names []string) error {
 	compiler, err := findCompiler()
 	if err != nil {
 		return err
@@ -95,8 +103,11 @@ func Build(folder string, ptx ...string) error {
 	}
 	defer os.RemoveAll(b.sources)
 	jobs := []func() error{b.driver}
-	for _, text := range ptx {
+	for i, text := range ptx {
 		code, err := translate(text)
+		if err != nil && names != nil {
+			err = fmt.Errorf("%s: %w", names[i], err)
+		}
 		if err != nil {
 			return err
 		}

@@ -286,6 +286,20 @@ func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 	}
 }
 
+// TestFileWithUnknownInstruction checks that the error names the file.
+func TestFileWithUnknownInstruction(t *testing.T) {
+	if _, err := findCompiler(); err != nil {
+		t.Skip(err)
+	}
+	file := filepath.Join(t.TempDir(), "odd.ptx")
+	if err := os.WriteFile(file, []byte(small("brev.b32 	%r1, %r2;")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := BuildFiles(t.TempDir(), file); err == nil || !strings.Contains(err.Error(), "odd.ptx: small, line ") {
+		t.Errorf("BuildFiles returns %v", err)
+	}
+}
+
 func TestWithoutCompiler(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
 	t.Setenv("CXX", "")

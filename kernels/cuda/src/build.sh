@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Compiles every kernel file to ../ptx/*.ptx for compute_80, lowers .version to the least that ptxas accepts, checks
-# registers, spills and shared memory on sm_80, sm_86 and sm_90, and writes ../ptx/MANIFEST. Needs nvcc, ptxas and
-# cuobjdump of CUDA 12 on PATH; CUDA_INC may name the folder of the CUDA headers.
+# registers, spills and shared memory on sm_80, sm_86 and sm_90, and writes ../ptx/MANIFEST. Needs nvcc and ptxas of
+# CUDA 12.4 on PATH; CUDA_INC may name the folder of the CUDA headers.
 # Running it twice gives the same bytes, in whatever folder the checkout lies.
 set -euo pipefail
 cd "$(dirname "$0")"
 export LC_ALL=C
+
+if ! command -v nvcc >/dev/null || ! command -v ptxas >/dev/null; then
+  echo "compiling the kernels needs nvcc and ptxas of CUDA 12.4 on PATH; ../ptx stays as it is" >&2
+  exit 1
+fi
 
 flags=(-std=c++17 -O3 -arch=compute_80 --fmad=true --ftz=false --prec-div=true --prec-sqrt=true)
 shared_limit=101376 # 99 KB, what sm_86, sm_89 and sm_120 give a block
