@@ -35,8 +35,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	}
 }
 
-// TestOpeningFailsCleanly makes each call of Open fail in turn, and checks the error and that nothing is left
-// allocated.
+// TestOpeningFailsCleanly checks that the error of Open names the call that failed, and that nothing is left allocated.
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
 		f := newFake(t)

@@ -30,7 +30,7 @@ const (
 // modules is the folder of the translated kernels, in the folder of the driver library.
 const modules = "modules"
 
-// Contraction is off because it would change bits: PTX states which multiplications are fused with additions.
+// Flags of the compiler. -ffp-contract=off keeps bits: PTX states which multiplications are fused with additions.
 // Translated kernels run as fast with -Og as with -O2, and compile in a third of the time.
 var (
 	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
@@ -214,7 +214,8 @@ func (b *builder) cublas() error {
 	})
 }
 
-// module compiles the translation of a PTX text. The file is named after the text, by which the driver finds it.
+// module compiles the translation of a PTX text. The name of the file is derived from the text, so that the driver can
+// find it.
 func (b *builder) module(ptx, code string) error {
 	hash := fnv.New64a()
 	hash.Write([]byte(ptx))
@@ -228,7 +229,7 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce builds a file unless it was already built from the same sources. A file next to it contains their digest.
+// buildOnce builds a file unless it has been built from the same sources. A file next to it contains their digest.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))
@@ -244,7 +245,7 @@ func (b *builder) buildOnce(name, code string, make func() error) error {
 	return os.WriteFile(path+".key", []byte(want), 0o666)
 }
 
-// link compiles sources to a library. The library gets its name only when it is complete, because a program may have
+// link compiles sources to a library. It renames the complete library to its final name, because a program may have
 // loaded the old one.
 func (b *builder) link(name string, sources []string, more ...string) error {
 	path := filepath.Join(b.folder, name)
