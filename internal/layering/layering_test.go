@@ -1,4 +1,4 @@
-// Package layering holds the test that keeps imports pointing down.
+// Package layering contains tests that restrict imports and the size of functions, types and comments.
 package layering
 
 import (
@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half},
-	"transformer":         {"kernels", "weights", "tokenizer", "internal/seqio"}, // of seqio only the name of an alphabet
+	"transformer":         {"kernels", "weights", "tokenizer", "internal/seqio"}, // of seqio only Alphabet
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
 	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
