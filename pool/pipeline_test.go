@@ -407,7 +407,7 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Abort()
-	r := &run{Job: b.job, manifest: store.NewManifest(b.out)}
+	r := &run{Job: b.job}
 	job := &fileJob{run: r, File: f, reader: reader, out: out,
 		report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
 	err = job.commit()

@@ -141,7 +141,10 @@ func (f *fileJob) commit() error {
 func (r *run) appendEntry(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.manifest.Append(entry, func(other store.Entry) error {
+	err := r.manifest.Append(r.ctx, entry, func(other store.Entry) error {
+		if r.Force {
+			return nil
+		}
 		difference := r.difference(other)
 		if difference == "" && other.Input.SHA256 != entry.Input.SHA256 {
 			difference = "another content of " + entry.Input.Path
@@ -152,8 +155,11 @@ func (r *run) appendEntry(entry store.Entry) error {
 		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
 			other.Outputs[0].Path, difference, ErrMixture)
 	})
-	if err != nil {
-		return &outputError{err}
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, store.ErrLocked): // until the run ended
+		return ErrInterrupted
 	}
-	return nil
+	return &outputError{err}
 }
