@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// maxListed is how many names one part of an error message lists.
+// maxListed is the maximum number of names in one part of an error message.
 const maxListed = 5
 
-// Spec is a tensor that a model expects, under its canonical name.
+// Spec describes a tensor that a model reads, under its canonical name.
 type Spec struct {
 	Name         string
 	Shape        []int
-	Optional     bool    // it may be missing, and is not part of a synthetic checkpoint
-	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
+	Optional     bool    // a checkpoint need not contain it; synthetic ones do not
+	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }
 
 // Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing,
@@ -55,7 +55,7 @@ func (c *Checkpoint) Check(specs []Spec) error {
 	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
 }
 
-// listed joins the first names of a list and counts the others.
+// listed joins the first maxListed names and counts the others.
 func listed(names []string) string {
 	if len(names) <= maxListed {
 		return strings.Join(names, ", ")

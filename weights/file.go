@@ -26,7 +26,8 @@ type file struct {
 // 0x1950a86a20f9469cfc6c.
 var legacyTorchMagic = []byte{0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19}
 
-// openFile opens a regular file that is not empty and none of those that often lie under a checkpoint's name instead.
+// openFile opens a regular file that is not empty. It returns an error for files of other kinds that often have the
+// name of a checkpoint.
 func openFile(path string) (*file, error) {
 	info, err := os.Stat(path) // before Open, because opening a pipe would wait for a writer
 	switch {
@@ -51,8 +52,8 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// notCheckpoint returns an error if the contents are not those of a checkpoint: the names of cached files say nothing,
-// and a failed download often leaves a web page under the right name.
+// notCheckpoint returns an error if the content is not that of a checkpoint. The name of a file is no evidence: a
+// failed download often leaves a web page under the right name.
 func (f *file) notCheckpoint() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
@@ -67,13 +68,13 @@ func (f *file) notCheckpoint() error {
 	return nil
 }
 
-// isZip says whether the file starts as a zip archive does.
+// isZip reports whether the file begins like a zip archive.
 func (f *file) isZip() bool { return bytes.HasPrefix(f.head, []byte("PK\x03\x04")) }
 
-// errShort is the error of reading a file that has shrunk since it was opened.
+// errShort is the error for a file that has become shorter since it was opened.
 var errShort = errors.New("the file became shorter, or its disk failed, while it was read")
 
-// readAt fills b with the bytes from offset on.
+// readAt fills b with the bytes at offset.
 func (f *file) readAt(b []byte, offset int64) error {
 	_, err := f.ReadAt(b, offset)
 	if errors.Is(err, io.EOF) {

@@ -11,7 +11,7 @@ import (
 	"strings"
 )
 
-// ErrNotCached is what CachedSnapshot's error wraps when a hub model is not in the local cache.
+// ErrNotCached is wrapped by the error of CachedSnapshot for a hub model that is not in the local cache.
 var ErrNotCached = errors.New("not in the local cache")
 
 var (
@@ -19,7 +19,7 @@ var (
 	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
 )
 
-// cacheFolder returns the Hugging Face cache, as its own libraries find it.
+// cacheFolder returns the folder of the Hugging Face cache, which it finds as Hugging Face's libraries do.
 func cacheFolder() (string, error) {
 	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
 		if folder := os.Getenv(place[0]); folder != "" {
@@ -36,8 +36,8 @@ func cacheFolder() (string, error) {
 // IsHubID reports whether name has the form ORG/NAME.
 func IsHubID(name string) bool { return hubIDPattern.MatchString(name) }
 
-// CachedSnapshot finds the snapshot of a hub model that refs/main points to in the Hugging Face cache (HF_HUB_CACHE,
-// HF_HOME, XDG_CACHE_HOME). The error for a model that is not there wraps ErrNotCached.
+// CachedSnapshot returns the folder of a hub model's snapshot in the Hugging Face cache (HF_HUB_CACHE, HF_HOME,
+// XDG_CACHE_HOME): the snapshot that refs/main names. If the model is not in the cache, the error wraps ErrNotCached.
 func CachedSnapshot(id string) (folder string, err error) {
 	cache, err := cacheFolder()
 	if err != nil {
@@ -65,9 +65,9 @@ func CachedSnapshot(id string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubSnapshot returns the hub id and the commit of the snapshot in a Hugging Face cache that path names or lies in,
-// .../models--ORG--NAME/snapshots/COMMIT, "" for any other path. Symbolic links are not followed, since those of a
-// cache lead out of it.
+// HubSnapshot returns the hub id and the commit if path is, or is inside, a snapshot of a Hugging Face cache,
+// .../models--ORG--NAME/snapshots/COMMIT. It returns "" for any other path. It does not follow symbolic links, because
+// the links in a cache lead out of the snapshot.
 func HubSnapshot(path string) (id, revision string) {
 	path, err := filepath.Abs(path)
 	if err != nil {

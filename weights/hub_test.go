@@ -11,15 +11,14 @@ import (
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
-// cache makes an empty Hugging Face cache the one that is used.
+// cache creates an empty Hugging Face cache and makes it the current one.
 func cache(t *testing.T) string {
 	folder := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", folder)
 	return folder
 }
 
-// cachedModel puts a checkpoint into the cache as Hugging Face's tools do: the
-// snapshot holds symbolic links to blobs.
+// cachedModel adds a checkpoint to the cache as Hugging Face's tools do: the snapshot contains symbolic links to blobs.
 func cachedModel(t *testing.T, cache, id string) string {
 	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	writeFile(t, model, "refs/main", []byte(commit+"\n"))
@@ -43,7 +42,7 @@ func TestCachedSnapshot(t *testing.T) {
 	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
 		t.Errorf("%s, %v; want %s", folder, err, snapshot)
 	}
-	// The snapshot named as a path, and the file in it, are known as the same model.
+	// The path of the snapshot, and that of the file in it, belong to the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
 		if got, revision := HubSnapshot(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
@@ -89,7 +88,7 @@ func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
 	}
 	home := t.TempDir()
 	t.Setenv("HOME", home)
-	t.Setenv("USERPROFILE", home) // what Windows calls it
+	t.Setenv("USERPROFILE", home) // the variable on Windows
 	for _, step := range []struct{ variable, value, want string }{
 		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
 		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},
