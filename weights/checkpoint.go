@@ -37,10 +37,9 @@ type Checkpoint struct {
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder that contains one of them, see Find. beside lists suffixes of files in such a folder
-// that are not checkpoints. The format is recognised by the content of the file. The tensors have the names that are
-// stored in it. Errors name the file and the tensor; they match fs.ErrNotExist for a missing file, ErrTruncated for a
-// truncated one, and ErrForbidden for a pickle that needs more than tensors.
+// sharded checkpoint, or a folder with one of them, see Find. What kind of file it is follows from its contents, and
+// its tensors have the names that it stores. Errors name the file and the tensor; a missing file matches
+// fs.ErrNotExist, one that is cut short ErrTruncated, a pickle that asks for more than tensors ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {
