@@ -19,7 +19,7 @@ var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin"}
 
 // Find returns path or, if path is a folder, the checkpoint in it. The order of preference is model.safetensors,
 // model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and the only *.safetensors, *.pt,
-// *.pth or *.bin. Files whose names end in one of beside are not checkpoints.
+// *.pth or *.bin. Files whose names end in a string of beside are not checkpoints.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {

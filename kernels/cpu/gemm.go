@@ -185,8 +185,8 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// share is the number of panels in a task of one block of rows for which each worker gets tasksPerWorker tasks.
-		// width is even, for kernels that process two panels.
+		// With share panels in a task of one block of rows, each worker gets tasksPerWorker tasks. width is even, for
+		// kernels that process two panels.
 		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
 		s.workers.run(rowBlocks*((count+width-1)/width), task)

@@ -214,9 +214,9 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 	return p.lt.DescSet(made.desc, driver.DescBias, &p.value, 8).Err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose sets the algorithm: the preferred one, or the first that is offered for the given number of rows, for which
-// the layouts must be set. Then the layouts have the number of rows for which the algorithm was offered. The preferred
-// algorithm is used only in bf16, in which it was timed.
+// choose sets the algorithm: the preferred one, or the first that is offered for the given number of rows. The layouts
+// must have that number of rows. Afterwards they have the number for which the chosen algorithm was offered. The
+// preferred algorithm is used only in bf16, in which it was timed.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)

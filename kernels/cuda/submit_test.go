@@ -95,8 +95,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
-	// start starts a batch. When its uploads have finished, done of the all items of work on the compute stream have
-	// run.
+	// start starts a batch. It returns, for the moment at which the uploads have finished, the number of items of work
+	// on the compute stream: those that have run, and all.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)
