@@ -22,12 +22,12 @@ type Family struct {
 	Published []Published    // smallest first
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
-	// tokenizer returns the tokenizer for a vocabulary file or, if file is "", for synthetic checkpoints. With
-	// FixedVocabulary all checkpoints have the same vocabulary: a checkpoint need not have the file, but if it has,
-	// tokenizer checks it.
-	VocabularyFile  string // name of the vocabulary file in a checkpoint's folder
+	// tokenizer returns the tokenizer for the content of a vocabulary file or, for nil, that of synthetic checkpoints.
+	// With FixedVocabulary all checkpoints have the same vocabulary, which is that for nil.
+	VocabularyFile  string // name of the file in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
-	tokenizer       func(file string) (tokenizer.Tokenizer, error)
+	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
+	tableMultiple   int  // the rows of a table of embeddings may be padded to a multiple of it
 	Before, After   int  // number of special tokens before and after a sequence
 	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
@@ -85,6 +85,10 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads lists the names of the heads of fine-tuned models in transformers.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
+// oldNames maps endings of stored names to the usual ones. transformers 5 stores some checkpoints under names of
+// TensorFlow.
+var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
+
 // wordEmbeddings is the canonical name of the table of token embeddings in every family. Lookup tables are the only
 // matrices whose names begin with "embeddings.". Names of tensors in block N begin with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
@@ -128,6 +132,11 @@ func (f *Family) canonical(stored string) (name string, use bool) {
 			break
 		}
 	}
+	for _, old := range oldNames {
+		if rest, ok := strings.CutSuffix(name, old[0]); ok {
+			name = rest + old[1]
+		}
+	}
 	if f.rename != nil {
 		name = f.rename(name)
 	}
@@ -144,7 +153,7 @@ func matches(name string, patterns []string) bool {
 
 // NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
 func (f *Family) NewTokenizer() tokenizer.Tokenizer {
-	t, err := f.tokenizer("")
+	t, err := f.tokenizer(nil)
 	if err != nil {
 		panic(err) // no file is read, so this cannot fail
 	}

@@ -103,12 +103,12 @@ const attending = 1.5
 
 // table describes a table of embeddings.
 func table(name string, rows, cols int) weights.Spec {
-	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1}
+	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
 
 // matrix describes name.weight of shape [out, in], which multiplies the spread of its input by gain.
 func matrix(name string, out, in int, gain float64) weights.Spec {
-	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in))}
+	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }
 
 // projection describes a matrix and name.bias [out].
@@ -119,7 +119,7 @@ func projection(name string, out, in int, gain float64) []weights.Spec {
 // layerNorm describes name.weight and name.bias of shape [width].
 func layerNorm(name string, width int) []weights.Spec {
 	return []weights.Spec{
-		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1},
+		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1, Nonzero: true},
 		{Name: name + ".bias", Shape: []int{width}, Scale: 0.1},
 	}
 }

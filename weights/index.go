@@ -15,7 +15,7 @@ import (
 // openShards opens every shard that the index at c.Source names, and checks that each tensor is in the shard that the
 // index gives.
 func (c *Checkpoint) openShards() error {
-	text, err := readText(c.Source)
+	text, err := ReadText(c.Source)
 	if err != nil {
 		return err
 	}

@@ -242,7 +242,7 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),

@@ -13,11 +13,12 @@ const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
-	stale   bool         // queries is out of date: there is a new batch
-	queries []queryBlock // the batch, divided into blocks of query rows
-	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
-	values  []panels     // [sequences · heads], B = V: cols = head size, inner = words of all keys
-	memory  []float32    // holds the panels of keys and values
+	stale   bool           // queries is out of date: there is a new batch
+	queries []queryBlock   // the batch, divided into blocks of query rows
+	keys    []panels       // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
+	values  []panels       // [sequences · heads], B = V: cols = head size, inner = words of all keys
+	memory  []float32      // holds the panels of keys and values
+	angles  []*rotaryTable // one for each set of frequencies
 }
 
 // queryBlock is a block of query rows of one sequence.
@@ -157,7 +158,7 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 			row = out.row(first + r)[head*d:][:d]
 		}
 		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])
-		s.round(out, first+r, head*d, row)
+		s.variant.round(out, first+r, head*d, row)
 	}
 }
 

@@ -74,9 +74,9 @@ func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func()
 func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32), out, in, z *matrix) func() {
 	multiply := s.multiply(o, nil, z, in, nil)
 	gateRows := s.eachRow(func(worker, t int) {
-		row := s.float32Row(worker, out, t)
+		row := s.scratch[worker].float32Row(out, t)
 		gate(row, z.row(t), z.row(t)[out.cols:])
-		s.round(out, t, 0, row)
+		s.variant.round(out, t, 0, row)
 	})
 	return func() {
 		multiply()
@@ -101,7 +101,7 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 			if apply != nil {
 				apply(out.row(row + r)[from:to])
 			}
-			s.round(out, row+r, from, out.row(row + r)[from:to])
+			s.variant.round(out, row+r, from, out.row(row + r)[from:to])
 		}
 	})
 }
@@ -121,7 +121,7 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 			if apply != nil {
 				apply(sums)
 			}
-			s.round(out, row+r, from, sums)
+			s.variant.round(out, row+r, from, sums)
 		}
 	})
 }
@@ -156,7 +156,7 @@ func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32),
 				gated = out.row(row + r)[first*panelCols:][:width]
 			}
 			gate(gated, halves[0][r*width:], halves[1][r*width:])
-			s.round(out, row+r, first*panelCols, gated)
+			s.variant.round(out, row+r, first*panelCols, gated)
 		}
 	})
 }

@@ -148,8 +148,7 @@ func TestConformanceBF16(t *testing.T) {
 	})
 }
 
-// TestBF16InMemory checks that projections take half the bytes, and that a value is stored only in the types in which
-// it is read.
+// TestBF16InMemory checks that projections take half the bytes.
 func TestBF16InMemory(t *testing.T) {
 	b := newBackend(1, portable(), bf16)
 	defer b.Close()

@@ -15,7 +15,7 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
 		scale := embedScale(o, ids)
 		for i, id := range ids {
-			row := s.float32Row(worker, out, first+i)
+			row := s.scratch[worker].float32Row(out, first+i)
 			if id == o.Mask {
 				clear(row)
 			} else {
@@ -24,7 +24,7 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 			if o.Type != nil {
 				s.variant.add(row, o.Type.(*weight).flat)
 			}
-			s.round(out, first+i, 0, row)
+			s.variant.round(out, first+i, 0, row)
 		}
 	})
 }
@@ -45,12 +45,12 @@ func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	apart := out.at == nil || &out.at[0] != &in.at[0]
 	return s.eachRow(func(worker, t int) {
-		row := s.float32Row(worker, out, t)
+		row := s.scratch[worker].float32Row(out, t)
 		if apart {
 			copy(row, in.row(t))
 		}
 		s.variant.normalize(row, gain, bias, o.Eps)
-		s.round(out, t, 0, row)
+		s.variant.round(out, t, 0, row)
 	})
 }
 

@@ -20,7 +20,6 @@ type runner struct {
 	memory  arena
 	scratch []scratch // one for each worker
 	heads   attentionScratch
-	angles  []*rotaryTable // one for each set of frequencies
 	profile *kernels.Profile
 
 	batch kernels.Batch // the current batch
@@ -62,7 +61,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	slots, widest := make([]matrix, len(plan.Slots)), 0
 	for i, s := range plan.Slots {
 		var err error
-		if slots[i], err = r.allocate(s); err != nil {
+		if slots[i], err = allocate(&r.memory, s, l); err != nil {
 			_ = r.Close() // frees the slots; err is the one to report
 			return nil, err
 		}
@@ -96,24 +95,6 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 		r.steps = append(r.steps, made)
 	}
 	return r, nil
-}
-
-// allocate makes the memory of a slot.
-func (r *runner) allocate(s kernels.Slot) (m matrix, err error) {
-	rows := r.limits.Tokens
-	if s.PerSequence {
-		rows = r.limits.Sequences
-	}
-	if s.Precision&kernels.Float32 != 0 {
-		m.at, err = r.memory.floats(rows * s.Cols)
-	}
-	if s.Precision&kernels.Operand != 0 && err == nil {
-		m.pairs, err = r.memory.floats(rows * pairs(s.Cols))
-	}
-	if err != nil {
-		err = fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
-	}
-	return m, err
 }
 
 // step prepares one operation. z is its workspace, or nil.
@@ -165,6 +146,24 @@ type matrix struct {
 	pairs []float32 // rows of pairs of bfloat16; an odd last value is followed by a zero
 }
 
+// allocate makes the memory of a slot.
+func allocate(memory *arena, s kernels.Slot, l kernels.Limits) (m matrix, err error) {
+	rows := l.Tokens
+	if s.PerSequence {
+		rows = l.Sequences
+	}
+	if s.Precision&kernels.Float32 != 0 {
+		m.at, err = memory.floats(rows * s.Cols)
+	}
+	if s.Precision&kernels.Operand != 0 && err == nil {
+		m.pairs, err = memory.floats(rows * pairs(s.Cols))
+	}
+	if err != nil {
+		err = fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
+	}
+	return m, err
+}
+
 // pairs returns the number of words that hold n values of bfloat16.
 func pairs(n int) int { return (n + 1) / 2 }
 
@@ -191,18 +190,17 @@ func (m *matrix) operand() (words []float32, ld int) {
 
 // float32Row returns memory for row t of a matrix in float32: the row itself, or memory of the worker if the matrix is
 // stored only as bfloat16. The caller computes the row and passes it to round.
-func (s *runner) float32Row(worker int, m *matrix, t int) []float32 {
+func (s *scratch) float32Row(m *matrix, t int) []float32 {
 	if m.at != nil {
 		return m.row(t)
 	}
-	return s.scratch[worker].row[:m.cols]
+	return s.row[:m.cols]
 }
 
-// round also stores values as bfloat16 if products read the matrix as such: in row t, from column from on. from is
-// even.
-func (s *runner) round(m *matrix, t, from int, values []float32) {
+// round also stores values as bfloat16, in row t from column from on, if the matrix has such a copy. from is even.
+func (v *variant) round(m *matrix, t, from int, values []float32) {
 	if m.pairs != nil {
-		s.variant.pairs.narrow(m.halfRow(t)[from:], values)
+		v.pairs.narrow(m.halfRow(t)[from:], values)
 	}
 }
 
