@@ -17,6 +17,7 @@ import (
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
+	"seqembed/weights/hub"
 )
 
 // layout is a way to store a checkpoint.
@@ -227,7 +228,7 @@ func TestFamilies(t *testing.T) {
 				}
 				names[name] = true
 			}
-			if p.Hub != "" && !weights.IsHubID(p.Hub) {
+			if p.Hub != "" && !hub.IsID(p.Hub) {
 				t.Errorf("%s: %q is no hub id", p.Name, p.Hub)
 			}
 			config, ok := transformer.List{f}.Config(p.Name)

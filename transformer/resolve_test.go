@@ -73,8 +73,12 @@ func TestResolveFindsCachedModels(t *testing.T) {
 		wantFound(t, path, path, label)
 	}
 	wantRefused(t, "esm2-35m", "facebook/esm2_t12_35M_UR50D")
-	if _, err := Families.Open("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
-		t.Errorf("a model that is not cached gives %v", err)
+	for _, name := range []string{"esm2-35m@v1", "esm2_t12_35M_UR50D@v1", "facebook/esm2_t12_35M_UR50D@v1"} {
+		_, err := Families.Open(name)
+		var missing *weights.NotCached
+		if !errors.As(err, &missing) || missing.ID != "facebook/esm2_t12_35M_UR50D" || missing.Revision != "v1" {
+			t.Errorf("%s, which is not cached, gives %v", name, err)
+		}
 	}
 }
 

@@ -19,6 +19,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"seqembed/weights/hub"
 )
 
 // Checkpoint is a set of tensors. After Rename, which is optional, it is immutable and safe for concurrent use until
@@ -46,7 +48,7 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: path}
-	_, c.Revision = HubSnapshot(path)
+	_, c.Revision = hub.Of(path)
 	if c.sharded() {
 		err = c.openShards()
 	} else {
