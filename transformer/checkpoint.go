@@ -21,10 +21,10 @@ type Checkpoint struct {
 }
 
 // Open opens the model called name: synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder, the short
-// name or alias of a published model, or a hub id ORG/NAME. The last three may be followed by @REVISION and are searched
-// in the local cache (see weights.CachedSnapshot); if they are not there, the error is a *weights.NotCached. An existing
-// path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or contains, a
-// checkpoint.
+// name or alias of a published model, or a hub id ORG/NAME. The last three may be followed by @REVISION and are
+// searched in the local cache (see weights.CachedSnapshot); if they are not there, the error is a *weights.NotCached.
+// An existing path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or
+// contains, a checkpoint.
 func (l List) Open(name string) (*Checkpoint, error) {
 	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
 		return l.openSynthetic(rest)
