@@ -160,7 +160,7 @@ func (r *run) appendEntry(entry store.Entry) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, store.ErrLocked): // until the run ended
+	case errors.Is(err, store.ErrLocked): // another process held the lock until the run ended
 		return ErrInterrupted
 	}
 	return &outputError{err}

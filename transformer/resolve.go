@@ -9,7 +9,7 @@ import (
 	"seqembed/weights/hub"
 )
 
-// find finds the checkpoint that name stands for, see Open, and its label.
+// find returns the path of the checkpoint called name, as described at Open, and its label.
 func (l List) find(name string) (path, label string, err error) {
 	if _, err := os.Stat(name); err == nil {
 		if _, err := weights.Find(name, l.besideFiles()...); err == nil || l.hubID(name) == "" {
@@ -50,7 +50,8 @@ func (l List) hubLabel(id string) string {
 	return weights.SafeLabel(name)
 }
 
-// names lists the short names of the published models, and of those that are only synthetic, too.
+// names returns the short names of the published models that are on the hub; with synthetic set, of all published
+// models.
 func (l List) names(synthetic bool) (list []string) {
 	for _, f := range l {
 		for _, p := range f.Published {
@@ -62,5 +63,5 @@ func (l List) names(synthetic bool) (list []string) {
 	return list
 }
 
-// ModelNames lists the short names of the family's published models.
+// ModelNames returns the short names of the family's models on the hub.
 func (f *Family) ModelNames() []string { return List{f}.names(false) }

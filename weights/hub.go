@@ -26,8 +26,8 @@ func (e *NotCached) Error() string {
 // Unwrap returns hub.ErrNotCached.
 func (e *NotCached) Unwrap() error { return hub.ErrNotCached }
 
-// CachedSnapshot returns the folder of a hub model in the local cache, see hub.Snapshot. The error for a model without
-// a snapshot that holds a checkpoint is a *NotCached.
+// CachedSnapshot returns the folder of a hub model in the local cache, see hub.Snapshot. If there is none, or it
+// contains no checkpoint, the error is a *NotCached.
 func CachedSnapshot(id, revision string) (folder string, err error) {
 	folder, err = hub.Snapshot(id, revision)
 	if err == nil {
@@ -44,8 +44,8 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubFiles selects the files of a hub model that are needed: the first checkpoint in the order of Find, with its parts,
-// and the small files that lie beside it, such as config.json and those of a tokenizer.
+// HubFiles returns the needed files of a hub model: the first checkpoint in the order of Find, with its shards, and the
+// small files beside it, such as config.json and those of a tokenizer.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {

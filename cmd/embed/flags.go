@@ -15,7 +15,7 @@ import (
 	"seqembed/transformer"
 )
 
-// settings holds the values of the command line and the environment.
+// settings contains the values of the flags, from the command line and the environment.
 type settings struct {
 	inputs       []string
 	dna, protein []string
@@ -49,16 +49,16 @@ type settings struct {
 	logFormat  string
 
 	help, version bool
-	given         func(flag string) bool // set on the command line or in the environment
+	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
 }
 
-// group is a titled part of the help.
+// group is a section of the help.
 type group struct {
 	title string
 	flags *pflag.FlagSet
 }
 
-// declare declares every flag, those of the families included, in the groups and the order of the help.
+// declare declares every flag, including those of the families, in the groups and the order of the help.
 func declare(s *settings, families transformer.List) []group {
 	var groups []group
 	in := func(title string) *pflag.FlagSet {
@@ -141,8 +141,8 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// parse reads the command line, then the environment for the flags that the command line leaves open. Mistakes are
-// usage errors.
+// parse parses the command line, and the environment for flags that are not on the command line. Its errors are usage
+// errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
@@ -162,9 +162,9 @@ func allFlags(groups []group) *pflag.FlagSet {
 	return all
 }
 
-// parseFlags reads arguments, then the environment.
+// parseFlags parses arguments, and the environment for flags that are not among them.
 func parseFlags(flags *pflag.FlagSet, args, environ []string) error {
-	flags.SetOutput(io.Discard) // errors are ours to print
+	flags.SetOutput(io.Discard) // the caller prints errors
 	args, err := twoDashes(args, flags)
 	if err != nil {
 		return err
@@ -175,18 +175,18 @@ func parseFlags(flags *pflag.FlagSet, args, environ []string) error {
 	return fromEnvironment(flags, environ)
 }
 
-// environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is --esm-model.
+// environmentPrefix is the prefix of the variables for flags: EMBED_ESM_MODEL sets --esm-model.
 const environmentPrefix = "EMBED_"
 
 var (
-	// notFromEnvironment are the flags that only the command line gives: images of containers often set EMBED_VERSION,
-	// to say which one they hold.
+	// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
+	// another purpose.
 	notFromEnvironment = []string{"help", "version"}
-	// otherVariables are read by package kernels/cuda.
+	// otherVariables lists the variables that other packages read.
 	otherVariables = []string{"EMBED_CUBLAS"}
 )
 
-// variableFlag returns the flag that an environment variable stands for, or nil, and whether its name begins like one.
+// variableFlag returns the flag that an environment variable sets, or nil, and whether its name has the prefix.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
@@ -195,7 +195,7 @@ func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours boo
 	return flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-")), suffix != ""
 }
 
-// fromEnvironment sets the flags that the command line leaves open. A value that a flag does not take is a usage error.
+// fromEnvironment sets the flags that are not on the command line. An invalid value is a usage error.
 func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -210,8 +210,7 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// unknownVariables lists the environment variables that begin like those of flags and stand for none, with the ones
-// that may be meant.
+// unknownVariables lists the environment variables that have the prefix but set no flag, each with suggestions.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
@@ -227,11 +226,11 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 	return list
 }
 
-// twoDashes turns the Go style -gpus 0,1 into --gpus 0,1. One dash and letters that are all short flags without a value
-// stay: -qv. Any other one is a usage error: -output x is not -o utput.
+// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter, or with
+// letters that are all short flags without a value, remains: -qv. Any other is a usage error: -output is not -o utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
-	isValue := false // of the flag before it
+	isValue := false // whether the argument is the value of the flag before it
 	for i, a := range args {
 		name, isFlag := strings.CutPrefix(a, "-")
 		name, _, joined := strings.Cut(strings.TrimPrefix(name, "-"), "=")
@@ -268,7 +267,7 @@ func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	})
 }
 
-// unknownFlag is the usage error for a flag, as it was typed, that does not exist.
+// unknownFlag returns the usage error for a flag that does not exist. typed includes the dashes.
 func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	name := strings.TrimLeft(typed, "-")
 	var names []string
@@ -301,7 +300,7 @@ func explainFlag(err error, flags *pflag.FlagSet) error {
 	return usagef("%v", err)
 }
 
-// wrongValue says why a flag has refused a value.
+// wrongValue returns the reason why a flag refuses a value.
 func wrongValue(flag *pflag.Flag, value string) string {
 	_, err := strconv.ParseInt(value, 0, 0)
 	switch kind := flag.Value.Type(); {
@@ -315,14 +314,14 @@ func wrongValue(flag *pflag.Flag, value string) string {
 	return fmt.Sprintf("%q is not a whole number", value)
 }
 
-// fileLists are the flags that stand for all files that follow them, because a shell turns --dna *.fa into one flag and
-// many files.
+// fileLists lists the flags that apply to all files that follow them, because a shell expands --dna *.fa to one flag
+// and many files.
 var fileLists = []string{"--dna", "--protein"}
 
-// repeatFor puts these flags before each of the files that follow them, up to the next flag.
+// repeatFor repeats these flags before each of the files that follow them, up to the next flag.
 func repeatFor(flags, args []string) []string {
 	var out []string
-	list := "" // the flag whose files these are
+	list := "" // the flag that applies to the current argument, or ""
 	for i, a := range args {
 		switch {
 		case a == "--":

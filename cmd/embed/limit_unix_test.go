@@ -9,8 +9,8 @@ import (
 	"syscall"
 )
 
-// sizeVariable bounds, in bytes, the files that a child may write: a disk
-// that fills up.
+// sizeVariable is an environment variable that limits the size in bytes of files that a child process may write. It
+// simulates a disk that fills up.
 const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 
 func limitChild() {
@@ -22,7 +22,7 @@ func limitChild() {
 	if err != nil {
 		panic(err)
 	}
-	// Without the signal, a write over the limit fails.
+	// If the signal is ignored, a write over the limit returns an error.
 	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
 	setBytes(&limit.Cur, size)
@@ -32,5 +32,5 @@ func limitChild() {
 	}
 }
 
-// setBytes sets a field of Rlimit, whose type is signed on FreeBSD.
+// setBytes sets a field of Rlimit, which is signed on FreeBSD.
 func setBytes[T int64 | uint64](field *T, bytes uint64) { *field = T(bytes) }

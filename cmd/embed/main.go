@@ -12,12 +12,13 @@ import (
 	"seqembed/pool"
 )
 
-// grace is how long a run that is interrupted may take to end.
+// grace is the time that an interrupted run may take to end.
 var grace = 5 * time.Second
 
 func main() {
-	// The first signal asks the run to end cleanly; stopping the notification gives the second one its usual effect. A
-	// batch may take minutes, and so may weights: committed outputs remain wherever the process ends.
+	// The first signal asks the run to end cleanly. Stopping the notification restores the usual effect of a second
+	// signal. A batch may take minutes, and so may loading weights; outputs that are complete remain wherever the
+	// process ends.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()

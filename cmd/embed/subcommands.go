@@ -40,8 +40,8 @@ func findSubcommand(args []string) (c subcommand, ok bool) {
 	return subcommands()[i], true
 }
 
-// parseSubcommand reads the flags of a subcommand, which may take up to n arguments, and returns these. It reports
-// whether the page usage was asked for, which it prints.
+// parseSubcommand parses the flags of a subcommand, which may take up to n arguments, and returns the arguments. If
+// help is asked for, it prints usage and sets helped.
 func parseSubcommand(flags *pflag.FlagSet, usage string, n int, args, environ []string, w io.Writer) (rest []string, helped bool, err error) {
 	flags.BoolVarP(&helped, "help", "h", false, "")
 	if err := parseFlags(flags, args, environ); err != nil {
@@ -64,7 +64,7 @@ Usage:
   embed help [SUBCOMMAND]
 `
 
-// help is embed help.
+// help is the command "embed help".
 func help(ctx context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
 	rest, helped, err := parseSubcommand(pflag.NewFlagSet("embed help", pflag.ContinueOnError), helpUsage, 1, args, environ, w)
 	switch {
@@ -87,7 +87,7 @@ Usage:
   embed version
 `
 
-// showVersion is embed version.
+// showVersion is the command "embed version".
 func showVersion(_ context.Context, _ machine, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed version", pflag.ContinueOnError)
 	_, helped, err := parseSubcommand(flags, versionUsage, 0, args, environ, w)

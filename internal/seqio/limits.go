@@ -15,7 +15,7 @@ const (
 	// maxLetters is the longest record, longer than any chromosome in the public archives.
 	maxLetters = 1 << 30
 	// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as
-	// much address space, of which it uses no more than the content fills.
+	// much address space, but uses only as much memory as the content needs.
 	maxZstdWindow = 1 << 31
 	// maxXZDictionary is the largest dictionary that xz itself writes. The decoder reserves it in the same way.
 	maxXZDictionary = 1536 << 20
@@ -35,8 +35,8 @@ func zstdLimit(err error) error {
 	return err
 }
 
-// xzLimit returns the limitError for data whose first block asks for a dictionary that is too large. It does not notice
-// damage, which the decoder will.
+// xzLimit returns a limitError if the first block of the data asks for a dictionary that is too large. It ignores
+// damage, which the decoder reports.
 func xzLimit(packed *bufio.Reader) error {
 	const streamHeader, filterLZMA2 = 12, 0x21
 	head, _ := packed.Peek(streamHeader + 1)

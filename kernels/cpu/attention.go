@@ -34,8 +34,8 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// layOut assigns memory to the panels of keys and values of every sequence and head, and grows it if necessary. words
-// returns the number of words that hold n values.
+// layOut assigns memory to the panels of keys and values of every sequence and head. It allocates more if necessary.
+// words(n) is the number of words that hold n values.
 func (a *attentionScratch) layOut(b kernels.Batch, heads, d int, words func(n int) int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
@@ -61,7 +61,7 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int, words func(n in
 }
 
 // attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates
-// queries and keys: in scratch, or in place if scratch is nil.
+// queries and keys, into scratch or, if that is nil, in place.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
@@ -162,8 +162,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 }
 
-// blockKeys is the number of scores that one call processes. The sums of these blocks are added in float64, so that
-// long rows lose no accuracy.
+// blockKeys is the number of scores that softmax exponentiates in one call. It adds the sums of these blocks in
+// float64, so that long rows lose no accuracy.
 const blockKeys = 512
 
 // softmax replaces the n scores of the query at position i by unnormalized weights and returns their sum.

@@ -7,9 +7,9 @@ import (
 	"strconv"
 )
 
-// available returns the number of bytes that can be used without swapping and within the memory limit of the control
-// group. The kernel kills a process over that limit without a message. available returns MaxInt64 if the system does
-// not tell.
+// available returns the number of bytes that this process can use without swapping and without exceeding the memory
+// limit of its control group. The kernel kills a process over that limit without a message. available returns MaxInt64
+// if the system reports nothing.
 func available() int64 {
 	free := int64(math.MaxInt64)
 	if meminfo, err := os.ReadFile("/proc/meminfo"); err == nil {
