@@ -13,14 +13,16 @@ import (
 // first, rounds after each, and replaces denormal numbers by zero.
 func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
-		row := a[r*lda:][:k]
-		for c := range panelCols {
-			sum := float32(0)
-			for i, x := range row {
-				a, b := math.Float32bits(x), math.Float32bits(panel[i*panelCols+c])
-				sum = addProduct(sum, a>>16, b>>16)
-				sum = addProduct(sum, a&0xffff, b&0xffff)
+		var sums [panelCols]float32
+		for i, word := range a[r*lda:][:k] {
+			low, high := unpack(word)
+			for c, b := range panel[i*panelCols:][:panelCols] {
+				bLow, bHigh := unpack(b)
+				sum := flushed(sums[c] + float32(high*bHigh))
+				sums[c] = flushed(sum + float32(low*bLow))
 			}
+		}
+		for c, sum := range sums {
 			if bias != nil {
 				sum += bias[c]
 			}
@@ -32,9 +34,10 @@ func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float3
 	}
 }
 
-// addProduct returns sum + a·b for bfloat16 a and b, whose product is exact in float32.
-func addProduct(sum float32, a, b uint32) float32 {
-	return flushed(sum + float32(flushed(half.FromBF16(uint16(a)))*flushed(half.FromBF16(uint16(b)))))
+// unpack returns the two values of a pair as float32, in which the product of two bfloat16 is exact.
+func unpack(pair float32) (low, high float32) {
+	bits := math.Float32bits(pair)
+	return flushed(math.Float32frombits(bits << 16)), flushed(math.Float32frombits(bits &^ 0xffff))
 }
 
 // flushed returns x, or a zero with its sign if x is denormal.
