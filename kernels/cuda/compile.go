@@ -152,9 +152,9 @@ func (c *compiler) kernel(name string) kernel {
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
 // convert returns a function that launches a conversion between the two copies of a matrix. It does nothing if to or
-// from is null. name is "narrow" (from float32) or "widen" (to float32).
+// from is null, or if both are the same memory, as in float32. name is "narrow" (from float32) or "widen" (to float32).
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
-	if to == 0 || from == 0 {
+	if to == 0 || from == 0 || to == from {
 		return func(*submission) {}
 	}
 	k, stride := c.typed(name), gpu.Int(pitch(cols))
