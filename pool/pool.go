@@ -76,6 +76,10 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrSystemic is wrapped by the error of a run that ended because of several device failures in a row.
 var ErrSystemic = errors.New("three device failures in a row")
 
+// ErrMemory is wrapped by the error of a file that has a record which does not fit the memory of a device, unless bad
+// records are skipped (seqio.BadSkip).
+var ErrMemory = errors.New("a record that does not fit the memory")
+
 // maxFailures is the number of failed batches in a row that ends a run, even if devices are left.
 const maxFailures = 3
 

@@ -16,7 +16,7 @@ import (
 // errLost reports a bug: a record was neither written nor skipped.
 var errLost = errors.New("records were lost")
 
-// reasonMemory is the reason for a skipped record that fits on no device.
+// reasonMemory is the reason for a skipped record that does not fit the memory.
 const reasonMemory = "out of memory"
 
 // write stores the spans in the order of the file and commits the output. It returns after the reader has ended and

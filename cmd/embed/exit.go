@@ -63,6 +63,7 @@ func withHint(err error) error {
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
+		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},
