@@ -2,7 +2,9 @@ package cpu
 
 import (
 	"cmp"
+	"fmt"
 	"math"
+	"slices"
 
 	"seqembed/kernels"
 )
@@ -18,7 +20,11 @@ type attentionScratch struct {
 	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = head size
 	values  []panels     // [sequences · heads], B = V: cols = head size, inner = keys
 	memory  []float32    // holds the panels of keys and values
+	shapes  []attentionShape
 }
+
+// attentionShape is the heads of an attention of the program, and the columns of each.
+type attentionShape struct{ heads, d int }
 
 // queryBlock is a block of query rows of one sequence.
 type queryBlock struct{ sequence, first, rows int }
@@ -33,7 +39,31 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// layOut assigns memory to the panels of keys and values of every sequence and head, and grows it if necessary.
+// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory: a long sequence needs much,
+// and a system that overcommits memory would kill the process when it touches the pages.
+func (s *runner) reserve(b kernels.Batch) (err error) {
+	panels, longest := 0, 0
+	for _, shape := range s.heads.shapes {
+		n := 0
+		for q := range b.Sequences() {
+			n += shape.heads * (newPanels(b.Len(q), shape.d).size() + newPanels(shape.d, b.Len(q)).size())
+			longest = max(longest, b.Len(q))
+		}
+		panels = max(panels, n)
+	}
+	if s.heads.memory, err = s.memory.grow(s.heads.memory, panels); err != nil {
+		return fmt.Errorf("keys and values of %d tokens: %w", len(b.IDs), err)
+	}
+	for i := range s.scratch {
+		scores := &s.scratch[i].scores
+		if *scores, err = s.memory.grow(*scores, blockQueries*newPanels(longest, 1).size()); err != nil {
+			return fmt.Errorf("attention scores of %d tokens: %w", longest, err)
+		}
+	}
+	return nil
+}
+
+// layOut assigns memory to the panels of keys and values of every sequence and head.
 func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
@@ -41,9 +71,7 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 		p := *newPanels(cols, inner)
 		from := need
 		need += p.size()
-		if need <= len(a.memory) {
-			p.at = a.memory[from:need]
-		}
+		p.at = a.memory[from:need]
 		return p
 	}
 	for q := range b.Sequences() {
@@ -52,10 +80,6 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 			a.values = append(a.values, take(d, b.Len(q)))
 		}
 	}
-	if need > len(a.memory) {
-		a.memory = aligned(need)
-		a.layOut(b, heads, d)
-	}
 }
 
 // attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates
@@ -63,6 +87,9 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
+	if shape := (attentionShape{o.Heads, d}); !slices.Contains(s.heads.shapes, shape) {
+		s.heads.shapes = append(s.heads.shapes, shape)
+	}
 	rotate := func() {}
 	if o.Rotary != nil {
 		to := cmp.Or(scratch, qkv)
@@ -117,9 +144,6 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols
 	own := &s.scratch[worker]
-	if len(own.scores) < blockQueries*ld {
-		own.scores = aligned(blockQueries * ld)
-	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
 	queries := qkv.at[first*qkv.cols+head*d:]
 	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}

@@ -138,6 +138,9 @@ func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
 // Start runs the batch. wait only returns its error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
+	if err == nil {
+		err = s.reserve(b)
+	}
 	if err != nil {
 		return func() error { return err }
 	}
