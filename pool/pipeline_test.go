@@ -428,6 +428,9 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	for err == nil {
 		_, err = reader.Read()
 	}
+	if err := b.job.Output.prepare(); err != nil {
+		t.Fatal(err)
+	}
 	out, err := store.Create(b.job.Output.spec(f))
 	if err != nil {
 		t.Fatal(err)

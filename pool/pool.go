@@ -105,6 +105,7 @@ type run struct {
 	stop        context.CancelCauseFunc
 	workersDone chan struct{}  // closed when all workers have ended: no further span will be computed
 	io          sync.WaitGroup // waits for readers and writers
+	folder      *folder
 
 	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
 	openFiles chan struct{} // semaphore with one element for each file between opening and commit
@@ -131,6 +132,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	todo, err := r.prepare(ctx)
 	if err == nil && len(todo) > 0 {
 		err = r.embed(ctx, todo)
+		r.folder.close()
 	}
 	r.summary.Finished = time.Now()
 	return r.summary, err
@@ -148,7 +150,8 @@ func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 		return nil, err
 	}
 	r.Output.removeLeftovers(todo)
-	return todo, nil
+	r.folder, err = openFolder(r.Output.Dir)
+	return todo, err
 }
 
 // embed starts a worker for each device and returns when all goroutines have ended. Each worker starts a reader, which
@@ -182,7 +185,7 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	switch {
 	case r.filesLeft == 0:
 		return nil
-	case errors.Is(cause, ErrSystemic), errors.Is(cause, kernels.ErrUnsupported):
+	case errors.Is(cause, ErrSystemic), errors.Is(cause, ErrFolderGone), errors.Is(cause, kernels.ErrUnsupported):
 		return cause
 	case !errors.As(cause, &device):
 		return ErrInterrupted
@@ -213,15 +216,18 @@ func (r *run) loseDevice(s *span, err *DeviceError) {
 	}
 }
 
-// endFile records the result of a file. An interrupted file remains to be done.
+// endFile records the result of a file. A file remains to be done if it was interrupted or has lost the output folder.
 func (r *run) endFile(f File, report FileReport, err error) {
+	if output := (*outputError)(nil); errors.As(err, &output) {
+		err = r.checkFolder(err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil:
 		r.summary.add(report)
 		r.Observer.FileFinished(report)
-	case errors.Is(err, ErrInterrupted):
+	case errors.Is(err, ErrInterrupted), errors.Is(err, ErrFolderGone):
 		return
 	default:
 		failure := NewFailure(f.Path, err)

@@ -120,6 +120,9 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
+	if err := f.checkFolder(nil); err != nil {
+		return err
+	}
 	// The manifest names the output before it exists, so that the next run does not refuse the output of a run that was
 	// killed in between.
 	for _, path := range f.Output.spec(f.File).Paths() {
@@ -155,5 +158,6 @@ func (r *run) appendEntry(entry store.Entry) error {
 	if err != nil {
 		return &outputError{err}
 	}
+	r.folder.openManifest()
 	return nil
 }

@@ -140,6 +140,10 @@ func (c *command) embed(ctx context.Context) error {
 			break
 		}
 	}
+	if errors.Is(err, pool.ErrFolderGone) {
+		c.total = pool.Summary{} // nothing is left of it, and no folder for a list
+		return err
+	}
 	return c.writeFailures(err)
 }
 

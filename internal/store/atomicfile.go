@@ -18,7 +18,6 @@ import (
 
 // fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
 type fileSystem interface {
-	mkdirAll(dir string) error
 	create(path string) (file, error) // for reading and writing; fails if the file exists
 	rename(from, to string) error
 	remove(path string) error
@@ -46,7 +45,6 @@ type logFile interface {
 
 type osFS struct{}
 
-func (osFS) mkdirAll(dir string) error    { return os.MkdirAll(dir, 0o777) }
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
