@@ -6,11 +6,8 @@ import (
 	"bufio"
 	"errors"
 	"fmt"
-	"maps"
-	"math/rand/v2"
 	"os"
 	"os/exec"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -158,50 +155,6 @@ func (b *begunLog) Write(p []byte) (int, error) {
 		close(b.begun)
 	}
 	return b.Builder.Write(p)
-}
-
-// TestKilled: a run that is killed, again and again at random moments, leaves nothing that the same command refuses,
-// and in the end all that one run would have written, and nothing else.
-func TestKilled(t *testing.T) {
-	workspace(t)
-	for i := range 40 {
-		write(t, fmt.Sprintf("in/%02d.faa", i), manyProteins("r", 3+i))
-	}
-	embed(t, "--esm-model", tiny, "--format", "npy", "-o", "whole", "in").wantCode(0)
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	rng := rand.New(rand.NewPCG(seed, 0))
-	kills := 0
-	for {
-		var stdout, stderr strings.Builder
-		cmd := child(t, nil, "-v", "--esm-model", tiny, "--esm-batch-size", "64", "--format", "npy", "-o", "out", "in")
-		cmd.Stdout, cmd.Stderr = &stdout, &stderr
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		timer := time.AfterFunc(time.Duration(20+rng.IntN(150+20*kills))*time.Millisecond, func() { _ = cmd.Process.Kill() })
-		r := wait(t, cmd, &stdout, &stderr)
-		timer.Stop()
-		if r.code != -1 { // it was not killed
-			r.wantCode(0)
-			break
-		}
-		if kills++; kills > 200 {
-			t.Fatal("no run came to an end")
-		}
-	}
-	t.Logf("%d times killed", kills)
-	got := contents(t, "out")
-	maps.DeleteFunc(got, func(name, _ string) bool { return strings.HasPrefix(name, ".") }) // leftovers go after a minute
-	if want := contents(t, "whole"); !maps.Equal(got, want) {
-		t.Errorf("the folder holds %q, or other contents than %q", slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
-	}
-	if lines, err := os.ReadFile("out/manifest.jsonl"); err != nil || strings.Count(string(lines), `"finished":`) != 40 {
-		t.Errorf("40 outputs were finished in %d lines: %v", strings.Count(string(lines), `"finished":`), err)
-	}
-	if again := embed(t, "--esm-model", tiny, "--format", "npy", "-o", "out", "in").wantCode(0); strings.Contains(again.stdout, " -> ") {
-		t.Errorf("complete, and computed again:\n%s", again.stdout)
-	}
 }
 
 // TestDiskThatFillsUp: an output that does not fit fails with one line, what
