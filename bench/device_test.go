@@ -137,7 +137,7 @@ func (at target) open() (kernels.Backend, error) {
 		return nil, err
 	}
 	if at.gpu == noOrdinal {
-		return cpu.Open(cpu.Options{BF16Weights: dtype == kernels.BF16}), nil
+		return cpu.Open(cpu.Options{BF16: dtype == kernels.BF16}), nil
 	}
 	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }

@@ -202,11 +202,13 @@ func goldenRecords(t *testing.T, family *transformer.Family) map[string][]int32 
 	var tok tokenizer.Tokenizer = transformer.ESM2.NewTokenizer()
 	if family == transformer.DNABERT {
 		name = "dna.fna"
-		bpe, err := tokenizer.ReadBPE(filepath.Join(shared, "tokenizer/dnabert2_tokenizer.json"))
+		text, err := os.ReadFile(filepath.Join(shared, "tokenizer/dnabert2_tokenizer.json"))
+		if err == nil {
+			tok, err = tokenizer.ParseBPE(text)
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
-		tok = bpe
 	}
 	f, err := os.Open(filepath.Join(shared, "goldens/synthetic", name))
 	if errors.Is(err, fs.ErrNotExist) {

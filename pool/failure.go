@@ -1,12 +1,17 @@
 package pool
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -62,31 +67,82 @@ func failureType(err error) string {
 
 // line returns the failure's line in FailedFiles: path|type|message.
 func (f Failure) line() string {
-	clean := strings.NewReplacer("\n", " ", "\r", " ")
-	path := strings.ReplaceAll(clean.Replace(f.Path), "|", "%7C")
-	return fmt.Sprintf("%s|%s|%s\n", path, f.Type, clean.Replace(f.Err.Error()))
+	message := strings.NewReplacer("\n", " ", "\r", " ").Replace(f.Err.Error())
+	return escape(f.Path, "|%") + "|" + f.Type + "|" + escape(message, "|") + "\n"
 }
 
-// WriteFailures writes FailedFiles in dir, which it creates if needed. If nothing has failed, it removes the file of an
-// earlier run.
-func WriteFailures(dir string, failed []Failure) error {
-	path := filepath.Join(dir, FailedFiles)
-	if len(failed) == 0 {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+// escape returns s with these characters, all that do not print, and all bytes that are not UTF-8 as %XX, byte by byte.
+func escape(s, characters string) string {
+	var b strings.Builder
+	for i := 0; i < len(s); {
+		r, size := utf8.DecodeRuneInString(s[i:])
+		part := s[i : i+size]
+		i += size
+		if r == utf8.RuneError && size == 1 || !unicode.IsPrint(r) || strings.ContainsRune(characters, r) {
+			for _, c := range []byte(part) {
+				fmt.Fprintf(&b, "%%%02X", c)
+			}
+		} else {
+			b.WriteString(part)
+		}
+	}
+	return b.String()
+}
+
+// absolute returns the path by which a failure is recognised, whatever its spelling.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && path != "-" {
+		return abs
+	}
+	return path
+}
+
+// parseLine is the reverse of Failure.line, except that a message stays escaped.
+func parseLine(line string) Failure {
+	fields := append(strings.SplitN(strings.TrimSuffix(line, "\n"), "|", 3), "", "")
+	f := Failure{Path: fields[0], Type: fields[1], Err: errors.New(fields[2])}
+	if path, err := url.PathUnescape(f.Path); err == nil { // by this program
+		f.Path = path
+	}
+	return f
+}
+
+// ReadFailures returns the failures that are listed in folder dir.
+func ReadFailures(dir string) (list []Failure, err error) {
+	content, err := os.ReadFile(filepath.Join(dir, FailedFiles))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	for line := range strings.Lines(string(content)) {
+		list = append(list, parseLine(line))
+	}
+	return list, err
+}
+
+// WriteFailures lists the failures of a run in FailedFiles of folder dir, which it creates if needed. It keeps the
+// lines of other runs, except for the paths in done and those that have failed again. It removes a list without lines.
+func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
+	if len(failed) > 0 {
+		if err := os.MkdirAll(dir, 0o777); err != nil {
 			return err
 		}
-		return nil
 	}
-	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return err
+	latest := map[string]bool{}
+	var added strings.Builder
+	for _, path := range done {
+		latest[absolute(path)] = true
 	}
-	var list strings.Builder
 	for _, f := range failed {
-		list.WriteString(f.line())
+		latest[absolute(f.Path)] = true
+		added.WriteString(f.line())
 	}
-	err := os.WriteFile(path, []byte(list.String()), 0o644)
-	if err != nil {
-		_ = os.Remove(path) // an incomplete list would be mistaken for a complete one
-	}
-	return err
+	return store.Edit(ctx, filepath.Join(dir, FailedFiles), func(old []byte) []byte {
+		var list []byte
+		for line := range bytes.Lines(old) {
+			if !latest[absolute(parseLine(string(line)).Path)] {
+				list = append(append(list, bytes.TrimSuffix(line, []byte("\n"))...), '\n')
+			}
+		}
+		return append(list, added.String()...)
+	})
 }

@@ -52,7 +52,7 @@ func TestOneBadFileOfThree(t *testing.T) {
 				t.Errorf("the observer received %v", b.seen.failed)
 			}
 
-			if err := WriteFailures(b.out, s.Failed); err != nil {
+			if err := WriteFailures(b.Context(), b.out, s.Done(), s.Failed); err != nil {
 				t.Fatal(err)
 			}
 			want := fmt.Sprintf("%s|%s|%v\n", bad, c.kind, s.Failed[0].Err)
@@ -70,7 +70,7 @@ func TestOneBadFileOfThree(t *testing.T) {
 			if len(s.Failed) != 0 || len(s.Resumed) != 2 || len(s.Files) != 1 {
 				t.Fatalf("second run: %+v", s)
 			}
-			if err := WriteFailures(b.out, s.Failed); err != nil {
+			if err := WriteFailures(b.Context(), b.out, s.Done(), s.Failed); err != nil {
 				t.Fatal(err)
 			}
 			b.wantNames(outputsOf("a", "bad", "z")...)
@@ -144,30 +144,70 @@ func TestFailureTypes(t *testing.T) {
 	}
 }
 
-// TestFailedFilesHasOneLineForEach checks that this holds for any path and message.
+// TestFailedFilesHasOneLineForEach checks that this holds for any path and message, and that a terminal does not obey
+// them.
 func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
+	path := "a|b\nc%7C\x1b[31m\u202e\xe9é.fa"
 	failed := []Failure{
-		{Path: "a|b\nc.fa", Type: "format", Err: errors.New("two\r\nlines | and a bar")},
+		{Path: path, Type: "format", Err: errors.New("two\r\nlines | and a bar, \x1b]0;title\a")},
 		{Path: "d.fa", Type: "missing", Err: errors.New("gone")},
 	}
-	if err := WriteFailures(dir, failed); err != nil {
-		t.Fatal(err)
-	}
-	got, err := os.ReadFile(filepath.Join(dir, FailedFiles))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := "a%7Cb c.fa|format|two  lines | and a bar\nd.fa|missing|gone\n"; string(got) != want {
-		t.Errorf("%q, want %q", got, want)
-	}
-	for range 2 { // the second time, there is no list to remove
-		if err := WriteFailures(dir, nil); err != nil {
+	list := func(done []string, failed []Failure) string {
+		t.Helper()
+		if err := WriteFailures(t.Context(), dir, done, failed); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := os.Stat(filepath.Join(dir, FailedFiles)); !errors.Is(err, fs.ErrNotExist) {
-			t.Errorf("the list still exists: %v", err)
+		got, err := os.ReadFile(filepath.Join(dir, FailedFiles))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			t.Fatal(err)
 		}
+		return string(got)
+	}
+	want := "a%7Cb%0Ac%257C%1B[31m%E2%80%AE%E9é.fa|format|two  lines %7C and a bar, %1B]0;title%07\nd.fa|missing|gone\n"
+	if got := list(nil, failed); got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if got := list([]string{path}, nil); got != "d.fa|missing|gone\n" {
+		t.Errorf("after the first has succeeded: %q", got)
+	}
+	for range 2 { // the second time, there is no list to remove
+		if got := list([]string{"d.fa"}, nil); got != "" {
+			t.Errorf("the list still holds %q", got)
+		}
+	}
+}
+
+// TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, however it spells their
+// paths.
+func TestFailedFilesOfSeveralRuns(t *testing.T) {
+	t.Chdir(t.TempDir())
+	failure := func(path, message string) []Failure { return []Failure{{path, "format", errors.New(message)}} }
+	for _, c := range []struct {
+		done   []string
+		failed []Failure
+		want   string
+	}{
+		{nil, failure("a.fa", "first"), "a.fa|format|first\n"},
+		{[]string{"b.fa"}, nil, "a.fa|format|first\n"},
+		{nil, failure("-", "stdin"), "a.fa|format|first\n-|format|stdin\n"},
+		{nil, failure("./x/../a.fa", "again"), "-|format|stdin\n./x/../a.fa|format|again\n"},
+		{[]string{"a.fa"}, failure("-", "new"), "-|format|new\n"},
+	} {
+		if err := WriteFailures(t.Context(), "out", c.done, c.failed); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := os.ReadFile("out/" + FailedFiles); err != nil || string(got) != c.want {
+			t.Errorf("%q, want %q: %v", got, c.want, err)
+		}
+	}
+	// A line that was cut, and one of another program.
+	writeFile(t, "out/"+FailedFiles, "50%.fa|format|odd\nc.fa|for")
+	if err := WriteFailures(t.Context(), "out", []string{"50%.fa"}, failure("d.fa", "bad")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile("out/" + FailedFiles); err != nil || string(got) != "c.fa|for\nd.fa|format|bad\n" {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

@@ -428,7 +428,7 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	for err == nil {
 		_, err = reader.Read()
 	}
-	if err := b.job.Output.prepare(); err != nil {
+	if err := os.MkdirAll(b.out, 0o777); err != nil {
 		t.Fatal(err)
 	}
 	out, err := store.Create(b.job.Output.spec(f))
@@ -436,7 +436,7 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer out.Abort()
-	r := &run{Job: b.job, manifest: store.NewManifest(b.out)}
+	r := &run{Job: b.job}
 	job := &fileJob{run: r, File: f, reader: reader, out: out,
 		report: FileReport{Path: f.Path, Records: 1, Skipped: map[string]int64{}}}
 	err = job.commit()

@@ -68,6 +68,7 @@ type Job struct {
 	Observer  Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
+	claim    *claim          // set by Claim
 }
 
 // ErrInterrupted is wrapped by the error of a run whose context has ended.
@@ -112,8 +113,9 @@ type run struct {
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
 
-	mu          sync.Mutex // guards the fields below
-	manifest    *store.Manifest
+	forcedRun *forcedRun // the run with Force that this one continues or is
+
+	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary
 	devicesLeft int // number of devices that are not lost
 	failures    int // number of failed batches since the last complete span
@@ -127,6 +129,13 @@ type run struct {
 //
 // All goroutines started by Run have ended when it returns.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
+	if j.claim == nil {
+		release, err := Claim("", j)
+		if err != nil {
+			return Summary{}, err
+		}
+		defer release()
+	}
 	r := &run{Job: j, devicesLeft: len(j.Devices)}
 	r.summary.Started = time.Now()
 	todo, err := r.prepare(ctx)
@@ -134,24 +143,34 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 		err = r.embed(ctx, todo)
 		r.folder.close()
 	}
+	if err == nil {
+		r.endForce()
+	}
 	r.summary.Finished = time.Now()
 	return r.summary, err
 }
 
 // prepare compares the output folder with the job and returns the files that must be computed.
 func (r *run) prepare(ctx context.Context) (todo []File, err error) {
-	if r.manifest, err = r.check(); err != nil {
+	if err = r.check(); r.Force && errors.Is(err, store.ErrManifest) {
+		if _, err = store.Repair(ctx, r.Output.Dir); err == nil {
+			err = r.check()
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
+	r.continueForce()
 	if todo, err = r.skipFinished(ctx); err != nil || len(todo) == 0 {
 		return nil, err
 	}
-	if err := r.Output.prepare(); err != nil {
+	if r.claim.err != nil {
+		return nil, outputFolderError(r.Output.Dir, r.claim.err)
+	}
+	if r.folder, err = openFolder(r.Output.Dir); err != nil {
 		return nil, err
 	}
-	r.Output.removeLeftovers(todo)
-	r.folder, err = openFolder(r.Output.Dir)
-	return todo, err
+	return todo, r.beginForce()
 }
 
 // embed starts a worker for each device and returns when all goroutines have ended. Each worker starts a reader, which

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"slices"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -82,6 +83,15 @@ type Summary struct {
 	Truncated         int64
 	Skipped           int64
 	Started, Finished time.Time
+}
+
+// Done returns the paths of all files whose outputs are complete.
+func (s *Summary) Done() []string {
+	done := slices.Clone(s.Resumed)
+	for _, f := range s.Files {
+		done = append(done, f.Path)
+	}
+	return done
 }
 
 func (s *Summary) add(f FileReport) {

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -36,9 +36,6 @@ type Output struct {
 // of a run fails with ErrMixture if another run has written its output in the meantime.
 var ErrMixture = errors.New("the output folder holds other results")
 
-// ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
-var ErrOutput = errors.New("cannot write to the output folder")
-
 func (o Output) spec(f File) store.Spec {
 	dir := strings.Split(f.Dir, "/")
 	for i, name := range dir {
@@ -51,60 +48,26 @@ func (o Output) spec(f File) store.Spec {
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
 }
 
-// prepare creates the output folder and checks that it is writable, so that a problem causes one error at the beginning
-// and not one for every file.
-func (o Output) prepare() error {
-	err := os.MkdirAll(o.Dir, 0o777)
-	if err == nil {
-		var probe *os.File
-		if probe, err = os.CreateTemp(o.Dir, ".probe-*"); err == nil {
-			err = errors.Join(probe.Close(), os.Remove(probe.Name()))
-		}
-	}
-	if path := (*fs.PathError)(nil); errors.As(err, &path) {
-		err = path.Err
-	}
-	if err != nil {
-		return fmt.Errorf("%w %s: %w", ErrOutput, o.Dir, err)
-	}
-	return nil
-}
-
-// removeLeftovers removes temporary files of killed runs from the output folder and the folders of these files. It
-// ignores errors, because the run does not depend on it.
-func (o Output) removeLeftovers(files []File) {
-	seen := map[string]bool{o.Dir: true}
-	_, _ = store.RemoveLeftovers(o.Dir)
-	for _, f := range files {
-		if dir := o.spec(f).Dir; !seen[dir] {
-			seen[dir] = true
-			_, _ = store.RemoveLeftovers(dir)
-		}
-	}
-}
-
 // Check returns the error that Run would return because of the manifest or because of outputs of other settings. It
 // reads no input.
 func (j *Job) Check() error {
-	_, err := j.check()
-	return err
+	if j.Force {
+		return nil
+	}
+	return j.check()
 }
 
-// check is Check, but also returns the manifest, or a new one if Force is set.
-func (j *Job) check() (*store.Manifest, error) {
-	if j.Force {
-		return store.NewManifest(j.Output.Dir), nil
-	}
+// check reads the manifest, and the lines that have been added since.
+func (j *Job) check() (err error) {
 	if j.manifest == nil {
-		m, err := store.ReadManifest(j.Output.Dir)
-		if err != nil {
-			return nil, err
-		}
-		j.manifest = m
-	} else if err := j.manifest.Update(); err != nil {
-		return nil, err
+		j.manifest, err = store.ReadManifest(j.Output.Dir)
+	} else {
+		err = j.manifest.Update()
 	}
-	return j.manifest, j.refuseMixture(j.manifest)
+	if err != nil || j.Force {
+		return err
+	}
+	return j.refuseMixture(j.manifest)
 }
 
 // refuseMixture returns an error if an output of this job already exists and has no entry in the manifest or was made
@@ -152,6 +115,7 @@ func (j *Job) difference(had store.Entry) string {
 		{"tokenizer", had.TokenizerSHA256, want.TokenizerSHA256},
 		{"dtype", had.DType, want.DType},
 		{"backend", had.Backend, want.Backend},
+		{"numerics version", strconv.Itoa(had.NumericsVersion), strconv.Itoa(want.NumericsVersion)},
 	}
 	for _, name := range slices.Sorted(maps.Keys(want.Parameters)) {
 		fields = append(fields, struct{ name, had, want string }{name, had.Parameters[name], want.Parameters[name]})
@@ -191,14 +155,18 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 }
 
 // complete reports whether the file's outputs exist and match the manifest byte for byte. refuseMixture has already
-// compared the settings. For an output from different content of the input it returns an ErrMixture.
+// compared the settings, unless Force is set. For an output from different content of the input it returns an
+// ErrMixture.
 func (r *run) complete(f File) (bool, error) {
+	if r.Force && !r.madeByForce(f) {
+		return false, nil
+	}
 	existing := r.Output.existing(f)
 	var made store.Source // input that the previous iteration compared
 	for _, path := range existing {
 		entry, _, ok := r.manifest.Find(path)
 		switch {
-		case !ok: // no entry: with Force, or because another run has just written the output
+		case !ok: // another run has just written the output
 			return false, nil
 		case entry.Input == made:
 			continue
@@ -207,6 +175,9 @@ func (r *run) complete(f File) (bool, error) {
 		same, err := sameInput(f.Path, entry)
 		if err != nil {
 			return false, nil // the reader will report any error of the input
+		}
+		if !same && r.Force {
+			return false, nil
 		}
 		if !same {
 			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)

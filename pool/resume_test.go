@@ -171,7 +171,7 @@ func unfinish(dir, output string) error {
 	for i := range entry.Outputs {
 		entry.Outputs[i] = store.File{Path: entry.Outputs[i].Path}
 	}
-	return m.Append(entry, nil)
+	return m.Append(context.Background(), entry, nil)
 }
 
 // TestManifestKnowsOutputBeforeItIsThere checks that the manifest has an entry before the output exists. Otherwise the
@@ -225,6 +225,7 @@ func TestMixtureIsRefused(t *testing.T) {
 		"revision": {func(_ *testing.T, b *bench) { b.job.Output.Template.Revision = "v2" }, []string{"revision"}},
 		"dtype":    {func(_ *testing.T, b *bench) { b.job.Output.Template.DType = "bf16" }, []string{"dtype", "bf16"}},
 		"backend":  {func(_ *testing.T, b *bench) { b.job.Output.Template.Backend = "another" }, []string{"backend", "another"}},
+		"numerics": {func(_ *testing.T, b *bench) { b.job.Output.Template.NumericsVersion = 2 }, []string{"numerics version", `"0"`, `"2"`}},
 		"model":    {func(_ *testing.T, b *bench) { b.job.Output.Template.Model = "other-model" }, []string{"model", "fake-model", "other-model"}},
 		"input changed": {func(t *testing.T, b *bench) {
 			writeFile(t, b.job.Files[1].Path, ">new\nMKVLLWA\n")
@@ -318,11 +319,11 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 	second.check("stdin", []entryOf{{"a", "MKV"}})
 }
 
-// TestDamagedManifest checks that a damaged line is refused with its number unless Force is set, and that an incomplete
-// last line is accepted.
+// TestDamagedManifest checks that a damaged line is refused with its number, that a run with Force makes the folder
+// usable again, and that an incomplete last line is accepted.
 func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
-	b.addFiles(1)
+	b.addFiles(2)
 	b.run()
 	path := filepath.Join(b.out, store.ManifestName)
 	content, err := os.ReadFile(path)
@@ -335,12 +336,16 @@ func TestDamagedManifest(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 	second.job.Force = true
+	second.job.Files = second.job.Files[:1]
 	if s := second.run(); len(s.Files) != 1 {
 		t.Errorf("with Force: %+v", s)
 	}
+	if s := b.again().run(); len(s.Resumed) != 2 {
+		t.Errorf("after Force: %+v", s)
+	}
 
 	writeFile(t, path, string(content)+string(content[:100]))
-	if s := b.again().run(); len(s.Resumed) != 1 {
+	if s := b.again().run(); len(s.Resumed) != 2 {
 		t.Errorf("after a line that broke off: %+v", s)
 	}
 }
@@ -428,13 +433,17 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce runs two jobs into one folder. If both write the same output, with other settings or from another
-// input, the second to finish is refused; if they agree, both succeed.
+// TestTwoRunsAtOnce runs two jobs into one folder. A second run with other settings is refused before it begins. If
+// both write the same output from another input, the second to finish it is refused; if they agree, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
 		"another setting": func(b *bench) {
 			b.job.Output.Template.Parameters = map[string]string{"pool": "cls"}
+		},
+		"another setting of another model": func(b *bench) {
+			b.job.Output.Template.Parameters = map[string]string{"pool": "cls"}
+			b.job.Output.Label = "other"
 		},
 		"another input": func(b *bench) {
 			b.job.Files = nil
@@ -450,29 +459,127 @@ func TestTwoRunsAtOnce(t *testing.T) {
 			second := first.again()
 			change(second)
 			var s Summary
+			var err error
 			first.fake.fault = func(kernels.Batch) error { // the second run starts after the first and ends before it
 				if first.fake.calls.Load() == 1 {
-					s = second.run()
+					s, err = second.job.Run(t.Context())
 				}
 				return nil
 			}
 			f := first.run()
-			if len(s.Files) != 1 {
-				t.Errorf("the second run: %+v", s)
-			}
-			if name == "the same" {
-				if len(f.Files) != 1 {
-					t.Errorf("the first run: %v", f.Failed)
+			switch name {
+			case "another setting":
+				if !errors.Is(err, store.ErrInUse) || !strings.Contains(err.Error(), `pool "mean", now "cls"`) || second.fake.calls.Load() != 0 {
+					t.Errorf("the second run: %+v, %v", s, err)
 				}
-				return
+				if second.again().job.Check() == nil || len(f.Files) != 1 {
+					t.Errorf("the first run: %+v", f)
+				}
+			case "another input":
+				if len(f.Failed) != 1 || !errors.Is(f.Failed[0].Err, ErrMixture) || !strings.Contains(f.Failed[0].Err.Error(), "another run") {
+					t.Fatalf("the first run: %+v", f)
+				}
+				if third := second.again().run(); len(third.Resumed) != 1 {
+					t.Errorf("the output of the second run is missing: %+v", third)
+				}
+			default:
+				if err != nil || len(s.Files) != 1 || len(f.Files) != 1 {
+					t.Errorf("%+v, %+v, %v", f, s, err)
+				}
 			}
-			if len(f.Failed) != 1 || !errors.Is(f.Failed[0].Err, ErrMixture) || !strings.Contains(f.Failed[0].Err.Error(), "another run") {
-				t.Fatalf("the first run: %+v", f)
-			}
-			if third := second.again().run(); len(third.Resumed) != 1 {
-				t.Errorf("the output of the second run is missing: %+v", third)
+			for name := range first.outputs() {
+				if strings.HasPrefix(name, ".") {
+					t.Errorf("%s is left", name)
+				}
 			}
 		})
+	}
+}
+
+// interruptForce runs the job of threeFiles with Force and interrupts it when one file is finished, in a batch of the
+// next one.
+func (b *bench) interruptForce() {
+	b.Helper()
+	b.job.Force = true
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	finished := make(chan struct{})
+	b.seen.onFinish = func() { close(finished) }
+	b.fake.fault = func(batch kernels.Batch) error {
+		if b.fake.calls.Load() == 90 { // of 75 in the first and 110 in the first two files
+			<-finished
+			cancel()
+		}
+		return nil
+	}
+	if s, err := b.job.Run(ctx); !errors.Is(err, ErrInterrupted) || len(s.Files) != 1 {
+		b.Fatalf("%d files made in %d batches: %v", len(s.Files), b.fake.calls.Load(), err)
+	}
+}
+
+// TestInterruptedForce checks that a run with Force that was interrupted goes on where it was, and that the next one
+// starts over.
+func TestInterruptedForce(t *testing.T) {
+	b := newBench(t)
+	b.threeFiles()
+	b.run()
+	want := b.outputs()
+	forced := b.again()
+	forced.interruptForce()
+	other := forced.again() // not the same command
+	other.job.Files = other.job.Files[:1]
+	if s := other.run(); len(s.Files) != 1 || len(s.Resumed) != 0 {
+		t.Errorf("a run with fewer files: %d made, %d resumed", len(s.Files), len(s.Resumed))
+	}
+	if s := forced.again().run(); len(s.Resumed) != 1 || len(s.Files) != 2 {
+		t.Errorf("the same run: %d made, %d resumed", len(s.Files), len(s.Resumed))
+	}
+	got := b.outputs()
+	for name, content := range want {
+		if name != store.ManifestName && got[name] != content {
+			t.Errorf("%s differs", name)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("the folder holds %q", b.names())
+	}
+	if s := forced.again().run(); len(s.Files) != 3 {
+		t.Errorf("the next run: %d made", len(s.Files))
+	}
+}
+
+// TestForceForgetsAnInterruptedRun checks that outputs are made again if they or their inputs have changed since, and
+// that a run without Force ends the interrupted one.
+func TestForceForgetsAnInterruptedRun(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(b *bench)
+		made   int
+	}{
+		"nothing":        {func(*bench) {}, 2},
+		"an output":      {func(b *bench) { must(b, flipByte(filepath.Join(b.out, "a.fake.npy"))) }, 3},
+		"an input":       {func(b *bench) { must(b, flipByte(b.job.Files[0].Path)) }, 3},
+		"another run":    {func(b *bench) { b.again().run() }, 3},
+		"the manifest":   {func(b *bench) { must(b, os.Remove(filepath.Join(b.out, store.ManifestName))) }, 3},
+		"another number": {func(b *bench) { b.job.Output.Template.NumericsVersion++ }, 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.threeFiles()
+			b.again().interruptForce()
+			c.change(b)
+			again := b.again()
+			again.job.Force = true
+			if s := again.run(); len(s.Files) != c.made || len(s.Resumed) != 3-c.made {
+				t.Errorf("%d made, %d resumed", len(s.Files), len(s.Resumed))
+			}
+		})
+	}
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

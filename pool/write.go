@@ -144,7 +144,10 @@ func (f *fileJob) commit() error {
 func (r *run) appendEntry(entry store.Entry) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	err := r.manifest.Append(entry, func(other store.Entry) error {
+	err := r.manifest.Append(r.ctx, entry, func(other store.Entry) error {
+		if r.Force {
+			return nil
+		}
 		difference := r.difference(other)
 		if difference == "" && other.Input.SHA256 != entry.Input.SHA256 {
 			difference = "another content of " + entry.Input.Path
@@ -155,9 +158,12 @@ func (r *run) appendEntry(entry store.Entry) error {
 		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
 			other.Outputs[0].Path, difference, ErrMixture)
 	})
-	if err != nil {
-		return &outputError{err}
+	switch {
+	case err == nil:
+		r.folder.openManifest()
+		return nil
+	case errors.Is(err, store.ErrLocked): // until the run ended
+		return ErrInterrupted
 	}
-	r.folder.openManifest()
-	return nil
+	return &outputError{err}
 }

@@ -18,8 +18,8 @@ const (
 	overlapTokens = 8
 )
 
-// ErrVocabTooLarge is wrapped by the error for a vocabulary with more entries than maxVocab.
-var ErrVocabTooLarge = errors.New("vocabulary too large")
+// ErrTooLarge is wrapped by the error for a tokenizer.json that exceeds a limit.
+var ErrTooLarge = errors.New("too large")
 
 // A vocabulary is the unchecked content of a tokenizer.json.
 type vocabulary struct {
@@ -46,6 +46,7 @@ const (
 // of its own and merges with nothing.
 type BPE struct {
 	digest         string
+	ids            map[string]int64
 	prefix, suffix []int32
 	unknown        int32
 	kinds          [256]letterKind
@@ -60,10 +61,10 @@ type BPE struct {
 // newBPE checks a vocabulary and returns its tokenizer.
 func newBPE(v *vocabulary, digest string) (*BPE, error) {
 	if len(v.ids) > maxVocab {
-		return nil, fmt.Errorf("model.vocab has %d entries, more than %d: %w", len(v.ids), maxVocab, ErrVocabTooLarge)
+		return nil, fmt.Errorf("model.vocab has %d entries, more than %d: %w", len(v.ids), maxVocab, ErrTooLarge)
 	}
 	t := &BPE{
-		digest: digest, prefix: v.prefix, suffix: v.suffix, widths: make([]int, len(v.ids)),
+		digest: digest, ids: v.ids, prefix: v.prefix, suffix: v.suffix, widths: make([]int, len(v.ids)),
 		window: windowLetters, overlap: overlapTokens,
 	}
 	entries := make([]string, len(v.ids))
@@ -73,6 +74,9 @@ func newBPE(v *vocabulary, digest string) (*BPE, error) {
 		}
 		if entry == "" {
 			return nil, fmt.Errorf("model.vocab: the entry with id %d is empty", id)
+		}
+		if len(entry) > maxWidth {
+			return nil, fmt.Errorf("model.vocab: the entry with id %d has %d letters, more than %d: %w", id, len(entry), maxWidth, ErrTooLarge)
 		}
 		if entries[id] != "" {
 			return nil, fmt.Errorf("model.vocab: id %d is both %.80q and %.80q", id, min(entry, entries[id]), max(entry, entries[id]))
@@ -130,6 +134,12 @@ func isWordLetter(r rune) bool {
 
 // VocabSize returns the number of entries in the vocabulary.
 func (t *BPE) VocabSize() int { return len(t.widths) }
+
+// ID returns the id of an entry.
+func (t *BPE) ID(entry string) (id int, found bool) {
+	n, found := t.ids[entry]
+	return int(n), found
+}
 
 // SHA256 returns the digest of the tokenizer.json.
 func (t *BPE) SHA256() string { return t.digest }

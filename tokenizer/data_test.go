@@ -23,10 +23,20 @@ func sharedFile(tb testing.TB, elements ...string) string {
 	return path
 }
 
+// dnabert2File is the tokenizer.json of DNABERT-2 and DNABERT-S.
+func dnabert2File(tb testing.TB) []byte {
+	tb.Helper()
+	text, err := os.ReadFile(sharedFile(tb, "tokenizer", "dnabert2_tokenizer.json"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return text
+}
+
 // dnabert2 reads the tokenizer of DNABERT-2 and DNABERT-S.
 func dnabert2(tb testing.TB) *BPE {
 	tb.Helper()
-	t, err := ReadBPE(sharedFile(tb, "tokenizer", "dnabert2_tokenizer.json"))
+	t, err := ParseBPE(dnabert2File(tb))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -6,40 +6,21 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 )
 
-// maxFileBytes bounds the size of a file for ReadBPE. DNA vocabularies take less than a megabyte; a larger file is
-// probably not a tokenizer.json.
-const maxFileBytes = 64 << 20
+// Limits of a tokenizer.json, which bound the time and memory that a hostile one takes. DNA vocabularies take less than
+// a megabyte, their entries have a few dozen letters, and a sequence gets one special token at each end.
+const (
+	maxFileBytes = 16 << 20
+	maxWidth     = 256 // letters of an entry
+	maxSpecial   = 16  // special tokens before or after a sequence
+)
 
 // ErrUnsupported is wrapped by the error for a tokenizer.json with a feature that this package does not implement.
 var ErrUnsupported = errors.New("not supported")
-
-// ReadBPE reads a Hugging Face tokenizer.json from path. See ParseBPE for the supported features.
-func ReadBPE(path string) (*BPE, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading a tokenizer: %w", err)
-	}
-	defer file.Close()
-	data, err := io.ReadAll(io.LimitReader(file, maxFileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading a tokenizer: %w", err)
-	}
-	if len(data) > maxFileBytes {
-		return nil, fmt.Errorf("%s: larger than %d bytes, so not a tokenizer.json: %w", path, maxFileBytes, ErrUnsupported)
-	}
-	t, err := ParseBPE(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return t, nil
-}
 
 // ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0. It supports a BPE model over ASCII letters
 // with the Whitespace pre-tokenizer and special tokens added by TemplateProcessing. It ignores truncation, padding, the
@@ -48,10 +29,20 @@ func ReadBPE(path string) (*BPE, error) {
 //
 // A sequence never contains special tokens: the text "[MASK]" in a sequence is just letters, as with the Hugging Face
 // option encode_special_tokens.
+//
+// A file of more than 16 MiB, an entry of more than 256 letters, and more than 16 special tokens before or after a
+// sequence are errors that wrap ErrTooLarge, so that the time and memory that a file can take are bounded.
 func ParseBPE(data []byte) (*BPE, error) {
-	file, err := jsonObject(data, "tokenizer.json")
-	if err != nil {
-		return nil, err
+	if len(data) > maxFileBytes {
+		return nil, fmt.Errorf("it has more than %d bytes, so it is no tokenizer.json: %w", maxFileBytes, ErrTooLarge)
+	}
+	var file map[string]json.RawMessage
+	err := json.Unmarshal(data, &file)
+	if syntax := (*json.SyntaxError)(nil); errors.As(err, &syntax) && syntax.Offset == int64(len(data)) && len(data) > 60 {
+		return nil, fmt.Errorf("it is cut short: its JSON has no end (%w)", err)
+	}
+	if err != nil || isNull(file["model"]) {
+		return nil, fmt.Errorf("it is not a tokenizer.json: it begins with %.60q", data)
 	}
 	for _, ignored := range []string{"truncation", "padding", "decoder"} {
 		delete(file, ignored)
@@ -231,16 +222,22 @@ func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int3
 		}
 		to = append(to, int32(id))
 	}
+	if len(to) > maxSpecial {
+		return nil, fmt.Errorf("post_processor.single has more than %d special tokens on one side: %w", maxSpecial, ErrTooLarge)
+	}
 	return to, nil
+}
+
+// An addedToken is an entry of added_tokens.
+type addedToken struct {
+	ID      int64  `json:"id"`
+	Content string `json:"content"`
 }
 
 // checkAddedTokens returns an error for an added token that is not in the vocabulary or that may occur in a sequence of
 // letters: Hugging Face would split the sequence at such a token before any merge.
 func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
-	var tokens []struct {
-		ID      int64  `json:"id"`
-		Content string `json:"content"`
-	}
+	var tokens []addedToken
 	if isNull(section) {
 		return nil
 	}

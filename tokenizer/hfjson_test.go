@@ -1,16 +1,19 @@
 package tokenizer
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"math/bits"
+	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // smallFile is a complete tokenizer.json in the form that the Hugging Face library writes.
@@ -123,12 +126,8 @@ func TestUnsupportedSettings(t *testing.T) {
 
 func TestBrokenFiles(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
-		{smallFile, ``, "tokenizer.json is missing or null"},
-		{smallFile, `null`, "tokenizer.json is missing or null"},
-		{smallFile, `[]`, "tokenizer.json: json:"},
-		{smallFile, `<html>`, "tokenizer.json: invalid character"},
-		{"]\n  }\n}", "]\n  }\n", "tokenizer.json: unexpected end"},
-		{`"model": {`, `"modell": {`, "model is missing"},
+		{"]\n  }\n}", "]\n  }\n", "cut short"},
+		{`"model": {`, `"modell": {`, "not a tokenizer.json"},
 		{`"pre_tokenizer": {"type": "Whitespace"}`, `"pre_tokenizer": null`, "pre_tokenizer is missing"},
 		{`"post_processor"`, `"post"`, "post_processor is missing"},
 		{`"vocab"`, `"decoder_vocab"`, "model.decoder_vocab"},
@@ -160,49 +159,76 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
-func TestVocabularyTooLarge(t *testing.T) {
+// TestTooLarge checks the limits that bound the time and memory of hostile files.
+func TestTooLarge(t *testing.T) {
 	var entries strings.Builder
 	for id := 7; id <= maxVocab; id++ {
 		fmt.Fprintf(&entries, `, "x%d": %d`, id, id)
 	}
-	_, err := ParseBPE(edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()))
-	if !errors.Is(err, ErrVocabTooLarge) {
-		t.Errorf("%v, want ErrVocabTooLarge", err)
+	special := `{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, `
+	for name, file := range map[string][]byte{
+		"entries":        edited(t, `"ACAC": 6`, `"ACAC": 6`+entries.String()),
+		"letters":        edited(t, `"ACAC": 6`, `"ACAC": 6, "`+strings.Repeat("A", maxWidth+1)+`": 7`),
+		"special tokens": edited(t, special, strings.Repeat(special, 100_000)),
+		"equal hashes":   colliding(t),
+		"bytes":          append([]byte(smallFile), bytes.Repeat([]byte(" "), maxFileBytes)...),
+	} {
+		start := time.Now()
+		if _, err := ParseBPE(file); !errors.Is(err, ErrTooLarge) {
+			t.Errorf("too many %s: %v, want ErrTooLarge", name, err)
+		}
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("too many %s: refused after %v", name, d)
+		}
 	}
 }
 
-func TestReadBPE(t *testing.T) {
-	folder := t.TempDir()
-	path := filepath.Join(folder, "tokenizer.json")
-	if err := os.WriteFile(path, []byte(smallFile), 0o600); err != nil {
+// colliding is a tokenizer.json whose merges all have neighbouring hashes.
+func colliding(t *testing.T) []byte {
+	const halves, want = 4000, 2 * maxProbes
+	entries := []string{}
+	for i := range halves {
+		entries = append(entries, fmt.Sprintf("h%dx", i))
+	}
+	r := &rules{shift: 32 - uint(bits.Len(want*4|15)), slots: make([]slot, 1<<bits.Len(want*4|15))}
+	var merges []string
+	for left := range halves {
+		for right := range halves {
+			if len(merges) < want && r.home(uint32(7+left)<<16|uint32(7+right)) < 2 {
+				merges = append(merges, entries[left]+" "+entries[right])
+			}
+		}
+	}
+	if len(merges) < want {
+		t.Fatalf("%d merges", len(merges))
+	}
+	for _, m := range merges {
+		entries = append(entries, strings.Replace(m, " ", "", 1))
+	}
+	var vocab strings.Builder
+	for i, entry := range entries {
+		fmt.Fprintf(&vocab, `, "%s": %d`, entry, 7+i)
+	}
+	text, err := json.Marshal(merges)
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := ReadBPE(path); err != nil {
-		t.Error(err)
-	}
-	missing := filepath.Join(folder, "missing.json")
-	if _, err := ReadBPE(missing); !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), missing) {
-		t.Errorf("a missing file: %v", err)
-	}
-	if _, err := ReadBPE(folder); err == nil || !strings.Contains(err.Error(), folder) {
-		t.Errorf("a folder: %v", err)
-	}
-	broken := filepath.Join(folder, "broken.json")
-	if err := os.WriteFile(broken, []byte(smallFile[:300]), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadBPE(broken); err == nil || !strings.Contains(err.Error(), broken) {
-		t.Errorf("half a file: %v", err)
-	}
-	huge := filepath.Join(folder, "huge.json")
-	if err := os.WriteFile(huge, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(huge, maxFileBytes+1); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := ReadBPE(huge); !errors.Is(err, ErrUnsupported) || !strings.Contains(err.Error(), huge) {
-		t.Errorf("a file over the limit: %v", err)
+	file := strings.Replace(smallFile, `"ACAC": 6`, `"ACAC": 6`+vocab.String(), 1)
+	return []byte(strings.Replace(file, `["A C", "AC AC"]`, string(text), 1))
+}
+
+// TestOtherFiles checks that a file that is no tokenizer.json is described.
+func TestOtherFiles(t *testing.T) {
+	for content, want := range map[string]string{
+		`{"error":"Invalid username or password."}`: `begins with "{\"error\":\"Invalid username`,
+		"Entry not found": `begins with "Entry not found"`,
+		smallFile[:300]:   "cut short",
+		"[]":              `begins with "[]"`,
+		"":                `begins with ""`,
+	} {
+		if _, err := ParseBPE([]byte(content)); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%.20q: %v, want %s", content, err, want)
+		}
 	}
 }
 
@@ -211,13 +237,31 @@ func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))
 	f.Add(edited(f, `"A C", "AC AC"`, `"AC AC", "A C"`), []byte("ACACAC"))
+	doubling := []string{"A"}
+	var merges [][2]string
+	for n := 1; n < maxWidth; n *= 2 {
+		half := strings.Repeat("A", n)
+		doubling, merges = append(doubling, half+half), append(merges, [2]string{half, half})
+	}
+	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
+		// ReadMemStats, because a small file that takes much memory is an error.
+		var before, after runtime.MemStats
+		start := time.Now()
+		runtime.ReadMemStats(&before)
 		bpe, err := ParseBPE(file)
+		runtime.ReadMemStats(&after)
+		if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20+1<<10*uint64(len(file)) {
+			t.Errorf("%d bytes are allocated for a file of %d", got, len(file))
+		}
 		if err != nil {
 			return
 		}
 		ids, unknown := bpe.Append(nil, seq)
+		if d := time.Since(start); d > 20*time.Second {
+			t.Errorf("a file of %d bytes and a sequence of %d take %v", len(file), len(seq), d)
+		}
 		if unknown < 0 || unknown > len(seq) {
 			t.Errorf("%d unknown of %d letters", unknown, len(seq))
 		}
@@ -233,10 +277,10 @@ func FuzzParseBPE(f *testing.F) {
 	})
 }
 
-func BenchmarkReadBPE(b *testing.B) {
-	path := sharedFile(b, "tokenizer", "dnabert2_tokenizer.json")
+func BenchmarkParseBPE(b *testing.B) {
+	file := dnabert2File(b)
 	for b.Loop() {
-		if _, err := ReadBPE(path); err != nil {
+		if _, err := ParseBPE(file); err != nil {
 			b.Fatal(err)
 		}
 	}

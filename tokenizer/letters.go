@@ -3,15 +3,10 @@ package tokenizer
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 )
-
-// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the vocabulary of the model.
-var ErrVocabulary = errors.New("not the vocabulary of the model")
 
 // Letters is a tokenizer with one token per letter, between two special tokens. The entries of its vocabulary that are
 // a single letter are the alphabet, the others are special tokens. Each byte outside the alphabet becomes one unknown
@@ -44,19 +39,6 @@ func NewLetters(entries []string, first, last, unknown string) *Letters {
 	return t
 }
 
-// CheckFile checks that the file at path, the vocab.txt of a checkpoint, contains the same entries in the same order,
-// one per line.
-func (t *Letters) CheckFile(path string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return err
-	}
-	if got := strings.Fields(string(text)); !slices.Equal(got, t.entries) {
-		return fmt.Errorf("%s: its %d entries differ from the %d entries of the model: %w", path, len(got), len(t.entries), ErrVocabulary)
-	}
-	return nil
-}
-
 // Append appends the first token, the ids of seq's letters and the last token to dst and returns the extended slice.
 // unknown is the number of letters that became the unknown token.
 func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
@@ -73,6 +55,12 @@ func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 
 // VocabSize returns the number of entries.
 func (t *Letters) VocabSize() int { return len(t.entries) }
+
+// ID returns the id of an entry.
+func (t *Letters) ID(entry string) (id int, found bool) {
+	id = slices.Index(t.entries, entry)
+	return id, id >= 0
+}
 
 // SHA256 returns the digest of the entries joined by newlines.
 func (t *Letters) SHA256() string {

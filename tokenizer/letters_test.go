@@ -1,19 +1,15 @@
 package tokenizer
 
 import (
-	"errors"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 )
 
-const testEntries = "<begin> <pad> <end> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <mask>"
+const testEntries = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <mask>"
 
 func newTestLetters() *Letters {
-	return NewLetters(strings.Fields(testEntries), "<begin>", "<end>", "<unk>")
+	return NewLetters(strings.Fields(testEntries), "<cls>", "<eos>", "<unk>")
 }
 
 func TestLetters(t *testing.T) {
@@ -35,32 +31,5 @@ func TestLetters(t *testing.T) {
 	}
 	if letters.VocabSize() != 32 {
 		t.Errorf("%d entries, want 32", letters.VocabSize())
-	}
-}
-
-func TestLettersCheckFile(t *testing.T) {
-	right := strings.ReplaceAll(testEntries, " ", "\n")
-	path := filepath.Join(t.TempDir(), "vocab.txt")
-	for _, c := range []struct {
-		name, vocabulary string
-		want             error
-	}{
-		{"as published", right, nil},
-		{"newline at the end", right + "\n", nil},
-		{"carriage returns", strings.ReplaceAll(right, "\n", "\r\n"), nil},
-		{"empty", "", ErrVocabulary},
-		{"truncated", strings.TrimSuffix(right, "\n<mask>"), ErrVocabulary},
-		{"two letters exchanged", strings.Replace(right, "L\nA", "A\nL", 1), ErrVocabulary},
-		{"an additional entry", right + "\nJ", ErrVocabulary},
-	} {
-		if err := os.WriteFile(path, []byte(c.vocabulary), 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := newTestLetters().CheckFile(path); !errors.Is(err, c.want) {
-			t.Errorf("%s: %v, want %v", c.name, err, c.want)
-		}
-	}
-	if err := newTestLetters().CheckFile(path + "x"); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a missing file: %v", err)
 	}
 }

@@ -12,6 +12,8 @@ type Tokenizer interface {
 	Append(dst []int32, seq []byte) (ids []int32, unknown int)
 	// VocabSize returns the number of ids. Every id is at least 0 and less than VocabSize.
 	VocabSize() int
+	// ID returns the id of an entry of the vocabulary, and whether there is one.
+	ID(entry string) (id int, found bool)
 	// SHA256 returns the digest of the vocabulary in hexadecimal, which identifies it in the manifest.
 	SHA256() string
 }

@@ -8,7 +8,6 @@ import (
 	"strconv"
 	"strings"
 
-	"seqembed/tokenizer"
 	"seqembed/weights"
 )
 
@@ -116,16 +115,4 @@ func (c *Checkpoint) TunedHead() []string {
 		name, _ := f.canonical(stored)
 		return !matches(name, f.tuned)
 	})
-}
-
-// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "".
-func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
-	f := c.Config.Family
-	if file == "" {
-		file = c.Beside(f.VocabularyFile)
-	}
-	if file == "" && !f.FixedVocabulary && !c.Synthetic {
-		return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source, f.Flag)
-	}
-	return f.tokenizer(file)
 }

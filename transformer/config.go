@@ -52,10 +52,16 @@ func (c Config) FLOPs(lengths ...int) float64 {
 // ParseConfig reads a config.json of Hugging Face's layout.
 func (f *Family) ParseConfig(data []byte) (Config, error) {
 	c, err := f.decodeConfig(data)
+	if err == nil {
+		err = c.check() // before own, because another vocabulary says more than the settings that differ with it
+	}
+	if err == nil && f.own != nil {
+		c.Own, err = f.own(data)
+	}
 	if err != nil {
 		return Config{}, fmt.Errorf("config.json: %w", err)
 	}
-	return c, c.check()
+	return c, nil
 }
 
 func (f *Family) decodeConfig(data []byte) (Config, error) {
@@ -85,11 +91,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	if file.Eps != nil {
 		c.Eps = *file.Eps
 	}
-	var err error
-	if f.own != nil {
-		c.Own, err = f.own(data)
-	}
-	return c, err
+	return c, nil
 }
 
 // size is a number of a config.json with its bounds, which no model comes near.
@@ -101,7 +103,7 @@ type size struct {
 func checkSizes(sizes ...size) error {
 	for _, s := range sizes {
 		if s.value < 1 || s.value > s.max {
-			return fmt.Errorf("config: %s is %d, outside 1 to %d: %w", s.name, s.value, s.max, ErrUnsupported)
+			return fmt.Errorf("%s is %d, outside 1 to %d: %w", s.name, s.value, s.max, ErrUnsupported)
 		}
 	}
 	return nil
@@ -116,10 +118,12 @@ func (c Config) check() error {
 	case err != nil:
 		return err
 	case c.Hidden%c.Heads != 0 || c.HeadDim()%2 != 0:
-		return fmt.Errorf("config: hidden_size %d does not split into %d heads of an even size: %w",
+		return fmt.Errorf("hidden_size %d does not split into %d heads of an even size: %w",
 			c.Hidden, c.Heads, ErrUnsupported)
 	case !(c.Eps > 0):
-		return fmt.Errorf("config: layer_norm_eps is %v and has to be positive: %w", c.Eps, ErrUnsupported)
+		return fmt.Errorf("layer_norm_eps is %v and has to be positive: %w", c.Eps, ErrUnsupported)
+	case c.Family.FixedVocabulary:
+		return c.Family.checkSize(c.Family.NewTokenizer(), c.Vocabulary)
 	}
 	return nil
 }
@@ -143,7 +147,11 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 			heads = p.heads
 		}
 	}
-	config, err := f.decodeConfig([]byte(f.configJSON(layers, hidden, heads)))
+	text := []byte(f.configJSON(layers, hidden, heads))
+	config, err := f.decodeConfig(text)
+	if err == nil && f.own != nil {
+		config.Own, err = f.own(text)
+	}
 	if err != nil {
 		return Config{}, err
 	}

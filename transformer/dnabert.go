@@ -30,12 +30,13 @@ var DNABERT = &Family{
 	Default: "dnabert-s",
 
 	VocabularyFile: "tokenizer.json",
-	tokenizer: func(vocabulary string) (tokenizer.Tokenizer, error) {
-		if vocabulary == "" {
+	tokenizer: func(vocabulary []byte) (tokenizer.Tokenizer, error) {
+		if vocabulary == nil {
 			return tokenizer.SyntheticDNA(), nil
 		}
-		return tokenizer.ReadBPE(vocabulary)
+		return tokenizer.ParseBPE(vocabulary)
 	},
+	tableMultiple: 8,    // bert_layers.py rounds vocab_size up
 	Before:        1,    // [CLS]
 	After:         1,    // [SEP]
 	MeanOfSpecial: true, // as in the authors' examples
@@ -93,7 +94,7 @@ const tokenTypeEmbeddings = "embeddings.token_type_embeddings.weight"
 func dnabertTensors(c Config) []weights.Spec {
 	h, f := c.Hidden, c.Intermediate
 	types := int(c.Own.(tokenTypes))
-	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), table(tokenTypeEmbeddings, types, h)}
+	list := []weights.Spec{table(wordEmbeddings, c.Vocabulary, h), {Name: tokenTypeEmbeddings, Shape: []int{types, h}, Scale: 1}}
 	list = append(list, layerNorm("embeddings.LayerNorm", h)...)
 	for i := range c.Layers {
 		block := fmt.Sprintf("encoder.layer.%d.", i)

@@ -31,9 +31,8 @@ var ESM2 = &Family{
 	},
 	Default: "esm2-650m",
 
-	VocabularyFile:  "vocab.txt",
 	FixedVocabulary: true,
-	tokenizer:       newESM2Tokenizer,
+	tokenizer:       func([]byte) (tokenizer.Tokenizer, error) { return esm2Tokenizer(), nil },
 	Before:          1,    // <cls>
 	After:           1,    // <eos>
 	MaxLength:       1022, // residues, as in training
@@ -62,14 +61,10 @@ var ESM2 = &Family{
 	load:       loadESM2,
 }
 
-// newESM2Tokenizer makes the tokenizer of all sizes of ESM-2, after it has compared vocabulary, a vocab.txt, with it.
-func newESM2Tokenizer(vocabulary string) (tokenizer.Tokenizer, error) {
+// esm2Tokenizer makes the tokenizer of all sizes of ESM-2.
+func esm2Tokenizer() tokenizer.Tokenizer {
 	const entries = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
-	t := tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
-	if vocabulary == "" {
-		return t, nil
-	}
-	return t, t.CheckFile(vocabulary)
+	return tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
 }
 
 // tokenDropout is how embeddings are scaled, as in training.
@@ -83,15 +78,23 @@ func esm2Own(configJSON []byte) (any, error) {
 		Positions  string `json:"position_embedding_type"`
 		NormBefore bool   `json:"emb_layer_norm_before"`
 		Folding    bool   `json:"is_folding_model"`
+		PadID      int32  `json:"pad_token_id"`
 		tokenDropout
 	}
-	file.MaskID = 32
+	t := esm2Tokenizer()
+	mask, _ := t.ID("<mask>")
+	pad, _ := t.ID("<pad>")
+	file.MaskID, file.PadID = int32(mask), int32(pad)
 	if err := json.Unmarshal(configJSON, &file); err != nil {
 		return nil, err
 	}
 	if file.Positions != "rotary" || file.NormBefore || file.Folding {
 		return nil, fmt.Errorf("position_embedding_type %q, emb_layer_norm_before %t, is_folding_model %t are not those of ESM-2: %w",
 			file.Positions, file.NormBefore, file.Folding, ErrUnsupported)
+	}
+	if file.MaskID != int32(mask) || file.PadID != int32(pad) {
+		return nil, fmt.Errorf("mask_token_id %d and pad_token_id %d are not those of ESM-2, %d and %d: %w",
+			file.MaskID, file.PadID, mask, pad, tokenizer.ErrVocabulary)
 	}
 	return file.tokenDropout, nil
 }
@@ -187,8 +190,12 @@ func esm2Tensors(c Config) []weights.Spec {
 		list = append(list, projection(block+"output.dense", h, f, 1)...)
 		list = append(list, layerNorm(block+"LayerNorm", h)...)
 	}
+	list = append(list, weights.Spec{Name: invFreqOf(everyBlock), Shape: []int{c.HeadDim() / 2}, Optional: true})
 	return append(list, layerNorm("encoder.emb_layer_norm_after", h)...)
 }
+
+// everyBlock is where transformers 5 stores the one table of rotary frequencies of all blocks.
+const everyBlock = "encoder.layer.*."
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
@@ -227,11 +234,13 @@ func loadESM2(c Config, l *loader) network {
 // reference rounds it.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
-	if t, ok := l.checkpoint.Tensor(invFreqOf(block)); ok {
-		if l.err == nil {
-			l.err = t.ReadRows(table, 0)
+	for _, b := range []string{block, everyBlock} {
+		if t, ok := l.checkpoint.Tensor(invFreqOf(b)); ok {
+			if l.err == nil {
+				l.err = t.ReadRows(table, 0)
+			}
+			return table
 		}
-		return table
 	}
 	for j := range table {
 		table[j] = 1 / float32(math.Pow(10000, float64(2*j)/float64(d)))

@@ -22,12 +22,12 @@ type Family struct {
 	Published []Published    // smallest first
 	Default   string         // the model that is used if none is named: a short name, or synthetic:NAME
 
-	// tokenizer makes the tokenizer of the vocabulary in a file, or, without a name, that of the synthetic checkpoints.
-	// A fixed vocabulary is that of every checkpoint: a file is compared with it, if there is one, and none has to be
-	// there.
-	VocabularyFile  string // its name in a checkpoint's folder
+	// tokenizer makes the tokenizer of the content of a vocabulary file, or, from nil, that of the synthetic
+	// checkpoints. A fixed vocabulary is that of every checkpoint, and is made from nil, too.
+	VocabularyFile  string // its name in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
-	tokenizer       func(file string) (tokenizer.Tokenizer, error)
+	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
+	tableMultiple   int  // the number of rows of a table of embeddings may be rounded up to a multiple of it
 	Before, After   int  // special tokens that the tokenizer puts around a sequence
 	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
 	MaxLength       int  // letters of a sequence that are used by default, 0 for all
@@ -85,6 +85,10 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads are the names that transformers gives to the heads of fine-tuned models.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
+// oldNames are endings of names, and what they are now: transformers 5 stores some checkpoints under names of
+// TensorFlow.
+var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
+
 // wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names
 // begin with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
@@ -128,6 +132,11 @@ func (f *Family) canonical(stored string) (name string, use bool) {
 			break
 		}
 	}
+	for _, old := range oldNames {
+		if rest, ok := strings.CutSuffix(name, old[0]); ok {
+			name = rest + old[1]
+		}
+	}
 	if f.rename != nil {
 		name = f.rename(name)
 	}
@@ -144,7 +153,7 @@ func matches(name string, patterns []string) bool {
 
 // NewTokenizer returns the tokenizer of the family's synthetic checkpoints.
 func (f *Family) NewTokenizer() tokenizer.Tokenizer {
-	t, err := f.tokenizer("")
+	t, err := f.tokenizer(nil)
 	if err != nil {
 		panic(err) // nothing is read
 	}

@@ -23,7 +23,7 @@ var Toy = &Family{
 	Default:   "toy-s",
 
 	FixedVocabulary: true,
-	tokenizer: func(string) (tokenizer.Tokenizer, error) {
+	tokenizer: func([]byte) (tokenizer.Tokenizer, error) {
 		return tokenizer.NewLetters([]string{"[CLS]", "[SEP]", "[UNK]", "A", "C", "G", "T"}, "[CLS]", "[SEP]", "[UNK]"), nil
 	},
 	Before: 1,

@@ -102,12 +102,12 @@ const attending = 1.5
 
 // table lists a table of embeddings.
 func table(name string, rows, cols int) weights.Spec {
-	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1}
+	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
 
 // matrix lists name.weight of shape [out, in], which multiplies the spread of its input by gain.
 func matrix(name string, out, in int, gain float64) weights.Spec {
-	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in))}
+	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }
 
 // projection lists a matrix and name.bias [out].
@@ -118,7 +118,7 @@ func projection(name string, out, in int, gain float64) []weights.Spec {
 // layerNorm lists name.weight and name.bias of shape [width].
 func layerNorm(name string, width int) []weights.Spec {
 	return []weights.Spec{
-		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1},
+		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1, Nonzero: true},
 		{Name: name + ".bias", Shape: []int{width}, Scale: 0.1},
 	}
 }

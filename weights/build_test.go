@@ -8,8 +8,10 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 )
 
 // This file builds the checkpoints that the tests read: safetensors files from
@@ -28,6 +30,23 @@ func wantError(t *testing.T, err error, parts ...string) {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("error %q does not mention %q", err, part)
 		}
+	}
+}
+
+// bounded fails the test if f, which reads n bytes from outside, allocates more than 1 KiB for each of them, or takes
+// longer than a loaded machine explains. Other goroutines of the test allocate next to nothing.
+func bounded(t testing.TB, n int, f func()) {
+	t.Helper()
+	var before, after runtime.MemStats
+	start := time.Now()
+	runtime.ReadMemStats(&before)
+	f()
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20+1<<10*uint64(n) {
+		t.Errorf("%d bytes are allocated for an input of %d", got, n)
+	}
+	if d := time.Since(start); d > 20*time.Second {
+		t.Errorf("an input of %d bytes takes %v", n, d)
 	}
 }
 

@@ -1,24 +1,30 @@
 package weights
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 )
 
 // maxListed is how many names one part of an error message lists.
-const maxListed = 5
+const maxListed = 3
 
 // Spec is a tensor that a model expects, under its canonical name.
 type Spec struct {
 	Name         string
 	Shape        []int
 	Optional     bool    // it may be missing, and is not part of a synthetic checkpoint
+	Nonzero      bool    // a file in which all of its values are 0 is damaged
 	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
 }
 
+// ErrDamaged is what errors wrap when the bytes of a file are not those that were written.
+var ErrDamaged = errors.New("the file is damaged")
+
 // Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing,
-// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind.
+// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If all
+// fit, it reads those that are Nonzero up to their first value other than 0; the error for zeros wraps ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -32,7 +38,11 @@ func (c *Checkpoint) Check(specs []Spec) error {
 		case !slices.Equal(t.shape, spec.Shape):
 			misshapen = append(misshapen, fmt.Sprintf("%s: %v, not %v", spec.Name, t.shape, spec.Shape))
 		case t.unreadable != nil:
-			unreadable = append(unreadable, fmt.Sprintf("%s %v", spec.Name, t.unreadable))
+			name := spec.Name
+			if unreadable == nil { // most often the reason is the same for all
+				name = fmt.Sprintf("%s %v", name, t.unreadable)
+			}
+			unreadable = append(unreadable, name)
 		}
 	}
 	for _, name := range c.Names() {
@@ -50,9 +60,32 @@ func (c *Checkpoint) Check(specs []Spec) error {
 		}
 	}
 	if parts == nil {
-		return nil
+		return c.checkZeros(specs)
 	}
 	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
+}
+
+// checkZeros looks for tensors that are Nonzero and hold only zeros, which downloads and copies that went wrong leave.
+func (c *Checkpoint) checkZeros(specs []Spec) error {
+	var zeros []string
+	for _, spec := range specs {
+		t, ok := c.tensors[spec.Name]
+		if !ok || !spec.Nonzero {
+			continue
+		}
+		zero, err := t.allZero()
+		if err != nil {
+			return fmt.Errorf("checkpoint %s: %w", c.Source, err)
+		}
+		if zero {
+			zeros = append(zeros, spec.Name)
+		}
+	}
+	if zeros == nil {
+		return nil
+	}
+	return fmt.Errorf("checkpoint %s: %w: all values are 0 in %d tensors (%s); copy or download it again",
+		c.Source, ErrDamaged, len(zeros), listed(zeros))
 }
 
 // listed joins the first names of a list and counts the others.

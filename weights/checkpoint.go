@@ -55,10 +55,50 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 	if err == nil {
 		err = c.readConfig()
 	}
+	if err == nil {
+		err = c.unwrap()
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
+}
+
+// wrappers are the prefixes that PyTorch's tools put before the names of a module's tensors: DataParallel, Lightning,
+// torch.compile and PEFT.
+var wrappers = [...]string{"module.", "model.", "_orig_mod.", "state_dict.", "base_model."}
+
+// unwrap takes the wrappers off the names that all tensors have in common, and refuses the weights of adapters, which
+// are no checkpoint by themselves.
+func (c *Checkpoint) unwrap() error {
+	adapter := func(name string) bool { return strings.Contains(name, ".lora_") }
+	names := slices.Concat(c.Names(), slices.Sorted(maps.Keys(c.misplaced)))
+	if i := slices.IndexFunc(names, adapter); i >= 0 || strings.HasPrefix(filepath.Base(c.Source), "adapter_model.") {
+		return fmt.Errorf("%s holds an adapter (LoRA) of a model, not the model: merge it into its base model first, "+
+			"as PEFT's merge_and_unload does, and save that", c.Source)
+	}
+	for len(names) > 0 {
+		i := slices.IndexFunc(wrappers[:], func(prefix string) bool {
+			return !slices.ContainsFunc(names, func(name string) bool { return !strings.HasPrefix(name, prefix) })
+		})
+		if i < 0 {
+			break
+		}
+		for j, name := range names {
+			names[j] = strings.TrimPrefix(name, wrappers[i])
+		}
+		c.tensors, c.misplaced = trimKeys(c.tensors, wrappers[i]), trimKeys(c.misplaced, wrappers[i])
+	}
+	return nil
+}
+
+// trimKeys takes a prefix that all keys have off them.
+func trimKeys[T any](m map[string]T, prefix string) map[string]T {
+	short := make(map[string]T, len(m))
+	for name, v := range m {
+		short[strings.TrimPrefix(name, prefix)] = v
+	}
+	return short
 }
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
@@ -72,6 +112,8 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[a
 	}
 	c.files = append(c.files, f)
 	switch {
+	case f.isText():
+		err = fmt.Errorf("text, not a checkpoint; a download may have left it there: it begins with %.60q", f.head)
 	case f.isZip():
 		tensors, values, err = readTorch(f)
 	case filepath.Ext(path) == ".safetensors" || len(f.head) > 8 && f.head[8] == '{':
@@ -88,12 +130,12 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[a
 // readConfig takes in config.json, where it lies beside the checkpoint.
 func (c *Checkpoint) readConfig() (err error) {
 	path := filepath.Join(filepath.Dir(c.Source), "config.json")
-	c.ConfigJSON, err = readText(path)
+	c.ConfigJSON, err = ReadText(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case err == nil && !json.Valid(c.ConfigJSON):
-		return fmt.Errorf("%s is not JSON", path)
+		return fmt.Errorf("%s is not JSON: it begins with %.60q", path, c.ConfigJSON)
 	}
 	return err
 }
@@ -149,10 +191,13 @@ func (c *Checkpoint) SHA256() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Beside returns the path of the regular file of that name in the checkpoint's folder, "" where there is none.
+// Beside returns the path of the regular file of that name in the checkpoint's folder, or of a link to one that is
+// missing, "" where there is none.
 func (c *Checkpoint) Beside(name string) string {
 	path := filepath.Join(filepath.Dir(c.Source), name)
-	if info, err := os.Stat(path); c.identity != nil || err != nil || !info.Mode().IsRegular() {
+	if info, err := os.Lstat(path); c.identity != nil || err != nil || info.IsDir() {
+		return ""
+	} else if info, err = os.Stat(path); err == nil && !info.Mode().IsRegular() {
 		return ""
 	}
 	return path

@@ -6,20 +6,33 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
+	"regexp"
+	"unicode/utf8"
 )
 
 const (
 	maxHead = 64       // bytes of a file that its format is recognised by
-	maxText = 64 << 20 // bytes of the largest index or config.json that is read
+	maxText = 64 << 20 // bytes of the largest index, config.json or tokenizer.json that is read
 )
 
 // file is an open regular file.
 type file struct {
 	*os.File
-	size int64
-	head []byte // its first bytes, at most maxHead
+	size     int64
+	head     []byte    // its first bytes, at most maxHead
+	sections []section // parts whose checksums the file itself has
+}
+
+// section is a part of a file with its CRC-32.
+type section struct {
+	name     string
+	from, to int64
+	crc      uint32
 }
 
 // legacyTorchMagic starts the files that torch.save wrote before version 1.6: a pickle of the number
@@ -31,6 +44,10 @@ func openFile(path string) (*file, error) {
 	info, err := os.Stat(path) // before Open, because opening a pipe would wait for a writer
 	switch {
 	case err != nil:
+		if target, linkErr := os.Readlink(path); linkErr == nil && errors.Is(err, fs.ErrNotExist) {
+			// Not fs.ErrNotExist, because a file was meant to be there.
+			return nil, fmt.Errorf("%s is a link to %s, which is missing: download it again", path, target)
+		}
 		return nil, err
 	case !info.Mode().IsRegular():
 		return nil, fmt.Errorf("%s is not a regular file", path)
@@ -41,9 +58,9 @@ func openFile(path string) (*file, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &file{opened, info.Size(), make([]byte, min(info.Size(), maxHead))}
+	f := &file{File: opened, size: info.Size(), head: make([]byte, min(info.Size(), maxHead))}
 	if err = f.readAt(f.head, 0); err == nil {
-		err = f.notCheckpoint()
+		err = f.replaced()
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -51,20 +68,30 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// notCheckpoint returns an error if the contents are not those of a checkpoint: the names of cached files say nothing,
-// and a failed download often leaves a web page under the right name.
-func (f *file) notCheckpoint() error {
+// replaced returns an error if the contents are those of another file than its name promises: a failed download often
+// leaves a web page under the right name.
+func (f *file) replaced() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
 	case bytes.HasPrefix(f.head, legacyTorchMagic):
 		return fmt.Errorf("%s is in PyTorch's format from before version 1.6, which is not read; "+
 			"load and save it again with a newer PyTorch", f.Name())
+	case bytes.HasPrefix(f.head, []byte("\x1f\x8b")):
+		return fmt.Errorf("%s is compressed with gzip; decompress it first", f.Name())
 	case bytes.HasPrefix(text, []byte("version https://git-lfs")):
-		return fmt.Errorf("%s is a Git LFS pointer, not the checkpoint itself; `git lfs pull` in its folder fetches it", f.Name())
+		return fmt.Errorf("%s is a Git LFS pointer, not the file itself; `git lfs pull` in its folder fetches it", f.Name())
 	case bytes.HasPrefix(text, []byte("<!doctype")), bytes.HasPrefix(text, []byte("<html")), bytes.HasPrefix(text, []byte("<?xml")):
-		return fmt.Errorf("%s is a web page, not a checkpoint; the download went wrong", f.Name())
+		return fmt.Errorf("%s is a web page; the download went wrong", f.Name())
 	}
 	return nil
+}
+
+// isText reports whether the file begins as text does. The length with which a safetensors file begins has zeros.
+func (f *file) isText() bool {
+	other := bytes.IndexFunc(f.head, func(r rune) bool {
+		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == utf8.RuneError
+	})
+	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf // head ends within a letter
 }
 
 // isZip says whether the file starts as a zip archive does.
@@ -82,21 +109,73 @@ func (f *file) readAt(b []byte, offset int64) error {
 	return err
 }
 
-// sha256 reads the whole file and returns its SHA-256 in hexadecimal.
+// blobName matches the name that the Hugging Face cache gives to a large file: its SHA-256.
+var blobName = regexp.MustCompile(`^[0-9a-f]{64}$`)
+
+// sha256 reads the whole file and returns its SHA-256 in hexadecimal. A blob of a Hugging Face cache that is named by
+// another one, and a section with another checksum, are errors that wrap ErrDamaged.
 func (f *file) sha256() (string, error) {
 	h := sha256.New()
-	n, err := io.Copy(h, io.NewSectionReader(f, 0, f.size))
+	sums := &crcWriter{sections: f.sections}
+	n, err := io.Copy(io.MultiWriter(h, sums), io.NewSectionReader(f, 0, f.size))
 	if err == nil && n != f.size {
 		err = errShort
 	}
 	if err != nil {
 		return "", fmt.Errorf("hashing %s: %w", f.Name(), err)
 	}
-	return hex.EncodeToString(h.Sum(nil)), nil
+	sum := hex.EncodeToString(h.Sum(nil))
+	if path, err := filepath.EvalSymlinks(f.Name()); err == nil {
+		folder, name := filepath.Split(path)
+		if filepath.Base(folder) == "blobs" && blobName.MatchString(name) && name != sum {
+			return "", fmt.Errorf("%s: %w: its SHA-256 is %s, and its name says another; delete it and download it again", path, ErrDamaged, sum)
+		}
+	}
+	if len(sums.damaged) > 0 {
+		return "", fmt.Errorf("%s: %w: the checksums of %d of its entries are wrong (%s); copy or download it again",
+			f.Name(), ErrDamaged, len(sums.damaged), listed(sums.damaged))
+	}
+	return sum, nil
 }
 
-// readText reads a whole regular file of at most maxText bytes.
-func readText(path string) ([]byte, error) {
+// crcWriter computes the checksums of the sections of a file that is written to it. The sections are in order and do
+// not overlap.
+type crcWriter struct {
+	sections []section // that have not ended
+	at       int64
+	crc      uint32 // of the first of sections, up to at
+	damaged  []string
+}
+
+func (w *crcWriter) Write(b []byte) (int, error) {
+	end := w.at + int64(len(b))
+	for len(w.sections) > 0 && w.sections[0].from < end {
+		s := w.sections[0]
+		from := max(s.from, w.at)
+		part := b[from-w.at : min(s.to, end)-w.at]
+		w.crc = crc32.Update(w.crc, crc32.IEEETable, part)
+		if s.to > end {
+			break
+		}
+		if w.crc != s.crc {
+			w.damaged = append(w.damaged, s.name)
+		}
+		w.sections, w.crc = w.sections[1:], 0
+	}
+	w.at = end
+	return len(b), nil
+}
+
+// ReadText reads a whole file of at most maxText bytes: a regular one that is not replaced by another, or a named pipe.
+func ReadText(path string) ([]byte, error) {
+	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
+		pipe, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer pipe.Close()
+		return io.ReadAll(io.LimitReader(pipe, maxText))
+	}
 	f, err := openFile(path)
 	if err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -15,17 +16,23 @@ var preferred = [...]string{
 }
 
 // extensions are those of the files that may be checkpoints.
-var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin"}
+var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
+
+// shardPattern matches the name of a shard: its stem, the number of shards, and its extension.
+var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path, or the checkpoint file in it if it is a folder: model.safetensors before
-// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt, *.pth
-// or *.bin. Files whose names end in one of beside lie next to checkpoints and are none.
+// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt,
+// *.pth, *.bin or *.ckpt. Files whose names end in one of beside lie next to checkpoints and are none.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
 		return "", fmt.Errorf("opening a checkpoint: %w", err)
 	}
 	if !info.IsDir() {
+		if stem := shardPattern.FindStringSubmatch(path); stem != nil && stem[2] != "00001" {
+			return "", fmt.Errorf("%s is one of several shards of a checkpoint: give their folder", path)
+		}
 		return path, nil
 	}
 	for _, name := range preferred {
@@ -45,11 +52,15 @@ func Find(path string, beside ...string) (string, error) {
 			found = append(found, name)
 		}
 	}
-	switch len(found) {
-	case 0:
+	if found == nil {
 		return "", fmt.Errorf("folder %s holds no checkpoint: none of %s, nor another file of %s",
 			path, strings.Join(preferred[:], ", "), strings.Join(extensions[:], ", "))
-	case 1:
+	}
+	if stem := shardPattern.FindStringSubmatch(found[0]); stem != nil && stem[2] != "00001" {
+		return "", fmt.Errorf("folder %s holds shards of a checkpoint (%s), and its %s.index.json is missing",
+			path, listed(found), stem[1]+stem[3])
+	}
+	if len(found) == 1 {
 		return filepath.Join(path, found[0]), nil
 	}
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))

@@ -1,6 +1,8 @@
 package weights
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"os"
 	"path/filepath"
@@ -83,10 +85,71 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	wantError(t, err, filepath.Join(model, "refs", "main"), `"../../elsewhere"`)
 }
 
+// Without refs/main, as in a cache that was copied in part, the only snapshot is taken; of several none.
+func TestCachedSnapshotWithoutRefs(t *testing.T) {
+	const id = "some-org/a-model"
+	snapshot := cachedModel(t, cache(t), id)
+	if err := os.RemoveAll(filepath.Join(snapshot, "..", "..", "refs")); err != nil {
+		t.Fatal(err)
+	}
+	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
+		t.Errorf("%s, %v; want %s", folder, err, snapshot)
+	}
+	writeFile(t, snapshot, "../ffff456789abcdef0123456789abcdef01234567/config.json", []byte("{}"))
+	_, err := CachedSnapshot(id)
+	wantError(t, err, id, "2 snapshots", snapshot)
+}
+
+// The links of a cache whose blobs are missing are named, those of the config.json and of a tokenizer included.
+func TestLinksToMissingBlobs(t *testing.T) {
+	snapshot := cachedModel(t, cache(t), "some-org/a-model")
+	for _, c := range []struct{ blob, file string }{{"bb22", "config.json"}, {"aa11", "model.safetensors"}} {
+		if err := os.Remove(filepath.Join(snapshot, "..", "..", "blobs", c.blob)); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Open(snapshot)
+		wantError(t, err, filepath.Join(snapshot, c.file), "link to", c.blob, "missing")
+	}
+}
+
+// A blob that is named by its SHA-256 has to have it.
+func TestBlobDigest(t *testing.T) {
+	snapshot := cachedModel(t, cache(t), "some-org/a-model")
+	blobs, link := filepath.Join(snapshot, "..", "..", "blobs"), filepath.Join(snapshot, "model.safetensors")
+	content, err := os.ReadFile(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := sha256.Sum256(content)
+	blob := writeFile(t, blobs, hex.EncodeToString(digest[:]), content)
+	if err := errors.Join(os.Remove(link), os.Symlink(blob, link)); err != nil {
+		t.Fatal(err)
+	}
+	sum := func() (string, error) {
+		c, err := Open(snapshot)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.SHA256()
+	}
+	if got, err := sum(); err != nil || got != filepath.Base(blob) {
+		t.Errorf("%s, %v", got, err)
+	}
+	content[len(content)-1] ^= 1
+	writeFile(t, blobs, filepath.Base(blob), content)
+	_, err = sum()
+	wantError(t, err, filepath.Base(blob), "damaged")
+	if !errors.Is(err, ErrDamaged) {
+		t.Error("it does not match ErrDamaged")
+	}
+}
+
 func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
-	for _, variable := range []string{"HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
+	for _, variable := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
 		t.Setenv(variable, "")
 	}
+	t.Setenv("SCRATCH", "/scratch/me")
 	home := t.TempDir()
 	t.Setenv("HOME", home)
 	t.Setenv("USERPROFILE", home) // what Windows calls it
@@ -94,6 +157,12 @@ func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
 		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
 		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},
 		{"HF_HOME", "/y", filepath.Join("/y", "hub")},
+		{"HF_HOME", "~/y", filepath.Join(home, "y", "hub")},
+		{"HF_HOME", "~", filepath.Join(home, "hub")},
+		{"HF_HOME", "~other/y", filepath.Join("~other", "y", "hub")},
+		{"HF_HOME", "$SCRATCH/y", filepath.Join("/scratch/me", "y", "hub")},
+		{"TRANSFORMERS_CACHE", "${SCRATCH}/t", filepath.Join("/scratch/me", "t")},
+		{"HUGGINGFACE_HUB_CACHE", "/h/$NOT_SET_ANYWHERE", filepath.Join("/h", "${NOT_SET_ANYWHERE}")},
 		{"HF_HUB_CACHE", "/z", "/z"},
 	} {
 		t.Setenv(step.variable, step.value)

@@ -15,7 +15,7 @@ import (
 // openShards opens every shard that the index at c.Source names. Each tensor of the index must lie in the shard that it
 // says.
 func (c *Checkpoint) openShards() error {
-	text, err := readText(c.Source)
+	text, err := ReadText(c.Source)
 	if err != nil {
 		return err
 	}

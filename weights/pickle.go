@@ -10,16 +10,21 @@ import (
 	"slices"
 )
 
-// Limits of the unpickler. A checkpoint's pickle needs a fraction of each.
+// Limits of the unpickler. A checkpoint's pickle needs a fraction of each: about 50 instructions and 200 bytes for a
+// tensor. An instruction takes less than 1 KiB of memory besides the bytes of its strings.
 const (
-	maxPickle = 256 << 20 // bytes
-	maxStack  = 1 << 20   // values
-	maxMemo   = 1 << 22   // values
-	maxGlobal = 256       // bytes of a module's or a class's name
+	maxPickle       = 16 << 20 // bytes
+	maxInstructions = 1 << 20
+	maxGlobal       = 256 // bytes of a module's or a class's name
 )
 
-// ErrForbidden is what errors wrap when a pickle names a class or function other than the few that tensors are made of.
-var ErrForbidden = errors.New("a checkpoint has no business with it")
+var (
+	// ErrForbidden is what errors wrap when a pickle names a class or function other than the few that tensors are made
+	// of.
+	ErrForbidden = errors.New("only tensors are read; save the state dict alone")
+	// ErrTooLarge is what errors wrap when a pickle exceeds a limit that no checkpoint comes near.
+	ErrTooLarge = errors.New("too large for a checkpoint's pickle")
+)
 
 // callable makes a value from the arguments in a pickle.
 type callable func(args []any) (any, error)
@@ -41,15 +46,16 @@ type unpickler struct {
 // unpickle executes code and returns the one value that it leaves. Errors give the offset of the instruction.
 func unpickle(code []byte, a *torchArchive) (any, error) {
 	u := &unpickler{archive: a, code: code, memo: make(map[uint32]any)}
-	for {
+	for n := 1; ; n++ {
 		start := u.at
 		op := byte(u.number(1))
 		if u.err == nil && op == opStop {
 			break
 		}
-		u.step(op)
-		if len(u.stack)+len(u.marks) > maxStack || len(u.memo) > maxMemo {
-			u.failf("more values at once than any checkpoint has")
+		if n > maxInstructions {
+			u.failf("more than %d instructions: %w", maxInstructions, ErrTooLarge)
+		} else {
+			u.step(op)
 		}
 		if u.err != nil {
 			return nil, fmt.Errorf("pickle offset %d: %w", start, u.err)
@@ -259,7 +265,7 @@ func (u *unpickler) setItems(items []any) {
 			return
 		}
 		if _, taken := dict[key]; taken {
-			u.failf("the dict key %#v appears twice", key)
+			u.failf("the dict key %.80q appears twice", fmt.Sprint(key))
 		}
 		dict[key] = pair[1]
 	}

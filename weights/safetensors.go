@@ -153,11 +153,11 @@ func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 		}
 		key, _ := token.(string) // which encoding/json has made sure of
 		if seen[key] {
-			return fmt.Errorf("names %q twice", key)
+			return fmt.Errorf("names %.200q twice", key)
 		}
 		seen[key] = true
 		if err := value(key); err != nil {
-			return fmt.Errorf("%q: %w", key, err)
+			return fmt.Errorf("%.200q: %w", key, err)
 		}
 	}
 	if _, err := decoder.Token(); err != nil {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -68,7 +69,7 @@ func TestSafetensorsRefusesBadHeaders(t *testing.T) {
 	}{
 		"header longer than file": {append([]byte{200, 0, 0, 0, 0, 0, 0, 0}, '{'), []string{"cut short", "200"}},
 		"huge header length":      {[]byte("\xff\xff\xff\xff\xff\xff\xff\xff{"), []string{"18446744073709551615"}},
-		"three bytes":             {[]byte("abc"), []string{"cut short"}},
+		"three bytes":             {[]byte{1, 0, 0}, []string{"cut short"}},
 		"not JSON":                {withLength(`{"x": ]`), []string{"invalid character"}},
 		"unfinished JSON":         {withLength(`{"x":{` + four + `}`), []string{"not JSON"}},
 		"a list":                  {withLength(`[1]`), []string{"not a JSON object"}},
@@ -126,7 +127,11 @@ func TestOpenSaysWhatTheFileIsInstead(t *testing.T) {
 		"page.index.json":     {"<HTML>", "web page"},
 		"pointer.safetensors": {"version https://git-lfs.github.com/spec/v1\noid sha256:24c5\nsize 3\n", "git lfs pull"},
 		"legacy.pt":           {string(legacyTorchMagic) + "M\xe9\x03.", "before version 1.6"},
-		"text.bin":            {"hello, this is text", "neither"},
+		"text.bin":            {"hello, this is text", `text, not a checkpoint; a download may have left it there: it begins with "hello, this is text"`},
+		"text.safetensors":    {strings.Repeat("x", maxHead-1) + "é, which is cut", "text, not a checkpoint"},
+		"error.safetensors":   {`{"error":"Invalid username or password."}`, `begins with "{\"error\":\"Invalid username`},
+		"packed.safetensors":  {"\x1f\x8b\x08\x00\x00", "compressed with gzip"},
+		"other.bin":           {"\x00\x01\x02", "neither"},
 		"empty.pt":            {"", "is empty"},
 	} {
 		path := writeFile(t, folder, name, []byte(c.content))

@@ -96,6 +96,23 @@ func (t *Tensor) Float32s() ([]float32, error) {
 	return dst, t.ReadRows(dst, 0)
 }
 
+// allZero reports whether all values are 0. It reads rows up to the first that has another.
+func (t *Tensor) allZero() (bool, error) {
+	if t.count == 0 {
+		return false, nil
+	}
+	row := make([]float32, t.shape[len(t.shape)-1])
+	for i := range t.count / len(row) {
+		if err := t.ReadRows(row, i); err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(row, func(v float32) bool { return v != 0 }) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // named returns the same tensor under another name.
 func (t *Tensor) named(name string) *Tensor {
 	renamed := *t
@@ -120,7 +137,7 @@ var dtypeSizes = map[dtype]int{f32: 4, f16: 2, bf16: 2, "F64": 8, "I64": 8, "I32
 // store makes the contiguous little-endian elements at offset in f the values of t.
 func (t *Tensor) store(f *file, offset int64, d dtype) {
 	if d != f32 && d != f16 && d != bf16 {
-		t.unreadable = fmt.Errorf("is stored as %s; F32, F16 and BF16 can be read", d)
+		t.unreadable = fmt.Errorf("is stored as %s (F32, F16 and BF16 can be read)", d)
 		return
 	}
 	size := dtypeSizes[d]

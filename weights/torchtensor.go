@@ -80,6 +80,7 @@ func (a *torchArchive) persistent(id any) (any, error) {
 	if want := uint64(count) * uint64(dtypeSizes[dtype(class)]); entry.UncompressedSize64 != want {
 		return nil, fmt.Errorf("%q has %d bytes; %d elements of %s take %d", entry.Name, entry.UncompressedSize64, count, class, want)
 	}
+	a.checksum(entry, offset)
 	return &storage{key: key, dtype: dtype(class), offset: offset, count: count}, nil
 }
 

@@ -2,10 +2,12 @@ package weights
 
 import (
 	"archive/zip"
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -16,6 +18,7 @@ type torchArchive struct {
 	zip     *zip.Reader
 	folder  string
 	entries map[string]*zip.File
+	used    map[string]bool // the entries whose checksums are in file.sections
 }
 
 // openArchive reads the zip directory and finds the pickle.
@@ -26,7 +29,8 @@ func openArchive(f *file) (*torchArchive, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("zip archive: %w", err)
 	}
-	a := &torchArchive{file: f, zip: reader, entries: make(map[string]*zip.File, len(reader.File))}
+	a := &torchArchive{file: f, zip: reader, entries: make(map[string]*zip.File, len(reader.File)),
+		used: make(map[string]bool)}
 	for _, entry := range reader.File {
 		if a.entries[entry.Name] != nil {
 			return nil, fmt.Errorf("zip archive: two entries are called %q", entry.Name)
@@ -58,7 +62,7 @@ func openArchive(f *file) (*torchArchive, error) {
 func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err error) {
 	entry = a.entries[a.folder+name]
 	if entry == nil {
-		return nil, 0, fmt.Errorf("the zip archive has no %q", a.folder+name)
+		return nil, 0, fmt.Errorf("the zip archive has no %.200q", a.folder+name)
 	}
 	if entry.Method != zip.Store || entry.CompressedSize64 != entry.UncompressedSize64 {
 		return nil, 0, fmt.Errorf("%q is compressed, which torch.save never does", entry.Name)
@@ -72,6 +76,14 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
+// checksum makes a storage a section of the file, with its checksum. 0 is taken for none, as archive/zip takes it.
+func (a *torchArchive) checksum(entry *zip.File, offset int64) {
+	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
+		a.used[entry.Name] = true
+		a.file.sections = append(a.file.sections, section{entry.Name, offset, offset + int64(entry.UncompressedSize64), entry.CRC32})
+	}
+}
+
 // read returns the bytes of an entry, which may have at most limit of them, after checking them against their CRC.
 func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	entry, _, err := a.entry(name)
@@ -79,7 +91,7 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 		return nil, err
 	}
 	if entry.UncompressedSize64 > limit {
-		return nil, fmt.Errorf("%q has %d bytes, more than %d", entry.Name, entry.UncompressedSize64, limit)
+		return nil, fmt.Errorf("%q has %d bytes, more than %d: %w", entry.Name, entry.UncompressedSize64, limit, ErrTooLarge)
 	}
 	b, err := fs.ReadFile(a.zip, entry.Name)
 	if err != nil {
@@ -98,7 +110,17 @@ func readPickle(f *file) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	return unpickle(code, a)
+	value, err := unpickle(code, a)
+	if err != nil {
+		return nil, err
+	}
+	slices.SortFunc(f.sections, func(a, b section) int { return cmp.Compare(a.from, b.from) })
+	for i, s := range f.sections {
+		if i > 0 && s.from < f.sections[i-1].to {
+			return nil, fmt.Errorf("zip archive: %q and %q overlap", f.sections[i-1].name, s.name)
+		}
+	}
+	return value, nil
 }
 
 // LoadPickle reads a file that torch.save wrote and returns its value, and a function that closes the file once the
@@ -120,8 +142,11 @@ func LoadPickle(path string) (value any, closeFile func() error, err error) {
 	return value, f.Close, nil
 }
 
-// readTorch reads the tensors of a PyTorch checkpoint: a plain state dict, or a dict with the state dict under "model"
-// and other values beside it.
+// stateKeys are the keys under which training programs store a state dict beside other values.
+var stateKeys = [...]string{"model", "state_dict", "model_state_dict", "module"}
+
+// readTorch reads the tensors of a PyTorch checkpoint: a plain state dict, or a dict with the state dict under one of
+// stateKeys and other values beside it.
 func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
 	value, err := readPickle(f)
 	if err != nil {
@@ -131,16 +156,19 @@ func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err err
 	if !ok {
 		return nil, nil, fmt.Errorf("holds a %s at its top level, not a dict of tensors", kind(value))
 	}
-	if model, ok := state["model"].(map[any]any); ok {
-		state, values = model, state
-		delete(values, "model")
+	for _, key := range stateKeys {
+		if model, ok := state[key].(map[any]any); ok {
+			delete(state, key)
+			state, values = model, state
+			break
+		}
 	}
 	tensors = make(map[string]*Tensor, len(state))
 	for key, v := range state {
 		name, ok := key.(string)
 		t, isTensor := v.(*Tensor)
 		if !ok || !isTensor {
-			return nil, nil, fmt.Errorf("%#v is a %s, not a tensor: this is not a state dict", key, kind(v))
+			return nil, nil, fmt.Errorf("%.80q is a %s, not a tensor: this is not a state dict", fmt.Sprint(key), kind(v))
 		}
 		tensors[name] = t.named(name)
 	}

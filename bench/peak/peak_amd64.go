@@ -4,12 +4,12 @@
 
 package peak
 
-// fmaAVX2 runs n rounds of 12 independent vector FMAs.
+// fmaAVX2 runs n rounds of 12 independent multiply-add instructions.
 //
 //go:noescape
 func fmaAVX2(n int)
 
-// fmaAVX512 runs n rounds of 12 independent vector FMAs.
+// fmaAVX512 runs n rounds of 12 independent multiply-add instructions.
 //
 //go:noescape
 func fmaAVX512(n int)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -34,6 +35,13 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 			return exitCode(err, 0, 0)
 		}
 		return exitDone
+	}
+	if len(args) > 0 && args[0] == "inspect" {
+		code, err := inspect(ctx, args[1:], environ, stdout)
+		if err != nil {
+			printError(stderr, withHint(err))
+		}
+		return code
 	}
 	s, groups, err := parse(args, environ)
 	switch {
@@ -91,6 +99,7 @@ type command struct {
 	machine
 	products kernels.DType // --dtype
 	ordinals []int         // of the GPUs that --gpus names, nil for all or none
+	expanded []string      // folders and globs that have led to inputs
 	total    pool.Summary  // over both models
 }
 
@@ -135,16 +144,29 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return c.writeFailures(ctx, c.runModels(ctx, models))
+}
+
+// runModels claims the output folder for both models and embeds the files of each.
+func (c *command) runModels(ctx context.Context, models []*model) error {
+	var jobs []*pool.Job
 	for _, m := range models {
-		if err = c.runModel(ctx, m); err != nil {
-			break
-		}
+		jobs = append(jobs, m.job)
 	}
-	if errors.Is(err, pool.ErrFolderGone) {
-		c.total = pool.Summary{} // nothing is left of it, and no folder for a list
+	if len(jobs) == 0 {
+		return nil
+	}
+	release, err := pool.Claim(strings.Join(os.Args, " "), jobs...)
+	if err != nil {
 		return err
 	}
-	return c.writeFailures(err)
+	defer release()
+	for _, m := range models {
+		if err := c.runModel(ctx, m); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
@@ -200,15 +222,19 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures leaves the list of failed files in the output folder, after a run that ended with err, and returns both
-// errors. A run that did nothing leaves the list of an earlier one alone.
-func (c *command) writeFailures(err error) error {
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err, and returns
+// both errors. A run that did nothing leaves the list alone.
+func (c *command) writeFailures(ctx context.Context, err error) error {
+	if errors.Is(err, pool.ErrFolderGone) {
+		c.total = pool.Summary{} // nothing is left of it, and no folder for a list
+	}
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
 	}
 	unwritable := func(f pool.Failure) bool { return f.Type == pool.OutputFailure }
 	told := errors.Is(err, pool.ErrOutput) || slices.ContainsFunc(c.total.Failed, unwritable)
-	if listErr := pool.WriteFailures(c.out, c.total.Failed); !told {
+	listErr := pool.WriteFailures(ctx, c.out, append(c.total.Done(), c.expanded...), c.total.Failed)
+	if !told {
 		return errors.Join(err, listErr)
 	}
 	return err
@@ -218,7 +244,7 @@ func (c *command) writeFailures(err error) error {
 func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
@@ -246,7 +272,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
-			Backend: processors[0].backend, ProgramVersion: version(), LibraryVersions: map[string]string{"go": runtime.Version()}},
+			Backend: processors[0].backend, ProgramVersion: version(), NumericsVersion: numerics, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
 }
@@ -350,6 +376,9 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 			}
 			if err != nil {
 				return nil, nil, err
+			}
+			if len(expanded) > 0 && expanded[0].Path != arg {
+				c.expanded = append(c.expanded, arg)
 			}
 			inputs = append(inputs, expanded...)
 		}

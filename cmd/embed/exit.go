@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/kernels"
 	"seqembed/pool"
 )
@@ -62,6 +63,8 @@ func withHint(err error) error {
 	}{
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
+		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
+		{store.ErrManifest, "embed inspect --repair DIR sets the damage aside, --force does that, too, and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},

@@ -13,6 +13,7 @@ const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into emb
 Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
+  embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
 
 An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs first,
 to completion, then protein; each file's alphabet is told by its letters, or else by its extension, and shown;

@@ -39,8 +39,8 @@ func main() {
 	os.Exit(runOn(ctx, thisMachine, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// endProcess ends an interrupted run whatever it waits for: a batch may take minutes, and so may weights, a lock, a disk
-// or a driver that does not answer, and standard error may be a pipe that nobody reads. Committed outputs remain.
+// endProcess ends an interrupted run whatever it waits for: a batch may take minutes, and so may weights, a lock, a
+// disk or a driver that does not answer, and standard error may be a pipe that nobody reads. Committed outputs remain.
 func endProcess() {
 	said := make(chan struct{})
 	go func() {

@@ -82,10 +82,6 @@ func (m *model) check(s *settings) error {
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
-	if n := m.tokenizer.VocabSize(); n > m.config.Vocabulary {
-		return fmt.Errorf("%s: the tokenizer has %d entries and the checkpoint %s has embeddings for %d",
-			flag, n, source, m.config.Vocabulary)
-	}
 	return nil
 }
 

@@ -56,6 +56,53 @@ func TestFineTunedModels(t *testing.T) {
 	}
 }
 
+// Checkpoints that gave wrong numbers without a word are refused, and the error names the flag and the file.
+func TestWrongCheckpoints(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", ">a\nMKV\n")
+	for name, c := range map[string]struct {
+		spoil func(folder string) // the folder of a checkpoint that is right
+		want  string
+	}{
+		"another vocabulary": {func(folder string) {
+			config, err := os.ReadFile(folder + "/config.json")
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, folder+"/config.json", strings.Replace(string(config), `"vocab_size":33`, `"vocab_size":446`, 1))
+		}, "vocab_size"},
+		"another order of letters": {func(folder string) { write(t, folder+"/vocab.txt", "<cls>\n<pad>\n<eos>\n<unk>\nA\nL\n") }, "vocab.txt"},
+		"zeros": {func(folder string) {
+			content, err := os.ReadFile(folder + "/model.safetensors")
+			if err != nil {
+				t.Fatal(err)
+			}
+			clear(content[len(content)/2:])
+			write(t, folder+"/model.safetensors", string(content))
+		}, "the file is damaged"},
+		"another digest": {func(folder string) {
+			blob := "blobs/" + strings.Repeat("0123456789abcdef", 4)
+			if err := errors.Join(os.Mkdir("blobs", 0o755), os.Rename(folder+"/model.safetensors", blob),
+				os.Symlink("../"+blob, folder+"/model.safetensors")); err != nil {
+				t.Skip(err)
+			}
+		}, "SHA-256"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			folder := strings.ReplaceAll(name, " ", "_")
+			writeCheckpoint(t, folder, tiny, nil)
+			embed(t, "--esm-model", folder, "-o", folder+"/out", "p.faa").wantCode(0)
+			c.spoil(folder)
+			r := embed(t, "--esm-model", folder, "-o", folder+"/new", "p.faa").wantCode(1)
+			for _, part := range []string{"--esm-model", folder, c.want} {
+				if !strings.Contains(r.stderr, part) {
+					t.Errorf("stderr does not mention %q: %s", part, r.stderr)
+				}
+			}
+		})
+	}
+}
+
 // A run has one model for an alphabet: of the family whose model is named, or else of the first.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"seqembed/kernels/cpu"
 	"seqembed/transformer"
 	"seqembed/weights"
 )
@@ -382,8 +383,13 @@ func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
 	args := []string{"--esm-model", tiny, "-o", "out", "p.faa"}
-	if r := embedWith(t, []string{"EMBED_DTYPE=bf16"}, args...).wantCode(0); !strings.Contains(r.stderr, "the CPU keeps weights in bf16") {
-		t.Errorf("nothing says that only the weights are in bf16:\n%s", r.stderr)
+	dtype := "bf16"
+	if !cpu.HasBF16() {
+		dtype = "fp32, bf16 weights"
+	}
+	r := embedWith(t, []string{"EMBED_DTYPE=bf16"}, args...).wantCode(0)
+	if said := strings.Contains(r.stderr, "has no instructions for bf16"); said == cpu.HasBF16() {
+		t.Errorf("on a CPU that multiplies bf16 (%t) the log is:\n%s", cpu.HasBF16(), r.stderr)
 	}
 	path := "out/p.esm2-tiny.parquet"
 	for i, r := range readParquet[parquetRow](t, path) {
@@ -393,24 +399,24 @@ func TestBF16OnCPU(t *testing.T) {
 			d := float64(r.Embedding[c]) - float64(w)
 			difference, size = difference+d*d, size+float64(w)*float64(w)
 		}
-		// A weight is rounded by at most 2⁻⁸; the roundings of a sum mostly cancel.
+		// A value is rounded by at most 2⁻⁸; the roundings of a sum mostly cancel.
 		if relative := math.Sqrt(difference / size); !(relative > 0 && relative < 0x1p-6) {
-			t.Errorf("%s: rounding the weights changes the embedding by %.3g", r.ID, relative)
+			t.Errorf("%s: rounding changes the embedding by %.3g", r.ID, relative)
 		}
 	}
-	if got, _ := parquetFile(t, path).Lookup("dtype"); got != "fp32, bf16 weights" {
+	if got, _ := parquetFile(t, path).Lookup("dtype"); got != dtype {
 		t.Errorf("metadata dtype is %q", got)
 	}
 	manifest, err := os.ReadFile("out/manifest.jsonl")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, part := range []string{`"dtype":"fp32, bf16 weights"`, ` bf16 weights"`} {
+	for _, part := range []string{`"dtype":"` + dtype + `"`, ` bf16`} {
 		if !strings.Contains(string(manifest), part) {
 			t.Errorf("the manifest does not say %s:\n%s", part, manifest)
 		}
 	}
-	embed(t, args...).wantCode(exitNothing).wantProblem(path, "bf16 weights", "--force")
+	embed(t, args...).wantCode(exitNothing).wantProblem(path, dtype, "--force")
 }
 
 // TestSeedsAreModels: another seed is another model, and its outputs do not

@@ -161,15 +161,18 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 	return ordinals, nil
 }
 
-// onCPU is the CPU, which computes in float32 whatever its weights are kept in.
+// onCPU is the CPU. In bf16 it computes in float32 if it has no instructions for more.
 func (c *command) onCPU() *processor {
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
-	if c.products == kernels.BF16 {
+	switch {
+	case c.products == kernels.BF16 && cpu.HasBF16():
+		p.dtype = "bf16"
+	case c.products == kernels.BF16:
 		p.dtype = "fp32, bf16 weights"
-		c.log.Info("the CPU keeps weights in bf16 and computes in fp32: this halves their memory and gains no speed")
+		c.log.Info("this CPU has no instructions for bf16: it stores weights in bf16, which halves their memory, and computes in fp32")
 	}
 	p.open = func() (kernels.Backend, error) {
-		return cpu.Open(cpu.Options{Threads: c.threads, BF16Weights: c.products == kernels.BF16}), nil
+		return cpu.Open(cpu.Options{Threads: c.threads, BF16: c.products == kernels.BF16}), nil
 	}
 	return p
 }

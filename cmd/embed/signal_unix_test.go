@@ -185,19 +185,34 @@ func TestDiskThatFillsUp(t *testing.T) {
 	}
 }
 
-// TestDiskThatIsFull: not even the manifest can be written.
+// TestDiskThatIsFull: neither the claim of the folder nor a line of the manifest that does not fit leaves anything that
+// troubles the same command when there is room again.
 func TestDiskThatIsFull(t *testing.T) {
 	workspace(t)
+	write(t, "a.faa", proteinFile)
 	write(t, "p.faa", proteinFile)
-	var stdout, stderr strings.Builder
-	cmd := child(t, []string{sizeVariable + "=10"}, "--esm-model", tiny, "-o", "out", "p.faa")
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := cmd.Start(); err != nil {
+	run := func(limit int64, name string) result {
+		t.Helper()
+		var stdout, stderr strings.Builder
+		cmd := child(t, []string{fmt.Sprintf("%s=%d", sizeVariable, limit)}, "--esm-model", tiny, "--format", "npy", "-o", "out", name)
+		cmd.Stdout, cmd.Stderr = &stdout, &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		return wait(t, cmd, &stdout, &stderr)
+	}
+	run(10, "a.faa").wantCode(exitNothing).wantProblem("cannot write to the output folder out", "file too large")
+	wantFiles(t, "out")
+	run(1<<20, "a.faa").wantCode(0)
+	before, err := os.ReadFile("out/manifest.jsonl")
+	if err != nil {
 		t.Fatal(err)
 	}
-	wait(t, cmd, &stdout, &stderr).wantCode(exitNothing).wantProblem("out/", "file too large")
-	wantFiles(t, "out", "manifest.jsonl")
-	if info, err := os.Stat("out/manifest.jsonl"); err != nil || info.Size() != 0 {
-		t.Errorf("a part of a line is left: %v, %v", info, err)
+	run(int64(len(before))+10, "p.faa").wantCode(exitNothing).wantProblem("out/manifest.jsonl", "file too large")
+	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "failed_files.txt", "manifest.jsonl")
+	if now, err := os.ReadFile("out/manifest.jsonl"); err != nil || string(now) != string(before) {
+		t.Errorf("a part of a line is left: %d bytes of %d, %v", len(now), len(before), err)
 	}
+	run(1<<20, "p.faa").wantCode(0)
+	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl", "p.esm2-tiny.ids.txt", "p.esm2-tiny.npy")
 }

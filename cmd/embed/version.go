@@ -9,6 +9,10 @@ import (
 // release is the version in the metadata of outputs. A build of another commit of it has the same numbers.
 const release = "0.1.0"
 
+// numerics is raised with every change of the program that changes a number in an output, of any model or backend.
+// Outputs of different values are not mixed.
+const numerics = 1
+
 // version returns the release and, where the go command recorded it, the commit: 0.1.0+a81f565c1a2b, with .dirty after
 // it for a tree with changes.
 func version() string {

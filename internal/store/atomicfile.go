@@ -2,6 +2,7 @@ package store
 
 import (
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -22,7 +23,9 @@ type fileSystem interface {
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
-	openLog(path string) (logFile, error) // for reading and appending, created if needed, locked until closed
+	// openLog opens a file for reading and appending. It creates the file if needed, and waits for its lock, which
+	// lasts until the file is closed.
+	openLog(ctx context.Context, path string) (logFile, error)
 	truncate(path string, size int64) error
 }
 
@@ -43,26 +46,31 @@ type logFile interface {
 	Stat() (fs.FileInfo, error)
 }
 
-type osFS struct{}
+// osFS is the file system. With noLocks set it behaves as one without locks, for tests.
+type osFS struct{ noLocks bool }
 
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
-func (osFS) create(path string) (file, error) {
+// create locks the file, so that RemoveLeftovers does not take it for that of a killed run.
+func (s osFS) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, err
 	}
-	tryLock(f) // the lock protects f from RemoveLeftovers; where there are no locks, that removes nothing
+	err = s.tryLock(f, false)
+	if errors.Is(err, ErrLocked) || err == nil && !isAt(f, path) { // RemoveLeftovers was faster
+		f.Close()
+		return nil, fs.ErrExist
+	}
 	return f, nil
 }
 
-func (osFS) openLog(path string) (logFile, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)
+func (s osFS) openLog(ctx context.Context, path string) (logFile, error) {
+	f, err := s.openLocked(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	lock(f)
 	return f, nil
 }
 
@@ -119,20 +127,25 @@ type atomicFile struct {
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
+// createUnique creates a file whose name is prefix and 16 random digits.
+func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
+	const attempts = 16 // names have 64 random bits, so even a second attempt is unlikely
+	for range attempts {
+		path = fmt.Sprintf("%s%016x", prefix, rand.Uint64())
+		if f, err = fsys.create(path); !errors.Is(err, fs.ErrExist) {
+			break
+		}
+	}
+	return f, path, err
+}
+
 // createTemp creates the temporary file for the path final. If rewritable is set, bytes before its end may be changed
 // later.
 func createTemp(fsys fileSystem, final string, rewritable bool) (*atomicFile, error) {
 	dir, name := filepath.Split(final)
 	a := &atomicFile{fs: fsys, final: final}
-	const attempts = 16 // names have 64 random bits, so even a second attempt is unlikely
 	var err error
-	for range attempts {
-		a.temp = fmt.Sprintf("%s.%s.tmp-%016x", dir, name, rand.Uint64())
-		if a.f, err = fsys.create(a.temp); !errors.Is(err, fs.ErrExist) {
-			break
-		}
-	}
-	if err != nil {
+	if a.f, a.temp, err = createUnique(fsys, dir+"."+name+".tmp-"); err != nil {
 		return nil, ioError("create", final, err)
 	}
 	if !rewritable {
@@ -222,7 +235,7 @@ func (w *offsetWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// seal flushes, syncs and closes the file and returns its description.
+// seal flushes and syncs the file and returns its description. The file keeps its lock until it has its final name.
 func (a *atomicFile) seal() (File, error) {
 	if err := a.buf.Flush(); err != nil {
 		return File{}, err
@@ -239,10 +252,10 @@ func (a *atomicFile) seal() (File, error) {
 	if err := a.f.Sync(); err != nil {
 		return File{}, ioError("write", a.final, err)
 	}
-	f := a.f
-	a.f = nil
-	if err := f.Close(); err != nil {
-		return File{}, ioError("write", a.final, err)
+	if !keepsLocks {
+		if err := a.close(); err != nil {
+			return File{}, err
+		}
 	}
 	return File{Path: a.final, Size: a.size, SHA256: hex.EncodeToString(a.sum.Sum(nil))}, nil
 }
@@ -253,16 +266,25 @@ func (a *atomicFile) publish() error {
 		return ioError("write", a.final, err)
 	}
 	a.temp = ""
+	return a.close()
+}
+
+// close closes the file if it is open.
+func (a *atomicFile) close() error {
+	if a.f == nil {
+		return nil
+	}
+	f := a.f
+	a.f = nil
+	if err := f.Close(); err != nil {
+		return ioError("write", a.final, err)
+	}
 	return nil
 }
 
 // discard closes and removes the temporary file. It does nothing if there is none.
 func (a *atomicFile) discard() error {
-	if a.f != nil {
-		// The content is not needed, so a failed write-back does not matter.
-		_ = a.f.Close()
-		a.f = nil
-	}
+	_ = a.close() // the content is not needed, so a failed write-back does not matter
 	if a.temp == "" {
 		return nil
 	}
@@ -298,7 +320,8 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	return a, err
 }
 
-// commit seals all files before it renames the first of them. It renames the main file last.
+// commit seals all files before it renames the first of them. It renames the main file last, and first removes the
+// main file of an earlier output of several files, so that the files of two outputs never stand side by side.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {
@@ -312,16 +335,52 @@ func (s *fileSet) commit() ([]File, error) {
 			return nil, err
 		}
 	}
+	dir := filepath.Dir(s.finals[0].final)
+	if len(s.finals) > 1 {
+		if err := s.removeMain(dir); err != nil {
+			return nil, err
+		}
+	}
 	for _, a := range slices.Backward(s.finals) {
 		if err := a.publish(); err != nil {
 			return nil, err
 		}
 	}
-	dir := filepath.Dir(s.finals[0].final)
-	if err := s.fs.syncDir(dir); err != nil {
-		return nil, ioError("sync folder", dir, err)
+	return files, syncFolder(s.fs, dir)
+}
+
+// removeMain removes the main file of an earlier output, if there is one, for certain before the next rename.
+func (s *fileSet) removeMain(dir string) error {
+	main := s.finals[0].final
+	err := s.fs.remove(main)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return ioError("replace", main, err)
 	}
-	return files, nil
+	return syncFolder(s.fs, dir)
+}
+
+func syncFolder(fsys fileSystem, dir string) error {
+	if err := fsys.syncDir(dir); err != nil {
+		return ioError("sync folder", dir, err)
+	}
+	return nil
+}
+
+// replaceFile writes a whole file under a temporary name and renames it.
+func replaceFile(fsys fileSystem, path string, content []byte) error {
+	s := fileSet{fs: fsys}
+	f, err := s.create(path, false)
+	if err != nil {
+		return err
+	}
+	defer s.discard()
+	if _, err = f.Write(content); err == nil {
+		_, err = s.commit()
+	}
+	return err
 }
 
 // discard removes all files that have not been renamed yet.

@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strconv"
@@ -27,6 +28,7 @@ type Entry struct {
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`
 	ProgramVersion   string            `json:"program_version"`
+	NumericsVersion  int               `json:"numerics_version"` // of the program; raised with every change of a number
 	LibraryVersions  map[string]string `json:"library_versions"`
 	// The fields above usually repeat those of the previous line. lineDecoder relies on the position of Input and of
 	// all fields below it.
@@ -95,8 +97,19 @@ type lineDecoder struct {
 	settings map[string]manifestLine // cache of decoded settings, keyed by the part of the line before the input
 }
 
-// decode returns the entry of a line, or nil for a blank line.
+// errLater is the error for a line of a later version of the program, which must not be taken for damage.
+var errLater = errors.New("a later version of this program wrote it: use that version, or another folder")
+
+// decode returns the entry of a line, or nil for a blank line. Its error is errLater or wraps ErrManifest.
 func (d *lineDecoder) decode(line []byte) (*Entry, error) {
+	e, err := d.parse(line)
+	if err != nil && !errors.Is(err, errLater) {
+		err = fmt.Errorf("%w: %w", ErrManifest, err)
+	}
+	return e, err
+}
+
+func (d *lineDecoder) parse(line []byte) (*Entry, error) {
 	if len(bytes.TrimSpace(line)) == 0 {
 		return nil, nil
 	}
@@ -106,6 +119,9 @@ func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 		if err := json.Unmarshal(line, l); err != nil {
 			return nil, err
 		}
+	}
+	if l.Format > manifestFormat {
+		return nil, errLater
 	}
 	if l.Format != manifestFormat {
 		return nil, fmt.Errorf("manifest_version is %d, want %d", l.Format, manifestFormat)

@@ -6,15 +6,11 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"time"
 )
 
-// temporaryName matches the names that createTemp gives to files.
-var temporaryName = regexp.MustCompile(`^\..+\.tmp-[0-9a-f]{16}$`)
-
-// leftoverAge is the minimum time since the last change of a temporary file before it is considered a leftover. It is
-// much longer than the time between the creation of a file and its lock.
-const leftoverAge = time.Minute
+// leftoverName matches the names of files that a run locks and removes at its end: temporary files and claims. Earlier
+// versions left probes.
+var leftoverName = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}|probe-[0-9]+)$`)
 
 // RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. A run that
 // is still alive holds locks on its files. On a file system without locks nothing is removed. A missing folder is not
@@ -28,19 +24,15 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 		return 0, ioError("read", dir, err)
 	}
 	for _, entry := range list {
-		if !entry.Type().IsRegular() || !temporaryName.MatchString(entry.Name()) {
-			continue
-		}
-		info, err := entry.Info()
-		if err != nil || time.Since(info.ModTime()) < leftoverAge {
+		if !entry.Type().IsRegular() || !leftoverName.MatchString(entry.Name()) {
 			continue
 		}
 		path := filepath.Join(dir, entry.Name())
-		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		f, err := os.Open(path)
 		if err != nil {
 			continue // removed in the meantime, or owned by another user
 		}
-		if tryLock(f) && os.Remove(path) == nil {
+		if info, err := f.Stat(); err == nil && tryLock(f, true) == nil && os.Remove(path) == nil {
 			bytes += info.Size()
 		}
 		f.Close()

@@ -3,17 +3,14 @@ package store
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 )
 
-// TestLeftovers checks that the file of a killed run is removed, and that files that are being written, are new, or
-// have other names are kept.
+// TestLeftovers checks that the files of killed runs are removed, however old, and that files that are being written,
+// or have other names are kept.
 func TestLeftovers(t *testing.T) {
-	if runtime.GOOS == "windows" {
-		t.Skip("this file system has no locks")
-	}
+	skipWithoutLocks(t)
 	dir := t.TempDir()
 	old := time.Now().Add(-time.Hour)
 	put := func(name string, when time.Time) string {
@@ -26,11 +23,17 @@ func TestLeftovers(t *testing.T) {
 		}
 		return path
 	}
-	killed := put(".reads.m.parquet.tmp-0123456789abcdef", old)
-	kept := []string{
+	killed := []string{
+		put(".reads.m.parquet.tmp-0123456789abcdef", old),
 		put(".reads.m.parquet.tmp-00000000000000ff", time.Now()),
+		put(".reads.m.parquet.tmp-00000000000000fe", time.Now().Add(48*time.Hour)),
+		put(".run-0123456789abcdef", old),
+		put(".probe-12", old),
+	}
+	kept := []string{
 		put("reads.m.parquet.tmp-0123456789abcdef", old),
 		put(".reads.m.parquet.tmp-0123", old),
+		put(".probe-x", old),
 		put("reads.m.parquet", old),
 	}
 	alive, err := createTemp(osFS{}, filepath.Join(dir, "other.parquet"), false)
@@ -38,15 +41,33 @@ func TestLeftovers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer alive.f.Close()
-	if err := os.Chtimes(alive.temp, old, old); err != nil {
+	sealed, err := createTemp(osFS{}, filepath.Join(dir, "sealed.parquet"), false)
+	if err != nil {
 		t.Fatal(err)
 	}
-	kept = append(kept, alive.temp)
-	if n, err := RemoveLeftovers(dir); n != 5 || err != nil {
-		t.Errorf("%d bytes were removed, want 5: %v", n, err)
+	if _, err := sealed.seal(); err != nil {
+		t.Fatal(err)
 	}
-	if _, err := os.Stat(killed); !os.IsNotExist(err) {
-		t.Errorf("the leftover is still there: %v", err)
+	leave, err := Claim(dir, Holder{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer leave()
+	kept = append(kept, alive.temp, sealed.temp)
+	if n, err := RemoveLeftovers(dir); n != 5*5 || err != nil {
+		t.Errorf("%d bytes were removed, want 25: %v", n, err)
+	}
+	if err := sealed.publish(); err != nil {
+		t.Error(err)
+	}
+	kept[len(kept)-1] = sealed.final
+	for _, path := range killed {
+		if _, err := os.Stat(path); !os.IsNotExist(err) {
+			t.Errorf("%s is still there: %v", path, err)
+		}
+	}
+	if claims, err := filepath.Glob(filepath.Join(dir, claimPrefix+"*")); err != nil || len(claims) != 1 {
+		t.Errorf("claims: %q, %v", claims, err)
 	}
 	for _, path := range kept {
 		if _, err := os.Stat(path); err != nil {
@@ -56,4 +77,35 @@ func TestLeftovers(t *testing.T) {
 	if n, err := RemoveLeftovers(filepath.Join(dir, "none")); n != 0 || err != nil {
 		t.Errorf("a missing folder: %d bytes, %v", n, err)
 	}
+}
+
+// TestLeftoversBesideWriters checks that no output is lost, however often leftovers are removed while it is written.
+func TestLeftoversBesideWriters(t *testing.T) {
+	dir := t.TempDir()
+	end, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-end:
+				return
+			default:
+				_, _ = RemoveLeftovers(dir)
+			}
+		}
+	}()
+	for range 100 {
+		f, err := createTemp(osFS{}, filepath.Join(dir, "x"), false)
+		if err == nil {
+			_, err = f.seal()
+		}
+		if err == nil {
+			err = f.publish()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(end)
+	<-ended
 }

@@ -2,10 +2,13 @@
 
 package store
 
-import "os"
+import (
+	"errors"
+	"os"
+)
 
-// lock does nothing on this system.
-func lock(*os.File) {}
+// keepsLocks is false where an open file cannot be renamed.
+const keepsLocks = false
 
 // tryLock always fails on this system.
-func tryLock(*os.File) bool { return false }
+func tryLock(*os.File, bool) error { return errors.ErrUnsupported }

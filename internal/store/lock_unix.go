@@ -3,28 +3,31 @@
 package store
 
 import (
+	"errors"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// lock waits for the exclusive lock of f and holds it until f is closed or the process ends. It does nothing on a file
-// system without locks: the lock only keeps the manifest intact, and outputs do not depend on it.
-func lock(f *os.File) {
-	for unix.Flock(int(f.Fd()), unix.LOCK_EX) == unix.EINTR {
-	}
-}
+// keepsLocks reports whether a file stays open, and so locked, until it has its final name.
+const keepsLocks = true
 
-// tryLock takes the exclusive lock of f, which lasts until f is closed or the process ends. It returns false if another
-// process holds the lock or there are no locks.
-func tryLock(f *os.File) bool {
+// tryLock takes the lock of f, which lasts until f is closed or the process ends. It returns ErrLocked if another
+// process holds the lock, and errors.ErrUnsupported on a file system without locks.
+func tryLock(f *os.File, shared bool) error {
+	how := unix.LOCK_EX
+	if shared {
+		how = unix.LOCK_SH
+	}
 	for {
-		switch err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err {
+		switch err := unix.Flock(int(f.Fd()), how|unix.LOCK_NB); err {
 		case nil:
-			return true
+			return nil
 		case unix.EINTR:
+		case unix.EWOULDBLOCK:
+			return ErrLocked
 		default:
-			return false
+			return errors.ErrUnsupported
 		}
 	}
 }

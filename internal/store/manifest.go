@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -24,12 +25,11 @@ var ErrManifest = errors.New("not a usable manifest")
 // Manifest describes the output files in a folder, as read from its manifest. It is not safe for concurrent use, but
 // several processes may append to the manifest of one folder.
 type Manifest struct {
-	dir     string
-	replace bool                   // whether to ignore existing lines
-	size    int64                  // number of bytes in the lines read so far
-	lines   int                    // number of lines read so far
-	known   int                    // number of lines read by ReadManifest
-	last    map[string]outputEntry // last entry for each output file
+	dir   string
+	size  int64                  // number of bytes in the lines read so far
+	lines int                    // number of lines read so far
+	known int                    // number of lines read by ReadManifest
+	last  map[string]outputEntry // last entry for each output file
 }
 
 // outputEntry is an entry and one of its files. line counts from 1.
@@ -38,10 +38,6 @@ type outputEntry struct {
 	file File
 	line int
 }
-
-// NewManifest returns the manifest of folder dir for a run that replaces all existing outputs. It contains no entries
-// and ignores existing lines, even damaged ones.
-func NewManifest(dir string) *Manifest { return &Manifest{dir: dir, replace: true} }
 
 // ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is dropped:
 // its writer was killed, and nothing depends on it. A damaged line or a manifest of an earlier version is an error that
@@ -58,8 +54,7 @@ func (m *Manifest) Update() error {
 	for _, name := range olderManifests {
 		path := filepath.Join(m.dir, name)
 		if _, err := os.Lstat(path); err == nil {
-			return fmt.Errorf("%s: %w: written by an earlier version of this program; "+
-				"delete it and start over with --force, or choose another folder with --out", path, ErrManifest)
+			return fmt.Errorf("%s: %w: an earlier version of this program wrote it", path, ErrManifest)
 		}
 	}
 	f, err := os.Open(m.path())
@@ -97,19 +92,26 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 	return *p.Entry, p.file, true
 }
 
+// Lines returns the number of lines that have been read.
+func (m *Manifest) Lines() int { return m.lines }
+
+// Line returns the number of the line that Find returns, from 1, or 0 if there is none.
+func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
+
 // Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has a
 // new entry since ReadManifest, Append first calls clash with the last such entry; if clash returns an error, Append
-// returns it and writes nothing.
-func (m *Manifest) Append(e Entry, clash func(later Entry) error) error {
-	return m.append(e, clash, osFS{})
+// returns it and writes nothing. It waits for other processes that append, but not long after ctx has ended: its error
+// then wraps the cause.
+func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
+	return m.append(ctx, e, clash, osFS{})
 }
 
-func (m *Manifest) append(e Entry, clash func(Entry) error, disk fileSystem) error {
+func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error, disk fileSystem) error {
 	line, err := encodeLine(m.dir, e)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", m.path(), err)
 	}
-	f, err := disk.openLog(m.path())
+	f, err := disk.openLog(ctx, m.path())
 	if err != nil {
 		return ioError("write", m.path(), err)
 	}
@@ -171,16 +173,11 @@ func (m *Manifest) read(f logFile) (torn bool, err error) {
 
 // addLines adds the entries of complete lines.
 func (m *Manifest) addLines(content []byte) error {
-	if m.replace {
-		m.size += int64(len(content))
-		return nil
-	}
 	d := lineDecoder{m.dir, map[string]manifestLine{}}
 	for line := range bytes.Lines(content) {
 		e, err := d.decode(line)
 		if err != nil {
-			return fmt.Errorf("%s:%d: %w: %w; to continue, delete this line: its output is then computed again or named in an error",
-				m.path(), m.lines+1, ErrManifest, err)
+			return fmt.Errorf("%s:%d: %w", m.path(), m.lines+1, err)
 		}
 		m.lines++
 		m.size += int64(len(line))

@@ -23,7 +23,7 @@ func testEntry(dir, name string) Entry {
 			Modified: time.Date(2026, 1, 1, 0, 0, 0, 7, time.UTC)},
 		Model: "esm2-8m", Revision: "main", CheckpointSHA256: digest, TokenizerSHA256: digest,
 		Parameters: map[string]string{"pool": "mean", "layers": "-1", "max_length": "1022"},
-		Device:     "cpu", DType: "fp32", Backend: "cpu avx2", ProgramVersion: "0.1.0",
+		Device:     "cpu", DType: "fp32", Backend: "cpu avx2", ProgramVersion: "0.1.0", NumericsVersion: 7,
 		LibraryVersions: map[string]string{"go": "go1.26"},
 		Records:         10, Tokens: 1000, Truncated: 1,
 		Skipped: map[string]int64{"too short": 2},
@@ -39,9 +39,9 @@ func noClash(Entry) error { return nil }
 
 func mustAppend(t testing.TB, dir string, entries ...Entry) {
 	t.Helper()
-	m := NewManifest(dir)
+	m := mustRead(t, dir)
 	for _, e := range entries {
-		if err := m.Append(e, noClash); err != nil {
+		if err := m.Append(t.Context(), e, noClash); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -116,7 +116,7 @@ func TestManifestAsOthersReadIt(t *testing.T) {
 	}
 	for _, field := range []string{
 		"manifest_version", "input", "model", "revision", "checkpoint_sha256", "tokenizer_sha256", "parameters", "device",
-		"dtype", "backend", "program_version", "library_versions", "records", "tokens", "truncated", "skipped", "outputs",
+		"dtype", "backend", "program_version", "numerics_version", "library_versions", "records", "tokens", "truncated", "skipped", "outputs",
 		"started",
 	} {
 		for i, entry := range entries {
@@ -208,18 +208,18 @@ func TestClash(t *testing.T) {
 		asked = append(asked, later.Records)
 		return errors.New("refused")
 	}
-	if err := m.Append(testEntry(dir, "before"), refuse); err != nil {
+	if err := m.Append(t.Context(), testEntry(dir, "before"), refuse); err != nil {
 		t.Errorf("an entry from before: %v", err)
 	}
 	half := testEntry(dir, "since")
 	half.Outputs[0].Path = filepath.Join(dir, "other.npy") // the second output is the same
-	if err := m.Append(half, refuse); err == nil || !slices.Equal(asked, []int64{77}) {
+	if err := m.Append(t.Context(), half, refuse); err == nil || !slices.Equal(asked, []int64{77}) {
 		t.Errorf("clash is called for %v: %v", asked, err)
 	}
 	if e, _, ok := mustRead(t, dir).Find(half.Outputs[1].Path); !ok || e.Records != 77 {
 		t.Errorf("the refused entry was written: %+v", e)
 	}
-	if err := m.Append(half, noClash); err != nil {
+	if err := m.Append(t.Context(), half, noClash); err != nil {
 		t.Error(err)
 	}
 }
@@ -237,7 +237,7 @@ func TestManifestRefusesToWrite(t *testing.T) {
 	} {
 		e := testEntry(dir, "a")
 		change(&e)
-		err := NewManifest(dir).Append(e, noClash)
+		err := mustRead(t, dir).Append(t.Context(), e, noClash)
 		if err == nil {
 			t.Errorf("%s: no error", what)
 			continue
@@ -249,8 +249,8 @@ func TestManifestRefusesToWrite(t *testing.T) {
 	}
 }
 
-// TestDamagedManifest checks that a damaged line causes an error that names it and leaves the disk unchanged, and that
-// a run that replaces all outputs succeeds.
+// TestDamagedManifest checks that a damaged line causes an error that names it, and that Repair takes it out, keeps the
+// whole file under another name, and makes the manifest usable.
 func TestDamagedManifest(t *testing.T) {
 	dir := t.TempDir()
 	path := manifestPath(dir)
@@ -262,7 +262,6 @@ func TestDamagedManifest(t *testing.T) {
 		"zeros":          {good + strings.Repeat("\x00", 100) + "\n", ":2: "},
 		"HTML":           {"<html></html>\n", ":1: "},
 		"other JSON":     {"{}\n", "manifest_version is 0"},
-		"later version":  {strings.Replace(good, `"manifest_version":2`, `"manifest_version":3`, 1), "manifest_version is 3"},
 		"path outside":   {strings.Replace(good, "sub/a", "../a", 1), "not in the folder"},
 		"absolute path":  {strings.Replace(good, "sub/a", "/sub/a", 1), "not in the folder"},
 		"short digest":   {strings.Replace(good, digest, digest[:10], 1), digest[:10]},
@@ -278,15 +277,47 @@ func TestDamagedManifest(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, err := ReadManifest(dir)
-		wantError(t, err, path+":", c.mention, "delete this line")
+		wantError(t, err, path+":", c.mention)
 		if !errors.Is(err, ErrManifest) {
 			t.Errorf("%s: %v is not ErrManifest", what, err)
 		}
-		mustAppend(t, dir, testEntry(dir, "b"))
-		now := string(readFile(t, path))
-		if !strings.HasPrefix(now, c.content) || strings.Count(now, "\n") != strings.Count(c.content, "\n")+1 {
-			t.Errorf("%s: another run changed it to %q", what, now)
+		aside, err := Repair(t.Context(), dir)
+		if err != nil || len(aside) != 1 || string(readFile(t, aside[0])) != c.content {
+			t.Fatalf("%s: set aside %q: %v", what, aside, err)
 		}
+		kept := ""
+		for line := range strings.Lines(c.content) {
+			if line == good {
+				kept += line
+			}
+		}
+		if got := string(readFile(t, path)); got != kept {
+			t.Errorf("%s: repaired to %q", what, got)
+		}
+		if aside, err := Repair(t.Context(), dir); err != nil || aside != nil {
+			t.Errorf("%s: set aside %q again: %v", what, aside, err)
+		}
+		mustAppend(t, dir, testEntry(dir, "b"))
+	}
+}
+
+// TestLaterManifest checks that lines of a later version are not taken for damage.
+func TestLaterManifest(t *testing.T) {
+	dir := t.TempDir()
+	mustAppend(t, dir, testEntry(dir, "a"))
+	later := strings.Replace(string(readFile(t, manifestPath(dir))), `"manifest_version":2`, `"manifest_version":3`, 1)
+	if err := os.WriteFile(manifestPath(dir), []byte("damaged\n"+later), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err := Repair(t.Context(), dir)
+	wantError(t, err, manifestPath(dir)+":2:", "a later version")
+	if err := os.WriteFile(manifestPath(dir), []byte(later), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ReadManifest(dir)
+	wantError(t, err, manifestPath(dir)+":1:", "a later version")
+	if errors.Is(err, ErrManifest) || len(filesIn(t, dir)) != 1 {
+		t.Errorf("%v, and the folder holds %q", err, filesIn(t, dir))
 	}
 }
 
@@ -336,20 +367,25 @@ func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	}
 }
 
-// TestEarlierManifests checks that a manifest of version 1 causes an error with advice, but not in a run that replaces
-// all outputs.
+// TestEarlierManifests checks that a manifest of version 1 causes an error, and that Repair sets it aside.
 func TestEarlierManifests(t *testing.T) {
-	for _, name := range []string{"manifest.json", "manifest.journal"} {
+	for _, name := range olderManifests {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, name), []byte("{}"), 0o666); err != nil {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("{}"), 0o666); err != nil {
 			t.Fatal(err)
 		}
 		_, err := ReadManifest(dir)
-		wantError(t, err, filepath.Join(dir, name), "earlier version", "--force", "--out")
+		wantError(t, err, path, "an earlier version")
 		if !errors.Is(err, ErrManifest) {
 			t.Errorf("%v is not ErrManifest", err)
 		}
+		aside, err := Repair(t.Context(), dir)
+		if err != nil || len(aside) != 1 || string(readFile(t, aside[0])) != "{}" {
+			t.Errorf("set aside %q: %v", aside, err)
+		}
 		mustAppend(t, dir, testEntry(dir, "a"))
+		wantOutputs(t, dir, "a")
 	}
 }
 

@@ -184,6 +184,7 @@ func TestParquetRowGroupsAreBounded(t *testing.T) {
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16
 	row := Row{ID: "x", Embeddings: [][]float32{make([]float32, s.Dim)}}
+	row.Embeddings[0][0] = 1
 	w, err := Create(s)
 	if err != nil {
 		t.Fatal(err)

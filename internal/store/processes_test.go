@@ -36,7 +36,7 @@ func TestWriterProcess(t *testing.T) {
 	for i := range limit {
 		entry := testEntry(dir, fmt.Sprintf("%s-%d", name, i))
 		entry.Revision = strings.Repeat("x", i%7*1000) // longer lines are more likely to be torn
-		if err := m.Append(entry, noClash); err != nil {
+		if err := m.Append(t.Context(), entry, noClash); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Printf("appended %s-%d\n", name, i)

@@ -332,6 +332,11 @@ func (s *Spec) check(r *Row) error {
 		if at := firstNotFinite(e); at >= 0 {
 			return fmt.Errorf("layer %d, value %d is %v: %w", s.Layers[i], at, e[at], ErrNotFinite)
 		}
+		for row := range slices.Chunk(e, s.Dim) {
+			if !slices.ContainsFunc(row, func(v float32) bool { return v != 0 }) {
+				return fmt.Errorf("layer %d: all values of an embedding are 0, as damaged weights make them", s.Layers[i])
+			}
+		}
 	}
 	return nil
 }

@@ -362,6 +362,7 @@ func TestBadRecordsAreErrorsNotRows(t *testing.T) {
 			last := len(s.Layers) - 1
 			for what, r := range map[string]Row{
 				"NaN":            bad(func(r *Row) { r.Embeddings[last][s.Dim-1] = nan }),
+				"zeros":          bad(func(r *Row) { clear(r.Embeddings[last][:s.Dim]) }),
 				"infinity":       bad(func(r *Row) { r.Embeddings[0][0] = inf }),
 				"a layer short":  bad(func(r *Row) { r.Embeddings = r.Embeddings[1:] }),
 				"a value short":  bad(func(r *Row) { r.Embeddings[last] = r.Embeddings[last][1:] }),

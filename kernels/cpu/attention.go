@@ -15,12 +15,14 @@ const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
-	stale   bool         // queries is out of date: there is a new batch
-	queries []queryBlock // the batch, divided into blocks of query rows
-	keys    []panels     // [sequences · heads], B = Kᵀ: cols = keys, inner = head size
-	values  []panels     // [sequences · heads], B = V: cols = head size, inner = keys
-	memory  []float32    // holds the panels of keys and values
+	stale   bool           // queries is out of date: there is a new batch
+	queries []queryBlock   // the batch, divided into blocks of query rows
+	keys    []panels       // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
+	values  []panels       // [sequences · heads], B = V: cols = head size, inner = words of all keys
+	memory  []float32      // holds the panels of keys and values
+	angles  []*rotaryTable // one for each set of frequencies
 	shapes  []attentionShape
+	words   func(n int) int // the number of words that hold n values of an operand
 }
 
 // attentionShape is the heads of an attention of the program, and the columns of each.
@@ -39,24 +41,24 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory: a long sequence needs much,
-// and a system that overcommits memory would kill the process when it touches the pages.
-func (s *runner) reserve(b kernels.Batch) (err error) {
+// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory: a long sequence needs
+// much, and a system that overcommits memory would kill the process when it touches the pages.
+func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
-	for _, shape := range s.heads.shapes {
+	for _, shape := range a.shapes {
 		n := 0
 		for q := range b.Sequences() {
-			n += shape.heads * (newPanels(b.Len(q), shape.d).size() + newPanels(shape.d, b.Len(q)).size())
+			n += shape.heads * (newPanels(b.Len(q), a.words(shape.d)).size() + newPanels(shape.d, a.words(b.Len(q))).size())
 			longest = max(longest, b.Len(q))
 		}
 		panels = max(panels, n)
 	}
-	if s.heads.memory, err = s.memory.grow(s.heads.memory, panels); err != nil {
+	if a.memory, err = memory.grow(a.memory, panels); err != nil {
 		return fmt.Errorf("keys and values of %d tokens: %w", len(b.IDs), err)
 	}
-	for i := range s.scratch {
-		scores := &s.scratch[i].scores
-		if *scores, err = s.memory.grow(*scores, blockQueries*newPanels(longest, 1).size()); err != nil {
+	for i := range scratch {
+		scores := &scratch[i].scores
+		if *scores, err = memory.grow(*scores, blockQueries*newPanels(longest, 1).size()); err != nil {
 			return fmt.Errorf("attention scores of %d tokens: %w", longest, err)
 		}
 	}
@@ -76,8 +78,8 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	}
 	for q := range b.Sequences() {
 		for range heads {
-			a.keys = append(a.keys, take(b.Len(q), d))
-			a.values = append(a.values, take(d, b.Len(q)))
+			a.keys = append(a.keys, take(b.Len(q), a.words(d)))
+			a.values = append(a.values, take(d, a.words(b.Len(q))))
 		}
 	}
 }
@@ -97,9 +99,19 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 	}
 	pack := func(_, task int) {
 		sequence, head := task/o.Heads, task%o.Heads
-		rows := qkv.at[int(s.batch.CuSeqlens[sequence])*qkv.cols : int(s.batch.CuSeqlens[sequence+1])*qkv.cols]
-		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], qkv.cols)
-		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], qkv.cols)
+		words, ld := qkv.operand()
+		rows := words[int(s.batch.CuSeqlens[sequence])*ld : int(s.batch.CuSeqlens[sequence+1])*ld]
+		if s.bf16 {
+			s.variant.packKeys(&s.heads.keys[task], rows[(width+head*d)/2:], ld)
+			s.variant.pairs.packValues(&s.heads.values[task], halves(rows)[2*width+head*d:], 2*ld, s.batch.Len(sequence))
+			return
+		}
+		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], ld)
+		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], ld)
+	}
+	s.heads.words = func(n int) int { return n }
+	if s.bf16 {
+		s.heads.words = pairs
 	}
 	attend := func(worker, task int) {
 		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
@@ -145,8 +157,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	n, ld := keys.cols, keys.count*panelCols
 	own := &s.scratch[worker]
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
-	queries := qkv.at[first*qkv.cols+head*d:]
-	scores := product{out: own.scores, ldout: ld, a: queries, lda: qkv.cols, b: keys}
+	queries, stride := qkv.operand()
+	scores := product{out: own.scores, ldout: ld, a: queries[first*stride+head*keys.inner:], lda: stride, b: keys}
 	s.compute(worker, &scores, 0, block.rows, 0, keys.count)
 
 	slope := float32(0)
@@ -155,14 +167,22 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 	var inverse [blockQueries]float32
 	for r := range block.rows {
-		inverse[r] = 1 / s.variant.softmax(own.scores[r*ld:][:ld], n, o.Scale, slope, block.first+r)
+		row := own.scores[r*ld:][:ld]
+		inverse[r] = 1 / s.variant.softmax(row, n, o.Scale, slope, block.first+r)
+		if s.bf16 {
+			s.variant.pairs.narrow(halves(row)[:2*pairs(n)], row[:n])
+		}
 	}
 	ldacc := values.count * panelCols
 	sums := product{out: own.acc, ldout: ldacc, a: own.scores, lda: ld, b: values}
 	s.compute(worker, &sums, 0, block.rows, 0, values.count)
 	for r := range block.rows {
-		row := out.row(first + r)[head*d:][:d]
+		row := own.acc[r*ldacc:][:d]
+		if out.at != nil {
+			row = out.row(first + r)[head*d:][:d]
+		}
 		s.variant.scale(row, own.acc[r*ldacc:], inverse[r])
+		s.variant.round(out, first+r, head*d, row)
 	}
 }
 

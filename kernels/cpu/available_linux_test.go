@@ -91,8 +91,8 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// TestAttentionOutOfMemory checks that a batch whose attention does not fit the memory gives an error, and that the next
-// batch runs.
+// TestAttentionOutOfMemory checks that a batch whose attention does not fit the memory gives an error, and that the
+// next batch runs.
 func TestAttentionOutOfMemory(t *testing.T) {
 	b := New(2)
 	defer b.Close()

@@ -1,10 +1,15 @@
-// Package cpu runs the operations of kernels in float32 on the cores of this machine.
+// Package cpu runs the operations of kernels on the cores of this machine, in float32, or with the operands of
+// products in bfloat16.
 //
 // Weights are packed once, at load, into panels of 16 output columns, in blocks along the inner dimension, so that a
-// matrix product reads them sequentially. They are stored as float32, or as bfloat16 in half the memory. Activations
-// are read in place. Attention packs the keys and values of a sequence in the same way and uses the same matrix
-// product. Activation functions are applied to each block of a product while it is in the cache. A fixed pool of worker
-// goroutines runs the tasks into which an operation is divided.
+// matrix product reads them sequentially. Activations are read in place. Attention packs the keys and values of a
+// sequence in the same way and uses the same matrix product. Activation functions are applied to each block of a
+// product while it is in the cache. A fixed pool of worker goroutines runs the tasks into which an operation is
+// divided.
+//
+// In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair has
+// the size of a float32, a word: packing, tiles and tasks count words and are the same for both types. A value that
+// products read is rounded once, where it is written; the residual stream, LayerNorm, softmax and pooling are float32.
 //
 // The inner loops exist in portable Go and in assembly for AVX2 with FMA and for AVX-512, which the program in _gen
 // generates. A new backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
@@ -23,40 +28,59 @@ import (
 
 // Backend computes on the CPU. It implements kernels.Backend.
 type Backend struct {
-	workers     *workerPool
-	variant     *variant
-	bf16Weights bool
+	workers *workerPool
+	variant *variant
+	format  format
 }
 
 // Options configures a backend.
 type Options struct {
 	// Threads is the number of threads; 0 means one for each core.
 	Threads int
-	// BF16Weights stores projections as bfloat16, rounded to nearest, in half the memory. They are converted to float32
-	// a block at a time. The arithmetic stays float32, so a checkpoint that is itself in bfloat16 gives the same bits.
-	BF16Weights bool
+	// BF16 stores the operands of products as bfloat16, rounded to nearest, if HasBF16. Otherwise it does so for the
+	// projections only, which then take half the memory and are converted to float32 a block at a time: the arithmetic
+	// stays float32, and a checkpoint that is itself in bfloat16 gives the same bits.
+	BF16 bool
 }
 
-// New returns a backend with the given number of threads and float32 weights.
+// format is the type of the operands of products.
+type format uint8
+
+const (
+	float32s    format = iota
+	bf16Weights        // projections in bfloat16, multiplied in float32
+	bf16               // both operands in bfloat16
+)
+
+// HasBF16 reports whether this machine has instructions that multiply bfloat16, and this build uses them.
+func HasBF16() bool { return best().pairs.fast }
+
+// New returns a float32 backend with the given number of threads.
 func New(threads int) *Backend { return Open(Options{Threads: threads}) }
 
 // Open returns a backend that uses the best instruction set of this machine. It owns Threads−1 goroutines until Close.
-func Open(o Options) *Backend { return newBackend(o, best()) }
-
-func newBackend(o Options, v *variant) *Backend {
-	if o.Threads < 1 {
-		o.Threads = runtime.GOMAXPROCS(0)
+func Open(o Options) *Backend {
+	f := float32s
+	switch {
+	case o.BF16 && HasBF16():
+		f = bf16
+	case o.BF16:
+		f = bf16Weights
 	}
-	return &Backend{workers: newWorkerPool(o.Threads), variant: v, bf16Weights: o.BF16Weights}
+	return newBackend(o.Threads, best(), f)
+}
+
+func newBackend(threads int, v *variant, f format) *Backend {
+	if threads < 1 {
+		threads = runtime.GOMAXPROCS(0)
+	}
+	return &Backend{workers: newWorkerPool(threads), variant: v, format: f}
 }
 
 // Name identifies everything that determines the bits of the results.
 func (b *Backend) Name() string {
 	name := "cpu " + b.variant.name + " " + runtime.GOARCH
-	if b.bf16Weights {
-		name += " bf16 weights"
-	}
-	return name
+	return name + [...]string{"", " bf16 weights", " bf16"}[b.format]
 }
 
 // Threads returns the number of tasks that run at the same time.
@@ -88,7 +112,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	}
 	w := &weight{role: role, rows: rows, cols: cols}
 	if role == kernels.Vector {
-		w.flat = make([]float32, cols)
+		w.flat = aligned((cols + panelCols - 1) &^ (panelCols - 1))[:cols] // products read whole panels of a bias
 		return w, kernels.ReadStacked(parts, w.flat, 0)
 	}
 	if role == kernels.Lookup {
@@ -97,12 +121,19 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 		}
 		return w, kernels.ReadStacked(parts, w.flat, 0)
 	}
-	w.packed = newPanels(rows, cols)
-	fill := w.packed.fill
-	if m.backend.bf16Weights {
+	var fill func(index int, rows []float32, ld int)
+	switch m.backend.format {
+	case float32s:
+		w.packed = newPanels(rows, cols)
+		fill = w.packed.fill
+		w.packed.at, err = m.weights.floats(w.packed.size())
+	case bf16Weights:
+		w.packed = newPanels(rows, cols)
 		fill = w.packed.fillHalf
 		w.packed.half, err = m.weights.halves(w.packed.size())
-	} else {
+	case bf16:
+		w.packed = newPanels(rows, pairs(cols))
+		fill = w.packed.fillPairs
 		w.packed.at, err = m.weights.floats(w.packed.size())
 	}
 	if err != nil {

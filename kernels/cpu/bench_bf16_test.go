@@ -12,18 +12,21 @@ import (
 // BenchmarkBF16Weights reports the speed of a product with bfloat16 weights relative to float32 weights. The two
 // alternate, and the best runs are compared.
 func BenchmarkBF16Weights(b *testing.B) {
-	eachVariant(b, func(b *testing.B, v *variant, threads int) {
+	eachSetup(b, func(b *testing.B, s setup) {
+		if s.format == bf16 {
+			return
+		}
 		for _, shape := range [][2]int{{2304, 768}, {3840, 1280}} {
 			for _, m := range []int{16, 96, 512, 2048} {
 				n, k := shape[0], shape[1]
 				b.Run(fmt.Sprintf("%dx%dx%d", m, n, k), func(b *testing.B) {
-					product := func(bf16 bool) func() {
-						o := Options{Threads: threads, BF16Weights: bf16}
-						return benchOp(b, v, o, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
+					product := func(f format) func() {
+						s.format = f
+						return benchOp(b, s, 1, m, k, func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
 							return p.Linear(x, kernels.Linear{W: benchWeight(b, model, kernels.Projection, n, k)}, kernels.None)
 						})
 					}
-					runs := []func(){product(false), product(true)}
+					runs := []func(){product(float32s), product(bf16Weights)}
 					best := []time.Duration{math.MaxInt64, math.MaxInt64}
 					for b.Loop() {
 						for i, run := range runs {

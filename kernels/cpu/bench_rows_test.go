@@ -15,14 +15,14 @@ func BenchmarkAttention(b *testing.B) {
 	for h := range slopes {
 		slopes[h] = float32(math.Exp2(-float64(h+1) / 2))
 	}
-	eachVariant(b, func(b *testing.B, v *variant, threads int) {
+	eachSetup(b, func(b *testing.B, s setup) {
 		for _, length := range []int{20, 128, 512, 1024} {
 			b.Run(fmt.Sprint(length), func(b *testing.B) {
 				sequences := 2048 / length
 				o := kernels.Attention{Heads: heads, Scale: 0.125, Slopes: slopes}
-				run := benchOp(b, v, Options{Threads: threads}, sequences, length, 3*heads*d,
+				run := benchOp(b, s, sequences, length, 3*heads*d,
 					func(_ kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value { return p.Attention(x, o) })
-				reportRate(b, v, threads, 4*float64(sequences)*heads*d*float64(length)*float64(length), run)
+				reportRate(b, s, 4*float64(sequences)*heads*d*float64(length)*float64(length), run)
 			})
 		}
 	})

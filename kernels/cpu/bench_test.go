@@ -33,9 +33,9 @@ func fill(dst []float32, seed uint64) {
 
 // benchOp compiles a program whose last operation is the one to measure, for sequences of equal length, and returns a
 // function that runs that operation. build receives random rows.
-func benchOp(b *testing.B, v *variant, o Options, sequences, length, cols int,
+func benchOp(b *testing.B, s setup, sequences, length, cols int,
 	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
-	backend := newBackend(o, v)
+	backend := newBackend(s.threads, s.variant, s.format)
 	m := backend.NewModel()
 	b.Cleanup(func() { m.Close(); backend.Close() })
 	tokens := sequences * length
@@ -74,10 +74,10 @@ func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int)
 
 // reportRate reports the best rate of an operation with the given number of FLOPs, because other processes use the
 // machine too, and its share of the measured peak of as many cores.
-func reportRate(b *testing.B, v *variant, threads int, flops float64, run func()) {
+func reportRate(b *testing.B, s setup, flops float64, run func()) {
 	run() // touches every page
 	best := time.Duration(math.MaxInt64)
-	top := peak.Rate(v.name)
+	top := peak.Rate(s.peak)
 	for b.Loop() {
 		start := time.Now()
 		run()
@@ -85,25 +85,41 @@ func reportRate(b *testing.B, v *variant, threads int, flops float64, run func()
 	}
 	rate := flops / float64(best.Nanoseconds())
 	b.ReportMetric(rate, "GFLOP/s")
-	if top = max(top, peak.Rate(v.name)); top > 0 {
-		b.ReportMetric(100*rate/top/float64(threads), "%peak")
+	if top = max(top, peak.Rate(s.peak)); top > 0 {
+		b.ReportMetric(100*rate/top/float64(s.threads), "%peak")
 	}
 }
 
-// eachVariant runs a benchmark with every variant, with one thread and with two.
-func eachVariant(b *testing.B, run func(b *testing.B, v *variant, threads int)) {
+// setup says how a benchmark computes.
+type setup struct {
+	variant *variant
+	format  format
+	peak    string // name of the instruction set in package peak
+	threads int
+}
+
+// eachSetup runs a benchmark with every variant and, where it has instructions for it, in bfloat16, with one thread and
+// with two.
+func eachSetup(b *testing.B, run func(b *testing.B, s setup)) {
+	var list []setup
 	for _, v := range variants() {
-		for _, threads := range []int{1, 2} {
-			b.Run(fmt.Sprintf("%s/threads=%d", v.name, threads), func(b *testing.B) { run(b, v, threads) })
+		list = append(list, setup{variant: v, peak: v.name})
+		if v.pairs.fast {
+			list = append(list, setup{variant: v, format: bf16, peak: "bf16"})
+		}
+	}
+	for _, s := range list {
+		for _, s.threads = range []int{1, 2} {
+			b.Run(fmt.Sprintf("%s/threads=%d", s.peak, s.threads), func(b *testing.B) { run(b, s) })
 		}
 	}
 }
 
 func BenchmarkLinear(b *testing.B) {
-	eachVariant(b, func(b *testing.B, v *variant, threads int) {
+	eachSetup(b, func(b *testing.B, s setup) {
 		for _, shape := range shapes {
 			for _, m := range []int{64, 512, 2048} {
-				benchProduct(b, v, threads, kernels.Identity, m, shape[0], shape[1])
+				benchProduct(b, s, kernels.Identity, m, shape[0], shape[1])
 			}
 		}
 	})
@@ -111,21 +127,21 @@ func BenchmarkLinear(b *testing.B) {
 
 // BenchmarkFused measures the first half of a feed-forward: a product with its GELU or GEGLU.
 func BenchmarkFused(b *testing.B) {
-	eachVariant(b, func(b *testing.B, v *variant, threads int) {
-		benchProduct(b, v, threads, kernels.GELU, 2048, 1280, 320)
-		benchProduct(b, v, threads, kernels.GELU, 2048, 5120, 1280)
-		benchProduct(b, v, threads, kernels.GEGLU, 2048, 6144, 768)
+	eachSetup(b, func(b *testing.B, s setup) {
+		benchProduct(b, s, kernels.GELU, 2048, 1280, 320)
+		benchProduct(b, s, kernels.GELU, 2048, 5120, 1280)
+		benchProduct(b, s, kernels.GEGLU, 2048, 6144, 768)
 	})
 }
 
 // benchProduct measures a product of m rows to n columns with its activation.
-func benchProduct(b *testing.B, v *variant, threads int, then kernels.Activation, m, n, k int) {
+func benchProduct(b *testing.B, s setup, then kernels.Activation, m, n, k int) {
 	b.Run(fmt.Sprintf("%s/%dx%dx%d", then, m, n, k), func(b *testing.B) {
-		run := benchOp(b, v, Options{Threads: threads}, 1, m, k,
+		run := benchOp(b, s, 1, m, k,
 			func(model kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value {
 				w, bias := benchWeight(b, model, kernels.Projection, n, k), benchWeight(b, model, kernels.Vector, n)
 				return p.Linear(x, kernels.Linear{W: w, Bias: bias, Then: then}, kernels.None)
 			})
-		reportRate(b, v, threads, 2*float64(m)*float64(n)*float64(k), run)
+		reportRate(b, s, 2*float64(m)*float64(n)*float64(k), run)
 	})
 }

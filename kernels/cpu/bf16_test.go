@@ -65,10 +65,10 @@ func TestBF16Weights(t *testing.T) {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }
 						rounded := func(rows int) kernels.Source { return roundedSource{randomSource{[]int{rows, shape[1]}}} }
-						got := projected(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), op, rows, shape, source)
-						want := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, rounded)
+						got := projected(t, newBackend(2, v, bf16Weights), op, rows, shape, source)
+						want := projected(t, newBackend(2, v, float32s), op, rows, shape, rounded)
 						sameBits(t, op, got, want)
-						if exact := projected(t, newBackend(Options{Threads: 2}, v), op, rows, shape, source); slices.Equal(exact, want) {
+						if exact := projected(t, newBackend(2, v, float32s), op, rows, shape, source); slices.Equal(exact, want) {
 							t.Error("rounding does not change the result, so the comparison proves nothing")
 						}
 					})
@@ -139,7 +139,7 @@ func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, sour
 // TestBF16WeightsInMemory checks that projections take half the bytes, that the backend's name says so, and that tables
 // and vectors stay float32.
 func TestBF16WeightsInMemory(t *testing.T) {
-	b := Open(Options{Threads: 1, BF16Weights: true})
+	b := newBackend(1, best(), bf16Weights)
 	defer b.Close()
 	if name := b.Name(); !strings.HasSuffix(name, " bf16 weights") {
 		t.Errorf("the name %q of the backend does not mention bf16 weights", name)

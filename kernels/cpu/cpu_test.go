@@ -32,7 +32,7 @@ func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		t.Parallel() // the reference uses one core
-		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(Options{Threads: 3}, v) })
+		kernelstest.Run(t, kernels.FP32, known, func() kernels.Backend { return newBackend(3, v, float32s) })
 	})
 }
 
@@ -43,7 +43,7 @@ func TestAllocations(t *testing.T) {
 	}
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, threads := range []int{1, 3} {
-			b := newBackend(Options{Threads: threads}, v)
+			b := newBackend(threads, v, float32s)
 			kernelstest.Allocations(t, b, kernels.FP32)
 			b.Close()
 		}

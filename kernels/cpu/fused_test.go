@@ -16,7 +16,7 @@ func TestFused(t *testing.T) {
 				for _, then := range kernels.Activations[1:] {
 					t.Run(fmt.Sprintf("%s/%dx%d", then, rows, cols), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, 389}} }
-						backend := func() *Backend { return newBackend(Options{Threads: 2}, v) }
+						backend := func() *Backend { return newBackend(2, v, float32s) }
 						got := projected(t, backend(), then.String(), rows, [2]int{cols, 389}, source)
 						apply, gate, err := v.activation(then)
 						if err != nil {

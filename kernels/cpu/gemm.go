@@ -12,13 +12,13 @@ const (
 	tasksPerWorker = 12
 )
 
-// product is one matrix product, Out = A·B + Bias + Add.
+// product is one matrix product, Out = A·B + Bias + Add. The rows of A are words, as the panels of B are.
 type product struct {
 	out   []float32
 	ldout int
 	base  int // index of the panel whose columns come first in out, bias and add
 	a     []float32
-	lda   int
+	lda   int // in words
 	b     *panels
 	bias  []float32 // may be nil
 	add   []float32 // may be nil, or out
@@ -51,7 +51,7 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 				biasHere = bias[c:]
 			}
 			panel := p.b.float32s(v, s.scratch[worker].converted, k, first+i, width)
-			v.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, panel, to-from, width)
+			s.tile(out[c:], p.ldout, addHere, ldadd, biasHere, a[from:], p.lda, rows, panel, to-from, width)
 		}
 	}
 }
@@ -73,8 +73,10 @@ func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func()
 // unfusedGated writes the whole product to z before it applies the gate.
 func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32), out, in, z *matrix) func() {
 	multiply := s.multiply(o, nil, z, in, nil)
-	gateRows := s.eachRow(func(t int) {
-		gate(out.row(t), z.row(t), z.row(t)[out.cols:])
+	gateRows := s.eachRow(func(worker, t int) {
+		row := s.scratch[worker].float32Row(out, t)
+		gate(row, z.row(t), z.row(t)[out.cols:])
+		s.variant.round(out, t, 0, row)
 	})
 	return func() {
 		multiply()
@@ -84,6 +86,9 @@ func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32)
 
 func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, add *matrix) func() {
 	p := productOf(o, out, in, add)
+	if out.at == nil {
+		return s.multiplyRounded(&p, apply, out)
+	}
 	whole := p.b.cols / panelCols
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -92,12 +97,43 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 			s.lastPanel(&p, worker, row, rows)
 		}
 		s.compute(worker, &p, row, rows, first, n)
-		if apply != nil {
-			for r := range rows {
+		for r := range rows {
+			if apply != nil {
 				apply(out.row(row + r)[from:to])
 			}
+			s.variant.round(out, row+r, from, out.row(row + r)[from:to])
 		}
 	})
+}
+
+// multiplyRounded is multiply for a result that is only stored as bfloat16. It computes each block in the worker's own
+// memory.
+func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matrix) func() {
+	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
+		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
+		acc := s.scratch[worker].acc
+		s.compute(worker, p.part(acc, row, first, n), 0, rows, first, n)
+		for r := range rows {
+			sums := acc[r*n*panelCols:][:to-from]
+			if p.add != nil {
+				s.variant.add(sums, p.add[(row+r)*p.ldadd+from:])
+			}
+			if apply != nil {
+				apply(sums)
+			}
+			s.variant.round(out, row+r, from, sums)
+		}
+	})
+}
+
+// part returns the part of a product, without Add, that starts at a row and at panel first and has n panels. It is
+// computed into acc, whose rows are n panels wide.
+func (p *product) part(acc []float32, row, first, n int) *product {
+	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
+	if p.bias != nil {
+		part.bias = p.bias[first*panelCols:]
+	}
+	return &part
 }
 
 // gatedLinear computes the same columns of both halves of a product in the worker's own memory and writes only the
@@ -112,23 +148,25 @@ func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32),
 		for h := range halves {
 			halves[h] = acc[h*rows*width:][:rows*width]
 			panel := h*count + first
-			half := product{out: halves[h], ldout: width, base: panel, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
-			if p.bias != nil {
-				half.bias = p.bias[panel*panelCols:]
-			}
-			s.compute(worker, &half, 0, rows, panel, n)
+			s.compute(worker, p.part(halves[h], row, panel, n), 0, rows, panel, n)
 		}
 		for r := range rows {
-			to := out.row(row + r)[first*panelCols:][:width]
-			gate(to, halves[0][r*width:], halves[1][r*width:])
+			gated := halves[0][r*width:][:width]
+			if out.at != nil {
+				gated = out.row(row + r)[first*panelCols:][:width]
+			}
+			gate(gated, halves[0][r*width:], halves[1][r*width:])
+			s.variant.round(out, row+r, first*panelCols, gated)
 		}
 	})
 }
 
 func productOf(o kernels.Linear, out, in, add *matrix) product {
-	p := product{out: out.at, ldout: out.cols, a: in.at, lda: in.cols, b: o.W.(*weight).packed}
+	p := product{out: out.at, ldout: out.cols, b: o.W.(*weight).packed}
+	p.a, p.lda = in.operand()
 	if o.Bias != nil {
-		p.bias = o.Bias.(*weight).flat
+		flat := o.Bias.(*weight).flat
+		p.bias = flat[:cap(flat)] // whole panels
 	}
 	if add != nil {
 		p.add, p.ldadd = add.at, add.cols

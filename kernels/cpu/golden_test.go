@@ -7,7 +7,7 @@ import (
 )
 
 // TestGoldens compares whole models with the output of their original PyTorch code, in every variant of this machine,
-// with weights in float32 and in bfloat16.
+// with weights in float32 and in bfloat16, and with both operands in bfloat16.
 func TestGoldens(t *testing.T) {
 	for _, v := range variants() {
 		for _, g := range goldentest.Goldens() {
@@ -18,8 +18,11 @@ func TestGoldens(t *testing.T) {
 					longest = 20
 				}
 			}
-			compareGolden(t, newBackend(Options{Threads: 2}, v), g, g.FP32, longest)
-			compareGolden(t, newBackend(Options{Threads: 2, BF16Weights: true}, v), g, g.BF16Weights, longest)
+			compareGolden(t, newBackend(2, v, float32s), g, g.FP32, longest)
+			compareGolden(t, newBackend(2, v, bf16Weights), g, g.BF16Weights, longest)
+			if v.pairs.fast {
+				compareGolden(t, newBackend(2, v, bf16), g, g.BF16, longest)
+			}
 		}
 	}
 }

@@ -14,12 +14,13 @@ const (
 )
 
 // panels is the packed right-hand matrix B [inner, cols] of a product. For each block of blockK inner rows and each
-// panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns are zero.
+// panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns are zero. Each
+// value is a word: a float32, or two bfloat16 of inner rows 2i and 2i+1, in which case inner counts pairs of rows.
 type panels struct {
 	cols, inner int
 	count       int // number of panels: cols/16, rounded up
 	at          []float32
-	half        []uint16 // the values as bfloat16; at is nil then
+	half        []uint16 // single bfloat16 values; at is nil then
 }
 
 // newPanels returns the layout of a matrix. The caller provides the memory.
@@ -75,6 +76,19 @@ func (p *panels) fillHalf(index int, rows []float32, ld int) {
 		for c := range min(panelCols, p.cols-index*panelCols) {
 			for i, v := range rows[c*ld+from : c*ld+to] {
 				panel[i*panelCols+c] = half.ToBF16(v)
+			}
+		}
+	}
+}
+
+// fillPairs packs one panel like fill, as pairs of bfloat16. The panel must be zero before.
+func (p *panels) fillPairs(index int, rows []float32, ld int) {
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		panel := halves(p.panel(k, index))
+		for c := range min(panelCols, p.cols-index*panelCols) {
+			for i, v := range rows[c*ld+2*from : min(c*ld+2*to, (c+1)*ld)] {
+				panel[i/2*2*panelCols+2*c+i%2] = half.ToBF16(v)
 			}
 		}
 	}

@@ -13,16 +13,16 @@ type rotaryTable struct {
 	cos, sin []float32
 }
 
-// rotation returns the runner's table for the frequencies of o. The blocks of a model usually share one.
-func (s *runner) rotation(o *kernels.Rotary) *rotaryTable {
-	for _, a := range s.angles {
-		if slices.Equal(a.invFreq, o.InvFreq) {
-			return a
+// rotation returns the table for the frequencies of o. The blocks of a model usually share one.
+func (a *attentionScratch) rotation(o *kernels.Rotary) *rotaryTable {
+	for _, t := range a.angles {
+		if slices.Equal(t.invFreq, o.InvFreq) {
+			return t
 		}
 	}
-	a := &rotaryTable{invFreq: o.InvFreq}
-	s.angles = append(s.angles, a)
-	return a
+	t := &rotaryTable{invFreq: o.InvFreq}
+	a.angles = append(a.angles, t)
+	return t
 }
 
 // cover extends the table to the given number of positions.
@@ -38,18 +38,22 @@ func (a *rotaryTable) cover(positions int) {
 // rotate returns a function that scales and rotates the queries and keys of qkv. If to is not qkv, it writes the result
 // and a copy of the values to to; otherwise it works in place.
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
-	angles := s.rotation(o)
+	angles := s.heads.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3
-	each := s.eachSequence(func(_, q int) {
+	each := s.eachSequence(func(worker, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		for i := range s.batch.Len(q) {
-			row := to.row(first + i)
-			if to != qkv {
+			row := s.scratch[worker].float32Row(to, first+i)
+			switch {
+			case s.bf16:
+				s.variant.widen(row, qkv.halfRow(first+i))
+			case to != qkv:
 				copy(row, qkv.row(first+i))
 			}
 			cos, sin := angles.cos[i*half:][:half], angles.sin[i*half:][:half]
 			s.variant.rotate(row[:width], cos, sin, o.QScale)
 			s.variant.rotate(row[width:2*width], cos, sin, 1)
+			s.variant.round(to, first+i, 0, row)
 		}
 	})
 	return func() {

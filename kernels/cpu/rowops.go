@@ -10,12 +10,12 @@ import (
 
 func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	table := o.Table.(*weight)
-	return s.eachSequence(func(_, q int) {
+	return s.eachSequence(func(worker, q int) {
 		first := int(s.batch.CuSeqlens[q])
 		ids := s.batch.IDs[first:s.batch.CuSeqlens[q+1]]
 		scale := embedScale(o, ids)
 		for i, id := range ids {
-			row := out.row(first + i)
+			row := s.scratch[worker].float32Row(out, first+i)
 			if id == o.Mask {
 				clear(row)
 			} else {
@@ -24,6 +24,7 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 			if o.Type != nil {
 				s.variant.add(row, o.Type.(*weight).flat)
 			}
+			s.variant.round(out, first+i, 0, row)
 		}
 	})
 }
@@ -42,13 +43,14 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 // norm works in place if out and in share a slot.
 func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
-	apart := &out.at[0] != &in.at[0]
-	return s.eachRow(func(t int) {
-		row := out.row(t)
+	apart := out.at == nil || &out.at[0] != &in.at[0]
+	return s.eachRow(func(worker, t int) {
+		row := s.scratch[worker].float32Row(out, t)
 		if apart {
 			copy(row, in.row(t))
 		}
 		s.variant.normalize(row, gain, bias, o.Eps)
+		s.variant.round(out, t, 0, row)
 	})
 }
 

@@ -3,6 +3,7 @@ package cpu
 import (
 	"fmt"
 	"time"
+	"unsafe"
 
 	"seqembed/kernels"
 )
@@ -11,13 +12,14 @@ import (
 type runner struct {
 	workers *workerPool
 	variant *variant
+	tile    tileFunc // for the type of the operands
+	bf16    bool     // both operands are bfloat16
 	program *kernels.Program
 	limits  kernels.Limits
 	steps   []step
 	memory  arena
 	scratch []scratch // one for each worker
 	heads   attentionScratch
-	angles  []*rotaryTable // one for each set of frequencies
 	profile *kernels.Profile
 
 	batch kernels.Batch // the current batch
@@ -37,6 +39,7 @@ type scratch struct {
 	acc       []float32 // accumulators of a product
 	converted []float32 // maxPanels panels of a block, converted from bfloat16
 	scores    []float32 // blockQueries rows of scores
+	row       []float32 // a row that is only stored as bfloat16
 }
 
 // Compile allocates the slots of the program's plan and prepares every operation.
@@ -47,37 +50,42 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if err := l.Check(); err != nil {
 		return nil, err
 	}
-	r := &runner{workers: b.workers, variant: b.variant, program: p, limits: l, scratch: make([]scratch, b.workers.size)}
+	r := &runner{workers: b.workers, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
+		scratch: make([]scratch, b.workers.size)}
+	if b.format == bf16 {
+		r.bf16, r.tile = true, b.variant.pairs.tile
+	}
+	plan := p.Plan(kernels.Needs{Uniform: !r.bf16, Scratch: func(op kernels.Op) (int, kernels.Precision) {
+		return scratchOf(p, op)
+	}})
+	slots, widest := make([]matrix, len(plan.Slots)), 0
+	for i, s := range plan.Slots {
+		var err error
+		if slots[i], err = allocate(&r.memory, s, l); err != nil {
+			_ = r.Close() // frees the slots; err is the one to report
+			return nil, err
+		}
+		widest = max(widest, s.Cols)
+	}
 	for i := range r.scratch {
 		r.scratch[i].acc = aligned(blockRows * blockPanels * panelCols)
 		r.scratch[i].converted = aligned(maxPanels * blockK * panelCols)
-	}
-	plan := p.Plan(kernels.Needs{Uniform: true, Scratch: func(op kernels.Op) (int, kernels.Precision) {
-		return scratchOf(p, op)
-	}})
-	slots := make([][]float32, len(plan.Slots))
-	for i, s := range plan.Slots {
-		rows := l.Tokens
-		if s.PerSequence {
-			rows = l.Sequences
-		}
-		var err error
-		if slots[i], err = r.memory.floats(rows * s.Cols); err != nil {
-			_ = r.Close() // frees the slots; err is the one to report
-			return nil, fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
-		}
+		r.scratch[i].row = aligned(widest)
 	}
 	value := func(v kernels.Value) *matrix {
 		if v == kernels.None {
 			return nil
 		}
-		return &matrix{cols: p.Cols(v), at: slots[plan.Slot(v)]}
+		m := slots[plan.Slot(v)]
+		m.cols = p.Cols(v)
+		return &m
 	}
 	for i, op := range p.Ops() {
 		var z *matrix
 		if at := plan.Scratch(i); at >= 0 {
-			cols, _ := scratchOf(p, op)
-			z = &matrix{cols: cols, at: slots[at]}
+			m := slots[at]
+			m.cols, _ = scratchOf(p, op)
+			z = &m
 		}
 		made, err := r.step(op, value(op.Out), value(op.In), value(op.Add), z)
 		if err != nil {
@@ -102,6 +110,10 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	case kernels.Norm:
 		s.run = r.norm(o, out, in)
 	case kernels.Attention:
+		if r.bf16 && out.cols/o.Heads%2 > 0 {
+			err = fmt.Errorf("heads of an odd size in bf16: %w", kernels.ErrUnsupported)
+			return s, &kernels.OpError{Op: "attention", Shapes: r.program.Shapes(op), Err: err}
+		}
 		s.run = r.attention(o, out, in, z)
 	case kernels.Range:
 		s.run = r.pool(o, out, in)
@@ -121,25 +133,82 @@ func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precisio
 		}
 	case kernels.Attention:
 		if o.Rotary != nil && !p.Last(op) {
-			return p.Cols(op.In), kernels.Float32
+			return p.Cols(op.In), kernels.Operand
 		}
 	}
 	return 0, 0
 }
 
-// matrix is a value in its slot.
+// matrix is a value in its slot: as float32, as bfloat16, or as both.
 type matrix struct {
-	cols int
-	at   []float32
+	cols  int
+	at    []float32
+	pairs []float32 // rows of pairs of bfloat16; an odd last value is followed by a zero
+}
+
+// allocate makes the memory of a slot.
+func allocate(memory *arena, s kernels.Slot, l kernels.Limits) (m matrix, err error) {
+	rows := l.Tokens
+	if s.PerSequence {
+		rows = l.Sequences
+	}
+	if s.Precision&kernels.Float32 != 0 {
+		m.at, err = memory.floats(rows * s.Cols)
+	}
+	if s.Precision&kernels.Operand != 0 && err == nil {
+		m.pairs, err = memory.floats(rows * pairs(s.Cols))
+	}
+	if err != nil {
+		err = fmt.Errorf("activations [%d %d]: %w", rows, s.Cols, err)
+	}
+	return m, err
+}
+
+// pairs returns the number of words that hold n values of bfloat16.
+func pairs(n int) int { return (n + 1) / 2 }
+
+// halves returns the bfloat16 values in words.
+func halves(words []float32) []uint16 {
+	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(words))), 2*len(words))
 }
 
 func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
+
+// halfRow returns a row as bfloat16, with the zero after an odd last value.
+func (m *matrix) halfRow(r int) []uint16 {
+	ld := pairs(m.cols)
+	return halves(m.pairs[r*ld : (r+1)*ld])
+}
+
+// operand returns the words that products read, and the words of a row.
+func (m *matrix) operand() (words []float32, ld int) {
+	if m.pairs != nil {
+		return m.pairs, pairs(m.cols)
+	}
+	return m.at, m.cols
+}
+
+// float32Row returns memory for row t of a matrix in float32: the row itself, or the worker's if the matrix is only
+// stored as bfloat16. The caller passes it to round when it has computed the row.
+func (s *scratch) float32Row(m *matrix, t int) []float32 {
+	if m.at != nil {
+		return m.row(t)
+	}
+	return s.row[:m.cols]
+}
+
+// round stores values as bfloat16, in row t from column from on, if m has a copy in it. from is even.
+func (v *variant) round(m *matrix, t, from int, values []float32) {
+	if m.pairs != nil {
+		v.pairs.narrow(m.halfRow(t)[from:], values)
+	}
+}
 
 // Start runs the batch. wait only returns its error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
 	if err == nil {
-		err = s.reserve(b)
+		err = s.heads.reserve(&s.memory, s.scratch, b)
 	}
 	if err != nil {
 		return func() error { return err }
@@ -174,10 +243,10 @@ func (s *runner) Close() error { return s.memory.free() }
 const rowsPerTask = 32
 
 // eachRow returns a function that calls do for every token's row, in parallel.
-func (s *runner) eachRow(do func(t int)) func() {
-	task := func(_, task int) {
+func (s *runner) eachRow(do func(worker, t int)) func() {
+	task := func(worker, task int) {
 		for i := task * rowsPerTask; i < min((task+1)*rowsPerTask, len(s.batch.IDs)); i++ {
-			do(i)
+			do(worker, i)
 		}
 	}
 	return func() { s.workers.run((len(s.batch.IDs)+rowsPerTask-1)/rowsPerTask, task) }

@@ -13,7 +13,7 @@ type variant struct {
 	// panels is the number of neighbouring panels that tile processes together, at most maxPanels.
 	panels int
 	tile   tileFunc
-	// widen converts len(out) bfloat16 values, a multiple of 16, to float32.
+	// widen converts len(out) bfloat16 values to float32.
 	widen func(out []float32, half []uint16)
 
 	// packKeys packs the keys, which have stride ld, as panels of Kᵀ. Padding columns are undefined.
@@ -35,6 +35,19 @@ type variant struct {
 	add       func(out, in []float32)                       // out ← out + in
 	normalize func(row, gain, bias []float32, eps float32)  // LayerNorm in place
 	rotate    func(row, cos, sin []float32, factor float32) // rotary embedding of neighbouring heads
+
+	pairs pairVariant
+}
+
+// pairVariant is the part of a variant that computes with pairs of bfloat16.
+type pairVariant struct {
+	fast bool // the instruction set has such instructions
+	tile tileFunc
+	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of them. out may be the
+	// memory of in.
+	narrow func(out []uint16, in []float32)
+	// packValues packs n rows of values, which have stride ld, as panels of V.
+	packValues func(p *panels, values []uint16, ld, n int)
 }
 
 // tileFunc computes, for each of the given rows r and the n·16 columns c of n neighbouring panels with k inner rows
@@ -52,6 +65,7 @@ func portable() *variant {
 		name: "portable", panels: 1, tile: tilePortable, widen: widen,
 		packKeys: packKeys, packValues: packValues, scoreMax: scoreMax, scoreExp: scoreExp,
 		gelu: geluRow, gateGELU: gateGELURow, scale: scaleRow, add: addTo, normalize: normalize, rotate: rotateRow,
+		pairs: pairVariant{tile: tilePairs, narrow: narrow, packValues: packPairs},
 	}
 }
 

@@ -12,16 +12,32 @@ func variants() []*variant {
 			{6, tile6x16AVX2}, {5, tile5x16AVX2}, {4, tile4x16AVX2}, {3, tile3x16AVX2}, {2, tile2x16AVX2}, {1, tile1x16AVX2},
 		}}))
 		if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512VL && cpu.X86.HasAVX512BW {
-			list = append(list, vectorAVX512().variant("avx512", 2, tiles{{
+			avx512 := vectorAVX512().variant("avx512", 2, tiles{{
 				{12, tile12x16AVX512}, {8, tile8x16AVX512}, {6, tile6x16AVX512}, {5, tile5x16AVX512},
 				{4, tile4x16AVX512}, {3, tile3x16AVX512}, {2, tile2x16AVX512}, {1, tile1x16AVX512},
 			}, {
 				{12, tile12x32AVX512}, {8, tile8x32AVX512}, {6, tile6x32AVX512}, {5, tile5x32AVX512},
 				{4, tile4x32AVX512}, {3, tile3x32AVX512}, {2, tile2x32AVX512}, {1, tile1x32AVX512},
-			}}))
+			}})
+			if cpu.X86.HasAVX512BF16 {
+				avx512.pairs = pairsAVX512()
+			}
+			list = append(list, avx512)
 		}
 	}
 	return list
+}
+
+// pairsAVX512 returns the part of the variant for AVX512_BF16.
+func pairsAVX512() pairVariant {
+	t := tiles{{
+		{12, tile12x16BF16}, {8, tile8x16BF16}, {6, tile6x16BF16}, {5, tile5x16BF16},
+		{4, tile4x16BF16}, {3, tile3x16BF16}, {2, tile2x16BF16}, {1, tile1x16BF16},
+	}, {
+		{12, tile12x32BF16}, {8, tile8x32BF16}, {6, tile6x32BF16}, {5, tile5x32BF16},
+		{4, tile4x32BF16}, {3, tile3x32BF16}, {2, tile2x32BF16}, {1, tile1x32BF16},
+	}}
+	return pairVariant{fast: true, tile: t.run, narrow: narrowAVX512, packValues: packPairsAVX512}
 }
 
 func vectorAVX2() vector {

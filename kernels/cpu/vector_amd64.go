@@ -2,7 +2,10 @@
 
 package cpu
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // vector wraps the assembly of row operations for one instruction set in methods that check lengths, because the
 // assembly does not.
@@ -23,6 +26,7 @@ type vector struct {
 func (v vector) variant(name string, panels int, t tiles) *variant {
 	return &variant{
 		name: name, panels: panels, tile: t.run, widen: widenBF16,
+		pairs:    pairVariant{tile: tilePairs, narrow: narrow, packValues: packPairs},
 		packKeys: packKeysAVX2, packValues: packValuesAVX2,
 		scoreMax: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
@@ -77,7 +81,13 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
 
-func widenBF16(out []float32, half []uint16) { widenAVX2(&out[0], &half[:len(out)][0], len(out)) }
+func widenBF16(out []float32, half []uint16) {
+	whole := len(out) &^ 15
+	if whole > 0 {
+		widenAVX2(&out[0], &half[:whole][0], whole)
+	}
+	widen(out[whole:], half[whole:])
+}
 
 // packKeysAVX2 transposes blocks of 8 keys. It leaves the remainder of a head size that is not a multiple of 8 to fill.
 func packKeysAVX2(p *panels, keys []float32, ld int) {
@@ -112,6 +122,40 @@ func packValuesAVX2(p *panels, values []float32, ld int) {
 		from, to := p.block(k)
 		for i := range p.count {
 			copy16AVX2(&p.panel(k, i)[0], &values[from*ld+i*panelCols], ld, to-from)
+		}
+	}
+}
+
+func narrowAVX512(out []uint16, in []float32) {
+	whole := len(in) &^ 15
+	if whole > 0 {
+		narrowBF16(&out[:whole][0], &in[0], whole)
+	}
+	narrow(out[whole:], in[whole:])
+}
+
+func packPairsAVX512(p *panels, values []uint16, ld, n int) {
+	if p.cols%panelCols != 0 {
+		packPairs(p, values, ld, n)
+		return
+	}
+	_ = values[(n-1)*ld+p.cols-1]
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		whole := min(to, n/2) - from
+		for i := range p.count {
+			panel := p.panel(k, i)
+			column := values[2*from*ld+i*panelCols:]
+			if whole > 0 {
+				pairRowsBF16((*uint32)(unsafe.Pointer(&panel[0])), &column[0], ld, whole)
+			}
+			if from+whole < to { // a last row without a second
+				row := halves(panel[whole*panelCols:][:panelCols])
+				clear(row)
+				for c, v := range column[2*whole*ld:][:panelCols] {
+					row[2*c] = v
+				}
+			}
 		}
 	}
 }

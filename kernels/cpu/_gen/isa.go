@@ -23,6 +23,7 @@ type isa struct {
 var (
 	avx2   = isa{"AVX2", 8, func(g *generator) reg.VecVirtual { return g.YMM() }}
 	avx512 = isa{"AVX512", 16, func(g *generator) reg.VecVirtual { return g.ZMM() }}
+	bf16   = isa{"BF16", 16, avx512.register} // AVX-512 with AVX512_BF16; see bf16.go
 )
 
 // bytes returns the size of a vector in bytes.

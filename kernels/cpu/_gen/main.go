@@ -10,6 +10,7 @@ import (
 	"log"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/pass"
@@ -26,7 +27,10 @@ var outputs = []struct {
 	{"..", "rows_avx2", func(g *generator) { rows(g, avx2) }},
 	{"..", "rows_avx512", func(g *generator) { rows(g, avx512) }},
 	{"..", "pack_avx2", packs},
-	{"../../../bench/peak", "peak", peak},
+	{"..", "tile_bf16", func(g *generator) { tiles(g, bf16) }},
+	{"..", "pack_bf16", packsBF16},
+	{"../../../bench/peak", "peak", func(g *generator) { peak(g, avx2, avx512) }},
+	{"../../../bench/peak", "peak_bf16", func(g *generator) { peak(g, bf16) }},
 }
 
 func main() {
@@ -60,6 +64,9 @@ func generate(folder, name string, write func(*generator)) error {
 		text, err := p.Print(file)
 		if err != nil {
 			return err
+		}
+		if strings.HasSuffix(name, "_bf16") {
+			text = encodeBF16(text)
 		}
 		if err := os.WriteFile(filepath.Join(folder, name+suffix), append(bytes.TrimSpace(text), '\n'), 0o644); err != nil {
 			return fmt.Errorf("writing: %w", err)

@@ -9,11 +9,11 @@ import (
 // units.
 const chains = 12
 
-// peak generates, for each instruction set, a loop that contains only FMAs.
-func peak(g *generator) {
-	for _, i := range []isa{avx2, avx512} {
+// peak generates, for each instruction set, a loop that contains only FMAs, or multiplications of bfloat16 pairs.
+func peak(g *generator, sets ...isa) {
+	for _, i := range sets {
 		name := "fma" + i.name
-		g.function(name, "func(n int)", name+" runs n rounds of 12 independent vector FMAs.")
+		g.function(name, "func(n int)", name+" runs n rounds of 12 independent multiply-add instructions.")
 		n := g.param("n")
 		factor := i.register(g)
 		g.zero(factor)

@@ -27,7 +27,8 @@ func tiles(g *generator, i isa) {
 }
 
 // tile generates a kernel for rows × panels·16 sums. Each sum has one accumulator and adds one FMA for each k, in
-// order, so that its bits are the same in every kernel.
+// order, so that its bits are the same in every kernel. In bfloat16 a value is a pair, which one VDPBF16PS multiplies
+// with another and adds; everything else is as in float32.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)

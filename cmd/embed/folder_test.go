@@ -1,0 +1,237 @@
+package main
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// npyArgs are the arguments of a run over small proteins, in a format of two files an output.
+func npyArgs(more ...string) []string {
+	return append([]string{"--esm-model", tiny, "--format", "npy", "-o", "out"}, more...)
+}
+
+// TestFailedListsOfTwoRuns: a run keeps the lines of inputs that are not its own, and removes those of inputs that it
+// has embedded, or that a folder holds now.
+func TestFailedListsOfTwoRuns(t *testing.T) {
+	workspace(t)
+	write(t, "bad.faa", ">x\nMK1V\n")
+	write(t, "a.faa", proteinFile)
+	write(t, "b.faa", proteinFile)
+	if err := os.Mkdir("later", 0o777); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, npyArgs("bad.faa", "later", "a.faa")...).wantCode(exitSome)
+	embed(t, npyArgs("b.faa")...).wantCode(0)
+	list := func() string {
+		content, err := os.ReadFile("out/failed_files.txt")
+		if err != nil && !os.IsNotExist(err) {
+			t.Fatal(err)
+		}
+		return string(content)
+	}
+	if got := list(); strings.Count(got, "\n") != 2 || !strings.Contains(got, "bad.faa|record|") || !strings.Contains(got, "later|missing|") {
+		t.Errorf("the list of the first run became %q", got)
+	}
+	write(t, "later/c.faa", proteinFile)
+	embed(t, npyArgs("later")...).wantCode(0)
+	write(t, "bad.faa", proteinFile)
+	embed(t, npyArgs("./bad.faa")...).wantCode(0)
+	if got := list(); got != "" {
+		t.Errorf("nothing fails any more, and the list holds %q", got)
+	}
+}
+
+// TestEscapeSequencesInNames: neither the list of failed files nor a message obeys them.
+func TestEscapeSequencesInNames(t *testing.T) {
+	workspace(t)
+	names := []string{write(t, "e\x1b[31m\x1b]0;title\a.faa", ">x\nMK1V\n"), write(t, "=HYPERLINK(1)|x.faa", ">x\nMK1V\n")}
+	r := embed(t, npyArgs(names...)...).wantCode(exitNothing)
+	content, err := os.ReadFile("out/failed_files.txt")
+	if err != nil || strings.Count(string(content), "\n") != 2 || strings.Count(string(content), "|") != 4 {
+		t.Errorf("%q, %v", content, err)
+	}
+	if strings.ContainsAny(string(content)+r.stdout+r.stderr, "\x1b\a") {
+		t.Errorf("an escape sequence is left:\n%q\n%q", content, r.stderr)
+	}
+}
+
+// TestRepairOfTheManifest: every command that the message about a damaged manifest names makes the folder usable.
+func TestRepairOfTheManifest(t *testing.T) {
+	for name, damage := range map[string]func(content string) map[string]string{
+		"a line":       func(c string) map[string]string { return map[string]string{"manifest.jsonl": "{}\n" + c} },
+		"the last one": func(c string) map[string]string { return map[string]string{"manifest.jsonl": c + "\x00\n"} },
+		"an earlier manifest": func(string) map[string]string {
+			return map[string]string{"manifest.journal": "\n"}
+		},
+	} {
+		for _, repair := range [][]string{{"inspect", "--repair", "out"}, npyArgs("--force", "a.faa")} {
+			workspace(t)
+			write(t, "a.faa", proteinFile)
+			embed(t, npyArgs("a.faa")...).wantCode(0)
+			content, err := os.ReadFile("out/manifest.jsonl")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for file, damaged := range damage(string(content)) {
+				write(t, "out/"+file, damaged)
+			}
+			embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("out/manifest.j", "embed inspect --repair", "--force")
+			embed(t, repair...).wantCode(0)
+			if r := embed(t, npyArgs("a.faa")...).wantCode(0); !strings.Contains(r.stdout, "complete already") {
+				t.Errorf("%s, after %q:\n%s", name, repair, r.stdout)
+			}
+			if kept, err := filepath.Glob("out/*.damaged-*"); err != nil || len(kept) != 1 {
+				t.Errorf("%s, after %q: the damaged file is kept as %q, %v", name, repair, kept, err)
+			}
+		}
+	}
+	// Without any line the outputs cannot be told from those of other settings, and --force replaces them.
+	write(t, "out/manifest.jsonl", "")
+	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("no entry", "--force")
+	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+}
+
+// TestInspect: each state of a file, in text and in JSON.
+func TestInspect(t *testing.T) {
+	workspace(t)
+	for _, name := range []string{"a", "b", "c", "d"} {
+		write(t, name+".faa", proteinFile)
+	}
+	embed(t, npyArgs("a.faa", "b.faa", "c.faa", "d.faa")...).wantCode(0)
+	if r := embed(t, "inspect", "out").wantCode(0); r.stdout != "8 complete\n" {
+		t.Errorf("a complete folder:\n%s", r.stdout)
+	}
+	write(t, "out/notes.txt", "mine")
+	embed(t, "inspect", "out").wantCode(0) // a foreign file is no fault
+
+	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
+	write(t, "bad.faa", ">x\nMK1V\n")
+	embed(t, npyArgs("bad.faa")...).wantCode(exitNothing) // removes the temporary file
+	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
+	write(t, "out/.force-0123456789abcdef", "{}")
+	flip(t, "out/a.esm2-tiny.npy")
+	write(t, "out/b.esm2-tiny.npy", "short")
+	if err := os.Remove("out/c.esm2-tiny.ids.txt"); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.SplitAfter(string(mustReadFile(t, "out/manifest.jsonl")), "\n")
+	var kept string
+	for _, line := range lines { // as if the run had been killed before d was finished
+		if !strings.Contains(line, "d.esm2-tiny") || !strings.Contains(line, `"finished"`) {
+			kept += line
+		}
+	}
+	write(t, "out/manifest.jsonl", kept)
+	want := map[string]string{
+		"a.esm2-tiny.ids.txt": "complete", "a.esm2-tiny.npy": "changed", "b.esm2-tiny.ids.txt": "complete", "b.esm2-tiny.npy": "changed",
+		"c.esm2-tiny.ids.txt": "missing", "c.esm2-tiny.npy": "complete", "d.esm2-tiny.ids.txt": "unfinished", "d.esm2-tiny.npy": "unfinished",
+		"notes.txt": "foreign", ".x.m.npy.tmp-0123456789abcdef": "unfinished", ".force-0123456789abcdef": "unfinished", "failed_files.txt": "failed",
+	}
+	for _, quick := range []bool{false, true} {
+		args := []string{"inspect", "--json", "out"}
+		if quick {
+			args = append(args, "--quick")
+			want["a.esm2-tiny.npy"] = "complete" // of the same size, and modified within a minute
+		}
+		got := map[string]string{}
+		for line := range strings.Lines(embed(t, args...).wantCode(exitSome).stdout) {
+			var file struct{ Path, State, Input string }
+			if err := json.Unmarshal([]byte(line), &file); err != nil {
+				t.Fatal(err)
+			}
+			got[file.Path] = file.State
+			if file.State == "complete" && file.Input != file.Path[:1]+".faa" {
+				t.Errorf("%s was made from %q", file.Path, file.Input)
+			}
+		}
+		for path, state := range want {
+			if got[path] != state {
+				t.Errorf("quick %v: %s is %q, want %s", quick, path, got[path], state)
+			}
+		}
+		if len(got) != len(want) {
+			t.Errorf("quick %v: %d files, want %d: %v", quick, len(got), len(want), got)
+		}
+	}
+	r := embed(t, "inspect", "out").wantCode(exitSome)
+	for _, part := range []string{"changed     b.esm2-tiny.npy  5 bytes, ", "missing     c.esm2-tiny.ids.txt", "killed; the next run removes it", "bad.faa: ",
+		"3 complete, 2 changed, 1 missing, 4 unfinished, 1 foreign, 1 failed"} {
+		if !strings.Contains(r.stdout, part) {
+			t.Errorf("no %q in\n%s", part, r.stdout)
+		}
+	}
+
+	embed(t, "inspect", "none").wantCode(exitNothing).wantProblem("none")
+	embed(t, "inspect", "a.faa").wantCode(exitNothing).wantProblem("a.faa is not a folder")
+	embed(t, "inspect").wantCode(exitUsage).wantProblem("one output folder")
+}
+
+func mustReadFile(t testing.TB, path string) []byte {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return content
+}
+
+// flip changes the last byte of a file.
+func flip(t testing.TB, path string) {
+	t.Helper()
+	content := mustReadFile(t, path)
+	content[len(content)-1] ^= 1
+	write(t, path, string(content))
+}
+
+// TestOutputsOfOtherNumerics: outputs of a version of the program that computes other numbers are not called complete.
+func TestOutputsOfOtherNumerics(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+	content := string(mustReadFile(t, "out/manifest.jsonl"))
+	old := strings.ReplaceAll(content, `"numerics_version":`, `"numerics_version":99`)
+	if old == content {
+		t.Fatal("the manifest has no numerics_version")
+	}
+	write(t, "out/manifest.jsonl", old)
+	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("numerics version", `"991"`, `now "1"`, "--force")
+	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+}
+
+// digestsOfNumerics are the SHA-256 of the numbers of TestNumericsVersion, by backend, for the present numerics.
+var digestsOfNumerics = map[string]string{
+	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
+	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
+	"cpu portable amd64": "081d59286e5d75532806213962f48174c6b27f692a2c24487ef97aa449b29314",
+}
+
+// TestNumericsVersion: a change of the numbers of both models, or of the mean over windows, is noticed.
+func TestNumericsVersion(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	write(t, "n.fna", nucleotideFile)
+	embed(t, npyArgs("--dnabert-model", dna2, "p.faa", "n.fna")...).wantCode(0)
+	embed(t, npyArgs("--long", "window", "--max-length", "20", "-o", "windows", "p.faa")...).wantCode(0)
+	sum := sha256.New()
+	for _, path := range []string{"out/n.dnabert-s-2l.npy", "out/p.esm2-tiny.npy", "windows/p.esm2-tiny.npy"} {
+		sum.Write(mustReadFile(t, path))
+	}
+	var entry struct{ Backend string }
+	line, _, _ := strings.Cut(string(mustReadFile(t, "out/manifest.jsonl")), "\n")
+	if err := json.Unmarshal([]byte(line), &entry); err != nil {
+		t.Fatal(err)
+	}
+	want, ok := digestsOfNumerics[entry.Backend]
+	if got := hex.EncodeToString(sum.Sum(nil)); !ok {
+		t.Skipf("no digest for %s: %s", entry.Backend, got)
+	} else if got != want {
+		t.Errorf("%s computes other numbers, %s: if that is intended, raise numerics in version.go, and change this digest", entry.Backend, got)
+	}
+}

@@ -1,0 +1,169 @@
+//go:build unix
+
+package main
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// started is a run that waits for its standard input, and so holds its folder.
+type started struct {
+	result func() result
+	end    func()
+}
+
+// waitForFile waits until a file of that pattern exists.
+func waitForFile(t *testing.T, pattern string) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
+		if found, _ := filepath.Glob(pattern); len(found) > 0 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("there is no %s", pattern)
+		}
+	}
+}
+
+// start starts a run in the folder out whose last input is silent until end is called.
+func start(t *testing.T, args ...string) started {
+	t.Helper()
+	cmd := child(t, nil, append(npyArgs(args...), "-")...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdin.Write([]byte(manyProteins("r", 300))); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, "out/.stdin*.tmp-*")
+	return started{func() result { return wait(t, cmd, &stdout, &stderr) }, func() { stdin.Close() }}
+}
+
+// TestTwoSettingsAtOnce: the second run is refused, with the name of the first; runs of the same settings and of other
+// formats are not; a killed run does not hold its folder.
+func TestTwoSettingsAtOnce(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	write(t, "b.faa", proteinFile)
+	first := start(t, "a.faa")
+	host, _ := os.Hostname()
+	embed(t, npyArgs("--pool", "cls", "b.faa")...).wantCode(exitNothing).wantProblem("embed: out: the output folder is in use by another run",
+		`pool "mean", now "cls"`, "process ", "on "+host, "since ", "--esm-model "+tiny, "another folder with --out")
+	embed(t, npyArgs("b.faa")...).wantCode(0)
+	embed(t, "--esm-model", tiny, "--pool", "cls", "-o", "out", "b.faa").wantCode(0) // parquet
+	if r := embed(t, "inspect", "out"); !strings.Contains(r.stdout, "a run is going on: process ") {
+		t.Errorf("embed inspect:\n%s", r.stdout)
+	}
+	first.end()
+	first.result().wantCode(0)
+	embed(t, npyArgs("--pool", "cls", "b.faa")...).wantCode(exitNothing).wantProblem("b.esm2-tiny", `pool "mean", now "cls"`)
+	for _, name := range files(t, "out") {
+		if strings.HasPrefix(name, ".") {
+			t.Errorf("%s is left", name)
+		}
+	}
+}
+
+// TestTasksAtOnce: the tasks of an array write into one folder at the same time, and each lists its failures.
+func TestTasksAtOnce(t *testing.T) {
+	workspace(t)
+	const tasks = 4
+	for i := range tasks {
+		write(t, fmt.Sprintf("%d.faa", i), proteinFile)
+		write(t, fmt.Sprintf("bad%d.faa", i), ">x\nMK1V\n")
+	}
+	var wait sync.WaitGroup
+	for i := range tasks {
+		wait.Go(func() {
+			args := append(npyArgs(), "--threads", "1", fmt.Sprintf("%d.faa", i), fmt.Sprintf("bad%d.faa", i))
+			if code := runOn(t.Context(), noGPU, args, nil, io.Discard, io.Discard); code != exitSome {
+				t.Errorf("task %d: exit code %d", i, code)
+			}
+		})
+	}
+	wait.Wait()
+	r := embed(t, "inspect", "out").wantCode(exitSome)
+	if !strings.HasSuffix(r.stdout, fmt.Sprintf("\n%d complete, %d failed\n", 2*tasks, tasks)) {
+		t.Errorf("embed inspect:\n%s", r.stdout)
+	}
+}
+
+// TestLeftoversOfAKilledRun: they go with the next run, even if that has nothing to compute.
+func TestLeftoversOfAKilledRun(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+	cmd := child(t, nil, npyArgs("--pool", "cls", "-")...)
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stdin.Write([]byte(manyProteins("r", 300))); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, "out/.stdin*.tmp-*")
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // it was killed
+	write(t, "out/.probe-1", "")
+	if left := files(t, "out"); len(left) < 3+3 {
+		t.Fatalf("the killed run leaves only %q", left)
+	}
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
+}
+
+// TestLockedByTheUser: a lock of the user's own on the folder is no obstacle, and one on the manifest is waited for
+// until a signal comes.
+func TestLockedByTheUser(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	embed(t, npyArgs("a.faa")...).wantCode(0)
+	lock := func(path string) {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+			t.Skipf("no locks here: %v", err)
+		}
+	}
+	lock("out")
+	write(t, "b.faa", proteinFile)
+	embed(t, npyArgs("b.faa")...).wantCode(0)
+
+	lock("out/manifest.jsonl")
+	write(t, "c.faa", proteinFile)
+	cmd := child(t, []string{graceVariable + "=1h"}, npyArgs("c.faa")...)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	waitForFile(t, "out/.c.*.tmp-*")
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted)
+}

@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"seqembed/internal/store"
+	"seqembed/pool"
+)
+
+const inspectUsage = `embed inspect compares the files of an output folder with its manifest, by their SHA-256.
+
+Usage:
+  embed inspect [flags] DIR
+
+A file is complete, changed, missing, unfinished (its run was killed, or is going on) or foreign (the manifest
+does not describe it). Complete ones are counted, all others listed, and so are the inputs that have failed.
+
+Exit codes: 0 nothing is changed, missing, unfinished or failed, 1 the folder or its manifest cannot be read,
+2 something is.
+
+Flags:
+      --quick    compare sizes and modification times alone
+      --json     a JSON object a line for each file: path, state, detail, input
+      --repair   first take lines that cannot be read out of the manifest; the old one stays under another name
+  -h, --help     this page
+`
+
+// inspect is embed inspect.
+func inspect(ctx context.Context, args, environ []string, w io.Writer) (code int, err error) {
+	flags := pflag.NewFlagSet("embed inspect", pflag.ContinueOnError)
+	flags.SetOutput(io.Discard) // errors are ours to print
+	quick := flags.Bool("quick", false, "")
+	lines := flags.Bool("json", false, "")
+	repair := flags.Bool("repair", false, "")
+	help := flags.BoolP("help", "h", false, "")
+	if err := flags.Parse(twoDashes(args, flags)); err != nil {
+		return exitUsage, usagef("embed inspect: %v", err)
+	}
+	if err := fromEnvironment(flags, environ); err != nil {
+		return exitUsage, err
+	}
+	if *help {
+		_, err := io.WriteString(w, inspectUsage)
+		return exitDone, err
+	}
+	if flags.NArg() != 1 {
+		return exitUsage, usagef("embed inspect takes one output folder")
+	}
+	dir := flags.Arg(0)
+	if info, err := os.Stat(dir); err != nil {
+		return exitNothing, err
+	} else if !info.IsDir() {
+		return exitNothing, fmt.Errorf("%s is not a folder", dir)
+	}
+	var aside []string
+	if *repair {
+		if aside, err = store.Repair(ctx, dir); err != nil {
+			return exitNothing, err
+		}
+	}
+	found := findings{w: w, json: *lines, count: map[store.State]int{}}
+	for _, path := range aside {
+		found.note("repaired: the damaged file is kept as " + path)
+	}
+	if err := found.all(ctx, dir, *quick); err != nil {
+		if ctx.Err() != nil {
+			return exitInterrupted, pool.ErrInterrupted
+		}
+		return exitNothing, err
+	}
+	return found.code(), found.err
+}
+
+// findings prints the files of an output folder.
+type findings struct {
+	w     io.Writer
+	json  bool
+	count map[store.State]int
+	err   error // of the first write that failed
+}
+
+// failed is the state of an input in the list of failed files.
+const failed store.State = "failed"
+
+func (f *findings) print(line string) {
+	if _, err := io.WriteString(f.w, line+"\n"); f.err == nil {
+		f.err = err
+	}
+}
+
+// note prints a line for people.
+func (f *findings) note(line string) {
+	if !f.json {
+		f.print(plain(line))
+	}
+}
+
+func (f *findings) file(i store.Inspected) {
+	f.count[i.State]++
+	if f.json {
+		line, _ := json.Marshal(i) // strings cannot fail
+		f.print(string(line))
+	} else if i.State != store.Complete {
+		f.note(strings.TrimRight(fmt.Sprintf("%-10s  %s  %s", i.State, i.Path, i.Detail), " "))
+	}
+}
+
+// all prints the files, the inputs that have failed, and the sums.
+func (f *findings) all(ctx context.Context, dir string, quick bool) error {
+	known := func(path string) bool {
+		return path == pool.FailedFiles || strings.HasPrefix(path, pool.ForcePrefix) || strings.Contains(path, store.DamagedSuffix)
+	}
+	if err := store.Inspect(ctx, dir, quick, known, f.file); err != nil {
+		return err
+	}
+	list, err := pool.ReadFailures(dir)
+	if err != nil {
+		return err
+	}
+	for _, l := range list {
+		f.file(store.Inspected{Path: pool.FailedFiles, State: failed, Input: l.Path, Detail: l.Path + ": " + l.Err.Error()})
+	}
+	forced, err := fs.Glob(os.DirFS(dir), pool.ForcePrefix+"*")
+	for _, name := range forced {
+		f.file(store.Inspected{Path: name, State: store.Unfinished, Detail: "a run with --force was interrupted, or is going on; the same command continues it"})
+	}
+	var sums []string
+	for _, s := range []store.State{store.Complete, store.Changed, store.Missing, store.Unfinished, store.Foreign, failed} {
+		if n := f.count[s]; n > 0 || s == store.Complete {
+			sums = append(sums, fmt.Sprintf("%s %s", grouped(int64(n)), s))
+		}
+	}
+	f.note(strings.Join(sums, ", "))
+	return err
+}
+
+func (f *findings) code() int {
+	if f.count[store.Changed]+f.count[store.Missing]+f.count[store.Unfinished]+f.count[failed] > 0 {
+		return exitSome
+	}
+	return exitDone
+}

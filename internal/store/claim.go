@@ -1,0 +1,121 @@
+package store
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Holder describes a run that writes to an output folder.
+type Holder struct {
+	Host    string           `json:"host"`
+	PID     int              `json:"pid"`
+	Command string           `json:"command"`
+	Since   time.Time        `json:"since"`
+	Outputs map[string]Entry `json:"outputs"` // settings by kind of output
+}
+
+// String names the process for a message.
+func (h Holder) String() string {
+	return fmt.Sprintf("process %d on %s since %s, %s", h.PID, h.Host, h.Since.Format(time.DateTime), h.Command)
+}
+
+// ErrInUse is wrapped by the error for a folder that another run is writing to with other settings.
+var ErrInUse = errors.New("the output folder is in use")
+
+// claimPrefix begins the name of the file by which a run claims an output folder. The file holds a Holder, and is
+// locked until the run ends.
+const claimPrefix = ".run-"
+
+// claimTries is the number of attempts to claim a folder. Two runs that begin at the same moment may both give way.
+const claimTries = 5
+
+// Claim enters a run in folder dir until release is called or the process ends. clash returns the difference between
+// the settings of another run in the folder and those of this one, or an empty string if both may write there.
+//
+// A run writes its claim before it looks for others, so of two runs that clash at least one sees the other. On a file
+// system without locks a claim counts until it is deleted, and the error says so.
+func Claim(dir string, h Holder, clash func(other Holder) string) (release func(), err error) {
+	return osFS{}.claim(dir, h, clash)
+}
+
+func (s osFS) claim(dir string, h Holder, clash func(Holder) string) (release func(), err error) {
+	content, err := json.Marshal(h)
+	if err != nil {
+		return nil, err
+	}
+	for try := range claimTries {
+		time.Sleep(time.Duration(rand.Int64N(1<<try)) * 10 * time.Millisecond)
+		if release, err = s.tryClaim(dir, content, clash); !errors.Is(err, ErrInUse) {
+			return release, err
+		}
+	}
+	return nil, err
+}
+
+func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (release func(), err error) {
+	f, path, err := createUnique(s, filepath.Join(dir, claimPrefix))
+	if err != nil {
+		return nil, ioError("write to", dir, err)
+	}
+	release = func() {
+		_ = os.Remove(path) // the next run removes it otherwise
+		f.Close()
+	}
+	if _, err = f.Write(content); err != nil {
+		release()
+		return nil, ioError("write to", dir, err)
+	}
+	if err = s.lookForOthers(dir, path, clash); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// lookForOthers returns an ErrInUse for the first run in the folder that clashes with the one whose claim is at own.
+func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return ioError("read", dir, err)
+	}
+	for _, entry := range list {
+		path := filepath.Join(dir, entry.Name())
+		if path == own || !strings.HasPrefix(entry.Name(), claimPrefix) {
+			continue
+		}
+		other, alive := s.readClaim(path)
+		if alive == nil { // its run was killed
+			continue
+		}
+		difference := clash(other)
+		switch {
+		case difference == "":
+		case errors.Is(alive, ErrLocked):
+			return fmt.Errorf("%s: %w by another run, with %s: %v", dir, ErrInUse, difference, other)
+		default:
+			return fmt.Errorf("%s: %w by another run, with %s: %v; this file system has no locks: if that run has ended, delete %s",
+				dir, ErrInUse, difference, other, path)
+		}
+	}
+	return nil
+}
+
+// readClaim reads a claim. alive is nil if its run has ended, ErrLocked if it has not, and errors.ErrUnsupported if
+// nobody can tell. A claim that is not complete has no settings: its run has not looked for others yet.
+func (s osFS) readClaim(path string) (h Holder, alive error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return h, nil // removed in the meantime, or owned by another user
+	}
+	defer f.Close()
+	if alive = s.tryLock(f, true); alive != nil {
+		_ = json.NewDecoder(f).Decode(&h)
+	}
+	return h, alive
+}

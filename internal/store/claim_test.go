@@ -1,0 +1,209 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// holder returns a run whose outputs depend on one setting.
+func holder(setting string) Holder {
+	return Holder{Host: "node7", PID: 42, Command: "embed -o out", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
+		Outputs: map[string]Entry{"esm": {Parameters: map[string]string{"pool": setting}}}}
+}
+
+// clashWith returns the clash function of a run with that setting.
+func clashWith(setting string) func(Holder) string {
+	return func(other Holder) string {
+		if had, ok := other.Outputs["esm"]; ok && had.Parameters["pool"] != setting {
+			return "pool " + had.Parameters["pool"]
+		}
+		return ""
+	}
+}
+
+func TestClaim(t *testing.T) {
+	skipWithoutLocks(t)
+	dir := t.TempDir()
+	claim := func(setting string) (func(), error) { return Claim(dir, holder(setting), clashWith(setting)) }
+	first, err := claim("mean")
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := claim("mean")
+	if err != nil {
+		t.Fatalf("the same settings: %v", err)
+	}
+	first()
+	_, err = claim("cls")
+	wantError(t, err, dir, "in use", "pool mean", "process 42", "node7", "2026-01-02 03:04:05", "embed -o out")
+	if !errors.Is(err, ErrInUse) || strings.Contains(err.Error(), "no locks") {
+		t.Errorf("%v is not ErrInUse, or doubts it", err)
+	}
+	second()
+	third, err := claim("cls")
+	if err != nil {
+		t.Fatalf("after both have ended: %v", err)
+	}
+	third()
+
+	// A killed run leaves a claim without a lock, and one that begins an incomplete claim with a lock.
+	if err := os.WriteFile(filepath.Join(dir, claimPrefix+"00000000000000aa"), []byte(`{"outputs":{"esm":{}}}`), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	f, err := osFS{}.create(filepath.Join(dir, claimPrefix+"00000000000000bb"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.Write([]byte(`{"outputs":{"esm":{}`)); err != nil {
+		t.Fatal(err)
+	}
+	if last, err := claim("cls"); err != nil {
+		t.Error(err)
+	} else {
+		last()
+	}
+}
+
+// TestClaimWithoutLocks checks that a claim counts there until it is deleted.
+func TestClaimWithoutLocks(t *testing.T) {
+	dir, disk := t.TempDir(), osFS{noLocks: true}
+	if _, err := disk.claim(dir, holder("mean"), clashWith("mean")); err != nil {
+		t.Fatal(err)
+	}
+	claims := filesIn(t, dir)
+	_, err := disk.claim(dir, holder("cls"), clashWith("cls"))
+	wantError(t, err, "pool mean", "no locks", "delete "+claims[0])
+	if release, err := disk.claim(dir, holder("mean"), clashWith("mean")); err != nil {
+		t.Errorf("the same settings: %v", err)
+	} else {
+		release()
+	}
+	if left := filesIn(t, dir); len(left) != 1 {
+		t.Errorf("the folder holds %q", left)
+	}
+}
+
+// TestClaimsAtOnce checks that no two runs of different settings get the folder at the same time.
+func TestClaimsAtOnce(t *testing.T) {
+	skipWithoutLocks(t)
+	synctest.Test(t, func(t *testing.T) { // nobody waits
+		for range 20 {
+			dir := t.TempDir()
+			var wait sync.WaitGroup
+			releases := make([]func(), 4)
+			for i := range releases {
+				wait.Go(func() {
+					setting := fmt.Sprint(i)
+					release, err := Claim(dir, holder(setting), clashWith(setting))
+					if releases[i] = release; err != nil && !errors.Is(err, ErrInUse) {
+						t.Error(err)
+					}
+				})
+			}
+			wait.Wait()
+			got := 0
+			for _, release := range releases {
+				if release != nil {
+					release()
+					got++
+				}
+			}
+			if got > 1 {
+				t.Fatalf("%d runs of different settings got the folder", got)
+			}
+		}
+	})
+}
+
+// TestLockEndsWithContext checks that waiting for a lock ends soon after the run.
+func TestLockEndsWithContext(t *testing.T) {
+	skipWithoutLocks(t)
+	path := filepath.Join(t.TempDir(), "x")
+	synctest.Test(t, func(t *testing.T) {
+		held, err := osFS{}.openLocked(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(time.Minute, func() { cancel(errors.New("the end")) })
+		began := time.Now()
+		_, err = osFS{}.openLocked(ctx, path)
+		if wantError(t, err, "the end"); !errors.Is(err, ErrLocked) {
+			t.Errorf("%v is not ErrLocked", err)
+		}
+		if took := time.Since(began); took > time.Minute+lockPatience+lockPause {
+			t.Errorf("it took %v", took)
+		}
+		held.Close()
+		f, err := osFS{}.openLocked(ctx, path)
+		if err != nil {
+			t.Fatalf("a free lock, although the run has ended: %v", err)
+		}
+		f.Close()
+	})
+}
+
+// TestEditsAtOnce checks that no edit is lost although each replaces the file, and that the last one removes it.
+func TestEditsAtOnce(t *testing.T) {
+	skipWithoutLocks(t)
+	path := filepath.Join(t.TempDir(), "list")
+	var wait sync.WaitGroup
+	for i := range 8 {
+		wait.Go(func() {
+			for k := range 5 {
+				err := Edit(t.Context(), path, func(old []byte) []byte { return fmt.Appendf(old, "%d.%d\n", i, k) })
+				if err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	if n := strings.Count(string(readFile(t, path)), "\n"); n != 40 {
+		t.Errorf("%d lines of 40", n)
+	}
+	if err := Edit(t.Context(), path, func([]byte) []byte { return nil }); err != nil {
+		t.Error(err)
+	}
+	if left := filesIn(t, filepath.Dir(path)); left != nil {
+		t.Errorf("left %q", left)
+	}
+}
+
+// TestReplacedPair makes every operation fail in turn while an output of two files is replaced, and checks that files
+// of the old and the new output never stand side by side.
+func TestReplacedPair(t *testing.T) {
+	s := spec(t, Npy, 33)
+	renames := 0
+	for failAt := 1; ; failAt++ {
+		writeAll(t, s, makeRows(s, 2))
+		paths := s.Paths()
+		oldMain, oldIDs := readFile(t, paths[0]), readFile(t, paths[1])
+		broken := &failingFS{failAt: failAt, stays: true, cause: errors.New("killed")}
+		if err := writeOn(s, broken, makeRows(s, 3)); err == nil {
+			break
+		}
+		if broken.op == "rename" {
+			renames++
+		}
+		main, err := os.ReadFile(paths[0])
+		if err != nil {
+			continue
+		}
+		if ids := readFile(t, paths[1]); (string(ids) == string(oldIDs)) != (string(main) == string(oldMain)) {
+			t.Fatalf("after a failing %s, operation %d: new ids beside old vectors", broken.op, failAt)
+		}
+	}
+	if renames != 2 {
+		t.Errorf("%d renames failed", renames)
+	}
+}

@@ -1,0 +1,144 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// State is the result of comparing a file of an output folder with the manifest.
+type State string
+
+// States of files.
+const (
+	Complete   State = "complete"   // as the manifest describes it
+	Changed    State = "changed"    // not as the manifest describes it
+	Missing    State = "missing"    // described, but not there
+	Unfinished State = "unfinished" // of a run that has not ended its work on it
+	Foreign    State = "foreign"    // not described
+)
+
+// Inspected is a file of an output folder.
+type Inspected struct {
+	Path   string `json:"path"` // relative to the folder, with slashes
+	State  State  `json:"state"`
+	Detail string `json:"detail,omitempty"` // the difference, for people
+	Input  string `json:"input,omitempty"`  // path of the input, as given to the run
+}
+
+// clockSkew is the tolerance for the clocks of this machine, of the one that made a file, and of a file server.
+const clockSkew = time.Minute
+
+// Inspect compares the files of a folder with its manifest and calls report for each of them, those of the manifest
+// first, in the order of their paths. It reads their contents unless quick is set: then sizes must be equal, and a file
+// must not have been modified after it was finished. known reports whether a file that the manifest does not describe
+// belongs to the program.
+func Inspect(ctx context.Context, dir string, quick bool, known func(path string) bool, report func(Inspected)) error {
+	m, err := ReadManifest(dir)
+	if err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(m.last)) {
+		o := m.last[key]
+		state, detail, err := o.inspect(ctx, quick)
+		if err != nil {
+			return err
+		}
+		report(Inspected{relative(dir, key), state, detail, o.Input.Path})
+	}
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		rel := relative(dir, path)
+		switch _, described := m.last[outputKey(path)]; {
+		case err != nil:
+			return ioError("read", path, err)
+		case d.IsDir() || described || rel == ManifestName || known(rel):
+		case leftoverName.MatchString(d.Name()):
+			report(Inspected{rel, Unfinished, temporaryState(path), ""})
+		default:
+			report(Inspected{rel, Foreign, "", ""})
+		}
+		return ctx.Err()
+	})
+}
+
+func relative(dir, path string) string {
+	rel, err := filepath.Rel(dir, path)
+	if err != nil {
+		return path
+	}
+	return filepath.ToSlash(rel)
+}
+
+// inspect compares a file with its entry.
+func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, detail string, err error) {
+	info, err := os.Stat(o.file.Path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && o.Finished.IsZero():
+		return Unfinished, "a run was killed before the file got its name, or is still writing it", nil
+	case errors.Is(err, fs.ErrNotExist):
+		return Missing, "", nil
+	case err != nil:
+		return "", "", ioError("read", o.file.Path, err)
+	case o.Finished.IsZero():
+		return Unfinished, "a run was killed when the file got its name", nil
+	case info.Size() != o.file.Size:
+		return Changed, fmt.Sprintf("%d bytes, %d in the manifest", info.Size(), o.file.Size), nil
+	case quick && info.ModTime().Sub(o.Finished) > clockSkew:
+		return Changed, "modified after it was finished; without --quick its content counts", nil
+	case quick:
+		return Complete, "", nil
+	}
+	sum, err := hashFile(ctx, o.file.Path)
+	switch {
+	case err != nil:
+		return "", "", err
+	case sum != o.file.SHA256:
+		return Changed, "another SHA-256 than in the manifest", nil
+	}
+	return Complete, "", nil
+}
+
+// temporaryState describes a temporary file, or the claim of a run.
+func temporaryState(path string) string {
+	h, alive := osFS{}.readClaim(path)
+	switch {
+	case alive == nil:
+		return "left by a run that was killed; the next run removes it"
+	case !errors.Is(alive, ErrLocked):
+		return "of a run that may have been killed: this file system has no locks"
+	case strings.HasPrefix(filepath.Base(path), claimPrefix):
+		return "a run is going on: " + h.String()
+	}
+	return "being written"
+}
+
+// hashFile returns the SHA-256 of a file.
+func hashFile(ctx context.Context, path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", ioError("read", path, err)
+	}
+	defer f.Close()
+	sum := sha256.New()
+	for {
+		_, err := io.CopyN(sum, f, 16<<20)
+		switch {
+		case errors.Is(err, io.EOF):
+			return hex.EncodeToString(sum.Sum(nil)), nil
+		case err != nil:
+			return "", ioError("read", path, err)
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		}
+	}
+}

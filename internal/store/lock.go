@@ -1,0 +1,71 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+)
+
+// ErrLocked is wrapped by the error of an operation that waited in vain for another process.
+var ErrLocked = errors.New("another process holds the lock")
+
+const (
+	lockPause    = 50 * time.Millisecond // between two attempts to take a lock
+	lockPatience = time.Second / 2       // for which a run that is to end still waits for a lock
+)
+
+func (s osFS) tryLock(f *os.File, shared bool) error {
+	if s.noLocks {
+		return errors.ErrUnsupported
+	}
+	return tryLock(f, shared)
+}
+
+// lock waits for the exclusive lock of f. It gives up some time after ctx has ended; its error then wraps the cause.
+// On a file system without locks it does nothing.
+func (s osFS) lock(ctx context.Context, f *os.File) error {
+	var end <-chan time.Time
+	done := ctx.Done()
+	for pause := time.Millisecond; ; pause = min(2*pause, lockPause) {
+		if err := s.tryLock(f, false); !errors.Is(err, ErrLocked) {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-done:
+			done, end = nil, time.After(lockPatience)
+		case <-end:
+			return fmt.Errorf("%w: %w", ErrLocked, context.Cause(ctx))
+		}
+	}
+}
+
+// openLocked opens a file, which it creates if needed, and takes its exclusive lock. A file that has been replaced or
+// removed by the holder of the lock is opened anew.
+func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
+	for {
+		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)
+		if err != nil {
+			return nil, err
+		}
+		if err = s.lock(ctx, f); err == nil && isAt(f, path) {
+			return f, nil
+		}
+		f.Close()
+		if err != nil {
+			return nil, err
+		}
+	}
+}
+
+// isAt reports whether path still leads to f.
+func isAt(f *os.File, path string) bool {
+	opened, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	now, err := os.Lstat(path)
+	return err == nil && os.SameFile(opened, now)
+}

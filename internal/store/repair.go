@@ -1,0 +1,108 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// DamagedSuffix and a time follow the name of a manifest that Repair has set aside.
+const DamagedSuffix = ".damaged-"
+
+// Repair makes the manifest of a folder usable: it takes the lines that cannot be read out of it, and sets aside a
+// manifest of version 1. The old file stays in the folder under another name; Repair returns these names. An output
+// whose line was damaged is then computed again, or has no entry.
+func Repair(ctx context.Context, dir string) (aside []string, err error) {
+	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405.000000000Z")
+	for _, name := range olderManifests {
+		path := filepath.Join(dir, name)
+		switch err := os.Rename(path, path+suffix); {
+		case err == nil:
+			aside = append(aside, path+suffix)
+		case !errors.Is(err, fs.ErrNotExist):
+			return aside, ioError("rename", path, err)
+		}
+	}
+	path := filepath.Join(dir, ManifestName)
+	if _, err := os.Stat(path); err != nil {
+		return aside, nil
+	}
+	f, err := osFS{}.openLocked(ctx, path) // other runs wait, and then open the new file
+	if err != nil {
+		return aside, ioError("repair", path, err)
+	}
+	defer f.Close()
+	content, err := io.ReadAll(f)
+	if err != nil {
+		return aside, ioError("read", path, err)
+	}
+	if !keepsLocks {
+		f.Close() // or else it could not be replaced
+	}
+	kept, err := readableLines(dir, content)
+	if err != nil || len(kept) == len(content) {
+		return aside, err
+	}
+	if err := replaceFile(osFS{}, path+suffix, content); err != nil {
+		return aside, err
+	}
+	return append(aside, path+suffix), replaceFile(osFS{}, path, kept)
+}
+
+// readableLines returns the lines of a manifest that can be read. An incomplete last line is damaged, too.
+func readableLines(dir string, content []byte) (kept []byte, err error) {
+	d, n := lineDecoder{dir, map[string]manifestLine{}}, 0
+	for line := range bytes.Lines(content) {
+		n++
+		_, err := d.decode(line)
+		switch {
+		case errors.Is(err, errLater):
+			return nil, fmt.Errorf("%s:%d: %w", filepath.Join(dir, ManifestName), n, err)
+		case err == nil && bytes.HasSuffix(line, []byte("\n")):
+			kept = append(kept, line...)
+		}
+	}
+	return kept, nil
+}
+
+// Edit replaces the content of a file with the result of change. It waits for other processes that edit the same file,
+// as Manifest.Append does. A missing file is empty, and an empty one is removed. If there is nothing to change, no
+// permission to write is needed.
+func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return ioError("read", path, err)
+	}
+	missing := err != nil
+	if updated := change(old); bytes.Equal(updated, old) && (missing || len(old) > 0) {
+		return nil
+	}
+	f, err := osFS{}.openLocked(ctx, path)
+	if err != nil {
+		return ioError("write", path, err)
+	}
+	defer f.Close()
+	if old, err = io.ReadAll(f); err != nil {
+		return ioError("read", path, err)
+	}
+	if !keepsLocks {
+		f.Close() // or else it could not be replaced
+	}
+	if updated := change(old); len(updated) > 0 {
+		err := replaceFile(osFS{}, path, updated)
+		if err != nil && len(old) == 0 {
+			_ = os.Remove(path) // the file is ours; the first error is the one to report
+		}
+		return err
+	}
+	if err := os.Remove(path); err != nil {
+		return ioError("remove", path, err)
+	}
+	return nil
+}

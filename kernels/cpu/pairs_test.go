@@ -1,0 +1,167 @@
+package cpu
+
+import (
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"unsafe"
+
+	"seqembed/internal/half"
+	"seqembed/kernels"
+	"seqembed/kernels/kernelstest"
+)
+
+// fastPairs returns the assembly for pairs of bfloat16.
+func fastPairs(t testing.TB) pairVariant {
+	p := best().pairs
+	if !p.fast {
+		t.Skip("this machine or build does not multiply bfloat16")
+	}
+	return p
+}
+
+// special are float32 values at the limits of bfloat16: halfway cases, denormal numbers, infinities and NaN.
+var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001, 0x7f7fffff, 0x7f7f8000,
+	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
+
+// TestNarrow compares the assembly with the portable function for every length, between guard pages, also in place.
+func TestNarrow(t *testing.T) {
+	fast := fastPairs(t)
+	for n := 1; n <= 70; n++ {
+		for _, atEnd := range []bool{false, true} {
+			in := guarded(t, n, atEnd)
+			fill(in, uint64(n))
+			for i, bits := range special {
+				if i < n {
+					in[n-1-i] = math.Float32frombits(bits)
+				}
+			}
+			want, got := make([]uint16, 2*pairs(n)), halves(guarded(t, pairs(n), atEnd))
+			narrow(want, in)
+			fast.narrow(got, in)
+			for i := range want {
+				if nan := i < n && in[i] != in[i]; got[i] != want[i] && !(nan && half.FromBF16(got[i]) != half.FromBF16(got[i])) {
+					t.Fatalf("value %d of %d, %v, is rounded to %#x, want %#x", i, n, in[i], got[i], want[i])
+				}
+			}
+			if n > 1 {
+				same := halves(in)[:2*pairs(n)]
+				fast.narrow(same, in)
+				if !slices.Equal(same, got) {
+					t.Fatalf("%d values become others in place", n)
+				}
+			}
+		}
+	}
+}
+
+// TestTilePairs compares the assembly with the portable function, bit for bit.
+func TestTilePairs(t *testing.T) {
+	fast := fastPairs(t)
+	rng := rand.New(rand.NewPCG(1, 2))
+	words := func(n int, atEnd bool) []float32 {
+		w := guarded(t, n, atEnd)
+		for i, h := 0, halves(w); i < len(h); i++ {
+			h[i] = half.ToBF16(float32(rng.NormFloat64() * math.Exp2(float64(rng.IntN(20)))))
+			if rng.IntN(50) == 0 {
+				h[i] = uint16(rng.IntN(0x80)) // denormal or zero
+			}
+			if rng.IntN(20) == 0 {
+				h[i] = 0x80 << rng.IntN(2) // a product of two of these is denormal
+			}
+		}
+		return w
+	}
+	for rows := 1; rows <= 27; rows++ {
+		for _, k := range []int{1, 2, 3, 4, 5, 7, 40} {
+			for n := 1; n <= maxPanels; n++ {
+				cols, lda, atEnd := n*panelCols, k+rows%3, rows%2 == 0
+				a, panel := words((rows-1)*lda+k, atEnd), words(k*cols, atEnd)
+				bias, add := make([]float32, cols), make([]float32, rows*cols)
+				fill(bias, 4)
+				fill(add, 5)
+				got, want := guarded(t, rows*cols, atEnd), make([]float32, rows*cols)
+				fast.tile(got, cols, add, cols, bias, a, lda, rows, panel, k, n)
+				for p := range n {
+					c := p * panelCols
+					tilePairs(want[c:], cols, add[c:], cols, bias[c:], a, lda, rows, panel[p*k*panelCols:], k, 1)
+				}
+				sameBits(t, "tile", got, want)
+			}
+		}
+	}
+}
+
+// TestPackPairs compares the assembly with the portable function, and that with the definition.
+func TestPackPairs(t *testing.T) {
+	for _, d := range []int{16, 24, 48, 64} {
+		for _, n := range []int{1, 2, 3, 17, 2*blockK - 1, 2 * blockK, 2*blockK + 1, 2*blockK + 2} {
+			ld := 3*d + 2
+			memory := guarded(t, pairs((n-1)*ld+d), true)
+			values := halves(memory)[:(n-1)*ld+d]
+			for i := range values {
+				values[i] = uint16(i*0x9e37 + 1)
+			}
+			portable := newPanels(d, pairs(n))
+			portable.at = make([]float32, portable.size())
+			fill(portable.at, 1)
+			packPairs(portable, values, ld, n)
+			for j := range 2 * pairs(n) {
+				for c := range portable.count * panelCols {
+					k := j / 2 / blockK
+					from, _ := portable.block(k)
+					got := halves(portable.panel(k, c/panelCols))[(j/2-from)*2*panelCols+2*(c%panelCols)+j%2]
+					want := uint16(0)
+					if j < n && c < d {
+						want = values[j*ld+c]
+					}
+					if got != want {
+						t.Fatalf("%d rows of %d values: value %d of row %d is %#x, want %#x", n, d, c, j, got, want)
+					}
+				}
+			}
+			if fast := best().pairs; fast.fast {
+				got := newPanels(d, pairs(n))
+				got.at = make([]float32, got.size())
+				fill(got.at, 1)
+				fast.packValues(got, values, ld, n)
+				sameBits(t, "packed values", got.at, portable.at)
+			}
+		}
+	}
+}
+
+// TestConformanceBF16 runs the conformance suite with both operands in bfloat16: all of it in assembly, the products
+// also in portable Go.
+func TestConformanceBF16(t *testing.T) {
+	known := new(kernelstest.Known)
+	t.Run("portable", func(t *testing.T) {
+		t.Parallel()
+		kernelstest.RunProducts(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, portable(), bf16) })
+	})
+	t.Run(best().name, func(t *testing.T) {
+		t.Parallel()
+		fastPairs(t)
+		kernelstest.Run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, best(), bf16) })
+	})
+}
+
+// TestBF16InMemory checks that projections take half the bytes.
+func TestBF16InMemory(t *testing.T) {
+	b := newBackend(1, portable(), bf16)
+	defer b.Close()
+	if !strings.HasSuffix(b.Name(), " bf16") {
+		t.Errorf("the name %q of the backend does not mention bf16", b.Name())
+	}
+	m := b.NewModel()
+	defer m.Close()
+	w, err := m.Load(kernels.Projection, randomSource{[]int{32, 901}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := w.(*weight).packed; len(p.at) != 32*451 || uintptr(unsafe.Pointer(&p.at[0]))%line != 0 {
+		t.Errorf("a projection [32, 901] is stored as %d words", len(p.at))
+	}
+}

@@ -1,0 +1,88 @@
+package pool
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"seqembed/internal/store"
+)
+
+// ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
+var ErrOutput = errors.New("cannot write to the output folder")
+
+// outputFolderError returns an ErrOutput for a failed operation in the folder, whose own path is of no interest.
+func outputFolderError(dir string, err error) error {
+	return fmt.Errorf("%w %s: %w", ErrOutput, dir, cmp.Or(errors.Unwrap(err), err))
+}
+
+// claim is the claim of a run to its output folder.
+type claim struct {
+	err error // the reason why there is none: nothing can be written
+}
+
+// Claim enters the jobs of a run in their common output folder until release is called. It first removes the temporary
+// files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with other
+// settings. Runs of the same settings, and of other models or formats, may share the folder. A folder in which nothing
+// can be written is an error only of a Job that has something to write. command is shown to the users of other runs.
+//
+// Run claims the folder for its job alone if Claim was not called before.
+func Claim(command string, jobs ...*Job) (release func(), err error) {
+	host, _ := os.Hostname() // only for messages
+	h := store.Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC(), Outputs: map[string]store.Entry{}}
+	for _, j := range jobs {
+		j.Output.removeLeftovers(j.Files)
+		h.Outputs[j.Output.kind()] = j.Output.Template
+	}
+	c, dir, leave := &claim{}, jobs[0].Output.Dir, func() {}
+	if c.err = os.MkdirAll(dir, 0o777); c.err == nil {
+		entered, err := store.Claim(dir, h, func(other store.Holder) string { return clash(jobs, other) })
+		switch {
+		case errors.Is(err, store.ErrInUse):
+			return nil, err
+		case err == nil:
+			leave = entered
+		default:
+			c.err = err
+		}
+	}
+	for _, j := range jobs {
+		j.claim = c
+	}
+	return func() {
+		leave()
+		for _, j := range jobs {
+			j.claim = nil
+		}
+	}, nil
+}
+
+// clash returns the first difference between outputs of these jobs and those of the same kind of another run.
+func clash(jobs []*Job, other store.Holder) string {
+	for _, j := range jobs {
+		if had, ok := other.Outputs[j.Output.kind()]; ok {
+			if d := j.difference(had); d != "" {
+				return d
+			}
+		}
+	}
+	return ""
+}
+
+// kind returns a key that two outputs share if their files may have the same names.
+func (o Output) kind() string { return o.Label + "." + string(o.Format) }
+
+// removeLeftovers removes temporary files of killed runs from the output folder and the folders of these files. It
+// ignores errors, because the run does not depend on it.
+func (o Output) removeLeftovers(files []File) {
+	seen := map[string]bool{o.Dir: true}
+	_, _ = store.RemoveLeftovers(o.Dir)
+	for _, f := range files {
+		if dir := o.spec(f).Dir; !seen[dir] {
+			seen[dir] = true
+			_, _ = store.RemoveLeftovers(dir)
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package transformer
+
+import (
+	"fmt"
+
+	"seqembed/tokenizer"
+	"seqembed/weights"
+)
+
+// Tokenizer returns the tokenizer of the vocabulary in file, or in the checkpoint's own where file is "". A vocabulary
+// that is not that of the checkpoint's table of embeddings is an error. Unless file is given, so is one that differs
+// from other files of the checkpoint's folder.
+func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
+	f, own := c.Config.Family, file == ""
+	if own && !f.FixedVocabulary && !c.Synthetic {
+		if file = c.Beside(f.VocabularyFile); file == "" {
+			return nil, fmt.Errorf("there is no %s beside %s; --%s-tokenizer FILE names one", f.VocabularyFile, c.Source, f.Flag)
+		}
+	}
+	t, err := f.readTokenizer(file)
+	if err != nil {
+		return nil, err
+	}
+	if err := f.checkSize(t, c.Config.Vocabulary); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Source, err)
+	}
+	if n, _ := t.Append(nil, nil); len(n) != f.Before+f.After {
+		return nil, fmt.Errorf("%s puts %d special tokens around a sequence, and %s has %d: %w",
+			file, len(n), f.Name, f.Before+f.After, ErrUnsupported)
+	}
+	for _, name := range tokenizer.VocabularyFiles {
+		path := c.Beside(name)
+		if !own || path == "" || path == file {
+			continue
+		}
+		content, err := weights.ReadText(path)
+		if err != nil {
+			return nil, err
+		}
+		if err := tokenizer.Compare(t, name, content); err != nil {
+			return nil, fmt.Errorf("%s is not of the tokenizer that %s uses: %w", path, f.Name, err)
+		}
+	}
+	return t, nil
+}
+
+func (f *Family) readTokenizer(file string) (t tokenizer.Tokenizer, err error) {
+	if file == "" {
+		return f.NewTokenizer(), nil
+	}
+	content, err := weights.ReadText(file)
+	if err != nil {
+		return nil, err
+	}
+	if t, err = f.tokenizer(content); err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return t, nil
+}
+
+// checkSize compares the number of a tokenizer's entries with that of the rows of a table of embeddings.
+func (f *Family) checkSize(t tokenizer.Tokenizer, rows int) error {
+	n, multiple := t.VocabSize(), max(f.tableMultiple, 1)
+	if rows == n || rows == (n+multiple-1)/multiple*multiple {
+		return nil
+	}
+	return fmt.Errorf("vocab_size, the number of embeddings, is %d, and the tokenizer of %s has %d entries: %w",
+		rows, f.Name, n, tokenizer.ErrVocabulary)
+}

@@ -1,0 +1,127 @@
+package hub
+
+import (
+	"context"
+	"crypto/sha1"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// verify compares a file with its size and its digest: the SHA-256 of a large file, or the SHA-1 of a git object. Other
+// names of blobs are no digests of the content.
+func verify(path, etag string, size int64) error {
+	var h hash.Hash
+	switch _, err := hex.DecodeString(etag); {
+	case err == nil && len(etag) == 2*sha256.Size:
+		h = sha256.New()
+	case err == nil && len(etag) == 2*sha1.Size:
+		h = sha1.New()
+		fmt.Fprintf(h, "blob %d\x00", size)
+	default:
+		return nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := io.Copy(h, f); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != etag {
+		return fmt.Errorf("%w: its digest is %s, and the hub announced %s", ErrDamaged, got, etag)
+	}
+	return nil
+}
+
+// place makes link name a blob: by a relative symbolic link, as in every cache, or, on a system that allows none, by a
+// hard link or a copy.
+func place(blob, link string) error {
+	target, err := filepath.Rel(filepath.Dir(link), blob)
+	if err != nil {
+		return err
+	}
+	for _, make := range []func() error{
+		func() error { return os.Symlink(target, link) },
+		func() error { return os.Link(blob, link) },
+		func() error { return copyFile(blob, link) },
+	} {
+		if err = make(); err == nil {
+			return nil
+		}
+		if _, there := os.Stat(link); there == nil {
+			return nil // another process was faster
+		}
+		_ = os.Remove(link) // a link to a blob that is gone
+	}
+	return err
+}
+
+func copyFile(from, to string) error {
+	in, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	part := to + ".incomplete"
+	out, err := os.Create(part)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	if err = errors.Join(err, out.Close()); err != nil {
+		return errors.Join(err, os.Remove(part))
+	}
+	return os.Rename(part, to)
+}
+
+// writeWhole writes a small file that is either the old or the new one at any time.
+func writeWhole(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), ".ref-*")
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	err = errors.Join(err, f.Chmod(0o644), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+// lock waits for the lock file of a blob, which Hugging Face's own libraries take as well. Where the system or the file
+// system has no locks, it locks nothing: two processes that fetch the same file then spoil each other's part, which
+// verify finds.
+func lock(ctx context.Context, path string) (unlock func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o666)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		if tryLock(f) {
+			return func() { _ = f.Close() }, nil
+		}
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			_ = f.Close()
+			return nil, context.Cause(ctx)
+		}
+	}
+}

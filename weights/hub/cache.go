@@ -1,0 +1,140 @@
+// Package hub finds models in the cache of Hugging Face's libraries and downloads them into it. It speaks the hub's
+// protocol and knows nothing of the files' content. It is the only package of the module that uses the network.
+//
+// The cache has a folder models--ORG--NAME for each model. Its blobs hold the files under the names of their digests,
+// snapshots/COMMIT holds links to blobs under the names of the files, and refs/REVISION holds the commit of a branch or
+// tag.
+package hub
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+)
+
+// ErrNotCached means that a model or a revision of it is not in the cache.
+var ErrNotCached = errors.New("not in the local cache")
+
+var (
+	idPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
+)
+
+// IsID reports whether name has the form ORG/NAME.
+func IsID(name string) bool { return idPattern.MatchString(name) }
+
+// Cache returns the folder of the cache, from the first of HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE,
+// HF_HOME and XDG_CACHE_HOME that is set, or below the home folder.
+func Cache() (folder string, err error) {
+	home, err := os.UserHomeDir()
+	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HUGGINGFACE_HUB_CACHE", ""}, {"TRANSFORMERS_CACHE", ""},
+		{"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
+		if folder := os.Getenv(place[0]); folder != "" {
+			return filepath.Join(expand(folder, home), place[1]), nil
+		}
+	}
+	if err != nil {
+		return "", fmt.Errorf("finding the Hugging Face cache: %w; HF_HOME can name it", err)
+	}
+	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
+}
+
+// expand replaces the home folder's ~ at the beginning of a path, and the variables $NAME and ${NAME} that are set: no
+// shell has seen a path of an env file or a container.
+func expand(path, home string) string {
+	path = os.Expand(path, func(name string) string {
+		if value, set := os.LookupEnv(name); set {
+			return value
+		}
+		return "${" + name + "}"
+	})
+	if rest, ok := strings.CutPrefix(path, "~"); ok && home != "" && (rest == "" || os.IsPathSeparator(rest[0])) {
+		return home + rest
+	}
+	return path
+}
+
+// modelFolder returns the folder of a model in a cache.
+func modelFolder(cache, id string) string {
+	return filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
+}
+
+// Snapshot returns the folder of a model's snapshot in the cache. revision is a commit, a branch or a tag. "" stands
+// for main, or for the only snapshot if there is no main. The error wraps ErrNotCached if the cache has no such
+// snapshot; the files of a snapshot may still be incomplete.
+func Snapshot(id, revision string) (folder string, err error) {
+	cache, err := Cache()
+	if err != nil {
+		return "", err
+	}
+	model := modelFolder(cache, id)
+	commit, err := commitOf(model, revision)
+	if err != nil {
+		return "", err
+	}
+	folder = filepath.Join(model, "snapshots", commit)
+	if _, err := os.Stat(folder); err != nil {
+		return "", fmt.Errorf("revision %s is %w: there is no %s", commit, ErrNotCached, folder)
+	}
+	return folder, nil
+}
+
+func commitOf(model, revision string) (string, error) {
+	if commitPattern.MatchString(revision) {
+		return revision, nil
+	}
+	name := revision
+	if name == "" {
+		name = "main"
+	}
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return "", fmt.Errorf("%q is no revision", revision)
+	}
+	path := filepath.Join(model, "refs", filepath.FromSlash(name))
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && revision == "" {
+		switch found, _ := os.ReadDir(filepath.Join(model, "snapshots")); len(found) {
+		case 0:
+		case 1:
+			return found[0].Name(), nil
+		default:
+			return "", fmt.Errorf("there is no refs/main, but %d snapshots: give the folder of one of them, such as %s",
+				len(found), filepath.Join(model, "snapshots", found[0].Name()))
+		}
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%w: there is no %s", ErrNotCached, path)
+	}
+	if err != nil {
+		return "", err
+	}
+	commit := string(bytes.TrimSpace(text))
+	if !commitPattern.MatchString(commit) {
+		return "", fmt.Errorf("%s does not hold a commit but %.60q", path, commit)
+	}
+	return commit, nil
+}
+
+// Of returns the id and the commit of the snapshot that a path names or lies in,
+// .../models--ORG--NAME/snapshots/COMMIT, and "" for any other path. It does not follow symbolic links, because those
+// of a cache lead out of the snapshot.
+func Of(path string) (id, commit string) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return "", ""
+	}
+	for range 2 {
+		snapshots, commit := filepath.Split(path)
+		model, ok := strings.CutPrefix(filepath.Base(filepath.Dir(filepath.Clean(snapshots))), "models--")
+		if ok && filepath.Base(snapshots) == "snapshots" && commitPattern.MatchString(commit) {
+			return strings.Replace(model, "--", "/", 1), commit
+		}
+		path = filepath.Clean(snapshots)
+	}
+	return "", ""
+}

@@ -1,0 +1,315 @@
+package hub
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Client downloads models from a hub into a cache. Its fields may not change while Pull runs.
+type Client struct {
+	Endpoint string // of the hub, without a slash at the end
+	Token    string // of an account, or "" for none
+	Cache    string // folder, as Cache returns it
+	// Progress, if not nil, is told how many bytes of a file are there: once at its beginning, then after each piece.
+	// Files that the cache held before are not reported.
+	Progress func(file string, done, size int64)
+
+	attempts int           // to fetch a file; 0 for the usual number
+	pause    time.Duration // before the second attempt, doubled before each further one; 0 for the usual one
+}
+
+// FromEnvironment returns a client as the variables HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH and those of the cache say.
+func FromEnvironment() (*Client, error) {
+	cache, err := Cache()
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{Endpoint: "https://huggingface.co", Cache: cache}
+	if endpoint := os.Getenv("HF_ENDPOINT"); endpoint != "" {
+		c.Endpoint = strings.TrimRight(endpoint, "/")
+	}
+	if u, err := url.Parse(c.Endpoint); err != nil || u.Host == "" {
+		return nil, fmt.Errorf("HF_ENDPOINT: %q is no address such as https://huggingface.co", c.Endpoint)
+	}
+	for _, name := range []string{"HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"} {
+		if c.Token == "" {
+			c.Token = strings.TrimSpace(os.Getenv(name))
+		}
+	}
+	if c.Token == "" {
+		path := os.Getenv("HF_TOKEN_PATH")
+		if path == "" {
+			path = filepath.Join(filepath.Dir(cache), "token")
+		}
+		text, err := os.ReadFile(path) // a file that is not there, or not for this user, is no token
+		if err == nil {
+			c.Token = strings.TrimSpace(string(text))
+		}
+	}
+	return c, nil
+}
+
+// Offline reports whether HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE forbids the network.
+func Offline() bool {
+	for _, name := range []string{"HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"} {
+		switch strings.ToUpper(os.Getenv(name)) {
+		case "1", "TRUE", "YES", "ON":
+			return true
+		}
+	}
+	return false
+}
+
+// The sentinels of Pull's errors. An error that wraps none of them is one of the file system, or the context's.
+var (
+	// ErrNotFound means that the hub has no such model, revision or file, or hides it.
+	ErrNotFound = errors.New("not found on the hub")
+	// ErrDenied means that the hub wants a token, or another one.
+	ErrDenied = errors.New("the hub denies access")
+	// ErrUnreachable means that the hub did not answer, or not in its protocol.
+	ErrUnreachable = errors.New("the hub cannot be reached")
+	// ErrDamaged means that what arrived is not what the hub announced.
+	ErrDamaged = errors.New("the download is damaged")
+)
+
+// Pull makes sure that the cache holds some files of a model and returns the folder of its snapshot. revision is a
+// branch, a tag or a commit; "" is main. choose selects the files from the names of all, with slashes. A file that is
+// complete in the cache is not fetched again; one that was cut short is continued. Several processes may pull the same
+// model at the same time. When Pull has returned an error, the cache holds nothing that is incomplete under its final
+// name.
+func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
+	if !IsID(id) {
+		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
+	}
+	if revision == "" {
+		revision = "main"
+	}
+	if !filepath.IsLocal(filepath.FromSlash(revision)) {
+		return "", fmt.Errorf("model %s: %q is no revision", id, revision)
+	}
+	m := &pull{Client: c, id: id, folder: modelFolder(c.Cache, id)}
+	files, err := m.list(ctx, revision)
+	if err == nil {
+		files, err = choose(files)
+	}
+	for _, file := range files {
+		if err == nil {
+			err = m.get(ctx, file)
+		}
+	}
+	if err == nil && revision != m.commit {
+		err = writeWhole(filepath.Join(m.folder, "refs", filepath.FromSlash(revision)), m.commit)
+	}
+	if err != nil {
+		return "", fmt.Errorf("model %s: %w", id, err)
+	}
+	return filepath.Join(m.folder, "snapshots", m.commit), nil
+}
+
+// pull is one call of Pull.
+type pull struct {
+	*Client
+	id, commit string
+	folder     string // of the model in the cache
+}
+
+// listLimit bounds the answer that lists a model's files.
+const listLimit = 32 << 20
+
+// list asks for the commit of a revision and the names of its files.
+func (p *pull) list(ctx context.Context, revision string) (files []string, err error) {
+	var answer struct {
+		SHA      string
+		Siblings []struct{ RFilename string }
+	}
+	err = p.retry(ctx, func() error {
+		r, err := p.request(ctx, http.MethodGet, "/api/models/"+p.id+"/revision/"+url.PathEscape(revision), 0)
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		if err := p.refused(r, "revision "+revision); err != nil {
+			return err
+		}
+		if err := json.NewDecoder(io.LimitReader(r.Body, listLimit)).Decode(&answer); err != nil {
+			return fmt.Errorf("%w: %s does not answer as a hub: %w", ErrUnreachable, p.Endpoint, err)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if p.commit = answer.SHA; !commitPattern.MatchString(p.commit) {
+		return nil, fmt.Errorf("%w: %s names the commit %.60q for %s", ErrUnreachable, p.Endpoint, p.commit, revision)
+	}
+	for _, s := range answer.Siblings {
+		if !filepath.IsLocal(filepath.FromSlash(s.RFilename)) {
+			return nil, fmt.Errorf("%w: %s lists the file %.60q", ErrUnreachable, p.Endpoint, s.RFilename)
+		}
+		files = append(files, s.RFilename)
+	}
+	return files, nil
+}
+
+// etagPattern is that of the names of blobs. One of 64 hexadecimal digits is a SHA-256, one of 40 the SHA-1 of a git
+// object.
+var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
+
+// get makes sure that the snapshot has a file: a link to a blob, which has the name of its digest.
+func (p *pull) get(ctx context.Context, file string) error {
+	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
+	if _, err := os.Stat(link); err == nil {
+		return nil
+	}
+	etag, size, err := p.describe(ctx, file)
+	if err != nil {
+		return err
+	}
+	blob := filepath.Join(p.folder, "blobs", etag)
+	for _, folder := range []string{filepath.Dir(blob), filepath.Dir(link)} {
+		if err := os.MkdirAll(folder, 0o777); err != nil {
+			return err
+		}
+	}
+	unlock, err := lock(ctx, filepath.Join(p.Cache, ".locks", filepath.Base(p.folder), etag+".lock"))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Stat(blob); errors.Is(err, fs.ErrNotExist) {
+		part := blob + ".incomplete"
+		if err := p.download(ctx, file, part, size); err != nil {
+			return err
+		}
+		if err := verify(part, etag, size); err != nil {
+			// A damaged part must not be continued.
+			return errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
+		}
+		if err := os.Rename(part, blob); err != nil {
+			return err
+		}
+	}
+	return place(blob, link)
+}
+
+// describe asks for the digest and the size of a file. The hub redirects the request for a large file to another
+// server, which knows neither; so redirections to another server are not followed.
+func (p *pull) describe(ctx context.Context, file string) (etag string, size int64, err error) {
+	err = p.retry(ctx, func() error {
+		r, err := p.request(ctx, http.MethodHead, p.path(file), 0)
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		if r.StatusCode < 300 || r.StatusCode > 399 {
+			if err := p.refused(r, file); err != nil {
+				return err
+			}
+		}
+		etag, size = r.Header.Get("X-Linked-Etag"), r.ContentLength
+		if etag == "" {
+			etag = r.Header.Get("Etag")
+		}
+		if linked := r.Header.Get("X-Linked-Size"); linked != "" {
+			if size, err = strconv.ParseInt(linked, 10, 64); err != nil {
+				size = -1
+			}
+		}
+		etag = strings.Trim(strings.TrimPrefix(etag, "W/"), `"`)
+		if !etagPattern.MatchString(etag) || size < 0 {
+			return fmt.Errorf("%w: %s gives %s no digest and no size", ErrUnreachable, p.Endpoint, file)
+		}
+		return nil
+	})
+	return etag, size, err
+}
+
+func (p *pull) path(file string) string {
+	escaped := (&url.URL{Path: file}).EscapedPath()
+	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
+}
+
+// download appends to part until it has size bytes.
+func (p *pull) download(ctx context.Context, file, part string, size int64) error {
+	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
+	if err != nil {
+		return err
+	}
+	err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
+	return errors.Join(err, f.Close())
+}
+
+// stalled is how long a connection may send nothing.
+const stalled = time.Minute
+
+// rest fetches what is missing of a file.
+func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) error {
+	done, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return err
+	}
+	if done > size {
+		done = 0
+	}
+	p.report(file, done, size)
+	if done == size {
+		return f.Truncate(size)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	watch := time.AfterFunc(stalled, func() { cancel(fmt.Errorf("no byte within %v", stalled)) })
+	defer watch.Stop()
+	r, err := p.request(ctx, http.MethodGet, p.path(file), done)
+	if err != nil {
+		return err
+	}
+	defer r.Body.Close()
+	if err := p.refused(r, file); err != nil {
+		return err
+	}
+	if r.StatusCode != http.StatusPartialContent {
+		done = 0 // the server sends the whole file
+	}
+	if err := f.Truncate(done); err != nil {
+		return err
+	}
+	if _, err := f.Seek(done, io.SeekStart); err != nil {
+		return err
+	}
+	piece := make([]byte, 1<<20)
+	for {
+		n, err := r.Body.Read(piece)
+		watch.Reset(stalled)
+		if _, err := f.Write(piece[:n]); err != nil {
+			return err
+		}
+		done += int64(n)
+		p.report(file, done, size)
+		switch {
+		case done > size:
+			return fmt.Errorf("%w: %s has more than the %d bytes announced", ErrDamaged, file, size)
+		case err == io.EOF && done == size:
+			return nil
+		case err != nil:
+			return unreachable(ctx, fmt.Errorf("%s: connection lost after %d of %d bytes: %w", file, done, size, err))
+		}
+	}
+}
+
+func (c *Client) report(file string, done, size int64) {
+	if c.Progress != nil {
+		c.Progress(file, done, size)
+	}
+}

@@ -1,0 +1,114 @@
+package hub
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// transport limits how long a hub may take to answer. Bodies may take as long as they arrive.
+var transport = func() http.RoundTripper {
+	t := http.DefaultTransport.(*http.Transport).Clone()
+	t.DialContext = (&net.Dialer{Timeout: 20 * time.Second}).DialContext
+	t.ResponseHeaderTimeout = 30 * time.Second
+	return t
+}()
+
+// request sends a request for a path of the hub, for the bytes from from on. The token is for the hub alone. A HEAD
+// request is not redirected to another server.
+func (c *Client) request(ctx context.Context, method, path string, from int64) (*http.Response, error) {
+	r, err := http.NewRequestWithContext(ctx, method, c.Endpoint+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("User-Agent", "seqembed")
+	r.Header.Set("Accept-Encoding", "identity") // sizes and ranges are of the file itself
+	if c.Token != "" {
+		r.Header.Set("Authorization", "Bearer "+c.Token)
+	}
+	if from > 0 {
+		r.Header.Set("Range", fmt.Sprintf("bytes=%d-", from))
+	}
+	client := &http.Client{Transport: transport, CheckRedirect: func(next *http.Request, via []*http.Request) error {
+		elsewhere := next.URL.Host != via[0].URL.Host
+		switch {
+		case method == http.MethodHead && elsewhere:
+			return http.ErrUseLastResponse
+		case len(via) > 9:
+			return errors.New("the hub redirects without end")
+		case elsewhere:
+			next.Header.Del("Authorization")
+		}
+		return nil
+	}}
+	answer, err := client.Do(r)
+	if err != nil {
+		return nil, unreachable(ctx, err)
+	}
+	return answer, nil
+}
+
+// unreachable makes err one of the connection, unless the caller has ended the context.
+func unreachable(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
+			return cause
+		}
+		err = cause
+	}
+	return &temporary{error: fmt.Errorf("%w: %w", ErrUnreachable, err)}
+}
+
+// temporary is an error after which another attempt makes sense.
+type temporary struct {
+	error
+	after time.Duration // asked for by the hub, or 0
+}
+
+func (t *temporary) Unwrap() error { return t.error }
+
+// refused returns the error that an answer means, or nil for one with the content.
+func (p *pull) refused(r *http.Response, what string) error {
+	page := p.Endpoint + "/" + p.id
+	switch {
+	case r.StatusCode == http.StatusOK, r.StatusCode == http.StatusPartialContent:
+		return nil
+	case (r.StatusCode == http.StatusUnauthorized || r.StatusCode == http.StatusForbidden) && p.Token == "":
+		// The hub answers so for a model that does not exist, too.
+		return fmt.Errorf("%w to %s (%s): the name may be wrong, or the model needs a token in HF_TOKEN", ErrDenied, page, r.Status)
+	case r.StatusCode == http.StatusUnauthorized, r.StatusCode == http.StatusForbidden:
+		return fmt.Errorf("%w to %s with the token of HF_TOKEN (%s): its account may have to accept the licence there",
+			ErrDenied, page, r.Status)
+	case r.StatusCode == http.StatusNotFound:
+		return fmt.Errorf("%w: %s at %s", ErrNotFound, what, page)
+	}
+	err := fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, what)
+	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode >= 500 {
+		seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
+		return &temporary{err, min(time.Duration(seconds)*time.Second, 2*time.Minute)}
+	}
+	return err
+}
+
+// retry runs an attempt again while its error is temporary.
+func (c *Client) retry(ctx context.Context, attempt func() error) error {
+	left, pause := cmp.Or(c.attempts, 5), cmp.Or(c.pause, time.Second)
+	for {
+		err := attempt()
+		var t *temporary
+		if left--; !errors.As(err, &t) || left == 0 {
+			return err
+		}
+		select {
+		case <-time.After(max(pause, t.after)):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		pause *= 2
+	}
+}
