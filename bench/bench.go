@@ -1,3 +1,3 @@
-// Package bench contains the measurements of the engine: parity with the outputs of the models' original PyTorch code,
-// and throughput. No package may import it; it may import every package.
+// Package bench measures the engine: its throughput, and its parity with the models' original PyTorch code. No package
+// may import it; it may import every package.
 package bench

@@ -155,7 +155,7 @@ func (at target) batchTokens() int {
 }
 
 // totalTokens returns the number of tokens in all batches of BenchmarkForward: one batch on a CPU, and several on a
-// GPU, each started before the previous one is read.
+// GPU, which starts each before the previous one is read.
 func (at target) totalTokens() int {
 	switch {
 	case *forwardTotal > 0:
@@ -201,8 +201,8 @@ type bars struct {
 	states float64 // for the hidden states of its tokens, after the last or an inner block
 }
 
-// statesOverPooled is the ratio of the errors of a record's hidden states and of their mean when the operands have 16
-// bits: in the mean, rounding errors of single tokens cancel.
+// statesOverPooled is the ratio between the bar for a record's hidden states and the bar for their mean, with 16-bit
+// operands: in the mean, the rounding errors of single tokens cancel.
 const statesOverPooled = 1.5
 
 // barsOf returns the bars of a model in fp32, bf16 or fp16. In fp32 the hidden states have the same bar as the

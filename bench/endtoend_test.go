@@ -11,8 +11,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its output files: the whole way
-// from FASTA to Parquet.
+// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its output files: the whole
+// path from FASTA to Parquet.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the program is not built in short mode")
@@ -34,12 +34,12 @@ func TestEndToEnd(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	compareOutput(t, filepath.Join(dir, "out/proteins.esm2-8m.parquet"), filepath.Join(goldenDir, "esm2_t6_8M.safetensors"), "esm2-8m",
-		"rare_letters") // has gaps, which the model has tokens for and the program refuses
+		"rare_letters") // contains gaps, which the model has tokens for but the program refuses
 	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), "dnabert-s-2l")
 }
 
-// compareOutput compares every row of a Parquet file with its golden, and checks that there is a row for each golden
-// record but those skipped.
+// compareOutput compares every row of a Parquet file with its golden. It also checks that every record of the goldens
+// has a row, except those skipped.
 func compareOutput(t *testing.T, output, goldenPath, model string, skipped ...string) {
 	t.Helper()
 	config, _ := transformer.Families.Config(model)

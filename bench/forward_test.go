@@ -36,8 +36,8 @@ var (
 			"- is standard error")
 )
 
-// models lists the models for BenchmarkForward. Models that are too large for most machines, or too small to be
-// meaningful, run only if -bench names them.
+// models lists the models for BenchmarkForward. Models that are too large for most machines, or too small for a
+// meaningful rate, run only if -bench names them.
 var models = []struct {
 	name string
 	on   onDevice
@@ -66,10 +66,10 @@ func named(pattern, model string) bool {
 //	go test ./bench -run '^$' -bench Forward
 //	go test ./bench -run '^$' -bench Forward/esm2-3b
 //
-// The records are an even sample of real ones if these are available, and random otherwise; the benchmark's name tells
-// which. It reports tokens/s, the GFLOP/s of matrix products and attention (transformer.Config.FLOPs) and, on a CPU,
-// their share of the measured peak of all cores. Loading the weights is not measured. A model that does not fit in the
-// device's memory is skipped. With -bench.json the results are also written to a file.
+// The records are an even sample of real records if these are available, and random otherwise; the name of the
+// benchmark tells which. It reports tokens/s, the GFLOP/s of matrix products and attention (transformer.Config.FLOPs)
+// and, on a CPU, their share of the measured peak of all cores. Loading the weights is not measured. A model that does
+// not fit in the device's memory is skipped. With -bench.json the results are also written to a file.
 func BenchmarkForward(b *testing.B) {
 	at, err := benchmarkTarget()
 	if err != nil {
@@ -195,8 +195,8 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table of one pass: the share of the elapsed time for each operation, and the rate in GFLOP/s of
-// those with FLOPs, with its share of top if top is known.
+// printProfile writes a table with a row for each operation of one pass: its share of the elapsed time passed, its rate
+// in GFLOP/s if it has FLOPs, and that rate as a share of top, the peak rate in GFLOP/s; 0 means unknown.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)
@@ -254,8 +254,8 @@ func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernel
 	return batches, limits
 }
 
-// sampleRecords returns token ids of about the given number of tokens in all, and their source: proteins of UniProt, or
-// E. coli in pieces of 500 nt.
+// sampleRecords returns the token ids of records with about the given number of tokens in all, and the source of the
+// records: proteins of UniProt, or pieces of 500 nt of E. coli.
 func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
 	t.Helper()
 	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0
@@ -322,8 +322,8 @@ func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []i
 	return b, lengths
 }
 
-// randomRecords returns random records of the given number of tokens in all: DNA in pieces of 500 nt, which are about
-// 110 tokens, and proteins with lengths distributed as in UniProt, with a mean of 350 residues.
+// randomRecords returns random records with the given number of tokens in all. DNA has 500 nt per record, about 110
+// tokens; the lengths of proteins are distributed as in UniProt, with a mean of 350 residues.
 func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for left := tokens; left > 0; {

@@ -105,8 +105,8 @@ func appendTo(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// variant describes settings that affect the measurement: all flags of this package that have no field of their own,
-// and whether the environment disables cuBLAS.
+// variant describes the settings that affect the measurement: every flag of this package that has no field of its own
+// in measured, and whether the environment disables cuBLAS.
 func variant() string {
 	fields := []string{"device", "dtype", "tokens", "total", "profile", "json", "records"}
 	var parts []string
@@ -181,8 +181,8 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	return fmt.Sprintf("%d records in %s", len(records), path)
 }
 
-// TestMeasured checks that another program can read the ids and the JSON, that the digest is that of the file, and that
-// the median is correct.
+// TestMeasured checks that another program can read the ids and the JSON, that the digest is the one of the file, and
+// that the median is correct.
 func TestMeasured(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)

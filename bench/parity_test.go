@@ -27,8 +27,8 @@ var shared = cmp.Or(os.Getenv("EMBED_SHARED"), "../../shared")
 
 var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail if one is missing")
 
-// goldens lists the golden files with their models and the maximum length of records in the quick run; 0 means only the
-// full run.
+// goldens lists the golden files with their models. quick is the maximum length of the records that run without
+// -parity.full; 0 means that none run.
 var goldens = []struct {
 	file, model string
 	quick       int // in tokens
@@ -102,7 +102,7 @@ type result struct {
 	bars
 	worst, worstStates, cosine float64
 	compared, leftOut          int // number of records
-	statesCompared             int // number of records whose goldens have hidden states
+	statesCompared             int // number of records whose goldens contain hidden states
 }
 
 // compareGolden runs the records of a golden file that have at most limit tokens.
@@ -172,7 +172,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 			size := len(wantLayers) / config.Layers
 			last := config.Layers
 			if config.Family == transformer.ESM2 {
-				last-- // the golden has the output of the last block before the final LayerNorm
+				last-- // the golden contains the output of the last block before the final LayerNorm
 			}
 			for l := range last {
 				check(fmt.Sprintf("%s/layers %d", id, l+1), states[l], wantLayers[l*size:(l+1)*size], r.states, &r.worstStates)

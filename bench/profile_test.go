@@ -59,14 +59,14 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// profiler is a backend whose runners, the last of which runs, can be profiled.
+// profiler is a backend that can profile the runner that it compiled last. Others do not run.
 type profiler struct {
 	kernels.Backend
 	runner  kernels.Runner
 	profile *kernels.Profile
 }
 
-// Compile compiles for the profile of the moment.
+// Compile returns a runner that adds its timings to the current profile.
 func (p *profiler) Compile(program *kernels.Program, limits kernels.Limits) (kernels.Runner, error) {
 	r, err := p.Backend.Compile(program, limits)
 	if err != nil {
@@ -77,8 +77,7 @@ func (p *profiler) Compile(program *kernels.Program, limits kernels.Limits) (ker
 	return r, nil
 }
 
-// add adds the times of the operations of later batches to a profile, or ends that when it is nil. It reports whether
-// the backend measures them.
+// add adds the timings of later batches to profile; nil stops profiling. It reports whether the backend supports it.
 func (p *profiler) add(profile *kernels.Profile) bool {
 	p.profile = profile
 	return p.runner.Profile(profile)

@@ -9,14 +9,14 @@ import (
 	"seqembed/transformer"
 )
 
-// TestRows tries every number of rows up to everyRows, and drawnRows random ones above.
+// Numbers of rows in TestRows: all up to everyRows, and drawnRows random larger ones.
 const (
 	everyRows = 256
 	drawnRows = 200
 )
 
-// TestRows checks that a record's embedding has the same bits in batches of every size: every number of tokens up to
-// 256, and 200 random ones up to -bench.tokens. A model that takes long runs only if -run names it.
+// TestRows checks that a record's embedding has the same bits in batches of every size: of up to 256 tokens, and of 200
+// random larger sizes up to -bench.tokens. A slow model runs only if -run names it.
 func TestRows(t *testing.T) {
 	for _, m := range models {
 		if m.name != "esm2-tiny" && !named("run", m.name) {
@@ -82,8 +82,9 @@ func upTo(n int) (list []int) {
 	return list
 }
 
-// cutTo returns the first records with the given number of tokens in all, and the number of complete records. It
-// truncates the last record if necessary; a rest that is too short for an embedding is appended to the previous record.
+// cutTo returns the first records, with the given number of tokens in all, and the number of complete ones. It
+// truncates the last record if necessary. If a rest is too short for an embedding, it appends the rest to the previous
+// record.
 func cutTo(records [][]int32, tokens int) (batch [][]int32, whole int) {
 	for _, r := range records {
 		switch {

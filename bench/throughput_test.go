@@ -12,8 +12,8 @@ import (
 	"seqembed/transformer"
 )
 
-// BenchmarkOp times each operation at the sizes of DNABERT-S and ESM-2 650M, as reported by the backend's profile,
-// without the operations that compute its input.
+// BenchmarkOp reports the time of each operation at the sizes of DNABERT-S and ESM-2 650M. It reads the time from the
+// backend's profile, without the operations that compute the input.
 func BenchmarkOp(b *testing.B) {
 	const tokens = 2048
 	for _, name := range []string{"dnabert-s", "esm2-650m"} {

@@ -16,7 +16,7 @@ func (l Limits) Check() error {
 	return nil
 }
 
-// Holds reports whether b is within the limits.
+// Holds reports whether b has at most as many tokens and sequences as the limits allow.
 func (l Limits) Holds(b Batch) bool {
 	return len(b.IDs) <= l.Tokens && b.Sequences() <= l.Sequences
 }
@@ -61,8 +61,8 @@ func (b Batch) shapes() string {
 	return fmt.Sprintf("[%d tokens, %d sequences]", len(b.IDs), b.Sequences())
 }
 
-// CheckRun checks the arguments of Runner.Start: b must be a packed batch within l whose ids are in every table and
-// whose pooled ranges are not empty, and dst must have a slice of the right length for each output. The error is an
+// CheckRun checks the arguments of Runner.Start. b must be a packed batch within l, its ids must exist in every table,
+// and its pooled ranges must not be empty. dst must have a slice of the right length for each output. The error is an
 // *OpError.
 func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 	refuse := func(format string, args ...any) error {

@@ -1,14 +1,14 @@
 // Package kernels defines the interface between models and hardware. A forward pass is a value: a model builds a
 // Program once, as a straight-line sequence of five kinds of operations; a backend compiles the program once; each
-// batch runs it. Every model is therefore written once and runs on every backend. Memory, precision and lifetimes are
-// derived from the operations; no caller states them.
+// batch runs it. So every model is written once and runs on every backend. Memory, precision and lifetimes follow from
+// the operations; no caller specifies them.
 //
 // A batch is packed: the tokens of all its sequences are stored end to end, and cu_seqlens holds the offset of each
 // sequence. There is no padding and no mask. A value is a row-major matrix with one row per token or one row per
 // sequence. Below, T is the number of tokens in the batch and S the number of sequences.
 //
-// The package depends on no model, file format or backend. It holds the types that these share, the shape checks, and
-// the memory planner.
+// The package depends on no model, file format or backend. It contains the types that they share, the checks of shapes,
+// and the memory planner.
 package kernels
 
 import (
@@ -165,8 +165,8 @@ var ErrUnsupported = errors.New("unsupported operation")
 
 // OpError is an error in one operation.
 type OpError struct {
-	Op     string // name of the operation, in lower case
-	Shapes string // its shapes, for example "[T 768]·[2304 768]ᵀ"
+	Op     string // kind of the operation, for example "linear"
+	Shapes string // as returned by Program.Shapes, for example "[T 768]·[2304 768]ᵀ"
 	Err    error
 }
 

@@ -8,7 +8,7 @@ type Precision uint8
 const (
 	// Float32 is float32 on every backend.
 	Float32 Precision = 1 << iota
-	// Operand is the type of the backend's matrix operands: float32 on a CPU, bfloat16 or float16 on a GPU.
+	// Operand is the type of the backend's matrix operands: float32, bfloat16 or float16.
 	Operand
 )
 
@@ -143,8 +143,8 @@ func closer(a, b, cols int) bool {
 	return a > b
 }
 
-// release frees the slots of the inputs that operation o, number at, is the last to read, and of its workspace. It
-// keeps the slot of over, which the result has taken.
+// release frees the slots of operation o, number at: those of inputs that no later operation reads, and that of its
+// workspace. It keeps the slot of over, which the result has taken.
 func (a *allocator) release(o Op, at int, over Value) {
 	for i, v := range [...]Value{o.In, o.Add} {
 		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].lastUse != at {

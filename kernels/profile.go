@@ -47,8 +47,8 @@ func (p *Profile) Ops() []OpTime {
 	return list
 }
 
-// Describe returns the name of an operation for a Profile and its FLOPs on a batch: perToken for each token, plus
-// perPair for each pair of tokens of one sequence.
+// Describe returns the name of an operation for a Profile, and its FLOPs on a batch: perToken for each token, plus
+// perPair for each pair of tokens of one sequence. An OpError has the kind of the operation and Shapes instead.
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -123,13 +123,12 @@ type Norm struct {
 	Eps  float32
 }
 
-// Attention is softmax attention within each sequence, without a causal mask:
+// Attention is softmax attention within each sequence, without a causal mask. With q, k and v of one head:
 //
 //	s_ij = Scale · q_i·k_j − Slopes[head] · |i − j|
 //	out_i = Σ_j softmax_j(s_ij) · v_j
 //
-// Slopes is the symmetric form of ALiBi (Press et al. 2022). If Rotary is set, q and k are the rotated queries and
-// keys.
+// Slopes is the symmetric form of ALiBi (Press et al. 2022). If Rotary is set, q and k are first rotated.
 type Attention struct {
 	Heads  int
 	Scale  float32
@@ -263,7 +262,7 @@ func (p *Program) Pool(x Value, r Range) Value {
 	return p.add(Op{In: x, Add: None, Do: r}, cols, true)
 }
 
-// Output makes v, in float32, the next result of a run.
+// Output appends an Output: v, in float32, becomes the next result of a run.
 func (p *Program) Output(v Value) {
 	o := Output(len(p.outputs))
 	if !p.values.has(v) {
@@ -374,7 +373,7 @@ func isVector(w Weight, cols int) bool {
 	return err == nil && c == cols
 }
 
-// Shapes returns the shapes of an operation for an error message.
+// Shapes returns the shapes of an operation for OpError.Shapes.
 func (p *Program) Shapes(o Op) string {
 	switch do := o.Do.(type) {
 	case Linear:

@@ -6,8 +6,9 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// checkBeside checks the rest of a file of several spans beside its first batches, in a goroutine that ends with the
-// file: its last record cannot cost the time of all others.
+// checkBeside starts a goroutine that checks the whole file while its first batches are computed, if the file has
+// several spans. So a bad record at the end is found before all others have been computed. The goroutine ends with the
+// file.
 func (f *fileJob) checkBeside() {
 	if f.complete || f.checked != nil || f.once() {
 		return
@@ -33,7 +34,8 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain returns the error with which the reading of the file ended, or one that names all its bad records.
+// explain returns the error that ended the reading of the file or, if possible, one that names all bad records of the
+// file.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

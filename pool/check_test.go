@@ -13,8 +13,9 @@ import (
 	"seqembed/kernels"
 )
 
-// TestBadRecordsAreFoundBesideTheFirstBatches: the device does nothing until the file has failed, which it can only do
-// when somebody looks at its end meanwhile. All its bad records are named, and files that are good are written.
+// TestBadRecordsAreFoundBesideTheFirstBatches checks that bad records at the end of a file are found early. The device
+// finishes no batch until the file has failed, so only checkBeside can find them. All of them must be named, and good
+// files must be written.
 func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(300)...)
@@ -52,7 +53,7 @@ func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	}
 }
 
-// TestInputThatChangesWhileItIsRead: whatever was read of it is no output, with or without an error in it.
+// TestInputThatChangesWhileItIsRead checks that an input that changes has no output, with or without an error in it.
 func TestInputThatChangesWhileItIsRead(t *testing.T) {
 	records := fasta(randomRecords(1, upTo(200)...))
 	for name, change := range map[string]func(path string) error{
@@ -91,8 +92,8 @@ func TestInputThatChangesWhileItIsRead(t *testing.T) {
 	}
 }
 
-// TestInputOfAnotherAlphabetThanPlanned: a file that is replaced between planning and reading is not given to the model
-// of its old alphabet.
+// TestInputOfAnotherAlphabetThanPlanned checks that a file that is replaced between planning and reading is not
+// embedded by the model for its old alphabet.
 func TestInputOfAnotherAlphabetThanPlanned(t *testing.T) {
 	b := newBench(t)
 	path := writeFile(t, filepath.Join(b.in, "in.fa"), fasta(randomRecords(1, 50)))

@@ -13,22 +13,23 @@ import (
 // ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
 var ErrOutput = errors.New("cannot write to the output folder")
 
-// outputFolderError returns an ErrOutput for a failed operation in the folder, whose own path is of no interest.
+// outputFolderError returns an ErrOutput for a failed operation in the output folder. It drops the path in err.
 func outputFolderError(dir string, err error) error {
 	return fmt.Errorf("%w %s: %w", ErrOutput, dir, cmp.Or(errors.Unwrap(err), err))
 }
 
 // claim is the claim of a run to its output folder.
 type claim struct {
-	err error // the reason why there is none: nothing can be written
+	err error // the reason why nothing can be written, or nil
 }
 
-// Claim enters the jobs of a run in their common output folder until release is called. It first removes the temporary
-// files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with other
-// settings. Runs of the same settings, and of other models or formats, may share the folder. A folder in which nothing
-// can be written is an error only of a Job that has something to write. command is shown to the users of other runs.
+// Claim registers the jobs of a run in their common output folder until release is called. It first removes the
+// temporary files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with
+// other settings; runs with the same settings, or of other models or formats, may share the folder. If nothing can be
+// written in the folder, only a Job that has something to write returns an error. command is shown to users of other
+// runs.
 //
-// Run claims the folder for its job alone if Claim was not called before.
+// If Claim was not called before, Run claims the folder for its own job.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
 	host, _ := os.Hostname() // only for messages
 	h := store.Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC(), Outputs: map[string]store.Entry{}}
@@ -59,7 +60,7 @@ func Claim(command string, jobs ...*Job) (release func(), err error) {
 	}, nil
 }
 
-// clash returns the first difference between outputs of these jobs and those of the same kind of another run.
+// clash returns the first difference between the outputs of these jobs and outputs of the same kind of another run.
 func clash(jobs []*Job, other store.Holder) string {
 	for _, j := range jobs {
 		if had, ok := other.Outputs[j.Output.kind()]; ok {

@@ -38,7 +38,7 @@ func (r *run) work(d Device) {
 	r.Observer.DeviceOpening(d.Name)
 	e, err := d.Open()
 	switch {
-	case errors.Is(err, kernels.ErrUnsupported): // so would the other devices, which are of the same kind
+	case errors.Is(err, kernels.ErrUnsupported): // the other devices are of the same kind and would fail as well
 		r.stop(fmt.Errorf("%s does not compute this model (%w)", d.Name, err))
 		return
 	case err != nil:
@@ -126,8 +126,8 @@ func (w *worker) pack(s *span) {
 	}
 }
 
-// mustWait reports whether all batches in flight must finish before the next one starts, because the next one is a
-// single window over the budget, for which the embedder must allocate more memory.
+// mustWait reports whether all batches in flight must finish before the next one starts. This is the case if the next
+// batch is a single window over the budget, because the embedder must allocate more memory for it.
 func (w *worker) mustWait() bool {
 	b := w.pending[0]
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()

@@ -71,7 +71,8 @@ func (f Failure) line() string {
 	return escape(f.Path, "|%") + "|" + f.Type + "|" + escape(message, "|") + "\n"
 }
 
-// escape returns s with these characters, all that do not print, and all bytes that are not UTF-8 as %XX, byte by byte.
+// escape returns s with some bytes replaced by %XX: the given characters, those that do not print, and bytes that are
+// not UTF-8.
 func escape(s, characters string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); {
@@ -89,7 +90,7 @@ func escape(s, characters string) string {
 	return b.String()
 }
 
-// absolute returns the path by which a failure is recognised, whatever its spelling.
+// absolute returns the path that identifies a failed input, however the path is written.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil && path != "-" {
 		return abs
@@ -97,11 +98,11 @@ func absolute(path string) string {
 	return path
 }
 
-// parseLine is the reverse of Failure.line, except that a message stays escaped.
+// parseLine is the inverse of Failure.line, except that it does not unescape the message.
 func parseLine(line string) Failure {
 	fields := append(strings.SplitN(strings.TrimSuffix(line, "\n"), "|", 3), "", "")
 	f := Failure{Path: fields[0], Type: fields[1], Err: errors.New(fields[2])}
-	if path, err := url.PathUnescape(f.Path); err == nil { // by this program
+	if path, err := url.PathUnescape(f.Path); err == nil { // as written by this program
 		f.Path = path
 	}
 	return f
@@ -119,8 +120,8 @@ func ReadFailures(dir string) (list []Failure, err error) {
 	return list, err
 }
 
-// WriteFailures lists the failures of a run in FailedFiles of folder dir, which it creates if needed. It keeps the
-// lines of other runs, except for the paths in done and those that have failed again. It removes a list without lines.
+// WriteFailures adds the failures of a run to FailedFiles in folder dir, which it creates if needed. It keeps the lines
+// of other runs, except those for the paths in done and in failed. It removes a list without lines.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {

@@ -144,8 +144,8 @@ func TestFailureTypes(t *testing.T) {
 	}
 }
 
-// TestFailedFilesHasOneLineForEach checks that this holds for any path and message, and that a terminal does not obey
-// them.
+// TestFailedFilesHasOneLineForEach checks that every failure has one line, for any path and message, and that the line
+// contains no escape sequence of a terminal.
 func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	path := "a|b\nc%7C\x1b[31m\u202e\xe9é.fa"
@@ -201,7 +201,7 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 			t.Errorf("%q, want %q: %v", got, c.want, err)
 		}
 	}
-	// A line that was cut, and one of another program.
+	// One line was truncated, and one is of another program.
 	writeFile(t, "out/"+FailedFiles, "50%.fa|format|odd\nc.fa|for")
 	if err := WriteFailures(t.Context(), "out", []string{"50%.fa"}, failure("d.fa", "bad")); err != nil {
 		t.Fatal(err)

@@ -61,7 +61,7 @@ func (f *folder) gone() bool {
 	lost := func(held *os.File, path string) bool {
 		had, err := held.Stat()
 		if err != nil {
-			return false // nobody can tell
+			return false // not known
 		}
 		now, err := os.Stat(path)
 		return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(had, now)

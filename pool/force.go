@@ -9,11 +9,12 @@ import (
 	"time"
 )
 
-// ForcePrefix begins the name of the file in the output folder that describes a run with Force until it has ended. The
-// rest of the name is a digest of its outputs and settings, so that the same command continues an interrupted run.
+// ForcePrefix is the beginning of the name of a file in the output folder that describes a run with Force until it
+// completes. The rest of the name is a digest of the run's outputs and settings, by which the same command finds an
+// interrupted run and continues it.
 const ForcePrefix = ".force-"
 
-// forcedRun is the content of this file.
+// forcedRun is the content of that file.
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
@@ -26,7 +27,7 @@ func (j *Job) forcePath() string {
 	sum.Write(settings)
 	for _, f := range j.Files {
 		s := j.Output.spec(f)
-		s.Dir, _ = filepath.Rel(j.Output.Dir, s.Dir) // both paths begin alike
+		s.Dir, _ = filepath.Rel(j.Output.Dir, s.Dir) // cannot fail, because both paths have the same beginning
 		fmt.Fprintf(sum, "%q", s.Paths())
 	}
 	return filepath.Join(j.Output.Dir, fmt.Sprintf("%s%x", ForcePrefix, sum.Sum(nil)[:8]))
@@ -59,8 +60,8 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run has ended. An interrupted run with Force of the same job is not continued any more, even
-// if this run was without.
+// endForce records that a run has ended. It is also called by a run without Force. Afterwards an interrupted run with
+// Force of the same job is not continued.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing
 }

@@ -87,7 +87,7 @@ func TestManifest(t *testing.T) {
 	}
 	before := time.Now().Add(-time.Second)
 
-	// After each output the manifest on disk must describe it.
+	// When an output is finished, the manifest on disk must already describe it.
 	b.seen.onFinish = func() {
 		complete := 0
 		for _, line := range b.manifestLines() {

@@ -1,7 +1,7 @@
 // Package pool runs one model over many files: it plans the inputs, packs records into batches within a token budget,
 // computes these on all devices of the run, and writes the results in the order of the input.
 //
-// Three kinds of goroutines do the work, each in a file of its own:
+// Three kinds of goroutines do the work. Each kind has a file of its own:
 //
 //   - a reader for each device (read.go) takes whole files from a queue, largest first, tokenizes them and divides them
 //     into spans of records;
@@ -104,7 +104,7 @@ type run struct {
 	*Job
 	ctx         context.Context // ends when no file or no device is left, or when the run is interrupted or stopped
 	stop        context.CancelCauseFunc
-	workersDone chan struct{}  // closed when all workers have ended: no further span will be computed
+	workersDone chan struct{}  // closed when all workers have ended, after which no span is computed
 	io          sync.WaitGroup // waits for readers and writers
 	folder      *folder
 
@@ -113,7 +113,7 @@ type run struct {
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
 
-	forcedRun *forcedRun // the run with Force that this one continues or is
+	forcedRun *forcedRun // the run with Force that this one starts or continues
 
 	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary

@@ -292,7 +292,7 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	return outcome
 }
 
-// longest returns an upper bound for the time that a device takes for the work it has started when the run is
+// longest returns an upper bound for the time that a device needs for the batches in flight when the run is
 // interrupted.
 func (s *scenario) longest() time.Duration {
 	var longest time.Duration

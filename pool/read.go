@@ -186,8 +186,8 @@ func (f *fileJob) readRecord() (*record, error) {
 	return rec, nil
 }
 
-// enqueue queues a span for the devices. The queue is full only if it contains spans of failed files, whose writers
-// have already removed them from openSpans.
+// enqueue queues a span for the devices. If the queue is full, it contains spans of failed files, whose writers have
+// already released their place in openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

@@ -159,8 +159,8 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// unfinish removes the last line for an output from the manifest, so that only the line remains that is written before
-// the output is renamed.
+// unfinish removes the last line for an output from the manifest. The line that was written before the output was
+// renamed remains.
 func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
@@ -433,8 +433,8 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce runs two jobs into one folder. A second run with other settings is refused before it begins. If
-// both write the same output from another input, the second to finish it is refused; if they agree, both succeed.
+// TestTwoRunsAtOnce runs two jobs in one folder. A second run with other settings is refused before it begins. If both
+// write the same output from different inputs, the second to finish it is refused; from the same input, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
@@ -496,8 +496,8 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 }
 
-// interruptForce runs the job of threeFiles with Force and interrupts it when one file is finished, in a batch of the
-// next one.
+// interruptForce runs the job of threeFiles with Force, and interrupts it after one file has been finished, in a batch
+// of the next.
 func (b *bench) interruptForce() {
 	b.Helper()
 	b.job.Force = true
@@ -506,7 +506,7 @@ func (b *bench) interruptForce() {
 	finished := make(chan struct{})
 	b.seen.onFinish = func() { close(finished) }
 	b.fake.fault = func(batch kernels.Batch) error {
-		if b.fake.calls.Load() == 90 { // of 75 in the first and 110 in the first two files
+		if b.fake.calls.Load() == 90 { // the first file has 75 batches, the first two have 110
 			<-finished
 			cancel()
 		}
@@ -517,8 +517,7 @@ func (b *bench) interruptForce() {
 	}
 }
 
-// TestInterruptedForce checks that a run with Force that was interrupted goes on where it was, and that the next one
-// starts over.
+// TestInterruptedForce checks that an interrupted run with Force is continued, and that the run after it starts over.
 func TestInterruptedForce(t *testing.T) {
 	b := newBench(t)
 	b.threeFiles()
@@ -548,8 +547,8 @@ func TestInterruptedForce(t *testing.T) {
 	}
 }
 
-// TestForceForgetsAnInterruptedRun checks that outputs are made again if they or their inputs have changed since, and
-// that a run without Force ends the interrupted one.
+// TestForceForgetsAnInterruptedRun checks that outputs of an interrupted run are made again if they or their inputs
+// have changed since, and that a run without Force ends the interrupted run.
 func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(b *bench)

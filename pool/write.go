@@ -162,7 +162,7 @@ func (r *run) appendEntry(entry store.Entry) error {
 	case err == nil:
 		r.folder.openManifest()
 		return nil
-	case errors.Is(err, store.ErrLocked): // until the run ended
+	case errors.Is(err, store.ErrLocked): // another process held the lock until the run ended
 		return ErrInterrupted
 	}
 	return &outputError{err}

@@ -9,12 +9,13 @@ import (
 )
 
 const (
-	// maxVocab keeps ids within 16 bits and leaves one value for wordEdge.
+	// maxVocab is the maximum number of entries. Ids have 16 bits, and wordEdge is not an id.
 	maxVocab = 1<<16 - 1
 	// windowLetters is the number of letters of a long word that are merged at a time, so that the working set stays in
 	// the cache.
 	windowLetters = 2048
-	// overlapTokens is the number of tokens before a window that are at first merged again together with the window.
+	// overlapTokens is the number of tokens before a window that are merged again together with the window. If they do
+	// not suffice, appendWord takes more.
 	overlapTokens = 8
 )
 
@@ -39,11 +40,11 @@ const (
 	spaceLetter                     // white space: separates words and produces no token
 )
 
-// BPE is a byte-pair encoding over ASCII letters that produces the same ids as the Hugging Face tokenizers. A sequence
-// is split into words: runs of letters, digits and underscores, or runs of other characters except white space. Each
-// letter of a word becomes a token. Then the adjacent pair with the lowest merge rank (the leftmost, if there are
-// several) is merged repeatedly until no pair can be merged. A letter that is not in the vocabulary is an unknown token
-// of its own and merges with nothing.
+// BPE is a byte-pair encoding over ASCII letters that produces the same ids as the Hugging Face tokenizers. It splits a
+// sequence into words: runs of letters, digits and underscores, or runs of other characters except white space. Each
+// letter of a word becomes a token. Then it merges the adjacent pair with the lowest merge rank (the leftmost, if there
+// are several), until no pair can be merged. A letter that is not in the vocabulary becomes a separate unknown token
+// and merges with nothing.
 type BPE struct {
 	digest         string
 	ids            map[string]int64
@@ -181,12 +182,12 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 // appendWord appends the tokens of a word whose letters are all in the vocabulary.
 //
 // A long word is merged in windows. The result is the same, because of two facts that hold for every list of merges.
-// (1) Cut a word between two of its tokens. No merge crossed the cut, so the merges on each side, in their order, are
-// those of that side alone. Hence every run of tokens is the encoding of its own letters. (2) Let X, whose last token
-// is t, and Y, whose first token is u, be encoded separately. Suppose that the encoding of XY has a merge across the
-// cut, and consider the first one. Until then the letters of t and u have undergone the same merges as in the word tu,
-// so tu has that merge too. Hence, if the encoding of tu is t, u, the encoding of XY is that of X followed by that of
-// Y.
+// (1) Cut an encoded word between two of its tokens. No merge crossed the cut, so the merges on each side are those
+// that the side has alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2) Let X,
+// whose last token is t, and Y, whose first token is u, be encoded separately. Suppose that the encoding of XY has a
+// merge across the cut, and consider the first one. Until then the letters of t and u have undergone the same merges as
+// in the word tu, so tu has that merge too. Hence, if the encoding of tu is t, u, the encoding of XY is that of X
+// followed by that of Y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)

@@ -172,8 +172,8 @@ func FuzzBPE(f *testing.F) {
 	})
 }
 
-// TestBeyondLetters checks characters that do not occur in DNA: white space separates words, any other letter outside
-// the vocabulary is one unknown token, however many bytes it has in UTF-8, and punctuation forms words of its own.
+// TestBeyondLetters checks characters that do not occur in DNA. White space separates words. A letter outside the
+// vocabulary is one unknown token, however many bytes it has in UTF-8. Punctuation forms separate words.
 func TestBeyondLetters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	bpe, err := ParseBPE(tokenizerFile(rng, []string{"A", "-", "AA", "A-", "--"}, [][2]string{{"A", "-"}, {"A", "A"}, {"-", "-"}}))

@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// sharedFile returns the path of a reference file, which is next to the repository and not part of it. It skips the
-// test if the file does not exist.
+// sharedFile returns the path of a reference file in a folder beside the repository. It skips the test if the file does
+// not exist.
 func sharedFile(tb testing.TB, elements ...string) string {
 	tb.Helper()
 	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)

@@ -24,8 +24,8 @@ var ErrUnsupported = errors.New("not supported")
 
 // ParseBPE reads the text of a Hugging Face tokenizer.json, version 1.0. It supports a BPE model over ASCII letters
 // with the Whitespace pre-tokenizer and special tokens added by TemplateProcessing. It ignores truncation, padding, the
-// decoder and the template for pairs, because a tokenizer here encodes single, whole sequences. It returns an error
-// that names the setting and wraps ErrUnsupported if a setting would change the ids and is not implemented.
+// decoder and the template for pairs, because a tokenizer here encodes single, whole sequences. If a setting would
+// change the ids and is not implemented, the error names it and wraps ErrUnsupported.
 //
 // A sequence never contains special tokens: the text "[MASK]" in a sequence is just letters, as with the Hugging Face
 // option encode_special_tokens.
@@ -211,7 +211,7 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 	return nil
 }
 
-// appendSpecial appends the ids of a special token, which have to be in the vocabulary.
+// appendSpecial appends the ids of a special token, which must be in the vocabulary.
 func (v *vocabulary) appendSpecial(to []int32, name string, ids []int64) ([]int32, error) {
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("post_processor.special_tokens has no id for %.20q", name)
@@ -235,7 +235,7 @@ type addedToken struct {
 }
 
 // checkAddedTokens returns an error for an added token that is not in the vocabulary or that may occur in a sequence of
-// letters: Hugging Face would split the sequence at such a token before any merge.
+// letters. Hugging Face's tokenizers would split the sequence at such a token before any merge.
 func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
 	var tokens []addedToken
 	if isNull(section) {

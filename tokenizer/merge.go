@@ -9,9 +9,10 @@ import (
 const (
 	// wordEdge is a sentinel before the first and after the last token of a word. No vocabulary has so large an id.
 	wordEdge = maxVocab
-	// maxProbes bounds the time of a look-up. Of 65,435 random merges, the furthest was 11 slots from its home.
+	// maxProbes is the maximum distance of a slot from its home, so that a look-up takes bounded time. Of 65,435 random
+	// merges, the furthest was 11 slots from its home.
 	maxProbes = 256
-	// noRank is the rank of a pair that does not merge.
+	// noRank is the rank of a pair that cannot be merged.
 	noRank = -1
 )
 
@@ -32,8 +33,8 @@ type slot struct {
 // emptyPair marks a free slot: no merge has wordEdge as a half.
 const emptyPair = wordEdge<<16 | wordEdge
 
-// newRules checks and indexes the merges of v, whose ids must be valid. It refuses a merge that comes before the merge
-// that produces one of its halves; no trained vocabulary has such a merge.
+// newRules checks the merges of v and returns their rules. The ids of v must be valid. It refuses a merge that precedes
+// the merge that produces one of its halves; no trained vocabulary has such a merge.
 func newRules(v *vocabulary) (*rules, error) {
 	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
 	r.slots = make([]slot, 1<<(32-r.shift))
@@ -85,7 +86,7 @@ func newRules(v *vocabulary) (*rules, error) {
 	return r, nil
 }
 
-// home returns the index of the slot where pair is first looked for.
+// home returns the index of the slot at which the search for pair begins.
 func (r *rules) home(pair uint32) uint32 { return pair * 0x9E3779B1 >> (r.shift & 31) }
 
 // find returns the index of the slot that contains pair, or of the free slot where pair would be inserted.
@@ -110,8 +111,8 @@ type symbol struct {
 	id         uint16
 }
 
-// A candidate is a pair that could be merged when it was queued. It is stale unless its left symbol still has that
-// rank.
+// A candidate is a pair that could be merged when it was queued. It is outdated if its left symbol has another rank
+// now.
 type candidate struct {
 	left int32 // index of the left symbol
 	next int32 // index of the next candidate of the same rank, 0 for none

@@ -143,9 +143,9 @@ func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte 
 		ids["[CLS]"], ids["[SEP]"], vocab, mergeList)
 }
 
-// randomVocabulary returns a random vocabulary over alphabet and reports whether it lists every merge after those that
-// produce its halves, as trained vocabularies do. These also produce each entry in only one way, unlike half of the
-// vocabularies here.
+// randomVocabulary returns a random vocabulary over alphabet. ordered reports whether every merge comes after those
+// that produce its halves, as in trained vocabularies. In about half of the vocabularies here, unlike in trained ones,
+// an entry can be produced in several ways.
 func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, ordered bool) {
 	entries := strings.Split(alphabet, "")
 	known := map[string]bool{}

@@ -11,19 +11,20 @@ import (
 	"seqembed/weights"
 )
 
-// Checkpoint is an opened checkpoint of a family. Its tensors have the names that the family's file uses, and are those
-// that a model of its shape reads.
+// Checkpoint is an open checkpoint of a family. It contains the tensors that a model of its shape reads, under their
+// canonical names.
 type Checkpoint struct {
 	*weights.Checkpoint
 	Config    Config
-	Label     string // short name for the names of outputs, such as "esm2-650m"
-	Synthetic bool   // it is computed, not read
+	Label     string // name of the model in the names of outputs, such as "esm2-650m"
+	Synthetic bool   // whether its weights are computed instead of read
 }
 
-// Open opens the model that a user named: synthetic:NAME[@SEED] (seed 0 if none is given), an existing file or folder,
-// the short name or the alias of a published model, or a hub id ORG/NAME in the Hugging Face cache, see
-// weights.CachedSnapshot. An existing path wins over a hub id; over a short name or an alias it does so if it is, or
-// holds, a checkpoint. The error for a hub model that is not cached wraps weights.ErrNotCached.
+// Open opens the model called name: synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder, the short
+// name or alias of a published model, or a hub id ORG/NAME. The last three may be followed by @REVISION and are
+// searched in the local cache (see weights.CachedSnapshot); if they are not there, the error is a *weights.NotCached.
+// An existing path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or
+// contains, a checkpoint.
 func (l List) Open(name string) (*Checkpoint, error) {
 	if rest, ok := strings.CutPrefix(name, "synthetic:"); ok {
 		return l.openSynthetic(rest)
@@ -42,7 +43,7 @@ func (l List) Open(name string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// openSynthetic computes the synthetic checkpoint NAME[@SEED].
+// openSynthetic returns the synthetic checkpoint ref, which is NAME[@SEED].
 func (l List) openSynthetic(ref string) (*Checkpoint, error) {
 	name, seedText, hasSeed := strings.Cut(ref, "@")
 	text, config, err := l.synthetic(name)
@@ -65,7 +66,7 @@ func (l List) besideFiles() (ends []string) {
 	return ends
 }
 
-// configure recognises the family, gives the tensors their canonical names, and finds the shape.
+// configure recognises the family, renames the tensors to their canonical names, and reads or deduces the shape.
 func (c *Checkpoint) configure(l List) error {
 	f, err := l.recognise(c.Checkpoint)
 	if err != nil {
@@ -85,7 +86,7 @@ func (c *Checkpoint) configure(l List) error {
 	return c.Check(c.Config.Tensors())
 }
 
-// recognise finds the family of a checkpoint whose tensors have their stored names.
+// recognise returns the family of a checkpoint whose tensors still have their stored names.
 func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 	var file struct {
 		ModelType string `json:"model_type"`
@@ -108,7 +109,7 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 		"of %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
 }
 
-// TunedHead returns the stored names of the tensors of a fine-tuned model's head, which were left out.
+// TunedHead returns the stored names of the tensors of a fine-tuned model's head. The checkpoint omits them.
 func (c *Checkpoint) TunedHead() []string {
 	f := c.Config.Family
 	return slices.DeleteFunc(slices.Clone(c.LeftOut), func(stored string) bool {

@@ -9,33 +9,34 @@ import (
 	"seqembed/weights"
 )
 
-// Config is a model's shape: as much of its config.json as changes a number.
+// Config is the shape of a model: the values of its config.json on which results depend.
 type Config struct {
 	Family       *Family
-	Layers       int // blocks
+	Layers       int // number of blocks
 	Hidden       int
 	Heads        int
 	Intermediate int // width of the feed-forward layer
 	Vocabulary   int
 	Eps          float32 // of every LayerNorm
-	Own          any     // what this family alone has, comparable, or nil
+	Own          any     // values that only this family has, of a comparable type; may be nil
 }
 
-// ErrUnsupported is in the chain of errors about checkpoints that are of no family, or use what theirs does not.
+// ErrUnsupported is wrapped by the error for a checkpoint that belongs to no family, or that needs something its family
+// does not support.
 var ErrUnsupported = errors.New("unsupported checkpoint")
 
-// HeadDim is the size of one head.
+// HeadDim returns the number of columns of one head.
 func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.
 func (c Config) Tensors() []weights.Spec { return c.Family.tensors(c) }
 
-// FLOPs is the arithmetic of a forward pass over sequences of those numbers of tokens, a multiply-add counted as 2: the
-// matrix products and attention.
+// FLOPs returns the number of floating-point operations of matrix products and attention in a forward pass over
+// sequences of the given numbers of tokens. A multiply-add counts as two.
 func (c Config) FLOPs(lengths ...int) float64 {
 	block := c
 	block.Layers = 1
-	products := 0.0 // of a token in one block
+	products := 0.0 // per token in one block
 	for _, s := range block.Tensors() {
 		if len(s.Shape) == 2 && !strings.HasPrefix(s.Name, "embeddings.") {
 			products += 2 * float64(s.Shape[0]) * float64(s.Shape[1])
@@ -49,7 +50,7 @@ func (c Config) FLOPs(lengths ...int) float64 {
 	return sum * float64(c.Layers)
 }
 
-// ParseConfig reads a config.json of Hugging Face's layout.
+// ParseConfig parses a config.json in the layout of Hugging Face.
 func (f *Family) ParseConfig(data []byte) (Config, error) {
 	c, err := f.decodeConfig(data)
 	if err == nil {
@@ -94,7 +95,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// size is a number of a config.json with its bounds, which no model comes near.
+// size is a number in a config.json with its maximum, which is far above that of any model.
 type size struct {
 	name       string
 	value, max int
@@ -109,7 +110,7 @@ func checkSizes(sizes ...size) error {
 	return nil
 }
 
-// check refuses sizes that no model has, before anything is allocated from them.
+// check returns an error for sizes that no model has, before memory is allocated for them.
 func (c Config) check() error {
 	err := checkSizes(size{"num_hidden_layers", c.Layers, 1 << 10}, size{"hidden_size", c.Hidden, 1 << 16},
 		size{"num_attention_heads", c.Heads, 1 << 10}, size{"intermediate_size", c.Intermediate, 1 << 18},
@@ -128,8 +129,8 @@ func (c Config) check() error {
 	return nil
 }
 
-// deduceConfig reads the shape of a bare file of tensors off these. The number of heads is in none of them: it is that
-// of the published model of that width, unless the family finds it elsewhere.
+// deduceConfig deduces the shape of a checkpoint without config.json from its tensors. The tensors do not determine the
+// number of heads. It is that of the published model of the same width, unless deduce finds it elsewhere in the file.
 func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 	word, ok := c.Tensor(wordEmbeddings)
 	if !ok || len(word.Shape()) != 2 {
@@ -142,7 +143,7 @@ func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 			layers = max(layers, block+1)
 		}
 	}
-	for _, p := range f.Published { // no two of one width differ in heads
+	for _, p := range f.Published { // published models of the same width have the same number of heads
 		if p.hidden == hidden {
 			heads = p.heads
 		}

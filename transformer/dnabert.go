@@ -15,8 +15,8 @@ import (
 // DNABERT is DNABERT-2 (Zhou et al. 2023, arXiv:2306.15006) and DNABERT-S (Zhou et al. 2024, arXiv:2402.08777), a
 // MosaicBERT: BERT's post-LayerNorm blocks with ALiBi in place of a position table and a gated feed-forward layer. The
 // reference is bert_layers.py of MAGICS-LAB/DNABERT_S, on its path without Triton. DNABERT-S was trained from
-// DNABERT-2, as its config.json says: they differ in their weights, and DNABERT-2's file has the masked-language head
-// and names with a prefix.
+// DNABERT-2, as its config.json says. They differ only in their weights; the file of DNABERT-2 also contains the
+// masked-language head, and its names have a prefix.
 var DNABERT = &Family{
 	Name:      "DNABERT",
 	Alphabet:  seqio.DNA,
@@ -45,7 +45,7 @@ var DNABERT = &Family{
 	marker:    "encoder.layer.0.attention.self.Wqkv.weight",
 	prefixes:  []string{"bert."},
 	ignored:   []string{"cls.*", "pooler.*", "*position_ids"},
-	tuned:     tunedHeads, // BertForSequenceClassification's is classifier.*
+	tuned:     tunedHeads, // BertForSequenceClassification names its head classifier.*
 
 	configJSON: func(layers, hidden, heads int) string {
 		return fmt.Sprintf(`{"model_type":"bert","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
@@ -60,7 +60,7 @@ var DNABERT = &Family{
 	load:       loadDNABERT,
 }
 
-// tokenTypes is the number of token types of a model, of which sequences alone use the first.
+// tokenTypes is the number of token types of a model. Single sequences use only the first.
 type tokenTypes int
 
 func dnabertOwn(configJSON []byte) (any, error) {
@@ -129,8 +129,9 @@ func loadDNABERT(c Config, l *loader) network {
 	return m
 }
 
-// alibiSlopes gives the slope of each head as the ALiBi authors' code does (Press et al. 2022): 2^(−8i/n) for n heads,
-// a power of two; otherwise those of the next smaller power of two m, then every other slope of 2m heads.
+// alibiSlopes returns the slope of each head, as the code of ALiBi's authors does (Press et al. 2022). For n heads, n a
+// power of two, they are 2^(−8i/n). Otherwise they are those for m heads, where m is the next smaller power of two,
+// followed by every other slope for 2m heads.
 func alibiSlopes(heads int) []float32 {
 	m := 1 << (bits.Len(uint(heads)) - 1)
 	var slopes []float32

@@ -7,20 +7,20 @@ import (
 	"seqembed/kernels"
 )
 
-// Pooling says what becomes of a sequence's hidden states.
+// Pooling determines the embeddings that are made from a sequence's hidden states.
 type Pooling string
 
 const (
-	// Mean averages the states, as the family's reference does: over all tokens or all but the special ones.
+	// Mean averages the states over all tokens or, depending on the family, over all except special tokens.
 	Mean Pooling = "mean"
-	// CLS takes the first token's state.
+	// CLS is the state of the first token.
 	CLS Pooling = "cls"
-	// PerToken keeps every token's state, special tokens included.
+	// PerToken keeps the state of every token, including special tokens.
 	PerToken Pooling = "none"
 )
 
-// ResolveLayers turns block numbers into numbers from 0, the embedding, to blocks, the last hidden state; −1 is the
-// last, as in Python.
+// ResolveLayers returns block numbers without negative numbers, which count from the end as in Python: 0 is the
+// embedding and blocks the last hidden state, which is also −1.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -42,20 +42,19 @@ func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	return list, nil
 }
 
-// Encoder runs a model over batches. It belongs to one goroutine at a time.
+// Encoder runs a model on batches. Only one goroutine at a time may use it.
 type Encoder struct {
 	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
 	limits  kernels.Limits
 	pooling Pooling
-	layers  []int          // resolved
-	runner  kernels.Runner // nil after Compile has failed
+	layers  []int          // block numbers, not negative
+	runner  kernels.Runner // nil after an error of Compile
 }
 
-// Program is a model's forward pass with an output for each layer, in the order of the blocks: [T, Dim] when p is
-// PerToken, else [S, Dim]. layers are resolved block numbers, see ResolveLayers; blocks after the last of them are left
-// out.
+// Program returns a model's forward pass with one output for each layer, in the order of the blocks: [T, Dim] if p is
+// PerToken, otherwise [S, Dim]. layers must be results of ResolveLayers. Blocks after the last of them are omitted.
 func Program(m *Model, p Pooling, layers []int) *kernels.Program {
 	program := &kernels.Program{}
 	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
@@ -88,12 +87,12 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 	return nil
 }
 
-// Encode runs the batch and returns, for each layer, its embeddings: [S, Dim], or [T, Dim] when PerToken. The error may
-// be kernels.ErrOutOfMemory, after which a smaller batch works.
+// Encode runs the batch and returns its embeddings for each layer: [T, Dim] if PerToken, otherwise [S, Dim]. After an
+// error that wraps kernels.ErrOutOfMemory a smaller batch may succeed.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start begins what Encode does, by kernels.Runner.Start. A batch over the limits makes the encoder grow, and may be
-// started only when every one before has been waited for.
+// Start starts a batch, as kernels.Runner.Start does; finish returns the results of Encode. For a batch over the limits
+// the encoder is compiled again. Before such a batch is started, all earlier batches must have been finished.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
@@ -119,7 +118,7 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// fit compiles anew for a batch over the limits.
+// fit compiles the program for larger limits if the batch is over the current ones.
 func (e *Encoder) fit(b kernels.Batch) error {
 	if e.runner != nil && e.limits.Holds(b) {
 		return nil
@@ -130,19 +129,19 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch of any size can run now: that is no lack of memory for this one.
+		// No batch can run any more, so this is not kernels.ErrOutOfMemory, which asks for a smaller batch.
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err
 }
 
-// Averaged is the number of tokens whose mean is the embedding of a sequence of n tokens.
+// Averaged returns the number of tokens over which the embedding of a sequence of n tokens is averaged.
 func (e *Encoder) Averaged(n int) int {
 	from, to := pooled(e.model.config.Family, e.pooling).Of(n)
 	return to - from
 }
 
-// pooled is the tokens of a sequence that a pooling averages.
+// pooled returns the range of a sequence's tokens that a pooling averages.
 func pooled(f *Family, p Pooling) kernels.Range {
 	switch {
 	case p == CLS:
@@ -153,7 +152,7 @@ func pooled(f *Family, p Pooling) kernels.Range {
 	return kernels.Range{Skip: f.Before, Trim: f.After}
 }
 
-// Close frees the activations. Every batch has to be waited for before.
+// Close frees the activations. Every started batch must have been finished.
 func (e *Encoder) Close() error {
 	if e.runner == nil {
 		return nil

@@ -12,8 +12,8 @@ import (
 	"seqembed/weights"
 )
 
-// ESM2 is ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574): pre-LayerNorm blocks with rotary positions, and a
-// LayerNorm at the end. The references are facebookresearch/esm and transformers' modeling_esm.py.
+// ESM2 is ESM-2 (Lin et al. 2023, doi:10.1126/science.ade2574): pre-LayerNorm blocks with rotary positions, and a final
+// LayerNorm. The references are facebookresearch/esm and transformers' modeling_esm.py.
 var ESM2 = &Family{
 	Name:      "ESM-2",
 	Alphabet:  seqio.Protein,
@@ -40,12 +40,12 @@ var ESM2 = &Family{
 	modelType: "esm",
 	marker:    "encoder.layer.0.attention.self.query.weight",
 	prefixes:  []string{"esm."},
-	// Files of the hub carry a table of absolute positions, which the model does not use.
+	// Files on the hub contain a table of absolute positions, which the model does not use.
 	ignored: []string{"lm_head.*", "contact_head.*", "pooler.*", "embeddings.position_embeddings.weight",
 		"*position_ids"},
-	tuned:       tunedHeads, // EsmForSequenceClassification's is classifier.*
+	tuned:       tunedHeads, // EsmForSequenceClassification names its head classifier.*
 	rename:      fromFairESM,
-	besideFiles: []string{"-contact-regression.pt"}, // fair-esm's weights of the contact head
+	besideFiles: []string{"-contact-regression.pt"}, // fair-esm stores the weights of the contact head in such files
 
 	configJSON: func(layers, hidden, heads int) string {
 		return fmt.Sprintf(`{"model_type":"esm","num_hidden_layers":%d,"hidden_size":%d,"num_attention_heads":%d,`+
@@ -61,13 +61,13 @@ var ESM2 = &Family{
 	load:       loadESM2,
 }
 
-// esm2Tokenizer makes the tokenizer of all sizes of ESM-2.
+// esm2Tokenizer returns the tokenizer, which is the same for all sizes of ESM-2.
 func esm2Tokenizer() tokenizer.Tokenizer {
 	const entries = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
 	return tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
 }
 
-// tokenDropout is how embeddings are scaled, as in training.
+// tokenDropout is the part of a config.json that determines the scale of embeddings.
 type tokenDropout struct {
 	On     bool  `json:"token_dropout"`
 	MaskID int32 `json:"mask_token_id"`
@@ -99,8 +99,8 @@ func esm2Own(configJSON []byte) (any, error) {
 	return file.tokenDropout, nil
 }
 
-// fairESMArguments takes the hyper-parameters from a file of fair-esm, which has them beside the tensors: under "args"
-// or, within "cfg", under "model".
+// fairESMArguments sets the hyper-parameters from a file of fair-esm. The file stores them beside the tensors, under
+// "args" or under "cfg" and "model".
 func fairESMArguments(values map[any]any, config *Config) {
 	args, ok := values["args"].(map[string]any)
 	if cfg, _ := values["cfg"].(map[any]any); !ok {
@@ -140,7 +140,7 @@ var fairBlockNames = map[string]string{
 	"final_layer_norm":     "LayerNorm",
 }
 
-// fromFairESM translates a name of fair-esm's ESM2 module, and leaves any other as it is.
+// fromFairESM translates a name of fair-esm's ESM2 module. It returns any other name unchanged.
 func fromFairESM(name string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(name, "encoder."), "sentence_encoder.")
 	names, block := fairNames, ""
@@ -159,7 +159,7 @@ func fromFairESM(name string) string {
 }
 
 type esm2 struct {
-	layers int           // of the whole model
+	layers int           // number of blocks in the whole model
 	embed  kernels.Embed // [vocabulary, h]
 	blocks []esm2Block
 	norm   kernels.Norm // after the last block
@@ -199,8 +199,8 @@ const everyBlock = "encoder.layer.*."
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
-// maskedInTraining is the share of tokens that were <mask> in training, 15% of which 80%: with token dropout the
-// embeddings are scaled by the share of the remaining tokens.
+// maskedInTraining is the share of tokens that were <mask> in training: 80% of 15%. Token dropout scales embeddings by
+// the share of the other tokens.
 const maskedInTraining = 0.15 * 0.8
 
 func loadESM2(c Config, l *loader) network {
@@ -230,8 +230,8 @@ func loadESM2(c Config, l *loader) network {
 	return m
 }
 
-// invFreq is the block's table of rotary frequencies, as the checkpoint carries it, or 10000^(−2j/d) rounded as the
-// reference rounds it.
+// invFreq returns the block's rotary frequencies: those of the checkpoint, or else 10000^(−2j/d), rounded as in the
+// reference.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
 	for _, b := range []string{block, everyBlock} {
@@ -257,7 +257,7 @@ func (m *esm2) build(p *kernels.Program, last int, visit func(block int, x kerne
 		hidden := p.Linear(p.Norm(x, b.norm), b.up, kernels.None)
 		x = p.Linear(hidden, b.down, x)
 		if i+1 == m.layers {
-			x = p.Norm(x, m.norm) // "layer L" of the reference is after the last LayerNorm
+			x = p.Norm(x, m.norm) // the hidden state of the last layer is normalized, as in the reference
 		}
 		visit(i+1, x)
 	}

@@ -12,50 +12,50 @@ import (
 	"seqembed/weights"
 )
 
-// Family is a kind of model, and all that the program knows of it: every family stands in a file of its own, and no
-// other code asks which one it has. Checkpoints of a family differ in their weights and in the sizes of a Config.
+// Family is a kind of model and everything that the program knows about it. Every family has a file of its own, and no
+// other code depends on which family it is. Checkpoints of a family differ in their weights and in their Config.
 type Family struct {
 	Name      string         // for people
-	Alphabet  seqio.Alphabet // of its sequences
-	Flag      string         // begins the names of its flags: "esm" gives --esm-model
-	VirNucPro string         // VirNucPro's name for it, in the names of the files that it reads
+	Alphabet  seqio.Alphabet // of the sequences that it reads
+	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
+	VirNucPro string         // name of the model in VirNucPro's file names
 	Published []Published    // smallest first
-	Default   string         // the model that is used if none is named: a short name, or synthetic:NAME
+	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
-	// tokenizer makes the tokenizer of the content of a vocabulary file, or, from nil, that of the synthetic
-	// checkpoints. A fixed vocabulary is that of every checkpoint, and is made from nil, too.
-	VocabularyFile  string // its name in a checkpoint's folder, unless the vocabulary is fixed
+	// tokenizer returns the tokenizer for the content of a vocabulary file or, for nil, that of synthetic checkpoints.
+	// With FixedVocabulary all checkpoints have the same vocabulary, which is that for nil.
+	VocabularyFile  string // name of the file in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
 	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
-	tableMultiple   int  // the number of rows of a table of embeddings may be rounded up to a multiple of it
-	Before, After   int  // special tokens that the tokenizer puts around a sequence
-	MeanOfSpecial   bool // the mean of a sequence is over its special tokens, too
-	MaxLength       int  // letters of a sequence that are used by default, 0 for all
+	tableMultiple   int  // the rows of a table of embeddings may be padded to a multiple of it
+	Before, After   int  // number of special tokens before and after a sequence
+	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
+	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
 
-	// How a checkpoint is recognised: by the model_type of its config.json, if it has one, and by a tensor that no
-	// other family of that model_type has.
+	// A checkpoint belongs to the family if its config.json, if there is one, has model_type modelType, and if it has
+	// the tensor marker, which no other family with the same modelType has.
 	modelType, marker string
 
-	// How its tensors are stored. A name loses the first of prefixes that it has; then rename, unless it is nil, maps
-	// names of another library to canonical ones. ignored and tuned are patterns, see path.Match, of canonical names
-	// that no embedding needs: of what the published checkpoints hold beside the encoder, and of heads of fine-tuned
-	// models, which are left out with a line that says so.
+	// The canonical name of a tensor follows from its stored name: the first matching prefix of prefixes is removed,
+	// then rename, unless it is nil, translates names of other libraries. Tensors whose canonical names match a pattern
+	// (see path.Match) of ignored or tuned are omitted: those that published checkpoints contain beside the encoder,
+	// and the heads of fine-tuned models, which are reported in a log line.
 	prefixes, ignored, tuned []string
 	rename                   func(name string) string
-	besideFiles              []string // ends of the names of files that lie beside checkpoints
+	besideFiles              []string // suffixes of files beside a checkpoint that are not checkpoints
 
-	// Its configuration. configJSON is the config.json of a model, whose bytes are part of the digest of a synthetic
-	// checkpoint. eps is that of the LayerNorms where a config.json has none. activation is the only hidden_act that the
-	// family computes; a config.json may leave it out. own reads the part of a config.json that this family alone has,
-	// for Config.Own, and refuses models that the family does not compute; deduce, unless it is nil, completes the
-	// configuration of a file without config.json by the values that it holds beside its tensors.
+	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
+	// the default epsilon of the LayerNorms. activation is the only hidden_act that the family supports; a config.json
+	// may omit it. own parses the values that only this family has into Config.Own, and refuses models that the family
+	// does not support. deduce, unless it is nil, completes the Config of a checkpoint without config.json from the
+	// values in the file beside the tensors.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	activation string
 	own        func(configJSON []byte) (any, error)
 	deduce     func(values map[any]any, config *Config)
 
-	// Its tensors, under canonical names, and the network that is loaded from them.
+	// tensors lists the tensors of a model under their canonical names. load loads them.
 	tensors func(Config) []weights.Spec
 	load    func(Config, *loader) network
 }
@@ -67,33 +67,33 @@ type network interface {
 	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
 }
 
-// Published is a checkpoint that has a name.
+// Published is a checkpoint with a short name.
 type Published struct {
-	Name  string // the short name
-	Hub   string // its id on the Hugging Face hub, "" for a model that is only synthetic
-	Alias string // another name that people know it by, or ""
+	Name  string // short name, such as "esm2-8m"
+	Hub   string // id on the Hugging Face hub, or "" for a model that exists only with synthetic weights
+	Alias string // another common name, or ""
 
 	layers, hidden, heads int
 }
 
-// List is the families that a program knows.
+// List is a list of families.
 type List []*Family
 
 // Families lists all families, those for DNA first.
 var Families = List{DNABERT, ESM2}
 
-// tunedHeads are the names that transformers gives to the heads of fine-tuned models.
+// tunedHeads lists the names of the heads of fine-tuned models in transformers.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
-// oldNames are endings of names, and what they are now: transformers 5 stores some checkpoints under names of
+// oldNames maps endings of stored names to the usual ones. transformers 5 stores some checkpoints under names of
 // TensorFlow.
 var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
 
-// wordEmbeddings is the canonical name of every family's table of tokens. Tables are the only matrices whose names
-// begin with "embeddings.", and the name of a block's tensor begins with "encoder.layer.N.".
+// wordEmbeddings is the canonical name of the table of token embeddings in every family. Lookup tables are the only
+// matrices whose names begin with "embeddings.". Names of tensors in block N begin with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
 
-// published finds a published model by a name that a user may give.
+// published returns the first published model that satisfies is, and its family.
 func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	for _, f := range l {
 		if i := slices.IndexFunc(f.Published, is); i >= 0 {
@@ -103,7 +103,7 @@ func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	return nil, Published{}, false
 }
 
-// synthetic returns the config.json and the shape of a published model, by its short name.
+// synthetic returns the config.json and the shape of the published model with that short name.
 func (l List) synthetic(name string) (text string, c Config, err error) {
 	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
 	if !ok {
@@ -122,8 +122,8 @@ func (l List) Config(name string) (Config, bool) {
 	return c, err == nil
 }
 
-// canonical gives a stored tensor the name that the family's file uses, and tells whether an embedding needs it. A name
-// that is not recognised stays as it is: whether it belongs is for Checkpoint.Check to say.
+// canonical returns the canonical name of a stored tensor, and whether embeddings need the tensor. An unknown name is
+// returned unchanged; Checkpoint.Check refuses it later.
 func (f *Family) canonical(stored string) (name string, use bool) {
 	name = stored
 	for _, p := range f.prefixes {
@@ -143,7 +143,7 @@ func (f *Family) canonical(stored string) (name string, use bool) {
 	return name, !matches(name, f.ignored) && !matches(name, f.tuned)
 }
 
-// matches reports whether one of the patterns fits a name.
+// matches reports whether a name matches one of the patterns.
 func matches(name string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
 		ok, _ := path.Match(pattern, name)
@@ -155,7 +155,7 @@ func matches(name string, patterns []string) bool {
 func (f *Family) NewTokenizer() tokenizer.Tokenizer {
 	t, err := f.tokenizer(nil)
 	if err != nil {
-		panic(err) // nothing is read
+		panic(err) // no file is read, so this cannot fail
 	}
 	return t
 }

@@ -17,20 +17,21 @@ import (
 	"seqembed/tokenizer"
 	"seqembed/transformer"
 	"seqembed/weights"
+	"seqembed/weights/hub"
 )
 
-// layout is a way in which a checkpoint may be stored.
+// layout is a way to store a checkpoint.
 type layout struct {
-	class    string // whose checkpoint it is
-	model    string // the synthetic model whose tensors it has
+	class    string // the class that stores it so, for messages
+	model    string // the synthetic model whose tensors it contains
 	prefix   string
 	rename   *strings.Replacer
-	beside   map[string][]int // other tensors
-	tuned    []string         // those of them that are told of
+	beside   map[string][]int // shapes of other tensors in the file
+	tuned    []string         // those of beside that TunedHead returns
 	noConfig bool
 }
 
-// fairNames turns canonical names into fair-esm's.
+// fairNames replaces canonical names by those of fair-esm.
 var fairNames = strings.NewReplacer(
 	"embeddings.word_embeddings", "embed_tokens", "encoder.emb_layer_norm_after", "emb_layer_norm_after",
 	"encoder.layer.", "layers.", "attention.self.query", "self_attn.q_proj", "attention.self.key", "self_attn.k_proj",
@@ -61,7 +62,7 @@ var layouts = []layout{
 		tuned: []string{"classifier.bias", "classifier.weight"}},
 }
 
-// Every layout of a checkpoint gives the bits of the plain one.
+// TestLayouts checks that every layout of a checkpoint gives the same bits as the plain one.
 func TestLayouts(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
@@ -98,7 +99,7 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// write writes a folder with a checkpoint of that layout.
+// write writes a checkpoint in the layout and returns its folder.
 func (l layout) write(t *testing.T) string {
 	t.Helper()
 	c, err := transformer.Families.Open("synthetic:" + l.model)
@@ -132,7 +133,7 @@ func (l layout) write(t *testing.T) string {
 	return folder
 }
 
-// stored gives the tensors of a checkpoint under other names.
+// stored returns the values and the shapes of a checkpoint's tensors under other names.
 func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string) (map[string][]float32, map[string][]int) {
 	t.Helper()
 	tensors, shapes := map[string][]float32{}, map[string][]int{}
@@ -147,7 +148,7 @@ func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string)
 	return tensors, shapes
 }
 
-// encode gives the mean embedding of a batch after the last block.
+// encode returns the mean embeddings of a batch after the last block.
 func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch kernels.Batch) []float32 {
 	t.Helper()
 	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
@@ -163,7 +164,7 @@ func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch ker
 	return result[0]
 }
 
-// A config.json of no family, and tensors of none, are errors that name the families.
+// TestUnknownCheckpoints checks that the errors for an unknown config.json and for unknown tensors name the families.
 func TestUnknownCheckpoints(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "model.safetensors")
@@ -182,7 +183,7 @@ func TestUnknownCheckpoints(t *testing.T) {
 	}
 }
 
-// DNABERT-2 has DNABERT-S's shape; their synthetic weights are the same and known as two models.
+// TestDNABERT2 checks that DNABERT-2 and DNABERT-S have the same shape and synthetic weights, but different names.
 func TestDNABERT2(t *testing.T) {
 	s, _ := transformer.Families.Config("dnabert-s")
 	two, ok := transformer.Families.Config("dnabert-2")
@@ -206,7 +207,7 @@ func TestDNABERT2(t *testing.T) {
 	}
 }
 
-// What a family says of itself holds, and no two families claim the same.
+// TestFamilies checks the fields of every family, and that no two families have the same names or flags.
 func TestFamilies(t *testing.T) {
 	flags, names := map[string]bool{}, map[string]bool{}
 	for _, f := range append(transformer.List{transformer.Toy}, transformer.Families...) {
@@ -227,7 +228,7 @@ func TestFamilies(t *testing.T) {
 				}
 				names[name] = true
 			}
-			if p.Hub != "" && !weights.IsHubID(p.Hub) {
+			if p.Hub != "" && !hub.IsID(p.Hub) {
 				t.Errorf("%s: %q is no hub id", p.Name, p.Hub)
 			}
 			config, ok := transformer.List{f}.Config(p.Name)
@@ -246,9 +247,9 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// The digests are those of the vocabularies that outputs have been made with.
+// TestESM2Vocabulary checks the digests of the vocabularies, on which existing outputs depend.
 func TestESM2Vocabulary(t *testing.T) {
-	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // of vocab.txt on the hub
+	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // digest of vocab.txt on the hub
 	tok := transformer.ESM2.NewTokenizer()
 	if tok.SHA256() != published || tok.VocabSize() != 33 {
 		t.Errorf("digest %s of %d entries, want %s", tok.SHA256(), tok.VocabSize(), published)
@@ -257,7 +258,7 @@ func TestESM2Vocabulary(t *testing.T) {
 	if !slices.Equal(ids, []int32{0, 4, 20, 24, 3, 2}) || unknown != 1 {
 		t.Errorf("ids %v, %d unknown", ids, unknown)
 	}
-	// A vocab.txt beside a checkpoint is checked.
+	// The vocab.txt of a checkpoint is checked.
 	folder := layouts[0].write(t)
 	c, err := transformer.Families.Open(folder)
 	if err != nil {
@@ -283,7 +284,8 @@ func TestESM2Vocabulary(t *testing.T) {
 	}
 }
 
-// The tokenizer of DNA lies beside the checkpoint, or is named; a synthetic checkpoint has one of its own.
+// TestDNABERTTokenizer checks that the tokenizer is read from the file named, else from the checkpoint's folder, and
+// that a synthetic checkpoint has its own.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -309,7 +311,7 @@ func TestDNABERTTokenizer(t *testing.T) {
 	}
 }
 
-// toy opens a synthetic model of a family that is one file and a line in a list.
+// toy opens a synthetic model of a family that consists of one file and an entry in a list.
 func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	t.Helper()
 	list := append(transformer.List{transformer.Toy}, transformer.Families...)
@@ -323,7 +325,7 @@ func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	return list, c
 }
 
-// Two backends compute a new family alike.
+// TestToyFamily checks that two backends compute the same results for a new family.
 func TestToyFamily(t *testing.T) {
 	_, c := toy(t)
 	if got, want := c.Config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
@@ -348,13 +350,13 @@ func TestToyFamily(t *testing.T) {
 		d := float64(results[1][i] - want)
 		diff, norm = diff+d*d, norm+float64(want)*float64(want)
 	}
-	// Two blocks of sums over at most 32 products, each rounded to 2^-24, and as many again for the norms.
+	// The bound counts, in each of two blocks, 32 roundings of sums of at most 32 products, and as many in the norms.
 	if e := math.Sqrt(diff / norm); !(e < 2*2*32*math.Exp2(-24)) {
 		t.Errorf("the backends differ by %.3g", e)
 	}
 }
 
-// Files of a new family are recognised by their tensors, and by config.json.
+// TestToyFiles checks that files of a new family are recognised by their tensors and by config.json.
 func TestToyFiles(t *testing.T) {
 	list, c := toy(t)
 	folder := t.TempDir()

@@ -9,10 +9,10 @@ import (
 	"seqembed/transformer"
 )
 
-// Each test here takes one feature away from the program that the model builds and wants the embeddings to move. A
-// model that has lost the feature does not move, and its test fails with the feature's name; TestGoldens says which way
-// is right. The bounds are about half of what was measured on these checkpoints. That GELU is by erf is for kernelstest
-// to say, and that the models have it, for the goldens: its tanh form would move embeddings by 1e-4, ten times their
+// Each test in this file removes one feature from the program of a model and checks that the embeddings change. If the
+// model has lost the feature, they do not change, and the test fails with the name of the feature. TestGoldens checks
+// that the feature is right. The bounds are about half of the measured changes. kernelstest checks that GELU is
+// computed by erf, and the goldens that the models use it: its tanh form would change embeddings by 1e-4, ten times the
 // bars.
 
 func TestALiBi(t *testing.T) {
@@ -21,7 +21,7 @@ func TestALiBi(t *testing.T) {
 	})
 }
 
-// Twelve heads take eight slopes of one geometric series and four of another.
+// TestALiBiSlopes uses twelve heads: eight slopes of one geometric series and four of another.
 func TestALiBiSlopes(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.02, func(op *kernels.Op) {
 		changeAttention(op, func(o *kernels.Attention) {
@@ -36,13 +36,13 @@ func TestALiBiSlopes(t *testing.T) {
 func TestRotary(t *testing.T) {
 	moved(t, "esm2-tiny", 0.05, func(op *kernels.Op) {
 		changeAttention(op, func(o *kernels.Attention) {
-			// Every angle is 0; the queries are still scaled.
+			// All angles become 0, but the queries are still scaled.
 			o.Rotary = &kernels.Rotary{QScale: o.Rotary.QScale, InvFreq: make([]float32, len(o.Rotary.InvFreq))}
 		})
 	})
 }
 
-// The token-dropout scale of ESM-2 is 0.88.
+// TestTokenDropoutScale replaces the scale 0.88 of ESM-2 by 1.
 func TestTokenDropoutScale(t *testing.T) {
 	moved(t, "esm2-tiny", 0.01, func(op *kernels.Op) {
 		if o, ok := op.Do.(kernels.Embed); ok {
@@ -62,8 +62,8 @@ func changeAttention(op *kernels.Op, change func(*kernels.Attention)) {
 	}
 }
 
-// moved runs the model as it is and with its operations changed, and fails
-// unless some embedding moves by at least bound (relative L2).
+// moved runs the model with its operations unchanged and changed. It fails the test unless some embedding changes by at
+// least bound (relative L2).
 func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 	t.Helper()
 	backend := cpu.New(2)
@@ -83,7 +83,7 @@ func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 	}
 }
 
-// sample is one sequence of ids that the model knows.
+// sample returns a batch of one sequence for the model.
 func sample(name string) kernels.Batch {
 	config, _ := transformer.Families.Config(name)
 	ids := make([]int32, 40)
@@ -145,8 +145,8 @@ func (b changedBackend) Compile(p *kernels.Program, l kernels.Limits) (kernels.R
 	return b.Backend.Compile(changed, l)
 }
 
-// The slopes are pinned, too: those of MODELS.md, 2^(−8i/8), then every other
-// one of sixteen heads.
+// TestSlopesOfTwelveHeads compares the slopes with the published formula: 2^(−8i/8), then every other one of sixteen
+// heads.
 func TestSlopesOfTwelveHeads(t *testing.T) {
 	want := []float64{0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
 		0.7071067811865476, 0.35355339059327384, 0.17677669529663692, 0.08838834764831849}

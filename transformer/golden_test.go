@@ -10,8 +10,8 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldens compares both models with what their own PyTorch code gave, on
-// the specification of the operations and on the CPU.
+// TestGoldens compares both models with the results of their original PyTorch code, on the reference backend and on the
+// CPU.
 func TestGoldens(t *testing.T) {
 	for _, open := range []func() kernels.Backend{
 		ref.New,
@@ -24,8 +24,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// TestGoldensOfRoundedWeights compares the specification with weights in
-// bfloat16: four fifths of the bar are what this rounding costs.
+// TestGoldensOfRoundedWeights runs the reference backend with weights rounded to bfloat16, which alone takes four
+// fifths of the bar.
 func TestGoldensOfRoundedWeights(t *testing.T) {
 	if testing.Short() {
 		t.Skip("checks a bar, and no backend; the loops of the reference take their time")
@@ -35,9 +35,8 @@ func TestGoldensOfRoundedWeights(t *testing.T) {
 	}
 }
 
-// compareGolden runs a golden as a parallel subtest and closes b. The loops of
-// the reference take 15 ms for a token of DNABERT-S: they run its short
-// records only.
+// compareGolden runs a golden as a parallel subtest and closes b. The reference backend takes 15 ms for a token of
+// DNABERT-S, so it runs only the short records of that model.
 func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars goldentest.Bars) {
 	longest := 0
 	if _, fast := b.(*cpu.Backend); !fast && g.Model == "dnabert-s-2l" {
@@ -74,7 +73,7 @@ func (s roundedSource) ReadRows(dst []float32, first int) error {
 	err := s.Source.ReadRows(dst, first)
 	for i, v := range dst {
 		bits := math.Float32bits(v)
-		dst[i] = math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff) // of two as near, the even one
+		dst[i] = math.Float32frombits((bits + 0x7fff + bits>>16&1) &^ 0xffff) // to nearest, ties to even
 	}
 	return err
 }

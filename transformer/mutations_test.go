@@ -14,7 +14,7 @@ import (
 
 var breakModels = flag.Bool("mutations", false, "break the models in one place at a time, see TestMutations")
 
-// mutation replaces old, which stands exactly once in the file, by new.
+// mutation is a mistake in a source file: it replaces the text old, which occurs exactly once, by new.
 type mutation struct {
 	name, file, old, new string
 }
@@ -94,14 +94,14 @@ var mutations = []mutation{
 		`Bias: l.vector(name + ".bias"), Eps: eps}`, `Bias: l.vector(name + ".weight"), Eps: eps}`},
 }
 
-// TestMutationsApply keeps the texts of the mutations those of the source.
+// TestMutationsApply checks that the source files still contain the texts of all mutations.
 func TestMutationsApply(t *testing.T) {
 	for _, m := range mutations {
 		m.source(t)
 	}
 }
 
-// source reads the file, in which the text to replace has to stand once.
+// source returns the content of the file, in which old must occur once.
 func (m mutation) source(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(m.file)))
@@ -114,15 +114,15 @@ func (m mutation) source(t *testing.T) string {
 	return string(source)
 }
 
-// TestMutations shows that the tests of a clone tell the models from others: it copies the module to a folder of its
-// own, breaks the copy in one place at a time and wants the tests of this package to fail each time.
+// TestMutations checks that the tests of this package detect wrong models. It copies the module to another folder,
+// makes one mistake at a time in the copy, and requires that the tests fail each time.
 //
 //	go test ./transformer -v -timeout 60m -run TestMutations -mutations
 func TestMutations(t *testing.T) {
 	if !*breakModels {
 		t.Skip("takes minutes: make mutations")
 	}
-	clone := filepath.Join(t.TempDir(), "clone") // alone in its folder: there are no goldens beside it
+	clone := filepath.Join(t.TempDir(), "clone") // the folder around it is empty, so the large goldens are not found
 	copyModule(t, clone)
 	if failed, output := testClone(clone); len(failed) > 0 {
 		t.Fatalf("the tests fail without a mutation:\n%s", output)
@@ -154,7 +154,8 @@ func write(t *testing.T, path, text string) {
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// testClone runs the tests of the models and gives the names of those that failed, or else of the package.
+// testClone runs the tests of the models in the copy. It returns the names of the tests that failed, or of the package
+// if it does not compile.
 func testClone(clone string) (failed []string, output string) {
 	const packages = "./transformer/..."
 	out, err := command(clone, "test", "-short", "-count=1", "-skip", "^TestMutationsApply$", packages).CombinedOutput()
@@ -170,17 +171,17 @@ func testClone(clone string) (failed []string, output string) {
 	return failed, string(out)
 }
 
-// command is a go command in the clone, which finds nothing outside it.
+// command returns a go command that runs in the copy and finds nothing outside it.
 func command(clone string, args ...string) *exec.Cmd {
 	c := exec.Command("go", args...)
 	c.Dir = clone
 	c.Env = append(slices.DeleteFunc(os.Environ(), func(v string) bool {
-		return strings.HasPrefix(v, "EMBED_") // EMBED_SHARED names a folder with goldens
+		return strings.HasPrefix(v, "EMBED_") // EMBED_SHARED would name a folder with goldens
 	}), "PWD="+clone)
 	return c
 }
 
-// copyModule copies the module without folders whose names begin with a dot, which hold no source.
+// copyModule copies the module, except for folders whose names begin with a dot; they contain no source.
 func copyModule(t *testing.T, to string) {
 	t.Helper()
 	const from = ".."

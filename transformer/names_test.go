@@ -75,7 +75,7 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 	}
 }
 
-// No name that comes out may be translated again into another one.
+// FuzzCanonicalName checks that a canonical name is not translated again into another name.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)
@@ -84,7 +84,7 @@ func FuzzCanonicalName(f *testing.F) {
 		for _, family := range Families {
 			name, used := family.canonical(stored)
 			if strings.HasPrefix(stored, family.prefixes[0]) || !used {
-				continue // a second prefix is not taken off, an unused name stays as it is
+				continue // a second prefix is not removed, and an unused name may stay unchanged
 			}
 			if again, _ := family.canonical(name); again != name && name != stored {
 				t.Errorf("%s: %q becomes %q, which becomes %q", family.Name, stored, name, again)
@@ -93,7 +93,7 @@ func FuzzCanonicalName(f *testing.F) {
 	})
 }
 
-// fair-esm keeps the hyper-parameters in one of two places.
+// TestFairESMArguments checks both places in which fair-esm stores the hyper-parameters.
 func TestFairESMArguments(t *testing.T) {
 	args := map[string]any{"encoder_attention_heads": int64(5), "token_dropout": false}
 	for where, values := range map[string]map[any]any{

@@ -6,32 +6,39 @@ import (
 	"strings"
 
 	"seqembed/weights"
+	"seqembed/weights/hub"
 )
 
-// find finds the checkpoint that name stands for, see Open, and its label.
+// find returns the path of the checkpoint called name, as described at Open, and its label.
 func (l List) find(name string) (path, label string, err error) {
-	_, known, ok := l.published(func(p Published) bool {
-		return p.Hub != "" && name != "" && (name == p.Name || name == p.Alias)
-	})
 	if _, err := os.Stat(name); err == nil {
-		if _, err := weights.Find(name, l.besideFiles()...); err == nil || !ok {
-			if id, _ := weights.HubSnapshot(name); id != "" {
+		if _, err := weights.Find(name, l.besideFiles()...); err == nil || l.hubID(name) == "" {
+			if id, _ := hub.Of(name); id != "" {
 				return name, l.hubLabel(id), nil
 			}
 			label, err := weights.Label(name)
 			return name, label, err
 		}
 	}
-	id := known.Hub
-	if !ok && weights.IsHubID(name) {
-		id = name
+	base, revision, _ := strings.Cut(name, "@")
+	id := l.hubID(base)
+	if id == "" && hub.IsID(base) {
+		id = base
 	}
 	if id == "" {
 		return "", "", fmt.Errorf("model %q is no existing file or folder, no hub id ORG/NAME and none of %s",
 			name, strings.Join(l.names(false), ", "))
 	}
-	path, err = weights.CachedSnapshot(id)
+	path, err = weights.CachedSnapshot(id, revision)
 	return path, l.hubLabel(id), err
+}
+
+// hubID returns the id on the hub of the published model that has a name or an alias, or "".
+func (l List) hubID(name string) string {
+	_, p, _ := l.published(func(p Published) bool {
+		return p.Hub != "" && name != "" && (name == p.Name || name == p.Alias)
+	})
+	return p.Hub
 }
 
 // hubLabel returns the short name of a hub id, or its last part if it has none.
@@ -43,7 +50,8 @@ func (l List) hubLabel(id string) string {
 	return weights.SafeLabel(name)
 }
 
-// names lists the short names of the published models, and of those that are only synthetic, too.
+// names returns the short names of the published models that are on the hub; with synthetic set, of all published
+// models.
 func (l List) names(synthetic bool) (list []string) {
 	for _, f := range l {
 		for _, p := range f.Published {
@@ -55,5 +63,5 @@ func (l List) names(synthetic bool) (list []string) {
 	return list
 }
 
-// ModelNames lists the short names of the family's published models.
+// ModelNames returns the short names of the family's models on the hub.
 func (f *Family) ModelNames() []string { return List{f}.names(false) }

@@ -10,7 +10,7 @@ import (
 	"seqembed/weights"
 )
 
-// cachedModel puts a file that looks like a checkpoint into the Hugging Face cache, as the snapshot of a model.
+// cachedModel adds a file that looks like a checkpoint to the Hugging Face cache, as the snapshot of a model.
 func cachedModel(t *testing.T, cache, id string) (snapshot string) {
 	t.Helper()
 	const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -31,7 +31,7 @@ func touch(t *testing.T, path, content string) {
 	}
 }
 
-// wantFound checks the path that a name leads to, and its label.
+// wantFound checks the path and the label that find returns for a name.
 func wantFound(t *testing.T, name, path, label string) {
 	t.Helper()
 	if p, l, err := Families.find(name); err != nil || p != path || l != label {
@@ -39,7 +39,7 @@ func wantFound(t *testing.T, name, path, label string) {
 	}
 }
 
-// wantRefused checks that a name is refused with all of the parts.
+// wantRefused checks that find refuses a name with an error that contains all parts.
 func wantRefused(t *testing.T, name string, parts ...string) {
 	t.Helper()
 	_, err := Families.Open(name)
@@ -67,14 +67,18 @@ func TestResolveFindsCachedModels(t *testing.T) {
 				wantFound(t, name, path, label)
 			}
 		}
-		// The snapshot named as a path, and the file in it, are known as the same model.
+		// The path of the snapshot, and that of the file in it, have the model's label.
 		wantFound(t, path, path, label)
 		path = filepath.Join(path, "model.safetensors")
 		wantFound(t, path, path, label)
 	}
 	wantRefused(t, "esm2-35m", "facebook/esm2_t12_35M_UR50D")
-	if _, err := Families.Open("esm2-35m"); !errors.Is(err, weights.ErrNotCached) {
-		t.Errorf("a model that is not cached gives %v", err)
+	for _, name := range []string{"esm2-35m@v1", "esm2_t12_35M_UR50D@v1", "facebook/esm2_t12_35M_UR50D@v1"} {
+		_, err := Families.Open(name)
+		var missing *weights.NotCached
+		if !errors.As(err, &missing) || missing.ID != "facebook/esm2_t12_35M_UR50D" || missing.Revision != "v1" {
+			t.Errorf("%s, which is not cached, gives %v", name, err)
+		}
 	}
 }
 
@@ -105,13 +109,13 @@ func TestResolvePaths(t *testing.T) {
 	cached := cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")
 	t.Chdir(t.TempDir())
 	touch(t, "nets/net.pt", "")
-	touch(t, "nets/net-contact-regression.pt", "") // no second checkpoint
+	touch(t, "nets/net-contact-regression.pt", "") // not counted as a checkpoint
 	wantFound(t, "nets/net.pt", "nets/net.pt", "net")
 	wantFound(t, "nets", "nets", "nets")
-	// A folder called like a hub id wins.
+	// A folder with the name of a hub id takes precedence.
 	touch(t, "facebook/esm2_t6_8M_UR50D/notes.txt", "")
 	wantFound(t, "facebook/esm2_t6_8M_UR50D", "facebook/esm2_t6_8M_UR50D", "esm2_t6_8M_UR50D")
-	// A short name is the default of a flag: an output folder of that name must not stand in its way.
+	// The default of a flag is a short name. An output folder with the same name must not hide the model.
 	for _, name := range []string{"esm2-8m", "esm2_t6_8M_UR50D"} {
 		touch(t, name+"/result.npy", "")
 		wantFound(t, name, cached, "esm2-8m")

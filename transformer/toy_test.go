@@ -10,10 +10,10 @@ import (
 	"seqembed/weights"
 )
 
-// This file is what a new family of known operations takes, but for its line in Families: see "Add a model" in
+// This file shows what a new family of existing operations needs, except for its line in Families: see "Add a model" in
 // CONTRIBUTING.md. TestToyFamily runs it.
 
-// Toy is a BERT without biases, positions and final LayerNorm, that reads letters of DNA.
+// Toy is a BERT for single letters of DNA, without biases, positions and final LayerNorm.
 var Toy = &Family{
 	Name:      "Toy",
 	Alphabet:  seqio.DNA,

@@ -1,6 +1,6 @@
-// Package transformer holds the models: every family in one file that reads like its paper and has all that is known of
-// it, written once against the operations of kernels. Around them: the shapes and the loading of checkpoints, and the
-// Encoder that turns packed batches into embeddings.
+// Package transformer contains the models. Every family has one file that reads like its paper and contains everything
+// that is known about the family; it is written once, against the operations of kernels. The package also loads
+// checkpoints, and its Encoder turns packed batches into embeddings.
 //
 // The package must not know which backend runs it, where sequences come from or where embeddings go.
 package transformer
@@ -14,15 +14,14 @@ import (
 	"seqembed/weights"
 )
 
-// Model is a checkpoint's network with its weights on a device. It may serve many encoders at a time.
+// Model is a network with its weights on a device. It may serve many encoders at a time.
 type Model struct {
 	network
 	config  Config
 	weights kernels.Model
 }
 
-// Load loads the weights that the model uses onto the backend, one tensor at a time. The checkpoint may be closed
-// afterwards.
+// Load loads the weights of a checkpoint onto a backend, one tensor at a time. The checkpoint may be closed afterwards.
 func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	l := &loader{checkpoint: c, model: b.NewModel()}
 	m := &Model{network: c.Config.Family.load(c.Config, l), config: c.Config, weights: l.model}
@@ -32,13 +31,14 @@ func Load(c *Checkpoint, b kernels.Backend) (*Model, error) {
 	return m, nil
 }
 
-// Config is the model's shape.
+// Config returns the model's shape.
 func (m *Model) Config() Config { return m.config }
 
-// Close frees the weights. Every encoder has to be closed before.
+// Close frees the weights. All encoders must have been closed.
 func (m *Model) Close() error { return m.weights.Close() }
 
-// loader loads weights by name; its first error sticks, so that a model's loading reads as the list of its weights.
+// loader loads weights by name. It keeps its first error, so the code that loads a model is a plain list of its
+// weights.
 type loader struct {
 	checkpoint *Checkpoint
 	model      kernels.Model
@@ -63,7 +63,7 @@ func (l *loader) loadFrom(role kernels.Role, parts ...kernels.Source) kernels.We
 	return w
 }
 
-// tensor is nil where there is none, which is an error.
+// tensor returns the tensor with that name. If there is none, it sets the error and returns nil.
 func (l *loader) tensor(name string) *weights.Tensor {
 	t, ok := l.checkpoint.Tensor(name)
 	if !ok && l.err == nil {
@@ -72,11 +72,11 @@ func (l *loader) tensor(name string) *weights.Tensor {
 	return t
 }
 
-// vector and matrix load one weight each.
+// vector and matrix load one weight from the named tensors.
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
-// projection loads name.weight and name.bias, those of several names stacked.
+// projection loads name.weight and name.bias. Those of several names are stacked.
 func (l *loader) projection(names ...string) kernels.Linear {
 	var w, bias []string
 	for _, name := range names {
@@ -90,32 +90,33 @@ func (l *loader) normalization(name string, eps float32) kernels.Norm {
 	return kernels.Norm{Gain: l.vector(name + ".weight"), Bias: l.vector(name + ".bias"), Eps: eps}
 }
 
-// firstRow is a Source of one dimension: row 0 of a matrix.
+// firstRow is a Source of one dimension: the first row of a matrix.
 type firstRow struct{ *weights.Tensor }
 
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 
-// The functions below list tensors, with the spread of their values in synthetic checkpoints of version 1.
+// The functions below list tensors. They also determine the spread of the values in synthetic checkpoints of version 1.
 
-// attending is the gain of the matrices that make queries and keys, so that synthetic attention is not uniform.
+// attending is the gain of the matrices for queries and keys. It keeps the attention of synthetic checkpoints from
+// being uniform.
 const attending = 1.5
 
-// table lists a table of embeddings.
+// table describes a table of embeddings.
 func table(name string, rows, cols int) weights.Spec {
 	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
 
-// matrix lists name.weight of shape [out, in], which multiplies the spread of its input by gain.
+// matrix describes name.weight of shape [out, in], which multiplies the spread of its input by gain.
 func matrix(name string, out, in int, gain float64) weights.Spec {
 	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }
 
-// projection lists a matrix and name.bias [out].
+// projection describes a matrix and name.bias [out].
 func projection(name string, out, in int, gain float64) []weights.Spec {
 	return []weights.Spec{matrix(name, out, in, gain), {Name: name + ".bias", Shape: []int{out}, Scale: 0.1}}
 }
 
-// layerNorm lists name.weight and name.bias of shape [width].
+// layerNorm describes name.weight and name.bias of shape [width].
 func layerNorm(name string, width int) []weights.Spec {
 	return []weights.Spec{
 		{Name: name + ".weight", Shape: []int{width}, Scale: 0.1, Shift: 1, Nonzero: true},

@@ -82,7 +82,7 @@ func TestResolveLayers(t *testing.T) {
 	}
 }
 
-// A batch over the limits makes the encoder grow, and changes nothing.
+// TestEncoderGrows checks that a batch over the limits is computed, with the same results.
 func TestEncoderGrows(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -107,7 +107,7 @@ func TestEncoderGrows(t *testing.T) {
 		t.Error("the embeddings depend on the limits")
 	}
 
-	// The mean over residues is the mean of their tokens, and cls the first.
+	// The mean is that over the tokens of residues, and cls is the first token.
 	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.PerToken, []int{1, 3})
 	cls := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.CLS, []int{1, 3})
 	if h := 64; len(tokens[1]) != 8*h || len(cls[1]) != 2*h {
@@ -127,8 +127,8 @@ func TestEncoderGrows(t *testing.T) {
 	}
 }
 
-// A last layer that is not asked for is not computed: block 1 alone gives the
-// same as block 1 on the way to the end.
+// TestEarlierLayer checks that blocks after the last layer requested are not needed: block 1 alone gives the same
+// states as block 1 of the whole model.
 func TestEarlierLayer(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -150,8 +150,8 @@ func TestEarlierLayer(t *testing.T) {
 	}
 }
 
-// A checkpoint that carries inv_freq is obeyed, in half precision, too; and a
-// bare file of tensors is enough for a published shape.
+// TestCheckpointFiles checks that the inv_freq of a checkpoint is used, in half precision, too, and that a file of
+// tensors without config.json is enough for a published shape.
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")
@@ -233,8 +233,8 @@ func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, s
 }
 
 func TestFLOPs(t *testing.T) {
-	// The figures of the models' descriptions: 227 MFLOP a token for
-	// DNABERT-S, and 1.30 GFLOP for ESM-2 650M, without context.
+	// The figures are those of the models' descriptions: 227 MFLOP per token for DNABERT-S and 1.30 GFLOP for ESM-2
+	// 650M, without attention.
 	for name, want := range map[string]float64{"dnabert-s": 226.5e6, "esm2-650m": 1.2976e9} {
 		c, _ := transformer.Families.Config(name)
 		attention := 4 * float64(c.Hidden) * float64(c.Layers)
@@ -247,7 +247,7 @@ func TestFLOPs(t *testing.T) {
 	}
 }
 
-// Batches that are under way together are what they are alone.
+// TestEncoderStarts checks that batches in flight at the same time have the same results as alone.
 func TestEncoderStarts(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -280,8 +280,7 @@ func TestEncoderStarts(t *testing.T) {
 	}
 }
 
-// The plan of a program gives the memory that the models were given by hand, and on a CPU half as much to DNABERT-S: in
-// columns of the hidden size h, with f = 4h.
+// TestPlans checks the memory that the planner assigns to each model, in columns of the hidden size h, with f = 4h.
 func TestPlans(t *testing.T) {
 	for _, c := range []struct {
 		name             string

@@ -87,7 +87,7 @@ func writeFile(t testing.TB, folder, name string, content []byte) string {
 	return path
 }
 
-// stored is a tensor to be put into a file: its bytes as they shall lie there.
+// stored is a tensor to be written to a file, with its bytes.
 type stored struct {
 	name  string
 	dtype dtype
@@ -111,7 +111,7 @@ func u16Tensor(name string, dtype dtype, shape []int, bits ...uint16) stored {
 	return s
 }
 
-// safetensorsOf is a well-formed safetensors file, its header padded like the original's.
+// safetensorsOf returns a valid safetensors file. Its header is padded like that of the original library.
 func safetensorsOf(tensors ...stored) []byte {
 	header := map[string]any{"__metadata__": map[string]string{"format": "pt"}}
 	var values []byte
@@ -133,12 +133,12 @@ func safetensorsOf(tensors ...stored) []byte {
 	return append(withLength(string(text)), values...)
 }
 
-// withLength puts the 8 bytes of length before a header.
+// withLength returns a header after the 8 bytes of its length.
 func withLength(header string) []byte {
 	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
 }
 
-// pickler writes pickles of protocol 2, the way torch.save has them.
+// pickler writes pickles of protocol 2, as torch.save does.
 type pickler struct{ bytes.Buffer }
 
 func (p *pickler) op(codes ...byte) *pickler {
@@ -186,13 +186,13 @@ func (p *pickler) tuple(numbers ...int) *pickler {
 	return p.op(opTuple)
 }
 
-// storage pushes the storage that lies in entry data/KEY.
+// storage pushes the storage in entry data/KEY.
 func (p *pickler) storage(class, key string, count int) *pickler {
 	p.op(opMark).str("storage").global("torch", class).str(key).str("cpu").long(int64(count))
 	return p.op(opTuple, opBinPersID)
 }
 
-// view pushes a tensor over a storage.
+// view pushes a tensor that uses part of a storage.
 func (p *pickler) view(class, key string, count, first int, shape, stride []int) *pickler {
 	p.global("torch._utils", "_rebuild_tensor_v2").op(opMark)
 	p.storage(class, key, count).long(int64(first)).tuple(shape...).tuple(stride...)
@@ -201,7 +201,7 @@ func (p *pickler) view(class, key string, count, first int, shape, stride []int)
 	return p.op(opTuple, opReduce)
 }
 
-// tensor pushes a contiguous tensor that fills its storage.
+// tensor pushes a contiguous tensor that uses all of its storage.
 func (p *pickler) tensor(class, key string, shape ...int) *pickler {
 	count := 1
 	stride := make([]int, len(shape))
@@ -216,12 +216,12 @@ func (p *pickler) orderedDict() *pickler {
 	return p.global("collections", "OrderedDict").op(opEmptyTuple, opReduce)
 }
 
-// done ends the pickle. It must have been begun with newPickler.
+// done ends the pickle, which must have begun with newPickler.
 func (p *pickler) done() []byte { return p.op(opStop).Bytes() }
 
 func newPickler() *pickler { return new(pickler).op(opProto, 2) }
 
-// zipOf is an archive as torch.save writes it, with one entry for each storage.
+// zipOf returns an archive as torch.save writes it, with one entry for each storage.
 func zipOf(pickle []byte, storages map[string][]byte) []byte {
 	entries := map[string][]byte{"archive/data.pkl": pickle, "archive/byteorder": []byte("little"), "archive/version": []byte("3\n")}
 	for key, b := range storages {

@@ -7,24 +7,25 @@ import (
 	"strings"
 )
 
-// maxListed is how many names one part of an error message lists.
+// maxListed is the maximum number of names in one part of an error message.
 const maxListed = 3
 
-// Spec is a tensor that a model expects, under its canonical name.
+// Spec describes a tensor that a model reads, under its canonical name.
 type Spec struct {
 	Name         string
 	Shape        []int
-	Optional     bool    // it may be missing, and is not part of a synthetic checkpoint
-	Nonzero      bool    // a file in which all of its values are 0 is damaged
-	Scale, Shift float64 // the values of a synthetic one are spread evenly over Shift ± Scale
+	Optional     bool    // a checkpoint need not contain it; synthetic ones do not
+	Nonzero      bool    // if all its values are 0, the file is damaged
+	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }
 
-// ErrDamaged is what errors wrap when the bytes of a file are not those that were written.
+// ErrDamaged is wrapped by the error for a file whose bytes are not those that were written.
 var ErrDamaged = errors.New("the file is damaged")
 
 // Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing,
-// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If all
-// fit, it reads those that are Nonzero up to their first value other than 0; the error for zeros wraps ErrDamaged.
+// unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If there
+// is no such tensor, Check reads each Nonzero tensor up to its first value other than 0. The error for zeros wraps
+// ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -65,7 +66,8 @@ func (c *Checkpoint) Check(specs []Spec) error {
 	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
 }
 
-// checkZeros looks for tensors that are Nonzero and hold only zeros, which downloads and copies that went wrong leave.
+// checkZeros returns an error for a Nonzero tensor that contains only zeros. Failed downloads and copies leave such
+// tensors.
 func (c *Checkpoint) checkZeros(specs []Spec) error {
 	var zeros []string
 	for _, spec := range specs {
@@ -88,7 +90,7 @@ func (c *Checkpoint) checkZeros(specs []Spec) error {
 		c.Source, ErrDamaged, len(zeros), listed(zeros))
 }
 
-// listed joins the first names of a list and counts the others.
+// listed joins the first maxListed names and counts the others.
 func listed(names []string) string {
 	if len(names) <= maxListed {
 		return strings.Join(names, ", ")

@@ -2,9 +2,9 @@
 // synthetic checkpoints that are computed rather than stored. It finds them in folders and in the local Hugging Face
 // cache.
 //
-// It must not know any model: the names and shapes of tensors that one expects, and how they are stored, come in from
-// outside, as Specs and as the function that Rename takes. It must not write anything, run anything that a file asks
-// for, or reach the network.
+// The package must not know any model: the names and shapes that a model expects, and how they are stored, are given by
+// Specs and by the argument of Rename. It must not write anything, execute anything that a file asks for, or use the
+// network.
 package weights
 
 import (
@@ -19,21 +19,23 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"seqembed/weights/hub"
 )
 
-// Checkpoint is an opened set of tensors. Once Rename has been called, if at all, it is immutable and safe for
-// concurrent use until Close.
+// Checkpoint is a set of tensors. After Rename, which is optional, it is immutable and safe for concurrent use until
+// Close.
 type Checkpoint struct {
 	Source     string      // its path, or synthetic:NAME@SEED, for messages
-	Revision   string      // the commit of the hub snapshot that it lies in, or ""
-	ConfigJSON []byte      // the config.json beside it, or nil
-	Values     map[any]any // those beside a state dict that lies under "model" in a PyTorch file, see LoadPickle
-	LeftOut    []string    // the stored names of the tensors that Rename has left out, sorted
+	Revision   string      // commit of the hub snapshot that contains it, or ""
+	ConfigJSON []byte      // content of the config.json beside it, or nil
+	Values     map[any]any // values beside the state dict in a PyTorch file, as returned by LoadPickle
+	LeftOut    []string    // stored names of the tensors that Rename has removed, sorted
 
 	tensors   map[string]*Tensor
-	misplaced map[string]error // of a sharded checkpoint: tensors that its index does not put where they are
-	files     []*file          // in the order of their names
-	identity  []byte           // of a synthetic checkpoint
+	misplaced map[string]error // tensors that are in another shard than the index says
+	files     []*file          // sorted by name
+	identity  []byte           // of a synthetic checkpoint: what SHA256 hashes
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
@@ -46,7 +48,7 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 		return nil, err
 	}
 	c := &Checkpoint{Source: path}
-	_, c.Revision = HubSnapshot(path)
+	_, c.Revision = hub.Of(path)
 	if c.sharded() {
 		err = c.openShards()
 	} else {
@@ -64,12 +66,12 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// wrappers are the prefixes that PyTorch's tools put before the names of a module's tensors: DataParallel, Lightning,
+// wrappers lists the prefixes that PyTorch's tools add to the names of a module's tensors: DataParallel, Lightning,
 // torch.compile and PEFT.
 var wrappers = [...]string{"module.", "model.", "_orig_mod.", "state_dict.", "base_model."}
 
-// unwrap takes the wrappers off the names that all tensors have in common, and refuses the weights of adapters, which
-// are no checkpoint by themselves.
+// unwrap removes the wrappers that all names have in common. It refuses the weights of adapters, which are not a
+// checkpoint by themselves.
 func (c *Checkpoint) unwrap() error {
 	adapter := func(name string) bool { return strings.Contains(name, ".lora_") }
 	names := slices.Concat(c.Names(), slices.Sorted(maps.Keys(c.misplaced)))
@@ -92,7 +94,7 @@ func (c *Checkpoint) unwrap() error {
 	return nil
 }
 
-// trimKeys takes a prefix that all keys have off them.
+// trimKeys removes a prefix that all keys have.
 func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 	short := make(map[string]T, len(m))
 	for name, v := range m {
@@ -103,8 +105,7 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens one file of either format and returns its tensors under the names that it stores, and what it holds beside
-// them.
+// open opens one file of either format. It returns the tensors under their stored names, and the values beside them.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -127,7 +128,7 @@ func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[a
 	return tensors, values, nil
 }
 
-// readConfig takes in config.json, where it lies beside the checkpoint.
+// readConfig reads the config.json beside the checkpoint, if there is one.
 func (c *Checkpoint) readConfig() (err error) {
 	path := filepath.Join(filepath.Dir(c.Source), "config.json")
 	c.ConfigJSON, err = ReadText(path)
@@ -140,9 +141,9 @@ func (c *Checkpoint) readConfig() (err error) {
 	return err
 }
 
-// Rename gives the tensors the names that canonical makes of the stored ones and leaves out those for which use is
-// false. Two tensors that end up with one name are an error, and so is one that is used and lies in a shard where the
-// index does not put it.
+// Rename renames each tensor to the name that canonical returns for its stored name, and removes the tensors for which
+// use is false. It returns an error if two tensors get the same name, or if a tensor that it keeps is in another shard
+// than the index says.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {
@@ -166,7 +167,7 @@ func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool
 	return nil
 }
 
-// Tensor returns the tensor of that name.
+// Tensor returns the tensor with that name.
 func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 	t, ok := c.tensors[name]
 	return t, ok
@@ -175,9 +176,10 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 // Names returns the names of the tensors, sorted.
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
 
-// SHA256 reads the whole checkpoint file and returns its SHA-256 in hexadecimal. For a sharded checkpoint it is that of
-// the lines that `sha256sum` prints for the shards, sorted by name: digest, two spaces and name. For a synthetic one it
-// is that of its identity: version, name, seed, the names and shapes of its tensors, and its config.
+// SHA256 returns a SHA-256 in hexadecimal. For a single file it is that of the file, which is read completely. For a
+// sharded checkpoint it is that of the output of `sha256sum` for the shards, sorted by name: digest, two spaces and
+// name on each line. For a synthetic checkpoint it is that of version, name, seed, names and shapes of the tensors, and
+// config.
 func (c *Checkpoint) SHA256() (string, error) {
 	hashed := c.identity
 	for _, f := range c.files {
@@ -191,8 +193,8 @@ func (c *Checkpoint) SHA256() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Beside returns the path of the regular file of that name in the checkpoint's folder, or of a link to one that is
-// missing, "" where there is none.
+// Beside returns the path of a regular file in the checkpoint's folder, or of a link to one that is missing. It returns
+// "" if there is neither.
 func (c *Checkpoint) Beside(name string) string {
 	path := filepath.Join(filepath.Dir(c.Source), name)
 	if info, err := os.Lstat(path); c.identity != nil || err != nil || info.IsDir() {
@@ -203,7 +205,7 @@ func (c *Checkpoint) Beside(name string) string {
 	return path
 }
 
-// Close closes the files. Tensors can no longer be read then.
+// Close closes the files. Afterwards tensors can no longer be read.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, f := range c.files {

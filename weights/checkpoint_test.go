@@ -16,7 +16,7 @@ import (
 func TestOpenPicksTheCheckpointOfAFolder(t *testing.T) {
 	one := func(v float32) []byte { return safetensorsOf(f32Tensor("w", []int{1}, v)) }
 	folder := t.TempDir()
-	// From the least preferred to the most: each new file takes over.
+	// In ascending order of preference, so each new file takes precedence.
 	for i, file := range []string{"any.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "model.safetensors"} {
 		content := one(float32(i))
 		if filepath.Ext(file) == ".json" {
@@ -44,7 +44,7 @@ func TestOpenRefusesAFolderWithoutOneCheckpoint(t *testing.T) {
 	_, err = Open(folder)
 	wantError(t, err, folder, "several", "b-regression.pt, b.pt")
 	_, err = Open(folder, "-regression.pt")
-	wantError(t, err, "b.pt is empty") // the regression beside it is no candidate
+	wantError(t, err, "b.pt is empty") // the file of the contact head beside it is not a checkpoint
 	writeFile(t, folder, "a.safetensors", nil)
 	_, err = Open(folder, "-regression.pt")
 	wantError(t, err, folder, "several", "a.safetensors, b.pt")
@@ -86,7 +86,7 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	}
 }
 
-// manyRows is a checkpoint with one tensor of rows×rowLen numbers that count up.
+// manyRows writes a checkpoint with one tensor of rows×rowLen ascending numbers.
 func manyRows(t *testing.T, rows, rowLen int) (path string, want []float32) {
 	want = make([]float32, rows*rowLen)
 	for i := range want {
@@ -144,7 +144,7 @@ func TestReadsAfterCloseFail(t *testing.T) {
 	}
 }
 
-// A file may be cut by another process while it is open.
+// TestFileThatShrinksIsAnError truncates a file while it is open.
 func TestFileThatShrinksIsAnError(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("skipped: Windows does not let an open file be cut")

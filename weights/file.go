@@ -25,7 +25,7 @@ type file struct {
 	*os.File
 	size     int64
 	head     []byte    // its first bytes, at most maxHead
-	sections []section // parts whose checksums the file itself has
+	sections []section // parts for which the file contains a checksum
 }
 
 // section is a part of a file with its CRC-32.
@@ -39,7 +39,8 @@ type section struct {
 // 0x1950a86a20f9469cfc6c.
 var legacyTorchMagic = []byte{0x80, 0x02, 0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19}
 
-// openFile opens a regular file that is not empty and none of those that often lie under a checkpoint's name instead.
+// openFile opens a regular file that is not empty. It returns an error for files of other kinds that often have the
+// name of a checkpoint.
 func openFile(path string) (*file, error) {
 	info, err := os.Stat(path) // before Open, because opening a pipe would wait for a writer
 	switch {
@@ -68,8 +69,8 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// replaced returns an error if the contents are those of another file than its name promises: a failed download often
-// leaves a web page under the right name.
+// replaced returns an error if the content is that of another kind of file than the name promises. A failed download
+// often leaves a web page under the right name.
 func (f *file) replaced() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
@@ -86,7 +87,7 @@ func (f *file) replaced() error {
 	return nil
 }
 
-// isText reports whether the file begins as text does. The length with which a safetensors file begins has zeros.
+// isText reports whether the file begins like text. The length at the beginning of a safetensors file contains zeros.
 func (f *file) isText() bool {
 	other := bytes.IndexFunc(f.head, func(r rune) bool {
 		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == utf8.RuneError
@@ -94,13 +95,13 @@ func (f *file) isText() bool {
 	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf // head ends within a letter
 }
 
-// isZip says whether the file starts as a zip archive does.
+// isZip reports whether the file begins like a zip archive.
 func (f *file) isZip() bool { return bytes.HasPrefix(f.head, []byte("PK\x03\x04")) }
 
-// errShort is the error of reading a file that has shrunk since it was opened.
+// errShort is the error for a file that has become shorter since it was opened.
 var errShort = errors.New("the file became shorter, or its disk failed, while it was read")
 
-// readAt fills b with the bytes from offset on.
+// readAt fills b with the bytes at offset.
 func (f *file) readAt(b []byte, offset int64) error {
 	_, err := f.ReadAt(b, offset)
 	if errors.Is(err, io.EOF) {
@@ -109,11 +110,11 @@ func (f *file) readAt(b []byte, offset int64) error {
 	return err
 }
 
-// blobName matches the name that the Hugging Face cache gives to a large file: its SHA-256.
+// blobName matches the name of a large file in the Hugging Face cache: its SHA-256.
 var blobName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// sha256 reads the whole file and returns its SHA-256 in hexadecimal. A blob of a Hugging Face cache that is named by
-// another one, and a section with another checksum, are errors that wrap ErrDamaged.
+// sha256 reads the whole file and returns its SHA-256 in hexadecimal. If the file is a blob of a Hugging Face cache
+// with another digest as its name, or a section has another checksum, the error wraps ErrDamaged.
 func (f *file) sha256() (string, error) {
 	h := sha256.New()
 	sums := &crcWriter{sections: f.sections}
@@ -138,7 +139,7 @@ func (f *file) sha256() (string, error) {
 	return sum, nil
 }
 
-// crcWriter computes the checksums of the sections of a file that is written to it. The sections are in order and do
+// crcWriter computes the checksums of the sections of a file that is written to it. The sections must be in order and
 // not overlap.
 type crcWriter struct {
 	sections []section // that have not ended
@@ -166,7 +167,8 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ReadText reads a whole file of at most maxText bytes: a regular one that is not replaced by another, or a named pipe.
+// ReadText reads a whole file of at most maxText bytes. It may be a regular file with the right content, see replaced,
+// or a named pipe.
 func ReadText(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)

@@ -9,21 +9,21 @@ import (
 	"strings"
 )
 
-// preferred are the names under which a folder may hold its checkpoint, best first.
+// preferred lists the names of checkpoints in a folder, the preferred one first.
 var preferred = [...]string{
 	"model.safetensors", "model.safetensors.index.json",
 	"pytorch_model.bin", "pytorch_model.bin.index.json",
 }
 
-// extensions are those of the files that may be checkpoints.
+// extensions lists the extensions of possible checkpoints.
 var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 
 // shardPattern matches the name of a shard: its stem, the number of shards, and its extension.
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
-// Find returns path, or the checkpoint file in it if it is a folder: model.safetensors before
-// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json and the only *.safetensors, *.pt,
-// *.pth, *.bin or *.ckpt. Files whose names end in one of beside lie next to checkpoints and are none.
+// Find returns path or, if path is a folder, the checkpoint in it. The order of preference is model.safetensors,
+// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and the only *.safetensors, *.pt,
+// *.pth, *.bin or *.ckpt. Files whose names end in a string of beside are not checkpoints.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -66,8 +66,8 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// Label derives a short name for the names of outputs from a checkpoint's path: that of its file, or of its folder
-// where the file's own name says nothing, as that of model.safetensors.
+// Label derives a name for outputs from the path of a checkpoint: from the name of the file or, if that is a general
+// one such as model.safetensors, from that of its folder.
 func Label(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {
@@ -86,7 +86,7 @@ func Label(path string) (string, error) {
 	return SafeLabel(base), nil
 }
 
-// SafeLabel replaces the characters of a name that are not safe in file names on every system.
+// SafeLabel replaces characters that are not allowed in file names on every system.
 func SafeLabel(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"seqembed/weights/hub"
 )
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -42,12 +44,12 @@ func cachedModel(t *testing.T, cache, id string) string {
 func TestCachedSnapshot(t *testing.T) {
 	const id = "some-org/a-model"
 	snapshot := cachedModel(t, cache(t), id)
-	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
+	if folder, err := CachedSnapshot(id, ""); err != nil || folder != snapshot {
 		t.Errorf("%s, %v; want %s", folder, err, snapshot)
 	}
 	// The snapshot named as a path, and the file in it, are known as the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
-		if got, revision := HubSnapshot(path); got != id || revision != commit {
+		if got, revision := hub.Of(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
 		}
 		c, err := Open(path)
@@ -59,7 +61,7 @@ func TestCachedSnapshot(t *testing.T) {
 		}
 		c.Close()
 	}
-	if got, _ := HubSnapshot(t.TempDir()); got != "" {
+	if got, _ := hub.Of(t.TempDir()); got != "" {
 		t.Errorf("a folder elsewhere is of the model %q", got)
 	}
 }
@@ -69,9 +71,9 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	model := filepath.Join(cache(t), "models--some-org--a-model")
 	absent := func() {
 		t.Helper()
-		_, err := CachedSnapshot(id)
-		wantError(t, err, id, "not built yet", model, "config.json", "model.safetensors")
-		if !errors.Is(err, ErrNotCached) {
+		_, err := CachedSnapshot(id, "")
+		wantError(t, err, id, model)
+		if !errors.Is(err, hub.ErrNotCached) {
 			t.Error("it does not match ErrNotCached")
 		}
 	}
@@ -81,7 +83,7 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	writeFile(t, model, "snapshots/"+commit+"/config.json", []byte("{}"))
 	absent()
 	writeFile(t, model, "refs/main", []byte("../../elsewhere"))
-	_, err := CachedSnapshot(id)
+	_, err := CachedSnapshot(id, "")
 	wantError(t, err, filepath.Join(model, "refs", "main"), `"../../elsewhere"`)
 }
 
@@ -92,11 +94,11 @@ func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(snapshot, "..", "..", "refs")); err != nil {
 		t.Fatal(err)
 	}
-	if folder, err := CachedSnapshot(id); err != nil || folder != snapshot {
+	if folder, err := CachedSnapshot(id, ""); err != nil || folder != snapshot {
 		t.Errorf("%s, %v; want %s", folder, err, snapshot)
 	}
 	writeFile(t, snapshot, "../ffff456789abcdef0123456789abcdef01234567/config.json", []byte("{}"))
-	_, err := CachedSnapshot(id)
+	_, err := CachedSnapshot(id, "")
 	wantError(t, err, id, "2 snapshots", snapshot)
 }
 
@@ -145,31 +147,29 @@ func TestBlobDigest(t *testing.T) {
 	}
 }
 
-func TestCacheFolderFollowsTheEnvironment(t *testing.T) {
-	for _, variable := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE", "HF_HOME", "XDG_CACHE_HOME"} {
-		t.Setenv(variable, "")
-	}
-	t.Setenv("SCRATCH", "/scratch/me")
-	home := t.TempDir()
-	t.Setenv("HOME", home)
-	t.Setenv("USERPROFILE", home) // what Windows calls it
-	for _, step := range []struct{ variable, value, want string }{
-		{"HF_HUB_CACHE", "", filepath.Join(home, ".cache", "huggingface", "hub")},
-		{"XDG_CACHE_HOME", "/x", filepath.Join("/x", "huggingface", "hub")},
-		{"HF_HOME", "/y", filepath.Join("/y", "hub")},
-		{"HF_HOME", "~/y", filepath.Join(home, "y", "hub")},
-		{"HF_HOME", "~", filepath.Join(home, "hub")},
-		{"HF_HOME", "~other/y", filepath.Join("~other", "y", "hub")},
-		{"HF_HOME", "$SCRATCH/y", filepath.Join("/scratch/me", "y", "hub")},
-		{"TRANSFORMERS_CACHE", "${SCRATCH}/t", filepath.Join("/scratch/me", "t")},
-		{"HUGGINGFACE_HUB_CACHE", "/h/$NOT_SET_ANYWHERE", filepath.Join("/h", "${NOT_SET_ANYWHERE}")},
-		{"HF_HUB_CACHE", "/z", "/z"},
+func TestHubFiles(t *testing.T) {
+	small := []string{"config.json", "tokenizer.json", "vocab.txt"}
+	with := func(names ...string) []string { return append(slices.Clone(small), names...) }
+	others := []string{"README.md", "flax_model.msgpack", "onnx/config.json", "onnx/model.onnx", ".gitattributes"}
+	for what, c := range map[string]struct{ all, want []string }{
+		"both": {with("pytorch_model.bin", "model.safetensors"), with("model.safetensors")},
+		"bin":  {with("pytorch_model.bin"), with("pytorch_model.bin")},
+		"shards": {
+			with("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+				"pytorch_model-00001-of-00002.bin", "pytorch_model.bin.index.json"),
+			with("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json"),
+		},
+		"shards of PyTorch": {
+			with("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+			with("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin", "pytorch_model.bin.index.json"),
+		},
 	} {
-		t.Setenv(step.variable, step.value)
-		if got, err := cacheFolder(); err != nil || got != step.want {
-			t.Errorf("with %s=%s the cache is %s, %v; want %s", step.variable, step.value, got, err, step.want)
+		if got, err := HubFiles(slices.Concat(others, c.all)); err != nil || !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, error %v; want %q", what, got, err, c.want)
 		}
 	}
+	_, err := HubFiles(with("tf_model.h5"))
+	wantError(t, err, "no checkpoint", "model.safetensors")
 }
 
 func TestLabels(t *testing.T) {

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// openShards opens every shard that the index at c.Source names. Each tensor of the index must lie in the shard that it
-// says.
+// openShards opens every shard that the index at c.Source names, and checks that each tensor is in the shard that the
+// index gives.
 func (c *Checkpoint) openShards() error {
 	text, err := ReadText(c.Source)
 	if err != nil {
@@ -48,8 +48,8 @@ func (c *Checkpoint) openShards() error {
 	return nil
 }
 
-// parseIndex reads the weight_map of an index: tensor name to shard file name. A shard name must be a plain name, so
-// that an index cannot reach other folders.
+// parseIndex parses the weight_map of an index, which maps the names of tensors to the file names of shards. It refuses
+// a name that is a path, so that an index cannot refer to other folders.
 func parseIndex(text []byte) (map[string]string, error) {
 	shardOf := make(map[string]string)
 	decoder := json.NewDecoder(bytes.NewReader(text))
@@ -79,7 +79,7 @@ func parseIndex(text []byte) (map[string]string, error) {
 	return shardOf, nil
 }
 
-// plainFileName says whether name is one path element that stays in its folder on every system.
+// plainFileName reports whether name is a single path element on every system.
 func plainFileName(name string) bool {
 	return name != "." && !strings.ContainsAny(name, "/\\:\x00") && filepath.IsLocal(name)
 }

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// indexOf is the JSON of an index with the weight_map.
+// indexOf returns the JSON of an index with that weight_map.
 func indexOf(shardOf map[string]string) []byte {
 	text, err := json.Marshal(map[string]any{"metadata": map[string]any{"total_size": 12}, "weight_map": shardOf})
 	if err != nil {
@@ -22,7 +22,7 @@ func indexOf(shardOf map[string]string) []byte {
 	return text
 }
 
-// withoutPrefix takes a prefix off and leaves out what is called unused.
+// withoutPrefix is an argument for Rename: it removes a prefix, and removes tensors called unused.
 func withoutPrefix(stored string) (name string, use bool) {
 	return strings.TrimPrefix(stored, "prefix."), !strings.HasPrefix(stored, "unused.")
 }

@@ -15,35 +15,36 @@ import (
 const (
 	maxPickle       = 16 << 20 // bytes
 	maxInstructions = 1 << 20
-	maxGlobal       = 256 // bytes of a module's or a class's name
+	maxGlobal       = 256 // bytes of the name of a module or class
 )
 
 var (
-	// ErrForbidden is what errors wrap when a pickle names a class or function other than the few that tensors are made
-	// of.
+	// ErrForbidden is wrapped by the error for a pickle that names a class or function other than the few that tensors
+	// need.
 	ErrForbidden = errors.New("only tensors are read; save the state dict alone")
-	// ErrTooLarge is what errors wrap when a pickle exceeds a limit that no checkpoint comes near.
+	// ErrTooLarge is wrapped by the error for a pickle that exceeds a limit, which no checkpoint comes near.
 	ErrTooLarge = errors.New("too large for a checkpoint's pickle")
 )
 
-// callable makes a value from the arguments in a pickle.
+// callable is a class or function that a pickle may call.
 type callable func(args []any) (any, error)
 
-// unpickler executes a pickle that can build numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
-// Namespaces map[string]any and the values of an archive, and nothing else. A value that appears in several places, or
-// is filled after it was stored, is one value. The first error sticks and ends the pickle after the instruction that
-// met it; until then what is taken is zero.
+// unpickler executes a pickle. It can build only numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
+// Namespaces map[string]any and the values of an archive. References to one value stay references to one value. The
+// first error is kept and ends the pickle after the instruction that caused it; until then, operands that cannot be
+// read are zero.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte
-	at      int // of the next byte in code
+	at      int // index of the next byte in code
 	stack   []any
-	marks   []int // lengths of stack
+	marks   []int // lengths of the stack at each mark
 	memo    map[uint32]any
 	err     error
 }
 
-// unpickle executes code and returns the one value that it leaves. Errors give the offset of the instruction.
+// unpickle executes code and returns the single value that it leaves on the stack. Errors contain the offset of the
+// instruction.
 func unpickle(code []byte, a *torchArchive) (any, error) {
 	u := &unpickler{archive: a, code: code, memo: make(map[uint32]any)}
 	for n := 1; ; n++ {
@@ -67,7 +68,7 @@ func unpickle(code []byte, a *torchArchive) (any, error) {
 	return u.stack[0], nil
 }
 
-// fail makes err, unless it is nil, the error that sticks.
+// fail sets the error, unless one is already set or err is nil.
 func (u *unpickler) fail(err error) {
 	if u.err == nil {
 		u.err = err
@@ -76,7 +77,7 @@ func (u *unpickler) fail(err error) {
 
 func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
 
-// step executes one instruction. Those of protocol 0, and others that torch.save does not write, are refused.
+// step executes one instruction. It refuses instructions of protocol 0 and others that torch.save does not write.
 func (u *unpickler) step(op byte) {
 	switch op {
 	case opProto:
@@ -128,7 +129,7 @@ func (u *unpickler) step(op byte) {
 	}
 }
 
-// bytes takes the next n bytes of the code.
+// bytes reads the next n bytes of the code.
 func (u *unpickler) bytes(n uint64) []byte {
 	if left := len(u.code) - u.at; n > uint64(left) {
 		u.failf("%w: %d bytes wanted, %d left", ErrTruncated, n, left)
@@ -139,14 +140,14 @@ func (u *unpickler) bytes(n uint64) []byte {
 	return b
 }
 
-// number takes an unsigned little-endian number of n bytes.
+// number reads an unsigned little-endian number of n bytes.
 func (u *unpickler) number(n uint64) uint64 {
 	var full [8]byte
 	copy(full[:], u.bytes(n))
 	return binary.LittleEndian.Uint64(full[:])
 }
 
-// line takes the bytes up to the next line feed.
+// line reads the bytes up to the next line feed.
 func (u *unpickler) line() string {
 	window := u.code[u.at:min(len(u.code), u.at+maxGlobal+1)]
 	end := bytes.IndexByte(window, '\n')
@@ -165,7 +166,7 @@ func (u *unpickler) pushResult(v any, err error) {
 	u.push(v)
 }
 
-// above is the number of values above the last mark.
+// above returns the number of values above the last mark.
 func (u *unpickler) above() int {
 	if len(u.marks) == 0 {
 		return len(u.stack)
@@ -173,7 +174,8 @@ func (u *unpickler) above() int {
 	return len(u.stack) - u.marks[len(u.marks)-1]
 }
 
-// take takes the last n values, in the order in which they were pushed. They are valid until the next push.
+// take pops the last n values and returns them in the order in which they were pushed. They are valid until the next
+// push.
 func (u *unpickler) take(n int) []any {
 	if n > u.above() {
 		u.failf("takes a value that is not there")
@@ -184,7 +186,7 @@ func (u *unpickler) take(n int) []any {
 	return values
 }
 
-// takeMark takes the values above the last mark, and the mark.
+// takeMark pops the last mark and returns the values above it, which it pops as well.
 func (u *unpickler) takeMark() []any {
 	if len(u.marks) == 0 {
 		u.failf("takes values up to a mark that is not there")
@@ -195,7 +197,7 @@ func (u *unpickler) takeMark() []any {
 	return values
 }
 
-// top is the last value, which stays.
+// top returns the last value without popping it.
 func (u *unpickler) top() any {
 	v := u.take(1)[0]
 	u.push(v)
@@ -244,8 +246,8 @@ func (u *unpickler) appendItems(items []any) {
 	*list = append(*list, items...)
 }
 
-// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash and
-// keys that are there already.
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash, and
+// keys that are already in the dict.
 func (u *unpickler) setItems(items []any) {
 	dict, ok := u.top().(map[any]any)
 	if !ok {
@@ -271,7 +273,7 @@ func (u *unpickler) setItems(items []any) {
 	}
 }
 
-// remember handles the memo, in which a pickle keeps values that it uses again.
+// remember executes the instructions for the memo, which stores values for later use.
 func (u *unpickler) remember(op byte) {
 	index := uint32(len(u.memo))
 	switch op {
@@ -291,7 +293,7 @@ func (u *unpickler) remember(op byte) {
 	u.push(v)
 }
 
-// stackGlobal handles STACK_GLOBAL: the name of a class or function as two strings.
+// stackGlobal executes STACK_GLOBAL: it pops the module and the name of a class or function.
 func (u *unpickler) stackGlobal() {
 	operands := u.take(2)
 	module, ok := operands[0].(string)
@@ -302,10 +304,10 @@ func (u *unpickler) stackGlobal() {
 	u.global(module, name)
 }
 
-// global pushes the meaning of the name of a class or function.
+// global pushes a class or function.
 func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(module, name)) }
 
-// call handles REDUCE and NEWOBJ: a callable and the tuple of its arguments.
+// call executes REDUCE and NEWOBJ: it pops a callable and the tuple of its arguments.
 func (u *unpickler) call() {
 	operands := u.take(2)
 	function, ok := operands[0].(callable)
@@ -317,14 +319,14 @@ func (u *unpickler) call() {
 	u.pushResult(function(args))
 }
 
-// build handles BUILD, which gives a new object its attributes.
+// build executes BUILD, which sets the attributes of a new object.
 func (u *unpickler) build() {
 	state, target := u.take(1)[0], u.top()
 	attributes, ok := state.(map[any]any)
 	_, isDict := target.(map[any]any)
 	namespace, isNamespace := target.(map[string]any)
 	switch {
-	case ok && isDict: // the versions of a state dict's modules, of no use here
+	case ok && isDict: // the versions of a state dict's modules, which are not needed
 	case ok && isNamespace && len(namespace) == 0:
 		for key, value := range attributes {
 			name, ok := key.(string)
@@ -338,7 +340,7 @@ func (u *unpickler) build() {
 	}
 }
 
-// kind names the Python type of a value, for messages.
+// kind returns the Python type of a value, for messages.
 func kind(v any) string {
 	switch v.(type) {
 	case nil:

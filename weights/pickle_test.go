@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// valueOf executes a pickle in which no storage exists.
+// valueOf executes a pickle that has no storages.
 func valueOf(code []byte) (any, error) { return unpickle(code, &torchArchive{}) }
 
 func TestPickleValues(t *testing.T) {
 	p := newPickler
-	// The three spellings of a string that newer protocols have.
+	// The three forms of a string in newer protocols.
 	short := append(p().op(opShortUnicode, 2).Bytes(), "\xc3\xa9."...)
 	long := append(p().op(opBinUnicode8, 1, 0, 0, 0, 0, 0, 0, 0).Bytes(), "x."...)
 	cases := map[string]struct {
@@ -63,7 +63,7 @@ func TestPickleValues(t *testing.T) {
 	}
 }
 
-// A pickle is a program; these ask for things that no checkpoint needs.
+// TestPickleRefusesEveryOtherName executes pickles that name classes and functions that no checkpoint needs.
 func TestPickleRefusesEveryOtherName(t *testing.T) {
 	for _, c := range [][2]string{
 		{"os", "system"}, {"posix", "system"}, {"builtins", "eval"}, {"__builtin__", "eval"}, {"builtins", "getattr"},

@@ -14,11 +14,11 @@ import (
 // maxHeader is the longest header that the safetensors format allows.
 const maxHeader = 100_000_000
 
-// ErrTruncated is what errors wrap when a file ends before what it announces.
+// ErrTruncated is wrapped by the error for a file that is shorter than its own header says.
 var ErrTruncated = errors.New("the file is cut short")
 
-// readSafetensors reads the header of a safetensors file: 8 bytes of length, that much JSON, then the tensors' bytes,
-// which fill the file without holes or overlaps.
+// readSafetensors reads the header of a safetensors file. The file consists of the length of the header in 8 bytes, the
+// header as JSON, and the bytes of the tensors without gaps or overlaps.
 func readSafetensors(f *file) (map[string]*Tensor, error) {
 	var prefix [8]byte
 	if f.size < int64(len(prefix)) {
@@ -31,7 +31,7 @@ func readSafetensors(f *file) (map[string]*Tensor, error) {
 	if length > maxHeader {
 		return nil, fmt.Errorf("not a safetensors file: its header would have %d bytes", length)
 	}
-	start := int64(len(prefix)) + int64(length) // of the tensors' bytes
+	start := int64(len(prefix)) + int64(length) // offset of the tensors' bytes
 	if start > f.size {
 		return nil, fmt.Errorf("%w: its header has %d bytes, the whole file %d", ErrTruncated, length, f.size)
 	}
@@ -61,8 +61,8 @@ type entry struct {
 	begin, end int64 // offsets after the header
 }
 
-// parseHeader reads the JSON of a safetensors header and checks each entry by itself: its offsets are in order and as
-// far apart as its shape says.
+// parseHeader parses the JSON of a safetensors header and checks each entry: its offsets must be in order and differ by
+// the size of the tensor.
 func parseHeader(header []byte) (entries []entry, err error) {
 	reader := bytes.NewReader(header)
 	decoder := json.NewDecoder(reader)
@@ -109,7 +109,7 @@ func parseHeader(header []byte) (entries []entry, err error) {
 	return entries, err
 }
 
-// checkLayout checks that the tensors, in order of their offsets, fill the size bytes after the header exactly.
+// checkLayout checks that the tensors, in the order of their offsets, fill the size bytes after the header exactly.
 func checkLayout(entries []entry, size int64) error {
 	slices.SortFunc(entries, func(a, b entry) int {
 		return cmp.Or(cmp.Compare(a.begin, b.begin), cmp.Compare(a.end, b.end), cmp.Compare(a.name, b.name))
@@ -135,8 +135,8 @@ func checkLayout(entries []entry, size int64) error {
 	return nil
 }
 
-// decodeObject reads a JSON object and calls value for each of its keys, with the decoder before the key's value. It
-// refuses a key that appears twice, which encoding/json would let pass. Errors of value are given the key's name.
+// decodeObject reads a JSON object. It calls value for each key, when the decoder is at the key's value. It refuses a
+// repeated key, which encoding/json would accept. Errors of value are wrapped with the name of the key.
 func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 	open, err := decoder.Token()
 	if err != nil {
@@ -151,7 +151,7 @@ func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 		if err != nil {
 			return fmt.Errorf("is not JSON: %w", err)
 		}
-		key, _ := token.(string) // which encoding/json has made sure of
+		key, _ := token.(string) // encoding/json has checked that it is a string
 		if seen[key] {
 			return fmt.Errorf("names %.200q twice", key)
 		}

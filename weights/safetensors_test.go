@@ -103,7 +103,7 @@ func TestSafetensorsRefusesBadHeaders(t *testing.T) {
 	}
 }
 
-// Whatever byte a file ends after, it is refused; only the whole file opens.
+// TestSafetensorsCutAnywhereIsRefused truncates a file at every byte. Only the whole file can be opened.
 func TestSafetensorsCutAnywhereIsRefused(t *testing.T) {
 	whole := safetensorsOf(f32Tensor("a", []int{2}, 1, 2), f32Tensor("b", []int{1, 3}, 1, 2, 3))
 	folder := t.TempDir()
@@ -185,8 +185,7 @@ func TestEachSharedGoldenFileOpens(t *testing.T) {
 	}
 }
 
-// sharedFile returns a path in the shared folder beside the checkout, and skips
-// the test where that folder is absent.
+// sharedFile returns a path in the shared folder beside the checkout. It skips the test if that folder does not exist.
 func sharedFile(t testing.TB, elements ...string) string {
 	t.Helper()
 	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)

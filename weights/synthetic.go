@@ -8,13 +8,12 @@ import (
 	"strings"
 )
 
-// golden is 2^64 divided by the golden ratio: the step of SplitMix64's counter.
+// golden is 2^64 divided by the golden ratio: the increment of SplitMix64.
 const golden = 0x9E3779B97F4A7C15
 
-// Synthetic returns the synthetic checkpoint called name: every tensor of specs that is not optional, with values that
-// follow from its spec and the seed alone (synthetic checkpoints, version 1). Nothing is stored; rows are computed when
-// they are read. The embeddings that such weights give carry no biology. Config is the config.json that the checkpoint
-// reports.
+// Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional, with
+// values that depend only on the spec and the seed (synthetic checkpoints, version 1). Values are computed when they
+// are read. Embeddings with such weights have no biological meaning. config is the checkpoint's ConfigJSON.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
@@ -38,13 +37,14 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 	return c
 }
 
-// generated computes the values of a synthetic tensor: element i is float32(u*scale + shift), where u in [-2^23, 2^23)
-// are the top 24 bits of the i-th output of SplitMix64. The counter begins with the FNV-1a hash of the name.
+// generated returns a function that computes the values of a synthetic tensor. Element i is float32(u*scale + shift),
+// where u in [-2^23, 2^23) is given by the top 24 bits of the i-th output of SplitMix64. Its counter begins with the
+// FNV-1a hash of the name.
 func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 	name := fnv.New64a()
 	io.WriteString(name, s.Name)
 	start := name.Sum64() + seed*golden
-	scale := s.Scale * (1.0 / (1 << 23)) // a power of two commutes with rounding
+	scale := s.Scale * (1.0 / (1 << 23)) // multiplying by a power of two is exact
 	return func(dst []float32, at int) error {
 		counter := start + uint64(at)*golden
 		for i := range dst {

@@ -14,24 +14,24 @@ import (
 const (
 	// maxRank bounds the number of dimensions of a tensor; models use at most three.
 	maxRank = 8
-	// maxElements keeps the bytes of a tensor, at most 8 an element, inside an int.
+	// maxElements bounds the number of elements so that their bytes, at most 8 each, fit in an int.
 	maxElements = math.MaxInt / 8
 )
 
-// Tensor is one named array of a checkpoint, decoded to float32 on demand. A row is the last dimension; a vector is one
-// row, a scalar one row of one element. A Tensor is immutable and safe for concurrent use until its checkpoint is
-// closed; after that its reads return errors.
+// Tensor is a named array in a checkpoint. It is decoded to float32 when it is read. A row is the last dimension: a
+// vector is one row, a scalar one row of one element. A Tensor is immutable and safe for concurrent use. After its
+// checkpoint is closed, reading it returns an error.
 type Tensor struct {
 	name       string
 	shape      []int
-	count      int   // elements
-	unreadable error // why read cannot decode the values, or nil
-	// read puts the elements from index at on, in row-major order, into dst.
+	count      int   // number of elements
+	unreadable error // the reason why the values cannot be decoded, or nil
+	// read decodes elements, starting at index at in row-major order, until dst is full.
 	read func(dst []float32, at int) error
 }
 
-// newTensor refuses a shape that makes no sense. A shape whose other dimensions overflow is refused even if one of them
-// is 0. The values are missing.
+// newTensor returns a tensor without values, or an error for an impossible shape. A shape with a zero is still refused
+// if its other dimensions overflow.
 func newTensor(name string, shape []int) (*Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("has %d dimensions, more than %d", len(shape), maxRank)
@@ -57,12 +57,12 @@ func newTensor(name string, shape []int) (*Tensor, error) {
 	return &Tensor{name: name, shape: slices.Clone(shape), count: int(product)}, nil
 }
 
-// Shape returns the dimensions; the caller may keep and change the slice.
+// Shape returns the dimensions. The slice belongs to the caller.
 func (t *Tensor) Shape() []int { return slices.Clone(t.shape) }
 
-// ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It fails, naming
-// the tensor, when dst is not a whole number of rows, when the rows do not exist, when the stored format cannot be
-// decoded, and when the file cannot be read.
+// ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It returns an
+// error that names the tensor if dst is not a whole number of rows, if the rows do not exist, or if they cannot be
+// decoded or read.
 func (t *Tensor) ReadRows(dst []float32, first int) error {
 	if len(dst) == 0 {
 		return nil
@@ -87,9 +87,9 @@ func (t *Tensor) ReadRows(dst []float32, first int) error {
 	return nil
 }
 
-// Float32s decodes the whole tensor, row-major, into a new slice. It fails like ReadRows.
+// Float32s decodes the whole tensor, in row-major order, into a new slice. Its errors are those of ReadRows.
 func (t *Tensor) Float32s() ([]float32, error) {
-	if t.unreadable != nil { // and never allocated
+	if t.unreadable != nil { // before memory is allocated
 		return nil, fmt.Errorf("tensor %q: %w", t.name, t.unreadable)
 	}
 	dst := make([]float32, t.count)
@@ -123,18 +123,18 @@ func (t *Tensor) named(name string) *Tensor {
 // dtype is the number format in which a tensor is stored, as a safetensors header calls it.
 type dtype string
 
-// The formats that are decoded. Tensors of others can be in a checkpoint when no model wants them.
+// The formats that can be decoded. A checkpoint may contain tensors of others that no model reads.
 const (
 	f32  dtype = "F32"
 	f16  dtype = "F16"
 	bf16 dtype = "BF16"
 )
 
-// dtypeSizes has the bytes an element of the formats whose size is checked.
+// dtypeSizes contains the bytes per element of the formats whose size is checked.
 var dtypeSizes = map[dtype]int{f32: 4, f16: 2, bf16: 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
 	"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 
-// store makes the contiguous little-endian elements at offset in f the values of t.
+// store sets the values of t to the contiguous little-endian elements at offset in f.
 func (t *Tensor) store(f *file, offset int64, d dtype) {
 	if d != f32 && d != f16 && d != bf16 {
 		t.unreadable = fmt.Errorf("is stored as %s (F32, F16 and BF16 can be read)", d)
@@ -142,8 +142,8 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	}
 	size := dtypeSizes[d]
 	t.read = func(dst []float32, at int) error {
-		// The stored elements go to the end of dst and are decoded from there to its beginning. None is longer than a
-		// float32, so that none is overwritten before it is decoded.
+		// The stored elements are read to the end of dst and decoded from there to its beginning. None is longer than a
+		// float32, so none is overwritten before it is decoded.
 		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))[(4-size)*len(dst):]
 		if err := f.readAt(b, offset+int64(at)*int64(size)); err != nil {
 			return err
@@ -153,7 +153,7 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	}
 }
 
-// decode converts the elements in b, as many as dst has, to float32. Both conversions from 16 bits are exact.
+// decode converts the elements in b to float32 until dst is full. Conversions from 16 bits are exact.
 func (d dtype) decode(dst []float32, b []byte) {
 	switch d {
 	case f32:

@@ -5,24 +5,24 @@ import (
 	"fmt"
 )
 
-// storageClasses are the typed storages of module torch.
+// storageClasses contains the typed storages of module torch.
 var storageClasses = map[string]storageClass{"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
 	"DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
 	"ByteStorage": "U8", "BoolStorage": "BOOL"}
 
-// storageClass is a class such as torch.FloatStorage, by its number format.
+// storageClass is a class such as torch.FloatStorage, represented by its number format.
 type storageClass dtype
 
 // storage is an entry of the archive that holds the elements of one or more tensors.
 type storage struct {
 	key    string
 	dtype  dtype
-	offset int64 // of the first byte in the file
-	count  int64 // elements
+	offset int64 // offset of its first byte in the file
+	count  int64 // number of elements
 }
 
-// global returns the meaning of module.name, one of the handful of names that tensors are made of: a callable that
-// REDUCE and NEWOBJ may call, or a storageClass. The error for any other wraps ErrForbidden.
+// global returns the class or function module.name, if tensors need it: a callable for REDUCE and NEWOBJ, or a
+// storageClass. The error for any other wraps ErrForbidden.
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
@@ -50,7 +50,7 @@ func withoutArguments(name string, make func() any) callable {
 	}
 }
 
-// rebuildParameter has the arguments data, requires_grad, backward_hooks.
+// rebuildParameter implements torch._utils._rebuild_parameter(data, requires_grad, backward_hooks).
 func rebuildParameter(args []any) (any, error) {
 	if len(args) == 3 {
 		if t, ok := args[0].(*Tensor); ok {
@@ -60,8 +60,8 @@ func rebuildParameter(args []any) (any, error) {
 	return nil, errors.New("the arguments of _rebuild_parameter are not a tensor and two more")
 }
 
-// persistent resolves ("storage", class, key, device, number of elements). The device is where the tensor lived when it
-// was saved, which does not matter here.
+// persistent returns the storage for the persistent id ("storage", class, key, device, number of elements). It ignores
+// the device, on which the tensor was when it was saved.
 func (a *torchArchive) persistent(id any) (any, error) {
 	tuple, ok := id.([]any)
 	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
@@ -84,8 +84,8 @@ func (a *torchArchive) persistent(id any) (any, error) {
 	return &storage{key: key, dtype: dtype(class), offset: offset, count: count}, nil
 }
 
-// rebuildTensor has the arguments storage, storage_offset, size, stride, requires_grad, backward_hooks and sometimes
-// metadata; the last three say nothing about the values.
+// rebuildTensor implements torch._utils._rebuild_tensor_v2(storage, storage_offset, size, stride, requires_grad,
+// backward_hooks) and its variant with metadata. It ignores the arguments after stride.
 func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 	if len(args) != 6 && len(args) != 7 {
 		return nil, fmt.Errorf("_rebuild_tensor_v2 has %d arguments, not 6 or 7", len(args))
@@ -113,7 +113,7 @@ func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 	return t, nil
 }
 
-// intTuple returns the numbers of a tuple of at most maxRank small ones.
+// intTuple returns the numbers of a tuple of at most maxRank small integers.
 func intTuple(v any) ([]int, bool) {
 	tuple, ok := v.([]any)
 	if !ok || len(tuple) > maxRank {
@@ -130,8 +130,8 @@ func intTuple(v any) ([]int, bool) {
 	return numbers, true
 }
 
-// contiguous says whether elements with these strides lie in row-major order. The stride of a dimension of length 1
-// does not matter, nor any of an empty tensor.
+// contiguous reports whether elements with these strides are in row-major order. The stride of a dimension of length 1
+// does not matter, and neither do those of an empty tensor.
 func contiguous(shape, stride []int) bool {
 	expected := 1
 	for i := len(shape) - 1; i >= 0; i-- {

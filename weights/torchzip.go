@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// torchArchive is an open zip file as torch.save writes it: one folder with the pickle data.pkl, the storages data/0,
-// data/1 … and byteorder, all uncompressed.
+// torchArchive is an open zip file as written by torch.save. One folder contains the pickle data.pkl, the storages
+// data/0, data/1, … and byteorder, all uncompressed.
 type torchArchive struct {
 	file    *file
 	zip     *zip.Reader
@@ -58,7 +58,7 @@ func openArchive(f *file) (*torchArchive, error) {
 	return a, nil
 }
 
-// entry finds an entry in the archive's folder and checks where its bytes lie in the file.
+// entry returns an entry of the archive's folder and the offset of its bytes, which must be inside the file.
 func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err error) {
 	entry = a.entries[a.folder+name]
 	if entry == nil {
@@ -76,7 +76,8 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// checksum makes a storage a section of the file, with its checksum. 0 is taken for none, as archive/zip takes it.
+// checksum adds a storage to the file's sections, with its checksum. A checksum of 0 means that there is none, as in
+// archive/zip.
 func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
 		a.used[entry.Name] = true
@@ -84,7 +85,7 @@ func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	}
 }
 
-// read returns the bytes of an entry, which may have at most limit of them, after checking them against their CRC.
+// read returns the content of an entry, at most limit bytes, after checking the CRC.
 func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	entry, _, err := a.entry(name)
 	if err != nil {
@@ -100,7 +101,7 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readPickle executes the pickle of a PyTorch zip archive and returns its value.
+// readPickle executes the pickle of a PyTorch archive and returns its value.
 func readPickle(f *file) (any, error) {
 	a, err := openArchive(f)
 	if err != nil {
@@ -123,9 +124,9 @@ func readPickle(f *file) (any, error) {
 	return value, nil
 }
 
-// LoadPickle reads a file that torch.save wrote and returns its value, and a function that closes the file once the
-// tensors are no longer needed. A value is string, int64, float64, bool, nil, *Tensor, a tuple []any, a list *[]any, a
-// dict map[any]any or an argparse.Namespace map[string]any. Any other class is refused by name, wrapping ErrForbidden.
+// LoadPickle reads a file written by torch.save. It returns the value, and a function that closes the file, after which
+// tensors can no longer be read. A value is a string, int64, float64, bool, nil, *Tensor, tuple []any, list *[]any,
+// dict map[any]any or argparse.Namespace map[string]any. The error for any other class names it and wraps ErrForbidden.
 func LoadPickle(path string) (value any, closeFile func() error, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -145,8 +146,8 @@ func LoadPickle(path string) (value any, closeFile func() error, err error) {
 // stateKeys are the keys under which training programs store a state dict beside other values.
 var stateKeys = [...]string{"model", "state_dict", "model_state_dict", "module"}
 
-// readTorch reads the tensors of a PyTorch checkpoint: a plain state dict, or a dict with the state dict under one of
-// stateKeys and other values beside it.
+// readTorch reads the tensors of a PyTorch checkpoint. That is a state dict, or a dict with the state dict under one of
+// stateKeys and other values.
 func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
 	value, err := readPickle(f)
 	if err != nil {

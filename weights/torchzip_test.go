@@ -10,10 +10,11 @@ import (
 	"testing"
 )
 
-// floats are the little-endian bytes of a storage.
+// floats returns the little-endian bytes of a storage.
 func floats(values ...float32) []byte { return f32Tensor("", nil, values...).bytes }
 
-// stateDictOf is the pickle of {name: tensor of the storage with that number}.
+// stateDictOf returns a pickle that maps each name to a tensor of the given shape, whose storage has the name's index
+// as its key.
 func stateDictOf(p *pickler, shape []int, names ...string) *pickler {
 	p.orderedDict().op(opMark)
 	for i, name := range names {
@@ -63,7 +64,7 @@ func TestTorchReadsAStateDict(t *testing.T) {
 	}
 }
 
-// A state dict may lie under "model", with other values beside it.
+// TestTorchReadsValuesBesideAModel reads a file that has its state dict under "model", with other values beside it.
 func TestTorchReadsValuesBesideAModel(t *testing.T) {
 	p := newPickler().op(opEmptyDict, opMark).str("args").global("argparse", "Namespace").op(opEmptyTuple, opNewObj, opEmptyDict, opMark)
 	p.str("layers").int(1).str("dropout").op(opNewTrue).str("arch").str("net").op(opSetItems, opBuild)
@@ -137,7 +138,7 @@ func TestTorchRefusesBadArchives(t *testing.T) {
 	}
 }
 
-// flipped changes one byte of the pickle inside an archive.
+// flipped returns the archive with one byte of the pickle changed.
 func flipped(archive, pickle []byte) []byte {
 	damaged := slices.Clone(archive)
 	for i := range damaged {
@@ -149,7 +150,7 @@ func flipped(archive, pickle []byte) []byte {
 	panic("the pickle is not in the archive")
 }
 
-// twiceNamed is an archive whose two storages have one name: written as 0 and 1, then renamed.
+// twiceNamed returns an archive with two storages of the same name: they are written as 0 and 1, and then renamed.
 func twiceNamed(pickle []byte) []byte {
 	archive := zipOf(pickle, map[string][]byte{"0": floats(1), "1": floats(2)})
 	name := []byte("archive/data/1")
@@ -161,7 +162,7 @@ func twiceNamed(pickle []byte) []byte {
 	return archive
 }
 
-// A tensor whose entry says that it lies, or reaches, beyond the end of the file.
+// TestTorchRefusesEntriesBeyondTheFile changes the offset or the size of each entry, so that it is outside the file.
 func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	archive := zipOf(stateDictOf(newPickler(), []int{2}, "w").done(), map[string][]byte{"0": floats(1, 2)})
 	refused := 0
@@ -178,17 +179,18 @@ func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 			}
 		}
 		damaged := slices.Clone(archive)
-		binary.LittleEndian.PutUint32(damaged[i+42:], 1<<30) // where its bytes lie
+		binary.LittleEndian.PutUint32(damaged[i+42:], 1<<30) // offset of the entry's bytes
 		if _, err := Open(writeFile(t, t.TempDir(), "model.pt", damaged)); err != nil {
 			refused++
 		}
 	}
-	if want := 3 * 3; refused != want { // data.pkl, byteorder and data/0; nothing needs version
+	if want := 3 * 3; refused != want { // data.pkl, byteorder and data/0; the entry version is never read
 		t.Errorf("%d damaged archives were refused, want %d", refused, want)
 	}
 }
 
-// Pickle and zip directory agree on a storage of 1 MiB, but the file is shorter.
+// TestTorchRefusesAStorageThatReachesBeyondTheFile reads a file whose pickle and zip directory agree on a storage of 1
+// MiB, but that is shorter.
 func TestTorchRefusesAStorageThatReachesBeyondTheFile(t *testing.T) {
 	const size = 1 << 20
 	archive := zipOf(stateDictOf(newPickler(), []int{size / 4}, "w").done(), map[string][]byte{"0": floats(1, 2)})
@@ -249,7 +251,7 @@ func TestLoadPickleReadsPublishedFiles(t *testing.T) {
 			}
 		}
 	}
-	// The merged file joins both: its rows must repeat them.
+	// The merged file contains the rows of both.
 	merged := load("output_1_merged.pt")
 	rows := merged["data"].(*Tensor)
 	values, err := rows.Float32s()
@@ -291,7 +293,7 @@ func FuzzTorchArchive(f *testing.F) {
 	})
 }
 
-// readEverything reads each tensor that can be read, and closes the checkpoint.
+// readEverything reads every readable tensor and closes the checkpoint.
 func readEverything(t *testing.T, c *Checkpoint) {
 	for _, name := range c.Names() {
 		tensor, _ := c.Tensor(name)

@@ -3,8 +3,8 @@ package peak
 
 import "time"
 
-// Rate returns the best FMA rate, in GFLOP/s, that one core reached in a few tries: in float32 with "avx2" or "avx512",
-// in bfloat16 with "bf16". It returns 0 for other sets, and for those that this machine or build lacks.
+// Rate returns the best FMA rate of one core, in GFLOP/s, of a few tries. set is "avx2" or "avx512" for float32, or
+// "bf16" for bfloat16. Rate returns 0 for other sets, and for sets that this machine or build lacks.
 func Rate(set string) float64 {
 	loop, lanes := fma(set)
 	if loop == nil {

@@ -7,7 +7,7 @@ import (
 	"seqembed/pool"
 )
 
-// showAlphabet logs how an input is read, and why.
+// showAlphabet logs the alphabet of an input, and the reason.
 func (c *command) showAlphabet(f pool.File) {
 	found := f.Finding
 	switch {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fastqReads are enough reads that planning sees nothing wrong with the last.
+// fastqReads returns n reads, so many that planning does not read the last.
 func fastqReads(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -31,8 +31,7 @@ func gzipped(t *testing.T, content string) string {
 	return b.String()
 }
 
-// TestBadInputAlone: as a new user would meet it, one clear line, exit code
-// 1, and no output.
+// TestBadInputAlone checks that a run with a single bad input ends with one clear line, exit code 1, and no output.
 func TestBadInputAlone(t *testing.T) {
 	workspace(t)
 	reads := fastqReads(150)
@@ -77,8 +76,8 @@ func TestBadInputAlone(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "out", "-").wantCode(exitNothing).wantProblem("stdin", "no records")
 }
 
-// TestBadInputAmongGood: the others are written, the list says what failed,
-// and it goes once nothing fails any more.
+// TestBadInputAmongGood checks that good inputs beside a bad one are written, that the list names the failure, and that
+// the list is removed when nothing fails any more.
 func TestBadInputAmongGood(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -105,14 +104,14 @@ func TestBadInputAmongGood(t *testing.T) {
 		t.Errorf("the summary of the second run:\n%s", r.stdout)
 	}
 
-	// A rerun that finds everything done computes nothing, in no time.
+	// A rerun that finds everything complete computes nothing and takes no time.
 	r = embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(0)
 	if strings.Contains(r.stderr, "loading weights") || strings.Count(r.stdout, "was complete already") != 3 {
 		t.Errorf("the third run:\n%s%s", r.stdout, r.stderr)
 	}
 }
 
-// TestAllInputsFail: the list is written all the same.
+// TestAllInputsFail checks that the list is also written if all inputs fail.
 func TestAllInputsFail(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", "<html></html>\n")
@@ -124,7 +123,7 @@ func TestAllInputsFail(t *testing.T) {
 	wantFiles(t, "out", "failed_files.txt")
 }
 
-// TestBadModels: one clear line, exit code 1, before anything is written.
+// TestBadModels checks that a bad model causes one clear line and exit code 1, before anything is written.
 func TestBadModels(t *testing.T) {
 	workspace(t)
 	t.Setenv("HF_HOME", filepath.Join(t.TempDir(), "cache"))
@@ -181,7 +180,7 @@ func TestBadModels(t *testing.T) {
 		{"--esm-model " + dna2 + " p.faa", []string{"--esm-model", "DNABERT", "ESM-2 is needed"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer none.json d.fna", []string{"none.json", "no such file"}},
 		{"--dnabert-model " + dna2 + " --dnabert-tokenizer broken.json d.fna", []string{"broken.json"}},
-		// What the second model lacks is found before the first one runs.
+		// Faults of the second model are found before the first one runs.
 		{"--dnabert-model " + dna2 + " --esm-model cut d.fna p.faa", []string{"cut/model.safetensors"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
@@ -191,7 +190,7 @@ func TestBadModels(t *testing.T) {
 		})
 	}
 
-	// The same files, whole, are a model; its folder names the outputs.
+	// The same files, complete, are a model. The name of its folder is part of the outputs' names.
 	embed(t, "--esm-model", "tiny", "-o", "out", "p.faa").wantCode(0)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet", "p.tiny.parquet")
@@ -203,8 +202,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// TestFolderThatCannotBeWritten: one line for all inputs, before the weights
-// are loaded.
+// TestFolderThatCannotBeWritten checks that an output folder without write permission causes one line for all inputs,
+// before the weights are loaded.
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -228,8 +227,8 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed: with other settings a run is refused before
-// anything is computed, for protein before the DNA is embedded.
+// TestSettingsAreNotMixed checks that a run with other settings is refused before anything is computed: if they differ
+// for protein, before the DNA is embedded.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -239,7 +238,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	r.wantProblem("out/p.esm2-tiny.parquet", `"mean"`, `"cls"`, "--force")
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet")
 
-	// Settings that change no number may differ.
+	// Settings that do not affect any number may differ.
 	embed(t, "--esm-model", tiny, "--esm-batch-size", "77", "--threads", "1", "-v", "-o", "out", "p.faa").wantCode(0)
 
 	write(t, "p.faa", ">other\nMKV\n")
@@ -251,8 +250,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	}
 }
 
-// TestMessagesHoldNoControlCharacters: a file name may hold what a terminal
-// would obey.
+// TestMessagesHoldNoControlCharacters checks messages about file names that contain escape sequences of a terminal.
 func TestMessagesHoldNoControlCharacters(t *testing.T) {
 	workspace(t)
 	write(t, "red\x1b[31m.faa", "<html>\x1b[0m")

@@ -11,9 +11,9 @@ import (
 	"seqembed/transformer"
 )
 
-// writeCheckpoint writes the tensors of a synthetic model as a folder that
-// looks like a real checkpoint: model.safetensors and config.json. change may
-// leave out or reshape tensors; nil keeps all.
+// writeCheckpoint writes the tensors of a synthetic model as a folder that looks like a real checkpoint:
+// model.safetensors and config.json. change returns the shape to write for a tensor, nil to omit it; a nil change keeps
+// all tensors.
 func writeCheckpoint(t *testing.T, dir, model string, change func(name string, shape []int) []int) {
 	t.Helper()
 	c, err := transformer.Families.Open(model)
@@ -55,7 +55,7 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	write(t, dir+"/config.json", string(c.ConfigJSON))
 }
 
-// withoutMerges is the synthetic DNA tokenizer less all its merges.
+// withoutMerges writes the synthetic DNA tokenizer without its merges and returns the path.
 func withoutMerges(t *testing.T) string {
 	t.Helper()
 	merges := regexp.MustCompile(`"merges":\[[^\]]*\]`)

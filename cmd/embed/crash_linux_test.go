@@ -152,9 +152,9 @@ func (c *crashes) read(dir, name string) string {
 // reports whether a signal ended one of them.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
-	codes, logs := make([]int, tasks), make([]*dyingLog, tasks)
+	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
 	for i := range tasks {
-		cmd, log := child(c.T, nil, args...), &dyingLog{at: 1 + c.rng.IntN(lines+lines/4)}
+		cmd, log := child(c.T, nil, args...), &signalingLog{at: 1 + c.rng.IntN(lines+lines/4)}
 		logs[i] = log
 		signals := [][]syscall.Signal{{syscall.SIGKILL}, {syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGKILL}}
 		log.signals, log.delay = signals[c.rng.IntN(len(signals))], time.Duration(c.rng.IntN(2000))*time.Microsecond
@@ -189,8 +189,8 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 	return killed
 }
 
-// dyingLog is the log of a run that gets signals after a line of it.
-type dyingLog struct {
+// signalingLog is the log of a run that gets signals after a line of it.
+type signalingLog struct {
 	process *exec.Cmd
 	at      int // lines
 	signals []syscall.Signal
@@ -200,7 +200,7 @@ type dyingLog struct {
 	first   time.Time // of the signals
 }
 
-func (d *dyingLog) Write(p []byte) (int, error) {
+func (d *signalingLog) Write(p []byte) (int, error) {
 	d.text.Write(p)
 	if bytes.Count(d.text.Bytes(), []byte{'\n'}) >= d.at {
 		d.once.Do(func() {
@@ -214,7 +214,7 @@ func (d *dyingLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (d *dyingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
+func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
 // leftover matches the names of temporary files and claims.
 var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}$`)

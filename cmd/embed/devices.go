@@ -24,11 +24,11 @@ Flags:
   -h, --help      this page
 `
 
-// devices is embed devices: it prints what could compute here, and on demand where it was looked for. Finding nothing
-// is an answer, too.
+// devices is the command "embed devices". It prints the devices that can compute and, if asked, the places that were
+// searched. Finding no device is not an error.
 func devices(m machine, args, environ []string, w io.Writer) error {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are ours to print
+	flags.SetOutput(io.Discard) // the caller prints errors
 	verbose := flags.BoolP("verbose", "v", false, "")
 	help := flags.BoolP("help", "h", false, "")
 	if err := flags.Parse(twoDashes(args, flags)); err != nil {
@@ -51,10 +51,11 @@ func devices(m machine, args, environ []string, w io.Writer) error {
 	return err
 }
 
-// searchHint says how a reader gets the lists of places.
+// searchHint names the command that lists the places searched.
 const searchHint = " (embed devices --verbose lists the places searched)"
 
-// gpuReport is what a machine offers beside the CPU, in a few lines of text; details are every place that was searched.
+// gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place that
+// was searched.
 func gpuReport(r cuda.Report, details bool) string {
 	var text strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&text, format+"\n", args...) }
@@ -76,7 +77,7 @@ func gpuReport(r cuda.Report, details bool) string {
 	case r.Err == nil:
 	case n > 0 && r.DriverSearch[n-1].Err != nil:
 		line("no device: %v%s", r.Err, hint)
-	default: // the driver was found, and where is of no interest
+	default: // the driver was found, and its path is of no interest
 		line("no device: %v", r.Err)
 	}
 	places(r.DriverSearch)
@@ -87,7 +88,7 @@ func gpuReport(r cuda.Report, details bool) string {
 			line("device %s, %s free", deviceText(d), gigabytes(d.FreeMemory))
 		}
 	}
-	if len(r.Usable()) > 0 || details { // without a device nobody asks for cuBLAS
+	if len(r.Usable()) > 0 || details { // without a device, nobody needs cuBLAS
 		switch {
 		case r.Cublas.Version != "":
 			line("cuBLASLt: %s", r.Cublas.Version)
@@ -109,7 +110,7 @@ func gpuReport(r cuda.Report, details bool) string {
 	return text.String()
 }
 
-// deviceText names a device, its capability and its memory.
+// deviceText returns the name, the compute capability and the memory of a device.
 func deviceText(d cuda.Device) string {
 	return fmt.Sprintf("%d: %s, compute capability %d.%d, %s",
 		d.Ordinal, d.Name, d.Major, d.Minor, gigabytes(d.TotalMemory))
@@ -117,11 +118,11 @@ func deviceText(d cuda.Device) string {
 
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// withoutCublas says in one line why cuBLAS is not used and what that costs. The figure is that of docs/performance.md.
+// withoutCublas returns one line: why cuBLAS is not used, and the cost. The figure is from docs/performance.md.
 func withoutCublas(c cuda.Cublas) string {
 	why := c.Err.Error()
 	if n := len(c.Searched); n > 0 && c.Searched[n-1].Err != nil {
-		// That a library is not there says nothing; what else is wrong does.
+		// Only faults other than a missing file are worth reporting.
 		var broken []string
 		for _, a := range c.Searched {
 			if !a.Missing() {

@@ -21,13 +21,14 @@ import (
 	"seqembed/transformer"
 )
 
-// maxThreads is more than any machine has cores.
+// maxThreads is the maximum of --threads, more than any machine has cores.
 const maxThreads = 1 << 12
 
-// maxBudget bounds the tokens of a batch far above what a device holds, so that sizes in bytes cannot overflow.
+// maxBudget is the maximum number of tokens in a batch. It is far above what a device can hold and keeps sizes in bytes
+// from overflowing.
 const maxBudget = 1 << 24
 
-// runOn is the whole program: it returns the exit code.
+// runOn runs the program and returns its exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "devices" {
 		if err := devices(m, args[1:], environ, stdout); err != nil {
@@ -77,7 +78,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return exitCode(err, c.done(), len(c.total.Failed))
 }
 
-// machine is how GPUs are found and opened, so that tests can do without.
+// machine finds and opens GPUs. Tests replace it.
 type machine struct {
 	findGPUs func() cuda.Report
 	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
@@ -98,13 +99,13 @@ type command struct {
 	progress *progress
 	machine
 	products kernels.DType // --dtype
-	ordinals []int         // of the GPUs that --gpus names, nil for all or none
+	ordinals []int         // the GPUs that --gpus names; nil for all or none
 	expanded []string      // folders and globs that have led to inputs
-	total    pool.Summary  // over both models
+	total    pool.Summary  // summary of both models
 }
 
-// embed checks flags, inputs, models and settings before anything is computed, then runs one model after the other,
-// each to completion: DNA first, then protein.
+// embed checks flags, inputs, models and settings before anything is computed. Then it runs one model to completion
+// after the other: DNA first, then protein.
 func (c *command) embed(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
@@ -169,8 +170,8 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 	return nil
 }
 
-// openModels opens a model for each alphabet that has files, and checks what stands in the way of its outputs. The
-// models are to be closed after an error, too.
+// openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The models
+// must be closed even after an error.
 func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
@@ -209,8 +210,8 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	return err
 }
 
-// checkNames refuses inputs whose outputs would have the same name: those of one alphabet, or of both when the two
-// models are called the same.
+// checkNames returns an error if two outputs would have the same name. If both models have the same label, it compares
+// the inputs of both alphabets.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -240,7 +241,7 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob says how files are embedded with one model.
+// newJob returns the job that embeds files with one model.
 func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
 	sum, err := m.checkpoint.SHA256()
 	if err != nil {
@@ -259,7 +260,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	if m.Alphabet == seqio.Protein {
 		kind = store.Protein
 	}
-	dtype := processors[0].dtype // all are of one kind
+	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
 		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
@@ -298,10 +299,10 @@ func (c *command) merge(s pool.Summary) {
 	t.Skipped += s.Skipped
 }
 
-// done counts the files whose outputs are there.
+// done returns the number of files whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// reading turns the flags about records into the reader's options.
+// reading returns the options of the reader that the flags select.
 func (c *command) reading() seqio.Options {
 	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
 	if c.onBad == "skip" {
@@ -316,7 +317,7 @@ func (c *command) reading() seqio.Options {
 	return o
 }
 
-// check looks at the flags that both models share, and reads those about devices.
+// check checks the flags that both models share, and parses those about devices.
 func (c *command) check() error {
 	for _, f := range []struct{ name, value, values string }{
 		{"on-bad-record", c.onBad, "error skip"}, {"gaps", c.gaps, "error remove"}, {"duplicates", c.duplicates, "error suffix"},
@@ -359,7 +360,7 @@ func (c *command) check() error {
 	return err
 }
 
-// expand lists the inputs of all three kinds of argument, and the arguments that lead to none.
+// expand returns the inputs of the plain arguments, of --dna and of --protein, and the arguments that lead to no input.
 func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err error) {
 	for _, part := range []struct {
 		args     []string

@@ -83,12 +83,12 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// TestSignalWhileItWaits: whatever a run waits for, an interruption ends it with its code, and outputs that were
-// finished stay.
+// TestSignalWhileItWaits checks that an interruption ends a run with its code while it waits for a lock or a device, and
+// that finished outputs remain.
 func TestSignalWhileItWaits(t *testing.T) {
 	const graceForTests = 300 * time.Millisecond
-	if grace+lastWord >= 5*time.Second {
-		t.Errorf("a run may take %v to end", grace+lastWord)
+	if grace+messageTime >= 5*time.Second {
+		t.Errorf("a run may take %v to end", grace+messageTime)
 	}
 	for _, state := range []struct{ name, args, until string }{
 		{"for a lock", "-v second.faa", " batch "},
@@ -123,7 +123,7 @@ func TestSignalWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestSignalWhileNobodyReadsTheLog: a full pipe cannot keep a run either.
+// TestSignalWhileNobodyReadsTheLog checks that an interruption ends a run that waits for a full pipe to be read.
 func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", manyProteins("r", 3000))
@@ -160,7 +160,7 @@ func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
 	return cmd, log
 }
 
-// TestSecondSignal: it ends the run at once.
+// TestSecondSignal checks that a second signal ends the run at once.
 func TestSecondSignal(t *testing.T) {
 	workspace(t)
 	cmd, log := longRun(t)
@@ -172,7 +172,7 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestCrash: a crash of the runtime has none of the documented exit codes, and leaves no core.
+// TestCrash checks that a crash of the runtime has none of the documented exit codes, and leaves no core.
 func TestCrash(t *testing.T) {
 	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // the second makes a child panic
 		workspace(t)
@@ -187,8 +187,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestAddressSpace: a record that would exceed ulimit -v is named with its line, the limit and the flags that help, and
-// the other file is written.
+// TestAddressSpace checks that the error for a record that would exceed ulimit -v names its line, the limit and the
+// flags that help, and that the other file is written.
 func TestAddressSpace(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -206,7 +206,7 @@ func TestAddressSpace(t *testing.T) {
 	}
 }
 
-// TestScheduledThreads: a scheduler restricts the number of threads, and cannot raise it.
+// TestScheduledThreads checks that the variables of schedulers restrict the number of threads and never raise it.
 func TestScheduledThreads(t *testing.T) {
 	for _, c := range []struct {
 		environ string

@@ -12,24 +12,25 @@ import (
 	"seqembed/pool"
 )
 
-// The exit codes, as docs/command-line.md lists them.
+// Exit codes. docs/command-line.md lists them.
 const (
 	exitDone        = 0
 	exitNothing     = 1  // nothing could be done
-	exitSome        = 2  // some inputs failed, the rest is written
+	exitSome        = 2  // some inputs failed, the others are written
 	exitUsage       = 64 // the command line is wrong
-	exitInterrupted = 75 // stopped by a signal: the same command continues
+	exitInterrupted = 75 // stopped by a signal; the same command continues
 )
 
 // usageError is a mistake on the command line.
 type usageError struct{ error }
 
-// Unwrap gives the cause.
+// Unwrap returns the cause.
 func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// exitCode chooses the code for how a run ended: err is about the run as a whole, done and failed count the files.
+// exitCode returns the code for the end of a run. err is the error of the run as a whole, done and failed are numbers
+// of files.
 func exitCode(err error, done, failed int) int {
 	var usage *usageError
 	switch {
@@ -45,7 +46,7 @@ func exitCode(err error, done, failed int) int {
 	return exitNothing
 }
 
-// printError writes the line with which a failed run ends.
+// printError writes the last line of a failed run.
 func printError(w io.Writer, err error) {
 	hint := ""
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
@@ -54,7 +55,7 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint adds to an error of the pool, which knows no flags, the flags that help.
+// withHint adds the flags that help to an error of package pool, which knows no flags.
 func withHint(err error) error {
 	var hints []string
 	for _, h := range []struct {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fieldFile is a file of testdata/field.
+// fieldFile returns the path of a file in testdata/field.
 func fieldFile(t *testing.T, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "..", "testdata", "field", name))
@@ -19,14 +19,14 @@ func fieldFile(t *testing.T, name string) string {
 	return path
 }
 
-// TestFieldInputs runs the program over inputs as people have them. A readable input gives the rows listed, as
-// "id length", by the model of its alphabet. Any other gives one line that names the fault and its remedy.
+// TestFieldInputs runs the program on inputs as they occur in practice. A readable input must have the listed rows, as
+// "id length", from the model for its alphabet. For any other input one line must name the fault and its remedy.
 func TestFieldInputs(t *testing.T) {
 	const skip, suffix = "--on-bad-record skip", "--duplicates suffix"
 	for _, c := range []struct {
 		args string // the last is the file
 		dna  bool
-		rows string   // of the output, or
+		rows string   // of the output; empty if the input is refused
 		says []string // in the error, after the file's name
 	}{
 		// The alphabet.
@@ -107,7 +107,7 @@ func TestFieldInputs(t *testing.T) {
 	}
 }
 
-// rowsOf lists the rows of an output as "id length".
+// rowsOf returns the rows of an output as "id length".
 func rowsOf(t *testing.T, path string) (list []string) {
 	t.Helper()
 	for _, row := range readParquet[parquetRow](t, path) {
@@ -116,7 +116,7 @@ func rowsOf(t *testing.T, path string) (list []string) {
 	return list
 }
 
-// TestFieldStopsChangeNothing: a protein has the same embedding with a stop codon at its end and without.
+// TestFieldStopsChangeNothing checks that a stop codon at the end of a protein does not change its embedding.
 func TestFieldStopsChangeNothing(t *testing.T) {
 	no, trailing := fieldFile(t, "gffread_no_dot.faa"), fieldFile(t, "gffread_trailing_dot.faa")
 	workspace(t)
@@ -128,7 +128,7 @@ func TestFieldStopsChangeNothing(t *testing.T) {
 	}
 }
 
-// TestFieldDamage: data that is cut, padded or followed by something else, in files of many records.
+// TestFieldDamage checks files of many records that are truncated, padded, or followed by other data.
 func TestFieldDamage(t *testing.T) {
 	workspace(t)
 	var text strings.Builder
@@ -152,8 +152,8 @@ func TestFieldDamage(t *testing.T) {
 		`line 403: record "p7": the record on line 15 has the same id`, "--on-bad-record skip", "--duplicates suffix")
 }
 
-// TestFieldFolder: a folder's files are told by their extensions; the others are counted in a line, and extensions that
-// contradict clear letters are warned of.
+// TestFieldFolder checks that the files of a folder are recognised by their extensions, that one line counts the
+// others, and that extensions that clearly contradict the letters cause a warning.
 func TestFieldFolder(t *testing.T) {
 	workspace(t)
 	for _, ext := range []string{"FASTA", "a2m", "a3m", "aa", "contigs", "fa", "fa.zip", "faa", "fas", "fasta", "fasta.Z", "fna", "fsa", "mfa", "pep", "seq", "txt", "nt"} {
@@ -172,11 +172,11 @@ func TestFieldFolder(t *testing.T) {
 	}
 }
 
-// TestForcedAlphabetHoldsForAllFiles: --dna *.fa is one flag and many files to the program.
+// TestForcedAlphabetHoldsForAllFiles checks --dna *.fa, which the program receives as one flag and many files.
 func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a.fa", "b.fa", "folder/c.fa"} {
-		write(t, name, ">x\nTGTGTGTG\n") // in either alphabet
+		write(t, name, ">x\nTGTGTGTG\n") // could be either alphabet
 	}
 	r := embed(t, "--esm-model", tiny, "-o", "none", "a.fa", "b.fa").wantCode(exitNothing)
 	for i, problem := range r.problems() {
@@ -190,7 +190,7 @@ func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	wantFiles(t, "glob", "a.esm2-tiny.parquet", "b.esm2-tiny.parquet", "manifest.jsonl")
 }
 
-// TestTruncatedRecordsAreNamed with their lengths before, the first of them.
+// TestTruncatedRecordsAreNamed checks that a line names the first truncated records and their lengths before.
 func TestTruncatedRecordsAreNamed(t *testing.T) {
 	workspace(t)
 	letters := strings.Repeat("MKVLAAGWQE", 600)
@@ -207,8 +207,8 @@ func TestTruncatedRecordsAreNamed(t *testing.T) {
 	}
 }
 
-// TestNamesInTwoEncodings: files and folders whose names are the same in Latin-1 and UTF-8 are different inputs, and a
-// rerun finds all of them complete.
+// TestNamesInTwoEncodings checks that files and folders with the same name in Latin-1 and in UTF-8 are different
+// inputs, and that a rerun finds all of them complete.
 func TestNamesInTwoEncodings(t *testing.T) {
 	workspace(t)
 	if err := os.WriteFile("caf\xe9.faa", nil, 0o666); err != nil {

@@ -12,7 +12,7 @@ import (
 	"seqembed/transformer"
 )
 
-// settings holds the values of the command line and the environment.
+// settings contains the values of the flags, from the command line and the environment.
 type settings struct {
 	inputs       []string
 	dna, protein []string
@@ -44,16 +44,16 @@ type settings struct {
 	logFormat  string
 
 	help, version bool
-	given         func(flag string) bool // set on the command line or in the environment
+	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
 }
 
-// group is a titled part of the help.
+// group is a section of the help.
 type group struct {
 	title string
 	flags *pflag.FlagSet
 }
 
-// declare declares every flag, those of the families included, in the groups and the order of the help.
+// declare declares every flag, including those of the families, in the groups and the order of the help.
 func declare(s *settings, families transformer.List) []group {
 	var groups []group
 	in := func(title string) *pflag.FlagSet {
@@ -124,21 +124,20 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// environmentPrefix begins the variable of a flag: EMBED_ESM_MODEL is
-// --esm-model.
+// environmentPrefix is the prefix of the variables for flags: EMBED_ESM_MODEL sets --esm-model.
 const environmentPrefix = "EMBED_"
 
-// notFromEnvironment are the flags that only the command line gives: images
-// of containers often set EMBED_VERSION, to say which one they hold.
+// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
+// another purpose.
 var notFromEnvironment = []string{"help", "version"}
 
-// parse reads the command line, then the environment for the flags that the
-// command line leaves open. Mistakes are usage errors.
+// parse parses the command line, and the environment for flags that are not on the command line. Its errors are usage
+// errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
 	all := pflag.NewFlagSet("embed", pflag.ContinueOnError)
-	all.SetOutput(io.Discard) // errors are ours to print
+	all.SetOutput(io.Discard) // the caller prints errors
 	for _, g := range groups {
 		all.AddFlagSet(g.flags)
 	}
@@ -150,8 +149,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 	return s, groups, fromEnvironment(all, environ)
 }
 
-// fromEnvironment sets the flags that the command line leaves open. A value
-// that a flag does not take is a usage error.
+// fromEnvironment sets the flags that are not on the command line. An invalid value is a usage error.
 func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -167,8 +165,8 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// twoDashes turns the Go style -gpus 0,1 into --gpus 0,1. One dash and one
-// letter stays a short flag.
+// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter remains a
+// short flag.
 func twoDashes(args []string, flags *pflag.FlagSet) []string {
 	var out []string
 	for i, a := range args {
@@ -185,14 +183,14 @@ func twoDashes(args []string, flags *pflag.FlagSet) []string {
 	return out
 }
 
-// fileLists are the flags that stand for all files that follow them, because a shell turns --dna *.fa into one flag and
-// many files.
+// fileLists lists the flags that apply to all files that follow them, because a shell expands --dna *.fa to one flag
+// and many files.
 var fileLists = []string{"--dna", "--protein"}
 
-// repeatFor puts these flags before each of the files that follow them, up to the next flag.
+// repeatFor repeats these flags before each of the files that follow them, up to the next flag.
 func repeatFor(flags, args []string) []string {
 	var out []string
-	list := "" // the flag whose files these are
+	list := "" // the flag that applies to the current argument, or ""
 	for i, a := range args {
 		switch {
 		case a == "--":

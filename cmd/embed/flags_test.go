@@ -11,10 +11,11 @@ import (
 	"github.com/spf13/pflag"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/transformer"
 )
 
-// promised are the flags of the command line's specification.
+// promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
 	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
@@ -61,7 +62,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpColumns: in every group the descriptions begin in the same column.
+// TestHelpColumns checks that all descriptions in a group begin in the same column.
 func TestHelpColumns(t *testing.T) {
 	var column int
 	for line := range strings.Lines(embed(t, "--help").stdout) {
@@ -81,8 +82,8 @@ func TestHelpColumns(t *testing.T) {
 	}
 }
 
-// TestHelpOfSyntheticFamily checks the help with a third family, of DNA and without published checkpoints: it lists no
-// empty name, and one limit of length for each family.
+// TestHelpOfSyntheticFamily checks the help with a third family, for DNA and without published checkpoints: it must
+// contain no empty name, and a length limit for each family.
 func TestHelpOfSyntheticFamily(t *testing.T) {
 	third := &transformer.Family{Name: "Third", Alphabet: seqio.DNA, Flag: "third", Default: "synthetic:third-s",
 		Published: []transformer.Published{{Name: "third-s"}}, FixedVocabulary: true, MaxLength: 77}
@@ -108,8 +109,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestOneDashOrTwo: every long flag parses in both forms, with its value
-// joined or apart.
+// TestOneDashOrTwo checks that every long flag can be written with one dash or two, and its value after "=" or as the
+// next argument.
 func TestOneDashOrTwo(t *testing.T) {
 	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x"}
 	for _, g := range declare(&settings{}, transformer.Families) {
@@ -149,7 +150,7 @@ func TestShortFlags(t *testing.T) {
 	}
 }
 
-// TestFlagsOfManyFiles: a shell makes one flag and many files of --dna *.fa; all of them are DNA.
+// TestFlagsOfManyFiles checks that a flag applies to all files that follow it, as in --dna *.fa.
 func TestFlagsOfManyFiles(t *testing.T) {
 	for line, want := range map[string]string{
 		"--dna a b c":                               "dna a b c",
@@ -195,7 +196,7 @@ func TestEnvironment(t *testing.T) {
 	if s.out != "there" || esm.batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
-	// Others may use names that begin like ours.
+	// Other programs may use names with the same prefix.
 	if _, _, err := parse(nil, []string{"EMBED_VERSION=1.2.3", "EMBED_HELP=me", "EMBED_CUBLAS=/x", "EMBED_="}); err != nil {
 		t.Error(err)
 	}
@@ -204,12 +205,15 @@ func TestEnvironment(t *testing.T) {
 	r.wantProblem("EMBED_ESM_BATCH_SIZE", "many")
 }
 
-// TestMistakesOnTheCommandLine: one line that names the flag, exit code 64,
-// and nothing is written.
+// TestMistakesOnTheCommandLine checks that a mistake causes one line that names the flag, exit code 64, and no output.
 func TestMistakesOnTheCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	write(t, "twin/p.fasta", ">a\nMKV\n")
+	unknownFormat := []string{"--format", `"hdf"`}
+	for _, format := range store.Formats() {
+		unknownFormat = append(unknownFormat, string(format))
+	}
 	for _, c := range []struct {
 		args string
 		says []string
@@ -220,7 +224,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--gpus -1 p.faa", []string{"--gpus"}},
 		{"--gpus none --dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
 		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
-		{"--format hdf p.faa", []string{"--format", "hdf", "parquet, npy, safetensors, virnucpro"}},
+		{"--format hdf p.faa", unknownFormat},
 		{"--pool max p.faa", []string{"--pool", "max"}},
 		{"--long cut p.faa", []string{"--long", "cut"}},
 		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},
@@ -251,7 +255,7 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// TestOneDashIsAFullCommandLine: the form that Go programs take runs a job.
+// TestOneDashIsAFullCommandLine runs a job whose flags all have one dash.
 func TestOneDashIsAFullCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// TestCompleteReadOnlyFolder: nothing to do is success where nothing can be written, and anything else is one error.
+// TestCompleteReadOnlyFolder checks a folder in which nothing can be written: a run with nothing to do succeeds, any
+// other ends with one error.
 func TestCompleteReadOnlyFolder(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -21,7 +22,7 @@ func TestCompleteReadOnlyFolder(t *testing.T) {
 		}
 		t.Cleanup(func() { os.Chmod("out", 0o777) })
 	} else {
-		command = func(cmd *exec.Cmd) *exec.Cmd { // with a mount that goes with the process
+		command = func(cmd *exec.Cmd) *exec.Cmd { // with a mount that ends with the process
 			const script = `mount --make-rprivate / && mount --bind out out && mount -o remount,ro,bind out out && exec "$0" "$@"`
 			inner := exec.Command("sh", append([]string{"-c", script}, cmd.Args...)...)
 			inner.Env, inner.SysProcAttr = cmd.Env, &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

@@ -10,13 +10,13 @@ import (
 	"testing"
 )
 
-// npyArgs are the arguments of a run over small proteins, in a format of two files an output.
+// npyArgs returns the arguments of a run on small proteins, in a format with two files per output.
 func npyArgs(more ...string) []string {
 	return append([]string{"--esm-model", tiny, "--format", "npy", "-o", "out"}, more...)
 }
 
-// TestFailedListsOfTwoRuns: a run keeps the lines of inputs that are not its own, and removes those of inputs that it
-// has embedded, or that a folder holds now.
+// TestFailedListsOfTwoRuns checks that a run keeps the lines for inputs of other runs, and removes those for inputs
+// that it has embedded itself or as part of a folder.
 func TestFailedListsOfTwoRuns(t *testing.T) {
 	workspace(t)
 	write(t, "bad.faa", ">x\nMK1V\n")
@@ -46,7 +46,8 @@ func TestFailedListsOfTwoRuns(t *testing.T) {
 	}
 }
 
-// TestEscapeSequencesInNames: neither the list of failed files nor a message obeys them.
+// TestEscapeSequencesInNames checks that neither the list of failed files nor a message contains escape sequences from
+// file names.
 func TestEscapeSequencesInNames(t *testing.T) {
 	workspace(t)
 	names := []string{write(t, "e\x1b[31m\x1b]0;title\a.faa", ">x\nMK1V\n"), write(t, "=HYPERLINK(1)|x.faa", ">x\nMK1V\n")}
@@ -60,7 +61,8 @@ func TestEscapeSequencesInNames(t *testing.T) {
 	}
 }
 
-// TestRepairOfTheManifest: every command that the message about a damaged manifest names makes the folder usable.
+// TestRepairOfTheManifest checks that every command that the error for a damaged manifest suggests makes the folder
+// usable.
 func TestRepairOfTheManifest(t *testing.T) {
 	for name, damage := range map[string]func(content string) map[string]string{
 		"a line":       func(c string) map[string]string { return map[string]string{"manifest.jsonl": "{}\n" + c} },
@@ -90,14 +92,14 @@ func TestRepairOfTheManifest(t *testing.T) {
 			}
 		}
 	}
-	// Without any line the outputs cannot be told from those of other settings, and --force replaces them.
+	// Without any line, outputs cannot be distinguished from those of other settings. --force replaces them.
 	write(t, "out/manifest.jsonl", "")
 	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("no entry", "--force")
 	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// TestInspect: each state of a file, in text and in JSON.
+// TestInspect checks the line for each state of a file, as text and as JSON.
 func TestInspect(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -108,7 +110,7 @@ func TestInspect(t *testing.T) {
 		t.Errorf("a complete folder:\n%s", r.stdout)
 	}
 	write(t, "out/notes.txt", "mine")
-	embed(t, "inspect", "out").wantCode(0) // a foreign file is no fault
+	embed(t, "inspect", "out").wantCode(0) // a foreign file is not an error
 
 	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
 	write(t, "bad.faa", ">x\nMK1V\n")
@@ -137,7 +139,7 @@ func TestInspect(t *testing.T) {
 		args := []string{"inspect", "--json", "out"}
 		if quick {
 			args = append(args, "--quick")
-			want["a.esm2-tiny.npy"] = "complete" // of the same size, and modified within a minute
+			want["a.esm2-tiny.npy"] = "complete" // has the same size and was modified less than a minute later
 		}
 		got := map[string]string{}
 		for line := range strings.Lines(embed(t, args...).wantCode(exitSome).stdout) {
@@ -189,7 +191,7 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics: outputs of a version of the program that computes other numbers are not called complete.
+// TestOutputsOfOtherNumerics checks that outputs of a program version with other numbers do not count as complete.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -205,14 +207,15 @@ func TestOutputsOfOtherNumerics(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// digestsOfNumerics are the SHA-256 of the numbers of TestNumericsVersion, by backend, for the present numerics.
+// digestsOfNumerics are the SHA-256 of the numbers in TestNumericsVersion, by backend, for the current value of
+// numerics.
 var digestsOfNumerics = map[string]string{
 	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
 	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
 	"cpu portable amd64": "081d59286e5d75532806213962f48174c6b27f692a2c24487ef97aa449b29314",
 }
 
-// TestNumericsVersion: a change of the numbers of both models, or of the mean over windows, is noticed.
+// TestNumericsVersion detects a change of the numbers of either model, or of the mean over windows.
 func TestNumericsVersion(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// started is a run that waits for its standard input, and so holds its folder.
+// started is a run that waits for standard input, so it keeps its claim to the folder.
 type started struct {
 	result func() result
 	end    func()
@@ -33,7 +33,7 @@ func waitForFile(t *testing.T, pattern string) {
 	}
 }
 
-// start starts a run in the folder out whose last input is silent until end is called.
+// start starts a run in the folder out. Its last input is a pipe that stays silent until end is called.
 func start(t *testing.T, args ...string) started {
 	t.Helper()
 	cmd := child(t, nil, append(npyArgs(args...), "-")...)
@@ -53,8 +53,8 @@ func start(t *testing.T, args ...string) started {
 	return started{func() result { return wait(t, cmd, &stdout, &stderr) }, func() { stdin.Close() }}
 }
 
-// TestTwoSettingsAtOnce: the second run is refused, with the name of the first; runs of the same settings and of other
-// formats are not; a killed run does not hold its folder.
+// TestTwoSettingsAtOnce checks that a second run with other settings is refused with the name of the first, but not one
+// with the same settings or another format, and that a killed run does not keep its claim.
 func TestTwoSettingsAtOnce(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -78,7 +78,8 @@ func TestTwoSettingsAtOnce(t *testing.T) {
 	}
 }
 
-// TestTasksAtOnce: the tasks of an array write into one folder at the same time, and each lists its failures.
+// TestTasksAtOnce checks that the tasks of an array job can write in one folder at the same time, and that each lists
+// its failures.
 func TestTasksAtOnce(t *testing.T) {
 	workspace(t)
 	const tasks = 4
@@ -102,7 +103,7 @@ func TestTasksAtOnce(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfAKilledRun: they go with the next run, even if that has nothing to compute.
+// TestLeftoversOfAKilledRun checks that the next run removes them, even if it has nothing to compute.
 func TestLeftoversOfAKilledRun(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -131,8 +132,8 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
 }
 
-// TestLockedByTheUser: a lock of the user's own on the folder is no obstacle, and one on the manifest is waited for
-// until a signal comes.
+// TestLockedByTheUser checks that a lock of another program on the folder has no effect, and that a run waits for one
+// on the manifest until it is interrupted.
 func TestLockedByTheUser(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

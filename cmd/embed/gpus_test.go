@@ -20,19 +20,19 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeMachine has GPUs that are one thread of the CPU each.
+// fakeMachine is a machine with GPUs, each of which is one thread of the CPU.
 type fakeMachine struct {
-	names    []string // of its GPUs; an empty one cannot be used
-	major    int      // of their compute capability, 8 if 0
-	budget   int      // tokens that suit each of them
+	names    []string // names of the GPUs; one with an empty name cannot be used
+	major    int      // their major compute capability; 0 means 8
+	budget   int      // tokens in a batch that Budget returns
 	products []cuda.ProductReport
 	noCublas error
 	lacks    bool // whether Compile refuses every program
 
 	mu    sync.Mutex
 	open  int
-	opens []string // "ordinal dtype" of every opening
-	asked [2]int   // the columns that Budget was asked for last
+	opens []string // "ordinal dtype" for each opening
+	asked [2]int   // the columns for which Budget was last called
 }
 
 func (f *fakeMachine) machine() machine {
@@ -112,7 +112,7 @@ func (g *fakeGPU) Close() error {
 	return g.Backend.Close()
 }
 
-// embed runs the program on the machine, which has everything back then.
+// embed runs the program on the machine and checks that everything has been closed.
 func (f *fakeMachine) embed(t *testing.T, args string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -123,7 +123,7 @@ func (f *fakeMachine) embed(t *testing.T, args string) result {
 	return result{t, code, stdout.String(), stderr.String()}
 }
 
-// manyFiles writes inputs of both kinds, more than there are GPUs.
+// manyFiles writes more inputs of both kinds than there are GPUs.
 func manyFiles(t *testing.T) string {
 	workspace(t)
 	for i := range 5 {
@@ -133,7 +133,7 @@ func manyFiles(t *testing.T) string {
 	return " --dnabert-model " + dna2 + " --esm-model " + tiny + " in"
 }
 
-// contents reads a folder, but for the manifest, which has times in it.
+// contents returns the files of a folder except the manifest, which contains times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -152,7 +152,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return list
 }
 
-// One GPU, two, or the same one twice write the same bytes.
+// TestGPUsAgree checks that one GPU, two GPUs, and one GPU opened twice write the same bytes.
 func TestGPUsAgree(t *testing.T) {
 	args := manyFiles(t)
 	var one map[string]string
@@ -170,7 +170,7 @@ func TestGPUsAgree(t *testing.T) {
 	}
 }
 
-// TestModelThatGPUsDoNotCompute checks that the error says so and names the flag for the CPU.
+// TestModelThatGPUsDoNotCompute checks that the error says so and names the flag that selects the CPU.
 func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, lacks: true}
@@ -182,7 +182,8 @@ func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	f.embed(t, "--gpus none --out out"+args).wantCode(exitDone)
 }
 
-// All GPUs of one kind are used, of the most frequent one; the others are named. A rerun on one of them continues.
+// TestAllGPUs checks that all GPUs of the most frequent kind are used and the others named, and that a rerun on one of
+// them continues.
 func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU B", "GPU A", "", "GPU A"}, budget: 200}
@@ -214,14 +215,14 @@ func TestAllGPUs(t *testing.T) {
 	if strings.Count(r.stdout, "complete already") != 9 || !maps.Equal(contents(t, "out"), before) {
 		t.Errorf("the rerun: %s", r.stdout)
 	}
-	// The outputs of another kind of GPU are not mixed in.
+	// Outputs of another kind of GPU are not mixed with these.
 	other := &fakeMachine{names: []string{"GPU C"}, budget: 200}
 	if r := other.embed(t, "--out out"+args).wantCode(1); !strings.Contains(r.stderr, "GPU C bf16") || !strings.Contains(r.stderr, "--force") {
 		t.Errorf("another GPU: %s", r.stderr)
 	}
 }
 
-// One line says that GPUs of this kind have not been tested; there is none for those that have.
+// TestUntestedGPUs checks that a line says that GPUs of this kind have not been tested, but only for untested kinds.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {
@@ -255,8 +256,8 @@ func TestGPUsThatAreNotThere(t *testing.T) {
 	}
 }
 
-// --dtype and the batch size reach the GPU; a model's weights are not kept
-// while the next one runs.
+// TestGPUSettings checks that --dtype and the batch size are passed to the GPU, and that a model's weights are freed
+// before the next model runs.
 func TestGPUSettings(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU"}, budget: 200}
@@ -277,8 +278,8 @@ func TestGPUSettings(t *testing.T) {
 	}
 }
 
-// Who computed the matrix products is in the verbose log, once for each device; what cuBLAS did not compute is a
-// warning in any case.
+// TestProductsAreLogged checks that the verbose log tells once for each device which algorithms computed the matrix
+// products, and that products without cuBLAS are a warning in any case.
 func TestProductsAreLogged(t *testing.T) {
 	args := manyFiles(t)
 	const algorithm = "algorithm 66, tile 20"
@@ -295,7 +296,7 @@ func TestProductsAreLogged(t *testing.T) {
 	for _, device := range []string{"cuda:0", "cuda:1"} {
 		for _, p := range f.products {
 			line := fmt.Sprintf("DEBUG matrix products  device=%s shape=%q", device, p)
-			if n := strings.Count(r.stderr, line); n != 1 { // the second model brings nothing new
+			if n := strings.Count(r.stderr, line); n != 1 { // the second model has the same products
 				t.Errorf("%d lines %s in\n%s", n, line, r.stderr)
 			}
 		}
@@ -315,8 +316,8 @@ func TestProductsAreLogged(t *testing.T) {
 	}
 }
 
-// Without cuBLAS one line says why and what it costs: a warning, unless it was
-// turned off.
+// TestWithoutCublas checks that one line gives the reason and the cost: a warning, unless the user has turned cuBLAS
+// off.
 func TestWithoutCublas(t *testing.T) {
 	args := manyFiles(t)
 	for out, c := range map[string]struct {
@@ -358,7 +359,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// Without a driver one line says so, and how to see where it was looked for.
+// TestDevicesIsShort checks that without a driver one line says so and names the command that lists the places
+// searched.
 func TestDevicesIsShort(t *testing.T) {
 	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
 	m := machine{findGPUs: func() cuda.Report {
@@ -388,7 +390,7 @@ func TestDevicesIsShort(t *testing.T) {
 	}
 }
 
-// TestGPUReport: the lines of a machine with devices, and which of them are left out where they say nothing.
+// TestGPUReport checks the lines for a machine with devices, and which of them are omitted.
 func TestGPUReport(t *testing.T) {
 	devices := []cuda.Device{{Info: gpu.Info{Name: "First", Major: 9, TotalMemory: 140 << 30}, FreeMemory: 100 << 30},
 		{Info: gpu.Info{Ordinal: 1, Name: "Second", Major: 7, Minor: 5, TotalMemory: 15 << 30}, Err: errors.New("it is too old")}}
@@ -412,7 +414,7 @@ tested on: ` + cuda.TestedOn + "\n"
 	}
 }
 
-// TestCublasInReport: the line says why there is none, and what that costs.
+// TestCublasInReport checks that the line gives the reason why there is no cuBLAS, and the cost.
 func TestCublasInReport(t *testing.T) {
 	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}

@@ -58,7 +58,7 @@ func printHelp(w io.Writer, groups []group) {
 	fmt.Fprint(w, footer)
 }
 
-// synopsis is a flag as it is typed, with the name of its value.
+// synopsis returns a flag as it is typed, with the name of its value.
 func synopsis(f *pflag.Flag) string {
 	s := "      --" + f.Name
 	if f.Shorthand != "" {
@@ -70,7 +70,7 @@ func synopsis(f *pflag.Flag) string {
 	return s
 }
 
-// description says what a flag does, and its default unless that is nothing.
+// description returns the text for a flag, including its default if there is one.
 func description(f *pflag.Flag) string {
 	_, text := pflag.UnquoteUsage(f)
 	switch value := strings.Trim(f.DefValue, "[]"); value {

@@ -33,10 +33,10 @@ Flags:
   -h, --help     this page
 `
 
-// inspect is embed inspect.
+// inspect is the command "embed inspect".
 func inspect(ctx context.Context, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed inspect", pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // errors are ours to print
+	flags.SetOutput(io.Discard) // the caller prints errors
 	quick := flags.Bool("quick", false, "")
 	lines := flags.Bool("json", false, "")
 	repair := flags.Bool("repair", false, "")
@@ -79,12 +79,12 @@ func inspect(ctx context.Context, args, environ []string, w io.Writer) (code int
 	return found.code(), found.err
 }
 
-// findings prints the files of an output folder.
+// findings prints the states of the files in an output folder.
 type findings struct {
 	w     io.Writer
 	json  bool
 	count map[store.State]int
-	err   error // of the first write that failed
+	err   error // the first error of a write
 }
 
 // failed is the state of an input in the list of failed files.
@@ -113,7 +113,7 @@ func (f *findings) file(i store.Inspected) {
 	}
 }
 
-// all prints the files, the inputs that have failed, and the sums.
+// all prints the files, the failed inputs, and the totals.
 func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	known := func(path string) bool {
 		return path == pool.FailedFiles || strings.HasPrefix(path, pool.ForcePrefix) || strings.Contains(path, store.DamagedSuffix)

@@ -2,5 +2,5 @@
 
 package main
 
-// limitChild has nothing to set here: the tests that need it are for unix.
+// limitChild does nothing on this system. The tests that need it run on Unix only.
 func limitChild() {}

@@ -10,8 +10,8 @@ import (
 	"syscall"
 )
 
-// sizeVariable bounds, in bytes, the files that a child may write: a disk
-// that fills up.
+// sizeVariable is an environment variable that limits the size in bytes of files that a child process may write. It
+// simulates a disk that fills up.
 const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 
 // spaceVariable bounds, in bytes, the address space of a child beyond the one it has: ulimit -v.
@@ -55,5 +55,5 @@ func addressSpace() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
-// setBytes sets a field of Rlimit, whose type is signed on FreeBSD.
+// setBytes sets a field of Rlimit, which is signed on FreeBSD.
 func setBytes[T int64 | uint64](field *T, bytes uint64) { *field = T(bytes) }

@@ -12,7 +12,7 @@ import (
 	"unicode"
 )
 
-// newLog makes the log that the settings ask for, on w.
+// newLog returns the log that the settings select. It writes to w.
 func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
 	level := slog.LevelInfo
 	switch {
@@ -32,12 +32,12 @@ func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
 	return nil, usagef("--log-format: %q is neither text nor json", s.logFormat)
 }
 
-// textHandler writes lines for people: time, level and message as they are, then the attributes as slog's own text
-// handler has them, which would put the message in quotes and every quote in it behind a backslash.
+// textHandler writes lines for people: time, level and unquoted message, then the attributes in the form of
+// slog.TextHandler. TextHandler alone would quote the message.
 type textHandler struct {
-	slog.Handler // writes the attributes alone to buf
+	slog.Handler // writes only the attributes, to buf
 
-	mu  *sync.Mutex // guards what follows, for all handlers made from this one
+	mu  *sync.Mutex // guards buf and w, for all handlers derived from this one
 	buf *bytes.Buffer
 	w   io.Writer
 }
@@ -66,25 +66,25 @@ func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
 	return err
 }
 
-// WithAttrs adds attributes to every line.
+// WithAttrs returns a handler that adds attributes to every line.
 func (h textHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
 	h.Handler = h.Handler.WithAttrs(attrs)
 	return h
 }
 
-// WithGroup qualifies the attributes that follow.
+// WithGroup returns a handler that qualifies later attributes with name.
 func (h textHandler) WithGroup(name string) slog.Handler {
 	h.Handler = h.Handler.WithGroup(name)
 	return h
 }
 
-// oneLine flattens an error for the terminal.
+// oneLine returns the message of an error as one line that is safe for a terminal.
 func oneLine(err error) string {
 	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
 	return plain(strings.Join(lines, "; "))
 }
 
-// plain escapes what does not print: file names and headers may hold commands to a terminal.
+// plain escapes characters that do not print. File names and headers may contain escape sequences of a terminal.
 func plain(s string) string {
 	var b strings.Builder
 	for _, r := range s {

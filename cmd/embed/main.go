@@ -14,20 +14,20 @@ import (
 	"seqembed/pool"
 )
 
-// grace is how long a run that is interrupted may take to end: together with lastWord, and the end of the process, not
-// more than five seconds.
+// grace is the time that an interrupted run may take to end. Together with messageTime and the end of the process it is
+// less than five seconds.
 var grace = 4500 * time.Millisecond
 
-// lastWord is how long standard error may take to accept the last line.
-const lastWord = 200 * time.Millisecond
+// messageTime is the time that standard error may take to accept the last line.
+const messageTime = 200 * time.Millisecond
 
 func main() {
 	// A crash of Go's runtime ends with exit code 2 otherwise, which says that some inputs failed.
 	debug.SetTraceback("crash")
 	leaveNoCore(os.Environ())
 	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
-	// The first signal asks the run to end cleanly. The notification is stopped before anybody is told, which gives the
-	// second signal its usual effect.
+	// The first signal asks the run to end cleanly. The notification is stopped before the context
+	// ends, which restores the usual effect of a second signal.
 	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, interrupt := context.WithCancel(context.Background())
 	context.AfterFunc(signaled, func() {
@@ -49,7 +49,7 @@ func endProcess() {
 	}()
 	select {
 	case <-said:
-	case <-time.After(lastWord):
+	case <-time.After(messageTime):
 	}
 	os.Exit(exitInterrupted)
 }

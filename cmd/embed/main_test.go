@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// childVariable makes the test binary behave as the program, for what only a
-// process of its own can show.
+// childVariable is an environment variable that makes the test binary behave as the program, for tests that need a
+// process of their own.
 const childVariable = "RUN_AS_EMBED"
 
-// graceVariable sets grace in a child.
+// graceVariable is an environment variable that sets grace in a child process.
 const graceVariable = "GRACE_OF_EMBED"
 
 func TestMain(m *testing.M) {
@@ -34,17 +34,17 @@ const (
 	dna2 = "synthetic:dnabert-s-2l"
 )
 
-// result is how a run ended.
+// result is the outcome of a run.
 type result struct {
 	*testing.T
 	code           int
 	stdout, stderr string
 }
 
-// embed runs the program.
+// embed runs the program with arguments.
 func embed(t *testing.T, args ...string) result { t.Helper(); return embedWith(t, nil, args...) }
 
-// embedWith runs the program in an environment.
+// embedWith runs the program with arguments and an environment.
 func embedWith(t *testing.T, environ []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -52,10 +52,10 @@ func embedWith(t *testing.T, environ []string, args ...string) result {
 	return result{t, code, stdout.String(), stderr.String()}
 }
 
-// noGPU is a machine without one, whatever the tests run on.
+// noGPU is a machine without GPUs, on which tests run by default.
 var noGPU = (&fakeMachine{}).machine()
 
-// wantCode fails the test when the run ended otherwise.
+// wantCode fails the test if the exit code is another one.
 func (r result) wantCode(code int) result {
 	r.Helper()
 	if r.code != code {
@@ -64,7 +64,8 @@ func (r result) wantCode(code int) result {
 	return r
 }
 
-// problems are the lines that report one: errors of the log and the last line.
+// problems returns the lines of standard error that report a problem: errors in the log, and the last line of a failed
+// run.
 func (r result) problems() []string {
 	var list []string
 	for line := range strings.Lines(r.stderr) {
@@ -75,8 +76,7 @@ func (r result) problems() []string {
 	return list
 }
 
-// wantProblem fails the test unless exactly one line reports a problem and
-// holds every part.
+// wantProblem fails the test unless exactly one line reports a problem, and that line contains all parts.
 func (r result) wantProblem(parts ...string) {
 	r.Helper()
 	list := r.problems()
@@ -95,7 +95,7 @@ func (r result) wantProblem(parts ...string) {
 	}
 }
 
-// workspace is a fresh folder that the test runs in.
+// workspace changes to a new folder for the test.
 func workspace(t *testing.T) {
 	t.Helper()
 	dir, err := filepath.EvalSymlinks(t.TempDir())
@@ -118,7 +118,7 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// files lists what is below a folder, which may be missing.
+// files returns the paths of all files below dir, which need not exist.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var list []string
@@ -143,7 +143,7 @@ func wantFiles(t testing.TB, dir string, names ...string) {
 	}
 }
 
-// withStdin gives the program that standard input.
+// withStdin sets the standard input of the program.
 func withStdin(t *testing.T, content string) {
 	t.Helper()
 	read, write, err := os.Pipe()
@@ -151,7 +151,7 @@ func withStdin(t *testing.T, content string) {
 		t.Fatal(err)
 	}
 	go func() {
-		// A reader that stops early makes this fail, which is its affair.
+		// This fails if the program stops reading early, which is not an error here.
 		_, _ = write.WriteString(content)
 		write.Close()
 	}()

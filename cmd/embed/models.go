@@ -11,17 +11,18 @@ import (
 	"seqembed/transformer"
 )
 
-// familyFlags are the flags of a family of models.
+// familyFlags holds a family's flag values: the model, the path of a vocabulary file ("" means the checkpoint's own),
+// and the number of tokens in a batch (0 means automatic).
 type familyFlags struct {
 	*transformer.Family
 	model, vocabulary string
 	batch             int
 }
 
-// flag is the name of one of the family's flags: "esm-model" is --esm-model.
+// flag returns the full name of one of the family's flags: flag("model") of ESM-2 is "esm-model".
 func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
 
-// family is the flags of the model for an alphabet: those of the family whose model is named, or else of the first.
+// family returns the family for an alphabet: the one whose model flag is set, or else the first.
 func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	var named, first *familyFlags
 	for i := range s.families {
@@ -42,18 +43,18 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	return first, nil
 }
 
-// model is a checkpoint that is ready to be loaded onto devices.
+// model is an open checkpoint, ready to be loaded onto devices.
 type model struct {
 	*familyFlags
 	checkpoint *transformer.Checkpoint
 	config     transformer.Config
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
-	job        *pool.Job // on all files of its alphabet
+	job        *pool.Job // embeds all files of the model's alphabet
 }
 
-// openModel finds the checkpoint that the flags name for an alphabet and checks all that can be checked before its
-// weights are loaded.
+// openModel opens the checkpoint that the flags select for an alphabet, and checks everything that can be checked
+// before its weights are loaded.
 func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	f, err := s.family(a)
 	if err != nil {
@@ -85,7 +86,7 @@ func (m *model) check(s *settings) error {
 	return nil
 }
 
-// maxLength is the limit of letters for this model's records.
+// maxLength returns the length limit for this model's records, in letters.
 func (m *model) maxLength(s *settings) int {
 	if s.given("max-length") {
 		return s.maxLength
@@ -93,5 +94,5 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// layerList writes layers as the flag takes them.
+// layerList returns the layers in the form of the flag.
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }

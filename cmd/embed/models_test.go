@@ -13,7 +13,7 @@ import (
 	"seqembed/transformer"
 )
 
-// addTensor puts one more tensor into a safetensors file.
+// addTensor adds a tensor to a safetensors file.
 func addTensor(t *testing.T, path, name string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -34,7 +34,8 @@ func addTensor(t *testing.T, path, name string) {
 	write(t, path, string(file)+string(body)+"\x00\x00\x00\x00")
 }
 
-// A fine-tuned model's head is left out, and a line says so; what pretraining leaves beside the encoder needs none.
+// TestFineTunedModels checks that a line names the head of a fine-tuned model, which is not used, but not the tensors
+// left over from pretraining.
 func TestFineTunedModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -56,12 +57,13 @@ func TestFineTunedModels(t *testing.T) {
 	}
 }
 
-// Checkpoints that gave wrong numbers without a word are refused, and the error names the flag and the file.
+// TestWrongCheckpoints checks that checkpoints that once gave wrong numbers silently are refused, and that the error
+// names the flag and the file.
 func TestWrongCheckpoints(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	for name, c := range map[string]struct {
-		spoil func(folder string) // the folder of a checkpoint that is right
+		spoil func(folder string) // damages a correct checkpoint in the folder
 		want  string
 	}{
 		"another vocabulary": {func(folder string) {
@@ -103,7 +105,8 @@ func TestWrongCheckpoints(t *testing.T) {
 	}
 }
 
-// A run has one model for an alphabet: of the family whose model is named, or else of the first.
+// TestOneFamilyForAnAlphabet checks that the family whose model flag is set is used for its alphabet, and else the
+// first.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}
 	for _, f := range []transformer.Family{

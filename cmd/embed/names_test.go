@@ -6,8 +6,7 @@ import (
 	"seqembed/tokenizer"
 )
 
-// TestFoldersAndGlobs: the tree of a folder is kept; the default output
-// folder is embeddings.
+// TestFoldersAndGlobs checks that outputs keep the tree of a folder, and that the default output folder is embeddings.
 func TestFoldersAndGlobs(t *testing.T) {
 	workspace(t)
 	write(t, "in/a.faa", ">a\nMKV\n")
@@ -23,8 +22,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	r.wantProblem("in/a.faa", "in/deep/a.faa")
 	wantFiles(t, "twins")
 
-	// A genome and its proteins often have one name: their outputs do not,
-	// unless the two models are called the same.
+	// A genome and its proteins often have the same name. Their outputs then have different names, unless both models
+	// have the same label.
 	write(t, "pair/s.fna", ">a\nACGTTGCAAC\n")
 	write(t, "pair/s.faa", ">a\nMKV\n")
 	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "pairs", "pair").wantCode(0)

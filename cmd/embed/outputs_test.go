@@ -32,9 +32,8 @@ const (
 	nucleotideFile = ">c1 contig one\nacguugcaaggcttnACGT\n>c2\nGATTACA\n"
 )
 
-// TestBothModelsInEveryFormat: one command embeds DNA and protein, and every
-// format holds the same ids, in the order of the input, with the embeddings
-// that each sequence has alone.
+// TestBothModelsInEveryFormat embeds DNA and protein with one command. It checks that every format contains the same
+// ids, in the order of the input, each with the embedding that the sequence has alone.
 func TestBothModelsInEveryFormat(t *testing.T) {
 	workspace(t)
 	write(t, "prot.faa", proteinFile)
@@ -185,7 +184,7 @@ func TestLayers(t *testing.T) {
 		t.Errorf("columns %q", columns)
 	}
 
-	// Fewer blocks are run for layer 0 alone; the numbers are the same.
+	// With layer 0 alone fewer blocks run; the numbers are the same.
 	embed(t, "--esm-model", tiny, "--layers", "0", "-o", "first", "p.faa").wantCode(0)
 	for i, r := range readParquet[parquetRow](t, "first/p.esm2-tiny.parquet") {
 		if !slices.Equal(r.Embedding, rows[i].Layer0) {
@@ -231,7 +230,7 @@ func TestPooling(t *testing.T) {
 	}
 }
 
-// TestFlagsAboutRecords: what each of them does to the rows.
+// TestFlagsAboutRecords checks the rows that each flag about records causes.
 func TestFlagsAboutRecords(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -302,8 +301,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 	wantFiles(t, "err", "failed_files.txt")
 }
 
-// TestFlagsAboutDNA: standard input, letter case, a forced alphabet, and
-// another tokenizer.
+// TestFlagsAboutDNA checks standard input, letter case, a forced alphabet, and another tokenizer.
 func TestFlagsAboutDNA(t *testing.T) {
 	workspace(t)
 	const lower = ">x\ngattacagattaca\n"
@@ -318,14 +316,14 @@ func TestFlagsAboutDNA(t *testing.T) {
 		t.Errorf("upper-cased letters are known:\n%s", r.stdout)
 	}
 
-	// The same letters kept in lower case are each unknown.
+	// With --keep-case each lower-case letter is unknown.
 	write(t, "x.fna", lower)
 	r = embed(t, "--dnabert-model", dna2, "-o", "kept", "--keep-case", "x.fna").wantCode(0)
 	if kept := readParquet[parquetRow](t, "kept/x.dnabert-s-2l.parquet"); kept[0].Tokens != 16 || !strings.Contains(r.stdout, "unknown letters 100.000%") {
 		t.Errorf("--keep-case: %d tokens\n%s", kept[0].Tokens, r.stdout)
 	}
 
-	// A file that looks like DNA is protein when that is said.
+	// --protein overrides letters that look like DNA.
 	embed(t, "--esm-model", tiny, "-o", "forced", "--protein", "x.fna").wantCode(0)
 	wantFiles(t, "forced", "manifest.jsonl", "x.esm2-tiny.parquet")
 	if rows := readParquet[parquetRow](t, "forced/x.esm2-tiny.parquet"); rows[0].Tokens != 16 {
@@ -347,7 +345,7 @@ func TestStandardInputIsDetected(t *testing.T) {
 	wantFiles(t, "out", "manifest.jsonl", "stdin.esm2-tiny.parquet")
 }
 
-// TestBatchSizeAndThreads change how the work is done, and no result.
+// TestBatchSizeAndThreads checks that these flags do not change any result.
 func TestBatchSizeAndThreads(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -377,8 +375,8 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestBF16OnCPU: rounded weights change the embeddings a little, the log, the output and the manifest say so, and they
-// are not mixed with exact ones.
+// TestBF16OnCPU checks that rounded weights change the embeddings only a little, that log, output and manifest mention
+// them, and that the outputs are not mixed with exact ones.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -419,8 +417,8 @@ func TestBF16OnCPU(t *testing.T) {
 	embed(t, args...).wantCode(exitNothing).wantProblem(path, dtype, "--force")
 }
 
-// TestSeedsAreModels: another seed is another model, and its outputs do not
-// take the place of the first one's without --force.
+// TestSeedsAreModels checks that another seed counts as another model: its outputs replace those of the first only with
+// --force.
 func TestSeedsAreModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -435,7 +433,7 @@ func TestSeedsAreModels(t *testing.T) {
 	}
 }
 
-// TestMessages: what --quiet, --verbose and --log-format do to them.
+// TestMessages checks the effect of --quiet, --verbose and --log-format on messages.
 func TestMessages(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -470,7 +468,7 @@ func TestMessages(t *testing.T) {
 	if want := slices.Collect(maps.Keys(map[string]int{"DEBUG": 0, "INFO": 0, "WARN": 0, "ERROR": 0})); len(levels) != len(want) || levels["ERROR"] != 1 {
 		t.Errorf("levels %v", levels)
 	}
-	// The error that ends a run is such a line, too.
+	// The last line of a failed run is JSON, too.
 	r := embed(t, "--log-format", "json", "--esm-model", "synthetic:none", "-o", "out", "p.faa").wantCode(exitNothing)
 	if levels := jsonLines(r); levels["ERROR"] != 1 {
 		t.Errorf("levels %v", levels)

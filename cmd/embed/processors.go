@@ -18,23 +18,23 @@ import (
 	"seqembed/transformer"
 )
 
-// cpuBudget is the tokens of a batch when a CPU computes and none are given.
+// cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU: one worker of each pool. It is opened once, and again for the next
-// model after it has failed.
+// processor is a GPU, or all threads of the CPU. It is one device of each pool. It is opened once, and again for the
+// next model after it has failed.
 type processor struct {
 	name    string // for people
-	backend string // kernels.Backend.Name
+	backend string // result of kernels.Backend.Name
 	dtype   string
 	ahead   int // see pool.Device
 	open    func() (kernels.Backend, error)
-	opened  kernels.Backend // nil after a failure
+	opened  kernels.Backend // nil until it is opened, and after a failure
 
-	reported []string // the lines that logProducts has written
+	reported []string // lines that logProducts has already written
 }
 
-// ready gives the backend, open.
+// ready returns the backend, which it opens if necessary.
 func (p *processor) ready() (kernels.Backend, error) {
 	if p.opened == nil {
 		b, err := p.open()
@@ -46,7 +46,7 @@ func (p *processor) ready() (kernels.Backend, error) {
 	return p.opened, nil
 }
 
-// Close lets go of the device.
+// Close closes the backend if it is open.
 func (p *processor) Close() error {
 	if p.opened == nil {
 		return nil
@@ -73,7 +73,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 			}
 			level := slog.LevelInfo
 			if report.DriverVersion != "" || len(report.Devices) > 0 {
-				level = slog.LevelWarn // somebody may have counted on a GPU
+				level = slog.LevelWarn // the user may expect a GPU to be used
 			}
 			c.log.Log(context.Background(), level, "the CPU computes", "reason", because)
 		}
@@ -108,8 +108,9 @@ func (c *command) openProcessors() ([]*processor, error) {
 	return list, nil
 }
 
-// oneKind keeps the processors of the most frequent backend, the first among equals: the results of a run must not
-// depend on the processor that computed them. It names the others and closes them.
+// oneKind returns the processors whose backend has the most frequent name, the first one if several are equally
+// frequent. It logs and closes the others, because the results of a run must not depend on the processor that computed
+// them.
 func (c *command) oneKind(list []*processor) (kept []*processor) {
 	count := map[string]int{}
 	for _, p := range list {
@@ -129,7 +130,7 @@ func (c *command) oneKind(list []*processor) (kept []*processor) {
 	return kept
 }
 
-// logUntested says once that a GPU is of a kind on which the CUDA backend's tests have not run.
+// logUntested logs once if a GPU is of a kind on which the CUDA backend has not been tested.
 func logUntested(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		if b, ok := p.opened.(interface{ Device() cuda.Device }); ok && !b.Device().Tested() {
@@ -146,7 +147,7 @@ func closeAll(list []*processor) {
 	}
 }
 
-// parseGPUs reads --gpus.
+// parseGPUs parses the value of --gpus. It returns nil for "all" and "none".
 func parseGPUs(gpus string) (ordinals []int, err error) {
 	if gpus == "all" || gpus == "none" {
 		return nil, nil
@@ -161,7 +162,8 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 	return ordinals, nil
 }
 
-// onCPU is the CPU. In bf16 it computes in float32 if it has no instructions for more.
+// onCPU returns the processor for the CPU. For --dtype bf16 it computes in float32 with bfloat16 weights if the CPU
+// lacks the instructions.
 func (c *command) onCPU() *processor {
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
 	switch {
@@ -177,7 +179,7 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
-// onGPU is a device. The next batch is started while one computes.
+// onGPU returns the processor for a GPU. One batch is started while another computes.
 func (c *command) onGPU(ordinal int) *processor {
 	dtype := c.products
 	if dtype == kernels.Auto {
@@ -187,7 +189,7 @@ func (c *command) onGPU(ordinal int) *processor {
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
 }
 
-// device is the processor as the pool sees it, for one model.
+// device returns the processor as a device of a pool, for one model.
 func (p *processor) device(m *model, pooling transformer.Pooling, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		e := &embedder{processor: p, progress: o}
@@ -209,13 +211,13 @@ type embedder struct {
 	failed    bool // the device has failed
 }
 
-// budgeter is a backend that knows how many tokens suit its memory.
+// budgeter is implemented by backends that can choose the number of tokens in a batch.
 type budgeter interface {
 	Budget(*kernels.Program) (int, error)
 }
 
-// open loads the weights, sizes the batches where no budget is given, and allocates for them: for fewer, when memory
-// does not suffice.
+// open loads the weights, chooses the budget unless the flag gives it, and compiles the model. It halves the budget
+// until the memory suffices.
 func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	b, err := e.processor.ready()
 	if err != nil {
@@ -245,7 +247,7 @@ func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	}
 }
 
-// Start passes a batch on and notes whether the device fails.
+// Start starts a batch. It remembers whether the device fails.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	wait := e.Encoder.Start(b)
 	return func() ([][]float32, error) {
@@ -255,10 +257,10 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// Budget is the tokens of a batch.
+// Budget returns the number of tokens in a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the activations, then the weights; a device that has failed is let go.
+// Close frees the activations, then the weights. It closes a device that has failed.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
 		e.processor.logProducts(e.progress.logger())

@@ -10,9 +10,9 @@ import (
 	"seqembed/kernels/cuda"
 )
 
-// logProducts says, after a model has run on a device, which algorithm of cuBLAS computed each shape of matrix product,
-// unless that was said before. A product that cuBLAS did not compute is a warning: it costs speed, and where cuBLAS
-// took the same shape for some batches only, more than that.
+// logProducts logs the algorithm of cuBLAS for each shape of matrix product, after a model has run on a device, unless
+// it has been logged before. A product that cuBLAS did not compute is a warning, because it was slow. If cuBLAS
+// computed the same shape in other batches, the results may differ between batches as well.
 func (p *processor) logProducts(log *slog.Logger) {
 	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
 	if !ok {
@@ -45,8 +45,8 @@ func (p *processor) logProducts(log *slog.Logger) {
 	}
 }
 
-// logWithoutCublas says why the first of the GPUs multiplies without cuBLAS, and the cost; the others are on the same
-// machine. It is no warning where the user wants it so.
+// logWithoutCublas logs why the first GPU multiplies without cuBLAS, and the cost. The other GPUs are on the same
+// machine. It is a warning unless the user has turned cuBLAS off.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })

@@ -17,37 +17,37 @@ import (
 	"seqembed/transformer"
 )
 
-// tickEvery is how often a line tells the progress where there is no bar.
+// tickEvery is the time between two log lines about the progress if there is no bar.
 const tickEvery = 15 * time.Second
 
-// progress shows a run: a bar on a terminal, log lines elsewhere. It implements pool.Observer.
+// progress shows the progress of a run: as a bar on a terminal, or in log lines. It implements pool.Observer.
 type progress struct {
 	settings *settings
-	plain    *slog.Logger // where there is no bar
-	terminal io.Writer    // nil where there is never one
+	plain    *slog.Logger // the log if there is no bar
+	terminal io.Writer    // the terminal for bars; nil if there is none
 
-	// The bar asks for the counts while it draws, so nobody who holds mu may wait for the bar.
+	// The bar reads the counts while it draws, so a goroutine that holds mu must not wait for the bar.
 	mu  sync.Mutex
-	log *slog.Logger // plain, or above the bar
-	bar *bar         // nil where there is none
+	log *slog.Logger // plain, or a log that writes above the bar
+	bar *bar         // nil if there is none
 	counts
 }
 
-// counts is how far the run of one model has come.
+// counts is the progress of one model.
 type counts struct {
 	config          transformer.Config
 	files, finished int
-	left            map[string]int64 // bytes on disk by input that are neither embedded nor settled otherwise
-	sized           bool             // every input has a size
-	allSize         int64            // bytes on disk of all inputs, those of pipes left out
+	left            map[string]int64 // bytes on disk, by input, of the parts that are not embedded, in files that have not finished or failed
+	sized           bool             // whether the size of every input is known
+	allSize         int64            // bytes on disk of all inputs, except pipes
 	allDone         int64
-	computed        int64 // bytes embedded now: what earlier runs did is not in it
+	computed        int64 // bytes embedded in this run
 	sequences       int64
 	tokens          int64
-	flops           float64       // of all batches
-	busy            time.Duration // that they took, over all devices
-	began           time.Time     // when the first device was ready
-	told            time.Time     // when the last line told the progress
+	flops           float64       // FLOPs of all batches
+	busy            time.Duration // time of all batches, added over all devices
+	began           time.Time     // time when the first device was ready
+	told            time.Time     // time of the last log line about the progress
 }
 
 func newProgress(s *settings, log *slog.Logger, stderr io.Writer) *progress {
@@ -58,7 +58,7 @@ func newProgress(s *settings, log *slog.Logger, stderr io.Writer) *progress {
 	return p
 }
 
-// begin starts the display of one model over files.
+// begin starts the display of one model's progress over files.
 func (p *progress) begin(model string, config transformer.Config, files []pool.File) {
 	p.plain.Info("embedding", "model", model, "files", len(files))
 	p.mu.Lock()
@@ -73,22 +73,22 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 		return
 	}
 	p.bar = newBar(p.terminal, model, p.allSize, p.sized, p.beside)
-	// Log lines go above the bar from now on.
+	// Log lines now appear above the bar.
 	if log, err := newLog(p.settings, p.bar.lines()); err == nil {
 		p.log = log
 	}
 }
 
-// interrupted answers a signal: the batches in flight are finished first, if they take no longer than the grace period.
+// interrupted logs that a signal has come: batches in flight are finished, within the grace period.
 func (p *progress) interrupted() {
 	if p.terminal != nil {
-		// The terminal has written ^C where the bar is about to move up from.
+		// The terminal has written ^C on the line of the bar.
 		_, _ = io.WriteString(p.terminal, "\r")
 	}
 	p.logger().Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// end takes the display of one model down. It may be called again.
+// end removes the display of one model. It may be called again.
 func (p *progress) end() {
 	p.mu.Lock()
 	bar, complete := p.bar, p.finished == p.files
@@ -99,7 +99,7 @@ func (p *progress) end() {
 	}
 }
 
-// beside is the text on both sides of the bar.
+// beside returns the text to the left and to the right of the bar.
 func (p *progress) beside() (left, right string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -116,7 +116,7 @@ func (p *progress) beside() (left, right string) {
 
 func (c *counts) percent() int64 { return min(100, 100*c.allDone/max(c.allSize, 1)) }
 
-// perSecond is the rate of tokens since the first device was ready.
+// perSecond returns the tokens per second since the first device was ready.
 func (c *counts) perSecond() int64 {
 	if c.began.IsZero() {
 		return 0
@@ -124,7 +124,7 @@ func (c *counts) perSecond() int64 {
 	return int64(float64(c.tokens) / max(time.Since(c.began).Seconds(), 1e-3))
 }
 
-// remaining estimates how long the rest takes from what has been computed.
+// remaining estimates the remaining time from the speed of this run.
 func (c *counts) remaining() (time.Duration, bool) {
 	if !c.sized || c.computed == 0 || c.allDone >= c.allSize {
 		return 0, false
@@ -133,17 +133,17 @@ func (c *counts) remaining() (time.Duration, bool) {
 	return time.Duration(perByte * float64(c.allSize-c.allDone)).Round(time.Second), true
 }
 
-// settle counts a file that is dealt with, however that ended.
+// settle counts a file that has finished, failed or been skipped.
 func (p *progress) settle(path string) {
 	p.mu.Lock()
 	p.finished++
 	p.allDone += p.left[path]
-	delete(p.left, path) // a batch of a file that failed may still come
+	delete(p.left, path) // batches of a failed file may still follow
 	p.mu.Unlock()
 	p.draw()
 }
 
-// draw moves the bar to where the counts are.
+// draw updates the bar from the counts.
 func (p *progress) draw() {
 	p.mu.Lock()
 	bar, done := p.bar, p.allDone
@@ -153,19 +153,19 @@ func (p *progress) draw() {
 	}
 }
 
-// logger is the log of the moment: above the bar, or as it was.
+// logger returns the current log: one that writes above the bar, or plain.
 func (p *progress) logger() *slog.Logger {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.log
 }
 
-// DeviceOpening logs that weights are loaded onto a device from now on.
+// DeviceOpening logs that a device begins to load weights.
 func (p *progress) DeviceOpening(device string) {
 	p.logger().Info("loading weights", "device", device)
 }
 
-// DeviceReady logs how long that took. Rates count from the first device on.
+// DeviceReady logs how long loading took. Rates are counted from the first device on.
 func (p *progress) DeviceReady(device string, took time.Duration) {
 	p.logger().Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
 	p.mu.Lock()
@@ -175,12 +175,12 @@ func (p *progress) DeviceReady(device string, took time.Duration) {
 	}
 }
 
-// DeviceLost warns that the other devices go on alone.
+// DeviceLost logs a warning that the other devices continue alone.
 func (p *progress) DeviceLost(device string, err error) {
 	p.logger().Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
 }
 
-// FileStarted logs the device whose reader has begun the file.
+// FileStarted logs the device whose reader has started a file.
 func (p *progress) FileStarted(path, device string) {
 	p.logger().Debug("file started", "input", path, "device", device)
 }
@@ -196,7 +196,7 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.sequences += int64(b.Sequences)
 	p.tokens += int64(b.Tokens)
 	p.busy += b.Took
-	// Neighbours in length share a batch, so the mean length stands for all.
+	// The sequences of a batch have similar lengths, so their mean length stands for all.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 	tell := p.bar == nil && time.Since(p.told) >= tickEvery
 	if tell {
@@ -213,7 +213,7 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.draw()
 }
 
-// LongRecord announces the work of a long record, and about how long it takes once the speed of the device is known.
+// LongRecord logs the work for a long record and, once the speed of the device is known, about how long it takes.
 func (p *progress) LongRecord(path, id string, tokens int) {
 	p.mu.Lock()
 	work := p.config.FLOPs(tokens)
@@ -260,15 +260,14 @@ func (p *progress) FileFailed(f pool.Failure) {
 	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)
 }
 
-// bar is one model's line at the bottom of a terminal.
+// bar is the line for one model at the bottom of a terminal.
 type bar struct {
 	container *mpb.Progress
 	line      *mpb.Bar
 	total     int64
 }
 
-// newBar draws a bar of total bytes; without a bar's shape where the total is not known. beside gives the text on both
-// sides.
+// newBar draws a bar of total bytes, or only a line of text if known is false. beside returns the text on both sides.
 func newBar(terminal io.Writer, name string, total int64, known bool, beside func() (left, right string)) *bar {
 	b := &bar{container: mpb.New(mpb.WithOutput(terminal), mpb.WithAutoRefresh()), total: max(total, 1)}
 	shape := mpb.BarFillerBuilder(mpb.BarStyle())
@@ -281,13 +280,13 @@ func newBar(terminal io.Writer, name string, total int64, known bool, beside fun
 	return b
 }
 
-// lines writes above the bar.
+// lines returns a writer for lines above the bar.
 func (b *bar) lines() io.Writer { return b.container }
 
-// set moves the bar. It is full only at the end.
+// set moves the bar to done bytes. Only end makes it full.
 func (b *bar) set(done int64) { b.line.SetCurrent(min(done, b.total-1)) }
 
-// end leaves the bar on the screen, full when everything is done.
+// end leaves the bar on the screen. It makes it full if complete is set.
 func (b *bar) end(complete bool) {
 	if complete {
 		b.line.SetCurrent(b.total)

@@ -16,7 +16,7 @@ import (
 	"seqembed/transformer"
 )
 
-// shared is a buffer that several goroutines write to.
+// shared is a buffer that several goroutines may write to.
 type shared struct {
 	mu   sync.Mutex
 	text strings.Builder
@@ -34,7 +34,7 @@ func (s *shared) String() string {
 	return s.text.String()
 }
 
-// newTestProgress is a progress that writes to out; with a bar where terminal.
+// newTestProgress returns a progress that writes to out, with a bar if terminal is set.
 func newTestProgress(t *testing.T, out io.Writer, terminal bool) *progress {
 	t.Helper()
 	s, _, err := parse(nil, nil)
@@ -62,9 +62,8 @@ func inputs(sizes ...int64) []pool.File {
 
 var tinyConfig, _ = transformer.Families.Config("esm2-tiny")
 
-// TestBarUnderLoad: several devices report while the bar draws, which asks
-// for the counts; neither waits for the other for ever, every log line comes
-// out, and the bar ends full.
+// TestBarUnderLoad checks the bar while several devices report: there is no deadlock between the bar, which reads the
+// counts, and the reports; every log line is written; and the bar ends full.
 func TestBarUnderLoad(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true)
@@ -103,10 +102,10 @@ func TestBarUnderLoad(t *testing.T) {
 	if p.logger() != p.plain {
 		t.Error("log lines still go above the bar")
 	}
-	p.end() // nothing is left to end
+	p.end() // must do nothing the second time
 }
 
-// TestBarEndsFull, which rounding alone would not make it.
+// TestBarEndsFull checks that the bar ends full in spite of rounding.
 func TestBarEndsFull(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true)
@@ -120,7 +119,7 @@ func TestBarEndsFull(t *testing.T) {
 	}
 }
 
-// TestBarThatIsBrokenOff stays where it is.
+// TestBarThatIsBrokenOff checks that the bar of an incomplete run stays where it is.
 func TestBarThatIsBrokenOff(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true)
@@ -134,8 +133,7 @@ func TestBarThatIsBrokenOff(t *testing.T) {
 	}
 }
 
-// TestUnknownSizes: without the size of an input there is neither a
-// percentage nor a time that is left.
+// TestUnknownSizes checks that neither a percentage nor a remaining time is shown if the size of an input is unknown.
 func TestUnknownSizes(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false)
@@ -151,8 +149,8 @@ func TestUnknownSizes(t *testing.T) {
 	}
 }
 
-// TestProgressCounts: files that are complete or fail, and spans that another device computes again, leave the bar
-// where it belongs.
+// TestProgressCounts checks the bar when files are already complete or fail, and when spans are computed again by
+// another device.
 func TestProgressCounts(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false)
 	p.begin("model", tinyConfig, inputs(100, 200, 300))
@@ -172,11 +170,11 @@ func TestProgressCounts(t *testing.T) {
 	batch("f1", 150)
 	want(41)
 	p.DeviceLost("one", errors.New("gone"))
-	batch("f1", 60) // some of it once more: the file has only 200
+	batch("f1", 60) // includes bytes that are counted again: the file has only 200
 	want(50)
 	p.FileFailed(pool.Failure{Path: "f1", Err: errors.New("bad record")})
 	want(50)
-	batch("f1", 40) // was under way when its file failed
+	batch("f1", 40) // was in flight when its file failed
 	want(50)
 	p.FileStarted("f2", "two")
 	batch("f2", 299)
@@ -187,8 +185,8 @@ func TestProgressCounts(t *testing.T) {
 	}
 }
 
-// TestRemaining: what is left takes as long, byte for byte, as what has been
-// computed now; what an earlier run did says nothing.
+// TestRemaining checks that the remaining time follows from the bytes computed in this run, and not from those of an
+// earlier one.
 func TestRemaining(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false)
 	p.begin("model", tinyConfig, inputs(1000, 400, 600))
@@ -203,8 +201,7 @@ func TestRemaining(t *testing.T) {
 	}
 }
 
-// TestLongRecordSaysWhatItCosts: the arithmetic at once, the time as soon as
-// the speed is known.
+// TestLongRecordSaysWhatItCosts checks that the line contains the FLOPs and, once the speed is known, the time.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false)
@@ -230,7 +227,7 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	}
 }
 
-// TestBarOnATerminalOnly: and not where the flags say otherwise.
+// TestBarOnATerminalOnly checks that there is a bar only on a terminal, and only if the flags allow it.
 func TestBarOnATerminalOnly(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {

@@ -18,7 +18,7 @@ import (
 	"seqembed/weights"
 )
 
-// This file reads the outputs back, and computes what they should hold.
+// The functions in this file read outputs and compute their expected content.
 
 type parquetRow struct {
 	ID          string    `parquet:"id"`
@@ -29,7 +29,7 @@ type parquetRow struct {
 	Embedding   []float32 `parquet:"embedding,list"`
 }
 
-// readParquet reads rows of any layout that T describes.
+// readParquet reads rows with the layout of T.
 func readParquet[T any](t testing.TB, path string) []T {
 	t.Helper()
 	rows, err := parquet.ReadFile[T](path)
@@ -39,7 +39,7 @@ func readParquet[T any](t testing.TB, path string) []T {
 	return rows
 }
 
-// parquetFile opens a file for its schema and metadata.
+// parquetFile opens a file to read its schema and metadata.
 func parquetFile(t testing.TB, path string) *parquet.File {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -53,7 +53,7 @@ func parquetFile(t testing.TB, path string) *parquet.File {
 	return f
 }
 
-// readNpy reads a float32 array and the ids that go with it.
+// readNpy reads a float32 array and the list of ids for it.
 func readNpy(t testing.TB, array, list string) (ids []string, rows [][]float32) {
 	t.Helper()
 	content, err := os.ReadFile(array)
@@ -80,7 +80,7 @@ func readNpy(t testing.TB, array, list string) (ids []string, rows [][]float32) 
 	return strings.Fields(string(text)), rows
 }
 
-// readSafetensors reads the tensors, each cut into rows, and the metadata.
+// readSafetensors returns the tensors, each divided into rows, and the metadata.
 func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32, metadata map[string]string) {
 	t.Helper()
 	content, err := os.ReadFile(path)
@@ -113,7 +113,7 @@ func readSafetensors(t testing.TB, path string) (tensors map[string][][]float32,
 	return tensors, header.Metadata
 }
 
-// readTorch reads a file as torch.load would.
+// readTorch reads a file as torch.load does.
 func readTorch(t testing.TB, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
@@ -124,8 +124,7 @@ func readTorch(t testing.TB, path string) map[any]any {
 	return value.(map[any]any)
 }
 
-// reference embeds one sequence alone, without pool or command line: for each
-// layer what the pooling leaves.
+// reference embeds one sequence alone, without package pool. It returns a matrix for each layer.
 func reference(t testing.TB, model, seq string, pooling transformer.Pooling, layers ...int) [][]float32 {
 	t.Helper()
 	checkpoint, err := transformer.Families.Open(model)

@@ -12,10 +12,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"seqembed/internal/store"
 )
 
-// child is the program as a process of its own, with variables in its
-// environment.
+// child returns a command that runs the program in a process of its own, with additional environment variables.
 func child(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -27,7 +28,7 @@ func child(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// wait waits for a child.
+// wait waits for a child and returns its result.
 func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	t.Helper()
 	err := cmd.Wait()
@@ -38,7 +39,7 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// manyProteins are n records of some dozen residues.
+// manyProteins returns n records of some dozen residues.
 func manyProteins(prefix string, n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -47,14 +48,14 @@ func manyProteins(prefix string, n int) string {
 	return b.String()
 }
 
-// TestSignal: a signal in the middle of a run ends it within a batch, whole
-// files stay, nothing partial is left, and the same command completes.
+// TestSignal checks that a run that receives a signal ends within a batch, that complete files are kept and nothing
+// partial is left, and that the same command completes the run.
 func TestSignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
 			workspace(t)
-			// The larger file is first. Each record of the second is a batch, and a line of the log: more of them
-			// than a pipe holds, so that the run cannot end before the first one is read here.
+			// The larger file is first. Each record of the second is a batch and a line in the log. There are more
+			// lines than fit in a pipe, so the run cannot end before the test reads the first one.
 			const records = 2000
 			write(t, "first.faa", manyProteins("a", 30)+strings.Repeat("\n", 200_000))
 			write(t, "second.faa", manyProteins("b", records))
@@ -94,8 +95,8 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// TestSignalWhileAnInputIsSilent: neither standard input nor a pipe without a writer keeps a run that is interrupted,
-// and after the grace period nothing does, such as a tokenizer whose disk does not answer.
+// TestSignalWhileAnInputIsSilent checks that an interrupted run ends although standard input is silent or a pipe has no
+// writer, and that after the grace period it ends in any case, for example when a tokenizer's disk does not respond.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	for name, c := range map[string]struct {
 		args  string
@@ -129,7 +130,7 @@ func TestSignalWhileAnInputIsSilent(t *testing.T) {
 				t.Fatal(err)
 			}
 			<-stderr.begun
-			time.Sleep(300 * time.Millisecond) // until it waits, as a rule
+			time.Sleep(300 * time.Millisecond) // the run then usually waits for the input
 			signalled := time.Now()
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 				t.Fatal(err)
@@ -144,7 +145,7 @@ func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	}
 }
 
-// begunLog is a log that tells when its first line is written.
+// begunLog is a log that reports when its first line is written.
 type begunLog struct {
 	strings.Builder
 	begun chan struct{}
@@ -157,10 +158,11 @@ func (b *begunLog) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// TestDiskThatFillsUp: an output that does not fit fails with one line, what
-// fits is written, and neither a partial nor a temporary file is left.
+// TestDiskThatFillsUp checks that an output that does not fit fails with one line, that the others are written, and
+// that neither a partial nor a temporary file is left.
 func TestDiskThatFillsUp(t *testing.T) {
-	for _, format := range []string{"parquet", "npy", "safetensors", "virnucpro"} {
+	for _, format := range store.Formats() {
+		format := string(format)
 		t.Run(format, func(t *testing.T) {
 			workspace(t)
 			write(t, "small.faa", proteinFile)
@@ -179,7 +181,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 				}
 			}
 
-			// With room again the same command completes.
+			// When there is room again, the same command completes the run.
 			embed(t, "--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa").wantCode(0)
 		})
 	}

@@ -15,8 +15,8 @@ import (
 	"seqembed/kernels/cuda/softgpu"
 )
 
-// onSoftwareGPU gives the environment in which a child finds a software GPU. It skips in short mode, and where there is
-// no C++ compiler, which CI has.
+// onSoftwareGPU returns the environment in which a child process finds a software GPU. It skips the test in short mode,
+// and if there is no C++ compiler; CI has one.
 func onSoftwareGPU(t *testing.T) []string {
 	t.Helper()
 	if testing.Short() {
@@ -86,7 +86,7 @@ func outputs(t *testing.T, folder string) map[string]string {
 	return all
 }
 
-// sameOutputs fails unless two folders hold the same bytes.
+// sameOutputs fails the test unless two folders contain the same bytes.
 func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	t.Helper()
 	if len(want) != len(got) {
@@ -99,7 +99,8 @@ func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	}
 }
 
-// The command that users type gives the bytes of one GPU, whatever the number of devices and the order of their work.
+// TestGPUsShareFiles checks that the usual command writes the same bytes as on one GPU, for any number of devices and
+// any order of their work.
 func TestGPUsShareFiles(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -127,7 +128,7 @@ func TestGPUsShareFiles(t *testing.T) {
 	}
 }
 
-// A device that cannot be used is named and left alone.
+// TestOldGPU checks that a device that cannot be used is named and skipped.
 func TestOldGPU(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=sm_75,sm_90")
 	r := embedOn(t, gpu, "devices").wantCode(0)
@@ -144,8 +145,8 @@ func TestOldGPU(t *testing.T) {
 	}
 }
 
-// Whatever fails on a device, a run ends with whole outputs of the right bytes or says what failed, and the same
-// command then completes it.
+// TestFaultsOfDevices makes calls of a device fail. A run must then end with complete outputs of the right bytes or
+// name the failure, and the same command must complete it.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -179,7 +180,7 @@ func TestFaultsOfDevices(t *testing.T) {
 		return r
 	}
 	codes := map[string]int{}
-	for n := 1; n <= 90; n += 5 + n/4 { // weights, tables, workspace and activations are some 80 allocations
+	for n := 1; n <= 90; n += 5 + n/4 { // weights, tables, workspace and activations are about 80 allocations
 		codes[fmt.Sprint("alloc ", check(fmt.Sprint("alloc:", n), "0").code)]++
 	}
 	for _, n := range []int{1, 9, 70} {
@@ -197,8 +198,8 @@ func TestFaultsOfDevices(t *testing.T) {
 	t.Logf("how runs ended: %v", codes)
 }
 
-// A driver without a function that the program calls is refused by name where it was asked for, and else the CPU
-// serves.
+// TestDriverWithoutFunction checks that a driver that lacks a function that the program needs is an error if a GPU was
+// requested, and that otherwise the CPU is used.
 func TestDriverWithoutFunction(t *testing.T) {
 	onSoftwareGPU(t)
 	committed, err := softgpu.Committed()
@@ -221,7 +222,8 @@ func TestDriverWithoutFunction(t *testing.T) {
 	}
 }
 
-// A kernel that never ends keeps an interrupted run neither where it is launched nor where it is waited for.
+// TestSignalWhileAKernelHangs checks that an interruption ends a run during a kernel that never ends, both at its launch
+// and while the run waits for it.
 func TestSignalWhileAKernelHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
 	workspace(t)

@@ -10,11 +10,11 @@ import (
 	"seqembed/internal/store"
 )
 
-// summaryLines is how many files of each outcome the summary names, so that a terminal still shows its first line.
-// Failed ones are all named.
+// summaryLines is the number of files that the summary names for each outcome, so that its first line stays visible on
+// a terminal. It names all failed files.
 const summaryLines = 20
 
-// printSummary says at the end what was done, on standard output.
+// printSummary prints the result of the run on standard output.
 func (c *command) printSummary() {
 	t := c.total
 	if c.quiet || c.done()+len(t.Failed) == 0 {
@@ -52,7 +52,7 @@ func (c *command) printSummary() {
 	}
 }
 
-// grouped writes 1234567 as 1,234,567.
+// grouped formats 1234567 as 1,234,567.
 func grouped(n int64) string {
 	digits := fmt.Sprint(n)
 	var parts []string

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// release is the version in the metadata of outputs. A build of another commit of it has the same numbers.
+// release is the version in the metadata of outputs. Builds of all commits of a release compute the same numbers.
 const release = "0.1.0"
 
-// numerics is raised with every change of the program that changes a number in an output, of any model or backend.
-// Outputs of different values are not mixed.
+// numerics is the version of the numbers in outputs. It must be raised with every change to the program that changes a
+// number, of any model or backend. Outputs of different versions are not mixed.
 const numerics = 1
 
-// version returns the release and, where the go command recorded it, the commit: 0.1.0+a81f565c1a2b, with .dirty after
-// it for a tree with changes.
+// version returns the release and, if the go command recorded it, the commit, such as 0.1.0+a81f565c1a2b. It appends
+// .dirty if the tree had changes.
 func version() string {
 	info, _ := debug.ReadBuildInfo()
 	if info == nil {

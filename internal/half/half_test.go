@@ -55,8 +55,8 @@ func TestNaNStays(t *testing.T) {
 	}
 }
 
-// TestEveryPattern converts all 65,536 patterns to float32 and back, the ties between neighbouring values, and random
-// values, whose rounding it compares with both neighbours.
+// TestEveryPattern converts all 65,536 patterns to float32 and back. It also converts the ties between neighbouring
+// values, and random values, whose results it compares with both neighbours.
 func TestEveryPattern(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []format{bf16, fp16} {

@@ -1,4 +1,4 @@
-// Package layering holds the test that keeps imports pointing down.
+// Package layering contains tests that restrict imports and the size of functions, types and comments.
 package layering
 
 import (
@@ -11,37 +11,39 @@ import (
 	"testing"
 )
 
-// allowed lists for each package which packages of this module it may import,
-// by prefix. A package that is not listed may import none.
+// allowed maps each package of this module, with the packages below it, to those that it may import, likewise with the
+// packages below them. A package that is not listed may import none. A backend must be listed by its own name.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
-	"kernels/kernelstest": {"kernels"},
+	"kernels/kernelstest": {"kernels", "kernels/ref"},
 	"kernels/cpu":         {"kernels", half},
 	"kernels/cuda":        {"kernels", half, "kernels/cuda/gpu", "kernels/cuda/driver"},
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
 	"weights/hub":         {},
-	"transformer":         {"kernels", "weights", "tokenizer", "internal/seqio"}, // of seqio only the name of an alphabet
-	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "internal/monitor", "kernels", "weights"},
-	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
-	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights"},
+	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // of seqio only Alphabet
+	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
+	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
+	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
 }
 
-// backends may be imported by cmd/embed and bench alone.
+// backends are the packages that implement kernels.Backend. They must be all packages directly below kernels, except
+// those of testOnly.
 var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
 
-// binding is what lies below the operations of kernels/cuda: one device, and C. Nobody else knows it, and it knows no
-// kernels.
+// binding lists the packages below kernels/cuda that call CUDA. They may import only what allowed lists by name, and
+// only packages that list them by name may import them.
 var binding = []string{"kernels/cuda/gpu", "kernels/cuda/driver"}
 
-// testOnly may be imported by tests alone.
+// testOnly lists the packages that only tests may import.
 var testOnly = []string{"kernels/kernelstest", "transformer/goldentest"}
 
-// software is the GPU without a GPU: it knows nothing of this module, and only tests and its own command know it.
+// software is the software GPU. It may import no package of this module, and only tests and its own command may import
+// it.
 const software = "kernels/cuda/softgpu"
 
-// half is arithmetic on single values: backends and checkpoints round by the same rule without knowing of each other.
+// half converts single values. Backends and checkpoints share it, so that they round alike.
 const half = "internal/half"
 
 const module = "seqembed/"
@@ -51,8 +53,8 @@ func TestImportsPointDown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	packages := 0
-	for d := json.NewDecoder(strings.NewReader(string(out))); ; packages++ {
+	var packages []string
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
 		var p struct {
 			ImportPath string
 			Imports    []string
@@ -63,6 +65,7 @@ func TestImportsPointDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		name := strings.TrimPrefix(p.ImportPath, module)
+		packages = append(packages, name)
 		for _, i := range p.Imports {
 			if i == "net/http" && name != "weights/hub" {
 				t.Errorf("%s must not import net/http: only weights/hub uses the network", name)
@@ -73,14 +76,27 @@ func TestImportsPointDown(t *testing.T) {
 			}
 		}
 	}
-	if packages < len(allowed)-3 {
-		t.Errorf("only %d packages were looked at", packages)
+	for name, targets := range allowed {
+		for _, listed := range append(targets, name) {
+			if !slices.ContainsFunc(packages, func(p string) bool { return within(p, listed) }) {
+				t.Errorf("allowed[%q]: there is no package %s", name, listed)
+			}
+		}
+	}
+	for _, name := range packages {
+		below, ok := strings.CutPrefix(name, "kernels/")
+		if ok && !strings.Contains(below, "/") && !slices.Contains(backends, name) && !slices.Contains(testOnly, name) {
+			t.Errorf("%s must be in backends or in testOnly", name)
+		}
 	}
 }
 
+// within reports whether a package is the given one or below it.
+func within(name, parent string) bool { return name == parent || strings.HasPrefix(name, parent+"/") }
+
 func mayImport(name, target string) bool {
 	if slices.Contains(testOnly, target) {
-		return false // imports of tests are not looked at
+		return false // go list omits the imports of tests
 	}
 	if target == software || name == software {
 		return target == software && name == software+"/build"
@@ -94,11 +110,11 @@ func mayImport(name, target string) bool {
 			top = key
 		}
 	}
-	if slices.Contains(backends, target) && top != "cmd/embed" && top != "bench" && target != top &&
-		!(top == "kernels/kernelstest" && target == "kernels/ref") {
-		return false
+	if target == top {
+		return true
 	}
-	return target == top || slices.ContainsFunc(allowed[top], func(prefix string) bool {
-		return target == prefix || strings.HasPrefix(target, prefix+"/")
-	})
+	if slices.Contains(backends, target) {
+		return slices.Contains(allowed[top], target)
+	}
+	return slices.ContainsFunc(allowed[top], func(parent string) bool { return within(target, parent) })
 }

@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// Alphabet is the kind of letters that a sequence is written in.
+// Alphabet is the kind of a sequence.
 type Alphabet uint8
 
 const (
-	Unknown Alphabet = iota // not known: to be detected, or it cannot be told
+	Unknown Alphabet = iota // to be detected, or impossible to tell
 	DNA                     // nucleotides, RNA included
 	Protein                 // amino acids
 )
 
-// String returns the alphabet's name as people write it.
+// String returns the name of the alphabet for messages.
 func (a Alphabet) String() string {
 	switch a {
 	case DNA:
@@ -26,11 +26,11 @@ func (a Alphabet) String() string {
 	return "unknown"
 }
 
-// Finding says which alphabet an input has, and why.
+// Finding is the alphabet of an input and the reason for it.
 type Finding struct {
 	Alphabet    Alphabet // never Unknown
 	Why         string   // one of the Because constants; empty where the alphabet was given
-	Contradicts string   // the extension of an input with clear letters that stands for the other alphabet; or empty
+	Contradicts string   // the input's extension, if the letters clearly contradict it; or empty
 }
 
 // Reasons for an alphabet.
@@ -40,7 +40,7 @@ const (
 	BecauseExtension = "extension"
 )
 
-// The alphabet is decided from the beginning of an input: up to whichever limit is met first.
+// The alphabet is decided from the first records of an input, up to any of these limits.
 const (
 	detectRecords = 100
 	detectLetters = 4 << 20
@@ -51,28 +51,28 @@ const (
 	nucleotides      = plainNucleotides + "RYSWKMBDHV" // the IUPAC codes
 )
 
-// extensionAlphabet holds the extensions that stand for one alphabet.
+// extensionAlphabet maps the extensions that stand for one alphabet.
 var extensionAlphabet = map[string]Alphabet{
 	".fna": DNA, ".ffn": DNA, ".frn": DNA,
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
 }
 
-// The classes of bytes, by their evidence for an alphabet. Gaps, stops, digits and other bytes that are no letters tell
-// nothing: an alignment of DNA is DNA, and its gaps are then refused as gaps.
+// Classes of bytes, by their evidence for an alphabet. Gaps, stops, digits and other bytes that are not letters are no
+// evidence: an alignment of DNA is DNA, and is then refused because of its gaps.
 const (
 	classA = iota
 	classC
 	classG
 	classT // or U
 	classN // any base, or asparagine
-	code   // the other IUPAC nucleotide codes, and I for inosine, which are amino acids as well
-	amino  // letters that DNA never has
+	code   // the other IUPAC nucleotide codes, and I for inosine; also amino acids
+	amino  // letters that never occur in DNA
 	masked // X: a masked base, or any amino acid
 	noLetter
 	classes
 )
 
-// classOf holds the class of each byte; case does not matter.
+// classOf maps each byte to its class, in either case.
 var classOf = func() (table [256]uint8) {
 	for i := range table {
 		table[i] = noLetter
@@ -94,13 +94,14 @@ func (c *composition) add(seq []byte) {
 	}
 }
 
-// plain counts A, C, G, T, U and N, of which nearly all of a DNA sequence consists, and a quarter of a protein.
+// plain returns the number of A, C, G, T, U and N. Nearly all letters of DNA are among them, and a quarter of those of
+// a protein.
 func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] + c[classT] + c[classN] }
 
-// letters counts the letters that tell something: X does not.
+// letters returns the number of letters that are evidence, which excludes X.
 func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
-// different counts the bases that occur, and reports whether none of them makes up more than three quarters.
+// different returns the number of different bases, and whether none of them makes up more than three quarters.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
 	for _, count := range c[:classN] {
@@ -112,21 +113,22 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// From so many letters on, a composition is hardly that of the other alphabet by chance. Of 200,000 stretches of 20
-// residues of real proteins two are taken for DNA, none of 30, and none of 500,000 stretches of 8 bases for protein.
+// Numbers of letters above which a composition is hardly ever that of the other alphabet by chance. Of 200,000
+// stretches of real proteins two are taken for DNA if they have 20 residues, and none if they have 30. Of 500,000
+// stretches of 8 bases none is taken for protein.
 const (
 	sureDNA     = 20
 	sureProtein = 8
 )
 
-// judge returns the alphabet that the letters look like, or Unknown, and whether that is beyond doubt: a few letters
-// can only hint at it.
+// judge returns the alphabet that the letters look like, or Unknown. sure reports whether they are certain evidence; a
+// few letters are only a hint.
 func (c *composition) judge() (a Alphabet, sure bool) {
 	plain, letters := c.plain(), c.letters()
 	bases, mixed := c.different()
 	switch {
 	case letters == 0:
-	case 100*plain >= 95*letters: // genes and genomes, in which the few other letters are codes or mistakes
+	case 100*plain >= 95*letters: // genes and genomes; the few other letters are codes or mistakes
 		if bases >= 3 && mixed {
 			return DNA, letters >= sureDNA && bases == 4
 		}
@@ -143,7 +145,7 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glance returns DNA or Protein by the first letters of a sequence, which may deceive.
+// glance guesses DNA or Protein from the first letters of a sequence.
 func glance(seq []byte) Alphabet {
 	const most = 16
 	seq = seq[:min(len(seq), most)]
@@ -163,10 +165,10 @@ func glance(seq []byte) Alphabet {
 type ballot struct {
 	total   composition
 	records int
-	sure    [Protein + 1]int // of them, those that are beyond doubt of one alphabet
+	sure    [Protein + 1]int // number of them that are certain evidence, by alphabet
 }
 
-// add counts a record and returns the alphabet that it is beyond doubt, or Unknown.
+// add counts a record and returns the alphabet for which it is certain evidence, or Unknown.
 func (v *ballot) add(seq []byte) Alphabet {
 	var c composition
 	c.add(seq)
@@ -182,9 +184,9 @@ func (v *ballot) add(seq []byte) Alphabet {
 	return a
 }
 
-// decide finds the alphabet of the input of that name; it is Unknown where nothing tells. Where no single record is
-// beyond doubt, all letters together may be; where they are not either, the extension decides, and without one the hint
-// of the letters. An input without any letters counts as DNA: each record of it is refused as empty.
+// decide returns the alphabet of the input called name, or Unknown. If no single record is certain evidence, all
+// letters together may be. If they are not, the extension decides, and without a known extension the hint of the
+// letters. An input without letters counts as DNA; each of its records is refused as empty.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -207,13 +209,13 @@ func (v *ballot) decide(name string) decision {
 	return d
 }
 
-// decision is the alphabet of an input as it was given or decided, after so many records.
+// decision is the alphabet of an input, given or decided, and the number of records from which it was decided.
 type decision struct {
 	Finding
 	records int
 }
 
-// contradicted returns the other alphabet where a record is of that beyond doubt and the alphabet was not given, and
+// contradicted returns the other alphabet if a record is certain evidence for it and the alphabet was not given, and
 // otherwise Unknown.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
@@ -227,7 +229,7 @@ func (d *decision) contradicted(seq []byte) Alphabet {
 	return Unknown
 }
 
-// reminder says in an error about letters that the alphabet was a conclusion.
+// reminder returns a clause for an error about letters: that the alphabet was detected, not given.
 func (d *decision) reminder() string {
 	switch d.Why {
 	case BecauseLetters:

@@ -64,7 +64,7 @@ func TestLettersOfOneRecord(t *testing.T) {
 	}
 }
 
-// The alphabet of whole inputs, with their names, and why.
+// TestFinding checks the alphabet of whole inputs, and the reason.
 func TestFinding(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTT", "MKVLAAGWQEFDSTIKN"
 	fasta := func(records ...string) string {
@@ -120,7 +120,7 @@ func TestFinding(t *testing.T) {
 	}
 }
 
-// manyRecords writes n records of the letters.
+// manyRecords returns n records with the same letters.
 func manyRecords(n int, letters string) string {
 	var b strings.Builder
 	for i := range n {
@@ -129,8 +129,8 @@ func manyRecords(n int, letters string) string {
 	return b.String()
 }
 
-// A file with both alphabets is an error, wherever the first record of the other one is, whether bad records are
-// skipped or not, unless the alphabet was given.
+// TestMixedInputIsAnError checks that an input with both alphabets is an error unless the alphabet was given: wherever
+// the first record of the other alphabet is, and also if bad records are skipped.
 func TestMixedInputIsAnError(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTTACG", "MKVLAAGWQEFDSTIKN"
 	for _, tt := range []struct {
@@ -157,7 +157,7 @@ func TestMixedInputIsAnError(t *testing.T) {
 			t.Errorf("%s, given as protein: %d of %d records, error %v", tt.name, len(records), r.Records(), err)
 		}
 	}
-	// A short record is no evidence: in a list of peptides some spell bases.
+	// A short record is no evidence: some peptides in a list consist of base letters.
 	records, _, err := readAll(strings.NewReader(manyRecords(120, protein)+">x\nGATTACA\n"), Options{})
 	if err != nil || len(records) != 121 {
 		t.Errorf("a peptide of bases: %d records, error %v", len(records), err)
@@ -168,7 +168,8 @@ func TestMixedInputIsAnError(t *testing.T) {
 	}
 }
 
-// A record without a header is left out or ends the reading; either way its letters say nothing of the others.
+// TestRecordsWithoutAHeaderDoNotDecide checks that a record without a header is not evidence, whether it is skipped or
+// ends the reading.
 func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
 	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
 	if err != nil || len(records) != 1 || r.Alphabet() != DNA {

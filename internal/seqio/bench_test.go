@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// benchmarkReader reports decompressed bytes a second and the memory allocated for each of them.
+// benchmarkReader reports decompressed bytes per second, and the bytes of memory allocated for each of them.
 func benchmarkReader(b *testing.B, input []byte, decompressed int, o Options) {
 	b.Helper()
 	b.SetBytes(int64(decompressed))
@@ -104,8 +104,8 @@ func BenchmarkRealFiles(b *testing.B) {
 	}
 }
 
-// A multi-line FASTQ of a chromosome, as consensus callers write it: every tenth quality line begins with '@', at which
-// a parser that starts over each time takes quadratic time.
+// BenchmarkChromosomeFASTQ reads a multi-line FASTQ of a chromosome, as consensus callers write it. Every tenth quality
+// line begins with '@'; a parser that starts over at each would take quadratic time.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
 	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
 		text := genome(letters, 60, "\n")

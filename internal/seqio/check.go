@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxFaults is how many bad records an error names.
+// maxFaults is the number of bad records that an error names.
 const maxFaults = 10
 
 // faults collects the bad records of an input.
@@ -23,7 +23,7 @@ func (f *faults) add(err error) {
 	}
 }
 
-// err returns nil, the only fault, or a Faults.
+// err returns nil, the only fault, or a *Faults.
 func (f *faults) err(file string) error {
 	switch {
 	case f.count == 0:
@@ -37,11 +37,11 @@ func (f *faults) err(file string) error {
 // Faults is the error of an input with several bad records.
 type Faults struct {
 	File  string
-	First []error // FormatErrors, or errors of the visitor of Check, in the order of the input
-	Count int64   // of all of them
+	First []error // FormatErrors or errors of Check's visit, in the order of the input; at most maxFaults
+	Count int64   // number of all bad records
 }
 
-// Error names the first of them.
+// Error returns a message that names the errors of First.
 func (e *Faults) Error() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %d bad records: ", e.File, e.Count)
@@ -61,12 +61,12 @@ func (e *Faults) Error() string {
 	return b.String()
 }
 
-// Unwrap returns the first of them.
+// Unwrap returns First.
 func (e *Faults) Unwrap() []error { return e.First }
 
-// Check reads a file to its end and returns an error that names its bad records, those that visit refuses among them,
-// or nil. It is many times as fast as a model, so that a bad record at the end of a file is known before the file has
-// been computed. It ends early, with the records met by then, when ctx ends.
+// Check reads a file to its end. It returns nil, or an error that names the bad records, including those for which
+// visit returns an error. Reading is many times as fast as a model, so a bad record at the end of a file is found
+// before the file has been computed. If ctx ends, Check returns early, with the bad records found so far.
 func Check(ctx context.Context, path string, o Options, visit func(Record) error) error {
 	r, err := Open(path, o)
 	if err != nil {
@@ -74,7 +74,7 @@ func Check(ctx context.Context, path string, o Options, visit func(Record) error
 	}
 	defer r.Close()
 	r.faults = new(faults)
-	r.source.disk.hash = nil // a quarter of the time
+	r.source.disk.hash = nil // hashing takes a quarter of the time
 	for ctx.Err() == nil {
 		record, err := r.Read()
 		if err == io.EOF {

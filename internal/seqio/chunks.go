@@ -3,7 +3,7 @@ package seqio
 import "sync"
 
 // chunk is the unit of memory that parsers read into. Parsers share the free chunks, because a run opens many inputs
-// one after the other; the garbage collector takes those that stay unused.
+// one after the other. The garbage collector frees chunks that stay unused.
 type chunk [64 << 10]byte
 
 var freeChunks = sync.Pool{New: func() any { return new(chunk) }}
@@ -12,16 +12,17 @@ func newChunk() *chunk { return freeChunks.Get().(*chunk) }
 
 func (c *chunk) free() { freeChunks.Put(c) }
 
-// chunks collects bytes without moving those that it holds. So a sequence of any length is copied once, by take, to
-// memory of its own size.
+// chunks collects bytes without moving the bytes that it already contains. So a sequence of any length is copied only
+// once, by take, to memory of its own size.
 type chunks struct {
 	parts []*chunk
 	last  []byte // the used part of the last chunk; the others are full
 	len   int
-	block []byte // the free part of the block that short sequences are taken to
+	block []byte // the free part of the block that take uses for short sequences
 }
 
-// Short sequences share blocks of memory: an allocation for each takes a tenth of the time in which a protein is read.
+// Short sequences share blocks of memory. Allocating each separately would take a tenth of the time for reading
+// proteins.
 const (
 	blockSize = 32 << 10
 	short     = blockSize / 16
@@ -40,7 +41,8 @@ func (c *chunks) add(p []byte) {
 	c.last = append(c.last, p...)
 }
 
-// take returns the bytes, in memory that belongs to the caller, and empties c, but for a chunk for the next sequence.
+// take returns the bytes, in memory that belongs to the caller, and empties c. It keeps one chunk for the next
+// sequence.
 func (c *chunks) take() []byte {
 	all := c.allocate()
 	for i := range len(c.parts) - 1 {
@@ -51,7 +53,7 @@ func (c *chunks) take() []byte {
 	return all
 }
 
-// allocate returns memory for the bytes, which grows into no other.
+// allocate returns memory for the bytes. Appending to it does not overwrite the rest of a block.
 func (c *chunks) allocate() []byte {
 	if c.len > short {
 		return make([]byte, 0, c.len)
@@ -64,7 +66,7 @@ func (c *chunks) allocate() []byte {
 	return m
 }
 
-// empty drops the bytes and frees all chunks but a number to keep.
+// empty drops the bytes and frees all chunks except the given number.
 func (c *chunks) empty(keep int) {
 	keep = min(keep, len(c.parts))
 	for _, part := range c.parts[keep:] {

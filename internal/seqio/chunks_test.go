@@ -35,7 +35,7 @@ func TestChunksReturnWhatWasAdded(t *testing.T) {
 	}
 }
 
-// Sequences that share a block must not see each other.
+// TestSequencesCanBeAppendedTo checks that appending to a sequence does not change another one in the same block.
 func TestSequencesCanBeAppendedTo(t *testing.T) {
 	records, _, err := readAll(strings.NewReader(">a\nAC\n>b\nGG\n>c\nTTT\n"), Options{})
 	if err != nil {
@@ -50,7 +50,8 @@ func TestSequencesCanBeAppendedTo(t *testing.T) {
 	}
 }
 
-// The copies that a buffer makes while it grows would add up to several times the size of the record.
+// TestLargeRecordsAllocateTwiceTheirSizeAtMost checks the memory for a large record. A buffer that is copied when it
+// grows would take several times the size of the record.
 func TestLargeRecordsAllocateTwiceTheirSizeAtMost(t *testing.T) {
 	const size = 8 << 20
 	text := ">a\n" + strings.Repeat(strings.Repeat("ACGT", 15)+"\n", size/60)

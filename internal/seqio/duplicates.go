@@ -5,13 +5,13 @@ import (
 	"strconv"
 )
 
-// idSet remembers the ids that were returned. It keeps 128 bits of two independently seeded hashes instead of the id:
-// 35 to 56 bytes a record for ids of any length (measured; a map of 17-letter strings takes up to 80), and nothing for
-// the garbage collector to follow. Two different ids among a thousand million would be taken for one with a probability
-// of about 10^-21.
+// idSet is the set of ids that were returned. Instead of an id it stores 128 bits of two independently seeded hashes.
+// That takes 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80),
+// without pointers for the garbage collector. Among a thousand million different ids, the probability that two are
+// taken for one is about 10^-21.
 type idSet struct {
 	seeds [2]maphash.Seed
-	seen  map[idHash]int64 // under DuplicateError the line of the record, under DuplicateSuffix the last number tried
+	seen  map[idHash]int64 // under DuplicateError the line of the record; under DuplicateSuffix the last number tried
 }
 
 type idHash [2]uint64
@@ -27,7 +27,7 @@ func (s *idSet) hash(id string) idHash {
 	return idHash{maphash.String(s.seeds[0], id), maphash.String(s.seeds[1], id)}
 }
 
-// claim remembers that id is on this line. Where the id was claimed before, it returns the line of that and false.
+// claim records that id is on this line. If the id was recorded before, it returns the earlier line and false.
 func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	h := s.hash(id)
 	if earlier, taken := s.seen[h]; taken {
@@ -37,9 +37,9 @@ func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	return 0, true
 }
 
-// unique returns id, or id_2, id_3, … : the first of them that it has not returned yet. An input whose own ids look
-// like that gets suffixes of suffixes (a, a, a_2 become a, a_2, a_2_2): no id is returned twice, and since the input is
-// read once, an id can only give way to those before it.
+// unique returns the first of id, id_2, id_3, … that it has not returned yet. If the input itself contains such ids,
+// they get another suffix (a, a, a_2 become a, a_2, a_2_2). So no id is returned twice. The input is read only once, so
+// later ids are not known yet.
 func (s *idSet) unique(id string) string {
 	h := s.hash(id)
 	number, taken := s.seen[h]

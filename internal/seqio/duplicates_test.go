@@ -49,7 +49,8 @@ func TestSuffixedIDsAreUnique(t *testing.T) {
 	}
 }
 
-// With a search that began at 2 each time, a hundred thousand equal ids would take five thousand million steps.
+// TestManyEqualIDsTakeLinearTime reads many equal ids. A search that began at 2 each time would take five thousand
+// million steps for a hundred thousand of them.
 func TestManyEqualIDsTakeLinearTime(t *testing.T) {
 	s := newIDSet()
 	began := time.Now()
@@ -69,7 +70,7 @@ func TestIDSetMemory(t *testing.T) {
 	heap := func() uint64 {
 		var m runtime.MemStats
 		for range 3 {
-			runtime.GC() // memory that other tests left in pools takes two to go
+			runtime.GC() // memory that other tests left in pools is freed by the second collection
 		}
 		runtime.ReadMemStats(&m)
 		return m.HeapAlloc

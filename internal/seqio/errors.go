@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Kinds of failure, for errors.Is.
+// Kinds of errors, for errors.Is.
 var (
 	ErrNotSequences = errors.New("not FASTA or FASTQ")        // the input is something else, or a folder
 	ErrNoRecords    = errors.New("no records")                // the input is empty
@@ -20,19 +20,19 @@ var (
 	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
 	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
 	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
-	ErrNotRead      = errors.New("input not read to its end") // Digest was asked too early
+	ErrNotRead      = errors.New("input not read to its end") // Digest was called before Read returned io.EOF
 )
 
 // FormatError is a fault in the content of an input, with its place.
 type FormatError struct {
 	File   string // path, or the name given to NewReader
 	Record string // id of the record concerned; empty when there is none
-	Line   int64  // 1-based line of the record's header, or of the offending line where there is no record; 0: none
-	Msg    string // one clause, complete without Err
-	Err    error  // its kind, one of the package's Err variables, or its cause
+	Line   int64  // 1-based line of the record's header, or of the offending line if there is no record; 0 if unknown
+	Msg    string // one clause, complete without the text of Err
+	Err    error  // the kind of error, one of the package's Err variables, or the cause
 }
 
-// Error returns "file:line: record "id": msg", less the parts that are not known.
+// Error returns "file:line: record "id": msg", without the parts that are unknown.
 func (e *FormatError) Error() string {
 	var b strings.Builder
 	b.WriteString(e.File)
@@ -53,7 +53,7 @@ func (e *FormatError) Error() string {
 // Unwrap returns the kind or the cause.
 func (e *FormatError) Unwrap() error { return e.Err }
 
-// shorten keeps messages to one readable line.
+// shorten returns the beginning of s, so that a message stays readable.
 func shorten(s string) string {
 	const most = 80
 	if len(s) <= most {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// foreign returns the error for an input that begins like neither FASTA nor FASTQ.
+// foreign returns the error for an input that begins neither like FASTA nor like FASTQ.
 func (p *parser) foreign(start []byte) error {
 	hint := ""
 	switch {
@@ -18,17 +18,17 @@ func (p *parser) foreign(start []byte) error {
 		start, hint)
 }
 
-// pirCodes are the kinds of sequence that a PIR header begins with.
+// pirCodes lists the sequence types with which a PIR header begins.
 var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}
 
-// isPIR reports whether a header is one of the PIR (NBRF) format, whose records look like those of FASTA, but for a
-// line of text before the letters.
+// isPIR reports whether a header is one of the PIR (NBRF) format. Its records look like those of FASTA, except that a
+// line of text precedes the letters.
 func isPIR(header []byte) bool {
 	return len(header) > 3 && header[2] == ';' && slices.Contains(pirCodes, string(header[:2]))
 }
 
-// isSAM reports whether a line, without its '@', is one of the header of a SAM file, whose format is described in
-// section 1.3 of its specification.
+// isSAM reports whether a line, without its '@', belongs to the header of a SAM file (section 1.3 of the SAM
+// specification).
 func isSAM(line []byte) bool {
 	return len(line) > 2 && line[2] == '\t' && slices.Contains([]string{"HD", "SQ", "RG", "PG", "CO"}, string(line[:2]))
 }

@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 )
 
-// optionsFrom makes every combination of options from a number.
+// optionsFrom returns a different combination of options for each number.
 func optionsFrom(bits uint8) Options {
 	return Options{
 		Alphabet:   Alphabet(bits % 4 % 3),
@@ -25,7 +25,7 @@ func optionsFrom(bits uint8) Options {
 	}
 }
 
-// FuzzReader reads any bytes: the reading ends, and the records are clean and accounted for.
+// FuzzReader checks that reading any bytes ends, that the records are clean and that all are accounted for.
 func FuzzReader(f *testing.F) {
 	for _, text := range []string{
 		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
@@ -63,7 +63,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean holds records against the promises of Record and Options.
+// checkClean checks that the records keep the promises of Record and Options.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -92,8 +92,8 @@ func checkClean(t *testing.T, records []Record, r *Reader) {
 	}
 }
 
-// writeRecords writes random records in a random layout that both formats allow, and returns them as they must be read,
-// with the lengths at which the text may end between records.
+// writeRecords writes random records in a random layout that the format allows. It returns the text, the records as
+// they must be read, and the lengths to which the text can be truncated between two records.
 func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
 	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
 	width := 1 + rng.IntN(30)
@@ -150,7 +150,7 @@ func randomLetters(rng *rand.Rand, from string, n int) []byte {
 	return s
 }
 
-// FuzzRoundTrip reads back records that were written, whole and cut short.
+// FuzzRoundTrip reads back records that were written, complete and truncated.
 func FuzzRoundTrip(f *testing.F) {
 	for seed := range uint64(50) {
 		f.Add(seed, seed%2 == 0, uint16(seed*37))
@@ -186,7 +186,7 @@ func FuzzRoundTrip(f *testing.F) {
 	})
 }
 
-// lastEnd is the last place before n where the text may end, or -1.
+// lastEnd returns the last length in ends that is at most n, or -1.
 func lastEnd(ends map[int]int, n int) int {
 	last := -1
 	for end := range ends {
@@ -201,8 +201,8 @@ func isPrefix(got, want []Record) bool {
 	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
 }
 
-// FuzzJudge holds the judgement of letters against its rules: neither case, order, gaps, stops, digits nor X change it,
-// and letters of proteins alone never make it DNA beyond doubt.
+// FuzzJudge checks rules of judge: case, order, gaps, stops, digits and X do not change the result, and a text that
+// contains only letters that DNA never has is never certainly DNA.
 func FuzzJudge(f *testing.F) {
 	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", "0İ", ""} {
 		f.Add([]byte(letters), uint64(1))
@@ -217,7 +217,7 @@ func FuzzJudge(f *testing.F) {
 	f.Fuzz(func(t *testing.T, letters []byte, seed uint64) {
 		want := judge(letters)
 		rng := rand.New(rand.NewPCG(seed, 1))
-		changed := bytes.Clone(letters) // bytes.ToLower makes the letter i of U+0130
+		changed := bytes.Clone(letters) // bytes.ToLower would replace U+0130 by the letter i
 		for i, b := range changed {
 			if 'A' <= b && b <= 'Z' {
 				changed[i] = b + 'a' - 'A'
@@ -236,7 +236,7 @@ func FuzzJudge(f *testing.F) {
 	})
 }
 
-// FuzzNewlines compares piecewise normalisation with the plain definition of it.
+// FuzzNewlines compares the conversion of a text in pieces with that of the whole text.
 func FuzzNewlines(f *testing.F) {
 	f.Add([]byte("a\r\nb\rc\n\r\r\n\n\r"), uint8(1))
 	f.Add([]byte("\r\n\r\n"), uint8(3))

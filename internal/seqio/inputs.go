@@ -14,9 +14,9 @@ import (
 
 // Input is one file to read, or standard input.
 type Input struct {
-	Path     string   // as the user reaches it; "-" for standard input
-	Name     string   // output base name: the file name without its sequence and compression extensions, or "stdin"
-	Dir      string   // slash-separated folder of the file below the folder argument it came from; empty otherwise
+	Path     string   // as the user gave it, or below the folder that the user gave; "-" for standard input
+	Name     string   // base name of the output: the file name without its sequence and compression extensions, or "stdin"
+	Dir      string   // slash-separated folder of the file, relative to the folder argument; empty without one
 	Alphabet Alphabet // forced, or Unknown
 }
 
@@ -26,10 +26,10 @@ var (
 		".aa", ".seq", ".contigs", ".fq", ".fastq"}
 )
 
-// LeftOut counts the files of a folder that are no inputs, by their extensions. Hidden files are not counted.
+// LeftOut counts the files of a folder that are not inputs, by extension. Hidden files are not counted.
 type LeftOut struct {
 	Folder     string
-	Extensions map[string]int // in lower case, with the compression; empty for a file without one
+	Extensions map[string]int // in lower case, including that of a compression; empty for a file without extension
 }
 
 // String returns "N files: .txt 2, .zip 1", the most frequent extensions first.
@@ -49,11 +49,11 @@ func (l LeftOut) String() string {
 	return fmt.Sprintf("%d %s: %s", total, files, strings.Join(list, ", "))
 }
 
-// Expand turns an argument of the command line into inputs: "-" is standard input, a folder stands for the FASTA and
-// FASTQ files below it (told by their extensions, links followed, hidden ones left out), a glob that the shell left
-// alone for its matches, anything else for itself. The inputs are sorted by path and all have the alphabet forced;
-// CheckPaths and CheckNames find mistakes in them. The files of a folder that are no inputs are counted, a LeftOut for
-// each folder with some. An argument that leads to no file is an ErrNoInput.
+// Expand returns the inputs that an argument of the command line stands for. "-" is standard input. A folder stands for
+// the FASTA and FASTQ files in it and below: it recognises them by their extensions, follows links and ignores hidden
+// files. A glob that the shell has not expanded stands for its matches, and anything else for itself. The inputs are
+// sorted by path and all have the alphabet forced. CheckPaths and CheckNames find mistakes in them. Expand also returns
+// a LeftOut for each folder with files that are not inputs. An argument without any file is an ErrNoInput.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -66,7 +66,7 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an ErrInputName that names a file that comes twice.
+// CheckPaths returns an ErrInputName if a file occurs twice.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
@@ -79,8 +79,8 @@ func CheckPaths(inputs []Input) error {
 	return nil
 }
 
-// CheckNames returns an ErrInputName that names two inputs of one alphabet, and so of one model, whose outputs would
-// have the same name. s.fna and s.faa may stand side by side, once their alphabets are known.
+// CheckNames returns an ErrInputName if two inputs of one alphabet, and so of one model, would have outputs with the
+// same name. The alphabets must be known: s.fna and s.faa may have the same name.
 func CheckNames(inputs []Input) error {
 	type output struct {
 		name  string
@@ -97,13 +97,13 @@ func CheckNames(inputs []Input) error {
 	return nil
 }
 
-// expansion collects the inputs of an argument.
+// expansion is the result of Expand under construction.
 type expansion struct {
 	inputs  []Input
 	leftOut []LeftOut
 }
 
-// expand adds the inputs of one argument. A file whose name looks like a glob is that file.
+// expand adds the inputs of one argument. A file whose name looks like a glob is a file, not a glob.
 func (e *expansion) expand(arg string) error {
 	if arg == "-" {
 		e.inputs = append(e.inputs, Input{Path: "-", Name: "stdin"})
@@ -127,8 +127,8 @@ func (e *expansion) expand(arg string) error {
 	return nil
 }
 
-// spelling returns the usual form of a path, so that ./x.fa is known to a rerun that says x.fa. The meaning of ".."
-// depends on links, and "-" is standard input: those stay.
+// spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It keeps "..", whose meaning
+// depends on links, and "-", which is standard input.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -167,9 +167,9 @@ func (e *expansion) path(p string) error {
 	return nil
 }
 
-// folder adds the sequence files of root.Folder/dir and below, and counts the others in root. Links are followed,
-// because workflow managers stage inputs as links; above holds the folders on the way down, so that a link to one of
-// them ends there.
+// folder adds the sequence files in root.Folder/dir and below, and counts the others in root. It follows links, because
+// workflow managers stage inputs as links. above contains the folders that lead to dir; a link to one of them is not
+// followed.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
@@ -211,26 +211,26 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 	return nil
 }
 
-// extensionOf returns the extension of a file name, in lower case, and with the one before it where it is that of a
-// compression.
+// extensionOf returns the extension of a file name in lower case. If it is that of a compression, the extension before
+// it is included.
 func extensionOf(name string) string {
 	stem := trimExtension(name, compressionExtensions)
 	return strings.ToLower(filepath.Ext(stem) + strings.TrimPrefix(name, stem))
 }
 
-// isSequenceName reports whether a file name has one of the sequence extensions, in either case.
+// isSequenceName reports whether a file name has a sequence extension, in any case.
 func isSequenceName(name string) bool {
 	stem := trimExtension(name, compressionExtensions)
 	return trimExtension(stem, sequenceExtensions) != stem
 }
 
-// baseName is the file name without a compression extension and then without a sequence extension.
+// baseName returns the file name without a compression extension and a sequence extension.
 func baseName(file string) string {
 	name := trimExtension(filepath.Base(file), compressionExtensions)
 	return trimExtension(name, sequenceExtensions)
 }
 
-// trimExtension removes one of the extensions, unless nothing would be left.
+// trimExtension removes one of the extensions, unless the name consists of it.
 func trimExtension(name string, extensions []string) string {
 	ext := filepath.Ext(name)
 	if len(ext) < len(name) && slices.Contains(extensions, strings.ToLower(ext)) {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// tree makes empty files below a new folder.
+// tree creates empty files in a new folder and returns its path.
 func tree(t *testing.T, files ...string) string {
 	t.Helper()
 	root := t.TempDir()
@@ -37,7 +37,7 @@ func expandAll(args []string, forced Alphabet) (all []Input, err error) {
 	return all, nil
 }
 
-// described writes inputs as "path>dir/name", with paths from root.
+// described returns inputs as "path>dir/name", with paths relative to root.
 func described(t *testing.T, root string, inputs []Input) []string {
 	t.Helper()
 	var s []string
@@ -166,7 +166,7 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 	}
 }
 
-// The command combines inputs that were expanded one flag at a time.
+// TestCheckNamesOverCombinedLists checks inputs from several calls of Expand, as the command combines them.
 func TestCheckNamesOverCombinedLists(t *testing.T) {
 	one, two := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.fa", Name: "s", Alphabet: DNA}
 	if err := CheckNames([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.fa") {
@@ -186,7 +186,7 @@ func TestCheckNamesOverCombinedLists(t *testing.T) {
 	}
 }
 
-// TestSpelling: one file has one path, whose meaning links cannot change.
+// TestSpelling checks that spelling removes differences between paths of a file, but none that links could make real.
 func TestSpelling(t *testing.T) {
 	for given, want := range map[string]string{
 		"x.fa": "x.fa", "./x.fa": "x.fa", "a//b/./x.fa": "a/b/x.fa", "./-": "./-", "a/../x.fa": "a/../x.fa", "../x.fa": "../x.fa", "..x.fa": "..x.fa",
@@ -197,7 +197,8 @@ func TestSpelling(t *testing.T) {
 	}
 }
 
-// The files of a folder that are no inputs are counted by extension, in all folders below; hidden ones are not.
+// TestExpandCountsFilesLeftOut checks that other files are counted by extension in all folders below, except hidden
+// ones.
 func TestExpandCountsFilesLeftOut(t *testing.T) {
 	root := tree(t, "d/a.fa", "d/b.fsa.bgz", "d/c.PEP", "d/readme", "d/x.txt", "d/sub/y.TXT", "d/sub/z.fa.zip", "d/sub/t.tar.gz",
 		"d/.hidden.txt", "d/.git/config", "d/a.contigs", "d/s.seq", "d/m.mfa", "d/p.aa")

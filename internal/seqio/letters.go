@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// Marks in a cleaner's table; every other entry is the letter that replaces the one read.
+// Marks in a cleaner's table. Every other entry is the letter that replaces the byte.
 const (
 	illegal = 0
-	blank   = ' ' // left out: white space, and gaps under GapsRemove
+	blank   = ' ' // removed: white space, and gaps under GapsRemove
 
-	letterBit = 0x40 // set in every letter, but not in a mark
+	letterBit = 0x40 // set in every letter, but in no mark
 )
 
 // White space that is removed from sequences, and the marks of gaps.
@@ -25,7 +25,7 @@ type cleaner struct {
 	table    [256]byte
 }
 
-// newCleaner returns a cleaner of the alphabet, as described at Options.
+// newCleaner returns a cleaner for the alphabet; the comment of Options describes the cleaning.
 func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	c := &cleaner{alphabet: a}
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -60,13 +60,13 @@ func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	return c
 }
 
-// clean rewrites seq in place and returns the part of it that holds its letters, or an illegalLetter.
+// clean rewrites seq in place and returns the part that contains the letters, or an illegalLetter.
 func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	if c.alphabet == Protein {
 		seq = c.withoutStop(seq)
 	}
 	table := &c.table
-	// Nearly every sequence holds letters only, so the first loop takes several at a time.
+	// Nearly all sequences contain only letters, so the first loop processes several at a time.
 	n := 0
 	for n+4 <= len(seq) {
 		s := (*[4]byte)(seq[n:])
@@ -90,7 +90,7 @@ func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	return seq[:n], nil
 }
 
-// withoutStop returns a protein without the '*' or '.' at its end, which stand for the stop codon.
+// withoutStop returns a protein without a '*' or '.' at its end, which stands for the stop codon.
 func (c *cleaner) withoutStop(seq []byte) []byte {
 	for len(seq) > 0 && c.table[seq[len(seq)-1]] == blank {
 		seq = seq[:len(seq)-1]
@@ -104,7 +104,7 @@ func (c *cleaner) withoutStop(seq []byte) []byte {
 // onlyGaps reports whether a sequence has gaps and no letters.
 func onlyGaps(seq []byte) bool { return len(bytes.Trim(seq, gaps+asciiSpace)) == 0 }
 
-// illegalLetter says which letter is illegal, and where: position counts the record's letters from 1.
+// illegalLetter is an error that names the letter and its position, counted from 1 in the letters of the record.
 type illegalLetter struct {
 	letter   byte
 	position int

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// Every byte, in every alphabet and case, between two letters that are legal everywhere.
+// TestEveryByteIsCleanedOrRefused tries every byte, in every alphabet and case, between two letters that are legal
+// everywhere.
 func TestEveryByteIsCleanedOrRefused(t *testing.T) {
 	for _, a := range []Alphabet{DNA, Protein} {
 		for _, keep := range []bool{false, true} {
@@ -49,14 +50,14 @@ func TestPositionsCountLettersNotWhiteSpace(t *testing.T) {
 	}
 }
 
-// Gaps and stops in both alphabets, and the '.' of FASTQ.
+// TestGapsAndStops checks gaps and stops in both alphabets, and the '.' of FASTQ.
 func TestGapsAndStops(t *testing.T) {
 	for _, tt := range []struct {
 		read     string
 		alphabet Alphabet
 		gaps     GapPolicy
 		fastq    bool
-		want     string // empty with a position: refused there
+		want     string // empty if position is set: the letter there is refused
 		position int
 	}{
 		{"MKV*", Protein, GapsError, false, "MKV", 0},

@@ -8,8 +8,8 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// members reads gzip data of one or more members, as bgzip and cat make it. Zeros after a member are padding, which
-// tapes and block devices add. Other bytes after the last one are a trailingBytes.
+// members reads gzip data of one or more members, as bgzip and cat produce it. Zeros after a member are padding from
+// tapes and block devices. Other bytes after the last member are a trailingBytes error.
 type members struct {
 	packed *bufio.Reader
 	member *gzip.Reader
@@ -18,7 +18,7 @@ type members struct {
 func newMembers(packed *bufio.Reader) (*members, error) {
 	m := &members{packed: packed}
 	var err error
-	m.member, err = gzip.NewReader(packed) // it takes no byte after the member from a bufio.Reader
+	m.member, err = gzip.NewReader(packed) // does not read beyond a member if the source is a bufio.Reader
 	if err == nil {
 		m.member.Multistream(false)
 	}
@@ -37,7 +37,7 @@ func (m *members) Read(p []byte) (int, error) {
 	}
 }
 
-// next finds the next member. The error is io.EOF after the last.
+// next opens the next member. It returns io.EOF after the last.
 func (m *members) next() error {
 	for {
 		b, err := m.packed.Peek(1)

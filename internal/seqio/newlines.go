@@ -2,12 +2,12 @@ package seqio
 
 import "bytes"
 
-// newlines turns the line ends "\r\n" and "\r" into "\n", in a stream that comes in pieces.
+// newlines replaces the line ends "\r\n" and "\r" by "\n" in a stream that is read in pieces.
 type newlines struct {
 	afterCR bool // the last byte of the previous piece was '\r'
 }
 
-// normalise rewrites p in place and returns how many bytes of it are left.
+// normalise rewrites p in place and returns its new length.
 func (l *newlines) normalise(p []byte) int {
 	if len(p) == 0 {
 		return 0

@@ -10,31 +10,31 @@ import (
 )
 
 const (
-	maxHeader     = 1 << 20 // a longer header line is no header
-	maxEmptyReads = 100     // reads in a row that may give neither bytes nor an error
+	maxHeader     = 1 << 20 // a longer line is not a header
+	maxEmptyReads = 100     // reads in a row that may return neither bytes nor an error
 )
 
-// parser reads FASTA and FASTQ records from a stream that it sees once, from front to back. It checks the frame of the
-// records, not their letters. FASTQ records may have several lines of letters and of quality values: a record ends with
-// the line in which it has as many values as letters, so that a value may be '@'.
+// parser reads FASTA and FASTQ records from a stream, which it reads once, from front to back. It checks the structure
+// of the records, not their letters. The letters and the quality values of a FASTQ record may have several lines. A
+// record ends with the line in which it has as many values as letters; therefore a line of values may begin with '@'.
 type parser struct {
 	src  io.Reader
 	name string // of the input, in errors
 	ends newlines
 	buf  *chunk // read from src
-	rest []byte // the part of buf that was not parsed yet
-	err  error  // ended src; nil before
+	rest []byte // the part of buf that has not been parsed yet
+	err  error  // the error with which src ended, or nil
 
 	line    int64 // 1-based number of the line that rest is in; 0 before the first byte
 	fastq   bool
 	opened  int64  // line of the current record's header; 0 before the first record
-	begun   bool   // the first header was found to be one of FASTA or FASTQ
+	begun   bool   // the first header has been recognised as one of FASTA or FASTQ
 	header  []byte // of the current record, without its '>' or '@'
 	plus    []byte // of the current FASTQ record: its line after the letters, without the '+'
 	letters chunks // of the current record
 }
 
-// rawRecord is a record as it is in the input. It belongs to the caller.
+// rawRecord is a record before its letters are checked. It belongs to the caller.
 type rawRecord struct {
 	header  string // without '>' or '@'
 	letters []byte // its sequence lines, joined
@@ -45,7 +45,7 @@ func newParser(src io.Reader, name string) *parser {
 	return &parser{src: src, name: name, buf: newChunk()}
 }
 
-// close lets other parsers use the memory of p, which has ended.
+// close releases the memory of p for other parsers. p must not be used any more.
 func (p *parser) close() {
 	if p.buf == nil {
 		return
@@ -70,7 +70,7 @@ func (p *parser) next() (rawRecord, error) {
 	return rawRecord{header: string(p.header), letters: p.letters.take(), line: p.opened}, nil
 }
 
-// open finds the next record and takes the mark that begins it. The first mark of the input decides the format.
+// open finds the next record and skips the '>' or '@' that begins it. The first one in the input determines the format.
 func (p *parser) open() error {
 	p.skipBlank()
 	first := p.opened == 0
@@ -96,7 +96,8 @@ func (p *parser) open() error {
 	return nil
 }
 
-// skipBlank takes white space. Between FASTA records there is none: it is in the lines of the record before.
+// skipBlank skips white space. It finds none between FASTA records, because that is part of the lines of the record
+// before.
 func (p *parser) skipBlank() {
 	for p.more() {
 		switch p.rest[0] {
@@ -110,7 +111,7 @@ func (p *parser) skipBlank() {
 	}
 }
 
-// readFASTA reads a record up to the '>' of the next. A header without letters is a record without letters.
+// readFASTA reads a record up to the '>' of the next. A record may have no letters.
 func (p *parser) readFASTA() error {
 	if err := p.readHeader(); err != nil {
 		return err
@@ -165,7 +166,7 @@ func (p *parser) readFASTQ() error {
 	return nil
 }
 
-// readPlus takes the line between letters and quality. It repeats the header, or its id, or says nothing.
+// readPlus reads the line between letters and quality. The line must be empty, or repeat the header or its id.
 func (p *parser) readPlus() error {
 	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // nearly always
 		p.rest = p.rest[2:]
@@ -191,7 +192,7 @@ func (p *parser) readPlus() error {
 	return nil
 }
 
-// readHeader takes the rest of the header line. The input may end with it.
+// readHeader reads the rest of the header line. The input may end there.
 func (p *parser) readHeader() error {
 	for p.more() {
 		part, whole := p.part()
@@ -206,8 +207,8 @@ func (p *parser) readHeader() error {
 	return nil
 }
 
-// readLine takes the rest of the current line, which it gives to add part by part, and reports whether the line has an
-// end.
+// readLine reads the rest of the current line, which it passes to add part by part. It reports whether the line has a
+// newline.
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
@@ -219,7 +220,7 @@ func (p *parser) readLine(add func(part []byte)) bool {
 	return false
 }
 
-// part takes the rest of the current line as far as it was read, and reports whether that is up to its end.
+// part returns the part of the current line that is in the buffer, and whether that includes the end of the line.
 func (p *parser) part() (part []byte, whole bool) {
 	part = p.rest
 	end := bytes.IndexByte(part, '\n')
@@ -232,7 +233,7 @@ func (p *parser) part() (part []byte, whole bool) {
 	return part[:end], true
 }
 
-// more reports whether the input goes on, and reads on where that is not known. Where it does not, err says why.
+// more reports whether there is more input. It reads on if necessary. If it returns false, p.err is the reason.
 func (p *parser) more() bool {
 	for reads := 0; len(p.rest) == 0 && p.err == nil; reads++ {
 		if reads == maxEmptyReads {
@@ -249,7 +250,7 @@ func (p *parser) more() bool {
 	return len(p.rest) > 0
 }
 
-// cut says that the input ends, or cannot be read on, inside the current record.
+// cut returns the error for an input that ends, or cannot be read, inside the current record.
 func (p *parser) cut(where string) error {
 	if p.err != io.EOF {
 		return p.fault(p.id(), p.opened, p.err, "%v", p.err)
@@ -261,13 +262,13 @@ func (p *parser) fault(id string, line int64, kind error, format string, args ..
 	return &FormatError{File: p.name, Record: id, Line: line, Msg: fmt.Sprintf(format, args...), Err: kind}
 }
 
-// id is that of the current record.
+// id returns the id of the current record.
 func (p *parser) id() string {
 	id, _ := splitHeader(string(p.header))
 	return id
 }
 
-// beginning takes as much of a line as a message shows, not its end.
+// beginning reads as much of a line as a message shows, without its end.
 func (p *parser) beginning() []byte {
 	const most = 20
 	var start []byte
@@ -278,8 +279,8 @@ func (p *parser) beginning() []byte {
 	return start
 }
 
-// splitHeader returns the first word of a header line, without its '>' or '@', and the rest, trimmed. A header that is
-// not UTF-8 is read as Latin-1.
+// splitHeader returns the first word of a header line without its '>' or '@', and the rest without surrounding white
+// space. A header that is not UTF-8 is decoded as Latin-1.
 func splitHeader(header string) (id, description string) {
 	if !utf8.ValidString(header) {
 		header = fromLatin1(header)
@@ -300,7 +301,7 @@ func splitHeader(header string) (id, description string) {
 	return header[:end], strings.TrimSpace(header[end:])
 }
 
-// fromLatin1 returns the text of bytes in Latin-1, in which each is the character of its number.
+// fromLatin1 decodes text in Latin-1, in which each byte is the number of its character.
 func fromLatin1(s string) string {
 	runes := make([]rune, len(s))
 	for i := range len(s) {

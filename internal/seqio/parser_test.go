@@ -11,8 +11,8 @@ import (
 	"testing/iotest"
 )
 
-// parseAll returns the records of a text that comes in pieces of some size, and the error that ended it unless that is
-// io.EOF.
+// parseAll returns the records of a text that is read in pieces of the given size, and the error that ended it, or nil
+// instead of io.EOF.
 func parseAll(text string, piece int) (records []rawRecord, err error) {
 	p := newParser(&piecewise{rest: []byte(text), size: piece}, "in")
 	defer p.close()
@@ -28,7 +28,7 @@ func parseAll(text string, piece int) (records []rawRecord, err error) {
 	}
 }
 
-// rawSummary writes records as "line header|letters".
+// rawSummary returns records as "line header|letters".
 func rawSummary(records []rawRecord) []string {
 	var s []string
 	for _, r := range records {
@@ -37,7 +37,7 @@ func rawSummary(records []rawRecord) []string {
 	return s
 }
 
-// piecewise gives a piece at a time, and an empty one before each.
+// piecewise returns one piece per read, and no byte before each.
 type piecewise struct {
 	rest  []byte
 	size  int
@@ -56,8 +56,8 @@ func (r *piecewise) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// reference parses a whole text, line by line, as parser promises to. Where the text is refused it returns the kind of
-// error, with the record and the line that the error names.
+// reference parses a whole text line by line, as the comment of parser specifies. If it refuses the text, it returns
+// the kind of error, and the record and the line that the error must name.
 func reference(text string) (records []rawRecord, record string, line int64, kind error) {
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
 	lines := strings.SplitAfter(text, "\n")
@@ -127,7 +127,7 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 	return records, "", 0, nil
 }
 
-// FuzzParser compares the parser with one that has the whole text before it.
+// FuzzParser compares the parser with reference.
 func FuzzParser(f *testing.F) {
 	for _, text := range []string{
 		"", "\n \r\n\t", ">", "@", ">\n>", "\n@\n@", "ACGT", "<html>\n",
@@ -163,7 +163,8 @@ func FuzzParser(f *testing.F) {
 	})
 }
 
-// A failing source ends the record that it interrupts, wherever that is, and none of those before it.
+// TestFailingSourceIsNamedWithTheRecord checks that an error of the source is reported for the record in which it
+// occurs, and that the records before it are returned.
 func TestFailingSourceIsNamedWithTheRecord(t *testing.T) {
 	broken := errors.New("the disk is gone")
 	for _, text := range []string{">a x\nACGT\nAC\n>b\nGG\n", "@a x\nAC\nGT\n+\nII\nII\n@b\nGG\n+\n@@\n"} {
@@ -186,7 +187,7 @@ func TestFailingSourceIsNamedWithTheRecord(t *testing.T) {
 				len(got) > len(whole) || !reflect.DeepEqual(complete, rawSummary(whole[:len(got)])) {
 				t.Fatalf("%q: %d records and error %v", text[:cut], len(got), err)
 			}
-			// Within a record the line is that of its header, after one that is complete the current line.
+			// Within a record the error names the line of its header, after a complete record the current line.
 			want := int64(0)
 			if cut > 0 {
 				want = 1 + int64(strings.Count(text[:cut], "\n"))

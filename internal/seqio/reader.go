@@ -8,30 +8,30 @@ import (
 	"slices"
 )
 
-// Reader reads the records of one input, one after the other. It is for one goroutine at a time.
+// Reader reads the records of one input. Only one goroutine at a time may use it.
 type Reader struct {
 	name    string
 	options Options
-	file    *os.File // nil where the input belongs to the caller
+	file    *os.File // nil if the input belongs to the caller
 	source  *source
 	parser  *parser
 
-	decision decision // the alphabet, and why
+	decision decision // the alphabet, and the reason
 	clean    *cleaner
 	pending  []rawRecord // read ahead to detect the alphabet
-	ahead    error       // follows them; nil: more records
+	ahead    error       // the error after pending; nil if there may be more records
 
 	index    int64 // of the next record
 	ids      *idSet
 	skipped  skipLog
-	faults   *faults // collects bad and duplicate records, which are then left out; nil: they end the reading
-	err      error   // Read returns it for ever
-	finished bool    // Read has returned io.EOF
+	faults   *faults // if not nil, bad and duplicate records are collected here and left out; otherwise they end the reading
+	err      error   // returned by every later Read
+	finished bool    // whether Read has returned io.EOF
 	closed   bool
 }
 
-// Open opens a file, or standard input for "-", of any compression. The first records are read at once: an input
-// that is empty, a folder or not FASTA or FASTQ is an error here.
+// Open opens a file, or standard input for "-", and decompresses it. It reads the first records at once, so it returns
+// an error for a folder, an empty input, or an input that is neither FASTA nor FASTQ.
 func Open(path string, o Options) (*Reader, error) {
 	if path == "-" {
 		return NewReader(os.Stdin, "stdin", o)
@@ -56,7 +56,7 @@ func Open(path string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// NewReader reads from input, which the caller closes, after the Reader. The name stands for the file in errors.
+// NewReader returns a Reader of input, which the caller closes after the Reader. Errors call the input name.
 func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	r := &Reader{name: name, options: o}
 	if err := r.start(input); err != nil {
@@ -65,7 +65,8 @@ func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// start connects decompressor and parser and reads ahead as far as the alphabet needs. Where that fails it closes them.
+// start connects decompressor and parser, and reads as many records as detecting the alphabet needs. After an error it
+// closes them.
 func (r *Reader) start(input io.Reader) error {
 	err := r.connect(input)
 	if err == nil {
@@ -88,7 +89,7 @@ func (r *Reader) connect(input io.Reader) error {
 	return nil
 }
 
-// readAhead decides the alphabet. An input whose very first record cannot be read is an error.
+// readAhead decides the alphabet. It returns an error if the first record cannot be read.
 func (r *Reader) readAhead() error {
 	given := r.options.Alphabet != Unknown
 	limit := detectRecords
@@ -106,7 +107,7 @@ func (r *Reader) readAhead() error {
 		if r.parser.fastq {
 			break
 		}
-		if given || raw.header == "" { // without a header it is a bad record
+		if given || raw.header == "" { // a record without a header is a bad record
 			continue
 		}
 		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {
@@ -131,21 +132,21 @@ func (r *Reader) readAhead() error {
 	return nil
 }
 
-// Finding returns the alphabet that was given or detected, and why.
+// Finding returns the alphabet, given or detected, and the reason.
 func (r *Reader) Finding() Finding { return r.decision.Finding }
 
-// Alphabet returns the alphabet that was given or detected; never Unknown.
+// Alphabet returns the alphabet, given or detected. It is never Unknown.
 func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 
-// otherAlphabet returns the error for a record of the other alphabet than the records before it.
+// otherAlphabet returns the error for a record whose alphabet, a, differs from that of the records before it.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
 	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
-// Read returns the next record, and io.EOF after the last. Any other error is final: a FormatError, or one of the file
-// system.
+// Read returns the next record, or io.EOF after the last. Any other error is final: a FormatError or an error of the
+// file system.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()
@@ -160,7 +161,7 @@ func (r *Reader) Read() (Record, error) {
 	return Record{}, r.err
 }
 
-// next returns the next record, or false where it is left out.
+// next returns the next record, or false if the record is left out.
 func (r *Reader) next() (Record, bool, error) {
 	raw, err := r.nextRaw()
 	if err != nil {
@@ -193,7 +194,7 @@ func (r *Reader) next() (Record, bool, error) {
 	return record, true, nil
 }
 
-// nextRaw returns the next record as it is in the input.
+// nextRaw returns the next record before its letters are checked.
 func (r *Reader) nextRaw() (rawRecord, error) {
 	if len(r.pending) > 0 {
 		raw := r.pending[0]
@@ -207,8 +208,8 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 	return r.parser.next()
 }
 
-// badLetter leaves a record with an illegal letter out or ends the reading. One of gaps only is empty under both
-// policies for gaps.
+// badLetter handles a record with an illegal letter: it is left out or ends the reading. A record that consists of gaps
+// counts as empty under both policies for gaps.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):
@@ -217,13 +218,13 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 		return r.bad(record, ReasonGap, ErrGap, illegal.Error())
 	}
 	why := ""
-	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // the other alphabet may allow it
+	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // legal in the other alphabet
 		why = r.decision.reminder()
 	}
 	return r.bad(record, ReasonIllegalLetter, ErrBadRecord, illegal.Error()+why)
 }
 
-// bad leaves a record out or ends the reading, as the options say.
+// bad handles a bad record: it is left out or ends the reading, depending on the options.
 func (r *Reader) bad(record Record, reason string, kind error, detail string) (Record, bool, error) {
 	if r.options.OnBad == BadSkip {
 		r.skip(record, reason, detail)
@@ -232,7 +233,7 @@ func (r *Reader) bad(record Record, reason string, kind error, detail string) (R
 	return r.fault(record, kind, detail)
 }
 
-// fault ends the reading, or remembers the record and leaves it out.
+// fault ends the reading, or adds the record to r.faults and leaves it out.
 func (r *Reader) fault(record Record, kind error, msg string) (Record, bool, error) {
 	err := r.formatError(record, kind, msg)
 	if r.faults == nil {
@@ -260,15 +261,15 @@ func (r *Reader) SkipCounts() map[string]int64 {
 // Skipped returns the first 20 records left out for each reason, in input order.
 func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 
-// Records returns the number of records met so far, those left out counted.
+// Records returns the number of records so far, including those left out.
 func (r *Reader) Records() int64 { return r.index }
 
-// Position returns the number of bytes of the input, as it came, that have been taken in so far: more than the records
-// returned took, by the content of the buffers.
+// Position returns the number of bytes read from the input so far, before decompression. It includes bytes that are
+// still in buffers.
 func (r *Reader) Position() int64 { return r.source.disk.size }
 
-// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input as it came, compressed or not. Both
-// are known once Read has returned io.EOF; before, the error is ErrNotRead.
+// Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. It returns
+// ErrNotRead until Read has returned io.EOF.
 func (r *Reader) Digest() (sum string, size int64, err error) {
 	if !r.finished {
 		return "", 0, fmt.Errorf("%s: %w", r.name, ErrNotRead)
@@ -277,7 +278,7 @@ func (r *Reader) Digest() (sum string, size int64, err error) {
 	return sum, size, nil
 }
 
-// Close frees the memory of the reader and closes the file that Open opened. It may be called twice.
+// Close frees the memory of the reader and closes a file that Open opened. It may be called twice.
 func (r *Reader) Close() error {
 	if r.closed {
 		return nil

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// readAll returns the records of an input, and the error that ended it unless that is io.EOF.
+// readAll returns the records of an input, and the error that ended it, or nil instead of io.EOF.
 func readAll(input io.Reader, o Options) ([]Record, *Reader, error) {
 	r, err := NewReader(input, "in", o)
 	if err != nil {
@@ -29,7 +29,7 @@ func readAll(input io.Reader, o Options) ([]Record, *Reader, error) {
 	}
 }
 
-// summary writes records as "line index id|description|letters".
+// summary returns records as "line index id|description|letters".
 func summary(records []Record) []string {
 	var s []string
 	for _, r := range records {
@@ -295,7 +295,7 @@ func TestRecordsBelongToTheCaller(t *testing.T) {
 	}
 }
 
-// dripReader gives one byte at a time, and now and then none.
+// dripReader returns one byte per read, and sometimes none.
 type dripReader struct {
 	r     io.Reader
 	calls int
@@ -351,7 +351,7 @@ func TestReadAfterClose(t *testing.T) {
 	}
 }
 
-// formatOf names the format that the parser has recognised.
+// formatOf returns the name of the format that the parser has recognised.
 func formatOf(r *Reader) string {
 	if r.parser.fastq {
 		return "FASTQ"

@@ -8,7 +8,8 @@ import (
 	"testing"
 )
 
-// realFile is a file of the folder shared/seq beside the repository; the test is skipped where it is absent.
+// realFile returns the path of a file in the folder shared/seq beside the repository. It skips the test if the file
+// does not exist.
 func realFile(t testing.TB, name string) string {
 	t.Helper()
 	path := filepath.Join("..", "..", "..", "shared", "seq", name)
@@ -75,8 +76,9 @@ func TestReadsRealFiles(t *testing.T) {
 	}
 }
 
-// Stretches of a real genome are never protein beyond doubt, and those of real proteins DNA only where they are short
-// and of low complexity, such as the repeats of glycine and alanine in EBNA1 of the Epstein-Barr virus: 2 of 200,000.
+// TestRealLettersAreNotMistaken checks that stretches of a real genome are never certainly protein, and that those of
+// real proteins are certainly DNA only in 2 of 200,000 cases: short repeats, such as glycine and alanine in EBNA1 of
+// the Epstein-Barr virus.
 func TestRealLettersAreNotMistaken(t *testing.T) {
 	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
 		r, err := Open(realFile(t, file), Options{})

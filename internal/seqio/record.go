@@ -1,21 +1,22 @@
-// Package seqio turns FASTA and FASTQ input into clean records: one reader for both formats, plain or compressed, file
-// or standard input, that detects the alphabet, checks and normalises the letters, keeps ids unique and gives every
-// error a file, a record and a line. It also expands the command line's inputs into a list of files.
+// Package seqio reads FASTA and FASTQ input as clean records. One reader supports both formats, plain or compressed,
+// from a file or from standard input. It detects the alphabet, checks and normalises the letters, keeps ids unique, and
+// names file, record and line in every error. The package also expands arguments of the command line into a list of
+// files.
 //
-// It must not know of models, tokens, output formats or the command line's flags.
+// It must not depend on models, tokens, output formats or the flags of the command line.
 package seqio
 
-// Record is one sequence as it will be embedded. It belongs to the caller: the reader never touches it again. Short
-// sequences lie side by side in blocks of memory, which stay as long as one of them is in use.
+// Record is a sequence, checked and normalised. It belongs to the caller: the reader does not use it again. Short
+// sequences share blocks of memory, which are freed when none of them is in use.
 type Record struct {
 	ID          string // first word of the header, made unique under DuplicateSuffix; valid UTF-8, no white space
 	Description string // the header after the id, trimmed; valid UTF-8
 	Seq         []byte // at least one letter; cleaned as described at Options
 	Line        int64  // 1-based line of its header in the decompressed input
-	Index       int64  // 0-based position among all records of the input, skipped ones counted
+	Index       int64  // 0-based position among all records of the input, including those left out
 }
 
-// Policy says whether a bad record ends the reading: one without an id, without letters, or with an illegal letter.
+// Policy determines what happens to a bad record: one without an id, without letters, or with an illegal letter.
 type Policy uint8
 
 const (
@@ -23,7 +24,7 @@ const (
 	BadSkip                // bad records are left out and counted
 )
 
-// DuplicatePolicy says whether a record whose id was returned before ends the reading.
+// DuplicatePolicy determines what happens to a record whose id was returned before.
 type DuplicatePolicy uint8
 
 const (
@@ -31,7 +32,7 @@ const (
 	DuplicateSuffix                        // it is renamed: id_2, id_3, …
 )
 
-// GapPolicy says how '-' and '.' inside a sequence are read.
+// GapPolicy determines the meaning of '-' and '.' inside a sequence.
 type GapPolicy uint8
 
 const (
@@ -39,19 +40,19 @@ const (
 	GapsRemove                  // they are left out, like white space
 )
 
-// Options steers a Reader. The zero value detects the alphabet, upper-cases, and stops at the first bad or duplicate
-// record.
+// Options configures a Reader. The zero value detects the alphabet, converts letters to upper case, and stops at the
+// first bad or duplicate record.
 //
 // Cleaning removes white space, upper-cases (unless KeepCase), reads U as T and X as N in DNA and '.' as N in FASTQ,
 // and drops one '*' or '.' at the end of a protein. Legal letters are then the IUPAC nucleotide codes in DNA and A–Z in
 // proteins.
 type Options struct {
-	Alphabet   Alphabet        // Unknown: detect it
+	Alphabet   Alphabet        // Unknown means that it is detected
 	KeepCase   bool            // leave lower-case letters as they are
 	MinLength  int             // records with fewer letters are left out and counted
 	Gaps       GapPolicy       // '-' and '.' inside a sequence
 	OnBad      Policy          // records without id or letters, or with illegal letters
-	Duplicates DuplicatePolicy // records whose id was returned before; those left out do not count
+	Duplicates DuplicatePolicy // records whose id was returned before; ids of records left out do not count
 }
 
 // Reasons for leaving a record out.
@@ -74,7 +75,7 @@ type Skip struct {
 // maxSkipExamples bounds the memory that skipped records take, for each reason.
 const maxSkipExamples = 20
 
-// skipLog counts the records that were left out and keeps the first few for each reason.
+// skipLog counts the records left out, by reason, and keeps the first few for each reason.
 type skipLog struct {
 	counts   map[string]int64
 	examples []Skip

@@ -31,15 +31,14 @@ const (
 )
 
 // maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as much
-// address space, of which it uses no more than the content fills.
+// address space, but uses only as much memory as the content needs.
 const maxZstdWindow = 1 << 31
 
-// xzFooterMagic ends every xz stream, but for padding with zeros. The xz reader takes a stream that is cut before its
-// index, or inside the header of a later stream, for a complete one.
+// xzFooterMagic ends every xz stream, except for padding with zeros. The check is needed because the xz reader accepts
+// a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
 
-// source is the decompressed content of an input. It hashes the bytes as they are on disk while they go by. All of it
-// works in the goroutine that reads.
+// source is the decompressed content of an input. It hashes the bytes before decompression. It starts no goroutine.
 type source struct {
 	content     io.Reader
 	disk        *diskReader
@@ -48,8 +47,8 @@ type source struct {
 	close       func() // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes, and once more inside gzip. Its errors are those of a
-// damaged input.
+// newSource recognises the compression of r by its first bytes, and a second compression inside gzip. Its errors are
+// those of a damaged input.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	var err error
@@ -63,9 +62,9 @@ func newSource(r io.Reader) (*source, error) {
 	return s, nil
 }
 
-// decompress makes content of packed.
+// decompress sets s.content to the decompressed content of packed.
 func (s *source) decompress(packed *bufio.Reader) (compression string, err error) {
-	magic, _ := packed.Peek(len(xzMagic)) // an error comes again with the read that follows
+	magic, _ := packed.Peek(len(xzMagic)) // the next read returns any error again
 	switch is := func(m string) bool { return strings.HasPrefix(string(magic), m) }; {
 	case is(gzipMagic):
 		s.content, err = newMembers(packed)
@@ -87,7 +86,7 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
-// explain tells a disk that failed from data that is damaged.
+// explain distinguishes a failed read of the disk from damaged data.
 func (s *source) explain(err error) error {
 	switch {
 	case s.disk.err != nil:
@@ -116,8 +115,8 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 
 func (d *damage) Unwrap() error { return d.cause }
 
-// Read returns decompressed bytes, without a byte order mark at the beginning. p has room for one. The errors say
-// whether the disk or the data failed.
+// Read returns decompressed bytes, without a byte order mark at the beginning; p must have room for one. Its errors
+// tell whether the disk or the data is at fault.
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.content.Read(p)
 	if !s.begun {
@@ -143,13 +142,13 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// diskReader counts and hashes the bytes that it passes on.
+// diskReader counts and hashes the bytes that are read.
 type diskReader struct {
 	r    io.Reader
-	hash hash.Hash // nil where the digest is of no use
+	hash hash.Hash // nil if the digest is not needed
 	size int64
-	tail [2]byte // the last bytes, zeros at the end left out
-	err  error   // ended the reading, and is not io.EOF
+	tail [2]byte // the last two bytes, not counting zeros at the end
+	err  error   // the error that ended the reading, unless it is io.EOF
 }
 
 func (d *diskReader) Read(p []byte) (int, error) {
@@ -167,7 +166,7 @@ func (d *diskReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readSome waits for bytes or an error; not every decompressor copes with a read that gives neither.
+// readSome reads at least one byte or returns an error. Some decompressors do not handle a read that returns neither.
 func (d *diskReader) readSome(p []byte) (int, error) {
 	for range maxEmptyReads {
 		if n, err := d.r.Read(p); n > 0 || err != nil || len(p) == 0 {
@@ -183,8 +182,8 @@ func (d *diskReader) digest() (sum string, size int64) {
 	return hex.EncodeToString(d.hash.Sum(nil)), d.size
 }
 
-// HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file as it is on disk, like Reader.Digest,
-// without reading its records.
+// HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file, like Reader.Digest but without parsing
+// its records.
 func HashFile(path string) (sum string, size int64, err error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -22,7 +22,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// compressions writes a text in every form that is read.
+// compressions returns functions that compress a text in every supported form.
 func compressions(t testing.TB) map[string]func(text string) []byte {
 	with := func(open func(io.Writer) (io.WriteCloser, error)) func(string) []byte {
 		return func(text string) []byte {
@@ -53,7 +53,7 @@ func compressions(t testing.TB) map[string]func(text string) []byte {
 	}
 }
 
-// flushing ends a block after every few bytes.
+// flushing is a compressor that ends a block after every few bytes.
 type flushing struct {
 	w interface {
 		io.WriteCloser
@@ -121,7 +121,8 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 	}
 }
 
-// A stream of several members can be complete after any of them; everywhere else a cut must show.
+// TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Only a cut after a complete member of
+// several cannot be detected.
 func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
 	for ext, compress := range compressions(t) {
 		if ext == "" {
@@ -175,7 +176,7 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// Servers compress compressed files once more.
+// TestCompressedInputInGzipIsRead reads compressed files that a server has compressed again.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]
@@ -188,8 +189,8 @@ func TestCompressedInputInGzipIsRead(t *testing.T) {
 	}
 }
 
-// Zeros after a gzip member are padding; the next member may follow them. Anything else is named as bytes that follow
-// complete data, after the records have been read.
+// TestBytesAfterGzipMembers checks that zeros after a gzip member, before the next or at the end, are accepted as
+// padding. Other bytes are an error that says so, after all records have been read.
 func TestBytesAfterGzipMembers(t *testing.T) {
 	gz := compressions(t)[".gz"]
 	one, two := string(gz(">a\nACGT\n")), string(gz(">b\nGGTT\n"))
@@ -218,7 +219,7 @@ func TestBytesAfterGzipMembers(t *testing.T) {
 	}
 }
 
-// A frame of Zstandard may ask for any window that zstd itself can write.
+// TestZstdWindows reads frames with every window that zstd itself can write.
 func TestZstdWindows(t *testing.T) {
 	const text = ">a\nACGTACGT\n"
 	frame := func(log byte) string {
@@ -319,7 +320,7 @@ func TestOpenReadsStandardInput(t *testing.T) {
 	}
 }
 
-// A path is a path: nothing is run, fetched or looked up in a home folder.
+// TestOpenTakesPathsLiterally checks that Open runs nothing, fetches nothing and does not expand "~".
 func TestOpenTakesPathsLiterally(t *testing.T) {
 	for _, path := range []string{"|echo >a", "http://127.0.0.1:1/a.fa", "~/a.fa", ""} {
 		if _, err := Open(path, Options{}); !errors.Is(err, fs.ErrNotExist) {
@@ -329,7 +330,7 @@ func TestOpenTakesPathsLiterally(t *testing.T) {
 }
 
 func TestClosingEarlyLeavesNoGoroutine(t *testing.T) {
-	for _, ext := range []string{"", ".gz", ".zst"} { // the others decompress in the goroutine that reads
+	for _, ext := range []string{"", ".gz", ".zst"} { // the other decompressors start no goroutine
 		compress := compressions(t)[ext]
 		path := filepath.Join(t.TempDir(), "in")
 		var text strings.Builder

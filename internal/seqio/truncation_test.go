@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// borders maps the lengths at which a FASTQ text may end to the records that it then holds: after a record, with or
-// without the newline.
+// borders returns the lengths at which a FASTQ text may end: after a record, with or without its newline. It maps each
+// to the number of records in the text.
 func borders(records []string) map[int]int {
 	lengths := map[int]int{0: 0}
 	n := 0
@@ -52,7 +52,8 @@ func TestFASTQCutAnywhereInsideARecordIsAnError(t *testing.T) {
 	}
 }
 
-// A cut FASTA cannot be told from a short one; but complete records are unharmed, and nothing is made up.
+// TestFASTACutAnywhereLosesOnlyItsEnd truncates a FASTA text at every byte. The loss cannot be detected, but all
+// complete records are unchanged, and no other records appear.
 func TestFASTACutAnywhereLosesOnlyItsEnd(t *testing.T) {
 	text := ">a x\nACGT\nAC\n>b\nGGC\n>c\nACGT\n"
 	whole, _, err := readAll(strings.NewReader(text), Options{Alphabet: DNA})

@@ -46,20 +46,20 @@ type logFile interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// osFS is the file system. With noLocks set it behaves as one without locks, for tests.
+// osFS is the real file system. With noLocks set it behaves like one without locks, for tests.
 type osFS struct{ noLocks bool }
 
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
-// create locks the file, so that RemoveLeftovers does not take it for that of a killed run.
+// create creates a file and locks it, so that RemoveLeftovers does not remove it.
 func (s osFS) create(path string) (file, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
 	if err != nil {
 		return nil, err
 	}
 	err = s.tryLock(f, false)
-	if errors.Is(err, ErrLocked) || err == nil && !isAt(f, path) { // RemoveLeftovers was faster
+	if errors.Is(err, ErrLocked) || err == nil && !isAt(f, path) { // RemoveLeftovers has found the file before it was locked
 		f.Close()
 		return nil, fs.ErrExist
 	}
@@ -99,8 +99,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path that err itself names, because that is
-// usually a temporary file, which means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path in err itself, which is usually that of
+// a temporary file and means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -116,7 +116,8 @@ func ioError(op, path string, err error) error {
 // bufferSize is the size in bytes of writes to the disk.
 const bufferSize = 256 << 10
 
-// atomicFile is a file under construction. Its content goes to a hidden temporary file in the folder of the final path.
+// atomicFile is a file under construction. Its content is written to a hidden temporary file in the folder of the final
+// path.
 type atomicFile struct {
 	fs    fileSystem
 	final string
@@ -349,7 +350,8 @@ func (s *fileSet) commit() ([]File, error) {
 	return files, syncFolder(s.fs, dir)
 }
 
-// removeMain removes the main file of an earlier output, if there is one, for certain before the next rename.
+// removeMain removes the main file of an earlier output, if there is one. It syncs the folder, so that the removal
+// reaches the disk before the next rename.
 func (s *fileSet) removeMain(dir string) error {
 	main := s.finals[0].final
 	err := s.fs.remove(main)

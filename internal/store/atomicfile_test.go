@@ -15,9 +15,9 @@ import (
 	"testing"
 )
 
-// failingFS is the real file system, except that its failAt-th operation fails, and all later ones too if stays is set.
-// A failing write still writes half of its bytes, as on a full disk. Removing always succeeds. A failing close still
-// frees the descriptor.
+// failingFS is the real file system, except that its failAt-th operation fails. If stays is set, all later operations
+// fail, too. A failing write still writes half of its bytes, as on a full disk. Removing always succeeds. A failing
+// close still frees the descriptor.
 type failingFS struct {
 	failAt, done int
 	stays        bool
@@ -194,7 +194,7 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 				ops[broken.op] = true
 				where := fmt.Sprintf("operation %d, %s", failAt, broken.op)
 				if err == nil && broken.op == "close" && len(filesIn(t, s.Dir)) == len(complete) {
-					continue // a scratch file, which is read back before and then removed
+					continue // a scratch file, which is never renamed
 				}
 				wantError(t, err, s.Dir)
 				if !errors.Is(err, syscall.ENOSPC) {
@@ -259,7 +259,7 @@ func TestManifestSurvivesEveryFailure(t *testing.T) {
 				if !errors.Is(err, syscall.EIO) || strings.Count(err.Error(), ": ") != 1 {
 					t.Errorf("%s: %q, want one operation, one path and EIO", broken.op, err)
 				}
-				if !stays || broken.op != "sync" && broken.op != "syncDir" { // it may be read although its sync failed
+				if !stays || broken.op != "sync" && broken.op != "syncDir" { // an entry may be readable although its sync failed
 					wantOutputs(t, dir, kept...)
 				}
 				mustAppend(t, dir, testEntry(dir, "c"))

@@ -11,16 +11,16 @@ import (
 	"time"
 )
 
-// Holder describes a run that writes to an output folder.
+// Holder describes a run that is writing to an output folder.
 type Holder struct {
 	Host    string           `json:"host"`
 	PID     int              `json:"pid"`
 	Command string           `json:"command"`
 	Since   time.Time        `json:"since"`
-	Outputs map[string]Entry `json:"outputs"` // settings by kind of output
+	Outputs map[string]Entry `json:"outputs"` // settings of the run, by kind of output
 }
 
-// String names the process for a message.
+// String returns the process for a message.
 func (h Holder) String() string {
 	return fmt.Sprintf("process %d on %s since %s, %s", h.PID, h.Host, h.Since.Format(time.DateTime), h.Command)
 }
@@ -28,18 +28,20 @@ func (h Holder) String() string {
 // ErrInUse is wrapped by the error for a folder that another run is writing to with other settings.
 var ErrInUse = errors.New("the output folder is in use")
 
-// claimPrefix begins the name of the file by which a run claims an output folder. The file holds a Holder, and is
-// locked until the run ends.
+// claimPrefix is the beginning of the name of a claim, the file by which a run claims an output folder. The file
+// contains a Holder and is locked until the run ends.
 const claimPrefix = ".run-"
 
-// claimTries is the number of attempts to claim a folder. Two runs that begin at the same moment may both give way.
+// claimTries is the number of attempts to claim a folder. Two runs that begin at the same moment may both see each
+// other and give up an attempt.
 const claimTries = 5
 
-// Claim enters a run in folder dir until release is called or the process ends. clash returns the difference between
-// the settings of another run in the folder and those of this one, or an empty string if both may write there.
+// Claim registers a run in folder dir until release is called or the process ends. For each other run in the folder it
+// calls clash, which returns the difference between that run's settings and those of this one, or an empty string if
+// both may write there. If they differ, Claim returns an ErrInUse.
 //
-// A run writes its claim before it looks for others, so of two runs that clash at least one sees the other. On a file
-// system without locks a claim counts until it is deleted, and the error says so.
+// A run writes its claim before it looks for others, so at least one of two clashing runs sees the other. On a file
+// system without locks a claim is valid until it is deleted, and the error says so.
 func Claim(dir string, h Holder, clash func(other Holder) string) (release func(), err error) {
 	return osFS{}.claim(dir, h, clash)
 }
@@ -64,7 +66,7 @@ func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (r
 		return nil, ioError("write to", dir, err)
 	}
 	release = func() {
-		_ = os.Remove(path) // the next run removes it otherwise
+		_ = os.Remove(path) // if this fails, the next run removes it
 		f.Close()
 	}
 	if _, err = f.Write(content); err != nil {
@@ -78,7 +80,7 @@ func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (r
 	return release, nil
 }
 
-// lookForOthers returns an ErrInUse for the first run in the folder that clashes with the one whose claim is at own.
+// lookForOthers returns an ErrInUse for the first run in the folder that clashes with this one, whose claim is at own.
 func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -107,7 +109,7 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 }
 
 // readClaim reads a claim. alive is nil if its run has ended, ErrLocked if it has not, and errors.ErrUnsupported if
-// nobody can tell. A claim that is not complete has no settings: its run has not looked for others yet.
+// there are no locks. An incomplete claim has no settings; its run has not looked for others yet.
 func (s osFS) readClaim(path string) (h Holder, alive error) {
 	f, err := os.Open(path)
 	if err != nil {

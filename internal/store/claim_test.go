@@ -19,7 +19,7 @@ func holder(setting string) Holder {
 		Outputs: map[string]Entry{"esm": {Parameters: map[string]string{"pool": setting}}}}
 }
 
-// clashWith returns the clash function of a run with that setting.
+// clashWith returns the clash function of a run with the given setting.
 func clashWith(setting string) func(Holder) string {
 	return func(other Holder) string {
 		if had, ok := other.Outputs["esm"]; ok && had.Parameters["pool"] != setting {
@@ -54,7 +54,7 @@ func TestClaim(t *testing.T) {
 	}
 	third()
 
-	// A killed run leaves a claim without a lock, and one that begins an incomplete claim with a lock.
+	// A killed run leaves a claim that is not locked. A run that is starting has a locked, incomplete claim.
 	if err := os.WriteFile(filepath.Join(dir, claimPrefix+"00000000000000aa"), []byte(`{"outputs":{"esm":{}}}`), 0o666); err != nil {
 		t.Fatal(err)
 	}
@@ -73,7 +73,7 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestClaimWithoutLocks checks that a claim counts there until it is deleted.
+// TestClaimWithoutLocks checks that on a file system without locks a claim is valid until it is deleted.
 func TestClaimWithoutLocks(t *testing.T) {
 	dir, disk := t.TempDir(), osFS{noLocks: true}
 	if _, err := disk.claim(dir, holder("mean"), clashWith("mean")); err != nil {
@@ -95,7 +95,7 @@ func TestClaimWithoutLocks(t *testing.T) {
 // TestClaimsAtOnce checks that no two runs of different settings get the folder at the same time.
 func TestClaimsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
-	synctest.Test(t, func(t *testing.T) { // nobody waits
+	synctest.Test(t, func(t *testing.T) { // the bubble skips all waiting
 		for range 20 {
 			dir := t.TempDir()
 			var wait sync.WaitGroup
@@ -124,7 +124,7 @@ func TestClaimsAtOnce(t *testing.T) {
 	})
 }
 
-// TestLockEndsWithContext checks that waiting for a lock ends soon after the run.
+// TestLockEndsWithContext checks that waiting for a lock ends soon after the context.
 func TestLockEndsWithContext(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "x")

@@ -20,15 +20,15 @@ const manifestFormat = 2
 // output.
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
-	Revision         string            `json:"revision"`          // of the checkpoint, if it has one
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty without a file, as if synthetic
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // as for the checkpoint
-	Parameters       map[string]string `json:"parameters"`        // that affect numbers or layout
+	Revision         string            `json:"revision"`          // of the checkpoint; empty if unknown
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
+	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // likewise
+	Parameters       map[string]string `json:"parameters"`        // other settings that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
 	Backend          string            `json:"backend"`
 	ProgramVersion   string            `json:"program_version"`
-	NumericsVersion  int               `json:"numerics_version"` // of the program; raised with every change of a number
+	NumericsVersion  int               `json:"numerics_version"` // version of the numbers that the program computes
 	LibraryVersions  map[string]string `json:"library_versions"`
 	// The fields above usually repeat those of the previous line. lineDecoder relies on the position of Input and of
 	// all fields below it.
@@ -97,10 +97,10 @@ type lineDecoder struct {
 	settings map[string]manifestLine // cache of decoded settings, keyed by the part of the line before the input
 }
 
-// errLater is the error for a line of a later version of the program, which must not be taken for damage.
+// errLater is the error for a line of a later version of the program. Such a line is not damaged.
 var errLater = errors.New("a later version of this program wrote it: use that version, or another folder")
 
-// decode returns the entry of a line, or nil for a blank line. Its error is errLater or wraps ErrManifest.
+// decode returns the entry of a line, or nil for a blank line. Its error is errLater, or wraps ErrManifest.
 func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 	e, err := d.parse(line)
 	if err != nil && !errors.Is(err, errLater) {

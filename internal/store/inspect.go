@@ -16,16 +16,16 @@ import (
 	"time"
 )
 
-// State is the result of comparing a file of an output folder with the manifest.
+// State is the state of a file in an output folder, compared with the manifest.
 type State string
 
 // States of files.
 const (
 	Complete   State = "complete"   // as the manifest describes it
 	Changed    State = "changed"    // not as the manifest describes it
-	Missing    State = "missing"    // described, but not there
-	Unfinished State = "unfinished" // of a run that has not ended its work on it
-	Foreign    State = "foreign"    // not described
+	Missing    State = "missing"    // described by the manifest, but not there
+	Unfinished State = "unfinished" // being written by a run, or left by a killed one
+	Foreign    State = "foreign"    // not described by the manifest
 )
 
 // Inspected is a file of an output folder.
@@ -36,13 +36,14 @@ type Inspected struct {
 	Input  string `json:"input,omitempty"`  // path of the input, as given to the run
 }
 
-// clockSkew is the tolerance for the clocks of this machine, of the one that made a file, and of a file server.
+// clockSkew is the tolerated difference between the clocks of this machine, of the machine that wrote a file, and of a
+// file server.
 const clockSkew = time.Minute
 
-// Inspect compares the files of a folder with its manifest and calls report for each of them, those of the manifest
-// first, in the order of their paths. It reads their contents unless quick is set: then sizes must be equal, and a file
-// must not have been modified after it was finished. known reports whether a file that the manifest does not describe
-// belongs to the program.
+// Inspect compares the files of a folder with its manifest. It calls report for each file: first for those of the
+// manifest, then for the others, in the order of their paths. It reads the contents unless quick is set. Then it
+// compares only sizes, and checks that no file was modified after it was finished. known reports whether a file that
+// the manifest does not describe belongs to the program.
 func Inspect(ctx context.Context, dir string, quick bool, known func(path string) bool, report func(Inspected)) error {
 	m, err := ReadManifest(dir)
 	if err != nil {
@@ -108,7 +109,7 @@ func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, deta
 	return Complete, "", nil
 }
 
-// temporaryState describes a temporary file, or the claim of a run.
+// temporaryState returns the state of a temporary file or a claim.
 func temporaryState(path string) string {
 	h, alive := osFS{}.readClaim(path)
 	switch {

@@ -7,7 +7,7 @@ import (
 	"time"
 )
 
-// TestLeftovers checks that the files of killed runs are removed, however old, and that files that are being written,
+// TestLeftovers checks that files of killed runs are removed, whatever their age, and that files that are being written
 // or have other names are kept.
 func TestLeftovers(t *testing.T) {
 	skipWithoutLocks(t)

@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// ErrLocked is wrapped by the error of an operation that waited in vain for another process.
+// ErrLocked is wrapped by the error of an operation that did not get a lock because another process holds it.
 var ErrLocked = errors.New("another process holds the lock")
 
 const (
 	lockPause    = 50 * time.Millisecond // between two attempts to take a lock
-	lockPatience = time.Second / 2       // for which a run that is to end still waits for a lock
+	lockPatience = time.Second / 2       // time for which a run that is ending still waits for a lock
 )
 
 func (s osFS) tryLock(f *os.File, shared bool) error {
@@ -23,8 +23,8 @@ func (s osFS) tryLock(f *os.File, shared bool) error {
 	return tryLock(f, shared)
 }
 
-// lock waits for the exclusive lock of f. It gives up some time after ctx has ended; its error then wraps the cause.
-// On a file system without locks it does nothing.
+// lock waits for the exclusive lock of f. After ctx has ended it waits for lockPatience and then returns an error that
+// wraps the cause. On a file system without locks it does nothing.
 func (s osFS) lock(ctx context.Context, f *os.File) error {
 	var end <-chan time.Time
 	done := ctx.Done()
@@ -42,8 +42,8 @@ func (s osFS) lock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// openLocked opens a file, which it creates if needed, and takes its exclusive lock. A file that has been replaced or
-// removed by the holder of the lock is opened anew.
+// openLocked opens a file, creating it if needed, and takes its exclusive lock. If another process replaces or removes
+// the file meanwhile, openLocked opens the new one.
 func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)
@@ -60,7 +60,7 @@ func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// isAt reports whether path still leads to f.
+// isAt reports whether the file at path is still f.
 func isAt(f *os.File, path string) bool {
 	opened, err := f.Stat()
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"os"
 )
 
-// keepsLocks is false where an open file cannot be renamed.
+// keepsLocks is false, because an open file cannot be renamed on some of these systems.
 const keepsLocks = false
 
 // tryLock always fails on this system.

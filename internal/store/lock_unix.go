@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// keepsLocks reports whether a file stays open, and so locked, until it has its final name.
+// keepsLocks tells whether a file stays open, and so locked, until it has its final name.
 const keepsLocks = true
 
 // tryLock takes the lock of f, which lasts until f is closed or the process ends. It returns ErrLocked if another

@@ -100,8 +100,8 @@ func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
 
 // Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has a
 // new entry since ReadManifest, Append first calls clash with the last such entry; if clash returns an error, Append
-// returns it and writes nothing. It waits for other processes that append, but not long after ctx has ended: its error
-// then wraps the cause.
+// returns it and writes nothing. It waits for other processes that append. If ctx ends, it soon returns an error that
+// wraps the cause.
 func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
 	return m.append(ctx, e, clash, osFS{})
 }

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Npy is one float32 array per layer and a text file of ids; per token, an .npz file with one array per record.
+// Npy is one float32 array per layer and a text file of ids. With an embedding per token it is an .npz file with one
+// array per record.
 const Npy Format = "npy"
 
 func npyNames(s *Spec, input, model string) (names []string) {

@@ -17,7 +17,7 @@ const (
 	pageBytes = 1 << 20
 )
 
-// parquetRow has fields for the columns of every layout. Each file replaces the struct tags to select and name its
+// parquetRow has a field for every column of every layout. Each output replaces the struct tags to select and name its
 // columns. This keeps parquet-go on its typed path, which is ten times as fast as its generic values.
 type parquetRow struct {
 	ID          string

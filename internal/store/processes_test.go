@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writerVariable makes TestWriterProcess append numbered entries with that name until it is killed or has appended
-// writerLimit of them.
+// writerVariable is an environment variable that makes TestWriterProcess append numbered entries with that name, until
+// it is killed or has appended writerLimit of them.
 const (
 	writerVariable = "STORE_TEST_WRITER"
 	writerLimit    = "STORE_TEST_LIMIT"

@@ -12,12 +12,12 @@ import (
 	"time"
 )
 
-// DamagedSuffix and a time follow the name of a manifest that Repair has set aside.
+// DamagedSuffix, followed by a time, is appended to the name of a manifest that Repair has replaced.
 const DamagedSuffix = ".damaged-"
 
-// Repair makes the manifest of a folder usable: it takes the lines that cannot be read out of it, and sets aside a
-// manifest of version 1. The old file stays in the folder under another name; Repair returns these names. An output
-// whose line was damaged is then computed again, or has no entry.
+// Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames a manifest of
+// version 1. The old file stays in the folder under another name; Repair returns these names. An output whose line was
+// damaged is then computed again, or has no entry.
 func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405.000000000Z")
 	for _, name := range olderManifests {
@@ -33,7 +33,7 @@ func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return aside, nil
 	}
-	f, err := osFS{}.openLocked(ctx, path) // other runs wait, and then open the new file
+	f, err := osFS{}.openLocked(ctx, path) // other runs wait for the lock and then open the new file
 	if err != nil {
 		return aside, ioError("repair", path, err)
 	}
@@ -55,7 +55,7 @@ func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	return append(aside, path+suffix), replaceFile(osFS{}, path, kept)
 }
 
-// readableLines returns the lines of a manifest that can be read. An incomplete last line is damaged, too.
+// readableLines returns the lines of a manifest that can be read. An incomplete last line counts as damaged.
 func readableLines(dir string, content []byte) (kept []byte, err error) {
 	d, n := lineDecoder{dir, map[string]manifestLine{}}, 0
 	for line := range bytes.Lines(content) {
@@ -71,9 +71,9 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Edit replaces the content of a file with the result of change. It waits for other processes that edit the same file,
-// as Manifest.Append does. A missing file is empty, and an empty one is removed. If there is nothing to change, no
-// permission to write is needed.
+// Edit replaces the content of a file by the result of change. It waits for other processes that edit the same file, as
+// Manifest.Append does. change receives an empty text if the file does not exist; if it returns one, Edit removes the
+// file. If the text does not change, Edit needs no permission to write.
 func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -11,7 +11,7 @@ import (
 	"strconv"
 )
 
-// Safetensors is one tensor with the ids in its metadata; per token, one tensor per record.
+// Safetensors is one tensor, with the ids in its metadata. With an embedding per token it is one tensor per record.
 const Safetensors Format = "safetensors"
 
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.

@@ -94,13 +94,13 @@ func (k Kind) String() string {
 type Spec struct {
 	Dir      string            // path of the output folder, which must exist, not escaped
 	Base     string            // name of the input without folder and extensions; escaped by EscapeName
-	Model    string            // label of the model in file names, escaped likewise; VirNucPro's own for VirNucPro
+	Model    string            // label of the model in file names, escaped likewise; for VirNucPro its own name of the model
 	Kind     Kind              // kind of the input sequences
 	Format   Format            // one of Formats
 	Dim      int               // number of values per embedding
 	Layers   []int             // block numbers; each record has one embedding per layer
 	PerToken bool              // one embedding per token instead of one per record
-	Meta     map[string]string // model, dtype, …; in the metadata of parquet and safetensors
+	Meta     map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
 }
 
 // Row is the result for one record. A Writer does not retain it after Write.

@@ -85,7 +85,7 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 }
 
 // attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates
-// queries and keys: in scratch, or in place if scratch is nil.
+// queries and keys, into scratch or, if that is nil, in place.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
@@ -186,8 +186,8 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 }
 
-// blockKeys is the number of scores that one call processes. The sums of these blocks are added in float64, so that
-// long rows lose no accuracy.
+// blockKeys is the number of scores that softmax exponentiates in one call. It adds the sums of these blocks in
+// float64, so that long rows lose no accuracy.
 const blockKeys = 512
 
 // softmax replaces the n scores of the query at position i by unnormalized weights and returns their sum.

@@ -1,15 +1,16 @@
-// Package cpu runs the operations of kernels on the cores of this machine, in float32, or with the operands of
-// products in bfloat16.
+// Package cpu runs the operations of kernels on the cores of this machine, in float32 or with bfloat16 operands of
+// products.
 //
-// Weights are packed once, at load, into panels of 16 output columns, in blocks along the inner dimension, so that a
-// matrix product reads them sequentially. Activations are read in place. Attention packs the keys and values of a
-// sequence in the same way and uses the same matrix product. Activation functions are applied to each block of a
+// When weights are loaded, they are packed into panels of 16 output columns, in blocks along the inner dimension, so
+// that a matrix product reads them sequentially. Activations are read in place. Attention packs the keys and values of
+// a sequence in the same way and uses the same matrix product. Activation functions are applied to each block of a
 // product while it is in the cache. A fixed pool of worker goroutines runs the tasks into which an operation is
 // divided.
 //
-// In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair has
-// the size of a float32, a word: packing, tiles and tasks count words and are the same for both types. A value that
-// products read is rounded once, where it is written; the residual stream, LayerNorm, softmax and pooling are float32.
+// In bfloat16 a product reads pairs of values, neighbours along the inner dimension, and adds in float32. A pair is as
+// large as a float32; both are called a word. Packing, tiles and tasks count words and are the same for both types. A
+// value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
+// float32.
 //
 // The inner loops exist in portable Go and in assembly for AVX2 with FMA and for AVX-512, which the program in _gen
 // generates. A new backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
@@ -37,9 +38,9 @@ type Backend struct {
 type Options struct {
 	// Threads is the number of threads; 0 means one for each core.
 	Threads int
-	// BF16 stores the operands of products as bfloat16, rounded to nearest, if HasBF16. Otherwise it does so for the
-	// projections only, which then take half the memory and are converted to float32 a block at a time: the arithmetic
-	// stays float32, and a checkpoint that is itself in bfloat16 gives the same bits.
+	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16. Otherwise only the projections are
+	// stored as bfloat16, which halves their memory, and converted to float32 a block at a time. The arithmetic then
+	// stays float32, and a checkpoint that is in bfloat16 gives the same bits as without BF16.
 	BF16 bool
 }
 
@@ -112,7 +113,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	}
 	w := &weight{role: role, rows: rows, cols: cols}
 	if role == kernels.Vector {
-		w.flat = aligned((cols + panelCols - 1) &^ (panelCols - 1))[:cols] // products read whole panels of a bias
+		w.flat = aligned((cols + panelCols - 1) &^ (panelCols - 1))[:cols] // products read a bias in whole panels
 		return w, kernels.ReadStacked(parts, w.flat, 0)
 	}
 	if role == kernels.Lookup {

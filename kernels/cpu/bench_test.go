@@ -72,8 +72,8 @@ func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int)
 	return w
 }
 
-// reportRate reports the best rate of an operation with the given number of FLOPs, because other processes use the
-// machine too, and its share of the measured peak of as many cores.
+// reportRate reports the rate of an operation with the given number of FLOPs, and that rate as a share of the measured
+// peak of as many cores. It takes the best run, because other processes use the machine too.
 func reportRate(b *testing.B, s setup, flops float64, run func()) {
 	run() // touches every page
 	best := time.Duration(math.MaxInt64)
@@ -90,7 +90,7 @@ func reportRate(b *testing.B, s setup, flops float64, run func()) {
 	}
 }
 
-// setup says how a benchmark computes.
+// setup is a configuration for benchmarks.
 type setup struct {
 	variant *variant
 	format  format
@@ -98,8 +98,8 @@ type setup struct {
 	threads int
 }
 
-// eachSetup runs a benchmark with every variant and, where it has instructions for it, in bfloat16, with one thread and
-// with two.
+// eachSetup runs a benchmark with every variant, also in bfloat16 if the variant has instructions for it, with one
+// thread and with two.
 func eachSetup(b *testing.B, run func(b *testing.B, s setup)) {
 	var list []setup
 	for _, v := range variants() {

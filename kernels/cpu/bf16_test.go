@@ -78,8 +78,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs one Linear on rows random rows and closes the backend. The result has shape[0] columns, or twice as
-// many if op is "halves". op selects bias, activation and residual.
+// projected runs one Linear on random rows and closes the backend. op selects the Linear: its bias, activation and
+// residual. The result has shape[0] columns, or twice as many if op is "halves".
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()

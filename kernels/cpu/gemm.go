@@ -3,16 +3,16 @@ package cpu
 import "seqembed/kernels"
 
 const (
-	// blockRows and blockPanels bound the part of an output that one task computes. A block of rows takes 147 KB for
-	// each block of the inner dimension, and stays in the second-level cache for all panels.
+	// blockRows and blockPanels bound the part of an output that one task computes. In each block of the inner
+	// dimension, blockRows rows take 147 KB, so they stay in the second-level cache while all panels are multiplied.
 	blockRows   = 96
 	blockPanels = 24
-	// tasksPerWorker is the minimum number of tasks per worker for a product that is wide enough. With many small tasks
+	// tasksPerWorker is the minimum number of tasks per worker, if the product is wide enough. With many small tasks
 	// the fastest worker idles only briefly at the end.
 	tasksPerWorker = 12
 )
 
-// product is one matrix product, Out = A·B + Bias + Add. The rows of A are words, as the panels of B are.
+// product is one matrix product, Out = A·B + Bias + Add. The rows of A and the panels of B consist of words.
 type product struct {
 	out   []float32
 	ldout int
@@ -57,8 +57,8 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 }
 
 // linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
-// applied to each block in the cache. Only one task reads and writes each element, so add may be out. scratch is the
-// workspace that scratchOf asked for, or nil.
+// applied to each block while it is in the cache. add may be out, because only one task reads and writes each element.
+// scratch is workspace of the size that scratchOf returned, or nil.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
 	apply, gate, err := s.variant.activation(o.Then)
 	switch {
@@ -126,8 +126,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns the part of a product, without Add, that starts at a row and at panel first and has n panels. It is
-// computed into acc, whose rows are n panels wide.
+// part returns a product for rows from row on and n panels from first on, without Add. Its output is acc, whose rows
+// are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {
@@ -185,8 +185,8 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// share is the number of panels for which a task with one block of rows is 1/tasksPerWorker of a worker's whole
-		// share. width is even, for kernels that process two panels.
+		// With share panels in a task of one block of rows, each worker gets tasksPerWorker tasks. width is even, for
+		// kernels that process two panels.
 		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
 		s.workers.run(rowBlocks*((count+width-1)/width), task)

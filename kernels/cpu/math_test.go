@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// TestGELU compares a dense grid with math.Erfc. The bound is absolute, in units of the last place of max(|x|, 1):
-// every variant rounds Φ, or the tail that it subtracts from x, a few times, and multiplies by at most |x|.
+// TestGELU compares a dense grid with math.Erfc. The bound is absolute, in units of the last place of max(|x|, 1).
+// Every variant rounds a few times, either Φ or the tail that it subtracts from x, and multiplies by at most |x|.
 func TestGELU(t *testing.T) {
 	const steps = 400_000
 	grid := make([]float32, 0, steps+8)

@@ -20,9 +20,9 @@ func aligned(n int) []float32 {
 	return all[skip : skip+n : skip+n]
 }
 
-// arena allocates memory that is freed all at once: the weights of a model when it is closed, activations when their
-// runner is closed. The memory is outside Go's heap, so that the garbage collector keeps no headroom for it, and so
-// that the system can use large pages, which make products of large weights 1 to 3% faster.
+// arena allocates memory that is freed all at once: the weights of a model when the model is closed, or the activations
+// of a runner when the runner is closed. The memory is outside Go's heap. So the garbage collector keeps no headroom
+// for it, and the system can use large pages, which make products of large weights 1 to 3% faster.
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
@@ -33,7 +33,7 @@ type arena struct {
 // arenaShare is the part of the available memory that an arena may use. The rest is for reading and writing.
 const arenaShare = 0.9
 
-// largeEnough is the size in bytes from which memory is mapped.
+// largeEnough is the size in bytes above which allocations are mapped.
 const largeEnough = 1 << 20
 
 // floats allocates n zeros, aligned to a cache line.
@@ -67,8 +67,8 @@ func (a *arena) halves(n int) ([]uint16, error) {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(block))), n), nil
 }
 
-// reserve subtracts size bytes from the arena's room, or returns an error. Without this check a system that overcommits
-// memory would kill the process when it touches the pages.
+// reserve subtracts size bytes from the arena's room, or returns an error. Without this check, a system that
+// overcommits memory would kill the process when it touches the pages.
 func (a *arena) reserve(size int64) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()

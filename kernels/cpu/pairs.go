@@ -9,8 +9,8 @@ import (
 // The functions in this file are the portable pairVariant. They compute what the instructions of AVX512_BF16 do, bit by
 // bit, and are far slower than float32.
 
-// tilePairs is a tileFunc for one panel of pairs. Like VDPBF16PS it adds the second product of a pair before the first,
-// rounds after each, and takes denormal numbers for zero.
+// tilePairs is a tileFunc for one panel of pairs. Like VDPBF16PS, it adds the second product of a pair before the
+// first, rounds after each, and replaces denormal numbers by zero.
 func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
 		row := a[r*lda:][:k]
@@ -37,7 +37,7 @@ func addProduct(sum float32, a, b uint32) float32 {
 	return flushed(sum + float32(flushed(half.FromBF16(uint16(a)))*flushed(half.FromBF16(uint16(b)))))
 }
 
-// flushed returns x, or a zero of its sign in place of a denormal number.
+// flushed returns x, or a zero with its sign if x is denormal.
 func flushed(x float32) float32 {
 	if bits := math.Float32bits(x); bits&0x7f800000 == 0 {
 		return math.Float32frombits(bits & 0x80000000)

@@ -26,7 +26,7 @@ func fastPairs(t testing.TB) pairVariant {
 var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001, 0x7f7fffff, 0x7f7f8000,
 	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
 
-// TestNarrow compares the assembly with the portable function for every length, between guard pages, also in place.
+// TestNarrow compares the assembly with the portable function for every length, between guard pages, and also in place.
 func TestNarrow(t *testing.T) {
 	fast := fastPairs(t)
 	for n := 1; n <= 70; n++ {
@@ -94,7 +94,7 @@ func TestTilePairs(t *testing.T) {
 	}
 }
 
-// TestPackPairs compares the assembly with the portable function, and that with the definition.
+// TestPackPairs compares the assembly with the portable function, and the portable function with the definition.
 func TestPackPairs(t *testing.T) {
 	for _, d := range []int{16, 24, 48, 64} {
 		for _, n := range []int{1, 2, 3, 17, 2*blockK - 1, 2 * blockK, 2*blockK + 1, 2*blockK + 2} {
@@ -133,8 +133,8 @@ func TestPackPairs(t *testing.T) {
 	}
 }
 
-// TestConformanceBF16 runs the conformance suite with both operands in bfloat16: all of it in assembly, the products
-// also in portable Go.
+// TestConformanceBF16 runs the conformance suite with bfloat16 operands: all of it in assembly, and the products in
+// portable Go, too.
 func TestConformanceBF16(t *testing.T) {
 	known := new(kernelstest.Known)
 	t.Run("portable", func(t *testing.T) {

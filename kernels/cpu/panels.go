@@ -5,8 +5,8 @@ import "seqembed/internal/half"
 const (
 	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
 	panelCols = 16
-	// blockK is the length of a block along the inner dimension. It fixes the order of summation. A panel of one block
-	// takes 24 KB and stays in the first-level cache while it is multiplied by row after row. The two panels that
+	// blockK is the length of a block along the inner dimension. It determines the order of summation. A panel of one
+	// block takes 24 KB and stays in the first-level cache while row after row is multiplied by it. The two panels that
 	// AVX-512 processes together come from the second-level cache, which is fast enough.
 	blockK = 384
 	// maxPanels is the largest number of panels that a variant processes together.
@@ -15,12 +15,12 @@ const (
 
 // panels is the packed right-hand matrix B [inner, cols] of a product. For each block of blockK inner rows and each
 // panel of 16 columns, it stores the block's rows one after the other, 16 values each. Padding columns are zero. Each
-// value is a word: a float32, or two bfloat16 of inner rows 2i and 2i+1, in which case inner counts pairs of rows.
+// value is a word: a float32, or a pair of bfloat16 from inner rows 2i and 2i+1. For pairs, inner counts pairs of rows.
 type panels struct {
 	cols, inner int
 	count       int // number of panels: cols/16, rounded up
 	at          []float32
-	half        []uint16 // single bfloat16 values; at is nil then
+	half        []uint16 // single bfloat16 values instead of at
 }
 
 // newPanels returns the layout of a matrix. The caller provides the memory.

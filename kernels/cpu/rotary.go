@@ -35,8 +35,8 @@ func (a *rotaryTable) cover(positions int) {
 	}
 }
 
-// rotate returns a function that scales and rotates the queries and keys of qkv. If to is not qkv, it writes the result
-// and a copy of the values to to; otherwise it works in place.
+// rotate returns a function that scales and rotates the queries and keys of qkv. If to is qkv, it works in place.
+// Otherwise it writes the result to to and copies the values.
 func (s *runner) rotate(o *kernels.Rotary, to, qkv *matrix) func() {
 	angles := s.heads.rotation(o)
 	half, width := len(o.InvFreq), qkv.cols/3

@@ -27,8 +27,8 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// checkRows compares each operation on n values with the portable one. It also compares elementwise operations with the
-// same operation on a single value, bit for bit.
+// checkRows compares each operation on n values with the portable one. For elementwise operations it also checks that
+// each value has the same bits as alone.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()

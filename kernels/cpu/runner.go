@@ -8,12 +8,12 @@ import (
 	"seqembed/kernels"
 )
 
-// runner is a compiled program. Start runs a batch to its end before it returns.
+// runner is a compiled program. Its Start runs a batch to the end before it returns.
 type runner struct {
 	workers *workerPool
 	variant *variant
 	tile    tileFunc // for the type of the operands
-	bf16    bool     // both operands are bfloat16
+	bf16    bool     // whether both operands are bfloat16
 	program *kernels.Program
 	limits  kernels.Limits
 	steps   []step
@@ -123,8 +123,8 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	return s, err
 }
 
-// scratchOf returns the columns of the workspace that an operation needs. A gated product whose second half does not
-// begin at a panel needs one, and a rotary attention needs one if a later operation reads its input.
+// scratchOf returns the columns and the type of the workspace that an operation needs. A gated product needs one if its
+// second half does not begin at a panel. An attention with a Rotary needs one if a later operation reads its input.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
@@ -188,8 +188,8 @@ func (m *matrix) operand() (words []float32, ld int) {
 	return m.at, m.cols
 }
 
-// float32Row returns memory for row t of a matrix in float32: the row itself, or the worker's if the matrix is only
-// stored as bfloat16. The caller passes it to round when it has computed the row.
+// float32Row returns memory for row t of a matrix in float32: the row itself, or memory of the worker if the matrix is
+// stored only as bfloat16. The caller computes the row and passes it to round.
 func (s *scratch) float32Row(m *matrix, t int) []float32 {
 	if m.at != nil {
 		return m.row(t)
@@ -197,7 +197,7 @@ func (s *scratch) float32Row(m *matrix, t int) []float32 {
 	return s.row[:m.cols]
 }
 
-// round stores values as bfloat16, in row t from column from on, if m has a copy in it. from is even.
+// round also stores values as bfloat16, in row t from column from on, if the matrix has such a copy. from is even.
 func (v *variant) round(m *matrix, t, from int, values []float32) {
 	if m.pairs != nil {
 		v.pairs.narrow(m.halfRow(t)[from:], values)

@@ -4,17 +4,17 @@
 
 package cpu
 
-// tile1x16BF16 is a tileFunc for 1 rows and 1 neighbouring panels.
+// tile1x16BF16 is a tileFunc for 1 row and 1 panel.
 //
 //go:noescape
 func tile1x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile1x32BF16 is a tileFunc for 1 rows and 2 neighbouring panels.
+// tile1x32BF16 is a tileFunc for 1 row and 2 neighbouring panels.
 //
 //go:noescape
 func tile1x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile2x16BF16 is a tileFunc for 2 rows and 1 neighbouring panels.
+// tile2x16BF16 is a tileFunc for 2 rows and 1 panel.
 //
 //go:noescape
 func tile2x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -24,7 +24,7 @@ func tile2x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile2x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile3x16BF16 is a tileFunc for 3 rows and 1 neighbouring panels.
+// tile3x16BF16 is a tileFunc for 3 rows and 1 panel.
 //
 //go:noescape
 func tile3x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -34,7 +34,7 @@ func tile3x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile3x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile4x16BF16 is a tileFunc for 4 rows and 1 neighbouring panels.
+// tile4x16BF16 is a tileFunc for 4 rows and 1 panel.
 //
 //go:noescape
 func tile4x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -44,7 +44,7 @@ func tile4x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile4x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile5x16BF16 is a tileFunc for 5 rows and 1 neighbouring panels.
+// tile5x16BF16 is a tileFunc for 5 rows and 1 panel.
 //
 //go:noescape
 func tile5x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -54,7 +54,7 @@ func tile5x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile5x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile6x16BF16 is a tileFunc for 6 rows and 1 neighbouring panels.
+// tile6x16BF16 is a tileFunc for 6 rows and 1 panel.
 //
 //go:noescape
 func tile6x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -64,7 +64,7 @@ func tile6x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile6x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile8x16BF16 is a tileFunc for 8 rows and 1 neighbouring panels.
+// tile8x16BF16 is a tileFunc for 8 rows and 1 panel.
 //
 //go:noescape
 func tile8x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
@@ -74,7 +74,7 @@ func tile8x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float3
 //go:noescape
 func tile8x32BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 
-// tile12x16BF16 is a tileFunc for 12 rows and 1 neighbouring panels.
+// tile12x16BF16 is a tileFunc for 12 rows and 1 panel.
 //
 //go:noescape
 func tile12x16BF16(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)

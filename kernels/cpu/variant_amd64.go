@@ -63,8 +63,8 @@ type tile struct {
 // tiles lists the kernels for 1, 2, … panels, in descending order of rows, down to one row.
 type tiles [][]tile
 
-// pick returns the kernel with the most rows that leaves none of the given rows over, or at least three: a kernel with
-// fewer rows has too few independent sums to hide the latency of an FMA.
+// pick returns the kernel with the most rows that leaves no rows or at least three. A kernel for one or two rows has
+// too few independent sums to hide the latency of an FMA.
 func pick(list []tile, rows int) tile {
 	for _, t := range list {
 		if t.rows == rows || t.rows+3 <= rows {
@@ -82,7 +82,7 @@ func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []fl
 	if bias != nil {
 		toBias = &bias[:cols][0]
 	}
-	// Each call prefetches the next panels, half a panel per call.
+	// The calls prefetch the panels that follow, half a panel per call.
 	ahead := 4 * k * cols
 	for rows > 0 {
 		tile := pick(t[n-1], rows)

@@ -76,7 +76,7 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 		squares += d * d
 	}
 	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
-	// The mean is split in two floats, so that a large mean does not cost small differences their last bits.
+	// The mean is split into two floats. Rounded to one, a large mean would cost small differences their last bits.
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
@@ -89,7 +89,7 @@ func widenBF16(out []float32, half []uint16) {
 	widen(out[whole:], half[whole:])
 }
 
-// packKeysAVX2 transposes blocks of 8 keys. It leaves the remainder of a head size that is not a multiple of 8 to fill.
+// packKeysAVX2 transposes blocks of 8 keys. If the head size is not a multiple of 8, it packs in portable Go.
 func packKeysAVX2(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols

@@ -8,11 +8,11 @@ import (
 	"time"
 )
 
-// workerPool is a fixed set of goroutines that run the tasks of one job at a time. The goroutine that calls run is one
-// of them, worker 0. A job allocates nothing.
+// workerPool is a fixed set of goroutines that run the tasks of one job at a time. The goroutine that calls run is
+// worker 0. A job allocates nothing.
 //
-// A forward pass consists of hundreds of jobs of some microseconds each, and it takes about as long to wake a
-// goroutine. A waiting goroutine therefore spins, yielding to the scheduler, before it blocks.
+// A forward pass consists of hundreds of jobs of some microseconds each, and waking a goroutine takes about as long.
+// Therefore a waiting goroutine spins, yielding to the scheduler, before it blocks.
 type workerPool struct {
 	size int
 	job  sync.Mutex // held while a job runs
@@ -113,8 +113,8 @@ func spin(condition func() bool) bool {
 	return true
 }
 
-// work takes and runs tasks until none is left. A job ends only after all its taken tasks have finished, so do always
-// belongs to the same job as the task. A worker that comes late takes a task of the next job, or none.
+// work takes tasks and runs them until none is left. A job ends only after all its taken tasks have finished, so do
+// always belongs to the same job as the task. A worker that wakes late takes a task of the next job, or none.
 func (p *workerPool) work(worker int) {
 	for s := p.state.Load(); hasTask(s); s = p.state.Load() {
 		if !p.state.CompareAndSwap(s, s+1) {

@@ -16,7 +16,8 @@ import (
 
 var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
 
-// modelShapes are the matrix products of a layer, as the backend asks cuBLAS for them.
+// modelShapes returns the matrix products of a layer, as the backend asks cuBLAS for them. gated tells whether the
+// feed-forward has a GEGLU.
 func modelShapes(hidden, inner int, gated bool) []Product {
 	up := Product{N: inner, K: hidden, Bias: true}
 	if gated {
@@ -30,9 +31,8 @@ func modelShapes(hidden, inner int, gated bool) []Product {
 	}
 }
 
-// BenchmarkAlgorithms times every algorithm that cuBLAS offers for the products of real models, asked for the usual
-// number of rows and for those that are timed. The backend takes the first of those that it is offered for the usual
-// number.
+// BenchmarkAlgorithms times every algorithm that cuBLAS offers for the products of real models, both for heuristicRows
+// and for the number of rows that is timed. The backend uses the first that is offered for heuristicRows.
 func BenchmarkAlgorithms(b *testing.B) {
 	backend, err := Open(0, Options{DType: kernels.BF16})
 	if err != nil {
@@ -62,7 +62,8 @@ func BenchmarkAlgorithms(b *testing.B) {
 	}
 }
 
-// productBench holds the matrices of the largest product, with random values: zeros take less power, and so less time.
+// productBench holds the matrices of the largest product. Their values are random, because zeros take less power and so
+// less time.
 type productBench struct {
 	backend          *Backend
 	rows             int
@@ -149,8 +150,7 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	}
 }
 
-// time runs a product n times, after one run that is not counted, and returns the seconds of the device's clock. The
-// product of other rows overwrites the result of the algorithm before.
+// time runs a product n times, after one run that is not counted, and returns the seconds on the device's clock.
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32
@@ -175,7 +175,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	return float64(ms) / 1000, err
 }
 
-// digest is a checksum of the result of a product.
+// digest returns a checksum of the result of a product.
 func (pb *productBench) digest(s Product) (uint32, error) {
 	d, h := pb.backend.device, crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	size, piece := 2*s.N*pb.rows, 64<<20

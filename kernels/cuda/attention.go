@@ -9,8 +9,9 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// attentionScratch is the columns of the operands' type that an attention needs beside its values: the 16-bit kernels
-// read keys that another has rotated, and write no float32.
+// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. as is the
+// precision of its result, which has cols columns. A 16-bit attention kernel reads keys that another kernel has
+// rotated, and cannot write float32; each takes cols columns.
 func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels.Precision) int {
 	needed := 0
 	if t != kernels.FP32 && o.Rotary != nil {
@@ -22,7 +23,8 @@ func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels
 	return needed
 }
 
-// attention gives the launches of an attention, with the rotation of queries and keys where the operation has one.
+// attention returns a function that launches an attention. If the operation has a Rotary, the function also rotates
+// queries and keys.
 func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *memory) func(*submission) {
 	t, d := c.backend.dtype, out.cols/o.Heads
 	switch {
@@ -41,7 +43,7 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 			to, keys = keys, keys+driver.Pointer(sizeOf(t)*c.limits.Tokens*pitch(out.cols))
 		}
 	}
-	at := 2 // where cu and blocks come, which are a batch's
+	at := 2 // index of the parameters cu and blocks, which differ from batch to batch
 	name := "attention"
 	params := []gpu.Param{gpu.Ptr(to), gpu.Ptr(qkv.operand), 0, 0,
 		gpu.Int(o.Heads), gpu.Float(o.Scale), gpu.Ptr(c.slopes(o))}
@@ -65,7 +67,8 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 	}
 }
 
-// slopes gives the device's copy of the slopes, or null for none. The 16-bit kernels subtract before they scale.
+// slopes copies the slopes to the device. It returns null if there are none. The 16-bit kernels subtract them before
+// they scale the scores, so they get slopes divided by the scale.
 func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	if o.Slopes == nil {
 		return 0
@@ -79,7 +82,8 @@ func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	return c.constant(slopes)
 }
 
-// rotateKeys gives the launch that writes the rotated keys of qkv.
+// rotateKeys returns a function that launches the kernel that writes the rotated keys of qkv to memory at to. turns is
+// the table of rotation.
 func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) func(*submission) {
 	k, pos := c.typed("rotate_keys"), c.tables.pos
 	return func(s *submission) {

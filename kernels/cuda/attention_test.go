@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotated is a copy of packed rows [T, 3·heads·d] with queries and keys scaled and rotated as src/rotary.cuh does it,
-// and rounded to the type.
+// rotated returns a copy of packed rows [T, 3·heads·d]. Its queries and keys are scaled and rotated as in
+// src/rotary.cuh and rounded to type t.
 func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
 	half := len(o.InvFreq)
 	out := slices.Clone(rows)
@@ -26,7 +26,7 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 					sin, cos := float64(float32(sin64)), float64(float32(cos64))
 					low, high := &row[2*h*half+j], &row[2*h*half+half+j]
 					a, b := float64(*low*factor), float64(*high*factor)
-					// A product of two float32 is exact in float64, so that these are the multiply-adds of the kernel.
+					// A product of two float32 is exact in float64, so this is the multiply-add of the kernel.
 					*low = float32(math.FMA(a, cos, -float64(float32(b*sin))))
 					*high = float32(math.FMA(b, cos, float64(float32(a*sin))))
 				}
@@ -36,7 +36,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 	return rounded(t, out)
 }
 
-// rotatedAttention runs an attention with a rotation, and one without over rows that the host has rotated.
+// rotatedAttention runs an attention with a Rotary (together), and one without on rows that the host has rotated
+// (apart).
 func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (together, apart []float32) {
 	t.Helper()
 	const heads = 3
@@ -50,7 +51,7 @@ func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (tog
 	return run(plain, rotary), run(rotated(b.dtype, plain, batch, heads, rotary), nil)
 }
 
-// rounded is values as the type holds them.
+// rounded returns the values rounded to type t.
 func rounded(t kernels.DType, values []float32) []float32 {
 	raw := make([]byte, len(values)*sizeOf(t))
 	encode(t, raw, values)
@@ -58,8 +59,8 @@ func rounded(t kernels.DType, values []float32) []float32 {
 	return values
 }
 
-// TestGPURotationInAttention wants the bits of the first device: rotated in float32 and rounded to the type, before
-// they meet.
+// TestGPURotationInAttention checks that an attention with a Rotary gives the same bits as one on rotated rows: queries
+// and keys are rotated in float32 and rounded to the operands' type before their product.
 func TestGPURotationInAttention(t *testing.T) {
 	batch := rowsOf(65, 1, 130, 300, 1025)
 	if testing.Short() {

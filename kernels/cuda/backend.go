@@ -10,17 +10,17 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// Options says how a device computes.
+// Options configures a backend.
 type Options struct {
-	DType kernels.DType // Auto for bfloat16
+	DType kernels.DType // type of weights and operands; Auto means bfloat16
 
-	// The rest is for measurements of the cost of the choice of algorithms, and part of Backend.Name because it may
-	// decide bits. Without cuBLAS it changes nothing.
+	// The other options are for measuring what the choice of algorithms costs. They are part of Backend.Name, because
+	// they may change bits. Without cuBLAS they have no effect.
 
-	// FirstAlgorithm takes the first algorithm that cuBLAS offers, also where there is a preferred tile.
+	// FirstAlgorithm uses the first algorithm that cuBLAS offers, even if it also offers the preferred tile.
 	FirstAlgorithm bool
-	// FreeAlgorithm asks for an algorithm for the very rows of each batch and takes the first answer, whether it sums
-	// in one piece or not: the way of programs that do not promise the same bits for a row in every batch.
+	// FreeAlgorithm asks cuBLAS for an algorithm for the number of rows of each batch and uses the first answer, even
+	// if it splits the inner dimension. Then a row may have other bits in another batch.
 	FreeAlgorithm bool
 }
 
@@ -36,15 +36,17 @@ type Backend struct {
 	resources gpu.Resources // of products and staging
 }
 
-// ErrUnavailable is in the chain of an error that says why this machine, or one of its devices, cannot run the package
-// at all: no driver, no device, a driver or a device too old.
+// ErrUnavailable is wrapped by the error that explains why this machine, or one of its devices, cannot run the package
+// at all: it has no driver or no device, or one that is too old.
 var ErrUnavailable = driver.ErrUnavailable
 
-// leastMajor is the compute capability that the kernels need: Ampere, the first with bfloat16 and asynchronous copies.
+// leastMajor is the least major compute capability that the kernels run on: Ampere, the first with bfloat16 and
+// asynchronous copies.
 const leastMajor = 8
 
-// Open takes a device into use, counted as PyTorch counts: after CUDA_VISIBLE_DEVICES. ErrUnavailable is in the chain
-// of an error that means that the CPU has to serve. The same device may be opened more than once.
+// Open opens the device with the given ordinal. Ordinals count the devices that CUDA_VISIBLE_DEVICES leaves, as in
+// PyTorch. If the machine or the device cannot run the package at all, the error wraps ErrUnavailable. The same device
+// may be opened more than once.
 func Open(ordinal int, opts Options) (*Backend, error) {
 	images, err := embeddedImages()
 	if err != nil {
@@ -58,10 +60,11 @@ func Open(ordinal int, opts Options) (*Backend, error) {
 	return open(cuda, ordinal, opts, images, cublasIn(places))
 }
 
-// findCublas looks for a cuBLAS that runs on a driver of that CUDA major.
+// findCublas finds a cuBLAS that runs on a driver of the given major CUDA version, and lists the places that it
+// searched.
 type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
-// open is Open with everything that a machine brings as a parameter.
+// open is Open with everything that depends on the machine as a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
 		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
@@ -94,10 +97,10 @@ func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find
 			b.products, b.cublas.Version = p, p.version
 		}
 	}
-	return b, nil // without cuBLAS the package's own products serve
+	return b, nil // if there is no cuBLAS, b.cublas.Err tells why, and the package's own kernels multiply
 }
 
-// usable says why the kernels cannot run on a device, or nil.
+// usable returns the reason why the kernels cannot run on a device, or nil.
 func usable(i gpu.Info, images []gpu.Image) error {
 	if i.Major < leastMajor {
 		return driver.Unavailable("%s (device %d) has compute capability %d.%d, and %d.0 is the least",
@@ -106,10 +109,10 @@ func usable(i gpu.Info, images []gpu.Image) error {
 	return gpu.CheckDriver(i.Driver, images)
 }
 
-// do runs work with the device's context.
+// do calls work with the device's context.
 func (b *Backend) do(work func(*gpu.Context)) error { return outOfMemory(b.device.Do(work)) }
 
-// outOfMemory makes a device that is out of memory kernels.ErrOutOfMemory.
+// outOfMemory returns err, or an error that also wraps kernels.ErrOutOfMemory if the device is out of memory.
 func outOfMemory(err error) error {
 	if errors.Is(err, driver.ErrOutOfMemory) {
 		return memoryError{err}
@@ -121,8 +124,8 @@ type memoryError struct{ error }
 
 func (e memoryError) Unwrap() []error { return []error{e.error, kernels.ErrOutOfMemory} }
 
-// Name lists all that decides the bits of the results: the device, the driver that compiles the kernels, the products,
-// with options that are not the usual ones, and the type of the operands.
+// Name lists everything that determines the bits of the results: the device, the driver that compiles the kernels, the
+// library that multiplies with any options that are set, and the type of the operands.
 func (b *Backend) Name() string {
 	d, gemm := b.device, "own products"
 	if b.products != nil {
@@ -135,10 +138,10 @@ func (b *Backend) Name() string {
 // Device describes the device.
 func (b *Backend) Device() Device { return Device{Info: b.device.Info} }
 
-// Cublas says which cuBLAS multiplies, or why none does.
+// Cublas describes the cuBLAS that multiplies, or the reason why none does.
 func (b *Backend) Cublas() Cublas { return b.cublas }
 
-// Close lets go of the device.
+// Close releases the device.
 func (b *Backend) Close() error {
 	b.loading.Lock()
 	defer b.loading.Unlock()
@@ -153,14 +156,14 @@ func (b *Backend) Close() error {
 	return err
 }
 
-// cublasVariable names the environment variable that comes before every other place: a libcublasLt file or a folder
-// that holds one, or "none".
+// cublasVariable is the environment variable for the place of cuBLAS: a libcublasLt file, a folder that contains one,
+// or "none". It precedes all other places.
 const cublasVariable = "EMBED_CUBLAS"
 
-// ErrCublasOff is in the chain of Cublas.Err when the user does not want cuBLAS.
+// ErrCublasOff is wrapped by Cublas.Err if the user has turned cuBLAS off.
 var ErrCublasOff = errors.New(cublasVariable + "=none")
 
-// cublasIn looks for cuBLAS where the user says, then everywhere.
+// cublasIn returns a function that finds cuBLAS in the place that the user names, or else in all places.
 func cublasIn(p driver.Places) findCublas {
 	return func(cudaMajor int) (*driver.CublasLt, []Attempt, error) {
 		given := p.Getenv(cublasVariable)

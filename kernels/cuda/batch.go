@@ -9,32 +9,32 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// tables is the device's memory for the description of a batch, allocated once for the limits. The part that the host
-// sends is there twice, so that one batch is sent while the one before it computes.
+// tables holds the description of the current batch on the device. It is allocated once, for the limits. The part that
+// the host sends is a double buffer, so that a batch is sent while the previous one computes.
 type tables struct {
 	pos     driver.Pointer // int32 [T], the position of each token in its sequence
-	seq     driver.Pointer // int32 [T], its sequence
-	scale   driver.Pointer // float32 [S], of an Embed
+	seq     driver.Pointer // int32 [T], the sequence of each token
+	scale   driver.Pointer // float32 [S], the factor of an Embed for each sequence
 	buffers [2]buffer
-	*buffer // of the batch of the moment
+	*buffer // the one for the current batch
 
-	pooled    []kernels.Range // the different ones of a program
+	pooled    []kernels.Range // the distinct ranges that the program pools
 	maxBlocks int
-	order     []int   // scratch of cut
-	list      []int32 // scratch of cut and rows
+	order     []int   // workspace of cut
+	list      []int32 // workspace of cut and rows
 }
 
-// buffer is the part that the host sends for one batch: one of a double buffer.
+// buffer is one half of the double buffer: what the host sends for one batch.
 type buffer struct {
 	ids    driver.Pointer   // int32 [T]
 	cu     driver.Pointer   // int32 [S+1]
-	blocks driver.Pointer   // int2 [maxBlocks], of an Attention
-	ranges []driver.Pointer // int2 [S], of each range that is pooled
+	blocks driver.Pointer   // int2 [maxBlocks], the blocks of attention, see cut
+	ranges []driver.Pointer // int2 [S] for each entry of tables.pooled, see rows
 
-	read gpu.Event // all readers of this buffer, before the other took over, have run
+	read gpu.Event // recorded when the other buffer takes over: all kernels that read this one have then run
 }
 
-// ranges lists the different ranges that a program pools.
+// ranges returns the distinct ranges that a program pools.
 func ranges(p *kernels.Program) (list []kernels.Range) {
 	for _, op := range p.Ops() {
 		if o, ok := op.Do.(kernels.Range); ok && !slices.Contains(list, o) {
@@ -62,12 +62,12 @@ func newTables(c *gpu.Context, r *gpu.Resources, l kernels.Limits, pooled []kern
 	return t
 }
 
-// begin sends the batch's ids, its cu_seqlens, its list of attention blocks and the rows that it pools from pinned
-// memory, while the batch before computes.
+// begin sends the batch's ids, cu_seqlens, attention blocks and pooled rows from pinned memory to the device, while the
+// previous batch computes.
 func (s *submission) begin() {
 	t, b := s.tables, s.batch
 	if s.loaded.At == nil {
-		// The size is that of the limits, so that later batches fit as well.
+		// This is enough for the limits, so later batches fit as well.
 		bytes := 4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks + 8*s.limits.Sequences*len(t.pooled)
 		s.loaded = s.resources.Pin(s.Context, bytes)
 	}
@@ -75,7 +75,7 @@ func (s *submission) begin() {
 	sent := 0 // bytes
 	send := func(to driver.Pointer, values []int32) {
 		if s.Err != nil {
-			return // there may be no pinned memory
+			return // pinning the memory may have failed
 		}
 		copy(gpu.View[int32](s.loaded, sent, len(values)), values)
 		s.Upload(to, s.loaded, sent, 4*len(values), s.loads)
@@ -93,8 +93,8 @@ func (s *submission) begin() {
 	s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
 }
 
-// swap selects the other of the double buffer for the next batch. loads, on which that is sent, waits until the
-// batch before last, which used the same, has run.
+// swap selects the other buffer for the next batch. Uploads on stream loads then wait until the batch before last,
+// which used this buffer, has run.
 func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Record(t.read, compute)
 	other := &t.buffers[0]
@@ -105,8 +105,9 @@ func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Await(loads, other.read)
 }
 
-// cut gives the blocks of the attention kernel for a batch, each a sequence and the first of its query rows, counted in
-// the sequence. The longest sequences come first, because their blocks take longest; the order changes no result.
+// cut divides a batch into blocks for the attention kernel. A block is a pair: its sequence, and its first query row
+// within the sequence. The longest sequences come first, because their blocks take longest; the order does not change
+// any result.
 func (t *tables) cut(b kernels.Batch) []int32 {
 	t.order, t.list = t.order[:0], t.list[:0]
 	for i := range b.Sequences() {
@@ -121,7 +122,7 @@ func (t *tables) cut(b kernels.Batch) []int32 {
 	return t.list
 }
 
-// rows gives the rows of each sequence that a range pools: the first, and the one after the last.
+// rows returns, for each sequence, the rows that a range pools: the first, and the one after the last.
 func (t *tables) rows(b kernels.Batch, o kernels.Range) []int32 {
 	t.list = t.list[:0]
 	for i := range b.Sequences() {

@@ -7,36 +7,35 @@ import (
 )
 
 const (
-	// budgetCap is the most tokens of a batch that Budget gives. The largest products have enough tiles for every
-	// multiprocessor well before it, so that more tokens would only cost memory and delay the first result.
+	// budgetCap is the largest number of tokens that Budget returns. With so many, even the largest products keep every
+	// multiprocessor busy; more tokens would only cost memory and delay the first result.
 	budgetCap = 32768
 
-	// budgetShare of the memory that is free goes to a batch; the rest is for allocations of the driver and cuBLAS and
-	// for fragmentation.
+	// budgetShare is the share of the free memory that a batch may use. The rest is for allocations of the driver and
+	// of cuBLAS, and for fragmentation.
 	budgetShare = 0.9
 
-	// budgetReserve is set aside for memory that does not grow with the batch: the workspace of a runner and its
-	// tables.
+	// budgetReserve is set aside for memory that does not grow with the batch, such as the workspace of a runner.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is the memory of a runner for a token besides its activations: position, sequence, and, twice,
-	// id and its share of the list of attention blocks; and for each sequence, of which there are at most as many as
-	// tokens, scale, and, twice, cu_seqlens and block.
+	// bookkeepingBytes is the size of the tables for one token that is a sequence of its own. The terms are its
+	// position and sequence; its id and a block of attention, in both buffers; its scale; its cu_seqlens and another
+	// block, in both buffers.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
-	// rangeBytes is, twice, the rows of a sequence that are pooled.
+	// rangeBytes is the size of the rows that a range pools in one sequence, in both buffers.
 	rangeBytes = 2 * 8
 )
 
-// BytesPerToken is the memory of a runner of a program on this backend for a token: the columns of each slot of its
-// plan of one row a token, rounded up to 8, in the types that the slot has; a third of those of one row a sequence; the
-// tables of rotations; and bookkeeping, as if every token were a sequence.
+// BytesPerToken returns the memory that a runner of p needs for each token. It is the sum of a row of every slot with
+// one row per token, a third of a row of every slot with one row per sequence, a row of every table of rotations, and
+// the tables for a batch, as if every token were a sequence.
 func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	bytes := bookkeepingBytes + rangeBytes*len(ranges(p))
 	for _, s := range p.Plan(b.needs(p)).Slots {
 		wide, narrow := b.slotBytes(s)
 		row := wide + narrow
 		if s.PerSequence {
-			row = ceilDiv(row, 3) // a sequence has at least three tokens, but for the last of a batch
+			row = ceilDiv(row, 3) // a sequence has at least three tokens, except perhaps the last of a batch
 		}
 		bytes += row
 	}
@@ -52,11 +51,11 @@ func (b *Backend) BytesPerToken(p *kernels.Program) int {
 	return bytes
 }
 
-// Budget is the default number of tokens in a batch, special tokens included, for a program:
+// Budget returns the default number of tokens in a batch of p, including special tokens:
 //
 //	min(budgetCap, (0.9 · free memory − reserve) / BytesPerToken)
 //
-// It is to be asked after the weights have been loaded.
+// The weights must have been loaded before, because they reduce the free memory.
 func (b *Backend) Budget(p *kernels.Program) (int, error) {
 	free, err := b.device.Memory()
 	if err != nil {

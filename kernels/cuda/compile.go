@@ -10,23 +10,23 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// compiler resolves the operations of a program: each becomes a step of the runner. Its error is the context's.
+// compiler makes a step of the runner from each operation of a program. Its first error is Context.Err.
 type compiler struct {
 	*gpu.Context
 	*runner
 	plan kernels.Plan
 }
 
-// step is one operation, ready to be launched.
+// step is an operation with everything that launching it needs.
 type step struct {
-	op, shapes string // for an error
+	op, shapes string // for OpError
 	entry
-	writes []*memory // where copies to the host may still read
+	writes []*memory // slots that it writes; pending copies to the host may still read them
 	launch func(s *submission)
 }
 
-// needs tells a plan about a device: with cuBLAS the product that a GEGLU gates lies in memory, in float32 where the
-// result is kept in it.
+// needs describes the device's memory requirements to the planner. With cuBLAS a GEGLU needs workspace for the ungated
+// product, in float32 if its result is stored in float32.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -45,8 +45,8 @@ func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	}}
 }
 
-// Compile allocates the slots of the program's plan, finds its kernels and the algorithms of its products, and sends
-// the tables that do not depend on a batch. The weights have to be of this backend.
+// Compile allocates the slots of the program's plan, finds the kernels and the algorithms of the products, and sends
+// the tables that do not depend on the batch. The weights must have been loaded on this backend.
 func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
 	if err := cmp.Or(p.Err(), l.Check()); err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	r := &runner{backend: b, program: p, limits: l, rotations: map[string]driver.Pointer{}}
 	err := b.do(func(c *gpu.Context) { (&compiler{c, r, p.Plan(b.needs(p))}).compile() })
 	if err != nil {
-		_ = r.Close() // the first failure is the one to report
+		_ = r.Close() // err is the error to report
 		return nil, fmt.Errorf("%s: %w", b.device.Name, err)
 	}
 	return r, nil
@@ -84,7 +84,7 @@ func (c *compiler) compile() {
 	}
 }
 
-// step resolves one operation.
+// step prepares operation number i.
 func (c *compiler) step(op kernels.Op, i int) step {
 	p := c.program
 	s := step{shapes: p.Shapes(op)}
@@ -123,7 +123,7 @@ func (c *compiler) step(op kernels.Op, i int) step {
 
 var errForeignWeight = errors.New("a weight is of another backend or device: load it with this one's NewModel")
 
-// weight gives a weight that this backend has loaded; a nil one has null pointers.
+// weight returns a weight that was loaded on this backend. For nil it returns null pointers.
 func (c *compiler) weight(w kernels.Weight) weight {
 	if w == nil {
 		return weight{}
@@ -136,22 +136,23 @@ func (c *compiler) weight(w kernels.Weight) weight {
 	return *loaded
 }
 
-// kernel is one on the device with its contract.
+// kernel is a loaded kernel with its contract.
 type kernel struct {
 	gpu.Kernel
 	kernelSpec
 }
 
-// kernel finds a kernel of the contract and allows it its shared memory.
+// kernel loads a kernel of the contract and lets it use its shared memory.
 func (c *compiler) kernel(name string) kernel {
-	spec := kernelSpecs()[name] // TestContractOfThePTX compares the names
+	spec := kernelSpecs()[name] // TestContractOfThePTX checks that the PTX has these names
 	return kernel{c.Kernel(name, spec.block, spec.shared), spec}
 }
 
-// typed finds the kernel of the operands' type.
+// typed is kernel for the variant of the operands' type.
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
-// convert gives the launch that copies a matrix to the other type, where there are both.
+// convert returns a function that launches a conversion between the two copies of a matrix. It does nothing if to or
+// from is null. name is "narrow" (from float32) or "widen" (to float32).
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 {
 		return func(*submission) {}

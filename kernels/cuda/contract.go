@@ -6,31 +6,32 @@ import (
 	"sync"
 )
 
-// contract describes some kernels to both sides, the Go code and the CUDA sources: names, parameters in order, and
-// geometry. The table in src/README.md is written from contracts; a test compares both with the committed PTX.
+// contract describes a group of kernels: their names, their parameters in order, and their geometry. Both the Go code
+// and the CUDA sources rely on it. The table in src/README.md is written from contracts; a test compares both with the
+// committed PTX.
 type contract struct {
-	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for the first two, <d> for the head sizes.
+	// names are separated by spaces. <T> stands for bf16, fp16 and fp32, <H> for bf16 and fp16, <d> for the head sizes.
 	names string
-	// params are C declarations separated by semicolons, with remarks behind them.
+	// params are C declarations, separated by semicolons, each with a remark after it.
 	params string
 	tile   tile
-	block  int // threads
+	block  int // number of threads in a block
 	shared func(d int) int
 }
 
-// tile is the part of a result that a block computes. of and by name the rows and columns that it counts, and the grid
-// follows: x counts tiles of columns and y of rows, of which a kernel with more than maxGridY steps over the rest.
-// Without columns, or where it is flat, there is only x.
+// tile is the part of a result that one block computes: rows × cols elements. of and by name the dimensions that rows
+// and cols count. The x of the grid counts the tiles along the columns and y those along the rows. A kernel whose rows
+// need more than maxGridY tiles loops over the rest. If cols is 0, or flat is set, x counts all tiles.
 type tile struct {
 	rows, cols int
 	of, by     string
 	flat       bool
 }
 
-// maxGridY is the most blocks that a grid has in its second dimension.
+// maxGridY is the maximum of a grid's second dimension.
 const maxGridY = 65535
 
-// grid gives x and y for a result.
+// grid returns the grid for a result of the given size.
 func (t tile) grid(rows, cols int) (x, y int) {
 	switch {
 	case t.cols == 0:
@@ -44,7 +45,7 @@ func (t tile) grid(rows, cols int) (x, y int) {
 func ceilDiv(a, b int) int { return (a + b - 1) / b }
 
 const (
-	// attentionRows is the query rows of one block of an attention.
+	// attentionRows is the number of query rows in one block of an attention.
 	attentionRows = 64
 
 	normParams = "float *out32 [T, c] or null; T *out [T, c] or null; const float *in [T, c]; " +
@@ -68,7 +69,7 @@ var (
 	convertTile = tile{rows: 1, cols: 256, of: "rows", by: "cols"}
 )
 
-// contracts are all kernels.
+// contracts lists all kernels.
 var contracts = []contract{
 	{"positions", "int *pos [T]; int *seq [T]; const int *cu", tile{rows: 1, of: "S"}, 128, nil},
 	{"embed_scale", "float *scale [S]; const int *ids [T]; const int *cu; float base; int mask",
@@ -100,13 +101,14 @@ var contracts = []contract{
 	{"gemm_geglu_fp32", gemmParams, tile{128, 32, "M", "N", true}, 256, always(30720)},
 }
 
-// sharedHalf and sharedFull are the dynamic shared memory of an attention with heads of d columns.
+// sharedHalf and sharedFull return the bytes of dynamic shared memory that an attention needs for heads of d columns.
 func sharedHalf(d int) int { return 512 * ((d+15)&^15 + 8) }
 func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
 func always(n int) func(int) int { return func(int) int { return n } }
 
-// attentionHeads are the head sizes that have an attention kernel, normWidths the widest rows of each LayerNorm kernel.
+// attentionHeads lists the head sizes that have an attention kernel, normWidths the widest row of each LayerNorm
+// kernel.
 var (
 	attentionHeads = []int{16, 24, 32, 64, 128}
 	normWidths     = []int{512, 1280, 2560, 8192}
@@ -120,7 +122,7 @@ type kernelSpec struct {
 	shared int
 }
 
-// kernelSpecs are the contracts by the name of a kernel.
+// kernelSpecs returns the contract of each kernel by its name.
 var kernelSpecs = sync.OnceValue(func() map[string]kernelSpec { return expand(contracts) })
 
 func expand(list []contract) map[string]kernelSpec {

@@ -19,13 +19,13 @@ import (
 
 var update = flag.Bool("update", false, "write the table of kernels into src/README.md")
 
-// parameter is one of a contract's.
+// parameter is a parameter of a kernel, from contract.params.
 type parameter struct {
 	declaration, name, remark string
 	pointer                   bool
 }
 
-// bytes is the size of a value.
+// bytes returns the size of the parameter.
 func (p parameter) bytes() int {
 	if p.pointer {
 		return 8
@@ -35,7 +35,7 @@ func (p parameter) bytes() int {
 
 var declaration = regexp.MustCompile(`^((?:const )?\w+ (\*?)(\w+))(.*)$`)
 
-// parameters takes the list apart.
+// parameters parses contract.params.
 func (c contract) parameters() (list []parameter) {
 	for _, text := range strings.Split(c.params, "; ") {
 		m := declaration.FindStringSubmatch(text)
@@ -44,7 +44,7 @@ func (c contract) parameters() (list []parameter) {
 	return list
 }
 
-// kernelParameters are the parameters of each kernel.
+// kernelParameters returns the parameters of each kernel by its name.
 var kernelParameters = sync.OnceValue(func() map[string][]parameter {
 	all := map[string][]parameter{}
 	for _, c := range contracts {
@@ -55,7 +55,7 @@ var kernelParameters = sync.OnceValue(func() map[string][]parameter {
 	return all
 })
 
-// TestContractInREADME: the table that the authors of kernels read is the one that launches are made by.
+// TestContractInREADME checks that the table in src/README.md shows contracts.
 func TestContractInREADME(t *testing.T) {
 	const file, begin, end = "src/README.md", "| kernel |", "\n\n"
 	text, err := os.ReadFile(file)
@@ -76,7 +76,7 @@ func TestContractInREADME(t *testing.T) {
 	}
 }
 
-// table is the contracts in Markdown.
+// table returns contracts as a Markdown table.
 func table() string {
 	lines := []string{"| kernel | parameters | grid | block | dynamic shared |", "| --- | --- | --- | --- | --- |"}
 	for i, c := range contracts {
@@ -106,7 +106,7 @@ func table() string {
 	return strings.Join(lines, "\n")
 }
 
-// String is the grid in terms of the rows and columns that the tile counts.
+// String describes the grid in terms of the dimensions that the tile counts.
 func (t tile) String() string {
 	ceil := func(what string, by int) string {
 		if by == 1 {
@@ -123,7 +123,7 @@ func (t tile) String() string {
 	return fmt.Sprintf("(%s, %s, 1)", x, y)
 }
 
-// grouped writes a number below a million with a comma.
+// grouped formats a number below a million with a comma between the thousands.
 func grouped(n int) string {
 	if n < 1000 {
 		return fmt.Sprint(n)
@@ -131,8 +131,8 @@ func grouped(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// TestContractOfThePTX compares the contract with the compiled kernels: their names, number and sizes of parameters,
-// and threads of a block. Drivers of branch 550 have to read them.
+// TestContractOfThePTX compares the contract with the compiled kernels: their names, the number and sizes of their
+// parameters, and the threads of a block. It also checks that drivers of branch 550 can read them.
 func TestContractOfThePTX(t *testing.T) {
 	images, err := embeddedImages()
 	if err != nil {
@@ -180,7 +180,7 @@ func TestContractOfThePTX(t *testing.T) {
 	}
 }
 
-// A launch with too many parameters, or too few, is not made.
+// TestLaunchCountsParameters checks that a launch with too many or too few parameters is an error.
 func TestLaunchCountsParameters(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

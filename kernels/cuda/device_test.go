@@ -11,7 +11,7 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// TestUnusableMachinesAreOneSentence opens devices that cannot be used.
+// TestUnusableMachinesAreOneSentence checks the errors for machines and devices that cannot be used.
 func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*fakeGPU)
@@ -35,13 +35,13 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	}
 }
 
-// TestOpeningFailsCleanly fails each step of opening a device.
+// TestOpeningFailsCleanly checks that the error of Open names the call that failed, and that nothing is left allocated.
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
 		f := newFake(t)
 		f.fails[call] = driver.OutOfMemory
 		_, err := open(f.driver(), 0, Options{}, f.images(), noCublas)
-		onDevice := call != "cuMemAllocHost" // a smaller batch helps only there
+		onDevice := call != "cuMemAllocHost" // a smaller batch may help only if the device is out of memory
 		if err == nil || errors.Is(err, kernels.ErrOutOfMemory) != onDevice || !strings.Contains(err.Error(), "CUDA_ERROR_OUT_OF_MEMORY") {
 			t.Errorf("a failing %s gives %v", call, err)
 		}
@@ -51,7 +51,7 @@ func TestOpeningFailsCleanly(t *testing.T) {
 	}
 }
 
-// TestCompilerErrors has the driver refuse the PTX when a kernel is first needed.
+// TestCompilerErrors checks the error of a kernel whose PTX the driver refuses.
 func TestCompilerErrors(t *testing.T) {
 	f := newFake(t)
 	f.fails["cuModuleLoadDataEx"], f.jitLog = 218, "ptxas fatal:\n  bad  register"
@@ -68,7 +68,7 @@ func TestCompilerErrors(t *testing.T) {
 	}
 }
 
-// TestModulesAreLoadedOnce counts the modules that the driver compiles.
+// TestModulesAreLoadedOnce checks that the driver compiles only the modules in use, each once.
 func TestModulesAreLoadedOnce(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -104,7 +104,7 @@ func TestNameSaysWhatDecidesTheBits(t *testing.T) {
 	b.Close()
 }
 
-// TestClosedBackend uses a backend and its runner after they were closed.
+// TestClosedBackend checks that a closed backend and its runner return errors.
 func TestClosedBackend(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -128,7 +128,7 @@ func TestClosedBackend(t *testing.T) {
 	}
 }
 
-// TestDevices describes the devices of a fake driver, and those that are too old.
+// TestDevices checks the description of the devices of a fake driver, some of which are too old.
 func TestDevices(t *testing.T) {
 	f := newFake(t)
 	f.names = []string{"First", "Second"}
@@ -149,7 +149,7 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestReportWithoutDriver: the report has every place that was searched.
+// TestReportWithoutDriver checks that the report lists every place that was searched.
 func TestReportWithoutDriver(t *testing.T) {
 	missing := errors.New("cannot open shared object file: No such file or directory")
 	p := driver.Places{Root: t.TempDir(), Getenv: func(string) string { return "" }, Open: func(string) (uintptr, error) { return 0, missing }}

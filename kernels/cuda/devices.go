@@ -7,51 +7,52 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// Report lists the driver, the devices and the cuBLAS of a machine.
+// Report describes the driver, the devices and the cuBLAS of a machine.
 type Report struct {
-	DriverVersion string    // the CUDA version that the driver supports, for example "12.4"; empty without one
-	DriverSearch  []Attempt // where libcuda was looked for
-	Err           error     // why there is no device, or nil
+	DriverVersion string    // the CUDA version that the driver supports, for example "12.4"; empty if there is no driver
+	DriverSearch  []Attempt // the places where libcuda was searched
+	Err           error     // the reason why there is no device, or nil
 	Devices       []Device
 	Cublas        Cublas
 
-	KernelCache    string // where the driver keeps the kernels that it has compiled
-	KernelCacheErr error  // why it keeps none and compiles them at every start, as far as that can be told
+	KernelCache    string // the folder in which the driver caches compiled kernels
+	KernelCacheErr error  // the reason, if known, why it cannot cache them and compiles them at every start
 }
 
 // Device is a GPU that the driver shows.
 type Device struct {
 	gpu.Info
-	FreeMemory uint64 // bytes, 0 where it could not be asked
-	Err        error  // why it cannot be used, or nil
+	FreeMemory uint64 // in bytes; 0 if unknown
+	Err        error  // the reason why it cannot be used, or nil
 }
 
-// Cublas is the cuBLAS that multiplies, or why none does: then the package's own products serve.
+// Cublas describes the cuBLAS that multiplies, or the reason why none does. Without one, the package's own kernels
+// multiply.
 type Cublas struct {
-	Version  string    // empty where none does
-	Searched []Attempt // where libcublasLt was looked for
-	Err      error     // ErrCublasOff, a fault of the library that was found, or every place that was searched
+	Version  string    // empty if there is none
+	Searched []Attempt // the places where libcublasLt was searched
+	Err      error     // nil, ErrCublasOff, a fault of the library, or the list of all places searched
 }
 
-// Attempt is one place where a library was looked for.
+// Attempt is a place where a library was searched.
 type Attempt = driver.Attempt
 
-// TestedOn is the only GPU on which the package's tests have run, and passed, as of commit 590218f. Its kernels are
-// those of today; the host's code has changed since, and has run on the software GPU.
+// TestedOn is the only GPU on which the package's tests have passed, at commit 590218f. The kernels are unchanged since
+// then. The Go code has changed, and has been tested only on the software GPU.
 const TestedOn = "NVIDIA H200 (compute capability 9.0, driver 580.159.04)"
 
 // Tested reports whether the device has the compute capability of TestedOn.
 func (d Device) Tested() bool { return d.Major == 9 && d.Minor == 0 }
 
-// Devices looks for the driver, its devices and cuBLAS. It fails at nothing: the report has the errors. Asking a device
-// for its free memory makes a context on it for a moment.
+// Devices searches for the driver, its devices and cuBLAS. It returns all errors in the report. It creates a context on
+// each device for a moment, to find out how much memory is free.
 func Devices() Report { return devices(driver.System()) }
 
 func devices(p driver.Places) Report {
 	var r Report
 	cuda, attempts, err := p.FindCUDA()
 	r.DriverSearch, r.Err = attempts, err
-	newest := 99 // without a driver every version of cuBLAS is worth a look
+	newest := 99 // if there is no driver, any version of cuBLAS may be reported
 	if err == nil {
 		if images, err := embeddedImages(); err != nil {
 			r.Err = err
@@ -76,7 +77,7 @@ func devices(p driver.Places) Report {
 	return r
 }
 
-// describe lists every device that the driver shows.
+// describe returns every device that the driver shows, and the CUDA version that it supports.
 func describe(cuda *driver.CUDA, images []gpu.Image) (version int, found []Device, err error) {
 	version, count, err := gpu.Count(cuda)
 	if err != nil {
@@ -89,7 +90,7 @@ func describe(cuda *driver.CUDA, images []gpu.Image) (version int, found []Devic
 	return version, found, nil
 }
 
-// askMemory opens a device for a moment to ask how much memory is free.
+// askMemory opens the device for a moment to set FreeMemory.
 func (d *Device) askMemory(cuda *driver.CUDA, images []gpu.Image) {
 	if d.Err != nil {
 		return
@@ -101,7 +102,7 @@ func (d *Device) askMemory(cuda *driver.CUDA, images []gpu.Image) {
 	}
 }
 
-// Usable lists the ordinals of the devices that Open takes.
+// Usable returns the ordinals of the devices that Open can open.
 func (r Report) Usable() []int {
 	var list []int
 	for _, d := range r.Devices {

@@ -1,13 +1,13 @@
 // Package cuda runs the operations of kernels on an NVIDIA GPU.
 //
-// It needs no toolkit and no C compiler: the binary carries its kernels as PTX, which the driver compiles for the
-// device at hand, and finds libcuda and libcublasLt when it runs. Without libcublasLt its own matrix products serve.
-// Weights and matrix operands are bfloat16, float16 or float32; accumulation, softmax, LayerNorm statistics, pooling
-// and the residual stream are always float32.
+// It needs no toolkit and no C compiler. The program contains its kernels as PTX, which the driver compiles for the
+// device, and it searches for libcuda and libcublasLt when it runs. Without libcublasLt the package's own kernels
+// multiply. Weights and matrix operands are bfloat16, float16 or float32; accumulation, softmax, LayerNorm statistics,
+// pooling and the residual stream are always float32.
 //
-// docs/design.md lists the files; src/README.md describes the kernels, of which contracts is the Go side. Below are
-// package gpu, which is one device, and package driver, C.
+// docs/design.md lists the files. src/README.md describes the kernels; the variable contracts is its counterpart in Go.
+// The package uses package gpu, which represents one device, and package driver, which calls C.
 //
-// The package must not know which model it runs, and it never times anything to choose between two ways of computing:
-// the same batch gives the same bits.
+// The package must not know which model it runs. It never times anything to choose between two ways of computing, so
+// that the same batch always gives the same bits.
 package cuda

@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels"
 )
 
-// sizeOf is the bytes of a value of a type.
+// sizeOf returns the size of a value of type t in bytes.
 func sizeOf(t kernels.DType) int {
 	if t == kernels.FP32 {
 		return 4
@@ -16,7 +16,7 @@ func sizeOf(t kernels.DType) int {
 	return 2
 }
 
-// encode writes values as a device reads them. Package half says how they are rounded to 16 bits.
+// encode writes values to dst as the device reads them, rounded to type t.
 func encode(t kernels.DType, dst []byte, values []float32) {
 	switch t {
 	case kernels.FP32:
@@ -34,6 +34,6 @@ func encode(t kernels.DType, dst []byte, values []float32) {
 	}
 }
 
-// pitch is the elements from one row of a matrix to the next, as src/README.md fixes it: rows begin on 16 bytes in
-// every type.
+// pitch returns the number of elements from one row of a matrix to the next. src/README.md defines it: rows begin at a
+// multiple of 16 bytes in every type.
 func pitch(cols int) int { return (cols + 7) &^ 7 }

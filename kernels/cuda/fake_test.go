@@ -12,34 +12,35 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeGPU is a driver and a device made of Go. Its streams are real queues: work on one runs when somebody waits for it
-// or when the seed says so, and never before an event that it waits for. A launch reads its parameters when it is made
-// and memory when it runs, as on a device, so a missing event or pinned memory that is used again too early shows in
-// the results.
+// fakeGPU is a driver and a device in plain Go. Its streams are real queues. Work on a stream runs when somebody waits
+// for it, or at random if eagerness is set, and never before an event that it waits for. As on a device, a launch reads
+// its parameters at once but memory only when it runs. So a missing event, or pinned memory that is reused too early,
+// changes the results.
 type fakeGPU struct {
 	t  *testing.T
 	mu sync.Mutex
 
-	version      int32 // of CUDA
+	version      int32 // CUDA version
 	names        []string
 	major, minor int32
 	free, total  uint64
 	kernels      map[string]kernelSpec
-	fails        map[string]driver.Result // the code that a call returns instead of working, by its name
+	fails        map[string]driver.Result // code that a call returns instead of doing its work, by the call's name
 	jitLog       string
 	eagerness    *rand.Rand // nil: work runs only when it is waited for
+	idle         bool       // launches are checked and recorded, but do nothing
 
 	calls     []string
-	memory    []fakeMemory // by address
+	memory    []fakeMemory // sorted by address
 	next      uint64
 	hosts     map[uintptr][]uint64
 	objects   driver.Handle
 	modules   map[driver.Handle]bool
 	functions map[driver.Handle]string
-	allowed   map[driver.Handle]int32 // dynamic shared memory
+	allowed   map[driver.Handle]int32 // dynamic shared memory that a function may use
 	streams   map[driver.Handle]*fakeQueue
 	events    map[driver.Handle]fakeMark
-	timing    map[driver.Handle]bool // the events that keep the time
+	timing    map[driver.Handle]bool // events that record the time
 	launched  []string
 	retained  int
 }
@@ -68,7 +69,7 @@ func newFake(t *testing.T) *fakeGPU {
 	}
 }
 
-// images has every kernel of the table in one module.
+// images returns one module that contains every kernel of the contract.
 func (f *fakeGPU) images() []gpu.Image {
 	i := gpu.Image{Name: "all.ptx", ISA: "7.0", Text: func() ([]byte, error) { return []byte(".version 7.0\x00"), nil }}
 	for name := range f.kernels {
@@ -77,7 +78,7 @@ func (f *fakeGPU) images() []gpu.Image {
 	return []gpu.Image{i}
 }
 
-// bytes is device memory; it has to lie inside one allocation.
+// bytes returns device memory, which must lie inside one allocation.
 func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	for _, m := range f.memory {
 		if at >= m.at && at+uint64(n) <= m.at+uint64(len(m.bytes)) {
@@ -88,7 +89,7 @@ func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	return make([]byte, n)
 }
 
-// host is pinned memory; nothing else may be handed to the driver for longer than a call.
+// host returns pinned memory. The driver must not keep any other host memory after a call.
 func (f *fakeGPU) host(at uintptr, n int) []byte {
 	for start, words := range f.hosts {
 		if at >= start && at+uintptr(n) <= start+uintptr(8*len(words)) {
@@ -118,7 +119,7 @@ func (f *fakeGPU) enqueue(stream driver.Handle, work func()) {
 
 func (f *fakeGPU) run(m fakeMark) {
 	for m.queue.done < m.until {
-		m.queue.done++ // first, so that a task may run others
+		m.queue.done++ // first, because the work may run other work
 		m.queue.work[m.queue.done-1]()
 	}
 }
@@ -128,8 +129,7 @@ func (f *fakeGPU) object() driver.Handle {
 	return f.objects
 }
 
-// driver is the table of functions that the package sees. Each call is
-// recorded, and fails when the test has asked for it.
+// driver returns the functions that the package calls. Each call is recorded, and fails if fails contains it.
 func (f *fakeGPU) driver() *driver.CUDA {
 	call := func(name string, work func() driver.Result) driver.Result {
 		f.mu.Lock()
@@ -168,7 +168,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 				}
 				f.free -= n
 				m := fakeMemory{f.next, make([]byte, n)}
-				for i := range m.bytes[:n%workspaceBytes] { // not the workspace, which nothing reads
+				for i := range m.bytes[:n%workspaceBytes] { // except the workspace, which no kernel reads
 					m.bytes[i] = 0xff // a NaN in every type
 				}
 				f.next += (n+255)&^255 + 4096
@@ -265,7 +265,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 				f.events[*e], f.timing[*e] = fakeMark{}, flags&driver.EventDisableTiming == 0
 			})
 		},
-		// Each piece of work on a stream takes a millisecond.
+		// Each item of work on a stream takes a millisecond.
 		EventElapsedTime: func(ms *float32, start, end driver.Handle) driver.Result {
 			return do("cuEventElapsedTime", func() {
 				from, to := f.events[start], f.events[end]
@@ -289,7 +289,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 	}
 }
 
-// launch checks a launch against the table, takes its parameters and puts the kernel in the queue.
+// launch checks a launch against the contract, reads its parameters and enqueues the kernel.
 func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params uintptr) {
 	name := f.functions[fn]
 	spec, ok := f.kernels[name]
@@ -321,10 +321,12 @@ func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32,
 		}
 		k.values[p.name] = value
 	}
-	f.enqueue(s, k.run)
+	if !f.idle {
+		f.enqueue(s, k.run)
+	}
 }
 
-// settled fails when something was not given back.
+// settled fails the test if any resource was not freed.
 func (f *fakeGPU) settled() {
 	f.t.Helper()
 	if len(f.memory) > 0 || len(f.hosts) > 0 || len(f.streams) > 0 || len(f.events) > 0 || len(f.modules) > 0 || f.retained != 0 {

@@ -8,22 +8,22 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fakeCublas offers algorithms and checks its descriptors; it computes nothing.
+// fakeCublas offers algorithms and checks the descriptors that it is given. It computes nothing.
 type fakeCublas struct {
 	gpu     *fakeGPU
 	objects map[driver.Handle]map[int32]uint64 // attributes of descriptors, layouts and preferences
-	refused func(rows int) bool                // row counts that the algorithm does not take
-	none    bool                               // the heuristic finds no algorithm in one piece
-	free    bool                               // any algorithm may be asked for
-	large   bool                               // for many rows there is a third algorithm, with a tile of 128 by 128
+	refused func(rows int) bool                // numbers of rows that the algorithm does not support
+	none    bool                               // the heuristic offers no algorithm that sums in one piece
+	free    bool                               // the test sets Options.FreeAlgorithm
+	large   bool                               // for many rows it offers a third algorithm, with a tile of 128 by 128
 	unknown map[int32]bool                     // attributes of algorithms that it does not know
-	answer  driver.Status                      // of the heuristic
+	answer  driver.Status                      // status that the heuristic returns
 	queries []uint64                           // the rows of each heuristic query
 	checks  []uint64                           // the rows of each check
 	runs    int
 }
 
-// Attributes that a fake layout keeps under numbers of its own.
+// Attributes under which a fake layout stores its other properties.
 const (
 	fakeType = 100 + iota
 	fakeRows
@@ -90,7 +90,7 @@ func (c *fakeCublas) functions() *driver.CublasLt {
 				t.Errorf("the heuristic is asked with the preferences %v", p)
 			}
 			c.queries = append(c.queries, c.objects[d][driver.LayoutCols])
-			// The first choice splits the inner dimension, as cuBLAS often has it.
+			// The first offer splits the inner dimension, as cuBLAS often does.
 			list := unsafe.Slice(found, wanted)
 			list[0].Algo[0], list[0].Algo[1] = 1, 4
 			list[1].Algo[0], list[1].Algo[1] = 2, 1
@@ -145,7 +145,7 @@ func (c *fakeCublas) functions() *driver.CublasLt {
 	}
 }
 
-// chosen is the algorithm that is to be used where none is free.
+// chosen returns the algorithm that the backend must use if free is not set.
 func (c *fakeCublas) chosen() uint64 {
 	if c.large {
 		return 3

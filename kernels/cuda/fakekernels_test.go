@@ -10,7 +10,7 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch runs a kernel as plain loops over the rows and columns that its grid covers.
+// fakeLaunch is a launch of a kernel, which it runs as plain loops over the rows and columns that its grid covers.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
@@ -33,7 +33,7 @@ func (k *fakeLaunch) float(name string) float32 {
 	return math.Float32frombits(uint32(k.value(name)))
 }
 
-// dtype is the type that the kernel's name ends in.
+// dtype returns the type in which the kernel's name ends.
 func (k *fakeLaunch) dtype() kernels.DType {
 	t, err := kernels.ParseDType(k.name[strings.LastIndex(k.name, "_")+1:])
 	if err != nil {
@@ -42,7 +42,7 @@ func (k *fakeLaunch) dtype() kernels.DType {
 	return kernels.DType(t)
 }
 
-// fakeMatrix is device memory seen as rows; nil for a null pointer.
+// fakeMatrix is device memory viewed as rows. It is nil for a null pointer.
 type fakeMatrix struct {
 	bytes  []byte
 	t      kernels.DType
@@ -100,7 +100,7 @@ func fakeGELU(x float32) float32 {
 	return float32(float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2))
 }
 
-// run finds the loops by the name without its type and head size.
+// run runs the loops for the kernel's name without its type and head size.
 func (k *fakeLaunch) run() {
 	family := regexp.MustCompile(`_(bf16|fp16|fp32|\d+)\b`).ReplaceAllString(regexp.MustCompile(`_\d+_`).ReplaceAllString(k.name, "_"), "")
 	switch family {
@@ -136,7 +136,7 @@ func (k *fakeLaunch) run() {
 		k.rotateKeys()
 	case "attention", "attention_rotary":
 		k.attention(family == "attention_rotary")
-	case "activate", "gate": // behind a product of fakeCublas, which computes nothing
+	case "activate", "gate": // follows a product of fakeCublas, which computes nothing
 	case "pool":
 		k.pool()
 	case "narrow":
@@ -210,7 +210,7 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	}
 }
 
-// turn rotates heads of d columns from a column on, multiplied by a factor.
+// turn scales by factor and rotates the heads of a row, of d columns each, from column from on.
 func (k *fakeLaunch) turn(row []float32, from, position, heads, d int, factor float32) {
 	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, kernels.FP32).row(0)
 	for h := range heads {
@@ -247,7 +247,7 @@ func (k *fakeLaunch) attention(rotary bool) {
 		k.gpu.t.Errorf("%s is launched for %d of %d heads with %d bytes of shared memory: %v", k.name, k.y, heads, k.shared, err)
 	}
 	slopes := k.vector("slopes", heads)
-	if t != kernels.FP32 { // they are subtracted before scores are scaled
+	if t != kernels.FP32 { // the 16-bit kernels subtract slopes before they scale the scores
 		for i := range slopes {
 			slopes[i] *= k.float("scale")
 		}
@@ -267,7 +267,7 @@ func (k *fakeLaunch) attention(rotary bool) {
 		all, rounded := make([][]float32, n), make([]byte, 3*width*sizeOf(t))
 		for r := range all {
 			all[r] = qkv.row(r)
-			if rotary { // and rounded, before they meet
+			if rotary { // the 16-bit kernels round rotated queries and keys
 				k.turn(all[r], 0, r, heads, d, k.float("qscale"))
 				if t == kernels.FP32 {
 					k.turn(all[r], width, r, heads, d, 1)
@@ -326,7 +326,7 @@ func (k *fakeLaunch) pool() {
 	}
 }
 
-// gemm computes the tiles that the grid has, and no others.
+// gemm computes the tiles of the grid, and no others.
 func (k *fakeLaunch) gemm(family string) {
 	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
 	tile, shared, rows := 128, 65536, n

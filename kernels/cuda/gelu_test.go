@@ -14,20 +14,21 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// geluBound is the absolute error that the GELU of a 16-bit kernel may have beside the rounding of its result.
+// geluBound is the permitted absolute error of the GELU of a 16-bit kernel, in addition to the rounding of its result.
 const geluBound = 2e-7
 
 func exactGELU(x float32) float64 { return float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2) }
 
-// halfUlp is half the distance of neighbours of that size in a type with so many bits of significand, the least of
-// which is 2^least.
+// halfUlp returns half the distance between neighbours of v in a type with the given number of significant bits and the
+// smallest exponent least.
 func halfUlp(v float64, bits, least int) float64 {
 	_, e := math.Frexp(v)
 	return math.Ldexp(0.5, max(e-bits, least))
 }
 
-// TestGELUFormula evaluates the formula of the 16-bit kernels with the coefficients of src/device.cuh, in float32 and
-// with every error that ex2.approx may have (2 ulp either way): it stays within 2e-7 and half an ulp of float32.
+// TestGELUFormula evaluates the formula of the 16-bit kernels in float32, with the coefficients of src/device.cuh and
+// with every error that ex2.approx may have (2 ulp either way). It checks that the error is at most 2e-7 plus half an
+// ulp of float32.
 func TestGELUFormula(t *testing.T) {
 	source, err := os.ReadFile("src/device.cuh")
 	if err != nil {
@@ -80,7 +81,7 @@ func TestGELUFormula(t *testing.T) {
 			}
 		}
 	}
-	const step = 211 // of the float32 values between 2^-20 and 16
+	const step = 211 // of all float32 values between 2^-20 and 16, every 211th
 	for bits := math.Float32bits(0x1p-20); bits < math.Float32bits(16); bits += step {
 		check(math.Float32frombits(bits))
 		check(-math.Float32frombits(bits))
@@ -103,8 +104,9 @@ func fromFP16(bits uint16) float32 {
 	return v[0]
 }
 
-// alone launches a kernel that a program has behind a product of cuBLAS only, on rows of inCols values of the operands'
-// type, and gives its result. out and in may be the same memory.
+// alone launches a single kernel on rows of inCols values of the operands' type and returns its result, rows of outCols
+// values. It is for kernels that programs use only after a product of cuBLAS. If outCols is inCols, the kernel works in
+// place.
 func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, outCols int, params func(out, in driver.Pointer) []gpu.Param) []float32 {
 	t.Helper()
 	size := sizeOf(b.dtype)
@@ -142,12 +144,12 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 	return result
 }
 
-// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU, alone or behind a product
-// with the identity: it is within 2e-7 of float64's erf, and half an ulp of the type. A value that is not finite does
-// not become finite.
+// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU: alone, or after a product
+// with the identity matrix. The result must be within 2e-7 of that of math.Erf, plus half an ulp of the type. A value
+// that is not finite must not become finite.
 func TestGPUGELU(t *testing.T) {
 	requireGPU(t, kernels.FP32).Close()
-	t.Setenv(cublasVariable, "none") // its products have the activation in a kernel of its own
+	t.Setenv(cublasVariable, "none") // the package's own products apply the activation
 	const cols, rows = 32, 2048
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16} {
 		bits, least := 8, -133
@@ -161,7 +163,7 @@ func TestGPUGELU(t *testing.T) {
 		values, finite, gates := make([]float32, rows*cols), make([]float32, rows*cols), make([]float32, 2*rows*cols)
 		decode(dtype, values, all)
 		for i, x := range values {
-			if x-x == 0 { // else a product would spread it over the row
+			if x-x == 0 { // other values would spread over the whole row in a product
 				finite[i] = x
 			}
 			at := i/cols*2*cols + i%cols
@@ -183,7 +185,7 @@ func TestGPUGELU(t *testing.T) {
 				if bias {
 					l.Bias = n.give(kernels.Vector, kernelstest.Tensor{Dims: []int{2 * cols}, Values: bias2})
 				}
-				// The product with the identity gives its input, in the type that it reads.
+				// The product with the identity matrix returns its input, rounded to the operands' type.
 				y := n.Linear(n.input(cols, finite), l, kernels.None)
 				n.Output(n.Linear(y, kernels.Linear{W: n.give(kernels.Projection, kernelstest.Tensor{Dims: []int{cols, cols}, Values: identity})}, kernels.None))
 				return n.run(b, batch, limitsOf(batch))[0]
@@ -216,7 +218,7 @@ func TestGPUGELU(t *testing.T) {
 					continue
 				}
 				if x < -math.MaxFloat32 {
-					continue // to 0 by the formula, to NaN by its floating-point operations
+					continue // the formula gives 0, and the kernel's floating-point operations give NaN
 				}
 				want := exactGELU(x)
 				half := max(halfUlp(want, bits, least), halfUlp(float64(got[i]), bits, least))

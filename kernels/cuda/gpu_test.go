@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// requireGPU opens the first device. Where there is none the test is skipped, unless EMBED_REQUIRE_GPU is 1.
+// requireGPU opens the first device. If there is none, it skips the test, or fails it if EMBED_REQUIRE_GPU is 1.
 func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	t.Helper()
 	b, err := Open(0, Options{DType: dtype})
@@ -21,7 +21,7 @@ func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	return b
 }
 
-// eachProduct runs a test with cuBLAS, where it is found, and with the package's own products.
+// eachProduct runs a test twice: with the package's own products, and with cuBLAS if there is one.
 func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	t.Run("own products", func(t *testing.T) {
 		t.Setenv(cublasVariable, "none")
@@ -37,8 +37,8 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	})
 }
 
-// holdGPU keeps the first device open until the test ends. The driver takes the context down with its last user and
-// makes it anew for the next, which costs more than most cases of a suite that opens a backend for each.
+// holdGPU keeps the first device open until the test ends. Otherwise the driver would destroy the context with its last
+// user and create it again for the next, which takes longer than most cases of a suite that opens a backend for each.
 func holdGPU(t *testing.T) *Backend {
 	t.Helper()
 	b := requireGPU(t, kernels.FP32)
@@ -50,8 +50,8 @@ func holdGPU(t *testing.T) *Backend {
 	return b
 }
 
-// TestGPU holds the first device to the conformance suite in every type, with cuBLAS and with the package's own
-// products; and batches to allocate nothing.
+// TestGPU runs the conformance suite on the first device in every type, with cuBLAS and with the package's own
+// products, and checks that batches allocate nothing.
 func TestGPU(t *testing.T) {
 	t.Logf("on %s", holdGPU(t).Name())
 	known := new(kernelstest.Known)
@@ -63,7 +63,7 @@ func TestGPU(t *testing.T) {
 		for _, dtype := range operandTypes {
 			t.Run(dtype.String(), func(t *testing.T) {
 				suite(t, dtype, known, func() kernels.Backend { return requireGPU(t, dtype) })
-				if dtype == kernels.BF16 && !raceDetector { // which allocates by itself
+				if dtype == kernels.BF16 && !raceDetector { // the race detector allocates
 					t.Run("allocations", func(t *testing.T) {
 						b := requireGPU(t, dtype)
 						defer b.Close()
@@ -75,5 +75,5 @@ func TestGPU(t *testing.T) {
 	})
 }
 
-// operandTypes are the types of the conformance suite.
+// operandTypes lists the types in which the conformance suite runs.
 var operandTypes = []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}

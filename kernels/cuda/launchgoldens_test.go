@@ -7,16 +7,16 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldensOfTheLaunches compares whole models in every operand type with the results of their own PyTorch code, on
-// the fake device, which needs no C++ compiler and whose plain loops take only the short records. The bars are those of
-// a device.
+// TestGoldensOfTheLaunches compares whole models in every operand type with the results of their original PyTorch code.
+// It runs them on the fake device, which needs no C++ compiler but is so slow that only the short records are compared.
+// The bars are those of a real device.
 func TestGoldensOfTheLaunches(t *testing.T) {
 	for _, g := range goldentest.Goldens() {
 		longest := 66
 		if g.Model == "dnabert-s-2l" {
 			longest = 24
 			if raceDetector {
-				continue // takes a minute; ESM-2 crosses the same goroutines
+				continue // takes a minute, and ESM-2 uses the same goroutines
 			}
 		}
 		for dtype, bars := range map[kernels.DType]goldentest.Bars{

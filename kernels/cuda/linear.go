@@ -7,16 +7,17 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// activationKernels are the kernels of each activation: the product that applies it, and the one that applies it alone,
-// behind a product of cuBLAS.
+// activationKernels names the kernels of each activation: product multiplies and applies it, alone applies it to a
+// product of cuBLAS.
 var activationKernels = [...]struct{ product, alone string }{
 	kernels.Identity: {"gemm", ""},
 	kernels.GELU:     {"gemm_gelu", "activate"},
 	kernels.GEGLU:    {"gemm_geglu", "gate"},
 }
 
-// linear is a product by cuBLAS, where it is there and has an algorithm that fits, with an activation by a kernel of
-// its own, or one by a kernel of the package, which applies the activation itself.
+// linear returns a function that launches a product with its activation. If there is a cuBLAS with a usable algorithm,
+// cuBLAS multiplies and a second kernel applies the activation. Otherwise one kernel of the package does both. e is the
+// operation's entry in a profile.
 func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memory, e entry) func(*submission) {
 	if int(o.Then) >= len(activationKernels) {
 		c.Fail(fmt.Errorf("no kernel for %s: %w", o.Then, kernels.ErrUnsupported))
@@ -27,12 +28,12 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 	if c.backend.products == nil || c.Err != nil {
 		return own
 	}
-	to := out.memory // of the product
+	to := out.memory // where cuBLAS stores the product
 	if o.Then.Gates() {
 		to = scratch
 	}
 	product, then := c.withCublas(w, bias, to, in, add), c.activation(o.Then, out, to)
-	// The activation has an entry of its own in a profile.
+	// The activation is a separate entry in a profile.
 	plain := o
 	plain.Then = kernels.Identity
 	e.name, _, _ = c.program.Describe(kernels.Op{Add: kernels.None, Do: plain})
@@ -49,8 +50,8 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 	}
 }
 
-// withCublas gives a product by cuBLAS without its activation. It reports whether cuBLAS has an algorithm that fits,
-// and does nothing where it has none.
+// withCublas returns a function that launches a product by cuBLAS, without its activation. If cuBLAS has no usable
+// algorithm, that function does nothing and returns false.
 func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(*submission) bool {
 	products, at, offset := c.backend.products, to.narrow, bias.copied
 	if to.wide != 0 {
@@ -66,7 +67,7 @@ func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(
 	}
 }
 
-// multiply gives the launch of a product with its activation, by a kernel of the package.
+// multiply returns a function that launches the package's own product with its activation.
 func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, add *matrix) func(*submission) {
 	k := c.typed(activationKernels[then].product)
 	wide, narrow := out.outputs()
@@ -77,8 +78,8 @@ func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, ad
 	}
 }
 
-// activation gives the launches behind a product of cuBLAS: a kernel that writes the float32 copy of out, where there
-// is one, in place or, for a GEGLU, from the memory of the product, and the update of the other copy.
+// activation returns a function that launches the activation of a product of cuBLAS and then updates the 16-bit copy of
+// out, if out has both copies. A GEGLU reads the product from its workspace; other activations work in place.
 func (c *compiler) activation(then kernels.Activation, out *matrix, product *memory) func(*submission) {
 	narrow := c.convert("narrow", out.narrow, out.wide, out.cols)
 	if then == kernels.Identity {
@@ -89,7 +90,7 @@ func (c *compiler) activation(then kernels.Activation, out *matrix, product *mem
 		t, to, from = kernels.FP32, out.wide, product.wide
 	}
 	if !then.Gates() {
-		from = 0 // in place; the bias has been added
+		from = 0 // in place; the kernel then takes a bias here, which cuBLAS has already added
 	}
 	k := c.kernel(activationKernels[then].alone + "_" + t.String())
 	return func(s *submission) {

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// The functions of this file and of linear.go and attention.go resolve an operation and give the function that launches
-// it.
+// Each function in this file, in linear.go and in attention.go prepares an operation and returns a function that
+// launches it.
 
 func (c *compiler) embed(o kernels.Embed, out *matrix) func(*submission) {
 	scale, embed, t := c.kernel("embed_scale"), c.typed("embed"), c.tables

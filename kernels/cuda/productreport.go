@@ -8,18 +8,18 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Product is everything about a matrix product but its rows that the choice of an algorithm depends on:
+// Product describes a matrix product without its number of rows. The choice of an algorithm depends on these fields:
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 type Product struct {
 	N    int  `json:"n"`
 	K    int  `json:"k"`
-	Wide bool `json:"wide"` // Out, bias and Add are float32; otherwise of the operands' type
+	Wide bool `json:"wide"` // Out, bias and Add are float32; otherwise they have the operands' type
 	Bias bool `json:"bias"`
 	Add  bool `json:"add"`
 }
 
-// String names the product as a profile does.
+// String returns the product's name, as in a profile.
 func (p Product) String() string {
 	text := fmt.Sprintf("linear %dx%d", p.N, p.K)
 	if p.Bias {
@@ -34,27 +34,26 @@ func (p Product) String() string {
 	return text
 }
 
-// ProductReport says how a product is computed on a device with cuBLAS, and how often it has been.
+// ProductReport describes how a product is computed on a device with cuBLAS, and how often it was.
 type ProductReport struct {
 	Product
 
-	// AskedRows is the number of rows for which cuBLAS was asked for an algorithm, the last one where algorithms are
-	// free, or 0.
+	// AskedRows is the number of rows for which cuBLAS was last asked for an algorithm, or 0.
 	AskedRows int `json:"asked_rows"`
-	// Algorithm describes the choice of cuBLASLt by the numbers of cublasLt.h, with a dash for those that a version of
-	// the library does not tell. It is empty where there is none that the package can use.
+	// Algorithm describes the algorithm of cuBLASLt by the numbers of cublasLt.h, with a dash for each that this
+	// version of the library does not report. It is empty if no algorithm is usable.
 	Algorithm string `json:"algorithm,omitempty"`
-	Calls     int64  `json:"calls"` // products that cuBLAS computed
-	Rows      int64  `json:"rows"`  // of all these
+	Calls     int64  `json:"calls"` // number of products that cuBLAS computed
+	Rows      int64  `json:"rows"`  // total number of their rows
 
-	// Products of the package's own kernels, because cuBLAS has no algorithm or does not take its algorithm for some
-	// numbers of rows. Refusal says why, the last time.
+	// OwnCalls and OwnRows count the products that the package's own kernels computed, because cuBLAS has no usable
+	// algorithm or its algorithm does not support the number of rows. Refusal is the last reason.
 	OwnCalls int64  `json:"own_calls"`
 	OwnRows  int64  `json:"own_rows"`
 	Refusal  string `json:"refusal,omitempty"`
 }
 
-// String is the report in one line.
+// String returns the report as one line.
 func (r ProductReport) String() string {
 	text := r.Product.String()
 	if r.Algorithm != "" {
@@ -67,7 +66,7 @@ func (r ProductReport) String() string {
 	return text
 }
 
-// many writes a number with its noun.
+// many returns a number with its noun, in the plural unless n is 1.
 func many[N int | int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
@@ -75,8 +74,8 @@ func many[N int | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Products reports on every product that a device has met, at any time, also after Close; the large ones come first.
-// Without cuBLAS there is nothing to report.
+// Products returns a report on every product that the device has compiled, the largest first. It may be called after
+// Close. Without cuBLAS it returns nil.
 func (b *Backend) Products() (list []ProductReport) {
 	if b.products == nil {
 		return nil
@@ -92,7 +91,7 @@ func (b *Backend) Products() (list []ProductReport) {
 	return list
 }
 
-// algorithm describes an answer of the heuristic.
+// algorithm describes a result of the heuristic.
 func (p *products) algorithm(f *driver.HeuristicResult) string {
 	number := func(attribute int32, bytes uint64) string {
 		if n, known := p.attribute(&f.Algo, attribute, bytes); known {

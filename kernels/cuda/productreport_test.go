@@ -12,8 +12,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// multiplied is a device on which products of one weight, [16, 8], have been computed: into the operands' type for each
-// number of rows, and once for seven rows into float32 and into float32 with an addend.
+// multiplied is a device that has computed products with one weight, [16, 8]: with a result in the operands' type for
+// each given number of rows, and with a float32 result for seven rows, with and without an addend.
 type multiplied struct {
 	*Backend
 	fake   *fakeGPU
@@ -34,7 +34,7 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	}
 	weights := newNet(t, b)
 	w, bias := weights.load(kernels.Projection, 1, 1, 16, 8), weights.load(kernels.Vector, 2, 1, 16)
-	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // reads the products of w; see report
+	back := weights.load(kernels.Projection, 3, 1, 1000, 16) // a product that reads the result of the first; report leaves it out
 	if len(rows) > 0 {
 		n := newNet(t, b)
 		x := n.tokens(8)
@@ -65,7 +65,7 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	return multiplied{b, f, c}
 }
 
-// report leaves out the products that only read others.
+// report returns the reports, without the products that only read the result of another.
 func (m multiplied) report() []ProductReport {
 	return slices.DeleteFunc(m.Products(), func(r ProductReport) bool { return r.N == 1000 })
 }
@@ -78,7 +78,7 @@ func describeAll(list []ProductReport) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestProducts compares the report for each shape: the algorithm, how often it served, and why cuBLAS did not.
+// TestProducts checks the report for each shape: the algorithm, how often cuBLAS computed, and why it did not.
 func TestProducts(t *testing.T) {
 	const (
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
@@ -150,16 +150,17 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions: an algorithm with the preferred tile is taken where it is offered for many rows; it can be the
-// first one instead, or one for the rows of the limits and then of each batch, and both are part of the backend's name.
+// TestAlgorithmOptions checks the choice of algorithms: the preferred tile if cuBLAS offers it for many rows, the first
+// offer with FirstAlgorithm, and with FreeAlgorithm one for the limits and then for each batch. Both options are part
+// of the backend's name.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {
 		opts     Options
 		large    bool
-		major    int32 // of the compute capability
+		major    int32 // major compute capability
 		backend  string
-		asked    string // heuristic queries
+		asked    string // numbers of rows of the heuristic's queries
 		answered string
 	}{
 		{Options{}, false, 9, plain, "[4096 32768 4096 32768 4096 32768 4096 32768]", "algorithm 2, tile 21"},

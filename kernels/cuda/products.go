@@ -13,60 +13,60 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// workspaceBytes is the scratch of a product of cuBLAS: a fixed number, because the choice of an algorithm depends on
-// it.
+// workspaceBytes is the size of the workspace for a product of cuBLAS. It is constant, because the choice of an
+// algorithm depends on it.
 const workspaceBytes = 32 << 20
 
-// heuristicRows is the number of rows for which an algorithm is asked for. It is a constant, and not the batch's,
-// because another algorithm may sum in another order, and a row's bits must not depend on its batch.
+// heuristicRows is the number of rows for which cuBLAS is asked to choose an algorithm. It does not depend on the
+// batch: another algorithm may sum in another order, and the bits of a row must be the same in every batch.
 const heuristicRows = 4096
 
-// cuBLAS does not put a tile of 128 by 128 first on an H200, where it is the faster one for the shapes for which cuBLAS
-// offers it for many rows (bench/results). In all 136 cases that were compared, of the products of three models in
-// bf16, the algorithms that sum in one piece gave the same bits in the first 64 MiB of a result.
+// On an H200 the preferred algorithm has a tile of 128 by 128. cuBLAS never offers it first. If cuBLAS offers it for
+// largeRows rows, it is faster than the first offer (bench/results). Its bits are the same: for the products of three
+// models in bf16, 136 cases, all algorithms that sum in one piece agreed in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
-	hopper      = 9  // compute capability, major
+	hopper      = 9  // major compute capability of an H200
 	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
 )
 
-// heuristicChoices is how many algorithms are asked for, to find one that does not split the inner dimension.
+// heuristicChoices is the number of algorithms to ask for, so that one of them does not split the inner dimension.
 const heuristicChoices = 16
 
-// products computes matrix products with cuBLASLt. Its calls need the device's context.
+// products computes matrix products with cuBLASLt. Its methods must be called with the device's context.
 type products struct {
 	lt         *driver.CublasLt
 	dtype      kernels.DType
-	tiled      bool // the preferred tile is taken where it is offered
-	free       bool // it is asked for the batch's rows, and may sum in pieces
+	tiled      bool // use the preferred tile if it is offered
+	free       bool // Options.FreeAlgorithm
 	handle     driver.Handle
 	preference driver.Handle
-	version    string     // of the library
-	name       string     // of the library and of the choice of algorithms, which may decide the bits as well
-	scalars    gpu.Pinned // float32: 1, 0
+	version    string     // version of the library
+	name       string     // name of the library and of the options, which may change bits
+	scalars    gpu.Pinned // the float32 values 1 and 0
 
 	mu    sync.Mutex // guards the fields below
 	plans map[Product]*plan
-	value uint64                 // of an attribute, for a call of every batch: on the heap once
-	found driver.HeuristicResult // likewise
+	value uint64                 // value of an attribute; a field, so that setting it allocates nothing
+	found driver.HeuristicResult // result of a check, likewise
 }
 
-// plan is a product whose algorithm is settled, if there is one.
+// plan is a product with its descriptors and its algorithm, if there is one.
 //
-// cuBLAS sees matrices by columns: a row-major [rows, c] matrix of a pitch is its column-major [c, rows] of that
-// leading dimension. So it computes
+// cuBLAS stores matrices by columns. To it a row-major matrix [rows, c] is a column-major matrix [c, rows] whose
+// leading dimension is the pitch. So it computes
 //
 //	D[n, rows] = Aᵀ · B,  A = W as [k, n],  B = In as [k, rows]
 type plan struct {
 	ProductReport
 	algo    driver.MatmulAlgo
 	desc    driver.Handle
-	a, b, d driver.Handle // layouts; C has D's
-	rows    int           // for which the layouts and fits stand
-	fits    bool          // the algorithm takes that many rows
+	a, b, d driver.Handle // layouts; C has that of D
+	rows    int           // number of rows in the layouts
+	fits    bool          // whether the algorithm supports that number of rows
 }
 
-// newProducts makes the handle of cuBLASLt.
+// newProducts creates a handle of cuBLASLt and its preference.
 func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major int, opts Options) *products {
 	p := &products{lt: lt, dtype: opts.DType, free: opts.FreeAlgorithm, version: cublasVersion(lt.Version()),
 		plans: map[Product]*plan{}}
@@ -89,7 +89,7 @@ func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major in
 	err := cmp.Or(lt.PreferenceCreate(&p.preference).Err("cublasLtMatmulPreferenceCreate"),
 		lt.PreferenceSet(p.preference, driver.PreferenceWorkspace, &workspace, 8).
 			Err("cublasLtMatmulPreferenceSetAttribute of the workspace"))
-	if !p.free { // without it cuBLAS takes every scheme into account
+	if !p.free { // by default cuBLAS also offers algorithms that split the inner dimension
 		err = cmp.Or(err, lt.PreferenceSet(p.preference, driver.PreferenceReduction, &reduction, 4).
 			Err("cublasLtMatmulPreferenceSetAttribute of the reduction"))
 	}
@@ -99,7 +99,7 @@ func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major in
 	return p
 }
 
-// cublasType is the cudaDataType of a type.
+// cublasType returns the cudaDataType of t.
 func cublasType(t kernels.DType) int32 {
 	switch t {
 	case kernels.FP32:
@@ -110,13 +110,13 @@ func cublasType(t kernels.DType) int32 {
 	return driver.TypeBfloat16
 }
 
-// cublasVersion writes CUBLAS_VERSION, 10000 · major + 100 · minor + patch, in the usual form.
+// cublasVersion formats CUBLAS_VERSION, which is 10000 · major + 100 · minor + patch.
 func cublasVersion(v uint64) string {
 	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
 }
 
-// run enqueues a product, or says that cuBLAS has no algorithm for it that keeps the promises of the package; nothing
-// has been enqueued then. in and w are of the operands' type, out, bias and add as the plan says.
+// run enqueues a product. It returns false, and enqueues nothing, if cuBLAS has no usable algorithm for this number of
+// rows. in and w have the operands' type; out, bias and add have the type given by the plan.
 func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
 	done bool, err error) {
 	p.mu.Lock()
@@ -148,7 +148,7 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	return true, nil
 }
 
-// plan settles the algorithm of a product when it is first met. rows matter only where algorithms are free.
+// plan returns the plan of a product, which it makes the first time. rows is used only if algorithms are free.
 func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -160,7 +160,7 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	}
 	made := &plan{ProductReport: ProductReport{Product: s}}
 	if s.Add && !s.Wide {
-		made.Refusal = "cuBLAS adds and writes in one type, and these are two" // of C and D
+		made.Refusal = "cuBLAS adds and writes in one type, and these are two" // C has the type of D
 	} else if err := p.settle(made, rows, bias); err != nil {
 		p.discard(made)
 		return nil, err
@@ -169,7 +169,7 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	return made, nil
 }
 
-// settle describes a product and chooses its algorithm.
+// settle creates the descriptors and chooses the algorithm.
 func (p *products) settle(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.describe(made, rows); err != nil {
 		return err
@@ -180,7 +180,7 @@ func (p *products) settle(made *plan, rows int, bias driver.Pointer) error {
 	return p.choose(made, rows)
 }
 
-// describe makes the descriptors of a plan for a number of rows.
+// describe creates the descriptors of a plan for a number of rows.
 func (p *products) describe(made *plan, rows int) error {
 	lt, t := p.lt, cublasType(p.dtype)
 	out := t
@@ -202,7 +202,7 @@ func (p *products) describe(made *plan, rows int) error {
 	if !made.Bias {
 		return cmp.Or(err, set(driver.DescEpilogue, driver.EpilogueDefault))
 	}
-	// cuBLAS allows a bias of the output's type and of no other here.
+	// cuBLAS requires a bias of the output's type.
 	return cmp.Or(err, set(driver.DescEpilogue, driver.EpilogueBias), set(driver.DescBiasType, uint64(uint32(out))))
 }
 
@@ -214,8 +214,9 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 	return p.lt.DescSet(made.desc, driver.DescBias, &p.value, 8).Err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose takes the preferred algorithm, or the first that is offered for a number of rows, which the layouts have. The
-// preferred one has the tile that is faster on the device in bf16, the type that was timed.
+// choose sets the algorithm: the preferred one, or the first that is offered for the given number of rows. The layouts
+// must have that number of rows. Afterwards they have the number for which the chosen algorithm was offered. The
+// preferred algorithm is used only in bf16, in which it was timed.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)
@@ -239,13 +240,12 @@ func (p *products) choose(made *plan, rows int) error {
 			return err
 		}
 	}
-	// Now the layouts have the rows for which the algorithm has been offered.
 	made.algo, made.fits = chosen.Algo, true
 	made.Algorithm = p.algorithm(chosen)
 	return nil
 }
 
-// setRows sets the layouts to a number of rows.
+// setRows sets the number of rows in the layouts.
 func (p *products) setRows(made *plan, rows int) error {
 	p.value = uint64(rows)
 	err := cmp.Or(
@@ -257,8 +257,8 @@ func (p *products) setRows(made *plan, rows int) error {
 	return err
 }
 
-// offered lists the algorithms that cuBLAS offers for a number of rows, those that sum each element in one piece; all,
-// where algorithms are free. If there is none, it says why.
+// offered returns the algorithms that cuBLAS offers for a number of rows and that sum each element in one piece, or all
+// of them if algorithms are free. If there is none, it returns the reason.
 func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResult, why string) {
 	found, count := make([]driver.HeuristicResult, heuristicChoices), int32(0)
 	shapes := fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, made.K, made.N, made.K)
@@ -278,23 +278,24 @@ func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResul
 	return usable, why
 }
 
-// inOnePiece says that an algorithm neither splits the inner dimension nor has parts to reduce. An attribute that
-// cannot be read does not pass for harmless.
+// inOnePiece reports whether an algorithm neither splits the inner dimension nor reduces parts. It returns false if an
+// attribute cannot be read.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
 	splits, known := p.attribute(algo, driver.ConfigSplitK, 4)
 	reduction, told := p.attribute(algo, driver.ConfigReduction, 4)
 	return known && splits <= 1 && told && reduction == driver.ReductionNone
 }
 
-// attribute gives a number of an algorithm, unless the library does not know it.
+// attribute returns an attribute of an algorithm, and whether the library knows it.
 func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64) (n int32, known bool) {
 	value, written := uint64(0), uint64(0)
 	status := p.lt.AlgoConfig(algo, number, &value, bytes, &written)
 	return int32(uint32(value)), status == 0
 }
 
-// resize sets the layouts to a number of rows and asks whether the algorithm takes them; where algorithms are free it
-// asks for another. The layers of a batch all have the same, so it is asked about once a batch.
+// resize prepares a plan for a number of rows: it checks that the algorithm supports it or, if algorithms are free,
+// chooses another. All layers of a batch have the same number of rows, so only the first call for a batch does any
+// work.
 func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err
@@ -328,7 +329,7 @@ func (p *products) discard(made *plan) {
 	}
 }
 
-// close frees everything.
+// close frees all plans and the handle.
 func (p *products) close() {
 	for _, made := range p.plans {
 		p.discard(made)

@@ -8,22 +8,22 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// entry is an operation in a profile: its name, and its FLOPs as kernels.FLOPs counts them. An output has no name: it
-// takes no time of the compute stream.
+// entry is an operation in a profile: its name, and its FLOPs as returned by Program.Describe. The name of an output is
+// empty, because it takes no time on the compute stream.
 type entry struct {
 	name              string
 	perToken, perPair float64
 }
 
-// timings are the measurements of one submission: an event on the compute stream before its first operation and one
-// after each. Entry i lies between the events i and i+1; the wait for its launch is part of its time.
+// timings measures one submission with events on the compute stream: one before the first operation and one after each.
+// Entry i lies between events i and i+1. Its time includes the wait for its launch.
 type timings struct {
-	events  []gpu.Event // used again by later batches
+	events  []gpu.Event // reused by later batches
 	entries []entry
 	current entry
 }
 
-// startTiming records the first event where there is a profile.
+// startTiming records the first event if there is a profile.
 func (s *submission) startTiming() {
 	s.timings.entries = s.timings.entries[:0]
 	if s.into != nil {
@@ -31,7 +31,7 @@ func (s *submission) startTiming() {
 	}
 }
 
-// lap ends the time of an operation.
+// lap ends the measurement of an operation.
 func (s *submission) lap(e entry) {
 	if s.into != nil && e.name != "" && s.Err == nil {
 		s.timings.entries = append(s.timings.entries, e)
@@ -39,7 +39,7 @@ func (s *submission) lap(e entry) {
 	}
 }
 
-// tick records the event behind the last entry.
+// tick records the event after the last entry.
 func (s *submission) tick() {
 	m := &s.timings
 	at := len(m.entries)
@@ -53,7 +53,7 @@ func (s *submission) tick() {
 	s.Record(m.events[at], s.compute)
 }
 
-// tally adds the times of a batch whose events have all happened to the profile.
+// tally adds the times of a batch to the profile. All its events must have happened.
 func (s *submission) tally(c *gpu.Context) {
 	m := &s.timings
 	for i, e := range m.entries {

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// A profile has each operation of a block once a run, those that one kernel computes together, and the time of their
-// launches: on the fake device a millisecond each.
+// TestProfile checks that a profile contains each operation, how often it ran, and its time: one millisecond for each
+// launch on the fake device.
 func TestProfile(t *testing.T) {
 	const flops = 2.0 * 14 * 32 * 16 // of one product
 	const flops8 = 3 * 2.0 * 14 * 8 * 32
@@ -20,7 +20,7 @@ func TestProfile(t *testing.T) {
 	t.Run("own products", func(t *testing.T) {
 		profileOf(t, false, map[string]string{
 			"linear 32x16 + gelu": entry(3, 3*time.Millisecond, 3*flops),
-			"linear 32x16":        entry(3, 6*time.Millisecond, 3*flops), // with the wait for a copy of the last run
+			"linear 32x16":        entry(3, 6*time.Millisecond, 3*flops), // includes the wait for a copy of the previous run
 			"linear 8x32":         entry(3, 6*time.Millisecond, flops8),
 			"norm":                entry(3, 3*time.Millisecond, 0),
 			"embed":               entry(3, 6*time.Millisecond, 0), // two launches
@@ -37,7 +37,7 @@ func TestProfile(t *testing.T) {
 	})
 }
 
-// profileOf compares the profile of three runs with want.
+// profileOf checks the profile of three runs.
 func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	gpu := newFake(t)
 	find := noCublas
@@ -68,7 +68,7 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	run()
 	run()
 
-	// A batch that failed is not measured, and does not spoil those that follow.
+	// A failed batch is not measured and does not affect later ones.
 	gpu.mu.Lock()
 	gpu.fails["launch"] = 700
 	gpu.mu.Unlock()

@@ -8,12 +8,12 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// ptxFiles are the compiled kernels. src/build.sh writes them, and a MANIFEST of their sources and kernels.
+// ptxFiles contains the compiled kernels and MANIFEST, which describes them. src/build.sh writes both.
 //
 //go:embed ptx/MANIFEST ptx/*.ptx
 var ptxFiles embed.FS
 
-// embeddedImages are the kernels that the binary carries. A test checks the MANIFEST.
+// embeddedImages returns the kernels of ptxFiles. It trusts MANIFEST, which a test checks.
 func embeddedImages() ([]gpu.Image, error) {
 	manifest, err := ptxFiles.ReadFile("ptx/MANIFEST")
 	if err != nil {
@@ -22,8 +22,8 @@ func embeddedImages() ([]gpu.Image, error) {
 	var list []gpu.Image
 	for line := range strings.Lines(string(manifest)) {
 		switch fields := strings.Fields(line); fields[0] {
-		case "ptx": // its kernels follow, each once for an architecture
-			text := func() ([]byte, error) { // ended by a zero, as the driver takes it
+		case "ptx": // its kernels follow, each once for every architecture
+			text := func() ([]byte, error) { // the driver expects a zero byte at the end
 				text, err := ptxFiles.ReadFile("ptx/" + fields[1])
 				return append(text, 0), err
 			}

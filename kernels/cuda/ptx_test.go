@@ -13,29 +13,29 @@ import (
 	"testing"
 )
 
-// A manifest is the contents of ptx/MANIFEST: from which sources, and how, the kernels were compiled.
+// A manifest is the content of ptx/MANIFEST: how, and from which sources, the kernels were compiled.
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
 	Flags    string            // of nvcc
 	Sources  map[string]string // file name in src to SHA-256 in hex
-	Modules  []module          // in the order of their names
+	Modules  []module          // sorted by name
 }
 
 // A module is one PTX file.
 type module struct {
 	File    string // name in ptx
-	Version string // the PTX ISA that it asks of the driver, for example "7.0"
+	Version string // the PTX ISA version that the driver must support, for example "7.0"
 	SHA256  string // in hex
 	Kernels []kernelFigures
 }
 
-// kernelFigures are the figures that ptxas gives for one kernel on one architecture.
+// kernelFigures are the resources that ptxas reports for one kernel on one architecture.
 type kernelFigures struct {
 	Name      string
 	Target    string // for example "sm_80"
-	Registers int    // a thread
-	Shared    int    // bytes of static shared memory a block
-	Stack     int    // bytes of local memory a thread
+	Registers int    // per thread
+	Shared    int    // bytes of static shared memory per block
+	Stack     int    // bytes of local memory per thread
 }
 
 // names lists the module's kernels, each once.
@@ -57,8 +57,8 @@ func readManifest() (manifest, error) {
 	return parseManifest(string(text))
 }
 
-// parseManifest reads the lines that src/build.sh writes: a word that says what the line is about, then its fields.
-// Figures follow their module.
+// parseManifest parses the lines that src/build.sh writes: a keyword, then fields. The lines of a module's kernels
+// follow the line of the module.
 func parseManifest(text string) (manifest, error) {
 	m := manifest{Sources: map[string]string{}}
 	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
@@ -95,8 +95,8 @@ func parseManifest(text string) (manifest, error) {
 	return m, nil
 }
 
-// TestPTXIsOfTheseSources finds a forgotten run of src/build.sh, without a GPU and without a compiler: the committed
-// PTX was compiled from the sources beside it.
+// TestPTXIsOfTheseSources checks that the committed PTX was compiled from the sources beside it. It needs no GPU and no
+// compiler.
 func TestPTXIsOfTheseSources(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {
@@ -137,8 +137,8 @@ func TestPTXIsOfTheseSources(t *testing.T) {
 	}
 }
 
-// TestPTXEntryPoints compares the PTX that the driver loads with the version and the entry points of MANIFEST, and its
-// figures with the limits of every GPU since sm_80.
+// TestPTXEntryPoints compares the version and the entry points of the PTX with MANIFEST, and the resources in MANIFEST
+// with the limits of every GPU since sm_80.
 func TestPTXEntryPoints(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {

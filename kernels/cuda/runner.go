@@ -8,8 +8,8 @@ import (
 
 // runner is a compiled program. One goroutine at a time may use it.
 //
-// On the device an operation goes to the compute stream. The batch's ids go up, and results come down, on streams of
-// their own; events order the three.
+// Operations run on the compute stream. The batch's ids are uploaded and the results downloaded on separate streams.
+// Events order the three streams.
 type runner struct {
 	backend *Backend
 	program *kernels.Program
@@ -17,19 +17,19 @@ type runner struct {
 	steps   []step
 
 	profile *kernels.Profile // or nil
-	idle    []*submission    // those that can be used again
+	idle    []*submission    // free for reuse
 
-	resources              gpu.Resources // everything below, and that of the submissions
-	compute, loads, copies gpu.Stream    // loads goes to the device, copies from it
-	fence                  gpu.Event     // orders two streams, and may be recorded again at once
+	resources              gpu.Resources // the fields below, and the memory and events of submissions
+	compute, loads, copies gpu.Stream    // loads uploads, copies downloads
+	fence                  gpu.Event     // used only to order two streams, so it can be reused at once
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // tables of cosines and sines, by their frequencies
+	rotations              map[string]driver.Pointer // tables of cosines and sines, by frequencies
 	positions              kernel
 }
 
-// submission takes one that is idle, or a new one.
+// submission returns an idle submission, or a new one.
 func (r *runner) submission() *submission {
 	if n := len(r.idle); n > 0 {
 		s := r.idle[n-1]
@@ -41,7 +41,7 @@ func (r *runner) submission() *submission {
 	return s
 }
 
-// Start launches the program. An error is wait's to say.
+// Start launches the program. wait returns any error.
 func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	if err := r.program.CheckRun(r.limits, b, dst); err != nil {
 		return func() error { return err }
@@ -52,13 +52,13 @@ func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	return s.wait
 }
 
-// Profile makes p the profile that operations are added to.
+// Profile adds the timings of later batches to p.
 func (r *runner) Profile(p *kernels.Profile) bool {
 	r.profile = p
 	return true
 }
 
-// Close waits for running work and frees everything.
+// Close waits for the streams and frees everything.
 func (r *runner) Close() error {
 	r.idle = nil
 	return outOfMemory(r.backend.device.Free(&r.resources))

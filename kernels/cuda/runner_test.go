@@ -41,7 +41,7 @@ func batchOf(lengths ...int) kernels.Batch {
 	return b
 }
 
-// net is a program with weights on a backend.
+// net is a program under construction, with weights on a backend.
 type net struct {
 	*kernels.Program
 	t     *testing.T
@@ -66,14 +66,14 @@ func (n *net) give(role kernels.Role, parts ...kernels.Source) kernels.Weight {
 	return w
 }
 
-// input is given rows of a batch of rowsOf.
+// input returns a value with the given rows, for a batch of rowsOf.
 func (n *net) input(cols int, values []float32) kernels.Value {
 	n.t.Helper()
 	table := n.give(kernels.Lookup, kernelstest.Tensor{Dims: []int{len(values) / cols, cols}, Values: values})
 	return n.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
 }
 
-// tokens is random rows for the ids of batchOf.
+// tokens returns a value of random rows, for a batch of batchOf.
 func (n *net) tokens(cols int) kernels.Value {
 	n.t.Helper()
 	return n.Embed(kernels.Embed{Table: n.load(kernels.Lookup, 1, 1, 11, cols), Scale: 1, Mask: kernels.NoMask})
@@ -99,7 +99,7 @@ func (n *net) compile(b kernels.Backend, l kernels.Limits) kernels.Runner {
 	return r
 }
 
-// start starts a batch and gives its results, which are there after wait.
+// start starts a batch. dst holds the results after wait has returned.
 func (n *net) start(r kernels.Runner, b kernels.Batch) (dst [][]float32, wait func() error) {
 	for _, v := range n.Outputs() {
 		dst = append(dst, make([]float32, n.Rows(v, b)*n.Cols(v)))
@@ -107,7 +107,7 @@ func (n *net) start(r kernels.Runner, b kernels.Batch) (dst [][]float32, wait fu
 	return dst, r.Start(b, dst)
 }
 
-// run compiles the program for a batch, runs it and frees everything.
+// run compiles the program, runs it on one batch and frees everything.
 func (n *net) run(b kernels.Backend, batch kernels.Batch, l kernels.Limits) [][]float32 {
 	n.t.Helper()
 	r := n.compile(b, l)
@@ -122,7 +122,7 @@ func limitsOf(b kernels.Batch) kernels.Limits {
 	return kernels.Limits{Tokens: len(b.IDs), Sequences: b.Sequences()}
 }
 
-// rowsOf is a batch whose ids count the rows of an input.
+// rowsOf returns a batch whose ids number the rows of an input.
 func rowsOf(lengths ...int) kernels.Batch {
 	b := batchOf(lengths...)
 	for i := range b.IDs {
@@ -131,7 +131,7 @@ func rowsOf(lengths ...int) kernels.Batch {
 	return b
 }
 
-// frequencies are the rotary frequencies of a head of d columns.
+// frequencies returns the rotary frequencies of a head of d columns.
 func frequencies(d int) []float32 {
 	list := make([]float32, d/2)
 	for j := range list {
@@ -149,8 +149,8 @@ func distance(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// TestNoLaunchAfterAnError fails one call after another; wait returns the first failure, and nothing is launched after
-// it. The next batch runs.
+// TestNoLaunchAfterAnError makes each call of a batch fail in turn. It checks that wait returns the first error, that
+// no kernel is launched after it, and that the next batch succeeds.
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
@@ -184,8 +184,8 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 	}
 }
 
-// TestCompileFails fails every call that Compile makes, one after the other: its error names the operation where there
-// is one, and everything is given back.
+// TestCompileFails makes each call of Compile fail in turn. It checks that the error names the operation, if there is
+// one, and that everything is freed.
 func TestCompileFails(t *testing.T) {
 	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
 		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
@@ -210,7 +210,7 @@ func TestCompileFails(t *testing.T) {
 	}
 }
 
-// TestUnsupported checks that Compile refuses an operation without a kernel, with kernels.ErrUnsupported.
+// TestUnsupported checks that Compile returns kernels.ErrUnsupported for operations without a kernel.
 func TestUnsupported(t *testing.T) {
 	f := newFake(t)
 	for products, find := range map[string]findCublas{"own products": noCublas, "cuBLAS": newFakeCublas(f).find} {
@@ -240,8 +240,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestWeightsOfAnother compiles every operation that has weights with those of another device or backend, which are
-// refused.
+// TestWeightsOfAnother checks that Compile refuses weights that were loaded on another device or backend, for every
+// operation that has weights.
 func TestWeightsOfAnother(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -272,7 +272,7 @@ func TestWeightsOfAnother(t *testing.T) {
 	}
 }
 
-// TestOutOfMemory fills a small device in every place that allocates.
+// TestOutOfMemory checks the error of every allocation on a device with little memory.
 func TestOutOfMemory(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -295,8 +295,9 @@ func TestOutOfMemory(t *testing.T) {
 	f.settled()
 }
 
-// TestCopiesAreOrderedByEvents looks at the calls of a batch: the ids go up after the batch before and ahead of the
-// first launch, and memory that is being read is written again only after the copy.
+// TestCopiesAreOrderedByEvents checks the order of a batch's calls: the ids are uploaded before the first launch and
+// after the previous batch has released their buffer, and memory that is being downloaded is overwritten only after the
+// copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.FP32, noCublas)
@@ -372,7 +373,7 @@ func TestBudgetFollowsTheFormula(t *testing.T) {
 	}
 }
 
-// TestWeightsArriveAsTheyWere loads matrices that take several pieces and reads the device's memory.
+// TestWeightsArriveAsTheyWere loads matrices that are larger than a staging buffer and checks the bytes on the device.
 func TestWeightsArriveAsTheyWere(t *testing.T) {
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16, kernels.FP32} {
 		f := newFake(t)
@@ -419,8 +420,8 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestPreferredAlgorithmIsChecked: it is offered for many rows, and so checked for as many as the first one is asked
-// for.
+// TestPreferredAlgorithmIsChecked checks that the preferred algorithm, which was offered for many rows, is checked for
+// the rows of a batch, even if they are as many as the first query asks for.
 func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -439,8 +440,8 @@ func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape asks for several numbers of rows: there is a
-// query for each of two numbers of rows, and a check for each number of rows.
+// TestAlgorithmIsFixedPerShape checks the calls for batches of several sizes: the heuristic is asked only for two fixed
+// numbers of rows, and the algorithm is checked for each other number.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -451,7 +452,7 @@ func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	x := n.tokens(16)
 	n.Output(n.linear(n.linear(n.linear(x, 1, 16), 2, 16), 3, 16))
 	r := n.compile(b, kernels.Limits{Tokens: 100, Sequences: 2})
-	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [] 0" { // to the operands' type, and to float32
+	if got := fmt.Sprint(c.queries, c.checks, c.runs); got != "[4096 32768 4096 32768] [] 0" { // two products: to the operands' type, and to float32
 		t.Errorf("after Compile queries, checks and runs are %s", got)
 	}
 	for _, rows := range []int{7, 5, 7} {

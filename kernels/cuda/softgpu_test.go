@@ -5,6 +5,7 @@ package cuda
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -30,7 +31,7 @@ import (
 // committed builds the software GPU with the committed PTX, once.
 var committed = sync.OnceValues(softgpu.Committed)
 
-// software is the software GPU inside this process.
+// software is the software GPU loaded into this process.
 type software struct {
 	folder  string
 	drv     *driver.CUDA
@@ -38,7 +39,7 @@ type software struct {
 	restart func(seed uint64)
 }
 
-// inProcess is loaded once: a library that was built anew is not loaded again.
+// inProcess loads the software GPU once. A process cannot load a library again after it has been rebuilt.
 var inProcess = sync.OnceValues(func() (*software, error) {
 	folder, err := committed()
 	if err != nil {
@@ -60,7 +61,7 @@ var inProcess = sync.OnceValues(func() (*software, error) {
 	return s, err
 })
 
-// softwareGPU skips in short mode, and where there is no C++ compiler, which CI has.
+// softwareGPU returns the software GPU. It skips the test in short mode, and if there is no C++ compiler; CI has one.
 func softwareGPU(t *testing.T) *software {
 	t.Helper()
 	softwareFolder(t)
@@ -86,8 +87,8 @@ func softwareFolder(t *testing.T) string {
 	return folder
 }
 
-// open begins anew with a seed, which orders streams and threads. images are nil for the committed kernels. No other
-// backend may be open.
+// open resets the software GPU and opens a backend. seed determines the order of streams and threads. If images is nil,
+// the backend uses the committed kernels. No other backend may be open.
 func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCublas bool, images []gpu.Image) *Backend {
 	t.Helper()
 	s.restart(seed)
@@ -108,8 +109,8 @@ func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCubl
 	return b
 }
 
-// TestSoftwareGPU runs the tests of a GPU on the software GPU, in processes that find it as programs find a driver, as
-// many at a time as there are processors.
+// TestSoftwareGPU runs the tests that need a GPU on the software GPU, in child processes that find it as programs find
+// a driver. As many run at a time as there are processors.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
@@ -140,10 +141,10 @@ func TestSoftwareGPU(t *testing.T) {
 	}
 }
 
-// mixed has sequences on both sides of the tiles of 64 and 128 rows.
+// mixed contains lengths on both sides of the tiles of 64 and 128 rows.
 var mixed = []int{65, 1, 129, 31, 2, 64, 33}
 
-// jobs are small programs with every kernel.
+// jobs returns small programs that together launch every kernel.
 func jobs() []kernelstest.Case {
 	var list []kernelstest.Case
 	add := func(name string, lengths []int, build func(b *kernelstest.Bench) kernels.Value) {
@@ -157,7 +158,9 @@ func jobs() []kernelstest.Case {
 	add("norm", mixed, func(b *kernelstest.Bench) kernels.Value {
 		return b.Stored(b.Norm(b.Input(100), b.Normalize(100, 1e-5)))
 	})
-	add("norm of wide rows", []int{2, 3}, func(b *kernelstest.Bench) kernels.Value { return b.Norm(b.Input(2562), b.Normalize(2562, 1e-12)) })
+	for name, cols := range map[string]int{"norm of 600 columns": 600, "norm of 1300 columns": 1300, "norm of wide rows": 2562} {
+		add(name, []int{2, 3}, func(b *kernelstest.Bench) kernels.Value { return b.Norm(b.Input(cols), b.Normalize(cols, 1e-12)) })
+	}
 	add("residual", mixed, func(b *kernelstest.Bench) kernels.Value {
 		return b.Linear(b.Input(140), b.Product(71, 140, kernels.Identity), b.Input(71))
 	})
@@ -176,6 +179,10 @@ func jobs() []kernelstest.Case {
 			})
 		}
 	}
+	add("linear, gelu, read in both types", mixed, func(b *kernelstest.Bench) kernels.Value {
+		y := b.Linear(b.Input(24), b.Product(40, 24, kernels.GELU), kernels.None)
+		return b.Linear(y, b.Product(40, 40, kernels.Identity), y)
+	})
 	for _, d := range attentionHeads {
 		const heads = 2
 		scale := float32(1 / math.Sqrt(float64(d)))
@@ -195,7 +202,7 @@ func jobs() []kernelstest.Case {
 	return list
 }
 
-// jobResult is the value of a job.
+// jobResult runs a job and returns its value.
 func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType) ([]float32, error) {
 	t.Helper()
 	results, err := j.Run(t, b, dtype, j.Lengths, nil, 0)
@@ -205,8 +212,8 @@ func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType
 	return results[0].Values, nil
 }
 
-// Every kernel gives the same bits whatever the order of its threads, of the blocks and of the streams. With cuBLAS the
-// activations have kernels of their own.
+// TestOrders checks that every kernel gives the same bits in several orders of threads, blocks and streams. With cuBLAS
+// it runs only the jobs whose activation is then a separate kernel.
 func TestOrders(t *testing.T) {
 	s := softwareGPU(t)
 	for _, dtype := range []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16} {
@@ -235,7 +242,8 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// The goldens in the repository are met in every type, with our own products and with cuBLAS.
+// TestGoldensOnTheSoftwareGPU compares the goldens in every operand type, with the package's own products and with
+// cuBLAS.
 func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	s := softwareGPU(t)
 	for _, g := range goldentest.Goldens() {
@@ -245,7 +253,7 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 				t.Run(g.Model+"/"+dtype.String()+"/"+products, func(t *testing.T) {
 					longest := 0
 					if g.Model == "dnabert-s-2l" && products == "own products" {
-						longest = 24 // products of that width take half a minute for all
+						longest = 24 // the wide products of this model take half a minute for all records
 					}
 					b := s.open(t, 0, dtype, products == "cuBLAS", nil)
 					defer b.Close()
@@ -256,17 +264,17 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	}
 }
 
-// A mutant is a kernel without one of its barriers or waits, or with other instructions.
+// A mutant is a kernel with one mistake: a barrier or a wait is missing, or an instruction is changed.
 type mutant struct {
-	kernel, text string // of the mutated PTX, with this kernel alone
+	kernel, text string // text is the mutated PTX of this kernel alone
 	what         string
-	jobs         []string // one of them has to notice
+	jobs         []string // at least one of them must notice the mistake
 	dtype        kernels.DType
-	same         bool // the kernel as it is, which none may notice
+	same         bool // the kernel is unchanged: no job may notice anything
 }
 
-// mutants takes every barrier and every wait for copies out of a kernel, one at a time, and its additions. The kernel
-// as it is comes last.
+// mutants returns the mutants of a kernel: each removes one barrier, shortens one wait for copies, or replaces all
+// additions by subtractions. The last is the unchanged kernel.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -296,7 +304,7 @@ func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...str
 		mutant{kernel, head + body, kernel + ": as it is", jobs, dtype, true})
 }
 
-// Each barrier and each wait of the kernels is needed, and the tests notice when one is gone.
+// TestMutantsAreFound checks that the jobs notice each mutant, so each barrier and each wait is needed and tested.
 func TestMutantsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	list := slices.Concat(
@@ -309,7 +317,7 @@ func TestMutantsAreFound(t *testing.T) {
 		mutants(t, "layernorm.ptx", "layernorm_8192_bf16", kernels.BF16, "norm of wide rows"),
 		mutants(t, "pool.ptx", "pool", kernels.BF16, "linear, pool"),
 	)
-	// The second barrier of pool is for batches of more than 65,535 sequences, of which a block takes several.
+	// The second barrier of pool matters only if a block processes several sequences, in batches of more than 65,535.
 	list = slices.DeleteFunc(list, func(m mutant) bool { return m.what == "pool: without barrier 2" })
 	var texts []string
 	for _, m := range list {
@@ -328,14 +336,14 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
-// notices reports whether one of the mutant's jobs gives another result, or an error, in one of four orders.
+// notices reports whether one of the mutant's jobs returns another result, or an error, in one of four orders.
 func (s *software) notices(t *testing.T, m mutant) bool {
 	t.Helper()
 	images, err := embeddedImages()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mutated := slices.Insert(slices.Clone(images), 0, // the first that has the kernel serves
+	mutated := slices.Insert(slices.Clone(images), 0, // the backend uses the first image that contains the kernel
 		gpu.Image{Name: "mutant", ISA: images[0].ISA, Kernels: []string{m.kernel}, Text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
 	for _, j := range jobs() {
 		if !slices.Contains(m.jobs, j.Name) {
@@ -363,8 +371,8 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 	return false
 }
 
-// passes encodes batches, each begun before the two before it are waited for, and returns the embeddings of all. A pool
-// begins only one, and its own wait hides a missing event.
+// passes encodes several batches and returns their embeddings. It starts each batch before it waits for the one two
+// before it. A pool starts only one batch ahead, so its own wait would hide a missing event.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	n := newNet(t, b)
@@ -392,8 +400,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		dst, wait := n.start(r, batch)
 		results, waits = append(results, dst...), append(waits, wait)
 		if n := len(waits); n > 2 {
-			// Nothing is done before something is waited for. So the device knows all three batches before it does any
-			// of them, and an order is the same each time.
+			// Work runs only when the host waits. So the device has received all three batches before it runs any of
+			// them, and an order is the same each time.
 			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
@@ -407,7 +415,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	return results, nil
 }
 
-// Streams in every order give the same results; without one of the waits between them, some order gives others.
+// TestMissingWaitsAreFound checks that results do not depend on the order of the streams, and that without any one of
+// the waits between streams some order changes them.
 func TestMissingWaitsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	run := func(seed uint64, without int) ([][]float32, int, error) {
@@ -431,7 +440,7 @@ func TestMissingWaitsAreFound(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const seeds = 24 // some waits show only where the stream of the results comes last: for about one seed in seven
+	const seeds = 24 // a missing wait may show only if the stream of the results runs last, as with about one seed in seven
 	for seed := uint64(1); seed < seeds; seed++ {
 		if got, _, err := run(seed, 0); err != nil || !same(got, want) {
 			t.Fatalf("order %d: %v, or another result", seed, err)
@@ -448,8 +457,38 @@ func TestMissingWaitsAreFound(t *testing.T) {
 			spared = append(spared, without)
 		}
 	}
-	// The first two batches wait until tables may be overwritten that no batch before them has used.
+	// The first two batches wait for tables that no earlier batch has used, so these two waits are not needed.
 	if waits < 20 || !slices.Equal(spared, []int{1, 4}) {
 		t.Errorf("waits %v of %d can go, and no order in %d gives another result; 1 and 4 can be spared", spared, waits, seeds-1)
+	}
+}
+
+// TestContractHasJobs checks that the jobs launch every kernel of the contract. It compiles them for the fake device,
+// which only records their launches.
+func TestContractHasJobs(t *testing.T) {
+	missing := maps.Clone(kernelSpecs())
+	delete(missing, "narrow_fp32") // in fp32 a value has no second copy
+	for _, dtype := range operandTypes {
+		for _, cublas := range []bool{false, true} {
+			f := newFake(t)
+			f.idle = true
+			find := noCublas
+			if cublas {
+				find = newFakeCublas(f).find
+			}
+			b := openFake(t, f, dtype, find)
+			for _, j := range jobs() {
+				if _, err := jobResult(t, j, b, dtype); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.Close()
+			for _, name := range f.launched {
+				delete(missing, name)
+			}
+		}
+	}
+	if len(missing) > 0 {
+		t.Errorf("no job launches %v", slices.Sorted(maps.Keys(missing)))
 	}
 }

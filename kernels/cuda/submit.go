@@ -8,37 +8,37 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// submission is a batch on its way, with the pinned memory and the events that it needs. A runner has as many as there
-// have been batches at once and uses them again, so that a batch allocates nothing once that many have run.
+// submission is a batch in flight, with its pinned memory and its events. A runner reuses them: it has as many as there
+// have been batches in flight at once, so later batches allocate nothing.
 type submission struct {
 	*runner
-	*gpu.Context              // while run runs
-	wait         func() error // finish
+	*gpu.Context              // set while run runs
+	wait         func() error // the method finish, kept so that Start allocates nothing
 
 	batch kernels.Batch
 	dst   [][]float32
-	into  *kernels.Profile // or nil
+	into  *kernels.Profile // nil without a profile
 
-	blocks           int          // of an attention
-	err              error        // of run
-	marked           bool         // the events below have been recorded
-	loaded           gpu.Pinned   // sent by the host
-	results          []gpu.Pinned // of each output
-	computed, copied gpu.Event    // the end of the computing, and that of the results' copies
+	blocks           int          // number of blocks of attention, see tables.cut
+	err              error        // result of run
+	marked           bool         // computed and copied have been recorded
+	loaded           gpu.Pinned   // source of the uploads
+	results          []gpu.Pinned // for each output of the program
+	computed, copied gpu.Event    // the last kernel and the last download have finished
 	timings          timings
 }
 
-// tokens is T of the batch.
+// tokens returns the number of tokens in the batch.
 func (s *submission) tokens() int { return len(s.batch.IDs) }
 
-// failure names an operation, or a part of the way that is none, in an error.
+// failure returns an OpError for the whole batch. op is the part of the run that failed, "batch" or "wait".
 func (s *submission) failure(op string, err error) error {
 	shapes := fmt.Sprintf("[%d tokens, %d sequences]", s.tokens(), s.batch.Sequences())
 	return &kernels.OpError{Op: op, Shapes: shapes, Err: err}
 }
 
-// run launches everything, up to the first launch that fails, and records the events for which finish waits: the one at
-// the end of the launches and the one at the end of the copies to the host.
+// run launches all operations, up to the first error. It then records the events for which finish waits: one after the
+// launches and one after the downloads.
 func (s *submission) run(c *gpu.Context) {
 	s.Context = c
 	s.launchAll()
@@ -76,7 +76,7 @@ func (s *submission) launchAll() {
 	}
 }
 
-// launch enqueues a kernel on the compute stream for a result of those rows and columns.
+// launch enqueues a kernel on the compute stream, for a result of the given size.
 func (s *submission) launch(k kernel, rows, cols int, params ...gpu.Param) {
 	if len(params) != k.params {
 		s.Fail(fmt.Errorf("%s is given %d parameters and takes %d", k.Name, len(params), k.params))
@@ -85,7 +85,7 @@ func (s *submission) launch(k kernel, rows, cols int, params ...gpu.Param) {
 	s.Launch(s.compute, k.Kernel, x, y, params...)
 }
 
-// waitForReaders makes the compute stream wait for pending copies of m to the host, before a launch overwrites it.
+// waitForReaders makes the compute stream wait for a pending download of m, before a launch overwrites m.
 func (s *submission) waitForReaders(m *memory) {
 	if m.busy {
 		m.busy = false
@@ -93,14 +93,14 @@ func (s *submission) waitForReaders(m *memory) {
 	}
 }
 
-// output copies a value to the host beside the operations that follow.
+// output downloads output i while later operations run.
 func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	row, most := 4*pitch(from.cols), s.limits.Tokens
 	if s.program.PerSequence(v) {
 		most = s.limits.Sequences
 	}
 	if s.results[i].At == nil {
-		// The size is that of the limits, so that later batches fit as well.
+		// This is enough for the limits, so later batches fit as well.
 		s.results[i] = s.resources.Pin(s.Context, most*row)
 	}
 	if from.reading == 0 {
@@ -112,18 +112,18 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	s.Record(from.reading, s.copies)
 }
 
-// finish waits until both events have happened, hands over the results and makes the submission idle. Errors of run,
-// and those that the device reports later, are all said here.
+// finish waits until both events have happened, copies the results to dst and makes the submission idle. It returns the
+// error of run, or an error that the device reports later.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
 	if s.marked {
 		err = device.Wait(s.computed, s.copied)
 	} else {
-		// Without the events everything has to be over before pinned memory is used again.
+		// Without the events, all work must end before the pinned memory is reused.
 		err = device.Do(s.resources.Synchronize)
 	}
 	if err != nil {
-		err = s.failure("wait", err) // a kernel that fails is noticed only here, and not by name
+		err = s.failure("wait", err) // only this shows that a kernel has failed, but not which
 	}
 	if err = cmp.Or(s.err, err); err == nil {
 		for i, v := range s.program.Outputs() {

@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// TestStartsOverlap starts batches before earlier ones have been waited for: they give the results that they give
-// alone, whatever order the device takes, and each is measured.
+// TestStartsOverlap starts batches before earlier ones have been waited for. It checks that each has the same results
+// as alone, in any order of the device's work, and that each is profiled.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {
@@ -62,7 +62,8 @@ func TestStartsOverlap(t *testing.T) {
 	}
 }
 
-// TestPinnedMemoryThatIsNotThere: a lack of host memory is no reason to try smaller batches.
+// TestPinnedMemoryThatIsNotThere checks that a lack of host memory is not ErrOutOfMemory, because a smaller batch would
+// not help.
 func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.FP32, noCublas)
@@ -82,8 +83,8 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestBatchIsSentWhileAnotherComputes: the description of a batch is sent without waiting for any other batch but the
-// one before last, whose memory it takes.
+// TestBatchIsSentWhileAnotherComputes checks that the upload of a batch waits only for the batch before last, whose
+// buffer it overwrites.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -94,7 +95,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
-	// start gives how far the compute stream has come when all is sent, and how much there is on it.
+	// start starts a batch. It returns, for the moment at which the uploads have finished, the number of items of work
+	// on the compute stream: those that have run, and all.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)
@@ -123,8 +125,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f.settled()
 }
 
-// TestWaitLeavesNothingBehind runs batches: after each wait the device has nothing left to do, and after the first
-// nothing more is pinned.
+// TestWaitLeavesNothingBehind checks that the device is idle after each wait, and that only the first batch pins
+// memory.
 func TestWaitLeavesNothingBehind(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

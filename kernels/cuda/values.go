@@ -9,15 +9,15 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// memory is a slot: rows of cols columns in float32, in the operands' type, or in both. In fp32 there is only the
-// float32 array.
+// memory is a slot on the device: rows of cols columns in float32, in the operands' type, or in both. In fp32 the only
+// array is wide.
 type memory struct {
 	wide    driver.Pointer // float32
 	narrow  driver.Pointer // bf16 or fp16
-	operand driver.Pointer // the one of the operands' type
+	operand driver.Pointer // the array of the operands' type: narrow, or wide in fp32
 
-	reading gpu.Event // the last copy from here has left; made when first needed
-	busy    bool      // reading has been recorded, and nobody has waited for it yet
+	reading gpu.Event // happens when the last download from this slot has finished; created when first needed
+	busy    bool      // reading has been recorded and not waited for
 }
 
 // matrix is a value in its slot.
@@ -26,10 +26,10 @@ type matrix struct {
 	cols int
 }
 
-// outputs gives the two pointers of a kernel that writes both copies.
+// outputs returns the two pointers for a kernel that writes both copies.
 func (m *matrix) outputs() (wide, narrow gpu.Param) { return gpu.Ptr(m.wide), gpu.Ptr(m.narrow) }
 
-// residual is the float32 copy of a value that may be nil.
+// residual returns the float32 copy of a value, or null for nil.
 func residual(m *matrix) driver.Pointer {
 	if m == nil {
 		return 0
@@ -37,7 +37,7 @@ func residual(m *matrix) driver.Pointer {
 	return m.wide
 }
 
-// slotBytes is a row of a slot in float32 and in the operands' type.
+// slotBytes returns the bytes of a row of a slot in float32 and in the operands' type, 0 if it has no such copy.
 func (b *Backend) slotBytes(s kernels.Slot) (wide, narrow int) {
 	if s.Precision&kernels.Float32 != 0 {
 		wide = 4 * pitch(s.Cols)
@@ -48,7 +48,7 @@ func (b *Backend) slotBytes(s kernels.Slot) (wide, narrow int) {
 	return wide, narrow
 }
 
-// slot allocates a slot for the limits.
+// slot allocates a slot, with rows for the limits.
 func (c *compiler) slot(s kernels.Slot) *memory {
 	rows, m := c.limits.Tokens, new(memory)
 	if s.PerSequence {
@@ -68,8 +68,8 @@ func (c *compiler) slot(s kernels.Slot) *memory {
 	return m
 }
 
-// rotation gives a table of (cos, sin), float32 [positions of the limits, len(invFreq), 2]. The blocks of a model
-// usually share one.
+// rotation returns a table of (cos, sin), float32 [positions, len(invFreq), 2], with positions for the limits. The
+// blocks of a model usually share one.
 func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	key := fmt.Sprint(invFreq)
 	if at := c.rotations[key]; at != 0 {
@@ -78,7 +78,7 @@ func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	turns := make([]float32, 0, 2*len(invFreq)*c.limits.Tokens)
 	for position := range c.limits.Tokens {
 		for _, f := range invFreq {
-			// The angle is a product in float32, as in the reference.
+			// The product is rounded to float32, as in the reference.
 			sin, cos := math.Sincos(float64(float32(position) * f))
 			turns = append(turns, float32(cos), float32(sin))
 		}
@@ -87,7 +87,7 @@ func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	return c.rotations[key]
 }
 
-// constant gives a copy of some float32 values on the device.
+// constant copies float32 values to the device.
 func (c *compiler) constant(values []float32) driver.Pointer {
 	var host gpu.Resources
 	bytes := 4 * len(values)

@@ -12,19 +12,18 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// staging is two pieces of pinned memory through which weights go to the device, on a stream of their own: while one is
-// copied the other is filled.
+// staging is a double buffer of pinned memory through which weights are uploaded, on its own stream: while one buffer
+// is copied, the other is filled.
 type staging struct {
 	stream gpu.Stream
 	pieces [2]gpu.Pinned
-	copied [2]gpu.Event // the last bytes sent from a piece have arrived
+	copied [2]gpu.Event // the last copy from each buffer has finished
 }
 
-// stagingBytes is the size of a piece. The decoded float32 values of one are the rest of the cost of loading on the
-// host.
+// stagingBytes is the size of each buffer.
 const stagingBytes = 16 << 20
 
-// allocate makes the pieces, unless they are there.
+// allocate allocates the buffers the first time.
 func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 	if s.stream != 0 {
 		return
@@ -38,14 +37,15 @@ func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 	}
 }
 
-// weight is a loaded tensor. A projection and a lookup table are in the operands' type, in rows of a pitch. A vector is
-// float32, with a copy in the operands' type for cuBLAS, whose bias has to be of its output's type.
+// weight is a loaded tensor. A projection or a lookup table is stored in the operands' type, with padded rows (see
+// pitch). A vector is stored in float32, with a copy in the operands' type because cuBLAS requires a bias of its
+// output's type.
 type weight struct {
 	backend    *Backend
 	role       kernels.Role
 	rows, cols int
 	at         driver.Pointer
-	copied     driver.Pointer // a vector in the operands' type
+	copied     driver.Pointer // the copy of a vector in the operands' type
 }
 
 func (w *weight) Role() kernels.Role { return w.role }
@@ -54,7 +54,7 @@ func (w *weight) Dims() (int, int)   { return w.rows, w.cols }
 // model is a set of weights on the device.
 type model struct {
 	*Backend
-	weights gpu.Resources // guarded by loading
+	weights gpu.Resources // guarded by Backend.loading
 }
 
 // NewModel returns an empty set of weights.
@@ -67,7 +67,7 @@ func (m *model) Close() error {
 	return outOfMemory(m.device.Free(&m.weights))
 }
 
-// Load converts the parts to the device's type on the host, a piece at a time, and copies them over.
+// Load converts the parts to the device's type on the host, a buffer at a time, and uploads them.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
@@ -96,7 +96,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// place allocates a matrix on the device and fills it with rows that read decodes.
+// place allocates a matrix on the device and fills it with the rows that read decodes.
 func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
 	rowBytes := pitch(cols) * sizeOf(t)
 	err = m.do(func(c *gpu.Context) {
@@ -123,15 +123,15 @@ func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int)
 			})
 		}
 	}
-	// Also after an error: copies under way must not outlive the call.
+	// This is needed even after an error: copies must not outlive the call.
 	return at, cmp.Or(err, m.do(func(c *gpu.Context) { c.Synchronize(s.stream) }))
 }
 
-// valuesAtATime bounds the values that one goroutine decodes before it encodes them, so that the float32 values are
-// still in its cache.
+// valuesAtATime bounds the number of values that a goroutine decodes before it encodes them, so that they stay in its
+// cache.
 const valuesAtATime = 64 << 10
 
-// fill decodes n rows from first on and encodes them into dst, on every core.
+// fill decodes n rows, starting at row first, and encodes them into dst, on all cores.
 func fill(dst []byte, first, n, cols int, t kernels.DType, read func([]float32, int) error) error {
 	values, rowBytes := cols*sizeOf(t), pitch(cols)*sizeOf(t)
 	step := max(1, valuesAtATime/cols)
@@ -158,5 +158,5 @@ func fill(dst []byte, first, n, cols int, t kernels.DType, read func([]float32, 
 		})
 	}
 	group.Wait()
-	return cmp.Or(failed...) // one is enough: all parts usually fail together
+	return cmp.Or(failed...) // the first error suffices, because all parts usually fail together
 }

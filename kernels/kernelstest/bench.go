@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// Bench is a program under construction by a case, with random weights and inputs. These are the same for every backend
-// and packing, and all are values of the operand type, so that no backend rounds them.
+// Bench is the program that a Case builds, with random weights and inputs. These are the same for every backend and
+// packing, and are values of the operand type, so that no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB
@@ -100,8 +100,8 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 // observed is the largest number of columns that Stored reads.
 const observed = 96
 
-// Stored returns the elements of v as a product reads them, in the operand type: all columns, or observed of them. The
-// product is exact because each row of its matrix has a single 1.
+// Stored returns the elements of v in the operand type, as a product reads them: all columns, or the first observed
+// ones. It multiplies by a matrix with a single 1 in each row, which is exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

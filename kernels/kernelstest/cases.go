@@ -168,8 +168,8 @@ func cases(activations []kernels.Activation) []Case {
 	return list
 }
 
-// linearLengths returns the lengths for a Linear of that shape: nil, which includes the long sequence, for small
-// products, and a short batch for products on which the reference is too slow.
+// linearLengths returns the lengths of sequences for a Linear of that shape. For small products it returns nil, which
+// means ragged and a long sequence; for others a short batch, because the reference is slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes makes one mistake of each kind and checks that Compile, or the wait of the batch with the mistake, returns
-// an error that names the operation, and that the next batch succeeds.
+// mistakes makes one mistake of each kind, in a program or in a batch. It checks that the error of Compile or of the
+// batch's wait names the operation, and that the next batch succeeds.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {
@@ -128,12 +128,11 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 	}
 }
 
-// unknown is the value of no activation.
+// unknown is not a valid activation.
 const unknown kernels.Activation = 255
 
-// unsupported checks that Compile refuses each of the activations, which the backend lacks, with
-// kernels.ErrUnsupported. The activation is set after the program is built, because Program.Linear does not accept
-// unknown.
+// unsupported checks that Compile refuses each of the activations in lacks with kernels.ErrUnsupported. It sets the
+// activation after building the program, because Program.Linear refuses unknown itself.
 func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activation) {
 	for _, then := range lacks {
 		b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
@@ -145,7 +144,7 @@ func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activati
 		var op *kernels.OpError
 		_, err := backend.Compile(b.Program, kernels.Limits{Tokens: 8, Sequences: 2})
 		if !errors.As(err, &op) || op.Op != "linear" || !errors.Is(err, kernels.ErrUnsupported) {
-			t.Errorf("%s returns %v", then, err)
+			t.Errorf("Compile of a linear with %s returns %v, want an *OpError of linear that wraps kernels.ErrUnsupported", then, err)
 		}
 		b.model.Close()
 	}
@@ -176,8 +175,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts starts several batches before it waits for the first. It checks that their results are the same as when each
-// runs alone, and that a failed batch does not affect the others.
+// starts starts several batches before it waits for the first. It checks that each has the same results as alone, and
+// that a failed batch does not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()

@@ -2,9 +2,9 @@
 // type. It compares each operation with the reference over ragged batches and sizes off the tile boundaries, runs
 // random programs, and checks that results repeat bit for bit and do not depend on the other sequences in the batch.
 //
-// All tolerances are defined here. They are relative: the error of a backend against the float64 reference may be at
-// most twice the error of plain loops in the same precision, plus a floor of a few roundings for cases in which those
-// loops happen to be almost exact.
+// All tolerances are defined here. They are relative to the error of plain loops in the same precision: a backend's
+// error against the float64 reference may be at most twice as large, plus a floor of a few roundings for cases in which
+// the loops happen to be almost exact.
 package kernelstest
 
 import (
@@ -30,9 +30,9 @@ const floor = 4 * 0x1p-24
 // ragged is a batch with sequence lengths around the sizes of tiles and vectors, unsorted.
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
-// Run runs the whole suite on a backend with the given operand type. It calls open once for each test, which must
-// return a fresh backend. It does not recompute the results in known. Compile must refuse the activations in lacks, and
-// the other tests do without them.
+// Run runs the whole suite on a backend with the given operand type. It calls open once for each test; open must return
+// a fresh backend. Results of the reference that are in known are not computed again. Compile must refuse the
+// activations in lacks; the other tests do not use them.
 func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, cases(computed(lacks)), operands, known, open, lacks)
 	refuses := func(t *testing.T, b kernels.Backend) { unsupported(t, b, append(lacks, unknown)) }
@@ -46,8 +46,8 @@ func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels
 	}
 }
 
-// RunProducts runs only the cases of Run that contain matrix products, for a backend that differs only in these from
-// one that has passed Run.
+// RunProducts runs only the cases of Run that contain matrix products. It is for a backend that has passed Run with
+// another implementation of products.
 func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	isProduct := func(c Case) bool { return strings.HasPrefix(c.Name, "linear") }
 	list := slices.DeleteFunc(cases(computed(lacks)), func(c Case) bool { return !isProduct(c) })
@@ -78,7 +78,7 @@ func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open f
 // Case is a test case. Build builds a program of one or a few operations and returns the values to compare.
 type Case struct {
 	Name    string
-	Lengths []int // of the sequences; nil means ragged, and a long sequence in a second batch
+	Lengths []int // of the sequences; nil means ragged, and a second batch with a long sequence
 	Tokens  bool  // whether ids are tokens of Vocabulary; otherwise they are row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
 }
@@ -149,8 +149,9 @@ func (c Case) mustRun(t testing.TB, backend kernels.Backend, operands kernels.DT
 	return results
 }
 
-// Known caches the results of the reference and the baseline, which take most of the time, for several backends. It is
-// safe for concurrent use. The zero value is ready to use. All these backends must lack the same activations.
+// Known caches the results of the reference and the baseline, which take most of the time, so that several backends can
+// share them. It is safe for concurrent use. The zero value is ready to use. All the backends must lack the same
+// activations.
 type Known struct {
 	mu      sync.Mutex
 	results map[string]func() (want, base []Result)
@@ -224,7 +225,8 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the mixed batch again, also with other limits, and checks that every bit of the results is the same.
+// repeat runs the mixed batch again, with the same and with other limits, and checks that every bit of the results is
+// the same.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if testing.Short() {
@@ -239,7 +241,7 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DTy
 	}
 }
 
-// alone runs the mixed batch in reverse order and each of its sequences by itself (in short mode the first four), and
+// alone runs the mixed batch in reverse order, and each of its sequences alone (in short mode the first four). It
 // checks that each sequence's results are the same bits as in the batch.
 func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
@@ -294,8 +296,8 @@ func Differs(a, b []float32) int {
 // Vocabulary is the number of rows of the tables for token lookups. The last id is the mask.
 const Vocabulary = 37
 
-// batch returns a batch of sequences with the given lengths. The ids are drawn from a generator seeded with the tags,
-// about one in nine a mask; or they number the rows of an Input.
+// batch returns a batch of sequences with the given lengths. If c.Tokens is set, the ids are drawn from a generator
+// seeded with the tags, about one in nine a mask. Otherwise they number the rows of an Input.
 func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {

@@ -11,8 +11,8 @@ import (
 const randomPrograms = 24
 
 // randomProgram returns a straight-line program of random operations. Its values have long and short lifetimes and are
-// read as either type, as both, or never; some are results. Its products have the given activations, of which the first
-// is Identity.
+// read as float32, in the operand type, as both, or never; some are results. Its products use the given activations, of
+// which the first is Identity.
 func randomProgram(seed uint64, activations []kernels.Activation) Case {
 	return Case{Name: fmt.Sprintf("program/%d", seed), Lengths: []int{33, 1, 65, 7}, Build: func(b *Bench) []kernels.Value {
 		rng := rand.New(rand.NewPCG(seed, 11))

@@ -2,9 +2,9 @@
 // fusion, blocking or parallelism, and with separate memory for every value. The conformance suite compares every other
 // backend with it.
 //
-// The same loops in float32 are the baseline that determines how much error a backend may have. The baseline for a
-// 16-bit type rounds the weights and operands of products to that type, and also the intermediate results that an
-// operation without fusion would store in it.
+// The same loops in float32 are the baseline. It determines how much error a backend may have. The baseline for a
+// 16-bit type rounds weights and operands of products to that type, and also the intermediate results that an operation
+// without fusion would store in it.
 package ref
 
 import (
@@ -171,7 +171,8 @@ func (r *run[F]) embed(o kernels.Embed, out *matrix[F]) {
 	}
 }
 
-// linear rounds the product before its activation if an unfused operation would store it in the operand type.
+// linear computes a Linear. If stored is set, it rounds the product before the activation, as an operation without
+// fusion would.
 func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	width, _ := o.W.Dims()
 	z := make([]F, width)
@@ -241,7 +242,7 @@ func rotate[F float](z []F, o *kernels.Rotary, position int, factor F) {
 	}
 }
 
-// attention rounds rotated queries and keys to the operand type.
+// attention computes an Attention. It rounds rotated queries and keys to the operand type.
 func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 	width := out.cols
 	d := width / o.Heads

@@ -15,16 +15,16 @@ import (
 
 var from = flag.String("from", "", "folder with the goldens of make_goldens.py, from which testdata is written, see TestExtract")
 
-// extract says which records of a file are kept.
+// extract selects records of a golden file.
 type extract struct {
 	from, to string
 	model    string
 	records  []string
-	states   string  // of which the states are kept
-	rows     []int32 // of these tokens, or of all where there are none
+	states   string  // the record whose states are kept
+	rows     []int32 // tokens whose states are kept; nil means all
 }
 
-// The lengths are 1 residue or base, some below and above 32, 64 and 128 tokens, and for ESM-2 one above 256.
+// The records have 1 letter, lengths just below and above 32, 64 and 128 tokens, and for ESM-2 one above 256.
 var extracts = []extract{
 	{
 		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",
@@ -40,12 +40,12 @@ var extracts = []extract{
 	},
 }
 
-// TestExtract writes the goldens in testdata: it takes a few records from the goldens of make_goldens.py, whose output
-// for all models and lengths is too large for the repository. The same input gives the same bytes.
+// TestExtract writes the goldens in testdata. It selects a few records from the output of make_goldens.py, which
+// contains all models and lengths and is too large for the repository. The same input gives the same bytes.
 //
 //	go test ./transformer/goldentest -from DIR
 //
-// DIR holds esm2_tiny.safetensors and dnabert_s_2layers.safetensors.
+// DIR contains esm2_tiny.safetensors and dnabert_s_2layers.safetensors.
 func TestExtract(t *testing.T) {
 	if *from == "" {
 		t.Skip("writes the goldens: make goldens")
@@ -83,8 +83,8 @@ func (e extract) run(t *testing.T, from, to string) {
 	}
 }
 
-// writeStates writes the states of the chosen tokens after every block. The last are those of /tokens, since ESM-2's
-// /layers end before its last LayerNorm.
+// writeStates writes the states of the selected tokens after every block. Those after the last block come from /tokens,
+// because /layers of ESM-2 ends before the last LayerNorm.
 func (e extract) writeStates(t *testing.T, w *writer, f File, tokens int) {
 	config, ok := transformer.Families.Config(e.model)
 	if !ok {
@@ -108,7 +108,7 @@ func (e extract) writeStates(t *testing.T, w *writer, f File, tokens int) {
 	w.float32s(e.states+"/layers", chosen, config.Layers, len(rows), config.Hidden)
 }
 
-// writer gathers the tensors of a safetensors file.
+// writer collects the tensors of a safetensors file.
 type writer struct {
 	header map[string]any
 	data   []byte
@@ -135,7 +135,7 @@ func (w *writer) enter(name, dtype string, from int, shape ...int) {
 }
 
 func (w *writer) save(path string) error {
-	text, err := json.Marshal(w.header) // in the order of the names
+	text, err := json.Marshal(w.header) // sorts the names
 	if err != nil {
 		return err
 	}

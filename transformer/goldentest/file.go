@@ -9,15 +9,15 @@ import (
 	"strings"
 )
 
-// File is a safetensors file of goldens in memory. It is read here, so that no golden depends on the reader of
-// checkpoints.
+// File is a safetensors file of goldens in memory. The package parses it itself, so that goldens do not depend on the
+// reader of checkpoints.
 type File struct {
 	tensors  map[string]json.RawMessage
 	values   []byte
 	Metadata map[string]string
 }
 
-// Read reads the bytes of a file. It panics where they are no safetensors file.
+// Read parses a file. It panics if data is not a safetensors file.
 func Read(data []byte) File {
 	end := 8 + binary.LittleEndian.Uint64(data)
 	f := File{values: data[end:]}
@@ -26,7 +26,7 @@ func Read(data []byte) File {
 	return f
 }
 
-// Records lists the ids of the records, sorted: those of the tensors ID/ids.
+// Records returns the sorted ids of the records, which have tensors called ID/ids.
 func (f File) Records() (ids []string) {
 	for _, name := range slices.Sorted(maps.Keys(f.tensors)) {
 		if id, ok := strings.CutSuffix(name, "/ids"); ok {
@@ -36,10 +36,10 @@ func (f File) Records() (ids []string) {
 	return ids
 }
 
-// Int32s gives the values of an I32 tensor, nil for one that is not there.
+// Int32s returns the values of an I32 tensor, or nil if there is none.
 func (f File) Int32s(name string) []int32 { return read[int32](f, name, "I32") }
 
-// Float32s gives the values of an F32 tensor, nil for one that is not there.
+// Float32s returns the values of an F32 tensor, or nil if there is none.
 func (f File) Float32s(name string) []float32 { return read[float32](f, name, "F32") }
 
 func read[T int32 | float32](f File, name, dtype string) []T {

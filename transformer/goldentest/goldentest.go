@@ -1,8 +1,8 @@
-// Package goldentest compares a backend with goldens: embeddings and hidden states that the models' own PyTorch code
-// gave, in float64, for synthetic checkpoints. The goldens are small, lie in testdata and are compiled into the tests
-// that import this package, so that no test can run without them.
+// Package goldentest compares a backend with goldens: the embeddings and hidden states that the models' original
+// PyTorch code computed in float64 for synthetic checkpoints. The goldens in testdata are small and embedded, so every
+// test that imports this package has them.
 //
-// Only tests import the package. It must not know which backend it compares.
+// Only tests may import the package. It must not know which backend it compares.
 package goldentest
 
 import (
@@ -20,14 +20,14 @@ import (
 //go:embed testdata/*.safetensors
 var files embed.FS
 
-// Bars are the largest relative L2 errors that a comparison allows.
+// Bars are the largest permitted relative L2 errors.
 type Bars struct {
 	Pooled float64 // of the mean embedding of a record
-	States float64 // of the hidden states of a record after one block
+	States float64 // of a record's hidden states after one block
 }
 
-// Golden names the goldens of one model, with the bars of each precision in which a backend may compute.
-// docs/numerics.md derives the bars.
+// Golden describes the goldens of one model and the bars for each precision of a backend. docs/numerics.md derives the
+// bars.
 type Golden struct {
 	Model string // short name of the synthetic checkpoint
 	file  string
@@ -38,7 +38,7 @@ type Golden struct {
 	FP16        Bars // weights and operands of products in float16
 }
 
-// Goldens lists the goldens of every family of models.
+// Goldens returns the goldens of all families.
 func Goldens() []Golden {
 	return []Golden{
 		{
@@ -58,18 +58,18 @@ func Goldens() []Golden {
 	}
 }
 
-// record is one sequence of a golden file.
+// record is a sequence in a golden file.
 type record struct {
 	id     string
 	ids    []int32   // token ids, special tokens included
 	mean   []float32 // [h] the embedding
-	rows   []int32   // tokens whose states the file has, in ascending order
-	layers []float32 // [layers, rows, h] their states: layer l is that of transformer.Encoder, from 1
+	rows   []int32   // tokens whose states the file contains, in ascending order
+	layers []float32 // [layers, rows, h] states after layers 1, 2, …, numbered as in transformer.Encoder
 }
 
-// Compare runs the records of at most longest tokens on b, which it leaves open, and fails t where an embedding or the
-// states after a block miss their bar. A backend that is slow sets longest; 0 stands for no limit. The records run in
-// one batch, and those with states once more, each behind another record.
+// Compare runs the records of at most longest tokens on b, which it does not close; longest 0 means no limit, and a
+// slow backend sets it. Compare fails t if an embedding, or the states after a block, exceed their bar. All records run
+// in one batch; those with states run a second time, each after another record.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -82,7 +82,7 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		t.Helper()
 		e := relativeL2(got, want)
 		*worst = max(*worst, e)
-		if !(e <= bar) { // also NaN
+		if !(e <= bar) { // true for NaN, too
 			t.Errorf("%s: the %s of %s errs by %.3g (relative L2), the bar is %.3g", g.Model, what, id, e, bar)
 		}
 	}
@@ -122,8 +122,8 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
 }
 
-// records reads those of at most longest tokens, the shortest first. It fails t unless they are enough to compare:
-// several, one with states.
+// records returns the records of at most longest tokens, the shortest first. It fails t unless there are several, one
+// of them with states.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
 	t.Helper()
 	data, err := files.ReadFile(g.file)
@@ -158,7 +158,7 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 	return records
 }
 
-// load computes the synthetic checkpoint of that name and loads it onto b.
+// load loads the synthetic checkpoint with that name onto b.
 func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
 	checkpoint, err := transformer.Families.Open("synthetic:" + name)
@@ -173,7 +173,7 @@ func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	return model
 }
 
-// encode runs one batch and gives its embeddings, one matrix a layer.
+// encode runs one batch and returns its embeddings, one matrix per layer.
 func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels.Batch,
 	p transformer.Pooling, layers []int) [][]float32 {
 	t.Helper()
@@ -190,7 +190,7 @@ func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels
 	return got
 }
 
-// relativeL2 is |got−want| / |want|.
+// relativeL2 returns |got−want| / |want|.
 func relativeL2(got, want []float32) float64 {
 	if len(got) != len(want) {
 		return math.Inf(1)

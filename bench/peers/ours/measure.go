@@ -100,7 +100,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(s)
 }
 
-// measure returns the seconds that each round of work takes: as many rounds as m says, or one for each line of in.
+// measure runs work and returns the seconds of each round: as many rounds as m says, or one for each line of in.
 func (m measurement) measure(in io.Reader, out io.Writer, work func() error) (seconds []float64, err error) {
 	round := func() error {
 		start := time.Now()

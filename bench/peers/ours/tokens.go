@@ -24,8 +24,8 @@ type tokens struct {
 	every, budget                int
 }
 
-// write writes the ids, including special tokens, one record per line, and the model's kind, "esm2" or "dnabert-s", to
-// status.
+// write writes the ids of each record, including special tokens, on a line of the output file. It writes the model's
+// kind, "esm2" or "dnabert-s", to status.
 func (t tokens) write(status io.Writer) error {
 	checkpoint, err := transformer.Families.Open(t.model)
 	if err != nil {
@@ -82,8 +82,8 @@ func cut(seq []byte, size int) (pieces [][]byte) {
 	return append(pieces, seq)
 }
 
-// thin sorts the records by length, divides them into batches that are padded to at most budget tokens, and keeps every
-// n-th batch. A peer that batches the remaining records in the same way gets the same batches, so a short run has as
+// thin sorts the records by length, divides them into batches that are padded to at most budget tokens, and returns the
+// records of every n-th batch. A peer that divides these in the same way gets the same batches, so a short run has as
 // little padding as a long one.
 func thin(records [][]int32, budget, n int) (kept [][]int32) {
 	if n <= 1 {

@@ -8,9 +8,9 @@ import (
 	. "github.com/mmcloughlin/avo/operand"
 )
 
-// Go's assembler lacks the instructions of AVX512_BF16, and avo knows none that it lacks. So kernels of the instruction
-// set bf16 are generated with an instruction that has operands of the same kind, and encodeBF16 replaces it in the text
-// by the bytes of the one that is meant:
+// Neither Go's assembler nor avo has the instructions of AVX512_BF16. Kernels of the instruction set bf16 are therefore
+// generated with another instruction that has operands of the same kind. In the text, encodeBF16 replaces that
+// instruction by the bytes of the right one:
 //
 //	VFMADD231PS a, b, c  →  VDPBF16PS a, b, c: adds the products of two pairs of bfloat16 to each float32 of c
 //	VPMOVDW a, b         →  VCVTNEPS2BF16 a, b: rounds the float32 of a to the nearest bfloat16
@@ -31,10 +31,11 @@ func encodeBF16(text []byte) []byte {
 	})
 }
 
-// evex encodes an instruction of map 0F38 with prefix F3 and W = 0 on registers of 512 bits, without a mask: Intel's
-// manual, volume 2, section 2.7. The numbers of registers go up to 31; an unused second one is 0.
+// evex encodes an instruction of opcode map 0F38 with prefix F3 and W = 0, on 512-bit registers and without a mask
+// (Intel's manual, volume 2, section 2.7). Registers are numbered from 0 to 31; an instruction with one source has
+// second = 0.
 func evex(opcode byte, to, second, from int) [6]byte {
-	// inverted returns the complement of a bit of a register's number, shifted to its place.
+	// inverted returns the complement of a bit of a register number, shifted to its place in the encoding.
 	inverted := func(register, bit, place int) byte { return byte(^register >> bit & 1 << place) }
 	return [6]byte{
 		0x62,

@@ -29,7 +29,8 @@ var (
 // bytes returns the size of a vector in bytes.
 func (i isa) bytes() int { return 4 * i.lanes }
 
-// function begins a leaf function without a frame. The Go scheduler cannot preempt it, so long loops stay in Go.
+// function begins a function without a stack frame, which calls no other. The Go scheduler cannot preempt it, so long
+// loops stay in Go.
 func (g *generator) function(name, signature, doc string) {
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
@@ -38,7 +39,7 @@ func (g *generator) function(name, signature, doc string) {
 	g.Pragma("noescape")
 }
 
-// end returns from the function. It clears the upper halves of the registers first, because SSE code would otherwise be
+// end generates the return. It clears the upper halves of the registers first, because SSE code would otherwise be
 // slow.
 func (g *generator) end() {
 	g.VZEROUPPER()

@@ -19,7 +19,7 @@ func packs(g *generator) {
 			continue
 		}
 		g.CMPQ(count, Imm(uint64(r)))
-		g.CMOVQLE(zero, ld) // from row count on, the stride is 0
+		g.CMOVQLE(zero, ld) // after row count−1 the stride is 0, so that row is read again
 		row[r] = g.GP64()
 		g.LEAQ(Mem{Base: row[r-1], Index: ld, Scale: 1}, row[r])
 	}

@@ -34,8 +34,8 @@ func rows(g *generator, i isa) {
 	g.end()
 }
 
-// scores generates the two passes of a softmax. Both compute the same score from the row, so that no score is stored
-// between them. Rows are padded to whole vectors.
+// scores generates the two passes of a softmax. Both compute the scores from the row, so that no score is stored
+// between the passes. Rows are padded to whole vectors.
 func scores(g *generator, i isa) {
 	type inputs struct{ scale, slope, distance, step, abs reg.VecVirtual }
 	begin := func() (in inputs) {

@@ -12,8 +12,8 @@ const panelCols = 16
 
 const tileSignature = "func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)"
 
-// tiles generates kernels for several numbers of rows, up to the largest for which all sums stay in registers, and for
-// each number of neighbouring panels.
+// tiles generates a kernel for each number of panels and for several numbers of rows. The largest number of rows is the
+// largest for which all sums stay in registers.
 func tiles(g *generator, i isa) {
 	heights, panels := []int{1, 2, 3, 4, 5, 6}, 1
 	if i.lanes == 16 {
@@ -27,12 +27,13 @@ func tiles(g *generator, i isa) {
 }
 
 // tile generates a kernel for rows × panels·16 sums. Each sum has one accumulator and adds one FMA for each k, in
-// order, so that its bits are the same in every kernel. In bfloat16 a value is a pair, which one VDPBF16PS multiplies
-// with another and adds; everything else is as in float32.
+// order, so that its bits are the same in every kernel. In bfloat16 each value is a pair: VDPBF16PS multiplies two
+// pairs and adds both products. Everything else is as in float32.
 func tile(g *generator, i isa, rows, panels int) {
 	cols := panels * panelCols
 	name := fmt.Sprintf("tile%dx%d%s", rows, cols, i.name)
-	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %d rows and %d neighbouring panels.", name, rows, panels))
+	g.function(name, tileSignature, fmt.Sprintf("%s is a tileFunc for %s and %s.",
+		name, number(rows, "row", "rows"), number(panels, "panel", "neighbouring panels")))
 	lda := g.strideParam("lda")
 	k := g.param("k")
 	b := make([]reg.GPVirtual, panels)
@@ -154,4 +155,12 @@ func tile(g *generator, i isa, rows, panels int) {
 		}
 	}
 	g.end()
+}
+
+// number returns n with the noun in the singular or the plural.
+func number(n int, one, more string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, more)
 }

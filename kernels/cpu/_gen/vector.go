@@ -14,7 +14,7 @@ func (g *generator) constant(v float32) Mem {
 	return g.table(fmt.Sprintf("x%08x", math.Float32bits(v)), 16, func(int) uint32 { return math.Float32bits(v) })
 }
 
-// table returns the address of n 32-bit values, which are written once per file.
+// table returns the address of n 32-bit values. Each table is written once per file.
 func (g *generator) table(name string, n int, at func(int) uint32) Mem {
 	if m, ok := g.tables[name]; ok {
 		return m
@@ -108,8 +108,8 @@ func (i isa) broadcast(g *generator, param string) reg.VecVirtual {
 	return v
 }
 
-// eachVector generates body twice: in a loop over the whole vectors of n values, and masked for the remaining lanes.
-// The pointers advance.
+// eachVector generates body twice: in a loop over the whole vectors of n values, without a mask, and for the remaining
+// lanes, with one. The pointers advance.
 func (i isa) eachVector(g *generator, label string, n reg.GPVirtual, pointers []reg.GPVirtual, body func(*mask)) {
 	g.SUBQ(Imm(uint64(i.lanes)), n)
 	g.JL(LabelRef(label + "Rest"))

@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// KernelCache is the folder in which the driver keeps the kernels that it has compiled, by its documented variables, or
-// why it cannot.
+// KernelCache returns the folder in which the driver caches compiled kernels, as its documented environment variables
+// determine it. The error is the reason why it cannot cache them.
 func (p Places) KernelCache() (folder string, err error) {
 	if p.Getenv("CUDA_CACHE_DISABLE") == "1" {
 		return "", errors.New("CUDA_CACHE_DISABLE is 1")
@@ -21,7 +21,7 @@ func (p Places) KernelCache() (folder string, err error) {
 		}
 		folder = filepath.Join(home, ".nv/ComputeCache")
 	}
-	// The driver makes the folder where it is missing, in the nearest one above it that is there.
+	// If the folder does not exist, the driver creates it, so the nearest existing folder above it must be writable.
 	existing := folder
 	for parent := filepath.Dir(existing); parent != existing; parent = filepath.Dir(parent) {
 		if _, err := os.Stat(existing); err == nil {

@@ -15,7 +15,7 @@ type HeuristicResult struct {
 // MatmulCall holds the sixteen arguments of cublasLtMatmul in their order.
 type MatmulCall struct {
 	Handle, Desc   Handle
-	Alpha          uintptr // of a float32 in memory that Go did not allocate
+	Alpha          uintptr // address of a float32 outside Go's memory
 	A              Pointer
 	ALayout        Handle
 	B              Pointer
@@ -31,9 +31,9 @@ type MatmulCall struct {
 	Stream         Handle
 }
 
-// CublasLt is libcublasLt, as far as it is bound: see CUDA. A field has the name of its function without cublasLt, Get
-// and Attribute. An attribute's value is always given as the first bytes of a 64-bit word, which is where a
-// little-endian machine keeps a smaller one.
+// CublasLt contains the functions of libcublasLt that the program uses, in the same way as CUDA. A field has the name
+// of its function without cublasLt, Get and Attribute. The value of an attribute is passed in a 64-bit word; a
+// little-endian machine stores a smaller value in its first bytes.
 type CublasLt struct {
 	Version func() uint64           `c:"cublasLtGetVersion"`
 	Create  func(lt *Handle) Status `c:"cublasLtCreate"`
@@ -56,7 +56,7 @@ type CublasLt struct {
 	AlgoConfig func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64,
 		written *uint64) Status `c:"cublasLtMatmulAlgoConfigGetAttribute"`
 
-	// The calls of every product.
+	// The functions that every product calls.
 	DescSet   func(desc Handle, attribute int32, value *uint64, bytes uint64) Status
 	LayoutSet func(layout Handle, attribute int32, value *uint64, bytes uint64) Status
 	AlgoCheck func(lt, desc, a, b, c, d Handle, algo *MatmulAlgo, found *HeuristicResult) Status

@@ -1,5 +1,5 @@
-// Package driver calls the CUDA driver and cuBLASLt without cgo and without a toolkit: it finds libcuda and libcublasLt
-// when the program runs, and a program without them still starts.
+// Package driver calls the CUDA driver and cuBLASLt without cgo and without a toolkit. It searches for libcuda and
+// libcublasLt when the program runs; a program also starts without them.
 //
 //	cuda, searched, err := driver.System().FindCUDA()
 //	if err != nil {
@@ -9,29 +9,29 @@
 //		return err
 //	}
 //
-// CUDA and CublasLt are structs of functions, one field a C function with its parameters in C's order, so that a test
-// can put its own in. NVIDIA's documentation describes the functions, and the context and thread that they need; the
-// package adds nothing but names for codes. It knows C and no kernels; package gpu builds a device on it.
+// CUDA and CublasLt are structs of functions. Each field is a C function, with its parameters in C's order; tests can
+// replace it. NVIDIA's documentation describes the functions, and the context and thread that they require. The package
+// adds only names for codes. It must not know any kernel; package gpu builds a device on it.
 //
-// Builds for other systems than Linux on amd64 and arm64 compile, and find nothing.
+// On systems other than Linux on amd64 and arm64 the package compiles but finds no library.
 package driver
 
 import "unsafe"
 
-// Sizes follow cuda.h on 64-bit machines: size_t and CUdeviceptr are 64 bits, CUdevice and the enumerations are 32,
-// every other handle is a pointer that Go only hands back.
+// Sizes are those of cuda.h on 64-bit machines: size_t and CUdeviceptr have 64 bits, CUdevice and enumerations have 32.
+// All other handles are pointers, which Go never dereferences.
 type (
-	// Handle is a context, module, function, stream or event, or an object of cuBLASLt.
+	// Handle refers to a context, module, function, stream or event, or to an object of cuBLASLt.
 	Handle uintptr
 	// Pointer is a CUdeviceptr, an address in a device's memory.
 	Pointer uint64
 )
 
-// CUDA is libcuda, as far as it is bound. A field has the name of its function without cu, and in its tag the name
-// under which the library exports it; the last functions, which a launch or a copy calls, are bound by hand.
+// CUDA contains the functions of libcuda that the program uses. A field has the name of its function without cu; its
+// tag is the name that the library exports. BindCUDA binds the last fields, which launches and copies call, itself.
 //
-// Host pointers are unsafe.Pointer where C keeps or fills memory that Go did not allocate, and typed pointers where it
-// fills a Go variable during the call.
+// A host pointer is an unsafe.Pointer if it points to memory that Go did not allocate, and a typed pointer if C writes
+// to a Go variable during the call.
 type CUDA struct {
 	Init             func(flags uint32) Result                 `c:"cuInit"`
 	DriverGetVersion func(version *int32) Result               `c:"cuDriverGetVersion"`
@@ -64,7 +64,7 @@ type CUDA struct {
 	EventDestroy      func(event Handle) Result                             `c:"cuEventDestroy_v2"`
 	EventElapsedTime  func(milliseconds *float32, start, end Handle) Result `c:"cuEventElapsedTime"`
 
-	// LaunchKernel leaves out its last parameter, extra, which is null.
+	// LaunchKernel passes null for the last parameter, extra.
 	LaunchKernel func(function Handle, grid, block [3]uint32, shared uint32, stream Handle,
 		params unsafe.Pointer) Result
 	MemcpyHtoDAsync  func(dst Pointer, src unsafe.Pointer, bytes uint64, stream Handle) Result

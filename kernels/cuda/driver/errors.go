@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// ErrUnavailable is in the chain of an error that says why CUDA cannot be used here at all: no driver, no device, a
-// driver or a device too old.
+// ErrUnavailable is wrapped by the error that explains why CUDA cannot be used at all: there is no driver or no device,
+// or one that is too old.
 var ErrUnavailable = errors.New("CUDA is not available")
 
-// ErrOutOfMemory is in the chain of an error that says that a device has too little memory.
+// ErrOutOfMemory is wrapped by the error for a device with too little memory.
 var ErrOutOfMemory = errors.New("the device is out of memory")
 
-// Unavailable is an error like those of fmt.Errorf that is also ErrUnavailable.
+// Unavailable returns an error like that of fmt.Errorf that also wraps ErrUnavailable.
 func Unavailable(format string, args ...any) error { return unavailable{fmt.Errorf(format, args...)} }
 
 type unavailable struct{ error }
@@ -20,14 +20,14 @@ type unavailable struct{ error }
 func (e unavailable) Is(target error) bool { return target == ErrUnavailable }
 func (e unavailable) Unwrap() error        { return e.error }
 
-// Error is a call of the driver or of cuBLASLt that failed.
+// Error is a failed call of the driver or of cuBLASLt.
 type Error struct {
-	Op     string // the function and its request
+	Op     string // the function and its arguments, for messages
 	Code   int    // the CUresult or cublasStatus_t
-	Cublas bool   // the call was one of cuBLASLt
+	Cublas bool   // whether the function is one of cuBLASLt
 }
 
-// Error gives the operation and the code's name.
+// Error returns the operation and the name of the code.
 func (e *Error) Error() string {
 	names, other := codeNames, "CUDA error"
 	if e.Cublas {
@@ -39,7 +39,7 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s: %s %d", e.Op, other, e.Code)
 }
 
-// Is makes a device that is out of memory ErrOutOfMemory.
+// Is reports whether target is ErrOutOfMemory and the device is out of memory.
 func (e *Error) Is(target error) bool {
 	return target == ErrOutOfMemory && (e.Code == int(OutOfMemory) && !e.Cublas || e.Code == allocFailed && e.Cublas)
 }
@@ -47,14 +47,14 @@ func (e *Error) Is(target error) bool {
 // Result is a CUresult.
 type Result int32
 
-// Codes that callers tell apart.
+// Codes that callers distinguish.
 const (
 	OutOfMemory Result = 2
 	NoDevice    Result = 100
 )
 
-// Err is nil for success; the operation is described only when it is not. Its args are on the heap also then: the calls
-// of every batch ask first.
+// Err returns nil for success, and otherwise an *Error with the formatted operation. Passing args allocates even on
+// success, so calls that every batch makes check for success first.
 func (r Result) Err(format string, args ...any) error {
 	if r == 0 {
 		return nil
@@ -65,7 +65,7 @@ func (r Result) Err(format string, args ...any) error {
 // Status is a cublasStatus_t.
 type Status int32
 
-// Err is nil for success.
+// Err returns nil for success, and otherwise an *Error with the formatted operation.
 func (s Status) Err(format string, args ...any) error {
 	if s == 0 {
 		return nil
@@ -81,7 +81,7 @@ var statusNames = map[int]string{
 	14: "CUBLAS_STATUS_INTERNAL_ERROR", 15: "CUBLAS_STATUS_NOT_SUPPORTED", 16: "CUBLAS_STATUS_LICENSE_ERROR",
 }
 
-// codeNames has the names in cuda.h of the codes that a user may meet.
+// codeNames maps the codes that a user may see to their names in cuda.h.
 var codeNames = map[int]string{
 	1: "CUDA_ERROR_INVALID_VALUE", 2: "CUDA_ERROR_OUT_OF_MEMORY", 3: "CUDA_ERROR_NOT_INITIALIZED",
 	4: "CUDA_ERROR_DEINITIALIZED", 34: "CUDA_ERROR_STUB_LIBRARY", 46: "CUDA_ERROR_DEVICE_UNAVAILABLE",

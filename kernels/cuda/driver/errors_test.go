@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestErrors: a code has its name, and memory that a device lacks is known whichever library says so.
+// TestErrors checks that messages contain the name of the code, and that ErrOutOfMemory matches the codes of both
+// libraries.
 func TestErrors(t *testing.T) {
 	for _, c := range []struct {
 		err    error

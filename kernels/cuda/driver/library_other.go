@@ -2,7 +2,7 @@
 
 package driver
 
-// supported says whether this build can load the libraries at all.
+// supported tells whether this build can load the libraries.
 const supported = false
 
 // OpenLibrary fails on this system.

@@ -14,19 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// supported says whether this build can load the libraries at all.
+// supported tells whether this build can load the libraries.
 const supported = true
 
-// OpenLibrary loads a shared library by path, or by name along the loader's own path. The loader keeps the reason of a
-// failure for each thread, and purego asks for it in a second call: the goroutine must not move to another thread
-// between the two, or the reason is lost.
+// OpenLibrary loads a shared library by its path, or by a name that the loader searches for. It locks the thread: the
+// loader stores the reason of a failure for each thread, and purego reads it in a second call.
 func OpenLibrary(path string) (uintptr, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	return purego.Dlopen(path, purego.RTLD_NOW|purego.RTLD_LOCAL)
 }
 
-// writable says why files cannot be made in a folder, or nil.
+// writable returns the reason why files cannot be created in a folder, or nil.
 func writable(folder string) error {
 	info, err := os.Stat(folder)
 	if err == nil && !info.IsDir() {
@@ -38,7 +37,7 @@ func writable(folder string) error {
 	return err
 }
 
-// lookUp finds a function of a library. It stays on one thread for the reason that OpenLibrary gives.
+// lookUp returns the address of a function in a library. It locks the thread for the same reason as OpenLibrary.
 func lookUp(library uintptr, name string) (uintptr, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -49,7 +48,8 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
-// bind fills the fields of a struct that have the tag c, and finds the functions that its caller binds.
+// bind fills the fields of a struct of functions that have the tag c. It returns the addresses of the functions in
+// names, which its caller binds.
 func bind(library uintptr, functions any, names ...string) (symbols []uintptr, err error) {
 	v := reflect.ValueOf(functions).Elem()
 	for i := range v.NumField() {
@@ -73,19 +73,19 @@ func bind(library uintptr, functions any, names ...string) (symbols []uintptr, e
 	return symbols, nil
 }
 
-// caller calls C functions without an allocation. SyscallN moves a list of arguments to the heap, but takes one that is
-// there.
+// caller calls C functions without allocating. SyscallN would move its list of arguments to the heap; lists keeps lists
+// that are already there.
 type caller struct{ lists sync.Pool }
 
 func newCaller() *caller {
 	return &caller{sync.Pool{New: func() any { return new([maxArguments]uintptr) }}}
 }
 
-// maxArguments is the most that a function takes which is called this way: cublasLtMatmul.
+// maxArguments is the largest number of arguments of a function called this way: those of cublasLtMatmul.
 const maxArguments = 16
 
-// call gives the result of a function. Go memory among the arguments has to be on the heap, and the caller keeps it
-// alive.
+// call calls a function and returns its result. Arguments that are addresses of Go memory must be on the heap, and the
+// caller must keep that memory alive.
 func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	list := c.lists.Get().(*[maxArguments]uintptr)
 	defer c.lists.Put(list)
@@ -95,8 +95,8 @@ func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// BindCUDA finds the functions of a loaded libcuda. Launches, copies and their order go around RegisterFunc, whose
-// reflection costs more than the driver does, and allocates.
+// BindCUDA binds the functions of a loaded libcuda. It does not use RegisterFunc for launches, copies and events: its
+// reflection allocates and takes longer than the driver does.
 func BindCUDA(library uintptr) (*CUDA, error) {
 	d := new(CUDA)
 	hot, err := bind(library, d, "cuLaunchKernel", "cuMemcpyHtoDAsync_v2", "cuMemcpyDtoHAsync_v2", "cuStreamWaitEvent",
@@ -127,9 +127,9 @@ func BindCUDA(library uintptr) (*CUDA, error) {
 	return d, nil
 }
 
-// BindCublasLt finds the functions of a loaded libcublasLt; the calls made for every product go the same way, for the
-// same reasons. The Go memory that they are given is on the heap, since the compiler cannot follow the arguments of a
-// field.
+// BindCublasLt binds the functions of a loaded libcublasLt. Like BindCUDA, it does not use RegisterFunc for the
+// functions that every product calls. Go memory passed to these is on the heap, because the compiler assumes that the
+// arguments of a function in a field escape.
 func BindCublasLt(library uintptr) (*CublasLt, error) {
 	c := new(CublasLt)
 	hot, err := bind(library, c, "cublasLtMatmul", "cublasLtMatmulAlgoCheck", "cublasLtMatrixLayoutSetAttribute",

@@ -11,13 +11,13 @@ import (
 	"strings"
 )
 
-// Attempt is one place where a library was looked for.
+// Attempt is a place where a library was searched.
 type Attempt struct {
-	Path string // a file, or a name that the loader looks up
-	Err  error  // nil where it was found
+	Path string // a file, or a name that the loader searches for
+	Err  error  // nil if the library was found
 }
 
-// String gives the path and the outcome.
+// String returns the path and the outcome.
 func (a Attempt) String() string {
 	switch {
 	case a.Err == nil:
@@ -25,11 +25,11 @@ func (a Attempt) String() string {
 	case a.Missing():
 		return a.Path + ": not there"
 	}
-	// The loader repeats the path in front of its reason.
+	// The loader's message begins with the path.
 	return a.Path + ": " + strings.TrimPrefix(strings.TrimSpace(a.Err.Error()), a.Path+": ")
 }
 
-// Missing reports whether there is no such library, whatever the loader calls that.
+// Missing reports whether the library does not exist.
 func (a Attempt) Missing() bool {
 	return errors.Is(a.Err, fs.ErrNotExist) || a.Err != nil && strings.Contains(a.Err.Error(), "No such file or directory")
 }
@@ -43,8 +43,8 @@ func describe(attempts []Attempt) string {
 	return strings.Join(list, "; ")
 }
 
-// driverPaths are the names under which the loader knows the driver, the second for containers that bring only the
-// link, and where containers, WSL and NixOS keep it when the loader has not been told.
+// driverPaths lists the places of the driver: the names that the loader may know (some containers have only the
+// second), then the folders in which containers, WSL and NixOS keep it.
 func (p Places) driverPaths() []string {
 	paths := []string{"libcuda.so.1", "libcuda.so"}
 	for _, folder := range []string{"usr/local/nvidia/lib64", "usr/lib/wsl/lib", "run/opengl-driver/lib"} {
@@ -53,17 +53,17 @@ func (p Places) driverPaths() []string {
 	return paths
 }
 
-// Places is where libraries are looked for, so that a test can lead a search elsewhere.
+// Places determines where libraries are searched. Tests replace its fields.
 type Places struct {
-	Root   string // "/" on a real machine
+	Root   string // root of all absolute paths; "/" except in tests
 	Getenv func(string) string
 	Open   func(path string) (uintptr, error)
 }
 
-// System is the machine that the program runs on.
+// System returns the places of this machine.
 func System() Places { return Places{Root: "/", Getenv: os.Getenv, Open: OpenLibrary} }
 
-// openFirst opens the first of the paths that can be opened; the attempts end with it.
+// openFirst opens the first of the paths that can be opened. The last attempt is the successful one.
 func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	var attempts []Attempt
 	for _, path := range paths {
@@ -82,8 +82,9 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	return 0, attempts
 }
 
-// cublasPaths lists where libcublasLt may be: first the file or folder that is given, unless that is empty. cudaMajor
-// is the driver's CUDA version: a library of a later major does not run on it, and the latest that does comes first.
+// cublasPaths lists the possible places of libcublasLt. given, a file or a folder, comes first unless it is empty.
+// cudaMajor is the driver's major CUDA version: newer libraries do not run on it, and of the others the newest comes
+// first.
 func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
@@ -91,8 +92,8 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 			names = append(names, fmt.Sprintf("libcublasLt.so.%d", major))
 		}
 	}
-	// in adds the folders that a pattern matches, the later version first. A pattern that matches nothing stays as it
-	// is, so that the error can show it.
+	// in adds the libraries in the folders that match a pattern, the newest version first. If no folder matches, it
+	// adds the pattern itself, so that the error shows it.
 	in := func(elements ...string) {
 		pattern := filepath.Join(elements...)
 		folders, _ := filepath.Glob(pattern)
@@ -126,10 +127,9 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	return paths
 }
 
-// environments are the folders of Python environments: of the active ones of pip and conda, then those above the bin of
-// the python3 that PATH leads to, which serve without being activated: first the one of the link, which is where a
-// virtual environment has its packages, then the one of the file that the link stands for, which is where the
-// interpreter was installed.
+// environments lists the folders of Python environments: the active ones of pip and conda, then those of the first
+// python3 on PATH. A python3 that is a symbolic link has two: the folder above the link, where a virtual environment
+// keeps its packages, and the folder above the file, where the interpreter is installed.
 func (p Places) environments() (prefixes []string) {
 	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if prefix := p.Getenv(variable); prefix != "" {
@@ -151,7 +151,7 @@ func (p Places) environments() (prefixes []string) {
 	return prefixes
 }
 
-// installations are the folders of Python packages of the user, then of the system.
+// installations lists the folders of Python packages: the user's, then the system's.
 func (p Places) installations() (prefixes []string) {
 	if home := p.Getenv("HOME"); home != "" {
 		prefixes = append(prefixes, filepath.Join(home, ".local"))
@@ -162,14 +162,14 @@ func (p Places) installations() (prefixes []string) {
 	return prefixes
 }
 
-// FindCUDA loads libcuda. The attempts end with the place where it was found; an error is ErrUnavailable.
+// FindCUDA loads libcuda. The attempts end with the successful one. The error wraps ErrUnavailable.
 func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	library, attempts := p.openFirst(p.driverPaths())
 	if library == 0 {
 		if !supported {
 			return nil, attempts, Unavailable("%w", errNoBuild())
 		}
-		// That a library is not there says nothing; any other fault does.
+		// Only faults other than a missing file are worth reporting.
 		broken := slices.DeleteFunc(slices.Clone(attempts), Attempt.Missing)
 		if len(broken) == 0 {
 			return nil, attempts, Unavailable("no NVIDIA driver: libcuda.so.1 was not found")
@@ -177,8 +177,8 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 		return nil, attempts, Unavailable("no NVIDIA driver: %s", describe(broken))
 	}
 	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
-		// The driver asks the loader for its compiler of PTX by name. Where the loader does not know the folder of the
-		// driver it does not know the compiler either, unless that is loaded already. Some drivers bring none.
+		// The driver loads its PTX compiler by name. A loader that does not know the driver's folder cannot find the
+		// compiler there either, unless it is already loaded. Some drivers have none.
 		_, _ = p.Open(filepath.Join(filepath.Dir(path), "libnvidia-ptxjitcompiler.so.1"))
 	}
 	d, err := BindCUDA(library)
@@ -188,13 +188,13 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	return d, attempts, nil
 }
 
-// errNoBuild is the error of a build for another system than Linux.
+// errNoBuild returns the error of a build for another system than Linux.
 func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
-// FindCublasLt loads libcublasLt for a driver of that CUDA major. given is a file, or a folder that holds one, that
-// comes before every other place, or empty. The error lists every path that was tried.
+// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given, a file or a folder that contains
+// one, comes before all other places unless it is empty. The error lists every path that was tried.
 func (p Places) FindCublasLt(given string, cudaMajor int) (*CublasLt, []Attempt, error) {
 	library, attempts := p.openFirst(p.cublasPaths(given, cudaMajor))
 	if library == 0 {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// tree is a root folder with files of those names, and a loader that opens nothing and notes the names that it was
-// asked for.
+// tree is a root folder with the given files, and a loader that opens nothing and records the names that it was asked
+// for.
 type tree struct {
 	Places
 	asked       []string
@@ -42,7 +42,7 @@ func newTree(t *testing.T, files ...string) *tree {
 	return tr
 }
 
-// TestCublasIsSearchedInOrder lays libraries in every place that is looked at.
+// TestCublasIsSearchedInOrder checks the order of the places, with a library in each of them.
 func TestCublasIsSearchedInOrder(t *testing.T) {
 	const cu12, cu13 = "nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cu13/lib/libcublasLt.so.13"
 	want := []string{
@@ -94,17 +94,17 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 	}
 }
 
-// TestCublasBesidePython: an environment that is only on PATH, not activated, is searched, and behind it the
-// installation that its python3 is a link to.
+// TestCublasBesidePython checks that an environment that is on PATH but not active is searched, and after it the
+// installation to which its python3 is a link.
 func TestCublasBesidePython(t *testing.T) {
 	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
 	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"
 	for _, c := range []struct {
 		name  string
 		files []string
-		links map[string]string // name: target, which a slash makes one below the root
+		links map[string]string // target of each link; a target that begins with a slash is below the root
 		path  string
-		want  []string // after the names of the loader
+		want  []string // paths after the bare names
 	}{
 		{
 			name:  "virtual environment",

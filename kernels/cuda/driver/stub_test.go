@@ -17,7 +17,7 @@ import (
 )
 
 // stub compiles testdata/stub.c, whose functions have the signatures of the CUDA headers, and binds it as both
-// libraries. seen gives the arguments that arrived in the last call.
+// libraries. seen returns the first n arguments of the last call, as C received them.
 func stub(t *testing.T) (d *CUDA, c *CublasLt, seen func(n int) []uint64) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "stub.so")
@@ -44,7 +44,7 @@ func stub(t *testing.T) (d *CUDA, c *CublasLt, seen func(n int) []uint64) {
 	}
 }
 
-// compile makes a shared library of a C file, or skips the test.
+// compile compiles a C file to a shared library. It skips the test if there is no compiler.
 func compile(t *testing.T, source, library string, flags ...string) {
 	t.Helper()
 	compiler, err := exec.LookPath("cc")
@@ -60,8 +60,8 @@ func compile(t *testing.T, source, library string, flags ...string) {
 	}
 }
 
-// TestDriverCallsArriveInC calls the functions that other tests fake through purego: every argument arrives where C has
-// its parameter.
+// TestDriverCallsArriveInC calls, through purego, the functions that other tests replace. It checks that C receives
+// every argument in the right parameter.
 func TestDriverCallsArriveInC(t *testing.T) {
 	d, _, seen := stub(t)
 	arrives := func(what string, want ...uint64) {
@@ -158,7 +158,7 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	arrives("cuLaunchKernel", 0x3000, 70000, 12, 1, 128, 1, 1, 65536, 0x4000, 0, 1<<45+3, 0xfffffff9, 0x3fc00000, 9)
 }
 
-// TestCublasCallsArriveInC does the same for the products.
+// TestCublasCallsArriveInC does the same for cuBLASLt.
 func TestCublasCallsArriveInC(t *testing.T) {
 	d, c, seen := stub(t)
 	arrives := func(what string, want ...uint64) {
@@ -237,8 +237,8 @@ func TestLibraryWithoutAFunction(t *testing.T) {
 	}
 }
 
-// TestLoaderSaysWhy: the reason of the loader arrives however busy the threads are. Without the thread held it is
-// missing now and then, and more often the more goroutines ask.
+// TestLoaderSaysWhy checks that errors contain the loader's reason while many goroutines load libraries. If the thread
+// were not locked, the reason would sometimes be missing.
 func TestLoaderSaysWhy(t *testing.T) {
 	library, err := OpenLibrary("libc.so.6")
 	if err != nil {
@@ -262,8 +262,8 @@ func TestLoaderSaysWhy(t *testing.T) {
 	group.Wait()
 }
 
-// TestCompilerBesideTheDriver: a driver that the loader does not know by name finds its compiler of PTX by name all the
-// same, and none is no error.
+// TestCompilerBesideTheDriver checks that a driver that the loader does not know by name still finds its PTX compiler
+// by name, and that a missing compiler is not an error.
 func TestCompilerBesideTheDriver(t *testing.T) {
 	const name = "libnvidia-ptxjitcompiler.so.1"
 	tr := newTree(t)
@@ -297,7 +297,7 @@ func TestCompilerBesideTheDriver(t *testing.T) {
 	}
 }
 
-// TestKernelCache: the folder of compiled kernels, and why there is none.
+// TestKernelCache checks the folder of compiled kernels, and the reasons why there is none.
 func TestKernelCache(t *testing.T) {
 	tr := newTree(t, "file")
 	below := func(name string) string { return filepath.Join(tr.Root, name) }

@@ -1,12 +1,12 @@
-// Package gpu is one GPU: its context, memory, streams, events, modules and launches, on the functions of package
-// driver.
+// Package gpu represents one GPU: its context, memory, streams, events, modules and launches. It uses the functions of
+// package driver.
 //
-// A Device may be used from any goroutine. The driver keeps a context for each thread of the operating system, and
-// goroutines change threads: so functions that need the context are methods of Context, and only Do gives a Context: it
-// makes it current on the thread and holds the goroutine there. One goroutine at a time is in Do; waiting for the
-// device is outside it, in Wait, so that nobody's wait holds up another's launches.
+// A Device may be used from any goroutine. The driver has a current context for each thread of the operating system,
+// but goroutines change threads. Therefore functions that need the context are methods of Context, and only Do provides
+// one: it locks the goroutine to its thread and makes the context current there. Only one goroutine at a time is in Do.
+// Wait does not need Do, so waiting for the device does not delay the launches of other goroutines.
 //
-// The package knows no operation of any model.
+// The package must not know the operations of models.
 package gpu
 
 import (
@@ -20,19 +20,20 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Info describes a GPU that the driver shows, counted as PyTorch counts: after CUDA_VISIBLE_DEVICES, which the driver
-// itself obeys.
+// Info describes a GPU that the driver shows. Ordinals count the devices that CUDA_VISIBLE_DEVICES leaves, as in
+// PyTorch; the driver itself obeys that variable.
 type Info struct {
 	Ordinal      int
 	Name         string // for example "NVIDIA H200"
-	Major, Minor int    // the compute capability
-	TotalMemory  uint64 // bytes
-	Driver       int    // the CUDA version that the driver supports: see Version
+	Major, Minor int    // compute capability
+	TotalMemory  uint64 // in bytes
+	Driver       int    // CUDA version that the driver supports, see Version
 
 	id int32
 }
 
-// Count starts the driver and counts its devices. An error is driver.ErrUnavailable where there is nothing to use.
+// Count initializes the driver and returns its CUDA version and number of devices. If there is nothing to use, the
+// error wraps driver.ErrUnavailable.
 func Count(cuda *driver.CUDA) (version, devices int, err error) {
 	started := cuda.Init(0)
 	if err := started.Err("cuInit"); err != nil && started != driver.NoDevice {
@@ -48,7 +49,7 @@ func Count(cuda *driver.CUDA) (version, devices int, err error) {
 	return int(v), int(n), err
 }
 
-// Describe asks for everything about a device that needs no context, once Count has started the driver.
+// Describe returns the properties of a device that need no context. Count must have been called before.
 func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 	i := Info{Ordinal: ordinal, Driver: version}
 	if err := cuda.DeviceGet(&i.id, int32(ordinal)).Err("cuDeviceGet of device %d", ordinal); err != nil {
@@ -70,16 +71,16 @@ func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 type Device struct {
 	Info
 	context Context
-	own     Resources    // of the context
-	work    sync.Mutex   // one goroutine at a time is in Do
-	life    sync.RWMutex // read-locked while the context is current somewhere; guards closed
+	own     Resources    // freed with the device
+	work    sync.Mutex   // held by Do
+	life    sync.RWMutex // read-locked while the context is current on a thread; guards closed
 	closed  bool
 }
 
 // ErrClosed is the error of a device that has been closed.
 var ErrClosed = errors.New("the device has been closed")
 
-// Open retains the primary context of a device, which cuBLAS shares. Its kernels are in images.
+// Open retains the primary context of a device, which cuBLAS uses as well. images contains its kernels.
 func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
 	d := &Device{Info: i, context: Context{CUDA: cuda, images: images,
 		loaded: map[string]driver.Handle{}, kernels: map[string]Kernel{}}}
@@ -99,8 +100,8 @@ func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
 	return d, nil
 }
 
-// Do calls work with the device's context, which is current on the calling goroutine's thread until work returns, and
-// returns the first failure. Work of several goroutines follows each other. It must not call Do or Wait.
+// Do calls work with the device's context, which is current on the thread until work returns, and returns the first
+// error. It runs one work at a time. work must not call Do or Wait.
 func (d *Device) Do(work func(*Context)) error {
 	d.work.Lock()
 	defer d.work.Unlock()
@@ -113,7 +114,7 @@ func (d *Device) Do(work func(*Context)) error {
 	return d.context.Err
 }
 
-// Wait returns when the events have happened, and beside the work of others.
+// Wait waits until the events have happened. Meanwhile other goroutines may be in Do.
 func (d *Device) Wait(events ...Event) error {
 	if err := d.enter(); err != nil {
 		return err
@@ -127,7 +128,8 @@ func (d *Device) Wait(events ...Event) error {
 	return nil
 }
 
-// enter makes the context current and holds the goroutine on its thread; without an error, leave has to follow.
+// enter locks the goroutine to its thread and makes the context current. After enter has succeeded, leave must be
+// called.
 func (d *Device) enter() error {
 	d.life.RLock()
 	err := ErrClosed
@@ -142,22 +144,22 @@ func (d *Device) enter() error {
 	return err
 }
 
-// leave lets go of the thread, without a context: a call outside Do fails then, and not only sometimes.
+// leave unlocks the thread. It first removes the context, so that a call outside Do always fails and not only
+// sometimes.
 func (d *Device) leave() {
 	d.context.CtxSetCurrent(0)
 	runtime.UnlockOSThread()
 	d.life.RUnlock()
 }
 
-// Memory asks how many bytes of the device are free.
+// Memory returns the number of free bytes on the device.
 func (d *Device) Memory() (free uint64, err error) {
 	var total uint64
 	err = d.Do(func(c *Context) { c.Fail(c.MemGetInfo(&free, &total).Err("cuMemGetInfo")) })
 	return free, err
 }
 
-// Free waits for the streams of r and frees everything in it. Where the device was closed before, nothing is left to
-// free.
+// Free waits for the streams of r and frees all of r. It does nothing if the device has been closed.
 func (d *Device) Free(r *Resources) error {
 	err := d.Do(r.Free)
 	if errors.Is(err, ErrClosed) {
@@ -166,7 +168,7 @@ func (d *Device) Free(r *Resources) error {
 	return err
 }
 
-// Close releases the context, and with it everything on the device that nobody else uses.
+// Close releases the context and, unless others use it, everything on the device.
 func (d *Device) Close() {
 	_ = d.Do(func(c *Context) {
 		for _, module := range c.loaded {

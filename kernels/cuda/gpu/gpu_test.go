@@ -14,15 +14,15 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fake is a driver whose calls are written down; one of them may fail. Its events happen when they are let.
+// fake is a driver that records its calls. One of them may fail. Its events happen when the test lets them.
 type fake struct {
 	mu       sync.Mutex
 	calls    []string
 	fails    string
-	launched [8]uint64 // grid, block, shared, then parameters
-	happened chan bool // every wait for an event takes one
+	launched [8]uint64 // grid, block, shared memory, then parameters
+	happened chan bool // every wait for an event receives one element
 	hosts    [][]uint64
-	text     string // of the last module
+	text     string // PTX of the last module
 }
 
 func (f *fake) call(name string) driver.Result {
@@ -81,7 +81,7 @@ func images(kernels ...string) []Image {
 	return []Image{{Name: "a.ptx", ISA: "7.0", Kernels: kernels, Text: func() ([]byte, error) { return []byte("P\x00"), nil }}}
 }
 
-// opened opens the second device; the calls from there on are those of the test.
+// opened opens the second device and then clears the recorded calls.
 func opened(t *testing.T, f *fake) *Device {
 	t.Helper()
 	cuda := f.driver()
@@ -101,7 +101,7 @@ func opened(t *testing.T, f *fake) *Device {
 	return d
 }
 
-// TestContext: the context is current inside Do and Wait and nowhere else, and one goroutine at a time is in Do.
+// TestContext checks that the context is current only inside Do and Wait, and that one goroutine at a time is in Do.
 func TestContext(t *testing.T) {
 	f := &fake{happened: make(chan bool)}
 	d := opened(t, f)
@@ -112,7 +112,7 @@ func TestContext(t *testing.T) {
 		t.Errorf("the calls are %v, and not %v", f.calls, want)
 	}
 	waited := make(chan error)
-	go func() { waited <- d.Wait(1) }() // holds up nobody
+	go func() { waited <- d.Wait(1) }() // must not delay Do
 	var inside, most atomic.Int32
 	var group sync.WaitGroup
 	for range 4 {
@@ -154,7 +154,7 @@ func TestContext(t *testing.T) {
 	}
 }
 
-// TestContextThatFails: an error of the context is that of Do and of Wait, and leaves no lock and no thread held.
+// TestContextThatFails checks that Do and Wait return an error of the context, and leave nothing locked.
 func TestContextThatFails(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)
@@ -174,7 +174,8 @@ func TestContextThatFails(t *testing.T) {
 	}
 }
 
-// TestLaunch: a module is loaded once, when the first of its kernels is needed, and a launch finds its parameters.
+// TestLaunch checks that a module is loaded once, when the first of its kernels is used, and the parameters of a
+// launch.
 func TestLaunch(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)
@@ -206,7 +207,7 @@ func TestLaunch(t *testing.T) {
 	}
 }
 
-// TestFirstFailure: nothing is called after a call that fails, and the next Do begins anew.
+// TestFirstFailure checks that nothing is called after a call that has failed, and that the next Do succeeds.
 func TestFirstFailure(t *testing.T) {
 	f := &fake{fails: "function"}
 	d := opened(t, f)
@@ -227,8 +228,8 @@ func TestFirstFailure(t *testing.T) {
 	}
 }
 
-// BenchmarkContext compares Do with the alternative, a goroutine locked to a thread of its own, to which work is handed
-// over. The fake driver's cuCtxSetCurrent costs next to nothing: a real one's, twice for a Do, comes on top.
+// BenchmarkContext compares Do with the alternative: a goroutine that is locked to a thread and receives work from
+// others. The fake driver's cuCtxSetCurrent takes almost no time; a real one, which Do calls twice, takes more.
 func BenchmarkContext(b *testing.B) {
 	cuda := (&fake{}).driver()
 	cuda.CtxSetCurrent = func(driver.Handle) driver.Result { return 0 }

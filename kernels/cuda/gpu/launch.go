@@ -8,13 +8,13 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// MaxParameters is the most parameters of a kernel.
+// MaxParameters is the maximum number of parameters of a kernel.
 const MaxParameters = 16
 
-// parameters is where a launch puts the values of a kernel's parameters. The driver wants an array of pointers, one to
-// each value, and copies the values before cuLaunchKernel returns. Both lie in pinned memory that the driver allocated:
-// C never sees a pointer to Go memory, nothing has to be held in place for the time of the call, and since one
-// goroutine at a time launches, one such block is enough.
+// parameters is the memory for the parameters of a launch. The driver expects an array of pointers, one to each value,
+// and copies the values before cuLaunchKernel returns. Array and values are in pinned memory, which Go did not
+// allocate, so C never receives a pointer to Go memory. Only one goroutine at a time launches, so one such block is
+// enough.
 type parameters struct {
 	values []uint64
 	array  unsafe.Pointer
@@ -32,20 +32,20 @@ func pinParameters(c *Context, r *Resources) parameters {
 	return p
 }
 
-// Param is one parameter's bits. An int or a float takes the low half, which is the first on the little-endian machines
-// that CUDA runs on.
+// Param holds the bits of one parameter. An int or a float is in the lower half, which comes first on a little-endian
+// machine.
 type Param uint64
 
-// Ptr is a pointer parameter.
+// Ptr returns a pointer parameter.
 func Ptr(p driver.Pointer) Param { return Param(p) }
 
-// Int is a parameter of type int.
+// Int returns a parameter of type int.
 func Int(n int) Param { return Param(uint32(int32(n))) }
 
-// Float is a parameter of type float.
+// Float returns a parameter of type float.
 func Float(f float32) Param { return Param(math.Float32bits(f)) }
 
-// Launch enqueues a kernel on a stream, on a grid of x by y blocks.
+// Launch enqueues a kernel on a stream, with a grid of x by y blocks.
 func (c *Context) Launch(on Stream, k Kernel, x, y int, params ...Param) {
 	if len(params) > MaxParameters || x < 1 || y < 1 {
 		c.Fail(fmt.Errorf("a launch of %s with %d parameters on a grid of %d by %d", k.Name, len(params), x, y))

@@ -8,38 +8,38 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Context is the primary context of a device, current on the calling thread: see Device.Do. Err is the first failure;
-// from there on the methods do nothing, and Do returns it. So a caller asks for errors only where the host itself uses
-// the result of a call. CUDA is for those functions that need no more than the context.
+// Context is the primary context of a device, current on the calling thread; see Device.Do. Err is the first error.
+// After it all methods do nothing, and Do returns it, so a caller checks Err only before it uses the result of a call
+// on the host. The functions of CUDA that need only the context can be called directly.
 type Context struct {
 	*driver.CUDA
 	Err error
 
 	handle     driver.Handle
 	images     []Image
-	loaded     map[string]driver.Handle // modules by image
+	loaded     map[string]driver.Handle // modules by the name of their image
 	kernels    map[string]Kernel
-	log        Pinned // the messages of the driver's compiler
+	log        Pinned // messages of the driver's compiler
 	parameters parameters
 }
 
-// Fail makes err the first failure, unless it is nil or there is one.
+// Fail sets Err to err, unless Err is already set.
 func (c *Context) Fail(err error) { c.Err = cmp.Or(c.Err, err) }
 
-// Stream and Event order the work of a device. The zero value is none.
+// Stream and Event order the work of a device. The zero value is not a stream or event.
 type (
 	Stream driver.Handle
 	Event  driver.Handle
 )
 
-// Pinned is host memory that the device copies from and to by itself. Go did not allocate it, and the garbage collector
-// leaves it alone. The zero value is none.
+// Pinned is host memory that the device can access directly. Go did not allocate it, so the garbage collector ignores
+// it. The zero value is no memory.
 type Pinned struct {
 	At    unsafe.Pointer
-	Bytes []byte // the same memory
+	Bytes []byte // the same memory as a slice
 }
 
-// View gives n values of pinned memory, from a byte offset on that is a multiple of four.
+// View returns n values of pinned memory, starting at a byte offset that is a multiple of four.
 func View[T int32 | float32](p Pinned, offset, n int) []T {
 	if n == 0 {
 		return nil
@@ -47,7 +47,7 @@ func View[T int32 | float32](p Pinned, offset, n int) []T {
 	return unsafe.Slice((*T)(unsafe.Pointer(&p.Bytes[offset : offset+4*n][0])), n)
 }
 
-// Upload copies bytes of pinned memory, from offset on, to the device, and returns at once.
+// Upload enqueues a copy of bytes of pinned memory, starting at offset, to the device.
 func (c *Context) Upload(dst driver.Pointer, p Pinned, offset, bytes int, on Stream) {
 	if c.Err != nil {
 		return
@@ -57,7 +57,7 @@ func (c *Context) Upload(dst driver.Pointer, p Pinned, offset, bytes int, on Str
 	}
 }
 
-// Download copies from the device to the first bytes of pinned memory, and returns at once.
+// Download enqueues a copy from the device to the first bytes of pinned memory.
 func (c *Context) Download(p Pinned, src driver.Pointer, bytes int, on Stream) {
 	if c.Err != nil {
 		return
@@ -67,34 +67,34 @@ func (c *Context) Download(p Pinned, src driver.Pointer, bytes int, on Stream) {
 	}
 }
 
-// Record lets an event happen when the stream has done all its work so far.
+// Record records an event, which happens when the stream has finished all its work so far.
 func (c *Context) Record(e Event, s Stream) {
 	if c.Err == nil {
 		c.Err = c.EventRecord(driver.Handle(e), driver.Handle(s)).Err("cuEventRecord")
 	}
 }
 
-// Await makes later work on a stream wait for an event; one that was never recorded is no reason to wait.
+// Await makes later work on a stream wait for an event. It has no effect if the event was never recorded.
 func (c *Context) Await(s Stream, e Event) {
 	if c.Err == nil {
 		c.Err = c.StreamWaitEvent(driver.Handle(s), driver.Handle(e), 0).Err("cuStreamWaitEvent")
 	}
 }
 
-// Order makes later work on stream waiting wait for all work already on first. The event may be used again at once.
+// Order makes later work on stream waiting wait for all work already on stream first. The event may be reused at once.
 func (c *Context) Order(first, waiting Stream, e Event) {
 	c.Record(e, first)
 	c.Await(waiting, e)
 }
 
-// Synchronize waits until a stream has nothing left to do.
+// Synchronize waits until a stream has finished all its work.
 func (c *Context) Synchronize(s Stream) {
 	if c.Err == nil {
 		c.Err = c.StreamSynchronize(driver.Handle(s)).Err("cuStreamSynchronize")
 	}
 }
 
-// Milliseconds is the time between two events of NewTimer that have happened.
+// Milliseconds returns the time between two events of NewTimer, which must have happened.
 func (c *Context) Milliseconds(start, end Event) (ms float32) {
 	if c.Err == nil {
 		c.Err = c.EventElapsedTime(&ms, driver.Handle(start), driver.Handle(end)).Err("cuEventElapsedTime")
@@ -102,7 +102,7 @@ func (c *Context) Milliseconds(start, end Event) (ms float32) {
 	return ms
 }
 
-// Resources is memory, streams and events of a device that one owner has made and frees together.
+// Resources is a set of memory, streams and events of a device that are freed together.
 type Resources struct {
 	memory  []driver.Pointer
 	pinned  []Pinned
@@ -110,7 +110,7 @@ type Resources struct {
 	events  []Event
 }
 
-// Alloc allocates device memory, which begins on 256 bytes.
+// Alloc allocates device memory, aligned to 256 bytes.
 func (r *Resources) Alloc(c *Context, bytes int) (p driver.Pointer) {
 	if c.Err != nil {
 		return 0
@@ -121,7 +121,8 @@ func (r *Resources) Alloc(c *Context, bytes int) (p driver.Pointer) {
 	return p
 }
 
-// Pin allocates pinned memory. Its failure is not driver.ErrOutOfMemory, which is about a device.
+// Pin allocates pinned memory. If it fails, the error does not wrap driver.ErrOutOfMemory, which is about the memory of
+// a device.
 func (r *Resources) Pin(c *Context, bytes int) Pinned {
 	if c.Err != nil {
 		return Pinned{}
@@ -136,7 +137,7 @@ func (r *Resources) Pin(c *Context, bytes int) Pinned {
 	return p
 }
 
-// NewStream makes a stream that does not wait for the default stream.
+// NewStream creates a stream that does not wait for the default stream.
 func (r *Resources) NewStream(c *Context) Stream {
 	if c.Err != nil {
 		return 0
@@ -148,12 +149,12 @@ func (r *Resources) NewStream(c *Context) Stream {
 	return Stream(s)
 }
 
-// NewEvent makes an event for which a host thread sleeps.
+// NewEvent creates an event. A host thread that waits for it sleeps.
 func (r *Resources) NewEvent(c *Context) Event {
 	return r.event(c, driver.EventDisableTiming|driver.EventBlockingSync)
 }
 
-// NewTimer makes an event that keeps the time.
+// NewTimer creates an event that records the time.
 func (r *Resources) NewTimer(c *Context) Event { return r.event(c, driver.EventDefault) }
 
 func (r *Resources) event(c *Context, flags uint32) Event {
@@ -167,15 +168,15 @@ func (r *Resources) event(c *Context, flags uint32) Event {
 	return Event(e)
 }
 
-// Synchronize waits until the streams have nothing left to do.
+// Synchronize waits until all streams of r have finished their work.
 func (r *Resources) Synchronize(c *Context) {
 	for _, s := range r.streams {
 		c.Synchronize(s)
 	}
 }
 
-// Free waits for the streams and frees everything. Its calls can only fail when the context is broken, which frees
-// everything with it.
+// Free waits for the streams and frees everything. It ignores errors: its calls fail only if the context is broken,
+// which frees everything itself.
 func (r *Resources) Free(c *Context) {
 	for _, s := range r.streams {
 		c.StreamSynchronize(driver.Handle(s))

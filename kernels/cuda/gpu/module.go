@@ -9,17 +9,17 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Image is one PTX module as the driver gets it.
+// Image is a PTX module.
 type Image struct {
 	Name    string
-	ISA     string                 // the PTX ISA version, for example "7.0"
-	Kernels []string               // the functions in it
-	Text    func() ([]byte, error) // the PTX, ended by a zero
+	ISA     string                 // PTX ISA version, for example "7.0"
+	Kernels []string               // names of its functions
+	Text    func() ([]byte, error) // returns the PTX, which ends with a zero byte
 }
 
-// toolkits gives the first CUDA release, and the driver branch that came with it, that reads each PTX ISA version
-// (table "PTX Release History" of NVIDIA's PTX ISA document). Releases count as cuDriverGetVersion does: 1000 · major +
-// 10 · minor.
+// toolkits maps each PTX ISA version to the first CUDA release that reads it and that release's driver branch (table
+// "PTX Release History" of NVIDIA's PTX ISA document). A release is 1000 · major + 10 · minor, as in
+// cuDriverGetVersion.
 var toolkits = map[string]struct{ cuda, branch int }{
 	"7.0": {11000, 450}, "7.1": {11010, 455}, "7.2": {11020, 460}, "7.3": {11030, 465}, "7.4": {11040, 470},
 	"7.5": {11050, 495}, "7.6": {11060, 510}, "7.7": {11070, 515}, "7.8": {11080, 520},
@@ -27,10 +27,10 @@ var toolkits = map[string]struct{ cuda, branch int }{
 	"8.5": {12050, 555}, "8.6": {12070, 565}, "8.7": {12080, 570}, "8.8": {12090, 575},
 }
 
-// Version writes a version as cuDriverGetVersion counts in the usual form.
+// Version formats a version as returned by cuDriverGetVersion, for example "12.4".
 func Version(v int) string { return fmt.Sprintf("%d.%d", v/1000, v%1000/10) }
 
-// CheckDriver refuses a driver that cannot read one of the images.
+// CheckDriver returns an error if a driver of the given version cannot read one of the images.
 func CheckDriver(version int, images []Image) error {
 	for _, i := range images {
 		if t, ok := toolkits[i.ISA]; !ok || version < t.cuda {
@@ -41,19 +41,20 @@ func CheckDriver(version int, images []Image) error {
 	return nil
 }
 
-// defaultShared is the dynamic shared memory that a block may have without being allowed more.
+// defaultShared is the number of bytes of dynamic shared memory that a block may use without permission.
 const defaultShared = 48 << 10
 
-// Kernel is a function on the device.
+// Kernel is a kernel on the device, with the size of its blocks.
 type Kernel struct {
 	Name          string
 	function      driver.Handle
 	block, shared int
 }
 
-// Kernel finds a kernel that is launched with blocks of so many threads, in one dimension, and so many bytes of dynamic
-// shared memory, the same ones each time. The driver compiles a module when one of its kernels is first asked for, so
-// that a program waits only for its own. Of several images that have a kernel the first serves.
+// Kernel returns a kernel. block is the number of threads in its blocks and shared their bytes of dynamic shared
+// memory; each call for the same name must pass the same values. The driver compiles a module when one of its kernels
+// is first used, so a program waits only for the modules that it needs. If several images contain the kernel, the first
+// is used.
 func (c *Context) Kernel(name string, block, shared int) Kernel {
 	if k, ok := c.kernels[name]; ok || c.Err != nil {
 		return k
@@ -78,7 +79,7 @@ func (c *Context) Kernel(name string, block, shared int) Kernel {
 	return k
 }
 
-// module is the loaded module of an image.
+// module returns the module of an image, which it loads the first time.
 func (c *Context) module(i Image) (module driver.Handle, err error) {
 	if module, ok := c.loaded[i.Name]; ok {
 		return module, nil
@@ -87,7 +88,7 @@ func (c *Context) module(i Image) (module driver.Handle, err error) {
 	if err != nil {
 		return 0, err
 	}
-	// The log is pinned memory, so that values holds no pointer to Go's.
+	// The log is in pinned memory, so that values contains no pointer to Go memory.
 	clear(c.log.Bytes)
 	keys := []int32{driver.JITErrorLog, driver.JITErrorLogBytes}
 	values := []uintptr{uintptr(c.log.At), uintptr(len(c.log.Bytes))}
@@ -101,5 +102,5 @@ func (c *Context) module(i Image) (module driver.Handle, err error) {
 	return module, nil
 }
 
-// cString is a name that ends in a zero.
+// cString returns s as a C string, which a zero byte ends.
 func cString(s string) *byte { return &append([]byte(s), 0)[0] }

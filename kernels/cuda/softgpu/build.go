@@ -30,7 +30,7 @@ const (
 // modules is the folder of the translated kernels, in the folder of the driver library.
 const modules = "modules"
 
-// Contraction is off because it would change bits: PTX states which multiplications are fused with additions.
+// Flags of the compiler. -ffp-contract=off keeps bits: PTX states which multiplications are fused with additions.
 // Translated kernels run as fast with -Og as with -O2, and compile in a third of the time.
 var (
 	flags       = []string{"-std=c++17", "-march=native", "-fPIC", "-fno-strict-aliasing", "-ffp-contract=off", "-w", "-pthread"}
@@ -59,24 +59,32 @@ func Committed() (folder string, err error) {
 	if err != nil {
 		return "", err
 	}
+	if len(files) == 0 {
+		return "", fmt.Errorf("no PTX in %s", filepath.Join(root, "kernels/cuda/ptx"))
+	}
+	folder = filepath.Join(root, "build/softgpu")
+	return folder, BuildFiles(folder, files...)
+}
+
+// BuildFiles is Build for PTX files. Its errors name the file.
+func BuildFiles(folder string, files ...string) error {
 	var texts []string
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
-			return "", err
+			return err
 		}
 		texts = append(texts, string(text))
 	}
-	if len(texts) == 0 {
-		return "", fmt.Errorf("no PTX in %s", filepath.Join(root, "kernels/cuda/ptx"))
-	}
-	folder = filepath.Join(root, "build/softgpu")
-	return folder, Build(folder, texts...)
+	return build(folder, texts, files)
 }
 
 // Build builds the libraries in a folder, and a module for each PTX text. It keeps other modules and all files that
 // were built from the same sources. Several processes may build in one folder at the same time.
-func Build(folder string, ptx ...string) error {
+func Build(folder string, ptx ...string) error { return build(folder, ptx, nil) }
+
+// build is Build. names, unless nil, are the names of the texts for errors.
+func build(folder string, ptx, names []string) error {
 	compiler, err := findCompiler()
 	if err != nil {
 		return err
@@ -95,8 +103,11 @@ func Build(folder string, ptx ...string) error {
 	}
 	defer os.RemoveAll(b.sources)
 	jobs := []func() error{b.driver}
-	for _, text := range ptx {
+	for i, text := range ptx {
 		code, err := translate(text)
+		if err != nil && names != nil {
+			err = fmt.Errorf("%s: %w", names[i], err)
+		}
 		if err != nil {
 			return err
 		}
@@ -203,7 +214,8 @@ func (b *builder) cublas() error {
 	})
 }
 
-// module compiles the translation of a PTX text. The file is named after the text, by which the driver finds it.
+// module compiles the translation of a PTX text. The name of the file is derived from the text, so that the driver can
+// find it.
 func (b *builder) module(ptx, code string) error {
 	hash := fnv.New64a()
 	hash.Write([]byte(ptx))
@@ -217,7 +229,7 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce builds a file unless it was already built from the same sources. A file next to it contains their digest.
+// buildOnce builds a file unless it has been built from the same sources. A file next to it contains their digest.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))
@@ -233,7 +245,7 @@ func (b *builder) buildOnce(name, code string, make func() error) error {
 	return os.WriteFile(path+".key", []byte(want), 0o666)
 }
 
-// link compiles sources to a library. The library gets its name only when it is complete, because a program may have
+// link compiles sources to a library. It renames the complete library to its final name, because a program may have
 // loaded the old one.
 func (b *builder) link(name string, sources []string, more ...string) error {
 	path := filepath.Join(b.folder, name)

@@ -21,11 +21,11 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// kernelVariable names the kernel to run. A kernel of testdata/faults.ptx runs in a child process, this test binary
-// with the variable set, because a fault makes the device unusable.
+// kernelVariable is the environment variable that names the kernel to run. A kernel of testdata/faults.ptx runs in a
+// child process, because a fault makes the device unusable. The child is this test binary with the variable set.
 const kernelVariable = "SOFTGPU_TEST_KERNEL"
 
-// ptxVariable names another file that contains the kernel.
+// ptxVariable is the environment variable that names another PTX file with the kernel.
 const ptxVariable = "SOFTGPU_TEST_PTX"
 
 func TestMain(m *testing.M) {
@@ -58,8 +58,8 @@ var faults = sync.OnceValues(func() (string, error) {
 	return dir, buildBeside(dir, string(text))
 })
 
-// buildBeside builds in a folder that begins with copies of the libraries shared by all tests of the module, because
-// compiling these takes ten seconds.
+// buildBeside builds in a folder that begins with copies of the libraries that all tests of the module share, because
+// compiling them takes ten seconds.
 func buildBeside(dir string, ptx ...string) error {
 	committed, err := Committed()
 	if err != nil {
@@ -82,7 +82,8 @@ func buildBeside(dir string, ptx ...string) error {
 // count is the number of floats in the argument of the kernels in testdata/faults.cu.
 const count = 512
 
-// launch runs a kernel on 0, 1, 2, … and returns its results. Kernels with half in their name run with two warps.
+// launch runs a kernel on the values 0, 1, 2, … and returns its results. Kernels with "half" in their name run with two
+// warps.
 func launch(folder, kernel string) ([]byte, error) {
 	runtime.LockOSThread() // a context is current on one thread
 	defer runtime.UnlockOSThread()
@@ -189,8 +190,8 @@ func folder(t *testing.T) string {
 	return dir
 }
 
-// TestMissingSynchronisationIsFound checks that a kernel without its barrier has a wrong result in at least one of four
-// orders, and the correct kernel in none.
+// TestMissingSynchronisationIsFound checks that a kernel without its barrier gives a wrong result in at least one of
+// four orders, and that the correct kernel gives none.
 func TestMissingSynchronisationIsFound(t *testing.T) {
 	for _, c := range []struct {
 		right, wrong string
@@ -283,6 +284,20 @@ func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 	}
 	if after := times(); len(after) != len(before)+1 {
 		t.Errorf("a build with other PTX built %v of %v", after, before)
+	}
+}
+
+// TestFileWithUnknownInstruction checks that the error names the file.
+func TestFileWithUnknownInstruction(t *testing.T) {
+	if _, err := findCompiler(); err != nil {
+		t.Skip(err)
+	}
+	file := filepath.Join(t.TempDir(), "odd.ptx")
+	if err := os.WriteFile(file, []byte(small("brev.b32 	%r1, %r2;")), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if err := BuildFiles(t.TempDir(), file); err == nil || !strings.Contains(err.Error(), "odd.ptx: small, line ") {
+		t.Errorf("BuildFiles returns %v", err)
 	}
 }
 

@@ -17,7 +17,7 @@ type ptxKernel struct {
 	name       string
 	parameters []parameter
 	maxThreads int               // .maxntid
-	registers  map[string]string // type (such as f32) of the registers whose names begin with the key (such as %f)
+	registers  map[string]string // type (such as f32) by name without number (such as %f)
 	shared     []sharedArray
 	body       []statement
 }
@@ -41,7 +41,7 @@ type statement struct {
 }
 
 // operand is a register, number or symbol (text), an address (text and offset), or a vector. The first operand of a
-// shuffle may have a predicate register as well.
+// shuffle may also have a predicate register.
 type operand struct {
 	text      string
 	predicate string

@@ -421,8 +421,8 @@ func (t *translator) mma(s statement, half string) string {
 		t.list(s.operands[3], 4, "f32"), t.list(s.operands[1], 4, "b32"), t.list(s.operands[2], 2, "b32"), half, t.spread(s.operands[0], 4, "f32"))
 }
 
-// expression is the translation of an instruction that computes one value from others. In text, $1, $2 and so on stand
-// for the operands, which are read in the given types.
+// expression is the translation of an instruction that computes one value. In text, $1, $2 and so on stand for the
+// operands, which are read in the given types.
 type expression struct {
 	result   string
 	operands []string

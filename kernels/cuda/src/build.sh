@@ -1,11 +1,16 @@
 #!/usr/bin/env bash
 # Compiles every kernel file to ../ptx/*.ptx for compute_80, lowers .version to the least that ptxas accepts, checks
-# registers, spills and shared memory on sm_80, sm_86 and sm_90, and writes ../ptx/MANIFEST. Needs nvcc, ptxas and
-# cuobjdump of CUDA 12 on PATH; CUDA_INC may name the folder of the CUDA headers.
-# Running it twice gives the same bytes, in whatever folder the checkout lies.
+# registers, spills and shared memory on sm_80, sm_86 and sm_90, and writes ../ptx/MANIFEST. It needs nvcc and ptxas of
+# CUDA 12.4 on PATH; CUDA_INC may name the folder of the CUDA headers. The same sources give the same bytes, in any
+# folder.
 set -euo pipefail
 cd "$(dirname "$0")"
 export LC_ALL=C
+
+if ! command -v nvcc >/dev/null || ! command -v ptxas >/dev/null; then
+  echo "compiling the kernels needs nvcc and ptxas of CUDA 12.4 on PATH; ../ptx stays as it is" >&2
+  exit 1
+fi
 
 flags=(-std=c++17 -O3 -arch=compute_80 --fmad=true --ftz=false --prec-div=true --prec-sqrt=true)
 shared_limit=101376 # 99 KB, what sm_86, sm_89 and sm_120 give a block
@@ -16,7 +21,7 @@ trap 'rm -rf "$work"' EXIT
 out=../ptx
 mkdir -p "$out"
 
-# lower VERSION of a file to the least that every target assembles.
+# lower FILE sets .version in the file to the least that ptxas accepts, and prints it.
 lower() {
   local file=$1 version
   for version in 7.0 7.1 7.2 7.3 7.4 7.5 7.6 7.7 7.8 8.0 8.1 8.2 8.3 8.4; do
@@ -32,7 +37,7 @@ lower() {
   return 1
 }
 
-# figures FILE TARGET prints one line a kernel: registers, static shared memory and stack bytes; spills fail.
+# figures FILE TARGET prints one line per kernel: registers, static shared memory and stack bytes. It fails on spills.
 figures() {
   # ptxas wants at least 7.8 for sm_90
   sed -E "s/^\.version 7\.[0-7]$/.version 7.8/" "$1" >"$work/assemble.ptx"
@@ -75,8 +80,8 @@ mkdir "$work/ptx"
 for source in *.cu; do
   name=${source%.cu}
   nvcc "${flags[@]}" ${CUDA_INC:+-I"$CUDA_INC"} -ptx -o "$work/raw.ptx" "$source"
-  # comments carry build identifiers and, with some flags, paths; blank lines say nothing; the names of an anonymous
-  # namespace carry a hash of the source's path
+  # remove what depends on the machine: comments contain build identifiers and paths, and the names of an anonymous
+  # namespace contain a hash of the source's path; blank lines go as well
   sed -E '/^\/\//d; /^$/d; s/[ \t]+$//; s/_GLOBAL__N__[0-9a-f]{8}_/_GLOBAL__N__00000000_/g' \
     "$work/raw.ptx" >"$work/ptx/$name.ptx"
   if grep -n -E '/(home|root|tmp|usr|work)/' "$work/ptx/$name.ptx"; then

@@ -1,5 +1,5 @@
-// A libcuda and a libcublasLt in one that only write down what they are given,
-// so that a test sees what arrives on C's side of each call.
+// A libcuda and a libcublasLt in one library. The functions only record their arguments, so that a test can check what
+// C receives.
 #include <dlfcn.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -12,7 +12,7 @@ static int note(int n, const uint64_t *values) {
     for (int i = 0; i < 24; i++) seen[i] = i < n ? values[i] : 0;
     return 0;
 }
-// opens says whether the library finds another by name, as the driver looks for its compiler of PTX.
+// opens tells whether the library can load another by name, as the driver loads its PTX compiler.
 int opens(const char *name) { return dlopen(name, RTLD_NOW) != 0; }
 
 #define NOTE(...) note(sizeof((uint64_t[]){__VA_ARGS__}) / 8, (uint64_t[]){__VA_ARGS__})

@@ -23,13 +23,5 @@ func run(args []string) error {
 	if len(args) < 2 {
 		return fmt.Errorf("build takes a folder and PTX files")
 	}
-	var texts []string
-	for _, file := range args[1:] {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			return err
-		}
-		texts = append(texts, string(text))
-	}
-	return softgpu.Build(args[0], texts...)
+	return softgpu.BuildFiles(args[0], args[1:]...)
 }

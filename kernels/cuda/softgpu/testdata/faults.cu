@@ -1,4 +1,4 @@
-// Kernels that are wrong in one way each, and should be caught, beside the right form of each. faults.ptx is made by
+// Kernels with one fault each, and the correct form of each. faults.ptx is compiled by
 //
 //	nvcc -std=c++17 -O3 -arch=compute_80 -I../../src -ptx -o faults.ptx faults.cu
 #include "device.cuh"
@@ -45,7 +45,7 @@ KERNEL(32, 1, stage_right, float *x) { stage<0, true>(x); }
 KERNEL(32, 1, stage_without_wait, float *x) { stage<1, true>(x); }
 KERNEL(32, 1, stage_without_barrier, float *x) { stage<0, false>(x); }
 
-// reuse begins a copy into memory that others may still read.
+// reuse begins a copy into shared memory that other threads may still read.
 template <bool barrier>
 __device__ void reuse(float *x) {
     SHARED(shared);

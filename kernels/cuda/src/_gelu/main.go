@@ -1,7 +1,7 @@
-// Command _gelu finds the polynomial of gelu in ../device.cuh: P(z) for log2 Φ(−z) on 0 ≤ z ≤ 6, of degree 8 with
-// P(0) = −1, by the exchange algorithm of Remez (E. W. Cheney, Introduction to Approximation Theory, chapter 3). An
-// error δ of P moves Φ by ln2·Φ·δ and the GELU by z times as much; the largest of both, and of 1e-4·ln2·δ, which bounds
-// the relative error of the tail, is made as small as it can be.
+// Command _gelu finds the polynomial of gelu in ../device.cuh: P(z) for log2 Φ(−z) on 0 ≤ z ≤ 6, of degree 8 with P(0)
+// = −1, by the exchange algorithm of Remez (E. W. Cheney, Introduction to Approximation Theory, chapter 3). An error δ
+// of P changes Φ by ln2·Φ·δ and the GELU by z times as much. The polynomial minimizes the largest of these two and of
+// 1e-4·ln2·δ, which bounds the relative error of the tail.
 //
 //	go run ./kernels/cuda/src/_gelu
 package main
@@ -16,14 +16,14 @@ const (
 	degree = 8
 	end    = 6.0
 	tail   = 1e-4
-	grid   = 60000 // points on which extrema are looked for
+	grid   = 60000 // number of points at which extrema are searched
 )
 
 func phi(z float64) float64 { return 0.5 * math.Erfc(z/math.Sqrt2) } // Φ(−z)
 
 func weight(z float64) float64 { return math.Ln2 * max(z*phi(z), phi(z), tail) }
 
-// polynomial holds the coefficients from the constant up.
+// polynomial contains the coefficients, that of the constant term first.
 type polynomial []float64
 
 func (p polynomial) at(z float64) float64 {
@@ -34,10 +34,10 @@ func (p polynomial) at(z float64) float64 {
 	return v
 }
 
-// levelled is the polynomial whose weighted error at degree+1 points is ±level, with alternating signs.
+// levelled returns the polynomial whose weighted error at degree+1 points is ±level, with alternating signs.
 func levelled(points []float64) (p polynomial, level float64) {
 	n := len(points)
-	rows := make([][]float64, n) // the last column is the right side
+	rows := make([][]float64, n) // the last column is the right-hand side
 	for i, z := range points {
 		rows[i] = make([]float64, n+1)
 		for k := range degree {
@@ -54,7 +54,7 @@ func levelled(points []float64) (p polynomial, level float64) {
 	return p, math.Abs(x[degree])
 }
 
-// solve is Gauss-Jordan elimination with row pivots.
+// solve solves a linear system by Gauss-Jordan elimination with row pivots.
 func solve(rows [][]float64) []float64 {
 	n := len(rows)
 	for i := range n {
@@ -82,7 +82,7 @@ func solve(rows [][]float64) []float64 {
 	return x
 }
 
-// extrema lists where the weighted error is largest between its changes of sign.
+// extrema returns the points where the weighted error is largest between its changes of sign, and the largest error.
 func extrema(p polynomial) (points []float64, largest float64) {
 	at, size, sign := 0.0, 0.0, 0.0
 	for i := 1; i <= grid; i++ {
