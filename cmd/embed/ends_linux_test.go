@@ -83,8 +83,8 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// TestSignalWhileItWaits checks that an interruption ends a run with its code while it waits for a lock or a device, and
-// that finished outputs remain.
+// TestSignalWhileItWaits checks that an interruption ends a run with its code while it waits for a lock or a device,
+// and that finished outputs remain.
 func TestSignalWhileItWaits(t *testing.T) {
 	const graceForTests = 300 * time.Millisecond
 	if grace+messageTime >= 5*time.Second {

@@ -222,8 +222,8 @@ func TestDriverWithoutFunction(t *testing.T) {
 	}
 }
 
-// TestSignalWhileAKernelHangs checks that an interruption ends a run during a kernel that never ends, both at its launch
-// and while the run waits for it.
+// TestSignalWhileAKernelHangs checks that an interruption ends a run during a kernel that never ends, both at its
+// launch and while the run waits for it.
 func TestSignalWhileAKernelHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
 	workspace(t)
