@@ -153,8 +153,31 @@ func (w *worker) start() {
 	for _, m := range b.members {
 		b.input.Append(m.ids)
 	}
+	w.announce(b)
 	b.started, b.finish = time.Now(), w.embedder.Start(b.input)
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
+}
+
+// trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long window.
+const trialTokens = 2048
+
+// announce reports a long window before it is started. If the device has computed nothing yet, its beginning is
+// computed first, so that the observer knows a rate.
+func (w *worker) announce(b batch) {
+	m := b.members[0]
+	if m.tokens() <= LongTokens {
+		return
+	}
+	long := LongRecord{Path: b.span.file.Path, ID: m.rec.row.ID, Tokens: m.tokens()}
+	if w.finished.IsZero() && len(w.inFlight) == 0 {
+		var trial kernels.Batch
+		trial.Append(m.ids[:min(trialTokens, w.budget, m.tokens())])
+		started := time.Now()
+		if _, err := w.embedder.Start(trial)(); err == nil { // the window itself will meet any error
+			long.TrialTokens, long.TrialTook = len(trial.IDs), time.Since(started)
+		}
+	}
+	w.Observer.LongRecord(long)
 }
 
 // finish waits for the first batch in flight. If the device has no memory for the batch, finish halves the worker's
@@ -215,11 +238,11 @@ func (w *worker) distribute(results [][]float32, b batch) {
 	}
 }
 
-// complete joins the windows of each record and passes the span to its writer.
+// complete makes the rows of each record and passes the span to its writer.
 func (w *worker) complete(s *span) {
 	for _, rec := range s.records {
 		if rec.failure == nil {
-			rec.join(w.PerToken, w.embedder.Averaged)
+			w.makeRows(rec, w.embedder.Averaged)
 		}
 		rec.windows = nil
 	}

@@ -152,7 +152,7 @@ type recorder struct {
 	lost     map[string]error
 	started  []string
 	batches  []Batch
-	long     map[string]int
+	long     []LongRecord
 	halved   []int
 	skipped  []string
 	resumed  []string
@@ -198,12 +198,9 @@ func (r *recorder) BatchDone(b Batch) {
 	r.batches = append(r.batches, b)
 }
 
-func (r *recorder) LongRecord(_, id string, tokens int) {
+func (r *recorder) LongRecord(l LongRecord) {
 	defer r.lock()()
-	if r.long == nil {
-		r.long = make(map[string]int)
-	}
-	r.long[id] = tokens
+	r.long = append(r.long, l)
 }
 
 func (r *recorder) BudgetHalved(_ string, tokens int, _ error) {

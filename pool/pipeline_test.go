@@ -236,11 +236,23 @@ func TestUnknownLettersAreCounted(t *testing.T) {
 }
 
 func TestLongRecordIsAnnounced(t *testing.T) {
-	b := newBench(t)
-	b.add("a.faa", ">small\nMKV\n>huge\n"+strings.Repeat("M", extremeTokens)+"\n")
-	b.run()
-	if len(b.seen.long) != 1 || b.seen.long["huge"] != extremeTokens+2 {
-		t.Errorf("announced: %v", b.seen.long)
+	huge := ">huge\n" + strings.Repeat("M", LongTokens) + "\n"
+	for _, c := range []struct {
+		file  string
+		trial int // tokens, if the device has computed nothing yet
+	}{{">small\nMKV\n" + huge, 0}, {huge, 64}} {
+		b := newBench(t)
+		b.job.Devices = b.job.Devices[:1]
+		b.add("a.faa", c.file)
+		if s := b.run(); s.Records != int64(strings.Count(c.file, ">")) {
+			t.Errorf("%d records", s.Records)
+		}
+		if list := b.seen.long; len(list) != 1 || list[0].ID != "huge" || list[0].Tokens != LongTokens+2 || list[0].TrialTokens != c.trial {
+			t.Errorf("announced: %+v, want a trial of %d tokens", list, c.trial)
+		}
+		if len(b.seen.batches) != len(b.seen.long)+strings.Count(c.file, "small") {
+			t.Errorf("batches %+v", b.seen.batches)
+		}
 	}
 }
 

@@ -60,7 +60,9 @@ type Job struct {
 	Reading   seqio.Options
 	Tokenizer tokenizer.Tokenizer
 	Long      LongPolicy
-	MaxLength int // in letters; 0 means no limit
+	MaxLength int  // in letters; 0 means no limit
+	Overlap   int  // letters that windows share, less than MaxLength; 0 unless Long is LongWindow
+	Windows   bool // one row a window, see LongWindow
 	PerToken  bool
 	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
 	Output    Output

@@ -12,13 +12,9 @@ import (
 	"seqembed/internal/store"
 )
 
-const (
-	// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that
-	// windows in a batch have similar lengths, and small enough that a span needs little memory.
-	lookAhead = 4
-	// extremeTokens is the number of tokens above which a record is reported to the Observer.
-	extremeTokens = 50_000
-)
+// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that windows in
+// a batch have similar lengths, and small enough that a span needs little memory.
+const lookAhead = 4
 
 // span is a sequence of consecutive records in a file, which are packed into batches together.
 type span struct {
@@ -176,14 +172,7 @@ func (f *fileJob) readRecord() (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	rec, err := f.newRecord(f.label(), raw)
-	if err != nil {
-		return nil, err
-	}
-	if n := rec.windows[0].tokens(); n > extremeTokens {
-		f.Observer.LongRecord(f.Path, raw.ID, n)
-	}
-	return rec, nil
+	return f.newRecord(f.label(), raw)
 }
 
 // enqueue queues a span for the devices. If the queue is full, it contains spans of failed files, whose writers have

@@ -3,7 +3,6 @@ package pool
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -16,8 +15,10 @@ type LongPolicy string
 const (
 	// LongTruncate uses the first MaxLength letters and counts the record as truncated.
 	LongTruncate LongPolicy = "truncate"
-	// LongWindow divides the record into consecutive windows of MaxLength letters, embeds them separately and joins the
-	// results: the mean over all their tokens, the mean of their first tokens, or the concatenation of their tokens.
+	// LongWindow divides the record into windows of MaxLength letters, the last one shorter, of which each shares
+	// Overlap letters with the one before. The windows are embedded separately. Unless Job.Windows is set, their results
+	// are joined: the mean over the tokens of all windows, the mean of their first tokens, or the concatenation of their
+	// tokens. A letter of two windows counts in both.
 	LongWindow LongPolicy = "window"
 	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"
@@ -26,21 +27,22 @@ const (
 // ErrTooLong is wrapped by the error for a record of more than Job.MaxLength letters under LongError.
 var ErrTooLong = errors.New("record too long")
 
-// record is a record of the input that is tokenized, then embedded, then written as one row.
+// record is a record of the input that is tokenized, then embedded, then written as one row, or one row a window.
 type record struct {
 	row     store.Row
 	line    int64
-	letters int // before truncation
 	unknown int // number of letters that became the unknown token
 	windows []*window
-	failure error // the reason why the record has no row
+	rows    []store.Row // set when all windows are embedded
+	failure error       // the reason why the record has no row
 }
 
 // window is a part of a record that is embedded as one sequence. Only a long record has several.
 type window struct {
-	rec    *record
-	ids    []int32
-	result [][]float32 // one slice per layer; set after the window is embedded
+	rec      *record
+	from, to int // letters of the record
+	ids      []int32
+	result   [][]float32 // one slice per layer; set after the window is embedded
 }
 
 func (w *window) tokens() int { return len(w.ids) }
@@ -50,18 +52,18 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 	if err := j.tooLong(file, r); err != nil {
 		return nil, err
 	}
-	rec := &record{row: store.Row{ID: r.ID, Description: r.Description}, line: r.Line, letters: len(r.Seq)}
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description, RecordLength: len(r.Seq)}, line: r.Line}
 	seq := r.Seq
-	step := len(seq)
+	size := len(seq) // of a window
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {
-		step = j.MaxLength
+		size = j.MaxLength
 		if j.Long == LongTruncate {
-			seq, rec.row.Truncated = seq[:step], true
+			seq, rec.row.Truncated = seq[:size], true
 		}
 	}
 	rec.row.Length = len(seq)
-	for piece := range slices.Chunk(seq, step) {
-		rec.add(j.Tokenizer, piece)
+	for from := 0; from == 0 || from+j.Overlap < len(seq); from += size - j.Overlap {
+		rec.add(j.Tokenizer, seq, from, min(from+size, len(seq)))
 	}
 	return rec, nil
 }
@@ -75,11 +77,27 @@ func (j *Job) tooLong(file string, r seqio.Record) error {
 		Msg: fmt.Sprintf("%d letters; the longest allowed is %d", len(r.Seq), j.MaxLength)}
 }
 
-func (rec *record) add(t tokenizer.Tokenizer, letters []byte) {
-	ids, unknown := t.Append(nil, letters)
-	rec.windows = append(rec.windows, &window{rec: rec, ids: ids})
+// add adds the window of the letters from, included, to to.
+func (rec *record) add(t tokenizer.Tokenizer, seq []byte, from, to int) {
+	ids, unknown := t.Append(nil, seq[from:to])
+	rec.windows = append(rec.windows, &window{rec: rec, from: from, to: to, ids: ids})
 	rec.row.Tokens += len(ids)
 	rec.unknown += unknown
+}
+
+// makeRows makes rows of the results of the windows: one for each of them, or one in which they are joined.
+func (j *Job) makeRows(rec *record, averaged func(n int) int) {
+	if !j.Windows {
+		rec.join(j.PerToken, averaged)
+		rec.rows = []store.Row{rec.row}
+		return
+	}
+	for _, w := range rec.windows {
+		row := rec.row
+		row.Start, row.End = w.from+1, w.to
+		row.Length, row.Tokens, row.Embeddings = w.to-w.from, len(w.ids), w.result
+		rec.rows = append(rec.rows, row)
+	}
 }
 
 // join computes the row's embeddings from the results of its windows: their mean, weighted by averaged tokens, or their

@@ -16,12 +16,24 @@ type Observer interface {
 	DeviceLost(device string, err error) // other devices are left and continue its work
 	FileStarted(path, device string)
 	BatchDone(Batch)
-	LongRecord(path, id string, tokens int)            // more than 50,000 tokens, which will take long
+	LongRecord(LongRecord)                             // is about to be computed
 	BudgetHalved(device string, tokens int, err error) // tokens is the new budget
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // the output of an earlier run is complete
 	FileFinished(FileReport)
 	FileFailed(Failure)
+}
+
+// LongTokens is the number of tokens above which a record, or a window of it, is reported before it is computed.
+const LongTokens = 50_000
+
+// LongRecord is a record, or a window of it, of more than LongTokens.
+type LongRecord struct {
+	Path, ID string
+	Tokens   int
+	// TrialTook is how long the device has just taken for a sequence of TrialTokens, if it has computed nothing else.
+	TrialTokens int
+	TrialTook   time.Duration
 }
 
 // Batch describes a batch that was computed.
@@ -37,9 +49,9 @@ type Batch struct {
 type FileReport struct {
 	Path              string
 	Device            string           // names of the devices, separated by commas
-	Records           int64            // number of rows written
+	Records           int64            // number of records written
 	Tokens            int64            // including special tokens
-	Letters           int64            // number of letters used
+	Letters           int64            // number of letters used, those of two windows twice
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
@@ -62,11 +74,13 @@ const maxTruncations = 3
 func (f *FileReport) count(rec *record) {
 	f.Records++
 	f.Tokens += int64(rec.row.Tokens)
-	f.Letters += int64(rec.row.Length)
+	for _, row := range rec.rows {
+		f.Letters += int64(row.Length)
+	}
 	f.Unknown += int64(rec.unknown)
 	if rec.row.Truncated {
 		if f.Truncated++; f.Truncated <= maxTruncations {
-			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.letters})
+			f.Cut = append(f.Cut, Truncation{rec.row.ID, rec.line, rec.row.RecordLength})
 		}
 	}
 }

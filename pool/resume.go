@@ -26,6 +26,7 @@ type Output struct {
 	Dim      int
 	Layers   []int
 	PerToken bool
+	Windows  bool              // one row a window
 	Meta     map[string]string // stored in the output files themselves
 	Template store.Entry       // the entry for the manifest, without the fields that differ between files
 }
@@ -45,7 +46,7 @@ func (o Output) spec(f File) store.Spec {
 		}
 	}
 	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Windows: o.Windows, Meta: o.Meta}
 }
 
 // Check returns the error that Run would return because of the manifest or because of outputs of other settings. It
@@ -64,8 +65,12 @@ func (j *Job) check() (err error) {
 	} else {
 		err = j.manifest.Update()
 	}
-	if err != nil || j.Force {
+	if err != nil {
 		return err
+	}
+	j.keepNames(j.manifest)
+	if j.Force {
+		return nil
 	}
 	return j.refuseMixture(j.manifest)
 }
@@ -180,7 +185,10 @@ func (r *run) complete(f File) (bool, error) {
 			return false, nil
 		}
 		if !same {
-			return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
+			if madeFrom(f.Path, entry) {
+				return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
+			}
+			return false, fmt.Errorf("%s was made from %s, not from %s: %w", path, entry.Input.Path, f.Path, ErrMixture)
 		}
 	}
 	if len(existing) < len(r.Output.spec(f).Paths()) {

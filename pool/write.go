@@ -84,12 +84,14 @@ func (f *fileJob) writeSpan(s *span) error {
 			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, rec.failure)
 			continue
 		}
-		err := f.out.Write(rec.row)
-		switch {
-		case errors.Is(err, store.ErrRecord):
-			return fmt.Errorf("%s:%d: %w", f.label(), rec.line, err)
-		case err != nil:
-			return &outputError{err}
+		for _, row := range rec.rows {
+			err := f.out.Write(row)
+			switch {
+			case errors.Is(err, store.ErrRecord):
+				return fmt.Errorf("%s:%d: %w", f.label(), rec.line, err)
+			case err != nil:
+				return &outputError{err}
+			}
 		}
 		f.report.count(rec)
 	}

@@ -53,7 +53,7 @@ func (l List) openSynthetic(ref string) (*Checkpoint, error) {
 	var seed uint64
 	if hasSeed {
 		if seed, err = strconv.ParseUint(seedText, 10, 64); err != nil {
-			return nil, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1: %w", ref, err)
+			return nil, fmt.Errorf("the seed in \"synthetic:%s\" is not a number from 0 to 2^64-1", ref)
 		}
 	}
 	return &Checkpoint{weights.Synthetic(name, seed, []byte(text), config.Tensors()), config, name, true}, nil

@@ -40,6 +40,7 @@ var DNABERT = &Family{
 	Before:        1,    // [CLS]
 	After:         1,    // [SEP]
 	MeanOfSpecial: true, // as in the authors' examples
+	Window:        10_000,
 
 	modelType: "bert",
 	marker:    "encoder.layer.0.attention.self.Wqkv.weight",

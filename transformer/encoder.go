@@ -118,6 +118,19 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
+// Watch prepares the encoder for a batch, as Start does. While the batch is computed, done returns the part of its
+// arithmetic that has been computed, from 0 to 1; any goroutine may call it. It is nil if the backend does not know, or
+// if Start will return an error.
+func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
+	if e.fit(b) != nil {
+		return nil
+	}
+	if r, ok := e.runner.(interface{ Done() float64 }); ok {
+		return r.Done
+	}
+	return nil
+}
+
 // fit compiles the program for larger limits if the batch is over the current ones.
 func (e *Encoder) fit(b kernels.Batch) error {
 	if e.runner != nil && e.limits.Holds(b) {

@@ -31,6 +31,7 @@ type Family struct {
 	Before, After   int  // number of special tokens before and after a sequence
 	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
+	Window          int  // default length of a window in letters if MaxLength is 0
 
 	// A checkpoint belongs to the family if its config.json, if there is one, has model_type modelType, and if it has
 	// the tensor marker, which no other family with the same modelType has.

@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"runtime"
@@ -26,29 +27,17 @@ Flags:
 
 // devices is the command "embed devices". It prints the devices that can compute and, if asked, the places that were
 // searched. Finding no device is not an error.
-func devices(m machine, args, environ []string, w io.Writer) error {
+func devices(_ context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints errors
 	verbose := flags.BoolP("verbose", "v", false, "")
-	help := flags.BoolP("help", "h", false, "")
-	if err := flags.Parse(twoDashes(args, flags)); err != nil {
-		return usagef("embed devices: %v", err)
-	}
-	if err := fromEnvironment(flags, environ); err != nil {
-		return err
-	}
-	if *help {
-		_, err := io.WriteString(w, devicesUsage)
-		return err
-	}
-	if flags.NArg() > 0 {
-		return usagef("embed devices takes no inputs, and a file of that name is ./devices")
+	if _, helped, err := parseSubcommand(flags, devicesUsage, 0, args, environ, w); err != nil || helped {
+		return exitCode(err, 0, 0), err
 	}
 	backend := cpu.New(0)
 	defer backend.Close()
-	_, err := fmt.Fprintf(w, "%s, %d threads\n%s",
+	_, err = fmt.Fprintf(w, "%s, %d threads\n%s",
 		backend.Name(), runtime.GOMAXPROCS(0), gpuReport(m.findGPUs(), *verbose))
-	return err
+	return exitCode(err, 0, 0), err
 }
 
 // searchHint names the command that lists the places searched.

@@ -30,15 +30,8 @@ const maxBudget = 1 << 24
 
 // runOn runs the program and returns its exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
-	if len(args) > 0 && args[0] == "devices" {
-		if err := devices(m, args[1:], environ, stdout); err != nil {
-			printError(stderr, err)
-			return exitCode(err, 0, 0)
-		}
-		return exitDone
-	}
-	if len(args) > 0 && args[0] == "inspect" {
-		code, err := inspect(ctx, args[1:], environ, stdout)
+	if c, ok := findSubcommand(args); ok {
+		code, err := c.run(ctx, m, args[1:], environ, stdout)
 		if err != nil {
 			printError(stderr, withHint(err))
 		}
@@ -60,6 +53,9 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	if c.log, err = newLog(s, stderr); err != nil {
 		printError(stderr, err)
 		return exitUsage
+	}
+	for _, v := range unknownVariables(groups, environ) {
+		c.log.Warn("an environment variable that stands for no flag is left alone", "variable", v)
 	}
 	c.progress = newProgress(s, c.log, stderr)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
@@ -125,6 +121,7 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	tellApart(dna, protein)
 	if err := checkNames(slices.Concat(dna, protein), false); err != nil {
 		return err
 	}
@@ -210,6 +207,17 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	return err
 }
 
+// tellApart gives inputs of the same name outputs with different names.
+func tellApart(models ...[]pool.File) {
+	for _, files := range models {
+		inputs := make([]*seqio.Input, len(files))
+		for i := range files {
+			inputs[i] = &files[i].Input
+		}
+		seqio.TellApart(inputs)
+	}
+}
+
 // checkNames returns an error if two outputs would have the same name. If both models have the same label, it compares
 // the inputs of both alphabets.
 func checkNames(files []pool.File, oneModel bool) error {
@@ -249,7 +257,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	}
 	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+		Overlap: c.overlap, Windows: c.windows, PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, pooling, c.progress))
 	}
@@ -263,12 +271,12 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
 		"pool": c.pool, "layers": m.layerList(), "format": c.format,
-		"long": c.long, "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
+		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
-		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken,
+		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken, Windows: c.windows,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.pool, "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
@@ -276,6 +284,18 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 			Backend: processors[0].backend, ProgramVersion: version(), NumericsVersion: numerics, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
+}
+
+// longParameter describes --long, --overlap and --windows in a manifest.
+func (c *command) longParameter() string {
+	text := c.long
+	if c.overlap > 0 {
+		text += fmt.Sprintf(", overlap %d", c.overlap)
+	}
+	if c.windows {
+		text += ", one row a window"
+	}
+	return text
 }
 
 // merge adds one model's summary to the total.
@@ -334,7 +354,8 @@ func (c *command) check() error {
 		name       string
 		value, max int
 	}
-	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"min-length", c.minLength, math.MaxInt}, {"threads", c.threads, maxThreads}}
+	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"overlap", c.overlap, math.MaxInt}, {"min-length", c.minLength, math.MaxInt},
+		{"threads", c.threads, maxThreads}}
 	for _, f := range c.families {
 		numbers = append(numbers, number{f.flag("batch-size"), f.batch, maxBudget})
 	}
@@ -348,6 +369,9 @@ func (c *command) check() error {
 	}
 	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool != string(transformer.Mean)) {
 		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
+	}
+	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
+		return usagef("--windows and --overlap are about windows: they need --long window")
 	}
 	if c.out == "" {
 		return usagef("--out: the name of the folder is empty")
@@ -372,6 +396,9 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
 			}
 			if errors.Is(err, seqio.ErrNoInput) {
+				if len(inputs)+len(failed) == 0 && part.alphabet == seqio.Unknown {
+					err = fmt.Errorf("%w%s", err, didYouMean(arg, "embed ", subcommandNames()))
+				}
 				failed = append(failed, pool.NewFailure(arg, err))
 				continue
 			}

@@ -35,8 +35,8 @@ func TestFieldInputs(t *testing.T) {
 		{"rm_xmasked.fna", true, "NC_045512.2 2945", nil},
 		{"interleaved_slash.fastq", true, "r1/1 4, r1/2 4", nil},
 		{"rare.faa", false, "sel 5, pyl 5, amb 6, low 6, mix 6", nil},
-		{"one_inosine.fna", false, "", []string{`:1: record "NC_045512.2": letter 1001: "I" is not a letter of the DNA alphabet`, "made the input DNA", skip}},
-		{"samtools_consensus_del.fa", false, "", []string{`:1: record "NC_045512.2": letter 501: "*" is not a letter of the DNA alphabet`, skip}},
+		{"one_inosine.fna", false, "", []string{`:1: record "NC_045512.2": letter 1001: "I" is not a letter of the DNA alphabet`, "made the input DNA", skip, "--dna or --protein says"}},
+		{"samtools_consensus_del.fa", false, "", []string{`:1: record "NC_045512.2": letter 501: "*" is not a letter of the DNA alphabet`, skip, "--dna or --protein says"}},
 		{"dna_then_prot.fa", false, "", []string{`:201: record "prot1": this record looks like protein, and others before it like DNA`, "--dna or --protein"}},
 		{"prot_then_dna.fa", false, "", []string{`:201: record "dna1": this record looks like DNA, and others before it like protein`, "--dna or --protein"}},
 		{skip + " prot_then_dna.fa", false, "", []string{`:201: record "dna1": this record looks like DNA`}},
@@ -156,19 +156,22 @@ func TestFieldDamage(t *testing.T) {
 // others, and that extensions that clearly contradict the letters cause a warning.
 func TestFieldFolder(t *testing.T) {
 	workspace(t)
-	for _, ext := range []string{"FASTA", "a2m", "a3m", "aa", "contigs", "fa", "fa.zip", "faa", "fas", "fasta", "fasta.Z", "fna", "fsa", "mfa", "pep", "seq", "txt", "nt"} {
-		write(t, "in/f_"+strings.ReplaceAll(ext, ".", "_")+"."+ext, ">x\nMKVLLLAAAW\n")
+	const content = ">x\nMKVLLLAAAW\n"
+	for ext := range strings.FieldsSeq("FASTA a2m a3m aa contigs fa fa.zip faa fas fast fasta fasta.Z fasta.gzip fasta.lz4 fastq ffn fna fnn fq frn " +
+		"fsa fst mfa mfasta mpfa nt pep pro prot seq txt") {
+		write(t, "in/f_"+strings.ReplaceAll(ext, ".", "_")+"."+ext, content)
 	}
-	write(t, "in/f_bgz.fa.bgz", gzipped(t, ">x\nMKVLLLAAAW\n"))
+	write(t, "in/f_bgz.fa.bgz", gzipped(t, content))
+	write(t, "in/f_GZ.FA.GZ", gzipped(t, content))
 	r := embed(t, "--esm-model", tiny, "-o", "out", "in").wantCode(0)
-	for _, want := range []string{`left_out="6 files: .a2m 1, .a3m 1, .nt 1, .txt 1, .z 1, .zip 1"`, "the letters are those of protein, whatever the extension .fna says",
+	for _, want := range []string{`left_out="15 files: .a2m 1, .a3m 1, .fast 1, .fnn 1, .fst 1, .gzip 1, .lz4 1, .mfasta 1, .mpfa 1, .nt 1, .pro 1, .prot 1, .txt 1, .z 1, .zip 1"`, "the letters are those of protein, whatever the extension .fna says",
 		"read as protein  input=in/f_pep.pep by=letters"} {
 		if !strings.Contains(r.stderr, want) {
 			t.Errorf("the log does not say %q:\n%s", want, r.stderr)
 		}
 	}
-	if n := strings.Count(r.stdout, " -> "); n != 13 {
-		t.Errorf("%d outputs, want 13:\n%s", n, r.stdout)
+	if n := strings.Count(r.stdout, " -> "); n != 18 {
+		t.Errorf("%d outputs, want 18:\n%s", n, r.stdout)
 	}
 }
 

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -31,6 +34,8 @@ type settings struct {
 
 	long       string
 	maxLength  int
+	overlap    int
+	windows    bool
 	minLength  int
 	gaps       string
 	onBad      string
@@ -71,19 +76,19 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
-	var limits []string
+	var means []string
 	s.families = make([]familyFlags, len(families))
 	for i, family := range families {
 		m := &s.families[i]
 		m.Family = family
-		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
+		means = append(means, m.Name+" "+map[bool]string{false: "without", true: "with"}[m.MeanOfSpecial])
 		names := slices.Concat([]string{"a folder", "a checkpoint file", "a hub id"}, m.ModelNames(), []string{"or synthetic:NAME[@SEED]"})
 		f.StringVar(&m.model, m.flag("model"), m.Default, fmt.Sprintf("`MODEL` for %s: %s", m.Alphabet, strings.Join(names, ", ")))
 		if !m.FixedVocabulary {
 			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
 	}
-	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean, cls (the first one alone), or none (each keeps its own embedding)")
+	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean (special tokens: "+strings.Join(means, ", ")+"), cls (the first one alone), or none (each keeps its own embedding)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f = in("Compute")
@@ -95,14 +100,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without AVX512_BF16: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
-	f = in("Sequences")
-	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate, window (in pieces that are joined) or error")
-	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record; 0: no limit (default "+strings.Join(limits, ", ")+")")
-	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
-	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
-	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
-	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
-	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
+	declareSequences(in("Sequences"), s)
 
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
@@ -112,6 +110,25 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
 	return groups
+}
+
+// declareSequences declares the flags about records. The families are those of s.
+func declareSequences(f *pflag.FlagSet, s *settings) {
+	var limits, windows []string
+	for _, m := range s.families {
+		limits = append(limits, fmt.Sprintf("%d for %s", m.MaxLength, m.Name))
+		windows = append(windows, fmt.Sprintf("%d for %s", cmp.Or(m.MaxLength, m.Window), m.Name))
+	}
+	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate (use the beginning), window (in pieces that are joined) or error")
+	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record, or in a window; 0: no limit (default "+strings.Join(limits, ", ")+
+		"; of windows "+strings.Join(windows, ", ")+")")
+	f.IntVar(&s.overlap, "overlap", 0, "`N` letters of a window are those of the one before (--long window)")
+	f.BoolVar(&s.windows, "windows", false, "one row a window, with its start and end in the record (--long window)")
+	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
+	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
+	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
+	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
+	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
 }
 
 // formatNames returns the names of all output formats as a sentence has them: "a, b or c".
@@ -124,63 +141,177 @@ func formatNames() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// environmentPrefix is the prefix of the variables for flags: EMBED_ESM_MODEL sets --esm-model.
-const environmentPrefix = "EMBED_"
-
-// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
-// another purpose.
-var notFromEnvironment = []string{"help", "version"}
-
 // parse parses the command line, and the environment for flags that are not on the command line. Its errors are usage
 // errors.
 func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
+	all := allFlags(groups)
+	s.given = all.Changed
+	err := parseFlags(all, args, environ)
+	s.inputs = all.Args()
+	return s, groups, err
+}
+
+// allFlags returns the flags of all groups.
+func allFlags(groups []group) *pflag.FlagSet {
 	all := pflag.NewFlagSet("embed", pflag.ContinueOnError)
-	all.SetOutput(io.Discard) // the caller prints errors
 	for _, g := range groups {
 		all.AddFlagSet(g.flags)
 	}
-	s.given = all.Changed
-	if err := all.Parse(repeatFor(fileLists, twoDashes(args, all))); err != nil {
-		return s, groups, usagef("%v", err)
+	return all
+}
+
+// parseFlags parses arguments, and the environment for flags that are not among them.
+func parseFlags(flags *pflag.FlagSet, args, environ []string) error {
+	flags.SetOutput(io.Discard) // the caller prints errors
+	args, err := twoDashes(args, flags)
+	if err != nil {
+		return err
 	}
-	s.inputs = all.Args()
-	return s, groups, fromEnvironment(all, environ)
+	if err := flags.Parse(repeatFor(fileLists, args)); err != nil {
+		return explainFlag(err, flags)
+	}
+	return fromEnvironment(flags, environ)
+}
+
+// environmentPrefix is the prefix of the variables for flags: EMBED_ESM_MODEL sets --esm-model.
+const environmentPrefix = "EMBED_"
+
+var (
+	// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
+	// another purpose.
+	notFromEnvironment = []string{"help", "version"}
+	// otherVariables lists the variables that other packages read.
+	otherVariables = []string{"EMBED_CUBLAS"}
+)
+
+// variableFlag returns the flag that an environment variable sets, or nil, and whether its name has the prefix.
+func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
+	suffix, ours := strings.CutPrefix(name, environmentPrefix)
+	if !ours {
+		return nil, false
+	}
+	return flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-")), suffix != ""
 }
 
 // fromEnvironment sets the flags that are not on the command line. An invalid value is a usage error.
 func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
-		suffix, ok := strings.CutPrefix(name, environmentPrefix)
-		flag := flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-"))
-		if !ok || flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
+		flag, _ := variableFlag(flags, name)
+		if flag == nil || flag.Changed || slices.Contains(notFromEnvironment, flag.Name) {
 			continue
 		}
 		if err := flags.Set(flag.Name, value); err != nil {
-			return usagef("environment variable %s: %v", name, err)
+			return usagef("environment variable %s: %s", name, wrongValue(flag, value))
 		}
 	}
 	return nil
 }
 
-// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter remains a
-// short flag.
-func twoDashes(args []string, flags *pflag.FlagSet) []string {
-	var out []string
-	for i, a := range args {
-		if a == "--" {
-			return append(out, args[i:]...)
+// unknownVariables lists the environment variables that have the prefix but set no flag, each with suggestions.
+func unknownVariables(groups []group, environ []string) (list []string) {
+	flags := allFlags(groups)
+	known := slices.Clone(otherVariables)
+	flags.VisitAll(func(f *pflag.Flag) {
+		known = append(known, environmentPrefix+strings.ToUpper(strings.ReplaceAll(f.Name, "-", "_")))
+	})
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if flag, ours := variableFlag(flags, name); ours && flag == nil && !slices.Contains(known, name) {
+			list = append(list, name+didYouMean(name, "", known))
 		}
+	}
+	return list
+}
+
+// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter, or with
+// letters that are all short flags without a value, remains: -qv. Any other is a usage error: -output is not -o utput.
+func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
+	var out []string
+	isValue := false // whether the argument is the value of the flag before it
+	for i, a := range args {
 		name, isFlag := strings.CutPrefix(a, "-")
-		name, _, _ = strings.Cut(name, "=")
-		if isFlag && len(name) > 1 && flags.Lookup(name) != nil {
-			a = "-" + a
+		name, _, joined := strings.Cut(strings.TrimPrefix(name, "-"), "=")
+		switch {
+		case isValue || !isFlag || a == "-":
+			isValue = false
+		case a == "--":
+			return append(out, args[i:]...), nil
+		default:
+			short := a[1] != '-'
+			flag := flags.Lookup(name)
+			if short && len(name) == 1 {
+				flag = flags.ShorthandLookup(name)
+			} else if short && flag != nil {
+				a = "-" + a
+			} else if short && !allSwitches(name, flags) {
+				return nil, unknownFlag("-"+name, flags)
+			}
+			isValue = flag != nil && flag.NoOptDefVal == "" && !joined
 		}
 		out = append(out, a)
 	}
-	return out
+	return out, nil
+}
+
+// allSwitches reports whether all letters are short flags without a value.
+func allSwitches(letters string, flags *pflag.FlagSet) bool {
+	return !strings.ContainsFunc(letters, func(letter rune) bool {
+		if letter > '~' {
+			return true
+		}
+		flag := flags.ShorthandLookup(string(letter))
+		return flag == nil || flag.NoOptDefVal == ""
+	})
+}
+
+// unknownFlag returns the usage error for a flag that does not exist. typed includes the dashes.
+func unknownFlag(typed string, flags *pflag.FlagSet) error {
+	name := strings.TrimLeft(typed, "-")
+	var names []string
+	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+	hint := didYouMean(name, "--", names)
+	if letter := name[:1]; hint == "" && typed[1] != '-' && letter <= "~" {
+		if flag := flags.ShorthandLookup(letter); flag != nil && flag.NoOptDefVal == "" {
+			hint = fmt.Sprintf("; the value of -%s goes apart: -%[1]s %s", letter, name[1:])
+		}
+	}
+	return usagef("there is no flag %s%s", typed, hint)
+}
+
+// explainFlag returns the usage error for an error of package pflag.
+func explainFlag(err error, flags *pflag.FlagSet) error {
+	var unknown *pflag.NotExistError
+	var invalid *pflag.InvalidValueError
+	var missing *pflag.ValueRequiredError
+	switch {
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() != "":
+		return unknownFlag("-"+unknown.GetSpecifiedShortnames(), flags)
+	case errors.As(err, &unknown):
+		return unknownFlag("--"+unknown.GetSpecifiedName(), flags)
+	case errors.As(err, &invalid):
+		return usagef("--%s: %s", invalid.GetFlag().Name, wrongValue(invalid.GetFlag(), invalid.GetValue()))
+	case errors.As(err, &missing):
+		value, _ := pflag.UnquoteUsage(missing.GetFlag())
+		return usagef("--%s needs a value: --%[1]s %s", missing.GetFlag().Name, value)
+	}
+	return usagef("%v", err)
+}
+
+// wrongValue returns the reason why a flag refuses a value.
+func wrongValue(flag *pflag.Flag, value string) string {
+	_, err := strconv.ParseInt(value, 0, 0)
+	switch kind := flag.Value.Type(); {
+	case kind == "bool":
+		return fmt.Sprintf("%q is neither true nor false", value)
+	case kind == "intSlice":
+		return fmt.Sprintf("%q is not a list of whole numbers, such as 0,6,-1", value)
+	case errors.Is(err, strconv.ErrRange):
+		return fmt.Sprintf("%s is far beyond any sensible number", value)
+	}
+	return fmt.Sprintf("%q is not a whole number", value)
 }
 
 // fileLists lists the flags that apply to all files that follow them, because a shell expands --dna *.fa to one flag

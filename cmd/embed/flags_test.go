@@ -17,7 +17,7 @@ import (
 
 // promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
-	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
+	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
 
 func TestHelp(t *testing.T) {
@@ -92,7 +92,8 @@ func TestHelpOfSyntheticFamily(t *testing.T) {
 	text := strings.Join(strings.Fields(page.String()), " ")
 	for _, part := range []string{
 		"--third-model MODEL MODEL for DNA: a folder, a checkpoint file, a hub id, or synthetic:NAME[@SEED] (default synthetic:third-s)",
-		"(default 0 for DNABERT, 1022 for ESM-2, 77 for Third)",
+		"(default 0 for DNABERT, 1022 for ESM-2, 77 for Third; of windows 10000 for DNABERT, 1022 for ESM-2, 77 for Third)",
+		"mean (special tokens: DNABERT with, ESM-2 without, Third without)",
 	} {
 		if !strings.Contains(text, part) {
 			t.Errorf("the help does not show %q:\n%s", part, page.String())
@@ -230,6 +231,11 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},
 		{"--gaps keep p.faa", []string{"--gaps", "keep"}},
 		{"--duplicates drop p.faa", []string{"--duplicates", "drop"}},
+		{"--windows p.faa", []string{"--windows", "--long window"}},
+		{"--overlap 10 p.faa", []string{"--overlap", "--long window"}},
+		{"--long window --overlap -1 p.faa", []string{"--overlap", "-1"}},
+		{"--long window --max-length 0 --esm-model " + tiny + " p.faa", []string{"--max-length 0", "1022 letters"}},
+		{"--long window --max-length 9 --overlap 9 --esm-model " + tiny + " p.faa", []string{"--overlap: 9 letters", "--max-length"}},
 		{"--log-format xml p.faa", []string{"--log-format", "xml"}},
 		{"--quiet --verbose p.faa", []string{"--quiet", "--verbose"}},
 		{"--max-length -5 p.faa", []string{"--max-length", "-5"}},

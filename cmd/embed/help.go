@@ -14,11 +14,19 @@ Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
+  embed help [SUBCOMMAND]  this page, or that of a subcommand
+  embed version            the version, also --version
 
 An INPUT is a file (plain, .gz, .bz2, .xz or .zst), a folder, a glob, or - for standard input. DNA runs first,
-to completion, then protein; each file's alphabet is told by its letters, or else by its extension, and shown;
-one with both is an error. Every input gives one output, DIR/<name>.<model>.<format>. A rerun continues where
-an earlier one ended, and refuses to mix outputs of other settings or of inputs that have changed.
+to completion, then protein. Every input gives one output, DIR/<name>.<model>.<format>. A rerun continues
+where an earlier one ended, and refuses to mix outputs of other settings or of inputs that have changed.
+
+The alphabet of each input is shown. FASTQ is DNA. Other files are what their first 100 records are: DNA, if
+95% of the letters are A, C, G, T, U or N, or 80% and the rest IUPAC codes; protein, if they have letters that
+DNA never has (E, F, J, L, O, P, Q, Z) or too few bases. Where records cannot tell, the extension does. A file
+of both alphabets, or without a clue, is an error that --dna or --protein cures.
+
+Proteins are truncated at 1022 residues unless --max-length or --long says otherwise; DNA has no limit.
 
 Examples:
   embed -o out contigs.fna proteins.faa

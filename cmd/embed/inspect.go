@@ -34,22 +34,13 @@ Flags:
 `
 
 // inspect is the command "embed inspect".
-func inspect(ctx context.Context, args, environ []string, w io.Writer) (code int, err error) {
+func inspect(ctx context.Context, _ machine, args, environ []string, w io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed inspect", pflag.ContinueOnError)
-	flags.SetOutput(io.Discard) // the caller prints errors
 	quick := flags.Bool("quick", false, "")
 	lines := flags.Bool("json", false, "")
 	repair := flags.Bool("repair", false, "")
-	help := flags.BoolP("help", "h", false, "")
-	if err := flags.Parse(twoDashes(args, flags)); err != nil {
-		return exitUsage, usagef("embed inspect: %v", err)
-	}
-	if err := fromEnvironment(flags, environ); err != nil {
-		return exitUsage, err
-	}
-	if *help {
-		_, err := io.WriteString(w, inspectUsage)
-		return exitDone, err
+	if _, helped, err := parseSubcommand(flags, inspectUsage, 1, args, environ, w); err != nil || helped {
+		return exitCode(err, 0, 0), err
 	}
 	if flags.NArg() != 1 {
 		return exitUsage, usagef("embed inspect takes one output folder")

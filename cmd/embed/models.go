@@ -1,8 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 
 	"seqembed/internal/seqio"
@@ -43,6 +46,28 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	return first, nil
 }
 
+// meantModel returns suggestions for the name of a model that does not exist, or "".
+func (f *familyFlags) meantModel() string {
+	name, synthetic := strings.CutPrefix(f.model, "synthetic:")
+	name, _, _ = strings.Cut(name, "@")
+	var known []string
+	for _, p := range f.Published {
+		if synthetic {
+			known = append(known, p.Name)
+		} else if p.Hub != "" {
+			known = append(known, p.Name, p.Hub, p.Alias)
+		}
+	}
+	if _, err := os.Stat(f.model); err == nil || slices.Contains(known, name) {
+		return ""
+	}
+	prefix := ""
+	if synthetic {
+		prefix = "synthetic:"
+	}
+	return didYouMean(name, prefix, slices.DeleteFunc(known, func(name string) bool { return name == "" }))
+}
+
 // model is an open checkpoint, ready to be loaded onto devices.
 type model struct {
 	*familyFlags
@@ -62,7 +87,7 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	}
 	c, err := transformer.Families.Open(f.model)
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w", f.flag("model"), f.model, err)
+		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, err, f.meantModel())
 	}
 	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {
@@ -80,18 +105,36 @@ func (m *model) check(s *settings) error {
 	if m.layers, err = transformer.ResolveLayers(s.layers, m.config.Layers); err != nil {
 		return usagef("--layers: %s: %w", m.model, err)
 	}
+	if err := m.checkWindows(s); err != nil {
+		return err
+	}
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil
 }
 
-// maxLength returns the length limit for this model's records, in letters.
+// maxLength returns the length limit for this model's records, or for their windows, in letters.
 func (m *model) maxLength(s *settings) int {
-	if s.given("max-length") {
+	switch {
+	case s.given("max-length"):
 		return s.maxLength
+	case s.long == string(pool.LongWindow):
+		return cmp.Or(m.MaxLength, m.Window)
 	}
 	return m.MaxLength
+}
+
+// checkWindows returns an error if the lengths of --long window give no windows.
+func (m *model) checkWindows(s *settings) error {
+	switch length := m.maxLength(s); {
+	case s.long != string(pool.LongWindow):
+	case length == 0:
+		return usagef("--long window: --max-length 0 gives no windows; of %s the default is %d letters", m.Name, cmp.Or(m.MaxLength, m.Window))
+	case s.overlap >= length:
+		return usagef("--overlap: %d letters are not less than the %d of a window of %s (--max-length)", s.overlap, length, m.Name)
+	}
+	return nil
 }
 
 // layerList returns the layers in the form of the flag.

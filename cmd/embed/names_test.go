@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 
 	"seqembed/tokenizer"
@@ -18,9 +21,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	write(t, "g2.faa", ">a\nMKV\n")
 	embed(t, "--esm-model", tiny, "-o", "glob", "g?.faa").wantCode(0)
 	wantFiles(t, "glob", "g1.esm2-tiny.parquet", "g2.esm2-tiny.parquet", "manifest.jsonl")
-	r := embed(t, "--esm-model", tiny, "-o", "twins", "in/a.faa", "in/deep/a.faa").wantCode(exitNothing)
-	r.wantProblem("in/a.faa", "in/deep/a.faa")
-	wantFiles(t, "twins")
+	embed(t, "--esm-model", tiny, "-o", "twins", "in/a.faa", "in/deep/a.faa").wantCode(0)
+	wantFiles(t, "twins", "a.esm2-tiny.parquet", "deep/a.esm2-tiny.parquet", "manifest.jsonl")
 
 	// A genome and its proteins often have the same name. Their outputs then have different names, unless both models
 	// have the same label.
@@ -30,7 +32,77 @@ func TestFoldersAndGlobs(t *testing.T) {
 	wantFiles(t, "pairs", "manifest.jsonl", "s.dnabert-s-2l.parquet", "s.esm2-tiny.parquet")
 	writeCheckpoint(t, "x/model", dna2, nil)
 	writeCheckpoint(t, "y/model", tiny, nil)
-	r = embed(t, "--dnabert-model", "x/model", "--dnabert-tokenizer", write(t, "tokenizer.json", string(tokenizer.SyntheticDNAFile())), "--esm-model", "y/model", "-o", "same", "pair").wantCode(exitNothing)
-	r.wantProblem("pair/s.faa", "pair/s.fna")
+	r := embed(t, "--dnabert-model", "x/model", "--dnabert-tokenizer", write(t, "tokenizer.json", string(tokenizer.SyntheticDNAFile())), "--esm-model", "y/model", "-o", "same", "pair").wantCode(exitNothing)
+	r.wantProblem("pair/s.faa", "pair/s.fna", "--out")
 	wantFiles(t, "same")
+}
+
+// TestNamesThatAreTheSame: outputs of inputs of the same name keep the part of the path that tells them apart, and a
+// rerun with fewer or more inputs finds them.
+func TestNamesThatAreTheSame(t *testing.T) {
+	workspace(t)
+	for i, name := range []string{"S1", "S2", "S3"} {
+		write(t, "run/"+name+"/megahit/final.contigs.fa", fmt.Sprintf(">%s\nACGTTGCAAC%s\n", name, strings.Repeat("A", i)))
+	}
+	run := func(inputs ...string) result {
+		t.Helper()
+		return embed(t, append([]string{"--dnabert-model", dna2, "--esm-model", tiny, "-o", "out"}, inputs...)...).wantCode(0)
+	}
+	complete := func(r result, n int) {
+		t.Helper()
+		if got := strings.Count(r.stdout, "was complete already"); got != n {
+			t.Errorf("%d outputs were complete, want %d:\n%s", got, n, r.stdout)
+		}
+	}
+	const s1, s2, s3 = "run/S1/megahit/final.contigs.fa", "run/S2/megahit/final.contigs.fa", "run/S3/megahit/final.contigs.fa"
+	outputs := []string{"S1/final.contigs.dnabert-s-2l.parquet", "S2/final.contigs.dnabert-s-2l.parquet", "manifest.jsonl"}
+	run(s1, s2)
+	wantFiles(t, "out", outputs...)
+	for _, id := range []string{"S1", "S2"} {
+		if got := rowsOf(t, "out/"+id+"/final.contigs.dnabert-s-2l.parquet"); !strings.HasPrefix(got[0], id) {
+			t.Errorf("%s holds %q", id, got)
+		}
+	}
+	complete(run(s2), 1) // alone, it would be out/final.contigs.dnabert-s-2l.parquet
+	complete(run(s1, s2, s3), 2)
+	outputs = append(outputs, "S3/final.contigs.dnabert-s-2l.parquet")
+	wantFiles(t, "out", outputs...)
+	if err := os.Rename("run", "moved"); err != nil {
+		t.Fatal(err)
+	}
+	complete(run("moved/S3/megahit/final.contigs.fa", "./moved/S1/../S1/megahit/final.contigs.fa"), 2)
+
+	// The output of an input that was alone at first stays when others follow.
+	write(t, "x/p.faa", ">x\nMKV\n")
+	write(t, "y/p.faa", ">y\nMKVL\n")
+	run("x/p.faa")
+	complete(run("x/p.faa", "y/p.faa"), 1)
+	wantFiles(t, "out", append(outputs, "p.esm2-tiny.parquet", "y/p.esm2-tiny.parquet")...)
+	embed(t, "--esm-model", tiny, "-o", "alone", "x/p.faa").wantCode(0)
+	r := embed(t, "--esm-model", tiny, "-o", "alone", "y/p.faa").wantCode(exitNothing)
+	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
+}
+
+// TestProkkaFolder: the files of one annotation have one name and many extensions, and those of two annotations of one
+// day are named alike.
+func TestProkkaFolder(t *testing.T) {
+	workspace(t)
+	const dna = ">c\nACGTTGCAACGGATTACAGT\n"
+	for _, sample := range []string{"a", "b"} {
+		for _, ext := range []string{"faa", "ffn", "fna", "fsa", "gff", "tsv"} {
+			content := dna
+			if ext == "faa" {
+				content = ">p\nMKVLAAGWQEFDSTIKN\n"
+			}
+			write(t, sample+"/PROKKA_01022024."+ext, content)
+		}
+	}
+	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "one", "a").wantCode(0)
+	const d = ".dnabert-s-2l.parquet"
+	wantFiles(t, "one", "PROKKA_01022024.esm2-tiny.parquet", "PROKKA_01022024.ffn"+d, "PROKKA_01022024.fna"+d, "PROKKA_01022024.fsa"+d, "manifest.jsonl")
+	embed(t, "--esm-model", tiny, "-o", "two", "*/PROKKA_*.faa").wantCode(0)
+	wantFiles(t, "two", "a/PROKKA_01022024.esm2-tiny.parquet", "b/PROKKA_01022024.esm2-tiny.parquet", "manifest.jsonl")
+	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "both", "a", "b").wantCode(0)
+	wantFiles(t, "both", "a/PROKKA_01022024.esm2-tiny.parquet", "a/PROKKA_01022024.ffn"+d, "a/PROKKA_01022024.fna"+d, "a/PROKKA_01022024.fsa"+d,
+		"b/PROKKA_01022024.esm2-tiny.parquet", "b/PROKKA_01022024.ffn"+d, "b/PROKKA_01022024.fna"+d, "b/PROKKA_01022024.fsa"+d, "manifest.jsonl")
 }

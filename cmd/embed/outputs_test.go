@@ -180,7 +180,7 @@ func TestLayers(t *testing.T) {
 	for _, f := range parquetFile(t, path).Schema().Fields() {
 		columns = append(columns, f.Name())
 	}
-	if want := []string{"id", "description", "length", "tokens", "truncated", "embedding_0", "embedding_2", "embedding_3"}; !slices.Equal(columns, want) {
+	if want := []string{"id", "description", "length", "tokens", "truncated", "record_length", "embedding_0", "embedding_2", "embedding_3"}; !slices.Equal(columns, want) {
 		t.Errorf("columns %q", columns)
 	}
 
@@ -251,7 +251,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 	}
 
 	got, r := rows("long")
-	if got[0].Length != 1022 || !got[0].Truncated || !strings.Contains(r.stdout, "truncated 1 records") {
+	if got[0].Length != 1022 || got[0].RecordLength != 1200 || !got[0].Truncated || !strings.Contains(r.stdout, "truncated 1 records") {
 		t.Errorf("by default %d letters, truncated %v", got[0].Length, got[0].Truncated)
 	}
 	if got, _ = rows("long", "--max-length", "0"); got[0].Length != 1200 || got[0].Truncated {
@@ -277,7 +277,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 			t.Fatalf("windows: value %d is %v, the mean over all tokens %v", c, got[2].Embedding[c], want)
 		}
 	}
-	if !strings.Contains(r.stdout, "truncated 0 records") {
+	if got[2].RecordLength != int64(len(proteins[2].seq)) || !strings.Contains(r.stdout, "truncated 0 records") {
 		t.Errorf("windows truncate nothing:\n%s", r.stdout)
 	}
 

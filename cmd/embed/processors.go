@@ -87,7 +87,10 @@ func (c *command) openProcessors() ([]*processor, error) {
 			return nil, err
 		}
 		p := c.onCPU()
-		_, err := p.ready()
+		b, err := p.ready()
+		if err == nil {
+			warnPortable(c.log, b)
+		}
 		return []*processor{p}, err
 	}
 	var list []*processor
@@ -179,6 +182,15 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
+// warnPortable logs a warning if the CPU has no kernels in assembly.
+func warnPortable(log *slog.Logger, b kernels.Backend) {
+	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
+		// The figure is that of docs/performance.md.
+		log.Warn("no kernels in assembly for this processor (they need AVX2 or AVX-512): portable Go computes, some 15 times slower",
+			"backend", b.Name())
+	}
+}
+
 // onGPU returns the processor for a GPU. One batch is started while another computes.
 func (c *command) onGPU(ordinal int) *processor {
 	dtype := c.products
@@ -249,9 +261,16 @@ func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 
 // Start starts a batch. It remembers whether the device fails.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
+	stop := func() {}
+	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {
+		if done := e.Encoder.Watch(b); done != nil {
+			stop = e.progress.watch(done)
+		}
+	}
 	wait := e.Encoder.Start(b)
 	return func() ([][]float32, error) {
 		results, err := wait()
+		stop()
 		e.failed = e.failed || err != nil && !errors.Is(err, kernels.ErrOutOfMemory)
 		return results, err
 	}

@@ -27,9 +27,10 @@ type progress struct {
 	terminal io.Writer    // the terminal for bars; nil if there is none
 
 	// The bar reads the counts while it draws, so a goroutine that holds mu must not wait for the bar.
-	mu  sync.Mutex
-	log *slog.Logger // plain, or a log that writes above the bar
-	bar *bar         // nil if there is none
+	mu     sync.Mutex
+	log    *slog.Logger   // plain, or a log that writes above the bar
+	bar    *bar           // nil if there is none
+	inside func() float64 // returns the part of a long batch that has been computed; nil if there is none
 	counts
 }
 
@@ -110,6 +111,9 @@ func (p *progress) beside() (left, right string) {
 	right += fmt.Sprintf(" %s sequences  %s tokens/s", grouped(p.sequences), grouped(p.perSecond()))
 	if remaining, ok := p.remaining(); ok {
 		right += fmt.Sprintf("  %s left", remaining)
+	}
+	if p.inside != nil {
+		right += fmt.Sprintf("  %.0f%% of a long record", 100*p.inside())
 	}
 	return left, right
 }
@@ -213,17 +217,76 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.draw()
 }
 
-// LongRecord logs the work for a long record and, once the speed of the device is known, about how long it takes.
-func (p *progress) LongRecord(path, id string, tokens int) {
+// LongRecord logs a long record and the time that it will take, from the rate so far or else from that of the trial.
+func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
-	work := p.config.FLOPs(tokens)
-	line := []any{"input", path, "record", id, "tokens", tokens, "teraflop", fmt.Sprintf("%.3g", work/1e12)}
-	if p.flops > 0 && p.busy > 0 {
-		about := time.Duration(work / p.flops * float64(p.busy))
-		line = append(line, "about", about.Round(time.Second))
+	flops, took := p.flops, p.busy
+	if flops == 0 {
+		flops, took = p.config.FLOPs(r.TrialTokens), r.TrialTook
+	}
+	line := []any{"input", r.Path, "record", r.ID, "tokens", r.Tokens}
+	if flops > 0 && took > 0 {
+		about := time.Duration(p.config.FLOPs(r.Tokens) / flops * float64(took))
+		line = append(line, "about", minutes(about))
 	}
 	p.mu.Unlock()
-	p.logger().Warn("a very long record: attention grows with the square of its length", line...)
+	p.logger().Warn("a very long record: its time grows with the square of its length; --long window embeds it in pieces", line...)
+}
+
+// minutes returns a duration in whole minutes, such as "12 minutes".
+func minutes(d time.Duration) string {
+	switch m := d.Minutes(); {
+	case m < 1:
+		return "less than a minute"
+	case m < 1.5:
+		return "a minute"
+	default:
+		return fmt.Sprintf("%s minutes", grouped(int64(m+0.5)))
+	}
+}
+
+// watch shows the progress inside a long batch until stop is called: beside the bar, or in a log line every tickEvery.
+// done returns the part of its arithmetic that has been computed.
+func (p *progress) watch(done func() float64) (stop func()) {
+	p.mu.Lock()
+	p.inside = done
+	p.mu.Unlock()
+	began, ended := time.Now(), make(chan struct{})
+	var ticking sync.WaitGroup
+	ticking.Go(func() {
+		ticks := time.NewTicker(tickEvery)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				p.tellInside(done(), time.Since(began))
+			case <-ended:
+				return
+			}
+		}
+	})
+	return func() {
+		close(ended)
+		ticking.Wait()
+		p.mu.Lock()
+		p.inside = nil
+		p.mu.Unlock()
+	}
+}
+
+// tellInside logs the progress inside a long batch if there is no bar.
+func (p *progress) tellInside(done float64, since time.Duration) {
+	p.mu.Lock()
+	bar := p.bar
+	p.mu.Unlock()
+	if bar != nil {
+		return
+	}
+	line := []any{"percent", int(100 * done)}
+	if done > 0.01 { // otherwise the estimate is too rough
+		line = append(line, "left", minutes(time.Duration(float64(since)*(1-done)/done)))
+	}
+	p.logger().Info("progress in the long record", line...)
 }
 
 func (p *progress) BudgetHalved(device string, tokens int, err error) {

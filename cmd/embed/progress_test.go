@@ -201,29 +201,47 @@ func TestRemaining(t *testing.T) {
 	}
 }
 
-// TestLongRecordSaysWhatItCosts checks that the line contains the FLOPs and, once the speed is known, the time.
+// TestLongRecordSaysWhatItCosts checks that the line contains the time, from the trial or from the rate so far.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false)
 	p.begin("model", tinyConfig, inputs(1000))
-	p.LongRecord("f0", "chromosome", 100_000)
-	work := tinyConfig.FLOPs(100_000)
-	line := out.String()[strings.Index(out.String(), "very long"):]
-	for _, part := range []string{"record=chromosome", "tokens=100000", fmt.Sprintf("teraflop=%.3g", work/1e12)} {
-		if !strings.Contains(line, part) {
-			t.Errorf("%q does not mention %q", line, part)
+	long := pool.LongRecord{Path: "f0", ID: "chromosome", Tokens: 100_000, TrialTokens: 2000, TrialTook: time.Second}
+	want := func(d time.Duration) {
+		t.Helper()
+		line := out.String()[strings.LastIndex(out.String(), "very long"):]
+		for _, part := range []string{"record=chromosome", "tokens=100000", "--long window", fmt.Sprintf(`about="%d minutes"`, int(d.Minutes()+0.5))} {
+			if !strings.Contains(line, part) {
+				t.Errorf("%q does not mention %q", line, part)
+			}
 		}
 	}
-	if strings.Contains(line, "about=") {
-		t.Errorf("%q knows a speed", line)
+	p.LongRecord(long)
+	work := tinyConfig.FLOPs(100_000)
+	want(time.Duration(work / tinyConfig.FLOPs(2000) * 1e9))
+	// Ten sequences of 50 tokens in 100 ms.
+	p.BatchDone(pool.Batch{Path: "f0", Sequences: 10, Tokens: 500, Took: 100 * time.Millisecond})
+	p.LongRecord(long)
+	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
+}
+
+// TestProgressInsideALongRecord is shown beside the bar, and in a line where there is none.
+func TestProgressInsideALongRecord(t *testing.T) {
+	var out shared
+	p := newTestProgress(t, &out, false)
+	p.begin("model", tinyConfig, inputs(1000))
+	stop := p.watch(func() float64 { return 0.25 })
+	if _, right := p.beside(); !strings.Contains(right, "25% of a long record") {
+		t.Errorf("beside the bar: %q", right)
 	}
-	// Ten sequences of 50 tokens in 1 ms.
-	p.BatchDone(pool.Batch{Path: "f0", Sequences: 10, Tokens: 500, Took: time.Millisecond})
-	p.LongRecord("f0", "chromosome", 100_000)
-	line = out.String()[strings.LastIndex(out.String(), "very long"):]
-	about := time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e6).Round(time.Second)
-	if want := fmt.Sprintf("about=%v", about); about < time.Second || !strings.Contains(line, want) {
-		t.Errorf("%q does not mention %q", line, want)
+	stop()
+	if _, right := p.beside(); strings.Contains(right, "long record") {
+		t.Errorf("after the record: %q", right)
+	}
+	p.tellInside(0.25, 10*time.Minute)
+	p.tellInside(0.001, time.Minute)
+	if text := out.String(); !strings.Contains(text, `progress in the long record  percent=25 left="30 minutes"`) || strings.Count(text, "left=") != 1 {
+		t.Errorf("the log: %s", text)
 	}
 }
 

@@ -21,12 +21,14 @@ import (
 // The functions in this file read outputs and compute their expected content.
 
 type parquetRow struct {
-	ID          string    `parquet:"id"`
-	Description string    `parquet:"description"`
-	Length      int64     `parquet:"length"`
-	Tokens      int64     `parquet:"tokens"`
-	Truncated   bool      `parquet:"truncated"`
-	Embedding   []float32 `parquet:"embedding,list"`
+	ID          string `parquet:"id"`
+	Description string `parquet:"description"`
+	Length      int64  `parquet:"length"`
+	Tokens      int64  `parquet:"tokens"`
+	Truncated   bool   `parquet:"truncated"`
+
+	RecordLength int64     `parquet:"record_length"`
+	Embedding    []float32 `parquet:"embedding,list"`
 }
 
 // readParquet reads rows with the layout of T.

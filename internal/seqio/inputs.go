@@ -16,7 +16,7 @@ import (
 type Input struct {
 	Path     string   // as the user gave it, or below the folder that the user gave; "-" for standard input
 	Name     string   // base name of the output: the file name without its sequence and compression extensions, or "stdin"
-	Dir      string   // slash-separated folder of the file, relative to the folder argument; empty without one
+	Dir      string   // slash-separated folder of the output: that of the file, relative to the folder argument; see TellApart
 	Alphabet Alphabet // forced, or Unknown
 }
 
@@ -75,24 +75,6 @@ func CheckPaths(inputs []Input) error {
 			return fmt.Errorf("%w: %s was given twice", ErrInputName, in.Path)
 		}
 		given[clean] = true
-	}
-	return nil
-}
-
-// CheckNames returns an ErrInputName if two inputs of one alphabet, and so of one model, would have outputs with the
-// same name. The alphabets must be known: s.fna and s.faa may have the same name.
-func CheckNames(inputs []Input) error {
-	type output struct {
-		name  string
-		model Alphabet
-	}
-	owner := make(map[output]string, len(inputs))
-	for _, in := range inputs {
-		out := output{path.Join(in.Dir, in.Name), in.Alphabet}
-		if first, taken := owner[out]; taken {
-			return fmt.Errorf("%w: the outputs of %s and %s would both be named %q", ErrInputName, first, in.Path, out.name)
-		}
-		owner[out] = in.Path
 	}
 	return nil
 }

@@ -32,6 +32,7 @@ type parser struct {
 	header  []byte // of the current record, without its '>' or '@'
 	plus    []byte // of the current FASTQ record: its line after the letters, without the '+'
 	letters chunks // of the current record
+	most    int    // maximum number of letters in a record
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
@@ -42,7 +43,7 @@ type rawRecord struct {
 }
 
 func newParser(src io.Reader, name string) *parser {
-	return &parser{src: src, name: name, buf: newChunk()}
+	return &parser{src: src, name: name, buf: newChunk(), most: maxLetters}
 }
 
 // close releases the memory of p for other parsers. p must not be used any more.
@@ -122,7 +123,9 @@ func (p *parser) readFASTA() error {
 	}
 	p.begun = true
 	for p.more() && p.rest[0] != '>' {
-		p.readLine(p.letters.add)
+		if p.readLine(p.letters.add); p.letters.len > p.most {
+			return p.tooLong()
+		}
 	}
 	if !p.more() && p.err != io.EOF {
 		return p.cut("")
@@ -144,7 +147,9 @@ func (p *parser) readFASTQ() error {
 			return p.fault(p.id(), p.opened, ErrMalformed,
 				"line %d begins a new record before this one had its \"+\" line", p.line)
 		}
-		p.readLine(p.letters.add)
+		if p.readLine(p.letters.add); p.letters.len > p.most {
+			return p.tooLong()
+		}
 	}
 	if err := p.readPlus(); err != nil {
 		return err
@@ -208,16 +213,20 @@ func (p *parser) readHeader() error {
 }
 
 // readLine reads the rest of the current line, which it passes to add part by part. It reports whether the line has a
-// newline.
+// newline. It stops early if the record has too many letters.
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
 		add(part)
-		if whole {
-			return true
+		if whole || p.letters.len > p.most {
+			return whole
 		}
 	}
 	return false
+}
+
+func (p *parser) tooLong() error {
+	return p.fault(p.id(), p.opened, ErrLimit, "more than %d letters, which is the limit", p.most)
 }
 
 // part returns the part of the current line that is in the buffer, and whether that includes the end of the line.

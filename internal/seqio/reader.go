@@ -217,11 +217,13 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 	case illegal.gap():
 		return r.bad(record, ReasonGap, ErrGap, illegal.Error())
 	}
-	why := ""
+	kind, why := ErrBadRecord, ""
 	if b := illegal.letter | 0x20; 'a' <= b && b <= 'z' || illegal.letter == '*' { // legal in the other alphabet
-		why = r.decision.reminder()
+		if why = r.decision.reminder(); why != "" {
+			kind = ErrGuessed
+		}
 	}
-	return r.bad(record, ReasonIllegalLetter, ErrBadRecord, illegal.Error()+why)
+	return r.bad(record, ReasonIllegalLetter, kind, illegal.Error()+why)
 }
 
 // bad handles a bad record: it is left out or ends the reading, depending on the options.

@@ -30,10 +30,6 @@ const (
 	bzip2Magic = "BZh"
 )
 
-// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as much
-// address space, but uses only as much memory as the content needs.
-const maxZstdWindow = 1 << 31
-
 // xzFooterMagic ends every xz stream, except for padding with zeros. The check is needed because the xz reader accepts
 // a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
@@ -76,7 +72,9 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 		}
 		return "zstd", err
 	case is(xzMagic):
-		s.content, err = xz.NewReader(packed)
+		if err = xzLimit(packed); err == nil {
+			s.content, err = xz.NewReader(packed)
+		}
 		return "xz", err
 	case is(bzip2Magic):
 		s.content = bzip2.NewReader(packed)
@@ -86,9 +84,11 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
-// explain distinguishes a failed read of the disk from damaged data.
+// explain distinguishes a failed read of the disk from data that is damaged or beyond a limit.
 func (s *source) explain(err error) error {
-	switch {
+	switch err := zstdLimit(err); {
+	case errors.Is(err, ErrLimit):
+		return err
 	case s.disk.err != nil:
 		return fmt.Errorf("reading failed: %w", s.disk.err)
 	case s.compression != "":

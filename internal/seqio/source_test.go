@@ -232,8 +232,9 @@ func TestZstdWindows(t *testing.T) {
 			t.Errorf("a window of 2^%d: %d records, error %v", log, len(records), err)
 		}
 	}
-	if _, _, err := readAll(strings.NewReader(frame(32)), Options{}); !errors.Is(err, ErrDamaged) {
-		t.Errorf("a window of 2^32: %v, want %v", err, ErrDamaged)
+	if _, _, err := readAll(strings.NewReader(frame(32)), Options{}); !errors.Is(err, ErrLimit) ||
+		err.Error() != "in: the zstd data asks for a window of more than 2048 MiB, which is the limit" {
+		t.Errorf("a window of 2^32: %v, want %v", err, ErrLimit)
 	}
 }
 

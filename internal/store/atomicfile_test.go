@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // failingFS is the real file system, except that its failAt-th operation fails. If stays is set, all later operations
@@ -342,6 +343,35 @@ func TestTemporaryFilesAreHiddenAndOutputsReadable(t *testing.T) {
 	for _, f := range files {
 		if info, err := os.Stat(f.Path); err != nil || info.Mode() != want.Mode() {
 			t.Errorf("%s has mode %v, other files have %v (%v)", f.Path, info.Mode(), want.Mode(), err)
+		}
+	}
+}
+
+// TestSameOutputStays checks that an output of several files that another run has just written keeps its files, at any
+// moment, and that one with other bytes is replaced.
+func TestSameOutputStays(t *testing.T) {
+	s := spec(t, Npy, 33)
+	rows := makeRows(s, 3)
+	for _, f := range writeAll(t, s, rows) {
+		if err := os.Chtimes(f.Path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, again := range []struct {
+		rows []Row
+		same bool
+	}{{rows, true}, {rows[:2], false}} {
+		for _, f := range writeAll(t, s, again.rows) {
+			info, err := os.Stat(f.Path)
+			if err != nil || info.Size() != f.Size {
+				t.Fatalf("%s: %v", f.Path, err)
+			}
+			if info.ModTime().Equal(time.Unix(1, 0)) != again.same {
+				t.Errorf("%s of %d rows is from %v", f.Path, len(again.rows), info.ModTime())
+			}
+		}
+		if left := filesIn(t, s.Dir); len(left) != 2 {
+			t.Errorf("left %q", left)
 		}
 	}
 }

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -91,6 +93,9 @@ func (m *Manifest) Find(path string) (Entry, File, bool) {
 	}
 	return *p.Entry, p.file, true
 }
+
+// Outputs yields the paths of all output files that the manifest names, in no order.
+func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
 
 // Lines returns the number of lines that have been read.
 func (m *Manifest) Lines() int { return m.lines }

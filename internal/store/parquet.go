@@ -25,6 +25,8 @@ type parquetRow struct {
 	Length      int64
 	Tokens      int64
 	Truncated   bool
+	Record      int64 // number of letters of the record
+	Start, End  int64 // of a window in its record
 	Position    int64 // index of the token, from 0, including special tokens
 	// One field per layer.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
@@ -54,6 +56,9 @@ func columnTags(s *Spec) map[string]string {
 		"Length":      "length,plain,snappy",
 		"Tokens":      "tokens,plain,snappy",
 		"Truncated":   "truncated,plain,snappy",
+		"Record":      "record_length,plain,snappy",
+		"Start":       "-",
+		"End":         "-",
 		"Position":    "-",
 	}
 	if s.PerToken {
@@ -63,8 +68,14 @@ func columnTags(s *Spec) map[string]string {
 			"Length":      "-",
 			"Tokens":      "-",
 			"Truncated":   "-",
+			"Record":      "-",
+			"Start":       "-",
+			"End":         "-",
 			"Position":    "position,plain,snappy",
 		}
+	}
+	if s.Windows {
+		tags["Start"], tags["End"] = "start,plain,snappy", "end,plain,snappy"
 	}
 	columns := s.columnNames("embedding_", "embedding")
 	for i := range maxParquetLayers {
@@ -120,7 +131,8 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 func (e *parquetEncoder) add(r *Row) error {
 	row := &e.row[0]
 	row.ID, row.Description, row.Truncated = r.ID, r.Description, r.Truncated
-	row.Length, row.Tokens = int64(r.Length), int64(r.Tokens)
+	row.Length, row.Tokens, row.Record = int64(r.Length), int64(r.Tokens), int64(r.RecordLength)
+	row.Start, row.End = int64(r.Start), int64(r.End)
 	rows := 1
 	if e.spec.PerToken {
 		rows = r.Tokens

@@ -83,7 +83,7 @@ func TestParquetHoldsOneRowPerRecord(t *testing.T) {
 		rows := makeRows(s, 40)
 		table := readParquet(t, writeAll(t, s, rows)[0].Path)
 
-		want := []string{"id", "description", "length", "tokens", "truncated"}
+		want := []string{"id", "description", "length", "tokens", "truncated", "record_length"}
 		embeddings := s.columnNames("embedding_", "embedding")
 		if want = append(want, embeddings...); !reflect.DeepEqual(table.columns, want) {
 			t.Fatalf("columns %q, want %q", table.columns, want)
@@ -102,7 +102,8 @@ func TestParquetHoldsOneRowPerRecord(t *testing.T) {
 			if cell("id").String() != r.ID || cell("description").String() != r.Description {
 				t.Errorf("row %d is %q, %q", i, cell("id"), cell("description"))
 			}
-			if cell("length").Int64() != int64(r.Length) || cell("tokens").Int64() != int64(r.Tokens) || cell("truncated").Boolean() != r.Truncated {
+			if cell("length").Int64() != int64(r.Length) || cell("tokens").Int64() != int64(r.Tokens) || cell("truncated").Boolean() != r.Truncated ||
+				cell("record_length").Int64() != int64(r.RecordLength) {
 				t.Errorf("row %d: length %v, tokens %v, truncated %v", i, cell("length"), cell("tokens"), cell("truncated"))
 			}
 			for l, column := range embeddings {
@@ -165,6 +166,7 @@ func TestParquetSchema(t *testing.T) {
 	required int64 length (INT(64,true));
 	required int64 tokens (INT(64,true));
 	required boolean truncated;
+	required int64 record_length (INT(64,true));
 	required group embedding (LIST) {
 		repeated group list {
 			required float element;

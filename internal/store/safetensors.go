@@ -94,8 +94,8 @@ func (e *safetensorsEncoder) add(r *Row) error {
 	}
 	const slack = 4096 // covers brackets, padding and the entries of pooled tensors
 	if e.ids.Len()+e.entries.Len()+slack > e.limit {
-		return fmt.Errorf("the ids of %d records exceed the %d bytes that readers of safetensors accept as header; use parquet or npy",
-			e.rows, e.limit)
+		return fmt.Errorf("%w: the ids of %d records exceed the %d bytes that readers of safetensors accept as header; use parquet or npy",
+			ErrFormat, e.rows, e.limit)
 	}
 	return nil
 }
@@ -118,7 +118,8 @@ func (e *safetensorsEncoder) finish() error {
 	}
 	header := e.header()
 	if len(header) > e.limit {
-		return fmt.Errorf("the header takes %d bytes, but readers of safetensors accept at most %d; use parquet or npy", len(header), e.limit)
+		return fmt.Errorf("%w: the header takes %d bytes, but readers of safetensors accept at most %d; use parquet or npy",
+			ErrFormat, len(header), e.limit)
 	}
 	body := e.file.size
 	if err := moveUp(e.file, int64(len(header))); err != nil {

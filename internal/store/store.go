@@ -100,6 +100,7 @@ type Spec struct {
 	Dim      int               // number of values per embedding
 	Layers   []int             // block numbers; each record has one embedding per layer
 	PerToken bool              // one embedding per token instead of one per record
+	Windows  bool              // one row per window of a record, see Row.Start
 	Meta     map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
 }
 
@@ -109,6 +110,10 @@ type Row struct {
 	Length          int  // number of letters used
 	Tokens          int  // number of tokens, including special tokens
 	Truncated       bool // whether the record had more letters than were used
+	RecordLength    int  // number of letters of the whole record
+	// Start and End are the first and the last letter of a window in its record, counting from 1, if Spec.Windows is set.
+	// Parquet has columns for them; elsewhere the id becomes ID:START-END, as samtools writes a region.
+	Start, End int
 	// Embeddings has one slice per entry of Spec.Layers, with Dim values or, if Spec.PerToken is set, Tokens×Dim
 	// values, token by token.
 	Embeddings [][]float32
@@ -141,6 +146,8 @@ var (
 	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches it,
 	// too.
 	ErrNotFinite = errors.New("not a finite number")
+	// ErrFormat matches the errors for an output that is beyond the limits of its format.
+	ErrFormat = errors.New("beyond the limits of the format")
 )
 
 // recordError is an error about one record.
@@ -268,6 +275,9 @@ func (o *output) Write(r Row) error {
 	r.ID, r.Description = ValidText(r.ID), ValidText(r.Description)
 	if err := o.spec.check(&r); err != nil {
 		return &recordError{r.ID, err}
+	}
+	if o.spec.Windows && o.spec.Format != Parquet {
+		r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
 	}
 	err := o.enc.add(&r)
 	if err == nil || errors.Is(err, ErrRecord) {

@@ -52,7 +52,7 @@ func makeRows(s Spec, count int) []Row {
 			r.ID = awkwardIDs[i]
 		}
 		r.Description = r.ID + " description of\t" + r.ID
-		r.Length, r.Tokens, r.Truncated = 10*i, i%4, i%3 == 1
+		r.Length, r.RecordLength, r.Tokens, r.Truncated = 10*i, 12*i, i%4, i%3 == 1
 		n := s.Dim
 		if s.PerToken {
 			n *= r.Tokens

@@ -84,6 +84,9 @@ func (b *Backend) Name() string {
 	return name + [...]string{"", " bf16 weights", " bf16"}[b.format]
 }
 
+// Portable reports whether the inner loops are those in plain Go, many times slower than the ones in assembly.
+func (b *Backend) Portable() bool { return b.variant.name == portable().name }
+
 // Threads returns the number of tasks that run at the same time.
 func (b *Backend) Threads() int { return b.workers.size }
 

@@ -24,6 +24,7 @@ type runner struct {
 
 	batch kernels.Batch // the current batch
 	dst   [][]float32
+	progress
 }
 
 // step runs one operation on the current batch. Compile creates run and the closures that it needs, so that a batch
@@ -50,7 +51,7 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if err := l.Check(); err != nil {
 		return nil, err
 	}
-	r := &runner{workers: b.workers, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
+	r := &runner{workers: b.workers, progress: progress{tasks: b.workers}, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
 		scratch: make([]scratch, b.workers.size)}
 	if b.format == bf16 {
 		r.bf16, r.tile = true, b.variant.pairs.tile
@@ -215,15 +216,16 @@ func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	}
 	s.batch, s.dst = b, dst
 	s.heads.stale = true
+	s.begin(b, s.steps)
 	for i := range s.steps {
 		step := &s.steps[i]
-		if s.profile == nil {
-			step.run()
-			continue
-		}
+		flops := kernels.FLOPs(b, step.perToken, step.perPair)
+		s.next(flops)
 		start := time.Now()
 		step.run()
-		s.profile.Add(step.name, kernels.FLOPs(b, step.perToken, step.perPair), time.Since(start))
+		if s.profile != nil {
+			s.profile.Add(step.name, flops, time.Since(start))
+		}
 	}
 	s.batch, s.dst = kernels.Batch{}, nil
 	return func() error { return nil }

@@ -53,7 +53,14 @@ func newWorkerPool(size int) *workerPool {
 func (p *workerPool) run(tasks int, do func(worker, task int)) {
 	p.job.Lock()
 	defer p.job.Unlock()
-	if p.size == 1 || tasks < 2 {
+	switch {
+	case p.size == 1:
+		for task := range tasks {
+			p.state.Store(uint64(tasks)<<takenBits | uint64(task)) // only fraction reads it
+			do(0, task)
+		}
+		return
+	case tasks < 2:
 		for task := range tasks {
 			do(0, task)
 		}

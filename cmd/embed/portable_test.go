@@ -1,0 +1,42 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"seqembed/kernels"
+	"seqembed/kernels/cpu"
+)
+
+// portableCPU is a backend that says whether only portable kernels compute.
+type portableCPU struct {
+	kernels.Backend
+	portable bool
+}
+
+func (p portableCPU) Name() string   { return "cpu test" }
+func (p portableCPU) Portable() bool { return p.portable }
+
+// TestPortableKernelsAreWarnedOf, and others are not.
+func TestPortableKernelsAreWarnedOf(t *testing.T) {
+	for _, portable := range []bool{true, false} {
+		var out shared
+		log, err := newLog(&settings{logFormat: "text"}, &out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		warnPortable(log, portableCPU{portable: portable})
+		if warned := strings.Contains(out.String(), "WARN  no kernels in assembly"); warned != portable {
+			t.Errorf("portable %v: %q", portable, out.String())
+		}
+	}
+	// The program asks the real backend.
+	workspace(t)
+	write(t, "p.faa", ">a\nMKV\n")
+	r := embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
+	b := cpu.New(1)
+	defer b.Close()
+	if warned := strings.Contains(r.stderr, "no kernels in assembly"); warned != b.Portable() || warned != strings.Contains(b.Name(), "portable") {
+		t.Errorf("%s, portable %v: the log says\n%s", b.Name(), b.Portable(), r.stderr)
+	}
+}

@@ -1,0 +1,75 @@
+package main
+
+import (
+	"slices"
+	"strings"
+)
+
+// didYouMean returns "; did you mean A or B?" with the known names that a misspelt one is most likely to stand for,
+// each after prefix, or "" where none is near.
+func didYouMean(word, prefix string, known []string) string {
+	var list []string
+	for _, name := range similar(word, known) {
+		list = append(list, prefix+name)
+	}
+	if len(list) == 0 {
+		return ""
+	}
+	return "; did you mean " + strings.Join(list, " or ") + "?"
+}
+
+const (
+	maxSuggestions = 3 // names in a message
+	minPart        = 3 // letters of a part of a name that stands for it
+)
+
+// similar returns the known names at the least distance from a word, or, where none is near, those that begin or end
+// with it, or that it begins with.
+func similar(word string, known []string) (list []string) {
+	word = plainName(word)
+	least := max(1, len(word)/4) // mistakes that are forgiven
+	for _, name := range known {
+		switch d := distance(word, plainName(name)); {
+		case d < least:
+			least, list = d, []string{name}
+		case d == least:
+			list = append(list, name)
+		}
+	}
+	if len(list) == 0 && len(word) >= minPart {
+		for _, name := range known {
+			if n := plainName(name); strings.HasPrefix(n, word) || strings.HasSuffix(n, word) || strings.HasPrefix(word, n) {
+				list = append(list, name)
+			}
+		}
+	}
+	slices.Sort(list)
+	list = slices.Compact(list)
+	return list[:min(len(list), maxSuggestions)]
+}
+
+// plainName returns a name as it is compared: in lower case, with one kind of separator.
+func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
+
+// distance counts the letters to insert, delete, replace or exchange with their neighbour that make b of a.
+func distance(a, b string) int {
+	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
+	for j := range last {
+		last[j] = j
+	}
+	for i := range len(a) {
+		row[0] = i + 1
+		for j := range len(b) {
+			change := last[j]
+			if a[i] != b[j] {
+				change++
+			}
+			row[j+1] = min(change, last[j+1]+1, row[j]+1)
+			if i > 0 && j > 0 && a[i] == b[j-1] && a[i-1] == b[j] {
+				row[j+1] = min(row[j+1], before[j-1]+1)
+			}
+		}
+		before, last, row = last, row, before
+	}
+	return last[len(b)]
+}

@@ -1,0 +1,104 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/internal/seqio"
+	"seqembed/transformer"
+)
+
+// windowRow is a row of --windows.
+type windowRow struct {
+	ID           string    `parquet:"id"`
+	Length       int64     `parquet:"length"`
+	Tokens       int64     `parquet:"tokens"`
+	RecordLength int64     `parquet:"record_length"`
+	Start        int64     `parquet:"start"`
+	End          int64     `parquet:"end"`
+	Embedding    []float32 `parquet:"embedding,list"`
+}
+
+// TestWindows: with --windows each has a row, with the embedding of its letters alone; without, a record has one row,
+// the mean over the tokens of all its windows, in which the letters of two count twice.
+func TestWindows(t *testing.T) {
+	workspace(t)
+	long := proteins[2].seq // 113 letters
+	write(t, "p.faa", ">three\n"+long+"\n>short\nMKV\n")
+	args := []string{"--esm-model", tiny, "--long", "window", "--max-length", "50", "--overlap", "10"}
+	pieces := []string{long[:50], long[40:90], long[80:]}
+
+	embed(t, append(args, "--windows", "-o", "rows", "p.faa")...).wantCode(0)
+	rows := readParquet[windowRow](t, "rows/p.esm2-tiny.parquet")
+	var got []string
+	for _, r := range rows {
+		got = append(got, fmt.Sprint(r.ID, " ", r.Start, " ", r.End, " ", r.Length, " ", r.Tokens, " ", r.RecordLength))
+	}
+	if want := "three 1 50 50 52 113, three 41 90 50 52 113, three 81 113 33 35 113, short 1 3 3 5 3"; strings.Join(got, ", ") != want {
+		t.Fatalf("rows %q, want %s", got, want)
+	}
+	sums, letters := make([]float64, len(rows[0].Embedding)), 0
+	for i, piece := range pieces {
+		want := reference(t, tiny, piece, transformer.Mean, 3)[0]
+		if !slices.Equal(rows[i].Embedding, want) {
+			t.Errorf("window %d is not the embedding of its letters", i)
+		}
+		letters += len(piece)
+		for c, v := range want {
+			sums[c] += float64(len(piece)) * float64(v)
+		}
+	}
+
+	embed(t, append(args, "-o", "one", "p.faa")...).wantCode(0)
+	joined := readParquet[parquetRow](t, "one/p.esm2-tiny.parquet")
+	if len(joined) != 2 || joined[0].Length != 113 || joined[0].Tokens != 52+52+35 {
+		t.Fatalf("one row a record: %d rows, %d letters, %d tokens", len(joined), joined[0].Length, joined[0].Tokens)
+	}
+	for c, v := range sums {
+		if want := float32(v / float64(letters)); joined[0].Embedding[c] != want {
+			t.Fatalf("value %d is %v, the mean over all windows %v", c, joined[0].Embedding[c], want)
+		}
+	}
+
+	// Other formats have the place in the id.
+	embed(t, append(args, "--windows", "--format", "npy", "-o", "rows", "p.faa")...).wantCode(0)
+	ids, values := readNpy(t, "rows/p.esm2-tiny.npy", "rows/p.esm2-tiny.ids.txt")
+	if want := []string{"three:1-50", "three:41-90", "three:81-113", "short:1-3"}; !slices.Equal(ids, want) || !slices.Equal(values[1], rows[1].Embedding) {
+		t.Errorf("npy: ids %q", ids)
+	}
+	embed(t, append(args, "--windows", "--format", "safetensors", "--pool", "none", "-o", "tokens", "p.faa")...).wantCode(0)
+	tensors, metadata := readSafetensors(t, "tokens/p.esm2-tiny.safetensors")
+	var listed []string
+	if err := json.Unmarshal([]byte(metadata["ids"]), &listed); err != nil || !slices.Equal(listed, ids) || len(tensors["three:41-90"]) != 52 {
+		t.Errorf("safetensors: ids %q, %d tokens, %v", listed, len(tensors["three:41-90"]), err)
+	}
+
+	// Other windows are other settings.
+	embed(t, append(args, "-o", "rows", "p.faa")...).wantCode(exitNothing).wantProblem(`long "window, overlap 10, one row a window", now "window, overlap 10"`)
+}
+
+// TestDefaultWindows: --long window divides DNA, too, which has no limit otherwise.
+func TestDefaultWindows(t *testing.T) {
+	for line, want := range map[string]string{
+		"": "0 1022", "--long window": "10000 1022", "--long window --max-length 500": "500 500", "--long error": "0 1022",
+	} {
+		s, _, err := parse(strings.Fields(line), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
+			f, err := s.family(a)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = append(got, fmt.Sprint((&model{familyFlags: f}).maxLength(s)))
+		}
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %s", line, got, want)
+		}
+	}
+}

@@ -1,0 +1,67 @@
+package seqio
+
+import (
+	"bytes"
+	"io"
+	"maps"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// FuzzCompressed damages compressed data in up to two places, and cuts it: it is never read as another text without an
+// error, and takes bounded time and memory. Every format has a sum of its content.
+func FuzzCompressed(f *testing.F) {
+	formats := compressions(f)
+	names := slices.Sorted(maps.Keys(formats))[1:] // without the plain one
+	text := []byte(">a x\nACGTACGTTTACG\n>b\nMKV\n")
+	for i := range names {
+		f.Add(text, uint8(i), uint16(0), uint8(0), uint16(0), uint8(0), uint16(0))
+		f.Add(text, uint8(i), uint16(5), uint8(0xff), uint16(14), uint8(1), uint16(0))
+		f.Add(bytes.Repeat(text, 10), uint8(i), uint16(40), uint8(0x10), uint16(40), uint8(0), uint16(3))
+	}
+	f.Fuzz(func(t *testing.T, text []byte, format uint8, at uint16, flip uint8, at2 uint16, flip2 uint8, cut uint16) {
+		name := names[int(format)%len(names)]
+		content := formats[name](string(text))
+		content[int(at)%len(content)] ^= flip
+		content[int(at2)%len(content)] ^= flip2
+		if cut > 0 {
+			content = content[:max(0, len(content)-int(cut))]
+		}
+		// Nothing but its limit guards the window of zstd, of which the content fills a part: TestZstdWindows.
+		var frame zstd.Header
+		if frame.Decode(content) == nil && frame.WindowSize > 16<<20 {
+			return
+		}
+		most := len(text) + 1<<20 // that is decompressed here
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		began := time.Now()
+		src, err := newSource(bytes.NewReader(content))
+		var got []byte
+		if err == nil {
+			// Damage may hide the mark by which the compression is known: then the text is what lies there.
+			if src.compression == "" {
+				src.close()
+				return
+			}
+			got, err = io.ReadAll(io.LimitReader(src, int64(most)))
+			src.close()
+		}
+		runtime.ReadMemStats(&after)
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("%s: %d bytes take %v", name, len(content), took)
+		}
+		// The decoders keep buffers of some megabytes.
+		if took := after.TotalAlloc - before.TotalAlloc; took > 128<<20+16*uint64(len(text)) {
+			t.Errorf("%s: %d bytes of data take %d of memory", name, len(content), took)
+		}
+		want := bytes.TrimPrefix(text, []byte(byteOrderMark))
+		if err == nil && len(got) < most && !bytes.Equal(got, want) { // the sum is at the end
+			t.Errorf("%s: damaged data is read as %.200q, want %.200q or an error", name, got, want)
+		}
+	})
+}

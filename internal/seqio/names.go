@@ -1,0 +1,110 @@
+package seqio
+
+import (
+	"fmt"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// output is the name of an output: two inputs of one alphabet, and so of one model, must not have the same. s.fna and
+// s.faa may stand side by side, once their alphabets are known.
+type output struct {
+	name  string
+	model Alphabet
+}
+
+func (in *Input) output() output { return output{path.Join(in.Dir, in.Name), in.Alphabet} }
+
+// CheckNames returns an ErrInputName that names two inputs whose outputs would have the same name.
+func CheckNames(inputs []Input) error {
+	owner := make(map[output]string, len(inputs))
+	for _, in := range inputs {
+		out := in.output()
+		if first, taken := owner[out]; taken {
+			return fmt.Errorf("%w: the outputs of %s and %s would both be named %q", ErrInputName, first, in.Path, out.name)
+		}
+		owner[out] = in.Path
+	}
+	return nil
+}
+
+// TellApart changes the Dir or Name of inputs whose outputs would have the same name. Inputs of different folders get
+// the part of their folders' paths that differs: S1/final.contigs.fa and S2/final.contigs.fa the Dirs S1 and S2. Those
+// of one folder get their extensions back: x.fna and x.ffn.gz. Names that are the same after all, or that other inputs
+// have, are for CheckNames to find.
+func TellApart(inputs []*Input) {
+	for _, same := range sameNames(inputs) {
+		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
+			continue
+		}
+		addFolders(same)
+		for _, still := range sameNames(same) {
+			for _, in := range still {
+				in.Name = filepath.Base(in.Path)
+			}
+		}
+	}
+}
+
+// sameNames returns the groups of two and more inputs whose outputs would have the same name.
+func sameNames(inputs []*Input) (groups [][]*Input) {
+	byName := make(map[output][]*Input, len(inputs))
+	for _, in := range inputs {
+		byName[in.output()] = append(byName[in.output()], in)
+	}
+	for _, group := range byName {
+		if len(group) > 1 {
+			groups = append(groups, group)
+		}
+	}
+	return groups
+}
+
+// addFolders puts the differing part of the inputs' folders before their Dirs, which are the same.
+func addFolders(inputs []*Input) {
+	folders := make([][]string, len(inputs))
+	for i, in := range inputs {
+		folders[i] = in.above()
+	}
+	for range 2 { // from both ends
+		for len(folders[0]) > 0 && !slices.ContainsFunc(folders, func(f []string) bool { return len(f) == 0 || f[0] != folders[0][0] }) {
+			for i, f := range folders {
+				folders[i] = f[1:]
+			}
+		}
+		for _, f := range folders {
+			slices.Reverse(f)
+		}
+	}
+	for i, in := range inputs {
+		in.Dir = path.Join(path.Join(folders[i]...), in.Dir)
+	}
+}
+
+// above returns the names of the folders on the way to the file, from the root on, those in Dir left out.
+func (in *Input) above() []string {
+	folder := filepath.Dir(in.Path)
+	if absolute, err := filepath.Abs(folder); err == nil {
+		folder = absolute
+	}
+	folder = filepath.ToSlash(strings.TrimPrefix(folder, filepath.VolumeName(folder)))
+	folder = strings.TrimSuffix(folder, in.Dir)
+	return strings.FieldsFunc(folder, func(r rune) bool { return r == '/' })
+}
+
+// Names returns the Names that TellApart may give to a file, depending on the inputs beside it.
+func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.Base(in.Path)} }
+
+// Dirs returns the Dirs that TellApart may give to a file, depending on the inputs beside it.
+func (in *Input) Dirs() []string {
+	folders := (&Input{Path: in.Path}).above()
+	list := []string{""}
+	for from := range folders {
+		for to := from + 1; to <= len(folders); to++ {
+			list = append(list, path.Join(folders[from:to]...))
+		}
+	}
+	return list
+}

@@ -1,0 +1,50 @@
+package cpu
+
+import (
+	"sync/atomic"
+
+	"seqembed/kernels"
+)
+
+// progress is the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
+type progress struct {
+	tasks                *workerPool   // that the operations consist of
+	total, done, current atomic.Uint64 // of the batch; of the operations that have ended; of the present one
+}
+
+// begin sets out the arithmetic of a batch.
+func (p *progress) begin(b kernels.Batch, steps []step) {
+	total := 0.0
+	for i := range steps {
+		total += kernels.FLOPs(b, steps[i].perToken, steps[i].perPair)
+	}
+	p.done.Store(0)
+	p.current.Store(0)
+	p.total.Store(uint64(total))
+}
+
+// next begins the next operation.
+func (p *progress) next(flops float64) {
+	p.done.Add(p.current.Load())
+	p.current.Store(uint64(flops))
+}
+
+// Done returns the part of the present batch's arithmetic that has been done, from 0 to 1: roughly, since the work of
+// an operation is measured by its tasks. Any goroutine may call it.
+func (p *progress) Done() float64 {
+	total := float64(p.total.Load())
+	if total == 0 {
+		return 0
+	}
+	done := float64(p.done.Load()) + float64(p.current.Load())*p.tasks.fraction()
+	return min(1, done/total)
+}
+
+// fraction returns the part of the tasks of the present job, or of the last one, that have been taken.
+func (p *workerPool) fraction() float64 {
+	state := p.state.Load()
+	if tasks := state >> takenBits; tasks > 0 && state != quit {
+		return float64(state&(1<<takenBits-1)) / float64(tasks)
+	}
+	return 0
+}

@@ -1,0 +1,52 @@
+package pool
+
+import (
+	"path/filepath"
+	"slices"
+
+	"seqembed/internal/store"
+)
+
+// keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
+// the inputs beside it (seqio.TellApart), so that a run with fewer or more inputs would name it otherwise and compute
+// it again. Only a file whose output does not exist under its present name is looked for.
+func (j *Job) keepNames(m *store.Manifest) {
+	made := map[string]bool{} // names of outputs in any folder
+	for path := range m.Outputs() {
+		made[filepath.Base(path)] = true
+	}
+	taken := map[string]bool{}
+	for _, f := range j.Files {
+		taken[j.Output.main(f)] = true
+	}
+	j.Files = slices.Clone(j.Files)
+	for i, f := range j.Files {
+		if _, _, ok := m.Find(j.Output.main(f)); ok || f.once() || len(j.Output.existing(f)) > 0 {
+			continue
+		}
+		for _, f.Name = range f.Names() {
+			if !made[filepath.Base(j.Output.main(f))] {
+				continue
+			}
+			for _, f.Dir = range f.Dirs() {
+				path := j.Output.main(f)
+				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(f.Path, entry) {
+					taken[path], j.Files[i].Input = true, f.Input
+				}
+			}
+		}
+	}
+}
+
+// main returns the path of the main file of an output.
+func (o Output) main(f File) string { return o.spec(f).Paths()[0] }
+
+// madeFrom reports whether an output was made from an input, whatever its content is now, or from the same content in
+// another place.
+func madeFrom(path string, entry store.Entry) bool {
+	if absolute, err := filepath.Abs(path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
+		return true
+	}
+	same, err := sameInput(path, entry)
+	return same && err == nil
+}
