@@ -20,17 +20,23 @@ func (l List) find(name string) (path, label string, err error) {
 			return name, label, err
 		}
 	}
-	base, revision, _ := strings.Cut(name, "@")
-	id := l.hubID(base)
-	if id == "" && hub.IsID(base) {
-		id = base
-	}
-	if id == "" {
+	id, revision, ok := l.Hub(name)
+	if !ok {
 		return "", "", fmt.Errorf("model %q is no existing file or folder, no hub id ORG/NAME and none of %s",
 			name, strings.Join(l.names(false), ", "))
 	}
 	path, err = weights.CachedSnapshot(id, revision)
 	return path, l.hubLabel(id), err
+}
+
+// Hub returns the id and the revision on the hub for a name that Open takes, NAME[@REVISION], and whether it stands for
+// a model of the hub. The revision is "" if the name has none.
+func (l List) Hub(name string) (id, revision string, ok bool) {
+	base, revision, _ := strings.Cut(name, "@")
+	if id = l.hubID(base); id == "" && hub.IsID(base) {
+		id = base
+	}
+	return id, revision, id != ""
 }
 
 // hubID returns the id on the hub of the published model that has a name or an alias, or "".

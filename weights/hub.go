@@ -20,7 +20,7 @@ type NotCached struct {
 
 // Error names the model and says what is missing.
 func (e *NotCached) Error() string {
-	return fmt.Sprintf("model %s is no file or folder here and not in the local cache: %v", e.ID, e.why)
+	return fmt.Sprintf("model %s is no file or folder here, and it is %v", e.ID, e.why)
 }
 
 // Unwrap returns hub.ErrNotCached.

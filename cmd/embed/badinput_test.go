@@ -172,7 +172,7 @@ func TestBadModels(t *testing.T) {
 		{"--esm-model none/model.safetensors p.faa", []string{"none/model.safetensors"}},
 		{"--esm-model esm9 p.faa", []string{"--esm-model", `"esm9"`, "esm2-650m"}},
 		{"--esm-model synthetic:esm9 p.faa", []string{`"esm9"`, "esm2-tiny"}},
-		{"--esm-model esm2-8m p.faa", []string{"facebook/esm2_t6_8M_UR50D", "not in the local cache", "not built yet", "models--facebook--esm2_t6_8M_UR50D"}},
+		{"--esm-model esm2-8m p.faa", []string{"facebook/esm2_t6_8M_UR50D", "not in the local cache", "hf download facebook/esm2_t6_8M_UR50D", "models--facebook--esm2_t6_8M_UR50D"}},
 		{"--esm-model some/model p.faa", []string{"some/model", "not in the local cache", "cache"}},
 		{"p.faa", []string{"facebook/esm2_t33_650M_UR50D"}},
 		{"d.fna", []string{"zhihan1996/DNABERT-S"}},

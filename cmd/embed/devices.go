@@ -27,7 +27,7 @@ Flags:
 
 // devices is the command "embed devices". It prints the devices that can compute and, if asked, the places that were
 // searched. Finding no device is not an error.
-func devices(_ context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
+func devices(_ context.Context, m machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	verbose := flags.BoolP("verbose", "v", false, "")
 	if _, helped, err := parseSubcommand(flags, devicesUsage, 0, args, environ, w); err != nil || helped {

@@ -31,7 +31,7 @@ const maxBudget = 1 << 24
 // runOn runs the program and returns its exit code.
 func runOn(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) int {
 	if c, ok := findSubcommand(args); ok {
-		code, err := c.run(ctx, m, args[1:], environ, stdout)
+		code, err := c.run(ctx, m, args[1:], environ, stdout, stderr)
 		if err != nil {
 			printError(stderr, withHint(err))
 		}
@@ -133,7 +133,7 @@ func (c *command) embed(ctx context.Context) error {
 		f.Err = withHint(f.Err)
 		c.total.Failed = append(c.total.Failed, f)
 	}
-	models, err := c.openModels(dna, protein, reading, processors)
+	models, err := c.openModels(ctx, dna, protein, reading, processors)
 	defer func() {
 		for _, m := range models {
 			m.checkpoint.Close()
@@ -169,12 +169,12 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 
 // openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The models
 // must be closed even after an error.
-func (c *command) openModels(dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
+func (c *command) openModels(ctx context.Context, dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
 			continue
 		}
-		m, err := c.openModel(files[0].Alphabet)
+		m, err := c.openOrPull(ctx, files[0].Alphabet)
 		if err != nil {
 			return models, err
 		}

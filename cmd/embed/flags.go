@@ -27,6 +27,7 @@ type settings struct {
 
 	gpus    string
 	dtype   string
+	offline bool
 	threads int
 
 	pool   string
@@ -90,6 +91,8 @@ func declare(s *settings, families transformer.List) []group {
 	}
 	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean (special tokens: "+strings.Join(means, ", ")+"), cls (the first one alone), or none (each keeps its own embedding)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
+
+	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")
 
 	f = in("Compute")
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")

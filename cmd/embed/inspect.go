@@ -34,7 +34,7 @@ Flags:
 `
 
 // inspect is the command "embed inspect".
-func inspect(ctx context.Context, _ machine, args, environ []string, w io.Writer) (code int, err error) {
+func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed inspect", pflag.ContinueOnError)
 	quick := flags.Bool("quick", false, "")
 	lines := flags.Bool("json", false, "")

@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
+	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads have a hub of their own
+		panic(err)
+	}
 	os.Exit(m.Run())
 }
 

@@ -46,19 +46,21 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	return first, nil
 }
 
-// meantModel returns suggestions for the name of a model that does not exist, or "".
-func (f *familyFlags) meantModel() string {
-	name, synthetic := strings.CutPrefix(f.model, "synthetic:")
+// meantModel returns suggestions for the name of a model of some families that does not exist, or "".
+func meantModel(model string, families ...*transformer.Family) string {
+	name, synthetic := strings.CutPrefix(model, "synthetic:")
 	name, _, _ = strings.Cut(name, "@")
 	var known []string
-	for _, p := range f.Published {
-		if synthetic {
-			known = append(known, p.Name)
-		} else if p.Hub != "" {
-			known = append(known, p.Name, p.Hub, p.Alias)
+	for _, f := range families {
+		for _, p := range f.Published {
+			if synthetic {
+				known = append(known, p.Name)
+			} else if p.Hub != "" {
+				known = append(known, p.Name, p.Hub, p.Alias)
+			}
 		}
 	}
-	if _, err := os.Stat(f.model); err == nil || slices.Contains(known, name) {
+	if _, err := os.Stat(model); err == nil || slices.Contains(known, name) {
 		return ""
 	}
 	prefix := ""
@@ -87,7 +89,7 @@ func (s *settings) openModel(a seqio.Alphabet) (*model, error) {
 	}
 	c, err := transformer.Families.Open(f.model)
 	if err != nil {
-		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, err, f.meantModel())
+		return nil, fmt.Errorf("--%s %s: %w%s", f.flag("model"), f.model, err, meantModel(f.model, f.Family))
 	}
 	m := &model{familyFlags: f, checkpoint: c, config: c.Config}
 	if err := m.check(s); err != nil {

@@ -15,12 +15,12 @@ import (
 // subcommand is a first argument that is neither a flag nor an input.
 type subcommand struct {
 	name string
-	run  func(ctx context.Context, m machine, args, environ []string, w io.Writer) (code int, err error)
+	run  func(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) (code int, err error)
 }
 
 // subcommands lists all of them.
 func subcommands() []subcommand {
-	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"help", help}, {"version", showVersion}}
+	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"pull", pull}, {"help", help}, {"version", showVersion}}
 }
 
 // subcommandNames lists their names.
@@ -65,7 +65,7 @@ Usage:
 `
 
 // help is the command "embed help".
-func help(ctx context.Context, m machine, args, environ []string, w io.Writer) (code int, err error) {
+func help(ctx context.Context, m machine, args, environ []string, w, stderr io.Writer) (code int, err error) {
 	rest, helped, err := parseSubcommand(pflag.NewFlagSet("embed help", pflag.ContinueOnError), helpUsage, 1, args, environ, w)
 	switch {
 	case err != nil || helped:
@@ -78,7 +78,7 @@ func help(ctx context.Context, m machine, args, environ []string, w io.Writer) (
 	if !ok {
 		return exitUsage, usagef("embed help: there is no subcommand %q%s", rest[0], didYouMean(rest[0], "embed ", subcommandNames()))
 	}
-	return c.run(ctx, m, []string{"--help"}, nil, w)
+	return c.run(ctx, m, []string{"--help"}, nil, w, stderr)
 }
 
 const versionUsage = `embed version prints the version, the commit of the build, and the version of Go.
@@ -88,7 +88,7 @@ Usage:
 `
 
 // showVersion is the command "embed version".
-func showVersion(_ context.Context, _ machine, args, environ []string, w io.Writer) (code int, err error) {
+func showVersion(_ context.Context, _ machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed version", pflag.ContinueOnError)
 	_, helped, err := parseSubcommand(flags, versionUsage, 0, args, environ, w)
 	if err == nil && !helped {

@@ -79,7 +79,7 @@ func Snapshot(id, revision string) (folder string, err error) {
 	}
 	folder = filepath.Join(model, "snapshots", commit)
 	if _, err := os.Stat(folder); err != nil {
-		return "", fmt.Errorf("revision %s is %w: there is no %s", commit, ErrNotCached, folder)
+		return "", fmt.Errorf("%w: there is no %s", ErrNotCached, folder)
 	}
 	return folder, nil
 }

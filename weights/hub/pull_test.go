@@ -2,14 +2,11 @@ package hub
 
 import (
 	"context"
-	"crypto/sha1"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"maps"
 	"math/rand/v2"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,137 +14,40 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"seqembed/weights/hub/hubtest"
 )
 
 const (
 	model  = "org/model"
-	commit = "0123456789abcdef0123456789abcdef01234567"
+	commit = hubtest.Commit
 )
 
-// fakeHub is a local server with the protocol of the hub: large files are on a second server, to which it redirects.
-type fakeHub struct {
-	*httptest.Server
-	store *httptest.Server // of large files
-
-	mu       sync.Mutex
-	files    map[string][]byte
-	large    map[string]bool
-	requests []string
-	token    string
-	cut      int    // the next answers of the store end after so many bytes
-	cuts     int    // so many answers
-	garbage  bool   // the store sends another content
-	status   int    // of every answer, if not 0
-	busy     int    // so many answers are 503
-	ranges   bool   // the store honours ranges
-	auth     string // the last Authorization that the store saw
-}
-
-func newHub(t *testing.T) *fakeHub {
-	h := &fakeHub{files: map[string][]byte{}, large: map[string]bool{}, ranges: true}
-	h.Server = httptest.NewServer(http.HandlerFunc(h.serve))
-	h.store = httptest.NewServer(http.HandlerFunc(h.serveLarge))
-	t.Cleanup(h.Server.Close)
-	t.Cleanup(h.store.Close)
-	h.files["config.json"] = []byte(`{"model_type": "esm"}`)
-	h.files["folder/vocab.txt"] = []byte("a\nb\n")
+func newHub(t *testing.T) *hubtest.Hub {
 	weights := make([]byte, 300_000)
 	for i, rng := 0, rand.New(rand.NewPCG(1, 2)); i < len(weights); i++ {
 		weights[i] = byte(rng.Uint32())
 	}
-	h.files["model.safetensors"], h.large["model.safetensors"] = weights, true
-	return h
+	return hubtest.New(t, model, map[string][]byte{
+		"config.json":       []byte(`{"model_type": "esm"}`),
+		"folder/vocab.txt":  []byte("a\nb\n"),
+		"model.safetensors": weights,
+	})
 }
 
-func (h *fakeHub) serve(w http.ResponseWriter, r *http.Request) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.requests = append(h.requests, r.Method+" "+r.URL.Path)
-	switch {
-	case h.busy > 0:
-		h.busy--
-		http.Error(w, "busy", http.StatusServiceUnavailable)
-		return
-	case h.status != 0:
-		w.WriteHeader(h.status)
-		return
-	case h.token != "" && r.Header.Get("Authorization") != "Bearer "+h.token:
-		w.WriteHeader(http.StatusUnauthorized)
-		return
-	case r.URL.Path == "/api/models/"+model+"/revision/main", r.URL.Path == "/api/models/"+model+"/revision/v1":
-		var siblings []string
-		for _, name := range slices.Sorted(maps.Keys(h.files)) {
-			siblings = append(siblings, fmt.Sprintf(`{"rfilename": %q}`, name))
-		}
-		fmt.Fprintf(w, `{"id": %q, "sha": %q, "siblings": [%s]}`, model, commit, strings.Join(siblings, ","))
-		return
-	}
-	name, ok := strings.CutPrefix(r.URL.Path, "/"+model+"/resolve/"+commit+"/")
-	content, found := h.files[name]
-	if !ok || !found {
-		http.NotFound(w, r)
-		return
-	}
-	if h.large[name] {
-		w.Header().Set("X-Linked-Etag", fmt.Sprintf(`"%x"`, sha256.Sum256(content)))
-		w.Header().Set("X-Linked-Size", fmt.Sprint(len(content)))
-		http.Redirect(w, r, h.store.URL+"/"+name, http.StatusFound)
-		return
-	}
-	w.Header().Set("Etag", fmt.Sprintf(`"%x"`, sha1.Sum(append(fmt.Appendf(nil, "blob %d\x00", len(content)), content...))))
-	w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-	if r.Method == http.MethodGet {
-		_, _ = w.Write(content)
-	}
-}
-
-func (h *fakeHub) serveLarge(w http.ResponseWriter, r *http.Request) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.requests = append(h.requests, "store "+r.Method+" "+r.Header.Get("Range"))
-	h.auth = r.Header.Get("Authorization")
-	content := h.files[strings.TrimPrefix(r.URL.Path, "/")]
-	if h.garbage {
-		content = make([]byte, len(content))
-	}
-	from := 0
-	if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil && h.ranges {
-		w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", from, len(content)-1, len(content)))
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)-from))
-		w.WriteHeader(http.StatusPartialContent)
-	} else {
-		from = 0
-		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
-	}
-	end := len(content)
-	if h.cuts > 0 {
-		h.cuts--
-		end = min(end, from+h.cut)
-	}
-	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
-}
-
-// set changes the server while nothing runs.
-func (h *fakeHub) set(change func()) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.requests = nil
-	change()
-}
-
-func (h *fakeHub) client(cache string) *Client {
+func clientOf(h *hubtest.Hub, cache string) *Client {
 	return &Client{Endpoint: h.URL, Cache: cache, pause: time.Millisecond}
 }
 
 func all(files []string) ([]string, error) { return files, nil }
 
 // check compares a snapshot with the server, and looks for files that must not be there.
-func (h *fakeHub) check(t *testing.T, cache, folder string) {
+func check(t *testing.T, h *hubtest.Hub, cache, folder string) {
 	t.Helper()
 	if want := filepath.Join(cache, "models--org--model", "snapshots", commit); folder != want {
 		t.Errorf("the snapshot is %s, want %s", folder, want)
 	}
-	for name, want := range h.files {
+	for name, want := range h.Files {
 		if got, err := os.ReadFile(filepath.Join(folder, name)); err != nil || string(got) != string(want) {
 			t.Errorf("%s has %d bytes that differ (error %v)", name, len(got), err)
 		}
@@ -157,17 +57,17 @@ func (h *fakeHub) check(t *testing.T, cache, folder string) {
 		t.Errorf("refs/main holds %q (error %v)", ref, err)
 	}
 	blobs, err := os.ReadDir(filepath.Join(cache, "models--org--model", "blobs"))
-	if err != nil || len(blobs) != len(h.files) {
-		t.Errorf("the cache has %d blobs, want %d: %v (error %v)", len(blobs), len(h.files), blobs, err)
+	if err != nil || len(blobs) != len(h.Files) {
+		t.Errorf("the cache has %d blobs, want %d: %v (error %v)", len(blobs), len(h.Files), blobs, err)
 	}
 }
 
 func TestPull(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
-	c := h.client(cache)
+	c := clientOf(h, cache)
 	seen := map[string]int64{}
 	c.Progress = func(file string, done, size int64) {
-		if done < seen[file] || done > size || size != int64(len(h.files[file])) {
+		if done < seen[file] || done > size || size != int64(len(h.Files[file])) {
 			t.Errorf("progress of %s: %d after %d, of %d bytes", file, done, seen[file], size)
 		}
 		seen[file] = done
@@ -176,9 +76,9 @@ func TestPull(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.check(t, cache, folder)
+	check(t, h, cache, folder)
 	for file, done := range seen {
-		if done != int64(len(h.files[file])) {
+		if done != int64(len(h.Files[file])) {
 			t.Errorf("the progress of %s ends at %d", file, done)
 		}
 	}
@@ -186,12 +86,12 @@ func TestPull(t *testing.T) {
 		t.Errorf("a file of the snapshot leads to %q (error %v)", target, err)
 	}
 
-	h.set(func() {})
+	h.Set(func() {})
 	if _, err := c.Pull(t.Context(), model, "main", all); err != nil {
 		t.Fatal(err)
 	}
-	if len(h.requests) != 1 {
-		t.Errorf("a model that is complete takes the requests %q", h.requests)
+	if len(h.Requests) != 1 {
+		t.Errorf("a model that is complete takes the requests %q", h.Requests)
 	}
 	t.Setenv("HF_HUB_CACHE", cache)
 	for _, revision := range []string{"", "main", commit} {
@@ -213,15 +113,15 @@ func TestPull(t *testing.T) {
 // TestChosenFiles checks that only the chosen files are fetched.
 func TestChosenFiles(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
-	folder, err := h.client(cache).Pull(t.Context(), model, "", func([]string) ([]string, error) { return []string{"config.json"}, nil })
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", func([]string) ([]string, error) { return []string{"config.json"}, nil })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if entries, _ := os.ReadDir(folder); len(entries) != 1 || slices.ContainsFunc(h.requests, func(r string) bool { return strings.Contains(r, "model.safetensors") }) {
-		t.Errorf("the snapshot has %v after the requests %q", entries, h.requests)
+	if entries, _ := os.ReadDir(folder); len(entries) != 1 || slices.ContainsFunc(h.Requests, func(r string) bool { return strings.Contains(r, "model.safetensors") }) {
+		t.Errorf("the snapshot has %v after the requests %q", entries, h.Requests)
 	}
 	refused := errors.New("nothing to choose")
-	if _, err := h.client(cache).Pull(t.Context(), model, "", func([]string) ([]string, error) { return nil, refused }); !errors.Is(err, refused) {
+	if _, err := clientOf(h, cache).Pull(t.Context(), model, "", func([]string) ([]string, error) { return nil, refused }); !errors.Is(err, refused) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -232,8 +132,8 @@ func TestResume(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprint("ranges ", ranges), func(t *testing.T) {
 			h, cache := newHub(t), t.TempDir()
-			h.set(func() { h.ranges, h.cut, h.cuts = ranges, 100_000, 2 })
-			c := h.client(cache)
+			h.Set(func() { h.Ranges, h.Cut, h.Cuts = ranges, 100_000, 2 })
+			c := clientOf(h, cache)
 			c.attempts = 2
 			if _, err := c.Pull(t.Context(), model, "", all); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "model.safetensors") {
 				t.Fatalf("after two cuts the error is %v", err)
@@ -241,18 +141,18 @@ func TestResume(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(cache, "models--org--model", "refs", "main")); err == nil {
 				t.Error("an incomplete snapshot has a reference")
 			}
-			h.set(func() { h.cuts = 0 })
+			h.Set(func() { h.Cuts = 0 })
 			folder, err := c.Pull(t.Context(), model, "", all)
 			if err != nil {
 				t.Fatal(err)
 			}
-			h.check(t, cache, folder)
+			check(t, h, cache, folder)
 			from := "bytes=200000-"
 			if !ranges {
 				from = "bytes=100000-"
 			}
-			if !slices.Contains(h.requests, "store GET "+from) {
-				t.Errorf("no request continues with %s: %q", from, h.requests)
+			if !slices.Contains(h.Requests, "store GET "+from) {
+				t.Errorf("no request continues with %s: %q", from, h.Requests)
 			}
 		})
 	}
@@ -261,16 +161,16 @@ func TestResume(t *testing.T) {
 // TestDamage checks that a wrong content is an error, is not kept, and does not spoil the next call.
 func TestDamage(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
-	h.set(func() { h.garbage = true })
-	if _, err := h.client(cache).Pull(t.Context(), model, "", all); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "model.safetensors") {
+	h.Set(func() { h.Garbage = true })
+	if _, err := clientOf(h, cache).Pull(t.Context(), model, "", all); !errors.Is(err, ErrDamaged) || !strings.Contains(err.Error(), "model.safetensors") {
 		t.Fatalf("error %v", err)
 	}
-	h.set(func() { h.garbage = false })
-	folder, err := h.client(cache).Pull(t.Context(), model, "", all)
+	h.Set(func() { h.Garbage = false })
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.check(t, cache, folder)
+	check(t, h, cache, folder)
 }
 
 func TestErrors(t *testing.T) {
@@ -283,17 +183,17 @@ func TestErrors(t *testing.T) {
 		text   string
 	}{
 		{"no such model", nil, "org/other", ErrNotFound, "org/other"},
-		{"a token is needed", func(*Client) { h.token = "secret" }, model, ErrDenied, "HF_TOKEN"},
-		{"another token is needed", func(c *Client) { h.token, c.Token = "secret", "wrong" }, model, ErrDenied, "licence"},
-		{"busy for too long", func(*Client) { h.busy = 100 }, model, ErrUnreachable, "503"},
-		{"no hub", func(*Client) { h.status = http.StatusTeapot }, model, ErrUnreachable, "418"},
+		{"a token is needed", func(*Client) { h.Token = "secret" }, model, ErrDenied, "HF_TOKEN"},
+		{"another token is needed", func(c *Client) { h.Token, c.Token = "secret", "wrong" }, model, ErrDenied, "licence"},
+		{"busy for too long", func(*Client) { h.Busy = 100 }, model, ErrUnreachable, "503"},
+		{"no hub", func(*Client) { h.Status = http.StatusTeapot }, model, ErrUnreachable, "418"},
 		{"nobody there", func(c *Client) { c.Endpoint = "http://127.0.0.1:1" }, model, ErrUnreachable, "127.0.0.1:1"},
 		{"no id", nil, "../../etc", nil, "ORG/NAME"},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			client := h.client(t.TempDir())
-			h.set(func() {
-				h.token, h.busy, h.status = "", 0, 0
+			client := clientOf(h, t.TempDir())
+			h.Set(func() {
+				h.Token, h.Busy, h.Status = "", 0, 0
 				if c.change != nil {
 					c.change(client)
 				}
@@ -307,14 +207,14 @@ func TestErrors(t *testing.T) {
 			}
 		})
 	}
-	h.set(func() { h.token, h.busy, h.status = "secret", 2, 0 })
-	client := h.client(t.TempDir())
+	h.Set(func() { h.Token, h.Busy, h.Status = "secret", 2, 0 })
+	client := clientOf(h, t.TempDir())
 	client.Token = "secret"
 	if _, err := client.Pull(t.Context(), model, "", all); err != nil {
 		t.Errorf("with the token, after two answers 503: %v", err)
 	}
-	if h.auth != "" {
-		t.Errorf("the other server is given %q", h.auth)
+	if h.Auth != "" {
+		t.Errorf("the other server is given %q", h.Auth)
 	}
 	if _, err := client.Pull(t.Context(), model, "../main", all); err == nil {
 		t.Error("a revision outside the cache is accepted")
@@ -324,8 +224,8 @@ func TestErrors(t *testing.T) {
 // TestHostileNames checks that no name leads out of the cache.
 func TestHostileNames(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
-	h.set(func() { h.files["../../../../outside"] = []byte("x") })
-	if _, err := h.client(filepath.Join(cache, "a", "b")).Pull(t.Context(), model, "", all); err == nil {
+	h.Set(func() { h.Files["../../../../outside"] = []byte("x") })
+	if _, err := clientOf(h, filepath.Join(cache, "a", "b")).Pull(t.Context(), model, "", all); err == nil {
 		t.Error("a file outside the snapshot is accepted")
 	}
 	found := 0
@@ -346,15 +246,15 @@ func TestTogether(t *testing.T) {
 	var group sync.WaitGroup
 	for range 8 {
 		group.Go(func() {
-			if _, err := h.client(cache).Pull(t.Context(), model, "", all); err != nil {
+			if _, err := clientOf(h, cache).Pull(t.Context(), model, "", all); err != nil {
 				t.Error(err)
 			}
 		})
 	}
 	group.Wait()
-	h.check(t, cache, filepath.Join(cache, "models--org--model", "snapshots", commit))
+	check(t, h, cache, filepath.Join(cache, "models--org--model", "snapshots", commit))
 	stored := 0
-	for _, r := range h.requests {
+	for _, r := range h.Requests {
 		if strings.HasPrefix(r, "store GET") {
 			stored++
 		}
@@ -367,7 +267,7 @@ func TestTogether(t *testing.T) {
 // TestCancelled checks that Pull ends with its context, also while it waits for a lock.
 func TestCancelled(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
-	etag := fmt.Sprintf("%x", sha256.Sum256(h.files["model.safetensors"]))
+	etag := fmt.Sprintf("%x", sha256.Sum256(h.Files["model.safetensors"]))
 	unlock, err := lock(t.Context(), filepath.Join(cache, ".locks", "models--org--model", etag+".lock"))
 	if err != nil {
 		t.Fatal(err)
@@ -375,7 +275,7 @@ func TestCancelled(t *testing.T) {
 	defer unlock()
 	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 	defer cancel()
-	if _, err := h.client(cache).Pull(ctx, model, "", all); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := clientOf(h, cache).Pull(ctx, model, "", all); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -414,7 +314,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	defer full.Close()
 	h := newHub(t)
-	p := &pull{Client: h.client(t.TempDir()), id: model, commit: commit}
+	p := &pull{Client: clientOf(h, t.TempDir()), id: model, commit: commit}
 	err = p.rest(t.Context(), "model.safetensors", full, 300_000)
 	if err == nil || errors.Is(err, ErrUnreachable) {
 		t.Errorf("error %v", err)

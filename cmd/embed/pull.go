@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"seqembed/internal/seqio"
+	"seqembed/pool"
+	"seqembed/transformer"
+	"seqembed/weights"
+	"seqembed/weights/hub"
+)
+
+const pullUsage = `embed pull downloads a model from the Hugging Face hub into the local cache, and prints the folder of its files.
+A download that was interrupted continues; files that are there are not fetched again.
+
+Usage:
+  embed pull [flags] MODEL[@REVISION]
+
+MODEL is a short name such as esm2-650m, or ORG/NAME. REVISION is a branch, a tag or a commit.
+HF_HOME or HF_HUB_CACHE says where the cache is, HF_TOKEN is for models that need an account, HF_ENDPOINT is
+the address of another hub. A run of embed downloads a model that it needs in the same way.
+
+Flags:
+  -q, --quiet   errors only
+  -h, --help    this page
+`
+
+// pull is the command "embed pull".
+func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr io.Writer) (code int, err error) {
+	s := &settings{logFormat: "text"}
+	flags := pflag.NewFlagSet("embed pull", pflag.ContinueOnError)
+	flags.BoolVarP(&s.quiet, "quiet", "q", false, "")
+	rest, helped, err := parseSubcommand(flags, pullUsage, 1, args, environ, stdout)
+	if err != nil || helped {
+		return exitCode(err, 0, 0), err
+	}
+	if len(rest) != 1 {
+		return exitUsage, usagef("embed pull takes one model")
+	}
+	id, revision, ok := transformer.Families.Hub(rest[0])
+	if !ok {
+		return exitUsage, usagef("embed pull: %q is no model of the hub: neither ORG/NAME nor a short name%s",
+			rest[0], meantModel(rest[0], transformer.Families...))
+	}
+	log, err := newLog(s, stderr)
+	if err != nil {
+		return exitUsage, err
+	}
+	d := &download{log: log, terminal: newProgress(s, log, stderr).terminal}
+	folder, err := d.pull(ctx, id, revision)
+	if err == nil {
+		_, err = fmt.Fprintln(stdout, folder)
+	}
+	return exitCode(err, 0, 0), err
+}
+
+// openOrPull opens the model for an alphabet. It downloads one that is not cached, unless the network is forbidden.
+func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, error) {
+	m, err := c.openModel(a)
+	var missing *weights.NotCached
+	switch {
+	case !errors.As(err, &missing):
+		return m, err
+	case c.offline || hub.Offline():
+		return nil, fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
+	}
+	d := &download{log: c.log, terminal: c.progress.terminal}
+	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {
+		return nil, fmt.Errorf("%w%s", err, meantModel(missing.ID, transformer.Families...))
+	}
+	return c.openModel(a)
+}
+
+// download shows the progress of a download: a bar for each file on a terminal, log lines elsewhere.
+type download struct {
+	log      *slog.Logger
+	terminal io.Writer // nil if there is none
+
+	bar  *bar      // of the current file, on a terminal
+	told time.Time // when the last line was written
+	*transfer
+}
+
+// transfer is the download of one file. The bar reads it while it draws.
+type transfer struct {
+	file        string
+	first, size int64 // bytes at the beginning and in all
+	began       time.Time
+	done        atomic.Int64 // bytes
+}
+
+// beside returns the text on both sides of the bar.
+func (t *transfer) beside() (left, right string) {
+	done := t.done.Load()
+	return "", fmt.Sprintf(" %3d%% of %d MB, %.0f MB/s", 100*done/max(1, t.size), t.size/1e6, t.rate(done)/1e6)
+}
+
+// rate returns the bytes per second when done bytes are there.
+func (t *transfer) rate(done int64) float64 {
+	return float64(done-t.first) / max(1e-3, time.Since(t.began).Seconds())
+}
+
+// pull downloads a model and returns the folder of its snapshot.
+func (d *download) pull(ctx context.Context, id, revision string) (folder string, err error) {
+	client, err := hub.FromEnvironment()
+	if err != nil {
+		return "", err
+	}
+	client.Progress = d.show
+	d.log.Info("downloading", "model", id, "from", client.Endpoint, "to", client.Cache)
+	folder, err = client.Pull(ctx, id, revision, weights.HubFiles)
+	if d.bar != nil {
+		d.bar.end(err == nil)
+	}
+	switch {
+	case err == nil:
+		return folder, nil
+	case ctx.Err() != nil:
+		return "", fmt.Errorf("downloading %s: %w", id, pool.ErrInterrupted)
+	case errors.Is(err, hub.ErrUnreachable), errors.Is(err, hub.ErrDenied):
+		return "", fmt.Errorf("%w; %s", err, elsewhere(id, revision))
+	case errors.As(err, new(*fs.PathError)):
+		return "", fmt.Errorf("%w; HF_HOME takes another folder for the cache", err)
+	}
+	return "", err
+}
+
+// elsewhere says how a model comes to a machine without a network.
+func elsewhere(id, revision string) string {
+	command := "hf download " + id
+	if revision != "" {
+		command += " --revision " + revision
+	}
+	return "on a machine with a network, " + command + " --local-dir DIR fetches the model: copy that folder here and name it instead"
+}
+
+// show implements hub.Client.Progress.
+func (d *download) show(file string, done, size int64) {
+	if d.transfer == nil || file != d.file {
+		if d.bar != nil {
+			d.bar.end(true)
+		}
+		d.transfer, d.bar, d.told = &transfer{file: file, first: done, size: size, began: time.Now()}, nil, time.Now()
+		if d.terminal != nil {
+			d.bar = newBar(d.terminal, file, size, true, d.beside)
+		}
+	}
+	d.done.Store(done)
+	switch {
+	case d.bar != nil:
+		d.bar.set(done)
+	case time.Since(d.told) >= tickEvery:
+		d.told = time.Now()
+		d.log.Info("downloading", "file", file, "percent", 100*done/max(1, size), "MB/s", int64(d.rate(done)/1e6))
+	}
+}

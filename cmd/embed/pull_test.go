@@ -1,0 +1,93 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"seqembed/weights/hub/hubtest"
+)
+
+// localHub starts a hub with a tiny model under the id of esm2-8m. The program uses it, and an empty cache.
+func localHub(t *testing.T) (h *hubtest.Hub, snapshot string) {
+	t.Helper()
+	workspace(t)
+	writeCheckpoint(t, "tiny", tiny, nil)
+	files := map[string][]byte{"README.md": []byte("# not needed"), "flax_model.msgpack": nil}
+	for _, name := range []string{"config.json", "model.safetensors"} {
+		content, err := os.ReadFile(filepath.Join("tiny", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		files[name] = content
+	}
+	h = hubtest.New(t, "facebook/esm2_t6_8M_UR50D", files)
+	cache := filepath.Join(t.TempDir(), "cache")
+	t.Setenv("HF_HUB_CACHE", cache)
+	t.Setenv("HF_ENDPOINT", h.URL)
+	t.Setenv("HF_HUB_OFFLINE", "")
+	t.Setenv("HF_TOKEN", "")
+	return h, filepath.Join(cache, "models--facebook--esm2_t6_8M_UR50D", "snapshots", hubtest.Commit)
+}
+
+func TestPullCommand(t *testing.T) {
+	h, snapshot := localHub(t)
+	for range 2 {
+		r := embed(t, "pull", "esm2-8m").wantCode(exitDone)
+		if r.stdout != snapshot+"\n" {
+			t.Errorf("pull prints %q, want %q", r.stdout, snapshot)
+		}
+		if r = embed(t, "pull", "-q", "facebook/esm2_t6_8M_UR50D@v1").wantCode(exitDone); r.stderr != "" {
+			t.Errorf("pull -q writes %q", r.stderr)
+		}
+	}
+	entries, err := os.ReadDir(snapshot)
+	if err != nil || len(entries) != 2 {
+		t.Errorf("the snapshot holds %v, error %v", entries, err)
+	}
+	for _, c := range []struct {
+		args string
+		code int
+		says []string
+	}{
+		{"pull", exitUsage, []string{"one model"}},
+		{"pull esm2-8n", exitUsage, []string{`"esm2-8n"`, "esm2-8m"}},
+		{"pull ./tiny", exitUsage, []string{"./tiny"}},
+		{"pull esm2-35m", exitNothing, []string{"facebook/esm2_t12_35M_UR50D", "not found"}},
+		{"pull esm2-8m@v9", exitNothing, []string{"v9", "not found"}},
+	} {
+		embed(t, strings.Fields(c.args)...).wantCode(c.code).wantProblem(c.says...)
+	}
+	h.Set(func() { h.Token = "secret" })
+	embed(t, "pull", "esm2-8m").wantCode(exitNothing).wantProblem("HF_TOKEN", "hf download facebook/esm2_t6_8M_UR50D --local-dir")
+	t.Setenv("HF_TOKEN", "secret")
+	embed(t, "pull", "esm2-8m").wantCode(exitDone)
+}
+
+// TestFirstUse checks that a run downloads the model that it needs, once, and that the manifest names the commit.
+func TestFirstUse(t *testing.T) {
+	h, _ := localHub(t)
+	write(t, "p.faa", proteinFile)
+	embed(t, "--offline", "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitNothing).wantProblem("--offline", "hf download")
+	if len(h.Requests) > 0 {
+		t.Errorf("--offline makes the requests %q", h.Requests)
+	}
+	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitDone)
+	if manifest, err := os.ReadFile("out/manifest.jsonl"); err != nil || !strings.Contains(string(manifest), hubtest.Commit) {
+		t.Errorf("the manifest does not name the commit: %s, error %v", manifest, err)
+	}
+	h.Set(func() {})
+	embed(t, "--esm-model", "esm2-8m", "-o", "out2", "p.faa").wantCode(exitDone)
+	if len(h.Requests) > 0 {
+		t.Errorf("a cached model makes the requests %q", h.Requests)
+	}
+	// The same weights from the folder and from the hub give the same bits.
+	embed(t, "--esm-model", "tiny", "-o", "out3", "--format", "npy", "p.faa").wantCode(exitDone)
+	embed(t, "--esm-model", "esm2-8m", "-o", "out3", "--format", "npy", "p.faa").wantCode(exitDone)
+	a, errA := os.ReadFile("out3/p.tiny.npy")
+	b, errB := os.ReadFile("out3/p.esm2-8m.npy")
+	if errA != nil || errB != nil || string(a) != string(b) {
+		t.Errorf("the embeddings differ (errors %v, %v)", errA, errB)
+	}
+}
