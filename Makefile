@@ -5,7 +5,7 @@ SHELL := bash
 TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
-.PHONY: deadcode cross arm64 fuzz compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: deadcode cross arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
@@ -18,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm cross arm64 fuzz
+check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm cross arm64 crash fuzz
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -57,6 +57,9 @@ arm64: ## the tests of computing and reading on arm64; needs qemu-user
 
 fuzz: ## every fuzz target for two seconds, or FUZZTIME
 	internal/tools/fuzz.sh $(FUZZTIME)
+
+crash: ## kills runs of the program at random moments for a minute, or TIME; Linux
+	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled$$' -crash.time $(or $(TIME),1m)
 
 compare: ## throughput against another commit, in turns: BASE=COMMIT, by default the last tag, and BENCH=PATTERN
 	bench/compare.sh '$(BASE)' '$(BENCH)'

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"time"
 
+	"seqembed/internal/seqio"
 	"seqembed/kernels"
 )
 
@@ -180,8 +181,8 @@ func (w *worker) announce(b batch) {
 }
 
 // finish waits for the first batch in flight. If the device has no memory for the batch, finish halves the worker's
-// budget and returns the batch to pending; a single window that does not fit fails its record. Any other error is a
-// failure of the device and is returned with the span.
+// budget and returns the batch to pending; a single window that does not fit fails its file or is left out. Any other
+// error is a failure of the device and is returned with the span.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -201,7 +202,7 @@ func (w *worker) finish() (*span, error) {
 		w.pending = slices.Insert(w.pending, 0, batch{span: s, members: b.members})
 		return nil, nil
 	case errors.Is(err, kernels.ErrOutOfMemory):
-		b.members[0].rec.failure = err
+		w.leaveOut(s.file, b.members[0].rec, err)
 	case err != nil:
 		return s, err
 	default:
@@ -213,6 +214,15 @@ func (w *worker) finish() (*span, error) {
 		w.complete(s)
 	}
 	return nil, nil
+}
+
+// leaveOut ends the work on a record that does not fit the memory of a device. It fails the file, unless the user has
+// asked to skip bad records: otherwise the rows of an output would depend on the memory of the moment.
+func (w *worker) leaveOut(f *fileJob, rec *record, err error) {
+	rec.failure = err
+	if w.Reading.OnBad != seqio.BadSkip {
+		f.cancel(fmt.Errorf("%s:%d: record %q: %w: %w", f.label(), rec.line, rec.row.ID, ErrMemory, err))
+	}
 }
 
 // distribute stores each member's part of the results of every layer.

@@ -26,7 +26,7 @@ const FailedFiles = "failed_files.txt"
 // Failure is an input file that could not be embedded.
 type Failure struct {
 	Path string
-	Type string // missing, permission, format, record, changed, OutputFailure, device or other
+	Type string // missing, permission, format, record, memory, changed, OutputFailure, device or other
 	Err  error
 }
 
@@ -49,6 +49,8 @@ func failureType(err error) string {
 		return "device"
 	case errors.Is(err, store.ErrRecord), errors.Is(err, ErrTooLong), errors.Is(err, seqio.ErrBadRecord), errors.Is(err, seqio.ErrDuplicateID):
 		return "record"
+	case errors.Is(err, ErrMemory):
+		return "memory"
 	case errors.Is(err, ErrChanged):
 		return "changed"
 	case errors.As(err, &output):

@@ -280,10 +280,35 @@ func TestOutOfMemoryHalves(t *testing.T) {
 	}
 }
 
-// TestRecordThatNeverFits checks that such a record is skipped with the reason, and that the others are written.
+// TestRecordThatNeverFits checks that such a record fails its file, which a run with more memory then embeds, and that
+// the other files are written.
 func TestRecordThatNeverFits(t *testing.T) {
+	records := randomRecords(1, 5, 10, 300, 20)
+	b := newBench(t)
+	b.fake.memory = 101
+	large := b.add("a.faa", fasta(records))
+	b.add("b.faa", fasta(records[:1]))
+	s := b.run()
+	if len(s.Files) != 1 || len(s.Failed) != 1 || s.Skipped != 0 {
+		t.Fatalf("%d finished, failed %v, %d skipped", len(s.Files), s.Failed, s.Skipped)
+	}
+	says := fmt.Sprintf("%s:3: record %q: ", large, records[1].id)
+	if f := s.Failed[0]; f.Path != large || f.Type != "memory" || !errors.Is(f.Err, ErrMemory) || !strings.HasPrefix(f.Err.Error(), says) {
+		t.Errorf("failed: %+v", f)
+	}
+	b.wantNames(outputsOf("b")...)
+	if s := b.again().run(); len(s.Files) != 1 || len(s.Resumed) != 1 || s.Records != 4 {
+		t.Errorf("with more memory: %+v", s)
+	}
+	b.check("a", records)
+}
+
+// TestRecordThatNeverFitsIsSkipped checks that such a record is left out with the reason where the user has asked for
+// that, and that the others are written.
+func TestRecordThatNeverFitsIsSkipped(t *testing.T) {
 	records := randomRecords(1, 5, 10, 99, 300, 20, 400)
 	b := newBench(t)
+	b.job.Reading.OnBad = seqio.BadSkip
 	b.fake.memory = 101
 	b.add("a.faa", fasta(records))
 	s := b.run()
@@ -342,6 +367,7 @@ func TestFiveSpansInFlight(t *testing.T) {
 	b.fake.budget = budget
 	counting := &countingTokenizer{Tokenizer: b.job.Tokenizer}
 	b.job.Tokenizer = counting
+	b.job.Reading.OnBad = seqio.BadSkip
 	b.fake.memory = 1 // skips every record, so that the writer reports it
 	// The writer blocks at the first record until the other stages are full.
 	var skipped, most atomic.Int64
@@ -413,6 +439,9 @@ func TestLostRecordsAreNoticed(t *testing.T) {
 	defer reader.Close()
 	for err == nil {
 		_, err = reader.Read()
+	}
+	if err := os.MkdirAll(b.out, 0o777); err != nil {
+		t.Fatal(err)
 	}
 	out, err := store.Create(b.job.Output.spec(f))
 	if err != nil {

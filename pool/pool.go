@@ -79,6 +79,10 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrSystemic is wrapped by the error of a run that ended because of several device failures in a row.
 var ErrSystemic = errors.New("three device failures in a row")
 
+// ErrMemory is wrapped by the error of a file that has a record which does not fit the memory of a device, unless bad
+// records are skipped (seqio.BadSkip).
+var ErrMemory = errors.New("a record that does not fit the memory")
+
 // maxFailures is the number of failed batches in a row that ends a run, even if devices are left.
 const maxFailures = 3
 
@@ -104,6 +108,7 @@ type run struct {
 	stop        context.CancelCauseFunc
 	workersDone chan struct{}  // closed when all workers have ended, after which no span is computed
 	io          sync.WaitGroup // waits for readers and writers
+	folder      *folder
 
 	files     chan File     // files to embed, largest first; filled and closed before the first reader starts
 	openFiles chan struct{} // semaphore with one element for each file between opening and commit
@@ -138,6 +143,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 	todo, err := r.prepare(ctx)
 	if err == nil && len(todo) > 0 {
 		err = r.embed(ctx, todo)
+		r.folder.close()
 	}
 	if err == nil {
 		r.endForce()
@@ -162,6 +168,9 @@ func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	}
 	if r.claim.err != nil {
 		return nil, outputFolderError(r.Output.Dir, r.claim.err)
+	}
+	if r.folder, err = openFolder(r.Output.Dir); err != nil {
+		return nil, err
 	}
 	return todo, r.beginForce()
 }
@@ -197,7 +206,7 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	switch {
 	case r.filesLeft == 0:
 		return nil
-	case errors.Is(cause, ErrSystemic), errors.Is(cause, kernels.ErrUnsupported):
+	case errors.Is(cause, ErrSystemic), errors.Is(cause, ErrFolderGone), errors.Is(cause, kernels.ErrUnsupported):
 		return cause
 	case !errors.As(cause, &device):
 		return ErrInterrupted
@@ -228,15 +237,18 @@ func (r *run) loseDevice(s *span, err *DeviceError) {
 	}
 }
 
-// endFile records the result of a file. An interrupted file remains to be done.
+// endFile records the result of a file. A file remains to be done if it was interrupted or has lost the output folder.
 func (r *run) endFile(f File, report FileReport, err error) {
+	if output := (*outputError)(nil); errors.As(err, &output) {
+		err = r.checkFolder(err)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case err == nil:
 		r.summary.add(report)
 		r.Observer.FileFinished(report)
-	case errors.Is(err, ErrInterrupted):
+	case errors.Is(err, ErrInterrupted), errors.Is(err, ErrFolderGone):
 		return
 	default:
 		failure := NewFailure(f.Path, err)

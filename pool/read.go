@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -85,9 +86,9 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 		f.reader.Close()
 		return nil, fmt.Errorf("%s: %w", file.label(), ErrChanged)
 	}
-	if f.out, err = store.Create(r.Output.spec(file)); err != nil {
+	if f.out, err = r.create(r.Output.spec(file)); err != nil {
 		f.reader.Close()
-		return nil, &outputError{err}
+		return nil, err
 	}
 	f.ctx, f.cancel = context.WithCancelCause(r.ctx)
 	if file.once() {
@@ -95,6 +96,25 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 	}
 	r.Observer.FileStarted(file.Path, device)
 	return f, nil
+}
+
+// create starts an output.
+func (r *run) create(s store.Spec) (store.Writer, error) {
+	if err := r.checkFolder(nil); err != nil {
+		return nil, err
+	}
+	below, err := filepath.Rel(r.Output.Dir, s.Dir)
+	if err == nil {
+		err = r.folder.make(below)
+	}
+	var out store.Writer
+	if err == nil {
+		out, err = store.Create(s)
+	}
+	if err != nil {
+		return nil, &outputError{err}
+	}
+	return out, nil
 }
 
 // read sends the spans of the file to the writer and to the devices. When the file's context ends, read stops before

@@ -16,7 +16,7 @@ import (
 // errLost reports a bug: a record was neither written nor skipped.
 var errLost = errors.New("records were lost")
 
-// reasonMemory is the reason for a skipped record that fits on no device.
+// reasonMemory is the reason for a skipped record that does not fit the memory.
 const reasonMemory = "out of memory"
 
 // write stores the spans in the order of the file and commits the output. It returns after the reader has ended and
@@ -122,6 +122,9 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
+	if err := f.checkFolder(nil); err != nil {
+		return err
+	}
 	// The manifest names the output before it exists, so that the next run does not refuse the output of a run that was
 	// killed in between.
 	for _, path := range f.Output.spec(f.File).Paths() {
@@ -159,6 +162,7 @@ func (r *run) appendEntry(entry store.Entry) error {
 	})
 	switch {
 	case err == nil:
+		r.folder.openManifest()
 		return nil
 	case errors.Is(err, store.ErrLocked): // another process held the lock until the run ended
 		return ErrInterrupted

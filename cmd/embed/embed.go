@@ -234,6 +234,9 @@ func checkNames(files []pool.File, oneModel bool) error {
 // writeFailures updates the list of failed files in the output folder, after a run that ended with err, and returns
 // both errors. A run that did nothing leaves the list alone.
 func (c *command) writeFailures(ctx context.Context, err error) error {
+	if errors.Is(err, pool.ErrFolderGone) {
+		c.total = pool.Summary{} // nothing is left of it, and no folder for a list
+	}
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
 	}

@@ -69,6 +69,7 @@ func withHint(err error) error {
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
 		{store.ErrManifest, "embed inspect --repair DIR sets the damage aside, --force does that, too, and starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
+		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrInputName, "--out takes an output folder for each of two commands"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"os/signal"
 	"strconv"
@@ -13,8 +14,23 @@ import (
 // simulates a disk that fills up.
 const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 
+// spaceVariable bounds, in bytes, the address space of a child beyond the one it has: ulimit -v.
+const spaceVariable = "ADDRESS_SPACE_OF_EMBED"
+
+// limitChild sets the limits that the environment asks for, and makes a child panic at SIGUSR1.
 func limitChild() {
-	text := os.Getenv(sizeVariable)
+	// Without the signal, a write over the limit fails.
+	signal.Ignore(syscall.SIGXFSZ)
+	limit(sizeVariable, syscall.RLIMIT_FSIZE, 0)
+	limit(spaceVariable, syscall.RLIMIT_AS, addressSpace())
+	crash := make(chan os.Signal, 1)
+	signal.Notify(crash, syscall.SIGUSR1)
+	go func() { panic(<-crash) }()
+}
+
+// limit sets a resource limit to a number of bytes in the environment, if it is there, and some more.
+func limit(variable string, resource int, more uint64) {
+	text := os.Getenv(variable)
 	if text == "" {
 		return
 	}
@@ -22,14 +38,21 @@ func limitChild() {
 	if err != nil {
 		panic(err)
 	}
-	// If the signal is ignored, a write over the limit returns an error.
-	signal.Ignore(syscall.SIGXFSZ)
 	var limit syscall.Rlimit
-	setBytes(&limit.Cur, size)
-	setBytes(&limit.Max, size)
-	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+	setBytes(&limit.Cur, size+more)
+	setBytes(&limit.Max, size+more)
+	if err := syscall.Setrlimit(resource, &limit); err != nil {
 		panic(err)
 	}
+}
+
+// addressSpace is that of the process, in bytes; 0 where it is not known.
+func addressSpace() uint64 {
+	var pages uint64
+	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
+		_, _ = fmt.Sscan(string(text), &pages)
+	}
+	return pages * uint64(os.Getpagesize())
 }
 
 // setBytes sets a field of Rlimit, which is signed on FreeBSD.

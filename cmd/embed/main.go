@@ -6,25 +6,50 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"seqembed/pool"
 )
 
-// grace is the time that an interrupted run may take to end.
-var grace = 5 * time.Second
+// grace is the time that an interrupted run may take to end. Together with messageTime and the end of the process it is
+// less than five seconds.
+var grace = 4500 * time.Millisecond
+
+// messageTime is the time that standard error may take to accept the last line.
+const messageTime = 200 * time.Millisecond
 
 func main() {
-	// The first signal asks the run to end cleanly. Stopping the notification restores the usual effect of a second
-	// signal. A batch may take minutes, and so may loading weights; outputs that are complete remain wherever the
-	// process ends.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, func() {
+	// A crash of Go's runtime ends with exit code 2 otherwise, which says that some inputs failed.
+	debug.SetTraceback("crash")
+	leaveNoCore(os.Environ())
+	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
+	// The first signal asks the run to end cleanly. The notification is stopped before the context
+	// ends, which restores the usual effect of a second signal.
+	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, interrupt := context.WithCancel(context.Background())
+	context.AfterFunc(signaled, func() {
 		stop()
+		interrupt()
 		time.Sleep(grace)
-		printError(os.Stderr, withHint(fmt.Errorf("%w while a device or a disk was busy", pool.ErrInterrupted)))
-		os.Exit(exitInterrupted)
+		endProcess()
 	})
 	os.Exit(runOn(ctx, thisMachine, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
+}
+
+// endProcess ends an interrupted run whatever it waits for: a batch may take minutes, and so may weights, a lock, a
+// disk or a driver that does not answer, and standard error may be a pipe that nobody reads. Committed outputs remain.
+func endProcess() {
+	said := make(chan struct{})
+	go func() {
+		printError(os.Stderr, withHint(fmt.Errorf("%w while a device, a disk or a lock was busy", pool.ErrInterrupted)))
+		close(said)
+	}()
+	select {
+	case <-said:
+	case <-time.After(messageTime):
+	}
+	os.Exit(exitInterrupted)
 }

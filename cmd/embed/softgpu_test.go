@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"seqembed/kernels/cuda/softgpu"
@@ -218,5 +219,21 @@ func TestDriverWithoutFunction(t *testing.T) {
 	}
 	if r := embedOn(t, gpu, "--esm-model", tiny, "-o", "out", "a.faa").wantCode(0); !strings.Contains(r.stderr, says) {
 		t.Errorf("it does not say %q:\n%s", says, r.stderr)
+	}
+}
+
+// TestSignalWhileAKernelHangs checks that an interruption ends a run during a kernel that never ends, both at its
+// launch and while the run waits for it.
+func TestSignalWhileAKernelHangs(t *testing.T) {
+	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
+	workspace(t)
+	samples(t)
+	for _, seed := range []string{"0", "1"} { // the kernel runs at its launch, or later
+		cmd, log := running(t, append(gpu, "SOFTGPU_SEED="+seed), "--gpus", "0", "--esm-model", tiny, "-o", "out"+seed, "samples/proteins1.faa")
+		log.await(t, "hangs, as SOFTGPU_FAULT says")
+		send(t, cmd, syscall.SIGTERM)
+		if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), "interrupted while a device, a disk or a lock was busy") {
+			t.Errorf("seed %s: exit code %d\n%s", seed, code, log)
+		}
 	}
 }

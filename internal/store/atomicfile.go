@@ -19,7 +19,6 @@ import (
 
 // fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
 type fileSystem interface {
-	mkdirAll(dir string) error
 	create(path string) (file, error) // for reading and writing; fails if the file exists
 	rename(from, to string) error
 	remove(path string) error
@@ -50,7 +49,6 @@ type logFile interface {
 // osFS is the real file system. With noLocks set it behaves like one without locks, for tests.
 type osFS struct{ noLocks bool }
 
-func (osFS) mkdirAll(dir string) error    { return os.MkdirAll(dir, 0o777) }
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) remove(path string) error     { return os.Remove(path) }
 
@@ -340,8 +338,13 @@ func (s *fileSet) commit() ([]File, error) {
 	}
 	dir := filepath.Dir(s.finals[0].final)
 	if len(s.finals) > 1 {
-		if err := s.removeMain(dir); err != nil {
-			return nil, err
+		switch earlier := s.earlier(files); {
+		case earlier == sameFiles:
+			return files, s.discard()
+		case earlier == otherFiles:
+			if err := s.removeMain(dir); err != nil {
+				return nil, err
+			}
 		}
 	}
 	for _, a := range slices.Backward(s.finals) {
@@ -350,6 +353,29 @@ func (s *fileSet) commit() ([]File, error) {
 		}
 	}
 	return files, syncFolder(s.fs, dir)
+}
+
+// earlierFiles is the state of an output that is about to be replaced.
+type earlierFiles int
+
+const (
+	noFiles    earlierFiles = iota // there is no main file
+	otherFiles                     // some differ from the new ones, or are missing
+	sameFiles                      // all equal the new ones: another run of the same settings has written them
+)
+
+// earlier compares the new files with those of their names. Files that another run has just written must stay: its
+// manifest says that they are there.
+func (s *fileSet) earlier(files []File) earlierFiles {
+	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
+		return noFiles
+	}
+	for _, f := range files {
+		if sum, err := hashFile(context.Background(), f.Path); err != nil || sum != f.SHA256 {
+			return otherFiles
+		}
+	}
+	return sameFiles
 }
 
 // removeMain removes the main file of an earlier output, if there is one. It syncs the folder, so that the removal

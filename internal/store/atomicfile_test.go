@@ -13,6 +13,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // failingFS is the real file system, except that its failAt-th operation fails. If stays is set, all later operations
@@ -32,13 +33,6 @@ func (f *failingFS) next(op string) error {
 	}
 	f.op = cmp.Or(f.op, op)
 	return f.cause
-}
-
-func (f *failingFS) mkdirAll(dir string) error {
-	if err := f.next("mkdir"); err != nil {
-		return &fs.PathError{Op: "mkdir", Path: dir, Err: err}
-	}
-	return osFS{}.mkdirAll(dir)
 }
 
 func (f *failingFS) create(path string) (file, error) {
@@ -187,7 +181,7 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 			}
 			ops := make(map[string]bool)
 			for failAt := 1; ; failAt++ {
-				if err := os.RemoveAll(s.Dir); err != nil {
+				if err := errors.Join(os.RemoveAll(s.Dir), os.Mkdir(s.Dir, 0o777)); err != nil {
 					t.Fatal(err)
 				}
 				broken := &failingFS{failAt: failAt, cause: syscall.ENOSPC}
@@ -210,9 +204,6 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 				if text := err.Error(); strings.Contains(text, ".tmp-") || strings.Count(text, ": ") != 1 {
 					t.Errorf("%s: %q, want one operation, one final path and one cause", where, text)
 				}
-				if broken.op == "mkdir" {
-					continue
-				}
 				for _, path := range filesIn(t, s.Dir) {
 					want, ok := complete[path]
 					if !ok {
@@ -225,7 +216,7 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 					}
 				}
 			}
-			for _, op := range []string{"mkdir", "create", "write", "sync", "close", "rename", "syncDir"} {
+			for _, op := range []string{"create", "write", "sync", "close", "rename", "syncDir"} {
 				if !ops[op] {
 					t.Errorf("no %s failed in this test", op)
 				}
@@ -293,7 +284,7 @@ func TestManifestSurvivesEveryFailure(t *testing.T) {
 
 func TestFoldersInTheWay(t *testing.T) {
 	s := spec(t, Parquet, 33)
-	if err := os.MkdirAll(filepath.Dir(s.Dir), 0o777); err != nil {
+	if err := os.Remove(s.Dir); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(s.Dir, nil, 0o666); err != nil {
@@ -303,6 +294,14 @@ func TestFoldersInTheWay(t *testing.T) {
 	wantError(t, err, s.Dir)
 	if !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("%v is not ENOTDIR", err)
+	}
+
+	s = spec(t, Parquet, 33)
+	if err := os.Remove(s.Dir); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Create(s); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("%v: the folder is not there", err)
 	}
 
 	s = spec(t, Parquet, 33)
@@ -344,6 +343,35 @@ func TestTemporaryFilesAreHiddenAndOutputsReadable(t *testing.T) {
 	for _, f := range files {
 		if info, err := os.Stat(f.Path); err != nil || info.Mode() != want.Mode() {
 			t.Errorf("%s has mode %v, other files have %v (%v)", f.Path, info.Mode(), want.Mode(), err)
+		}
+	}
+}
+
+// TestSameOutputStays checks that an output of several files that another run has just written keeps its files, at any
+// moment, and that one with other bytes is replaced.
+func TestSameOutputStays(t *testing.T) {
+	s := spec(t, Npy, 33)
+	rows := makeRows(s, 3)
+	for _, f := range writeAll(t, s, rows) {
+		if err := os.Chtimes(f.Path, time.Unix(1, 0), time.Unix(1, 0)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, again := range []struct {
+		rows []Row
+		same bool
+	}{{rows, true}, {rows[:2], false}} {
+		for _, f := range writeAll(t, s, again.rows) {
+			info, err := os.Stat(f.Path)
+			if err != nil || info.Size() != f.Size {
+				t.Fatalf("%s: %v", f.Path, err)
+			}
+			if info.ModTime().Equal(time.Unix(1, 0)) != again.same {
+				t.Errorf("%s of %d rows is from %v", f.Path, len(again.rows), info.ModTime())
+			}
+		}
+		if left := filesIn(t, s.Dir); len(left) != 2 {
+			t.Errorf("left %q", left)
 		}
 	}
 }

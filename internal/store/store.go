@@ -92,7 +92,7 @@ func (k Kind) String() string {
 
 // Spec describes one output: the results of one model on one input file.
 type Spec struct {
-	Dir      string            // path of the output folder, not escaped; it is created with its parents
+	Dir      string            // path of the output folder, which must exist, not escaped
 	Base     string            // name of the input without folder and extensions; escaped by EscapeName
 	Model    string            // label of the model in file names, escaped likewise; for VirNucPro its own name of the model
 	Kind     Kind              // kind of the input sequences
@@ -190,9 +190,6 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 	l, err := s.validate()
 	if err != nil {
 		return nil, err
-	}
-	if err := fs.mkdirAll(s.Dir); err != nil {
-		return nil, ioError("create output folder", s.Dir, err)
 	}
 	o := &output{spec: s, files: fileSet{fs: fs}}
 	enc, err := l.open(&o.spec, &o.files)

@@ -78,8 +78,12 @@ func makeRows(s Spec, count int) []Row {
 
 // spec returns a Spec with a new folder.
 func spec(t testing.TB, format Format, layers ...int) Spec {
+	dir := filepath.Join(t.TempDir(), "folder")
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
 	return Spec{
-		Dir: filepath.Join(t.TempDir(), "new", "folders"), Base: "sample.A", Model: "esm2-8m", Kind: Protein,
+		Dir: dir, Base: "sample.A", Model: "esm2-8m", Kind: Protein,
 		Format: format, Dim: 24, Layers: layers,
 		Meta: map[string]string{"model": "esm2-8m", "revision": `"quoted" / ünïcode`, "pooling": "mean"},
 	}

@@ -2,7 +2,9 @@ package cpu
 
 import (
 	"cmp"
+	"fmt"
 	"math"
+	"slices"
 
 	"seqembed/kernels"
 )
@@ -19,7 +21,12 @@ type attentionScratch struct {
 	values  []panels       // [sequences · heads], B = V: cols = head size, inner = words of all keys
 	memory  []float32      // holds the panels of keys and values
 	angles  []*rotaryTable // one for each set of frequencies
+	shapes  []attentionShape
+	words   func(n int) int // the number of words that hold n values of an operand
 }
+
+// attentionShape is the heads of an attention of the program, and the columns of each.
+type attentionShape struct{ heads, d int }
 
 // queryBlock is a block of query rows of one sequence.
 type queryBlock struct{ sequence, first, rows int }
@@ -34,29 +41,46 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// layOut assigns memory to the panels of keys and values of every sequence and head. It allocates more if necessary.
-// words(n) is the number of words that hold n values.
-func (a *attentionScratch) layOut(b kernels.Batch, heads, d int, words func(n int) int) {
+// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory: a long sequence needs
+// much, and a system that overcommits memory would kill the process when it touches the pages.
+func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
+	panels, longest := 0, 0
+	for _, shape := range a.shapes {
+		n := 0
+		for q := range b.Sequences() {
+			n += shape.heads * (newPanels(b.Len(q), a.words(shape.d)).size() + newPanels(shape.d, a.words(b.Len(q))).size())
+			longest = max(longest, b.Len(q))
+		}
+		panels = max(panels, n)
+	}
+	if a.memory, err = memory.grow(a.memory, panels); err != nil {
+		return fmt.Errorf("keys and values of %d tokens: %w", len(b.IDs), err)
+	}
+	for i := range scratch {
+		scores := &scratch[i].scores
+		if *scores, err = memory.grow(*scores, blockQueries*newPanels(longest, 1).size()); err != nil {
+			return fmt.Errorf("attention scores of %d tokens: %w", longest, err)
+		}
+	}
+	return nil
+}
+
+// layOut assigns memory to the panels of keys and values of every sequence and head.
+func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
 	take := func(cols, inner int) panels {
 		p := *newPanels(cols, inner)
 		from := need
 		need += p.size()
-		if need <= len(a.memory) {
-			p.at = a.memory[from:need]
-		}
+		p.at = a.memory[from:need]
 		return p
 	}
 	for q := range b.Sequences() {
 		for range heads {
-			a.keys = append(a.keys, take(b.Len(q), words(d)))
-			a.values = append(a.values, take(d, words(b.Len(q))))
+			a.keys = append(a.keys, take(b.Len(q), a.words(d)))
+			a.values = append(a.values, take(d, a.words(b.Len(q))))
 		}
-	}
-	if need > len(a.memory) {
-		a.memory = aligned(need)
-		a.layOut(b, heads, d, words)
 	}
 }
 
@@ -65,6 +89,9 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int, words func(n in
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
+	if shape := (attentionShape{o.Heads, d}); !slices.Contains(s.heads.shapes, shape) {
+		s.heads.shapes = append(s.heads.shapes, shape)
+	}
 	rotate := func() {}
 	if o.Rotary != nil {
 		to := cmp.Or(scratch, qkv)
@@ -82,9 +109,9 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], ld)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], ld)
 	}
-	wordsOf := func(n int) int { return n }
+	s.heads.words = func(n int) int { return n }
 	if s.bf16 {
-		wordsOf = pairs
+		s.heads.words = pairs
 	}
 	attend := func(worker, task int) {
 		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
@@ -94,7 +121,7 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		if s.heads.stale {
 			s.heads.divide(s.batch)
 		}
-		s.heads.layOut(s.batch, o.Heads, d, wordsOf)
+		s.heads.layOut(s.batch, o.Heads, d)
 		s.workers.run(s.batch.Sequences()*o.Heads, pack)
 		s.workers.run(len(s.heads.queries)*o.Heads, attend)
 	}
@@ -129,9 +156,6 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	keys, values := &s.heads.keys[at], &s.heads.values[at]
 	n, ld := keys.cols, keys.count*panelCols
 	own := &s.scratch[worker]
-	if len(own.scores) < blockQueries*ld {
-		own.scores = aligned(blockQueries * ld)
-	}
 	first := int(s.batch.CuSeqlens[block.sequence]) + block.first
 	queries, stride := qkv.operand()
 	scores := product{out: own.scores, ldout: ld, a: queries[first*stride+head*keys.inner:], lda: stride, b: keys}

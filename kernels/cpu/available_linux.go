@@ -4,36 +4,116 @@ import (
 	"bytes"
 	"math"
 	"os"
+	"path"
 	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
-// available returns the number of bytes that this process can use without swapping and without exceeding the memory
-// limit of its control group. The kernel kills a process over that limit without a message. available returns MaxInt64
-// if the system reports nothing.
-func available() int64 {
-	free := int64(math.MaxInt64)
-	if meminfo, err := os.ReadFile("/proc/meminfo"); err == nil {
-		if kb, ok := field(meminfo, "MemAvailable:"); ok {
-			free = kb * 1024
-		}
-	}
-	limit, errLimit := os.ReadFile("/sys/fs/cgroup/memory.max")
-	current, errCurrent := os.ReadFile("/sys/fs/cgroup/memory.current")
-	if errLimit == nil && errCurrent == nil {
-		most, err := strconv.ParseInt(string(bytes.TrimSpace(limit)), 10, 64) // fails for "max", which means no limit
-		used, errUsed := strconv.ParseInt(string(bytes.TrimSpace(current)), 10, 64)
-		if err == nil && errUsed == nil {
-			free = min(free, most-used)
-		}
-	}
-	return free
+// memoryLimits collects the memory that can still be used under each limit and keeps the least.
+type memoryLimits struct {
+	root  string // "/", or that of a test
+	bytes int64
+	by    string
 }
 
-// field returns the number after name in text in the format of /proc/meminfo.
-func field(text []byte, name string) (int64, bool) {
+// available returns the number of bytes that can be used without swapping, within the memory limits of the control
+// groups of the process and within its address space, and which of these limits is the least. The system kills a
+// process over such a limit without a message, or makes Go's runtime end it. available returns MaxInt64 if the system
+// does not tell.
+func available() (bytes int64, by string) {
+	l := memoryLimits{"/", math.MaxInt64, "all memory"}
+	l.machine()
+	l.controlGroups()
+	l.addressSpace()
+	return l.bytes, l.by
+}
+
+// add adds what is left under a limit.
+func (l *memoryLimits) add(left int64, by string) {
+	if left < l.bytes {
+		l.bytes, l.by = max(left, 0), by
+	}
+}
+
+// machine adds the free memory of the machine.
+func (l *memoryLimits) machine() {
+	if kb, ok := l.field("proc/meminfo", "MemAvailable:"); ok {
+		l.add(kb*1024, "the free memory of the machine")
+	}
+}
+
+// controlGroup names the files of one version of control groups.
+type controlGroup struct {
+	mounts           []string
+	limit, used      string
+	inactive, active string // in memory.stat: page cache, which the system drops when memory runs short
+}
+
+var (
+	controlGroup1 = controlGroup{[]string{"sys/fs/cgroup/memory"}, "memory.limit_in_bytes", "memory.usage_in_bytes",
+		"total_inactive_file ", "total_active_file "}
+	controlGroup2 = controlGroup{[]string{"sys/fs/cgroup", "sys/fs/cgroup/unified"}, "memory.max", "memory.current",
+		"\ninactive_file ", "\nactive_file "}
+)
+
+// controlGroups adds the limits of the group that the process is in and of all groups above it, of which each holds.
+// In a container the path of the group may begin above the mount: what is not there is passed over.
+func (l *memoryLimits) controlGroups() {
+	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // empty where there are no control groups
+	for entry := range strings.Lines(string(list)) {
+		parts := strings.SplitN(strings.TrimSpace(entry), ":", 3)
+		if len(parts) < 3 {
+			continue
+		}
+		version := controlGroup1
+		if parts[1] == "" {
+			version = controlGroup2
+		} else if !strings.Contains(","+parts[1]+",", ",memory,") {
+			continue
+		}
+		for group := path.Join("/", parts[2]); ; group = path.Dir(group) {
+			for _, mount := range version.mounts {
+				l.controlGroup(version, path.Join(mount, group))
+			}
+			if group == "/" {
+				break
+			}
+		}
+	}
+}
+
+// controlGroup adds the limit of one group, if it has one.
+func (l *memoryLimits) controlGroup(v controlGroup, group string) {
+	limit, limited := l.field(path.Join(group, v.limit), "") // "max" means no limit
+	used, known := l.field(path.Join(group, v.used), "")
+	if !limited || !known {
+		return
+	}
+	inactive, _ := l.field(path.Join(group, "memory.stat"), v.inactive)
+	active, _ := l.field(path.Join(group, "memory.stat"), v.active)
+	l.add(limit-used+min(used, inactive+active), "the control group /"+group)
+}
+
+// runtimeShare is the address space in bytes that Go's runtime and its threads may reserve beyond their present one.
+const runtimeShare = 256 << 20
+
+// addressSpace adds what is left of the address space (ulimit -v), of which memory that is not used counts, too.
+func (l *memoryLimits) addressSpace() {
+	var limit unix.Rlimit
+	pages, ok := l.field("proc/self/statm", "")
+	if err := unix.Getrlimit(unix.RLIMIT_AS, &limit); err == nil && ok && limit.Cur < math.MaxInt64 {
+		l.add(int64(limit.Cur)-pages*int64(os.Getpagesize())-runtimeShare, "the address space (ulimit -v)")
+	}
+}
+
+// field returns the number after name in a file.
+func (l *memoryLimits) field(file, name string) (int64, bool) {
+	text, err := os.ReadFile(path.Join(l.root, file))
 	_, after, found := bytes.Cut(text, []byte(name))
 	words := bytes.Fields(after)
-	if !found || len(words) == 0 {
+	if err != nil || !found || len(words) == 0 {
 		return 0, false
 	}
 	n, err := strconv.ParseInt(string(words[0]), 10, 64)

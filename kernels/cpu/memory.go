@@ -2,6 +2,7 @@ package cpu
 
 import (
 	"fmt"
+	"slices"
 	"sync"
 	"unsafe"
 
@@ -25,11 +26,11 @@ func aligned(n int) []float32 {
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
-	room   int64 // bytes that the arena may still allocate; set at the first allocation
+	room   int64  // bytes that the arena may still allocate, from those available at its first allocation
+	by     string // the limit that room comes from
 }
 
-// arenaShare is the part of the available memory that an arena may use. The rest is for the keys, values and scores of
-// attention, and for reading and writing.
+// arenaShare is the part of the available memory that an arena may use. The rest is for reading and writing.
 const arenaShare = 0.9
 
 // largeEnough is the size in bytes above which allocations are mapped.
@@ -71,13 +72,40 @@ func (a *arena) halves(n int) ([]uint16, error) {
 func (a *arena) reserve(size int64) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
-	if a.room == 0 {
-		a.room = int64(arenaShare * float64(available()))
+	if a.by == "" {
+		var bytes int64
+		bytes, a.by = available()
+		a.room = int64(arenaShare * float64(bytes))
 	}
 	if size > a.room {
-		return fmt.Errorf("%w: %d MB needed, %d MB left", kernels.ErrOutOfMemory, size>>20, a.room>>20)
+		return fmt.Errorf("%w: %d MB needed, %d MB left of %s", kernels.ErrOutOfMemory, (size-1)>>20+1, a.room>>20, a.by)
 	}
 	a.room -= size
+	return nil
+}
+
+// grow returns at least n values: old, if it is long enough, or new ones in its place, which are zero.
+func (a *arena) grow(old []float32, n int) ([]float32, error) {
+	if n <= len(old) {
+		return old, nil
+	}
+	if err := a.release(old); err != nil {
+		return nil, err
+	}
+	return a.floats(n)
+}
+
+// release frees the memory of an allocation; that on Go's heap is freed with its last reference.
+func (a *arena) release(values []float32) error {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	for i, block := range a.mapped {
+		if unsafe.Pointer(unsafe.SliceData(alignedIn(block))) == unsafe.Pointer(unsafe.SliceData(values)) {
+			a.room += 4 * int64(len(values))
+			a.mapped = slices.Delete(a.mapped, i, i+1)
+			return unmap(block)
+		}
+	}
 	return nil
 }
 
@@ -86,10 +114,17 @@ func (a *arena) free() error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
 	for _, block := range a.mapped {
-		if err := unmapMemory(block); err != nil {
-			return fmt.Errorf("unmapping memory: %w", err)
+		if err := unmap(block); err != nil {
+			return err
 		}
 	}
-	a.mapped, a.room = nil, 0
+	a.mapped, a.by = nil, ""
+	return nil
+}
+
+func unmap(block []byte) error {
+	if err := unmapMemory(block); err != nil {
+		return fmt.Errorf("unmapping memory: %w", err)
+	}
 	return nil
 }

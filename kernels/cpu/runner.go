@@ -208,6 +208,9 @@ func (v *variant) round(m *matrix, t, from int, values []float32) {
 // Start runs the batch. wait only returns its error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
+	if err == nil {
+		err = s.heads.reserve(&s.memory, s.scratch, b)
+	}
 	if err != nil {
 		return func() error { return err }
 	}

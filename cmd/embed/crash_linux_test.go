@@ -1,0 +1,280 @@
+package main
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"seqembed/internal/store"
+)
+
+var (
+	crashTime = flag.Duration("crash.time", 1500*time.Millisecond, "time for which TestKilled kills runs")
+	crashSeed = flag.Uint64("crash.seed", 0, "seed of TestKilled (default from the clock)")
+)
+
+// TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM, alone or two in one folder. After each
+// kill every file with a final name must be whole and described by the manifest, and what the manifest calls finished
+// must be there. In the end the folder must hold the bytes of a run that was never killed, and nothing else.
+//
+// A seed determines the formats, signals and the lines of the log after which they come. It does not determine the
+// order of goroutines.
+func TestKilled(t *testing.T) {
+	workspace(t)
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("replay with -crash.seed %d", seed)
+	c := &crashes{T: t, rng: rand.New(rand.NewPCG(seed, 0)), whole: map[string]wholeRun{}, codes: map[int]int{}}
+	c.writeInputs()
+	for end := time.Now().Add(*crashTime); time.Now().Before(end); c.rounds++ {
+		c.round(end)
+	}
+	t.Logf("%d rounds in %d configurations; runs by exit code as in a shell: %v", c.rounds, len(c.whole), c.codes)
+}
+
+// crashes is the state of TestKilled.
+type crashes struct {
+	*testing.T
+	rng    *rand.Rand
+	whole  map[string]wholeRun // by flags
+	rounds int
+	codes  map[int]int
+}
+
+// wholeRun is what a run that is not killed leaves.
+type wholeRun struct {
+	files map[string]string // contents by name, without the manifest
+	lines int               // in its log
+}
+
+// writeInputs writes DNA and proteins, in files of one batch and of many.
+func (c *crashes) writeInputs() {
+	letters := func(alphabet string, n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = alphabet[c.rng.IntN(len(alphabet))]
+		}
+		return string(b)
+	}
+	for i := range 12 {
+		var dna, protein strings.Builder
+		for r := range 1 + 3*i {
+			fmt.Fprintf(&protein, ">p%d\n%s\n", r, letters("LAGVSERTIDPKQNFYMHWC", 8+c.rng.IntN(50)))
+			if i%3 == 0 {
+				fmt.Fprintf(&dna, ">d%d\n%s\n", r, letters("ACGT", 30+c.rng.IntN(100)))
+			}
+		}
+		write(c, fmt.Sprintf("in/protein/%d/p%d.faa", i%2, i), protein.String())
+		if i%3 == 0 {
+			write(c, fmt.Sprintf("in/dna/d%d.fna", i), dna.String())
+		}
+	}
+}
+
+// configuration draws flags and inputs.
+func (c *crashes) configuration() []string {
+	format := store.Formats()[c.rng.IntN(len(store.Formats()))]
+	flags := []string{"--format", string(format), "--pool", "mean"}
+	if format != store.VirNucPro {
+		flags[3] = []string{"mean", "none"}[c.rng.IntN(2)]
+	}
+	inputs := []string{"in", "in", "in/dna", "in/protein"}[c.rng.IntN(4)]
+	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256", "-v", inputs)
+}
+
+// round kills the runs of one command until one ends by itself.
+func (c *crashes) round(end time.Time) {
+	flags := c.configuration()
+	whole, ok := c.whole[fmt.Sprint(flags)]
+	if !ok {
+		whole = c.undisturbed(flags)
+		c.whole[fmt.Sprint(flags)] = whole
+	}
+	out := fmt.Sprint("out", c.rounds)
+	tasks := 1 + c.rng.IntN(4)/3
+	for killed := true; killed; {
+		killed = c.run(append(flags, "-o", out), tasks, whole.lines, time.Now().Before(end))
+		c.check(out, whole, killed)
+		if c.Failed() {
+			c.Fatalf("in %s, with %q", out, flags)
+		}
+	}
+	again := embed(c.T, append(flags, "-o", out)...).wantCode(0)
+	if strings.Contains(again.stdout, " -> ") {
+		c.Errorf("complete, and computed again:\n%s", again.stdout)
+	}
+	if there := files(c, out); len(there) != len(whole.files)+1 {
+		c.Errorf("%q are there at the end", there)
+	}
+	os.RemoveAll(out)
+}
+
+// undisturbed runs a command to its end.
+func (c *crashes) undisturbed(flags []string) wholeRun {
+	out := fmt.Sprint("whole", len(c.whole))
+	r := embed(c.T, append(flags, "-o", out)...).wantCode(0)
+	w := wholeRun{map[string]string{}, strings.Count(r.stderr, "\n")}
+	for _, name := range files(c, out) {
+		if name != store.ManifestName {
+			w.files[name] = c.read(out, name)
+		}
+	}
+	return w
+}
+
+func (c *crashes) read(dir, name string) string {
+	content, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		c.Error(err)
+	}
+	return string(content)
+}
+
+// run runs tasks of one command at the same time, each with a signal at a random line of its log, if kill is set. It
+// reports whether a signal ended one of them.
+func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
+	var wait sync.WaitGroup
+	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
+	for i := range tasks {
+		cmd, log := child(c.T, nil, args...), &signalingLog{at: 1 + c.rng.IntN(lines+lines/4)}
+		logs[i] = log
+		signals := [][]syscall.Signal{{syscall.SIGKILL}, {syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGTERM}, {syscall.SIGTERM, syscall.SIGKILL}}
+		log.signals, log.delay = signals[c.rng.IntN(len(signals))], time.Duration(c.rng.IntN(2000))*time.Microsecond
+		if !kill {
+			log.signals = nil
+		}
+		cmd.Stdout, cmd.Stderr = io.Discard, log
+		log.process = cmd
+		if err := cmd.Start(); err != nil {
+			c.Fatal(err)
+		}
+		timer := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+		wait.Go(func() {
+			codes[i] = ended(cmd)
+			timer.Stop()
+			if took := time.Since(log.first); codes[i] == exitInterrupted && took > 10*time.Second { // on a busy machine
+				c.Errorf("an interrupted run has taken %v to end", took)
+			}
+		})
+	}
+	wait.Wait()
+	for i, code := range codes {
+		c.codes[code]++
+		killed = killed || code != exitDone
+		switch {
+		case code == exitDone, code == exitInterrupted && logs[i].sent(syscall.SIGTERM):
+		case code == 128+int(syscall.SIGKILL) && logs[i].sent(syscall.SIGKILL), code == 128+int(syscall.SIGTERM) && logs[i].sent(syscall.SIGTERM):
+		default:
+			c.Errorf("exit code %d after the signals %v:\n%s", code, logs[i].signals, &logs[i].text)
+		}
+	}
+	return killed
+}
+
+// signalingLog is the log of a run that gets signals after a line of it.
+type signalingLog struct {
+	process *exec.Cmd
+	at      int // lines
+	signals []syscall.Signal
+	delay   time.Duration // before each signal
+	text    bytes.Buffer
+	once    sync.Once
+	first   time.Time // of the signals
+}
+
+func (d *signalingLog) Write(p []byte) (int, error) {
+	d.text.Write(p)
+	if bytes.Count(d.text.Bytes(), []byte{'\n'}) >= d.at {
+		d.once.Do(func() {
+			d.first = time.Now()
+			for _, s := range d.signals {
+				time.Sleep(d.delay)
+				_ = d.process.Process.Signal(s) // it may have ended
+			}
+		})
+	}
+	return len(p), nil
+}
+
+func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
+
+// leftover matches the names of temporary files and claims.
+var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}$`)
+
+// check compares an output folder with its manifest and with that of a run that was not killed, of which it may hold a
+// part if this one was.
+func (c *crashes) check(out string, whole wholeRun, killed bool) {
+	described, finished := c.manifest(out)
+	there, left := files(c, out), 0
+	for _, name := range there {
+		want, ok := whole.files[name]
+		switch {
+		case name == store.ManifestName:
+		case leftover.MatchString(filepath.Base(name)):
+			left++
+		case !ok:
+			c.Errorf("%s is no output", name)
+		case c.read(out, name) != want:
+			c.Errorf("%s is not whole", name)
+		case !described[name]:
+			c.Errorf("%s is not in the manifest", name)
+		}
+	}
+	for name, sum := range finished {
+		if got := sha256.Sum256([]byte(c.read(out, name))); hex.EncodeToString(got[:]) != sum {
+			c.Errorf("%s is not as the manifest says", name)
+		}
+	}
+	if !killed && (len(finished) != len(whole.files) || len(there)-left != len(whole.files)+1) {
+		c.Errorf("%d outputs are finished, %q are there, want %d", len(finished), there, len(whole.files))
+	}
+}
+
+// manifest returns the outputs that the manifest of a folder names, and the SHA-256 of the finished ones.
+func (c *crashes) manifest(out string) (described map[string]bool, finished map[string]string) {
+	described, finished = map[string]bool{}, map[string]string{}
+	text, err := os.ReadFile(filepath.Join(out, store.ManifestName))
+	if err != nil && !os.IsNotExist(err) {
+		c.Error(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if !strings.HasSuffix(line, "\n") {
+			break // of a run that was killed
+		}
+		var entry struct {
+			Outputs []struct {
+				Path   string
+				SHA256 string
+			}
+			Finished *time.Time
+		}
+		if err := json.Unmarshal([]byte(line), &entry); err != nil {
+			c.Errorf("the manifest: %v", err)
+		}
+		for _, o := range entry.Outputs {
+			described[o.Path] = true
+			if delete(finished, o.Path); entry.Finished != nil {
+				finished[o.Path] = o.SHA256
+			}
+		}
+	}
+	return described, finished
+}

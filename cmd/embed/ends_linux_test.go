@@ -1,0 +1,229 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// awaitedLog is the log of a child, which tells when a text has come.
+type awaitedLog struct {
+	mutex sync.Mutex
+	log   bytes.Buffer
+	text  string
+	seen  chan struct{}
+}
+
+func (a *awaitedLog) Write(p []byte) (int, error) {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	a.log.Write(p)
+	if a.text != "" && bytes.Contains(a.log.Bytes(), []byte(a.text)) {
+		close(a.seen)
+		a.text = ""
+	}
+	return len(p), nil
+}
+
+func (a *awaitedLog) String() string {
+	a.mutex.Lock()
+	defer a.mutex.Unlock()
+	return a.log.String()
+}
+
+// await waits for the next time that the log holds a text.
+func (a *awaitedLog) await(t *testing.T, text string) {
+	t.Helper()
+	a.mutex.Lock()
+	a.text, a.seen = text, make(chan struct{})
+	a.mutex.Unlock()
+	_, _ = a.Write(nil)
+	select {
+	case <-a.seen:
+	case <-time.After(time.Minute):
+		t.Fatalf("the log has no %q:\n%s", text, a)
+	}
+}
+
+// running starts a child, which is killed if it is still there after a minute.
+func running(t *testing.T, environ []string, args ...string) (*exec.Cmd, *awaitedLog) {
+	t.Helper()
+	cmd, log := child(t, environ, args...), &awaitedLog{}
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
+	t.Cleanup(func() { timer.Stop() })
+	return cmd, log
+}
+
+// ended waits for a child and returns the code that a shell reports.
+func ended(cmd *exec.Cmd) int {
+	_ = cmd.Wait() // the state says all
+	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return status.ExitStatus()
+}
+
+func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
+	t.Helper()
+	if err := cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestSignalWhileItWaits checks that an interruption ends a run with its code while it waits for a lock or a device,
+// and that finished outputs remain.
+func TestSignalWhileItWaits(t *testing.T) {
+	const graceForTests = 300 * time.Millisecond
+	if grace+messageTime >= 5*time.Second {
+		t.Errorf("a run may take %v to end", grace+messageTime)
+	}
+	for _, state := range []struct{ name, args, until string }{
+		{"for a lock", "-v second.faa", " batch "},
+		{"for a batch of one record", "--max-length 0 long.faa", "a very long record"},
+	} {
+		t.Run(state.name, func(t *testing.T) {
+			workspace(t)
+			write(t, "first.faa", proteinFile)
+			write(t, "second.faa", proteinFile)
+			write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
+			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
+			if state.name == "for a lock" {
+				manifest, err := os.Open("out/manifest.jsonl")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer manifest.Close()
+				if err := syscall.Flock(int(manifest.Fd()), syscall.LOCK_EX); err != nil {
+					t.Skip(err)
+				}
+			}
+			args := append(strings.Fields(state.args), "--esm-model", tiny, "--threads", "1", "-o", "out")
+			cmd, log := running(t, []string{graceVariable + "=" + graceForTests.String()}, args...)
+			log.await(t, state.until)
+			time.Sleep(100 * time.Millisecond) // until it waits, as a rule
+			send(t, cmd, syscall.SIGTERM)
+			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), "; the same command continues") {
+				t.Errorf("exit code %d\n%s", code, log)
+			}
+			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
+		})
+	}
+}
+
+// TestSignalWhileNobodyReadsTheLog checks that an interruption ends a run that waits for a full pipe to be read.
+func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", manyProteins("r", 3000))
+	read, unread, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer read.Close()
+	cmd := child(t, []string{graceVariable + "=300ms"}, "-v", "--esm-model", tiny, "--esm-batch-size", "1", "-o", "out", "p.faa")
+	cmd.Stderr = unread
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	unread.Close()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 { // of 65,536
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the pipe does not fill up")
+		}
+	}
+	send(t, cmd, syscall.SIGTERM)
+	if code := ended(cmd); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// longRun starts a run on one record, which takes minutes.
+func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
+	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
+	cmd, log := running(t, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
+	log.await(t, "a very long record")
+	return cmd, log
+}
+
+// TestSecondSignal checks that a second signal ends the run at once.
+func TestSecondSignal(t *testing.T) {
+	workspace(t)
+	cmd, log := longRun(t)
+	send(t, cmd, syscall.SIGTERM)
+	log.await(t, "a second signal ends the run at once")
+	send(t, cmd, syscall.SIGTERM)
+	if code := ended(cmd); code != 128+int(syscall.SIGTERM) {
+		t.Errorf("exit code %d\n%s", code, log)
+	}
+}
+
+// TestCrash checks that a crash of the runtime has none of the documented exit codes, and leaves no core.
+func TestCrash(t *testing.T) {
+	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // the second makes a child panic
+		workspace(t)
+		cmd, log := longRun(t)
+		send(t, cmd, crash)
+		if code := ended(cmd); code != 128+int(syscall.SIGABRT) || !strings.Contains(log.String(), "goroutine ") {
+			t.Errorf("%v: exit code %d\n%s", crash, code, log)
+		}
+		if cmd.ProcessState.Sys().(syscall.WaitStatus).CoreDump() {
+			t.Errorf("%v: a core was written", crash)
+		}
+	}
+}
+
+// TestAddressSpace checks that the error for a record that would exceed ulimit -v names its line, the limit and the
+// flags that help, and that the other file is written.
+func TestAddressSpace(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	write(t, "long.faa", ">short\nMKVL\n>titin\n"+strings.Repeat("MKVLWAGTRE", 200_000)+"\n")
+	run := func(args ...string) result {
+		return embedOn(t, []string{spaceVariable + "=1000000000"}, append(args, "--esm-model", tiny, "--max-length", "0", "--threads", "1", "-o", "out", "p.faa", "long.faa")...)
+	}
+	run().wantCode(exitSome).wantProblem(`long.faa:3: record "titin": `, "left of the address space (ulimit -v)", "--long window", "--max-length", "--on-bad-record skip")
+	wantFiles(t, "out", "failed_files.txt", "manifest.jsonl", "p.esm2-tiny.parquet")
+	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.HasPrefix(string(list), `long.faa|memory|long.faa:3: record "titin": `) {
+		t.Errorf("the list of failed files: %q, %v", list, err)
+	}
+	if r := run("--force", "--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "long.faa: skipped 1: out of memory") {
+		t.Error(r.stdout)
+	}
+}
+
+// TestScheduledThreads checks that the variables of schedulers restrict the number of threads and never raise it.
+func TestScheduledThreads(t *testing.T) {
+	for _, c := range []struct {
+		environ string
+		want    int
+	}{
+		{"", 0}, {"SLURM_CPUS_PER_TASK=3", 3}, {"SLURM_CPUS_PER_TASK=99", 0}, {"SLURM_CPUS_PER_TASK=8", 0}, {"SLURM_CPUS_PER_TASK=", 0},
+		{"SLURM_CPUS_PER_TASK=-1", 0}, {"SLURM_CPUS_PER_TASK=two", 0}, {"NSLOTS=5 PBS_NCPUS=2 SLURM_CPUS_PER_TASK=4", 2}, {"SLURM_CPUS_ON_NODE=1", 0},
+	} {
+		before := runtime.GOMAXPROCS(8)
+		got := scheduledThreads(strings.Fields(c.environ))
+		runtime.GOMAXPROCS(before)
+		if got != c.want {
+			t.Errorf("%s: %d threads, want %d", c.environ, got, c.want)
+		}
+	}
+	r := embedOn(t, []string{"GOMAXPROCS=3", "SLURM_CPUS_PER_TASK=2"}, "devices").wantCode(0)
+	if !strings.Contains(r.stdout, ", 2 threads\n") {
+		t.Errorf("the program uses others than 2 threads:\n%s", r.stdout)
+	}
+}

@@ -1,0 +1,84 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"seqembed/internal/store"
+)
+
+// ErrFolderGone is wrapped, with ErrOutput, by the error of a run that has lost its output folder. The files that could
+// not be written do not count as failed.
+var ErrFolderGone = errors.New("it, or files in it, were removed, moved or replaced during the run")
+
+// folder is the output folder of a run. It and its manifest are held open, so that no other file gets their identity.
+type folder struct {
+	dir            string
+	self, manifest *os.File // manifest is nil until there is one
+}
+
+func openFolder(dir string) (*folder, error) {
+	self, err := os.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("%w %s: %w", ErrOutput, dir, err)
+	}
+	f := &folder{dir: dir, self: self}
+	f.openManifest()
+	return f, nil
+}
+
+// openManifest opens the manifest if there is one and it is not open.
+func (f *folder) openManifest() {
+	if f.manifest == nil {
+		f.manifest, _ = os.Open(filepath.Join(f.dir, store.ManifestName)) // nil after an error
+	}
+}
+
+func (f *folder) close() {
+	f.self.Close()
+	f.manifest.Close() // an error if it is nil
+}
+
+// make creates the folder of an output below f. Where f itself is gone it fails: nothing may be written to a new folder
+// of that name, which would hold some of the outputs and no manifest of the others.
+func (f *folder) make(below string) error {
+	dir := f.dir
+	for name := range strings.SplitSeq(below, string(filepath.Separator)) {
+		dir = filepath.Join(dir, name)
+		if err := os.Mkdir(dir, 0o777); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// gone reports whether the folder or its manifest has lost its place.
+func (f *folder) gone() bool {
+	lost := func(held *os.File, path string) bool {
+		had, err := held.Stat()
+		if err != nil {
+			return false // not known
+		}
+		now, err := os.Stat(path)
+		return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(had, now)
+	}
+	return lost(f.self, f.dir) || lost(f.manifest, filepath.Join(f.dir, store.ManifestName))
+}
+
+// checkFolder ends the run with an ErrFolderGone if its output folder is gone or err, if it is about an output, says
+// that a file in it is. Otherwise it returns err.
+func (r *run) checkFolder(err error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	output := (*outputError)(nil)
+	if !r.folder.gone() && !(errors.As(err, &output) && errors.Is(err, fs.ErrNotExist)) {
+		return err
+	}
+	gone := fmt.Errorf("%w %s: %w", ErrOutput, r.Output.Dir, ErrFolderGone)
+	r.stop(gone)
+	return gone
+}
