@@ -93,8 +93,8 @@ var contracts = []contract{
 	{"pool", "float *out [S, c]; const float *in [T, c]; " +
 		"const int2 *ranges [S] (first row of the batch, row after the last); " +
 		"int cols; int sequences", tile{rows: 1, cols: 32, of: "S", by: "cols"}, 256, nil},
-	{"narrow_<T>", "T *dst; const float *src; " + convertParams, convertTile, 256, nil},
-	{"widen_<T>", "float *dst; const T *src; " + convertParams, convertTile, 256, nil},
+	{"narrow_<H>", "T *dst; const float *src; " + convertParams, convertTile, 256, nil},
+	{"widen_<H>", "float *dst; const T *src; " + convertParams, convertTile, 256, nil},
 	{"gemm_<H> gemm_gelu_<H>", gemmParams, tile{128, 128, "M", "N", true}, 128, always(65536)},
 	{"gemm_geglu_<H>", gemmParams, tile{128, 64, "M", "N", true}, 128, always(65536)},
 	{"gemm_fp32 gemm_gelu_fp32", gemmParams, tile{128, 64, "M", "N", true}, 256, always(30720)},

@@ -467,7 +467,6 @@ func TestMissingWaitsAreFound(t *testing.T) {
 // which only records their launches.
 func TestContractHasJobs(t *testing.T) {
 	missing := maps.Clone(kernelSpecs())
-	delete(missing, "narrow_fp32") // in fp32 a value has no second copy
 	for _, dtype := range operandTypes {
 		for _, cublas := range []bool{false, true} {
 			f := newFake(t)

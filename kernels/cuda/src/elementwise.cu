@@ -71,7 +71,10 @@ __device__ __forceinline__ void convert(To *dst, const From *src, int rows, int 
     KERNEL(128, 1, activate_##suffix, T *x, const float *bias, int rows, int cols) {                                 \
         activate_rows<T>(x, bias, rows, cols);                                                                       \
     }                                                                                                                \
-    KERNEL(128, 1, gate_##suffix, T *out, const T *in, int rows, int cols) { gate_rows<T>(out, in, rows, cols); }    \
+    KERNEL(128, 1, gate_##suffix, T *out, const T *in, int rows, int cols) { gate_rows<T>(out, in, rows, cols); }
+
+// A matrix in float32 has no second copy to convert.
+#define CONVERT(T, suffix)                                                                                           \
     KERNEL(256, 1, narrow_##suffix, T *dst, const float *src, int rows, int cols, int dst_pitch, int src_pitch) {    \
         convert<T, float>(dst, src, rows, cols, dst_pitch, src_pitch);                                               \
     }                                                                                                                \
@@ -82,3 +85,5 @@ __device__ __forceinline__ void convert(To *dst, const From *src, int rows, int 
 ELEMENTWISE(bf16, bf16)
 ELEMENTWISE(fp16, fp16)
 ELEMENTWISE(float, fp32)
+CONVERT(bf16, bf16)
+CONVERT(fp16, fp16)
