@@ -222,6 +222,11 @@ func TestScheduledThreads(t *testing.T) {
 			t.Errorf("%s: %d threads, want %d", c.environ, got, c.want)
 		}
 	}
+	before := runtime.GOMAXPROCS(1)
+	(&command{settings: &settings{threads: 2}}).onCPU()
+	if got, want := runtime.GOMAXPROCS(before), min(2, runtime.NumCPU()); got != want {
+		t.Errorf("--threads 2 lets %d threads run, want %d", got, want)
+	}
 	r := embedOn(t, []string{"GOMAXPROCS=3", "SLURM_CPUS_PER_TASK=2"}, "devices").wantCode(0)
 	if !strings.Contains(r.stdout, ", 2 threads\n") {
 		t.Errorf("the program uses others than 2 threads:\n%s", r.stdout)

@@ -168,6 +168,9 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 // onCPU returns the processor for the CPU. For --dtype bf16 it computes in float32 with bfloat16 weights if the CPU
 // lacks the instructions.
 func (c *command) onCPU() *processor {
+	if c.threads > runtime.GOMAXPROCS(0) { // --threads overrides a scheduler
+		runtime.GOMAXPROCS(min(c.threads, runtime.NumCPU()))
+	}
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
 	switch {
 	case c.products == kernels.BF16 && cpu.HasBF16():
