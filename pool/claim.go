@@ -75,8 +75,8 @@ func clash(jobs []*Job, other store.Holder) string {
 // kind returns a key that two outputs share if their files may have the same names.
 func (o Output) kind() string { return o.Label + "." + string(o.Format) }
 
-// removeLeftovers removes temporary files of killed runs from the output folder and the folders of these files. It
-// ignores errors, because the run does not depend on it.
+// removeLeftovers removes temporary files of killed runs from the output folder and from the folders in it that hold
+// the outputs of files. It ignores errors, because the run does not depend on it.
 func (o Output) removeLeftovers(files []File) {
 	seen := map[string]bool{o.Dir: true}
 	_, _ = store.RemoveLeftovers(o.Dir)

@@ -39,9 +39,10 @@ type Checkpoint struct {
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder with one of them, see Find. What kind of file it is follows from its contents, and
-// its tensors have the names that it stores. Errors name the file and the tensor; a missing file matches
-// fs.ErrNotExist, one that is cut short ErrTruncated, a pickle that asks for more than tensors ErrForbidden.
+// sharded checkpoint, or a folder with one of them. beside lists files of the folder that are no checkpoints, see Find.
+// Open tells the kind of a file by its contents. The tensors have the names under which the file stores them. Errors
+// name the file and the tensor; a missing file matches fs.ErrNotExist, one that is cut short ErrTruncated, a pickle
+// that asks for more than tensors ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {

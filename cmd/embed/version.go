@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// release is the version in the metadata of outputs. Builds of all commits of a release compute the same numbers.
+// release is the version in the metadata of outputs. CHANGELOG.md lists what each has brought.
 const release = "0.1.0"
 
 // numerics is the version of the numbers in outputs. It must be raised with every change to the program that changes a
