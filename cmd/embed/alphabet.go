@@ -7,7 +7,7 @@ import (
 	"seqembed/pool"
 )
 
-// showAlphabet logs the alphabet of an input, and the reason.
+// showAlphabet logs the alphabet of an input and the reason for it.
 func (c *command) showAlphabet(f pool.File) {
 	found := f.Finding
 	switch {

@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fastqReads returns n reads, so many that planning does not read the last.
+// fastqReads returns a FASTQ file of n reads. With enough reads, planning (pool.Plan) does not read the last one.
 func fastqReads(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -76,8 +76,8 @@ func TestBadInputAlone(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "out", "-").wantCode(exitNothing).wantProblem("stdin", "no records")
 }
 
-// TestBadInputAmongGood checks that good inputs beside a bad one are written, that the list names the failure, and that
-// the list is removed when nothing fails any more.
+// TestBadInputAmongGood checks a bad input between good ones: the good inputs are written and failed_files.txt names
+// the failure. When no input fails any more, that file is removed.
 func TestBadInputAmongGood(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -104,14 +104,14 @@ func TestBadInputAmongGood(t *testing.T) {
 		t.Errorf("the summary of the second run:\n%s", r.stdout)
 	}
 
-	// A rerun that finds everything complete computes nothing and takes no time.
+	// A rerun on complete outputs computes nothing and takes no time.
 	r = embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(0)
 	if strings.Contains(r.stderr, "loading weights") || strings.Count(r.stdout, "was complete already") != 3 {
 		t.Errorf("the third run:\n%s%s", r.stdout, r.stderr)
 	}
 }
 
-// TestAllInputsFail checks that the list is also written if all inputs fail.
+// TestAllInputsFail checks that failed_files.txt is also written if all inputs fail.
 func TestAllInputsFail(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", "<html></html>\n")
@@ -190,7 +190,7 @@ func TestBadModels(t *testing.T) {
 		})
 	}
 
-	// The same files, complete, are a model. The name of its folder is part of the outputs' names.
+	// The same files are accepted when they are complete. The name of the model's folder is part of the outputs' names.
 	embed(t, "--esm-model", "tiny", "-o", "out", "p.faa").wantCode(0)
 	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
 	wantFiles(t, "out", "manifest.jsonl", "p.esm2-tiny.parquet", "p.tiny.parquet")
@@ -202,8 +202,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// TestFolderThatCannotBeWritten checks that an output folder without write permission causes one line for all inputs,
-// before the weights are loaded.
+// TestFolderThatCannotBeWritten checks that an output folder without write permission causes a single line, however
+// many inputs there are, before the weights are loaded.
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -227,8 +227,8 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed checks that a run with other settings is refused before anything is computed: if they differ
-// for protein, before the DNA is embedded.
+// TestSettingsAreNotMixed checks that a run with other settings than the existing outputs is refused before anything is
+// computed. If the settings differ for protein only, the DNA is not embedded either.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -250,7 +250,7 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	}
 }
 
-// TestMessagesHoldNoControlCharacters checks messages about file names that contain escape sequences of a terminal.
+// TestMessagesHoldNoControlCharacters checks messages about files whose names contain escape sequences of a terminal.
 func TestMessagesHoldNoControlCharacters(t *testing.T) {
 	workspace(t)
 	write(t, "red\x1b[31m.faa", "<html>\x1b[0m")

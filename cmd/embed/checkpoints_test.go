@@ -12,8 +12,8 @@ import (
 )
 
 // writeCheckpoint writes the tensors of a synthetic model as a folder that looks like a real checkpoint:
-// model.safetensors and config.json. change returns the shape to write for a tensor, nil to omit it; a nil change keeps
-// all tensors.
+// model.safetensors and config.json. The function change returns the shape to write for a tensor, or nil to omit the
+// tensor. If change is nil, all tensors are written.
 func writeCheckpoint(t *testing.T, dir, model string, change func(name string, shape []int) []int) {
 	t.Helper()
 	c, err := transformer.Families.Open(model)
@@ -55,7 +55,7 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	write(t, dir+"/config.json", string(c.ConfigJSON))
 }
 
-// withoutMerges writes the synthetic DNA tokenizer without its merges and returns the path.
+// withoutMerges writes the synthetic DNA tokenizer without its merges and returns the path of the file.
 func withoutMerges(t *testing.T) string {
 	t.Helper()
 	merges := regexp.MustCompile(`"merges":\[[^\]]*\]`)

@@ -9,7 +9,8 @@ import (
 )
 
 // leaveNoCore keeps a crash from writing the memory of the process to the disk, which may be tens of gigabytes of
-// weights. GOTRACEBACK in the environment leaves that, too, to the user.
+// weights. If GOTRACEBACK is set in the environment, leaveNoCore does nothing, because the user then controls what a
+// crash leaves.
 func leaveNoCore(environ []string) {
 	if slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "GOTRACEBACK=") }) {
 		return
@@ -17,6 +18,6 @@ func leaveNoCore(environ []string) {
 	var limit syscall.Rlimit
 	if syscall.Getrlimit(syscall.RLIMIT_CORE, &limit) == nil {
 		limit.Cur = 0
-		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &limit) // a crash is no worse for it
+		_ = syscall.Setrlimit(syscall.RLIMIT_CORE, &limit) // an error changes nothing about the run
 	}
 }

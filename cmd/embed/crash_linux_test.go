@@ -29,12 +29,13 @@ var (
 	crashSeed = flag.Uint64("crash.seed", 0, "seed of TestKilled (default from the clock)")
 )
 
-// TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM, alone or two in one folder. After each
-// kill every file with a final name must be whole and described by the manifest, and what the manifest calls finished
-// must be there. In the end the folder must hold the bytes of a run that was never killed, and nothing else.
+// TestKilled kills runs of the program at random moments, by SIGKILL or SIGTERM. One run works in the folder, or two at
+// once. After each kill every file with a final name must be whole and described by the manifest, and every output that
+// the manifest calls finished must exist. In the end the folder must hold the bytes of a run that was never killed, and
+// nothing else.
 //
-// A seed determines the formats, signals and the lines of the log after which they come. It does not determine the
-// order of goroutines.
+// A seed determines the formats, the signals, and the lines of the log after which the signals come. It does not
+// determine the order of goroutines.
 func TestKilled(t *testing.T) {
 	workspace(t)
 	seed := *crashSeed
@@ -59,13 +60,13 @@ type crashes struct {
 	codes  map[int]int
 }
 
-// wholeRun is what a run that is not killed leaves.
+// wholeRun is the result of a run that is not killed.
 type wholeRun struct {
-	files map[string]string // contents by name, without the manifest
-	lines int               // in its log
+	files map[string]string // contents by file name, without the manifest
+	lines int               // number of lines in its log
 }
 
-// writeInputs writes DNA and proteins, in files of one batch and of many.
+// writeInputs writes DNA and protein files. Some fill one batch and others many.
 func (c *crashes) writeInputs() {
 	letters := func(alphabet string, n int) string {
 		b := make([]byte, n)
@@ -89,7 +90,7 @@ func (c *crashes) writeInputs() {
 	}
 }
 
-// configuration draws flags and inputs.
+// configuration returns random flags and inputs.
 func (c *crashes) configuration() []string {
 	format := store.Formats()[c.rng.IntN(len(store.Formats()))]
 	flags := []string{"--format", string(format), "--pool", "mean"}
@@ -100,7 +101,7 @@ func (c *crashes) configuration() []string {
 	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256", "-v", inputs)
 }
 
-// round kills the runs of one command until one ends by itself.
+// round runs one command until a run of it ends by itself, and kills all runs before.
 func (c *crashes) round(end time.Time) {
 	flags := c.configuration()
 	whole, ok := c.whole[fmt.Sprint(flags)]
@@ -127,7 +128,7 @@ func (c *crashes) round(end time.Time) {
 	os.RemoveAll(out)
 }
 
-// undisturbed runs a command to its end.
+// undisturbed runs a command and does not kill it.
 func (c *crashes) undisturbed(flags []string) wholeRun {
 	out := fmt.Sprint("whole", len(c.whole))
 	r := embed(c.T, append(flags, "-o", out)...).wantCode(0)
@@ -148,8 +149,8 @@ func (c *crashes) read(dir, name string) string {
 	return string(content)
 }
 
-// run runs tasks of one command at the same time, each with a signal at a random line of its log, if kill is set. It
-// reports whether a signal ended one of them.
+// run starts a command once for each task, all at the same time. If kill is set, each process gets a signal at a random
+// line of its log. run reports whether a signal ended a process.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
 	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
@@ -189,15 +190,15 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 	return killed
 }
 
-// signalingLog is the log of a run that gets signals after a line of it.
+// signalingLog is the log of a process. After a given line it sends signals to that process.
 type signalingLog struct {
 	process *exec.Cmd
-	at      int // lines
+	at      int // number of the line after which the signals come
 	signals []syscall.Signal
 	delay   time.Duration // before each signal
 	text    bytes.Buffer
 	once    sync.Once
-	first   time.Time // of the signals
+	first   time.Time // time of the first signal
 }
 
 func (d *signalingLog) Write(p []byte) (int, error) {
@@ -207,7 +208,7 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 			d.first = time.Now()
 			for _, s := range d.signals {
 				time.Sleep(d.delay)
-				_ = d.process.Process.Signal(s) // it may have ended
+				_ = d.process.Process.Signal(s) // the process may have ended
 			}
 		})
 	}
@@ -219,8 +220,8 @@ func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.si
 // leftover matches the names of temporary files and claims.
 var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}$`)
 
-// check compares an output folder with its manifest and with that of a run that was not killed, of which it may hold a
-// part if this one was.
+// check compares an output folder with its manifest and with the outputs of a run that was not killed. If this run was
+// killed, the folder may hold a part of them.
 func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	described, finished := c.manifest(out)
 	there, left := files(c, out), 0
@@ -248,7 +249,7 @@ func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	}
 }
 
-// manifest returns the outputs that the manifest of a folder names, and the SHA-256 of the finished ones.
+// manifest returns the outputs that the manifest of a folder names, and the SHA-256 of the finished outputs.
 func (c *crashes) manifest(out string) (described map[string]bool, finished map[string]string) {
 	described, finished = map[string]bool{}, map[string]string{}
 	text, err := os.ReadFile(filepath.Join(out, store.ManifestName))
@@ -257,7 +258,7 @@ func (c *crashes) manifest(out string) (described map[string]bool, finished map[
 	}
 	for line := range strings.Lines(string(text)) {
 		if !strings.HasSuffix(line, "\n") {
-			break // of a run that was killed
+			break // a killed run may leave an incomplete line
 		}
 		var entry struct {
 			Outputs []struct {

@@ -25,8 +25,8 @@ Flags:
   -h, --help      this page
 `
 
-// devices is the command "embed devices". It prints the devices that can compute and, if asked, the places that were
-// searched. Finding no device is not an error.
+// devices is the command "embed devices". It prints the devices that can compute. With --verbose it also prints the
+// places that were searched. Finding no device is not an error.
 func devices(_ context.Context, m machine, args, environ []string, w, _ io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed devices", pflag.ContinueOnError)
 	verbose := flags.BoolP("verbose", "v", false, "")
@@ -66,7 +66,7 @@ func gpuReport(r cuda.Report, details bool) string {
 	case r.Err == nil:
 	case n > 0 && r.DriverSearch[n-1].Err != nil:
 		line("no device: %v%s", r.Err, hint)
-	default: // the driver was found, and its path is of no interest
+	default: // the driver was found, and its path is not worth a line
 		line("no device: %v", r.Err)
 	}
 	places(r.DriverSearch)
@@ -107,7 +107,8 @@ func deviceText(d cuda.Device) string {
 
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// withoutCublas returns one line: why cuBLAS is not used, and the cost. The figure is from docs/performance.md.
+// withoutCublas returns one line with the reason why cuBLAS is not used, and the cost. The figure for the cost is from
+// docs/performance.md.
 func withoutCublas(c cuda.Cublas) string {
 	why := c.Err.Error()
 	if n := len(c.Searched); n > 0 && c.Searched[n-1].Err != nil {

@@ -24,8 +24,8 @@ import (
 // maxThreads is the maximum of --threads, more than any machine has cores.
 const maxThreads = 1 << 12
 
-// maxBudget is the maximum number of tokens in a batch. It is far above what a device can hold and keeps sizes in bytes
-// from overflowing.
+// maxBudget is the maximum number of tokens in a batch. It is far above the number that any device can hold, and small
+// enough that sizes in bytes do not overflow.
 const maxBudget = 1 << 24
 
 // runOn runs the program and returns its exit code.
@@ -94,14 +94,14 @@ type command struct {
 	log      *slog.Logger
 	progress *progress
 	machine
-	products kernels.DType // --dtype
+	products kernels.DType // operand type of --dtype
 	ordinals []int         // the GPUs that --gpus names; nil for all or none
-	expanded []string      // folders and globs that have led to inputs
+	expanded []string      // folder and glob arguments for which inputs were found
 	total    pool.Summary  // summary of both models
 }
 
-// embed checks flags, inputs, models and settings before anything is computed. Then it runs one model to completion
-// after the other: DNA first, then protein.
+// embed checks flags, inputs, models and settings before anything is computed. Then it runs the models one after the
+// other: first the DNA model on all its files, then the protein model.
 func (c *command) embed(ctx context.Context) error {
 	if err := c.check(); err != nil {
 		return err
@@ -167,8 +167,8 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 	return nil
 }
 
-// openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The models
-// must be closed even after an error.
+// openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The caller
+// must close the models even after an error.
 func (c *command) openModels(ctx context.Context, dna, protein []pool.File, reading seqio.Options, processors []*processor) (models []*model, err error) {
 	for _, files := range [][]pool.File{dna, protein} {
 		if len(files) == 0 {
@@ -207,7 +207,7 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	return err
 }
 
-// tellApart gives inputs of the same name outputs with different names.
+// tellApart gives different output names to inputs of the same name (see seqio.TellApart).
 func tellApart(models ...[]pool.File) {
 	for _, files := range models {
 		inputs := make([]*seqio.Input, len(files))
@@ -218,8 +218,8 @@ func tellApart(models ...[]pool.File) {
 	}
 }
 
-// checkNames returns an error if two outputs would have the same name. If both models have the same label, it compares
-// the inputs of both alphabets.
+// checkNames returns an error if two outputs would have the same name. oneModel says that both models have the same
+// label; then the inputs of both alphabets are compared with each other.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -231,11 +231,11 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures updates the list of failed files in the output folder, after a run that ended with err, and returns
-// both errors. A run that did nothing leaves the list alone.
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err
+// together with its own error. A run that did nothing does not change the list.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if errors.Is(err, pool.ErrFolderGone) {
-		c.total = pool.Summary{} // nothing is left of it, and no folder for a list
+		c.total = pool.Summary{} // the output folder is gone, with all outputs and the place for a list
 	}
 	if c.done()+len(c.total.Failed) == 0 {
 		return err
@@ -337,7 +337,7 @@ func (c *command) reading() seqio.Options {
 	return o
 }
 
-// check checks the flags that both models share, and parses those about devices.
+// check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
 	for _, f := range []struct{ name, value, values string }{
 		{"on-bad-record", c.onBad, "error skip"}, {"gaps", c.gaps, "error remove"}, {"duplicates", c.duplicates, "error suffix"},
@@ -384,7 +384,8 @@ func (c *command) check() error {
 	return err
 }
 
-// expand returns the inputs of the plain arguments, of --dna and of --protein, and the arguments that lead to no input.
+// expand returns the inputs named by the plain arguments, by --dna and by --protein, and a failure for each argument
+// that leads to no input.
 func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err error) {
 	for _, part := range []struct {
 		args     []string

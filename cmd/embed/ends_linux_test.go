@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// awaitedLog is the log of a child, which tells when a text has come.
+// awaitedLog is the log of a child process, in which a test can wait for a text.
 type awaitedLog struct {
 	mutex sync.Mutex
 	log   bytes.Buffer
@@ -39,7 +39,7 @@ func (a *awaitedLog) String() string {
 	return a.log.String()
 }
 
-// await waits for the next time that the log holds a text.
+// await waits until the log contains a text.
 func (a *awaitedLog) await(t *testing.T, text string) {
 	t.Helper()
 	a.mutex.Lock()
@@ -53,7 +53,7 @@ func (a *awaitedLog) await(t *testing.T, text string) {
 	}
 }
 
-// running starts a child, which is killed if it is still there after a minute.
+// running starts a child process and kills it if it has not ended after a minute.
 func running(t *testing.T, environ []string, args ...string) (*exec.Cmd, *awaitedLog) {
 	t.Helper()
 	cmd, log := child(t, environ, args...), &awaitedLog{}
@@ -66,9 +66,9 @@ func running(t *testing.T, environ []string, args ...string) (*exec.Cmd, *awaite
 	return cmd, log
 }
 
-// ended waits for a child and returns the code that a shell reports.
+// ended waits for a child process and returns the exit code that a shell reports for it.
 func ended(cmd *exec.Cmd) int {
-	_ = cmd.Wait() // the state says all
+	_ = cmd.Wait() // the exit code is read from the state below
 	status := cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if status.Signaled() {
 		return 128 + int(status.Signal())
@@ -83,8 +83,8 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// TestSignalWhileItWaits checks that an interruption ends a run with its code while it waits for a lock or a device,
-// and that finished outputs remain.
+// TestSignalWhileItWaits checks that a signal ends a run that waits for a lock or a device, with the exit code for an
+// interruption, and that finished outputs remain.
 func TestSignalWhileItWaits(t *testing.T) {
 	const graceForTests = 300 * time.Millisecond
 	if grace+messageTime >= 5*time.Second {
@@ -113,7 +113,7 @@ func TestSignalWhileItWaits(t *testing.T) {
 			args := append(strings.Fields(state.args), "--esm-model", tiny, "--threads", "1", "-o", "out")
 			cmd, log := running(t, []string{graceVariable + "=" + graceForTests.String()}, args...)
 			log.await(t, state.until)
-			time.Sleep(100 * time.Millisecond) // until it waits, as a rule
+			time.Sleep(100 * time.Millisecond) // usually enough for the run to reach the point at which it waits
 			send(t, cmd, syscall.SIGTERM)
 			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), "; the same command continues") {
 				t.Errorf("exit code %d\n%s", code, log)
@@ -123,7 +123,7 @@ func TestSignalWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestSignalWhileNobodyReadsTheLog checks that an interruption ends a run that waits for a full pipe to be read.
+// TestSignalWhileNobodyReadsTheLog checks that a signal ends a run that is blocked because its log is a full pipe.
 func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", manyProteins("r", 3000))
@@ -139,7 +139,7 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 	unread.Close()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 { // of 65,536
+		if n, err := unix.IoctlGetInt(int(read.Fd()), unix.TIOCINQ); err != nil || n > 60_000 { // the pipe holds 65,536 bytes
 			break
 		}
 		if time.Now().After(deadline) {
@@ -152,7 +152,7 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 	}
 }
 
-// longRun starts a run on one record, which takes minutes.
+// longRun starts a run on one record that takes minutes to embed.
 func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
 	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
 	cmd, log := running(t, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
@@ -172,9 +172,9 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestCrash checks that a crash of the runtime has none of the documented exit codes, and leaves no core.
+// TestCrash checks that a crash of the Go runtime ends with none of the documented exit codes and leaves no core file.
 func TestCrash(t *testing.T) {
-	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // the second makes a child panic
+	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // SIGUSR1 makes the child panic (see limitChild)
 		workspace(t)
 		cmd, log := longRun(t)
 		send(t, cmd, crash)
@@ -187,8 +187,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestAddressSpace checks that the error for a record that would exceed ulimit -v names its line, the limit and the
-// flags that help, and that the other file is written.
+// TestAddressSpace checks a record that would exceed the limit of ulimit -v. The error must name the record's line, the
+// limit and the flags that help. The other file must be written.
 func TestAddressSpace(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -206,7 +206,8 @@ func TestAddressSpace(t *testing.T) {
 	}
 }
 
-// TestScheduledThreads checks that the variables of schedulers restrict the number of threads and never raise it.
+// TestScheduledThreads checks that the environment variables of batch schedulers lower the number of threads and never
+// raise it.
 func TestScheduledThreads(t *testing.T) {
 	for _, c := range []struct {
 		environ string

@@ -29,8 +29,8 @@ func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// exitCode returns the code for the end of a run. err is the error of the run as a whole, done and failed are numbers
-// of files.
+// exitCode returns the exit code of the program. err is the error of the run as a whole; done and failed are numbers of
+// files.
 func exitCode(err error, done, failed int) int {
 	var usage *usageError
 	switch {
@@ -55,7 +55,7 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint adds the flags that help to an error of package pool, which knows no flags.
+// withHint adds the name of the flags that help to an error of package pool. That package does not know the flags.
 func withHint(err error) error {
 	var hints []string
 	for _, h := range []struct {

@@ -19,15 +19,16 @@ func fieldFile(t *testing.T, name string) string {
 	return path
 }
 
-// TestFieldInputs runs the program on inputs as they occur in practice. A readable input must have the listed rows, as
-// "id length", from the model for its alphabet. For any other input one line must name the fault and its remedy.
+// TestFieldInputs runs the program on inputs as they occur in practice. If an input is readable, the model for its
+// alphabet must write the listed rows, each as "id length". For any other input one line must name the fault and its
+// remedy.
 func TestFieldInputs(t *testing.T) {
 	const skip, suffix = "--on-bad-record skip", "--duplicates suffix"
 	for _, c := range []struct {
-		args string // the last is the file
+		args string // arguments; the last one is the file
 		dna  bool
-		rows string   // of the output; empty if the input is refused
-		says []string // in the error, after the file's name
+		rows string   // expected rows of the output; empty if the input is refused
+		says []string // expected parts of the error, after the file's name
 	}{
 		// The alphabet.
 		{"all_n.fna", true, "all 16", nil},
@@ -152,8 +153,9 @@ func TestFieldDamage(t *testing.T) {
 		`line 403: record "p7": the record on line 15 has the same id`, "--on-bad-record skip", "--duplicates suffix")
 }
 
-// TestFieldFolder checks that the files of a folder are recognised by their extensions, that one line counts the
-// others, and that extensions that clearly contradict the letters cause a warning.
+// TestFieldFolder checks that the files of a folder are recognized by their extensions and that one line gives the
+// number of files that were not recognized. An extension that clearly contradicts the letters of the file must cause a
+// warning.
 func TestFieldFolder(t *testing.T) {
 	workspace(t)
 	const content = ">x\nMKVLLLAAAW\n"
@@ -175,7 +177,8 @@ func TestFieldFolder(t *testing.T) {
 	}
 }
 
-// TestForcedAlphabetHoldsForAllFiles checks --dna *.fa, which the program receives as one flag and many files.
+// TestForcedAlphabetHoldsForAllFiles checks the argument --dna *.fa, which the shell expands to one flag and many
+// files. The flag must hold for all of them.
 func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a.fa", "b.fa", "folder/c.fa"} {
@@ -193,7 +196,8 @@ func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	wantFiles(t, "glob", "a.esm2-tiny.parquet", "b.esm2-tiny.parquet", "manifest.jsonl")
 }
 
-// TestTruncatedRecordsAreNamed checks that a line names the first truncated records and their lengths before.
+// TestTruncatedRecordsAreNamed checks that a line names the first truncated records and their lengths before
+// truncation.
 func TestTruncatedRecordsAreNamed(t *testing.T) {
 	workspace(t)
 	letters := strings.Repeat("MKVLAAGWQE", 600)

@@ -134,7 +134,7 @@ func declareSequences(f *pflag.FlagSet, s *settings) {
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
 }
 
-// formatNames returns the names of all output formats as a sentence has them: "a, b or c".
+// formatNames returns the names of all output formats in the form "a, b or c".
 func formatNames() string {
 	var names []string
 	for _, format := range store.Formats() {
@@ -189,7 +189,8 @@ var (
 	otherVariables = []string{"EMBED_CUBLAS"}
 )
 
-// variableFlag returns the flag that an environment variable sets, or nil, and whether its name has the prefix.
+// variableFlag returns the flag that an environment variable sets, or nil if there is none. ours reports whether the
+// variable's name begins with environmentPrefix.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
@@ -213,7 +214,8 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// unknownVariables lists the environment variables that have the prefix but set no flag, each with suggestions.
+// unknownVariables lists the environment variables whose names begin with environmentPrefix but that set no flag. Each
+// comes with suggestions.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
@@ -229,8 +231,9 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 	return list
 }
 
-// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter, or with
-// letters that are all short flags without a value, remains: -qv. Any other is a usage error: -output is not -o utput.
+// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter remains, and
+// so does a dash with letters that are all short flags without a value, such as -qv. Any other form with one dash is a
+// usage error; for example -output is not read as -o utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
 	isValue := false // whether the argument is the value of the flag before it
@@ -270,7 +273,8 @@ func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	})
 }
 
-// unknownFlag returns the usage error for a flag that does not exist. typed includes the dashes.
+// unknownFlag returns the usage error for a flag that does not exist. typed is the flag as the user wrote it, with its
+// dashes.
 func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	name := strings.TrimLeft(typed, "-")
 	var names []string
@@ -321,7 +325,7 @@ func wrongValue(flag *pflag.Flag, value string) string {
 // and many files.
 var fileLists = []string{"--dna", "--protein"}
 
-// repeatFor repeats these flags before each of the files that follow them, up to the next flag.
+// repeatFor repeats each of the given flags before every file that follows it, up to the next flag.
 func repeatFor(flags, args []string) []string {
 	var out []string
 	list := "" // the flag that applies to the current argument, or ""

@@ -82,8 +82,8 @@ func TestHelpColumns(t *testing.T) {
 	}
 }
 
-// TestHelpOfSyntheticFamily checks the help with a third family, for DNA and without published checkpoints: it must
-// contain no empty name, and a length limit for each family.
+// TestHelpOfSyntheticFamily checks the help with a third family of models, which is for DNA and has no published
+// checkpoints. The help must contain no empty name, and a length limit for each family.
 func TestHelpOfSyntheticFamily(t *testing.T) {
 	third := &transformer.Family{Name: "Third", Alphabet: seqio.DNA, Flag: "third", Default: "synthetic:third-s",
 		Published: []transformer.Published{{Name: "third-s"}}, FixedVocabulary: true, MaxLength: 77}
@@ -110,8 +110,8 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-// TestOneDashOrTwo checks that every long flag can be written with one dash or two, and its value after "=" or as the
-// next argument.
+// TestOneDashOrTwo checks that every long flag can be written with one dash or two, and that its value can follow "="
+// or be the next argument.
 func TestOneDashOrTwo(t *testing.T) {
 	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x"}
 	for _, g := range declare(&settings{}, transformer.Families) {
@@ -151,7 +151,7 @@ func TestShortFlags(t *testing.T) {
 	}
 }
 
-// TestFlagsOfManyFiles checks that a flag applies to all files that follow it, as in --dna *.fa.
+// TestFlagsOfManyFiles checks that a flag such as --dna applies to all files that follow it, as in --dna *.fa.
 func TestFlagsOfManyFiles(t *testing.T) {
 	for line, want := range map[string]string{
 		"--dna a b c":                               "dna a b c",
@@ -206,7 +206,8 @@ func TestEnvironment(t *testing.T) {
 	r.wantProblem("EMBED_ESM_BATCH_SIZE", "many")
 }
 
-// TestMistakesOnTheCommandLine checks that a mistake causes one line that names the flag, exit code 64, and no output.
+// TestMistakesOnTheCommandLine checks that a mistake causes one line that names the flag, with exit code 64, and that
+// nothing is written.
 func TestMistakesOnTheCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -15,8 +15,8 @@ func npyArgs(more ...string) []string {
 	return append([]string{"--esm-model", tiny, "--format", "npy", "-o", "out"}, more...)
 }
 
-// TestFailedListsOfTwoRuns checks that a run keeps the lines for inputs of other runs, and removes those for inputs
-// that it has embedded itself or as part of a folder.
+// TestFailedListsOfTwoRuns checks that a run keeps the lines of failed_files.txt for inputs of other runs. It must
+// remove the lines for inputs that it has embedded, named directly or as part of a folder.
 func TestFailedListsOfTwoRuns(t *testing.T) {
 	workspace(t)
 	write(t, "bad.faa", ">x\nMK1V\n")
@@ -61,8 +61,8 @@ func TestEscapeSequencesInNames(t *testing.T) {
 	}
 }
 
-// TestRepairOfTheManifest checks that every command that the error for a damaged manifest suggests makes the folder
-// usable.
+// TestRepairOfTheManifest checks the commands that the error for a damaged manifest suggests. Each of them must make
+// the folder usable.
 func TestRepairOfTheManifest(t *testing.T) {
 	for name, damage := range map[string]func(content string) map[string]string{
 		"a line":       func(c string) map[string]string { return map[string]string{"manifest.jsonl": "{}\n" + c} },
@@ -92,14 +92,15 @@ func TestRepairOfTheManifest(t *testing.T) {
 			}
 		}
 	}
-	// Without any line, outputs cannot be distinguished from those of other settings. --force replaces them.
+	// If the manifest is empty, nothing tells whether outputs are of these settings or of others. --force replaces
+	// them.
 	write(t, "out/manifest.jsonl", "")
 	embed(t, npyArgs("a.faa")...).wantCode(exitNothing).wantProblem("no entry", "--force")
 	embed(t, npyArgs("--force", "a.faa")...).wantCode(0)
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// TestInspect checks the line for each state of a file, as text and as JSON.
+// TestInspect checks the lines of embed inspect for each state of a file, as text and as JSON.
 func TestInspect(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -124,7 +125,7 @@ func TestInspect(t *testing.T) {
 	}
 	lines := strings.SplitAfter(string(mustReadFile(t, "out/manifest.jsonl")), "\n")
 	var kept string
-	for _, line := range lines { // as if the run had been killed before d was finished
+	for _, line := range lines { // remove a line, as if the run had been killed before d was finished
 		if !strings.Contains(line, "d.esm2-tiny") || !strings.Contains(line, `"finished"`) {
 			kept += line
 		}
@@ -191,7 +192,8 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics checks that outputs of a program version with other numbers do not count as complete.
+// TestOutputsOfOtherNumerics checks that outputs of a program version that computed other numbers (see numerics) do not
+// count as complete.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

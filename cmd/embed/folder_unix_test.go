@@ -14,13 +14,13 @@ import (
 	"time"
 )
 
-// started is a run that waits for standard input, so it keeps its claim to the folder.
+// started is a run that waits for standard input and therefore keeps its claim to the output folder (see store.Claim).
 type started struct {
 	result func() result
 	end    func()
 }
 
-// waitForFile waits until a file of that pattern exists.
+// waitForFile waits until a file that matches the pattern exists.
 func waitForFile(t *testing.T, pattern string) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
@@ -33,7 +33,7 @@ func waitForFile(t *testing.T, pattern string) {
 	}
 }
 
-// start starts a run in the folder out. Its last input is a pipe that stays silent until end is called.
+// start starts a run with the output folder out. Its last input is a pipe that stays silent until end is called.
 func start(t *testing.T, args ...string) started {
 	t.Helper()
 	cmd := child(t, nil, append(npyArgs(args...), "-")...)
@@ -53,8 +53,9 @@ func start(t *testing.T, args ...string) started {
 	return started{func() result { return wait(t, cmd, &stdout, &stderr) }, func() { stdin.Close() }}
 }
 
-// TestTwoSettingsAtOnce checks that a second run with other settings is refused with the name of the first, but not one
-// with the same settings or another format, and that a killed run does not keep its claim.
+// TestTwoSettingsAtOnce checks runs that start while another run uses the same output folder. A run with other settings
+// is refused, and the error names the first run. A run with the same settings or another format is accepted. A killed
+// run does not keep its claim (see store.Claim).
 func TestTwoSettingsAtOnce(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -78,8 +79,8 @@ func TestTwoSettingsAtOnce(t *testing.T) {
 	}
 }
 
-// TestTasksAtOnce checks that the tasks of an array job can write in one folder at the same time, and that each lists
-// its failures.
+// TestTasksAtOnce checks that the tasks of an array job can write to one folder at the same time, and that each task
+// lists its failures.
 func TestTasksAtOnce(t *testing.T) {
 	workspace(t)
 	const tasks = 4
@@ -103,7 +104,8 @@ func TestTasksAtOnce(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfAKilledRun checks that the next run removes them, even if it has nothing to compute.
+// TestLeftoversOfAKilledRun checks that the next run removes the leftovers of a killed run, even if it has nothing to
+// compute.
 func TestLeftoversOfAKilledRun(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -132,8 +134,8 @@ func TestLeftoversOfAKilledRun(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl")
 }
 
-// TestLockedByTheUser checks that a lock of another program on the folder has no effect, and that a run waits for one
-// on the manifest until it is interrupted.
+// TestLockedByTheUser checks locks that are held by another program. A lock on the folder has no effect. A run waits
+// for a lock on the manifest until the run is interrupted.
 func TestLockedByTheUser(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

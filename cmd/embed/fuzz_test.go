@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// FuzzCommandLine: any arguments and variables end in settings or in one line of a usage error that shows nothing of
-// the libraries, and the same ones always in the same.
+// FuzzCommandLine checks that any arguments and environment variables are either accepted or rejected by a usage error
+// of one line, which contains no text of the flag library or of strconv. Parsing them a second time must give the same
+// result.
 func FuzzCommandLine(f *testing.F) {
 	for _, c := range [][2]string{
 		{"-o\x00out\x00p.faa", "EMBED_GPUS=none"}, {"-gpus\x000,1\x00-esm-batch-size=4\x00--\x00-x", ""}, {"--dna\x00a\x00b\x00--protein=c\x00d", "EMBED_DNA=x"},

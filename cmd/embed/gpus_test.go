@@ -20,11 +20,11 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeMachine is a machine with GPUs, each of which is one thread of the CPU.
+// fakeMachine is a machine with fake GPUs. Each of them computes with one thread of the CPU.
 type fakeMachine struct {
-	names    []string // names of the GPUs; one with an empty name cannot be used
-	major    int      // their major compute capability; 0 means 8
-	budget   int      // tokens in a batch that Budget returns
+	names    []string // names of the GPUs; a GPU with an empty name cannot be used
+	major    int      // major compute capability of the GPUs; 0 means 8
+	budget   int      // the batch size in tokens that Budget returns
 	products []cuda.ProductReport
 	noCublas error
 	lacks    bool // whether Compile refuses every program
@@ -123,7 +123,7 @@ func (f *fakeMachine) embed(t *testing.T, args string) result {
 	return result{t, code, stdout.String(), stderr.String()}
 }
 
-// manyFiles writes more inputs of both kinds than there are GPUs.
+// manyFiles writes more DNA files than there are GPUs, and more protein files.
 func manyFiles(t *testing.T) string {
 	workspace(t)
 	for i := range 5 {
@@ -152,7 +152,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return list
 }
 
-// TestGPUsAgree checks that one GPU, two GPUs, and one GPU opened twice write the same bytes.
+// TestGPUsAgree checks that one GPU, two GPUs, and one GPU that is opened twice write the same bytes.
 func TestGPUsAgree(t *testing.T) {
 	args := manyFiles(t)
 	var one map[string]string
@@ -170,7 +170,8 @@ func TestGPUsAgree(t *testing.T) {
 	}
 }
 
-// TestModelThatGPUsDoNotCompute checks that the error says so and names the flag that selects the CPU.
+// TestModelThatGPUsDoNotCompute checks that the error says that the GPU does not compute the model, and names the flag
+// that selects the CPU.
 func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, lacks: true}
@@ -182,8 +183,8 @@ func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	f.embed(t, "--gpus none --out out"+args).wantCode(exitDone)
 }
 
-// TestAllGPUs checks that all GPUs of the most frequent kind are used and the others named, and that a rerun on one of
-// them continues.
+// TestAllGPUs checks that all GPUs of the most frequent kind are used and that the log names the other GPUs. A rerun on
+// one of the used GPUs must continue the run.
 func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU B", "GPU A", "", "GPU A"}, budget: 200}
@@ -215,14 +216,15 @@ func TestAllGPUs(t *testing.T) {
 	if strings.Count(r.stdout, "complete already") != 9 || !maps.Equal(contents(t, "out"), before) {
 		t.Errorf("the rerun: %s", r.stdout)
 	}
-	// Outputs of another kind of GPU are not mixed with these.
+	// Outputs of different kinds of GPU must not be mixed.
 	other := &fakeMachine{names: []string{"GPU C"}, budget: 200}
 	if r := other.embed(t, "--out out"+args).wantCode(1); !strings.Contains(r.stderr, "GPU C bf16") || !strings.Contains(r.stderr, "--force") {
 		t.Errorf("another GPU: %s", r.stderr)
 	}
 }
 
-// TestUntestedGPUs checks that a line says that GPUs of this kind have not been tested, but only for untested kinds.
+// TestUntestedGPUs checks that a line says that GPUs of this kind have not been tested. For tested kinds there is no
+// such line.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {
@@ -278,8 +280,8 @@ func TestGPUSettings(t *testing.T) {
 	}
 }
 
-// TestProductsAreLogged checks that the verbose log tells once for each device which algorithms computed the matrix
-// products, and that products without cuBLAS are a warning in any case.
+// TestProductsAreLogged checks that the verbose log says, once for each device, which algorithms computed the matrix
+// products. Products without cuBLAS must cause a warning even if the log is not verbose.
 func TestProductsAreLogged(t *testing.T) {
 	args := manyFiles(t)
 	const algorithm = "algorithm 66, tile 20"
@@ -316,8 +318,8 @@ func TestProductsAreLogged(t *testing.T) {
 	}
 }
 
-// TestWithoutCublas checks that one line gives the reason and the cost: a warning, unless the user has turned cuBLAS
-// off.
+// TestWithoutCublas checks that one line gives the reason why cuBLAS is not used, and the cost. The line is a warning
+// unless the user has turned cuBLAS off.
 func TestWithoutCublas(t *testing.T) {
 	args := manyFiles(t)
 	for out, c := range map[string]struct {
@@ -359,8 +361,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestDevicesIsShort checks that without a driver one line says so and names the command that lists the places
-// searched.
+// TestDevicesIsShort checks that embed devices prints one line if there is no driver. The line names the command that
+// lists the places searched.
 func TestDevicesIsShort(t *testing.T) {
 	place := cuda.Attempt{Path: "/some/libcuda.so.1", Err: fs.ErrNotExist}
 	m := machine{findGPUs: func() cuda.Report {
@@ -390,7 +392,8 @@ func TestDevicesIsShort(t *testing.T) {
 	}
 }
 
-// TestGPUReport checks the lines for a machine with devices, and which of them are omitted.
+// TestGPUReport checks the lines about a machine with GPUs. The list of places searched and the line about compiled
+// kernels must appear only in the detailed report.
 func TestGPUReport(t *testing.T) {
 	devices := []cuda.Device{{Info: gpu.Info{Name: "First", Major: 9, TotalMemory: 140 << 30}, FreeMemory: 100 << 30},
 		{Info: gpu.Info{Ordinal: 1, Name: "Second", Major: 7, Minor: 5, TotalMemory: 15 << 30}, Err: errors.New("it is too old")}}
@@ -414,7 +417,7 @@ tested on: ` + cuda.TestedOn + "\n"
 	}
 }
 
-// TestCublasInReport checks that the line gives the reason why there is no cuBLAS, and the cost.
+// TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and the cost.
 func TestCublasInReport(t *testing.T) {
 	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}

@@ -67,7 +67,7 @@ func printHelp(w io.Writer, groups []group) {
 	fmt.Fprint(w, footer)
 }
 
-// synopsis returns a flag as it is typed, with the name of its value.
+// synopsis returns a flag as the user types it, with the name of its value.
 func synopsis(f *pflag.Flag) string {
 	s := "      --" + f.Name
 	if f.Shorthand != "" {

@@ -14,12 +14,13 @@ import (
 // simulates a disk that fills up.
 const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 
-// spaceVariable bounds, in bytes, the address space of a child beyond the one it has: ulimit -v.
+// spaceVariable is an environment variable that limits the address space of a child process, as ulimit -v does: the
+// process may use this number of bytes more than it uses at its start.
 const spaceVariable = "ADDRESS_SPACE_OF_EMBED"
 
-// limitChild sets the limits that the environment asks for, and makes a child panic at SIGUSR1.
+// limitChild sets the limits that the environment variables above ask for, and makes a child process panic at SIGUSR1.
 func limitChild() {
-	// Without the signal, a write over the limit fails.
+	// Without this, a write beyond the limit would kill the process by a signal. Now the write fails.
 	signal.Ignore(syscall.SIGXFSZ)
 	limit(sizeVariable, syscall.RLIMIT_FSIZE, 0)
 	limit(spaceVariable, syscall.RLIMIT_AS, addressSpace())
@@ -28,7 +29,8 @@ func limitChild() {
 	go func() { panic(<-crash) }()
 }
 
-// limit sets a resource limit to a number of bytes in the environment, if it is there, and some more.
+// limit sets a resource limit to the sum of more and the number of bytes in an environment variable. If the variable is
+// not set, limit does nothing.
 func limit(variable string, resource int, more uint64) {
 	text := os.Getenv(variable)
 	if text == "" {
@@ -46,7 +48,7 @@ func limit(variable string, resource int, more uint64) {
 	}
 }
 
-// addressSpace is that of the process, in bytes; 0 where it is not known.
+// addressSpace returns the size of the process's address space in bytes, or 0 where it is not known.
 func addressSpace() uint64 {
 	var pages uint64
 	if text, err := os.ReadFile("/proc/self/statm"); err == nil {
@@ -55,5 +57,5 @@ func addressSpace() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
-// setBytes sets a field of Rlimit, which is signed on FreeBSD.
+// setBytes sets a field of Rlimit. The fields are signed integers on FreeBSD.
 func setBytes[T int64 | uint64](field *T, bytes uint64) { *field = T(bytes) }

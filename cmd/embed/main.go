@@ -22,7 +22,7 @@ var grace = 4500 * time.Millisecond
 const messageTime = 200 * time.Millisecond
 
 func main() {
-	// A crash of Go's runtime ends with exit code 2 otherwise, which says that some inputs failed.
+	// Without this, a crash of Go's runtime would end with exit code 2, which means that some inputs failed.
 	debug.SetTraceback("crash")
 	leaveNoCore(os.Environ())
 	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
@@ -39,8 +39,9 @@ func main() {
 	os.Exit(runOn(ctx, thisMachine, os.Args[1:], os.Environ(), os.Stdout, os.Stderr))
 }
 
-// endProcess ends an interrupted run whatever it waits for: a batch may take minutes, and so may weights, a lock, a
-// disk or a driver that does not answer, and standard error may be a pipe that nobody reads. Committed outputs remain.
+// endProcess ends the process of an interrupted run, whatever the run waits for. A batch may take minutes. A read of
+// weights, a lock, a disk or a driver may never return, and standard error may be a pipe that nobody reads. Outputs
+// that were committed remain.
 func endProcess() {
 	said := make(chan struct{})
 	go func() {

@@ -11,11 +11,11 @@ import (
 	"time"
 )
 
-// childVariable is an environment variable that makes the test binary behave as the program, for tests that need a
-// process of their own.
+// childVariable is an environment variable that makes the test binary behave as the program. Tests that need a process
+// of their own set it.
 const childVariable = "RUN_AS_EMBED"
 
-// graceVariable is an environment variable that sets grace in a child process.
+// graceVariable is an environment variable that sets the variable grace in a child process.
 const graceVariable = "GRACE_OF_EMBED"
 
 func TestMain(m *testing.M) {
@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 		}
 		main()
 	}
-	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads have a hub of their own
+	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads start a hub of their own
 		panic(err)
 	}
 	os.Exit(m.Run())
@@ -58,7 +58,7 @@ func embedWith(t *testing.T, environ []string, args ...string) result {
 // noGPU is a machine without GPUs, on which tests run by default.
 var noGPU = (&fakeMachine{}).machine()
 
-// wantCode fails the test if the exit code is another one.
+// wantCode fails the test unless the run ended with this exit code.
 func (r result) wantCode(code int) result {
 	r.Helper()
 	if r.code != code {

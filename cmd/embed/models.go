@@ -25,7 +25,7 @@ type familyFlags struct {
 // flag returns the full name of one of the family's flags: flag("model") of ESM-2 is "esm-model".
 func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
 
-// family returns the family for an alphabet: the one whose model flag is set, or else the first.
+// family returns the family for an alphabet: the first one whose model flag is set, or the first of all if none is set.
 func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	var named, first *familyFlags
 	for i := range s.families {
@@ -116,7 +116,7 @@ func (m *model) check(s *settings) error {
 	return nil
 }
 
-// maxLength returns the length limit for this model's records, or for their windows, in letters.
+// maxLength returns the maximum length in letters of this model's records, or with --long window of their windows.
 func (m *model) maxLength(s *settings) int {
 	switch {
 	case s.given("max-length"):
@@ -127,7 +127,7 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// checkWindows returns an error if the lengths of --long window give no windows.
+// checkWindows returns an error if no windows are possible with the lengths for --long window.
 func (m *model) checkWindows(s *settings) error {
 	switch length := m.maxLength(s); {
 	case s.long != string(pool.LongWindow):
@@ -139,5 +139,5 @@ func (m *model) checkWindows(s *settings) error {
 	return nil
 }
 
-// layerList returns the layers in the form of the flag.
+// layerList returns the layers in the form in which the flag --layers has them.
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }

@@ -34,8 +34,8 @@ func addTensor(t *testing.T, path, name string) {
 	write(t, path, string(file)+string(body)+"\x00\x00\x00\x00")
 }
 
-// TestFineTunedModels checks that a line names the head of a fine-tuned model, which is not used, but not the tensors
-// left over from pretraining.
+// TestFineTunedModels checks that a line names the head of a fine-tuned model, because the program does not use it.
+// Tensors left over from pretraining are not named.
 func TestFineTunedModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -105,8 +105,8 @@ func TestWrongCheckpoints(t *testing.T) {
 	}
 }
 
-// TestOneFamilyForAnAlphabet checks that the family whose model flag is set is used for its alphabet, and else the
-// first.
+// TestOneFamilyForAnAlphabet checks the choice between two families of models for one alphabet: the family whose model
+// flag is set, or the first family if no such flag is set.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}
 	for _, f := range []transformer.Family{

@@ -37,8 +37,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	wantFiles(t, "same")
 }
 
-// TestNamesThatAreTheSame: outputs of inputs of the same name keep the part of the path that tells them apart, and a
-// rerun with fewer or more inputs finds them.
+// TestNamesThatAreTheSame checks inputs of the same file name. The path of each output must keep the folder that
+// distinguishes its input from the others. A rerun with fewer or more inputs must find the existing outputs.
 func TestNamesThatAreTheSame(t *testing.T) {
 	workspace(t)
 	for i, name := range []string{"S1", "S2", "S3"} {
@@ -63,7 +63,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 			t.Errorf("%s holds %q", id, got)
 		}
 	}
-	complete(run(s2), 1) // alone, it would be out/final.contigs.dnabert-s-2l.parquet
+	complete(run(s2), 1) // in a new output folder this name would be final.contigs.dnabert-s-2l.parquet
 	complete(run(s1, s2, s3), 2)
 	outputs = append(outputs, "S3/final.contigs.dnabert-s-2l.parquet")
 	wantFiles(t, "out", outputs...)
@@ -72,7 +72,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	}
 	complete(run("moved/S3/megahit/final.contigs.fa", "./moved/S1/../S1/megahit/final.contigs.fa"), 2)
 
-	// The output of an input that was alone at first stays when others follow.
+	// An output that was made when its input was the only one of this name keeps its path in later runs with more
+	// inputs.
 	write(t, "x/p.faa", ">x\nMKV\n")
 	write(t, "y/p.faa", ">y\nMKVL\n")
 	run("x/p.faa")
@@ -83,8 +84,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 
-// TestProkkaFolder: the files of one annotation have one name and many extensions, and those of two annotations of one
-// day are named alike.
+// TestProkkaFolder checks the names of outputs for the files of Prokka. All files of an annotation have the same name
+// and different extensions. Two annotations made on the same day have files of the same names.
 func TestProkkaFolder(t *testing.T) {
 	workspace(t)
 	const dna = ">c\nACGTTGCAACGGATTACAGT\n"

@@ -14,7 +14,7 @@ import (
 	"seqembed/weights"
 )
 
-// proteins and nucleotides are the records of the inputs below.
+// proteins and nucleotides are the records of the inputs in the tests below.
 var (
 	proteins = []struct{ id, description, seq string }{
 		{"sp|P1|ONE", "a short one", "MKVLWAALLVTFLAGCQA"},
@@ -32,8 +32,8 @@ const (
 	nucleotideFile = ">c1 contig one\nacguugcaaggcttnACGT\n>c2\nGATTACA\n"
 )
 
-// TestBothModelsInEveryFormat embeds DNA and protein with one command. It checks that every format contains the same
-// ids, in the order of the input, each with the embedding that the sequence has alone.
+// TestBothModelsInEveryFormat embeds DNA and protein with one command. It checks that in every format the ids are in
+// the order of the input, and that each sequence has the embedding that it has alone.
 func TestBothModelsInEveryFormat(t *testing.T) {
 	workspace(t)
 	write(t, "prot.faa", proteinFile)
@@ -89,7 +89,7 @@ func TestBothModelsInEveryFormat(t *testing.T) {
 			}
 		}
 
-		// DNA first, to completion, then protein.
+		// All DNA is embedded before any protein.
 		if d, p := strings.Index(r.stderr, "input=nucl.fna"), strings.Index(r.stderr, "embedding  model="+tiny); p >= 0 && d > p || d < 0 {
 			t.Errorf("the order of work:\n%s", r.stderr)
 		}
@@ -184,7 +184,7 @@ func TestLayers(t *testing.T) {
 		t.Errorf("columns %q", columns)
 	}
 
-	// With layer 0 alone fewer blocks run; the numbers are the same.
+	// With --layers 0 fewer blocks of the model run. The numbers of layer 0 must not change.
 	embed(t, "--esm-model", tiny, "--layers", "0", "-o", "first", "p.faa").wantCode(0)
 	for i, r := range readParquet[parquetRow](t, "first/p.esm2-tiny.parquet") {
 		if !slices.Equal(r.Embedding, rows[i].Layer0) {
@@ -301,7 +301,7 @@ func TestFlagsAboutRecords(t *testing.T) {
 	wantFiles(t, "err", "failed_files.txt")
 }
 
-// TestFlagsAboutDNA checks standard input, letter case, a forced alphabet, and another tokenizer.
+// TestFlagsAboutDNA checks standard input, lower-case letters, a forced alphabet, and another tokenizer.
 func TestFlagsAboutDNA(t *testing.T) {
 	workspace(t)
 	const lower = ">x\ngattacagattaca\n"
@@ -345,7 +345,7 @@ func TestStandardInputIsDetected(t *testing.T) {
 	wantFiles(t, "out", "manifest.jsonl", "stdin.esm2-tiny.parquet")
 }
 
-// TestBatchSizeAndThreads checks that these flags do not change any result.
+// TestBatchSizeAndThreads checks that the flags for batch size and threads do not change any result.
 func TestBatchSizeAndThreads(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -375,8 +375,8 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestBF16OnCPU checks that rounded weights change the embeddings only a little, that log, output and manifest mention
-// them, and that the outputs are not mixed with exact ones.
+// TestBF16OnCPU checks that weights rounded to bfloat16 change the embeddings only a little. The log, the outputs and
+// the manifest must mention bfloat16, and its outputs must not be mixed with exact ones.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -397,7 +397,7 @@ func TestBF16OnCPU(t *testing.T) {
 			d := float64(r.Embedding[c]) - float64(w)
 			difference, size = difference+d*d, size+float64(w)*float64(w)
 		}
-		// A value is rounded by at most 2⁻⁸; the roundings of a sum mostly cancel.
+		// Rounding changes a value by at most a factor of 1 ± 2⁻⁸. In a sum, most of the rounding errors cancel.
 		if relative := math.Sqrt(difference / size); !(relative > 0 && relative < 0x1p-6) {
 			t.Errorf("%s: rounding changes the embedding by %.3g", r.ID, relative)
 		}
@@ -417,8 +417,8 @@ func TestBF16OnCPU(t *testing.T) {
 	embed(t, args...).wantCode(exitNothing).wantProblem(path, dtype, "--force")
 }
 
-// TestSeedsAreModels checks that another seed counts as another model: its outputs replace those of the first only with
-// --force.
+// TestSeedsAreModels checks that another seed of a synthetic model counts as another model: its outputs replace those
+// of the first seed only with --force.
 func TestSeedsAreModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

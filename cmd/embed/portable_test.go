@@ -8,7 +8,8 @@ import (
 	"seqembed/kernels/cpu"
 )
 
-// portableCPU is a backend that says whether only portable kernels compute.
+// portableCPU is a backend that says that only portable kernels compute (those in Go, without assembly) if portable is
+// set.
 type portableCPU struct {
 	kernels.Backend
 	portable bool
@@ -17,7 +18,8 @@ type portableCPU struct {
 func (p portableCPU) Name() string   { return "cpu test" }
 func (p portableCPU) Portable() bool { return p.portable }
 
-// TestPortableKernelsAreWarnedOf, and others are not.
+// TestPortableKernelsAreWarnedOf checks that there is a warning if only portable kernels compute, and no warning
+// otherwise.
 func TestPortableKernelsAreWarnedOf(t *testing.T) {
 	for _, portable := range []bool{true, false} {
 		var out shared
@@ -30,7 +32,7 @@ func TestPortableKernelsAreWarnedOf(t *testing.T) {
 			t.Errorf("portable %v: %q", portable, out.String())
 		}
 	}
-	// The program asks the real backend.
+	// Without a fake, the warning depends on this machine's CPU.
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	r := embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)

@@ -21,8 +21,8 @@ import (
 // cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU. It is one device of each pool. It is opened once, and again for the
-// next model after it has failed.
+// processor is a GPU, or all threads of the CPU. Both models use it in turn, as one device of their pools. It is opened
+// once. After a failure it is opened again for the next model.
 type processor struct {
 	name    string // for people
 	backend string // result of kernels.Backend.Name
@@ -111,9 +111,9 @@ func (c *command) openProcessors() ([]*processor, error) {
 	return list, nil
 }
 
-// oneKind returns the processors whose backend has the most frequent name, the first one if several are equally
-// frequent. It logs and closes the others, because the results of a run must not depend on the processor that computed
-// them.
+// oneKind returns the processors whose backend has the most frequent name. If several names are equally frequent, the
+// first of them counts. oneKind logs and closes the other processors, because the results of a run must not depend on
+// the processor that computed them.
 func (c *command) oneKind(list []*processor) (kept []*processor) {
 	count := map[string]int{}
 	for _, p := range list {
@@ -168,7 +168,7 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 // onCPU returns the processor for the CPU. For --dtype bf16 it computes in float32 with bfloat16 weights if the CPU
 // lacks the instructions.
 func (c *command) onCPU() *processor {
-	if c.threads > runtime.GOMAXPROCS(0) { // --threads overrides a scheduler
+	if c.threads > runtime.GOMAXPROCS(0) { // the user has set --threads above the number that a scheduler gave
 		runtime.GOMAXPROCS(min(c.threads, runtime.NumCPU()))
 	}
 	p := &processor{name: fmt.Sprintf("cpu (%d threads)", cmp.Or(c.threads, runtime.GOMAXPROCS(0))), dtype: "fp32"}
@@ -194,7 +194,7 @@ func warnPortable(log *slog.Logger, b kernels.Backend) {
 	}
 }
 
-// onGPU returns the processor for a GPU. One batch is started while another computes.
+// onGPU returns the processor for a GPU. One batch is started while the previous one computes.
 func (c *command) onGPU(ordinal int) *processor {
 	dtype := c.products
 	if dtype == kernels.Auto {
@@ -231,8 +231,8 @@ type budgeter interface {
 	Budget(*kernels.Program) (int, error)
 }
 
-// open loads the weights, chooses the budget unless the flag gives it, and compiles the model. It halves the budget
-// until the memory suffices.
+// open loads the weights, chooses the batch size in tokens unless a flag gives it, and compiles the model. It halves
+// the batch size until the memory suffices.
 func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	b, err := e.processor.ready()
 	if err != nil {
@@ -262,7 +262,7 @@ func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	}
 }
 
-// Start starts a batch. It remembers whether the device fails.
+// Start starts a batch. If the device fails, Start or the function that it returns sets e.failed.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	stop := func() {}
 	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {

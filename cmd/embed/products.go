@@ -10,9 +10,9 @@ import (
 	"seqembed/kernels/cuda"
 )
 
-// logProducts logs the algorithm of cuBLAS for each shape of matrix product, after a model has run on a device, unless
-// it has been logged before. A product that cuBLAS did not compute is a warning, because it was slow. If cuBLAS
-// computed the same shape in other batches, the results may differ between batches as well.
+// logProducts logs the algorithm of cuBLAS for each shape of matrix product, after a model has run on a device. It
+// leaves out lines that it has logged before. A product that cuBLAS did not compute is a warning, because it was slow.
+// If cuBLAS computed the same shape in other batches, the results may differ between batches as well.
 func (p *processor) logProducts(log *slog.Logger) {
 	reporter, ok := p.opened.(interface{ Products() []cuda.ProductReport })
 	if !ok {
@@ -45,8 +45,8 @@ func (p *processor) logProducts(log *slog.Logger) {
 	}
 }
 
-// logWithoutCublas logs why the first GPU multiplies without cuBLAS, and the cost. The other GPUs are on the same
-// machine. It is a warning unless the user has turned cuBLAS off.
+// logWithoutCublas logs the reason why the first GPU multiplies without cuBLAS, and the cost. The other GPUs are on the
+// same machine and have the same reason. The line is a warning unless the user has turned cuBLAS off.
 func logWithoutCublas(log *slog.Logger, list []*processor) {
 	for _, p := range list {
 		b, ok := p.opened.(interface{ Cublas() cuda.Cublas })

@@ -38,7 +38,7 @@ type progress struct {
 type counts struct {
 	config          transformer.Config
 	files, finished int
-	left            map[string]int64 // bytes on disk, by input, of the parts that are not embedded, in files that have not finished or failed
+	left            map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
 	sized           bool             // whether the size of every input is known
 	allSize         int64            // bytes on disk of all inputs, except pipes
 	allDone         int64
@@ -80,7 +80,7 @@ func (p *progress) begin(model string, config transformer.Config, files []pool.F
 	}
 }
 
-// interrupted logs that a signal has come: batches in flight are finished, within the grace period.
+// interrupted logs that a signal has arrived, and that the batches in flight are finished within the grace period.
 func (p *progress) interrupted() {
 	if p.terminal != nil {
 		// The terminal has written ^C on the line of the bar.
@@ -89,7 +89,7 @@ func (p *progress) interrupted() {
 	p.logger().Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// end removes the display of one model. It may be called again.
+// end removes the display of one model. Calling it twice has no effect.
 func (p *progress) end() {
 	p.mu.Lock()
 	bar, complete := p.bar, p.finished == p.files
@@ -169,7 +169,7 @@ func (p *progress) DeviceOpening(device string) {
 	p.logger().Info("loading weights", "device", device)
 }
 
-// DeviceReady logs how long loading took. Rates are counted from the first device on.
+// DeviceReady logs how long loading took. Rates are measured from the moment when the first device is ready.
 func (p *progress) DeviceReady(device string, took time.Duration) {
 	p.logger().Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
 	p.mu.Lock()
@@ -200,7 +200,8 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.sequences += int64(b.Sequences)
 	p.tokens += int64(b.Tokens)
 	p.busy += b.Took
-	// The sequences of a batch have similar lengths, so their mean length stands for all.
+	// The sequences of a batch have similar lengths, so the sequence of mean length is a good estimate for each of
+	// them.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 	tell := p.bar == nil && time.Since(p.told) >= tickEvery
 	if tell {
@@ -217,7 +218,8 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.draw()
 }
 
-// LongRecord logs a long record and the time that it will take, from the rate so far or else from that of the trial.
+// LongRecord logs a long record and the time that it will take. The time follows from the rate so far or, at the
+// beginning, from the rate of the trial.
 func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
 	flops, took := p.flops, p.busy
@@ -245,8 +247,9 @@ func minutes(d time.Duration) string {
 	}
 }
 
-// watch shows the progress inside a long batch until stop is called: beside the bar, or in a log line every tickEvery.
-// done returns the part of its arithmetic that has been computed.
+// watch shows the progress inside a long batch until stop is called. If there is a bar, the progress stands beside it;
+// otherwise it is a log line every tickEvery. The function done returns the part of the batch's arithmetic that has
+// been computed.
 func (p *progress) watch(done func() float64) (stop func()) {
 	p.mu.Lock()
 	p.inside = done
@@ -274,7 +277,8 @@ func (p *progress) watch(done func() float64) (stop func()) {
 	}
 }
 
-// tellInside logs the progress inside a long batch if there is no bar.
+// tellInside logs the progress inside a long batch if there is no bar. done is the part that has been computed since
+// the time since.
 func (p *progress) tellInside(done float64, since time.Duration) {
 	p.mu.Lock()
 	bar := p.bar
@@ -330,7 +334,8 @@ type bar struct {
 	total     int64
 }
 
-// newBar draws a bar of total bytes, or only a line of text if known is false. beside returns the text on both sides.
+// newBar draws a bar for total bytes. If known is false, total is unknown and newBar draws only a line of text. The
+// function beside returns the text to the left and to the right of the bar.
 func newBar(terminal io.Writer, name string, total int64, known bool, beside func() (left, right string)) *bar {
 	b := &bar{container: mpb.New(mpb.WithOutput(terminal), mpb.WithAutoRefresh()), total: max(total, 1)}
 	shape := mpb.BarFillerBuilder(mpb.BarStyle())
@@ -346,10 +351,10 @@ func newBar(terminal io.Writer, name string, total int64, known bool, beside fun
 // lines returns a writer for lines above the bar.
 func (b *bar) lines() io.Writer { return b.container }
 
-// set moves the bar to done bytes. Only end makes it full.
+// set shows the given number of bytes in the bar. Only end makes the bar full.
 func (b *bar) set(done int64) { b.line.SetCurrent(min(done, b.total-1)) }
 
-// end leaves the bar on the screen. It makes it full if complete is set.
+// end leaves the bar on the screen. If complete is set, end makes it full.
 func (b *bar) end(complete bool) {
 	if complete {
 		b.line.SetCurrent(b.total)

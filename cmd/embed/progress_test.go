@@ -62,8 +62,8 @@ func inputs(sizes ...int64) []pool.File {
 
 var tinyConfig, _ = transformer.Families.Config("esm2-tiny")
 
-// TestBarUnderLoad checks the bar while several devices report: there is no deadlock between the bar, which reads the
-// counts, and the reports; every log line is written; and the bar ends full.
+// TestBarUnderLoad checks the bar while several devices report batches. The bar reads the counts that the reports
+// change, and there must be no deadlock. Every log line must be written, and the bar must end full.
 func TestBarUnderLoad(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true)
@@ -149,8 +149,8 @@ func TestUnknownSizes(t *testing.T) {
 	}
 }
 
-// TestProgressCounts checks the bar when files are already complete or fail, and when spans are computed again by
-// another device.
+// TestProgressCounts checks the bar when files are already complete or fail, and when another device computes spans
+// (see pool.Job) again.
 func TestProgressCounts(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false)
 	p.begin("model", tinyConfig, inputs(100, 200, 300))
@@ -185,8 +185,7 @@ func TestProgressCounts(t *testing.T) {
 	}
 }
 
-// TestRemaining checks that the remaining time follows from the bytes computed in this run, and not from those of an
-// earlier one.
+// TestRemaining checks that the remaining time is computed from the bytes of this run, without those of an earlier run.
 func TestRemaining(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false)
 	p.begin("model", tinyConfig, inputs(1000, 400, 600))
@@ -201,7 +200,8 @@ func TestRemaining(t *testing.T) {
 	}
 }
 
-// TestLongRecordSaysWhatItCosts checks that the line contains the time, from the trial or from the rate so far.
+// TestLongRecordSaysWhatItCosts checks that the log line for a long record contains the expected time. The time follows
+// from the trial (see pool.LongRecord) or from the rate so far.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false)
@@ -219,13 +219,14 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	p.LongRecord(long)
 	work := tinyConfig.FLOPs(100_000)
 	want(time.Duration(work / tinyConfig.FLOPs(2000) * 1e9))
-	// Ten sequences of 50 tokens in 100 ms.
+	// The rate so far: ten sequences of 50 tokens in 100 ms.
 	p.BatchDone(pool.Batch{Path: "f0", Sequences: 10, Tokens: 500, Took: 100 * time.Millisecond})
 	p.LongRecord(long)
 	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
 }
 
-// TestProgressInsideALongRecord is shown beside the bar, and in a line where there is none.
+// TestProgressInsideALongRecord checks that the progress inside a long record is shown beside the bar, or in a log line
+// if there is no bar.
 func TestProgressInsideALongRecord(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false)

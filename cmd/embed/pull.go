@@ -63,7 +63,8 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 	return exitCode(err, 0, 0), err
 }
 
-// openOrPull opens the model for an alphabet. It downloads one that is not cached, unless the network is forbidden.
+// openOrPull opens the model for an alphabet. If the model is not cached, openOrPull downloads it, unless the network
+// is forbidden.
 func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, error) {
 	m, err := c.openModel(a)
 	var missing *weights.NotCached
@@ -80,22 +81,23 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	return c.openModel(a)
 }
 
-// download shows the progress of a download: a bar for each file on a terminal, log lines elsewhere.
+// download shows the progress of a download. On a terminal there is a bar for each file, and elsewhere there are log
+// lines.
 type download struct {
 	log      *slog.Logger
 	terminal io.Writer // nil if there is none
 
-	bar  *bar      // of the current file, on a terminal
+	bar  *bar      // bar of the current file, on a terminal
 	told time.Time // when the last line was written
 	*transfer
 }
 
-// transfer is the download of one file. The bar reads it while it draws.
+// transfer is the download of one file. The goroutine that draws the bar reads it.
 type transfer struct {
 	file        string
-	first, size int64 // bytes at the beginning and in all
+	first, size int64 // size in bytes of the file when the download began, and of the complete file
 	began       time.Time
-	done        atomic.Int64 // bytes
+	done        atomic.Int64 // bytes in the file now
 }
 
 // beside returns the text on both sides of the bar.
@@ -104,7 +106,8 @@ func (t *transfer) beside() (left, right string) {
 	return "", fmt.Sprintf(" %3d%% of %d MB, %.0f MB/s", 100*done/max(1, t.size), t.size/1e6, t.rate(done)/1e6)
 }
 
-// rate returns the bytes per second when done bytes are there.
+// rate returns the mean speed of this download in bytes per second, when the file has grown to done bytes. Bytes that
+// were there before the download began do not count.
 func (t *transfer) rate(done int64) float64 {
 	return float64(done-t.first) / max(1e-3, time.Since(t.began).Seconds())
 }
@@ -134,7 +137,8 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 	return "", err
 }
 
-// elsewhere says how a model comes to a machine without a network.
+// elsewhere returns an instruction for users without a network: how to download the model on another machine and copy
+// it.
 func elsewhere(id, revision string) string {
 	command := "hf download " + id
 	if revision != "" {

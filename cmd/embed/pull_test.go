@@ -9,7 +9,8 @@ import (
 	"seqembed/weights/hub/hubtest"
 )
 
-// localHub starts a hub with a tiny model under the id of esm2-8m. The program uses it, and an empty cache.
+// localHub starts a hub that offers a tiny model under the id of esm2-8m. It sets the environment so that the program
+// uses this hub and an empty cache.
 func localHub(t *testing.T) (h *hubtest.Hub, snapshot string) {
 	t.Helper()
 	workspace(t)
@@ -65,7 +66,8 @@ func TestPullCommand(t *testing.T) {
 	embed(t, "pull", "esm2-8m").wantCode(exitDone)
 }
 
-// TestFirstUse checks that a run downloads the model that it needs, once, and that the manifest names the commit.
+// TestFirstUse checks that a run downloads the model that it needs, once, and that the manifest names the commit of the
+// model.
 func TestFirstUse(t *testing.T) {
 	h, _ := localHub(t)
 	write(t, "p.faa", proteinFile)

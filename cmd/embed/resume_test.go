@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestFormatsStandSideBySide: a second format in a folder leaves the first one complete, both ways.
+// TestFormatsStandSideBySide checks that outputs in several formats stay complete in one folder, in whatever order the
+// formats are written.
 func TestFormatsStandSideBySide(t *testing.T) {
 	workspace(t)
 	write(t, "one.faa", proteinFile)
@@ -22,8 +23,8 @@ func TestFormatsStandSideBySide(t *testing.T) {
 	wantFiles(t, "out", "manifest.jsonl", "one.esm2-tiny.ids.txt", "one.esm2-tiny.npy", "one.esm2-tiny.parquet", "one.esm2-tiny.safetensors", "one_ESM.pt")
 }
 
-// TestInputByAnotherPath: another spelling of its path, a link to it, and another place are the same input; another
-// content is not.
+// TestInputByAnotherPath checks that a file counts as the same input if its path is spelled in another way or goes
+// through a link, or if the file was copied or moved. A file with other content must count as another input.
 func TestInputByAnotherPath(t *testing.T) {
 	workspace(t)
 	write(t, "in/p.faa", proteinFile)

@@ -9,10 +9,11 @@ import (
 	"testing"
 )
 
-// This file holds what was right when it was first tried with inputs of the field, as far as no other test has it.
+// The tests in this file cover inputs from practice that the program has always embedded correctly, unless another test
+// covers them.
 
-// TestHugeHeadersAndNames: an id of 300 kB, a description of 700 kB and a file name of 249 letters are kept; a header
-// of more than a megabyte is refused.
+// TestHugeHeadersAndNames checks that an id of 300 kB, a description of 700 kB and a file name of 249 letters are kept,
+// and that a header of more than a megabyte is refused.
 func TestHugeHeadersAndNames(t *testing.T) {
 	workspace(t)
 	id, description := strings.Repeat("i", 300_000), strings.Repeat("d ", 350_000)+"d"
@@ -31,7 +32,8 @@ func TestHugeHeadersAndNames(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "refused", "long.faa").wantCode(exitNothing).wantProblem("long.faa:3", "header line is longer than 1048576 bytes")
 }
 
-// TestSequenceAloneAndAmongOthers has the same bits, and so have equal sequences of one file.
+// TestSequenceAloneAndAmongOthers checks that a sequence has bit for bit the same embedding alone in a file and twice
+// among other sequences.
 func TestSequenceAloneAndAmongOthers(t *testing.T) {
 	workspace(t)
 	var others strings.Builder
@@ -48,7 +50,7 @@ func TestSequenceAloneAndAmongOthers(t *testing.T) {
 	}
 }
 
-// TestNamesOfFiles: spaces, quotes, a dash in front and other scripts.
+// TestNamesOfFiles checks file names with spaces, quotation marks, other scripts or a dash at the beginning.
 func TestNamesOfFiles(t *testing.T) {
 	workspace(t)
 	names := []string{"-v.faa", "a b.faa", "it's.faa", "Белок.faa", "x;y&z.faa", "p%20q.faa"}
@@ -61,7 +63,8 @@ func TestNamesOfFiles(t *testing.T) {
 	wantFiles(t, "out", append(want, "manifest.jsonl")...)
 }
 
-// TestNpzEntriesAreNoPaths: an id is data, and cannot leave the archive.
+// TestNpzEntriesAreNoPaths checks that an id that looks like a path, such as ../etc/passwd, is escaped in the names of
+// the entries of an .npz file, so that unpacking it writes nothing outside the folder.
 func TestNpzEntriesAreNoPaths(t *testing.T) {
 	input := fieldFile(t, "odd_headers.faa")
 	workspace(t)

@@ -48,8 +48,8 @@ func manyProteins(prefix string, n int) string {
 	return b.String()
 }
 
-// TestSignal checks that a run that receives a signal ends within a batch, that complete files are kept and nothing
-// partial is left, and that the same command completes the run.
+// TestSignal checks that a run ends within a batch after a signal, that it keeps complete files and leaves no partial
+// ones, and that the same command completes it.
 func TestSignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -95,8 +95,8 @@ func TestSignal(t *testing.T) {
 	}
 }
 
-// TestSignalWhileAnInputIsSilent checks that an interrupted run ends although standard input is silent or a pipe has no
-// writer, and that after the grace period it ends in any case, for example when a tokenizer's disk does not respond.
+// TestSignalWhileAnInputIsSilent checks that an interrupted run ends even if standard input is silent or a pipe has no
+// writer. After the grace period the run ends in any case, for example if the disk with a tokenizer does not respond.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	for name, c := range map[string]struct {
 		args  string
@@ -158,8 +158,8 @@ func (b *begunLog) Write(p []byte) (int, error) {
 	return b.Builder.Write(p)
 }
 
-// TestDiskThatFillsUp checks that an output that does not fit fails with one line, that the others are written, and
-// that neither a partial nor a temporary file is left.
+// TestDiskThatFillsUp checks that an output that does not fit on the disk fails with one line, and that the other
+// outputs are written. Neither a partial nor a temporary file may be left.
 func TestDiskThatFillsUp(t *testing.T) {
 	for _, format := range store.Formats() {
 		format := string(format)
@@ -187,8 +187,8 @@ func TestDiskThatFillsUp(t *testing.T) {
 	}
 }
 
-// TestDiskThatIsFull: neither the claim of the folder nor a line of the manifest that does not fit leaves anything that
-// troubles the same command when there is room again.
+// TestDiskThatIsFull checks that a full disk leaves no incomplete claim file (see store.Claim) and no part of a
+// manifest line, and that the same command succeeds once there is room again.
 func TestDiskThatIsFull(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

@@ -18,12 +18,12 @@ type subcommand struct {
 	run  func(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) (code int, err error)
 }
 
-// subcommands lists all of them.
+// subcommands lists all subcommands.
 func subcommands() []subcommand {
 	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"pull", pull}, {"help", help}, {"version", showVersion}}
 }
 
-// subcommandNames lists their names.
+// subcommandNames lists the names of all subcommands.
 func subcommandNames() (names []string) {
 	for _, c := range subcommands() {
 		names = append(names, c.name)
@@ -40,8 +40,8 @@ func findSubcommand(args []string) (c subcommand, ok bool) {
 	return subcommands()[i], true
 }
 
-// parseSubcommand parses the flags of a subcommand, which may take up to n arguments, and returns the arguments. If
-// help is asked for, it prints usage and sets helped.
+// parseSubcommand parses the flags of a subcommand, which may take up to n arguments, and returns the arguments. If the
+// user has asked for help, parseSubcommand prints usage and sets helped.
 func parseSubcommand(flags *pflag.FlagSet, usage string, n int, args, environ []string, w io.Writer) (rest []string, helped bool, err error) {
 	flags.BoolVarP(&helped, "help", "h", false, "")
 	if err := parseFlags(flags, args, environ); err != nil {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// didYouMean returns "; did you mean A or B?" with the known names that a misspelt one is most likely to stand for,
-// each after prefix, or "" where none is near.
+// didYouMean returns "; did you mean A or B?", where A and B are the known names that are most similar to a misspelt
+// word, each after prefix. If no name is similar, it returns "".
 func didYouMean(word, prefix string, known []string) string {
 	var list []string
 	for _, name := range similar(word, known) {
@@ -19,15 +19,15 @@ func didYouMean(word, prefix string, known []string) string {
 }
 
 const (
-	maxSuggestions = 3 // names in a message
-	minPart        = 3 // letters of a part of a name that stands for it
+	maxSuggestions = 3 // maximum number of names in a message
+	minPart        = 3 // minimum number of letters of a word that is looked for at the beginning and end of names
 )
 
-// similar returns the known names at the least distance from a word, or, where none is near, those that begin or end
-// with it, or that it begins with.
+// similar returns the known names at the least distance from a word. If all are too distant, it returns the names that
+// begin or end with the word, and those with which the word begins.
 func similar(word string, known []string) (list []string) {
 	word = plainName(word)
-	least := max(1, len(word)/4) // mistakes that are forgiven
+	least := max(1, len(word)/4) // names at a greater distance are not similar
 	for _, name := range known {
 		switch d := distance(word, plainName(name)); {
 		case d < least:
@@ -48,10 +48,11 @@ func similar(word string, known []string) (list []string) {
 	return list[:min(len(list), maxSuggestions)]
 }
 
-// plainName returns a name as it is compared: in lower case, with one kind of separator.
+// plainName returns a name in the form in which names are compared: in lower case, with hyphens instead of underscores.
 func plainName(name string) string { return strings.ReplaceAll(strings.ToLower(name), "_", "-") }
 
-// distance counts the letters to insert, delete, replace or exchange with their neighbour that make b of a.
+// distance returns the number of mistakes that turn a into b. A mistake inserts, deletes or replaces a letter, or
+// exchanges two neighbouring letters.
 func distance(a, b string) int {
 	before, last, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range last {

@@ -19,7 +19,8 @@ func TestSimilar(t *testing.T) {
 	}
 }
 
-// TestMisspelt: mistakes on the command line are answered with what was probably meant.
+// TestMisspelt checks that the error for a mistake on the command line suggests the flag, model or subcommand that was
+// probably meant.
 func TestMisspelt(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -69,7 +70,8 @@ func TestMisspelt(t *testing.T) {
 	}
 }
 
-// TestUnknownVariables are warned of by their names, without their values.
+// TestUnknownVariables checks that a warning names each unknown environment variable that begins with EMBED_, and does
+// not show its value.
 func TestUnknownVariables(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -84,7 +86,7 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-// TestSubcommands: help and version, and -h after each subcommand.
+// TestSubcommands checks the subcommands help and version, and -h after each subcommand.
 func TestSubcommands(t *testing.T) {
 	page := embed(t, "--help").stdout
 	if got := embed(t, "help").wantCode(0).stdout; got != page {

@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// summaryLines is the number of files that the summary names for each outcome, so that its first line stays visible on
-// a terminal. It names all failed files.
+// summaryLines is the number of files that the summary names for each outcome. It is small so that the first line of
+// the summary stays visible on a terminal. Failed files are all named.
 const summaryLines = 20
 
 // printSummary prints the result of the run on standard output.

@@ -7,12 +7,13 @@ import (
 	"strings"
 )
 
-// schedulerVariables hold the number of processors that the scheduler of a cluster has given a task: Slurm, PBS and
-// Grid Engine. Where a scheduler does not bind the task to these processors, nothing else tells it.
+// schedulerVariables are the environment variables of Slurm, PBS and Grid Engine with the number of processors of a
+// task. If a scheduler does not bind the task to these processors, nothing but the variable tells their number.
 var schedulerVariables = []string{"SLURM_CPUS_PER_TASK", "PBS_NCPUS", "NSLOTS"}
 
-// scheduledThreads returns the number of threads to which a scheduler restricts the program. It is 0 if that is not
-// fewer than Go has found, which respects GOMAXPROCS, affinity and the processor quota of a control group.
+// scheduledThreads returns the number of threads to which a scheduler restricts the program. It returns 0 if the
+// scheduler does not allow fewer threads than Go uses by itself. Go already respects GOMAXPROCS, the affinity of the
+// process and the processor quota of a control group.
 func scheduledThreads(environ []string) int {
 	threads := 0
 	for _, variable := range environ {

@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// release is the version in the metadata of outputs. CHANGELOG.md lists what each has brought.
+// release is the version in the metadata of outputs. CHANGELOG.md lists the changes of each release.
 const release = "0.1.0"
 
-// numerics is the version of the numbers in outputs. It must be raised with every change to the program that changes a
-// number, of any model or backend. Outputs of different versions are not mixed.
+// numerics is the version of the numbers in outputs. A change of the program that changes any number, for any model or
+// backend, must raise it. Outputs of different versions are not mixed.
 const numerics = 1
 
 // version returns the release and, if the go command recorded it, the commit, such as 0.1.0+a81f565c1a2b. It appends

@@ -11,7 +11,7 @@ import (
 	"seqembed/transformer"
 )
 
-// windowRow is a row of --windows.
+// windowRow is a row of an output with the flag --windows.
 type windowRow struct {
 	ID           string    `parquet:"id"`
 	Length       int64     `parquet:"length"`
@@ -22,8 +22,9 @@ type windowRow struct {
 	Embedding    []float32 `parquet:"embedding,list"`
 }
 
-// TestWindows: with --windows each has a row, with the embedding of its letters alone; without, a record has one row,
-// the mean over the tokens of all its windows, in which the letters of two count twice.
+// TestWindows checks that with --windows each window has a row, with the embedding of its letters alone. Without
+// --windows each record has one row: the mean over the tokens of all its windows. A letter in two windows then counts
+// twice.
 func TestWindows(t *testing.T) {
 	workspace(t)
 	long := proteins[2].seq // 113 letters
@@ -63,7 +64,7 @@ func TestWindows(t *testing.T) {
 		}
 	}
 
-	// Other formats have the place in the id.
+	// In other formats than Parquet the id contains the position of the window.
 	embed(t, append(args, "--windows", "--format", "npy", "-o", "rows", "p.faa")...).wantCode(0)
 	ids, values := readNpy(t, "rows/p.esm2-tiny.npy", "rows/p.esm2-tiny.ids.txt")
 	if want := []string{"three:1-50", "three:41-90", "three:81-113", "short:1-3"}; !slices.Equal(ids, want) || !slices.Equal(values[1], rows[1].Embedding) {
@@ -76,11 +77,11 @@ func TestWindows(t *testing.T) {
 		t.Errorf("safetensors: ids %q, %d tokens, %v", listed, len(tensors["three:41-90"]), err)
 	}
 
-	// Other windows are other settings.
+	// Outputs with and without --windows are of different settings and must not be mixed.
 	embed(t, append(args, "-o", "rows", "p.faa")...).wantCode(exitNothing).wantProblem(`long "window, overlap 10, one row a window", now "window, overlap 10"`)
 }
 
-// TestDefaultWindows: --long window divides DNA, too, which has no limit otherwise.
+// TestDefaultWindows checks that --long window also divides DNA, for which there is otherwise no maximum length.
 func TestDefaultWindows(t *testing.T) {
 	for line, want := range map[string]string{
 		"": "0 1022", "--long window": "10000 1022", "--long window --max-length 500": "500 500", "--long error": "0 1022",
