@@ -19,8 +19,8 @@ import (
 	"seqembed/transformer"
 )
 
-// paced is a device that computes batches one after the other at a given rate, in parallel with the host, or instantly
-// if rate is 0.
+// paced is a fake device that computes batches one after the other at a given rate, while the host does other work. If
+// rate is 0, it computes them instantly.
 type paced struct {
 	dim, budget int
 	rate        float64 // in tokens per second
@@ -49,9 +49,10 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	}
 }
 
-// BenchmarkHost measures everything except the devices: reading, tokenizing, packing, queueing, joining and writing on
-// this machine's cores. The devices take no time, or a given time. Core-seconds per million tokens tell how many cores
-// keep a GPU busy; busy is the share of the time in which the devices of a given rate have work.
+// BenchmarkHost measures all work except that of the devices: reading, tokenizing, packing, queueing, joining and
+// writing on this machine's cores. The devices are fake: they take no time, or the time that follows from a given rate.
+// Core-seconds per million tokens show how many cores keep a GPU busy. busy is the share of the time in which the
+// devices have work.
 func BenchmarkHost(b *testing.B) {
 	for _, c := range []struct {
 		name     string

@@ -7,8 +7,8 @@ import (
 )
 
 // checkBeside starts a goroutine that checks the whole file while its first batches are computed, if the file has
-// several spans. So a bad record at the end is found before all others have been computed. The goroutine ends with the
-// file.
+// several spans. This finds a bad record at the end before all other records have been computed. The goroutine ends
+// with the file.
 func (f *fileJob) checkBeside() {
 	if f.complete || f.checked != nil || f.once() {
 		return
@@ -23,7 +23,8 @@ func (f *fileJob) checkBeside() {
 	})
 }
 
-// check reads the file to its end and returns an error that names all its bad records. It ends with the file's context.
+// check reads the file to its end and returns an error that names all its bad records. It stops when the file's context
+// ends.
 func (f *fileJob) check() error {
 	o := f.Reading
 	o.Alphabet = f.forced
@@ -34,8 +35,8 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain returns the error that ended the reading of the file or, if possible, one that names all bad records of the
-// file.
+// explain returns an error that names all bad records of the file. If it finds none, it returns err, the error that
+// ended the reading of the file.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

@@ -13,21 +13,22 @@ import (
 // ErrOutput is wrapped by the error of a run whose output folder cannot be created or written to.
 var ErrOutput = errors.New("cannot write to the output folder")
 
-// outputFolderError returns an ErrOutput for a failed operation in the output folder. It drops the path in err.
+// outputFolderError returns an error that wraps ErrOutput, for an operation that failed in the output folder. It drops
+// the path that err contains.
 func outputFolderError(dir string, err error) error {
 	return fmt.Errorf("%w %s: %w", ErrOutput, dir, cmp.Or(errors.Unwrap(err), err))
 }
 
-// claim is the claim of a run to its output folder.
+// claim is the claim of a run to its output folder (see store.Claim).
 type claim struct {
 	err error // the reason why nothing can be written, or nil
 }
 
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
 // temporary files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with
-// other settings; runs with the same settings, or of other models or formats, may share the folder. If nothing can be
-// written in the folder, only a Job that has something to write returns an error. command is shown to users of other
-// runs.
+// other settings. Runs with the same settings may share the folder, and so may runs of other models or formats. If
+// nothing can be written in the folder, only a Job that has something to write returns an error. command is the command
+// line that an error of another run shows.
 //
 // If Claim was not called before, Run claims the folder for its own job.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
@@ -60,7 +61,8 @@ func Claim(command string, jobs ...*Job) (release func(), err error) {
 	}, nil
 }
 
-// clash returns the first difference between the outputs of these jobs and outputs of the same kind of another run.
+// clash returns the first difference in settings between the outputs of these jobs and the outputs of another run,
+// compared kind by kind (see Output.kind).
 func clash(jobs []*Job, other store.Holder) string {
 	for _, j := range jobs {
 		if had, ok := other.Outputs[j.Output.kind()]; ok {
@@ -72,11 +74,11 @@ func clash(jobs []*Job, other store.Holder) string {
 	return ""
 }
 
-// kind returns a key that two outputs share if their files may have the same names.
+// kind returns a key. Two outputs have the same key if their files may have the same names.
 func (o Output) kind() string { return o.Label + "." + string(o.Format) }
 
-// removeLeftovers removes temporary files of killed runs from the output folder and from the folders in it that hold
-// the outputs of files. It ignores errors, because the run does not depend on it.
+// removeLeftovers removes temporary files of killed runs from the output folder, and from the folders in it to which
+// the outputs of files are written. It ignores errors, because the run does not depend on it.
 func (o Output) removeLeftovers(files []File) {
 	seen := map[string]bool{o.Dir: true}
 	_, _ = store.RemoveLeftovers(o.Dir)

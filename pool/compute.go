@@ -15,7 +15,7 @@ type worker struct {
 	*run
 	device   Device
 	embedder Embedder
-	budget   int // maximum number of tokens in a batch: that of the embedder, halved whenever memory runs out
+	budget   int // maximum number of tokens in a batch: that of the embedder, halved each time the memory is too small
 
 	pending  []batch   // packed but not started
 	inFlight []batch   // started, in order; at most Device.Ahead+1
@@ -60,7 +60,8 @@ func (r *run) work(d Device) {
 	}
 }
 
-// compute computes spans until the run ends, or until the device fails; it then returns the span on which it failed.
+// compute computes spans until the run ends, or until the device fails. In the second case it returns the span on which
+// the device failed.
 func (w *worker) compute() (*span, error) {
 	for {
 		for len(w.inFlight) <= w.device.Ahead {
@@ -86,8 +87,8 @@ func (w *worker) compute() (*span, error) {
 	}
 }
 
-// next takes a span from the queue. It waits for one only if the device is idle. It returns nil if there is none or the
-// run has ended.
+// next takes a span from the queue. If the queue is empty and the device has work, next returns nil at once. If the
+// device is idle, next waits for a span. It returns nil when the run has ended.
 func (w *worker) next() *span {
 	select {
 	case s := <-w.spans:
@@ -126,7 +127,7 @@ func (w *worker) pack(s *span) {
 	}
 }
 
-// mustWait reports whether all batches in flight must finish before the next one starts. This is the case if the next
+// mustWait reports whether all batches in flight must finish before the next batch starts. This is the case if the next
 // batch is a single window over the budget, because the embedder must allocate more memory for it.
 func (w *worker) mustWait() bool {
 	b := w.pending[0]
@@ -134,7 +135,8 @@ func (w *worker) mustWait() bool {
 }
 
 // start starts the first pending batch. If the budget has been halved since the batch was packed, start divides the
-// batch and starts the first part. It drops a batch whose file has failed, and all batches after the run has ended.
+// batch and starts the first part. It drops a batch whose file has failed. After the run has ended, it drops every
+// batch.
 func (w *worker) start() {
 	b := w.pending[0]
 	if b.span.file.ctx.Err() != nil {
@@ -161,8 +163,8 @@ func (w *worker) start() {
 // trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long window.
 const trialTokens = 2048
 
-// announce reports a long window before it is started. If the device has computed nothing yet, its beginning is
-// computed first, so that the observer knows a rate.
+// announce reports a long window before the window is started. If the device has computed nothing yet, it first
+// computes the beginning of the window, so that the observer knows a rate.
 func (w *worker) announce(b batch) {
 	m := b.members[0]
 	if m.tokens() <= LongTokens {
@@ -173,16 +175,16 @@ func (w *worker) announce(b batch) {
 		var trial kernels.Batch
 		trial.Append(m.ids[:min(trialTokens, w.budget, m.tokens())])
 		started := time.Now()
-		if _, err := w.embedder.Start(trial)(); err == nil { // the window itself will meet any error
+		if _, err := w.embedder.Start(trial)(); err == nil { // the window itself will cause the same error
 			long.TrialTokens, long.TrialTook = len(trial.IDs), time.Since(started)
 		}
 	}
 	w.Observer.LongRecord(long)
 }
 
-// finish waits for the first batch in flight. If the device has no memory for the batch, finish halves the worker's
-// budget and returns the batch to pending; a single window that does not fit fails its file or is left out. Any other
-// error is a failure of the device and is returned with the span.
+// finish waits for the first batch in flight. If the device has no memory for a batch of several windows, finish halves
+// the worker's budget and returns the batch to pending. If the batch is a single window, see leaveOut. Any other error
+// is a failure of the device, which finish returns with the span.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -216,8 +218,9 @@ func (w *worker) finish() (*span, error) {
 	return nil, nil
 }
 
-// leaveOut ends the work on a record that does not fit the memory of a device. It fails the file, unless the user has
-// asked to skip bad records: otherwise the rows of an output would depend on the memory of the moment.
+// leaveOut ends the work on a record that does not fit the memory of a device. If the user has asked to skip bad
+// records, the record gets no row. Otherwise its file fails, because the rows of an output must not depend on the
+// memory that is free at the moment.
 func (w *worker) leaveOut(f *fileJob, rec *record, err error) {
 	rec.failure = err
 	if w.Reading.OnBad != seqio.BadSkip {
@@ -225,7 +228,7 @@ func (w *worker) leaveOut(f *fileJob, rec *record, err error) {
 	}
 }
 
-// distribute stores each member's part of the results of every layer.
+// distribute gives each window of a batch its part of the results of every layer.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
 		from, to := i, i+1
@@ -252,7 +255,8 @@ func (w *worker) complete(s *span) {
 	close(s.done)
 }
 
-// drain waits for all batches in flight and returns the spans that must be computed again, beginning with first.
+// drain waits for all batches in flight. It returns the spans that must be computed again: first, then the others in
+// flight or pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

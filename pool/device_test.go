@@ -15,7 +15,7 @@ import (
 
 var errBroken = errors.New("the device is on fire")
 
-// failing makes the device fail in the given calls, counted from 1.
+// failing makes the device fail in the calls with the given numbers, counted from 1.
 func (f *fake) failing(at ...int64) {
 	f.fault = func(kernels.Batch) error {
 		if slices.Contains(at, f.calls.Load()) {
@@ -25,8 +25,8 @@ func (f *fake) failing(at ...int64) {
 	}
 }
 
-// addFiles adds n files of one small record each, the largest first, so that a single device computes them in this
-// order, with one batch each.
+// addFiles adds n files of one small record each, the largest first. A single device computes them in this order, one
+// batch for each file.
 func (b *bench) addFiles(n int) {
 	b.Helper()
 	for i := range n {
@@ -34,7 +34,7 @@ func (b *bench) addFiles(n int) {
 	}
 }
 
-// failing returns a device that fails on every batch, after some seconds.
+// failing returns a device that needs the given number of seconds for a batch and then fails.
 func failing(seconds int) *fake {
 	return &fake{layers: 1, fault: func(kernels.Batch) error {
 		time.Sleep(time.Duration(seconds) * time.Second)
@@ -42,7 +42,8 @@ func failing(seconds int) *fake {
 	}}
 }
 
-// TestThreeDeviceFailuresInARowStopTheRun checks that they do so even if devices are left.
+// TestThreeDeviceFailuresInARowStopTheRun checks that three device failures in a row end the run even if other devices
+// are left.
 func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -66,8 +67,8 @@ func TestThreeDeviceFailuresInARowStopTheRun(t *testing.T) {
 	})
 }
 
-// TestDeviceFailuresThatAreNotInARow checks that such failures only remove devices and do not end the run while one is
-// left.
+// TestDeviceFailuresThatAreNotInARow checks that failures with successes between them only remove devices, and that the
+// run goes on while a device is left.
 func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -83,8 +84,8 @@ func TestDeviceFailuresThatAreNotInARow(t *testing.T) {
 	})
 }
 
-// TestRecordOnWhichDevicesFail checks that a record on which two devices fail fails its file, and that the other
-// devices continue.
+// TestRecordOnWhichDevicesFail checks a record on which two devices fail: its file must fail, and the other devices
+// must continue.
 func TestRecordOnWhichDevicesFail(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(6)
@@ -110,7 +111,8 @@ func TestRecordOnWhichDevicesFail(t *testing.T) {
 	}
 }
 
-// TestBadInputNeverCounts checks that bad input files are not counted as device failures, and do not reset the count.
+// TestBadInputNeverCounts checks that a bad input file is not counted as a device failure, and does not set the number
+// of failures in a row to 0.
 func TestBadInputNeverCounts(t *testing.T) {
 	b := newBench(t)
 	for i := range 7 {
@@ -121,7 +123,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		t.Errorf("%d finished, %d failed", len(s.Files), len(s.Failed))
 	}
 
-	// A bad file between two failures does not reset the count.
+	// A bad file between two device failures does not set the number of failures in a row to 0.
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.job.Devices = nil
@@ -133,7 +135,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 		}
 		b.addFiles(5)
 		for i := range 5 {
-			// In order of size, these files come between the first and the second.
+			// In order of size, these files come between the first and the second file.
 			b.add(fmt.Sprintf("bad%d.faa", i), fmt.Sprintf(">a!b\n%s\n>b\nM!V\n", strings.Repeat("M", 54)))
 		}
 		s, err := b.job.Run(t.Context())
@@ -167,8 +169,8 @@ func TestLostDevice(t *testing.T) {
 	}
 }
 
-// TestLastDeviceEndsTheRun checks that finished files are kept, that no file counts as failed, and that a second run
-// computes the rest.
+// TestLastDeviceEndsTheRun checks a run whose last device fails: finished files are kept, no file counts as failed, and
+// a second run computes the rest.
 func TestLastDeviceEndsTheRun(t *testing.T) {
 	b := newBench(t)
 	b.fake.failing(2)
@@ -213,8 +215,8 @@ func TestDeviceThatCannotBeOpened(t *testing.T) {
 	}
 }
 
-// TestModelThatDevicesDoNotCompute checks that this ends the run with an error of its own: no device counts as lost,
-// and no file as failed.
+// TestModelThatDevicesDoNotCompute checks that a model that the devices do not compute ends the run with
+// kernels.ErrUnsupported. No device may count as lost, and no file as failed.
 func TestModelThatDevicesDoNotCompute(t *testing.T) {
 	b := newBench(t)
 	refusing := func(name string) Device {

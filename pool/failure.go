@@ -35,7 +35,7 @@ type outputError struct{ error }
 
 func (e *outputError) Unwrap() error { return e.error }
 
-// NewFailure returns the failure of path with the type that follows from err.
+// NewFailure returns the failure of the input at path. Its type follows from err.
 func NewFailure(path string, err error) Failure {
 	return Failure{Path: path, Type: failureType(err), Err: err}
 }
@@ -90,7 +90,7 @@ func escape(s, characters string) string {
 	return b.String()
 }
 
-// absolute returns the path that identifies a failed input, however the path is written.
+// absolute returns the absolute form of a path. It identifies a failed input in whatever form the user wrote the path.
 func absolute(path string) string {
 	if abs, err := filepath.Abs(path); err == nil && path != "-" {
 		return abs
@@ -98,11 +98,11 @@ func absolute(path string) string {
 	return path
 }
 
-// parseLine is the inverse of Failure.line, except that it does not unescape the message.
+// parseLine is the inverse of Failure.line, except that it leaves the message escaped.
 func parseLine(line string) Failure {
 	fields := append(strings.SplitN(strings.TrimSuffix(line, "\n"), "|", 3), "", "")
 	f := Failure{Path: fields[0], Type: fields[1], Err: errors.New(fields[2])}
-	if path, err := url.PathUnescape(f.Path); err == nil { // as written by this program
+	if path, err := url.PathUnescape(f.Path); err == nil { // false for a line that this program has not written
 		f.Path = path
 	}
 	return f
@@ -120,8 +120,9 @@ func ReadFailures(dir string) (list []Failure, err error) {
 	return list, err
 }
 
-// WriteFailures adds the failures of a run to FailedFiles in folder dir, which it creates if needed. It keeps the lines
-// of other runs, except those for the paths in done and in failed. It removes a list without lines.
+// WriteFailures adds the failures of a run to FailedFiles in folder dir, which it creates if needed. It removes the
+// earlier lines for the paths in done and in failed, and keeps the lines of other runs. If no line is left, it removes
+// the file.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {

@@ -112,7 +112,8 @@ func TestPlanReportsWhatCannotBeRead(t *testing.T) {
 	}
 }
 
-// TestPipeThatCannotBeOpened checks that the error is not reported as one of the format.
+// TestPipeThatCannotBeOpened checks that the failure of a pipe that cannot be opened has the type of its cause, and not
+// the type "format".
 func TestPipeThatCannotBeOpened(t *testing.T) {
 	denied := &fs.PathError{Op: "open", Path: "pipe.fa", Err: fs.ErrPermission}
 	f := File{Input: seqio.Input{Path: "pipe.fa"}}
@@ -144,8 +145,8 @@ func TestFailureTypes(t *testing.T) {
 	}
 }
 
-// TestFailedFilesHasOneLineForEach checks that every failure has one line, for any path and message, and that the line
-// contains no escape sequence of a terminal.
+// TestFailedFilesHasOneLineForEach checks that every failure has one line in FailedFiles, for any path and message, and
+// that the line contains no escape sequence of a terminal.
 func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "new")
 	path := "a|b\nc%7C\x1b[31m\u202e\xe9é.fa"
@@ -178,8 +179,8 @@ func TestFailedFilesHasOneLineForEach(t *testing.T) {
 	}
 }
 
-// TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, however it spells their
-// paths.
+// TestFailedFilesOfSeveralRuns checks that a run changes only the lines of its own inputs, in whatever form it is given
+// their paths.
 func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	t.Chdir(t.TempDir())
 	failure := func(path, message string) []Failure { return []Failure{{path, "format", errors.New(message)}} }
@@ -201,7 +202,7 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 			t.Errorf("%q, want %q: %v", got, c.want, err)
 		}
 	}
-	// One line was truncated, and one is of another program.
+	// The first line is one of another program, and the last line was cut.
 	writeFile(t, "out/"+FailedFiles, "50%.fa|format|odd\nc.fa|for")
 	if err := WriteFailures(t.Context(), "out", []string{"50%.fa"}, failure("d.fa", "bad")); err != nil {
 		t.Fatal(err)
@@ -211,8 +212,9 @@ func TestFailedFilesOfSeveralRuns(t *testing.T) {
 	}
 }
 
-// TestOutputThatCannotBeWritten checks that an unusable output folder is an error of the run before any device is
-// opened, and that an unusable folder below it is a failure of its files only.
+// TestOutputThatCannotBeWritten checks two kinds of folders that cannot be written. If it is the output folder, the run
+// ends with an error before any device is opened. If it is a folder below the output folder, only the files whose
+// outputs belong there fail.
 func TestOutputThatCannotBeWritten(t *testing.T) {
 	b := newBench(t)
 	obstacle := writeFile(t, filepath.Join(t.TempDir(), "file"), "")

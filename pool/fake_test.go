@@ -31,15 +31,15 @@ import (
 // fakeDim is the number of values in an embedding of the fake.
 const fakeDim = 5
 
-// tokenState returns the fake's hidden state of a token, a function of its id, position and layer, which differs for
-// different sequences or orders.
+// tokenState returns the fake's hidden state of a token. It depends on the id, the position and the layer, so that
+// other sequences and other orders have other states.
 func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	v := float64(id)
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings are easy to compute: the mean over all tokens except the first and last, the
-// first token, or every token.
+// fake is an Embedder whose embeddings are easy to compute: the mean of the states of all tokens except the first and
+// last, the state of the first token, or the states of all tokens.
 type fake struct {
 	perToken, cls bool
 	layers        int
@@ -59,7 +59,8 @@ type fake struct {
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes only when finish is called, as a device may, so it sees any change to the batch before that.
+// Start computes nothing before finish is called, as on a device. If the caller changes the batch before that, the
+// results change.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.inFlight.Add(1)
@@ -305,7 +306,7 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-// again returns the same Job with a new fake and observer, for a second run.
+// again returns a copy of b with the same Job but a new fake and a new observer, for a second run.
 func (b *bench) again() *bench {
 	next := *b
 	job := *b.job
@@ -371,7 +372,7 @@ func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, er
 	panic("unreachable")
 }
 
-// wanted returns the expected embedding of a record, computed alone.
+// wanted returns the embedding that a record must have: that of the record alone.
 func (b *bench) wanted(seq string, layer int) []float32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
 	return b.fake.embed(ids, layer)

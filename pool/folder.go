@@ -11,11 +11,12 @@ import (
 	"seqembed/internal/store"
 )
 
-// ErrFolderGone is wrapped, with ErrOutput, by the error of a run that has lost its output folder. The files that could
-// not be written do not count as failed.
+// ErrFolderGone is wrapped, together with ErrOutput, by the error of a run that has lost its output folder. Files that
+// could not be written for this reason do not count as failed.
 var ErrFolderGone = errors.New("it, or files in it, were removed, moved or replaced during the run")
 
-// folder is the output folder of a run. It and its manifest are held open, so that no other file gets their identity.
+// folder is the output folder of a run. The folder and its manifest are kept open, so that no other file can get the
+// same identity (device and inode).
 type folder struct {
 	dir            string
 	self, manifest *os.File // manifest is nil until there is one
@@ -31,7 +32,7 @@ func openFolder(dir string) (*folder, error) {
 	return f, nil
 }
 
-// openManifest opens the manifest if there is one and it is not open.
+// openManifest opens the manifest if it exists and is not open yet.
 func (f *folder) openManifest() {
 	if f.manifest == nil {
 		f.manifest, _ = os.Open(filepath.Join(f.dir, store.ManifestName)) // nil after an error
@@ -43,8 +44,8 @@ func (f *folder) close() {
 	f.manifest.Close() // an error if it is nil
 }
 
-// make creates the folder of an output below f. Where f itself is gone it fails: nothing may be written to a new folder
-// of that name, which would hold some of the outputs and no manifest of the others.
+// make creates the folder of an output below f. If f itself is gone, make fails and does not create f again. Otherwise
+// the new f would hold some of the outputs, and no manifest that describes the others.
 func (f *folder) make(below string) error {
 	dir := f.dir
 	for name := range strings.SplitSeq(below, string(filepath.Separator)) {
@@ -61,7 +62,7 @@ func (f *folder) gone() bool {
 	lost := func(held *os.File, path string) bool {
 		had, err := held.Stat()
 		if err != nil {
-			return false // not known
+			return false // treated as not gone, because its state is unknown
 		}
 		now, err := os.Stat(path)
 		return errors.Is(err, fs.ErrNotExist) || err == nil && !os.SameFile(had, now)
@@ -69,8 +70,8 @@ func (f *folder) gone() bool {
 	return lost(f.self, f.dir) || lost(f.manifest, filepath.Join(f.dir, store.ManifestName))
 }
 
-// checkFolder ends the run with an ErrFolderGone if its output folder is gone or err, if it is about an output, says
-// that a file in it is. Otherwise it returns err.
+// checkFolder ends the run with an ErrFolderGone in two cases: if its output folder is gone, or if err is an error in
+// writing an output and says that a file or folder does not exist. Otherwise it returns err.
 func (r *run) checkFolder(err error) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()

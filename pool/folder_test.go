@@ -10,22 +10,22 @@ import (
 	"seqembed/kernels"
 )
 
-// removeAll removes a folder in which a run creates files meanwhile.
+// removeAll removes a folder in which a run may still create files.
 func removeAll(dir string) error {
 	for os.RemoveAll(dir) != nil {
 	}
 	return nil
 }
 
-// TestOutputFolderGone checks that the loss of the output folder ends the run with one error, is no failure of a file,
-// and that nothing is written elsewhere.
+// TestOutputFolderGone checks that the loss of the output folder ends the run with one error. No file may count as
+// failed, and nothing may be written elsewhere.
 func TestOutputFolderGone(t *testing.T) {
 	for name, lose := range map[string]func(dir string) error{
 		"removed": removeAll,
 		"emptied": func(dir string) error {
 			files, err := filepath.Glob(filepath.Join(dir, "*"))
 			for _, file := range files {
-				os.Remove(file) // which the run may have renamed
+				os.Remove(file) // the run may have renamed the file before
 			}
 			return err
 		},
@@ -49,7 +49,7 @@ func TestOutputFolderGone(t *testing.T) {
 				t.Errorf("all batches were computed")
 			}
 			switch names := b.names(); {
-			case name == "emptied", name == "remade" && slices.Equal(names, outputsOf()): // a line was just appended
+			case name == "emptied", name == "remade" && slices.Equal(names, outputsOf()): // the run has just appended a line to the manifest
 			case len(names) > 0:
 				t.Errorf("%q were written elsewhere", names)
 			}

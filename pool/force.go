@@ -14,7 +14,7 @@ import (
 // interrupted run and continues it.
 const ForcePrefix = ".force-"
 
-// forcedRun is the content of that file.
+// forcedRun is the content of the file that ForcePrefix describes.
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
@@ -60,13 +60,13 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run has ended. It is also called by a run without Force. Afterwards an interrupted run with
-// Force of the same job is not continued.
+// endForce records that a run with or without Force has ended. Afterwards an interrupted run with Force of the same job
+// is not continued.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing
 }
 
-// madeByForce reports whether the interrupted run with Force has made the outputs of a file.
+// madeByForce reports whether the outputs of a file were made by the run with Force that this run continues.
 func (r *run) madeByForce(f File) bool {
 	if r.forcedRun == nil || f.once() {
 		return false

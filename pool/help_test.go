@@ -28,7 +28,7 @@ func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entr
 	return b, fakes, records
 }
 
-// barrier makes each device wait in its first batch for the others, so that all take part.
+// barrier makes each device wait in its first batch until all devices have one, so that all of them take part.
 func barrier(t *testing.T, fakes ...*fake) {
 	var arrived atomic.Int64
 	all := make(chan struct{})
@@ -49,7 +49,8 @@ func barrier(t *testing.T, fakes ...*fake) {
 	}
 }
 
-// TestIdleDevicesHelp checks that several devices share one file, and that the output does not depend on their number.
+// TestIdleDevicesHelp checks that several devices share one file, and that the output does not depend on the number of
+// devices.
 func TestIdleDevicesHelp(t *testing.T) {
 	alone, _, records := bigFile(t, 1)
 	alone.run()
@@ -73,7 +74,8 @@ func TestIdleDevicesHelp(t *testing.T) {
 	}
 }
 
-// TestLostHelper checks that spans of a lost device, of its own or of another's file, are computed again exactly once.
+// TestLostHelper checks that the spans of a lost device are computed again exactly once, whether that device or another
+// one started their file.
 func TestLostHelper(t *testing.T) {
 	for range 20 {
 		b, fakes, records := bigFile(t, 3)
@@ -96,8 +98,8 @@ func TestLostHelper(t *testing.T) {
 	}
 }
 
-// TestAllHelpersLost checks that three failures in a row end the run, whichever files the devices had. At most one file
-// fails, if two of the failures were on its span.
+// TestAllHelpersLost checks that three failures in a row end the run, whichever files the devices were computing. At
+// most one file may fail, which happens if two of the failures were on the same span.
 func TestAllHelpersLost(t *testing.T) {
 	b, fakes, _ := bigFile(t, 3)
 	b.addFiles(1)

@@ -8,8 +8,9 @@ import (
 )
 
 // keepNames lets files keep the names that an earlier run gave to their outputs. The name of an output may depend on
-// the inputs beside it (seqio.TellApart), so that a run with fewer or more inputs would name it otherwise and compute
-// it again. Only a file whose output does not exist under its present name is looked for.
+// the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
+// compute the output again. keepNames looks for an earlier name only if no output exists under the name that this run
+// has chosen.
 func (j *Job) keepNames(m *store.Manifest) {
 	made := map[string]bool{} // names of outputs in any folder
 	for path := range m.Outputs() {
@@ -41,8 +42,8 @@ func (j *Job) keepNames(m *store.Manifest) {
 // main returns the path of the main file of an output.
 func (o Output) main(f File) string { return o.spec(f).Paths()[0] }
 
-// madeFrom reports whether an output was made from an input, whatever its content is now, or from the same content in
-// another place.
+// madeFrom reports whether an output was made from the input at path, even if the content of the input has changed
+// since. It also returns true if the output was made from a file with the same content at another path.
 func madeFrom(path string, entry store.Entry) bool {
 	if absolute, err := filepath.Abs(path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
 		return true

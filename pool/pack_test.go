@@ -14,8 +14,8 @@ func windowsOf(lengths []int) []*window {
 	return list
 }
 
-// checkPacking checks that pack returns every window once, in descending order of length, and that only batches of a
-// single window exceed the budget.
+// checkPacking checks that pack returns every window once and in descending order of length, and that a batch over the
+// budget is a single window.
 func checkPacking(t *testing.T, lengths []int, budget int) {
 	t.Helper()
 	windows := windowsOf(lengths)

@@ -18,7 +18,8 @@ type pipe struct {
 	stop           context.CancelCauseFunc
 }
 
-// newPipe starts to read an input. After ctx has ended or stop has been called, Read returns the cause.
+// newPipe starts to read an input. After ctx has ended or stop has been called, Read returns an error: the cause of the
+// end.
 func newPipe(ctx context.Context, open func() (io.ReadCloser, error)) *pipe {
 	ctx, stop := context.WithCancelCause(ctx)
 	r, w := io.Pipe()

@@ -16,7 +16,7 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// namedPipe creates a named pipe with some content that stays open until end is called or the test ends.
+// namedPipe creates a named pipe that contains some content. The pipe stays open until end is called or the test ends.
 func (b *bench) namedPipe(content string) (path string, end func()) {
 	b.Helper()
 	path = filepath.Join(b.in, "pipe.faa")
@@ -38,8 +38,8 @@ func (b *bench) namedPipe(content string) (path string, end func()) {
 	return path, sync.OnceFunc(func() { close(done) })
 }
 
-// TestPipeIsReadOnce checks that the part of a named pipe that planning reads is not lost. A shell's <(command) is such
-// a pipe.
+// TestPipeIsReadOnce checks that the beginning of a named pipe, which planning reads, is embedded as well. A shell's
+// <(command) is such a pipe.
 func TestPipeIsReadOnce(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(200)...)
@@ -55,7 +55,8 @@ func TestPipeIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileAPipeIsSilent checks that an interruption or a failure does not wait for more input from a pipe.
+// TestInterruptedWhileAPipeIsSilent checks that a run that is interrupted, or a file that fails, does not wait for more
+// input from a pipe.
 func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	content := fasta(randomRecords(1, upTo(200)...))
 	silentPipe := func() *bench {
@@ -81,7 +82,7 @@ func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	}
 	b.wantNames()
 
-	// A failed file must end as well, and the run must continue.
+	// A file that fails must also end, and the run must continue with the next file.
 	b = silentPipe()
 	b.add("a.faa", ">a\nMKV\n")
 	b.fake.spoil = func(row []float32, _ []int32) { row[0] = float32(math.NaN()) }
@@ -90,7 +91,8 @@ func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	}
 }
 
-// TestPipeWithoutAWriter checks that the context can end planning while a pipe is silent or blocks in being opened.
+// TestPipeWithoutAWriter checks that planning ends with its context while a pipe is silent, or while the opening of a
+// pipe blocks because it has no writer.
 func TestPipeWithoutAWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.faa")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {
@@ -101,7 +103,7 @@ func TestPipeWithoutAWriter(t *testing.T) {
 	if _, _, failed, err := Plan(ctx, []seqio.Input{{Path: path, Name: "pipe"}}, seqio.Options{}); !errors.Is(err, ErrInterrupted) {
 		t.Errorf("Plan: failed %v, %v", failed, err)
 	}
-	pipe, err := os.OpenFile(path, os.O_RDWR, 0) // lets the goroutine that opens the pipe end
+	pipe, err := os.OpenFile(path, os.O_RDWR, 0) // ends the goroutine that is blocked in opening the pipe
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,8 +18,9 @@ import (
 	"seqembed/tokenizer"
 )
 
-// TestRecordsInAreRowsOut checks that every record has a row, in the order of the input, with the same embedding as
-// alone, for several lengths, numbers of files and devices, and budgets.
+// TestRecordsInAreRowsOut checks that every record has a row and that the rows are in the order of the input. Each
+// embedding must be the one that the record has alone. The test varies the lengths of the records, the numbers of files
+// and devices, and the budget.
 func TestRecordsInAreRowsOut(t *testing.T) {
 	inputs := map[string][]entryOf{
 		"many":  randomRecords(1, upTo(150)...), // about forty spans with the smallest budget
@@ -86,7 +87,8 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 	}
 }
 
-// TestBytesAddUp checks that the Bytes of a file's batches add up to its size on disk, for progress bars.
+// TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk. Progress bars rely
+// on this.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -113,7 +115,8 @@ func TestLargestFileFirst(t *testing.T) {
 	}
 }
 
-// TestWindows checks that the embedding of a record with windows is the mean over the averaged tokens of all windows.
+// TestWindows checks that the embedding of a record with several windows is the mean over the averaged tokens of all
+// its windows.
 func TestWindows(t *testing.T) {
 	const size = 10
 	records := randomRecords(1, 3, 10, 11, 47, 200)
@@ -123,7 +126,7 @@ func TestWindows(t *testing.T) {
 	s := b.run()
 	ids, rows := b.rows("a")
 	for i, r := range records {
-		// The hidden states do not depend on the window, so this is the mean over all residues.
+		// The fake's hidden states do not depend on the window, so the expected value is the mean over all residues.
 		var sums [fakeDim]float64
 		tokens := 0
 		for from := 0; from < len(r.seq); from += size {
@@ -137,7 +140,7 @@ func TestWindows(t *testing.T) {
 		}
 		for c := range sums {
 			want := sums[c] / float64(len(r.seq))
-			// The mean of each window and the mean of all windows are each rounded to float32 once.
+			// Two roundings to float32 are allowed: one of the mean of each window, and one of the mean of all windows.
 			if got := float64(rows[i][c]); ids[i] != r.id || math.Abs(got-want) > 2e-7*math.Abs(want) {
 				t.Errorf("record %s of %d letters, value %d: %v, want %v", r.id, len(r.seq), c, got, want)
 			}
@@ -226,7 +229,7 @@ func TestLayersKeepTheirOrder(t *testing.T) {
 	}
 }
 
-// TestUnknownLettersAreCounted uses J, which is not in the vocabulary of ESM-2.
+// TestUnknownLettersAreCounted checks the number of unknown letters. The letter J is not in the vocabulary of ESM-2.
 func TestUnknownLettersAreCounted(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMJJV\n>b\nMKVJ\n")
@@ -239,7 +242,7 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 	huge := ">huge\n" + strings.Repeat("M", LongTokens) + "\n"
 	for _, c := range []struct {
 		file  string
-		trial int // tokens, if the device has computed nothing yet
+		trial int // expected length in tokens of the trial that runs before, because the device has computed nothing yet
 	}{{">small\nMKV\n" + huge, 0}, {huge, 64}} {
 		b := newBench(t)
 		b.job.Devices = b.job.Devices[:1]
@@ -256,7 +259,7 @@ func TestLongRecordIsAnnounced(t *testing.T) {
 	}
 }
 
-// TestOutOfMemoryHalves checks that a device that cannot hold a batch gets smaller batches from then on, and that no
+// TestOutOfMemoryHalves checks that a device that cannot hold a batch gets smaller batches afterwards, and that no
 // record is lost.
 func TestOutOfMemoryHalves(t *testing.T) {
 	records := randomRecords(1, upTo(60)...)
@@ -273,15 +276,15 @@ func TestOutOfMemoryHalves(t *testing.T) {
 		if n := len(b.seen.halved); n == 0 || b.seen.halved[n-1] < 50 || !slices.IsSortedFunc(b.seen.halved, func(a, b int) int { return b - a }) {
 			t.Errorf("budgets %v, want fewer and fewer down to some that fit", b.seen.halved)
 		}
-		// Batches fail once per halving, plus those already in flight, but not every time.
+		// After each halving, only the batches that were already in flight may still fail.
 		if failed := int(b.fake.calls.Load()) - len(b.seen.batches); failed < len(b.seen.halved) || failed > len(b.seen.halved)*(1+ahead) {
 			t.Errorf("%d batches failed, %d halvings", failed, len(b.seen.halved))
 		}
 	}
 }
 
-// TestRecordThatNeverFits checks that such a record fails its file, which a run with more memory then embeds, and that
-// the other files are written.
+// TestRecordThatNeverFits checks that a record that does not fit the memory fails its file, and that the other files
+// are written. A second run with more memory must embed that file.
 func TestRecordThatNeverFits(t *testing.T) {
 	records := randomRecords(1, 5, 10, 300, 20)
 	b := newBench(t)
@@ -303,8 +306,8 @@ func TestRecordThatNeverFits(t *testing.T) {
 	b.check("a", records)
 }
 
-// TestRecordThatNeverFitsIsSkipped checks that such a record is left out with the reason where the user has asked for
-// that, and that the others are written.
+// TestRecordThatNeverFitsIsSkipped checks a record that does not fit the memory when the user has asked to skip bad
+// records. The record must be left out with the reason, and the other records must be written.
 func TestRecordThatNeverFitsIsSkipped(t *testing.T) {
 	records := randomRecords(1, 5, 10, 99, 300, 20, 400)
 	b := newBench(t)
@@ -359,8 +362,8 @@ func TestNotANumber(t *testing.T) {
 	}
 }
 
-// TestFiveSpansInFlight checks that at most five spans of records are between input and output, however slow the writer
-// is.
+// TestFiveSpansInFlight checks that at most five spans of records have been read but not written, however slow the
+// writer is.
 func TestFiveSpansInFlight(t *testing.T) {
 	const budget, length = 100, 48 // two records of 50 tokens per batch
 	b := newBench(t)
@@ -369,7 +372,7 @@ func TestFiveSpansInFlight(t *testing.T) {
 	b.job.Tokenizer = counting
 	b.job.Reading.OnBad = seqio.BadSkip
 	b.fake.memory = 1 // skips every record, so that the writer reports it
-	// The writer blocks at the first record until the other stages are full.
+	// The writer blocks at the first record until the other goroutines can do no more work.
 	var skipped, most atomic.Int64
 	b.seen.onSkip = func() {
 		if skipped.Load() == 0 {
@@ -387,7 +390,7 @@ func TestFiveSpansInFlight(t *testing.T) {
 		t.Fatalf("%d records were skipped", s.Skipped)
 	}
 	perSpan := int64(lookAhead * budget / (length + 2))
-	// One more record may be tokenized before the reader finds that it does not fit in the span.
+	// The reader may have tokenized one more record, which does not fit in the current span.
 	if got := most.Load(); got > 5*perSpan+1 || got < 4*perSpan {
 		t.Errorf("%d records were in flight, want five spans of %d", got, perSpan)
 	}
@@ -403,7 +406,7 @@ func (c *countingTokenizer) Append(dst []int32, seq []byte) ([]int32, int) {
 	return c.Tokenizer.Append(dst, seq)
 }
 
-// TestSkippedRecordsAreAccountedFor checks that records that the reader skips are in the report and in the manifest.
+// TestSkippedRecordsAreAccountedFor checks that records that the reader skips appear in the report and in the manifest.
 func TestSkippedRecordsAreAccountedFor(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 3, OnBad: seqio.BadSkip}

@@ -16,9 +16,9 @@ import (
 // File is an input with known alphabet.
 type File struct {
 	seqio.Input
-	Finding seqio.Finding  // the alphabet, and why
+	Finding seqio.Finding  // the alphabet, and the reason for it
 	Size    int64          // in bytes; 0 for standard input and pipes
-	forced  seqio.Alphabet // as given; Unknown if it was detected
+	forced  seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
 	pipe    *pipe          // set if the input can be read only once
 	reader  *seqio.Reader  // the reader of pipe, which holds the part already read
 }
@@ -67,7 +67,7 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	if err != nil {
 		return f, err
 	}
-	r.Close() // the next reader reports any error
+	r.Close() // an error appears again when the file is read
 	if f.found(r); info != nil {
 		f.Size = info.Size()
 	}

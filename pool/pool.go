@@ -62,7 +62,7 @@ type Job struct {
 	Long      LongPolicy
 	MaxLength int  // in letters; 0 means no limit
 	Overlap   int  // letters that windows share, less than MaxLength; 0 unless Long is LongWindow
-	Windows   bool // one row a window, see LongWindow
+	Windows   bool // one row for each window, see LongWindow
 	PerToken  bool
 	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
 	Output    Output
@@ -79,8 +79,8 @@ var ErrInterrupted = errors.New("interrupted")
 // ErrSystemic is wrapped by the error of a run that ended because of several device failures in a row.
 var ErrSystemic = errors.New("three device failures in a row")
 
-// ErrMemory is wrapped by the error of a file that has a record which does not fit the memory of a device, unless bad
-// records are skipped (seqio.BadSkip).
+// ErrMemory is wrapped by the error of a file with a record that does not fit the memory of a device. If bad records
+// are skipped (seqio.BadSkip), such a file does not fail.
 var ErrMemory = errors.New("a record that does not fit the memory")
 
 // maxFailures is the number of failed batches in a row that ends a run, even if devices are left.
@@ -187,8 +187,8 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	}
 	close(r.files)
 	r.openFiles = make(chan struct{}, 4*n) // so that small files do not wait for each other's commit
-	// For each device, one span is being read, one is queued, one is being computed and one is being written; one more
-	// evens out delays.
+	// For each device, one span is being read, one is queued, one is being computed and one is being written. One more
+	// span for the whole run evens out delays.
 	r.openSpans = make(chan struct{}, 4*n+1)
 	r.spans = make(chan *span, cap(r.openSpans))
 	r.workersDone = make(chan struct{})
@@ -214,9 +214,9 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	return fmt.Errorf("no device is left for %d files: %w", r.filesLeft, cause)
 }
 
-// loseDevice removes a device from the run that could not be opened (s is nil) or that failed on span s. It ends the
-// run if no device is left, or if three batches in a row have failed, because the cause is then probably not the
-// devices. A span on which two devices have failed fails its file, so that it does not take all devices.
+// loseDevice removes a device that could not be opened (s is nil) or that failed on span s. It ends the run if no
+// device is left. It also ends the run after three failed batches in a row, because the cause is then probably not in
+// the devices. If two devices have failed on the same span, its file fails, so that the span cannot remove all devices.
 func (r *run) loseDevice(s *span, err *DeviceError) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -237,7 +237,8 @@ func (r *run) loseDevice(s *span, err *DeviceError) {
 	}
 }
 
-// endFile records the result of a file. A file remains to be done if it was interrupted or has lost the output folder.
+// endFile records the result of a file. If the file was interrupted, or if the output folder was lost, the file counts
+// neither as finished nor as failed.
 func (r *run) endFile(f File, report FileReport, err error) {
 	if output := (*outputError)(nil); errors.As(err, &output) {
 		err = r.checkFolder(err)

@@ -28,12 +28,12 @@ var (
 )
 
 // TestRandomRuns runs the whole pool on devices of given speeds, with faults, invalid inputs, silent pipes and
-// interruptions, in the time of a synctest bubble. In all cases the run must end, leave no goroutine and account for
-// every file, and its outputs must be complete and equal to those of a plain loop.
+// interruptions. Time is that of a synctest bubble. Every run must end, leave no goroutine and account for every file.
+// Its outputs must be complete and equal to those of a plain loop.
 //
-// A seed determines the inputs, the devices, the batches at which they fail, and all times; -pool.seed replays it. It
-// does not determine the order of goroutines that are ready at the same time, and therefore not always which device
-// gets which span.
+// A seed determines the inputs, the devices, the batches at which the devices fail, and all times; -pool.seed replays
+// it. It does not determine the order of goroutines that are ready at the same time, and therefore not always which
+// device computes which span.
 func TestRandomRuns(t *testing.T) {
 	first, runs := *randomSeed, *randomRuns
 	switch {
@@ -70,7 +70,7 @@ type scenario struct {
 	devices   []randomDevice
 	files     []randomFile
 	memory    int  // number of tokens that fit on a device; 0 means unlimited
-	skip      bool // whether records that are bad or over memory are skipped
+	skip      bool // whether records that are bad or do not fit the memory are skipped
 	perToken  bool
 	maxLength int // used with long
 	long      LongPolicy
@@ -148,7 +148,7 @@ func newScenario(seed uint64) *scenario {
 	return s
 }
 
-// setUp creates the scenario's job, on devices with their faults or, if sound is set, without.
+// setUp creates the scenario's job. Its devices have the faults of the scenario, unless sound is set.
 func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool) (fakes []*fake) {
 	b.fake.perToken, b.job.PerToken, b.job.Output.PerToken = s.perToken, s.perToken, s.perToken
 	b.job.MaxLength, b.job.Long, b.job.Devices = s.maxLength, s.long, nil
@@ -195,7 +195,7 @@ func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFi
 	content := fasta(f.records)
 	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}
 	if f.fault == pipeInput {
-		// System calls must not block in a synctest bubble, so this pipe is an io.Pipe.
+		// System calls must not block in a synctest bubble, so the named pipe is replaced by an io.Pipe.
 		read, write := io.Pipe()
 		go func() {
 			for piece := range slices.Chunk([]byte(content), 400) {
@@ -279,7 +279,7 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 			continue
 		}
 		if f.fault == pipeInput && finished[f.name] {
-			continue // not run a second time
+			continue // a pipe cannot be read a second time
 		}
 		path := filepath.Join(b.in, f.name+".faa")
 		resumed := slices.Contains(summary.Resumed, path)
@@ -292,8 +292,8 @@ func randomRun(t *testing.T, s *scenario) (outcome string) {
 	return outcome
 }
 
-// longest returns an upper bound for the time that a device needs for the batches in flight when the run is
-// interrupted.
+// longest returns an upper bound for the time that a device needs to finish the batches in flight after an
+// interruption.
 func (s *scenario) longest() time.Duration {
 	var longest time.Duration
 	for _, d := range s.devices {
@@ -302,7 +302,7 @@ func (s *scenario) longest() time.Duration {
 	return longest
 }
 
-// checkEnd checks that the scenario explains the end of the run and returns a name for it.
+// checkEnd checks that the end of the run is one that the scenario allows, and returns a name for it.
 func (s *scenario) checkEnd(t *testing.T, summary Summary, err error, fakes []*fake) (outcome string) {
 	unopened, broke := 0, 0
 	for i, f := range fakes {
@@ -357,12 +357,12 @@ func (s *scenario) file(path string) randomFile {
 	return s.files[slices.IndexFunc(s.files, func(f randomFile) bool { return f.name == name })]
 }
 
-// fails reports whether a file fails on sound devices, too.
+// fails reports whether a file fails even on devices without faults.
 func (s *scenario) fails(f randomFile) bool {
 	return f.fault == badRecord && !s.skip || f.fault == notFinite || f.fault == unwritable || s.tooLarge(f)
 }
 
-// tooLarge reports whether a file fails because a window of it does not fit the memory.
+// tooLarge reports whether a file fails because one of its windows does not fit the memory.
 func (s *scenario) tooLarge(f randomFile) bool {
 	return s.memory > 0 && !s.skip && slices.ContainsFunc(f.records, func(r entryOf) bool {
 		return min(len(r.seq), cmp.Or(s.maxLength, len(r.seq)))+2 > s.memory
@@ -404,7 +404,7 @@ func (s *scenario) checkOutputs(t *testing.T, b *bench, summary Summary) (finish
 			content, ok := there[name]
 			delete(there, name)
 			whole := !entry.Finished.IsZero() && described.SHA256 == sha256Of(content)
-			if f.fault == pipeInput && !ok && !whole { // a second run may have left it out
+			if f.fault == pipeInput && !ok && !whole { // a pipe may have been left out of the second run
 				continue
 			}
 			if ok != whole || !finished[f.name] && f.fault != pipeInput && ok {

@@ -12,8 +12,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the number of batches of tokens in a span, which is sorted by length. It is large enough that windows in
-// a batch have similar lengths, and small enough that a span needs little memory.
+// lookAhead is the number of batches of tokens in a span. The windows of a span are sorted by length before they are
+// packed. lookAhead is large enough that the windows in a batch have similar lengths, and small enough that a span
+// needs little memory.
 const lookAhead = 4
 
 // span is a sequence of consecutive records in a file, which are packed into batches together.
@@ -22,7 +23,7 @@ type span struct {
 	records  []*record
 	tokens   int
 	bytes    int64         // size in the input file, as stored on disk
-	failures int           // number of devices that failed on it; guarded by run.mu
+	failures int           // number of devices that failed while they computed this span; guarded by run.mu
 	device   string        // name of the device that computed it
 	left     int           // number of unfinished batches; used by the worker
 	done     chan struct{} // closed when the span has been computed
@@ -32,15 +33,15 @@ type span struct {
 type fileJob struct {
 	*run
 	File
-	ctx    context.Context // ends with that of the run, or when the file fails; cancel sets the cause
+	ctx    context.Context // ends with the context of the run, or when the file fails; cancel sets the cause
 	cancel context.CancelCauseFunc
 	source store.Source // state of the input before it was read
 	reader *seqio.Reader
 	out    store.Writer
 
 	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
-	next     *record    // first record of the next span, which did not fit in the last one
-	checked  chan error // result of check if it runs beside the batches; holds one error
+	next     *record    // first record of the next span; it did not fit in the previous span
+	checked  chan error // receives the result of check if that runs beside the batches; holds one error
 	position int64      // offset on disk of the end of the last span
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
 	report   FileReport // owned by the writer
@@ -143,8 +144,8 @@ func (f *fileJob) read(budget int) {
 	}
 }
 
-// readSpan reads and tokenizes the records of the next span, which has at most capacity tokens or a single record. The
-// error for the last span is io.EOF.
+// readSpan reads and tokenizes the records of the next span. A span has at most capacity tokens, or it is a single
+// record. With the last span, the error is io.EOF.
 func (f *fileJob) readSpan(capacity int) (s *span, err error) {
 	s = &span{file: f, done: make(chan struct{})}
 	defer func() {
@@ -175,8 +176,8 @@ func (f *fileJob) readRecord() (*record, error) {
 	return f.newRecord(f.label(), raw)
 }
 
-// enqueue queues a span for the devices. If the queue is full, it contains spans of failed files, whose writers have
-// already released their place in openSpans.
+// enqueue queues a span for the devices. The queue can be full only if it contains spans of failed files, whose writers
+// have already released their place in openSpans.
 func (r *run) enqueue(s *span) {
 	select {
 	case r.spans <- s:

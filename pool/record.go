@@ -27,7 +27,8 @@ const (
 // ErrTooLong is wrapped by the error for a record of more than Job.MaxLength letters under LongError.
 var ErrTooLong = errors.New("record too long")
 
-// record is a record of the input that is tokenized, then embedded, then written as one row, or one row a window.
+// record is a record of the input. It is tokenized, then embedded, then written as one row, or with Job.Windows as one
+// row for each window.
 type record struct {
 	row     store.Row
 	line    int64
@@ -54,7 +55,7 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 	}
 	rec := &record{row: store.Row{ID: r.ID, Description: r.Description, RecordLength: len(r.Seq)}, line: r.Line}
 	seq := r.Seq
-	size := len(seq) // of a window
+	size := len(seq) // number of letters in a window
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {
 		size = j.MaxLength
 		if j.Long == LongTruncate {
@@ -77,7 +78,7 @@ func (j *Job) tooLong(file string, r seqio.Record) error {
 		Msg: fmt.Sprintf("%d letters; the longest allowed is %d", len(r.Seq), j.MaxLength)}
 }
 
-// add adds the window of the letters from, included, to to.
+// add tokenizes seq[from:to] and appends it to the record's windows.
 func (rec *record) add(t tokenizer.Tokenizer, seq []byte, from, to int) {
 	ids, unknown := t.Append(nil, seq[from:to])
 	rec.windows = append(rec.windows, &window{rec: rec, from: from, to: to, ids: ids})
@@ -85,7 +86,8 @@ func (rec *record) add(t tokenizer.Tokenizer, seq []byte, from, to int) {
 	rec.unknown += unknown
 }
 
-// makeRows makes rows of the results of the windows: one for each of them, or one in which they are joined.
+// makeRows makes the rows of a record from the results of its windows: with Job.Windows one row for each window,
+// otherwise one row that joins all windows.
 func (j *Job) makeRows(rec *record, averaged func(n int) int) {
 	if !j.Windows {
 		rec.join(j.PerToken, averaged)
@@ -100,8 +102,9 @@ func (j *Job) makeRows(rec *record, averaged func(n int) int) {
 	}
 }
 
-// join computes the row's embeddings from the results of its windows: their mean, weighted by averaged tokens, or their
-// concatenation if perToken is set.
+// join computes the embeddings of the record's row from the results of its windows. If perToken is set, it concatenates
+// the results. Otherwise it computes their mean; the weight of a window is its number of averaged tokens (see
+// Embedder.Averaged).
 func (rec *record) join(perToken bool, averaged func(n int) int) {
 	if len(rec.windows) == 1 {
 		rec.row.Embeddings = rec.windows[0].result

@@ -13,11 +13,11 @@ import (
 type Observer interface {
 	DeviceOpening(device string)
 	DeviceReady(device string, took time.Duration)
-	DeviceLost(device string, err error) // other devices are left and continue its work
+	DeviceLost(device string, err error) // other devices continue its work
 	FileStarted(path, device string)
 	BatchDone(Batch)
-	LongRecord(LongRecord)                             // is about to be computed
-	BudgetHalved(device string, tokens int, err error) // tokens is the new budget
+	LongRecord(LongRecord)                             // called before the record is computed
+	BudgetHalved(device string, tokens int, err error) // tokens is the new budget of the device
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // the output of an earlier run is complete
 	FileFinished(FileReport)
@@ -31,7 +31,8 @@ const LongTokens = 50_000
 type LongRecord struct {
 	Path, ID string
 	Tokens   int
-	// TrialTook is how long the device has just taken for a sequence of TrialTokens, if it has computed nothing else.
+	// TrialTook is the time that the device has just taken for a sequence of TrialTokens. Both are 0 if the device has
+	// computed batches before.
 	TrialTokens int
 	TrialTook   time.Duration
 }
@@ -51,7 +52,7 @@ type FileReport struct {
 	Device            string           // names of the devices, separated by commas
 	Records           int64            // number of records written
 	Tokens            int64            // including special tokens
-	Letters           int64            // number of letters used, those of two windows twice
+	Letters           int64            // number of letters used; letters in two windows count twice
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
@@ -61,14 +62,14 @@ type FileReport struct {
 	Started, Finished time.Time
 }
 
-// Truncation is a record of which only the beginning was used.
+// Truncation is a record that was truncated.
 type Truncation struct {
 	ID      string
 	Line    int64 // of its header
-	Letters int   // before
+	Letters int   // number of letters before truncation
 }
 
-// maxTruncations is how many truncated records a report names.
+// maxTruncations is the maximum number of truncated records that a report names.
 const maxTruncations = 3
 
 func (f *FileReport) count(rec *record) {

@@ -26,15 +26,15 @@ type Output struct {
 	Dim      int
 	Layers   []int
 	PerToken bool
-	Windows  bool              // one row a window
+	Windows  bool              // one row for each window
 	Meta     map[string]string // stored in the output files themselves
-	Template store.Entry       // the entry for the manifest, without the fields that differ between files
+	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
 
-// ErrMixture is wrapped by the error of a run that would replace an output that was made with other settings, or from
-// different content of the input, or that is not listed in the manifest. Job.Force allows it to be replaced. An output
-// that is missing, or that differs from its entry in the manifest, is merely incomplete and is computed again. A file
-// of a run fails with ErrMixture if another run has written its output in the meantime.
+// ErrMixture is wrapped by the error of a run that would replace an existing output. The existing output was made with
+// other settings or from other content of the input, or the manifest does not list it. With Job.Force such an output is
+// replaced. An output that is missing, or that differs from its entry in the manifest, is merely incomplete and is
+// computed again. A single file of a run fails with ErrMixture if another run has written its output in the meantime.
 var ErrMixture = errors.New("the output folder holds other results")
 
 func (o Output) spec(f File) store.Spec {
@@ -49,8 +49,8 @@ func (o Output) spec(f File) store.Spec {
 		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Windows: o.Windows, Meta: o.Meta}
 }
 
-// Check returns the error that Run would return because of the manifest or because of outputs of other settings. It
-// reads no input.
+// Check returns the error that Run would return because of the manifest, or because existing outputs were made with
+// other settings. It reads no input.
 func (j *Job) Check() error {
 	if j.Force {
 		return nil
@@ -58,7 +58,7 @@ func (j *Job) Check() error {
 	return j.check()
 }
 
-// check reads the manifest, and the lines that have been added since.
+// check reads the manifest. If it was read before, check reads the lines that have been added since.
 func (j *Job) check() (err error) {
 	if j.manifest == nil {
 		j.manifest, err = store.ReadManifest(j.Output.Dir)
@@ -109,8 +109,8 @@ func (o Output) existing(f File) []string {
 	})
 }
 
-// difference describes the first setting in which an existing output differs from this job. It is empty if there is
-// none.
+// difference describes the first setting in which an existing output, with the entry had, differs from this job. It
+// returns "" if there is no difference.
 func (j *Job) difference(had store.Entry) string {
 	want := j.Output.Template
 	fields := []struct{ name, had, want string }{
@@ -133,8 +133,8 @@ func (j *Job) difference(had store.Entry) string {
 	return ""
 }
 
-// skipFinished returns the files that must be computed. It reports those whose outputs are complete, for the same input
-// and settings, as resumed.
+// skipFinished returns the files that must be computed. If the outputs of a file are complete, for the same input and
+// settings, it reports the file as resumed.
 func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	var todo []File
 	var resumed []string
@@ -159,9 +159,9 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 	return todo, nil
 }
 
-// complete reports whether the file's outputs exist and match the manifest byte for byte. refuseMixture has already
-// compared the settings, unless Force is set. For an output from different content of the input it returns an
-// ErrMixture.
+// complete reports whether the file's outputs exist and match the manifest byte for byte. The settings need no
+// comparison here: refuseMixture has compared them, or Force is set. If the output was made from other content of the
+// input, complete returns an ErrMixture.
 func (r *run) complete(f File) (bool, error) {
 	if r.Force && !r.madeByForce(f) {
 		return false, nil
@@ -203,12 +203,12 @@ func (r *run) complete(f File) (bool, error) {
 	return true, nil
 }
 
-// coarseClock is the coarsest resolution of modification times in common file systems. A file that was modified less
-// than this before it was read may have been modified again with the same time.
+// coarseClock is the coarsest resolution of modification times in common file systems. If a file is read so soon after
+// it was modified, a later modification may have the same time.
 const coarseClock = 2 * time.Second
 
-// sameInput reports whether an input is the one from which an output was made: it has the same path, size and time, or
-// the same content.
+// sameInput reports whether an input is the one from which an output was made: it has the same path, size and
+// modification time, or the same content.
 func sameInput(path string, entry store.Entry) (bool, error) {
 	had := entry.Input
 	now, err := identify(path)
@@ -228,7 +228,7 @@ func identify(path string) (store.Source, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Absolute, _ = filepath.Abs(path) // empty without a working directory; then the content is compared
+	s.Absolute, _ = filepath.Abs(path) // empty if there is no working directory; then sameInput compares the content
 	s.Size, s.Modified = info.Size(), info.ModTime()
 	return s, nil
 }
@@ -236,7 +236,7 @@ func identify(path string) (store.Source, error) {
 // ErrChanged is the error of a file that was written to, replaced or removed while it was read.
 var ErrChanged = errors.New("the input changed while it was read; run again when it is complete")
 
-// changed returns an ErrChanged when the file is not as it was before it was read.
+// changed returns an ErrChanged if the file has changed since just before it was opened for reading.
 func (f *fileJob) changed() error {
 	if f.once() {
 		return nil

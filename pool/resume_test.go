@@ -26,8 +26,8 @@ func (b *bench) threeFiles() map[string][]entryOf {
 	return inputs
 }
 
-// TestInterrupt interrupts a run at every batch. Batches in flight must be finished, complete files kept, no partial
-// files left, and a second run must complete the results of an uninterrupted run.
+// TestInterrupt interrupts a run at every batch. Batches in flight must be finished, complete files kept, and no
+// partial files left. A second run must add the outputs that an uninterrupted run has.
 func TestInterrupt(t *testing.T) {
 	whole := newBench(t)
 	whole.threeFiles()
@@ -115,7 +115,7 @@ func TestSecondRunDoesNothing(t *testing.T) {
 	}
 }
 
-// TestIncompleteOutputIsMadeAgain checks that only such outputs are computed again.
+// TestIncompleteOutputIsMadeAgain checks that incomplete outputs are computed again, and no others.
 func TestIncompleteOutputIsMadeAgain(t *testing.T) {
 	for name, damage := range map[string]func(b *bench) error{
 		"output deleted":    func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.npy")) },
@@ -159,8 +159,8 @@ func flipByte(path string) error {
 	return os.WriteFile(path, content, 0o644)
 }
 
-// unfinish removes the last line for an output from the manifest. The line that was written before the output was
-// renamed remains.
+// unfinish removes the last line for an output from the manifest. The earlier line, which was written before the output
+// was renamed, remains.
 func unfinish(dir, output string) error {
 	m, err := store.ReadManifest(dir)
 	if err != nil {
@@ -174,8 +174,8 @@ func unfinish(dir, output string) error {
 	return m.Append(context.Background(), entry, nil)
 }
 
-// TestManifestKnowsOutputBeforeItIsThere checks that the manifest has an entry before the output exists. Otherwise the
-// next run would refuse the output of a run that was killed in between.
+// TestManifestKnowsOutputBeforeItIsThere checks that the manifest has an entry for an output before the output exists.
+// Otherwise, if a run is killed between the two, the next run would refuse its output.
 func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -197,7 +197,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	if err := os.RemoveAll(filepath.Join(b.out, "f0.fake.npy")); err != nil {
 		t.Fatal(err)
 	}
-	// Only the list of ids is left, without its array: it is computed again, not refused.
+	// The list of ids is left without its array. Such an output is computed again, not refused.
 	second := b.again()
 	second.job.Force = false
 	if s := second.run(); len(s.Files) != 1 {
@@ -206,8 +206,8 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	second.wantNames(outputsOf("f0")...)
 }
 
-// TestMixtureIsRefused checks that a run stops before it computes or changes anything if an existing output does not
-// match, and that Force replaces the output.
+// TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output does not
+// match its settings or inputs. With Force it must replace the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -286,7 +286,8 @@ func TestMixtureIsRefused(t *testing.T) {
 	}
 }
 
-// TestDeletedOutputOfOtherSettings checks that a run is not refused if it would not replace anything.
+// TestDeletedOutputOfOtherSettings checks that an output of other settings does not cause a refusal after it has been
+// deleted.
 func TestDeletedOutputOfOtherSettings(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -319,8 +320,8 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 	second.check("stdin", []entryOf{{"a", "MKV"}})
 }
 
-// TestDamagedManifest checks that a damaged line is refused with its number, that a run with Force makes the folder
-// usable again, and that an incomplete last line is accepted.
+// TestDamagedManifest checks that a run refuses a manifest with a damaged line and names the line's number. A run with
+// Force must make the folder usable again. An incomplete last line must be accepted.
 func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)
@@ -372,8 +373,8 @@ func TestMovedInput(t *testing.T) {
 	}
 }
 
-// TestUnchangedInputIsNotRead checks that an input with the same path, size and time is not read again unless it was
-// new when it was first read.
+// TestUnchangedInputIsNotRead checks that an input with the same path, size and time is not read again. If the input
+// was modified just before it was first read, it must be read again (see coarseClock).
 func TestUnchangedInputIsNotRead(t *testing.T) {
 	b := newBench(t)
 	path := b.add("a.faa", ">a\nMKV\n")
@@ -386,7 +387,7 @@ func TestUnchangedInputIsNotRead(t *testing.T) {
 	old := time.Now().Add(-time.Hour)
 	at(old)
 	b.run()
-	writeFile(t, path, ">a\nMKL\n") // only reading the file can show this change
+	writeFile(t, path, ">a\nMKL\n") // the file has the same size and time as before, so only its content shows the change
 	at(old)
 	if s := b.again().run(); len(s.Resumed) != 1 {
 		t.Errorf("of the same path, size and time: %+v", s)
@@ -408,8 +409,8 @@ func TestUnchangedInputIsNotRead(t *testing.T) {
 	}
 }
 
-// TestFormatsSideBySide checks that each output has its own entry, and that an output that shares a file with another
-// output is refused.
+// TestFormatsSideBySide checks that outputs of several formats in one folder have separate entries, and that an output
+// is refused if one of its files belongs to another output.
 func TestFormatsSideBySide(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -425,7 +426,7 @@ func TestFormatsSideBySide(t *testing.T) {
 		}
 	}
 	tokens := b.again()
-	// An .npz with the same .ids.txt.
+	// The files of the .npz output and of the .npy output include the same .ids.txt.
 	tokens.fake.perToken, tokens.job.PerToken, tokens.job.Output.PerToken = true, true, true
 	tokens.job.Output.Template.Parameters = map[string]string{"pool": "none", "format": "npy"}
 	if _, err := tokens.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "f0.fake.ids.txt") {
@@ -433,8 +434,9 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 }
 
-// TestTwoRunsAtOnce runs two jobs in one folder. A second run with other settings is refused before it begins. If both
-// write the same output from different inputs, the second to finish it is refused; from the same input, both succeed.
+// TestTwoRunsAtOnce runs two jobs in one folder at the same time. A second run with other settings is refused before it
+// begins. If both write the same output from different inputs, the run that finishes second is refused. If both write
+// it from the same input, both succeed.
 func TestTwoRunsAtOnce(t *testing.T) {
 	for name, change := range map[string]func(b *bench){
 		"the same": func(*bench) {},
