@@ -161,8 +161,8 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	l.Truncated = c.number(`,"truncated":`)
 	l.Skipped = map[string]int64{}
 	l.Outputs = make([]File, 0, 2)
-	for before := `,"skipped":{},"outputs":[{"path":"`; !c.failed; before = `},{"path":"` {
-		l.Outputs = append(l.Outputs, File{c.text(before), c.number(`,"size":`), c.text(`,"sha256":"`)})
+	for prefix := `,"skipped":{},"outputs":[{"path":"`; !c.failed; prefix = `},{"path":"` {
+		l.Outputs = append(l.Outputs, File{c.text(prefix), c.number(`,"size":`), c.text(`,"sha256":"`)})
 		if !c.next(`},`) {
 			break
 		}
@@ -186,17 +186,17 @@ func (c *lineParser) next(s string) bool {
 	return len(c.rest) >= len(s) && string(c.rest[:len(s)]) == s
 }
 
-// skip consumes s.
+// skip consumes s, or sets failed if the line does not go on with s.
 func (c *lineParser) skip(s string) {
 	if c.failed = c.failed || !c.next(s); !c.failed {
 		c.rest = c.rest[len(s):]
 	}
 }
 
-// text consumes the text before and returns the string up to the next quotation mark. It fails for strings that contain
-// escapes or invalid UTF-8, which are left to package json.
-func (c *lineParser) text(before string) string {
-	c.skip(before)
+// text expects the line to go on with prefix, consumes it and returns the string up to the next quotation mark, which
+// it consumes, too. It sets failed for strings with escapes or invalid UTF-8; such lines are left to package json.
+func (c *lineParser) text(prefix string) string {
+	c.skip(prefix)
 	end := bytes.IndexByte(c.rest, '"')
 	if c.failed = c.failed || end < 0; c.failed {
 		return ""
@@ -210,9 +210,9 @@ func (c *lineParser) text(before string) string {
 	return string(text)
 }
 
-// number consumes the text before and returns the number that follows.
-func (c *lineParser) number(before string) int64 {
-	c.skip(before)
+// number expects the line to go on with prefix, consumes it and returns the number that follows.
+func (c *lineParser) number(prefix string) int64 {
+	c.skip(prefix)
 	end := 0
 	for end < len(c.rest) && '0' <= c.rest[end] && c.rest[end] <= '9' {
 		end++
@@ -223,9 +223,10 @@ func (c *lineParser) number(before string) int64 {
 	return n
 }
 
-// time consumes the text before and returns the time up to the next quotation mark.
-func (c *lineParser) time(before string) (t time.Time) {
-	err := t.UnmarshalText([]byte(c.text(before)))
+// time expects the line to go on with prefix, consumes it and returns the time up to the next quotation mark, which it
+// consumes, too.
+func (c *lineParser) time(prefix string) (t time.Time) {
+	err := t.UnmarshalText([]byte(c.text(prefix)))
 	c.failed = c.failed || err != nil
 	return t
 }
