@@ -24,10 +24,12 @@ var syntheticDNA = sync.OnceValue(func() *BPE {
 // SyntheticDNAFile returns the tokenizer.json of SyntheticDNA. Hugging Face's tokenizers can read it, too.
 //
 // Its entries are [UNK], [CLS], [SEP], [PAD] and [MASK], the letters A, C, G and T, then all words of two, three, four
-// and five letters, then 2,727 of the 4,096 words of six letters. A word is the merge of its first half (the longer
-// half if its length is odd) and the rest. The words of each length are in a scattered order, because in alphabetical
-// order all the best ranks would go to words that begin with A: the i-th of the n words of a length is the number
-// (⌊0.618 n⌋ | 1)·i + ⌊n/3⌋ mod n, written in base 4 with the digits A, C, G, T.
+// and five letters, then 2,727 of the 4,096 words of six letters. Each word is merged from two shorter ones: its first
+// half, which has one letter more if the length is odd, and the rest.
+//
+// A merge that is listed earlier is applied first. In alphabetical order the first merges would all be of words that
+// begin with A, so the words of each length are listed in a scattered order. The i-th of n words is the number (step·i
+// + ⌊n/3⌋) mod n, written in base 4 with the digits A, C, G, T, where step is ⌊0.618 n⌋ or, if that is even, one more.
 func SyntheticDNAFile() []byte {
 	const letters = "ACGT"
 	var vocab, merges bytes.Buffer
