@@ -36,8 +36,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 	return rounded(t, out)
 }
 
-// rotatedAttention runs an attention with a Rotary (together), and one without on rows that the host has rotated
-// (apart).
+// rotatedAttention returns the results of two attentions on the same input. The first, together, applies the rotary
+// embedding itself. The second, apart, has no Rotary and reads an input that the host has rotated.
 func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (together, apart []float32) {
 	t.Helper()
 	const heads = 3
@@ -59,8 +59,8 @@ func rounded(t kernels.DType, values []float32) []float32 {
 	return values
 }
 
-// TestGPURotationInAttention checks that an attention with a Rotary gives the same bits as one on rotated rows: queries
-// and keys are rotated in float32 and rounded to the operands' type before their product.
+// TestGPURotationInAttention checks that an attention with a Rotary gives the same bits as an attention without a
+// Rotary on rotated rows. Both must round the rotated queries and keys to the operands' type before their product.
 func TestGPURotationInAttention(t *testing.T) {
 	batch := rowsOf(65, 1, 130, 300, 1025)
 	if testing.Short() {
