@@ -23,8 +23,8 @@ type fileSystem interface {
 	rename(from, to string) error
 	remove(path string) error
 	syncDir(dir string) error
-	// openLog opens a file for reading and appending. It creates the file if needed, and waits for its lock, which
-	// lasts until the file is closed.
+	// openLog opens a file for reading and appending, and creates it if needed. It first waits for the lock of the
+	// file, and holds the lock until the file is closed.
 	openLog(ctx context.Context, path string) (logFile, error)
 	truncate(path string, size int64) error
 }
@@ -46,7 +46,7 @@ type logFile interface {
 	Stat() (fs.FileInfo, error)
 }
 
-// osFS is the real file system. With noLocks set it behaves like one without locks, for tests.
+// osFS is the real file system. For tests, noLocks makes it behave like a file system without locks.
 type osFS struct{ noLocks bool }
 
 func (osFS) rename(from, to string) error { return os.Rename(from, to) }
@@ -99,8 +99,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path in err itself, which is usually that of
-// a temporary file and means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err contains. That is usually the
+// path of a temporary file, which means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -140,8 +140,8 @@ func createUnique(fsys fileSystem, prefix string) (f file, path string, err erro
 	return f, path, err
 }
 
-// createTemp creates the temporary file for the path final. If rewritable is set, bytes before its end may be changed
-// later.
+// createTemp creates the temporary file for the path final. If rewritable is set, bytes that have been written may be
+// changed later.
 func createTemp(fsys fileSystem, final string, rewritable bool) (*atomicFile, error) {
 	dir, name := filepath.Split(final)
 	a := &atomicFile{fs: fsys, final: final}
@@ -364,8 +364,8 @@ const (
 	sameFiles                      // all equal the new ones: another run of the same settings has written them
 )
 
-// earlier compares the new files with those of their names. Files that another run has just written must stay: its
-// manifest says that they are there.
+// earlier compares the new files with the files that have their names now. If another run has just written the same
+// files, they must stay, because the manifest of that run says that they exist.
 func (s *fileSet) earlier(files []File) earlierFiles {
 	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
 		return noFiles

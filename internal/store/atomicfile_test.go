@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// failingFS is the real file system, except that its failAt-th operation fails. If stays is set, all later operations
-// fail, too. A failing write still writes half of its bytes, as on a full disk. Removing always succeeds. A failing
-// close still frees the descriptor.
+// failingFS is the real file system, except that operation number failAt fails. If stays is set, all later operations
+// fail, too. A write that fails still writes half of its bytes, as on a full disk. A close that fails still frees the
+// descriptor. Removing a file always succeeds.
 type failingFS struct {
 	failAt, done int
 	stays        bool
@@ -168,8 +168,8 @@ func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 	return err
 }
 
-// TestEveryFailureLeavesNoPartialOutput makes every operation fail in turn. It checks that a file under a final name is
-// complete, that no temporary file is left, and that the error is one line that names the output and wraps its cause.
+// TestEveryFailureLeavesNoPartialOutput makes every operation fail in turn. A file under a final name must be complete,
+// and no temporary file may be left. The error must be one line that names the output and wraps its cause.
 func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	for name, s := range everySpec(t) {
 		t.Run(name, func(t *testing.T) {
@@ -225,8 +225,9 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	}
 }
 
-// TestManifestSurvivesEveryFailure makes every operation of Append fail, once or from then on. It checks that earlier
-// entries are intact, that the error names the operation, and that the next entry can be appended.
+// TestManifestSurvivesEveryFailure makes every operation of Append fail, either that operation alone or all later ones
+// as well. Earlier entries must be intact, the error must name the operation, and it must be possible to append the
+// next entry.
 func TestManifestSurvivesEveryFailure(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"))
@@ -347,8 +348,8 @@ func TestTemporaryFilesAreHiddenAndOutputsReadable(t *testing.T) {
 	}
 }
 
-// TestSameOutputStays checks that an output of several files that another run has just written keeps its files, at any
-// moment, and that one with other bytes is replaced.
+// TestSameOutputStays checks an output of several files that another run has just written. A run that writes the same
+// bytes must leave those files in place at every moment. A run that writes other bytes must replace them.
 func TestSameOutputStays(t *testing.T) {
 	s := spec(t, Npy, 33)
 	rows := makeRows(s, 3)

@@ -25,7 +25,7 @@ func (h Holder) String() string {
 	return fmt.Sprintf("process %d on %s since %s, %s", h.PID, h.Host, h.Since.Format(time.DateTime), h.Command)
 }
 
-// ErrInUse is wrapped by the error for a folder that another run is writing to with other settings.
+// ErrInUse is wrapped by the error for an output folder to which another run with other settings is writing.
 var ErrInUse = errors.New("the output folder is in use")
 
 // claimPrefix is the beginning of the name of a claim, the file by which a run claims an output folder. The file
@@ -37,8 +37,8 @@ const claimPrefix = ".run-"
 const claimTries = 5
 
 // Claim registers a run in folder dir until release is called or the process ends. For each other run in the folder it
-// calls clash, which returns the difference between that run's settings and those of this one, or an empty string if
-// both may write there. If they differ, Claim returns an ErrInUse.
+// calls clash. This function returns the difference between the settings of the two runs, or an empty string if both
+// may write to the folder. If there is a difference, Claim returns an ErrInUse.
 //
 // A run writes its claim before it looks for others, so at least one of two clashing runs sees the other. On a file
 // system without locks a claim is valid until it is deleted, and the error says so.
@@ -80,7 +80,8 @@ func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (r
 	return release, nil
 }
 
-// lookForOthers returns an ErrInUse for the first run in the folder that clashes with this one, whose claim is at own.
+// lookForOthers returns an ErrInUse for the first run in the folder that clashes with this run. own is the path of this
+// run's claim.
 func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -108,8 +109,9 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 	return nil
 }
 
-// readClaim reads a claim. alive is nil if its run has ended, ErrLocked if it has not, and errors.ErrUnsupported if
-// there are no locks. An incomplete claim has no settings; its run has not looked for others yet.
+// readClaim reads a claim. alive is nil if the run of the claim has ended, ErrLocked if it has not, and
+// errors.ErrUnsupported if the file system has no locks. An incomplete claim has no settings. Its run has not looked
+// for others yet.
 func (s osFS) readClaim(path string) (h Holder, alive error) {
 	f, err := os.Open(path)
 	if err != nil {

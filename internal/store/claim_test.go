@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// holder returns a run whose outputs depend on one setting.
+// holder returns the Holder of a run whose outputs depend on one setting.
 func holder(setting string) Holder {
 	return Holder{Host: "node7", PID: 42, Command: "embed -o out", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Outputs: map[string]Entry{"esm": {Parameters: map[string]string{"pool": setting}}}}
@@ -92,7 +92,8 @@ func TestClaimWithoutLocks(t *testing.T) {
 	}
 }
 
-// TestClaimsAtOnce checks that no two runs of different settings get the folder at the same time.
+// TestClaimsAtOnce checks that of several runs that start at the same moment, no two with different settings claim the
+// folder.
 func TestClaimsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
 	synctest.Test(t, func(t *testing.T) { // the bubble skips all waiting
@@ -124,7 +125,7 @@ func TestClaimsAtOnce(t *testing.T) {
 	})
 }
 
-// TestLockEndsWithContext checks that waiting for a lock ends soon after the context.
+// TestLockEndsWithContext checks that waiting for a lock ends soon after its context has ended.
 func TestLockEndsWithContext(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "x")
@@ -152,7 +153,8 @@ func TestLockEndsWithContext(t *testing.T) {
 	})
 }
 
-// TestEditsAtOnce checks that no edit is lost although each replaces the file, and that the last one removes it.
+// TestEditsAtOnce checks that no edit is lost although each one replaces the file, and that the last edit removes the
+// file.
 func TestEditsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "list")
@@ -179,8 +181,8 @@ func TestEditsAtOnce(t *testing.T) {
 	}
 }
 
-// TestReplacedPair makes every operation fail in turn while an output of two files is replaced, and checks that files
-// of the old and the new output never stand side by side.
+// TestReplacedPair makes every operation fail in turn while an output of two files is replaced. Files of the old and of
+// the new output must never exist side by side.
 func TestReplacedPair(t *testing.T) {
 	s := spec(t, Npy, 33)
 	renames := 0

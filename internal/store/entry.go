@@ -15,8 +15,8 @@ import (
 // otherwise combine outputs of different settings.
 const manifestFormat = 2
 
-// Entry describes the output of one model on one input file. All its settings must match for the output to be kept
-// instead of being computed again. Entries are identified by the content of the input, the model and the name of the
+// Entry describes the output of one model on one input file. An output is kept, instead of being computed again, only
+// if all settings in its entry match. An entry is identified by the content of the input, the model and the name of the
 // output.
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
@@ -59,7 +59,7 @@ type manifestLine struct {
 }
 
 // encodeLine returns the line for an entry in the manifest of folder dir, including the newline. It does not modify
-// anything that copies of e share.
+// maps and slices, because other copies of e may share them.
 func encodeLine(dir string, e Entry) ([]byte, error) {
 	e.Outputs = append([]File{}, e.Outputs...)
 	for i := range e.Outputs {
@@ -100,7 +100,7 @@ type lineDecoder struct {
 // errLater is the error for a line of a later version of the program. Such a line is not damaged.
 var errLater = errors.New("a later version of this program wrote it: use that version, or another folder")
 
-// decode returns the entry of a line, or nil for a blank line. Its error is errLater, or wraps ErrManifest.
+// decode returns the entry of a line, or nil for a blank line. The error is errLater or wraps ErrManifest.
 func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 	e, err := d.parse(line)
 	if err != nil && !errors.Is(err, errLater) {
@@ -175,13 +175,13 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	return !c.failed && string(c.rest) == "}\n"
 }
 
-// lineParser parses a line from left to right. After the first mismatch failed is set and stays set.
+// lineParser parses a line from left to right. The first mismatch sets failed, which then stays set.
 type lineParser struct {
 	rest   []byte
 	failed bool
 }
 
-// next reports whether the rest of the line begins with s.
+// next reports whether the unparsed rest of the line begins with s.
 func (c *lineParser) next(s string) bool {
 	return len(c.rest) >= len(s) && string(c.rest[:len(s)]) == s
 }

@@ -40,10 +40,10 @@ type Inspected struct {
 // file server.
 const clockSkew = time.Minute
 
-// Inspect compares the files of a folder with its manifest. It calls report for each file: first for those of the
-// manifest, then for the others, in the order of their paths. It reads the contents unless quick is set. Then it
-// compares only sizes, and checks that no file was modified after it was finished. known reports whether a file that
-// the manifest does not describe belongs to the program.
+// Inspect compares the files of a folder with its manifest. It calls report for each file: first for the files that the
+// manifest describes, then for the others, in the order of their paths. It reads the contents of the files. If quick is
+// set, it compares only their sizes, and checks that no file was modified after it was finished. The function known
+// reports whether a file that the manifest does not describe belongs to the program.
 func Inspect(ctx context.Context, dir string, quick bool, known func(path string) bool, report func(Inspected)) error {
 	m, err := ReadManifest(dir)
 	if err != nil {

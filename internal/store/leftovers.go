@@ -8,13 +8,13 @@ import (
 	"regexp"
 )
 
-// leftoverName matches the names of files that a run locks and removes at its end: temporary files and claims. Earlier
-// versions left probes.
+// leftoverName matches the names of temporary files and claims. A run locks these files and removes them at its end.
+// Earlier versions of the program also left files called .probe-N.
 var leftoverName = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}|probe-[0-9]+)$`)
 
-// RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. A run that
-// is still alive holds locks on its files. On a file system without locks nothing is removed. A missing folder is not
-// an error.
+// RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. It keeps
+// files that are locked, because their run is still alive. On a file system without locks it removes nothing. A missing
+// folder is not an error.
 func RemoveLeftovers(dir string) (bytes int64, err error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// TestLeftovers checks that files of killed runs are removed, whatever their age, and that files that are being written
-// or have other names are kept.
+// TestLeftovers checks that the files of killed runs are removed, whatever their age. Files that a run is writing, and
+// files with other names, must be kept.
 func TestLeftovers(t *testing.T) {
 	skipWithoutLocks(t)
 	dir := t.TempDir()

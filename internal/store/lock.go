@@ -23,8 +23,8 @@ func (s osFS) tryLock(f *os.File, shared bool) error {
 	return tryLock(f, shared)
 }
 
-// lock waits for the exclusive lock of f. After ctx has ended it waits for lockPatience and then returns an error that
-// wraps the cause. On a file system without locks it does nothing.
+// lock waits for the exclusive lock of f. If ctx has ended, it waits no longer than lockPatience and then returns an
+// error that wraps the cause. On a file system without locks it does nothing.
 func (s osFS) lock(ctx context.Context, f *os.File) error {
 	var end <-chan time.Time
 	done := ctx.Done()
@@ -42,8 +42,8 @@ func (s osFS) lock(ctx context.Context, f *os.File) error {
 	}
 }
 
-// openLocked opens a file, creating it if needed, and takes its exclusive lock. If another process replaces or removes
-// the file meanwhile, openLocked opens the new one.
+// openLocked opens a file, creates it if needed, and takes its exclusive lock. If another process replaces or removes
+// the file before the lock is taken, openLocked starts again with the new file.
 func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 	for {
 		f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o666)

@@ -84,8 +84,8 @@ func (m *Manifest) path() string { return filepath.Join(m.dir, ManifestName) }
 // represent other strings.
 func outputKey(path string) string { return ValidText(filepath.Clean(path)) }
 
-// Find returns the last entry that names an output file, and its description of the file. The SHA-256 is empty if the
-// entry was written before the file got its final name.
+// Find returns the last entry that names an output file, and the description of that file in the entry. The SHA-256 is
+// empty if the entry was written before the file got its final name.
 func (m *Manifest) Find(path string) (Entry, File, bool) {
 	p, ok := m.last[outputKey(path)]
 	if !ok {
@@ -100,13 +100,14 @@ func (m *Manifest) Outputs() iter.Seq[string] { return maps.Keys(m.last) }
 // Lines returns the number of lines that have been read.
 func (m *Manifest) Lines() int { return m.lines }
 
-// Line returns the number of the line that Find returns, from 1, or 0 if there is none.
+// Line returns the number of the line with the entry that Find returns, counted from 1. It returns 0 if there is no
+// such entry.
 func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
 
-// Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has a
-// new entry since ReadManifest, Append first calls clash with the last such entry; if clash returns an error, Append
-// returns it and writes nothing. It waits for other processes that append. If ctx ends, it soon returns an error that
-// wraps the cause.
+// Append appends an entry to the manifest and syncs it to disk. The folder must exist. If an output of e has an entry
+// that was added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error,
+// Append returns it and writes nothing. Append waits while other processes append. If ctx ends, it soon returns an
+// error that wraps the cause.
 func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
 	return m.append(ctx, e, clash, osFS{})
 }

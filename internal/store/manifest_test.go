@@ -16,7 +16,7 @@ import (
 
 const digest = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-// testEntry returns an entry for the output of that name, with all fields set.
+// testEntry returns an entry for an output called name, with all fields set.
 func testEntry(dir, name string) Entry {
 	return Entry{
 		Input: Source{Path: name + ".fa", Absolute: "/data/" + name + ".fa", Size: 123, SHA256: digest,
@@ -34,7 +34,7 @@ func testEntry(dir, name string) Entry {
 	}
 }
 
-// noClash is the clash function for entries that no other process writes.
+// noClash is the clash function of Append for tests in which no other process writes entries.
 func noClash(Entry) error { return nil }
 
 func mustAppend(t testing.TB, dir string, entries ...Entry) {
@@ -130,7 +130,7 @@ func TestManifestAsOthersReadIt(t *testing.T) {
 	}
 }
 
-// TestManifestPathsFollowTheFolder checks that the manifest of a moved folder is valid.
+// TestManifestPathsFollowTheFolder checks that the manifest stays valid when its folder is moved.
 func TestManifestPathsFollowTheFolder(t *testing.T) {
 	old := t.TempDir()
 	mustAppend(t, old, testEntry(old, "a"))
@@ -144,8 +144,8 @@ func TestManifestPathsFollowTheFolder(t *testing.T) {
 	}
 }
 
-// TestLaterLinesWin checks that the last entry for each output file is used, including entries that share only some
-// outputs and names that are not valid JSON text.
+// TestLaterLinesWin checks that the last entry for each output file counts. Some entries of the test share only a part
+// of their outputs, and some names are not valid JSON text.
 func TestLaterLinesWin(t *testing.T) {
 	dir := t.TempDir()
 	name := "caf\xe9"
@@ -164,8 +164,8 @@ func TestLaterLinesWin(t *testing.T) {
 	}
 }
 
-// TestUpdate checks that Update reads appended lines, and reads everything again if another file has taken the place of
-// the manifest.
+// TestUpdate checks that Update reads the lines that were appended. If another file has taken the place of the
+// manifest, Update must read all of it.
 func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	m := mustRead(t, dir)
@@ -194,8 +194,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestClash checks that an entry for the same output prevents Append if another process has written it since the
-// manifest was read, but not if it is older.
+// TestClash checks that Append refuses an entry if another process has written an entry for the same output since the
+// manifest was read. An entry that was there when the manifest was read must not prevent Append.
 func TestClash(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "before"))
@@ -249,8 +249,8 @@ func TestManifestRefusesToWrite(t *testing.T) {
 	}
 }
 
-// TestDamagedManifest checks that a damaged line causes an error that names it, and that Repair takes it out, keeps the
-// whole file under another name, and makes the manifest usable.
+// TestDamagedManifest checks that a damaged line causes an error that names the line. Repair must remove the line, keep
+// the whole old file under another name, and make the manifest usable.
 func TestDamagedManifest(t *testing.T) {
 	dir := t.TempDir()
 	path := manifestPath(dir)
@@ -301,7 +301,7 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestLaterManifest checks that lines of a later version are not taken for damage.
+// TestLaterManifest checks that lines written by a later version of the program do not count as damaged.
 func TestLaterManifest(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "a"))
@@ -321,7 +321,7 @@ func TestLaterManifest(t *testing.T) {
 	}
 }
 
-// TestHandwrittenLines checks that lines in other JSON formatting are read the same.
+// TestHandwrittenLines checks that the formatting of a line as JSON does not affect the entry.
 func TestHandwrittenLines(t *testing.T) {
 	dir := t.TempDir()
 	want := testEntry(dir, "a")
@@ -354,7 +354,8 @@ func TestHandwrittenLines(t *testing.T) {
 	}
 }
 
-// TestWrittenLinesAreDecodedFast checks that lines written by encodeLine need package json only for their settings.
+// TestWrittenLinesAreDecodedFast checks that decodeWritten decodes the lines of encodeLine, with package json only for
+// the settings in them.
 func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	d := lineDecoder{"out", map[string]manifestLine{}}
 	for line := range bytes.Lines(manifestOf(t, "out", 2)) {
@@ -389,8 +390,8 @@ func TestEarlierManifests(t *testing.T) {
 	}
 }
 
-// TestTornLine truncates the last line at every byte and checks that earlier entries are intact and that the next entry
-// replaces the line.
+// TestTornLine truncates the last line at every byte. Earlier entries must be intact, and the next entry must replace
+// the incomplete line.
 func TestTornLine(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"), testEntry(whole, "b"))
@@ -420,7 +421,7 @@ func TestTornLine(t *testing.T) {
 	wantOutputs(t, dir, "a", "c")
 }
 
-// manifestOf returns the lines of finished outputs, two per output.
+// manifestOf returns the content of a manifest of finished outputs, with two lines for each output.
 func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	var lines bytes.Buffer
 	for i := range outputs {
@@ -442,7 +443,7 @@ func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	return lines.Bytes()
 }
 
-// BenchmarkReadManifest reads 40,000 lines, and the 80,000 lines of 40,000 outputs.
+// BenchmarkReadManifest reads a manifest of 40,000 lines, and one of 80,000 lines that describe 40,000 outputs.
 func BenchmarkReadManifest(b *testing.B) {
 	for _, outputs := range []int{20_000, 40_000} {
 		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {

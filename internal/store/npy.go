@@ -50,8 +50,8 @@ func (l idList) add(id string) error {
 	return err
 }
 
-// npyEncoder writes one array [records, dim] per layer. It writes the header twice, because the number of records is
-// known only at the end.
+// npyEncoder writes one array [records, dim] per layer. It writes the header of an array twice, at the beginning and at
+// the end, because the number of records is known only at the end.
 type npyEncoder struct {
 	dim    int
 	rows   int
@@ -158,5 +158,6 @@ func (e *npzEncoder) finish() error {
 	return nil
 }
 
-// errDuplicateName is the cause of the error for a record whose array has the same name as that of an earlier record.
+// errDuplicateName is the cause of the error for a record whose array would have the same name as the array of an
+// earlier record.
 var errDuplicateName = errors.New("an earlier record has the same id, and npy and safetensors name each record's array after its id")

@@ -57,7 +57,7 @@ func floatsOf(b []byte) []float32 {
 	return values
 }
 
-// checkIDList compares the text file of ids with the rows.
+// checkIDList checks that the text file of ids lists the ids of the rows.
 func checkIDList(t *testing.T, path string, rows []Row) {
 	t.Helper()
 	lines := strings.SplitAfter(string(readFile(t, path)), "\n")

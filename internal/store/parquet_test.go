@@ -9,7 +9,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// parquetTable is the content of a file: the values of every top-level column, in file order.
+// parquetTable is the content of a Parquet file: the values of every top-level column, in file order.
 type parquetTable struct {
 	columns   []string
 	values    map[string][][]parquet.Value
@@ -17,7 +17,7 @@ type parquetTable struct {
 	rowGroups []int64 // size of each in bytes
 }
 
-// readParquet reads a file through parquet-go's generic values, which the encoder does not use.
+// readParquet reads a file with the generic values of parquet-go, which the encoder does not use.
 func readParquet(t *testing.T, path string) parquetTable {
 	t.Helper()
 	f, err := os.Open(path)

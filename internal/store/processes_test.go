@@ -14,8 +14,8 @@ import (
 	"time"
 )
 
-// writerVariable is an environment variable that makes TestWriterProcess append numbered entries with that name, until
-// it is killed or has appended writerLimit of them.
+// writerVariable is an environment variable. It makes TestWriterProcess append numbered entries whose names begin with
+// its value, until the process is killed or has appended writerLimit entries.
 const (
 	writerVariable = "STORE_TEST_WRITER"
 	writerLimit    = "STORE_TEST_LIMIT"
@@ -43,7 +43,8 @@ func TestWriterProcess(t *testing.T) {
 	}
 }
 
-// startWriter starts a child process. The channel receives its output lines and is closed at the end of the output.
+// startWriter starts a child process that appends entries. The channel receives the lines of its output and is closed
+// at the end of the output.
 func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestWriterProcess$", "-test.v")
@@ -96,8 +97,9 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
-// TestKilledProcesses runs two processes that append, and repeatedly kills one of them at a random moment and restarts
-// it. It checks that every entry reported as written is present, and that the manifest is readable at any time.
+// TestKilledProcesses runs two processes that append entries. It repeatedly kills one of them at a random moment and
+// restarts it. Every entry that a process reported as written must be in the manifest, and the manifest must be
+// readable at any time.
 func TestKilledProcesses(t *testing.T) {
 	skipWithoutLocks(t)
 	kills := 30

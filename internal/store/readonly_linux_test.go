@@ -36,8 +36,8 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
-// asOrdinaryUser calls f without root's permission to write anywhere. Each thread has that permission unless its
-// file-system user is not root.
+// asOrdinaryUser calls f in a thread that lacks root's permission to write anywhere. On Linux a thread loses that
+// permission if its file-system user is not root.
 func asOrdinaryUser(t *testing.T, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {

@@ -16,8 +16,8 @@ import (
 const DamagedSuffix = ".damaged-"
 
 // Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames a manifest of
-// version 1. The old file stays in the folder under another name; Repair returns these names. An output whose line was
-// damaged is then computed again, or has no entry.
+// version 1. The old file stays in the folder under another name, and Repair returns such names. An output whose line
+// was damaged has no entry any more, or only an earlier entry according to which it is computed again.
 func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405.000000000Z")
 	for _, name := range olderManifests {
@@ -71,9 +71,9 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Edit replaces the content of a file by the result of change. It waits for other processes that edit the same file, as
-// Manifest.Append does. change receives an empty text if the file does not exist; if it returns one, Edit removes the
-// file. If the text does not change, Edit needs no permission to write.
+// Edit replaces the content of a file by the result of change. It waits while other processes edit the same file, as
+// Manifest.Append does. If the file does not exist, change receives an empty text. If change returns an empty text,
+// Edit removes the file. If the text does not change, Edit needs no permission to write.
 func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -20,12 +20,12 @@ const maxSafetensorsHeader = 100_000_000
 // metadataKey is the header key of the metadata, which no tensor can have as its name.
 const metadataKey = "__metadata__"
 
-// safetensorsEncoder writes one tensor [records, dim] per layer or, per token, one tensor [tokens, dim] per record and
-// layer, named after the record's id (and layer).
+// safetensorsEncoder writes one tensor [records, dim] per layer. With an embedding per token it writes one tensor
+// [tokens, dim] for each record and layer, named after the record's id and, if there are several layers, the layer.
 //
-// The header is at the start of the file but contains all ids, so it is written last. The tensors are first written
+// The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
 // from offset 0 of the temporary file. At the end they are moved up by the length of the header, which needs no second
-// copy on disk. The header is kept in memory until then; the format limits it to 100 MB, enough for some millions of
+// copy on disk. The header is kept in memory until then. The format limits it to 100 MB, enough for some millions of
 // ids.
 type safetensorsEncoder struct {
 	spec    *Spec

@@ -64,7 +64,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	return tensors, metadata, nil
 }
 
-// checkMetadata compares the list of ids with the rows, and the other metadata with the Spec.
+// checkMetadata checks that the metadata contain the ids of the rows and the values of the Spec.
 func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row) {
 	t.Helper()
 	want := []string{}
@@ -136,8 +136,8 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
-// TestArraysPerRecordNeedDistinctNames checks that a second record with the same id is refused where arrays are named
-// after ids.
+// TestArraysPerRecordNeedDistinctNames checks the formats in which the array of a record is named after the record's
+// id. A second record with the same id must be refused.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	for _, format := range []Format{Npy, Safetensors} {
 		s := spec(t, format, 33)

@@ -24,7 +24,8 @@ type layout struct {
 	format Format
 	// names returns the names of the output's files, the main file first. input and model are escaped already.
 	names func(s *Spec, input, model string) []string
-	// check returns an error if the format does not support such an output; nil if it supports everything.
+	// check returns an error if the format does not support such an output. A format that supports every output has no
+	// check (nil).
 	check func(s *Spec) error
 	// open creates the files.
 	open func(s *Spec, files *fileSet) (encoder, error)
@@ -104,7 +105,8 @@ type Spec struct {
 	Meta     map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
 }
 
-// Row is the result for one record. A Writer does not retain it after Write.
+// Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain it after
+// Write.
 type Row struct {
 	ID, Description string
 	Length          int  // number of letters used
@@ -143,8 +145,8 @@ type Writer interface {
 var (
 	// ErrRecord matches every error that concerns a single record rather than the whole output.
 	ErrRecord = errors.New("record not written")
-	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches it,
-	// too.
+	// ErrNotFinite matches the error for a record whose embedding contains a NaN or an infinity. ErrRecord matches the
+	// same error.
 	ErrNotFinite = errors.New("not a finite number")
 	// ErrFormat matches the errors for an output that is beyond the limits of its format.
 	ErrFormat = errors.New("beyond the limits of the format")
@@ -234,8 +236,8 @@ func (s *Spec) validate() (layout, error) {
 	return l, nil
 }
 
-// Paths returns the final paths of the output, the main file first. Commit renames them in reverse order, so if the
-// main file exists, the others exist, too.
+// Paths returns the final paths of the output, the main file first. Commit renames the files in reverse order. So if
+// the main file exists, all of them exist.
 func (s Spec) Paths() []string {
 	l, err := s.Format.layout()
 	if err != nil {
@@ -308,8 +310,8 @@ func (o *output) Abort() error {
 	return o.files.discard()
 }
 
-// fail aborts the output because of err and returns an error that names the output. It drops the text that libraries
-// add to a failed write.
+// fail aborts the output because of err and returns an error that names the output. If err is a failed write, fail
+// drops the text that a library has added to it.
 func (o *output) fail(err error) error {
 	var failed *fileError
 	if !errors.As(err, &failed) {

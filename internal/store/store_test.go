@@ -109,7 +109,7 @@ func everySpec(t testing.TB) map[string]Spec {
 	return all
 }
 
-// writeAll writes rows as described by s and returns the finished files.
+// writeAll writes rows to the output described by s and returns the finished files.
 func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	t.Helper()
 	w, err := Create(s)
@@ -118,7 +118,7 @@ func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	}
 	scratch := make([][]float32, len(s.Layers))
 	for _, r := range rows {
-		// All rows use the same memory, to check that the writer does not retain it.
+		// All rows use the same memory, so the test notices if the writer retains it.
 		kept := r.Embeddings
 		r.Embeddings = make([][]float32, len(kept))
 		for l, e := range kept {
@@ -247,8 +247,8 @@ func TestCommitReportsWhatIsOnDisk(t *testing.T) {
 	}
 }
 
-// TestOutputIsDeterministic checks that two runs over the same records write the same bytes. Resuming and verification
-// rely on this.
+// TestOutputIsDeterministic checks that two runs over the same records write the same bytes. Resuming a run relies on
+// this.
 func TestOutputIsDeterministic(t *testing.T) {
 	for name, s := range everySpec(t) {
 		first := writeAll(t, s, makeRows(s, 40))
@@ -471,7 +471,7 @@ func BenchmarkWrite(b *testing.B) {
 							b.Fatal(err)
 						}
 					}
-					// Leaves out the sync of Commit, which would measure the disk.
+					// This leaves out the sync of Commit, which would measure the disk.
 					if err := w.(*output).enc.finish(); err != nil {
 						b.Fatal(err)
 					}

@@ -7,7 +7,7 @@ import (
 	"strconv"
 )
 
-// VirNucPro is the PyTorch files that VirNucPro reads.
+// VirNucPro is the format of the PyTorch files that the program VirNucPro reads.
 const VirNucPro Format = "virnucpro"
 
 // A VirNucPro file is a PyTorch zip file that contains one of these objects:
@@ -35,8 +35,8 @@ func checkVirNucPro(s *Spec) error {
 	return nil
 }
 
-// virNucProEncoder writes a VirNucPro file. In the pickle, the list of ids precedes the data but also ends after the
-// last record, so both are collected in scratch files. Tensors are written to the archive immediately, before the
+// virNucProEncoder writes a VirNucPro file. In the pickle the list of ids comes before the data, but both grow with
+// every record, so each is collected in a scratch file. Tensors are written to the archive immediately, before the
 // pickle that refers to them by number. The archive's directory, some 300 bytes per tensor, stays in memory until the
 // end.
 type virNucProEncoder struct {
@@ -142,7 +142,8 @@ const (
 	memoOrderedDict
 )
 
-// constant pushes a shared value: built by build the first time, from the memo later.
+// constant pushes a value that all records share. The first time the function build builds the value. Later, when known
+// is set, the value comes from the memo.
 func (p *pickle) constant(memo byte, known bool, build func()) {
 	if known {
 		p.get(memo)

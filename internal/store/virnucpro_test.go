@@ -26,7 +26,7 @@ func loadTorch(t *testing.T, path string) map[any]any {
 	return object
 }
 
-// checkIDs compares a list of ids with the rows.
+// checkIDs checks that a list contains the ids of the rows.
 func checkIDs(t *testing.T, list any, rows []Row) {
 	t.Helper()
 	var want []any
@@ -74,7 +74,8 @@ func TestVirNucProNucleotides(t *testing.T) {
 }
 
 func TestVirNucProProteins(t *testing.T) {
-	// 70,000 values need the widest pickle integer, 300 values the middle one, and 300 records do not fit in a byte.
+	// A pickle stores a number in one, two or four bytes. 300 records and 300 values need two bytes, and 70,000 values
+	// need four.
 	for _, c := range []struct{ count, dim int }{{0, 24}, {1, 300}, {300, 24}, {2, 70_000}} {
 		s := spec(t, VirNucPro, 33)
 		s.Dim, s.Model = c.dim, "ESM"
@@ -143,7 +144,8 @@ func TestVirNucProArchive(t *testing.T) {
 	}
 }
 
-// TestVirNucProMatchesPublishedFiles compares keys and types with files that VirNucPro itself wrote.
+// TestVirNucProMatchesPublishedFiles compares the keys and types in an output with those in files that VirNucPro itself
+// has written.
 func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	folder := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro")
 	if found, _ := filepath.Glob(filepath.Join(folder, "output_1_*.pt")); len(found) == 0 {
@@ -160,7 +162,7 @@ func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	}
 }
 
-// outline describes the types in a value. For a list, it describes the first element.
+// outline describes the types in a value. Of a list it describes only the first element.
 func outline(value any) string {
 	switch v := value.(type) {
 	case map[any]any:

@@ -7,8 +7,8 @@ import (
 	"io"
 )
 
-// zipArchive writes a zip file with uncompressed entries: NumPy and PyTorch map or copy them directly, and embeddings
-// are hardly compressible.
+// zipArchive writes a zip file whose entries are not compressed. NumPy and PyTorch can then map or copy them directly,
+// and embeddings would hardly become smaller.
 type zipArchive struct {
 	file *atomicFile
 	zip  *zip.Writer
@@ -22,7 +22,7 @@ func (a *zipArchive) stream(name string) (io.Writer, error) {
 }
 
 // add writes an entry whose content begins at a multiple of align, as PyTorch requires for storages. After a streamed
-// entry, whose end is not written yet, align must be 1.
+// entry align must be 1, because the end of that entry has not been written yet.
 func (a *zipArchive) add(name string, content []byte, align int) error {
 	const localHeader = 30 // size in bytes without the name
 	if err := a.zip.Flush(); err != nil {
