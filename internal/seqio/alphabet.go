@@ -57,8 +57,8 @@ var extensionAlphabet = map[string]Alphabet{
 	".faa": Protein, ".pep": Protein, ".aa": Protein,
 }
 
-// Classes of bytes, by their evidence for an alphabet. Gaps, stops, digits and other bytes that are not letters are no
-// evidence: an alignment of DNA is DNA, and is then refused because of its gaps.
+// Classes of bytes, by the alphabet for which a byte is evidence. Bytes that are not letters, such as gaps, stops and
+// digits, are no evidence. So an alignment of DNA counts as DNA, and is then refused because of its gaps.
 const (
 	classA = iota
 	classC
@@ -94,14 +94,14 @@ func (c *composition) add(seq []byte) {
 	}
 }
 
-// plain returns the number of A, C, G, T, U and N. Nearly all letters of DNA are among them, and a quarter of those of
-// a protein.
+// plain returns the number of A, C, G, T, U and N. Nearly all letters of DNA are of this kind, but only about a quarter
+// of the letters of a protein.
 func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] + c[classT] + c[classN] }
 
-// letters returns the number of letters that are evidence, which excludes X.
+// letters returns the number of letters that are evidence. X is none.
 func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
-// different returns the number of different bases, and whether none of them makes up more than three quarters.
+// different returns the number of different bases. mixed reports that none of them makes up more than three quarters.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
 	for _, count := range c[:classN] {
@@ -113,16 +113,16 @@ func (c *composition) different() (n int, mixed bool) {
 	return n, 4*most <= 3*sum
 }
 
-// Numbers of letters above which a composition is hardly ever that of the other alphabet by chance. Of 200,000
-// stretches of real proteins two are taken for DNA if they have 20 residues, and none if they have 30. Of 500,000
-// stretches of 8 bases none is taken for protein.
+// Numbers of letters above which a composition is hardly ever mistaken for one of the other alphabet. Of 200,000
+// stretches of real proteins two are mistaken for DNA if they have 20 residues, and none if they have 30. Of 500,000
+// stretches of 8 bases none is mistaken for protein.
 const (
 	sureDNA     = 20
 	sureProtein = 8
 )
 
-// judge returns the alphabet that the letters look like, or Unknown. sure reports whether they are certain evidence; a
-// few letters are only a hint.
+// judge returns the alphabet that the letters look like, or Unknown. sure reports whether the letters are certain
+// evidence. A few letters are only a hint.
 func (c *composition) judge() (a Alphabet, sure bool) {
 	plain, letters := c.plain(), c.letters()
 	bases, mixed := c.different()
@@ -168,7 +168,8 @@ type ballot struct {
 	sure    [Protein + 1]int // number of them that are certain evidence, by alphabet
 }
 
-// add counts a record and returns the alphabet for which it is certain evidence, or Unknown.
+// add adds the letters of a record to the evidence. It returns the alphabet for which this record alone is certain
+// evidence, or Unknown.
 func (v *ballot) add(seq []byte) Alphabet {
 	var c composition
 	c.add(seq)
@@ -184,9 +185,10 @@ func (v *ballot) add(seq []byte) Alphabet {
 	return a
 }
 
-// decide returns the alphabet of the input called name, or Unknown. If no single record is certain evidence, all
-// letters together may be. If they are not, the extension decides, and without a known extension the hint of the
-// letters. An input without letters counts as DNA; each of its records is refused as empty.
+// decide returns the alphabet of the input called name, or Unknown. It uses the first of these that gives an answer:
+// records that are certain evidence, the letters of all records together if they are certain evidence, the extension of
+// the name, and the alphabet that the letters look like. An input without letters counts as DNA; each of its records is
+// refused as empty.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -215,8 +217,8 @@ type decision struct {
 	records int
 }
 
-// contradicted returns the other alphabet if a record is certain evidence for it and the alphabet was not given, and
-// otherwise Unknown.
+// contradicted returns the alphabet for which a record is certain evidence, if that is not the alphabet of the input.
+// Otherwise, or if the user gave the alphabet, it returns Unknown.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
 		return Unknown
@@ -229,7 +231,7 @@ func (d *decision) contradicted(seq []byte) Alphabet {
 	return Unknown
 }
 
-// reminder returns a clause for an error about letters: that the alphabet was detected, not given.
+// reminder returns a clause for an error about letters. It says that the alphabet was detected, not given by the user.
 func (d *decision) reminder() string {
 	switch d.Why {
 	case BecauseLetters:

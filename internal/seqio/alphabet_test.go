@@ -64,7 +64,7 @@ func TestLettersOfOneRecord(t *testing.T) {
 	}
 }
 
-// TestFinding checks the alphabet of whole inputs, and the reason.
+// TestFinding checks the alphabet of whole inputs and the reason for it.
 func TestFinding(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTT", "MKVLAAGWQEFDSTIKN"
 	fasta := func(records ...string) string {
@@ -129,8 +129,9 @@ func manyRecords(n int, letters string) string {
 	return b.String()
 }
 
-// TestMixedInputIsAnError checks that an input with both alphabets is an error unless the alphabet was given: wherever
-// the first record of the other alphabet is, and also if bad records are skipped.
+// TestMixedInputIsAnError checks that an input with records of both alphabets is an error unless the user gave the
+// alphabet. The first record of the other alphabet may be anywhere in the input. It must be an error even if bad
+// records are skipped.
 func TestMixedInputIsAnError(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTTACG", "MKVLAAGWQEFDSTIKN"
 	for _, tt := range []struct {
@@ -157,7 +158,7 @@ func TestMixedInputIsAnError(t *testing.T) {
 			t.Errorf("%s, given as protein: %d of %d records, error %v", tt.name, len(records), r.Records(), err)
 		}
 	}
-	// A short record is no evidence: some peptides in a list consist of base letters.
+	// A short record is no evidence, because some peptides consist only of letters that are also bases.
 	records, _, err := readAll(strings.NewReader(manyRecords(120, protein)+">x\nGATTACA\n"), Options{})
 	if err != nil || len(records) != 121 {
 		t.Errorf("a peptide of bases: %d records, error %v", len(records), err)
@@ -168,8 +169,8 @@ func TestMixedInputIsAnError(t *testing.T) {
 	}
 }
 
-// TestRecordsWithoutAHeaderDoNotDecide checks that a record without a header is not evidence, whether it is skipped or
-// ends the reading.
+// TestRecordsWithoutAHeaderDoNotDecide checks that a record without a header is no evidence for an alphabet, under both
+// policies for bad records.
 func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
 	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
 	if err != nil || len(records) != 1 || r.Alphabet() != DNA {

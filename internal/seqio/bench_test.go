@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// benchmarkReader reports decompressed bytes per second, and the bytes of memory allocated for each of them.
+// benchmarkReader reports the decompressed bytes per second, and the bytes of memory allocated per decompressed byte.
 func benchmarkReader(b *testing.B, input []byte, decompressed int, o Options) {
 	b.Helper()
 	b.SetBytes(int64(decompressed))
@@ -79,7 +79,7 @@ func BenchmarkReader(b *testing.B) {
 	b.Run("fastq72-gz", func(b *testing.B) { benchmarkReader(b, gzipped(b, fastqText), len(fastqText), Options{}) })
 }
 
-// BenchmarkRealFiles reads files of the folder shared/seq, decompressed beforehand and as they are.
+// BenchmarkRealFiles reads the files of the folder shared/seq twice: decompressed beforehand, and compressed.
 func BenchmarkRealFiles(b *testing.B) {
 	for _, tt := range []struct{ name, file string }{
 		{"lambda", "lambda_virus.fa.gz"},
@@ -104,8 +104,8 @@ func BenchmarkRealFiles(b *testing.B) {
 	}
 }
 
-// BenchmarkChromosomeFASTQ reads a multi-line FASTQ of a chromosome, as consensus callers write it. Every tenth quality
-// line begins with '@'; a parser that starts over at each would take quadratic time.
+// BenchmarkChromosomeFASTQ reads a FASTQ file of a chromosome in many lines, as programs that call a consensus write
+// it. Every tenth quality line begins with '@'. A parser that started over at each such line would take quadratic time.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
 	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
 		text := genome(letters, 60, "\n")

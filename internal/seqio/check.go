@@ -23,7 +23,7 @@ func (f *faults) add(err error) {
 	}
 }
 
-// err returns nil, the only fault, or a *Faults.
+// err returns nil if there is no fault, the fault if there is one, and otherwise a *Faults.
 func (f *faults) err(file string) error {
 	switch {
 	case f.count == 0:

@@ -12,8 +12,8 @@ func newChunk() *chunk { return freeChunks.Get().(*chunk) }
 
 func (c *chunk) free() { freeChunks.Put(c) }
 
-// chunks collects bytes without moving the bytes that it already contains. So a sequence of any length is copied only
-// once, by take, to memory of its own size.
+// chunks collects bytes. It never moves the bytes that it already contains. So a sequence of any length is copied only
+// once: take copies it to memory of the sequence's own size.
 type chunks struct {
 	parts []*chunk
 	last  []byte // the used part of the last chunk; the others are full
@@ -41,8 +41,8 @@ func (c *chunks) add(p []byte) {
 	c.last = append(c.last, p...)
 }
 
-// take returns the bytes, in memory that belongs to the caller, and empties c. It keeps one chunk for the next
-// sequence.
+// take returns the collected bytes, in memory that belongs to the caller, and empties c. It keeps one chunk for the
+// next sequence.
 func (c *chunks) take() []byte {
 	all := c.allocate()
 	for i := range len(c.parts) - 1 {
@@ -53,7 +53,8 @@ func (c *chunks) take() []byte {
 	return all
 }
 
-// allocate returns memory for the bytes. Appending to it does not overwrite the rest of a block.
+// allocate returns memory for the collected bytes. It may be a part of a block, but appending to it does not overwrite
+// the rest of the block.
 func (c *chunks) allocate() []byte {
 	if c.len > short {
 		return make([]byte, 0, c.len)

@@ -12,8 +12,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// FuzzCompressed damages compressed data in up to two places, and cuts it: it is never read as another text without an
-// error, and takes bounded time and memory. Every format has a sum of its content.
+// FuzzCompressed changes compressed data in up to two places, and cuts it. Reading the data must never return another
+// text without an error, and must take bounded time and memory. All formats contain a checksum of the text, so damage
+// can be detected.
 func FuzzCompressed(f *testing.F) {
 	formats := compressions(f)
 	names := slices.Sorted(maps.Keys(formats))[1:] // without the plain one
@@ -31,7 +32,8 @@ func FuzzCompressed(f *testing.F) {
 		if cut > 0 {
 			content = content[:max(0, len(content)-int(cut))]
 		}
-		// Nothing but its limit guards the window of zstd, of which the content fills a part: TestZstdWindows.
+		// The memory for a zstd frame with a huge window is bounded only by maxZstdWindow. TestZstdWindows checks such
+		// frames.
 		var frame zstd.Header
 		if frame.Decode(content) == nil && frame.WindowSize > 16<<20 {
 			return
@@ -43,7 +45,8 @@ func FuzzCompressed(f *testing.F) {
 		src, err := newSource(bytes.NewReader(content))
 		var got []byte
 		if err == nil {
-			// Damage may hide the mark by which the compression is known: then the text is what lies there.
+			// Damage may change the first bytes, by which a compression is recognised. Then the data is read as plain
+			// text.
 			if src.compression == "" {
 				src.close()
 				return

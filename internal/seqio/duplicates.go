@@ -27,7 +27,8 @@ func (s *idSet) hash(id string) idHash {
 	return idHash{maphash.String(s.seeds[0], id), maphash.String(s.seeds[1], id)}
 }
 
-// claim records that id is on this line. If the id was recorded before, it returns the earlier line and false.
+// claim records that id is the id of the record on this line. If the id was recorded before, claim returns the earlier
+// line and false.
 func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	h := s.hash(id)
 	if earlier, taken := s.seen[h]; taken {
@@ -37,9 +38,9 @@ func (s *idSet) claim(id string, line int64) (earlier int64, ok bool) {
 	return 0, true
 }
 
-// unique returns the first of id, id_2, id_3, … that it has not returned yet. If the input itself contains such ids,
-// they get another suffix (a, a, a_2 become a, a_2, a_2_2). So no id is returned twice. The input is read only once, so
-// later ids are not known yet.
+// unique returns the first of id, id_2, id_3, … that it has not returned yet. If the input itself contains an id such
+// as a_2, that id may get a suffix, too: a, a, a_2 become a, a_2, a_2_2. So no id is returned twice. The input is read
+// only once, so unique cannot know the ids of later records.
 func (s *idSet) unique(id string) string {
 	h := s.hash(id)
 	number, taken := s.seen[h]

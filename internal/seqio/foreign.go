@@ -21,8 +21,8 @@ func (p *parser) foreign(start []byte) error {
 // pirCodes lists the sequence types with which a PIR header begins.
 var pirCodes = []string{"P1", "F1", "DL", "DC", "RL", "RC", "N1", "N3", "XX"}
 
-// isPIR reports whether a header is one of the PIR (NBRF) format. Its records look like those of FASTA, except that a
-// line of text precedes the letters.
+// isPIR reports whether a header belongs to a file of the PIR (NBRF) format. Its records look like those of FASTA,
+// except that a line of text precedes the letters.
 func isPIR(header []byte) bool {
 	return len(header) > 3 && header[2] == ';' && slices.Contains(pirCodes, string(header[:2]))
 }

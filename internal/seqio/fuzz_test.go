@@ -25,7 +25,8 @@ func optionsFrom(bits uint8) Options {
 	}
 }
 
-// FuzzReader checks that reading any bytes ends, that the records are clean and that all are accounted for.
+// FuzzReader checks that reading ends for any bytes, that the records are clean, and that all records are returned or
+// counted as left out.
 func FuzzReader(f *testing.F) {
 	for _, text := range []string{
 		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
@@ -63,7 +64,7 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean checks that the records keep the promises of Record and Options.
+// checkClean checks that the records are as the comments of Record and Options promise.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -92,8 +93,9 @@ func checkClean(t *testing.T, records []Record, r *Reader) {
 	}
 }
 
-// writeRecords writes random records in a random layout that the format allows. It returns the text, the records as
-// they must be read, and the lengths to which the text can be truncated between two records.
+// writeRecords writes random records in a random layout that the format allows. It returns the text and the records
+// that a reader must return. It also returns the lengths to which the text can be truncated so that it ends between two
+// records.
 func writeRecords(rng *rand.Rand, fastq bool) (text string, records []Record, ends map[int]int) {
 	eol := []string{"\n", "\r\n"}[rng.IntN(2)]
 	width := 1 + rng.IntN(30)
@@ -150,7 +152,7 @@ func randomLetters(rng *rand.Rand, from string, n int) []byte {
 	return s
 }
 
-// FuzzRoundTrip reads back records that were written, complete and truncated.
+// FuzzRoundTrip reads back the records of writeRecords, from the complete text and from a truncated one.
 func FuzzRoundTrip(f *testing.F) {
 	for seed := range uint64(50) {
 		f.Add(seed, seed%2 == 0, uint16(seed*37))
@@ -201,8 +203,8 @@ func isPrefix(got, want []Record) bool {
 	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
 }
 
-// FuzzJudge checks rules of judge: case, order, gaps, stops, digits and X do not change the result, and a text that
-// contains only letters that DNA never has is never certainly DNA.
+// FuzzJudge checks two rules of judge. Case, order, gaps, stops, digits and X do not change the result. A text that
+// consists only of letters that DNA never has is never certainly DNA.
 func FuzzJudge(f *testing.F) {
 	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", "0İ", ""} {
 		f.Add([]byte(letters), uint64(1))
@@ -236,7 +238,8 @@ func FuzzJudge(f *testing.F) {
 	})
 }
 
-// FuzzNewlines compares the conversion of a text in pieces with that of the whole text.
+// FuzzNewlines checks that converting the line ends of a text in pieces gives the same result as converting the whole
+// text.
 func FuzzNewlines(f *testing.F) {
 	f.Add([]byte("a\r\nb\rc\n\r\r\n\n\r"), uint8(1))
 	f.Add([]byte("\r\n\r\n"), uint8(3))

@@ -50,10 +50,11 @@ func (l LeftOut) String() string {
 }
 
 // Expand returns the inputs that an argument of the command line stands for. "-" is standard input. A folder stands for
-// the FASTA and FASTQ files in it and below: it recognises them by their extensions, follows links and ignores hidden
-// files. A glob that the shell has not expanded stands for its matches, and anything else for itself. The inputs are
-// sorted by path and all have the alphabet forced. CheckPaths and CheckNames find mistakes in them. Expand also returns
-// a LeftOut for each folder with files that are not inputs. An argument without any file is an ErrNoInput.
+// the FASTA and FASTQ files in it and below. Expand recognises these files by their extensions, follows links and
+// ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
+// file of that path. The inputs are sorted by path, and forced is the Alphabet of all of them. CheckPaths and
+// CheckNames find mistakes in the inputs. Expand also returns a LeftOut for each folder with files that are not inputs.
+// If an argument leads to no file, the error is an ErrNoInput.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -109,8 +110,8 @@ func (e *expansion) expand(arg string) error {
 	return nil
 }
 
-// spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It keeps "..", whose meaning
-// depends on links, and "-", which is standard input.
+// spelling returns the usual form of a path, so that a rerun recognises ./x.fa as x.fa. It keeps "..", because its
+// meaning depends on links. It keeps "-", because that is standard input.
 func spelling(p string) string {
 	clean := filepath.Clean(p)
 	if clean == "-" || slices.Contains(strings.Split(filepath.ToSlash(p), "/"), "..") {
@@ -149,9 +150,9 @@ func (e *expansion) path(p string) error {
 	return nil
 }
 
-// folder adds the sequence files in root.Folder/dir and below, and counts the others in root. It follows links, because
-// workflow managers stage inputs as links. above contains the folders that lead to dir; a link to one of them is not
-// followed.
+// folder adds the sequence files in the folder root.Folder/dir and below, and counts the other files in root. It
+// follows links, because workflow managers link to their inputs. above contains the folders that lead to dir. A link to
+// one of them is not followed, because it would lead back to dir.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
@@ -193,8 +194,8 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 	return nil
 }
 
-// extensionOf returns the extension of a file name in lower case. If it is that of a compression, the extension before
-// it is included.
+// extensionOf returns the extension of a file name in lower case. If that is the extension of a compression, the result
+// includes the extension before it.
 func extensionOf(name string) string {
 	stem := trimExtension(name, compressionExtensions)
 	return strings.ToLower(filepath.Ext(stem) + strings.TrimPrefix(name, stem))
@@ -212,7 +213,7 @@ func baseName(file string) string {
 	return trimExtension(name, sequenceExtensions)
 }
 
-// trimExtension removes one of the extensions, unless the name consists of it.
+// trimExtension removes one of the extensions from a name, unless the name consists of the extension only.
 func trimExtension(name string, extensions []string) string {
 	ext := filepath.Ext(name)
 	if len(ext) < len(name) && slices.Contains(extensions, strings.ToLower(ext)) {

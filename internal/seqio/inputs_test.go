@@ -25,7 +25,7 @@ func tree(t *testing.T, files ...string) string {
 	return root
 }
 
-// expandAll expands several arguments.
+// expandAll returns the inputs of several arguments.
 func expandAll(args []string, forced Alphabet) (all []Input, err error) {
 	for _, arg := range args {
 		inputs, _, err := Expand(arg, forced)
@@ -186,7 +186,8 @@ func TestCheckNamesOverCombinedLists(t *testing.T) {
 	}
 }
 
-// TestSpelling checks that spelling removes differences between paths of a file, but none that links could make real.
+// TestSpelling checks that spelling removes differences between two paths of the same file. If links could make the two
+// paths different files, spelling must keep the difference.
 func TestSpelling(t *testing.T) {
 	for given, want := range map[string]string{
 		"x.fa": "x.fa", "./x.fa": "x.fa", "a//b/./x.fa": "a/b/x.fa", "./-": "./-", "a/../x.fa": "a/../x.fa", "../x.fa": "../x.fa", "..x.fa": "..x.fa",
@@ -197,8 +198,8 @@ func TestSpelling(t *testing.T) {
 	}
 }
 
-// TestExpandCountsFilesLeftOut checks that other files are counted by extension in all folders below, except hidden
-// ones.
+// TestExpandCountsFilesLeftOut checks that files that are not inputs are counted by extension, in all folders below the
+// argument. Hidden files are not counted.
 func TestExpandCountsFilesLeftOut(t *testing.T) {
 	root := tree(t, "d/a.fa", "d/b.fsa.bgz", "d/c.PEP", "d/readme", "d/x.txt", "d/sub/y.TXT", "d/sub/z.fa.zip", "d/sub/t.tar.gz",
 		"d/.hidden.txt", "d/.git/config", "d/a.contigs", "d/s.seq", "d/m.mfa", "d/p.aa")

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestEveryByteIsCleanedOrRefused tries every byte, in every alphabet and case, between two letters that are legal
-// everywhere.
+// TestEveryByteIsCleanedOrRefused reads every byte between two letters that are legal everywhere, for every alphabet
+// and for letters of both cases.
 func TestEveryByteIsCleanedOrRefused(t *testing.T) {
 	for _, a := range []Alphabet{DNA, Protein} {
 		for _, keep := range []bool{false, true} {

@@ -10,7 +10,7 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// Limits of what is read, so that a small file cannot take the memory of the machine.
+// Limits of an input. They keep a small file from taking all memory of the machine.
 const (
 	// maxLetters is the longest record, longer than any chromosome in the public archives.
 	maxLetters = 1 << 30
@@ -21,7 +21,7 @@ const (
 	maxXZDictionary = 1536 << 20
 )
 
-// limitError is the ErrLimit of compressed data.
+// limitError is an error of compressed data. It wraps ErrLimit.
 type limitError struct{ msg string }
 
 func (e *limitError) Error() string        { return e.msg }

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// xzStream is ">a\nACGT\n" as xz writes it; the byte of its dictionary, 8 MiB, is at dictionaryAt.
+// xzStream returns ">a\nACGT\n" as xz compresses it, except that the given byte replaces the size of the dictionary,
+// which is 8 MiB. The byte is at index dictionaryAt.
 func xzStream(t *testing.T, dictionary byte) []byte {
 	t.Helper()
 	content := []byte(compressions(t)[".xz"](">a\nACGT\n"))
@@ -22,7 +23,8 @@ func xzStream(t *testing.T, dictionary byte) []byte {
 	return content
 }
 
-// TestHugeDictionary: data that asks for a dictionary of up to 4 GiB is refused before any memory is taken.
+// TestHugeDictionary checks that compressed data that asks for a dictionary over the limit, up to 4 GiB, is refused
+// before memory is allocated for it.
 func TestHugeDictionary(t *testing.T) {
 	for dictionary, want := range map[byte]string{
 		22: "", 38: "2048 MiB", 39: "3072 MiB", 40: "4095 MiB",
@@ -45,11 +47,12 @@ func TestHugeDictionary(t *testing.T) {
 			t.Errorf("dictionary %d took %d bytes", dictionary, took)
 		}
 	}
-	// The largest that xz writes passes: its header is then found to be changed.
+	// A dictionary of the largest size that xz writes is not refused. The data is then damaged, because the byte in its
+	// header was changed.
 	if _, _, err := readAll(bytes.NewReader(xzStream(t, 36)), Options{}); !errors.Is(err, ErrDamaged) {
 		t.Errorf("1 GiB: %v", err)
 	}
-	// No beginning of a stream is taken for more than it is.
+	// A stream that is cut at any byte must be an error.
 	whole := xzStream(t, 40)
 	for n := range len(whole) {
 		if _, _, err := readAll(bytes.NewReader(whole[:n]), Options{}); err == nil {
@@ -58,7 +61,8 @@ func TestHugeDictionary(t *testing.T) {
 	}
 }
 
-// TestHugeRecord: a record without end is refused at the limit, in memory of that size.
+// TestHugeRecord checks that a record without end is refused at the maximum length, and that reading it takes no more
+// memory than that length needs.
 func TestHugeRecord(t *testing.T) {
 	const most = 1 << 16
 	var packed bytes.Buffer

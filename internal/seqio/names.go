@@ -8,8 +8,9 @@ import (
 	"strings"
 )
 
-// output is the name of an output: two inputs of one alphabet, and so of one model, must not have the same. s.fna and
-// s.faa may stand side by side, once their alphabets are known.
+// output is the name of an output, together with its alphabet. Two inputs of the same alphabet, which go to the same
+// model, must not have outputs of the same name. s.fna and s.faa may have, once it is known that their alphabets
+// differ.
 type output struct {
 	name  string
 	model Alphabet
@@ -30,10 +31,10 @@ func CheckNames(inputs []Input) error {
 	return nil
 }
 
-// TellApart changes the Dir or Name of inputs whose outputs would have the same name. Inputs of different folders get
-// the part of their folders' paths that differs: S1/final.contigs.fa and S2/final.contigs.fa the Dirs S1 and S2. Those
-// of one folder get their extensions back: x.fna and x.ffn.gz. Names that are the same after all, or that other inputs
-// have, are for CheckNames to find.
+// TellApart changes the Dir or Name of inputs whose outputs would have the same name. If the inputs are in different
+// folders, the differing part of the folders' paths becomes part of the Dir: S1/final.contigs.fa and
+// S2/final.contigs.fa get the Dirs S1 and S2. If they are in the same folder, each Name gets its extensions back: x.fna
+// and x.ffn.gz. Names may still be the same afterwards, for these or for other inputs. CheckNames reports them.
 func TellApart(inputs []*Input) {
 	for _, same := range sameNames(inputs) {
 		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
@@ -62,7 +63,8 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders puts the differing part of the inputs' folders before their Dirs, which are the same.
+// addFolders changes the Dirs of inputs, which are the same at first. It puts the part of the folders' paths that
+// differs between the inputs before each Dir.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {
@@ -83,7 +85,7 @@ func addFolders(inputs []*Input) {
 	}
 }
 
-// above returns the names of the folders on the way to the file, from the root on, those in Dir left out.
+// above returns the names of the folders that lead from the root to the file, without the folders in Dir.
 func (in *Input) above() []string {
 	folder := filepath.Dir(in.Path)
 	if absolute, err := filepath.Abs(folder); err == nil {
@@ -94,10 +96,10 @@ func (in *Input) above() []string {
 	return strings.FieldsFunc(folder, func(r rune) bool { return r == '/' })
 }
 
-// Names returns the Names that TellApart may give to a file, depending on the inputs beside it.
+// Names returns the Names that TellApart may give to a file. Which of them it chooses depends on the other inputs.
 func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.Base(in.Path)} }
 
-// Dirs returns the Dirs that TellApart may give to a file, depending on the inputs beside it.
+// Dirs returns the Dirs that TellApart may give to a file. Which of them it chooses depends on the other inputs.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
 	list := []string{""}

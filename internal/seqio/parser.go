@@ -46,7 +46,7 @@ func newParser(src io.Reader, name string) *parser {
 	return &parser{src: src, name: name, buf: newChunk(), most: maxLetters}
 }
 
-// close releases the memory of p for other parsers. p must not be used any more.
+// close frees the memory of p, which other parsers may then use. p must not be used any more.
 func (p *parser) close() {
 	if p.buf == nil {
 		return
@@ -71,7 +71,8 @@ func (p *parser) next() (rawRecord, error) {
 	return rawRecord{header: string(p.header), letters: p.letters.take(), line: p.opened}, nil
 }
 
-// open finds the next record and skips the '>' or '@' that begins it. The first one in the input determines the format.
+// open finds the next record and skips the '>' or '@' at its beginning. In the first record of the input this character
+// determines the format.
 func (p *parser) open() error {
 	p.skipBlank()
 	first := p.opened == 0
@@ -97,8 +98,8 @@ func (p *parser) open() error {
 	return nil
 }
 
-// skipBlank skips white space. It finds none between FASTA records, because that is part of the lines of the record
-// before.
+// skipBlank skips white space before a record. Between FASTA records there is none left, because it counts as part of
+// the lines of the record before.
 func (p *parser) skipBlank() {
 	for p.more() {
 		switch p.rest[0] {
@@ -133,7 +134,7 @@ func (p *parser) readFASTA() error {
 	return nil
 }
 
-// readFASTQ reads a record up to the end of the line that completes its quality.
+// readFASTQ reads a record up to the end of the line with its last quality values.
 func (p *parser) readFASTQ() error {
 	if err := p.readHeader(); err != nil {
 		return err
@@ -212,8 +213,8 @@ func (p *parser) readHeader() error {
 	return nil
 }
 
-// readLine reads the rest of the current line, which it passes to add part by part. It reports whether the line has a
-// newline. It stops early if the record has too many letters.
+// readLine reads the rest of the current line and passes it to the function add in parts. It reports whether the line
+// ends with a newline. It stops early if the record has too many letters.
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
@@ -229,7 +230,8 @@ func (p *parser) tooLong() error {
 	return p.fault(p.id(), p.opened, ErrLimit, "more than %d letters, which is the limit", p.most)
 }
 
-// part returns the part of the current line that is in the buffer, and whether that includes the end of the line.
+// part returns the part of the current line that is in the buffer. whole reports whether it includes the end of the
+// line.
 func (p *parser) part() (part []byte, whole bool) {
 	part = p.rest
 	end := bytes.IndexByte(part, '\n')
@@ -259,7 +261,7 @@ func (p *parser) more() bool {
 	return len(p.rest) > 0
 }
 
-// cut returns the error for an input that ends, or cannot be read, inside the current record.
+// cut returns the error for an input that ends inside the current record, or that cannot be read further there.
 func (p *parser) cut(where string) error {
 	if p.err != io.EOF {
 		return p.fault(p.id(), p.opened, p.err, "%v", p.err)
@@ -277,7 +279,7 @@ func (p *parser) id() string {
 	return id
 }
 
-// beginning reads as much of a line as a message shows, without its end.
+// beginning reads the current line, but no more of it than a message shows, and without its newline.
 func (p *parser) beginning() []byte {
 	const most = 20
 	var start []byte

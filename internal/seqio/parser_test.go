@@ -37,7 +37,7 @@ func rawSummary(records []rawRecord) []string {
 	return s
 }
 
-// piecewise returns one piece per read, and no byte before each.
+// piecewise is a reader that returns one piece of the text per read. Before each piece, one read returns no byte.
 type piecewise struct {
 	rest  []byte
 	size  int
@@ -57,7 +57,7 @@ func (r *piecewise) Read(p []byte) (int, error) {
 }
 
 // reference parses a whole text line by line, as the comment of parser specifies. If it refuses the text, it returns
-// the kind of error, and the record and the line that the error must name.
+// the kind of error, and the record and the line that the parser's error must name.
 func reference(text string) (records []rawRecord, record string, line int64, kind error) {
 	text = strings.ReplaceAll(strings.ReplaceAll(text, "\r\n", "\n"), "\r", "\n")
 	lines := strings.SplitAfter(text, "\n")
@@ -127,7 +127,7 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 	return records, "", 0, nil
 }
 
-// FuzzParser compares the parser with reference.
+// FuzzParser compares the parser with the function reference.
 func FuzzParser(f *testing.F) {
 	for _, text := range []string{
 		"", "\n \r\n\t", ">", "@", ">\n>", "\n@\n@", "ACGT", "<html>\n",
@@ -163,8 +163,8 @@ func FuzzParser(f *testing.F) {
 	})
 }
 
-// TestFailingSourceIsNamedWithTheRecord checks that an error of the source is reported for the record in which it
-// occurs, and that the records before it are returned.
+// TestFailingSourceIsNamedWithTheRecord checks an error of the source. It must be reported for the record in which it
+// occurs, and the records before that record must be returned.
 func TestFailingSourceIsNamedWithTheRecord(t *testing.T) {
 	broken := errors.New("the disk is gone")
 	for _, text := range []string{">a x\nACGT\nAC\n>b\nGG\n", "@a x\nAC\nGT\n+\nII\nII\n@b\nGG\n+\n@@\n"} {
@@ -187,7 +187,8 @@ func TestFailingSourceIsNamedWithTheRecord(t *testing.T) {
 				len(got) > len(whole) || !reflect.DeepEqual(complete, rawSummary(whole[:len(got)])) {
 				t.Fatalf("%q: %d records and error %v", text[:cut], len(got), err)
 			}
-			// Within a record the error names the line of its header, after a complete record the current line.
+			// If the source fails within a record, the error names the line of the record's header. If it fails after a
+			// complete record, the error names the current line.
 			want := int64(0)
 			if cut > 0 {
 				want = 1 + int64(strings.Count(text[:cut], "\n"))

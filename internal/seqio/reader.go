@@ -56,7 +56,8 @@ func Open(path string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// NewReader returns a Reader of input, which the caller closes after the Reader. Errors call the input name.
+// NewReader returns a Reader of input. The caller must close the Reader first and then input. In errors the input is
+// called name.
 func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	r := &Reader{name: name, options: o}
 	if err := r.start(input); err != nil {
@@ -132,13 +133,13 @@ func (r *Reader) readAhead() error {
 	return nil
 }
 
-// Finding returns the alphabet, given or detected, and the reason.
+// Finding returns the alphabet of the input, given or detected, and the reason for it.
 func (r *Reader) Finding() Finding { return r.decision.Finding }
 
 // Alphabet returns the alphabet, given or detected. It is never Unknown.
 func (r *Reader) Alphabet() Alphabet { return r.decision.Alphabet }
 
-// otherAlphabet returns the error for a record whose alphabet, a, differs from that of the records before it.
+// otherAlphabet returns the error for a record whose alphabet is a, while the records before it have the other one.
 func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 	id, _ := splitHeader(raw.header)
 	return r.formatError(Record{ID: id, Line: raw.line}, ErrAlphabet,
@@ -208,8 +209,8 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 	return r.parser.next()
 }
 
-// badLetter handles a record with an illegal letter: it is left out or ends the reading. A record that consists of gaps
-// counts as empty under both policies for gaps.
+// badLetter handles a record with an illegal letter. The record is left out or ends the reading, depending on the
+// options. A record that consists only of gaps counts as empty under both policies for gaps.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):
@@ -226,7 +227,7 @@ func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter)
 	return r.bad(record, ReasonIllegalLetter, kind, illegal.Error()+why)
 }
 
-// bad handles a bad record: it is left out or ends the reading, depending on the options.
+// bad handles a bad record. The record is left out or ends the reading, depending on the options.
 func (r *Reader) bad(record Record, reason string, kind error, detail string) (Record, bool, error) {
 	if r.options.OnBad == BadSkip {
 		r.skip(record, reason, detail)

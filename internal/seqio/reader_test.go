@@ -232,7 +232,7 @@ func TestBadRecordsAreSkippedAndCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// The first b was left out, so the second is no duplicate.
+	// The first record called b was left out, so the second one is no duplicate.
 	want := []string{"1 0 a||ACGT", "11 5 e||ACGTA", "13 6 b||ACGT"}
 	if got := summary(records); !reflect.DeepEqual(got, want) {
 		t.Errorf("read %q, want %q", got, want)

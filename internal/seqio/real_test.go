@@ -76,9 +76,9 @@ func TestReadsRealFiles(t *testing.T) {
 	}
 }
 
-// TestRealLettersAreNotMistaken checks that stretches of a real genome are never certainly protein, and that those of
-// real proteins are certainly DNA only in 2 of 200,000 cases: short repeats, such as glycine and alanine in EBNA1 of
-// the Epstein-Barr virus.
+// TestRealLettersAreNotMistaken checks that stretches of a real genome are never certainly protein. Stretches of real
+// proteins are certainly DNA only in 2 of 200,000 cases. These are short repeats, such as glycine and alanine in EBNA1
+// of the Epstein-Barr virus.
 func TestRealLettersAreNotMistaken(t *testing.T) {
 	for file, wrong := range map[string]Alphabet{"uniprot_20000.faa.gz": DNA, "MG1655-K12.fasta.gz": Protein} {
 		r, err := Open(realFile(t, file), Options{})

@@ -16,7 +16,7 @@ type Record struct {
 	Index       int64  // 0-based position among all records of the input, including those left out
 }
 
-// Policy determines what happens to a bad record: one without an id, without letters, or with an illegal letter.
+// Policy determines the treatment of a bad record: a record without an id, without letters, or with an illegal letter.
 type Policy uint8
 
 const (
@@ -24,7 +24,7 @@ const (
 	BadSkip                // bad records are left out and counted
 )
 
-// DuplicatePolicy determines what happens to a record whose id was returned before.
+// DuplicatePolicy determines the treatment of a record whose id was returned before.
 type DuplicatePolicy uint8
 
 const (

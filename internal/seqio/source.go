@@ -30,8 +30,8 @@ const (
 	bzip2Magic = "BZh"
 )
 
-// xzFooterMagic ends every xz stream, except for padding with zeros. The check is needed because the xz reader accepts
-// a stream that ends before its index, or inside the header of a later stream.
+// xzFooterMagic is at the end of every xz stream, before any padding with zeros. Checking for it is needed because the
+// xz reader accepts a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
 
 // source is the decompressed content of an input. It hashes the bytes before decompression. It starts no goroutine.
@@ -44,7 +44,7 @@ type source struct {
 }
 
 // newSource recognises the compression of r by its first bytes, and a second compression inside gzip. Its errors are
-// those of a damaged input.
+// the same as those of Read.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	var err error
@@ -84,7 +84,8 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 	return "", nil
 }
 
-// explain distinguishes a failed read of the disk from data that is damaged or beyond a limit.
+// explain returns the error of a failed read: that of the disk, or one that says that the data is damaged or beyond a
+// limit.
 func (s *source) explain(err error) error {
 	switch err := zstdLimit(err); {
 	case errors.Is(err, ErrLimit):
@@ -115,8 +116,8 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 
 func (d *damage) Unwrap() error { return d.cause }
 
-// Read returns decompressed bytes, without a byte order mark at the beginning; p must have room for one. Its errors
-// tell whether the disk or the data is at fault.
+// Read returns decompressed bytes, without a byte order mark at the beginning of the input. p must have room for a byte
+// order mark. The errors say whether the disk or the data is at fault.
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.content.Read(p)
 	if !s.begun {
@@ -166,7 +167,8 @@ func (d *diskReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// readSome reads at least one byte or returns an error. Some decompressors do not handle a read that returns neither.
+// readSome reads at least one byte or returns an error. Some decompressors cannot handle a read that returns no byte
+// and no error.
 func (d *diskReader) readSome(p []byte) (int, error) {
 	for range maxEmptyReads {
 		if n, err := d.r.Read(p); n > 0 || err != nil || len(p) == 0 {

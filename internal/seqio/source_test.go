@@ -46,7 +46,7 @@ func compressions(t testing.TB) map[string]func(text string) []byte {
 		".bz2": with(func(w io.Writer) (io.WriteCloser, error) { return bzip2.NewWriter(w, nil) }),
 		".xz":  with(func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) }),
 		".zst": with(func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) }),
-		// The same in many small blocks.
+		// These compressors write the text in many small blocks.
 		" of small blocks.gz":  with(func(w io.Writer) (io.WriteCloser, error) { return flushing{gzip.NewWriter(w)}, nil }),
 		" of small blocks.zst": with(func(w io.Writer) (io.WriteCloser, error) { z, err := zstd.NewWriter(w); return flushing{z}, err }),
 		" of small blocks.xz":  with(func(w io.Writer) (io.WriteCloser, error) { return xz.WriterConfig{BlockSize: 15}.NewWriter(w) }),
@@ -121,8 +121,8 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 	}
 }
 
-// TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Only a cut after a complete member of
-// several cannot be detected.
+// TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Every cut must be an error, except a cut
+// between two members of gzip data, which nobody can detect.
 func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
 	for ext, compress := range compressions(t) {
 		if ext == "" {
@@ -176,7 +176,7 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// TestCompressedInputInGzipIsRead reads compressed files that a server has compressed again.
+// TestCompressedInputInGzipIsRead reads compressed files that were compressed again with gzip, as some servers do.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]
@@ -189,8 +189,8 @@ func TestCompressedInputInGzipIsRead(t *testing.T) {
 	}
 }
 
-// TestBytesAfterGzipMembers checks that zeros after a gzip member, before the next or at the end, are accepted as
-// padding. Other bytes are an error that says so, after all records have been read.
+// TestBytesAfterGzipMembers checks the bytes after a gzip member, before the next member or at the end. Zeros are
+// accepted as padding. For other bytes there must be an error that says so, after all records have been read.
 func TestBytesAfterGzipMembers(t *testing.T) {
 	gz := compressions(t)[".gz"]
 	one, two := string(gz(">a\nACGT\n")), string(gz(">b\nGGTT\n"))
@@ -219,7 +219,7 @@ func TestBytesAfterGzipMembers(t *testing.T) {
 	}
 }
 
-// TestZstdWindows reads frames with every window that zstd itself can write.
+// TestZstdWindows reads frames with every window size that zstd itself can write.
 func TestZstdWindows(t *testing.T) {
 	const text = ">a\nACGTACGT\n"
 	frame := func(log byte) string {
@@ -321,7 +321,8 @@ func TestOpenReadsStandardInput(t *testing.T) {
 	}
 }
 
-// TestOpenTakesPathsLiterally checks that Open runs nothing, fetches nothing and does not expand "~".
+// TestOpenTakesPathsLiterally checks that Open takes its argument as the path of a file: it runs no command, fetches no
+// address and does not expand "~".
 func TestOpenTakesPathsLiterally(t *testing.T) {
 	for _, path := range []string{"|echo >a", "http://127.0.0.1:1/a.fa", "~/a.fa", ""} {
 		if _, err := Open(path, Options{}); !errors.Is(err, fs.ErrNotExist) {

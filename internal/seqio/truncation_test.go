@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// borders returns the lengths at which a FASTQ text may end: after a record, with or without its newline. It maps each
-// to the number of records in the text.
+// borders maps each length at which a FASTQ text may end to the number of records in the text up to there. A text may
+// end after a record, with or without the record's last newline.
 func borders(records []string) map[int]int {
 	lengths := map[int]int{0: 0}
 	n := 0
@@ -52,8 +52,8 @@ func TestFASTQCutAnywhereInsideARecordIsAnError(t *testing.T) {
 	}
 }
 
-// TestFASTACutAnywhereLosesOnlyItsEnd truncates a FASTA text at every byte. The loss cannot be detected, but all
-// complete records are unchanged, and no other records appear.
+// TestFASTACutAnywhereLosesOnlyItsEnd truncates a FASTA text at every byte. The truncation cannot be detected. All
+// complete records must be unchanged, and no records may appear that the text does not have.
 func TestFASTACutAnywhereLosesOnlyItsEnd(t *testing.T) {
 	text := ">a x\nACGT\nAC\n>b\nGGC\n>c\nACGT\n"
 	whole, _, err := readAll(strings.NewReader(text), Options{Alphabet: DNA})
