@@ -16,8 +16,8 @@ import (
 
 var algorithmRows = flag.Int("algorithms.rows", 32768, "rows of the products that BenchmarkAlgorithms times")
 
-// modelShapes returns the matrix products of a layer, as the backend asks cuBLAS for them. gated tells whether the
-// feed-forward has a GEGLU.
+// modelShapes returns the matrix products of a layer in the form in which the backend asks cuBLAS for them. gated says
+// that the feed-forward layer has a GEGLU.
 func modelShapes(hidden, inner int, gated bool) []Product {
 	up := Product{N: inner, K: hidden, Bias: true}
 	if gated {
@@ -63,8 +63,8 @@ func BenchmarkAlgorithms(b *testing.B) {
 	}
 }
 
-// productBench holds the matrices of the largest product. Their values are random, because zeros take less power and so
-// less time.
+// productBench holds the matrices of the largest product. Their values are random, because a GPU multiplies zeros with
+// less power and therefore faster.
 type productBench struct {
 	backend          *Backend
 	rows             int
@@ -151,7 +151,8 @@ func (pb *productBench) algorithms(b *testing.B, s Product) {
 	}
 }
 
-// time runs a product n times, after one run that is not counted, and returns the seconds on the device's clock.
+// time runs a product once without counting it, and then n times. It returns the seconds for the n runs on the device's
+// clock.
 func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	d, p := pb.backend.device, pb.backend.products
 	var ms float32

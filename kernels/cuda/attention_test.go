@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotated returns a copy of packed rows [T, 3·heads·d]. Its queries and keys are scaled and rotated as in
-// src/rotary.cuh and rounded to type t.
+// rotated returns a copy of packed rows [T, 3·heads·d] in which the queries and keys are scaled and rotated. It
+// computes as src/rotary.cuh does, and rounds the results to type t.
 func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o *kernels.Rotary) []float32 {
 	half := len(o.InvFreq)
 	out := slices.Clone(rows)
@@ -26,7 +26,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 					sin, cos := float64(float32(sin64)), float64(float32(cos64))
 					low, high := &row[2*h*half+j], &row[2*h*half+half+j]
 					a, b := float64(*low*factor), float64(*high*factor)
-					// A product of two float32 is exact in float64, so this is the multiply-add of the kernel.
+					// A product of two float32 values is exact in float64, so this gives the same bits as the
+					// multiply-add of the kernel.
 					*low = float32(math.FMA(a, cos, -float64(float32(b*sin))))
 					*high = float32(math.FMA(b, cos, float64(float32(a*sin))))
 				}

@@ -19,7 +19,7 @@ import (
 
 var update = flag.Bool("update", false, "write the table of kernels into src/README.md")
 
-// parameter is a parameter of a kernel, from contract.params.
+// parameter is a parameter of a kernel, parsed from contract.params.
 type parameter struct {
 	declaration, name, remark string
 	pointer                   bool
@@ -55,7 +55,7 @@ var kernelParameters = sync.OnceValue(func() map[string][]parameter {
 	return all
 })
 
-// TestContractInREADME checks that the table in src/README.md shows contracts.
+// TestContractInREADME checks that the table in src/README.md is the one that table returns.
 func TestContractInREADME(t *testing.T) {
 	const file, begin, end = "src/README.md", "| kernel |", "\n\n"
 	text, err := os.ReadFile(file)
@@ -76,7 +76,7 @@ func TestContractInREADME(t *testing.T) {
 	}
 }
 
-// table returns contracts as a Markdown table.
+// table returns the variable contracts as a Markdown table.
 func table() string {
 	lines := []string{"| kernel | parameters | grid | block | dynamic shared |", "| --- | --- | --- | --- | --- |"}
 	for i, c := range contracts {
@@ -106,7 +106,7 @@ func table() string {
 	return strings.Join(lines, "\n")
 }
 
-// String describes the grid in terms of the dimensions that the tile counts.
+// String returns the grid of a kernel as a formula of the dimensions that its tiles divide.
 func (t tile) String() string {
 	ceil := func(what string, by int) string {
 		if by == 1 {
@@ -131,8 +131,8 @@ func grouped(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// TestContractOfThePTX compares the contract with the compiled kernels: their names, the number and sizes of their
-// parameters, and the threads of a block. It also checks that drivers of branch 550 can read them.
+// TestContractOfThePTX compares the contract (see contracts) with the compiled kernels: their names, the number and
+// sizes of their parameters, and the threads of a block. It also checks that drivers of branch 550 can load the PTX.
 func TestContractOfThePTX(t *testing.T) {
 	images, err := embeddedImages()
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// TestUnusableMachinesAreOneSentence checks the errors for machines and devices that cannot be used.
+// TestUnusableMachinesAreOneSentence checks the errors for machines and devices that cannot be used. Each error must be
+// one sentence.
 func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*fakeGPU)
@@ -35,7 +36,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	}
 }
 
-// TestOpeningFailsCleanly checks that the error of Open names the call that failed, and that nothing is left allocated.
+// TestOpeningFailsCleanly makes each call in Open fail. The error must name the call, and nothing may stay allocated.
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
 		f := newFake(t)
@@ -68,7 +69,8 @@ func TestCompilerErrors(t *testing.T) {
 	}
 }
 
-// TestModulesAreLoadedOnce checks that the driver compiles only the modules in use, each once.
+// TestModulesAreLoadedOnce checks that the driver compiles only the modules whose kernels are used, and each of them
+// once.
 func TestModulesAreLoadedOnce(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)

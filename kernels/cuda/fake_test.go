@@ -12,10 +12,10 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// fakeGPU is a driver and a device in plain Go. Its streams are real queues. Work on a stream runs when somebody waits
-// for it, or at random if eagerness is set, and never before an event that it waits for. As on a device, a launch reads
-// its parameters at once but memory only when it runs. So a missing event, or pinned memory that is reused too early,
-// changes the results.
+// fakeGPU is a driver and a device in plain Go. Its streams are real queues. The work on a stream runs when the host
+// waits for it, or at random moments if eagerness is set. It never runs before an event for which it must wait. As on a
+// real device, a launch reads its parameters at once but reads memory only when the kernel runs. So if an event is
+// missing, or pinned memory is reused too early, the results change.
 type fakeGPU struct {
 	t  *testing.T
 	mu sync.Mutex
@@ -78,7 +78,7 @@ func (f *fakeGPU) images() []gpu.Image {
 	return []gpu.Image{i}
 }
 
-// bytes returns device memory, which must lie inside one allocation.
+// bytes returns n bytes of device memory. The test fails if they do not lie inside one allocation.
 func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	for _, m := range f.memory {
 		if at >= m.at && at+uint64(n) <= m.at+uint64(len(m.bytes)) {
@@ -89,7 +89,7 @@ func (f *fakeGPU) bytes(at uint64, n int) []byte {
 	return make([]byte, n)
 }
 
-// host returns pinned memory. The driver must not keep any other host memory after a call.
+// host returns n bytes of pinned memory. The driver must not use any other host memory after a call has returned.
 func (f *fakeGPU) host(at uintptr, n int) []byte {
 	for start, words := range f.hosts {
 		if at >= start && at+uintptr(n) <= start+uintptr(8*len(words)) {
@@ -129,7 +129,8 @@ func (f *fakeGPU) object() driver.Handle {
 	return f.objects
 }
 
-// driver returns the functions that the package calls. Each call is recorded, and fails if fails contains it.
+// driver returns the functions that the package calls. Each call is recorded. A call fails if the map fails has an
+// entry for it.
 func (f *fakeGPU) driver() *driver.CUDA {
 	call := func(name string, work func() driver.Result) driver.Result {
 		f.mu.Lock()
@@ -265,7 +266,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 				f.events[*e], f.timing[*e] = fakeMark{}, flags&driver.EventDisableTiming == 0
 			})
 		},
-		// Each item of work on a stream takes a millisecond.
+		// Each work item on a stream takes a millisecond.
 		EventElapsedTime: func(ms *float32, start, end driver.Handle) driver.Result {
 			return do("cuEventElapsedTime", func() {
 				from, to := f.events[start], f.events[end]
@@ -326,7 +327,7 @@ func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32,
 	}
 }
 
-// settled fails the test if any resource was not freed.
+// settled fails the test if any resource of the fake has not been freed.
 func (f *fakeGPU) settled() {
 	f.t.Helper()
 	if len(f.memory) > 0 || len(f.hosts) > 0 || len(f.streams) > 0 || len(f.events) > 0 || len(f.modules) > 0 || f.retained != 0 {

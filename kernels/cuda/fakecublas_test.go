@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fakeCublas offers algorithms and checks the descriptors that it is given. It computes nothing.
+// fakeCublas is a cuBLAS that offers algorithms and checks the descriptors that it receives. It computes nothing.
 type fakeCublas struct {
 	gpu     *fakeGPU
 	objects map[driver.Handle]map[int32]uint64 // attributes of descriptors, layouts and preferences

@@ -10,7 +10,7 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch is a launch of a kernel, which it runs as plain loops over the rows and columns that its grid covers.
+// fakeLaunch is a launch of a kernel. It runs the kernel as plain loops over the rows and columns that the grid covers.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
@@ -100,7 +100,8 @@ func fakeGELU(x float32) float32 {
 	return float32(float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2))
 }
 
-// run runs the loops for the kernel's name without its type and head size.
+// run runs the loops of the kernel. It chooses them by the kernel's name, from which it removes the type and the head
+// size.
 func (k *fakeLaunch) run() {
 	family := regexp.MustCompile(`_(bf16|fp16|fp32|\d+)\b`).ReplaceAllString(regexp.MustCompile(`_\d+_`).ReplaceAllString(k.name, "_"), "")
 	switch family {
@@ -210,7 +211,8 @@ func (k *fakeLaunch) layernorm(covered, widest int) {
 	}
 }
 
-// turn scales by factor and rotates the heads of a row, of d columns each, from column from on.
+// turn scales the heads of a row by factor and rotates them. Each head has d columns. The first head begins at column
+// from.
 func (k *fakeLaunch) turn(row []float32, from, position, heads, d int, factor float32) {
 	turns := k.gpu.matrix(k.value("turns")+uint64(position*d*4), 1, d, d, kernels.FP32).row(0)
 	for h := range heads {

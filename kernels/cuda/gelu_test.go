@@ -19,16 +19,16 @@ const geluBound = 2e-7
 
 func exactGELU(x float32) float64 { return float64(x) * 0.5 * math.Erfc(-float64(x)/math.Sqrt2) }
 
-// halfUlp returns half the distance between neighbours of v in a type with the given number of significant bits and the
-// smallest exponent least.
+// halfUlp returns half the distance between two neighbouring values at v. Their type has the given number of
+// significant bits, and least is its smallest exponent.
 func halfUlp(v float64, bits, least int) float64 {
 	_, e := math.Frexp(v)
 	return math.Ldexp(0.5, max(e-bits, least))
 }
 
-// TestGELUFormula evaluates the formula of the 16-bit kernels in float32, with the coefficients of src/device.cuh and
-// with every error that ex2.approx may have (2 ulp either way). It checks that the error is at most 2e-7 plus half an
-// ulp of float32.
+// TestGELUFormula evaluates the formula of the 16-bit kernels in float32, with the coefficients of src/device.cuh. It
+// tries every error that ex2.approx may have (up to 2 ulp in either direction). The error of the result must be at most
+// 2e-7 plus half an ulp of float32.
 func TestGELUFormula(t *testing.T) {
 	source, err := os.ReadFile("src/device.cuh")
 	if err != nil {
@@ -104,9 +104,9 @@ func fromFP16(bits uint16) float32 {
 	return v[0]
 }
 
-// alone launches a single kernel on rows of inCols values of the operands' type and returns its result, rows of outCols
-// values. It is for kernels that programs use only after a product of cuBLAS. If outCols is inCols, the kernel works in
-// place.
+// alone launches a single kernel. Its input is rows of inCols values of the operands' type, and its result, which alone
+// returns, is rows of outCols values. If outCols is inCols, the kernel works in place. alone is for kernels that
+// programs use only after a product of cuBLAS.
 func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, outCols int, params func(out, in driver.Pointer) []gpu.Param) []float32 {
 	t.Helper()
 	size := sizeOf(b.dtype)
@@ -144,9 +144,9 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 	return result
 }
 
-// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU: alone, or after a product
-// with the identity matrix. The result must be within 2e-7 of that of math.Erf, plus half an ulp of the type. A value
-// that is not finite must not become finite.
+// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU. A kernel runs alone, or after
+// a product with the identity matrix. Each result must differ from the GELU with math.Erf by at most 2e-7 plus half an
+// ulp of the type. The result for a value that is not finite must not be finite.
 func TestGPUGELU(t *testing.T) {
 	requireGPU(t, kernels.FP32).Close()
 	t.Setenv(cublasVariable, "none") // the package's own products apply the activation

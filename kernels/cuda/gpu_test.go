@@ -21,7 +21,8 @@ func requireGPU(t *testing.T, dtype kernels.DType) *Backend {
 	return b
 }
 
-// eachProduct runs a test twice: with the package's own products, and with cuBLAS if there is one.
+// eachProduct runs a test with the package's own matrix products (own is true). If cuBLAS can be loaded, it also runs
+// the test with cuBLAS.
 func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	t.Run("own products", func(t *testing.T) {
 		t.Setenv(cublasVariable, "none")
@@ -37,8 +38,9 @@ func eachProduct(t *testing.T, test func(t *testing.T, own bool)) {
 	})
 }
 
-// holdGPU keeps the first device open until the test ends. Otherwise the driver would destroy the context with its last
-// user and create it again for the next, which takes longer than most cases of a suite that opens a backend for each.
+// holdGPU keeps the first device open until the test ends. Otherwise, each time a test closes its only backend, the
+// driver would destroy the context and create it again for the next backend. That takes longer than most cases of a
+// suite.
 func holdGPU(t *testing.T) *Backend {
 	t.Helper()
 	b := requireGPU(t, kernels.FP32)

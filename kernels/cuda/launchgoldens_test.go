@@ -9,7 +9,7 @@ import (
 
 // TestGoldensOfTheLaunches compares whole models in every operand type with the results of their original PyTorch code.
 // It runs them on the fake device, which needs no C++ compiler but is so slow that only the short records are compared.
-// The bars are those of a real device.
+// The error limits are those of a real device (see goldentest.Bars).
 func TestGoldensOfTheLaunches(t *testing.T) {
 	for _, g := range goldentest.Goldens() {
 		longest := 66

@@ -12,8 +12,9 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// multiplied is a device that has computed products with one weight, [16, 8]: with a result in the operands' type for
-// each given number of rows, and with a float32 result for seven rows, with and without an addend.
+// multiplied is a device that has computed products with one weight, [16, 8]. For each given number of rows there was a
+// product with a result in the operands' type. For seven rows there were also two products with a float32 result, one
+// with an addend and one without.
 type multiplied struct {
 	*Backend
 	fake   *fakeGPU
@@ -65,7 +66,7 @@ func multiply(t *testing.T, opts Options, set func(c *fakeCublas), rows ...int) 
 	return multiplied{b, f, c}
 }
 
-// report returns the reports, without the products that only read the result of another.
+// report returns the reports of the products, without those whose only input is the result of another product.
 func (m multiplied) report() []ProductReport {
 	return slices.DeleteFunc(m.Products(), func(r ProductReport) bool { return r.N == 1000 })
 }
@@ -78,7 +79,8 @@ func describeAll(list []ProductReport) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestProducts checks the report for each shape: the algorithm, how often cuBLAS computed, and why it did not.
+// TestProducts checks the report for each shape: the algorithm, how often cuBLAS computed the product, and the reason
+// why it did not.
 func TestProducts(t *testing.T) {
 	const (
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
@@ -150,9 +152,9 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions checks the choice of algorithms: the preferred tile if cuBLAS offers it for many rows, the first
-// offer with FirstAlgorithm, and with FreeAlgorithm one for the limits and then for each batch. Both options are part
-// of the backend's name.
+// TestAlgorithmOptions checks the choice of algorithms. By default it is the preferred tile, if cuBLAS offers that for
+// many rows. With FirstAlgorithm it is the first offer. With FreeAlgorithm there is a choice for the limits of a runner
+// and another for each batch. Both options must be part of the backend's name.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {

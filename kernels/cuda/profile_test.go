@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestProfile checks that a profile contains each operation, how often it ran, and its time: one millisecond for each
-// launch on the fake device.
+// TestProfile checks that a profile contains each operation, with the number of its runs and its time. On the fake
+// device each launch takes one millisecond.
 func TestProfile(t *testing.T) {
 	const flops = 2.0 * 14 * 32 * 16 // of one product
 	const flops8 = 3 * 2.0 * 14 * 8 * 32
@@ -68,7 +68,7 @@ func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	run()
 	run()
 
-	// A failed batch is not measured and does not affect later ones.
+	// A batch that fails is not measured, and later batches are measured as usual.
 	gpu.mu.Lock()
 	gpu.fails["launch"] = 700
 	gpu.mu.Unlock()

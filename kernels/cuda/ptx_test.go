@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// A manifest is the content of ptx/MANIFEST: how, and from which sources, the kernels were compiled.
+// A manifest is the content of ptx/MANIFEST: the sources of the kernels, and the compiler and flags with which they
+// were compiled.
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
 	Flags    string            // of nvcc
@@ -57,8 +58,8 @@ func readManifest() (manifest, error) {
 	return parseManifest(string(text))
 }
 
-// parseManifest parses the lines that src/build.sh writes: a keyword, then fields. The lines of a module's kernels
-// follow the line of the module.
+// parseManifest parses the lines that src/build.sh writes. Each line is a keyword and then fields. The lines of a
+// module's kernels follow the line of the module.
 func parseManifest(text string) (manifest, error) {
 	m := manifest{Sources: map[string]string{}}
 	for i, line := range strings.Split(strings.TrimSuffix(text, "\n"), "\n") {
@@ -95,7 +96,7 @@ func parseManifest(text string) (manifest, error) {
 	return m, nil
 }
 
-// TestPTXIsOfTheseSources checks that the committed PTX was compiled from the sources beside it. It needs no GPU and no
+// TestPTXIsOfTheseSources checks that the committed PTX was compiled from the committed sources. It needs no GPU and no
 // compiler.
 func TestPTXIsOfTheseSources(t *testing.T) {
 	m, err := readManifest()

@@ -66,14 +66,14 @@ func (n *net) give(role kernels.Role, parts ...kernels.Source) kernels.Weight {
 	return w
 }
 
-// input returns a value with the given rows, for a batch of rowsOf.
+// input returns a value with the given rows. The program must then run on a batch of rowsOf.
 func (n *net) input(cols int, values []float32) kernels.Value {
 	n.t.Helper()
 	table := n.give(kernels.Lookup, kernelstest.Tensor{Dims: []int{len(values) / cols, cols}, Values: values})
 	return n.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask})
 }
 
-// tokens returns a value of random rows, for a batch of batchOf.
+// tokens returns a value of random rows. The program must then run on a batch of batchOf.
 func (n *net) tokens(cols int) kernels.Value {
 	n.t.Helper()
 	return n.Embed(kernels.Embed{Table: n.load(kernels.Lookup, 1, 1, 11, cols), Scale: 1, Mask: kernels.NoMask})
@@ -99,7 +99,7 @@ func (n *net) compile(b kernels.Backend, l kernels.Limits) kernels.Runner {
 	return r
 }
 
-// start starts a batch. dst holds the results after wait has returned.
+// start starts a batch. After wait has returned, dst contains the results.
 func (n *net) start(r kernels.Runner, b kernels.Batch) (dst [][]float32, wait func() error) {
 	for _, v := range n.Outputs() {
 		dst = append(dst, make([]float32, n.Rows(v, b)*n.Cols(v)))
@@ -122,7 +122,8 @@ func limitsOf(b kernels.Batch) kernels.Limits {
 	return kernels.Limits{Tokens: len(b.IDs), Sequences: b.Sequences()}
 }
 
-// rowsOf returns a batch whose ids number the rows of an input.
+// rowsOf returns a batch of sequences of the given lengths. Its token ids are the indices of the rows of an input (see
+// net.input).
 func rowsOf(lengths ...int) kernels.Batch {
 	b := batchOf(lengths...)
 	for i := range b.IDs {
@@ -149,8 +150,8 @@ func distance(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// TestNoLaunchAfterAnError makes each call of a batch fail in turn. It checks that wait returns the first error, that
-// no kernel is launched after it, and that the next batch succeeds.
+// TestNoLaunchAfterAnError makes each call of a batch fail in turn. The function wait must return the first error, no
+// kernel may be launched after it, and the next batch must succeed.
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
@@ -184,8 +185,8 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 	}
 }
 
-// TestCompileFails makes each call of Compile fail in turn. It checks that the error names the operation, if there is
-// one, and that everything is freed.
+// TestCompileFails makes each call of Compile fail in turn. If the call belongs to an operation, the error must name
+// it. Everything must be freed.
 func TestCompileFails(t *testing.T) {
 	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
 		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
@@ -240,8 +241,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestWeightsOfAnother checks that Compile refuses weights that were loaded on another device or backend, for every
-// operation that has weights.
+// TestWeightsOfAnother checks every operation that has weights. Compile must refuse weights that were loaded on another
+// device or backend.
 func TestWeightsOfAnother(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -295,9 +296,9 @@ func TestOutOfMemory(t *testing.T) {
 	f.settled()
 }
 
-// TestCopiesAreOrderedByEvents checks the order of a batch's calls: the ids are uploaded before the first launch and
-// after the previous batch has released their buffer, and memory that is being downloaded is overwritten only after the
-// copy.
+// TestCopiesAreOrderedByEvents checks the order of the calls of a batch. The ids must be uploaded before the first
+// launch, and after the previous batch has stopped using their buffer. Memory that is being downloaded may be
+// overwritten only after the copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.FP32, noCublas)
@@ -420,8 +421,9 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestPreferredAlgorithmIsChecked checks that the preferred algorithm, which was offered for many rows, is checked for
-// the rows of a batch, even if they are as many as the first query asks for.
+// TestPreferredAlgorithmIsChecked checks that the backend asks cuBLAS whether the preferred algorithm, which was
+// offered for many rows, supports the rows of a batch. It must ask even if the batch has as many rows as the first
+// query (heuristicRows).
 func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -440,8 +442,9 @@ func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape checks the calls for batches of several sizes: the heuristic is asked only for two fixed
-// numbers of rows, and the algorithm is checked for each other number.
+// TestAlgorithmIsFixedPerShape checks the calls for batches of several sizes. cuBLAS must be asked for algorithms only
+// for two fixed numbers of rows. For each other number of rows the backend must check that the chosen algorithm
+// supports it.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)

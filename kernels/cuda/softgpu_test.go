@@ -87,8 +87,8 @@ func softwareFolder(t *testing.T) string {
 	return folder
 }
 
-// open resets the software GPU and opens a backend. seed determines the order of streams and threads. If images is nil,
-// the backend uses the committed kernels. No other backend may be open.
+// open resets the software GPU and opens a backend on it. seed determines the order of streams and threads. If images
+// is nil, the backend uses the committed kernels. No other backend may be open.
 func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCublas bool, images []gpu.Image) *Backend {
 	t.Helper()
 	s.restart(seed)
@@ -109,8 +109,8 @@ func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCubl
 	return b
 }
 
-// TestSoftwareGPU runs the tests that need a GPU on the software GPU, in child processes that find it as programs find
-// a driver. As many run at a time as there are processors.
+// TestSoftwareGPU runs the tests that need a GPU on the software GPU. Each runs in a child process, which finds the
+// software GPU as it would find a driver. As many of them run at a time as there are processors.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
@@ -141,7 +141,7 @@ func TestSoftwareGPU(t *testing.T) {
 	}
 }
 
-// mixed contains lengths on both sides of the tiles of 64 and 128 rows.
+// mixed contains lengths of sequences, below and above the tile sizes of 64 and 128 rows.
 var mixed = []int{65, 1, 129, 31, 2, 64, 33}
 
 // jobs returns small programs that together launch every kernel.
@@ -202,7 +202,7 @@ func jobs() []kernelstest.Case {
 	return list
 }
 
-// jobResult runs a job and returns its value.
+// jobResult runs a job and returns the value that it computes.
 func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType) ([]float32, error) {
 	t.Helper()
 	results, err := j.Run(t, b, dtype, j.Lengths, nil, 0)
@@ -213,7 +213,7 @@ func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType
 }
 
 // TestOrders checks that every kernel gives the same bits in several orders of threads, blocks and streams. With cuBLAS
-// it runs only the jobs whose activation is then a separate kernel.
+// it runs only the jobs in which the activation becomes a separate kernel.
 func TestOrders(t *testing.T) {
 	s := softwareGPU(t)
 	for _, dtype := range []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16} {
@@ -273,8 +273,8 @@ type mutant struct {
 	same         bool // the kernel is unchanged: no job may notice anything
 }
 
-// mutants returns the mutants of a kernel: each removes one barrier, shortens one wait for copies, or replaces all
-// additions by subtractions. The last is the unchanged kernel.
+// mutants returns the mutants of a kernel. Each of them lacks one barrier, has one wait for copies that is too short,
+// or subtracts where the kernel adds. The last one is the unchanged kernel.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -304,7 +304,7 @@ func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...str
 		mutant{kernel, head + body, kernel + ": as it is", jobs, dtype, true})
 }
 
-// TestMutantsAreFound checks that the jobs notice each mutant, so each barrier and each wait is needed and tested.
+// TestMutantsAreFound checks that the jobs notice each mutant. So each barrier and each wait is both needed and tested.
 func TestMutantsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	list := slices.Concat(
@@ -336,7 +336,8 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
-// notices reports whether one of the mutant's jobs returns another result, or an error, in one of four orders.
+// notices runs the mutant's jobs in four orders. It reports whether one of them returned a result other than that of
+// the unchanged kernel, or an error.
 func (s *software) notices(t *testing.T, m mutant) bool {
 	t.Helper()
 	images, err := embeddedImages()
@@ -371,8 +372,8 @@ func (s *software) notices(t *testing.T, m mutant) bool {
 	return false
 }
 
-// passes encodes several batches and returns their embeddings. It starts each batch before it waits for the one two
-// before it. A pool starts only one batch ahead, so its own wait would hide a missing event.
+// passes encodes several batches and returns their embeddings. It starts batch n+2 before it waits for batch n. A pool
+// starts only one batch ahead, and that shorter distance would hide a missing event.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	n := newNet(t, b)
@@ -400,8 +401,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 		dst, wait := n.start(r, batch)
 		results, waits = append(results, dst...), append(waits, wait)
 		if n := len(waits); n > 2 {
-			// Work runs only when the host waits. So the device has received all three batches before it runs any of
-			// them, and an order is the same each time.
+			// Work runs only while the host waits. So the device has received all three batches before it runs any of
+			// them, and a seed always gives the same order.
 			if err := waits[n-3](); err != nil {
 				return nil, err
 			}
@@ -415,8 +416,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	return results, nil
 }
 
-// TestMissingWaitsAreFound checks that results do not depend on the order of the streams, and that without any one of
-// the waits between streams some order changes them.
+// TestMissingWaitsAreFound checks that results do not depend on the order of the streams. If any one of the waits
+// between streams is removed, there must be an order that changes the results.
 func TestMissingWaitsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	run := func(seed uint64, without int) ([][]float32, int, error) {
@@ -457,14 +458,15 @@ func TestMissingWaitsAreFound(t *testing.T) {
 			spared = append(spared, without)
 		}
 	}
-	// The first two batches wait for tables that no earlier batch has used, so these two waits are not needed.
+	// The first two batches wait until earlier batches have used their tables. There are no earlier batches, so these
+	// two waits are not needed.
 	if waits < 20 || !slices.Equal(spared, []int{1, 4}) {
 		t.Errorf("waits %v of %d can go, and no order in %d gives another result; 1 and 4 can be spared", spared, waits, seeds-1)
 	}
 }
 
-// TestContractHasJobs checks that the jobs launch every kernel of the contract. It compiles them for the fake device,
-// which only records their launches.
+// TestContractHasJobs checks that the jobs launch every kernel of the contract (see contracts). It runs them on the
+// fake device, which only records the launches.
 func TestContractHasJobs(t *testing.T) {
 	missing := maps.Clone(kernelSpecs())
 	for _, dtype := range operandTypes {

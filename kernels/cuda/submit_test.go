@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// TestStartsOverlap starts batches before earlier ones have been waited for. It checks that each has the same results
-// as alone, in any order of the device's work, and that each is profiled.
+// TestStartsOverlap starts batches before it waits for earlier ones. Each batch must have the same results as alone, in
+// any order of the device's work, and each must be profiled.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {
@@ -62,8 +62,8 @@ func TestStartsOverlap(t *testing.T) {
 	}
 }
 
-// TestPinnedMemoryThatIsNotThere checks that a lack of host memory is not ErrOutOfMemory, because a smaller batch would
-// not help.
+// TestPinnedMemoryThatIsNotThere checks that the error for too little host memory is not ErrOutOfMemory, because a
+// smaller batch would not help.
 func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.FP32, noCublas)
@@ -83,8 +83,8 @@ func TestPinnedMemoryThatIsNotThere(t *testing.T) {
 	}
 }
 
-// TestBatchIsSentWhileAnotherComputes checks that the upload of a batch waits only for the batch before last, whose
-// buffer it overwrites.
+// TestBatchIsSentWhileAnotherComputes checks that the upload of a batch waits only for the second to last batch, whose
+// buffer it overwrites, and not for the last one.
 func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -95,8 +95,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	before := len(f.streams[driver.Handle(own.compute)].work)
 	f.mu.Unlock()
 	var waits []func() error
-	// start starts a batch. It returns, for the moment at which the uploads have finished, the number of items of work
-	// on the compute stream: those that have run, and all.
+	// start starts a batch and runs the uploads. It returns the number of work items on the compute stream: those that
+	// have run by then, and all.
 	start := func(b kernels.Batch) (done, all int) {
 		_, wait := n.start(own, b)
 		waits = append(waits, wait)
@@ -125,8 +125,8 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	f.settled()
 }
 
-// TestWaitLeavesNothingBehind checks that the device is idle after each wait, and that only the first batch pins
-// memory.
+// TestWaitLeavesNothingBehind checks that the device is idle after each wait, and that no batch except the first pins
+// host memory.
 func TestWaitLeavesNothingBehind(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
