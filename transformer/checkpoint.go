@@ -20,9 +20,11 @@ type Checkpoint struct {
 	Synthetic bool   // whether its weights are computed instead of read
 }
 
-// Open opens the model called name: synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder, the short
-// name or alias of a published model, or a hub id ORG/NAME. The last three may be followed by @REVISION and are
-// searched in the local cache (see weights.CachedSnapshot); if they are not there, the error is a *weights.NotCached.
+// Open opens the model called name. A name is synthetic:NAME[@SEED] (seed 0 by default), an existing file or folder,
+// the short name or alias of a published model, or a hub id ORG/NAME. @REVISION may follow a short name, an alias or an
+// id. Such models are searched in the local cache (see weights.CachedSnapshot); if a model is not there, the error is a
+// *weights.NotCached.
+//
 // An existing path takes precedence over a hub id. It takes precedence over a short name or alias only if it is, or
 // contains, a checkpoint.
 func (l List) Open(name string) (*Checkpoint, error) {
@@ -43,7 +45,7 @@ func (l List) Open(name string) (*Checkpoint, error) {
 	return c, nil
 }
 
-// openSynthetic returns the synthetic checkpoint ref, which is NAME[@SEED].
+// openSynthetic returns the synthetic checkpoint for ref, which has the form NAME[@SEED].
 func (l List) openSynthetic(ref string) (*Checkpoint, error) {
 	name, seedText, hasSeed := strings.Cut(ref, "@")
 	text, config, err := l.synthetic(name)
@@ -109,7 +111,8 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 		"of %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
 }
 
-// TunedHead returns the stored names of the tensors of a fine-tuned model's head. The checkpoint omits them.
+// TunedHead returns the stored names of the tensors in the head of a fine-tuned model. The Checkpoint does not contain
+// these tensors.
 func (c *Checkpoint) TunedHead() []string {
 	f := c.Config.Family
 	return slices.DeleteFunc(slices.Clone(c.LeftOut), func(stored string) bool {

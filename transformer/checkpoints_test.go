@@ -17,7 +17,8 @@ import (
 	"seqembed/weights"
 )
 
-// tinyFolder writes esm2-tiny as a folder of the hub, after change has been at its tensors and config.json.
+// tinyFolder writes the synthetic model esm2-tiny as a folder in the layout of the hub. Before that, the function
+// change may change its tensors and its config.json.
 func tinyFolder(t *testing.T, change func(tensors map[string][]float32, shapes map[string][]int, config map[string]any)) string {
 	t.Helper()
 	c, err := transformer.Families.Open("synthetic:esm2-tiny")
@@ -47,7 +48,7 @@ func writeText(t *testing.T, folder, name, content string) {
 	}
 }
 
-// openAll opens a checkpoint and its tokenizer, and hashes its file, as a run does.
+// openAll opens a checkpoint and its tokenizer and hashes its file, as a run of the program does.
 func openAll(folder string) error {
 	c, err := transformer.Families.Open(folder)
 	if err != nil {
@@ -61,7 +62,8 @@ func openAll(folder string) error {
 	return err
 }
 
-// Checkpoints with another vocabulary than ESM-2's are refused, whichever of their files says so.
+// TestOtherVocabularies checks that a checkpoint with another vocabulary than that of ESM-2 is refused, whichever of
+// its files shows it.
 func TestOtherVocabularies(t *testing.T) {
 	const esm2 = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>"
 	word := "esm.embeddings.word_embeddings.weight"
@@ -108,7 +110,8 @@ func TestOtherVocabularies(t *testing.T) {
 	}
 }
 
-// A bare file of tensors has no vocab_size; its table of embeddings has as many rows.
+// TestOtherVocabularyWithoutConfig checks a file of tensors without config.json, and so without vocab_size. The number
+// of rows of its table of embeddings then shows the size of the vocabulary.
 func TestOtherVocabularyWithoutConfig(t *testing.T) {
 	folder := tinyFolder(t, func(tensors map[string][]float32, shapes map[string][]int, _ map[string]any) {
 		word := "esm.embeddings.word_embeddings.weight"
@@ -122,8 +125,9 @@ func TestOtherVocabularyWithoutConfig(t *testing.T) {
 	}
 }
 
-// The tokenizer of a folder, or the one that is named instead, has as many entries as the table of embeddings has rows,
-// rounded up as MosaicBERT does.
+// TestDNABERTVocabulary checks the size of the tokenizer, be it that of the checkpoint's folder or one that the caller
+// names. The table of embeddings must have a row for each of its entries. MosaicBERT rounds the number of rows up, so a
+// few more rows are accepted.
 func TestDNABERTVocabulary(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -132,7 +136,7 @@ func TestDNABERTVocabulary(t *testing.T) {
 	}
 	defer c.Close()
 	whole := string(tokenizer.SyntheticDNAFile())
-	// Without its last merge and that one's result, and then without eight of both.
+	// cut returns the tokenizer without its last n merges and the n entries that result from them.
 	cut := func(n int) string {
 		var file map[string]any
 		if err := json.Unmarshal([]byte(whole), &file); err != nil {
@@ -173,8 +177,8 @@ func TestDNABERTVocabulary(t *testing.T) {
 	}
 }
 
-// transformers 5 names the weights of LayerNorms gamma and beta, and stores one table of frequencies for all blocks.
-// Both give the bits of the older names.
+// TestTransformers5 checks checkpoints of transformers 5. They call the weights of LayerNorms gamma and beta, and store
+// one table of frequencies for all blocks. They must give the same bits as checkpoints with the older names.
 func TestTransformers5(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
@@ -218,8 +222,8 @@ func TestTransformers5(t *testing.T) {
 	}
 }
 
-// Weights of which a part has become zeros, as after a download that went wrong, are refused; those that may be zero
-// are not.
+// TestDamagedWeights checks that weights that are zero in part, as after a failed download, are refused. Weights that
+// may be zero must be accepted.
 func TestDamagedWeights(t *testing.T) {
 	for name, damaged := range map[string]bool{
 		"embeddings.word_embeddings.weight": true, "encoder.layer.2.attention.LayerNorm.weight": true,

@@ -31,8 +31,8 @@ func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.
 func (c Config) Tensors() []weights.Spec { return c.Family.tensors(c) }
 
-// FLOPs returns the number of floating-point operations of matrix products and attention in a forward pass over
-// sequences of the given numbers of tokens. A multiply-add counts as two.
+// FLOPs returns the number of floating-point operations in the matrix products and the attention of a forward pass.
+// lengths are the numbers of tokens of its sequences. A multiply-add counts as two operations.
 func (c Config) FLOPs(lengths ...int) float64 {
 	block := c
 	block.Layers = 1
@@ -95,7 +95,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// size is a number in a config.json with its maximum, which is far above that of any model.
+// size is a number in a config.json and the maximum that is accepted, which is far above that of any model.
 type size struct {
 	name       string
 	value, max int
@@ -129,8 +129,9 @@ func (c Config) check() error {
 	return nil
 }
 
-// deduceConfig deduces the shape of a checkpoint without config.json from its tensors. The tensors do not determine the
-// number of heads. It is that of the published model of the same width, unless deduce finds it elsewhere in the file.
+// deduceConfig deduces the shape of a checkpoint without config.json from its tensors. The number of heads does not
+// follow from the tensors. It is that of the published model of the same width, unless deduce finds it elsewhere in the
+// file.
 func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 	word, ok := c.Tensor(wordEmbeddings)
 	if !ok || len(word.Shape()) != 2 {

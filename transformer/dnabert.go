@@ -130,9 +130,9 @@ func loadDNABERT(c Config, l *loader) network {
 	return m
 }
 
-// alibiSlopes returns the slope of each head, as the code of ALiBi's authors does (Press et al. 2022). For n heads, n a
-// power of two, they are 2^(−8i/n). Otherwise they are those for m heads, where m is the next smaller power of two,
-// followed by every other slope for 2m heads.
+// alibiSlopes returns the slope of each head, as the code of ALiBi's authors does (Press et al. 2022). If the number of
+// heads n is a power of two, the slopes are 2^(−8i/n) for i = 1 … n. Otherwise let m be the next smaller power of two.
+// The first m slopes are those for m heads, and the rest are every other slope of those for 2m heads.
 func alibiSlopes(heads int) []float32 {
 	m := 1 << (bits.Len(uint(heads)) - 1)
 	var slopes []float32

@@ -11,7 +11,7 @@ import (
 type Pooling string
 
 const (
-	// Mean averages the states over all tokens or, depending on the family, over all except special tokens.
+	// Mean averages the states of all tokens. Depending on the family, special tokens are included or not.
 	Mean Pooling = "mean"
 	// CLS is the state of the first token.
 	CLS Pooling = "cls"
@@ -19,8 +19,8 @@ const (
 	PerToken Pooling = "none"
 )
 
-// ResolveLayers returns block numbers without negative numbers, which count from the end as in Python: 0 is the
-// embedding and blocks the last hidden state, which is also −1.
+// ResolveLayers returns the block numbers of layers. A negative number counts from the end, as in Python. 0 is the
+// embedding. The last hidden state has the number blocks, or −1.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -53,8 +53,9 @@ type Encoder struct {
 	runner  kernels.Runner // nil after an error of Compile
 }
 
-// Program returns a model's forward pass with one output for each layer, in the order of the blocks: [T, Dim] if p is
-// PerToken, otherwise [S, Dim]. layers must be results of ResolveLayers. Blocks after the last of them are omitted.
+// Program returns a model's forward pass with one output for each layer, in the order of the blocks. An output is [T,
+// Dim] if p is PerToken, otherwise [S, Dim]. layers must be results of ResolveLayers. The program omits the blocks
+// after the highest of them.
 func Program(m *Model, p Pooling, layers []int) *kernels.Program {
 	program := &kernels.Program{}
 	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
@@ -91,8 +92,8 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 // error that wraps kernels.ErrOutOfMemory a smaller batch may succeed.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start starts a batch, as kernels.Runner.Start does; finish returns the results of Encode. For a batch over the limits
-// the encoder is compiled again. Before such a batch is started, all earlier batches must have been finished.
+// Start starts a batch, as kernels.Runner.Start does. The function finish returns the same results as Encode. If a
+// batch is over the limits, the encoder is compiled again, and all earlier batches must have been finished before.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
@@ -118,9 +119,9 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// Watch prepares the encoder for a batch, as Start does. While the batch is computed, done returns the part of its
-// arithmetic that has been computed, from 0 to 1; any goroutine may call it. It is nil if the backend does not know, or
-// if Start will return an error.
+// Watch prepares the encoder for a batch, as Start does. While the batch is computed, the function done returns the
+// part of its arithmetic that has been computed, from 0 to 1. Any goroutine may call done. Watch returns nil if the
+// backend does not know that part, or if Start will return an error.
 func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
 	if e.fit(b) != nil {
 		return nil
@@ -131,7 +132,7 @@ func (e *Encoder) Watch(b kernels.Batch) (done func() float64) {
 	return nil
 }
 
-// fit compiles the program for larger limits if the batch is over the current ones.
+// fit compiles the program for larger limits if the batch exceeds the current limits.
 func (e *Encoder) fit(b kernels.Batch) error {
 	if e.runner != nil && e.limits.Holds(b) {
 		return nil
@@ -142,7 +143,8 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch can run any more, so this is not kernels.ErrOutOfMemory, which asks for a smaller batch.
+		// No batch can run any more, so this error is not a kernels.ErrOutOfMemory, which would mean that a smaller
+		// batch may succeed.
 		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
 	}
 	return err

@@ -194,7 +194,7 @@ func esm2Tensors(c Config) []weights.Spec {
 	return append(list, layerNorm("encoder.emb_layer_norm_after", h)...)
 }
 
-// everyBlock is where transformers 5 stores the one table of rotary frequencies of all blocks.
+// everyBlock is the prefix under which transformers 5 stores the table of rotary frequencies that all blocks share.
 const everyBlock = "encoder.layer.*."
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
@@ -230,8 +230,8 @@ func loadESM2(c Config, l *loader) network {
 	return m
 }
 
-// invFreq returns the block's rotary frequencies: those of the checkpoint, or else 10000^(−2j/d), rounded as in the
-// reference.
+// invFreq returns the block's rotary frequencies. It takes them from the checkpoint. If the checkpoint has none, they
+// are 10000^(−2j/d), rounded as in the reference.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
 	for _, b := range []string{block, everyBlock} {

@@ -5,8 +5,8 @@ import (
 	"testing"
 )
 
-// FuzzFairESMArguments: hyper-parameters of any value, of any type and in any place give a shape that the model
-// computes or an error that says which number is not.
+// FuzzFairESMArguments gives hyper-parameters any value of any type in any place. The result must be a shape that the
+// model can compute, or an error that names the number that is wrong.
 func FuzzFairESMArguments(f *testing.F) {
 	for _, heads := range []int64{20, 0, -1, 1 << 40, 7} {
 		f.Add(heads, true, uint8(0), uint8(0))

@@ -22,8 +22,8 @@ type Family struct {
 	Published []Published    // smallest first
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
-	// tokenizer returns the tokenizer for the content of a vocabulary file or, for nil, that of synthetic checkpoints.
-	// With FixedVocabulary all checkpoints have the same vocabulary, which is that for nil.
+	// tokenizer returns the tokenizer for the content of a vocabulary file. For nil it returns the tokenizer of
+	// synthetic checkpoints. With FixedVocabulary all checkpoints have this tokenizer.
 	VocabularyFile  string // name of the file in a checkpoint's folder, unless the vocabulary is fixed
 	FixedVocabulary bool
 	tokenizer       func(content []byte) (tokenizer.Tokenizer, error)
@@ -33,14 +33,16 @@ type Family struct {
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
 	Window          int  // default length of a window in letters if MaxLength is 0
 
-	// A checkpoint belongs to the family if its config.json, if there is one, has model_type modelType, and if it has
-	// the tensor marker, which no other family with the same modelType has.
+	// Two conditions tell that a checkpoint belongs to the family. If it has a config.json, the model_type there is
+	// modelType. It has the tensor marker, which no other family with the same modelType has.
 	modelType, marker string
 
-	// The canonical name of a tensor follows from its stored name: the first matching prefix of prefixes is removed,
-	// then rename, unless it is nil, translates names of other libraries. Tensors whose canonical names match a pattern
-	// (see path.Match) of ignored or tuned are omitted: those that published checkpoints contain beside the encoder,
-	// and the heads of fine-tuned models, which are reported in a log line.
+	// The canonical name of a tensor follows from its stored name. First the first matching prefix of prefixes is
+	// removed. Then rename, unless it is nil, translates names of other libraries.
+	//
+	// Tensors whose canonical names match a pattern (see path.Match) of ignored or tuned are left out. ignored has the
+	// tensors that published checkpoints contain beside the encoder. tuned has the heads of fine-tuned models, which a
+	// log line names.
 	prefixes, ignored, tuned []string
 	rename                   func(name string) string
 	besideFiles              []string // suffixes of files beside a checkpoint that are not checkpoints
@@ -86,8 +88,8 @@ var Families = List{DNABERT, ESM2}
 // tunedHeads lists the names of the heads of fine-tuned models in transformers.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
-// oldNames maps endings of stored names to the usual ones. transformers 5 stores some checkpoints under names of
-// TensorFlow.
+// oldNames maps endings of stored names to the usual endings. transformers 5 stores some checkpoints under the names
+// that TensorFlow uses.
 var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNorm.beta", "LayerNorm.bias"}}
 
 // wordEmbeddings is the canonical name of the table of token embeddings in every family. Lookup tables are the only
@@ -104,7 +106,7 @@ func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	return nil, Published{}, false
 }
 
-// synthetic returns the config.json and the shape of the published model with that short name.
+// synthetic returns the config.json and the shape of the published model that has the given short name.
 func (l List) synthetic(name string) (text string, c Config, err error) {
 	f, p, ok := l.published(func(p Published) bool { return p.Name == name })
 	if !ok {
@@ -123,8 +125,8 @@ func (l List) Config(name string) (Config, bool) {
 	return c, err == nil
 }
 
-// canonical returns the canonical name of a stored tensor, and whether embeddings need the tensor. An unknown name is
-// returned unchanged; Checkpoint.Check refuses it later.
+// canonical returns the canonical name of a stored tensor. use reports whether embeddings need the tensor. An unknown
+// name is returned unchanged; Checkpoint.Check refuses it later.
 func (f *Family) canonical(stored string) (name string, use bool) {
 	name = stored
 	for _, p := range f.prefixes {

@@ -20,7 +20,7 @@ import (
 	"seqembed/weights/hub"
 )
 
-// layout is a way to store a checkpoint.
+// layout is a way to store a checkpoint in a file.
 type layout struct {
 	class    string // the class that stores it so, for messages
 	model    string // the synthetic model whose tensors it contains
@@ -62,7 +62,7 @@ var layouts = []layout{
 		tuned: []string{"classifier.bias", "classifier.weight"}},
 }
 
-// TestLayouts checks that every layout of a checkpoint gives the same bits as the plain one.
+// TestLayouts checks that a checkpoint gives the same bits in every layout as in the plain layout.
 func TestLayouts(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
@@ -133,7 +133,7 @@ func (l layout) write(t *testing.T) string {
 	return folder
 }
 
-// stored returns the values and the shapes of a checkpoint's tensors under other names.
+// stored returns the values and the shapes of a checkpoint's tensors. The function rename determines their names.
 func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string) (map[string][]float32, map[string][]int) {
 	t.Helper()
 	tensors, shapes := map[string][]float32{}, map[string][]int{}
@@ -247,7 +247,7 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// TestESM2Vocabulary checks the digests of the vocabularies, on which existing outputs depend.
+// TestESM2Vocabulary checks the digests of the vocabularies. The manifests of existing outputs contain them.
 func TestESM2Vocabulary(t *testing.T) {
 	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // digest of vocab.txt on the hub
 	tok := transformer.ESM2.NewTokenizer()
@@ -258,7 +258,7 @@ func TestESM2Vocabulary(t *testing.T) {
 	if !slices.Equal(ids, []int32{0, 4, 20, 24, 3, 2}) || unknown != 1 {
 		t.Errorf("ids %v, %d unknown", ids, unknown)
 	}
-	// The vocab.txt of a checkpoint is checked.
+	// The vocab.txt of a checkpoint must have the vocabulary of ESM-2.
 	folder := layouts[0].write(t)
 	c, err := transformer.Families.Open(folder)
 	if err != nil {
@@ -284,8 +284,8 @@ func TestESM2Vocabulary(t *testing.T) {
 	}
 }
 
-// TestDNABERTTokenizer checks that the tokenizer is read from the file named, else from the checkpoint's folder, and
-// that a synthetic checkpoint has its own.
+// TestDNABERTTokenizer checks that the tokenizer is read from the named file or, if none is named, from the
+// checkpoint's folder. A synthetic checkpoint has a tokenizer of its own.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -311,7 +311,8 @@ func TestDNABERTTokenizer(t *testing.T) {
 	}
 }
 
-// toy opens a synthetic model of a family that consists of one file and an entry in a list.
+// toy opens a synthetic model of the family in toy_test.go, and returns it with a list of families that contains that
+// family.
 func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	t.Helper()
 	list := append(transformer.List{transformer.Toy}, transformer.Families...)
@@ -350,7 +351,8 @@ func TestToyFamily(t *testing.T) {
 		d := float64(results[1][i] - want)
 		diff, norm = diff+d*d, norm+float64(want)*float64(want)
 	}
-	// The bound counts, in each of two blocks, 32 roundings of sums of at most 32 products, and as many in the norms.
+	// The bound allows, in each of two blocks, 32 roundings in sums of at most 32 products, and as many in the
+	// LayerNorms.
 	if e := math.Sqrt(diff / norm); !(e < 2*2*32*math.Exp2(-24)) {
 		t.Errorf("the backends differ by %.3g", e)
 	}

@@ -10,10 +10,12 @@ import (
 )
 
 // Each test in this file removes one feature from the program of a model and checks that the embeddings change. If the
-// model has lost the feature, they do not change, and the test fails with the name of the feature. TestGoldens checks
-// that the feature is right. The bounds are about half of the measured changes. kernelstest checks that GELU is
-// computed by erf, and the goldens that the models use it: its tanh form would change embeddings by 1e-4, ten times the
-// bars.
+// model has lost the feature, they do not change, and the test fails with the name of the feature. The bounds are about
+// half of the measured changes.
+//
+// Other tests check that a feature is right. TestGoldens compares whole models with the originals. kernelstest checks
+// that GELU is computed by erf. The goldens check that the models use that form: the tanh form of GELU would change
+// embeddings by 1e-4, ten times the error limits.
 
 func TestALiBi(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.05, func(op *kernels.Op) {
@@ -62,8 +64,8 @@ func changeAttention(op *kernels.Op, change func(*kernels.Attention)) {
 	}
 }
 
-// moved runs the model with its operations unchanged and changed. It fails the test unless some embedding changes by at
-// least bound (relative L2).
+// moved runs the model twice: with its operations unchanged, and with the operations that the function change has
+// changed. It fails the test unless some embedding changes by at least bound (relative L2 error).
 func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 	t.Helper()
 	backend := cpu.New(2)
@@ -145,8 +147,8 @@ func (b changedBackend) Compile(p *kernels.Program, l kernels.Limits) (kernels.R
 	return b.Backend.Compile(changed, l)
 }
 
-// TestSlopesOfTwelveHeads compares the slopes with the published formula: 2^(−8i/8), then every other one of sixteen
-// heads.
+// TestSlopesOfTwelveHeads compares the slopes with the published formula: 2^(−8i/8) for the first eight heads, and
+// every other slope of sixteen heads for the last four.
 func TestSlopesOfTwelveHeads(t *testing.T) {
 	want := []float64{0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
 		0.7071067811865476, 0.35355339059327384, 0.17677669529663692, 0.08838834764831849}

@@ -24,8 +24,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// TestGoldensOfRoundedWeights runs the reference backend with weights rounded to bfloat16, which alone takes four
-// fifths of the bar.
+// TestGoldensOfRoundedWeights runs the reference backend with weights rounded to bfloat16. This rounding alone causes
+// four fifths of the error that is allowed.
 func TestGoldensOfRoundedWeights(t *testing.T) {
 	if testing.Short() {
 		t.Skip("checks a bar, and no backend; the loops of the reference take their time")
@@ -35,8 +35,8 @@ func TestGoldensOfRoundedWeights(t *testing.T) {
 	}
 }
 
-// compareGolden runs a golden as a parallel subtest and closes b. The reference backend takes 15 ms for a token of
-// DNABERT-S, so it runs only the short records of that model.
+// compareGolden compares a backend with a golden in a parallel subtest, and closes the backend. The reference backend
+// takes 15 ms for a token of DNABERT-S, so for that model it runs only the short records.
 func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars goldentest.Bars) {
 	longest := 0
 	if _, fast := b.(*cpu.Backend); !fast && g.Model == "dnabert-s-2l" {

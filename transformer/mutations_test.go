@@ -14,7 +14,8 @@ import (
 
 var breakModels = flag.Bool("mutations", false, "break the models in one place at a time, see TestMutations")
 
-// mutation is a mistake in a source file: it replaces the text old, which occurs exactly once, by new.
+// mutation is a mistake in a source file. It replaces the text old, which occurs exactly once in the file, by the text
+// new.
 type mutation struct {
 	name, file, old, new string
 }
@@ -101,7 +102,7 @@ func TestMutationsApply(t *testing.T) {
 	}
 }
 
-// source returns the content of the file, in which old must occur once.
+// source returns the content of the mutation's file, in which the text old must occur exactly once.
 func (m mutation) source(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(m.file)))
@@ -114,8 +115,8 @@ func (m mutation) source(t *testing.T) string {
 	return string(source)
 }
 
-// TestMutations checks that the tests of this package detect wrong models. It copies the module to another folder,
-// makes one mistake at a time in the copy, and requires that the tests fail each time.
+// TestMutations checks that the tests of this package detect wrong models. It copies the module to another folder and
+// makes one mistake at a time in the copy. Each time the tests must fail.
 //
 //	go test ./transformer -v -timeout 60m -run TestMutations -mutations
 func TestMutations(t *testing.T) {
@@ -154,8 +155,8 @@ func write(t *testing.T, path, text string) {
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// testClone runs the tests of the models in the copy. It returns the names of the tests that failed, or of the package
-// if it does not compile.
+// testClone runs the tests of the models in the copy. It returns the names of the tests that failed. If the package
+// does not compile, it returns the name of the package.
 func testClone(clone string) (failed []string, output string) {
 	const packages = "./transformer/..."
 	out, err := command(clone, "test", "-short", "-count=1", "-skip", "^TestMutationsApply$", packages).CombinedOutput()
@@ -171,7 +172,7 @@ func testClone(clone string) (failed []string, output string) {
 	return failed, string(out)
 }
 
-// command returns a go command that runs in the copy and finds nothing outside it.
+// command returns a go command that runs in the copy and uses no files outside it.
 func command(clone string, args ...string) *exec.Cmd {
 	c := exec.Command("go", args...)
 	c.Dir = clone

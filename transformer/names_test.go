@@ -75,7 +75,7 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzCanonicalName checks that a canonical name is not translated again into another name.
+// FuzzCanonicalName checks that the canonical name of a canonical name is that name itself.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)
@@ -93,7 +93,7 @@ func FuzzCanonicalName(f *testing.F) {
 	})
 }
 
-// TestFairESMArguments checks both places in which fair-esm stores the hyper-parameters.
+// TestFairESMArguments checks both places in which files of fair-esm store the hyper-parameters.
 func TestFairESMArguments(t *testing.T) {
 	args := map[string]any{"encoder_attention_heads": int64(5), "token_dropout": false}
 	for where, values := range map[string]map[any]any{

@@ -29,8 +29,8 @@ func (l List) find(name string) (path, label string, err error) {
 	return path, l.hubLabel(id), err
 }
 
-// Hub returns the id and the revision on the hub for a name that Open takes, NAME[@REVISION], and whether it stands for
-// a model of the hub. The revision is "" if the name has none.
+// Hub returns the id and the revision on the hub for a name that Open accepts. ok reports whether the name stands for a
+// model of the hub. The revision is "" if the name has no @REVISION.
 func (l List) Hub(name string) (id, revision string, ok bool) {
 	base, revision, _ := strings.Cut(name, "@")
 	if id = l.hubID(base); id == "" && hub.IsID(base) {
@@ -39,7 +39,7 @@ func (l List) Hub(name string) (id, revision string, ok bool) {
 	return id, revision, id != ""
 }
 
-// hubID returns the id on the hub of the published model that has a name or an alias, or "".
+// hubID returns the id on the hub of the published model whose short name or alias is name, or "" if there is none.
 func (l List) hubID(name string) string {
 	_, p, _ := l.published(func(p Published) bool {
 		return p.Hub != "" && name != "" && (name == p.Name || name == p.Alias)
@@ -47,7 +47,8 @@ func (l List) hubID(name string) string {
 	return p.Hub
 }
 
-// hubLabel returns the short name of a hub id, or its last part if it has none.
+// hubLabel returns the short name of the model with a hub id. If the model has none, it returns the last part of the
+// id.
 func (l List) hubLabel(id string) string {
 	if _, p, ok := l.published(func(p Published) bool { return p.Hub == id }); ok {
 		return p.Name
@@ -56,8 +57,8 @@ func (l List) hubLabel(id string) string {
 	return weights.SafeLabel(name)
 }
 
-// names returns the short names of the published models that are on the hub; with synthetic set, of all published
-// models.
+// names returns the short names of the published models that are on the hub. If synthetic is set, it returns those of
+// all published models.
 func (l List) names(synthetic bool) (list []string) {
 	for _, f := range l {
 		for _, p := range f.Published {

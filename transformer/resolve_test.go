@@ -10,7 +10,8 @@ import (
 	"seqembed/weights"
 )
 
-// cachedModel adds a file that looks like a checkpoint to the Hugging Face cache, as the snapshot of a model.
+// cachedModel adds a snapshot of a model to the Hugging Face cache. The snapshot contains a file that looks like a
+// checkpoint.
 func cachedModel(t *testing.T, cache, id string) (snapshot string) {
 	t.Helper()
 	const commit = "0123456789abcdef0123456789abcdef01234567"
@@ -67,7 +68,7 @@ func TestResolveFindsCachedModels(t *testing.T) {
 				wantFound(t, name, path, label)
 			}
 		}
-		// The path of the snapshot, and that of the file in it, have the model's label.
+		// The path of the snapshot and the path of the file in it have the same label as the model.
 		wantFound(t, path, path, label)
 		path = filepath.Join(path, "model.safetensors")
 		wantFound(t, path, path, label)

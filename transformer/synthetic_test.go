@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSyntheticFamily checks that a family without checkpoints on the hub is opened by its default, and that an error
-// in the config.json of its models is returned.
+// TestSyntheticFamily checks a family without checkpoints on the hub: its Default must be opened, and an error in the
+// config.json of its models must be returned.
 func TestSyntheticFamily(t *testing.T) {
 	f := *Toy
 	f.Published = []Published{{Name: "toy-s", layers: 2, hidden: 16, heads: 2}}

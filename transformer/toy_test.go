@@ -10,8 +10,8 @@ import (
 	"seqembed/weights"
 )
 
-// This file shows what a new family of existing operations needs, except for its line in Families: see "Add a model" in
-// CONTRIBUTING.md. TestToyFamily runs it.
+// This file contains all that a new family needs whose operations exist already, except for its line in Families (see
+// "Add a model" in CONTRIBUTING.md). TestToyFamily runs it.
 
 // Toy is a BERT for single letters of DNA, without biases, positions and final LayerNorm.
 var Toy = &Family{

@@ -45,7 +45,7 @@ type loader struct {
 	err        error
 }
 
-// load stacks the named tensors into one weight.
+// load loads the named tensors, one below the other, as one weight.
 func (l *loader) load(role kernels.Role, names ...string) kernels.Weight {
 	var parts []kernels.Source
 	for _, name := range names {
@@ -76,7 +76,7 @@ func (l *loader) tensor(name string) *weights.Tensor {
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
-// projection loads name.weight and name.bias. Those of several names are stacked.
+// projection loads name.weight and name.bias. If there are several names, it stacks their tensors.
 func (l *loader) projection(names ...string) kernels.Linear {
 	var w, bias []string
 	for _, name := range names {
@@ -95,7 +95,8 @@ type firstRow struct{ *weights.Tensor }
 
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 
-// The functions below list tensors. They also determine the spread of the values in synthetic checkpoints of version 1.
+// The functions below list tensors. They also determine how widely the values of synthetic checkpoints, version 1, are
+// spread (see weights.Spec).
 
 // attending is the gain of the matrices for queries and keys. It keeps the attention of synthetic checkpoints from
 // being uniform.

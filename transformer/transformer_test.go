@@ -82,7 +82,7 @@ func TestResolveLayers(t *testing.T) {
 	}
 }
 
-// TestEncoderGrows checks that a batch over the limits is computed, with the same results.
+// TestEncoderGrows checks that a batch over the limits is computed with the same results as a batch within them.
 func TestEncoderGrows(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -107,7 +107,7 @@ func TestEncoderGrows(t *testing.T) {
 		t.Error("the embeddings depend on the limits")
 	}
 
-	// The mean is that over the tokens of residues, and cls is the first token.
+	// The mean is taken over the tokens of residues, without special tokens. cls is the first token.
 	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.PerToken, []int{1, 3})
 	cls := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.CLS, []int{1, 3})
 	if h := 64; len(tokens[1]) != 8*h || len(cls[1]) != 2*h {
@@ -127,8 +127,8 @@ func TestEncoderGrows(t *testing.T) {
 	}
 }
 
-// TestEarlierLayer checks that blocks after the last layer requested are not needed: block 1 alone gives the same
-// states as block 1 of the whole model.
+// TestEarlierLayer checks that the blocks after the last requested layer do not matter: the states after block 1 are
+// the same whether the other blocks run or not.
 func TestEarlierLayer(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -150,8 +150,8 @@ func TestEarlierLayer(t *testing.T) {
 	}
 }
 
-// TestCheckpointFiles checks that the inv_freq of a checkpoint is used, in half precision, too, and that a file of
-// tensors without config.json is enough for a published shape.
+// TestCheckpointFiles checks that the frequencies (inv_freq) in a checkpoint are used, even those in half precision. A
+// file of tensors without config.json must be enough if a published model has the same shape.
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")
@@ -247,7 +247,7 @@ func TestFLOPs(t *testing.T) {
 	}
 }
 
-// TestEncoderStarts checks that batches in flight at the same time have the same results as alone.
+// TestEncoderStarts checks that batches that are in flight at the same time have the same results as alone.
 func TestEncoderStarts(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -280,7 +280,8 @@ func TestEncoderStarts(t *testing.T) {
 	}
 }
 
-// TestPlans checks the memory that the planner assigns to each model, in columns of the hidden size h, with f = 4h.
+// TestPlans checks how much memory the planner assigns to each model. The unit is the columns of the hidden size h; f
+// is 4h.
 func TestPlans(t *testing.T) {
 	for _, c := range []struct {
 		name             string

@@ -15,7 +15,7 @@ import (
 
 var from = flag.String("from", "", "folder with the goldens of make_goldens.py, from which testdata is written, see TestExtract")
 
-// extract selects records of a golden file.
+// extract determines the records that are selected from a file of goldens.
 type extract struct {
 	from, to string
 	model    string
@@ -24,7 +24,8 @@ type extract struct {
 	rows     []int32 // tokens whose states are kept; nil means all
 }
 
-// The records have 1 letter, lengths just below and above 32, 64 and 128 tokens, and for ESM-2 one above 256.
+// The selected records have 1 letter, lengths just below and above 32, 64 and 128 tokens, and for ESM-2 one length
+// above 256.
 var extracts = []extract{
 	{
 		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",

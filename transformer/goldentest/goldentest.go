@@ -67,9 +67,10 @@ type record struct {
 	layers []float32 // [layers, rows, h] states after layers 1, 2, …, numbered as in transformer.Encoder
 }
 
-// Compare runs the records of at most longest tokens on b, which it does not close; longest 0 means no limit, and a
-// slow backend sets it. Compare fails t if an embedding, or the states after a block, exceed their bar. All records run
-// in one batch; those with states run a second time, each after another record.
+// Compare runs the records of at most longest tokens on the backend b, which it does not close. If longest is 0, there
+// is no limit; slow backends need one. Compare fails t if the error of an embedding, or of the states after a block,
+// exceeds its limit in bars. All records run in one batch. The records with states run a second time, each of them
+// after another record.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -122,8 +123,8 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
 }
 
-// records returns the records of at most longest tokens, the shortest first. It fails t unless there are several, one
-// of them with states.
+// records returns the records of at most longest tokens, the shortest first. It fails t unless there are several such
+// records and at least one of them has states.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
 	t.Helper()
 	data, err := files.ReadFile(g.file)
@@ -158,7 +159,7 @@ func (g Golden) records(t *testing.T, config transformer.Config, longest int) []
 	return records
 }
 
-// load loads the synthetic checkpoint with that name onto b.
+// load loads the synthetic checkpoint called name onto the backend b.
 func load(t *testing.T, name string, b kernels.Backend) *transformer.Model {
 	t.Helper()
 	checkpoint, err := transformer.Families.Open("synthetic:" + name)
