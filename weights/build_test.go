@@ -14,10 +14,10 @@ import (
 	"time"
 )
 
-// This file builds the checkpoints that the tests read: safetensors files from
-// a list of tensors, and PyTorch zip archives through a small pickle encoder.
+// This file builds the checkpoints that the tests read. It makes safetensors files from a list of tensors, and PyTorch
+// zip archives with a small encoder of pickles.
 
-// wantError fails the test unless err mentions every part.
+// wantError fails the test unless err contains every part.
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
@@ -33,8 +33,8 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// bounded fails the test if f, which reads n bytes from outside, allocates more than 1 KiB for each of them, or takes
-// longer than a loaded machine explains. Other goroutines of the test allocate next to nothing.
+// bounded runs f, which reads n bytes from outside. It fails the test if f allocates more than 1 KiB for each of these
+// bytes, or takes longer than even a busy machine would need. Other goroutines of the test allocate almost nothing.
 func bounded(t testing.TB, n int, f func()) {
 	t.Helper()
 	var before, after runtime.MemStats
@@ -87,7 +87,7 @@ func writeFile(t testing.TB, folder, name string, content []byte) string {
 	return path
 }
 
-// stored is a tensor to be written to a file, with its bytes.
+// stored is a tensor with its bytes, to be written to a file.
 type stored struct {
 	name  string
 	dtype dtype
@@ -133,7 +133,7 @@ func safetensorsOf(tensors ...stored) []byte {
 	return append(withLength(string(text)), values...)
 }
 
-// withLength returns a header after the 8 bytes of its length.
+// withLength returns a safetensors header with its length, 8 bytes, in front.
 func withLength(header string) []byte {
 	return append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
 }

@@ -19,13 +19,13 @@ type Spec struct {
 	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }
 
-// ErrDamaged is wrapped by the error for a file whose bytes are not those that were written.
+// ErrDamaged is wrapped by the error for a file whose bytes have changed since they were written.
 var ErrDamaged = errors.New("the file is damaged")
 
-// Check compares the checkpoint with the tensors that a model expects. The error counts those that are missing,
+// Check compares the checkpoint with the tensors that a model expects. Its error counts the tensors that are missing,
 // unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If there
-// is no such tensor, Check reads each Nonzero tensor up to its first value other than 0. The error for zeros wraps
-// ErrDamaged.
+// are no such tensors, Check reads each Nonzero tensor up to its first value other than 0. If a tensor has no such
+// value, the error wraps ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -66,8 +66,8 @@ func (c *Checkpoint) Check(specs []Spec) error {
 	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
 }
 
-// checkZeros returns an error for a Nonzero tensor that contains only zeros. Failed downloads and copies leave such
-// tensors.
+// checkZeros returns an error for a Nonzero tensor that contains only zeros. Downloads and copies that have failed
+// leave such tensors.
 func (c *Checkpoint) checkZeros(specs []Spec) error {
 	var zeros []string
 	for _, spec := range specs {
@@ -90,7 +90,7 @@ func (c *Checkpoint) checkZeros(specs []Spec) error {
 		c.Source, ErrDamaged, len(zeros), listed(zeros))
 }
 
-// listed joins the first maxListed names and counts the others.
+// listed returns the first maxListed names and the number of the others.
 func listed(names []string) string {
 	if len(names) <= maxListed {
 		return strings.Join(names, ", ")

@@ -23,8 +23,8 @@ import (
 	"seqembed/weights/hub"
 )
 
-// Checkpoint is a set of tensors. After Rename, which is optional, it is immutable and safe for concurrent use until
-// Close.
+// Checkpoint is a set of tensors. Rename, which is optional, must be called before the tensors are used. Afterwards a
+// Checkpoint is immutable and safe for concurrent use until Close.
 type Checkpoint struct {
 	Source     string      // its path, or synthetic:NAME@SEED, for messages
 	Revision   string      // commit of the hub snapshot that contains it, or ""
@@ -39,10 +39,12 @@ type Checkpoint struct {
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder with one of them. beside lists files of the folder that are no checkpoints, see Find.
-// Open tells the kind of a file by its contents. The tensors have the names under which the file stores them. Errors
-// name the file and the tensor; a missing file matches fs.ErrNotExist, one that is cut short ErrTruncated, a pickle
-// that asks for more than tensors ErrForbidden.
+// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. The names
+// in beside end the names of files in the folder that are not checkpoints (see Find). The tensors have the names under
+// which the file stores them.
+//
+// Errors name the file and the tensor. A missing file matches fs.ErrNotExist, a file that is cut short matches
+// ErrTruncated, and a pickle that asks for more than tensors matches ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {
@@ -71,8 +73,8 @@ func Open(path string, beside ...string) (*Checkpoint, error) {
 // torch.compile and PEFT.
 var wrappers = [...]string{"module.", "model.", "_orig_mod.", "state_dict.", "base_model."}
 
-// unwrap removes the wrappers that all names have in common. It refuses the weights of adapters, which are not a
-// checkpoint by themselves.
+// unwrap removes from the names of the tensors those prefixes in wrappers that all names have. It refuses the weights
+// of adapters, because they are not a checkpoint by themselves.
 func (c *Checkpoint) unwrap() error {
 	adapter := func(name string) bool { return strings.Contains(name, ".lora_") }
 	names := slices.Concat(c.Names(), slices.Sorted(maps.Keys(c.misplaced)))
@@ -95,7 +97,7 @@ func (c *Checkpoint) unwrap() error {
 	return nil
 }
 
-// trimKeys removes a prefix that all keys have.
+// trimKeys removes a prefix from all keys of a map. All keys must have it.
 func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 	short := make(map[string]T, len(m))
 	for name, v := range m {
@@ -106,7 +108,8 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens one file of either format. It returns the tensors under their stored names, and the values beside them.
+// open opens one file of either format. It returns the tensors under their stored names, and the other values in the
+// file.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -142,9 +145,9 @@ func (c *Checkpoint) readConfig() (err error) {
 	return err
 }
 
-// Rename renames each tensor to the name that canonical returns for its stored name, and removes the tensors for which
-// use is false. It returns an error if two tensors get the same name, or if a tensor that it keeps is in another shard
-// than the index says.
+// Rename renames each tensor. The function canonical returns the new name for a stored name, and use, which is false
+// for a tensor that is to be removed. Rename returns an error if two tensors get the same name, or if a tensor that it
+// keeps is in another shard than the index says.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {
@@ -177,10 +180,10 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 // Names returns the names of the tensors, sorted.
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
 
-// SHA256 returns a SHA-256 in hexadecimal. For a single file it is that of the file, which is read completely. For a
-// sharded checkpoint it is that of the output of `sha256sum` for the shards, sorted by name: digest, two spaces and
-// name on each line. For a synthetic checkpoint it is that of version, name, seed, names and shapes of the tensors, and
-// config.
+// SHA256 returns a SHA-256 in hexadecimal. For a checkpoint of a single file it is the digest of that file, which
+// SHA256 reads completely. For a sharded checkpoint it is the digest of the output of `sha256sum` for the shards,
+// sorted by name: digest, two spaces and name on each line. For a synthetic checkpoint it is the digest of version,
+// name, seed, names and shapes of the tensors, and config.
 func (c *Checkpoint) SHA256() (string, error) {
 	hashed := c.identity
 	for _, f := range c.files {
@@ -194,8 +197,8 @@ func (c *Checkpoint) SHA256() (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Beside returns the path of a regular file in the checkpoint's folder, or of a link to one that is missing. It returns
-// "" if there is neither.
+// Beside returns the path of a file called name in the checkpoint's folder. The file must be a regular file, or a link
+// to a file that is missing. Otherwise Beside returns "".
 func (c *Checkpoint) Beside(name string) string {
 	path := filepath.Join(filepath.Dir(c.Source), name)
 	if info, err := os.Lstat(path); c.identity != nil || err != nil || info.IsDir() {

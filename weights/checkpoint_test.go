@@ -16,7 +16,7 @@ import (
 func TestOpenPicksTheCheckpointOfAFolder(t *testing.T) {
 	one := func(v float32) []byte { return safetensorsOf(f32Tensor("w", []int{1}, v)) }
 	folder := t.TempDir()
-	// In ascending order of preference, so each new file takes precedence.
+	// The files are added in ascending order of preference, so each new file takes precedence over the earlier ones.
 	for i, file := range []string{"any.safetensors", "pytorch_model.bin", "model.safetensors.index.json", "model.safetensors"} {
 		content := one(float32(i))
 		if filepath.Ext(file) == ".json" {

@@ -10,7 +10,8 @@ import (
 	"testing"
 )
 
-// Tensors that cannot be all zero and are, are named, whatever their number of rows; one other value is enough.
+// TestZerosAreDamage checks that a Nonzero tensor (see Spec) of any number of rows is named in an error if all its
+// values are zero. A single other value must be enough to accept it.
 func TestZerosAreDamage(t *testing.T) {
 	zeros := make([]float32, 12)
 	last := append(slices.Clone(zeros[1:]), 1)
@@ -36,8 +37,8 @@ func TestZerosAreDamage(t *testing.T) {
 	}
 }
 
-// A bit that has flipped in a storage is found by its checksum while the file is hashed, wherever in the file it is;
-// one in a storage that no tensor has is not looked for.
+// TestTorchChecksums checks that hashing a PyTorch file finds a changed bit by the checksum of the storage, wherever in
+// the file the storage is. A storage that no tensor uses is not checked.
 func TestTorchChecksums(t *testing.T) {
 	large := make([]byte, 4*50_000) // more than io.Copy moves at once
 	rand.NewChaCha8([32]byte{1}).Read(large)
@@ -69,7 +70,8 @@ func TestTorchChecksums(t *testing.T) {
 	}
 }
 
-// Training programs put a state dict under a key, and prefixes before the names that all tensors have.
+// TestWrappedCheckpoints checks files in which training programs put the state dict under a key, or add prefixes to the
+// names of all tensors.
 func TestWrappedCheckpoints(t *testing.T) {
 	names := []string{"esm.a", "esm.b"}
 	prefixed := func(prefix string) []byte {
@@ -117,7 +119,8 @@ func TestWrappedCheckpoints(t *testing.T) {
 	}
 }
 
-// Adapters and shards without their index are no checkpoints, and a person can do something about both.
+// TestPartsOfCheckpoints checks that adapters, and shards without their index, are refused, and that the error tells
+// the user what to do.
 func TestPartsOfCheckpoints(t *testing.T) {
 	content := safetensorsOf(f32Tensor("base_model.model.q.lora_A.weight", []int{1}, 1))
 	adapter := t.TempDir()

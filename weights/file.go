@@ -46,7 +46,7 @@ func openFile(path string) (*file, error) {
 	switch {
 	case err != nil:
 		if target, linkErr := os.Readlink(path); linkErr == nil && errors.Is(err, fs.ErrNotExist) {
-			// Not fs.ErrNotExist, because a file was meant to be there.
+			// This error is not fs.ErrNotExist, because the link shows that there should be a file.
 			return nil, fmt.Errorf("%s is a link to %s, which is missing: download it again", path, target)
 		}
 		return nil, err
@@ -69,8 +69,8 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// replaced returns an error if the content is that of another kind of file than the name promises. A failed download
-// often leaves a web page under the right name.
+// replaced returns an error if the name of the file promises another kind of file than its content is. A failed
+// download often leaves a web page under the right name.
 func (f *file) replaced() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
@@ -113,8 +113,9 @@ func (f *file) readAt(b []byte, offset int64) error {
 // blobName matches the name of a large file in the Hugging Face cache: its SHA-256.
 var blobName = regexp.MustCompile(`^[0-9a-f]{64}$`)
 
-// sha256 reads the whole file and returns its SHA-256 in hexadecimal. If the file is a blob of a Hugging Face cache
-// with another digest as its name, or a section has another checksum, the error wraps ErrDamaged.
+// sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
+// file is a blob of a Hugging Face cache and its name is another digest, or if a section has another checksum than the
+// file says.
 func (f *file) sha256() (string, error) {
 	h := sha256.New()
 	sums := &crcWriter{sections: f.sections}
@@ -139,8 +140,8 @@ func (f *file) sha256() (string, error) {
 	return sum, nil
 }
 
-// crcWriter computes the checksums of the sections of a file that is written to it. The sections must be in order and
-// not overlap.
+// crcWriter computes the checksums of the sections of a file while the file is written to it. The sections must be in
+// order and must not overlap.
 type crcWriter struct {
 	sections []section // that have not ended
 	at       int64
@@ -167,8 +168,8 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ReadText reads a whole file of at most maxText bytes. It may be a regular file with the right content, see replaced,
-// or a named pipe.
+// ReadText reads a whole file of at most maxText bytes. The file may be a regular file whose content fits its name (see
+// replaced), or a named pipe.
 func ReadText(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)

@@ -21,9 +21,10 @@ var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 // shardPattern matches the name of a shard: its stem, the number of shards, and its extension.
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
-// Find returns path or, if path is a folder, the checkpoint in it. The order of preference is model.safetensors,
-// model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and the only *.safetensors, *.pt,
-// *.pth, *.bin or *.ckpt. Files whose names end in a string of beside are not checkpoints.
+// Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
+// model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and any single file
+// with the extension .safetensors, .pt, .pth, .bin or .ckpt. Files whose names end in a string of beside are not
+// checkpoints.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -66,8 +67,8 @@ func Find(path string, beside ...string) (string, error) {
 	return "", fmt.Errorf("folder %s holds several checkpoints; name one of %s", path, listed(found))
 }
 
-// Label derives a name for outputs from the path of a checkpoint: from the name of the file or, if that is a general
-// one such as model.safetensors, from that of its folder.
+// Label derives a name for outputs from the path of a checkpoint. It uses the name of the file. If that is a general
+// name such as model.safetensors, it uses the name of the file's folder.
 func Label(path string) (string, error) {
 	absolute, err := filepath.Abs(path)
 	if err != nil {

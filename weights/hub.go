@@ -10,7 +10,7 @@ import (
 	"seqembed/weights/hub"
 )
 
-// NotCached is the error for a model of the hub that is not in the local cache, or not completely. It wraps
+// NotCached is the error for a model of the hub that is missing from the local cache, completely or in part. It wraps
 // hub.ErrNotCached.
 type NotCached struct {
 	ID       string // ORG/NAME
@@ -18,7 +18,7 @@ type NotCached struct {
 	why      error
 }
 
-// Error names the model and says what is missing.
+// Error names the model and the part that is missing.
 func (e *NotCached) Error() string {
 	return fmt.Sprintf("model %s is no file or folder here, and it is %v", e.ID, e.why)
 }
@@ -26,8 +26,8 @@ func (e *NotCached) Error() string {
 // Unwrap returns hub.ErrNotCached.
 func (e *NotCached) Unwrap() error { return hub.ErrNotCached }
 
-// CachedSnapshot returns the folder of a hub model in the local cache, see hub.Snapshot. If there is none, or it
-// contains no checkpoint, the error is a *NotCached.
+// CachedSnapshot returns the folder of a hub model in the local cache (see hub.Snapshot). If there is no such folder,
+// or it contains no checkpoint, the error is a *NotCached.
 func CachedSnapshot(id, revision string) (folder string, err error) {
 	folder, err = hub.Snapshot(id, revision)
 	if err == nil {
@@ -44,8 +44,8 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubFiles returns the needed files of a hub model: the first checkpoint in the order of Find, with its shards, and the
-// small files beside it, such as config.json and those of a tokenizer.
+// HubFiles returns the files of a hub model that the program needs. These are one checkpoint with its shards, chosen in
+// the order of Find, and the small files beside it, such as config.json and the files of a tokenizer.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {

@@ -15,15 +15,15 @@ import (
 
 const commit = "0123456789abcdef0123456789abcdef01234567"
 
-// cache makes an empty Hugging Face cache the one that is used.
+// cache creates an empty folder and sets the environment so that it is the Hugging Face cache.
 func cache(t *testing.T) string {
 	folder := t.TempDir()
 	t.Setenv("HF_HUB_CACHE", folder)
 	return folder
 }
 
-// cachedModel puts a checkpoint into the cache as Hugging Face's tools do: the
-// snapshot holds symbolic links to blobs.
+// cachedModel puts a checkpoint into the cache in the layout of Hugging Face's tools, in which a snapshot contains
+// symbolic links to blobs.
 func cachedModel(t *testing.T, cache, id string) string {
 	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	writeFile(t, model, "refs/main", []byte(commit+"\n"))
@@ -47,7 +47,7 @@ func TestCachedSnapshot(t *testing.T) {
 	if folder, err := CachedSnapshot(id, ""); err != nil || folder != snapshot {
 		t.Errorf("%s, %v; want %s", folder, err, snapshot)
 	}
-	// The snapshot named as a path, and the file in it, are known as the same model.
+	// The path of the snapshot, and that of the file in it, must lead to the same model.
 	for _, path := range []string{snapshot, filepath.Join(snapshot, "model.safetensors")} {
 		if got, revision := hub.Of(path); got != id || revision != commit {
 			t.Errorf("%s is of the model %q", path, got)
@@ -87,7 +87,8 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 	wantError(t, err, filepath.Join(model, "refs", "main"), `"../../elsewhere"`)
 }
 
-// Without refs/main, as in a cache that was copied in part, the only snapshot is taken; of several none.
+// TestCachedSnapshotWithoutRefs checks a cache without refs/main, for example one that was copied in part. If the model
+// has one snapshot, that is used. If it has several, none is.
 func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	const id = "some-org/a-model"
 	snapshot := cachedModel(t, cache(t), id)
@@ -102,7 +103,8 @@ func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	wantError(t, err, id, "2 snapshots", snapshot)
 }
 
-// The links of a cache whose blobs are missing are named, those of the config.json and of a tokenizer included.
+// TestLinksToMissingBlobs checks that the error names each link whose blob is missing. The links may be those of the
+// weights, of the config.json or of a tokenizer.
 func TestLinksToMissingBlobs(t *testing.T) {
 	snapshot := cachedModel(t, cache(t), "some-org/a-model")
 	for _, c := range []struct{ blob, file string }{{"bb22", "config.json"}, {"aa11", "model.safetensors"}} {
@@ -114,7 +116,7 @@ func TestLinksToMissingBlobs(t *testing.T) {
 	}
 }
 
-// A blob that is named by its SHA-256 has to have it.
+// TestBlobDigest checks that a blob whose name is a SHA-256 must have that digest.
 func TestBlobDigest(t *testing.T) {
 	snapshot := cachedModel(t, cache(t), "some-org/a-model")
 	blobs, link := filepath.Join(snapshot, "..", "..", "blobs"), filepath.Join(snapshot, "model.safetensors")

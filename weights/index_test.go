@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// indexOf returns the JSON of an index with that weight_map.
+// indexOf returns the JSON of an index with the given weight_map.
 func indexOf(shardOf map[string]string) []byte {
 	text, err := json.Marshal(map[string]any{"metadata": map[string]any{"total_size": 12}, "weight_map": shardOf})
 	if err != nil {
@@ -22,7 +22,8 @@ func indexOf(shardOf map[string]string) []byte {
 	return text
 }
 
-// withoutPrefix is an argument for Rename: it removes a prefix, and removes tensors called unused.
+// withoutPrefix is an argument for Rename. It removes a prefix from the names of tensors, and removes the tensors
+// called unused.
 func withoutPrefix(stored string) (name string, use bool) {
 	return strings.TrimPrefix(stored, "prefix."), !strings.HasPrefix(stored, "unused.")
 }

@@ -19,10 +19,10 @@ const (
 )
 
 var (
-	// ErrForbidden is wrapped by the error for a pickle that names a class or function other than the few that tensors
-	// need.
+	// ErrForbidden is wrapped by the error for a pickle that names a class or function that tensors do not need.
 	ErrForbidden = errors.New("only tensors are read; save the state dict alone")
-	// ErrTooLarge is wrapped by the error for a pickle that exceeds a limit, which no checkpoint comes near.
+	// ErrTooLarge is wrapped by the error for a pickle that exceeds a limit. The limits are far above the needs of any
+	// checkpoint.
 	ErrTooLarge = errors.New("too large for a checkpoint's pickle")
 )
 
@@ -30,9 +30,9 @@ var (
 type callable func(args []any) (any, error)
 
 // unpickler executes a pickle. It can build only numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
-// Namespaces map[string]any and the values of an archive. References to one value stay references to one value. The
-// first error is kept and ends the pickle after the instruction that caused it; until then, operands that cannot be
-// read are zero.
+// Namespaces map[string]any and the values of an archive. If the pickle refers to one value several times, the results
+// refer to one value, too. The first error is kept and ends the pickle after the instruction that caused it. Until
+// then, operands that cannot be read are zero.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte
@@ -174,8 +174,8 @@ func (u *unpickler) above() int {
 	return len(u.stack) - u.marks[len(u.marks)-1]
 }
 
-// take pops the last n values and returns them in the order in which they were pushed. They are valid until the next
-// push.
+// take pops the last n values and returns them in the order in which they were pushed. The returned slice is valid
+// until the next push.
 func (u *unpickler) take(n int) []any {
 	if n > u.above() {
 		u.failf("takes a value that is not there")
@@ -186,7 +186,7 @@ func (u *unpickler) take(n int) []any {
 	return values
 }
 
-// takeMark pops the last mark and returns the values above it, which it pops as well.
+// takeMark pops the last mark and all values above it, and returns these values.
 func (u *unpickler) takeMark() []any {
 	if len(u.marks) == 0 {
 		u.failf("takes values up to a mark that is not there")
@@ -222,7 +222,7 @@ func (u *unpickler) scalar(op byte) {
 			u.failf("an integer of %d bytes is too large", size)
 			return
 		}
-		// The number is in two's complement: shifting up and down again extends its sign.
+		// The number is in two's complement. Shifting it up and down again extends its sign.
 		unused := 64 - 8*size
 		u.push(int64(u.number(size)<<unused) >> unused)
 	case opBinFloat:

@@ -10,12 +10,12 @@ import (
 	"testing"
 )
 
-// valueOf executes a pickle that has no storages.
+// valueOf executes a pickle that uses no storages.
 func valueOf(code []byte) (any, error) { return unpickle(code, &torchArchive{}) }
 
 func TestPickleValues(t *testing.T) {
 	p := newPickler
-	// The three forms of a string in newer protocols.
+	// These strings have the three forms that newer protocols add.
 	short := append(p().op(opShortUnicode, 2).Bytes(), "\xc3\xa9."...)
 	long := append(p().op(opBinUnicode8, 1, 0, 0, 0, 0, 0, 0, 0).Bytes(), "x."...)
 	cases := map[string]struct {
@@ -140,7 +140,8 @@ func TestPickleRefusesNonsense(t *testing.T) {
 	}
 }
 
-// Values that take a byte in the pickle, and far more in memory, are bounded by the number of instructions.
+// TestPickleIsBounded checks pickles with many values that need one byte in the pickle and far more in memory. The
+// number of instructions is limited, which bounds the memory.
 func TestPickleIsBounded(t *testing.T) {
 	const pairs = 1 << 14
 	dict := newPickler().global("collections", "OrderedDict").op(opBinPut, 0).Bytes()

@@ -14,7 +14,7 @@ import (
 // maxHeader is the longest header that the safetensors format allows.
 const maxHeader = 100_000_000
 
-// ErrTruncated is wrapped by the error for a file that is shorter than its own header says.
+// ErrTruncated is wrapped by the error for a file that is shorter than the length that its header requires.
 var ErrTruncated = errors.New("the file is cut short")
 
 // readSafetensors reads the header of a safetensors file. The file consists of the length of the header in 8 bytes, the
@@ -135,8 +135,9 @@ func checkLayout(entries []entry, size int64) error {
 	return nil
 }
 
-// decodeObject reads a JSON object. It calls value for each key, when the decoder is at the key's value. It refuses a
-// repeated key, which encoding/json would accept. Errors of value are wrapped with the name of the key.
+// decodeObject reads a JSON object. For each key it calls the function value, which must read the key's value from the
+// decoder. It refuses a repeated key, which encoding/json would accept. Errors of value are wrapped with the name of
+// the key.
 func decodeObject(decoder *json.Decoder, value func(key string) error) error {
 	open, err := decoder.Token()
 	if err != nil {

@@ -11,9 +11,9 @@ import (
 // golden is 2^64 divided by the golden ratio: the increment of SplitMix64.
 const golden = 0x9E3779B97F4A7C15
 
-// Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional, with
-// values that depend only on the spec and the seed (synthetic checkpoints, version 1). Values are computed when they
-// are read. Embeddings with such weights have no biological meaning. config is the checkpoint's ConfigJSON.
+// Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional. The
+// values depend only on the spec and the seed (synthetic checkpoints, version 1), and are computed when they are read.
+// Embeddings with such weights have no biological meaning. config becomes the checkpoint's ConfigJSON.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
@@ -37,9 +37,9 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 	return c
 }
 
-// generated returns a function that computes the values of a synthetic tensor. Element i is float32(u*scale + shift),
-// where u in [-2^23, 2^23) is given by the top 24 bits of the i-th output of SplitMix64. Its counter begins with the
-// FNV-1a hash of the name.
+// generated returns a function that computes the values of a synthetic tensor. Element i is float32(u*scale + shift).
+// The top 24 bits of the i-th output of SplitMix64 give u, in the range [-2^23, 2^23). The counter of SplitMix64 begins
+// with the FNV-1a hash of the tensor's name.
 func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 	name := fnv.New64a()
 	io.WriteString(name, s.Name)
@@ -54,8 +54,8 @@ func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 			z = (z ^ z>>27) * 0x94D049BB133111EB
 			z ^= z >> 31
 			u := float64(int64(z>>40) - 1<<23)
-			// The conversion keeps compilers from fusing the product with the sum, which would round once where the
-			// specification rounds twice.
+			// The conversion to float64 keeps compilers from fusing the product with the sum. A fused operation rounds
+			// once, but the specification rounds twice.
 			dst[i] = float32(float64(u*scale) + s.Shift)
 		}
 		return nil

@@ -30,8 +30,8 @@ type Tensor struct {
 	read func(dst []float32, at int) error
 }
 
-// newTensor returns a tensor without values, or an error for an impossible shape. A shape with a zero is still refused
-// if its other dimensions overflow.
+// newTensor returns a tensor without values, or an error for an impossible shape. A shape with a zero is an error, too,
+// if the product of its other dimensions overflows.
 func newTensor(name string, shape []int) (*Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("has %d dimensions, more than %d", len(shape), maxRank)
@@ -96,7 +96,7 @@ func (t *Tensor) Float32s() ([]float32, error) {
 	return dst, t.ReadRows(dst, 0)
 }
 
-// allZero reports whether all values are 0. It reads rows up to the first that has another.
+// allZero reports whether all values are 0. It stops reading at the first row that contains another value.
 func (t *Tensor) allZero() (bool, error) {
 	if t.count == 0 {
 		return false, nil
@@ -120,10 +120,10 @@ func (t *Tensor) named(name string) *Tensor {
 	return &renamed
 }
 
-// dtype is the number format in which a tensor is stored, as a safetensors header calls it.
+// dtype is the number format in which a tensor is stored, written as in a safetensors header.
 type dtype string
 
-// The formats that can be decoded. A checkpoint may contain tensors of others that no model reads.
+// The formats that can be decoded. A checkpoint may contain tensors of other formats if no model reads them.
 const (
 	f32  dtype = "F32"
 	f16  dtype = "F16"
@@ -134,7 +134,8 @@ const (
 var dtypeSizes = map[dtype]int{f32: 4, f16: 2, bf16: 2, "F64": 8, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
 	"U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 
-// store sets the values of t to the contiguous little-endian elements at offset in f.
+// store makes t read its values from the file f, where they are contiguous little-endian elements from the given offset
+// on.
 func (t *Tensor) store(f *file, offset int64, d dtype) {
 	if d != f32 && d != f16 && d != bf16 {
 		t.unreadable = fmt.Errorf("is stored as %s (F32, F16 and BF16 can be read)", d)
@@ -142,8 +143,8 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	}
 	size := dtypeSizes[d]
 	t.read = func(dst []float32, at int) error {
-		// The stored elements are read to the end of dst and decoded from there to its beginning. None is longer than a
-		// float32, so none is overwritten before it is decoded.
+		// The stored elements are read into the end of dst, and decoded from there to its beginning. No stored element
+		// is longer than a float32, so each is decoded before it is overwritten.
 		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))[(4-size)*len(dst):]
 		if err := f.readAt(b, offset+int64(at)*int64(size)); err != nil {
 			return err

@@ -21,8 +21,8 @@ type storage struct {
 	count  int64 // number of elements
 }
 
-// global returns the class or function module.name, if tensors need it: a callable for REDUCE and NEWOBJ, or a
-// storageClass. The error for any other wraps ErrForbidden.
+// global returns the class or function module.name if tensors need it. The result is a callable for REDUCE and NEWOBJ,
+// or a storageClass. For any other name the error wraps ErrForbidden.
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
@@ -61,7 +61,7 @@ func rebuildParameter(args []any) (any, error) {
 }
 
 // persistent returns the storage for the persistent id ("storage", class, key, device, number of elements). It ignores
-// the device, on which the tensor was when it was saved.
+// the device, which is the one that the tensor was on when it was saved.
 func (a *torchArchive) persistent(id any) (any, error) {
 	tuple, ok := id.([]any)
 	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
@@ -131,7 +131,7 @@ func intTuple(v any) ([]int, bool) {
 }
 
 // contiguous reports whether elements with these strides are in row-major order. The stride of a dimension of length 1
-// does not matter, and neither do those of an empty tensor.
+// does not matter. If the tensor is empty, no stride matters.
 func contiguous(shape, stride []int) bool {
 	expected := 1
 	for i := len(shape) - 1; i >= 0; i-- {

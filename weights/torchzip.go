@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// torchArchive is an open zip file as written by torch.save. One folder contains the pickle data.pkl, the storages
-// data/0, data/1, … and byteorder, all uncompressed.
+// torchArchive is an open zip file that torch.save has written. One folder contains the pickle data.pkl, the storages
+// data/0, data/1, … and byteorder. None of them is compressed.
 type torchArchive struct {
 	file    *file
 	zip     *zip.Reader
@@ -76,8 +76,8 @@ func (a *torchArchive) entry(name string) (entry *zip.File, offset int64, err er
 	return entry, offset, nil
 }
 
-// checksum adds a storage to the file's sections, with its checksum. A checksum of 0 means that there is none, as in
-// archive/zip.
+// checksum adds a storage and its checksum to the file's sections. As in archive/zip, a checksum of 0 means that there
+// is none.
 func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	if !a.used[entry.Name] && entry.CRC32 != 0 && entry.UncompressedSize64 > 0 {
 		a.used[entry.Name] = true
@@ -124,9 +124,10 @@ func readPickle(f *file) (any, error) {
 	return value, nil
 }
 
-// LoadPickle reads a file written by torch.save. It returns the value, and a function that closes the file, after which
-// tensors can no longer be read. A value is a string, int64, float64, bool, nil, *Tensor, tuple []any, list *[]any,
-// dict map[any]any or argparse.Namespace map[string]any. The error for any other class names it and wraps ErrForbidden.
+// LoadPickle reads a file written by torch.save. It returns the value in the file and a function that closes the file.
+// After the file is closed, tensors can no longer be read. A value is a string, int64, float64, bool, nil, *Tensor,
+// tuple []any, list *[]any, dict map[any]any or argparse.Namespace map[string]any. For any other class the error names
+// the class and wraps ErrForbidden.
 func LoadPickle(path string) (value any, closeFile func() error, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -146,8 +147,8 @@ func LoadPickle(path string) (value any, closeFile func() error, err error) {
 // stateKeys are the keys under which training programs store a state dict beside other values.
 var stateKeys = [...]string{"model", "state_dict", "model_state_dict", "module"}
 
-// readTorch reads the tensors of a PyTorch checkpoint. That is a state dict, or a dict with the state dict under one of
-// stateKeys and other values.
+// readTorch reads the tensors of a PyTorch checkpoint. The checkpoint is a state dict, or a dict that contains the
+// state dict under one of stateKeys, and other values. readTorch returns those other values, too.
 func readTorch(f *file) (tensors map[string]*Tensor, values map[any]any, err error) {
 	value, err := readPickle(f)
 	if err != nil {

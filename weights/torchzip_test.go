@@ -13,8 +13,8 @@ import (
 // floats returns the little-endian bytes of a storage.
 func floats(values ...float32) []byte { return f32Tensor("", nil, values...).bytes }
 
-// stateDictOf returns a pickle that maps each name to a tensor of the given shape, whose storage has the name's index
-// as its key.
+// stateDictOf returns a pickle that maps each name to a tensor of the given shape. The key of its storage is the name's
+// index.
 func stateDictOf(p *pickler, shape []int, names ...string) *pickler {
 	p.orderedDict().op(opMark)
 	for i, name := range names {
@@ -64,7 +64,8 @@ func TestTorchReadsAStateDict(t *testing.T) {
 	}
 }
 
-// TestTorchReadsValuesBesideAModel reads a file that has its state dict under "model", with other values beside it.
+// TestTorchReadsValuesBesideAModel reads a file whose state dict is under the key "model", with other values under
+// other keys.
 func TestTorchReadsValuesBesideAModel(t *testing.T) {
 	p := newPickler().op(opEmptyDict, opMark).str("args").global("argparse", "Namespace").op(opEmptyTuple, opNewObj, opEmptyDict, opMark)
 	p.str("layers").int(1).str("dropout").op(opNewTrue).str("arch").str("net").op(opSetItems, opBuild)
@@ -162,7 +163,8 @@ func twiceNamed(pickle []byte) []byte {
 	return archive
 }
 
-// TestTorchRefusesEntriesBeyondTheFile changes the offset or the size of each entry, so that it is outside the file.
+// TestTorchRefusesEntriesBeyondTheFile changes the offset or the size of each entry so that the entry ends outside the
+// file.
 func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	archive := zipOf(stateDictOf(newPickler(), []int{2}, "w").done(), map[string][]byte{"0": floats(1, 2)})
 	refused := 0
@@ -189,8 +191,8 @@ func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	}
 }
 
-// TestTorchRefusesAStorageThatReachesBeyondTheFile reads a file whose pickle and zip directory agree on a storage of 1
-// MiB, but that is shorter.
+// TestTorchRefusesAStorageThatReachesBeyondTheFile reads a file in which the pickle and the zip directory both say that
+// a storage has 1 MiB. The file is shorter.
 func TestTorchRefusesAStorageThatReachesBeyondTheFile(t *testing.T) {
 	const size = 1 << 20
 	archive := zipOf(stateDictOf(newPickler(), []int{size / 4}, "w").done(), map[string][]byte{"0": floats(1, 2)})
@@ -251,7 +253,7 @@ func TestLoadPickleReadsPublishedFiles(t *testing.T) {
 			}
 		}
 	}
-	// The merged file contains the rows of both.
+	// The merged file contains the rows of both files.
 	merged := load("output_1_merged.pt")
 	rows := merged["data"].(*Tensor)
 	values, err := rows.Float32s()

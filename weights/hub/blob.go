@@ -14,8 +14,9 @@ import (
 	"time"
 )
 
-// verify compares a file with its size and its digest: the SHA-256 of a large file, or the SHA-1 of a git object. Other
-// names of blobs are no digests of the content.
+// verify returns an error unless the content of a file has the digest in its etag: the SHA-256 of a large file, or the
+// SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no digest of the content,
+// and verify returns nil.
 func verify(path, etag string, size int64) error {
 	var h hash.Hash
 	switch _, err := hex.DecodeString(etag); {
@@ -41,8 +42,8 @@ func verify(path, etag string, size int64) error {
 	return nil
 }
 
-// place makes link name a blob: by a relative symbolic link, as in every cache, or, on a system that allows none, by a
-// hard link or a copy.
+// place makes link a name of the blob. It creates a relative symbolic link, as in every cache. On a system that allows
+// no symbolic links it creates a hard link or a copy.
 func place(blob, link string) error {
 	target, err := filepath.Rel(filepath.Dir(link), blob)
 	if err != nil {
@@ -82,7 +83,7 @@ func copyFile(from, to string) error {
 	return os.Rename(part, to)
 }
 
-// writeWhole writes a small file that is either the old or the new one at any time.
+// writeWhole replaces a small file so that at any time the file has either its old or its new content.
 func writeWhole(path, text string) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
@@ -102,9 +103,9 @@ func writeWhole(path, text string) error {
 	return err
 }
 
-// lock waits for the lock file of a blob, which Hugging Face's own libraries take as well. Where the system or the file
-// system has no locks, it locks nothing: two processes that fetch the same file then spoil each other's part, which
-// verify finds.
+// lock waits for the lock file of a blob, and takes the lock that Hugging Face's own libraries take as well. If the
+// system or the file system has no locks, it does nothing. Two processes that download the same file may then damage
+// each other's part, and verify detects this.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err

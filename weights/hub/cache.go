@@ -17,7 +17,7 @@ import (
 	"strings"
 )
 
-// ErrNotCached means that a model or a revision of it is not in the cache.
+// ErrNotCached means that a model, or the requested revision of it, is not in the cache.
 var ErrNotCached = errors.New("not in the local cache")
 
 var (
@@ -28,8 +28,9 @@ var (
 // IsID reports whether name has the form ORG/NAME.
 func IsID(name string) bool { return idPattern.MatchString(name) }
 
-// Cache returns the folder of the cache, from the first of HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE,
-// HF_HOME and XDG_CACHE_HOME that is set, or below the home folder.
+// Cache returns the folder of the cache. It follows from the first of the environment variables HF_HUB_CACHE,
+// HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set. If none is set, the cache is below
+// the home folder.
 func Cache() (folder string, err error) {
 	home, err := os.UserHomeDir()
 	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HUGGINGFACE_HUB_CACHE", ""}, {"TRANSFORMERS_CACHE", ""},
@@ -44,8 +45,8 @@ func Cache() (folder string, err error) {
 	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
 }
 
-// expand replaces the home folder's ~ at the beginning of a path, and the variables $NAME and ${NAME} that are set: no
-// shell has seen a path of an env file or a container.
+// expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
+// values if they are set. In an env file or the settings of a container, no shell has done this.
 func expand(path, home string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {
@@ -120,9 +121,9 @@ func commitOf(model, revision string) (string, error) {
 	return commit, nil
 }
 
-// Of returns the id and the commit of the snapshot that a path names or lies in,
-// .../models--ORG--NAME/snapshots/COMMIT, and "" for any other path. It does not follow symbolic links, because those
-// of a cache lead out of the snapshot.
+// Of returns the id and the commit of a snapshot for a path that is the snapshot's folder or inside it,
+// .../models--ORG--NAME/snapshots/COMMIT. It returns "" for any other path. It does not follow symbolic links, because
+// the links of a cache lead out of the snapshot.
 func Of(path string) (id, commit string) {
 	path, err := filepath.Abs(path)
 	if err != nil {

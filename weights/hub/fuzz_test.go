@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FuzzSnapshot: whatever an id, a revision and a reference in the cache say, a snapshot is the folder of the commit
-// that they name, in the cache.
+// FuzzSnapshot checks Snapshot for any id, any revision and any content of a reference in the cache. A snapshot that it
+// returns must be inside the cache, and must be the folder of the commit that they name.
 func FuzzSnapshot(f *testing.F) {
 	const commit = "1234567890abcdef1234567890abcdef12345678"
 	for _, c := range [][3]string{

@@ -17,20 +17,21 @@ import (
 	"time"
 )
 
-// Client downloads models from a hub into a cache. Its fields may not change while Pull runs.
+// Client downloads models from a hub into a cache. Its fields must not change while Pull runs.
 type Client struct {
 	Endpoint string // of the hub, without a slash at the end
 	Token    string // of an account, or "" for none
 	Cache    string // folder, as Cache returns it
-	// Progress, if not nil, is told how many bytes of a file are there: once at its beginning, then after each piece.
-	// Files that the cache held before are not reported.
+	// Progress, if not nil, is called with the number of bytes of a file that have been downloaded: once at the
+	// beginning of the file and then after each piece. It is not called for files that were in the cache before.
 	Progress func(file string, done, size int64)
 
 	attempts int           // to fetch a file; 0 for the usual number
 	pause    time.Duration // before the second attempt, doubled before each further one; 0 for the usual one
 }
 
-// FromEnvironment returns a client as the variables HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH and those of the cache say.
+// FromEnvironment returns a client whose fields follow from the environment variables HF_ENDPOINT, HF_TOKEN and
+// HF_TOKEN_PATH and from those that Cache reads.
 func FromEnvironment() (*Client, error) {
 	cache, err := Cache()
 	if err != nil {
@@ -72,23 +73,24 @@ func Offline() bool {
 	return false
 }
 
-// The sentinels of Pull's errors. An error that wraps none of them is one of the file system, or the context's.
+// The errors that Pull's errors wrap. An error of Pull that wraps none of them comes from the file system or the
+// context.
 var (
-	// ErrNotFound means that the hub has no such model, revision or file, or hides it.
+	// ErrNotFound means that the hub has no such model, revision or file, or does not show it to this user.
 	ErrNotFound = errors.New("not found on the hub")
-	// ErrDenied means that the hub wants a token, or another one.
+	// ErrDenied means that the hub requires a token, or does not accept the one it got.
 	ErrDenied = errors.New("the hub denies access")
-	// ErrUnreachable means that the hub did not answer, or not in its protocol.
+	// ErrUnreachable means that the hub did not answer, or that its answer is not in the hub's protocol.
 	ErrUnreachable = errors.New("the hub cannot be reached")
-	// ErrDamaged means that what arrived is not what the hub announced.
+	// ErrDamaged means that the downloaded bytes do not have the size or digest that the hub has announced.
 	ErrDamaged = errors.New("the download is damaged")
 )
 
-// Pull makes sure that the cache holds some files of a model and returns the folder of its snapshot. revision is a
-// branch, a tag or a commit; "" is main. choose selects the files from the names of all, with slashes. A file that is
-// complete in the cache is not fetched again; one that was cut short is continued. Several processes may pull the same
-// model at the same time. When Pull has returned an error, the cache holds nothing that is incomplete under its final
-// name.
+// Pull makes sure that the cache contains some files of a model, and returns the folder of the snapshot. revision is a
+// branch, a tag or a commit; "" means main. The function choose selects the files from the names of all files, which
+// have slashes as separators. A file that is complete in the cache is not downloaded again. The download of a file that
+// was cut short is continued. Several processes may pull the same model at the same time. If Pull returns an error, no
+// file in the cache is incomplete under its final name.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
 	if !IsID(id) {
 		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
@@ -125,10 +127,10 @@ type pull struct {
 	folder     string // of the model in the cache
 }
 
-// listLimit bounds the answer that lists a model's files.
+// listLimit is the maximum number of bytes in the hub's answer that lists a model's files.
 const listLimit = 32 << 20
 
-// list asks for the commit of a revision and the names of its files.
+// list asks the hub for the commit of a revision and the names of its files.
 func (p *pull) list(ctx context.Context, revision string) (files []string, err error) {
 	var answer struct {
 		SHA      string
@@ -163,11 +165,11 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 	return files, nil
 }
 
-// etagPattern is that of the names of blobs. One of 64 hexadecimal digits is a SHA-256, one of 40 the SHA-1 of a git
-// object.
+// etagPattern matches the names of blobs. A name of 64 hexadecimal digits is a SHA-256. A name of 40 is the SHA-1 of a
+// git object.
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// get makes sure that the snapshot has a file: a link to a blob, which has the name of its digest.
+// get makes sure that the snapshot contains a file: a link to a blob. The name of a blob is its digest.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	if _, err := os.Stat(link); err == nil {
@@ -194,7 +196,7 @@ func (p *pull) get(ctx context.Context, file string) error {
 			return err
 		}
 		if err := verify(part, etag, size); err != nil {
-			// A damaged part must not be continued.
+			// A download must not be continued after damaged bytes.
 			return errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
 		}
 		if err := os.Rename(part, blob); err != nil {
@@ -204,8 +206,8 @@ func (p *pull) get(ctx context.Context, file string) error {
 	return place(blob, link)
 }
 
-// describe asks for the digest and the size of a file. The hub redirects the request for a large file to another
-// server, which knows neither; so redirections to another server are not followed.
+// describe asks the hub for the digest and the size of a file. For a large file, the hub redirects the request to
+// another server, which knows neither of them. So describe does not follow redirections to another server.
 func (p *pull) describe(ctx context.Context, file string) (etag string, size int64, err error) {
 	err = p.retry(ctx, func() error {
 		r, err := p.request(ctx, http.MethodHead, p.path(file), 0)
@@ -241,7 +243,7 @@ func (p *pull) path(file string) string {
 	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
 }
 
-// download appends to part until it has size bytes.
+// download appends to the file part until it has size bytes.
 func (p *pull) download(ctx context.Context, file, part string, size int64) error {
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -251,10 +253,10 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 	return errors.Join(err, f.Close())
 }
 
-// stalled is how long a connection may send nothing.
+// stalled is the time after which a connection that sends nothing is closed.
 const stalled = time.Minute
 
-// rest fetches what is missing of a file.
+// rest downloads the part of a file that is missing.
 func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) error {
 	done, err := f.Seek(0, io.SeekEnd)
 	if err != nil {

@@ -41,7 +41,8 @@ func clientOf(h *hubtest.Hub, cache string) *Client {
 
 func all(files []string) ([]string, error) { return files, nil }
 
-// check compares a snapshot with the server, and looks for files that must not be there.
+// check compares a snapshot with the files of the server. It also fails if the cache contains files that must not be
+// there.
 func check(t *testing.T, h *hubtest.Hub, cache, folder string) {
 	t.Helper()
 	if want := filepath.Join(cache, "models--org--model", "snapshots", commit); folder != want {
@@ -126,8 +127,8 @@ func TestChosenFiles(t *testing.T) {
 	}
 }
 
-// TestResume cuts the connection: within a call the rest is fetched, and after a call that failed, the next one
-// continues.
+// TestResume interrupts the connection in the middle of a file. Pull must then fetch the rest. If a call of Pull fails,
+// the next call must continue where it ended.
 func TestResume(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprint("ranges ", ranges), func(t *testing.T) {
@@ -158,7 +159,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestDamage checks that a wrong content is an error, is not kept, and does not spoil the next call.
+// TestDamage checks that content that differs from the announced one is an error, is not kept, and does not affect the
+// next call.
 func TestDamage(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Garbage = true })
@@ -221,7 +223,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestHostileNames checks that no name leads out of the cache.
+// TestHostileNames checks that no file name makes Pull write outside the cache.
 func TestHostileNames(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Files["../../../../outside"] = []byte("x") })
@@ -240,7 +242,7 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// TestTogether has several clients pull the same model at once: each file crosses the network once.
+// TestTogether pulls the same model with several clients at the same time. Each file must be downloaded only once.
 func TestTogether(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	var group sync.WaitGroup
@@ -264,7 +266,7 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestCancelled checks that Pull ends with its context, also while it waits for a lock.
+// TestCancelled checks that Pull ends when its context ends, even while it waits for a lock.
 func TestCancelled(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	etag := fmt.Sprintf("%x", sha256.Sum256(h.Files["model.safetensors"]))
@@ -306,7 +308,8 @@ func TestFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestFullDisk checks that a write that fails is said as it is, and that the part stays for the next call.
+// TestFullDisk checks that a write that fails is an error, and that this error does not say that the hub is
+// unreachable.
 func TestFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// transport limits how long a hub may take to answer. Bodies may take as long as they arrive.
+// transport limits the time in which a hub must begin its answer. The body of an answer has no time limit as long as
+// bytes arrive.
 var transport = func() http.RoundTripper {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.DialContext = (&net.Dialer{Timeout: 20 * time.Second}).DialContext
@@ -19,8 +20,8 @@ var transport = func() http.RoundTripper {
 	return t
 }()
 
-// request sends a request for a path of the hub, for the bytes from from on. The token is for the hub alone. A HEAD
-// request is not redirected to another server.
+// request sends a request for the bytes of a path on the hub, beginning with byte number from. Only the hub itself gets
+// the token. A HEAD request is not redirected to another server.
 func (c *Client) request(ctx context.Context, method, path string, from int64) (*http.Response, error) {
 	r, err := http.NewRequestWithContext(ctx, method, c.Endpoint+path, nil)
 	if err != nil {
@@ -53,7 +54,8 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 	return answer, nil
 }
 
-// unreachable makes err one of the connection, unless the caller has ended the context.
+// unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx was canceled or its deadline has
+// passed, it returns that error instead. Any other cause for the end of ctx takes the place of err.
 func unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
@@ -64,7 +66,7 @@ func unreachable(ctx context.Context, err error) error {
 	return &temporary{error: fmt.Errorf("%w: %w", ErrUnreachable, err)}
 }
 
-// temporary is an error after which another attempt makes sense.
+// temporary is an error after which another attempt may succeed.
 type temporary struct {
 	error
 	after time.Duration // asked for by the hub, or 0
@@ -72,14 +74,14 @@ type temporary struct {
 
 func (t *temporary) Unwrap() error { return t.error }
 
-// refused returns the error that an answer means, or nil for one with the content.
+// refused returns the error that the status of an answer stands for, or nil if the answer has the requested content.
 func (p *pull) refused(r *http.Response, what string) error {
 	page := p.Endpoint + "/" + p.id
 	switch {
 	case r.StatusCode == http.StatusOK, r.StatusCode == http.StatusPartialContent:
 		return nil
 	case (r.StatusCode == http.StatusUnauthorized || r.StatusCode == http.StatusForbidden) && p.Token == "":
-		// The hub answers so for a model that does not exist, too.
+		// The hub gives the same answer for a model that does not exist.
 		return fmt.Errorf("%w to %s (%s): the name may be wrong, or the model needs a token in HF_TOKEN", ErrDenied, page, r.Status)
 	case r.StatusCode == http.StatusUnauthorized, r.StatusCode == http.StatusForbidden:
 		return fmt.Errorf("%w to %s with the token of HF_TOKEN (%s): its account may have to accept the licence there",
@@ -95,7 +97,7 @@ func (p *pull) refused(r *http.Response, what string) error {
 	return err
 }
 
-// retry runs an attempt again while its error is temporary.
+// retry runs an attempt again as long as its error is temporary.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
 	left, pause := cmp.Or(c.attempts, 5), cmp.Or(c.pause, time.Second)
 	for {
