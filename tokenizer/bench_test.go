@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// benchmarkRecords reports letters per second, as bytes, and letters per token.
+// benchmarkRecords reports the letters per second, in the form of bytes per second, and the letters per token.
 func benchmarkRecords(b *testing.B, t Tokenizer, seqs [][]byte) {
 	letters := 0
 	for _, seq := range seqs {

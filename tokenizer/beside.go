@@ -16,8 +16,9 @@ var ErrVocabulary = errors.New("another vocabulary")
 // VocabularyFiles are the files of a checkpoint's folder that describe its vocabulary, for Compare.
 var VocabularyFiles = [...]string{"vocab.txt", "tokenizer.json", "tokenizer_config.json", "added_tokens.json"}
 
-// Compare compares the vocabulary of t with the content of one of VocabularyFiles: every entry must have the same id,
-// and vocab.txt and tokenizer.json must have all entries of t. An error for another vocabulary wraps ErrVocabulary.
+// Compare compares the vocabulary of t with the content of the vocabulary file called name, which is one of
+// VocabularyFiles. Every entry in the file must have the same id in t. vocab.txt and tokenizer.json must contain all
+// entries of t. If the vocabularies differ, the error wraps ErrVocabulary.
 func Compare(t Tokenizer, name string, content []byte) error {
 	ids, complete, err := listEntries(name, content)
 	if err != nil {
@@ -39,7 +40,8 @@ func Compare(t Tokenizer, name string, content []byte) error {
 	return nil
 }
 
-// listEntries returns the ids of the entries that a vocabulary file lists, and whether it lists all.
+// listEntries returns the ids of the entries that a vocabulary file lists. complete reports whether this kind of file
+// lists all entries.
 func listEntries(name string, content []byte) (ids map[string]int64, complete bool, err error) {
 	ids = map[string]int64{}
 	switch name {

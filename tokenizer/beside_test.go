@@ -42,7 +42,8 @@ func TestCompare(t *testing.T) {
 			t.Errorf("%s: %v", c[1], err)
 		}
 	}
-	// A tokenizer.json agrees with itself, and not with a tokenizer in which two entries are exchanged.
+	// A tokenizer.json agrees with the tokenizer that was made from it, but not if two entries of its vocabulary are
+	// exchanged.
 	bpe, err := ParseBPE([]byte(smallFile))
 	if err != nil {
 		t.Fatal(err)
@@ -56,7 +57,7 @@ func TestCompare(t *testing.T) {
 	}
 }
 
-// FuzzCompare checks that no file makes Compare panic, and that only files without another entry agree.
+// FuzzCompare checks that no file makes Compare panic, and that a file with an entry of another id is an error.
 func FuzzCompare(f *testing.F) {
 	f.Add(byte(0), []byte("<cls>\n<pad>"))
 	f.Add(byte(1), []byte(`{"model": {"vocab": {"L": 4}}, "added_tokens": [{"id": 0, "content": "<cls>"}]}`))

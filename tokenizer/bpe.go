@@ -30,7 +30,7 @@ type vocabulary struct {
 	prefix, suffix []int32          // special tokens before and after a sequence
 }
 
-// A letterKind classifies a byte of a sequence.
+// A letterKind is the kind of a byte in a sequence.
 type letterKind uint8
 
 const (
@@ -209,7 +209,8 @@ func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	return dst
 }
 
-// joins reports whether the tokens left and right, which meet at letter cut of word, are the encoding of their letters.
+// joins reports whether the tokens left and right, which meet at the letter with index cut of word, are the encoding of
+// the letters that they cover.
 func (t *BPE) joins(m *merger, left, right int32, word []byte, cut int) bool {
 	m.joint = m.merge(m.joint[:0], &t.letters, word[cut-t.widths[left]:cut+t.widths[right]])
 	return len(m.joint) == 2 && m.joint[0] == left && m.joint[1] == right

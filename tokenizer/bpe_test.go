@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// agree checks that t encodes seq as ref does and counts the same number of unknown letters.
+// agree checks that t and the reference encode seq with the same ids and count the same number of unknown letters.
 func agree(tb testing.TB, t *BPE, ref *reference, seq []byte) {
 	tb.Helper()
 	got, unknown := t.Append(nil, seq)
@@ -50,7 +50,7 @@ func TestHuggingFaceCases(t *testing.T) {
 			IDs     []int32
 		}
 	}
-	// The names of fields match in any case, so "id" and "ids" are distinct without tags.
+	// Package json matches the names of fields in any case, so ID and IDs need no tags.
 	if err := json.Unmarshal(text, &file); err != nil {
 		t.Fatal(err)
 	}
@@ -109,9 +109,9 @@ func TestLargeVocabulariesMatchReference(t *testing.T) {
 	}
 }
 
-// TestRandomVocabulariesMatchReference draws random vocabularies. It checks that a vocabulary with a merge before the
-// merge that produces one of its halves is refused, and compares the others with the reference, with windows so small
-// that nearly every token touches a boundary.
+// TestRandomVocabulariesMatchReference makes random vocabularies. If a merge comes before the merge that produces one
+// of its halves, the vocabulary must be refused. The others are compared with the reference, with windows so small that
+// nearly every token touches the boundary of a window.
 func TestRandomVocabulariesMatchReference(t *testing.T) {
 	inOrder, outOfOrder := 0, 0
 	for seed := range uint64(600) {
@@ -172,8 +172,8 @@ func FuzzBPE(f *testing.F) {
 	})
 }
 
-// TestBeyondLetters checks characters that do not occur in DNA. White space separates words. A letter outside the
-// vocabulary is one unknown token, however many bytes it has in UTF-8. Punctuation forms separate words.
+// TestBeyondLetters checks characters that do not occur in DNA. White space separates words. Punctuation forms words of
+// its own. A letter outside the vocabulary is one unknown token, however many bytes it has in UTF-8.
 func TestBeyondLetters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	bpe, err := ParseBPE(tokenizerFile(rng, []string{"A", "-", "AA", "A-", "--"}, [][2]string{{"A", "-"}, {"A", "A"}, {"-", "-"}}))
@@ -250,7 +250,8 @@ func TestConcurrentUse(t *testing.T) {
 	group.Wait()
 }
 
-// TestNoAllocation uses its own merger, because a sync.Pool may drop its content at any time.
+// TestNoAllocation checks that merging allocates nothing. It uses a merger of its own, because a sync.Pool may drop its
+// content at any time.
 func TestNoAllocation(t *testing.T) {
 	bpe := SyntheticDNA()
 	m := newMerger(bpe.rules)

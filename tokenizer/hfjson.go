@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Limits of a tokenizer.json, which bound the time and memory that a hostile one takes. DNA vocabularies take less than
-// a megabyte, their entries have a few dozen letters, and a sequence gets one special token at each end.
+// Limits of a tokenizer.json. They bound the time and memory that a hostile file can take. The files of DNA models take
+// less than a megabyte, their entries have a few dozen letters, and a sequence gets one special token at each end.
 const (
 	maxFileBytes = 16 << 20
 	maxWidth     = 256 // letters of an entry
@@ -278,7 +278,8 @@ func readJSON(data json.RawMessage, name string, value any) error {
 // isNull reports whether a section is absent or null, which are equivalent in these files.
 func isNull(data json.RawMessage) bool { return len(data) == 0 || string(data) == "null" }
 
-// expectJSON returns an error unless the field called name is one of the allowed JSON texts. An absent field is null.
+// expectJSON returns an error unless the field called name is one of the allowed JSON texts. An absent field counts as
+// null.
 func expectJSON(fields map[string]json.RawMessage, section, name string, allowed ...string) error {
 	got := string(fields[name])
 	if got == "" {

@@ -43,7 +43,7 @@ const smallFile = `{
   }
 }`
 
-// edited returns smallFile with old replaced.
+// edited returns smallFile in which the text old is replaced.
 func edited(tb testing.TB, old, replacement string) []byte {
 	tb.Helper()
 	if !strings.Contains(smallFile, old) {
@@ -87,7 +87,7 @@ func TestSeveralSpecialTokens(t *testing.T) {
 	}
 }
 
-// TestUnsupportedSettings checks that every setting that would change the ids causes an error that names it.
+// TestUnsupportedSettings checks every setting that would change the ids. The error must name the setting.
 func TestUnsupportedSettings(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
 		{`"version": "1.0"`, `"version": "2.0"`, "version"},
@@ -217,7 +217,8 @@ func colliding(t *testing.T) []byte {
 	return []byte(strings.Replace(file, `["A C", "AC AC"]`, string(text), 1))
 }
 
-// TestOtherFiles checks that a file that is no tokenizer.json is described.
+// TestOtherFiles checks that the error for a file that is not a tokenizer.json shows how the file begins, or says that
+// it is cut short.
 func TestOtherFiles(t *testing.T) {
 	for content, want := range map[string]string{
 		`{"error":"Invalid username or password."}`: `begins with "{\"error\":\"Invalid username`,
@@ -232,7 +233,8 @@ func TestOtherFiles(t *testing.T) {
 	}
 }
 
-// FuzzParseBPE checks that no input makes ParseBPE panic, and that every accepted tokenizer has consistent results.
+// FuzzParseBPE checks that no input makes ParseBPE panic, and that the results of every accepted tokenizer are
+// consistent.
 func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))
@@ -246,7 +248,7 @@ func FuzzParseBPE(f *testing.F) {
 	f.Add(tokenizerFile(rand.New(rand.NewPCG(1, 2)), doubling, merges), bytes.Repeat([]byte("A"), 100_001))
 	f.Add([]byte(`{"model": {"type": "BPE", "vocab": {}, "merges": [""]}}`), []byte("A"))
 	f.Fuzz(func(t *testing.T, file, seq []byte) {
-		// ReadMemStats, because a small file that takes much memory is an error.
+		// The memory is measured, because a small file must not take much memory.
 		var before, after runtime.MemStats
 		start := time.Now()
 		runtime.ReadMemStats(&before)

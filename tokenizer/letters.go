@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// Letters is a tokenizer with one token per letter, between two special tokens. The entries of its vocabulary that are
-// a single letter are the alphabet, the others are special tokens. Each byte outside the alphabet becomes one unknown
-// token.
+// Letters is a tokenizer with one token per letter, between two special tokens. Entries of its vocabulary that are a
+// single letter are its alphabet. All other entries are special tokens. Each byte outside the alphabet becomes one
+// unknown token.
 type Letters struct {
 	entries              []string
 	letters              [256]int32

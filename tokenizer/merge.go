@@ -9,8 +9,8 @@ import (
 const (
 	// wordEdge is a sentinel before the first and after the last token of a word. No vocabulary has so large an id.
 	wordEdge = maxVocab
-	// maxProbes is the maximum distance of a slot from its home, so that a look-up takes bounded time. Of 65,435 random
-	// merges, the furthest was 11 slots from its home.
+	// maxProbes is the maximum distance of a slot from its home (see rules.home). It bounds the time of a look-up. Of
+	// 65,435 random merges, the furthest was 11 slots from its home.
 	maxProbes = 256
 	// noRank is the rank of a pair that cannot be merged.
 	noRank = -1
@@ -168,7 +168,8 @@ func (m *merger) start(letters *[256]uint16, word []byte) {
 	}
 }
 
-// enter stores the rank of the pair whose left symbol is at index at, and queues the pair if it can be merged.
+// enter stores the rank of the pair of left and right, whose left symbol has the index at. If the pair can be merged,
+// enter queues it.
 func (m *merger) enter(at int32, left, right uint16) {
 	rank := m.rules.rank(left, right)
 	m.symbols[at].rank = rank
@@ -208,7 +209,7 @@ func (m *merger) mergeByRank() {
 	}
 }
 
-// mergeRun merges the run of equal tokens that contains index at, pair by pair from the left.
+// mergeRun merges the run of equal tokens that contains the symbol with index at, pair by pair from the left.
 func (m *merger) mergeRun(at, rank int32, result uint16) {
 	for m.symbols[m.symbols[at].prev].rank == rank {
 		at = m.symbols[at].prev
