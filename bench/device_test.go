@@ -65,8 +65,8 @@ func printConfiguration(w io.Writer) error {
 	return err
 }
 
-// withoutCublas returns the reason why cuBLAS does not compute the products on a GPU. It is empty if cuBLAS does, and
-// on a CPU.
+// withoutCublas returns the reason why the products on a GPU are computed without cuBLAS. It returns "" on a CPU, and
+// if cuBLAS computes them.
 func withoutCublas(backend kernels.Backend) string {
 	if gpu, ok := backend.(*cuda.Backend); ok && gpu.Cublas().Err != nil {
 		return gpu.Cublas().Err.Error()
@@ -143,8 +143,8 @@ func (at target) open() (kernels.Backend, error) {
 	return cuda.Open(at.gpu, cuda.Options{DType: dtype, FirstAlgorithm: *firstAlgorithm, FreeAlgorithm: *freeAlgorithm})
 }
 
-// batchTokens returns the number of tokens in a batch of BenchmarkForward: as given by the flag, or enough to keep the
-// device busy.
+// batchTokens returns the number of tokens in a batch of BenchmarkForward. It is the value of -bench.tokens if that is
+// set, and otherwise large enough to keep the device busy.
 func (at target) batchTokens() int {
 	switch {
 	case *forwardTokens > 0:
@@ -167,7 +167,8 @@ func (at target) totalTokens() int {
 	return 8 * at.batchTokens()
 }
 
-// openDevice opens the backend selected by the flags. It fails the test, never skips it, if a requested GPU is missing.
+// openDevice opens the backend that the flags select. If a requested GPU is missing, it fails the test instead of
+// skipping it.
 func openDevice(t testing.TB) kernels.Backend {
 	t.Helper()
 	at, err := targetOf(t)
@@ -202,8 +203,9 @@ type bars struct {
 	states float64 // for the hidden states of its tokens, after the last or an inner block
 }
 
-// statesOverPooled is the ratio between the bar for a record's hidden states and the bar for their mean, with 16-bit
-// operands: in the mean, the rounding errors of single tokens cancel.
+// statesOverPooled is the ratio between two error limits with 16-bit operands: that for the hidden states of a record,
+// and that for their mean. The limit for the mean is smaller, because the rounding errors of single tokens cancel in
+// the mean.
 const statesOverPooled = 1.5
 
 // barsOf returns the bars of a model in fp32, bf16 or fp16. In fp32 the hidden states have the same bar as the

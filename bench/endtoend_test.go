@@ -11,8 +11,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its output files: the whole
-// path from FASTA to Parquet.
+// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its outputs with the goldens.
+// This covers the whole path from FASTA to Parquet.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the program is not built in short mode")

@@ -56,7 +56,7 @@ const (
 	anyDevice
 )
 
-// named reports whether the pattern of -bench or -run contains the name of a model.
+// named reports whether a pattern, the value of -bench or -run, contains the name of a model.
 func named(pattern, model string) bool {
 	return strings.Contains(flag.Lookup("test."+pattern).Value.String(), model)
 }
@@ -98,7 +98,7 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	e, err := transformer.NewEncoder(model, watched, limits, transformer.Mean, []int{config.Layers})
 	fits(b, err)
 	defer e.Close()
-	// Each batch is started before the previous one is waited for, as in package pool.
+	// As in package pool, each batch is started before the benchmark waits for the previous one.
 	pass := func() {
 		var finish []func() ([][]float32, error)
 		for i := range len(batches) + 1 {
@@ -164,7 +164,7 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	}
 }
 
-// fits fails the benchmark on an error, but skips it if the error is lack of memory.
+// fits skips the benchmark if err says that memory is lacking, and fails it for any other error.
 func fits(b *testing.B, err error) {
 	b.Helper()
 	if errors.Is(err, kernels.ErrOutOfMemory) {
@@ -195,8 +195,9 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table with a row for each operation of one pass: its share of the elapsed time passed, its rate
-// in GFLOP/s if it has FLOPs, and that rate as a share of top, the peak rate in GFLOP/s; 0 means unknown.
+// printProfile writes a table with a row for each operation of one pass. The row has the operation's share of the
+// elapsed time passed. For operations with FLOPs it also has the rate in GFLOP/s, and that rate as a share of top. top
+// is the peak rate in GFLOP/s, or 0 if it is unknown.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)
@@ -254,8 +255,8 @@ func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernel
 	return batches, limits
 }
 
-// sampleRecords returns the token ids of records with about the given number of tokens in all, and the source of the
-// records: proteins of UniProt, or pieces of 500 nt of E. coli.
+// sampleRecords returns the token ids of records that together have about the given number of tokens. The records are
+// proteins of UniProt or pieces of 500 nt of E. coli; source says which.
 func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
 	t.Helper()
 	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0
@@ -286,8 +287,8 @@ func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]
 	return records, strings.SplitN(file, ".", 2)[0]
 }
 
-// tokenRecords tokenizes a file. Proteins are truncated to 1,022 letters, the default, and DNA is cut into pieces of
-// the given length.
+// tokenRecords tokenizes a file. It truncates proteins to 1,022 letters, as the program does by default, and cuts DNA
+// into pieces of the given length.
 func tokenRecords(t testing.TB, input string, tok tokenizer.Tokenizer, piece int) (all [][]int32) {
 	reader, err := seqio.Open(input, seqio.Options{})
 	if err != nil {
@@ -322,8 +323,8 @@ func sampleBatch(c transformer.Config, tokens int) (b kernels.Batch, lengths []i
 	return b, lengths
 }
 
-// randomRecords returns random records with the given number of tokens in all. DNA has 500 nt per record, about 110
-// tokens; the lengths of proteins are distributed as in UniProt, with a mean of 350 residues.
+// randomRecords returns random records that together have the given number of tokens. A record of DNA has 500 nt, which
+// are about 110 tokens. The lengths of proteins are distributed as in UniProt, with a mean of 350 residues.
 func randomRecords(c transformer.Config, tokens int) (records [][]int32) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for left := tokens; left > 0; {

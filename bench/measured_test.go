@@ -105,8 +105,8 @@ func appendTo(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// variant describes the settings that affect the measurement: every flag of this package that has no field of its own
-// in measured, and whether the environment disables cuBLAS.
+// variant describes the settings that affect the measurement. These are all flags of this package that have no field of
+// their own in measured, and whether the environment turns cuBLAS off.
 func variant() string {
 	fields := []string{"device", "dtype", "tokens", "total", "profile", "json", "records"}
 	var parts []string
@@ -146,7 +146,7 @@ func digest(records [][]int32) string {
 }
 
 // TestRecords writes the records of BenchmarkForward to files, so that other engines can be measured with the same
-// records. -run selects the models, -bench.total the number of tokens.
+// records. The flag -run selects the models, and -bench.total the number of tokens.
 func TestRecords(t *testing.T) {
 	if *recordsFolder == "" {
 		t.Skip("-bench.records names no folder")
@@ -181,8 +181,8 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	return fmt.Sprintf("%d records in %s", len(records), path)
 }
 
-// TestMeasured checks that another program can read the ids and the JSON, that the digest is the one of the file, and
-// that the median is correct.
+// TestMeasured checks that another program can read the ids and the JSON, that the digest is that of the file, and that
+// the median is correct.
 func TestMeasured(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)

@@ -9,8 +9,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestProfile checks that the profile of a forward pass accounts for all FLOPs of the model, and for no more time than
-// has elapsed.
+// TestProfile checks the profile of a forward pass. The sum of its FLOPs must be that of the model, and the sum of its
+// times must not exceed the time that has elapsed.
 func TestProfile(t *testing.T) {
 	for _, name := range []string{"esm2-tiny", "dnabert-s-2l"} {
 		backend := openDevice(t)
@@ -18,7 +18,7 @@ func TestProfile(t *testing.T) {
 		model, config := loadModel(t, name, backend)
 		defer model.Close()
 		batch, lengths := sampleBatch(config, 300)
-		// The limits are too small at first, so that the encoder compiles a new runner, which must continue the
+		// The limits are too small at first, so the encoder compiles a new runner. That runner must continue the
 		// profile.
 		profiled := &profiler{Backend: backend}
 		e, err := transformer.NewEncoder(model, profiled, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Mean, []int{config.Layers})
@@ -59,7 +59,7 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// profiler is a backend that can profile the runner that it compiled last. Others do not run.
+// profiler is a backend that can profile the last runner that it has compiled. Earlier runners must not run any more.
 type profiler struct {
 	kernels.Backend
 	runner  kernels.Runner
@@ -77,7 +77,8 @@ func (p *profiler) Compile(program *kernels.Program, limits kernels.Limits) (ker
 	return r, nil
 }
 
-// add adds the timings of later batches to profile; nil stops profiling. It reports whether the backend supports it.
+// add adds the timings of later batches to profile. A nil profile stops profiling. add reports whether the backend
+// supports profiling.
 func (p *profiler) add(profile *kernels.Profile) bool {
 	p.profile = profile
 	return p.runner.Profile(profile)

@@ -15,8 +15,8 @@ const (
 	drawnRows = 200
 )
 
-// TestRows checks that a record's embedding has the same bits in batches of every size: of up to 256 tokens, and of 200
-// random larger sizes up to -bench.tokens. A slow model runs only if -run names it.
+// TestRows checks that a record's embedding has the same bits in batches of every size. The sizes are all numbers of
+// tokens up to 256, and 200 random larger ones up to -bench.tokens. A slow model runs only if -run names it.
 func TestRows(t *testing.T) {
 	for _, m := range models {
 		if m.name != "esm2-tiny" && !named("run", m.name) {
@@ -82,9 +82,9 @@ func upTo(n int) (list []int) {
 	return list
 }
 
-// cutTo returns the first records, with the given number of tokens in all, and the number of complete ones. It
-// truncates the last record if necessary. If a rest is too short for an embedding, it appends the rest to the previous
-// record.
+// cutTo returns the first records, which together have the given number of tokens, and the number of records that are
+// complete. It truncates the last record if necessary. If the truncated record would be too short for an embedding, its
+// tokens are appended to the previous record.
 func cutTo(records [][]int32, tokens int) (batch [][]int32, whole int) {
 	for _, r := range records {
 		switch {

@@ -35,15 +35,15 @@ func printTable(t *testing.T, lines ...any) (stdout, stderr string, err error) {
 	return out.String(), errors.String(), err
 }
 
-// pass returns the JSON of a forward pass of a model: one second for 10,000 tokens, with the same records for every
-// model.
+// pass returns the JSON of a forward pass of a model. The pass takes one second for 10,000 tokens, and its records are
+// the same for every model.
 func pass(model string, flops float64) measured {
 	return measured{Kind: "forward", Model: model, Digest: "the same", Records: 5, Tokens: 10000, FLOPs: flops, DType: "bf16",
 		Budget: 4096, Seconds: []float64{1}, Median: 1, Min: 1, Max: 1, Rate: 10000}
 }
 
-// TestTableCountsByModel checks that the table uses each model's own FLOPs, also if the records are the same, and for a
-// peer those of its model.
+// TestTableCountsByModel checks that the table uses the FLOPs of each line's own model, even if the records of several
+// models are the same. The line of a peer must use the FLOPs of the model that the peer ran.
 func TestTableCountsByModel(t *testing.T) {
 	peer := map[string]any{"kind": "peer", "model": "esm2-8m", "digest": "the same", "torch": "2", "how": "padded", "attention": "sdpa",
 		"mode": "eager", "dtype": "bf16", "budget": 4096, "records": 5, "tokens": 10000, "padded": 12500, "seconds": []float64{2},
@@ -64,7 +64,7 @@ func TestTableCountsByModel(t *testing.T) {
 	}
 }
 
-// TestTableRefusesTheImpossible checks that a pass or an operation that is faster than the peak of the GPU is an error.
+// TestTableRefusesTheImpossible checks that a pass or an operation whose rate is above the peak of the GPU is an error.
 func TestTableRefusesTheImpossible(t *testing.T) {
 	operation := pass("esm2-650m", 400e12)
 	operation.ProfileSeconds, operation.Profile = 1, []measuredOps{{Op: "linear 64x64", Calls: 1, Seconds: 0.5, FLOPs: 500e12}}

@@ -4,8 +4,8 @@ package peak
 
 import "golang.org/x/sys/cpu"
 
-// fma returns the loop for an instruction set, and the number of multiply-adds in one instruction. It returns nil for
-// an unknown set, and for one that this machine lacks.
+// fma returns the loop for an instruction set, and the number of multiply-adds in one instruction. If the set is
+// unknown, or this machine lacks it, fma returns nil.
 func fma(set string) (loop func(n int), lanes int) {
 	switch {
 	case set == "avx2" && cpu.X86.HasAVX2 && cpu.X86.HasFMA:

@@ -32,8 +32,8 @@ type summary struct {
 	Embeddings string    `json:"embeddings"`
 }
 
-// measurement runs embed's engine over records of token ids. It does not measure loading the weights and a first
-// warm-up pass.
+// measurement runs embed's engine over records of token ids. The time to load the weights and the time of a first pass
+// are not counted.
 type measurement struct {
 	model, input, out       string
 	threads, budget, rounds int
@@ -100,7 +100,8 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	return json.NewEncoder(out).Encode(s)
 }
 
-// measure runs work and returns the seconds of each round: as many rounds as m says, or one for each line of in.
+// measure runs work in rounds and returns the seconds of each. If m.step is set, there is one round for each line of
+// in. Otherwise there are m.rounds rounds.
 func (m measurement) measure(in io.Reader, out io.Writer, work func() error) (seconds []float64, err error) {
 	round := func() error {
 		start := time.Now()

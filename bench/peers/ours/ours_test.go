@@ -73,7 +73,7 @@ func TestFarthest(t *testing.T) {
 	}
 }
 
-// TestComparison runs the three commands on a small model, and checks that a peer with other results is detected.
+// TestComparison runs the three subcommands on a small model, and checks that a peer with other results is detected.
 func TestComparison(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }

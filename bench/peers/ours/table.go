@@ -14,8 +14,8 @@ import (
 // errDiffers is wrapped by the error for a peer whose results differ from ours.
 var errDiffers = errors.New("the embeddings differ")
 
-// table prints the runners' results as Markdown, relative to the first. It returns errDiffers if the relative L2
-// distance of any embedding of a peer from ours exceeds bar, or if a peer used other tokens.
+// table prints the results of the runners as Markdown, relative to the first result. It returns errDiffers if a peer
+// used other tokens, or if the relative L2 distance of any embedding of a peer from ours exceeds bar.
 func table(out io.Writer, paths []string, bar float64) error {
 	if len(paths) == 0 {
 		return errors.New("no results to compare")

@@ -82,9 +82,9 @@ func cut(seq []byte, size int) (pieces [][]byte) {
 	return append(pieces, seq)
 }
 
-// thin sorts the records by length, divides them into batches that are padded to at most budget tokens, and returns the
-// records of every n-th batch. A peer that divides these in the same way gets the same batches, so a short run has as
-// little padding as a long one.
+// thin keeps the records of every n-th batch. It sorts the records by length and divides them into batches that are
+// padded to at most budget tokens. A peer that divides the kept records in the same way gets the same batches. So a
+// short run has as little padding as a long one.
 func thin(records [][]int32, budget, n int) (kept [][]int32) {
 	if n <= 1 {
 		return records
