@@ -41,8 +41,9 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory: a long sequence needs
-// much, and a system that overcommits memory would kill the process when it touches the pages.
+// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory. This check is needed
+// because a long sequence takes much memory, and a system that overcommits memory would kill the process when it uses
+// the pages.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
 	for _, shape := range a.shapes {
@@ -84,8 +85,8 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	}
 }
 
-// attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates
-// queries and keys, into scratch or, if that is nil, in place.
+// attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates the
+// queries and keys. It writes them to scratch or, if scratch is nil, in place.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads

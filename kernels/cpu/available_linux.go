@@ -11,17 +11,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// memoryLimits collects the memory that can still be used under each limit and keeps the least.
+// memoryLimits computes the memory that can still be used under each limit, and keeps the smallest amount.
 type memoryLimits struct {
 	root  string // "/", or that of a test
 	bytes int64
 	by    string
 }
 
-// available returns the number of bytes that can be used without swapping, within the memory limits of the control
-// groups of the process and within its address space, and which of these limits is the least. The system kills a
-// process over such a limit without a message, or makes Go's runtime end it. available returns MaxInt64 if the system
-// does not tell.
+// available returns the number of bytes that can be used without swapping, and the name of the limit that determines
+// it. The limits are the free memory, those of the control groups of the process, and the address space. If a process
+// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. available returns MaxInt64 if
+// the system does not show its limits.
 func available() (bytes int64, by string) {
 	l := memoryLimits{"/", math.MaxInt64, "all memory"}
 	l.machine()
@@ -30,7 +30,7 @@ func available() (bytes int64, by string) {
 	return l.bytes, l.by
 }
 
-// add adds what is left under a limit.
+// add takes a limit into account under which left bytes can still be used. by is the name of the limit.
 func (l *memoryLimits) add(left int64, by string) {
 	if left < l.bytes {
 		l.bytes, l.by = max(left, 0), by
@@ -58,8 +58,9 @@ var (
 		"\ninactive_file ", "\nactive_file "}
 )
 
-// controlGroups adds the limits of the group that the process is in and of all groups above it, of which each holds.
-// In a container the path of the group may begin above the mount: what is not there is passed over.
+// controlGroups adds the limits of the group that the process is in, and those of all groups above it, because all of
+// them hold at once. In a container, the path of the group may include groups that are not mounted. controlGroups skips
+// them.
 func (l *memoryLimits) controlGroups() {
 	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // empty where there are no control groups
 	for entry := range strings.Lines(string(list)) {
@@ -99,7 +100,7 @@ func (l *memoryLimits) controlGroup(v controlGroup, group string) {
 // runtimeShare is the address space in bytes that Go's runtime and its threads may reserve beyond their present one.
 const runtimeShare = 256 << 20
 
-// addressSpace adds what is left of the address space (ulimit -v), of which memory that is not used counts, too.
+// addressSpace adds the rest of the address space (ulimit -v). Memory counts there even if it is reserved and not used.
 func (l *memoryLimits) addressSpace() {
 	var limit unix.Rlimit
 	pages, ok := l.field("proc/self/statm", "")
@@ -108,7 +109,7 @@ func (l *memoryLimits) addressSpace() {
 	}
 }
 
-// field returns the number after name in a file.
+// field returns the number that follows name in a file.
 func (l *memoryLimits) field(file, name string) (int64, bool) {
 	text, err := os.ReadFile(path.Join(l.root, file))
 	_, after, found := bytes.Cut(text, []byte(name))

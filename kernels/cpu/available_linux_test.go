@@ -11,8 +11,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestMemoryLimits checks that the least limit on the way up counts, in both versions of control groups, and that page
-// cache does not.
+// TestMemoryLimits checks both versions of control groups. The smallest limit of the process's group and the groups
+// above it must count. Page cache must not count as used memory.
 func TestMemoryLimits(t *testing.T) {
 	const gb = 1 << 30
 	for name, tt := range map[string]struct {
@@ -56,7 +56,7 @@ func TestMemoryLimits(t *testing.T) {
 	}
 }
 
-// groups is a process in control groups, of which one has a limit.
+// groups returns the files that describe a process in control groups, one of which has a limit.
 func groups(process, limitName, usedName, group, limit, used string) map[string]string {
 	return map[string]string{"proc/self/cgroup": process, "sys/fs/cgroup/" + group + "/" + limitName: limit + "\n",
 		"sys/fs/cgroup/" + group + "/" + usedName: used + "\n"}
@@ -67,7 +67,7 @@ func with(files map[string]string, name, content string) map[string]string {
 	return files
 }
 
-// TestGrow checks that memory that grows gives back what it had before, and that it stays within the limit.
+// TestGrow checks that growing frees the memory that was used before, and that the limit of the arena holds.
 func TestGrow(t *testing.T) {
 	a := arena{room: 8 << 20, by: "a test"}
 	defer a.free()

@@ -38,9 +38,9 @@ type Backend struct {
 type Options struct {
 	// Threads is the number of threads; 0 means one for each core.
 	Threads int
-	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16. Otherwise only the projections are
-	// stored as bfloat16, which halves their memory, and converted to float32 a block at a time. The arithmetic then
-	// stays float32, and a checkpoint that is in bfloat16 gives the same bits as without BF16.
+	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. Otherwise only the
+	// projections are stored as bfloat16, which halves their memory. They are converted to float32 a block at a time,
+	// and the arithmetic stays float32. A checkpoint that is in bfloat16 then gives the same bits as without BF16.
 	BF16 bool
 }
 
@@ -84,7 +84,7 @@ func (b *Backend) Name() string {
 	return name + [...]string{"", " bf16 weights", " bf16"}[b.format]
 }
 
-// Portable reports whether the inner loops are those in plain Go, many times slower than the ones in assembly.
+// Portable reports whether the inner loops are those in plain Go, which are many times slower than those in assembly.
 func (b *Backend) Portable() bool { return b.variant.name == portable().name }
 
 // Threads returns the number of tasks that run at the same time.

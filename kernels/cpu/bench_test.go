@@ -31,8 +31,8 @@ func fill(dst []float32, seed uint64) {
 	}
 }
 
-// benchOp compiles a program whose last operation is the one to measure, for sequences of equal length, and returns a
-// function that runs that operation. build receives random rows.
+// benchOp compiles a program whose last operation is the one to measure, and returns a function that runs that
+// operation. The sequences have equal length. build receives random rows and appends the operation.
 func benchOp(b *testing.B, s setup, sequences, length, cols int,
 	build func(m kernels.Model, p *kernels.Program, x kernels.Value) kernels.Value) (run func()) {
 	backend := newBackend(s.threads, s.variant, s.format)
@@ -72,8 +72,9 @@ func benchWeight(b *testing.B, m kernels.Model, role kernels.Role, shape ...int)
 	return w
 }
 
-// reportRate reports the rate of an operation with the given number of FLOPs, and that rate as a share of the measured
-// peak of as many cores. It takes the best run, because other processes use the machine too.
+// reportRate reports the rate of an operation with the given number of FLOPs. It also reports that rate as a share of
+// the measured peak of one core, times the number of threads. It takes the best run, because other processes use the
+// machine too.
 func reportRate(b *testing.B, s setup, flops float64, run func()) {
 	run() // touches every page
 	best := time.Duration(math.MaxInt64)
@@ -98,8 +99,8 @@ type setup struct {
 	threads int
 }
 
-// eachSetup runs a benchmark with every variant, also in bfloat16 if the variant has instructions for it, with one
-// thread and with two.
+// eachSetup runs a benchmark with every variant, with one thread and with two. If the variant has instructions for
+// bfloat16, the benchmark also runs in bfloat16.
 func eachSetup(b *testing.B, run func(b *testing.B, s setup)) {
 	var list []setup
 	for _, v := range variants() {

@@ -51,8 +51,9 @@ func (r roundedSource) ReadRows(dst []float32, first int) error {
 	return err
 }
 
-// TestBF16Weights checks that storing projections as bfloat16 gives the same bits as rounding them before they are
-// loaded as float32: single, stacked, fused, and with every width of the last panel.
+// TestBF16Weights checks that projections that are stored as bfloat16 give the same bits as float32 projections whose
+// values were rounded to bfloat16 before loading. The projections are single, stacked and fused, with every width of
+// the last panel.
 func TestBF16Weights(t *testing.T) {
 	ops := []string{"linear", "stacked", "residual"}
 	for _, then := range kernels.Activations[1:] {
@@ -78,8 +79,8 @@ func TestBF16Weights(t *testing.T) {
 	})
 }
 
-// projected runs one Linear on random rows and closes the backend. op selects the Linear: its bias, activation and
-// residual. The result has shape[0] columns, or twice as many if op is "halves".
+// projected runs one Linear on random rows and closes the backend. op selects the bias, activation and residual of the
+// Linear. The result has shape[0] columns, or twice as many if op is "halves".
 func projected(t *testing.T, b *Backend, op string, rows int, shape [2]int, source func(rows int) kernels.Source) []float32 {
 	t.Helper()
 	defer b.Close()

@@ -28,8 +28,9 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	}
 }
 
-// TestConformance leaves the portable variant to builds and machines that compute with it, which make noasm and make
-// arm64 are: it takes as long as the others together. Goldens, tiles and rows are compared in every variant.
+// TestConformance runs the conformance suite. It leaves out the portable variant, which takes as long as the others
+// together, unless this build or machine computes with it. make noasm and make arm64 are such builds. Tests of goldens,
+// tiles and rows run with every variant everywhere.
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {
@@ -56,7 +57,7 @@ func TestAllocations(t *testing.T) {
 }
 
 // TestOutOfMemory checks that Compile returns an error for a program that needs more than the available memory.
-// Otherwise the system would kill the process when it touches the pages.
+// Otherwise the system would kill the process when it uses the memory.
 func TestOutOfMemory(t *testing.T) {
 	free, _ := available()
 	if free == math.MaxInt64 {

@@ -4,7 +4,8 @@ import "seqembed/kernels"
 
 const (
 	// blockRows and blockPanels bound the part of an output that one task computes. In each block of the inner
-	// dimension, blockRows rows take 147 KB, so they stay in the second-level cache while all panels are multiplied.
+	// dimension, blockRows rows take 147 KB. They stay in the second-level cache while the task multiplies them by all
+	// its panels.
 	blockRows   = 96
 	blockPanels = 24
 	// tasksPerWorker is the minimum number of tasks per worker, if the product is wide enough. With many small tasks
@@ -26,7 +27,8 @@ type product struct {
 }
 
 // compute computes rows [row, row+rows) and panels [first, first+n) of a product. out must have room for all columns of
-// these panels, including the padding of the last. Panels in bfloat16 are converted once for all rows.
+// these panels, including the padding of the last panel. If the panels are in bfloat16, they are converted once for all
+// rows.
 func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 	v := s.variant
 	out := p.out[row*p.ldout:]
@@ -106,8 +108,8 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 	})
 }
 
-// multiplyRounded is multiply for a result that is only stored as bfloat16. It computes each block in the worker's own
-// memory.
+// multiplyRounded does the same as multiply, for a result that is stored only as bfloat16. It computes each block in
+// the worker's own memory.
 func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matrix) func() {
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -126,8 +128,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns a product for rows from row on and n panels from first on, without Add. Its output is acc, whose rows
-// are n panels wide.
+// part returns the product of the given number of rows from row on and n panels from first on, without Add. Its output
+// is acc, whose rows are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {
@@ -185,8 +187,8 @@ func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, 
 	return func() {
 		rows = len(s.batch.IDs)
 		rowBlocks = (rows + blockRows - 1) / blockRows
-		// With share panels in a task of one block of rows, each worker gets tasksPerWorker tasks. width is even, for
-		// kernels that process two panels.
+		// If a task has one block of rows and share panels, each worker gets tasksPerWorker tasks. width is even,
+		// because some kernels process two panels.
 		share := rows * count / (min(rows, blockRows) * s.workers.size * tasksPerWorker)
 		width = max(2, min(widest, share)&^1)
 		s.workers.run(rowBlocks*((count+width-1)/width), task)

@@ -29,8 +29,8 @@ func gelu(x float32) float32 {
 	return float32(0.5 * float64(x) * (1 + z*p/q))
 }
 
-// exp returns e^x for x ≤ 0 as 2^n · e^r with |r| ≤ ln2/2. It computes e^r by its Taylor series, with a remainder below
-// 6e-9. Below -87 it returns 0.
+// exp returns e^x for x ≤ 0. It computes 2^n · e^r with |r| ≤ ln2/2, and e^r by its Taylor series, with a remainder
+// below 6e-9. For x below -87 it returns 0.
 func exp(x float32) float32 {
 	if x < -87 {
 		return 0

@@ -6,7 +6,8 @@ import (
 )
 
 // TestGELU compares a dense grid with math.Erfc. The bound is absolute, in units of the last place of max(|x|, 1).
-// Every variant rounds a few times, either Φ or the tail that it subtracts from x, and multiplies by at most |x|.
+// Every variant rounds a few times before it multiplies by at most |x|. It rounds either Φ or the tail that it
+// subtracts from x.
 func TestGELU(t *testing.T) {
 	const steps = 400_000
 	grid := make([]float32, 0, steps+8)

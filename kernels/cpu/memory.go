@@ -20,9 +20,10 @@ func aligned(n int) []float32 {
 	return all[skip : skip+n : skip+n]
 }
 
-// arena allocates memory that is freed all at once: the weights of a model when the model is closed, or the activations
-// of a runner when the runner is closed. The memory is outside Go's heap. So the garbage collector keeps no headroom
-// for it, and the system can use large pages, which make products of large weights 1 to 3% faster.
+// arena allocates memory that is freed all at once. This is the memory for the weights of a model, until the model is
+// closed, or for the activations of a runner, until the runner is closed. The memory is outside Go's heap, so the
+// garbage collector keeps no headroom for it. The system can use large pages for it, which make products of large
+// weights 1 to 3% faster.
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
@@ -67,8 +68,8 @@ func (a *arena) halves(n int) ([]uint16, error) {
 	return unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(block))), n), nil
 }
 
-// reserve subtracts size bytes from the arena's room, or returns an error. Without this check, a system that
-// overcommits memory would kill the process when it touches the pages.
+// reserve subtracts size bytes from the arena's room. If the room is too small, it returns an error. Without this
+// check, a system that overcommits memory would kill the process when it uses the pages.
 func (a *arena) reserve(size int64) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
@@ -84,7 +85,8 @@ func (a *arena) reserve(size int64) error {
 	return nil
 }
 
-// grow returns at least n values: old, if it is long enough, or new ones in its place, which are zero.
+// grow returns at least n values. It returns old if that is long enough. Otherwise it frees old and returns new values,
+// which are zero.
 func (a *arena) grow(old []float32, n int) ([]float32, error) {
 	if n <= len(old) {
 		return old, nil
@@ -95,7 +97,8 @@ func (a *arena) grow(old []float32, n int) ([]float32, error) {
 	return a.floats(n)
 }
 
-// release frees the memory of an allocation; that on Go's heap is freed with its last reference.
+// release frees the memory of an allocation. If the memory is on Go's heap, it is freed when nothing refers to it any
+// more.
 func (a *arena) release(values []float32) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()

@@ -6,11 +6,11 @@ import (
 	"seqembed/internal/half"
 )
 
-// The functions in this file are the portable pairVariant. They compute what the instructions of AVX512_BF16 do, bit by
-// bit, and are far slower than float32.
+// The functions in this file are the portable pairVariant. Bit for bit they compute the same as the instructions of
+// AVX512_BF16. They are far slower than float32.
 
-// tilePairs is a tileFunc for one panel of pairs. Like VDPBF16PS, it adds the second product of a pair before the
-// first, rounds after each, and replaces denormal numbers by zero.
+// tilePairs is a tileFunc for one panel of pairs. Like the instruction VDPBF16PS, it adds the second product of a pair
+// before the first, rounds after each addition, and replaces denormal numbers by zero.
 func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
 		var sums [panelCols]float32
@@ -34,13 +34,13 @@ func tilePairs(out []float32, ldout int, add []float32, ldadd int, bias []float3
 	}
 }
 
-// unpack returns the two values of a pair as float32, in which the product of two bfloat16 is exact.
+// unpack returns the two values of a pair as float32. The product of two bfloat16 values is exact in float32.
 func unpack(pair float32) (low, high float32) {
 	bits := math.Float32bits(pair)
 	return flushed(math.Float32frombits(bits << 16)), flushed(math.Float32frombits(bits &^ 0xffff))
 }
 
-// flushed returns x, or a zero with its sign if x is denormal.
+// flushed returns x. If x is denormal, it returns a zero with the sign of x.
 func flushed(x float32) float32 {
 	if bits := math.Float32bits(x); bits&0x7f800000 == 0 {
 		return math.Float32frombits(bits & 0x80000000)

@@ -133,8 +133,9 @@ func TestPackPairs(t *testing.T) {
 	}
 }
 
-// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. A machine that cannot run
-// it checks the products of the portable form, which computes the same bits (TestTilePairs).
+// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine that lacks
+// the instructions, it checks only the products, in the portable form, which computes the same bits (see
+// TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()

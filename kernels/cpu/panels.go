@@ -6,8 +6,8 @@ const (
 	// panelCols is the width of a panel: two AVX2 vectors of float32, one of AVX-512.
 	panelCols = 16
 	// blockK is the length of a block along the inner dimension. It determines the order of summation. A panel of one
-	// block takes 24 KB and stays in the first-level cache while row after row is multiplied by it. The two panels that
-	// AVX-512 processes together come from the second-level cache, which is fast enough.
+	// block takes 24 KB, so it stays in the first-level cache while row after row is multiplied by it. AVX-512
+	// processes two panels together. They come from the second-level cache, which is fast enough.
 	blockK = 384
 	// maxPanels is the largest number of panels that a variant processes together.
 	maxPanels = 2
@@ -45,7 +45,7 @@ func (p *panels) panel(k, index int) []float32 {
 	return p.at[p.start(k, index):][:(to-from)*panelCols]
 }
 
-// start returns the offset of that panel. The next panel follows it.
+// start returns the offset of the panel with this index in block k. The next panel follows it.
 func (p *panels) start(k, index int) int {
 	from, to := p.block(k)
 	return (from*p.count + index*(to-from)) * panelCols

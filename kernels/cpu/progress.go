@@ -6,13 +6,13 @@ import (
 	"seqembed/kernels"
 )
 
-// progress is the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
+// progress counts the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
 type progress struct {
 	tasks                *workerPool   // that the operations consist of
 	total, done, current atomic.Uint64 // of the batch; of the operations that have ended; of the present one
 }
 
-// begin sets out the arithmetic of a batch.
+// begin starts the count for a batch: it computes the total, and sets the FLOPs that have been computed to 0.
 func (p *progress) begin(b kernels.Batch, steps []step) {
 	total := 0.0
 	for i := range steps {
@@ -23,14 +23,14 @@ func (p *progress) begin(b kernels.Batch, steps []step) {
 	p.total.Store(uint64(total))
 }
 
-// next begins the next operation.
+// next counts the current operation as done and begins the next one, which has the given number of FLOPs.
 func (p *progress) next(flops float64) {
 	p.done.Add(p.current.Load())
 	p.current.Store(uint64(flops))
 }
 
-// Done returns the part of the present batch's arithmetic that has been done, from 0 to 1: roughly, since the work of
-// an operation is measured by its tasks. Any goroutine may call it.
+// Done returns the part of the current batch's arithmetic that has been computed, from 0 to 1. It is an estimate:
+// within an operation, the tasks that have been taken count as computed. Any goroutine may call it.
 func (p *progress) Done() float64 {
 	total := float64(p.total.Load())
 	if total == 0 {
@@ -40,7 +40,8 @@ func (p *progress) Done() float64 {
 	return min(1, done/total)
 }
 
-// fraction returns the part of the tasks of the present job, or of the last one, that have been taken.
+// fraction returns the part of the tasks of a job that workers have taken. The job is the current one or, if there is
+// none, the last one.
 func (p *workerPool) fraction() float64 {
 	state := p.state.Load()
 	if tasks := state >> takenBits; tasks > 0 && state != quit {

@@ -6,7 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDone: the part of a batch that is done grows to 1, within an operation by its tasks.
+// TestDone checks that the result of Done grows to 1 during a batch. Within an operation it must grow with the number
+// of tasks that have been taken.
 func TestDone(t *testing.T) {
 	for _, threads := range []int{1, 2} {
 		workers := newWorkerPool(threads)
@@ -29,7 +30,7 @@ func TestDone(t *testing.T) {
 			r.next(kernels.FLOPs(b, s.perToken, s.perPair))
 			s.run()
 		}
-		// The last task of each step has been taken, and with one thread not yet counted.
+		// When the last task of a step runs, it has been taken. With one thread it is not counted yet.
 		taken := map[int]float64{1: 0.75, 2: 1}[threads]
 		if len(seen) != 2 || seen[0] != 4*taken/20 || seen[1] != (4+16*taken)/20 {
 			t.Errorf("%d threads: %v", threads, seen)

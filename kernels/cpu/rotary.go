@@ -7,13 +7,14 @@ import (
 	"seqembed/kernels"
 )
 
-// rotaryTable caches cosines and sines, [positions, frequencies] each. It grows with the longest sequence.
+// rotaryTable caches the cosines and the sines, each [positions, frequencies]. It grows with the longest sequence.
 type rotaryTable struct {
 	invFreq  []float32
 	cos, sin []float32
 }
 
-// rotation returns the table for the frequencies of o. The blocks of a model usually share one.
+// rotation returns the table for the frequencies of o. Operations with the same frequencies share a table, as the
+// blocks of a model usually do.
 func (a *attentionScratch) rotation(o *kernels.Rotary) *rotaryTable {
 	for _, t := range a.angles {
 		if slices.Equal(t.invFreq, o.InvFreq) {

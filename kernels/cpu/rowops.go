@@ -29,7 +29,8 @@ func (s *runner) embed(o kernels.Embed, out *matrix) func() {
 	})
 }
 
-// embedScale returns the factor for one sequence: Scale, divided under token dropout by the share of unmasked tokens.
+// embedScale returns the factor for the embeddings of one sequence. It is Scale. If token dropout is on, it is Scale
+// divided by the share of tokens that are not masked.
 func embedScale(o kernels.Embed, ids []int32) float32 {
 	masked := 0
 	for _, id := range ids {

@@ -27,8 +27,8 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// checkRows compares each operation on n values with the portable one. For elementwise operations it also checks that
-// each value has the same bits as alone.
+// checkRows compares each operation on n values with the portable one. If the operation computes each value separately,
+// it also checks that each value has the same bits as alone.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()
@@ -46,7 +46,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 			run       func(v *variant, out []float32, from, to int)
 		}{
 			{"gelu", 4, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.gelu(out) }},
-			// The error of GELU, times a factor of up to 4.
+			// A factor of up to 4 multiplies the error of GELU.
 			{"gate by GELU", 16, func(v *variant, out []float32, from, to int) { v.gateGELU(out, x[from:to], y[from:to]) }},
 			{"scale", 0, func(v *variant, out []float32, from, to int) { v.scale(out, x[from:to], 0.3) }},
 			{"add", 0, func(v *variant, out []float32, from, to int) { copy(out, x[from:to]); v.add(out, y[from:to]) }},
@@ -82,7 +82,7 @@ func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 		maximum, wantMax := v.scoreMax(row, n, 0.7, 0.1, position), plain.scoreMax(want, n, 0.7, 0.1, position)
 		near(t, v.name+" maximum", []float32{maximum}, []float32{wantMax}, 4)
 		sum, wantSum := v.scoreExp(row, n, 0.7, 0.1, position, wantMax), plain.scoreExp(want, n, 0.7, 0.1, position, wantMax)
-		// Scores of up to 110 lose some roundings in the exponential. One lane adds up to n/8 weights.
+		// For scores of up to 110 the exponential loses some roundings. One lane of a vector adds up to n/8 weights.
 		near(t, v.name+" weights", row[:n], want[:n], 32)
 		near(t, v.name+" sum", []float32{sum}, []float32{wantSum}, 32)
 

@@ -124,8 +124,9 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 	return s, err
 }
 
-// scratchOf returns the columns and the type of the workspace that an operation needs. A gated product needs one if its
-// second half does not begin at a panel. An attention with a Rotary needs one if a later operation reads its input.
+// scratchOf returns the columns and the type of the workspace that an operation needs. There are two operations that
+// need some: a gated product whose second half does not begin at a panel, and an attention with a Rotary whose input a
+// later operation reads.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
@@ -198,14 +199,15 @@ func (s *scratch) float32Row(m *matrix, t int) []float32 {
 	return s.row[:m.cols]
 }
 
-// round also stores values as bfloat16, in row t from column from on, if the matrix has such a copy. from is even.
+// round also stores values as bfloat16, if the matrix has a copy in that type. The values belong to row t and begin at
+// the column from, which must be even.
 func (v *variant) round(m *matrix, t, from int, values []float32) {
 	if m.pairs != nil {
 		v.pairs.narrow(m.halfRow(t)[from:], values)
 	}
 }
 
-// Start runs the batch. wait only returns its error.
+// Start runs the batch to its end. The function wait only returns the error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
 	if err == nil {
@@ -240,8 +242,8 @@ func (s *runner) Profile(p *kernels.Profile) bool {
 // Close frees the activations.
 func (s *runner) Close() error { return s.memory.free() }
 
-// rowsPerTask bounds the number of rows in a task of a row operation, so that a task takes microseconds and the workers
-// are evenly loaded.
+// rowsPerTask is the maximum number of rows in a task of a row operation. It is so small that a task takes microseconds
+// and all workers end at about the same time.
 const rowsPerTask = 32
 
 // eachRow returns a function that calls do for every token's row, in parallel.

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// tileCase describes a call of a tileFunc: by how much its strides exceed the row length, and its operands.
+// tileCase describes a call of a tileFunc: its operands, and by how much each stride exceeds the length of a row.
 type tileCase struct {
 	rows, n, k             int
 	padA, padOut           int

@@ -55,8 +55,8 @@ type pairVariant struct {
 //
 //	out[r·ldout + c] = Σ_i a[r·lda + i] · panel[i·16 + c] + bias[c] + add[r·ldadd + c]
 //
-// A nil bias or add is left out. add may be out. k is at most blockK. Each sum has one accumulator and is added in the
-// order of i, for all values of rows and n.
+// If bias or add is nil, its term is left out. add may be the same memory as out. k is at most blockK. Each sum has one
+// accumulator. Its terms are added in the order of i, whatever rows and n are.
 type tileFunc func(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int)
 
 // portable returns the variant in plain Go, which every machine can run.
@@ -69,8 +69,8 @@ func portable() *variant {
 	}
 }
 
-// activation returns the function of a: apply, which computes in place, or gate, which multiplies up by a function of
-// in. Identity has neither.
+// activation returns the functions that compute activation a. apply computes in place. gate multiplies up by a function
+// of in. Of the two, an activation has one; Identity has none.
 func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
 	switch a {
 	case kernels.Identity:

@@ -63,8 +63,8 @@ type tile struct {
 // tiles lists the kernels for 1, 2, … panels, in descending order of rows, down to one row.
 type tiles [][]tile
 
-// pick returns the kernel with the most rows that leaves no rows or at least three. A kernel for one or two rows has
-// too few independent sums to hide the latency of an FMA.
+// pick returns the kernel with the most rows that leaves either no rows or at least three. A kernel for one or two rows
+// has too few independent sums to hide the latency of an FMA.
 func pick(list []tile, rows int) tile {
 	for _, t := range list {
 		if t.rows == rows || t.rows+3 <= rows {

@@ -76,7 +76,8 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 		squares += d * d
 	}
 	scale := 1 / math.Sqrt(squares/float64(n)+float64(eps))
-	// The mean is split into two floats. Rounded to one, a large mean would cost small differences their last bits.
+	// The mean is split into two float32 values. If it were rounded to one, small differences from a large mean would
+	// lose their last bits.
 	high := float32(mean)
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
@@ -104,7 +105,7 @@ func packKeysAVX2(p *panels, keys []float32, ld int) {
 			from, to := p.block(k)
 			panel := p.panel(k, i)
 			for half := 0; half < panelCols; half += 8 {
-				// A half panel without keys repeats the last key.
+				// A half panel that has no keys contains the last key instead.
 				row := min(half, n-1)
 				transpose8AVX2(&panel[half], &rows[row*ld+from], ld, min(8, n-row), to-from)
 			}

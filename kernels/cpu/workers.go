@@ -120,8 +120,9 @@ func spin(condition func() bool) bool {
 	return true
 }
 
-// work takes tasks and runs them until none is left. A job ends only after all its taken tasks have finished, so do
-// always belongs to the same job as the task. A worker that wakes late takes a task of the next job, or none.
+// work takes tasks and runs them until none is left. A job ends only after all its taken tasks have finished, so the
+// function do always belongs to the same job as the task. A worker that wakes late takes a task of the next job, or
+// none.
 func (p *workerPool) work(worker int) {
 	for s := p.state.Load(); hasTask(s); s = p.state.Load() {
 		if !p.state.CompareAndSwap(s, s+1) {
