@@ -61,9 +61,9 @@ func (b Batch) shapes() string {
 	return fmt.Sprintf("[%d tokens, %d sequences]", len(b.IDs), b.Sequences())
 }
 
-// CheckRun checks the arguments of Runner.Start. b must be a packed batch within l, its ids must exist in every table,
-// and its pooled ranges must not be empty. dst must have a slice of the right length for each output. The error is an
-// *OpError.
+// CheckRun checks the arguments of Runner.Start. b must be a packed batch within the limits l. Its ids must exist in
+// every table, and no range that the program pools may be empty. dst must have a slice of the right length for each
+// output. The error is an *OpError.
 func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 	refuse := func(format string, args ...any) error {
 		return &OpError{Op: "batch", Shapes: b.shapes(), Err: fmt.Errorf(format, args...)}

@@ -19,8 +19,8 @@ type Plan struct {
 	scratch []int // index of the slot of each operation's workspace, or -1
 }
 
-// Slot is memory that several values use one after the other: a buffer with rows of Cols columns for each type in
-// Precision.
+// Slot is memory that several values use one after the other. For each type in Precision it has a buffer whose rows
+// have Cols columns.
 type Slot struct {
 	Cols        int
 	Precision   Precision // both types if its values are stored twice
@@ -50,9 +50,9 @@ func (p *Program) Precision(v Value) Precision {
 	return p.values[v].reads
 }
 
-// Plan assigns a slot to every value so that no two values that are live at the same time share one. There are two
-// exceptions, for values that nothing reads later: the result of a Norm may overwrite its input, and the result of a
-// Linear its residual, if the types agree. This is safe because the same task reads each element before it writes it.
+// Plan assigns a slot to every value so that no two values that are live at the same time share a slot. There are two
+// exceptions, for values that no later operation reads. The result of a Norm may overwrite its input, and the result of
+// a Linear its residual, if the types agree. This is safe because the same task reads each element before it writes it.
 // In all other cases an operation's results and inputs do not overlap.
 //
 // Slots are assigned in the order of the operations: each value gets the free slot of its type that is closest in size.
@@ -109,8 +109,8 @@ func (a *allocator) kept(as Precision) Precision {
 	return as
 }
 
-// take returns a slot of at least cols columns: the smallest free slot that is large enough, else the largest free
-// slot, which it enlarges, else a new one.
+// take returns a slot of at least cols columns. If a free slot is large enough, it takes the smallest such slot.
+// Otherwise it enlarges the largest free slot. If no slot is free, it makes a new one.
 func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	best := -1
 	for f, s := range a.free {
@@ -132,7 +132,7 @@ func (a *allocator) take(cols int, as Precision, perSequence bool) int {
 	return s
 }
 
-// closer reports whether a slot of a columns suits a value of cols columns better than a slot of b columns does.
+// closer reports whether a slot of a columns fits a value of cols columns better than a slot of b columns does.
 func closer(a, b, cols int) bool {
 	if (a >= cols) != (b >= cols) {
 		return a >= cols
@@ -143,8 +143,8 @@ func closer(a, b, cols int) bool {
 	return a > b
 }
 
-// release frees the slots of operation o, number at: those of inputs that no later operation reads, and that of its
-// workspace. It keeps the slot of over, which the result has taken.
+// release frees slots after operation o, whose index is at: the slots of inputs that no later operation reads, and the
+// slot of the operation's workspace. It does not free the slot of the value over, which the result uses now.
 func (a *allocator) release(o Op, at int, over Value) {
 	for i, v := range [...]Value{o.In, o.Add} {
 		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].lastUse != at {

@@ -15,8 +15,8 @@ type shapes struct {
 func (s shapes) Role() Role             { return s.role }
 func (s shapes) Dims() (rows, cols int) { return s.rows, s.cols }
 
-// randomly builds a random program. Its values have long and short lifetimes and are read as float32, in the operand
-// type, as both, or never.
+// randomly builds a random program. Some of its values have long lifetimes and some short ones. They are read as
+// float32, in the operand type, as both, or never.
 func randomly(seed uint64) *Program {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	vector := func(n int) Weight { return shapes{Vector, 1, n} }

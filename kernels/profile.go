@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Profile accumulates the run times of operations by operation and shape. The zero value is empty.
+// Profile adds up the run times of operations, separately for each kind and shape of operation. The zero value is
+// empty.
 type Profile struct {
 	entries map[string]*OpTime
 }
@@ -48,7 +49,8 @@ func (p *Profile) Ops() []OpTime {
 }
 
 // Describe returns the name of an operation for a Profile, and its FLOPs on a batch: perToken for each token, plus
-// perPair for each pair of tokens of one sequence. An OpError has the kind of the operation and Shapes instead.
+// perPair for each pair of tokens of one sequence. In an OpError the operation is described by its kind and Shapes
+// instead.
 func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	switch do := o.Do.(type) {
 	case Linear:
@@ -71,7 +73,8 @@ func (p *Program) Describe(o Op) (name string, perToken, perPair float64) {
 	return o.Do.name(), 0, 0
 }
 
-// FLOPs returns the number of floating-point operations on a batch, given the counts that Describe returns.
+// FLOPs returns the number of floating-point operations on a batch, from the numbers perToken and perPair that Describe
+// returns.
 func FLOPs(b Batch, perToken, perPair float64) float64 {
 	flops := perToken * float64(len(b.IDs))
 	for s := range b.Sequences() {

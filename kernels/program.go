@@ -5,8 +5,8 @@ import (
 	"slices"
 )
 
-// Value identifies an activation of a program: the result of one of its operations. A value never changes, although the
-// planner may reuse its memory after its last reader.
+// Value identifies an activation of a program: the result of one of its operations. A value never changes. Its memory
+// may be used for another value after the last operation that reads it.
 type Value int32
 
 // None means that there is no value.
@@ -149,8 +149,9 @@ type Rotary struct {
 	InvFreq []float32 // [d/2]
 }
 
-// Range is the operation of Program.Pool. It selects the rows of each sequence to average: those from Skip on, without
-// the last Trim, and at most Limit of them if Limit is positive. An empty range is an error in the batch.
+// Range is the operation of Program.Pool. It selects the rows of each sequence whose mean is computed: the rows without
+// the first Skip and the last Trim. If Limit is positive, only the first Limit of them are selected. An empty range is
+// an error in the batch.
 type Range struct {
 	Skip, Trim, Limit int
 }
@@ -333,7 +334,7 @@ func (p *Program) refuse(o Operation, shapes, format string, args ...any) {
 
 func (vs values) has(v Value) bool { return v >= 0 && int(v) < len(vs) }
 
-// read records that operation number at reads v in type as.
+// read records that the operation with index at reads v in type as.
 func (vs values) read(v Value, as Precision, at int) {
 	if vs.has(v) {
 		vs[v].reads |= as

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// Bench is the program that a Case builds, with random weights and inputs. These are the same for every backend and
-// packing, and are values of the operand type, so that no backend rounds them.
+// Bench is the program that a Case builds, with random weights and inputs. Weights and inputs are the same for every
+// backend and packing. They are values of the operand type, so no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB
@@ -100,8 +100,8 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 // observed is the largest number of columns that Stored reads.
 const observed = 96
 
-// Stored returns the elements of v in the operand type, as a product reads them: all columns, or the first observed
-// ones. It multiplies by a matrix with a single 1 in each row, which is exact.
+// Stored returns the elements of v in the operand type, as a product reads them. It returns all columns, but at most
+// the first observed ones. It multiplies by a matrix with a single 1 in each row, which is exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

@@ -34,7 +34,7 @@ func cases(activations []kernels.Activation) []Case {
 		return []kernels.Value{b.Embed(x), b.Stored(b.Embed(x))}
 	}})
 
-	// The result of a product is read as float32, in the operands' type, or in both.
+	// The result of a product can be read as float32, in the operands' type, or in both.
 	readers := map[string]func(b *Bench, y kernels.Value) []kernels.Value{
 		"float32": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y} },
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
@@ -141,7 +141,7 @@ func cases(activations []kernels.Activation) []Case {
 		return []kernels.Value{b.Stored(first), b.Stored(b.Attention(x, o)), b.Stored(x)}
 	})
 	add("attention/sharp", ragged, func(b *Bench) []kernels.Value {
-		// The scores reach hundreds, so a softmax that does not subtract the maximum overflows.
+		// The scores reach hundreds. If softmax did not subtract their maximum, the exponentials would overflow.
 		return []kernels.Value{b.Stored(b.Attention(b.Input(3*2*32), kernels.Attention{Heads: 2, Scale: 16}))}
 	})
 
@@ -168,8 +168,9 @@ func cases(activations []kernels.Activation) []Case {
 	return list
 }
 
-// linearLengths returns the lengths of sequences for a Linear of that shape. For small products it returns nil, which
-// means ragged and a long sequence; for others a short batch, because the reference is slow.
+// linearLengths returns the lengths of the sequences for a Linear of the given shape. For a small product it returns
+// nil, so the case runs with ragged and with a long sequence (see Case). For other products it returns a short batch,
+// because the reference is slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes makes one mistake of each kind, in a program or in a batch. It checks that the error of Compile or of the
-// batch's wait names the operation, and that the next batch succeeds.
+// mistakes makes one mistake of each kind, in a program or in a batch. The error of Compile, or that of the batch's
+// wait, must name the operation, and the next batch must succeed.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {
@@ -131,8 +131,8 @@ func mistakes(t *testing.T, backend kernels.Backend) {
 // unknown is not a valid activation.
 const unknown kernels.Activation = 255
 
-// unsupported checks that Compile refuses each of the activations in lacks with kernels.ErrUnsupported. It sets the
-// activation after building the program, because Program.Linear refuses unknown itself.
+// unsupported checks that Compile refuses each of the activations in lacks with kernels.ErrUnsupported. It changes the
+// activation after the program is built, because Program.Linear does not accept the activation unknown.
 func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activation) {
 	for _, then := range lacks {
 		b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), lens: []int{5, 3}, tags: []int{0, 1}, seed: 1}
@@ -150,7 +150,7 @@ func unsupported(t *testing.T, backend kernels.Backend, lacks []kernels.Activati
 	}
 }
 
-// weights checks that Load refuses parts that cannot be stacked and passes on the error of a source.
+// weights checks that Load refuses parts that cannot be stacked, and that it returns the error of a source.
 func weights(t *testing.T, backend kernels.Backend) {
 	m := backend.NewModel()
 	defer m.Close()
@@ -175,8 +175,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts starts several batches before it waits for the first. It checks that each has the same results as alone, and
-// that a failed batch does not affect the others.
+// starts starts several batches before it waits for the first. Each must have the same results as alone, and a batch
+// that fails must not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()

@@ -1,10 +1,11 @@
 // Package kernelstest is the conformance suite for backends. Every variant of a backend must pass it with every operand
-// type. It compares each operation with the reference over ragged batches and sizes off the tile boundaries, runs
-// random programs, and checks that results repeat bit for bit and do not depend on the other sequences in the batch.
+// type. It compares each operation with the reference, over batches of unequal lengths and over sizes that are no
+// multiples of tiles. It runs random programs. It checks that results repeat bit for bit and do not depend on the other
+// sequences in the batch.
 //
-// All tolerances are defined here. They are relative to the error of plain loops in the same precision: a backend's
-// error against the float64 reference may be at most twice as large, plus a floor of a few roundings for cases in which
-// the loops happen to be almost exact.
+// All tolerances are defined here. They are relative to the error of plain loops in the same precision, both errors
+// measured against the float64 reference. A backend's error may be at most twice as large. A floor of a few roundings
+// is added for cases in which the loops happen to be almost exact.
 package kernelstest
 
 import (
@@ -31,8 +32,8 @@ const floor = 4 * 0x1p-24
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run runs the whole suite on a backend with the given operand type. It calls open once for each test; open must return
-// a fresh backend. Results of the reference that are in known are not computed again. Compile must refuse the
-// activations in lacks; the other tests do not use them.
+// a fresh backend. Results of the reference that are already in known are not computed again. Compile must refuse the
+// activations in lacks, and the other tests do not use them.
 func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, cases(computed(lacks)), operands, known, open, lacks)
 	refuses := func(t *testing.T, b kernels.Backend) { unsupported(t, b, append(lacks, unknown)) }
@@ -83,8 +84,8 @@ type Case struct {
 	Build   func(b *Bench) []kernels.Value
 }
 
-// batches returns the lengths of the batches that are compared with the reference. In short mode sequences have at most
-// 65 tokens.
+// batches returns the lengths of the sequences in each batch that is compared with the reference. In short mode
+// sequences have at most 65 tokens.
 func (c Case) batches() [][]int {
 	list := [][]int{c.mixed()}
 	if c.Lengths == nil && !testing.Short() {
@@ -93,7 +94,7 @@ func (c Case) batches() [][]int {
 	return list
 }
 
-// mixed returns the lengths of the batch with several sequences.
+// mixed returns the lengths of the sequences in the batch that has several.
 func (c Case) mixed() []int {
 	lens := ragged
 	if c.Lengths != nil {
@@ -112,8 +113,8 @@ type Result struct {
 	PerSequence bool
 }
 
-// Run runs the case once. The ids and inputs of sequence i are generated from tags[i]; nil tags mean 0, 1, 2, …. The
-// limits exceed the batch by slack tokens and sequences.
+// Run runs the case once. The ids and inputs of sequence i are generated from tags[i]. If tags is nil, the tags are 0,
+// 1, 2, …. The limits exceed the batch by slack tokens and sequences.
 func (c Case) Run(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
@@ -225,7 +226,7 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the mixed batch again, with the same and with other limits, and checks that every bit of the results is
+// repeat runs the mixed batch again, once with the same limits and once with others. Every bit of the results must be
 // the same.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
@@ -241,8 +242,8 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DTy
 	}
 }
 
-// alone runs the mixed batch in reverse order, and each of its sequences alone (in short mode the first four). It
-// checks that each sequence's results are the same bits as in the batch.
+// alone runs the mixed batch in reverse order, and each of its sequences alone (in short mode only the first four).
+// Each sequence's results must have the same bits as in the mixed batch.
 func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
 	lens := c.mixed()
@@ -296,8 +297,8 @@ func Differs(a, b []float32) int {
 // Vocabulary is the number of rows of the tables for token lookups. The last id is the mask.
 const Vocabulary = 37
 
-// batch returns a batch of sequences with the given lengths. If c.Tokens is set, the ids are drawn from a generator
-// seeded with the tags, about one in nine a mask. Otherwise they number the rows of an Input.
+// batch returns a batch of sequences with the given lengths. If c.Tokens is set, the ids are random, from a generator
+// seeded with the tags, and about one in nine is the mask. Otherwise the ids are the indices of the rows of an Input.
 func (c Case) batch(lens, tags []int) kernels.Batch {
 	var b kernels.Batch
 	for i, n := range lens {

@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels/ref"
 )
 
-// withoutGEGLU is the reference without one activation.
+// withoutGEGLU is the reference backend without the activation GEGLU.
 type withoutGEGLU struct{ kernels.Backend }
 
 func (b withoutGEGLU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
@@ -20,8 +20,8 @@ func (b withoutGEGLU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Run
 	return b.Backend.Compile(p, l)
 }
 
-// TestLacks checks that no program of the suite has an activation that the backend lacks, that the others remain, and
-// that the suite accepts the refusal of an activation.
+// TestLacks checks that no program of the suite has an activation that the backend lacks, and that the programs with
+// other activations remain. The suite must accept that the backend refuses the activation.
 func TestLacks(t *testing.T) {
 	backend := withoutGEGLU{ref.New()}
 	refused := func(lacks ...kernels.Activation) (programs, refused int) {

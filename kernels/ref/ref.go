@@ -88,7 +88,7 @@ func (r *runner[F]) Start(b kernels.Batch, dst [][]float32) (wait func() error) 
 	return func() error { return err }
 }
 
-// matrix holds a value in the two types in which operations read it.
+// matrix is a value in the two types in which operations read it.
 type matrix[F float] struct {
 	cols    int
 	at      []F // as computed
@@ -171,8 +171,8 @@ func (r *run[F]) embed(o kernels.Embed, out *matrix[F]) {
 	}
 }
 
-// linear computes a Linear. If stored is set, it rounds the product before the activation, as an operation without
-// fusion would.
+// linear computes a Linear. If stored is set, it rounds the product before the activation, as a backend does that
+// computes them in two operations.
 func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	width, _ := o.W.Dims()
 	z := make([]F, width)
@@ -209,7 +209,7 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	}
 }
 
-// gelu returns x·Φ(x). It uses erfc so that large negative x keep their relative accuracy.
+// gelu returns x·Φ(x). It uses erfc because this keeps the relative accuracy for large negative x.
 func gelu[F float](x F) F { return x * F(0.5*math.Erfc(-float64(x)/math.Sqrt2)) }
 
 func (r *run[F]) norm(o kernels.Norm, out, x *matrix[F]) {
