@@ -9,9 +9,9 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. as is the
-// precision of its result, which has cols columns. A 16-bit attention kernel reads keys that another kernel has
-// rotated, and cannot write float32; each takes cols columns.
+// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. Its result has
+// cols columns, and as is the precision of the result. A 16-bit attention kernel needs workspace in two cases, each of
+// cols columns: for keys that another kernel has rotated, and for a result in float32, which the kernel cannot write.
 func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels.Precision) int {
 	needed := 0
 	if t != kernels.FP32 && o.Rotary != nil {
@@ -67,8 +67,8 @@ func (c *compiler) attention(o kernels.Attention, out, qkv *matrix, scratch *mem
 	}
 }
 
-// slopes copies the slopes to the device. It returns null if there are none. The 16-bit kernels subtract them before
-// they scale the scores, so they get slopes divided by the scale.
+// slopes copies the slopes to the device. If there are none, it returns a null pointer. The 16-bit kernels subtract the
+// slopes before they scale the scores, so slopes divides them by the scale.
 func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	if o.Slopes == nil {
 		return 0
@@ -82,8 +82,8 @@ func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 	return c.constant(slopes)
 }
 
-// rotateKeys returns a function that launches the kernel that writes the rotated keys of qkv to memory at to. turns is
-// the table of rotation.
+// rotateKeys returns a function that launches the kernel for rotated keys. The kernel reads the keys in qkv and writes
+// the rotated keys to the address to. turns is the table of rotation.
 func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) func(*submission) {
 	k, pos := c.typed("rotate_keys"), c.tables.pos
 	return func(s *submission) {

@@ -37,7 +37,7 @@ type Backend struct {
 }
 
 // ErrUnavailable is wrapped by the error that explains why this machine, or one of its devices, cannot run the package
-// at all: it has no driver or no device, or one that is too old.
+// at all: there is no driver or no device, or it is too old.
 var ErrUnavailable = driver.ErrUnavailable
 
 // leastMajor is the least major compute capability that the kernels run on: Ampere, the first with bfloat16 and
@@ -60,11 +60,11 @@ func Open(ordinal int, opts Options) (*Backend, error) {
 	return open(cuda, ordinal, opts, images, cublasIn(places))
 }
 
-// findCublas finds a cuBLAS that runs on a driver of the given major CUDA version, and lists the places that it
-// searched.
+// findCublas is a function that finds a cuBLAS that runs on a driver of the given major CUDA version. It also returns
+// the places that it has searched.
 type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
-// open is Open with everything that depends on the machine as a parameter.
+// open does the same as Open. Everything that depends on the machine is a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
 		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
@@ -163,7 +163,8 @@ const cublasVariable = "EMBED_CUBLAS"
 // ErrCublasOff is wrapped by Cublas.Err if the user has turned cuBLAS off.
 var ErrCublasOff = errors.New(cublasVariable + "=none")
 
-// cublasIn returns a function that finds cuBLAS in the place that the user names, or else in all places.
+// cublasIn returns a function that finds cuBLAS. The function searches only the place that the user names, if the user
+// names one, and otherwise all places.
 func cublasIn(p driver.Places) findCublas {
 	return func(cudaMajor int) (*driver.CublasLt, []Attempt, error) {
 		given := p.Getenv(cublasVariable)

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// tables holds the description of the current batch on the device. It is allocated once, for the limits. The part that
-// the host sends is a double buffer, so that a batch is sent while the previous one computes.
+// tables is the description of the current batch on the device. It is allocated once, for the limits. The part that the
+// host sends is a double buffer, so that a batch can be sent while the previous one computes.
 type tables struct {
 	pos     driver.Pointer // int32 [T], the position of each token in its sequence
 	seq     driver.Pointer // int32 [T], the sequence of each token
@@ -24,7 +24,7 @@ type tables struct {
 	list      []int32 // workspace of cut and rows
 }
 
-// buffer is one half of the double buffer: what the host sends for one batch.
+// buffer is one half of the double buffer. It contains the values that the host sends for one batch.
 type buffer struct {
 	ids    driver.Pointer   // int32 [T]
 	cu     driver.Pointer   // int32 [S+1]
@@ -67,7 +67,7 @@ func newTables(c *gpu.Context, r *gpu.Resources, l kernels.Limits, pooled []kern
 func (s *submission) begin() {
 	t, b := s.tables, s.batch
 	if s.loaded.At == nil {
-		// This is enough for the limits, so later batches fit as well.
+		// This size is enough for the limits, so later batches need no more.
 		bytes := 4*s.limits.Tokens + 4*(s.limits.Sequences+1) + 8*t.maxBlocks + 8*s.limits.Sequences*len(t.pooled)
 		s.loaded = s.resources.Pin(s.Context, bytes)
 	}
@@ -93,8 +93,8 @@ func (s *submission) begin() {
 	s.launch(s.positions, b.Sequences(), 0, gpu.Ptr(t.pos), gpu.Ptr(t.seq), gpu.Ptr(t.cu))
 }
 
-// swap selects the other buffer for the next batch. Uploads on stream loads then wait until the batch before last,
-// which used this buffer, has run.
+// swap selects the other buffer for the next batch. The second to last batch used that buffer, so swap makes later
+// uploads on the stream loads wait until that batch has run.
 func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Record(t.read, compute)
 	other := &t.buffers[0]
@@ -122,7 +122,7 @@ func (t *tables) cut(b kernels.Batch) []int32 {
 	return t.list
 }
 
-// rows returns, for each sequence, the rows that a range pools: the first, and the one after the last.
+// rows returns the rows that a range selects in each sequence: the first row, and the row after the last.
 func (t *tables) rows(b kernels.Batch, o kernels.Range) []int32 {
 	t.list = t.list[:0]
 	for i := range b.Sequences() {

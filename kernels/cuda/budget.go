@@ -7,8 +7,8 @@ import (
 )
 
 const (
-	// budgetCap is the largest number of tokens that Budget returns. With so many, even the largest products keep every
-	// multiprocessor busy; more tokens would only cost memory and delay the first result.
+	// budgetCap is the largest number of tokens that Budget returns. A batch of so many tokens keeps every
+	// multiprocessor busy even in the largest products. More tokens would only cost memory and delay the first result.
 	budgetCap = 32768
 
 	// budgetShare is the share of the free memory that a batch may use. The rest is for allocations of the driver and
@@ -18,9 +18,9 @@ const (
 	// budgetReserve is set aside for memory that does not grow with the batch, such as the workspace of a runner.
 	budgetReserve = workspaceBytes + 64<<20
 
-	// bookkeepingBytes is the size of the tables for one token that is a sequence of its own. The terms are its
-	// position and sequence; its id and a block of attention, in both buffers; its scale; its cu_seqlens and another
-	// block, in both buffers.
+	// bookkeepingBytes is the size of the tables for one token that is a sequence of its own. The terms are: its
+	// position and its sequence; its id and a block of attention, in both buffers; its scale; its entry in cu_seqlens
+	// and another block, in both buffers.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
 	// rangeBytes is the size of the rows that a range pools in one sequence, in both buffers.
 	rangeBytes = 2 * 8

@@ -25,8 +25,8 @@ type step struct {
 	launch func(s *submission)
 }
 
-// needs describes the device's memory requirements to the planner. With cuBLAS a GEGLU needs workspace for the ungated
-// product, in float32 if its result is stored in float32.
+// needs describes the device's memory requirements to the planner. With cuBLAS a GEGLU needs workspace for the product
+// before the activation. The workspace is in float32 if the result of the GEGLU is stored in float32.
 func (b *Backend) needs(p *kernels.Program) kernels.Needs {
 	return kernels.Needs{Uniform: b.dtype == kernels.FP32, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		switch o := op.Do.(type) {
@@ -148,11 +148,12 @@ func (c *compiler) kernel(name string) kernel {
 	return kernel{c.Kernel(name, spec.block, spec.shared), spec}
 }
 
-// typed is kernel for the variant of the operands' type.
+// typed returns the variant of a kernel for the type of the operands.
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
-// convert returns a function that launches a conversion between the two copies of a matrix. It does nothing if to or
-// from is null, or if both are the same memory, as in float32. name is "narrow" (from float32) or "widen" (to float32).
+// convert returns a function that launches a conversion between the two copies of a matrix. The function does nothing
+// if to or from is null, or if both are the same memory, as in float32. name is "narrow" (from float32) or "widen" (to
+// float32).
 func (c *compiler) convert(name string, to, from driver.Pointer, cols int) func(*submission) {
 	if to == 0 || from == 0 || to == from {
 		return func(*submission) {}

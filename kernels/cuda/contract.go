@@ -19,9 +19,10 @@ type contract struct {
 	shared func(d int) int
 }
 
-// tile is the part of a result that one block computes: rows × cols elements. of and by name the dimensions that rows
-// and cols count. The x of the grid counts the tiles along the columns and y those along the rows. A kernel whose rows
-// need more than maxGridY tiles loops over the rest. If cols is 0, or flat is set, x counts all tiles.
+// tile is the part of a result that one block computes: rows × cols elements. The fields of and by are the names of the
+// dimensions that rows and cols divide. The x of the grid counts the tiles along the columns and y those along the
+// rows. If the rows need more than maxGridY tiles, the kernel loops over the rest. If cols is 0, or flat is set, x
+// counts all tiles.
 type tile struct {
 	rows, cols int
 	of, by     string
@@ -107,8 +108,8 @@ func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
 func always(n int) func(int) int { return func(int) int { return n } }
 
-// attentionHeads lists the head sizes that have an attention kernel, normWidths the widest row of each LayerNorm
-// kernel.
+// attentionHeads lists the head sizes that have an attention kernel. normWidths lists the width of the widest row for
+// each LayerNorm kernel.
 var (
 	attentionHeads = []int{16, 24, 32, 64, 128}
 	normWidths     = []int{512, 1280, 2560, 8192}

@@ -26,7 +26,7 @@ type Device struct {
 	Err        error  // the reason why it cannot be used, or nil
 }
 
-// Cublas describes the cuBLAS that multiplies, or the reason why none does. Without one, the package's own kernels
+// Cublas describes the cuBLAS that multiplies, or the reason why there is none. In that case the package's own kernels
 // multiply.
 type Cublas struct {
 	Version  string    // empty if there is none

@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// activationKernels names the kernels of each activation: product multiplies and applies it, alone applies it to a
-// product of cuBLAS.
+// activationKernels has the names of two kernels for each activation. product multiplies and applies the activation.
+// alone applies the activation to a product of cuBLAS.
 var activationKernels = [...]struct{ product, alone string }{
 	kernels.Identity: {"gemm", ""},
 	kernels.GELU:     {"gemm_gelu", "activate"},

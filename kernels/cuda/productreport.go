@@ -38,7 +38,8 @@ func (p Product) String() string {
 type ProductReport struct {
 	Product
 
-	// AskedRows is the number of rows for which cuBLAS was last asked for an algorithm, or 0.
+	// AskedRows is the number of rows for which cuBLAS has offered the chosen algorithm, or was last asked for one. It
+	// is 0 if cuBLAS was never asked.
 	AskedRows int `json:"asked_rows"`
 	// Algorithm describes the algorithm of cuBLASLt by the numbers of cublasLt.h, with a dash for each that this
 	// version of the library does not report. It is empty if no algorithm is usable.
@@ -46,8 +47,9 @@ type ProductReport struct {
 	Calls     int64  `json:"calls"` // number of products that cuBLAS computed
 	Rows      int64  `json:"rows"`  // total number of their rows
 
-	// OwnCalls and OwnRows count the products that the package's own kernels computed, because cuBLAS has no usable
-	// algorithm or its algorithm does not support the number of rows. Refusal is the last reason.
+	// OwnCalls and OwnRows count the products that the package's own kernels computed, and the rows of these products.
+	// cuBLAS has no usable algorithm for them, or its algorithm does not support the number of rows. Refusal is the
+	// last such reason.
 	OwnCalls int64  `json:"own_calls"`
 	OwnRows  int64  `json:"own_rows"`
 	Refusal  string `json:"refusal,omitempty"`

@@ -30,7 +30,8 @@ const (
 	tile128x128 = 20 // CUBLASLT_MATMUL_TILE_128x128
 )
 
-// heuristicChoices is the number of algorithms to ask for, so that one of them does not split the inner dimension.
+// heuristicChoices is the number of algorithms that cuBLAS is asked to offer. Several are needed, because some split
+// the inner dimension.
 const heuristicChoices = 16
 
 // products computes matrix products with cuBLASLt. Its methods must be called with the device's context.
@@ -53,7 +54,7 @@ type products struct {
 
 // plan is a product with its descriptors and its algorithm, if there is one.
 //
-// cuBLAS stores matrices by columns. To it a row-major matrix [rows, c] is a column-major matrix [c, rows] whose
+// cuBLAS stores matrices by columns. A row-major matrix [rows, c] is for cuBLAS a column-major matrix [c, rows] whose
 // leading dimension is the pitch. So it computes
 //
 //	D[n, rows] = Aᵀ · B,  A = W as [k, n],  B = In as [k, rows]
@@ -115,8 +116,8 @@ func cublasVersion(v uint64) string {
 	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
 }
 
-// run enqueues a product. It returns false, and enqueues nothing, if cuBLAS has no usable algorithm for this number of
-// rows. in and w have the operands' type; out, bias and add have the type given by the plan.
+// run enqueues a product. If cuBLAS has no usable algorithm for this number of rows, run enqueues nothing and returns
+// false. in and w have the operands' type. out, bias and add have the type given by the plan.
 func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
 	done bool, err error) {
 	p.mu.Lock()
@@ -148,7 +149,8 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	return true, nil
 }
 
-// plan returns the plan of a product, which it makes the first time. rows is used only if algorithms are free.
+// plan returns the plan of a product. The first call for a product makes the plan. rows is used only with
+// Options.FreeAlgorithm.
 func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -214,9 +216,10 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 	return p.lt.DescSet(made.desc, driver.DescBias, &p.value, 8).Err("cublasLtMatmulDescSetAttribute of the bias")
 }
 
-// choose sets the algorithm: the preferred one, or the first that is offered for the given number of rows. The layouts
-// must have that number of rows. Afterwards they have the number for which the chosen algorithm was offered. The
-// preferred algorithm is used only in bf16, in which it was timed.
+// choose sets the algorithm of a plan to the first one that cuBLAS offers for the given number of rows. On Hopper in
+// bf16 it sets the preferred algorithm instead, if cuBLAS offers that for largeRows; only in bf16 has it been timed.
+// Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the chosen
+// algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)
@@ -257,8 +260,8 @@ func (p *products) setRows(made *plan, rows int) error {
 	return err
 }
 
-// offered returns the algorithms that cuBLAS offers for a number of rows and that sum each element in one piece, or all
-// of them if algorithms are free. If there is none, it returns the reason.
+// offered returns the algorithms that cuBLAS offers for a number of rows and that sum each element in one piece. With
+// Options.FreeAlgorithm it returns all that cuBLAS offers. If there is none, it returns the reason.
 func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResult, why string) {
 	found, count := make([]driver.HeuristicResult, heuristicChoices), int32(0)
 	shapes := fmt.Sprintf("[%d %d]·[%d %d]ᵀ", rows, made.K, made.N, made.K)
@@ -278,8 +281,8 @@ func (p *products) offered(made *plan, rows int) (usable []driver.HeuristicResul
 	return usable, why
 }
 
-// inOnePiece reports whether an algorithm neither splits the inner dimension nor reduces parts. It returns false if an
-// attribute cannot be read.
+// inOnePiece reports whether an algorithm sums each element in one piece: it neither splits the inner dimension nor
+// adds up parts. It returns false if an attribute cannot be read.
 func (p *products) inOnePiece(algo *driver.MatmulAlgo) bool {
 	splits, known := p.attribute(algo, driver.ConfigSplitK, 4)
 	reduction, told := p.attribute(algo, driver.ConfigReduction, 4)
@@ -293,9 +296,9 @@ func (p *products) attribute(algo *driver.MatmulAlgo, number int32, bytes uint64
 	return int32(uint32(value)), status == 0
 }
 
-// resize prepares a plan for a number of rows: it checks that the algorithm supports it or, if algorithms are free,
-// chooses another. All layers of a batch have the same number of rows, so only the first call for a batch does any
-// work.
+// resize prepares a plan for a number of rows. It checks that the algorithm supports that number. With
+// Options.FreeAlgorithm it chooses another algorithm instead. All layers of a batch have the same number of rows, so
+// only the first call for a batch does any work.
 func (p *products) resize(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.setBias(made, bias); err != nil || made.rows == rows {
 		return err

@@ -15,8 +15,8 @@ type entry struct {
 	perToken, perPair float64
 }
 
-// timings measures one submission with events on the compute stream: one before the first operation and one after each.
-// Entry i lies between events i and i+1. Its time includes the wait for its launch.
+// timings measures one submission with events on the compute stream. There is one event before the first operation and
+// one after each operation. Entry i lies between events i and i+1. Its time includes the wait for its launch.
 type timings struct {
 	events  []gpu.Event // reused by later batches
 	entries []entry

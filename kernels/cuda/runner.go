@@ -41,7 +41,7 @@ func (r *runner) submission() *submission {
 	return s
 }
 
-// Start launches the program. wait returns any error.
+// Start launches the program. The function wait returns any error.
 func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	if err := r.program.CheckRun(r.limits, b, dst); err != nil {
 		return func() error { return err }

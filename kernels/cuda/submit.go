@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// submission is a batch in flight, with its pinned memory and its events. A runner reuses them: it has as many as there
-// have been batches in flight at once, so later batches allocate nothing.
+// submission is a batch in flight, with its pinned memory and its events. A runner uses its submissions again. It has
+// as many as there were batches in flight at the same time, so later batches allocate nothing.
 type submission struct {
 	*runner
 	*gpu.Context              // set while run runs
@@ -100,7 +100,7 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 		most = s.limits.Sequences
 	}
 	if s.results[i].At == nil {
-		// This is enough for the limits, so later batches fit as well.
+		// This size is enough for the limits, so later batches need no more.
 		s.results[i] = s.resources.Pin(s.Context, most*row)
 	}
 	if from.reading == 0 {
@@ -112,14 +112,14 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	s.Record(from.reading, s.copies)
 }
 
-// finish waits until both events have happened, copies the results to dst and makes the submission idle. It returns the
-// error of run, or an error that the device reports later.
+// finish waits until the events of run have happened, copies the results to dst and makes the submission idle. It
+// returns the error of run, or an error that the device reports later.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
 	if s.marked {
 		err = device.Wait(s.computed, s.copied)
 	} else {
-		// Without the events, all work must end before the pinned memory is reused.
+		// If the events were not recorded, all work must end before the pinned memory is used again.
 		err = device.Do(s.resources.Synchronize)
 	}
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// memory is a slot on the device: rows of cols columns in float32, in the operands' type, or in both. In fp32 the only
-// array is wide.
+// memory is a slot on the device: rows of cols columns in float32, in the operands' type, or in both. If the operands'
+// type is float32, wide is the only array.
 type memory struct {
 	wide    driver.Pointer // float32
 	narrow  driver.Pointer // bf16 or fp16
@@ -37,7 +37,8 @@ func residual(m *matrix) driver.Pointer {
 	return m.wide
 }
 
-// slotBytes returns the bytes of a row of a slot in float32 and in the operands' type, 0 if it has no such copy.
+// slotBytes returns the size in bytes of a row of a slot, in float32 (wide) and in the operands' type (narrow). A size
+// is 0 if the slot has no such copy.
 func (b *Backend) slotBytes(s kernels.Slot) (wide, narrow int) {
 	if s.Precision&kernels.Float32 != 0 {
 		wide = 4 * pitch(s.Cols)
@@ -68,8 +69,8 @@ func (c *compiler) slot(s kernels.Slot) *memory {
 	return m
 }
 
-// rotation returns a table of (cos, sin), float32 [positions, len(invFreq), 2], with positions for the limits. The
-// blocks of a model usually share one.
+// rotation returns a table of (cos, sin) for all positions within the limits, float32 [positions, len(invFreq), 2].
+// Operations with the same frequencies share a table, as the blocks of a model usually do.
 func (c *compiler) rotation(invFreq []float32) driver.Pointer {
 	key := fmt.Sprint(invFreq)
 	if at := c.rotations[key]; at != 0 {

@@ -12,8 +12,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// staging is a double buffer of pinned memory through which weights are uploaded, on its own stream: while one buffer
-// is copied, the other is filled.
+// staging is a double buffer of pinned memory through which weights are uploaded, on a stream of its own. While one
+// buffer is copied, the other is filled.
 type staging struct {
 	stream gpu.Stream
 	pieces [2]gpu.Pinned
@@ -38,8 +38,8 @@ func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 }
 
 // weight is a loaded tensor. A projection or a lookup table is stored in the operands' type, with padded rows (see
-// pitch). A vector is stored in float32, with a copy in the operands' type because cuBLAS requires a bias of its
-// output's type.
+// pitch). A vector is stored in float32. It also has a copy in the operands' type, because cuBLAS requires that a bias
+// has the type of the output.
 type weight struct {
 	backend    *Backend
 	role       kernels.Role
@@ -96,7 +96,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// place allocates a matrix on the device and fills it with the rows that read decodes.
+// place allocates a matrix on the device and fills it with the rows that the function read decodes.
 func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
 	rowBytes := pitch(cols) * sizeOf(t)
 	err = m.do(func(c *gpu.Context) {
@@ -123,7 +123,7 @@ func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int)
 			})
 		}
 	}
-	// This is needed even after an error: copies must not outlive the call.
+	// The wait is needed even after an error, because no copy may still run when the call returns.
 	return at, cmp.Or(err, m.do(func(c *gpu.Context) { c.Synchronize(s.stream) }))
 }
 

@@ -27,11 +27,12 @@ type (
 	Pointer uint64
 )
 
-// CUDA contains the functions of libcuda that the program uses. A field has the name of its function without cu; its
-// tag is the name that the library exports. BindCUDA binds the last fields, which launches and copies call, itself.
+// CUDA contains the functions of libcuda that the program uses. A field has the name of its function without cu. Its
+// tag is the name that the library exports. The last fields have no tag: launches and copies call them, and BindCUDA
+// binds them itself.
 //
-// A host pointer is an unsafe.Pointer if it points to memory that Go did not allocate, and a typed pointer if C writes
-// to a Go variable during the call.
+// A host pointer is an unsafe.Pointer if it points to memory that Go did not allocate. It is a typed pointer if C
+// writes to a Go variable during the call.
 type CUDA struct {
 	Init             func(flags uint32) Result                 `c:"cuInit"`
 	DriverGetVersion func(version *int32) Result               `c:"cuDriverGetVersion"`

@@ -6,13 +6,13 @@ import (
 )
 
 // ErrUnavailable is wrapped by the error that explains why CUDA cannot be used at all: there is no driver or no device,
-// or one that is too old.
+// or it is too old.
 var ErrUnavailable = errors.New("CUDA is not available")
 
 // ErrOutOfMemory is wrapped by the error for a device with too little memory.
 var ErrOutOfMemory = errors.New("the device is out of memory")
 
-// Unavailable returns an error like that of fmt.Errorf that also wraps ErrUnavailable.
+// Unavailable returns an error that is formatted like that of fmt.Errorf and wraps ErrUnavailable.
 func Unavailable(format string, args ...any) error { return unavailable{fmt.Errorf(format, args...)} }
 
 type unavailable struct{ error }

@@ -48,7 +48,7 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
-// bind fills the fields of a struct of functions that have the tag c. It returns the addresses of the functions in
+// bind sets the fields of a struct of functions that have the tag c. It returns the addresses of the functions in
 // names, which its caller binds.
 func bind(library uintptr, functions any, names ...string) (symbols []uintptr, err error) {
 	v := reflect.ValueOf(functions).Elem()
@@ -81,7 +81,8 @@ func newCaller() *caller {
 	return &caller{sync.Pool{New: func() any { return new([maxArguments]uintptr) }}}
 }
 
-// maxArguments is the largest number of arguments of a function called this way: those of cublasLtMatmul.
+// maxArguments is the largest number of arguments of a function that is called through caller. cublasLtMatmul has so
+// many.
 const maxArguments = 16
 
 // call calls a function and returns its result. Arguments that are addresses of Go memory must be on the heap, and the

@@ -43,8 +43,8 @@ func describe(attempts []Attempt) string {
 	return strings.Join(list, "; ")
 }
 
-// driverPaths lists the places of the driver: the names that the loader may know (some containers have only the
-// second), then the folders in which containers, WSL and NixOS keep it.
+// driverPaths lists the places where the driver is searched. First come the names that the loader may know; some
+// containers have only the second. Then come the folders in which containers, WSL and NixOS keep the driver.
 func (p Places) driverPaths() []string {
 	paths := []string{"libcuda.so.1", "libcuda.so"}
 	for _, folder := range []string{"usr/local/nvidia/lib64", "usr/lib/wsl/lib", "run/opengl-driver/lib"} {
@@ -82,9 +82,9 @@ func (p Places) openFirst(paths []string) (uintptr, []Attempt) {
 	return 0, attempts
 }
 
-// cublasPaths lists the possible places of libcublasLt. given, a file or a folder, comes first unless it is empty.
-// cudaMajor is the driver's major CUDA version: newer libraries do not run on it, and of the others the newest comes
-// first.
+// cublasPaths lists the possible places of libcublasLt. given is a file or a folder, and comes first unless it is
+// empty. cudaMajor is the driver's major CUDA version. Newer libraries are left out, because they do not run on that
+// driver. Of the others the newest comes first.
 func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 	var names []string
 	for major := 13; major >= 12; major-- {
@@ -128,8 +128,8 @@ func (p Places) cublasPaths(given string, cudaMajor int) (paths []string) {
 }
 
 // environments lists the folders of Python environments: the active ones of pip and conda, then those of the first
-// python3 on PATH. A python3 that is a symbolic link has two: the folder above the link, where a virtual environment
-// keeps its packages, and the folder above the file, where the interpreter is installed.
+// python3 on PATH. If python3 is a symbolic link, it has two folders. A virtual environment keeps its packages in the
+// folder above the link. The interpreter is installed in the folder above the file.
 func (p Places) environments() (prefixes []string) {
 	for _, variable := range []string{"VIRTUAL_ENV", "CONDA_PREFIX"} {
 		if prefix := p.Getenv(variable); prefix != "" {
@@ -151,7 +151,7 @@ func (p Places) environments() (prefixes []string) {
 	return prefixes
 }
 
-// installations lists the folders of Python packages: the user's, then the system's.
+// installations lists the folders of Python packages: first those of the user, then those of the system.
 func (p Places) installations() (prefixes []string) {
 	if home := p.Getenv("HOME"); home != "" {
 		prefixes = append(prefixes, filepath.Join(home, ".local"))
@@ -162,7 +162,7 @@ func (p Places) installations() (prefixes []string) {
 	return prefixes
 }
 
-// FindCUDA loads libcuda. The attempts end with the successful one. The error wraps ErrUnavailable.
+// FindCUDA loads libcuda. If it succeeds, the last attempt is the successful one. The error wraps ErrUnavailable.
 func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	library, attempts := p.openFirst(p.driverPaths())
 	if library == 0 {
@@ -177,8 +177,8 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 		return nil, attempts, Unavailable("no NVIDIA driver: %s", describe(broken))
 	}
 	if path := attempts[len(attempts)-1].Path; filepath.IsAbs(path) {
-		// The driver loads its PTX compiler by name. A loader that does not know the driver's folder cannot find the
-		// compiler there either, unless it is already loaded. Some drivers have none.
+		// The driver loads its PTX compiler by name. If the loader does not know the driver's folder, it cannot find
+		// the compiler there either, unless the compiler is already loaded. Some drivers have no such file.
 		_, _ = p.Open(filepath.Join(filepath.Dir(path), "libnvidia-ptxjitcompiler.so.1"))
 	}
 	d, err := BindCUDA(library)
@@ -193,8 +193,8 @@ func errNoBuild() error {
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
-// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given, a file or a folder that contains
-// one, comes before all other places unless it is empty. The error lists every path that was tried.
+// FindCublasLt loads libcublasLt for a driver of the given major CUDA version. given is a file, or a folder that
+// contains one. Unless it is empty, it comes before all other places. The error lists every path that was tried.
 func (p Places) FindCublasLt(given string, cudaMajor int) (*CublasLt, []Attempt, error) {
 	library, attempts := p.openFirst(p.cublasPaths(given, cudaMajor))
 	if library == 0 {

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// tree is a root folder with the given files, and a loader that opens nothing and records the names that it was asked
-// for.
+// tree is a root folder with the given files, and a loader. The loader opens nothing, and records the names that it is
+// asked for.
 type tree struct {
 	Places
 	asked       []string
@@ -42,7 +42,7 @@ func newTree(t *testing.T, files ...string) *tree {
 	return tr
 }
 
-// TestCublasIsSearchedInOrder checks the order of the places, with a library in each of them.
+// TestCublasIsSearchedInOrder checks the order in which places are searched, with a library in each of them.
 func TestCublasIsSearchedInOrder(t *testing.T) {
 	const cu12, cu13 = "nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cu13/lib/libcublasLt.so.13"
 	want := []string{
@@ -94,8 +94,8 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 	}
 }
 
-// TestCublasBesidePython checks that an environment that is on PATH but not active is searched, and after it the
-// installation to which its python3 is a link.
+// TestCublasBesidePython checks an environment that is on PATH but not active. It must be searched first, and after it
+// the installation to which its python3 is a link.
 func TestCublasBesidePython(t *testing.T) {
 	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
 	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"

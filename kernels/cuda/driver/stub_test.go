@@ -60,7 +60,7 @@ func compile(t *testing.T, source, library string, flags ...string) {
 	}
 }
 
-// TestDriverCallsArriveInC calls, through purego, the functions that other tests replace. It checks that C receives
+// TestDriverCallsArriveInC calls, through purego, the driver's functions, which other tests replace. C must receive
 // every argument in the right parameter.
 func TestDriverCallsArriveInC(t *testing.T) {
 	d, _, seen := stub(t)
@@ -158,7 +158,8 @@ func TestDriverCallsArriveInC(t *testing.T) {
 	arrives("cuLaunchKernel", 0x3000, 70000, 12, 1, 128, 1, 1, 65536, 0x4000, 0, 1<<45+3, 0xfffffff9, 0x3fc00000, 9)
 }
 
-// TestCublasCallsArriveInC does the same for cuBLASLt.
+// TestCublasCallsArriveInC calls the functions of cuBLASLt through purego. C must receive every argument in the right
+// parameter.
 func TestCublasCallsArriveInC(t *testing.T) {
 	d, c, seen := stub(t)
 	arrives := func(what string, want ...uint64) {
@@ -237,8 +238,8 @@ func TestLibraryWithoutAFunction(t *testing.T) {
 	}
 }
 
-// TestLoaderSaysWhy checks that errors contain the loader's reason while many goroutines load libraries. If the thread
-// were not locked, the reason would sometimes be missing.
+// TestLoaderSaysWhy checks that an error contains the loader's reason, while many goroutines load libraries. If
+// OpenLibrary did not lock the thread, the reason would sometimes be missing.
 func TestLoaderSaysWhy(t *testing.T) {
 	library, err := OpenLibrary("libc.so.6")
 	if err != nil {
@@ -262,8 +263,8 @@ func TestLoaderSaysWhy(t *testing.T) {
 	group.Wait()
 }
 
-// TestCompilerBesideTheDriver checks that a driver that the loader does not know by name still finds its PTX compiler
-// by name, and that a missing compiler is not an error.
+// TestCompilerBesideTheDriver checks a driver in a folder that the loader does not search. The driver must find its PTX
+// compiler by name. A missing compiler must not be an error.
 func TestCompilerBesideTheDriver(t *testing.T) {
 	const name = "libnvidia-ptxjitcompiler.so.1"
 	tr := newTree(t)
@@ -297,7 +298,7 @@ func TestCompilerBesideTheDriver(t *testing.T) {
 	}
 }
 
-// TestKernelCache checks the folder of compiled kernels, and the reasons why there is none.
+// TestKernelCache checks the folder in which the driver caches compiled kernels, and the reasons why there is none.
 func TestKernelCache(t *testing.T) {
 	tr := newTree(t, "file")
 	below := func(name string) string { return filepath.Join(tr.Root, name) }

@@ -49,7 +49,7 @@ func Count(cuda *driver.CUDA) (version, devices int, err error) {
 	return int(v), int(n), err
 }
 
-// Describe returns the properties of a device that need no context. Count must have been called before.
+// Describe returns the properties of a device for which no context is needed. Count must have been called before.
 func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 	i := Info{Ordinal: ordinal, Driver: version}
 	if err := cuda.DeviceGet(&i.id, int32(ordinal)).Err("cuDeviceGet of device %d", ordinal); err != nil {
@@ -100,8 +100,8 @@ func Open(cuda *driver.CUDA, i Info, images []Image) (*Device, error) {
 	return d, nil
 }
 
-// Do calls work with the device's context, which is current on the thread until work returns, and returns the first
-// error. It runs one work at a time. work must not call Do or Wait.
+// Do calls work with the device's context, and returns the first error. The context is current on the thread until work
+// returns. Only one call of Do runs at a time. work must not call Do or Wait.
 func (d *Device) Do(work func(*Context)) error {
 	d.work.Lock()
 	defer d.work.Unlock()
@@ -144,8 +144,8 @@ func (d *Device) enter() error {
 	return err
 }
 
-// leave unlocks the thread. It first removes the context, so that a call outside Do always fails and not only
-// sometimes.
+// leave removes the context from the thread and unlocks the thread. Without the removal, a call outside Do would fail
+// only sometimes; now it always fails.
 func (d *Device) leave() {
 	d.context.CtxSetCurrent(0)
 	runtime.UnlockOSThread()
@@ -168,7 +168,7 @@ func (d *Device) Free(r *Resources) error {
 	return err
 }
 
-// Close releases the context and, unless others use it, everything on the device.
+// Close releases the context. If nobody else uses the context, this frees everything on the device.
 func (d *Device) Close() {
 	_ = d.Do(func(c *Context) {
 		for _, module := range c.loaded {

@@ -14,7 +14,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fake is a driver that records its calls. One of them may fail. Its events happen when the test lets them.
+// fake is a driver that records its calls. A test can make one of them fail. A test also determines when events happen.
 type fake struct {
 	mu       sync.Mutex
 	calls    []string
@@ -101,7 +101,8 @@ func opened(t *testing.T, f *fake) *Device {
 	return d
 }
 
-// TestContext checks that the context is current only inside Do and Wait, and that one goroutine at a time is in Do.
+// TestContext checks that the context is current only inside Do and Wait, and that only one goroutine at a time is in
+// Do.
 func TestContext(t *testing.T) {
 	f := &fake{happened: make(chan bool)}
 	d := opened(t, f)
@@ -174,8 +175,8 @@ func TestContextThatFails(t *testing.T) {
 	}
 }
 
-// TestLaunch checks that a module is loaded once, when the first of its kernels is used, and the parameters of a
-// launch.
+// TestLaunch checks the parameters of a launch, and that a module is loaded once, when the first of its kernels is
+// used.
 func TestLaunch(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)

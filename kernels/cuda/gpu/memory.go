@@ -8,9 +8,9 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Context is the primary context of a device, current on the calling thread; see Device.Do. Err is the first error.
-// After it all methods do nothing, and Do returns it, so a caller checks Err only before it uses the result of a call
-// on the host. The functions of CUDA that need only the context can be called directly.
+// Context is the primary context of a device, current on the calling thread (see Device.Do). Err is the first error.
+// After an error all methods do nothing, and Do returns the error. So a caller checks Err only before it uses the
+// result of a call on the host. The functions of CUDA that need only the context can be called directly.
 type Context struct {
 	*driver.CUDA
 	Err error
@@ -81,7 +81,8 @@ func (c *Context) Await(s Stream, e Event) {
 	}
 }
 
-// Order makes later work on stream waiting wait for all work already on stream first. The event may be reused at once.
+// Order makes later work on the stream waiting start only after all work that is already on the stream first. The event
+// may be used again at once.
 func (c *Context) Order(first, waiting Stream, e Event) {
 	c.Record(e, first)
 	c.Await(waiting, e)

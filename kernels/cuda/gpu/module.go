@@ -79,7 +79,7 @@ func (c *Context) Kernel(name string, block, shared int) Kernel {
 	return k
 }
 
-// module returns the module of an image, which it loads the first time.
+// module returns the module of an image. The first call for an image loads it.
 func (c *Context) module(i Image) (module driver.Handle, err error) {
 	if module, ok := c.loaded[i.Name]; ok {
 		return module, nil

@@ -66,7 +66,7 @@ func Committed() (folder string, err error) {
 	return folder, BuildFiles(folder, files...)
 }
 
-// BuildFiles is Build for PTX files. Its errors name the file.
+// BuildFiles does the same as Build for PTX files. Its errors name the file.
 func BuildFiles(folder string, files ...string) error {
 	var texts []string
 	for _, file := range files {
@@ -79,11 +79,11 @@ func BuildFiles(folder string, files ...string) error {
 	return build(folder, texts, files)
 }
 
-// Build builds the libraries in a folder, and a module for each PTX text. It keeps other modules and all files that
-// were built from the same sources. Several processes may build in one folder at the same time.
+// Build builds the libraries in a folder, and a module for each PTX text. It keeps modules of other texts, and files
+// that were built from the same sources. Several processes may build in one folder at the same time.
 func Build(folder string, ptx ...string) error { return build(folder, ptx, nil) }
 
-// build is Build. names, unless nil, are the names of the texts for errors.
+// build does the same as Build. names, unless nil, are the names of the texts for errors.
 func build(folder string, ptx, names []string) error {
 	compiler, err := findCompiler()
 	if err != nil {
@@ -229,7 +229,8 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce builds a file unless it has been built from the same sources. A file next to it contains their digest.
+// buildOnce builds a file unless it was built from the same sources before. A file beside it contains the digest of the
+// sources.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))

@@ -21,8 +21,9 @@ import (
 	"github.com/ebitengine/purego"
 )
 
-// kernelVariable is the environment variable that names the kernel to run. A kernel of testdata/faults.ptx runs in a
-// child process, because a fault makes the device unusable. The child is this test binary with the variable set.
+// kernelVariable is the environment variable that names the kernel to run. A fault in a kernel of testdata/faults.ptx
+// makes the device unusable, so such a kernel runs in a child process. The child is this test binary with the variable
+// set.
 const kernelVariable = "SOFTGPU_TEST_KERNEL"
 
 // ptxVariable is the environment variable that names another PTX file with the kernel.
@@ -58,8 +59,8 @@ var faults = sync.OnceValues(func() (string, error) {
 	return dir, buildBeside(dir, string(text))
 })
 
-// buildBeside builds in a folder that begins with copies of the libraries that all tests of the module share, because
-// compiling them takes ten seconds.
+// buildBeside builds in a folder into which it first copies the libraries that all tests of the module share. Compiling
+// them takes ten seconds.
 func buildBeside(dir string, ptx ...string) error {
 	committed, err := Committed()
 	if err != nil {
@@ -116,7 +117,7 @@ func launch(folder, kernel string) ([]byte, error) {
 	case "rotate_right", "rotate_without_barrier", "reuse_right", "reuse_too_early", "half_at_barrier":
 		threads = 64
 	}
-	// C writes these variables during calls. They are a single allocation, so that none of them moves.
+	// C writes these variables during calls. They are a single allocation on the heap, so that none of them moves.
 	v := new(struct {
 		context, module, function, stream, device, host uintptr
 		parameters                                      [1]uintptr
@@ -191,7 +192,7 @@ func folder(t *testing.T) string {
 }
 
 // TestMissingSynchronisationIsFound checks that a kernel without its barrier gives a wrong result in at least one of
-// four orders, and that the correct kernel gives none.
+// four orders of threads. The kernel with the barrier must give none.
 func TestMissingSynchronisationIsFound(t *testing.T) {
 	for _, c := range []struct {
 		right, wrong string
@@ -229,7 +230,7 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 	}
 }
 
-// TestFaultsAreFound checks that a faulty kernel ends with the error code of a real driver and with a message.
+// TestFaultsAreFound checks that a kernel with a fault ends with the error code of a real driver and with a message.
 func TestFaultsAreFound(t *testing.T) {
 	for kernel, says := range map[string][2]string{
 		"leave_copies":        {"719", "copies that it has not waited for"},
@@ -250,8 +251,8 @@ func TestFaultsAreFound(t *testing.T) {
 	}
 }
 
-// TestBuildKeepsWhatIsCurrent checks that a second build rebuilds nothing, and that a build with other PTX adds to the
-// first.
+// TestBuildKeepsWhatIsCurrent checks that a second build of the same sources builds nothing, and that a build with
+// other PTX keeps the files of the first.
 func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 	dir := folder(t)
 	text, err := os.ReadFile("testdata/faults.ptx")
@@ -287,7 +288,7 @@ func TestBuildKeepsWhatIsCurrent(t *testing.T) {
 	}
 }
 
-// TestFileWithUnknownInstruction checks that the error names the file.
+// TestFileWithUnknownInstruction checks that the error for a file with an unknown instruction names the file.
 func TestFileWithUnknownInstruction(t *testing.T) {
 	if _, err := findCompiler(); err != nil {
 		t.Skip(err)

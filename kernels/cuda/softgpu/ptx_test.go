@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// small returns a kernel that contains the instruction.
+// small returns a PTX kernel that contains the given instruction.
 func small(instruction string) string {
 	return `.version 7.0
 .target sm_80

@@ -57,7 +57,7 @@ func TestRefusals(t *testing.T) {
 			t.Errorf("%s%v returns %d, want %d", name, args, int32(r), want)
 		}
 	}
-	// C writes these variables during calls. They are a single allocation, so that none of them moves.
+	// C writes these variables during calls. They are a single allocation on the heap, so that none of them moves.
 	v := new(struct {
 		context, other, module, function, stream, foreign, event, device, host uintptr
 		image                                                                  [len(sharedPTX) + 1]byte

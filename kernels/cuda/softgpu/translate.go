@@ -43,8 +43,8 @@ type translator struct {
 	reads   bool // whether the kernel uses dynamic shared memory
 }
 
-// layOut assigns an offset to every shared array: static arrays in order, then the dynamic ones, which all have the
-// same offset.
+// layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
+// after them and all have the same offset.
 func (t *translator) layOut(arrays []sharedArray) {
 	t.symbols, t.dynamic = map[string]int{}, map[string]bool{}
 	up := func(n, align int) int { return (n + align - 1) / align * align }
@@ -141,7 +141,7 @@ func (t *translator) run() (err error) {
 func label(name string) string    { return strings.ReplaceAll(name, "$", "") }
 func register(name string) string { return strings.TrimPrefix(name, "%") }
 
-// storage maps PTX types to the type of a register that stores them, ctypes to C++ types.
+// storage maps a PTX type to the type of the register that stores it. ctypes maps it to a C++ type.
 var (
 	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
 		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
