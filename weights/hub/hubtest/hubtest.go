@@ -1,4 +1,5 @@
-// Package hubtest is a local server that speaks the protocol of the Hugging Face hub, with faults, for tests.
+// Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub, and can be told to make
+// mistakes.
 package hubtest
 
 import (
@@ -17,27 +18,29 @@ import (
 // Commit is the commit of the model's branch main and of its tag v1.
 const Commit = "0123456789abcdef0123456789abcdef01234567"
 
-// Hub is a server with one model. Large files are on a second server, to which it redirects. Set changes its fields.
+// Hub is a server with one model. It redirects requests for large files to a second server, the store. Set changes its
+// fields.
 type Hub struct {
 	*httptest.Server
-	store *httptest.Server // of large files
+	store *httptest.Server // server of large files
 	model string
 
 	mu       sync.Mutex
 	Files    map[string][]byte
 	Large    map[string]bool
-	Requests []string // since the last Set
-	Token    string   // that a client needs, or ""
-	Cut      int      // the next answers of the store end after so many bytes
-	Cuts     int      // so many answers
-	Garbage  bool     // the store sends another content
-	Status   int      // of every answer, if not 0
-	Busy     int      // so many answers are 503
-	Ranges   bool     // the store honours ranges
-	Auth     string   // the last Authorization that the store saw
+	Requests []string // method and path of each request since the last call of Set
+	Token    string   // token that a client must send; "" means none
+	Cut      int      // number of bytes after which the store ends an answer, see Cuts
+	Cuts     int      // number of answers of the store that are still cut
+	Garbage  bool     // whether the store sends zeros instead of the content
+	Status   int      // HTTP status of every answer; 0 means the correct one
+	Busy     int      // number of answers that still have the status 503
+	Ranges   bool     // whether the store supports requests for ranges
+	Auth     string   // header Authorization of the last request to the store
 }
 
-// New starts a server with a model, ORG/NAME, whose files are large if they have 100,000 bytes. It stops with the test.
+// New starts a server with a model called ORG/NAME. Files of 100,000 bytes or more count as large. The server stops at
+// the end of the test.
 func New(t *testing.T, model string, files map[string][]byte) *Hub {
 	h := &Hub{model: model, Files: files, Large: map[string]bool{}, Ranges: true}
 	for name, content := range files {
@@ -118,7 +121,7 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
 }
 
-// Set changes the server while nothing runs, and forgets the requests.
+// Set changes fields of the server between requests. It also empties Requests.
 func (h *Hub) Set(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
