@@ -11,8 +11,9 @@ import (
 	"testing"
 )
 
-// allowed maps each package of this module, with the packages below it, to those that it may import, likewise with the
-// packages below them. A package that is not listed may import none. A backend must be listed by its own name.
+// allowed maps each package of this module to the packages that it may import. An entry also holds for the packages
+// below those that it names, on both sides. A package that is not listed may import none. A backend must be listed by
+// its own name.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels", "kernels/ref"},
@@ -28,8 +29,8 @@ var allowed = map[string][]string{
 	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
 }
 
-// backends are the packages that implement kernels.Backend. They must be all packages directly below kernels, except
-// those of testOnly.
+// backends are the packages that implement kernels.Backend. The list must contain every package directly below kernels,
+// except those in testOnly.
 var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
 
 // binding lists the packages below kernels/cuda that call CUDA. They may import only what allowed lists by name, and
@@ -43,7 +44,7 @@ var testOnly = []string{"kernels/kernelstest", "transformer/goldentest", "weight
 // it.
 const software = "kernels/cuda/softgpu"
 
-// half converts single values. Backends and checkpoints share it, so that they round alike.
+// half is the package that converts single 16-bit values. Backends and checkpoints share it, so that they round alike.
 const half = "internal/half"
 
 const module = "seqembed/"
