@@ -79,7 +79,7 @@ func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open f
 // Case is a test case. Build builds a program of one or a few operations and returns the values to compare.
 type Case struct {
 	Name    string
-	Lengths []int // of the sequences; nil means ragged, and a second batch with a long sequence
+	Lengths []int // lengths of the sequences; nil means one batch with those of ragged, and one with a long sequence
 	Tokens  bool  // whether ids are tokens of Vocabulary; otherwise they are row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
 }
