@@ -33,7 +33,7 @@ type Backend struct {
 
 	loading   sync.Mutex // one weight is loaded at a time; guards staging
 	staging   staging
-	resources gpu.Resources // of products and staging
+	resources gpu.Resources // memory, streams and events of products and staging
 }
 
 // ErrUnavailable is wrapped by the error that explains why this machine, or one of its devices, cannot run the package

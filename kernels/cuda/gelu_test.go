@@ -81,7 +81,7 @@ func TestGELUFormula(t *testing.T) {
 			}
 		}
 	}
-	const step = 211 // of all float32 values between 2^-20 and 16, every 211th
+	const step = 211 // every 211th float32 value between 2^-20 and 16 is tried
 	for bits := math.Float32bits(0x1p-20); bits < math.Float32bits(16); bits += step {
 		check(math.Float32frombits(bits))
 		check(-math.Float32frombits(bits))

@@ -12,7 +12,7 @@ import (
 // TestProfile checks that a profile contains each operation, with the number of its runs and its time. On the fake
 // device each launch takes one millisecond.
 func TestProfile(t *testing.T) {
-	const flops = 2.0 * 14 * 32 * 16 // of one product
+	const flops = 2.0 * 14 * 32 * 16 // number of operations in one product
 	const flops8 = 3 * 2.0 * 14 * 8 * 32
 	entry := func(calls int, took time.Duration, flops float64) string {
 		return fmt.Sprintf("%d calls, %v, %v FLOPs", calls, took, flops)

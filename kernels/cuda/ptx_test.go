@@ -17,7 +17,7 @@ import (
 // were compiled.
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
-	Flags    string            // of nvcc
+	Flags    string            // flags of nvcc
 	Sources  map[string]string // file name in src to SHA-256 in hex
 	Modules  []module          // sorted by name
 }

@@ -171,7 +171,7 @@ func lock(path string) (unlock func(), err error) {
 type builder struct {
 	compiler, folder string
 	sources          string // temporary folder with the files of sim
-	digest           []byte // of the sources, the compiler and the flags
+	digest           []byte // digest of the sources, the compiler and the flags
 }
 
 // unpack writes the embedded sources to a temporary folder for the compiler.
