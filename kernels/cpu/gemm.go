@@ -179,7 +179,7 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 // eachBlock returns a function that divides an output with one row per token and count panels into tasks of at most
 // blockRows rows and widest panels. Consecutive tasks use the same panels.
 func (s *runner) eachBlock(count, widest int, do func(worker, row, rows, first, n int)) func() {
-	var rows, rowBlocks, width int // of the current batch
+	var rows, rowBlocks, width int // values for the current batch
 	task := func(worker, task int) {
 		row, first := task%rowBlocks*blockRows, task/rowBlocks*width
 		do(worker, row, min(blockRows, rows-row), first, min(width, count-first))

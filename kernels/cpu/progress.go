@@ -8,8 +8,8 @@ import (
 
 // progress counts the arithmetic of a batch in FLOPs. Any goroutine may read it while another one computes.
 type progress struct {
-	tasks                *workerPool   // that the operations consist of
-	total, done, current atomic.Uint64 // of the batch; of the operations that have ended; of the present one
+	tasks                *workerPool   // runs the tasks of the operations
+	total, done, current atomic.Uint64 // FLOPs of the batch, of the operations that have ended, and of the current operation
 }
 
 // begin starts the count for a batch: it computes the total, and sets the FLOPs that have been computed to 0.
