@@ -35,7 +35,7 @@ type Checkpoint struct {
 	tensors   map[string]*Tensor
 	misplaced map[string]error // tensors that are in another shard than the index says
 	files     []*file          // sorted by name
-	identity  []byte           // of a synthetic checkpoint: what SHA256 hashes
+	identity  []byte           // text that SHA256 hashes for a synthetic checkpoint; nil for others
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a

@@ -96,7 +96,7 @@ func TestWrappedCheckpoints(t *testing.T) {
 		}
 		defer c.Close()
 		want := names
-		if name == "one.safetensors" { // which not all names have
+		if name == "one.safetensors" { // one name of this file lacks the prefix
 			want = []string{"esm.b", "module.esm.a"}
 		}
 		if got := c.Names(); !slices.Equal(got, want) {

@@ -143,9 +143,9 @@ func (f *file) sha256() (string, error) {
 // crcWriter computes the checksums of the sections of a file while the file is written to it. The sections must be in
 // order and must not overlap.
 type crcWriter struct {
-	sections []section // that have not ended
+	sections []section // sections that have not ended
 	at       int64
-	crc      uint32 // of the first of sections, up to at
+	crc      uint32 // checksum of sections[0] up to offset at
 	damaged  []string
 }
 

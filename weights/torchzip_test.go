@@ -219,7 +219,7 @@ func TestLoadPickleReadsPublishedFiles(t *testing.T) {
 		t.Cleanup(func() { closeFile() })
 		return v.(map[any]any)
 	}
-	mean := func(file map[any]any) []any { // of the first record
+	mean := func(file map[any]any) []any { // returns the mean of the first record
 		record := (*file["data"].(*[]any))[0].(map[any]any)
 		return *record["mean_representation"].(*[]any)
 	}

@@ -19,8 +19,8 @@ import (
 
 // Client downloads models from a hub into a cache. Its fields must not change while Pull runs.
 type Client struct {
-	Endpoint string // of the hub, without a slash at the end
-	Token    string // of an account, or "" for none
+	Endpoint string // address of the hub, without a slash at the end
+	Token    string // access token of an account, or "" for none
 	Cache    string // folder, as Cache returns it
 	// Progress, if not nil, is called with the number of bytes of a file that have been downloaded: once at the
 	// beginning of the file and then after each piece. It is not called for files that were in the cache before.
@@ -124,7 +124,7 @@ func (c *Client) Pull(ctx context.Context, id, revision string, choose func(file
 type pull struct {
 	*Client
 	id, commit string
-	folder     string // of the model in the cache
+	folder     string // folder of the model in the cache
 }
 
 // listLimit is the maximum number of bytes in the hub's answer that lists a model's files.
