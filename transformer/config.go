@@ -17,7 +17,7 @@ type Config struct {
 	Heads        int
 	Intermediate int // width of the feed-forward layer
 	Vocabulary   int
-	Eps          float32 // of every LayerNorm
+	Eps          float32 // epsilon of every LayerNorm
 	Own          any     // values that only this family has, of a comparable type; may be nil
 }
 

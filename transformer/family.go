@@ -16,7 +16,7 @@ import (
 // other code depends on which family it is. Checkpoints of a family differ in their weights and in their Config.
 type Family struct {
 	Name      string         // for people
-	Alphabet  seqio.Alphabet // of the sequences that it reads
+	Alphabet  seqio.Alphabet // alphabet of the sequences that the models read
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
 	VirNucPro string         // name of the model in VirNucPro's file names
 	Published []Published    // smallest first

@@ -27,7 +27,7 @@ type layout struct {
 	prefix   string
 	rename   *strings.Replacer
 	beside   map[string][]int // shapes of other tensors in the file
-	tuned    []string         // those of beside that TunedHead returns
+	tuned    []string         // names in beside that TunedHead returns
 	noConfig bool
 }
 

@@ -22,8 +22,8 @@ var files embed.FS
 
 // Bars are the largest permitted relative L2 errors.
 type Bars struct {
-	Pooled float64 // of the mean embedding of a record
-	States float64 // of a record's hidden states after one block
+	Pooled float64 // for the mean embedding of a record
+	States float64 // for a record's hidden states after one block
 }
 
 // Golden describes the goldens of one model and the bars for each precision of a backend. docs/numerics.md derives the
