@@ -84,7 +84,7 @@ func BenchmarkHost(b *testing.B) {
 		}
 		for _, d := range []struct {
 			devices int
-			rate    float64 // of each device
+			rate    float64 // rate of each device, in tokens per second
 		}{{1, 0}, {4, 0}, {1, c.rate}, {2, c.rate}} {
 			b.Run(fmt.Sprintf("%s/devices=%d/rate=%.0f", c.name, d.devices, d.rate), func(b *testing.B) {
 				inputs, _, err := seqio.Expand(dir, seqio.Unknown)

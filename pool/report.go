@@ -65,7 +65,7 @@ type FileReport struct {
 // Truncation is a record that was truncated.
 type Truncation struct {
 	ID      string
-	Line    int64 // of its header
+	Line    int64 // line of the record's header
 	Letters int   // number of letters before truncation
 }
 

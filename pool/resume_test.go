@@ -367,7 +367,7 @@ func TestMovedInput(t *testing.T) {
 	}
 	other := b.again()
 	other.job.Files = nil
-	other.add("moved/a.faa", ">a\nMKL\n") // of the same size
+	other.add("moved/a.faa", ">a\nMKL\n") // other content of the same size
 	if _, err := other.job.Run(t.Context()); !errors.Is(err, ErrMixture) {
 		t.Errorf("another input of the same name: %v", err)
 	}
