@@ -38,7 +38,7 @@ func FuzzCompressed(f *testing.F) {
 		if frame.Decode(content) == nil && frame.WindowSize > 16<<20 {
 			return
 		}
-		most := len(text) + 1<<20 // that is decompressed here
+		most := len(text) + 1<<20 // maximum number of bytes to decompress
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
 		began := time.Now()

@@ -15,7 +15,7 @@ var (
 	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
 	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together
 	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
-	ErrLimit        = errors.New("beyond a limit")            // of the length of a record, or of the memory that compressed data asks for
+	ErrLimit        = errors.New("beyond a limit")            // a record is too long, or compressed data asks for too much memory
 	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
 	ErrGuessed      = fmt.Errorf("%w: guessed", ErrBadRecord) // its illegal letter may be one of the other alphabet
 	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // its illegal letter is a gap, under GapsError

@@ -19,7 +19,7 @@ const (
 // record ends with the line in which it has as many values as letters; therefore a line of values may begin with '@'.
 type parser struct {
 	src  io.Reader
-	name string // of the input, in errors
+	name string // name of the input in errors
 	ends newlines
 	buf  *chunk // read from src
 	rest []byte // the part of buf that has not been parsed yet
@@ -29,9 +29,9 @@ type parser struct {
 	fastq   bool
 	opened  int64  // line of the current record's header; 0 before the first record
 	begun   bool   // the first header has been recognised as one of FASTA or FASTQ
-	header  []byte // of the current record, without its '>' or '@'
-	plus    []byte // of the current FASTQ record: its line after the letters, without the '+'
-	letters chunks // of the current record
+	header  []byte // header of the current record, without its '>' or '@'
+	plus    []byte // line after the letters of the current FASTQ record, without the '+'
+	letters chunks // letters of the current record
 	most    int    // maximum number of letters in a record
 }
 
@@ -39,7 +39,7 @@ type parser struct {
 type rawRecord struct {
 	header  string // without '>' or '@'
 	letters []byte // its sequence lines, joined
-	line    int64  // of the header
+	line    int64  // line of the header
 }
 
 func newParser(src io.Reader, name string) *parser {

@@ -21,7 +21,7 @@ type Reader struct {
 	pending  []rawRecord // read ahead to detect the alphabet
 	ahead    error       // the error after pending; nil if there may be more records
 
-	index    int64 // of the next record
+	index    int64 // index of the next record
 	ids      *idSet
 	skipped  skipLog
 	faults   *faults // if not nil, bad and duplicate records are collected here and left out; otherwise they end the reading

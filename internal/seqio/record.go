@@ -28,16 +28,16 @@ const (
 type DuplicatePolicy uint8
 
 const (
-	DuplicateError  DuplicatePolicy = iota // it ends the reading with a FormatError that names both lines
-	DuplicateSuffix                        // it is renamed: id_2, id_3, …
+	DuplicateError  DuplicatePolicy = iota // the record ends the reading with a FormatError that names both lines
+	DuplicateSuffix                        // the record gets another id: id_2, id_3, …
 )
 
 // GapPolicy determines the meaning of '-' and '.' inside a sequence.
 type GapPolicy uint8
 
 const (
-	GapsError  GapPolicy = iota // they are illegal letters
-	GapsRemove                  // they are left out, like white space
+	GapsError  GapPolicy = iota // gaps are illegal letters
+	GapsRemove                  // gaps are left out, like white space
 )
 
 // Options configures a Reader. The zero value detects the alphabet, converts letters to upper case, and stops at the
