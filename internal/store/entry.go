@@ -20,9 +20,9 @@ const manifestFormat = 2
 // output.
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
-	Revision         string            `json:"revision"`          // of the checkpoint; empty if unknown
+	Revision         string            `json:"revision"`          // revision of the checkpoint; empty if unknown
 	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // likewise
+	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // empty if there is no file
 	Parameters       map[string]string `json:"parameters"`        // other settings that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`

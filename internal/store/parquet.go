@@ -26,7 +26,7 @@ type parquetRow struct {
 	Tokens      int64
 	Truncated   bool
 	Record      int64 // number of letters of the record
-	Start, End  int64 // of a window in its record
+	Start, End  int64 // first and last letter of a window in its record
 	Position    int64 // index of the token, from 0, including special tokens
 	// One field per layer.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
@@ -63,7 +63,7 @@ func columnTags(s *Spec) map[string]string {
 	}
 	if s.PerToken {
 		tags = map[string]string{
-			"ID":          "id,dict,snappy", // the same for all tokens of a record
+			"ID":          "id,dict,snappy", // a dictionary, because all tokens of a record have the same id
 			"Description": "-",
 			"Length":      "-",
 			"Tokens":      "-",
