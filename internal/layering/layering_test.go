@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
 	"weights/hub":         {},
-	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // of seqio only Alphabet
+	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
 	"bench":               {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},

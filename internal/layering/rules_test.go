@@ -15,7 +15,7 @@ import (
 
 const (
 	maxFunction = 60 // lines
-	maxMethods  = 20 // of a type
+	maxMethods  = 20 // methods of a type
 	maxComment  = 120
 )
 
