@@ -38,18 +38,18 @@ type measured struct {
 	Records int       `json:"records"`
 	Digest  string    `json:"digest"` // SHA-256 of the records
 	Tokens  int       `json:"tokens"` // in one pass, including special tokens
-	FLOPs   float64   `json:"flops"`  // of one pass
+	FLOPs   float64   `json:"flops"`  // FLOPs of one pass
 	Device  string    `json:"device"`
 	DType   string    `json:"dtype"`
 	Variant string    `json:"variant,omitempty"`
 	Budget  int       `json:"budget"`  // maximum number of tokens in a batch
-	Seconds []float64 `json:"seconds"` // of each pass
+	Seconds []float64 `json:"seconds"` // seconds of each pass
 	Median  float64   `json:"median"`
 	Min     float64   `json:"min"`
 	Max     float64   `json:"max"`
 	Rate    float64   `json:"tokens_per_second"` // in the median pass
 
-	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // of the profiled pass
+	ProfileSeconds float64       `json:"profile_seconds,omitempty"` // seconds of the profiled pass
 	Profile        []measuredOps `json:"profile,omitempty"`
 
 	Products []cuda.ProductReport `json:"products,omitempty"` // algorithms of the matrix products in all passes so far

@@ -26,7 +26,7 @@ type summary struct {
 	Tokens     int       `json:"tokens"` // including special tokens, without padding
 	Padded     int       `json:"padded"` // including padding
 	Dim        int       `json:"dim"`
-	Seconds    []float64 `json:"seconds"` // of each round
+	Seconds    []float64 `json:"seconds"` // seconds of each round
 	Best       float64   `json:"best"`    // in tokens/s
 	Median     float64   `json:"median"`  // in tokens/s
 	Embeddings string    `json:"embeddings"`
