@@ -60,7 +60,7 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run has ended. It is also called by a run without Force. Afterwards an interrupted run with
+// endForce records that a run has ended without a failed file. It is also called by a run without Force. Afterwards an interrupted run with
 // Force of the same job is not continued.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing

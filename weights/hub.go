@@ -44,8 +44,9 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubFiles returns the needed files of a hub model: the first checkpoint in the order of Find, with its shards, and the
-// small files beside it, such as config.json and those of a tokenizer.
+// HubFiles returns the needed files of a hub model: the small files beside a checkpoint, such as config.json and those
+// of a tokenizer, and the first checkpoint in the order of Find, with its shards. The file that Find looks for is the
+// last one.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {
@@ -56,9 +57,9 @@ func HubFiles(all []string) (needed []string, err error) {
 	for _, name := range all {
 		part := isIndex && strings.HasPrefix(name, stem+"-") && path.Ext(name) == extension
 		small := !strings.Contains(name, "/") && (path.Ext(name) == ".json" || path.Ext(name) == ".txt") && !strings.HasSuffix(name, ".index.json")
-		if name == preferred[checkpoint] || part || small {
+		if part || small {
 			needed = append(needed, name)
 		}
 	}
-	return needed, nil
+	return append(needed, preferred[checkpoint]), nil
 }

@@ -22,6 +22,38 @@ type windowRow struct {
 	Embedding    []float32 `parquet:"embedding,list"`
 }
 
+// TestWindowsOfEveryLength checks the windows of records around the lengths of the overlap and of a window: they cover
+// the record, no two have the same letters, and only the last is shorter.
+func TestWindowsOfEveryLength(t *testing.T) {
+	workspace(t)
+	var text strings.Builder
+	letters := strings.Repeat("MKVLAGTW", 9)
+	for n := 1; n <= len(letters); n++ {
+		fmt.Fprintf(&text, ">%d\n%s\n", n, letters[:n])
+	}
+	write(t, "p.faa", text.String())
+	for _, overlap := range []int{0, 1, 9, 10} {
+		out := fmt.Sprint("out", overlap)
+		embed(t, "--esm-model", tiny, "--long", "window", "--max-length", "20", "--overlap", fmt.Sprint(overlap), "--windows", "-o", out, "p.faa").wantCode(0)
+		end := map[int64]int64{} // of the last window of each record
+		for _, r := range readParquet[windowRow](t, out+"/p.esm2-tiny.parquet") {
+			n := r.RecordLength
+			first := max(1, end[n]-int64(overlap)+1)
+			if last := min(n, first+19); r.Start != first || r.End != last || last <= end[n] {
+				t.Fatalf("overlap %d, %d letters: a window from %d to %d after one to %d", overlap, n, r.Start, r.End, end[n])
+			}
+			end[n] = r.End
+		}
+		for n := int64(1); n <= int64(len(letters)); n++ {
+			if end[n] != n {
+				t.Errorf("overlap %d: the windows of %d letters end at %d", overlap, n, end[n])
+			}
+		}
+	}
+	embed(t, "--esm-model", tiny, "--long", "window", "--max-length", "20", "--overlap", "11", "-o", "out", "p.faa").
+		wantCode(exitUsage).wantProblem("--overlap", "half", "20")
+}
+
 // TestWindows: with --windows each has a row, with the embedding of its letters alone; without, a record has one row,
 // the mean over the tokens of all its windows, in which the letters of two count twice.
 func TestWindows(t *testing.T) {

@@ -51,7 +51,8 @@ func FromEnvironment() (*Client, error) {
 	if c.Token == "" {
 		path := os.Getenv("HF_TOKEN_PATH")
 		if path == "" {
-			path = filepath.Join(filepath.Dir(cache), "token")
+			home, _ := hfHome()
+			path = filepath.Join(home, "token")
 		}
 		text, err := os.ReadFile(path) // a file that is not there, or not for this user, is no token
 		if err == nil {
@@ -80,12 +81,13 @@ var (
 	ErrDenied = errors.New("the hub denies access")
 	// ErrUnreachable means that the hub did not answer, or not in its protocol.
 	ErrUnreachable = errors.New("the hub cannot be reached")
-	// ErrDamaged means that what arrived is not what the hub announced.
+	// ErrDamaged means that a download differs from its announced digest or size.
 	ErrDamaged = errors.New("the download is damaged")
 )
 
 // Pull makes sure that the cache holds some files of a model and returns the folder of its snapshot. revision is a
-// branch, a tag or a commit; "" is main. choose selects the files from the names of all, with slashes. A file that is
+// branch, a tag or a commit; "" is main. choose selects the files from the names of all, with slashes, in the order in
+// which Pull places them: a file that shows that a snapshot is complete comes last. A file that is
 // complete in the cache is not fetched again; one that was cut short is continued. Several processes may pull the same
 // model at the same time. When Pull has returned an error, the cache holds nothing that is incomplete under its final
 // name.
@@ -247,14 +249,20 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 	if err != nil {
 		return err
 	}
-	err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
-	return errors.Join(err, f.Close())
+	for had := int64(-1); ; { // attempts that bring the file on do not count
+		err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
+		now, _ := f.Seek(0, io.SeekCurrent)
+		if err == nil || now <= had || !errors.Is(err, ErrUnreachable) {
+			return errors.Join(err, f.Close())
+		}
+		had = now
+	}
 }
 
 // stalled is how long a connection may send nothing.
 const stalled = time.Minute
 
-// rest fetches what is missing of a file.
+// rest fetches the missing bytes of a file.
 func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) error {
 	done, err := f.Seek(0, io.SeekEnd)
 	if err != nil {

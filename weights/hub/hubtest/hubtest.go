@@ -28,8 +28,7 @@ type Hub struct {
 	Large    map[string]bool
 	Requests []string // since the last Set
 	Token    string   // that a client needs, or ""
-	Cut      int      // the next answers of the store end after so many bytes
-	Cuts     int      // so many answers
+	Cut      []int    // numbers of bytes after which the next answers of the store end
 	Garbage  bool     // the store sends another content
 	Status   int      // of every answer, if not 0
 	Busy     int      // so many answers are 503
@@ -111,9 +110,8 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	}
 	end := len(content)
-	if h.Cuts > 0 {
-		h.Cuts--
-		end = min(end, from+h.Cut)
+	if len(h.Cut) > 0 {
+		end, h.Cut = min(end, from+h.Cut[0]), h.Cut[1:]
 	}
 	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
 }
