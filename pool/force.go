@@ -60,8 +60,8 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run with or without Force has ended. Afterwards an interrupted run with Force of the same job
-// is not continued.
+// endForce records that a run with or without Force has ended without a failed file. Afterwards an interrupted run with
+// Force of the same job is not continued.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing
 }

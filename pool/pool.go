@@ -61,7 +61,7 @@ type Job struct {
 	Tokenizer tokenizer.Tokenizer
 	Long      LongPolicy
 	MaxLength int  // in letters; 0 means no limit
-	Overlap   int  // letters that windows share, less than MaxLength; 0 unless Long is LongWindow
+	Overlap   int  // letters that windows share, at most half of MaxLength; 0 unless Long is LongWindow
 	Windows   bool // one row for each window, see LongWindow
 	PerToken  bool
 	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
@@ -145,7 +145,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 		err = r.embed(ctx, todo)
 		r.folder.close()
 	}
-	if err == nil {
+	if err == nil && len(r.summary.Failed) == 0 {
 		r.endForce()
 	}
 	r.summary.Finished = time.Now()
@@ -172,7 +172,11 @@ func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	if r.folder, err = openFolder(r.Output.Dir); err != nil {
 		return nil, err
 	}
-	return todo, r.beginForce()
+	if err = r.beginForce(); err != nil {
+		r.folder.close()
+		return nil, err
+	}
+	return todo, nil
 }
 
 // embed starts a worker for each device and returns when all goroutines have ended. Each worker starts a reader, which

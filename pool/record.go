@@ -63,10 +63,12 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 		}
 	}
 	rec.row.Length = len(seq)
-	for from := 0; from == 0 || from+j.Overlap < len(seq); from += size - j.Overlap {
+	for from := 0; ; from += size - j.Overlap {
 		rec.add(j.Tokenizer, seq, from, min(from+size, len(seq)))
+		if from+size >= len(seq) {
+			return rec, nil
+		}
 	}
-	return rec, nil
 }
 
 // tooLong returns the error for a record over the length limit, under LongError.

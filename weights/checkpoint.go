@@ -4,7 +4,7 @@
 //
 // The package must not know any model: the names and shapes that a model expects, and how they are stored, are given by
 // Specs and by the argument of Rename. It must not write anything, execute anything that a file asks for, or use the
-// network.
+// network, which only weights/hub does.
 package weights
 
 import (

@@ -44,8 +44,9 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubFiles returns the files of a hub model that the program needs. These are one checkpoint with its shards, chosen in
-// the order of Find, and the small files beside it, such as config.json and the files of a tokenizer.
+// HubFiles returns the files of a hub model that the program needs. First come the small files beside a checkpoint,
+// such as config.json and the files of a tokenizer. Then comes one checkpoint with its shards, chosen in the order of
+// Find. The last file is the one that Find looks for.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {
@@ -56,9 +57,9 @@ func HubFiles(all []string) (needed []string, err error) {
 	for _, name := range all {
 		part := isIndex && strings.HasPrefix(name, stem+"-") && path.Ext(name) == extension
 		small := !strings.Contains(name, "/") && (path.Ext(name) == ".json" || path.Ext(name) == ".txt") && !strings.HasSuffix(name, ".index.json")
-		if name == preferred[checkpoint] || part || small {
+		if part || small {
 			needed = append(needed, name)
 		}
 	}
-	return needed, nil
+	return append(needed, preferred[checkpoint]), nil
 }

@@ -55,7 +55,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		return exitUsage
 	}
 	for _, v := range unknownVariables(groups, environ) {
-		c.log.Warn("an environment variable that stands for no flag is left alone", "variable", v)
+		c.log.Warn("unknown environment variable, ignored", "variable", v)
 	}
 	c.progress = newProgress(s, c.log, stderr)
 	release := context.AfterFunc(ctx, c.progress.interrupted)

@@ -67,7 +67,7 @@ func withHint(err error) error {
 		{pool.ErrOutput, "--out takes another folder"},
 		{store.ErrFormat, "--format takes another one"},
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
-		{store.ErrManifest, "embed inspect --repair DIR sets the damage aside, --force does that, too, and starts over"},
+		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file, --force also starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},

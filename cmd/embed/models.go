@@ -133,8 +133,8 @@ func (m *model) checkWindows(s *settings) error {
 	case s.long != string(pool.LongWindow):
 	case length == 0:
 		return usagef("--long window: --max-length 0 gives no windows; of %s the default is %d letters", m.Name, cmp.Or(m.MaxLength, m.Window))
-	case s.overlap >= length:
-		return usagef("--overlap: %d letters are not less than the %d of a window of %s (--max-length)", s.overlap, length, m.Name)
+	case s.overlap > length/2:
+		return usagef("--overlap: %d letters are more than half of a window of %s, which has %d (--max-length)", s.overlap, m.Name, length)
 	}
 	return nil
 }

@@ -51,6 +51,9 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 		return exitUsage, usagef("embed pull: %q is no model of the hub: neither ORG/NAME nor a short name%s",
 			rest[0], meantModel(rest[0], transformer.Families...))
 	}
+	if hub.Offline() {
+		return exitNothing, fmt.Errorf("HF_HUB_OFFLINE forbids the network: %s", elsewhere(id, revision))
+	}
 	log, err := newLog(s, stderr)
 	if err != nil {
 		return exitUsage, err
@@ -129,7 +132,9 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 		return folder, nil
 	case ctx.Err() != nil:
 		return "", fmt.Errorf("downloading %s: %w", id, pool.ErrInterrupted)
-	case errors.Is(err, hub.ErrUnreachable), errors.Is(err, hub.ErrDenied):
+	case errors.Is(err, hub.ErrUnreachable):
+		return "", fmt.Errorf("%w; the same command continues; %s", err, elsewhere(id, revision))
+	case errors.Is(err, hub.ErrDenied), errors.Is(err, hub.ErrNotFound):
 		return "", fmt.Errorf("%w; %s", err, elsewhere(id, revision))
 	case errors.As(err, new(*fs.PathError)):
 		return "", fmt.Errorf("%w; HF_HOME takes another folder for the cache", err)

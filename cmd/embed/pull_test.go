@@ -60,6 +60,13 @@ func TestPullCommand(t *testing.T) {
 	} {
 		embed(t, strings.Fields(c.args)...).wantCode(c.code).wantProblem(c.says...)
 	}
+	t.Setenv("HF_HUB_OFFLINE", "1")
+	h.Set(func() {})
+	embed(t, "pull", "esm2-8m").wantCode(exitNothing).wantProblem("HF_HUB_OFFLINE", "hf download")
+	if len(h.Requests) > 0 {
+		t.Errorf("HF_HUB_OFFLINE does not forbid the requests %q", h.Requests)
+	}
+	t.Setenv("HF_HUB_OFFLINE", "")
 	h.Set(func() { h.Token = "secret" })
 	embed(t, "pull", "esm2-8m").wantCode(exitNothing).wantProblem("HF_TOKEN", "hf download facebook/esm2_t6_8M_UR50D --local-dir")
 	t.Setenv("HF_TOKEN", "secret")
@@ -92,4 +99,17 @@ func TestFirstUse(t *testing.T) {
 	if errA != nil || errB != nil || string(a) != string(b) {
 		t.Errorf("the embeddings differ (errors %v, %v)", errA, errB)
 	}
+}
+
+// TestInterruptedPull checks that a model whose download has failed does not count as cached.
+func TestInterruptedPull(t *testing.T) {
+	h, snapshot := localHub(t)
+	write(t, "p.faa", proteinFile)
+	h.Set(func() { h.Garbage = true }) // the weights are large, config.json is not
+	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitNothing).wantProblem("damaged", "model.safetensors")
+	if _, err := os.Stat(filepath.Join(snapshot, "config.json")); err != nil {
+		t.Errorf("the test proves nothing: %v", err)
+	}
+	h.Set(func() { h.Garbage = false })
+	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitDone)
 }

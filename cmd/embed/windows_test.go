@@ -22,6 +22,39 @@ type windowRow struct {
 	Embedding    []float32 `parquet:"embedding,list"`
 }
 
+// TestWindowsOfEveryLength checks the windows of records of every length up to 72 letters, with several overlaps. The
+// windows must cover the record. No two may have the same letters, and only the last window may be shorter than
+// --max-length.
+func TestWindowsOfEveryLength(t *testing.T) {
+	workspace(t)
+	var text strings.Builder
+	letters := strings.Repeat("MKVLAGTW", 9)
+	for n := 1; n <= len(letters); n++ {
+		fmt.Fprintf(&text, ">%d\n%s\n", n, letters[:n])
+	}
+	write(t, "p.faa", text.String())
+	for _, overlap := range []int{0, 1, 9, 10} {
+		out := fmt.Sprint("out", overlap)
+		embed(t, "--esm-model", tiny, "--long", "window", "--max-length", "20", "--overlap", fmt.Sprint(overlap), "--windows", "-o", out, "p.faa").wantCode(0)
+		end := map[int64]int64{} // last letter of the last window so far, by length of the record
+		for _, r := range readParquet[windowRow](t, out+"/p.esm2-tiny.parquet") {
+			n := r.RecordLength
+			first := max(1, end[n]-int64(overlap)+1)
+			if last := min(n, first+19); r.Start != first || r.End != last || last <= end[n] {
+				t.Fatalf("overlap %d, %d letters: a window from %d to %d after one to %d", overlap, n, r.Start, r.End, end[n])
+			}
+			end[n] = r.End
+		}
+		for n := int64(1); n <= int64(len(letters)); n++ {
+			if end[n] != n {
+				t.Errorf("overlap %d: the windows of %d letters end at %d", overlap, n, end[n])
+			}
+		}
+	}
+	embed(t, "--esm-model", tiny, "--long", "window", "--max-length", "20", "--overlap", "11", "-o", "out", "p.faa").
+		wantCode(exitUsage).wantProblem("--overlap", "half", "20")
+}
+
 // TestWindows checks that with --windows each window has a row, with the embedding of its letters alone. Without
 // --windows each record has one row: the mean over the tokens of all its windows. A letter in two windows then counts
 // twice.

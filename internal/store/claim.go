@@ -66,6 +66,9 @@ func (s osFS) tryClaim(dir string, content []byte, clash func(Holder) string) (r
 		return nil, ioError("write to", dir, err)
 	}
 	release = func() {
+		if !keepsLocks { // an open file cannot be removed
+			f.Close()
+		}
 		_ = os.Remove(path) // if this fails, the next run removes it
 		f.Close()
 	}

@@ -140,6 +140,9 @@ func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()
 	if !v.pairs.fast {
+		if testing.Short() {
+			t.Skip("the portable form is slow, and nothing computes with it")
+		}
 		run, v = kernelstest.RunProducts, portable()
 	}
 	run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, v, bf16) })

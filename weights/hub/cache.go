@@ -32,28 +32,40 @@ func IsID(name string) bool { return idPattern.MatchString(name) }
 // HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set. If none is set, the cache is below
 // the home folder.
 func Cache() (folder string, err error) {
-	home, err := os.UserHomeDir()
-	for _, place := range [][2]string{{"HF_HUB_CACHE", ""}, {"HUGGINGFACE_HUB_CACHE", ""}, {"TRANSFORMERS_CACHE", ""},
-		{"HF_HOME", "hub"}, {"XDG_CACHE_HOME", "huggingface/hub"}} {
-		if folder := os.Getenv(place[0]); folder != "" {
-			return filepath.Join(expand(folder, home), place[1]), nil
+	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"} {
+		if folder := os.Getenv(name); folder != "" {
+			return expand(folder), nil
 		}
 	}
+	home, err := hfHome()
+	return filepath.Join(home, "hub"), err
+}
+
+// hfHome returns the folder of Hugging Face's libraries, which contains the cache and the token.
+func hfHome() (folder string, err error) {
+	if folder := os.Getenv("HF_HOME"); folder != "" {
+		return expand(folder), nil
+	}
+	if folder := os.Getenv("XDG_CACHE_HOME"); folder != "" {
+		return filepath.Join(expand(folder), "huggingface"), nil
+	}
+	home, err := os.UserHomeDir()
 	if err != nil {
 		return "", fmt.Errorf("finding the Hugging Face cache: %w; HF_HOME can name it", err)
 	}
-	return filepath.Join(home, ".cache", "huggingface", "hub"), nil
+	return filepath.Join(home, ".cache", "huggingface"), nil
 }
 
 // expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
 // values if they are set. In an env file or the settings of a container, no shell has done this.
-func expand(path, home string) string {
+func expand(path string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {
 			return value
 		}
 		return "${" + name + "}"
 	})
+	home, _ := os.UserHomeDir()
 	if rest, ok := strings.CutPrefix(path, "~"); ok && home != "" && (rest == "" || os.IsPathSeparator(rest[0])) {
 		return home + rest
 	}

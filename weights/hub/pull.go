@@ -52,7 +52,8 @@ func FromEnvironment() (*Client, error) {
 	if c.Token == "" {
 		path := os.Getenv("HF_TOKEN_PATH")
 		if path == "" {
-			path = filepath.Join(filepath.Dir(cache), "token")
+			home, _ := hfHome()
+			path = filepath.Join(home, "token")
 		}
 		text, err := os.ReadFile(path) // a file that is not there, or not for this user, is no token
 		if err == nil {
@@ -88,9 +89,12 @@ var (
 
 // Pull makes sure that the cache contains some files of a model, and returns the folder of the snapshot. revision is a
 // branch, a tag or a commit; "" means main. The function choose selects the files from the names of all files, which
-// have slashes as separators. A file that is complete in the cache is not downloaded again. The download of a file that
-// was cut short is continued. Several processes may pull the same model at the same time. If Pull returns an error, no
-// file in the cache is incomplete under its final name.
+// have slashes as separators. Pull places the files in the order that choose returns. So the file by which a complete
+// snapshot is recognised must be the last one.
+//
+// A file that is complete in the cache is not downloaded again. The download of a file that was cut short is continued.
+// Several processes may pull the same model at the same time. If Pull returns an error, no file in the cache is
+// incomplete under its final name.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
 	if !IsID(id) {
 		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
@@ -249,8 +253,14 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 	if err != nil {
 		return err
 	}
-	err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
-	return errors.Join(err, f.Close())
+	for had := int64(-1); ; { // attempts that add bytes to the file do not count
+		err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
+		now, _ := f.Seek(0, io.SeekCurrent)
+		if err == nil || now <= had || !errors.Is(err, ErrUnreachable) {
+			return errors.Join(err, f.Close())
+		}
+		had = now
+	}
 }
 
 // stalled is the time after which a connection that sends nothing is closed.

@@ -133,30 +133,44 @@ func TestResume(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprint("ranges ", ranges), func(t *testing.T) {
 			h, cache := newHub(t), t.TempDir()
-			h.Set(func() { h.Ranges, h.Cut, h.Cuts = ranges, 100_000, 2 })
+			h.Set(func() { h.Ranges, h.Cut = ranges, []int{100_000, 0, 0, 0} })
 			c := clientOf(h, cache)
 			c.attempts = 2
 			if _, err := c.Pull(t.Context(), model, "", all); !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "model.safetensors") {
-				t.Fatalf("after two cuts the error is %v", err)
+				t.Fatalf("after the cuts the error is %v", err)
 			}
 			if _, err := os.Stat(filepath.Join(cache, "models--org--model", "refs", "main")); err == nil {
 				t.Error("an incomplete snapshot has a reference")
 			}
-			h.Set(func() { h.Cuts = 0 })
+			h.Set(func() {})
 			folder, err := c.Pull(t.Context(), model, "", all)
 			if err != nil {
 				t.Fatal(err)
 			}
 			check(t, h, cache, folder)
-			from := "bytes=200000-"
+			from := "bytes=100000-"
 			if !ranges {
-				from = "bytes=100000-"
+				from = ""
 			}
 			if !slices.Contains(h.Requests, "store GET "+from) {
 				t.Errorf("no request continues with %s: %q", from, h.Requests)
 			}
 		})
 	}
+}
+
+// TestManyCuts checks that a download continues after any number of interruptions, as long as each attempt adds bytes
+// to the file.
+func TestManyCuts(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	h.Set(func() { h.Cut = slices.Repeat([]int{20_000}, 14) })
+	c := clientOf(h, cache)
+	c.attempts = 2
+	folder, err := c.Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, h, cache, folder)
 }
 
 // TestDamage checks that content that differs from the announced one is an error, is not kept, and does not affect the
@@ -296,6 +310,11 @@ func TestFromEnvironment(t *testing.T) {
 	if err != nil || c.Endpoint != "https://huggingface.co" || c.Token != "from a file" || c.Cache != filepath.Join(home, "hub") || Offline() {
 		t.Errorf("%+v, error %v", c, err)
 	}
+	t.Setenv("HF_HUB_CACHE", filepath.Join(t.TempDir(), "elsewhere"))
+	if c, err = FromEnvironment(); err != nil || c.Token != "from a file" {
+		t.Errorf("with a cache elsewhere the token is %q, error %v", c.Token, err)
+	}
+	t.Setenv("HF_HUB_CACHE", "")
 	t.Setenv("HF_TOKEN", "given")
 	t.Setenv("HF_ENDPOINT", "https://mirror.example/")
 	t.Setenv("HF_HUB_OFFLINE", "1")

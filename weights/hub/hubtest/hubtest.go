@@ -30,8 +30,7 @@ type Hub struct {
 	Large    map[string]bool
 	Requests []string // method and path of each request since the last call of Set
 	Token    string   // token that a client must send; "" means none
-	Cut      int      // number of bytes after which the store ends an answer, see Cuts
-	Cuts     int      // number of answers of the store that are still cut
+	Cut      []int    // number of bytes after which each of the next answers of the store ends
 	Garbage  bool     // whether the store sends zeros instead of the content
 	Status   int      // HTTP status of every answer; 0 means the correct one
 	Busy     int      // number of answers that still have the status 503
@@ -114,9 +113,8 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", fmt.Sprint(len(content)))
 	}
 	end := len(content)
-	if h.Cuts > 0 {
-		h.Cuts--
-		end = min(end, from+h.Cut)
+	if len(h.Cut) > 0 {
+		end, h.Cut = min(end, from+h.Cut[0]), h.Cut[1:]
 	}
 	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
 }
