@@ -56,9 +56,9 @@ const (
 	anyDevice
 )
 
-// named reports whether a pattern, the value of -bench or -run, contains the name of a model.
-func named(pattern, model string) bool {
-	return strings.Contains(flag.Lookup("test."+pattern).Value.String(), model)
+// named reports whether the value of an option of go test contains the name of a model. option is "bench" or "run".
+func named(option, model string) bool {
+	return strings.Contains(flag.Lookup("test."+option).Value.String(), model)
 }
 
 // BenchmarkForward measures forward passes at the models' real sizes with synthetic weights. Run it with

@@ -29,7 +29,7 @@ var (
 // LeftOut counts the files of a folder that are not inputs, by extension. Hidden files are not counted.
 type LeftOut struct {
 	Folder     string
-	Extensions map[string]int // in lower case, including that of a compression; empty for a file without extension
+	Extensions map[string]int // in lower case; ".txt.gz" for a compressed file, "" for a file without extension
 }
 
 // String returns "N files: .txt 2, .zip 1", the most frequent extensions first.

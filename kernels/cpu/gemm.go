@@ -59,8 +59,9 @@ func (s *runner) compute(worker int, p *product, row, rows, first, n int) {
 }
 
 // linear returns a function that runs a product with a bias and either a residual or an activation. The activation is
-// applied to each block while it is in the cache. add may be out, because only one task reads and writes each element.
-// scratch is workspace of the size that scratchOf returned, or nil.
+// applied to each block while it is in the cache. The exception is a gated product for which scratchOf asks for
+// workspace: it is first written to scratch as a whole. For all others scratch is nil. add may be out, because only one
+// task reads and writes each element.
 func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func(), error) {
 	apply, gate, err := s.variant.activation(o.Then)
 	switch {

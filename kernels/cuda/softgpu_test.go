@@ -39,7 +39,8 @@ type software struct {
 	restart func(seed uint64)
 }
 
-// inProcess loads the software GPU once. A process cannot load a library again after it has been rebuilt.
+// inProcess loads the software GPU once. A library that is rebuilt after it was loaded cannot be loaded again in the
+// same process.
 var inProcess = sync.OnceValues(func() (*software, error) {
 	folder, err := committed()
 	if err != nil {
@@ -273,8 +274,9 @@ type mutant struct {
 	same         bool // the kernel is unchanged: no job may notice anything
 }
 
-// mutants returns the mutants of a kernel. Each of them lacks one barrier, has one wait for copies that is too short,
-// or subtracts where the kernel adds. The last one is the unchanged kernel.
+// mutants returns the mutants of a kernel in a PTX file, and the unchanged kernel as the last entry. Each mutant lacks
+// one barrier, has one wait for copies that is too short, or subtracts wherever the kernel adds. jobs are the names of
+// the jobs of which at least one must notice a mutant.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -317,7 +319,8 @@ func TestMutantsAreFound(t *testing.T) {
 		mutants(t, "layernorm.ptx", "layernorm_8192_bf16", kernels.BF16, "norm of wide rows"),
 		mutants(t, "pool.ptx", "pool", kernels.BF16, "linear, pool"),
 	)
-	// The second barrier of pool matters only if a block processes several sequences, in batches of more than 65,535.
+	// The second barrier of pool matters only if a block processes several sequences, in batches of more than 65,535
+	// sequences. No job has so many, so none can notice that it is missing.
 	list = slices.DeleteFunc(list, func(m mutant) bool { return m.what == "pool: without barrier 2" })
 	var texts []string
 	for _, m := range list {
