@@ -170,3 +170,22 @@ func TestLockedByTheUser(t *testing.T) {
 	defer timer.Stop()
 	wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted)
 }
+
+// brokenWriter fails every write.
+type brokenWriter struct{}
+
+func (brokenWriter) Write([]byte) (int, error) { return 0, syscall.ENOSPC }
+
+// TestInspectCannotWrite checks that embed inspect fails if its output cannot be written, because a list that is cut
+// short may hide a damaged file.
+func TestInspectCannotWrite(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	embed(t, npyArgs("-o", "out", "p.faa")...).wantCode(exitDone)
+	for _, args := range [][]string{{"inspect", "out"}, {"inspect", "--json", "out"}} {
+		var stderr strings.Builder
+		if code := runOn(t.Context(), noGPU, args, nil, brokenWriter{}, &stderr); code != exitNothing || !strings.Contains(stderr.String(), "no space") {
+			t.Errorf("%v: exit code %d, %s", args, code, stderr.String())
+		}
+	}
+}

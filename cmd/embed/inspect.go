@@ -67,7 +67,10 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 		}
 		return exitNothing, err
 	}
-	return found.code(), found.err
+	if found.err != nil {
+		return exitNothing, found.err // the list is incomplete
+	}
+	return found.code(), nil
 }
 
 // findings prints the states of the files in an output folder.

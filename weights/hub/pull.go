@@ -141,6 +141,8 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 		Siblings []struct{ RFilename string }
 	}
 	err = p.retry(ctx, func() error {
+		ctx, cancel := context.WithTimeoutCause(ctx, stalled, fmt.Errorf("no complete answer within %v", stalled))
+		defer cancel()
 		r, err := p.request(ctx, http.MethodGet, "/api/models/"+p.id+"/revision/"+url.PathEscape(revision), 0)
 		if err != nil {
 			return err
@@ -149,7 +151,11 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 		if err := p.refused(r, "revision "+revision); err != nil {
 			return err
 		}
-		if err := json.NewDecoder(io.LimitReader(r.Body, listLimit)).Decode(&answer); err != nil {
+		text, err := io.ReadAll(io.LimitReader(r.Body, listLimit))
+		if err != nil {
+			return unreachable(ctx, err)
+		}
+		if err := json.Unmarshal(text, &answer); err != nil {
 			return fmt.Errorf("%w: %s does not answer as a hub: %w", ErrUnreachable, p.Endpoint, err)
 		}
 		return nil
@@ -288,6 +294,10 @@ func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) er
 		return err
 	}
 	defer r.Body.Close()
+	if r.StatusCode == http.StatusRequestedRangeNotSatisfiable { // the next attempt begins anew
+		err := &temporary{error: fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, file)}
+		return errors.Join(err, f.Truncate(0))
+	}
 	if err := p.refused(r, file); err != nil {
 		return err
 	}

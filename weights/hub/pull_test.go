@@ -159,6 +159,36 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// TestPartOfAnotherLength checks that a part that the hub cannot continue is downloaded anew.
+func TestPartOfAnotherLength(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	h.Set(func() { h.Unsatisfiable = true })
+	etag := fmt.Sprintf("%x", sha256.Sum256(h.Files["model.safetensors"]))
+	part := filepath.Join(cache, "models--org--model", "blobs", etag+".incomplete")
+	if err := os.MkdirAll(filepath.Dir(part), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(part, make([]byte, 1000), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, h, cache, folder)
+}
+
+// TestListIsCut checks that an answer that ends early is asked for again.
+func TestListIsCut(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	h.Set(func() { h.CutList = 2 })
+	folder, err := clientOf(h, cache).Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, h, cache, folder)
+}
+
 // TestManyCuts checks that a download continues after any number of interruptions, as long as each attempt adds bytes
 // to the file.
 func TestManyCuts(t *testing.T) {

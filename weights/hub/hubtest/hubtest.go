@@ -25,17 +25,19 @@ type Hub struct {
 	store *httptest.Server // server of large files
 	model string
 
-	mu       sync.Mutex
-	Files    map[string][]byte
-	Large    map[string]bool
-	Requests []string // method and path of each request since the last call of Set
-	Token    string   // token that a client must send; "" means none
-	Cut      []int    // number of bytes after which each of the next answers of the store ends
-	Garbage  bool     // whether the store sends zeros instead of the content
-	Status   int      // HTTP status of every answer; 0 means the correct one
-	Busy     int      // number of answers that still have the status 503
-	Ranges   bool     // whether the store supports requests for ranges
-	Auth     string   // header Authorization of the last request to the store
+	mu            sync.Mutex
+	Files         map[string][]byte
+	Large         map[string]bool
+	Requests      []string // method and path of each request since the last call of Set
+	Token         string   // token that a client must send; "" means none
+	Cut           []int    // number of bytes after which each of the next answers of the store ends
+	Garbage       bool     // whether the store sends zeros instead of the content
+	Status        int      // HTTP status of every answer; 0 means the correct one
+	Busy          int      // number of answers that still have the status 503
+	Unsatisfiable bool     // whether the store refuses every range
+	CutList       int      // number of answers that list the files and end early
+	Ranges        bool     // whether the store supports requests for ranges
+	Auth          string   // header Authorization of the last request to the store
 }
 
 // New starts a server with a model called ORG/NAME. Files of 100,000 bytes or more count as large. The server stops at
@@ -72,6 +74,10 @@ func (h *Hub) serve(w http.ResponseWriter, r *http.Request) {
 		for _, name := range slices.Sorted(maps.Keys(h.Files)) {
 			siblings = append(siblings, fmt.Sprintf(`{"rfilename": %q}`, name))
 		}
+		if h.CutList > 0 {
+			h.CutList--
+			w.Header().Set("Content-Length", "1000")
+		}
 		fmt.Fprintf(w, `{"id": %q, "sha": %q, "siblings": [%s]}`, h.model, Commit, strings.Join(siblings, ","))
 		return
 	}
@@ -102,6 +108,10 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	content := h.Files[strings.TrimPrefix(r.URL.Path, "/")]
 	if h.Garbage {
 		content = make([]byte, len(content))
+	}
+	if h.Unsatisfiable && r.Header.Get("Range") != "" {
+		w.WriteHeader(http.StatusRequestedRangeNotSatisfiable)
+		return
 	}
 	from := 0
 	if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &from); err == nil && h.Ranges {
