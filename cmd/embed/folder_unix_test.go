@@ -189,3 +189,37 @@ func TestInspectCannotWrite(t *testing.T) {
 		}
 	}
 }
+
+// TestFolderWithABadEntry checks that a link to nowhere and a folder that cannot be read fail alone.
+func TestFolderWithABadEntry(t *testing.T) {
+	workspace(t)
+	write(t, "in/p.faa", proteinFile)
+	if err := os.Symlink("nowhere", "in/gone.faa"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, "in/closed/q.faa", proteinFile)
+	bad := []string{"in/gone.faa"}
+	if err := os.Chmod("in/closed", 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.Chmod("in/closed", 0o777) }) // so that the workspace can be removed
+	if os.Getuid() != 0 {                                  // root reads everything
+		bad = append(bad, "in/closed")
+	}
+	r := embed(t, npyArgs("-o", "out", "in")...).wantCode(exitSome)
+	if len(r.problems()) != len(bad) {
+		t.Errorf("problems %q", r.problems())
+	}
+	list, err := os.ReadFile("out/failed_files.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range bad {
+		if !strings.Contains(string(list), path+"|") {
+			t.Errorf("the list does not name %s:\n%s", path, list)
+		}
+	}
+	if _, err := os.Stat("out/p.esm2-tiny.npy"); err != nil {
+		t.Error(err)
+	}
+}

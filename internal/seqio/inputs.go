@@ -152,7 +152,8 @@ func (e *expansion) path(p string) error {
 
 // folder adds the sequence files in the folder root.Folder/dir and below, and counts the other files in root. It
 // follows links, because workflow managers link to their inputs. above contains the folders that lead to dir. A link to
-// one of them is not followed, because it would lead back to dir.
+// one of them is not followed, because it would lead back to dir. A file or folder below that cannot be read becomes an
+// input, which fails alone when it is opened.
 func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error {
 	folder := filepath.Join(root.Folder, filepath.FromSlash(dir))
 	self, err := os.Stat(folder)
@@ -179,13 +180,11 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 		wanted := isSequenceName(name)
 		info, err := os.Stat(file)
 		switch {
-		case err != nil && wanted:
-			return fmt.Errorf("%w: %w", ErrNoInput, err)
 		case err == nil && info.IsDir():
-			if err := e.folder(root, path.Join(dir, name), above); err != nil {
-				return err
+			if e.folder(root, path.Join(dir, name), above) != nil { // reading it as a file gives the error again
+				e.inputs = append(e.inputs, Input{Path: file, Name: name, Dir: dir})
 			}
-		case wanted:
+		case wanted: // a link to nowhere as well, so that it fails alone
 			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
 		default:
 			root.Extensions[extensionOf(name)]++
