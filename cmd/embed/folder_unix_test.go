@@ -197,6 +197,9 @@ func TestFolderWithABadEntry(t *testing.T) {
 	if err := os.Symlink("nowhere", "in/gone.faa"); err != nil {
 		t.Fatal(err)
 	}
+	if err := syscall.Mkfifo("in/silent.faa", 0o600); err != nil { // a pipe below a folder is no input
+		t.Fatal(err)
+	}
 	write(t, "in/closed/q.faa", proteinFile)
 	bad := []string{"in/gone.faa"}
 	if err := os.Chmod("in/closed", 0); err != nil {

@@ -184,7 +184,7 @@ func (e *expansion) folder(root LeftOut, dir string, above []fs.FileInfo) error 
 			if e.folder(root, path.Join(dir, name), above) != nil { // reading it as a file gives the error again
 				e.inputs = append(e.inputs, Input{Path: file, Name: name, Dir: dir})
 			}
-		case wanted: // a link to nowhere as well, so that it fails alone
+		case wanted && (err != nil || info.Mode().IsRegular()): // a link to nowhere as well, so that it fails alone
 			e.inputs = append(e.inputs, Input{Path: file, Name: baseName(file), Dir: dir})
 		default:
 			root.Extensions[extensionOf(name)]++
