@@ -22,7 +22,8 @@ var allowed = map[string][]string{
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
-	"weights/hub":         {},
+	"internal/store":      {"internal/flock"},
+	"weights/hub":         {"internal/flock"},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
@@ -105,9 +106,9 @@ func mayImport(name, target string) bool {
 	if slices.Contains(binding, target) || slices.Contains(binding, name) {
 		return slices.Contains(allowed[name], target)
 	}
-	top := name
+	top := "" // the nearest package above that is listed, or the package itself
 	for key := range allowed {
-		if strings.HasPrefix(name, key+"/") {
+		if within(name, key) && len(key) > len(top) {
 			top = key
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+
+	"seqembed/internal/flock"
 )
 
 // leftoverName matches the names of temporary files and claims. A run locks these files and removes them at its end.
@@ -32,7 +34,7 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 		if err != nil {
 			continue // removed in the meantime, or owned by another user
 		}
-		if info, err := f.Stat(); err == nil && tryLock(f, true) == nil && os.Remove(path) == nil {
+		if info, err := f.Stat(); err == nil && flock.Try(f, true) == nil && os.Remove(path) == nil {
 			bytes += info.Size()
 		}
 		f.Close()

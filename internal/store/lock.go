@@ -6,10 +6,16 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"seqembed/internal/flock"
 )
 
 // ErrLocked is wrapped by the error of an operation that did not get a lock because another process holds it.
-var ErrLocked = errors.New("another process holds the lock")
+var ErrLocked = flock.ErrLocked
+
+// keepsLocks tells whether a file stays open, and so locked, until it has its final name. Some of the systems without
+// locks cannot rename or remove an open file.
+const keepsLocks = flock.Supported
 
 const (
 	lockPause    = 50 * time.Millisecond // between two attempts to take a lock
@@ -20,7 +26,7 @@ func (s osFS) tryLock(f *os.File, shared bool) error {
 	if s.noLocks {
 		return errors.ErrUnsupported
 	}
-	return tryLock(f, shared)
+	return flock.Try(f, shared)
 }
 
 // lock waits for the exclusive lock of f. If ctx has ended, it waits no longer than lockPatience and then returns an

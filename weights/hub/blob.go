@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"seqembed/internal/flock"
 )
 
 // verify returns an error unless the content of a file has the digest in its etag: the SHA-256 of a large file, or the
@@ -115,7 +117,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 		return nil, err
 	}
 	for {
-		if tryLock(f) {
+		if !errors.Is(flock.Try(f, false), flock.ErrLocked) { // locked, or there are no locks
 			return func() { _ = f.Close() }, nil
 		}
 		select {
