@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"context"
 	"path/filepath"
 	"slices"
 
@@ -11,7 +12,7 @@ import (
 // the other inputs of the run (see seqio.TellApart). So a run with fewer or more inputs might choose another name and
 // compute the output again. keepNames looks for an earlier name only if no output exists under the name that this run
 // has chosen.
-func (j *Job) keepNames(m *store.Manifest) {
+func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	made := map[string]bool{} // names of outputs in any folder
 	for path := range m.Outputs() {
 		made[filepath.Base(path)] = true
@@ -31,7 +32,7 @@ func (j *Job) keepNames(m *store.Manifest) {
 			}
 			for _, f.Dir = range f.Dirs() {
 				path := j.Output.main(f)
-				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(f.Path, entry) {
+				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(ctx, f.Path, entry) {
 					taken[path], j.Files[i].Input = true, f.Input
 				}
 			}
@@ -44,10 +45,10 @@ func (o Output) main(f File) string { return o.spec(f).Paths()[0] }
 
 // madeFrom reports whether an output was made from the input at path, even if the content of the input has changed
 // since. It also returns true if the output was made from a file with the same content at another path.
-func madeFrom(path string, entry store.Entry) bool {
+func madeFrom(ctx context.Context, path string, entry store.Entry) bool {
 	if absolute, err := filepath.Abs(path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
 		return true
 	}
-	same, err := sameInput(path, entry)
+	same, err := sameInput(ctx, path, entry)
 	return same && err == nil
 }

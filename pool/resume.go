@@ -13,7 +13,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 )
 
@@ -50,16 +49,16 @@ func (o Output) spec(f File) store.Spec {
 }
 
 // Check returns the error that Run would return because of the manifest, or because existing outputs were made with
-// other settings. It reads no input.
-func (j *Job) Check() error {
+// other settings. It reads an input only if the input has moved.
+func (j *Job) Check(ctx context.Context) error {
 	if j.Force {
 		return nil
 	}
-	return j.check()
+	return j.check(ctx)
 }
 
 // check reads the manifest. If it was read before, check reads the lines that have been added since.
-func (j *Job) check() (err error) {
+func (j *Job) check(ctx context.Context) (err error) {
 	if j.manifest == nil {
 		j.manifest, err = store.ReadManifest(j.Output.Dir)
 	} else {
@@ -68,7 +67,7 @@ func (j *Job) check() (err error) {
 	if err != nil {
 		return err
 	}
-	j.keepNames(j.manifest)
+	j.keepNames(ctx, j.manifest)
 	if j.Force {
 		return nil
 	}
@@ -142,7 +141,7 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 		if ctx.Err() != nil { // hashing existing outputs may take long
 			return nil, ErrInterrupted
 		}
-		complete, err := r.complete(f)
+		complete, err := r.complete(ctx, f)
 		switch {
 		case err != nil:
 			return nil, err
@@ -162,7 +161,7 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 // complete reports whether the file's outputs exist and match the manifest byte for byte. The settings need no
 // comparison here: refuseMixture has compared them, or Force is set. If the output was made from other content of the
 // input, complete returns an ErrMixture.
-func (r *run) complete(f File) (bool, error) {
+func (r *run) complete(ctx context.Context, f File) (bool, error) {
 	if r.Force && !r.madeByForce(f) {
 		return false, nil
 	}
@@ -177,7 +176,7 @@ func (r *run) complete(f File) (bool, error) {
 			continue
 		}
 		made = entry.Input
-		same, err := sameInput(f.Path, entry)
+		same, err := sameInput(ctx, f.Path, entry)
 		if err != nil {
 			return false, nil // the reader will report any error of the input
 		}
@@ -185,7 +184,7 @@ func (r *run) complete(f File) (bool, error) {
 			return false, nil
 		}
 		if !same {
-			if madeFrom(f.Path, entry) {
+			if madeFrom(ctx, f.Path, entry) {
 				return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
 			}
 			return false, fmt.Errorf("%s was made from %s, not from %s: %w", path, entry.Input.Path, f.Path, ErrMixture)
@@ -196,7 +195,7 @@ func (r *run) complete(f File) (bool, error) {
 	}
 	for _, path := range existing {
 		_, o, _ := r.manifest.Find(path)
-		if same, err := isSame(path, o.Size, o.SHA256); err != nil || !same {
+		if same, err := isSame(ctx, path, o.Size, o.SHA256); err != nil || !same {
 			return false, nil
 		}
 	}
@@ -209,7 +208,7 @@ const coarseClock = 2 * time.Second
 
 // sameInput reports whether an input is the one from which an output was made: it has the same path, size and
 // modification time, or the same content.
-func sameInput(path string, entry store.Entry) (bool, error) {
+func sameInput(ctx context.Context, path string, entry store.Entry) (bool, error) {
 	had := entry.Input
 	now, err := identify(path)
 	if err != nil || now.Size != had.Size {
@@ -218,7 +217,7 @@ func sameInput(path string, entry store.Entry) (bool, error) {
 	if now.Absolute != "" && now.Absolute == had.Absolute && now.Modified.Equal(had.Modified) && entry.Started.Sub(had.Modified) > coarseClock {
 		return true, nil
 	}
-	return isSame(path, had.Size, had.SHA256)
+	return isSame(ctx, path, had.Size, had.SHA256)
 }
 
 // identify returns the Source of an input file without reading its content.
@@ -248,11 +247,11 @@ func (f *fileJob) changed() error {
 }
 
 // isSame reports whether a file has the given size and SHA-256.
-func isSame(path string, size int64, sum string) (bool, error) {
+func isSame(ctx context.Context, path string, size int64, sum string) (bool, error) {
 	info, err := os.Stat(path)
 	if err != nil || info.Size() != size {
 		return false, err
 	}
-	got, _, err := seqio.HashFile(path)
+	got, err := store.HashFile(ctx, path)
 	return got == sum, err
 }

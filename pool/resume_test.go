@@ -270,7 +270,7 @@ func TestMixtureIsRefused(t *testing.T) {
 			if len(s.Files)+len(s.Resumed)+len(s.Failed) != 0 || b.fake.calls.Load() != 0 || !maps.Equal(before, b.outputs()) {
 				t.Error("a refused run computed or changed something")
 			}
-			if check := b.job.Check(); (check == nil) != strings.HasPrefix(name, "input changed") {
+			if check := b.job.Check(t.Context()); (check == nil) != strings.HasPrefix(name, "input changed") {
 				t.Errorf("Check: %v", check) // Check does not read the input
 			}
 
@@ -279,7 +279,7 @@ func TestMixtureIsRefused(t *testing.T) {
 				t.Errorf("with Force: %d computed, %d resumed", len(s.Files), len(s.Resumed))
 			}
 			b.job.Force = false
-			if err := b.job.Check(); err != nil {
+			if err := b.job.Check(t.Context()); err != nil {
 				t.Errorf("after Force: %v", err)
 			}
 		})
@@ -474,7 +474,7 @@ func TestTwoRunsAtOnce(t *testing.T) {
 				if !errors.Is(err, store.ErrInUse) || !strings.Contains(err.Error(), `pool "mean", now "cls"`) || second.fake.calls.Load() != 0 {
 					t.Errorf("the second run: %+v, %v", s, err)
 				}
-				if second.again().job.Check() == nil || len(f.Files) != 1 {
+				if second.again().job.Check(t.Context()) == nil || len(f.Files) != 1 {
 					t.Errorf("the first run: %+v", f)
 				}
 			case "another input":

@@ -182,7 +182,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
 			return models, err
 		}
-		if err := m.job.Check(); err != nil {
+		if err := m.job.Check(ctx); err != nil {
 			return models, err
 		}
 	}

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
@@ -182,20 +181,4 @@ func lastBytes(p []byte, n int) []byte { return p[max(0, len(p)-n):] }
 
 func (d *diskReader) digest() (sum string, size int64) {
 	return hex.EncodeToString(d.hash.Sum(nil)), d.size
-}
-
-// HashFile returns the SHA-256, in hexadecimal, and the size in bytes of a file, like Reader.Digest but without parsing
-// its records.
-func HashFile(path string) (sum string, size int64, err error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", 0, fmt.Errorf("hash input: %w", err)
-	}
-	defer f.Close()
-	d := &diskReader{r: f, hash: sha256.New()}
-	if _, err := io.Copy(io.Discard, d); err != nil {
-		return "", 0, fmt.Errorf("hash input: %w", err)
-	}
-	sum, size = d.digest()
-	return sum, size, nil
 }

@@ -371,7 +371,7 @@ func (s *fileSet) earlier(files []File) earlierFiles {
 		return noFiles
 	}
 	for _, f := range files {
-		if sum, err := hashFile(context.Background(), f.Path); err != nil || sum != f.SHA256 {
+		if sum, err := HashFile(context.Background(), f.Path); err != nil || sum != f.SHA256 {
 			return otherFiles
 		}
 	}

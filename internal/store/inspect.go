@@ -99,7 +99,7 @@ func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, deta
 	case quick:
 		return Complete, "", nil
 	}
-	sum, err := hashFile(ctx, o.file.Path)
+	sum, err := HashFile(ctx, o.file.Path)
 	switch {
 	case err != nil:
 		return "", "", err
@@ -123,8 +123,8 @@ func temporaryState(path string) string {
 	return "being written"
 }
 
-// hashFile returns the SHA-256 of a file.
-func hashFile(ctx context.Context, path string) (string, error) {
+// HashFile returns the SHA-256 of a file in hexadecimal. It stops with the error of ctx when ctx has ended.
+func HashFile(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", ioError("read", path, err)
