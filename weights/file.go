@@ -10,9 +10,9 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"regexp"
 	"unicode/utf8"
+
+	"seqembed/weights/hub"
 )
 
 const (
@@ -110,9 +110,6 @@ func (f *file) readAt(b []byte, offset int64) error {
 	return err
 }
 
-// blobName matches the name of a large file in the Hugging Face cache: its SHA-256.
-var blobName = regexp.MustCompile(`^[0-9a-f]{64}$`)
-
 // sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
 // file is a blob of a Hugging Face cache and its name is another digest, or if a section has another checksum than the
 // file says.
@@ -127,11 +124,8 @@ func (f *file) sha256() (string, error) {
 		return "", fmt.Errorf("hashing %s: %w", f.Name(), err)
 	}
 	sum := hex.EncodeToString(h.Sum(nil))
-	if path, err := filepath.EvalSymlinks(f.Name()); err == nil {
-		folder, name := filepath.Split(path)
-		if filepath.Base(folder) == "blobs" && blobName.MatchString(name) && name != sum {
-			return "", fmt.Errorf("%s: %w: its SHA-256 is %s, and its name says another; delete it and download it again", path, ErrDamaged, sum)
-		}
+	if blob, name := hub.Blob(f.Name()); blob != "" && name != sum {
+		return "", fmt.Errorf("%s: %w: its SHA-256 is %s, and its name says another; delete it and download it again", blob, ErrDamaged, sum)
 	}
 	if len(sums.damaged) > 0 {
 		return "", fmt.Errorf("%s: %w: the checksums of %d of its entries are wrong (%s); copy or download it again",

@@ -23,6 +23,7 @@ var ErrNotCached = errors.New("not in the local cache")
 var (
 	idPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
 	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
+	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
 // IsID reports whether name has the form ORG/NAME.
@@ -131,6 +132,20 @@ func commitOf(model, revision string) (string, error) {
 		return "", fmt.Errorf("%s does not hold a commit but %.60q", path, commit)
 	}
 	return commit, nil
+}
+
+// Blob returns the path of the blob that a file in a cache stands for, and the SHA-256 that is the blob's name. It
+// returns "" for any other file. It follows the symbolic links of a snapshot.
+func Blob(file string) (path, sha256 string) {
+	path, err := filepath.EvalSymlinks(file)
+	if err != nil {
+		return "", ""
+	}
+	folder, name := filepath.Split(path)
+	if filepath.Base(folder) != "blobs" || !sha256Pattern.MatchString(name) {
+		return "", ""
+	}
+	return path, name
 }
 
 // Of returns the id and the commit of a snapshot for a path that is the snapshot's folder or inside it,

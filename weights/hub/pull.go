@@ -259,14 +259,8 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 	if err != nil {
 		return err
 	}
-	for had := int64(-1); ; { // attempts that add bytes to the file do not count
-		err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
-		now, _ := f.Seek(0, io.SeekCurrent)
-		if err == nil || now <= had || !errors.Is(err, ErrUnreachable) {
-			return errors.Join(err, f.Close())
-		}
-		had = now
-	}
+	err = p.retry(ctx, func() error { return p.rest(ctx, file, f, size) })
+	return errors.Join(err, f.Close())
 }
 
 // stalled is the time after which a connection that sends nothing is closed.
@@ -325,7 +319,8 @@ func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) er
 		case err == io.EOF && done == size:
 			return nil
 		case err != nil:
-			return unreachable(ctx, fmt.Errorf("%s: connection lost after %d of %d bytes: %w", file, done, size, err))
+			err = fmt.Errorf("%s: connection lost after %d of %d bytes: %w", file, done, size, err)
+			return &temporary{error: unreachable(ctx, err), reached: done}
 		}
 	}
 }

@@ -69,7 +69,8 @@ func unreachable(ctx context.Context, err error) error {
 // temporary is an error after which another attempt may succeed.
 type temporary struct {
 	error
-	after time.Duration // asked for by the hub, or 0
+	after   time.Duration // asked for by the hub, or 0
+	reached int64         // bytes of the file that were there when the attempt ended
 }
 
 func (t *temporary) Unwrap() error { return t.error }
@@ -92,18 +93,25 @@ func (p *pull) refused(r *http.Response, what string) error {
 	err := fmt.Errorf("%w: %s answers %s for %s", ErrUnreachable, p.Endpoint, r.Status, what)
 	if r.StatusCode == http.StatusTooManyRequests || r.StatusCode >= 500 {
 		seconds, _ := strconv.Atoi(r.Header.Get("Retry-After"))
-		return &temporary{err, min(time.Duration(seconds)*time.Second, 2*time.Minute)}
+		return &temporary{error: err, after: min(time.Duration(seconds)*time.Second, 2*time.Minute)}
 	}
 	return err
 }
 
-// retry runs an attempt again as long as its error is temporary.
+// retry runs an attempt again as long as its error is temporary. An attempt that brings the file on, further than any
+// before, does not count.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
-	left, pause := cmp.Or(c.attempts, 5), cmp.Or(c.pause, time.Second)
+	first, attempts := cmp.Or(c.pause, time.Second), cmp.Or(c.attempts, 5)
+	left, pause, furthest := attempts, first, int64(0)
 	for {
 		err := attempt()
 		var t *temporary
-		if left--; !errors.As(err, &t) || left == 0 {
+		if !errors.As(err, &t) {
+			return err
+		}
+		if t.reached > furthest {
+			left, pause, furthest = attempts, first, t.reached
+		} else if left--; left == 0 {
 			return err
 		}
 		select {
