@@ -33,18 +33,11 @@ func Repair(ctx context.Context, dir string) (aside []string, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return aside, nil
 	}
-	f, err := osFS{}.openLocked(ctx, path) // other runs wait for the lock and then open the new file
+	content, release, err := readLocked(ctx, path) // other runs wait for the lock and then open the new file
 	if err != nil {
-		return aside, ioError("repair", path, err)
+		return aside, err
 	}
-	defer f.Close()
-	content, err := io.ReadAll(f)
-	if err != nil {
-		return aside, ioError("read", path, err)
-	}
-	if !keepsLocks {
-		f.Close() // or else it could not be replaced
-	}
+	defer release()
 	kept, err := readableLines(dir, content)
 	if err != nil || len(kept) == len(content) {
 		return aside, err
@@ -53,6 +46,23 @@ func Repair(ctx context.Context, dir string) (aside []string, err error) {
 		return aside, err
 	}
 	return append(aside, path+suffix), replaceFile(osFS{}, path, kept)
+}
+
+// readLocked returns the content of a file, which it creates if needed, and keeps the file locked until release is
+// called, if the system keeps locks.
+func readLocked(ctx context.Context, path string) (content []byte, release func(), err error) {
+	f, err := osFS{}.openLocked(ctx, path)
+	if err != nil {
+		return nil, nil, ioError("write", path, err)
+	}
+	release = func() { f.Close() }
+	if content, err = io.ReadAll(f); err != nil || !keepsLocks {
+		f.Close() // without locks an open file could not be replaced
+	}
+	if err != nil {
+		return nil, nil, ioError("read", path, err)
+	}
+	return content, release, nil
 }
 
 // readableLines returns the lines of a manifest that can be read. An incomplete last line counts as damaged.
@@ -83,17 +93,11 @@ func Edit(ctx context.Context, path string, change func(old []byte) []byte) erro
 	if updated := change(old); bytes.Equal(updated, old) && (missing || len(old) > 0) {
 		return nil
 	}
-	f, err := osFS{}.openLocked(ctx, path)
+	old, release, err := readLocked(ctx, path)
 	if err != nil {
-		return ioError("write", path, err)
+		return err
 	}
-	defer f.Close()
-	if old, err = io.ReadAll(f); err != nil {
-		return ioError("read", path, err)
-	}
-	if !keepsLocks {
-		f.Close() // or else it could not be replaced
-	}
+	defer release()
 	if updated := change(old); len(updated) > 0 {
 		err := replaceFile(osFS{}, path, updated)
 		if err != nil && len(old) == 0 {
