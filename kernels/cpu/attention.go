@@ -110,10 +110,6 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], ld)
 		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], ld)
 	}
-	s.heads.words = func(n int) int { return n }
-	if s.bf16 {
-		s.heads.words = pairs
-	}
 	attend := func(worker, task int) {
 		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)
 	}

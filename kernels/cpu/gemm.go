@@ -201,8 +201,9 @@ func (s *runner) lastPanel(p *product, worker, row, rows int) {
 	acc := s.scratch[worker].acc[:rows*panelCols]
 	last := p.b.count - 1
 	column := last * panelCols
-	partial := product{out: acc, ldout: panelCols, base: last, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
-	s.compute(worker, &partial, 0, rows, last, 1)
+	partial := p.part(acc, row, last, 1)
+	partial.bias = nil // added after the last block of the inner dimension
+	s.compute(worker, partial, 0, rows, last, 1)
 	for r := range rows {
 		sum := acc[r*panelCols:][:p.b.cols-column]
 		if p.bias != nil {

@@ -53,8 +53,9 @@ func (b *Backend) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	}
 	r := &runner{workers: b.workers, progress: progress{tasks: b.workers}, variant: b.variant, tile: b.variant.tile, program: p, limits: l,
 		scratch: make([]scratch, b.workers.size)}
+	r.heads.words = func(n int) int { return n }
 	if b.format == bf16 {
-		r.bf16, r.tile = true, b.variant.pairs.tile
+		r.bf16, r.tile, r.heads.words = true, b.variant.pairs.tile, pairs
 	}
 	plan := p.Plan(kernels.Needs{Uniform: !r.bf16, Scratch: func(op kernels.Op) (int, kernels.Precision) {
 		return scratchOf(p, op)
