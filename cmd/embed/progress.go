@@ -52,11 +52,15 @@ type counts struct {
 }
 
 func newProgress(s *settings, log *slog.Logger, stderr io.Writer) *progress {
-	p := &progress{settings: s, plain: log, log: log}
+	return &progress{settings: s, plain: log, log: log, terminal: s.terminal(stderr)}
+}
+
+// terminal returns stderr if bars may be drawn on it, and nil otherwise.
+func (s *settings) terminal(stderr io.Writer) io.Writer {
 	if f, ok := stderr.(*os.File); ok && !s.quiet && !s.noProgress && s.logFormat == "text" && term.IsTerminal(int(f.Fd())) {
-		p.terminal = stderr
+		return stderr
 	}
-	return p
+	return nil
 }
 
 // begin starts the display of one model's progress over files.
@@ -293,19 +297,23 @@ func (p *progress) tellInside(done float64, since time.Duration) {
 	p.logger().Info("progress in the long record", line...)
 }
 
+// BudgetHalved logs a warning that batches get smaller.
 func (p *progress) BudgetHalved(device string, tokens int, err error) {
 	p.logger().Warn("out of memory: batches get smaller", "device", device, "tokens", tokens, "error", oneLine(err))
 }
 
+// RecordSkipped logs a warning with the reason.
 func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 	p.logger().Warn("record skipped", "input", path, "record", id, "line", line, "error", oneLine(err))
 }
 
+// FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
 func (p *progress) FileSkipped(path string) {
 	p.settle(path)
 	p.logger().Info("complete since an earlier run", "input", path)
 }
 
+// FileFinished counts a file as settled and logs its output. It names the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.settle(f.Path)
 	p.logger().Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
@@ -322,6 +330,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	}
 }
 
+// FileFailed counts a file as settled and logs its error with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.settle(f.Path)
 	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)

@@ -58,7 +58,7 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 	if err != nil {
 		return exitUsage, err
 	}
-	d := &download{log: log, terminal: newProgress(s, log, stderr).terminal}
+	d := &download{log: log, terminal: s.terminal(stderr)}
 	folder, err := d.pull(ctx, id, revision)
 	if err == nil {
 		_, err = fmt.Fprintln(stdout, folder)
