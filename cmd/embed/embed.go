@@ -339,12 +339,18 @@ func (c *command) reading() seqio.Options {
 
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
-	for _, f := range []struct{ name, value, values string }{
-		{"on-bad-record", c.onBad, "error skip"}, {"gaps", c.gaps, "error remove"}, {"duplicates", c.duplicates, "error suffix"},
-		{"pool", c.pool, "mean cls none"}, {"long", c.long, "truncate window error"},
+	for _, f := range []struct {
+		name, value string
+		values      []string
+	}{
+		{"on-bad-record", c.onBad, []string{"error", "skip"}},
+		{"gaps", c.gaps, []string{"error", "remove"}},
+		{"duplicates", c.duplicates, []string{"error", "suffix"}},
+		{"pool", c.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
+		{"long", c.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
 	} {
-		if values := strings.Fields(f.values); !slices.Contains(values, f.value) {
-			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(values, ", "))
+		if !slices.Contains(f.values, f.value) {
+			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
 		}
 	}
 	if _, err := store.ParseFormat(c.format); err != nil {
