@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"syscall"
+	"time"
 )
 
 // fileSystem is the set of file operations that the package uses. Tests replace it to make operations fail.
@@ -128,14 +129,16 @@ type atomicFile struct {
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
-// createUnique creates a file whose name is prefix and 16 random digits.
+// createUnique creates a file whose name is prefix and 16 random digits. It tries again if RemoveLeftovers finds the
+// file before it is locked. Random pauses keep the two from meeting at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
-	const attempts = 16 // names have 64 random bits, so even a second attempt is unlikely
+	const attempts = 16
 	for range attempts {
 		path = fmt.Sprintf("%s%016x", prefix, rand.Uint64())
 		if f, err = fsys.create(path); !errors.Is(err, fs.ErrExist) {
 			break
 		}
+		time.Sleep(rand.N(10 * time.Millisecond))
 	}
 	return f, path, err
 }
