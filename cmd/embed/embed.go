@@ -339,16 +339,7 @@ func (c *command) reading() seqio.Options {
 
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
-	for _, f := range []struct {
-		name, value string
-		values      []string
-	}{
-		{"on-bad-record", c.onBad, []string{"error", "skip"}},
-		{"gaps", c.gaps, []string{"error", "remove"}},
-		{"duplicates", c.duplicates, []string{"error", "suffix"}},
-		{"pool", c.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
-		{"long", c.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
-	} {
+	for _, f := range c.choices() {
 		if !slices.Contains(f.values, f.value) {
 			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
 		}

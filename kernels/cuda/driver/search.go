@@ -188,8 +188,11 @@ func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
 	return d, attempts, nil
 }
 
-// errNoBuild returns the error of a build for another system than Linux.
+// errNoBuild returns the error of a build that cannot load libraries: for another system than Linux, or static.
 func errNoBuild() error {
+	if runtime.GOOS == "linux" {
+		return errors.New("this build is static and has no CUDA; the other build for Linux, which needs glibc, has it")
+	}
 	return fmt.Errorf("this build, for %s on %s, has no CUDA", runtime.GOOS, runtime.GOARCH)
 }
 
