@@ -5,7 +5,7 @@ SHELL := bash
 TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
-.PHONY: deadcode cross arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: deadcode cross dist arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
@@ -47,9 +47,13 @@ noasm: ## the portable kernels alone
 	$(GO) vet -tags noasm ./...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
-cross: ## the program and its tests compile for the other platforms
+cross: ## the program and its tests compile for the other platforms, and without CUDA
 	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
 		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
+	CGO_ENABLED=0 $(GO) vet -tags static ./...
+
+dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS; the same bytes for the same commit
+	$(GO) run ./deploy/dist -o dist
 
 arm64: ## the tests of computing and reading on arm64; needs qemu-user
 	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
@@ -100,4 +104,4 @@ bench-gpu: gpu-bundle ## this machine's GPU, beside PyTorch
 	DEADLINE=3600 OUT=build/visit-3 build/gpu/visit.sh 3
 
 clean:
-	rm -rf embed demo build
+	rm -rf embed demo build dist
