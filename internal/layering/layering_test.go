@@ -23,6 +23,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
 	"internal/store":      {"internal/flock"},
+	"internal/monitor":    {"kernels/cuda/driver"},
 	"weights/hub":         {"internal/flock"},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
