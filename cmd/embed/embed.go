@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
@@ -50,19 +51,22 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		return exitDone
 	}
 	c := &command{settings: s, stdout: stdout, machine: m}
-	if c.log, err = newLog(s, stderr); err != nil {
+	screen, terminal := newScreen(stderr)
+	if c.log, err = newLog(s, screen, terminal && colored(environ)); err != nil {
 		printError(stderr, err)
 		return exitUsage
 	}
 	for _, v := range unknownVariables(groups, environ) {
 		c.log.Warn("unknown environment variable, ignored", "variable", v)
 	}
-	c.progress = newProgress(s, c.log, stderr)
+	c.progress = newProgress(s, c.log, screen, terminal)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
 	err = c.embed(ctx)
 	release()
-	c.progress.end()
+	c.progress.close()
 	err = withHint(err)
+	code := exitCode(err, c.done(), len(c.total.Failed))
+	c.report(code, err)
 	c.printSummary()
 	switch {
 	case err == nil:
@@ -71,13 +75,14 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	default:
 		printError(stderr, err)
 	}
-	return exitCode(err, c.done(), len(c.total.Failed))
+	return code
 }
 
-// machine finds and opens GPUs. Tests replace it.
+// machine finds and opens GPUs, and reads their sensors. Tests replace it.
 type machine struct {
-	findGPUs func() cuda.Report
-	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	findGPUs     func() cuda.Report
+	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	watchSensors func(addresses []string, report func(pci string, s monitor.Sample)) (stop func())
 }
 
 var thisMachine = machine{
@@ -85,6 +90,7 @@ var thisMachine = machine{
 	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 		return cuda.Open(ordinal, cuda.Options{DType: dtype})
 	},
+	watchSensors: monitor.WatchSensors,
 }
 
 // command is one run of embed.
@@ -142,11 +148,11 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.writeFailures(ctx, c.runModels(ctx, models))
+	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
 }
 
 // runModels claims the output folder for both models and embeds the files of each.
-func (c *command) runModels(ctx context.Context, models []*model) error {
+func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job
 	for _, m := range models {
 		jobs = append(jobs, m.job)
@@ -159,6 +165,7 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 		return err
 	}
 	defer release()
+	c.progress.plan(c.machine, models, processors)
 	for _, m := range models {
 		if err := c.runModel(ctx, m); err != nil {
 			return err
@@ -200,9 +207,9 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	if head := m.checkpoint.TunedHead(); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
 	}
-	c.progress.begin(m.model, m.config, m.job.Files)
+	c.progress.begin(m.model, m.config, len(m.job.Files))
 	summary, err := m.job.Run(ctx)
-	c.progress.end()
+	c.progress.End()
 	c.merge(summary)
 	return err
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"seqembed/internal/store"
 )
 
 // childVariable is an environment variable that makes the test binary behave as the program. Tests that need a process
@@ -121,12 +123,12 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// files returns the paths of all files below dir, which need not exist.
+// files returns the paths of all files below dir, which need not exist, except that of the report.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var list []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && d.Name() != store.ReportName {
 			list = append(list, strings.TrimPrefix(path, dir+"/"))
 		}
 		return err

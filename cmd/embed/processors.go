@@ -267,7 +267,7 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	stop := func() {}
 	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {
 		if done := e.Encoder.Watch(b); done != nil {
-			stop = e.progress.watch(done)
+			stop = e.progress.watch(e.processor.name, done)
 		}
 	}
 	wait := e.Encoder.Start(b)
@@ -285,7 +285,7 @@ func (e *embedder) Budget() int { return e.budget }
 // Close frees the activations, then the weights. It closes a device that has failed.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
-		e.processor.logProducts(e.progress.logger())
+		e.processor.logProducts(e.progress.log)
 		err = e.Encoder.Close()
 	}
 	if e.model != nil {

@@ -24,20 +24,20 @@ func (s Snapshot) Lines(width int) []string {
 }
 
 func (s Snapshot) runLine(width int) string {
-	failed, skipped, halvings := 0, 0, 0
+	failed, skipped, halvings := 0, int64(0), 0
 	for _, m := range s.Models {
 		failed, skipped, halvings = failed+m.FilesFailed, skipped+m.Skipped, halvings+m.Halvings
 	}
-	parts := []part{{"embedding for " + duration(s.Elapsed), 0}}
+	parts := []part{{"running " + duration(s.Elapsed), 0}}
 	add := func(priority int, show bool, format string, args ...any) {
 		if show {
 			parts = append(parts, part{fmt.Sprintf(format, args...), priority})
 		}
 	}
-	add(1, s.Left.known(), "%s left", map[bool]string{true: "more than "}[s.LeftAtLeast]+duration(s.Left))
+	add(1, s.Left.known(), "%s left", map[bool]string{true: ">"}[s.LeftAtLeast]+duration(s.Left))
 	add(2, failed > 0, "%d failed", failed)
 	add(3, halvings > 0, "%d× out of memory", halvings)
-	add(4, skipped > 0, "%s records skipped", Grouped(int64(skipped)))
+	add(4, skipped > 0, "%s records skipped", Grouped(skipped))
 	return fit(width, parts)
 }
 
@@ -48,19 +48,17 @@ func (s Snapshot) modelColumns() []column {
 		if m.State == Computing || m.State == Done {
 			left = duration(m.Left)
 			if m.Percent.known() {
-				const cells = 20
-				full := int(m.Percent) * cells / 100
-				bar, percent = strings.Repeat("#", full)+strings.Repeat(".", cells-full), fmt.Sprintf("%.0f%%", m.Percent)
+				bar, percent = Bar(int64(m.Percent)), fmt.Sprintf("%.0f%%", m.Percent)
 			}
 		}
 		c.row(m.Name, bar, percent, fmt.Sprintf("%d/%d", m.FilesDone, m.Files), Grouped(m.Sequences), m.TokensPerSecond.grouped(), left)
 	}
 	c[0].least = 12
-	return c.order(0, 4, 1, 2, 6, 5, 3)
+	return c.order(0, 6, 1, 2, 5, 4, 3)
 }
 
 func (m Model) deviceColumns() []column {
-	c := newColumns("device", "file", "now", "tokens/s", "sequences", "batch", "memory", "GPU", "temp", "power", "clock")
+	c := newColumns("device", "file", "tokens/s", "mean", "sequences", "batch", "memory", "GPU", "temp", "power", "clock")
 	for _, d := range m.Devices {
 		file := filepath.Base(d.File)
 		switch {
@@ -156,6 +154,22 @@ func Grouped(n int64) string {
 	return digits
 }
 
+// Bar draws a percentage.
+func Bar(percent int64) string {
+	const cells = 20
+	full := int(min(max(percent, 0), 100)) * cells / 100
+	return strings.Repeat("#", full) + strings.Repeat(".", cells-full)
+}
+
+// Fit joins the parts that fit in a line, the most important first.
+func Fit(width int, texts ...string) string {
+	var parts []part
+	for i, t := range texts {
+		parts = append(parts, part{t, i})
+	}
+	return fit(width, parts)
+}
+
 // part is a part of a line. The line leaves out the parts with the largest priorities first.
 type part struct {
 	text     string
@@ -204,12 +218,15 @@ func (c columns) row(cells ...string) {
 	}
 }
 
+// blankPriority is added to the priorities of columns without a value. They are left out before another column shrinks.
+const blankPriority = 100
+
 // order sets the priorities.
 func (c columns) order(priorities ...int) columns {
 	for i := range c {
 		c[i].priority = priorities[i]
 		if c[i].blank() {
-			c[i].priority += len(c)
+			c[i].priority += blankPriority
 		}
 	}
 	return c
@@ -237,10 +254,11 @@ func (c column) width() int {
 func table(width int, list []column) []string {
 	var widths []int
 	for {
-		spare, worst := width+2, 0
+		spare, worst, full := width+2, 0, -2
 		widths = widths[:0]
 		for i, c := range list {
 			w := c.width()
+			full += w + 2
 			if c.least > 0 {
 				w = min(w, c.least)
 			}
@@ -249,7 +267,7 @@ func table(width int, list []column) []string {
 				worst = i
 			}
 		}
-		if spare >= 0 || len(list) == 1 {
+		if blank := list[worst].priority >= blankPriority; full <= width || spare >= 0 && !blank || len(list) == 1 {
 			for i, c := range list {
 				more := min(spare, c.width()-widths[i])
 				widths[i], spare = widths[i]+more, spare-more

@@ -24,19 +24,20 @@ func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
 
 // model is one model of a run.
 type model struct {
-	name              string
-	left              map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
-	files, settled    int
-	sized             bool  // whether the size of every input is known
-	allSize, allDone  int64 // bytes on disk, except pipes
-	computed          int64 // bytes embedded in this run
-	devices           []*device
-	reading, writing  Stage
-	halvings, skipped int
-	failed            int
-	fill              fraction  // tokens of batches in those that they may have
-	began             time.Time // when the first device was ready
-	ended             time.Time
+	name             string
+	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
+	files, settled   int
+	sized            bool  // whether the size of every input is known
+	allSize, allDone int64 // bytes on disk, except pipes
+	computed         int64 // bytes embedded in this run
+	devices          []*device
+	reading, writing Stage
+	halvings         int
+	skipped          int64
+	failed           int
+	fill             fraction  // tokens of batches in those that they may have
+	began            time.Time // when the first device was ready
+	ended            time.Time
 }
 
 // fraction is a sum of parts and a sum of wholes.
@@ -54,7 +55,7 @@ type device struct {
 	tokens      int64
 	budget      int
 	stage       Stage
-	ready       time.Time
+	ready, lost time.Time
 	recent      []done
 	inside      func() float64
 	sample      Sample
@@ -80,7 +81,7 @@ const (
 	Loading   State = "loading"
 	Computing State = "computing"
 	Lost      State = "lost" // of a device
-	Done      State = "done" // of a model
+	Done      State = "done"
 )
 
 // Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.
@@ -123,7 +124,7 @@ func (m *model) device(name string) *device {
 	if i < 0 {
 		i = len(m.devices)
 		m.devices = append(m.devices, &device{name: name, state: Loading, sample: noSample, peakMemory: unknown, peakHeat: unknown})
-		slices.SortStableFunc(m.devices, func(a, b *device) int { 
+		slices.SortStableFunc(m.devices, func(a, b *device) int {
 			return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name)) // cuda:2 before cuda:10
 		})
 		return m.device(name)
@@ -149,7 +150,10 @@ func (r *Run) DeviceReady(name string) {
 
 // DeviceLost marks a device that has failed.
 func (r *Run) DeviceLost(name string) {
-	r.on(func(m *model) { m.device(name).state = Lost })
+	r.on(func(m *model) {
+		d := m.device(name)
+		d.state, d.lost = Lost, r.now()
+	})
 }
 
 // Batch describes a batch that was computed.
@@ -210,7 +214,7 @@ func (r *Run) Halved(device string, budget int) {
 }
 
 // Skipped counts records that were left out.
-func (r *Run) Skipped(records int) {
+func (r *Run) Skipped(records int64) {
 	r.on(func(m *model) { m.skipped += records })
 }
 

@@ -27,7 +27,9 @@ type Screen struct {
 }
 
 // NewScreen returns a screen that writes to w. size returns the number of columns and lines of the terminal.
-func NewScreen(w io.Writer, size func() (width, height int)) *Screen { return &Screen{w: w, size: size} }
+func NewScreen(w io.Writer, size func() (width, height int)) *Screen {
+	return &Screen{w: w, size: size}
+}
 
 // Show begins to draw a dashboard, four times a second. frame returns its lines for a width; it must not write to the
 // screen.

@@ -51,8 +51,8 @@ type finder func(pci string) (read func() Sample, err error)
 // are identified by their addresses on the PCI bus, because CUDA numbers devices in another order than NVML. Without
 // NVML, and for a GPU that NVML does not know, there are no samples.
 //
-// Each GPU has a goroutine of its own, and another one loads NVML. A call of NVML that never returns keeps its goroutine
-// until the process ends, and delays nobody else: neither WatchSensors nor stop waits for NVML.
+// Each GPU has a goroutine of its own, and another one loads NVML. A call of NVML that never returns keeps its
+// goroutine until the process ends, and delays nobody else: neither WatchSensors nor stop waits for NVML.
 func WatchSensors(addresses []string, report func(pci string, s Sample)) (stop func()) {
 	return watchSensors(addresses, func() (finder, error) { return loadNVML(driver.System()) }, sampleEvery, report)
 }

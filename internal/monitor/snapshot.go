@@ -1,6 +1,10 @@
 package monitor
 
-import "time"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. Names end with the unit.
 type Snapshot struct {
@@ -25,7 +29,7 @@ type Model struct {
 	Left            Value    `json:"left_seconds"`
 	Fill            Value    `json:"packing_efficiency_percent"` // tokens of the batches in those that they may have
 	Halvings        int      `json:"out_of_memory_halvings"`
-	Skipped         int      `json:"records_skipped"`
+	Skipped         int64    `json:"records_skipped"`
 	Reading         Stage    `json:"reading"`
 	Computing       Stage    `json:"computing"`
 	Writing         Stage    `json:"writing"`
@@ -89,6 +93,11 @@ func (r *Run) Snapshot() Snapshot {
 	return s
 }
 
+// Computed reports whether a device has computed anything.
+func (s Snapshot) Computed() bool {
+	return slices.ContainsFunc(s.Models, func(m Model) bool { return m.Tokens > 0 })
+}
+
 func (m *model) snapshot(now time.Time, begun bool) Model {
 	if !m.ended.IsZero() {
 		now = m.ended
@@ -98,6 +107,9 @@ func (m *model) snapshot(now time.Time, begun bool) Model {
 		Fill: m.fill.percent(), Halvings: m.halvings, Skipped: m.skipped, Reading: m.reading, Writing: m.writing, Devices: []Device{}}
 	for _, d := range m.devices {
 		s.Devices = append(s.Devices, d.snapshot(now))
+		if !m.ended.IsZero() && d.state == Computing {
+			s.Devices[len(s.Devices)-1].State = Done
+		}
 		s.Sequences, s.Tokens = s.Sequences+d.sequences, s.Tokens+d.tokens
 		s.Computing.Busy, s.Computing.Waiting = s.Computing.Busy+d.stage.Busy, s.Computing.Waiting+d.stage.Waiting
 	}
@@ -122,6 +134,13 @@ func (m *model) state(begun bool) State {
 }
 
 func (d *device) snapshot(now time.Time) Device {
+	sampled := d.sample
+	if now.Sub(d.sampled) > stale {
+		sampled = noSample
+	}
+	if d.state == Lost {
+		now = d.lost
+	}
 	s := Device{Name: d.name, State: d.state, File: d.file, Sequences: d.sequences, Tokens: d.tokens, TokensPerSecond: unknown,
 		Now: d.rate(now), Batch: d.budget, LongPercent: unknown, Stage: d.stage, MeanUtilization: d.utilization.mean(),
 		MeanPower: d.power.mean(), PeakMemory: d.peakMemory, PeakTemperature: d.peakHeat}
@@ -131,12 +150,8 @@ func (d *device) snapshot(now time.Time) Device {
 	if d.inside != nil {
 		s.LongPercent = Value(100 * d.inside())
 	}
-	sample := d.sample
-	if now.Sub(d.sampled) > stale {
-		sample = noSample
-	}
-	s.Utilization, s.MemoryUsed, s.MemoryTotal = sample.Utilization, sample.MemoryUsed, sample.MemoryTotal
-	s.Temperature, s.Power, s.Clock = sample.Temperature, sample.Power, sample.Clock
+	s.Utilization, s.MemoryUsed, s.MemoryTotal = sampled.Utilization, sampled.MemoryUsed, sampled.MemoryTotal
+	s.Temperature, s.Power, s.Clock = sampled.Temperature, sampled.Power, sampled.Clock
 	return s
 }
 
@@ -178,4 +193,30 @@ type namedStage struct {
 
 func (m Model) stages() []namedStage {
 	return []namedStage{{"reading", m.Reading}, {"computing", m.Computing}, {"writing", m.Writing}}
+}
+
+// Attributes returns the state of the run as keys and values for a structured log.
+func (s Snapshot) Attributes() []any {
+	return []any{"elapsed_seconds", s.Elapsed, "left_seconds", s.Left, "left_is_a_minimum", s.LeftAtLeast, "models", s.Models}
+}
+
+// Attributes returns the most important fields as keys and values for a log that people read.
+func (m Model) Attributes() []any {
+	list := []any{"model", m.Name, "files", fmt.Sprintf("%d/%d", m.FilesDone, m.Files), "sequences", m.Sequences,
+		"tokens_per_second", m.TokensPerSecond.with("%.0f")}
+	if m.Left.known() && m.Percent.known() {
+		list = append(list, "percent", m.Percent.with("%.0f"), "left", duration(m.Left))
+	}
+	if m.HeldBackBy != "" {
+		list = append(list, "held_back_by", m.HeldBackBy)
+	}
+	for _, d := range m.Devices {
+		switch {
+		case d.LongPercent.known():
+			list = append(list, d.Name, d.LongPercent.with("%.0f%% of a long record"))
+		case d.Utilization.known():
+			list = append(list, d.Name, fmt.Sprintf("%.0f%%, %.1f GiB", d.Utilization, d.MemoryUsed/(1<<30)))
+		}
+	}
+	return list
 }
