@@ -66,7 +66,6 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	c.progress.close()
 	err = withHint(err)
 	code := exitCode(err, c.done(), len(c.total.Failed))
-	c.report(code, err)
 	c.printSummary()
 	switch {
 	case err == nil:
@@ -75,6 +74,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	default:
 		printError(stderr, err)
 	}
+	c.report(code, err)
 	return code
 }
 

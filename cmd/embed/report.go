@@ -31,17 +31,18 @@ type report struct {
 // report writes report.json, if the run has computed anything, and logs the closing event of a JSON log. code and err
 // are those of the whole run.
 func (c *command) report(code int, err error) {
-	t := c.total
-	r := report{Version: 1, Program: version(), Started: t.Started.UTC(), Finished: time.Now().UTC(), ExitStatus: code,
+	t, now, state := c.total, time.Now().UTC(), c.progress.Snapshot()
+	began := now.Add(-time.Duration(float64(state.Elapsed) * float64(time.Second)))
+	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code,
 		Files: len(t.Files), Resumed: len(t.Resumed), Failed: len(t.Failed), Records: t.Records, Tokens: t.Tokens,
-		Truncated: t.Truncated, Skipped: t.Skipped, Snapshot: c.progress.Snapshot()}
+		Truncated: t.Truncated, Skipped: t.Skipped, Snapshot: state}
 	if err != nil {
 		r.Error = oneLine(err)
 	}
 	if c.logFormat == "json" {
 		c.log.Info("run ended", "report", r)
 	}
-	if r.Snapshot.Computed() && !errors.Is(err, pool.ErrFolderGone) {
+	if state.Computed() && !errors.Is(err, pool.ErrFolderGone) {
 		content, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
 			err = store.WriteReport(c.out, append(content, '\n'))

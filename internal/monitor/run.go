@@ -118,18 +118,17 @@ func (r *Run) on(change func(m *model)) {
 	}
 }
 
-// device returns the device with that name.
+// device returns the device with that name. It adds the device if there is none.
 func (m *model) device(name string) *device {
-	i := slices.IndexFunc(m.devices, func(d *device) bool { return d.name == name })
-	if i < 0 {
-		i = len(m.devices)
-		m.devices = append(m.devices, &device{name: name, state: Loading, sample: noSample, peakMemory: unknown, peakHeat: unknown})
-		slices.SortStableFunc(m.devices, func(a, b *device) int {
-			return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name)) // cuda:2 before cuda:10
-		})
-		return m.device(name)
+	if i := slices.IndexFunc(m.devices, func(d *device) bool { return d.name == name }); i >= 0 {
+		return m.devices[i]
 	}
-	return m.devices[i]
+	added := &device{name: name, state: Loading, sample: noSample, peakMemory: unknown, peakHeat: unknown}
+	m.devices = append(m.devices, added)
+	slices.SortFunc(m.devices, func(a, b *device) int {
+		return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name)) // cuda:2 before cuda:10
+	})
+	return added
 }
 
 // DeviceOpening adds a device that loads weights. pci is its address on the PCI bus, or empty.
