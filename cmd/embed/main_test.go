@@ -31,7 +31,16 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads start a hub of their own
 		panic(err)
 	}
-	os.Exit(m.Run())
+	state, err := os.MkdirTemp("", "state")
+	if err == nil {
+		err = os.Setenv("XDG_STATE_HOME", state)
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(state)
+	os.Exit(code)
 }
 
 const (

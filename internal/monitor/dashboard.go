@@ -79,7 +79,7 @@ func (m Model) deviceColumns() []column {
 			now = unknown
 		}
 		c.row(d.Name, file, now.grouped(), d.TokensPerSecond.grouped(), Grouped(d.Sequences), Grouped(int64(d.Batch)), memory,
-			d.Utilization.with("%.0f%%"), d.Temperature.with("%.0f°C"), d.Power.with("%.0f W"), d.Clock.with("%.0f MHz"))
+			d.Utilization.Text("%.0f%%"), d.Temperature.Text("%.0f°C"), d.Power.Text("%.0f W"), d.Clock.Text("%.0f MHz"))
 	}
 	c[1].least = 12
 	return c.order(0, 3, 1, 4, 6, 7, 5, 2, 8, 9, 10)
@@ -110,7 +110,7 @@ func (s Snapshot) Table() []string {
 				continue
 			}
 			c.row(m.Name, d.Name, Grouped(d.Sequences), Grouped(d.Tokens), d.TokensPerSecond.grouped(), duration(d.Busy), duration(d.Waiting),
-				m.Fill.with("%.0f%%"), d.MeanUtilization.with("%.0f%%"), (d.PeakMemory / (1 << 30)).with("%.1f GiB"), d.MeanPower.with("%.0f W"))
+				m.Fill.Text("%.0f%%"), d.MeanUtilization.Text("%.0f%%"), (d.PeakMemory / (1 << 30)).Text("%.1f GiB"), d.MeanPower.Text("%.0f W"))
 		}
 	}
 	if len(c[0].cells) == 0 {
@@ -122,8 +122,8 @@ func (s Snapshot) Table() []string {
 // dash stands for an unknown value.
 const dash = "-"
 
-// with formats a value, or returns a dash.
-func (v Value) with(format string) string {
+// Text formats a value, or returns a dash.
+func (v Value) Text(format string) string {
 	if !v.known() {
 		return dash
 	}

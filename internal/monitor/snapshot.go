@@ -203,9 +203,9 @@ func (s Snapshot) Attributes() []any {
 // Attributes returns the most important fields as keys and values for a log that people read.
 func (m Model) Attributes() []any {
 	list := []any{"model", m.Name, "files", fmt.Sprintf("%d/%d", m.FilesDone, m.Files), "sequences", m.Sequences,
-		"tokens_per_second", m.TokensPerSecond.with("%.0f")}
+		"tokens_per_second", m.TokensPerSecond.Text("%.0f")}
 	if m.Left.known() && m.Percent.known() {
-		list = append(list, "percent", m.Percent.with("%.0f"), "left", duration(m.Left))
+		list = append(list, "percent", m.Percent.Text("%.0f"), "left", duration(m.Left))
 	}
 	if m.HeldBackBy != "" {
 		list = append(list, "held_back_by", m.HeldBackBy)
@@ -213,7 +213,7 @@ func (m Model) Attributes() []any {
 	for _, d := range m.Devices {
 		switch {
 		case d.LongPercent.known():
-			list = append(list, d.Name, d.LongPercent.with("%.0f%% of a long record"))
+			list = append(list, d.Name, d.LongPercent.Text("%.0f%% of a long record"))
 		case d.Utilization.known():
 			list = append(list, d.Name, fmt.Sprintf("%.0f%%, %.1f GiB", d.Utilization, d.MemoryUsed/(1<<30)))
 		}
