@@ -124,15 +124,14 @@ func (p *progress) show(watch func() (stop func())) {
 	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
 }
 
-// close removes the dashboard. Calling it again has no effect.
+// close removes the dashboard. Calling it again has no effect. It returns when the terminal is free for other lines.
 func (p *progress) close() {
 	p.mu.Lock()
-	ends := p.ends
-	p.ends, p.closed = nil, true
-	p.mu.Unlock()
-	for _, end := range slices.Backward(ends) {
+	defer p.mu.Unlock()
+	for _, end := range slices.Backward(p.ends) {
 		end()
 	}
+	p.ends, p.closed = nil, true
 }
 
 // interrupted removes the dashboard, because the process may end at any moment, and logs that a signal has arrived.
