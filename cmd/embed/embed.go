@@ -179,7 +179,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 			return models, err
 		}
 		models = append(models, m)
-		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
 			return models, err
 		}
 		if err := m.job.Check(ctx); err != nil {
@@ -249,10 +249,14 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model.
-func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
-	sum, err := m.checkpoint.SHA256()
-	if err != nil {
+// newJob returns the job that embeds files with one model. It reads the whole checkpoint, for its digest, and returns
+// pool.ErrInterrupted if ctx ends meanwhile.
+func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
+	sum, err := m.checkpoint.SHA256(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, pool.ErrInterrupted
+	case err != nil:
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	pooling := transformer.Pooling(c.pool)

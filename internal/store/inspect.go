@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"seqembed/internal/cancel"
 )
 
 // State is the state of a file in an output folder, compared with the manifest.
@@ -123,7 +125,7 @@ func temporaryState(path string) string {
 	return "being written"
 }
 
-// HashFile returns the SHA-256 of a file in hexadecimal. It stops with the error of ctx when ctx has ended.
+// HashFile returns the SHA-256 of a file in hexadecimal. When ctx ends, HashFile returns its cause.
 func HashFile(ctx context.Context, path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -131,15 +133,8 @@ func HashFile(ctx context.Context, path string) (string, error) {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	for {
-		_, err := io.CopyN(sum, f, 16<<20)
-		switch {
-		case errors.Is(err, io.EOF):
-			return hex.EncodeToString(sum.Sum(nil)), nil
-		case err != nil:
-			return "", ioError("read", path, err)
-		case ctx.Err() != nil:
-			return "", ctx.Err()
-		}
+	if _, err := io.Copy(sum, cancel.Reader(ctx, f)); err != nil {
+		return "", ioError("read", path, err)
 	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }
