@@ -16,6 +16,7 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
+	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
@@ -328,7 +329,7 @@ func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) 
 
 // reading returns the options of the reader that the flags select.
 func (c *command) reading() seqio.Options {
-	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
+	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength, Longest: longestRecord(cpu.Available())}
 	if c.onBad == "skip" {
 		o.OnBad = seqio.BadSkip
 	}
@@ -339,6 +340,16 @@ func (c *command) reading() seqio.Options {
 		o.Duplicates = seqio.DuplicateSuffix
 	}
 	return o
+}
+
+// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
+// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
+// the memory.
+func longestRecord(bytes int64, by string) seqio.Limit {
+	if letters := max(1, bytes/12); letters < seqio.MaxLetters {
+		return seqio.Limit{Letters: int(letters), By: by}
+	}
+	return seqio.Limit{}
 }
 
 // check checks the flags that both models share, and parses the flags about devices.

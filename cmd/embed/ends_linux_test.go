@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -272,6 +274,27 @@ func TestAddressSpace(t *testing.T) {
 		t.Errorf("the list of failed files: %q, %v", list, err)
 	}
 	if r := run("--force", "--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "long.faa: skipped 1: out of memory") {
+		t.Error(r.stdout)
+	}
+}
+
+// TestHugeRecord checks a small file with a record whose letters alone would take all memory. The error must name the
+// record's line, the limit and the flag that helps, and the flag must help.
+func TestHugeRecord(t *testing.T) {
+	workspace(t)
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = io.WriteString(w, ">short\nMKVLWAGTREMKVLWAGTRE\n>huge\n"+strings.Repeat("MKVLWAGTRE", 4_000_000)+"\n>after\nMKVL\n")
+	w.Close()
+	write(t, "huge.faa.gz", packed.String())
+	run := func(args ...string) result {
+		return embedOn(t, []string{spaceVariable + "=700000000"}, append(args, "--esm-model", tiny, "--threads", "1", "-o", "out", "huge.faa.gz")...)
+	}
+	run().wantCode(exitNothing).wantProblem(`huge.faa.gz:3: record "huge": more than `, " letters, which is the limit for the address space (ulimit -v)", "--on-bad-record skip")
+	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.HasPrefix(string(list), `huge.faa.gz|record|huge.faa.gz:3: `) {
+		t.Errorf("the list of failed files: %q, %v", list, err)
+	}
+	if r := run("--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "huge.faa.gz: skipped 1: too long") {
 		t.Error(r.stdout)
 	}
 }

@@ -76,6 +76,7 @@ func withHint(err error) error {
 		{seqio.ErrGuessed, "--dna or --protein says which alphabet it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},
 		{seqio.ErrBadRecord, "--on-bad-record skip leaves such records out"},
+		{seqio.ErrLongRecord, "--on-bad-record skip leaves it out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
 		if errors.Is(err, h.err) {
