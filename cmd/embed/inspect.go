@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -53,7 +54,11 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 	}
 	var aside []string
 	if *repair {
-		if aside, err = store.Repair(ctx, dir); err != nil {
+		aside, err = store.Repair(ctx, dir, store.ThisProcess(strings.Join(os.Args, " ")))
+		switch {
+		case errors.Is(err, store.ErrInUse):
+			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // --out, the usual hint, is no help
+		case err != nil:
 			return exitNothing, err
 		}
 	}
