@@ -86,3 +86,26 @@ func asOrdinaryUser(t *testing.T, f func()) {
 	defer syscall.Setfsuid(0)
 	f()
 }
+
+// TestInspectBesideAFolderThatCannotBeRead checks that such a folder is reported, and the files beside it.
+func TestInspectBesideAFolderThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	for parent := dir; parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "closed"), 0o700), os.Chmod(filepath.Join(dir, "closed"), 0),
+		os.WriteFile(filepath.Join(dir, "foreign"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Join(dir, "closed"), 0o700) })
+	got := map[string]State{}
+	var err error
+	asOrdinaryUser(t, func() {
+		err = Inspect(t.Context(), dir, true, func(string) bool { return false }, func(i Inspected) { got[i.Path] = i.State })
+	})
+	if err != nil || got["closed"] != Unreadable || got["foreign"] != Foreign || len(got) != 2 {
+		t.Errorf("%v, error %v", got, err)
+	}
+}

@@ -113,7 +113,7 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 		n++
 		_, err := d.decode(line)
 		switch {
-		case errors.Is(err, errLater):
+		case errors.Is(err, ErrLater):
 			return nil, fmt.Errorf("%s:%d: %w", filepath.Join(dir, ManifestName), n, err)
 		case err == nil && bytes.HasSuffix(line, []byte("\n")):
 			kept = append(kept, line...)
