@@ -344,9 +344,9 @@ func (c *command) reading() seqio.Options {
 
 // longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
 // is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
-// the memory.
+// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
 func longestRecord(bytes int64, by string) seqio.Limit {
-	if letters := max(1, bytes/12); letters < seqio.MaxLetters {
+	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
 		return seqio.Limit{Letters: int(letters), By: by}
 	}
 	return seqio.Limit{}

@@ -107,7 +107,7 @@ func (in *Input) Dirs() []string {
 		dir := path.Join(folders[end:]...)
 		list = append(list, dir)
 		for from := range end {
-			for to := from + 1; to <= end; to++ {
+			for to := from + 1; to < end; to++ {
 				list = append(list, path.Join(path.Join(folders[from:to]...), dir))
 			}
 		}
