@@ -98,7 +98,7 @@ func TestMemoryTakenByOthers(t *testing.T) {
 		t.Skip("the available memory of this system is unknown")
 	}
 	a := arena{room: math.MaxInt64, by: "earlier memory"}
-	if _, err := a.floats(int(free / 4)); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "left of "+by) {
+	if _, err := a.floats(int(free)); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "left of "+by) {
 		t.Errorf("%v, want one of %s", err, by)
 	}
 	if a.room != math.MaxInt64 {
