@@ -17,6 +17,7 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
+	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
@@ -186,7 +187,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 			return models, err
 		}
 		models = append(models, m)
-		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
 			return models, err
 		}
 		if err := m.job.Check(ctx); err != nil {
@@ -256,10 +257,14 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model.
-func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
-	sum, err := m.checkpoint.SHA256()
-	if err != nil {
+// newJob returns the job that embeds files with one model. It reads the whole checkpoint, for its digest, and returns
+// pool.ErrInterrupted if ctx ends meanwhile.
+func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
+	sum, err := m.checkpoint.SHA256(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, pool.ErrInterrupted
+	case err != nil:
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	pooling := transformer.Pooling(c.pool)
@@ -331,7 +336,7 @@ func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) 
 
 // reading returns the options of the reader that the flags select.
 func (c *command) reading() seqio.Options {
-	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
+	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength, Longest: longestRecord(cpu.Available())}
 	if c.onBad == "skip" {
 		o.OnBad = seqio.BadSkip
 	}
@@ -342,6 +347,16 @@ func (c *command) reading() seqio.Options {
 		o.Duplicates = seqio.DuplicateSuffix
 	}
 	return o
+}
+
+// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
+// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
+// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
+func longestRecord(bytes int64, by string) seqio.Limit {
+	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
+		return seqio.Limit{Letters: int(letters), By: by}
+	}
+	return seqio.Limit{}
 }
 
 // check checks the flags that both models share, and parses the flags about devices.
