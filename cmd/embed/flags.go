@@ -20,8 +20,9 @@ type settings struct {
 	inputs       []string
 	dna, protein []string
 
-	out    string
-	format string
+	out      string
+	format   string
+	dtypeOut string
 
 	families []familyFlags // one for each family
 
@@ -75,6 +76,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
+	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
