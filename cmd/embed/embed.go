@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"runtime"
@@ -74,14 +75,16 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return exitCode(err, c.done(), len(c.total.Failed))
 }
 
-// machine finds and opens GPUs. Tests replace it.
+// machine finds and opens GPUs. Tests replace it, and the preset, which needs large models.
 type machine struct {
-	findGPUs func() cuda.Report
-	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	findGPUs  func() cuda.Report
+	openGPU   func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	virNucPro preset
 }
 
 var thisMachine = machine{
-	findGPUs: cuda.Devices,
+	virNucPro: virNucPro,
+	findGPUs:  cuda.Devices,
 	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 		return cuda.Open(ordinal, cuda.Options{DType: dtype})
 	},
@@ -97,6 +100,7 @@ type command struct {
 	products kernels.DType // operand type of --dtype
 	ordinals []int         // the GPUs that --gpus names; nil for all or none
 	expanded []string      // folder and glob arguments for which inputs were found
+	derived  []*derived    // inputs of a preset that were translated
 	total    pool.Summary  // summary of both models
 }
 
@@ -117,6 +121,13 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	defer closeAll(processors)
 
+	if c.preset != nil {
+		derived, failed, err := c.derive(ctx, inputs, reading)
+		if err != nil {
+			return err
+		}
+		inputs, absent, reading = derived, append(absent, failed...), seqio.Options{}
+	}
 	dna, protein, failed, err := pool.Plan(ctx, inputs, reading)
 	if err != nil {
 		return err
@@ -126,7 +137,9 @@ func (c *command) embed(ctx context.Context) error {
 		return err
 	}
 	for _, f := range slices.Concat(dna, protein) {
-		c.showAlphabet(f)
+		if c.preset == nil {
+			c.showAlphabet(f)
+		}
 	}
 	for _, f := range slices.Concat(absent, failed) {
 		c.progress.FileFailed(f)
@@ -164,7 +177,7 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 			return err
 		}
 	}
-	return nil
+	return c.mergeAll(ctx, models)
 }
 
 // openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The caller
@@ -274,6 +287,9 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
+	if c.preset != nil {
+		maps.Copy(parameters, c.derivation())
+	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken, Windows: c.windows,
@@ -339,6 +355,9 @@ func (c *command) reading() seqio.Options {
 
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
+	if err := c.usePreset(c.virNucPro); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name, value string
 		values      []string

@@ -49,6 +49,10 @@ type settings struct {
 	noProgress bool
 	logFormat  string
 
+	presetName     string
+	expectedLength int
+	preset         *preset // nil without --preset; set by usePreset
+
 	help, version bool
 	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
 }
@@ -104,6 +108,10 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
 	declareSequences(in("Sequences"), s)
+
+	f = in("Presets")
+	f.StringVar(&s.presetName, "preset", "", "do as another program does: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
+	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")

@@ -36,7 +36,7 @@ type fakeMachine struct {
 }
 
 func (f *fakeMachine) machine() machine {
-	return machine{findGPUs: f.find, openGPU: f.openGPU}
+	return machine{findGPUs: f.find, openGPU: f.openGPU, virNucPro: virNucPro}
 }
 
 func (f *fakeMachine) find() cuda.Report {
