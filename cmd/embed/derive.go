@@ -23,6 +23,14 @@ import (
 	"seqembed/pool"
 )
 
+// presetRun is the part of a run that only a preset has: it translates the inputs before the models run, and merges the
+// outputs after them.
+type presetRun struct {
+	*command
+	manifest *store.Manifest
+	inputs   []*derived // the inputs that were translated
+}
+
 // derived is an input of a preset and the FASTA files that are made from it.
 type derived struct {
 	seqio.Input
@@ -31,7 +39,7 @@ type derived struct {
 }
 
 // newDerived returns an input with the paths of its FASTA files, which have the names that VirNucPro gives to them.
-func (c *command) newDerived(in seqio.Input) *derived {
+func (c *presetRun) newDerived(in seqio.Input) *derived {
 	base := filepath.Join(pool.Folder(c.out, in.Dir), store.EscapeName(in.Name))
 	return &derived{Input: in, paths: []string{fmt.Sprintf("%s_chunked%d.fa", base, c.expectedLength),
 		base + "_identified_nucleotide.fa", base + "_identified_protein.faa"}}
@@ -48,7 +56,7 @@ func (d *derived) embedded() (list []seqio.Input) {
 // derive translates the inputs of a preset into FASTA files in the output folder. It returns these files as inputs, and
 // a failure for each input that cannot be translated. Before that it opens the models, so that a model that the
 // preset cannot use is found early.
-func (c *command) derive(ctx context.Context, inputs []seqio.Input, reading seqio.Options) (list []seqio.Input, failed []pool.Failure, err error) {
+func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, err error) {
 	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
 		m, err := c.openOrPull(ctx, a)
 		if err != nil {
@@ -66,14 +74,13 @@ func (c *command) derive(ctx context.Context, inputs []seqio.Input, reading seqi
 	if err := seqio.CheckNames(named); err != nil {
 		return nil, nil, err
 	}
-	manifest, err := store.ReadManifest(c.out)
-	if err != nil && !c.force {
+	if c.manifest, err = store.ReadManifest(c.out); err != nil && !c.force {
 		return nil, nil, err
 	}
 	for i, in := range named {
 		in.Alphabet = inputs[i].Alphabet
 		d := c.newDerived(in)
-		err := c.translate(ctx, d, reading, manifest)
+		err := c.translate(ctx, d)
 		switch {
 		case ctx.Err() != nil:
 			return nil, nil, pool.ErrInterrupted
@@ -83,7 +90,7 @@ func (c *command) derive(ctx context.Context, inputs []seqio.Input, reading seqi
 			failed = append(failed, pool.NewFailure(in.Path, err))
 			continue
 		}
-		c.derived = append(c.derived, d)
+		c.inputs = append(c.inputs, d)
 		list = append(list, d.embedded()...)
 	}
 	return list, failed, nil
@@ -91,15 +98,16 @@ func (c *command) derive(ctx context.Context, inputs []seqio.Input, reading seqi
 
 // translate writes the FASTA files of an input, unless they are there already. Files that were made from another input
 // or with other settings are an error, unless --force replaces them.
-func (c *command) translate(ctx context.Context, d *derived, reading seqio.Options, manifest *store.Manifest) error {
+func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
-		Input: store.Source{Path: d.Path}, Parameters: c.derivation()}
+		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
+	reading := c.reading()
 	reading.Alphabet = d.Input.Alphabet
 	t := &translation{ctx: ctx, derived: d, reading: reading, length: c.expectedLength}
 	if info, err := os.Stat(d.Path); err == nil && info.Mode().IsRegular() {
 		d.entry.Input.Absolute, _ = filepath.Abs(d.Path) // empty if there is no working directory
 		d.entry.Input.Modified = info.ModTime()
-		if there, err := c.compare(t, manifest); there || err != nil {
+		if there, err := c.compare(t); there || err != nil {
 			return err
 		}
 	} else if path := firstFile(d.paths); path != "" && !c.force {
@@ -117,18 +125,18 @@ func (c *command) translate(ctx context.Context, d *derived, reading seqio.Optio
 	}
 	c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
 	d.entry.Outputs = files
-	return c.record(ctx, manifest, d.entry)
+	return c.record(ctx, d.entry)
 }
 
-// derivation returns the settings on which the FASTA files depend.
-func (c *command) derivation() map[string]string {
+// parameters returns the settings on which the FASTA files depend.
+func (c *presetRun) parameters() map[string]string {
 	return map[string]string{"preset": c.preset.name, "expected_length": fmt.Sprint(c.expectedLength), "min_length": fmt.Sprint(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": fmt.Sprint(c.keepCase)}
 }
 
 // compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If they
 // exist, differ, and were not made by the same translation of the same input, the error is an ErrMixture.
-func (c *command) compare(t *translation, manifest *store.Manifest) (there bool, err error) {
+func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d := t.derived
 	path := firstFile(d.paths)
 	if path == "" || c.force {
@@ -151,7 +159,7 @@ func (c *command) compare(t *translation, manifest *store.Manifest) (there bool,
 		}
 		there = there && sum == hex.EncodeToString(sums[i].Sum(nil))
 	}
-	entry, _, known := manifest.Find(path)
+	entry, _, known := c.manifest.Find(path)
 	if !there && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)) {
 		return false, fmt.Errorf("%s is not the translation of %s with these settings: %w", path, d.Path, pool.ErrMixture)
 	}
@@ -169,9 +177,9 @@ func firstFile(paths []string) string {
 }
 
 // record appends an entry to the manifest. The outputs of a preset beside the embeddings have an entry as well.
-func (c *command) record(ctx context.Context, manifest *store.Manifest, e store.Entry) error {
+func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	e.Finished = time.Now()
-	err := manifest.Append(ctx, e, func(other store.Entry) error {
+	err := c.manifest.Append(ctx, e, func(other store.Entry) error {
 		if c.force || other.Input.SHA256 == e.Input.SHA256 && maps.Equal(other.Parameters, e.Parameters) {
 			return nil
 		}
@@ -269,12 +277,11 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 }
 
 // mergeAll writes the merged file of each input whose two outputs are complete.
-func (c *command) mergeAll(ctx context.Context, models []*model) error {
-	if len(c.derived) == 0 {
+func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
+	if c == nil {
 		return nil
 	}
-	manifest, err := store.ReadManifest(c.out)
-	if err != nil {
+	if err := c.manifest.Update(); err != nil {
 		return err
 	}
 	done := c.total.Done()
@@ -286,12 +293,12 @@ func (c *command) mergeAll(ctx context.Context, models []*model) error {
 			}
 		}
 	}
-	for _, d := range c.derived {
+	for _, d := range c.inputs {
 		dna, protein := outputs[d.paths[1]], outputs[d.paths[2]]
 		if dna == "" || protein == "" {
 			continue
 		}
-		if err := c.join(ctx, d, dna, protein, manifest); err != nil {
+		if err := c.join(ctx, d, dna, protein); err != nil {
 			return err
 		}
 	}
@@ -299,15 +306,15 @@ func (c *command) mergeAll(ctx context.Context, models []*model) error {
 }
 
 // join writes the merged file of an input, unless it is complete.
-func (c *command) join(ctx context.Context, d *derived, dna, protein string, manifest *store.Manifest) error {
+func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) error {
 	path := strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		_, made, _ := manifest.Find(from)
+		_, made, _ := c.manifest.Find(from)
 		e.Parameters[key] = made.SHA256
 	}
-	had, file, known := manifest.Find(path)
+	had, file, known := c.manifest.Find(path)
 	if sum, err := store.HashFile(ctx, path); err == nil && !c.force {
 		switch {
 		case !known:
@@ -325,7 +332,7 @@ func (c *command) join(ctx context.Context, d *derived, dna, protein string, man
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
 	e.Outputs = []store.File{merged}
-	if err := c.record(ctx, manifest, e); err != nil {
+	if err := c.record(ctx, e); err != nil {
 		return err
 	}
 	c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs})

@@ -97,11 +97,11 @@ type command struct {
 	log      *slog.Logger
 	progress *progress
 	machine
-	products kernels.DType // operand type of --dtype
-	ordinals []int         // the GPUs that --gpus names; nil for all or none
-	expanded []string      // folder and glob arguments for which inputs were found
-	derived  []*derived    // inputs of a preset that were translated
-	total    pool.Summary  // summary of both models
+	products  kernels.DType // operand type of --dtype
+	ordinals  []int         // the GPUs that --gpus names; nil for all or none
+	expanded  []string      // folder and glob arguments for which inputs were found
+	presetRun *presetRun    // nil without --preset
+	total     pool.Summary  // summary of both models
 }
 
 // embed checks flags, inputs, models and settings before anything is computed. Then it runs the models one after the
@@ -122,7 +122,8 @@ func (c *command) embed(ctx context.Context) error {
 	defer closeAll(processors)
 
 	if c.preset != nil {
-		derived, failed, err := c.derive(ctx, inputs, reading)
+		c.presetRun = &presetRun{command: c}
+		derived, failed, err := c.presetRun.derive(ctx, inputs)
 		if err != nil {
 			return err
 		}
@@ -177,7 +178,7 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 			return err
 		}
 	}
-	return c.mergeAll(ctx, models)
+	return c.presetRun.mergeAll(ctx, models)
 }
 
 // openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The caller
@@ -288,7 +289,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	if c.preset != nil {
-		maps.Copy(parameters, c.derivation())
+		maps.Copy(parameters, c.presetRun.parameters())
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
@@ -338,21 +339,6 @@ func (c *command) merge(s pool.Summary) {
 // done returns the number of files whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// reading returns the options of the reader that the flags select.
-func (c *command) reading() seqio.Options {
-	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
-	if c.onBad == "skip" {
-		o.OnBad = seqio.BadSkip
-	}
-	if c.gaps == "remove" {
-		o.Gaps = seqio.GapsRemove
-	}
-	if c.duplicates == "suffix" {
-		o.Duplicates = seqio.DuplicateSuffix
-	}
-	return o
-}
-
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
 	if err := c.usePreset(c.virNucPro); err != nil {
@@ -362,15 +348,15 @@ func (c *command) check() error {
 		name, value string
 		values      []string
 	}{
-		{"on-bad-record", c.onBad, []string{"error", "skip"}},
-		{"gaps", c.gaps, []string{"error", "remove"}},
-		{"duplicates", c.duplicates, []string{"error", "suffix"}},
 		{"pool", c.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
 		{"long", c.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
 	} {
 		if !slices.Contains(f.values, f.value) {
 			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
 		}
+	}
+	if err := c.checkPolicies(); err != nil {
+		return err
 	}
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)

@@ -14,6 +14,7 @@ Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
   embed pull MODEL         download a model into the local cache
+  embed translate INPUT... proteins of DNA: six frames or open reading frames
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
   embed help [SUBCOMMAND]  this page, or that of a subcommand
   embed version            the version, also --version

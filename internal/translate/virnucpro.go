@@ -34,11 +34,11 @@ var (
 	plainComplements = pairs("ATCG", "TAGC")
 )
 
-// VirNucPro returns those of a sequence's six frames that VirNucPro embeds (identify_seq of its units.py): frames of the
-// standard genetic code without a stop and with at least one amino acid. It differs from SixFrames in the cases in which
-// VirNucPro does: a codon with another letter than A, C, G and T has no amino acid, such letters are their own
-// complement, and the DNA of a frame has three letters for each amino acid and, unless the sequence ends before, one
-// letter more.
+// VirNucPro returns those of a sequence's six frames that VirNucPro embeds (identify_seq of its units.py): frames of
+// the standard genetic code without a stop and with at least one amino acid. It differs from SixFrames in the cases in
+// which VirNucPro does: a codon with another letter than A, C, G and T has no amino acid, such letters are their own
+// complement, and the DNA of a frame has three letters for each amino acid and one letter more, unless the sequence
+// ends before.
 func VirNucPro(seq []byte) (kept []Frame) {
 	for _, f := range sixFrames(seq, reverse(seq, &plainComplements)) {
 		for codon := f.DNA; len(codon) >= 3; codon = codon[3:] {
