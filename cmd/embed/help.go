@@ -13,6 +13,7 @@ const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into emb
 Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
+  embed models             the models with a short name, and which of them are in the local cache
   embed pull MODEL         download a model into the local cache
   embed translate INPUT... proteins of DNA: six frames or open reading frames
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
