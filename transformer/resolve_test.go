@@ -132,8 +132,9 @@ func TestResolveRefusesUnknownNames(t *testing.T) {
 	}
 }
 
-// TestResolveTorchHub checks that a model in fair-esm's cache is found by fair-esm's name and by its short name. A model
-// that both caches contain is taken from fair-esm's for fair-esm's name, and from Hugging Face's for the short name.
+// TestResolveTorchHub checks that a model in fair-esm's cache is found by fair-esm's name and by its short name. A
+// model that both caches contain is taken from fair-esm's for fair-esm's name, and from Hugging Face's for the short
+// name.
 func TestResolveTorchHub(t *testing.T) {
 	cache, torch := t.TempDir(), t.TempDir()
 	t.Setenv("HF_HUB_CACHE", cache)
@@ -161,8 +162,8 @@ func TestResolveTorchHub(t *testing.T) {
 	}
 }
 
-// TestParameters compares the numbers of parameters with those of the published checkpoints without their heads: ESM-2's
-// names give them in millions, and DNABERT-2 has 117 million with its heads.
+// TestParameters compares the numbers of parameters with those of the published checkpoints without their heads:
+// ESM-2's names give them in millions, and DNABERT-2 has 117 million with its heads.
 func TestParameters(t *testing.T) {
 	for name, want := range map[string][2]float64{"esm2-8m": {7.3, 8}, "esm2-35m": {32.5, 35}, "esm2-150m": {146, 150}, "esm2-650m": {645, 652},
 		"esm2-3b": {2825, 3000}, "esm2-15b": {15000, 15200}, "dnabert-2": {115, 117.5}} {

@@ -15,6 +15,7 @@ Usage:
   embed devices [-v]       what could compute here; -v: and where it was looked for
   embed models             the models with a short name, and which of them are in the local cache
   embed pull MODEL         download a model into the local cache
+  embed verify MODEL       compare a model's weights with embeddings that others have published
   embed translate INPUT... proteins of DNA: six frames or open reading frames
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
   embed help [SUBCOMMAND]  this page, or that of a subcommand

@@ -20,7 +20,8 @@ type subcommand struct {
 
 // subcommands lists all subcommands.
 func subcommands() []subcommand {
-	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"models", models}, {"pull", pull}, {"translate", translateCommand}, {"help", help}, {"version", showVersion}}
+	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"models", models}, {"pull", pull}, {"translate", translateCommand},
+		{"verify", verify}, {"help", help}, {"version", showVersion}}
 }
 
 // subcommandNames lists the names of all subcommands.
