@@ -156,6 +156,9 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.dryRun {
+		return c.surveyAll(ctx, models)
+	}
 	return c.writeFailures(ctx, c.runModels(ctx, models))
 }
 

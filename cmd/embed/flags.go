@@ -44,6 +44,7 @@ type settings struct {
 	keepCase   bool
 
 	force      bool
+	dryRun     bool
 	quiet      bool
 	verbose    bool
 	noProgress bool
@@ -79,6 +80,8 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
+
+	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
 
 	f = in("Models")
 	var means []string
