@@ -63,7 +63,7 @@ func newCode(number int, name, amino, starts string) *Code {
 // bases maps each letter to a set of the bases T, C, A and G, as the bits 1, 2, 4 and 8. The set of a letter that is no
 // IUPAC code is empty.
 var bases = func() (t [256]uint8) {
-	for letter, set := range map[byte]string{'T': "T", 'C': "C", 'A': "A", 'G': "G", 'U': "T", 'R': "AG", 'Y': "CT", 'S': "CG",
+	for letter, set := range map[byte]string{'T': "T", 'C': "C", 'A': "A", 'G': "G", 'R': "AG", 'Y': "CT", 'S': "CG",
 		'W': "AT", 'K': "GT", 'M': "AC", 'B': "CGT", 'D': "AGT", 'H': "ACT", 'V': "ACG", 'N': "ACGT"} {
 		for _, base := range []byte(set) {
 			t[letter] |= 1 << strings.IndexByte("TCAG", base)

@@ -29,10 +29,19 @@ func Chunks(n, size int) []Chunk {
 	return list
 }
 
-var (
-	standard, _      = ByNumber(1)
-	plainComplements = pairs("ATCG", "TAGC")
-)
+// plainAmino has the amino acid of each codon of the standard genetic code that consists of A, C, G and T, and 0 for
+// other codons. Its index is that of codonIndex.
+var plainAmino = func() (t [16 * 16 * 16]byte) {
+	const letters = "ACGT"
+	standard, _ := ByNumber(1) // it exists
+	for i := range 64 {
+		codon := codonIndex([]byte{letters[i>>4], letters[i>>2&3], letters[i&3]})
+		t[codon] = standard.amino[codon]
+	}
+	return t
+}()
+
+var plainComplements = pairs("ATCG", "TAGC")
 
 // VirNucPro returns those of a sequence's six frames that VirNucPro embeds (identify_seq of its units.py): frames of
 // the standard genetic code without a stop and with at least one amino acid. It differs from SixFrames in the cases in
@@ -41,18 +50,16 @@ var (
 // ends before.
 func VirNucPro(seq []byte) (kept []Frame) {
 	for _, f := range sixFrames(seq, reverse(seq, &plainComplements)) {
+		f.Protein = make([]byte, 0, len(f.DNA)/3)
 		for codon := f.DNA; len(codon) >= 3; codon = codon[3:] {
-			if isPlain(codon[:3]) {
-				f.Protein = append(f.Protein, standard.amino[codonIndex(codon)])
+			if amino := plainAmino[codonIndex(codon)]; amino != 0 {
+				f.Protein = append(f.Protein, amino)
 			}
 		}
 		f.DNA = f.DNA[:min(3*len(f.Protein)+1, len(f.DNA))]
-		if len(f.Protein) > 0 && !bytes.ContainsRune(f.Protein, Stop) {
+		if len(f.Protein) > 0 && bytes.IndexByte(f.Protein, Stop) < 0 {
 			kept = append(kept, f)
 		}
 	}
 	return kept
 }
-
-// isPlain reports whether a sequence has no other letters than A, C, G and T.
-func isPlain(seq []byte) bool { return len(bytes.Trim(seq, "ACGT")) == 0 }
