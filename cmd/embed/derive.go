@@ -131,7 +131,7 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 // parameters returns the settings on which the FASTA files depend.
 func (c *presetRun) parameters() map[string]string {
 	return map[string]string{"preset": c.preset.name, "expected_length": fmt.Sprint(c.expectedLength), "min_length": fmt.Sprint(c.minLength),
-		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": fmt.Sprint(c.keepCase)}
+		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
 }
 
 // compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If they
@@ -158,9 +158,16 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 			return false, err
 		}
 		there = there && sum == hex.EncodeToString(sums[i].Sum(nil))
+		info, err := os.Stat(path)
+		if err == nil {
+			d.entry.Outputs = append(d.entry.Outputs, store.File{Path: path, Size: info.Size(), SHA256: sum})
+		}
 	}
 	entry, _, known := c.manifest.Find(path)
-	if !there && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)) {
+	switch {
+	case there && !known: // a run was killed before it added the entry
+		return true, c.record(t.ctx, d.entry)
+	case !there && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)):
 		return false, fmt.Errorf("%s is not the translation of %s with these settings: %w", path, d.Path, pool.ErrMixture)
 	}
 	return there, nil

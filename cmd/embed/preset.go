@@ -25,7 +25,7 @@ var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{30
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
 // presetFlags lists the flags that a preset decides.
-var presetFlags = []string{"format", "pool", "layers", "long", "max-length", "overlap", "windows", "protein"}
+var presetFlags = []string{"format", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein"}
 
 // usePreset applies --preset and --expected-length to the other settings.
 func (s *settings) usePreset(p preset) error {

@@ -80,6 +80,12 @@ func TestPreset(t *testing.T) {
 	if !maps.Equal(before, contents(t, "out")) || manifest != read(t, "out/manifest.jsonl") {
 		t.Error("a rerun has changed the folder")
 	}
+	lines := strings.SplitAfter(manifest, "\n")
+	write(t, "out/manifest.jsonl", strings.Join(lines[1:], "")) // as if the run had been killed before its first line
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
+		t.Errorf("after a line was lost: %s", r.stdout)
+	}
 	for i, name := range all[:len(all)-1] {
 		if i%2 == 0 {
 			write(t, "out/"+name, "damaged")
@@ -135,6 +141,7 @@ func TestPresetRefuses(t *testing.T) {
 		"--preset virnucpro --expected-length 7 a.fna": {"300", "500"},
 		"--preset virnucpro --format npy a.fna":        {"--format"},
 		"--preset virnucpro --protein p.faa":           {"--protein"},
+		"--preset virnucpro --keep-case a.fna":         {"--keep-case"},
 	} {
 		embed(t, strings.Fields(args)...).wantCode(exitUsage).wantProblem(says...)
 	}
