@@ -168,15 +168,12 @@ func TestPresetNames(t *testing.T) {
 	workspace(t)
 	write(t, "x/a.fna", contigs)
 	write(t, "y/a.fna", contigs)
-	withSmallPreset(t, "x/a.fna", "y/a.fna").wantCode(exitDone)
-	if got := files(t, "out"); len(got) != 13 || !slices.Contains(got, "x/a_merged.pt") || !slices.Contains(got, "y/a_identified_protein.faa") {
+	withStdin(t, contigs)
+	withSmallPreset(t, "x/a.fna", "y/a.fna", "-").wantCode(exitDone)
+	if got := files(t, "out"); len(got) != 19 || !slices.Contains(got, "x/a_merged.pt") || !slices.Contains(got, "y/a_identified_protein.faa") ||
+		!slices.Contains(got, "stdin_merged.pt") {
 		t.Errorf("the folder holds %q", got)
 	}
-	for _, code := range []int{exitDone, exitNothing} {
-		withStdin(t, contigs)
-		withSmallPreset(t, "--expected-length", "300", "-").wantCode(code)
-	}
-	if _, err := os.Stat("out/stdin_merged.pt"); err != nil {
-		t.Error(err)
-	}
+	withStdin(t, contigs)
+	withSmallPreset(t, "-").wantCode(exitNothing).wantProblem("out/stdin_chunked500.fa", "--force")
 }
