@@ -250,7 +250,12 @@ func (t *translation) write(files []io.Writer) error {
 		return t.err
 	}
 	t.entry.Skipped = r.SkipCounts()
-	if t.entry.Input.SHA256, t.entry.Input.Size, t.err = r.Digest(); t.err != nil {
+	in := &t.entry.Input
+	if in.SHA256, in.Size, t.err = r.Digest(); t.err != nil {
+		return t.err
+	}
+	if now, err := os.Stat(t.Path); !in.Modified.IsZero() && (err != nil || now.Size() != in.Size || !now.ModTime().Equal(in.Modified)) {
+		t.err = fmt.Errorf("%s: %w", t.Path, pool.ErrChanged)
 		return t.err
 	}
 	for _, w := range out {
