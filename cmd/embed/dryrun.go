@@ -73,21 +73,26 @@ func surveyLine(s pool.Survey, size int64) string {
 }
 
 // outputSize estimates the size of an output in bytes: that of its values, ids and descriptions.
-func (m *model) outputSize(with *settings, s pool.Survey) int64 {
-	rows, perValue, perRow := s.Records, int64(4), int64(0)
+func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
+	perValue, perRow := int64(4), int64(0)
 	switch {
-	case m.job.PerToken:
-		rows = s.Tokens
-	case with.windows:
-		rows = s.Windows
-	}
-	if with.format == string(store.VirNucPro) {
+	case with.dtypeOut == string(store.FP16):
+		perValue = 2
+	case with.format == string(store.VirNucPro) && m.Alphabet == seqio.DNA:
+		perValue = 9 // pickled floats
+	case with.format == string(store.VirNucPro):
 		perRow = 190 // entry of a tensor in a zip file
-		if m.Alphabet == seqio.DNA {
-			perValue, perRow = 9, 0 // pickled floats
-		}
 	}
-	return rows*(int64(m.config.Hidden)*int64(len(m.layers))*perValue+perRow) + s.Text
+	for _, column := range m.storedColumns() {
+		rows := s.Records
+		if !column.Pooling.PerRecord() {
+			rows = s.Tokens
+		} else if with.windows {
+			rows = s.Windows
+		}
+		size += rows * (int64(m.config.Hidden)*perValue + perRow)
+	}
+	return size + s.Text
 }
 
 // aboutBytes formats a number of bytes for people.

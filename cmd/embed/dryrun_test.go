@@ -77,7 +77,7 @@ func TestDryRunSize(t *testing.T) {
 	write(t, "p.faa", proteins.String())
 	write(t, "c.fna", contigs.String())
 	for format, inputs := range map[string][]string{"--format parquet": {"p.faa"}, "--format npy": {"p.faa"}, "--format virnucpro": {"p.faa", "c.fna"},
-		"--format parquet --pool none": {"p.faa"}, "--format safetensors --layers 0,1": {"p.faa"}} {
+		"--format parquet --pool none": {"p.faa"}, "--format safetensors --layers 0,1": {"p.faa"}, "--format npy --dtype-out fp16": {"p.faa"}} {
 		dir := strings.ReplaceAll(format, " ", "")
 		args := slices.Concat(strings.Fields(format), []string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", dir}, inputs)
 		estimates := map[string]float64{}

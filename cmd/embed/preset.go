@@ -25,7 +25,7 @@ var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{30
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
 // presetFlags lists the flags that a preset decides.
-var presetFlags = []string{"format", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein"}
+var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein"}
 
 // usePreset applies --preset and --expected-length to the other settings.
 func (s *settings) usePreset(p preset) error {
@@ -53,7 +53,7 @@ func (s *settings) usePreset(p preset) error {
 	if !slices.Contains(p.chunks, s.expectedLength) {
 		return usagef("--expected-length: %s has models for chunks of %s letters, not %d", p.program, strings.Trim(fmt.Sprint(p.chunks), "[]"), s.expectedLength)
 	}
-	s.preset, s.format, s.pool, s.long = &p, string(store.VirNucPro), string(transformer.Mean), string(pool.LongTruncate)
+	s.preset, s.format, s.pool, s.long = &p, string(store.VirNucPro), []string{string(transformer.Mean)}, string(pool.LongTruncate)
 	for i := range s.families {
 		if f := &s.families[i]; !s.given(f.flag("model")) {
 			f.model = p.models[f.flag("model")]

@@ -176,7 +176,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 		return errors.Join(err, c.Close())
 	}
 	v.model = &model{familyFlags: &familyFlags{Family: c.Config.Family, model: name}, checkpoint: c, config: c.Config, tokenizer: tokenizer,
-		layers: []int{c.Config.Layers}}
+		columns: transformer.Columns([]int{c.Config.Layers}, transformer.Mean)}
 	return nil
 }
 
@@ -220,7 +220,7 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 
 // onProcessor compares all records on one device.
 func (v *verification) onProcessor(ctx context.Context, p *processor, table io.Writer) error {
-	e, err := p.device(v.model, transformer.Mean, v.progress).Open()
+	e, err := p.device(v.model, v.progress).Open()
 	if err != nil {
 		return &pool.DeviceError{Device: p.name, Err: err}
 	}

@@ -31,7 +31,7 @@ func publish(t *testing.T) []publishedSet {
 		t.Fatal(err)
 	}
 	defer model.Close()
-	encoder, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 64, Sequences: 1}, transformer.Mean, []int{checkpoint.Config.Layers})
+	encoder, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 64, Sequences: 1}, transformer.Columns([]int{checkpoint.Config.Layers}, transformer.Mean))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub"},
-	"internal/store":      {"internal/flock"},
+	"internal/store":      {"internal/flock", half},
 	"weights/hub":         {"internal/flock"},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
@@ -45,7 +45,8 @@ var testOnly = []string{"kernels/kernelstest", "transformer/goldentest", "weight
 // it.
 const software = "kernels/cuda/softgpu"
 
-// half is the package that converts single 16-bit values. Backends and checkpoints share it, so that they round alike.
+// half is the package that converts single 16-bit values. Backends, checkpoints and outputs share it,
+// so that they round alike.
 const half = "internal/half"
 
 const module = "seqembed/"

@@ -95,7 +95,7 @@ func (m *mergedEncoder) add(id string, values []float32) error {
 		return fmt.Errorf("record %q has %d values, and those before it %d", id, len(values), m.width)
 	}
 	m.rows, m.width = m.rows+1, len(values)
-	m.bytes = appendFloats(m.bytes[:0], values)
+	m.bytes = appendFloats(m.bytes[:0], FP32, values)
 	if _, err := m.values.Write(m.bytes); err != nil {
 		return err
 	}
