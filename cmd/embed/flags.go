@@ -117,9 +117,7 @@ func declare(s *settings, families transformer.List) []group {
 
 	declareSequences(in("Sequences"), s)
 
-	f = in("Presets")
-	f.StringVar(&s.presetName, "preset", "", "do as another program does: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
-	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
+	declarePreset(in("Presets"), s)
 
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
@@ -129,6 +127,12 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
 	return groups
+}
+
+// declarePreset declares the flags of presets.
+func declarePreset(f *pflag.FlagSet, s *settings) {
+	f.StringVar(&s.presetName, "preset", "", "do as another program does: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
+	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 }
 
 // declareSequences declares the flags about records. The families are those of s.
