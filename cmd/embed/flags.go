@@ -119,14 +119,18 @@ func declare(s *settings, families transformer.List) []group {
 
 	declarePreset(in("Presets"), s)
 
-	f = in("Messages")
+	declareMessages(in("Messages"), s)
+	return groups
+}
+
+// declareMessages declares the flags about messages, and those that only print something.
+func declareMessages(f *pflag.FlagSet, s *settings) {
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
 	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a progress bar")
 	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
-	return groups
 }
 
 // declarePreset declares the flags of presets.
