@@ -74,7 +74,7 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	if err := seqio.CheckNames(named); err != nil {
 		return nil, nil, err
 	}
-	if c.manifest, err = store.ReadManifest(c.out); err != nil && !c.force {
+	if err := c.readManifest(ctx); err != nil {
 		return nil, nil, err
 	}
 	for i, in := range named {
@@ -94,6 +94,17 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 		list = append(list, d.embedded()...)
 	}
 	return list, failed, nil
+}
+
+// readManifest reads the manifest. With --force it first repairs a damaged one, as a job does.
+func (c *presetRun) readManifest(ctx context.Context) (err error) {
+	if c.manifest, err = store.ReadManifest(c.out); !c.force || !errors.Is(err, store.ErrManifest) {
+		return err
+	}
+	if _, err = store.Repair(ctx, c.out); err == nil {
+		c.manifest, err = store.ReadManifest(c.out)
+	}
+	return err
 }
 
 // translate writes the FASTA files of an input, unless they are there already. Files that were made from another input
@@ -288,7 +299,8 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 	}
 }
 
-// mergeAll writes the merged file of each input whose two outputs are complete.
+// mergeAll writes the merged file of each input whose two outputs are complete. An input that cannot be merged is
+// listed as failed.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil
@@ -296,11 +308,14 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if err := c.manifest.Update(); err != nil {
 		return err
 	}
-	done := c.total.Done()
+	done := map[string]bool{}
+	for _, path := range c.total.Done() {
+		done[path] = true
+	}
 	outputs := map[string]string{} // paths of outputs by the paths of their inputs
 	for _, m := range models {
 		for _, f := range m.job.Files {
-			if slices.Contains(done, f.Path) {
+			if done[f.Path] {
 				outputs[f.Path] = m.job.Output.Main(f)
 			}
 		}
@@ -310,8 +325,14 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 		if dna == "" || protein == "" {
 			continue
 		}
-		if err := c.join(ctx, d, dna, protein); err != nil {
+		err := c.join(ctx, d, dna, protein)
+		switch {
+		case errors.Is(err, pool.ErrInterrupted), errors.Is(err, pool.ErrMixture), errors.Is(err, pool.ErrOutput):
 			return err
+		case err != nil:
+			failure := pool.NewFailure(d.Path, fmt.Errorf("merging its outputs: %w", err))
+			c.progress.FileFailed(failure)
+			c.total.Failed = append(c.total.Failed, failure)
 		}
 	}
 	return nil
@@ -341,7 +362,7 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 	case ctx.Err() != nil:
 		return pool.ErrInterrupted
 	case err != nil:
-		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
+		return err
 	}
 	e.Outputs = []store.File{merged}
 	if err := c.record(ctx, e); err != nil {

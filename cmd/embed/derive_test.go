@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/pool"
 )
 
@@ -44,4 +45,35 @@ func TestDeriveChangedInput(t *testing.T) {
 			t.Errorf("%v and %v, want %v", err, tr.err, w.want)
 		}
 	}
+}
+
+// TestMergeFails checks that an input whose two outputs have different records is listed as failed.
+func TestMergeFails(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", proteinFile)
+	embed(t, "--esm-model", tiny, "--format", "virnucpro", "-o", "out", "a.faa").wantCode(exitDone) // a file without DNA
+	var stderr strings.Builder
+	s := &settings{out: "out", logFormat: "text", preset: &virNucPro}
+	log, err := newLog(s, &stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &command{settings: s, log: log, progress: newProgress(s, log, io.Discard)}
+	run := &presetRun{command: c}
+	if err := run.readManifest(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d := run.newDerived(seqio.Input{Path: "a.fna", Name: "a"})
+	d.entry.Parameters = run.parameters()
+	run.inputs, c.total.Resumed = []*derived{d}, d.paths
+	file := func(path, name string) []pool.File { return []pool.File{{Input: seqio.Input{Path: path, Name: name}}} }
+	output := pool.Output{Dir: "out", Label: "ESM", Format: store.VirNucPro}
+	models := []*model{{job: &pool.Job{Files: file(d.paths[1], "a"), Output: output}}, {job: &pool.Job{Files: file(d.paths[2], "a"), Output: output}}}
+	if err := run.mergeAll(t.Context(), models); err != nil || len(c.total.Failed) != 1 || c.total.Failed[0].Path != "a.fna" {
+		t.Errorf("the failed inputs are %v, error %v", c.total.Failed, err)
+	}
+	if !strings.Contains(stderr.String(), "same records") {
+		t.Errorf("the log says %s", stderr.String())
+	}
+	wantFiles(t, "out", "a_ESM.pt", "manifest.jsonl")
 }

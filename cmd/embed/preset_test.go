@@ -158,6 +158,8 @@ func TestPresetRefuses(t *testing.T) {
 	for _, args := range [][]string{{"--expected-length", "300", "a.fna"}, {"--min-length", "60", "a.fna"}} {
 		withSmallPreset(t, args...).wantCode(exitNothing).wantProblem("out/a_", "--force")
 	}
+	write(t, "out/manifest.jsonl", "damaged\n"+read(t, "out/manifest.jsonl"))
+	withSmallPreset(t, "a.fna").wantCode(exitNothing).wantProblem("out/manifest.jsonl:1", "--force")
 	withSmallPreset(t, "--min-length", "60", "--force", "a.fna").wantCode(exitDone)
 	write(t, "a.fna", contigs+">s3\nATGATG\n")
 	withSmallPreset(t, "--min-length", "4", "a.fna").wantCode(exitNothing).wantProblem("out/a_", "--force")
