@@ -67,7 +67,7 @@ func TestMergeFails(t *testing.T) {
 	d.entry.Parameters = run.parameters()
 	run.inputs, c.total.Resumed = []*derived{d}, d.paths
 	file := func(path, name string) []pool.File { return []pool.File{{Input: seqio.Input{Path: path, Name: name}}} }
-	output := pool.Output{Dir: "out", Label: "ESM", Format: store.VirNucPro}
+	output := pool.Output{Dir: "out", Label: "ESM", Format: store.VirNucPro, Columns: []store.Column{{Pooling: store.Mean}}}
 	models := []*model{{job: &pool.Job{Files: file(d.paths[1], "a"), Output: output}}, {job: &pool.Job{Files: file(d.paths[2], "a"), Output: output}}}
 	if err := run.mergeAll(t.Context(), models); err != nil || len(c.total.Failed) != 1 || c.total.Failed[0].Path != "a.fna" {
 		t.Errorf("the failed inputs are %v, error %v", c.total.Failed, err)
