@@ -51,7 +51,10 @@ func TestDeriveChangedInput(t *testing.T) {
 func TestMergeFails(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
-	embed(t, "--esm-model", tiny, "--format", "virnucpro", "-o", "out", "a.faa").wantCode(exitDone) // a file without DNA
+	r := embed(t, "--esm-model", tiny, "--format", "virnucpro", "-o", "out", "a.faa").wantCode(exitDone) // a file without DNA
+	if !strings.Contains(r.stderr, "VirNucPro cannot use these embeddings") || !strings.Contains(r.stderr, "esm2-3b") {
+		t.Errorf("no warning of a model that VirNucPro cannot use: %s", r.stderr)
+	}
 	var stderr strings.Builder
 	s := &settings{out: "out", logFormat: "text", preset: &virNucPro}
 	log, err := newLog(s, &stderr)

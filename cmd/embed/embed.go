@@ -214,6 +214,11 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	if m.checkpoint.Synthetic {
 		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
 	}
+	if c.format == string(store.VirNucPro) {
+		if err := c.virNucPro.check(m); err != nil {
+			c.log.Warn("VirNucPro cannot use these embeddings", "reason", oneLine(err))
+		}
+	}
 	if head := m.checkpoint.TunedHead(); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
 	}
