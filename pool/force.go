@@ -55,7 +55,7 @@ func (r *run) beginForce() error {
 	}
 	r.forcedRun = &forcedRun{Since: time.Now().UTC(), Lines: r.manifest.Lines()}
 	for _, f := range r.Files {
-		path, _ := filepath.Rel(r.Output.Dir, r.Output.main(f)) // cannot fail, because both have the same beginning
+		path, _ := filepath.Rel(r.Output.Dir, r.Output.Main(f)) // cannot fail, because both have the same beginning
 		r.forcedRun.Outputs = append(r.forcedRun.Outputs, filepath.ToSlash(path))
 	}
 	content, err := json.Marshal(r.forcedRun)
@@ -79,7 +79,7 @@ func (r *run) endForce() {
 	}
 	mine := map[string]bool{}
 	for _, f := range r.Files {
-		mine[r.Output.main(f)] = true
+		mine[r.Output.Main(f)] = true
 	}
 	for _, name := range others {
 		path, other := filepath.Join(r.Output.Dir, name), forcedRun{}

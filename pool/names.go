@@ -19,19 +19,19 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	}
 	taken := map[string]bool{}
 	for _, f := range j.Files {
-		taken[j.Output.main(f)] = true
+		taken[j.Output.Main(f)] = true
 	}
 	j.Files = slices.Clone(j.Files)
 	for i, f := range j.Files {
-		if _, _, ok := m.Find(j.Output.main(f)); ok || f.once() || len(j.Output.existing(f)) > 0 {
+		if _, _, ok := m.Find(j.Output.Main(f)); ok || f.once() || len(j.Output.existing(f)) > 0 {
 			continue
 		}
 		for _, f.Name = range f.Names() {
-			if !made[filepath.Base(j.Output.main(f))] {
+			if !made[filepath.Base(j.Output.Main(f))] {
 				continue
 			}
 			for _, f.Dir = range f.Dirs() {
-				path := j.Output.main(f)
+				path := j.Output.Main(f)
 				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(ctx, f.Path, entry) {
 					taken[path], j.Files[i].Input = true, f.Input
 				}
@@ -40,8 +40,9 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 	}
 }
 
-// main returns the path of the main file of an output.
-func (o Output) main(f File) string { return o.spec(f).Paths()[0] }
+// Main returns the path of the main file of a file's output. It is valid after Job.Check or Job.Run, which may change
+// the names of Job.Files.
+func (o Output) Main(f File) string { return o.spec(f).Paths()[0] }
 
 // madeFrom reports whether an output was made from the input at path, even if the content of the input has changed
 // since. It also returns true if the output was made from a file with the same content at another path.

@@ -36,15 +36,20 @@ type Output struct {
 // computed again. A single file of a run fails with ErrMixture if another run has written its output in the meantime.
 var ErrMixture = errors.New("the output folder holds other results")
 
-func (o Output) spec(f File) store.Spec {
-	dir := strings.Split(f.Dir, "/")
-	for i, name := range dir {
+// Folder returns the folder of the outputs of an input with the given Dir (see seqio.Input), in the output folder out.
+func Folder(out, dir string) string {
+	names := strings.Split(dir, "/")
+	for i, name := range names {
 		// The manifest holds only UTF-8: a folder named in Latin-1 must not share entries with the same name in UTF-8.
 		if !utf8.ValidString(name) || strings.Contains(name, "%") {
-			dir[i] = store.EscapeName(name)
+			names[i] = store.EscapeName(name)
 		}
 	}
-	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
+	return filepath.Join(append([]string{out}, names...)...)
+}
+
+func (o Output) spec(f File) store.Spec {
+	return store.Spec{Dir: Folder(o.Dir, f.Dir), Base: f.Name, Model: o.Label, Kind: o.Kind,
 		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows, Meta: o.Meta}
 }
 

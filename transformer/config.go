@@ -31,6 +31,21 @@ func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.
 func (c Config) Tensors() []weights.Spec { return c.Family.tensors(c) }
 
+// Parameters returns the number of values in the tensors that a model of this shape reads.
+func (c Config) Parameters() (n int64) {
+	for _, s := range c.Tensors() {
+		if s.Optional {
+			continue
+		}
+		size := int64(1)
+		for _, d := range s.Shape {
+			size *= int64(d)
+		}
+		n += size
+	}
+	return n
+}
+
 // FLOPs returns the number of floating-point operations in the matrix products and the attention of a forward pass.
 // lengths are the numbers of tokens of its sequences. A multiply-add counts as two operations.
 func (c Config) FLOPs(lengths ...int) float64 {

@@ -29,6 +29,7 @@ var ESM2 = &Family{
 		{Name: "esm2-tiny", layers: 3, hidden: 64, heads: 4},
 		{Name: "esm2-hd128", layers: 2, hidden: 512, heads: 4},
 	},
+	Licence: "MIT",
 	Default: "esm2-650m",
 
 	FixedVocabulary: true,

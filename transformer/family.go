@@ -20,6 +20,7 @@ type Family struct {
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
 	VirNucPro string         // name of the model in VirNucPro's file names
 	Published []Published    // smallest first
+	Licence   string         // of the published models, as an SPDX identifier
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
 	// tokenizer returns the tokenizer for the content of a vocabulary file. For nil it returns the tokenizer of
@@ -74,7 +75,7 @@ type network interface {
 type Published struct {
 	Name  string // short name, such as "esm2-8m"
 	Hub   string // id on the Hugging Face hub, or "" for a model that exists only with synthetic weights
-	Alias string // another common name, or ""
+	Alias string // fair-esm's name, under which its torch.hub cache has the file ALIAS.pt, or ""
 
 	layers, hidden, heads int
 }

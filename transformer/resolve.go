@@ -1,6 +1,7 @@
 package transformer
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -25,8 +26,39 @@ func (l List) find(name string) (path, label string, err error) {
 		return "", "", fmt.Errorf("model %q is no existing file or folder, no hub id ORG/NAME and none of %s",
 			name, strings.Join(l.names(false), ", "))
 	}
-	path, err = weights.CachedSnapshot(id, revision)
+	path, err = l.cached(name, id, revision)
 	return path, l.hubLabel(id), err
+}
+
+// cached returns the path of a hub model in a local cache: that of Hugging Face's libraries, or, for the short name or
+// the alias of a published model, that of fair-esm. For an alias, which is fair-esm's name, fair-esm's cache is looked
+// at first. If the model is in neither, the error is a *weights.NotCached.
+func (l List) cached(name, id, revision string) (path string, err error) {
+	_, p, ok := l.published(func(p Published) bool { return p.Alias != "" && (name == p.Name || name == p.Alias) })
+	torch := ""
+	if ok {
+		if torch, err = hub.TorchFile(p.Alias + ".pt"); err != nil {
+			return "", err
+		}
+		if torch != "" && name == p.Alias {
+			return torch, nil
+		}
+	}
+	path, err = weights.CachedSnapshot(id, revision)
+	if missing := (*weights.NotCached)(nil); torch != "" && errors.As(err, &missing) {
+		return torch, nil
+	}
+	return path, err
+}
+
+// Cached returns the path of a published model in a local cache, or "" if it is in none: a snapshot folder of Hugging
+// Face's cache, or a file in that of fair-esm.
+func (l List) Cached(p Published) (path string, err error) {
+	path, err = l.cached(p.Name, p.Hub, "")
+	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
+		return "", nil
+	}
+	return path, err
 }
 
 // Hub returns the id and the revision on the hub for a name that Open accepts. ok reports whether the name stands for a

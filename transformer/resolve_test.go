@@ -131,3 +131,45 @@ func TestResolveRefusesUnknownNames(t *testing.T) {
 		wantRefused(t, name, "dnabert-s,", "dnabert-2", "esm2-8m", "esm2-35m", "esm2-15b", "ORG/NAME")
 	}
 }
+
+// TestResolveTorchHub checks that a model in fair-esm's cache is found by fair-esm's name and by its short name. A
+// model that both caches contain is taken from fair-esm's for fair-esm's name, and from Hugging Face's for the short
+// name.
+func TestResolveTorchHub(t *testing.T) {
+	cache, torch := t.TempDir(), t.TempDir()
+	t.Setenv("HF_HUB_CACHE", cache)
+	t.Setenv("TORCH_HOME", torch)
+	small, large := Families[1].Published[0], Families[1].Published[1]
+	file := filepath.Join(torch, "hub", "checkpoints", "esm2_t6_8M_UR50D.pt")
+	touch(t, file, "")
+	touch(t, filepath.Join(torch, "hub", "checkpoints", "esm2_t6_8M_UR50D-contact-regression.pt"), "")
+	wantFound(t, "esm2_t6_8M_UR50D", file, "esm2-8m")
+	wantFound(t, "esm2-8m", file, "esm2-8m")
+	for _, name := range []string{"facebook/esm2_t6_8M_UR50D", "esm2-8m@main", "esm2_t6_8M_UR50D@main"} { // only on the hub
+		var missing *weights.NotCached
+		if _, err := Families.Open(name); !errors.As(err, &missing) {
+			t.Errorf("%s gives %v", name, err)
+		}
+	}
+	snapshot := cachedModel(t, cache, "facebook/esm2_t6_8M_UR50D")
+	wantFound(t, "esm2_t6_8M_UR50D", file, "esm2-8m")
+	wantFound(t, "esm2-8m", snapshot, "esm2-8m")
+	if path, err := Families.Cached(small); err != nil || path != snapshot {
+		t.Errorf("%s is cached at %q, %v", small.Name, path, err)
+	}
+	if path, err := Families.Cached(large); err != nil || path != "" {
+		t.Errorf("%s is cached at %q, %v", large.Name, path, err)
+	}
+}
+
+// TestParameters compares the numbers of parameters with those of the published checkpoints without their heads:
+// ESM-2's names give them in millions, and DNABERT-2 has 117 million with its heads.
+func TestParameters(t *testing.T) {
+	for name, want := range map[string][2]float64{"esm2-8m": {7.3, 8}, "esm2-35m": {32.5, 35}, "esm2-150m": {146, 150}, "esm2-650m": {645, 652},
+		"esm2-3b": {2825, 3000}, "esm2-15b": {15000, 15200}, "dnabert-2": {115, 117.5}} {
+		config, ok := Families.Config(name)
+		if millions := float64(config.Parameters()) / 1e6; !ok || millions < want[0] || millions > want[1] {
+			t.Errorf("%s has %.2f million parameters, want %v", name, millions, want)
+		}
+	}
+}

@@ -6,8 +6,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"math"
-	"os"
 	"runtime"
 	"slices"
 	"strconv"
@@ -17,7 +17,6 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
-	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
@@ -79,15 +78,17 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return code
 }
 
-// machine finds and opens GPUs, and reads their sensors. Tests replace it.
+// machine finds and opens GPUs, and reads their sensors. Tests replace it, and the preset, which needs large models.
 type machine struct {
 	findGPUs     func() cuda.Report
 	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
 	watchSensors func(addresses []string, report func(pci string, s monitor.Sample)) (stop func())
+	virNucPro    preset
 }
 
 var thisMachine = machine{
-	findGPUs: cuda.Devices,
+	virNucPro: virNucPro,
+	findGPUs:  cuda.Devices,
 	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 		return cuda.Open(ordinal, cuda.Options{DType: dtype})
 	},
@@ -101,10 +102,11 @@ type command struct {
 	log      *slog.Logger
 	progress *progress
 	machine
-	products kernels.DType // operand type of --dtype
-	ordinals []int         // the GPUs that --gpus names; nil for all or none
-	expanded []string      // folder and glob arguments for which inputs were found
-	total    pool.Summary  // summary of both models
+	products  kernels.DType // operand type of --dtype
+	ordinals  []int         // the GPUs that --gpus names; nil for all or none
+	expanded  []string      // folder and glob arguments for which inputs were found
+	presetRun *presetRun    // nil without --preset
+	total     pool.Summary  // summary of both models
 }
 
 // embed checks flags, inputs, models and settings before anything is computed. Then it runs the models one after the
@@ -124,6 +126,14 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	defer closeAll(processors)
 
+	if c.preset != nil {
+		c.presetRun = &presetRun{command: c}
+		derived, failed, err := c.presetRun.derive(ctx, inputs)
+		if err != nil {
+			return err
+		}
+		inputs, absent, reading = derived, append(absent, failed...), seqio.Options{}
+	}
 	dna, protein, failed, err := pool.Plan(ctx, inputs, reading)
 	if err != nil {
 		return err
@@ -133,7 +143,9 @@ func (c *command) embed(ctx context.Context) error {
 		return err
 	}
 	for _, f := range slices.Concat(dna, protein) {
-		c.showAlphabet(f)
+		if c.preset == nil {
+			c.showAlphabet(f)
+		}
 	}
 	for _, f := range slices.Concat(absent, failed) {
 		c.progress.FileFailed(f)
@@ -149,6 +161,9 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if c.dryRun {
+		return c.surveyAll(ctx, models)
+	}
 	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
 }
 
@@ -161,7 +176,7 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 	if len(jobs) == 0 {
 		return nil
 	}
-	release, err := pool.Claim(strings.Join(os.Args, " "), jobs...)
+	release, err := pool.Claim(commandLine(), jobs...)
 	if err != nil {
 		return err
 	}
@@ -172,7 +187,7 @@ func (c *command) runModels(ctx context.Context, models []*model, processors []*
 			return err
 		}
 	}
-	return nil
+	return c.presetRun.mergeAll(ctx, models)
 }
 
 // openModels opens a model for each alphabet that has files, and checks that its outputs can be written. The caller
@@ -204,6 +219,11 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 func (c *command) runModel(ctx context.Context, m *model) error {
 	if m.checkpoint.Synthetic {
 		c.log.Warn("the weights are synthetic: these embeddings carry no biology", "model", m.model)
+	}
+	if c.format == string(store.VirNucPro) {
+		if err := c.virNucPro.check(m); err != nil {
+			c.log.Warn("VirNucPro cannot use these embeddings", "reason", oneLine(err))
+		}
 	}
 	if head := m.checkpoint.TunedHead(); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
@@ -285,6 +305,9 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
+	if c.preset != nil {
+		maps.Copy(parameters, c.presetRun.parameters())
+	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Columns: m.storedColumns(), DType: store.DType(c.dtypeOut), Windows: c.windows,
@@ -334,37 +357,13 @@ func (c *command) merge(s pool.Summary) {
 // done returns the number of files whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// reading returns the options of the reader that the flags select.
-func (c *command) reading() seqio.Options {
-	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength, Longest: longestRecord(cpu.Available())}
-	if c.onBad == "skip" {
-		o.OnBad = seqio.BadSkip
-	}
-	if c.gaps == "remove" {
-		o.Gaps = seqio.GapsRemove
-	}
-	if c.duplicates == "suffix" {
-		o.Duplicates = seqio.DuplicateSuffix
-	}
-	return o
-}
-
-// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
-// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
-// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
-func longestRecord(bytes int64, by string) seqio.Limit {
-	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
-		return seqio.Limit{Letters: int(letters), By: by}
-	}
-	return seqio.Limit{}
-}
-
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
-	for _, f := range c.choices() {
-		if !slices.Contains(f.values, f.value) {
-			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
-		}
+	if err := c.usePreset(c.virNucPro); err != nil {
+		return err
+	}
+	if err := checkChoices(c.choices()); err != nil {
+		return err
 	}
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)

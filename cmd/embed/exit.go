@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"syscall"
 
@@ -29,6 +30,9 @@ type usageError struct{ error }
 func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
+
+// commandLine returns the command of this process, as claims of output folders name it.
+func commandLine() string { return strings.Join(os.Args, " ") }
 
 // exitCode returns the exit code of the program. err is the error of the run as a whole; done and failed are numbers of
 // files.

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"seqembed/internal/store"
-	"seqembed/pool"
 	"seqembed/transformer"
 )
 
@@ -47,10 +46,15 @@ type settings struct {
 	keepCase   bool
 
 	force      bool
+	dryRun     bool
 	quiet      bool
 	verbose    bool
 	noProgress bool
 	logFormat  string
+
+	presetName     string
+	expectedLength int
+	preset         *preset // nil without --preset; set by usePreset
 
 	help, version bool
 	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
@@ -79,6 +83,8 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
 	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
+
+	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
 
 	f = in("Models")
 	var means []string
@@ -111,14 +117,26 @@ func declare(s *settings, families transformer.List) []group {
 
 	declareSequences(in("Sequences"), s)
 
-	f = in("Messages")
+	declarePreset(in("Presets"), s)
+
+	declareMessages(in("Messages"), s)
+	return groups
+}
+
+// declareMessages declares the flags about messages, and those that only print something.
+func declareMessages(f *pflag.FlagSet, s *settings) {
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
 	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a dashboard")
 	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
-	return groups
+}
+
+// declarePreset declares the flags of presets.
+func declarePreset(f *pflag.FlagSet, s *settings) {
+	f.StringVar(&s.presetName, "preset", "", "do as another program does: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
+	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 }
 
 // declareSequences declares the flags about records. The families are those of s.
@@ -138,24 +156,6 @@ func declareSequences(f *pflag.FlagSet, s *settings) {
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
 	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
-}
-
-// choice is a flag whose value is one of a few words.
-type choice struct {
-	name, value string
-	values      []string
-}
-
-// choices lists the flags whose values are words of a fixed list, apart from --format and --dtype, which other packages
-// parse.
-func (s *settings) choices() []choice {
-	return []choice{
-		{"on-bad-record", s.onBad, []string{"error", "skip"}},
-		{"gaps", s.gaps, []string{"error", "remove"}},
-		{"duplicates", s.duplicates, []string{"error", "suffix"}},
-		{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
-		{"long", s.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
-	}
 }
 
 // formatNames returns the names of all output formats in the form "a, b or c".

@@ -40,7 +40,7 @@ type fakeMachine struct {
 }
 
 func (f *fakeMachine) machine() machine {
-	return machine{findGPUs: f.find, openGPU: f.openGPU, watchSensors: f.watchSensors}
+	return machine{findGPUs: f.find, openGPU: f.openGPU, watchSensors: f.watchSensors, virNucPro: virNucPro}
 }
 
 func (f *fakeMachine) watchSensors(_ []string, report func(pci string, s monitor.Sample)) (stop func()) {

@@ -14,7 +14,10 @@ Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
   embed profile [MODEL]    measure which batch size is fast on this machine, and keep it as the default
+  embed models             the models with a short name, and which of them are in the local cache
   embed pull MODEL         download a model into the local cache
+  embed verify MODEL       compare a model's weights with embeddings that others have published
+  embed translate INPUT... proteins of DNA: six frames or open reading frames
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
   embed completion SHELL   a script that completes this command line in bash, zsh or fish
   embed man                this page as a manual page

@@ -54,7 +54,7 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 	}
 	var aside []string
 	if *repair {
-		aside, err = store.Repair(ctx, dir, store.ThisProcess(strings.Join(os.Args, " ")))
+		aside, err = store.Repair(ctx, dir, store.ThisProcess(commandLine()))
 		switch {
 		case errors.Is(err, store.ErrInUse):
 			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // --out, the usual hint, is no help

@@ -113,6 +113,11 @@ func (m *model) check(s *settings) error {
 	if err := m.checkWindows(s); err != nil {
 		return err
 	}
+	if s.preset != nil {
+		if err := s.preset.check(m); err != nil {
+			return err
+		}
+	}
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
 		if m.vocabulary != "" {
 			flag = "--" + m.flag("tokenizer")
@@ -125,6 +130,8 @@ func (m *model) check(s *settings) error {
 // maxLength returns the maximum length in letters of this model's records, or with --long window of their windows.
 func (m *model) maxLength(s *settings) int {
 	switch {
+	case s.preset != nil:
+		return s.preset.maxLength
 	case s.given("max-length"):
 		return s.maxLength
 	case s.long == string(pool.LongWindow):

@@ -76,8 +76,8 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	switch {
 	case !errors.As(err, &missing):
 		return m, err
-	case c.offline || hub.Offline():
-		return nil, fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
+	case c.offline || c.dryRun || hub.Offline():
+		return nil, fmt.Errorf("%w; --offline, --dry-run or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
 	}
 	d := &download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}
 	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {

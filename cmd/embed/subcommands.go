@@ -23,8 +23,11 @@ func subcommands() []subcommand {
 	return []subcommand{
 		{"devices", devices},
 		{"inspect", inspect},
+		{"models", models},
 		{"profile", profile},
 		{"pull", pull},
+		{"translate", translateCommand},
+		{"verify", verify},
 		{"completion", completion},
 		{"man", man},
 		{"help", help},

@@ -17,7 +17,7 @@ const summaryLines = 20
 // printSummary prints the result of the run on standard output.
 func (c *command) printSummary() {
 	t := c.total
-	if c.quiet || c.done()+len(t.Failed) == 0 {
+	if c.quiet || c.dryRun || c.done()+len(t.Failed) == 0 {
 		return
 	}
 	w := c.stdout

@@ -123,14 +123,18 @@ func (e *virNucProEncoder) finish() error {
 	if err := e.flush(entry); err != nil {
 		return err
 	}
-	// Two small entries describe the format of the others to PyTorch.
-	if err := e.archive.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
+	return e.archive.describe()
+}
+
+// describe adds the two small entries that describe the format of the others to PyTorch, and closes the archive.
+func (a *zipArchive) describe() error {
+	if err := a.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
 		return err
 	}
-	if err := e.archive.add(torchRoot+"version", []byte("3\n"), 1); err != nil {
+	if err := a.add(torchRoot+"version", []byte("3\n"), 1); err != nil {
 		return err
 	}
-	return e.archive.close()
+	return a.close()
 }
 
 // Memo numbers of the values that all records share.

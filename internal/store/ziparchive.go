@@ -14,6 +14,9 @@ type zipArchive struct {
 	zip  *zip.Writer
 }
 
+// zipHeader is the size in bytes of an entry's header without the name and the extra field.
+const zipHeader = 30
+
 func newZipArchive(f *atomicFile) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
 
 // stream starts an entry of unknown size, which ends when the next entry starts.
@@ -24,7 +27,6 @@ func (a *zipArchive) stream(name string) (io.Writer, error) {
 // add writes an entry whose content begins at a multiple of align, as PyTorch requires for storages. After a streamed
 // entry align must be 1, because the end of that entry has not been written yet.
 func (a *zipArchive) add(name string, content []byte, align int) error {
-	const localHeader = 30 // size in bytes without the name
 	if err := a.zip.Flush(); err != nil {
 		return err
 	}
@@ -36,7 +38,7 @@ func (a *zipArchive) add(name string, content []byte, align int) error {
 		UncompressedSize64: uint64(len(content)),
 	}
 	if align > 1 {
-		h.Extra = zipPadding(a.file.size+localHeader+int64(len(name)), align)
+		h.Extra = zipPadding(a.file.size+zipHeader+int64(len(name)), align)
 	}
 	w, err := a.zip.CreateRaw(h)
 	if err != nil {

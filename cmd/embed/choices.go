@@ -1,0 +1,42 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"seqembed/internal/store"
+	"seqembed/pool"
+)
+
+// choice is a flag whose value is one of a few words.
+type choice struct {
+	name, value string
+	values      []string
+}
+
+// choices lists the flags whose values are words of a fixed list, apart from those that other packages parse.
+func (s *settings) choices() []choice {
+	return append(s.policies(),
+		choice{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
+		choice{"long", s.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
+	)
+}
+
+// policies lists the flags about bad records.
+func (s *settings) policies() []choice {
+	return []choice{
+		{"on-bad-record", s.onBad, []string{"error", "skip"}},
+		{"gaps", s.gaps, []string{"error", "remove"}},
+		{"duplicates", s.duplicates, []string{"error", "suffix"}},
+	}
+}
+
+// checkChoices returns a usage error for the first flag whose value is not in its list.
+func checkChoices(list []choice) error {
+	for _, f := range list {
+		if !slices.Contains(f.values, f.value) {
+			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
+		}
+	}
+	return nil
+}

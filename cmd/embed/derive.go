@@ -1,0 +1,373 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/internal/translate"
+	"seqembed/pool"
+)
+
+// presetRun is the part of a run that only a preset has: it translates the inputs before the models run, and merges the
+// outputs after them.
+type presetRun struct {
+	*command
+	manifest *store.Manifest
+	inputs   []*derived // the inputs that were translated
+}
+
+// derived is an input of a preset and the FASTA files that are made from it.
+type derived struct {
+	seqio.Input
+	paths []string    // of the chunks, of the DNA of the frames, and of their proteins
+	entry store.Entry // of the FASTA files, for the manifest
+}
+
+// newDerived returns an input with the paths of its FASTA files, which have the names that VirNucPro gives to them.
+func (c *presetRun) newDerived(in seqio.Input) *derived {
+	base := filepath.Join(pool.Folder(c.out, in.Dir), store.EscapeName(in.Name))
+	return &derived{Input: in, paths: []string{fmt.Sprintf("%s_chunked%d.fa", base, c.expectedLength),
+		base + "_identified_nucleotide.fa", base + "_identified_protein.faa"}}
+}
+
+// embedded returns the FASTA files as inputs for the models.
+func (d *derived) embedded() (list []seqio.Input) {
+	for i, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
+		list = append(list, seqio.Input{Path: d.paths[1+i], Name: d.Name, Dir: d.Dir, Alphabet: a})
+	}
+	return list
+}
+
+// derive translates the inputs of a preset into FASTA files in the output folder. It returns these files as inputs, and
+// a failure for each input that cannot be translated. Before that it opens the models, so that a model that the
+// preset cannot use is found early.
+func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, err error) {
+	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
+		m, err := c.openOrPull(ctx, a)
+		if err != nil {
+			return nil, nil, err
+		}
+		m.checkpoint.Close()
+	}
+	named := slices.Clone(inputs)
+	var pointers []*seqio.Input
+	for i := range named {
+		named[i].Alphabet = seqio.DNA
+		pointers = append(pointers, &named[i])
+	}
+	seqio.TellApart(pointers)
+	if err := seqio.CheckNames(named); err != nil {
+		return nil, nil, err
+	}
+	if err := c.readManifest(ctx); err != nil {
+		return nil, nil, err
+	}
+	for i, in := range named {
+		in.Alphabet = inputs[i].Alphabet
+		d := c.newDerived(in)
+		err := c.translate(ctx, d)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, pool.ErrInterrupted
+		case errors.Is(err, pool.ErrOutput), errors.Is(err, pool.ErrMixture):
+			return nil, nil, err
+		case err != nil:
+			failed = append(failed, pool.NewFailure(in.Path, err))
+			continue
+		}
+		c.inputs = append(c.inputs, d)
+		list = append(list, d.embedded()...)
+	}
+	return list, failed, nil
+}
+
+// readManifest reads the manifest. With --force it first repairs a damaged one, as a job does.
+func (c *presetRun) readManifest(ctx context.Context) (err error) {
+	if c.manifest, err = store.ReadManifest(c.out); !c.force || !errors.Is(err, store.ErrManifest) {
+		return err
+	}
+	if _, err = store.Repair(ctx, c.out, store.ThisProcess(commandLine())); err == nil {
+		c.manifest, err = store.ReadManifest(c.out)
+	}
+	return err
+}
+
+// translate writes the FASTA files of an input, unless they are there already. Files that were made from another input
+// or with other settings are an error, unless --force replaces them.
+func (c *presetRun) translate(ctx context.Context, d *derived) error {
+	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
+		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
+	reading := c.reading()
+	reading.Alphabet = d.Input.Alphabet
+	t := &translation{ctx: ctx, derived: d, reading: reading, length: c.expectedLength}
+	if info, err := os.Stat(d.Path); err == nil && info.Mode().IsRegular() {
+		d.entry.Input.Absolute, _ = filepath.Abs(d.Path) // empty if there is no working directory
+		d.entry.Input.Modified = info.ModTime()
+		if there, err := c.compare(t); there || err != nil {
+			return err
+		}
+	} else if path := firstFile(d.paths); path != "" && !c.force {
+		return fmt.Errorf("%s exists, and cannot be compared with the input that it was made from: %w", path, pool.ErrMixture)
+	}
+	if err := os.MkdirAll(filepath.Dir(d.paths[0]), 0o777); err != nil {
+		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
+	}
+	files, err := store.WriteFiles(d.paths, t.write)
+	switch {
+	case t.err != nil:
+		return t.err
+	case err != nil:
+		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
+	}
+	c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
+	d.entry.Outputs = files
+	return c.record(ctx, d.entry)
+}
+
+// parameters returns the settings on which the FASTA files depend.
+func (c *presetRun) parameters() map[string]string {
+	return map[string]string{"preset": c.preset.name, "expected_length": fmt.Sprint(c.expectedLength), "min_length": fmt.Sprint(c.minLength),
+		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
+}
+
+// compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If they
+// exist, differ, and were not made by the same translation of the same input, the error is an ErrMixture.
+func (c *presetRun) compare(t *translation) (there bool, err error) {
+	d := t.derived
+	path := firstFile(d.paths)
+	if path == "" || c.force {
+		return false, nil
+	}
+	sums := make([]hash.Hash, len(d.paths))
+	writers := make([]io.Writer, len(d.paths))
+	for i := range sums {
+		sums[i] = sha256.New()
+		writers[i] = sums[i]
+	}
+	if err := t.write(writers); err != nil {
+		return false, err
+	}
+	there = true
+	for i, path := range d.paths {
+		sum, err := store.HashFile(t.ctx, path)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return false, err
+		}
+		there = there && sum == hex.EncodeToString(sums[i].Sum(nil))
+		info, err := os.Stat(path)
+		if err == nil {
+			d.entry.Outputs = append(d.entry.Outputs, store.File{Path: path, Size: info.Size(), SHA256: sum})
+		}
+	}
+	entry, _, known := c.manifest.Find(path)
+	switch {
+	case there && !known: // a run was killed before it added the entry
+		return true, c.record(t.ctx, d.entry)
+	case !there && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)):
+		return false, fmt.Errorf("%s is not the translation of %s with these settings: %w", path, d.Path, pool.ErrMixture)
+	}
+	return there, nil
+}
+
+// firstFile returns the first of the paths that exists, or "".
+func firstFile(paths []string) string {
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// record appends an entry to the manifest. The outputs of a preset beside the embeddings have an entry as well.
+func (c *presetRun) record(ctx context.Context, e store.Entry) error {
+	e.Finished = time.Now()
+	err := c.manifest.Append(ctx, e, func(other store.Entry) error {
+		if c.force || other.Input.SHA256 == e.Input.SHA256 && maps.Equal(other.Parameters, e.Parameters) {
+			return nil
+		}
+		return fmt.Errorf("another run has written %s in the meantime: %w", other.Outputs[0].Path, pool.ErrMixture)
+	})
+	if err != nil && !errors.Is(err, pool.ErrMixture) {
+		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
+	}
+	return err
+}
+
+// translation translates one input.
+type translation struct {
+	ctx context.Context
+	*derived
+	reading seqio.Options
+	length  int   // of the chunks, in letters
+	frames  int64 // number of frames that were kept
+	err     error // the error of the input, as opposed to one of the files
+}
+
+// lineLetters is the number of letters in a line of the chunks, as Biopython writes FASTA.
+const lineLetters = 60
+
+// write translates the input and writes the chunks, the DNA and the proteins. It sets the counts and the digest in
+// the entry.
+func (t *translation) write(files []io.Writer) error {
+	var out []*bufio.Writer
+	for _, f := range files {
+		out = append(out, bufio.NewWriterSize(f, 1<<16))
+	}
+	r, err := seqio.Open(t.Path, t.reading)
+	if err != nil {
+		t.err = err
+		return err
+	}
+	defer r.Close()
+	t.err, t.frames, t.entry.Records = nil, 0, 0
+	if r.Alphabet() != seqio.DNA {
+		t.err = fmt.Errorf("%s: the records are proteins, and --preset translates DNA", t.Path)
+		return t.err
+	}
+	for t.ctx.Err() == nil {
+		record, err := r.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.err = err
+			return err
+		}
+		t.entry.Records++
+		t.translate(record, out)
+	}
+	if err := t.ctx.Err(); err != nil {
+		t.err = err
+		return err
+	}
+	if t.frames == 0 {
+		t.err = fmt.Errorf("%s: no reading frame of a chunk is without a stop codon", t.Path)
+		return t.err
+	}
+	t.entry.Skipped = r.SkipCounts()
+	in := &t.entry.Input
+	if in.SHA256, in.Size, t.err = r.Digest(); t.err != nil {
+		return t.err
+	}
+	if now, err := os.Stat(t.Path); !in.Modified.IsZero() && (err != nil || now.Size() != in.Size || !now.ModTime().Equal(in.Modified)) {
+		t.err = fmt.Errorf("%s: %w", t.Path, pool.ErrChanged)
+		return t.err
+	}
+	for _, w := range out {
+		if err := w.Flush(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// translate writes the chunks of a record and their frames. The writers keep their first error until they are flushed.
+func (t *translation) translate(record seqio.Record, out []*bufio.Writer) {
+	for i, chunk := range translate.Chunks(len(record.Seq), t.length) {
+		seq, id := record.Seq[chunk.From:chunk.To], fmt.Sprintf("%s_chunk_%d", record.ID, i+1)
+		writeFASTA(out[0], id, seq, lineLetters)
+		for _, frame := range translate.VirNucPro(seq) {
+			t.frames++
+			writeFASTA(out[1], id+frame.Name, frame.DNA, len(frame.DNA))
+			writeFASTA(out[2], id+frame.Name, frame.Protein, len(frame.Protein))
+		}
+	}
+}
+
+// writeFASTA writes a record with at most width letters in a line. The writer keeps its first error.
+func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
+	_, _ = w.WriteString(">" + header + "\n")
+	for line := range slices.Chunk(seq, max(width, 1)) {
+		_, _ = w.Write(line)
+		_ = w.WriteByte('\n')
+	}
+}
+
+// mergeAll writes the merged file of each input whose two outputs are complete. An input that cannot be merged is
+// listed as failed.
+func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
+	if c == nil {
+		return nil
+	}
+	if err := c.manifest.Update(); err != nil {
+		return err
+	}
+	done := map[string]bool{}
+	for _, path := range c.total.Done() {
+		done[path] = true
+	}
+	outputs := map[string]string{} // paths of outputs by the paths of their inputs
+	for _, m := range models {
+		for _, f := range m.job.Files {
+			if done[f.Path] {
+				outputs[f.Path] = m.job.Output.Main(f)
+			}
+		}
+	}
+	for _, d := range c.inputs {
+		dna, protein := outputs[d.paths[1]], outputs[d.paths[2]]
+		if dna == "" || protein == "" {
+			continue
+		}
+		err := c.join(ctx, d, dna, protein)
+		switch {
+		case errors.Is(err, pool.ErrInterrupted), errors.Is(err, pool.ErrMixture), errors.Is(err, pool.ErrOutput):
+			return err
+		case err != nil:
+			failure := pool.NewFailure(d.Path, fmt.Errorf("merging its outputs: %w", err))
+			c.progress.FileFailed(failure)
+			c.total.Failed = append(c.total.Failed, failure)
+		}
+	}
+	return nil
+}
+
+// join writes the merged file of an input, unless it is complete.
+func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) error {
+	path := strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
+	e := d.entry
+	e.Parameters = maps.Clone(e.Parameters)
+	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
+		_, made, _ := c.manifest.Find(from)
+		e.Parameters[key] = made.SHA256
+	}
+	had, file, known := c.manifest.Find(path)
+	if sum, err := store.HashFile(ctx, path); err == nil && !c.force {
+		switch {
+		case !known:
+			return fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, pool.ErrMixture)
+		case sum == file.SHA256 && maps.Equal(had.Parameters, e.Parameters):
+			c.total.Resumed = append(c.total.Resumed, d.Path)
+			return nil
+		}
+	}
+	merged, err := store.MergeVirNucPro(ctx, dna, protein, path)
+	switch {
+	case ctx.Err() != nil:
+		return pool.ErrInterrupted
+	case err != nil:
+		return err
+	}
+	e.Outputs = []store.File{merged}
+	if err := c.record(ctx, e); err != nil {
+		return err
+	}
+	c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs})
+	return nil
+}

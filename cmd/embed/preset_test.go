@@ -1,0 +1,181 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"seqembed/weights"
+)
+
+// contigs are two DNA records. The second has a frame without a stop in its first chunk only.
+const contigs = ">s1 a description\n" +
+	"ATGGCTAGCAAAGGTAAACGTATTGCAGAACTGAAAGAAGCGATTGAAAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCGGCGAAATAA\n" +
+	">s2\nATGAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCG\n"
+
+// withSmallPreset runs the program with small models in place of those that VirNucPro needs.
+func withSmallPreset(t *testing.T, args ...string) result {
+	t.Helper()
+	m := noGPU
+	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-s-2l", "esm-model": "esm2-tiny"}
+	var stdout, stderr strings.Builder
+	args = append([]string{"--preset", "virnucpro", "--dnabert-model", dna2, "--esm-model", tiny, "-o", "out"}, args...)
+	code := runOn(t.Context(), m, args, nil, &stdout, &stderr)
+	return result{t, code, stdout.String(), stderr.String()}
+}
+
+// read returns the content of a file.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(content)
+}
+
+// TestPreset runs the preset and compares the merged file with the embeddings that separate runs compute of its FASTA
+// files. Then it checks that a rerun does nothing, and makes again what was removed or damaged.
+func TestPreset(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs)
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	all := []string{"a_DNABERT_S.pt", "a_ESM.pt", "a_chunked500.fa", "a_identified_nucleotide.fa", "a_identified_protein.faa",
+		"a_merged.pt", "manifest.jsonl"}
+	wantFiles(t, "out", all...)
+	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "--format", "virnucpro", "-o", "apart", "--dna=out/a_identified_nucleotide.fa",
+		"--protein=out/a_identified_protein.faa").wantCode(exitDone)
+
+	merged, dna, protein := readTorch(t, "out/a_merged.pt"), readTorch(t, "apart/a_identified_nucleotide_DNABERT_S.pt"), readTorch(t, "apart/a_identified_protein_ESM.pt")
+	ids := *merged["ids"].(*[]any)
+	if !slices.Equal(ids, *dna["nucleotide"].(*[]any)) || !slices.Equal(ids, *protein["proteins"].(*[]any)) || len(ids) < 4 || ids[0] != "s1_chunk_1R1" {
+		t.Fatalf("the merged file has the ids %v", ids)
+	}
+	data := merged["data"].(*weights.Tensor)
+	values, err := data.Float32s()
+	if err != nil {
+		t.Fatal(err)
+	}
+	width := data.Shape()[1]
+	for i := range ids {
+		want := []float32{}
+		for _, v := range *(*dna["data"].(*[]any))[i].(map[any]any)["mean_representation"].(*[]any) {
+			want = append(want, float32(v.(float64)))
+		}
+		more, err := (*protein["data"].(*[]any))[i].(*weights.Tensor).Float32s()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want = append(want, more...); !slices.Equal(values[i*width:(i+1)*width], want) {
+			t.Errorf("%v: the merged row is not the DNA's followed by the protein's", ids[i])
+		}
+	}
+
+	embed(t, "inspect", "out").wantCode(exitDone)
+	before, manifest := contents(t, "out"), read(t, "out/manifest.jsonl")
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	if !maps.Equal(before, contents(t, "out")) || manifest != read(t, "out/manifest.jsonl") {
+		t.Error("a rerun has changed the folder")
+	}
+	lines := strings.SplitAfter(manifest, "\n")
+	write(t, "out/manifest.jsonl", strings.Join(lines[1:], "")) // as if the run had been killed before its first line
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
+		t.Errorf("after a line was lost: %s", r.stdout)
+	}
+	for i, name := range all[:len(all)-1] {
+		if i%2 == 0 {
+			write(t, "out/"+name, "damaged")
+		} else if err := os.Remove("out/" + name); err != nil {
+			t.Fatal(err)
+		}
+		withSmallPreset(t, "a.fna").wantCode(exitDone)
+		if !maps.Equal(before, contents(t, "out")) {
+			t.Errorf("%s was damaged or removed, and a rerun makes another", name)
+		}
+	}
+}
+
+// TestPresetPublished compares the FASTA files of the preset with those that VirNucPro has written for the same input,
+// byte for byte.
+func TestPresetPublished(t *testing.T) {
+	folder, err := filepath.Abs("../../../shared/goldens/published/virnucpro")
+	if err != nil {
+		t.Fatal(err)
+	}
+	input := filepath.Join(folder, "test_with_orfs.fa")
+	if _, err := os.Stat(input); err != nil {
+		t.Skip("../shared/goldens/published/virnucpro does not exist")
+	}
+	workspace(t)
+	withSmallPreset(t, input).wantCode(exitDone)
+	for _, name := range []string{"chunked500.fa", "identified_nucleotide.fa", "identified_protein.faa"} {
+		if got := read(t, "out/test_with_orfs_"+name); got != read(t, filepath.Join(folder, "test_with_orfs_"+name)) {
+			t.Errorf("%s is not the published one:\n%s", name, got)
+		}
+	}
+	published := readTorch(t, filepath.Join(folder, "output_1_merged.pt"))
+	if got, want := *readTorch(t, "out/test_with_orfs_merged.pt")["ids"].(*[]any), *published["ids"].(*[]any); !slices.Equal(got, want) {
+		t.Errorf("the ids are %v, published %v", got, want)
+	}
+}
+
+// TestPresetRefuses checks the errors of the preset, for models of which VirNucPro cannot read embeddings and others.
+func TestPresetRefuses(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs)
+	write(t, "p.faa", proteinFile)
+	for args, says := range map[string][]string{
+		"--preset virnucpro --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:esm2-3b a.fna":          {"dnabert-s", "12", "768"},
+		"--preset virnucpro --dnabert-model synthetic:dnabert-2 --esm-model synthetic:esm2-3b a.fna":             {"dnabert-s"},
+		"--preset virnucpro --dnabert-model synthetic:dnabert-s --esm-model synthetic:esm2-650m --offline a.fna": {"--esm-model", "esm2-3b", "36", "2560", "1280"},
+	} {
+		embed(t, strings.Fields(args)...).wantCode(exitNothing).wantProblem(says...)
+	}
+	for args, says := range map[string][]string{
+		"--preset other a.fna":                         {"other", "virnucpro"},
+		"--expected-length 300 a.fna":                  {"--preset"},
+		"--preset virnucpro --expected-length 7 a.fna": {"300", "500"},
+		"--preset virnucpro --format npy a.fna":        {"--format"},
+		"--preset virnucpro --protein p.faa":           {"--protein"},
+		"--preset virnucpro --keep-case a.fna":         {"--keep-case"},
+	} {
+		embed(t, strings.Fields(args)...).wantCode(exitUsage).wantProblem(says...)
+	}
+	if _, err := os.Stat("embeddings"); err == nil {
+		t.Error("a refused run has made a folder")
+	}
+
+	withSmallPreset(t, "p.faa").wantCode(exitNothing).wantProblem("p.faa", "DNA")
+	write(t, "stops.fna", ">s\nTAATAATAATAACTAACTAACTTAATTAATTAACTA\n")
+	withSmallPreset(t, "stops.fna", "a.fna").wantCode(exitSome).wantProblem("stops.fna", "stop")
+	if got := files(t, "out"); slices.Contains(got, "stops_chunked500.fa") || !slices.Contains(got, "a_merged.pt") {
+		t.Errorf("the folder holds %q", got)
+	}
+	for _, args := range [][]string{{"--expected-length", "300", "a.fna"}, {"--min-length", "60", "a.fna"}} {
+		withSmallPreset(t, args...).wantCode(exitNothing).wantProblem("out/a_", "--force")
+	}
+	write(t, "out/manifest.jsonl", "damaged\n"+read(t, "out/manifest.jsonl"))
+	withSmallPreset(t, "a.fna").wantCode(exitNothing).wantProblem("out/manifest.jsonl:1", "--force")
+	withSmallPreset(t, "--min-length", "60", "--force", "a.fna").wantCode(exitDone)
+	write(t, "a.fna", contigs+">s3\nATGATG\n")
+	withSmallPreset(t, "--min-length", "4", "a.fna").wantCode(exitNothing).wantProblem("out/a_", "--force")
+}
+
+// TestPresetNames checks the outputs of standard input, and those of two inputs of the same name.
+func TestPresetNames(t *testing.T) {
+	workspace(t)
+	write(t, "x/a.fna", contigs)
+	write(t, "y/a.fna", contigs)
+	withStdin(t, contigs)
+	withSmallPreset(t, "x/a.fna", "y/a.fna", "-").wantCode(exitDone)
+	if got := files(t, "out"); len(got) != 19 || !slices.Contains(got, "x/a_merged.pt") || !slices.Contains(got, "y/a_identified_protein.faa") ||
+		!slices.Contains(got, "stdin_merged.pt") {
+		t.Errorf("the folder holds %q", got)
+	}
+	withStdin(t, contigs)
+	withSmallPreset(t, "-").wantCode(exitNothing).wantProblem("out/stdin_chunked500.fa", "--force")
+}

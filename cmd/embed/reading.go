@@ -1,0 +1,31 @@
+package main
+
+import (
+	"seqembed/internal/seqio"
+	"seqembed/kernels/cpu"
+)
+
+// reading returns the options of the reader that the flags select.
+func (s *settings) reading() seqio.Options {
+	o := seqio.Options{KeepCase: s.keepCase, MinLength: s.minLength, Longest: longestRecord(cpu.Available())}
+	if s.onBad == "skip" {
+		o.OnBad = seqio.BadSkip
+	}
+	if s.gaps == "remove" {
+		o.Gaps = seqio.GapsRemove
+	}
+	if s.duplicates == "suffix" {
+		o.Duplicates = seqio.DuplicateSuffix
+	}
+	return o
+}
+
+// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
+// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
+// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
+func longestRecord(bytes int64, by string) seqio.Limit {
+	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
+		return seqio.Limit{Letters: int(letters), By: by}
+	}
+	return seqio.Limit{}
+}

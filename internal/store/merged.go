@@ -1,0 +1,322 @@
+package store
+
+import (
+	"archive/zip"
+	"bufio"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+)
+
+// MergeVirNucPro writes the file from which VirNucPro predicts, {'ids': [id, …], 'data': float32 tensor [records, n]}.
+// Each row has the values of a record in the file dna, followed by those in the file protein. Both must be files of the
+// format VirNucPro, as this package writes them, with the same ids in the same order. Memory does not grow with the
+// number of records, except for some 300 bytes for each tensor in the directory of protein.
+func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, error) {
+	d, err := openVirNucPro(dna)
+	if err != nil {
+		return File{}, err
+	}
+	defer d.Close()
+	p, err := openVirNucPro(protein)
+	if err != nil {
+		return File{}, err
+	}
+	defer p.Close()
+	files := fileSet{fs: osFS{}}
+	defer files.discard() // does nothing after commit
+	m, err := newMergedEncoder(&files, merged)
+	if err != nil {
+		return File{}, err
+	}
+	for {
+		if ctx.Err() != nil {
+			return File{}, context.Cause(ctx)
+		}
+		id, values, err := d.nucleotide()
+		other, more, otherErr := p.protein()
+		switch {
+		case err == io.EOF && otherErr == io.EOF:
+			if err := m.finish(); err != nil {
+				return File{}, err
+			}
+			written, err := files.commit()
+			if err != nil {
+				return File{}, err
+			}
+			return written[0], nil
+		case err != nil && err != io.EOF:
+			return File{}, fmt.Errorf("%s: %w", dna, err)
+		case otherErr != nil && otherErr != io.EOF:
+			return File{}, fmt.Errorf("%s: %w", protein, otherErr)
+		case err != otherErr || id != other:
+			return File{}, fmt.Errorf("record %d is %q in %s and %q in %s: the same records are needed", m.rows+1, id, dna, other, protein)
+		}
+		if err := m.add(id, append(values, more...)); err != nil {
+			return File{}, err
+		}
+	}
+}
+
+// mergedEncoder writes a merged file. The values go to the archive at once, and the pickle with the ids follows at the
+// end.
+type mergedEncoder struct {
+	archive     *zipArchive
+	values      io.Writer   // entry of the tensor
+	ids         *atomicFile // pickle code, as in virNucProEncoder
+	pickle      pickle
+	bytes       []byte // buffer for one row
+	rows, width int
+}
+
+func newMergedEncoder(files *fileSet, path string) (*mergedEncoder, error) {
+	f, err := files.create(path, false)
+	if err != nil {
+		return nil, err
+	}
+	m := &mergedEncoder{archive: newZipArchive(f)}
+	if m.ids, err = files.createScratch(path); err != nil {
+		return nil, err
+	}
+	name := torchRoot + "data/0"
+	header := &zip.FileHeader{Name: name, Method: zip.Store, Extra: zipPadding(int64(zipHeader+len(name)), torchAlign)}
+	m.values, err = m.archive.zip.CreateHeader(header)
+	return m, err
+}
+
+func (m *mergedEncoder) add(id string, values []float32) error {
+	if m.rows > 0 && len(values) != m.width {
+		return fmt.Errorf("record %q has %d values, and those before it %d", id, len(values), m.width)
+	}
+	m.rows, m.width = m.rows+1, len(values)
+	m.bytes = appendFloats(m.bytes[:0], FP32, values)
+	if _, err := m.values.Write(m.bytes); err != nil {
+		return err
+	}
+	m.pickle.text(id)
+	m.pickle.op(opAppend)
+	return m.flush(m.ids)
+}
+
+// flush writes the pending pickle code to w.
+func (m *mergedEncoder) flush(w io.Writer) error {
+	_, err := w.Write(m.pickle.buf)
+	m.pickle.buf = m.pickle.buf[:0]
+	return err
+}
+
+func (m *mergedEncoder) finish() error {
+	entry, err := m.archive.stream(torchRoot + "data.pkl")
+	if err != nil {
+		return err
+	}
+	p := &m.pickle
+	p.op(opProto, 2, opEmptyDict, opMark)
+	p.text("ids")
+	p.op(opEmptyList)
+	if err := m.flush(entry); err != nil {
+		return err
+	}
+	if err := m.ids.copyTo(entry); err != nil {
+		return err
+	}
+	p.text("data")
+	p.matrix("0", m.rows, m.width)
+	p.op(opSetItems, opStop)
+	if err := m.flush(entry); err != nil {
+		return err
+	}
+	return m.archive.describe()
+}
+
+// matrix pushes a float32 tensor of rows×columns values over the storage called key, as pickle.tensor does.
+func (p *pickle) matrix(key string, rows, columns int) {
+	p.global("torch._utils", "_rebuild_tensor_v2")
+	p.op(opMark)
+
+	p.op(opMark)
+	p.text("storage")
+	p.global("torch", "FloatStorage")
+	p.text(key)
+	p.text("cpu")
+	p.long(rows * columns)
+	p.op(opTuple, opBinPersistentID)
+
+	p.number(0)
+	p.op(opMark)
+	p.number(rows)
+	p.number(columns)
+	p.op(opTuple, opMark)
+	p.number(columns)
+	p.number(1)
+	p.op(opTuple, opNewFalse)
+	p.global("collections", "OrderedDict")
+	p.op(opEmptyTuple, opReduce)
+
+	p.op(opTuple, opReduce)
+}
+
+// long pushes an integer that is not negative and may be 2³¹ or more.
+func (p *pickle) long(n int) {
+	if n <= math.MaxInt32 {
+		p.number(n)
+		return
+	}
+	p.op(opLong1, 8)
+	p.buf = binary.LittleEndian.AppendUint64(p.buf, uint64(n))
+}
+
+// opLong1 pushes an integer of as many bytes as the byte that follows says.
+const opLong1 = '\x8a'
+
+// errForeign is the error for a file that virNucProEncoder has not written.
+var errForeign = errors.New("not a file of the format virnucpro that this program has written")
+
+// virNucProFile reads a file that virNucProEncoder has written, record by record.
+type virNucProFile struct {
+	*zip.ReadCloser
+	pickle  *bufio.Reader // data.pkl
+	storage map[string]*zip.File
+	rows    int
+	ended   bool
+	values  []float32 // buffer for one record
+	operand []byte    // buffer for one instruction
+}
+
+func openVirNucPro(path string) (*virNucProFile, error) {
+	archive, err := zip.OpenReader(path)
+	if err != nil {
+		return nil, ioError("read", path, err)
+	}
+	f := &virNucProFile{ReadCloser: archive, storage: map[string]*zip.File{}}
+	for _, entry := range archive.File {
+		f.storage[entry.Name] = entry
+	}
+	code, err := archive.Open(torchRoot + "data.pkl")
+	if err != nil {
+		archive.Close()
+		return nil, fmt.Errorf("%s: %w", path, errors.Join(errForeign, errWithoutPath(err)))
+	}
+	f.pickle = bufio.NewReaderSize(code, bufferSize)
+	return f, nil
+}
+
+// errWithoutPath returns the cause of an error about a path.
+func errWithoutPath(err error) error {
+	var pathErr *os.PathError
+	if errors.As(err, &pathErr) {
+		return pathErr.Err
+	}
+	return err
+}
+
+// nucleotide returns the id and the values of the next record of a DNA file, or io.EOF. The values are valid until the
+// next call.
+func (f *virNucProFile) nucleotide() (id string, values []float32, err error) {
+	last := "" // last text that is not in the memo, which contains the keys
+	f.values = f.values[:0]
+	for {
+		op, operand, err := f.instruction()
+		switch {
+		case err != nil:
+			return "", nil, err
+		case op == opStop:
+			return "", nil, io.EOF
+		case op == opBinUnicode:
+			id, last = last, string(operand)
+		case op == opBinPut:
+			last = id
+		case op == opBinFloat:
+			f.values = append(f.values, float32(math.Float64frombits(binary.BigEndian.Uint64(operand))))
+		case op == opAppends:
+			return last, f.values, nil
+		}
+	}
+}
+
+// protein returns the id and the values of the next record of a protein file, or io.EOF. The values are valid until the
+// next call.
+func (f *virNucProFile) protein() (id string, values []float32, err error) {
+	for !f.ended {
+		op, operand, err := f.instruction()
+		switch {
+		case err != nil:
+			return "", nil, err
+		case op == opBinUnicode:
+			id = string(operand)
+		case op == opAppend:
+			err = f.tensor(torchRoot + "data/" + strconv.Itoa(f.rows))
+			f.rows++
+			return id, f.values, err
+		case op == opEmptyList && id == "data", op == opStop:
+			f.ended = true
+		}
+	}
+	return "", nil, io.EOF
+}
+
+// tensor reads the values of a storage.
+func (f *virNucProFile) tensor(name string) error {
+	entry, ok := f.storage[name]
+	if !ok || entry.UncompressedSize64%4 != 0 || entry.UncompressedSize64/4 > maxDim {
+		return fmt.Errorf("%w: there is no tensor %s", errForeign, name)
+	}
+	r, err := entry.Open()
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	content, err := io.ReadAll(r) // also checks the CRC-32
+	if err != nil {
+		return err
+	}
+	f.values = f.values[:0]
+	for b := range slices.Chunk(content, 4) {
+		f.values = append(f.values, math.Float32frombits(binary.LittleEndian.Uint32(b)))
+	}
+	return nil
+}
+
+// operands has the number of bytes after each instruction that virNucProEncoder writes, except for opBinUnicode and
+// opGlobal.
+var operands = map[byte]int{opProto: 1, opBinGet: 1, opBinPut: 1, opBinFloat: 8, opBinInt: 4, opBinInt1: 1, opBinInt2: 2,
+	opStop: 0, opMark: 0, opNewFalse: 0, opEmptyDict: 0, opSetItems: 0, opEmptyList: 0, opAppend: 0, opAppends: 0, opEmptyTuple: 0,
+	opTuple1: 0, opTuple: 0, opReduce: 0, opBinPersistentID: 0}
+
+// instruction reads an instruction of the pickle and the bytes that belong to it, which are valid until the next call.
+func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
+	if op, err = f.pickle.ReadByte(); err != nil {
+		return 0, nil, errors.Join(errForeign, err)
+	}
+	if op == opGlobal {
+		for range 2 {
+			if _, err := f.pickle.ReadSlice('\n'); err != nil {
+				return 0, nil, errors.Join(errForeign, err)
+			}
+		}
+		return op, nil, nil
+	}
+	size, known := operands[op]
+	if op == opBinUnicode {
+		length, err := f.pickle.Peek(4)
+		if err != nil {
+			return 0, nil, errors.Join(errForeign, err)
+		}
+		size, known = int(binary.LittleEndian.Uint32(length)), true
+		_, _ = f.pickle.Discard(4) // Peek has read them
+	}
+	if !known || size > maxText {
+		return 0, nil, fmt.Errorf("%w: instruction %#x", errForeign, op)
+	}
+	f.operand = slices.Grow(f.operand[:0], size)[:size]
+	if _, err := io.ReadFull(f.pickle, f.operand); err != nil {
+		return 0, nil, errors.Join(errForeign, err)
+	}
+	return op, f.operand, nil
+}
