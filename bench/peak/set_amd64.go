@@ -7,8 +7,8 @@ import "golang.org/x/sys/cpu"
 // chains is the number of instructions in a round of each loop.
 const chains = 12
 
-// fma returns the loop for an instruction set, and the number of multiply-adds in one round. If the set is
-// unknown, or this machine lacks it, fma returns nil.
+// fma returns the loop for an instruction set, and the number of multiply-adds in one round. If the set is unknown,
+// or this machine lacks it, fma returns nil.
 func fma(set string) (loop func(n int), perRound int) {
 	switch {
 	case set == "avx2" && cpu.X86.HasAVX2 && cpu.X86.HasFMA:

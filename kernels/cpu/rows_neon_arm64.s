@@ -692,7 +692,7 @@ vector:
 	RET
 
 // func standardizeNEON(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
-TEXT ·standardizeNEON(SB), NOSPLIT, $0-48
+TEXT ·standardizeNEON(SB), NOSPLIT, $0-44
 	MOVD x+0(FP), R0
 	MOVD gain+8(FP), R1
 	MOVD bias+16(FP), R2
@@ -744,7 +744,7 @@ done:
 	RET
 
 // func rotateNEON(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
-TEXT ·rotateNEON(SB), NOSPLIT, $0-48
+TEXT ·rotateNEON(SB), NOSPLIT, $0-44
 	MOVD row+0(FP), R0
 	MOVD half+24(FP), R1
 	MOVD heads+32(FP), R2
@@ -810,7 +810,7 @@ done:
 	RET
 
 // func scaleNEON(out *float32, in *float32, n int, factor float32)
-TEXT ·scaleNEON(SB), NOSPLIT, $0-32
+TEXT ·scaleNEON(SB), NOSPLIT, $0-28
 	MOVD out+0(FP), R0
 	MOVD in+8(FP), R1
 	MOVD n+16(FP), R2

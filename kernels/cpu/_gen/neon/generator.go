@@ -18,7 +18,7 @@ type (
 	gp  string
 )
 
-// q and b name the register in Go's syntax, as a whole and as the given arrangement.
+// q and as return the name of the register in Go's syntax, q as a whole, as in an arrangement.
 func (v vec) q() string              { return fmt.Sprintf("F%d", v) }
 func (v vec) as(shape string) string { return fmt.Sprintf("V%d.%s", v, shape) }
 
@@ -59,8 +59,8 @@ func (g *generator) function(name, params, result, doc string) {
 		name, kind, _ := strings.Cut(p, " ")
 		place(name, kind)
 	}
-	offset = (offset + 7) &^ 7
 	if result != "" {
+		offset = (offset + 7) &^ 7
 		place("ret", result)
 	}
 	signature := strings.TrimSpace(fmt.Sprintf("func %s(%s) %s", name, params, result))
