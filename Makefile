@@ -4,8 +4,8 @@ GO ?= go
 SHELL := bash
 TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
-.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
-.PHONY: deadcode cross arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm nvml mutations goldens goldens-gpu parity bench ptx
+.PHONY: deadcode cross dist arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
@@ -18,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm cross arm64 crash fuzz
+check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -44,13 +44,21 @@ generated: ## the assembly is what its generator writes
 race: ## the race detector makes the long sequences too slow: -short leaves them out
 	$(GO) test -race -short ./...
 
+nvml: ## the sensors of GPUs, read without cgo, and by NVIDIA's package with cgo
+	CGO_ENABLED=0 $(GO) test ./internal/monitor
+	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
+
 noasm: ## the portable kernels alone
 	$(GO) vet -tags noasm ./...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
-cross: ## the program and its tests compile for the other platforms
+cross: ## the program and its tests compile for the other platforms, and without CUDA
 	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
 		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
+	CGO_ENABLED=0 $(GO) vet -tags static ./...
+
+dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS; the same bytes for the same commit
+	$(GO) run ./deploy/dist -o dist
 
 arm64: ## the tests of computing and reading on arm64; needs qemu-user
 	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
@@ -101,4 +109,4 @@ bench-gpu: gpu-bundle ## this machine's GPU, beside PyTorch
 	DEADLINE=3600 OUT=build/visit-3 build/gpu/visit.sh 3
 
 clean:
-	rm -rf embed demo build
+	rm -rf embed demo build dist

@@ -59,7 +59,7 @@ func TestBadInputAlone(t *testing.T) {
 		{"no-header.faa", []string{"no-header.faa:1", "not FASTA or FASTQ"}},
 		{"half.fastq", []string{"half.fastq:", "ends inside this record"}},
 		{"cut.faa.gz", []string{"cut.faa.gz", "gzip", "damaged, cut short or empty"}},
-		{"empty.faa empty.faa", []string{"empty.faa was given twice"}},
+		{"empty.faa empty.faa", []string{"given twice: empty.faa"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")
@@ -227,8 +227,9 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed checks that a run with other settings than the existing outputs is refused before anything is
-// computed. If the settings differ for protein only, the DNA is not embedded either.
+// TestSettingsAreNotMixed checks that a run is refused before anything is computed if an existing output was made with
+// other settings or from other content of its input. If only an output for protein is concerned, the DNA is not
+// embedded either. Settings that do not affect any number may differ.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

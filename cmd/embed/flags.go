@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"seqembed/internal/store"
+	"seqembed/pool"
 	"seqembed/transformer"
 )
 
@@ -108,7 +109,7 @@ func declare(s *settings, families transformer.List) []group {
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
-	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a progress bar")
+	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a dashboard")
 	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")
@@ -132,6 +133,24 @@ func declareSequences(f *pflag.FlagSet, s *settings) {
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
 	f.StringVar(&s.duplicates, "duplicates", "error", "`POLICY` for an id that comes twice: error or suffix")
 	f.BoolVar(&s.keepCase, "keep-case", false, "do not upper-case letters (the DNA tokenizer does not know lower-case ones)")
+}
+
+// choice is a flag whose value is one of a few words.
+type choice struct {
+	name, value string
+	values      []string
+}
+
+// choices lists the flags whose values are words of a fixed list, apart from --format and --dtype, which other packages
+// parse.
+func (s *settings) choices() []choice {
+	return []choice{
+		{"on-bad-record", s.onBad, []string{"error", "skip"}},
+		{"gaps", s.gaps, []string{"error", "remove"}},
+		{"duplicates", s.duplicates, []string{"error", "suffix"}},
+		{"pool", s.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
+		{"long", s.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
+	}
 }
 
 // formatNames returns the names of all output formats in the form "a, b or c".

@@ -13,8 +13,11 @@ const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into emb
 Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
+  embed profile [MODEL]    measure which batch size is fast on this machine, and keep it as the default
   embed pull MODEL         download a model into the local cache
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
+  embed completion SHELL   a script that completes this command line in bash, zsh or fish
+  embed man                this page as a manual page
   embed help [SUBCOMMAND]  this page, or that of a subcommand
   embed version            the version, also --version
 

@@ -20,7 +20,16 @@ type subcommand struct {
 
 // subcommands lists all subcommands.
 func subcommands() []subcommand {
-	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"pull", pull}, {"help", help}, {"version", showVersion}}
+	return []subcommand{
+		{"devices", devices},
+		{"inspect", inspect},
+		{"profile", profile},
+		{"pull", pull},
+		{"completion", completion},
+		{"man", man},
+		{"help", help},
+		{"version", showVersion},
+	}
 }
 
 // subcommandNames lists the names of all subcommands.

@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/store"
 )
 
@@ -27,6 +27,9 @@ func (c *command) printSummary() {
 			took.Round(10*time.Millisecond), grouped(int64(float64(t.Tokens)/max(took.Seconds(), 1e-3))))
 		fmt.Fprintf(w, "truncated %s records, skipped %s, unknown letters %.3f%%\n", grouped(t.Truncated), grouped(t.Skipped),
 			100*float64(t.Unknown)/float64(max(t.Letters, 1)))
+	}
+	for _, line := range c.progress.Snapshot().Table() {
+		fmt.Fprintf(w, "  %s\n", plain(line))
 	}
 	for i, f := range t.Files {
 		if i == summaryLines {
@@ -53,12 +56,4 @@ func (c *command) printSummary() {
 }
 
 // grouped formats 1234567 as 1,234,567.
-func grouped(n int64) string {
-	digits := fmt.Sprint(n)
-	var parts []string
-	for len(digits) > 3 {
-		parts = append([]string{digits[len(digits)-3:]}, parts...)
-		digits = digits[:len(digits)-3]
-	}
-	return strings.Join(append([]string{digits}, parts...), ",")
-}
+func grouped(n int64) string { return monitor.Grouped(n) }

@@ -63,8 +63,9 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders changes the Dirs of inputs, which are the same at first. It puts the part of the folders' paths that
-// differs between the inputs before each Dir.
+// addFolders makes the Dirs of inputs different; before, they are all the same. It takes the path of each input's
+// folder, removes the folders at the start and at the end that all these paths have in common, and puts what is left
+// before the input's Dir. Inputs in the same folder keep the same Dir.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {
@@ -102,10 +103,14 @@ func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.
 // Dirs returns the Dirs that TellApart may give to a file. Which of them it chooses depends on the other inputs.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
-	list := []string{""}
-	for from := range folders {
-		for to := from + 1; to <= len(folders); to++ {
-			list = append(list, path.Join(folders[from:to]...))
+	var list []string
+	for end := len(folders); end >= 0; end-- { // folders[end:] is the Dir that Expand gave to the file
+		dir := path.Join(folders[end:]...)
+		list = append(list, dir)
+		for from := range end {
+			for to := from + 1; to < end; to++ {
+				list = append(list, path.Join(path.Join(folders[from:to]...), dir))
+			}
 		}
 	}
 	return list

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -69,7 +68,7 @@ func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 func (e *safetensorsEncoder) add(r *Row) error {
 	if e.spec.PerToken {
 		if r.ID == metadataKey {
-			return &recordError{r.ID, errors.New("safetensors reserves this name")}
+			return &recordError{r.ID, fmt.Errorf("%w: safetensors reserves this name", ErrFormat)}
 		}
 		if _, ok := e.names[r.ID]; ok {
 			return &recordError{r.ID, errDuplicateName}

@@ -18,11 +18,11 @@ type memoryLimits struct {
 	by    string
 }
 
-// available returns the number of bytes that can be used without swapping, and the name of the limit that determines
+// Available returns the number of bytes that can be used without swapping, and the name of the limit that determines
 // it. The limits are the free memory, those of the control groups of the process, and the address space. If a process
-// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. available returns MaxInt64 if
+// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. Available returns MaxInt64 if
 // the system does not show its limits.
-func available() (bytes int64, by string) {
+func Available() (bytes int64, by string) {
 	l := memoryLimits{"/", math.MaxInt64, "all memory"}
 	l.machine()
 	l.controlGroups()
@@ -58,9 +58,9 @@ var (
 		"\ninactive_file ", "\nactive_file "}
 )
 
-// controlGroups adds the limits of the group that the process is in, and those of all groups above it, because all of
-// them hold at once. In a container, the path of the group may include groups that are not mounted. controlGroups skips
-// them.
+// controlGroups takes into account the memory limit of the control group that the process is in, and the limits of all
+// groups above it, because all of these apply at once. In a container, the path of the group may name groups that are
+// not mounted; controlGroups skips those groups.
 func (l *memoryLimits) controlGroups() {
 	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // empty where there are no control groups
 	for entry := range strings.Lines(string(list)) {

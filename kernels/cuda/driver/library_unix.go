@@ -1,4 +1,4 @@
-//go:build linux && (amd64 || arm64)
+//go:build linux && (amd64 || arm64) && !static
 
 package driver
 
@@ -162,4 +162,11 @@ func BindCublasLt(library uintptr) (*CublasLt, error) {
 	}
 	c.LayoutSet, c.DescSet = set(setLayout), set(setDesc)
 	return c, nil
+}
+
+// BindNVML binds the functions of a loaded libnvidia-ml.
+func BindNVML(library uintptr) (*NVML, error) {
+	n := new(NVML)
+	_, err := bind(library, n)
+	return n, err
 }

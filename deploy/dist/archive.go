@@ -1,0 +1,69 @@
+package main
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"path"
+	"time"
+)
+
+// archive returns the files of a platform as a .tar.gz, or for Windows as a .zip, below one folder.
+func (r *release) archive(p platform, files []entry) (entry, error) {
+	folder := fmt.Sprintf("seqembed-%s-%s", r.version, p.name())
+	pack, name := tarGz, folder+".tar.gz"
+	if p.goos == "windows" {
+		pack, name = zipFile, folder+".zip"
+	}
+	var below []entry
+	for _, f := range files {
+		below = append(below, entry{path.Join(folder, f.name), f.content, f.mode})
+	}
+	content, err := pack(below, r.date)
+	return entry{name, content, 0o644}, err
+}
+
+// tarGz packs files in their order. Owner and times do not depend on the machine.
+func tarGz(files []entry, date time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)
+	if err != nil {
+		return nil, err
+	}
+	t := tar.NewWriter(z)
+	for _, f := range files {
+		h := &tar.Header{Typeflag: tar.TypeReg, Name: f.name, Size: int64(len(f.content)), Mode: int64(f.mode), ModTime: date, Format: tar.FormatUSTAR}
+		if err := t.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := t.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	if err := t.Close(); err != nil {
+		return nil, err
+	}
+	err = z.Close()
+	return b.Bytes(), err
+}
+
+// zipFile packs files in their order. A time of a zip file is at 1980 or later.
+func zipFile(files []entry, date time.Time) ([]byte, error) {
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for _, f := range files {
+		h := &zip.FileHeader{Name: f.name, Method: zip.Deflate, Modified: date}
+		h.SetMode(f.mode)
+		w, err := z.CreateHeader(h)
+		if err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.content); err != nil {
+			return nil, err
+		}
+	}
+	err := z.Close()
+	return b.Bytes(), err
+}

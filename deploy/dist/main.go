@@ -1,0 +1,224 @@
+// Command dist builds the files of a release: for each platform an archive with the program, its manual page, its
+// completions and the licences of all code in it, and a Python wheel; and SHA256SUMS. The same commit gives the same
+// bytes with the same version of Go.
+//
+//	go run ./deploy/dist [-o FOLDER]
+package main
+
+import (
+	"crypto/sha256"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// platform is one build of the program.
+type platform struct {
+	goos, goarch string
+	static       bool   // without CUDA, for a Linux without glibc
+	wheel        string // platform tags of the Python wheel; "" for none
+}
+
+// platforms lists the builds of a release. Go 1.26 needs macOS 12. The dynamic programs for Linux need no symbol of a
+// version of glibc, so the oldest platform tag that pip knows for both libraries and kernels is right.
+var platforms = []platform{
+	{"linux", "amd64", false, "manylinux_2_17_x86_64.manylinux2014_x86_64"},
+	{"linux", "amd64", true, ""},
+	{"linux", "arm64", false, "manylinux_2_17_aarch64.manylinux2014_aarch64"},
+	{"linux", "arm64", true, ""},
+	{"darwin", "arm64", false, "macosx_12_0_arm64"},
+	{"windows", "amd64", false, "win_amd64"},
+}
+
+// name returns the platform's part of a file name, such as linux-amd64-static.
+func (p platform) name() string {
+	name := p.goos + "-" + p.goarch
+	if p.static {
+		name += "-static"
+	}
+	return name
+}
+
+// program returns the file name of the program.
+func (p platform) program() string {
+	if p.goos == "windows" {
+		return "embed.exe"
+	}
+	return "embed"
+}
+
+// entry is a file in an archive.
+type entry struct {
+	name    string // with slashes
+	content []byte
+	mode    os.FileMode
+}
+
+// release is the content that all archives have in common.
+type release struct {
+	root    string // folder of the module
+	version string // of the program, without its commit
+	date    time.Time
+	common  []entry // manual page, completions, README, licence, changes
+}
+
+func main() {
+	log.SetFlags(0)
+	out := flag.String("o", "dist", "the `FOLDER` for the files, which is replaced")
+	flag.Parse()
+	if err := run(*out); err != nil {
+		log.Fatal("dist: ", err)
+	}
+}
+
+func run(out string) error {
+	r, err := newRelease()
+	if err != nil {
+		return err
+	}
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o777); err != nil {
+		return err
+	}
+	var sums strings.Builder
+	for _, p := range platforms {
+		files, err := r.build(p)
+		if err != nil {
+			return fmt.Errorf("%s: %w", p.name(), err)
+		}
+		for _, f := range files {
+			if err := os.WriteFile(filepath.Join(out, f.name), f.content, 0o666); err != nil {
+				return err
+			}
+			fmt.Fprintf(&sums, "%x  %s\n", sha256.Sum256(f.content), f.name)
+			log.Printf("%6.1f MB  %s", float64(len(f.content))/1e6, f.name)
+		}
+	}
+	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), []byte(sums.String()), 0o666)
+}
+
+// newRelease gathers the common content. It builds the program for this machine, which prints the manual page and the
+// completions.
+func newRelease() (*release, error) {
+	root, err := command("go", "list", "-m", "-f", "{{.Dir}}")
+	if err != nil {
+		return nil, err
+	}
+	r := &release{root: root}
+	if r.date, err = date(root); err != nil {
+		return nil, err
+	}
+	folder, err := os.MkdirTemp("", "dist")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	here := platform{goos: runtime.GOOS, goarch: runtime.GOARCH}
+	program := filepath.Join(folder, here.program())
+	if err := r.compile(here, program); err != nil {
+		return nil, err
+	}
+	line, err := command(program, "version") // embed VERSION[+COMMIT] GO PLATFORM
+	if err != nil {
+		return nil, err
+	}
+	r.version, _, _ = strings.Cut(strings.Fields(line)[1], "+")
+	for _, f := range []struct {
+		name string
+		args []string
+	}{
+		{"man/man1/embed.1", []string{"man"}},
+		{"completions/embed.bash", []string{"completion", "bash"}},
+		{"completions/_embed", []string{"completion", "zsh"}},
+		{"completions/embed.fish", []string{"completion", "fish"}},
+	} {
+		text, err := command(program, f.args...)
+		if err != nil {
+			return nil, err
+		}
+		r.common = append(r.common, entry{f.name, []byte(text + "\n"), 0o644})
+	}
+	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/command-line.md", "docs/numerics.md", "docs/performance.md"} {
+		content, err := os.ReadFile(filepath.Join(root, name))
+		if err != nil {
+			return nil, err
+		}
+		r.common = append(r.common, entry{name, content, 0o644})
+	}
+	return r, nil
+}
+
+// date returns the time that all files of a release carry: SOURCE_DATE_EPOCH, or the time of the commit.
+func date(root string) (time.Time, error) {
+	seconds := os.Getenv("SOURCE_DATE_EPOCH")
+	if seconds == "" {
+		var err error
+		if seconds, err = command("git", "-C", root, "log", "-1", "--format=%ct"); err != nil {
+			return time.Time{}, fmt.Errorf("%w; SOURCE_DATE_EPOCH gives the date where there is no git", err)
+		}
+	}
+	n, err := strconv.ParseInt(seconds, 10, 64)
+	return time.Unix(n, 0).UTC(), err
+}
+
+// compile builds the program.
+func (r *release) compile(p platform, path string) error {
+	args := []string{"build", "-trimpath", "-buildvcs=auto", "-ldflags", "-s -w", "-o", path}
+	if p.static {
+		args = append(args, "-tags", "static")
+	}
+	cmd := exec.Command("go", append(args, "./cmd/embed")...)
+	cmd.Dir = r.root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS="+p.goos, "GOARCH="+p.goarch, "GOAMD64=v1", "GOARM64=v8.0")
+	cmd.Stderr = os.Stderr
+	return cmd.Run()
+}
+
+// build returns the archive of a platform, and its wheel if it has one.
+func (r *release) build(p platform) ([]entry, error) {
+	folder, err := os.MkdirTemp("", "dist")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	path := filepath.Join(folder, p.program())
+	if err := r.compile(p, path); err != nil {
+		return nil, err
+	}
+	content, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	notices, err := licences(path)
+	if err != nil {
+		return nil, err
+	}
+	program := entry{p.program(), content, 0o755}
+	third := entry{"THIRD-PARTY-LICENSES.txt", notices, 0o644}
+	archive, err := r.archive(p, append([]entry{program, third}, r.common...))
+	if err != nil || p.wheel == "" {
+		return []entry{archive}, err
+	}
+	wheel, err := r.wheel(p, program, third)
+	return []entry{archive, wheel}, err
+}
+
+// command runs a program and returns its output without the last newline.
+func command(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return strings.TrimSuffix(string(out), "\n"), nil
+}
