@@ -32,7 +32,7 @@ func (f *fileJob) write() error {
 	}
 	var err error // kept, because f.ctx may end with the run before the file fails
 	for s := range f.ordered {
-		if err == nil && f.computed(s) {
+		if err == nil && complete && f.computed(s) {
 			computed := time.Now()
 			devices[s.device] = true
 			if err = f.writeSpan(s); err != nil {
@@ -87,12 +87,13 @@ func (f *fileJob) failure() error {
 // writeSpan stores and counts the records of a span.
 func (f *fileJob) writeSpan(s *span) error {
 	for _, rec := range s.records {
-		if rec.failure != nil {
+		if failure := rec.failure(); failure != nil {
 			f.report.Skipped[reasonMemory]++
-			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, rec.failure)
+			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, failure)
 			continue
 		}
-		for _, row := range rec.rows {
+		rows := f.makeRows(rec)
+		for _, row := range rows {
 			err := f.out.Write(row)
 			switch {
 			case errors.Is(err, store.ErrRecord):
@@ -101,7 +102,7 @@ func (f *fileJob) writeSpan(s *span) error {
 				return &outputError{err}
 			}
 		}
-		f.report.count(rec)
+		f.report.count(rec, rows)
 	}
 	return nil
 }
@@ -114,7 +115,7 @@ func (f *fileJob) commit() error {
 		report.Skipped[reason] += n
 		skipped += n
 	}
-	report.Examples = reader.Skipped()
+	report.Examples, report.Overflows = reader.Skipped(), f.out.Overflows()
 	if reader.Records() != report.Records+skipped {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w",
 			f.label(), reader.Records(), report.Records, skipped, errLost)
@@ -130,6 +131,7 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
+	entry.Repeated, entry.Overflows = report.Repeated, report.Overflows
 	if err := f.checkFolder(nil); err != nil {
 		return err
 	}

@@ -64,6 +64,9 @@ func completedFlags() (list []completed) {
 	for _, format := range store.Formats() {
 		values["format"] = append(values["format"], string(format))
 	}
+	for _, pooling := range store.Poolings() {
+		values["pool"] = append(values["pool"], string(pooling))
+	}
 	for _, c := range s.choices() {
 		values[c.name] = c.values
 	}

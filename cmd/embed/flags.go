@@ -21,8 +21,9 @@ type settings struct {
 	inputs       []string
 	dna, protein []string
 
-	out    string
-	format string
+	out      string
+	format   string
+	dtypeOut string
 
 	families []familyFlags // one for each family
 
@@ -31,8 +32,9 @@ type settings struct {
 	offline bool
 	threads int
 
-	pool   string
-	layers []int
+	pool     []string
+	poolings []transformer.Pooling // the poolings of pool; set by check
+	layers   []int
 
 	long       string
 	maxLength  int
@@ -75,6 +77,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
+	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f = in("Models")
@@ -90,7 +93,9 @@ func declare(s *settings, families transformer.List) []group {
 			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
 	}
-	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean (special tokens: "+strings.Join(means, ", ")+"), cls (the first one alone), or none (each keeps its own embedding)")
+	f.StringSliceVar(&s.pool, "pool", []string{string(transformer.Mean)}, "`POOLINGS` of a record's tokens, such as mean,max: mean (special tokens: "+
+		strings.Join(means, ", ")+"), max (of the same tokens), cls (the first token alone), residues (a row for each token but the special ones: "+
+		"a letter of a protein, several of DNA) or tokens (a row for every token; none is its old name)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")
@@ -148,7 +153,7 @@ func (s *settings) choices() []choice {
 		{"on-bad-record", s.onBad, []string{"error", "skip"}},
 		{"gaps", s.gaps, []string{"error", "remove"}},
 		{"duplicates", s.duplicates, []string{"error", "suffix"}},
-		{"pool", s.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
+		{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
 		{"long", s.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
 	}
 }

@@ -17,7 +17,7 @@ import (
 
 // promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
-	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
+	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "offline", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
 
 func TestHelp(t *testing.T) {
@@ -113,7 +113,7 @@ func TestVersion(t *testing.T) {
 // TestOneDashOrTwo checks that every long flag can be written with one dash or two, and that its value can follow "="
 // or be the next argument.
 func TestOneDashOrTwo(t *testing.T) {
-	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x"}
+	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x", "stringSlice": "x,y"}
 	for _, g := range declare(&settings{}, transformer.Families) {
 		g.flags.VisitAll(func(f *pflag.Flag) {
 			forms := [][]string{{"-" + f.Name}, {"--" + f.Name}}
@@ -227,7 +227,11 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--gpus none --dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
 		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
 		{"--format hdf p.faa", unknownFormat},
-		{"--pool max p.faa", []string{"--pool", "max"}},
+		{"--dtype-out bf16 p.faa", []string{"--dtype-out", "bf16", "fp32, fp16"}},
+		{"--format virnucpro --dtype-out fp16 p.faa", []string{"virnucpro", "--dtype-out fp32"}},
+		{"--pool mean,best p.faa", []string{"--pool", `"best"`, "mean, max, cls, residues, tokens"}},
+		{"--pool max,mean,max p.faa", []string{"--pool", "max", "twice"}},
+		{"--pool tokens,none p.faa", []string{"--pool", "tokens", "twice"}},
 		{"--long cut p.faa", []string{"--long", "cut"}},
 		{"--on-bad-record ignore p.faa", []string{"--on-bad-record", "ignore"}},
 		{"--gaps keep p.faa", []string{"--gaps", "keep"}},

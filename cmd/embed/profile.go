@@ -155,7 +155,7 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	m, p := c.model, c.on
 	m.batch = profiling.least
 	e := &embedder{processor: p, progress: c.progress}
-	if err := e.open(m, transformer.Mean); err != nil {
+	if err := e.open(m); err != nil {
 		e.failed = true
 		return nil, errors.Join(err, e.Close())
 	}

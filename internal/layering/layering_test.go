@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub", cancel},
-	"internal/store":      {"internal/flock", cancel},
+	"internal/store":      {"internal/flock", cancel, half},
 	"internal/monitor":    {"kernels/cuda/driver"},
 	"weights/hub":         {"internal/flock", cancel},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
@@ -46,7 +46,8 @@ var testOnly = []string{"kernels/kernelstest", "transformer/goldentest", "weight
 // it.
 const software = "kernels/cuda/softgpu"
 
-// half is the package that converts single 16-bit values. Backends and checkpoints share it, so that they round alike.
+// half is the package that converts single 16-bit values. Backends, checkpoints and outputs share it,
+// so that they round alike.
 const half = "internal/half"
 
 // cancel is the package by which everything that hashes a file ends with a context.
