@@ -37,7 +37,8 @@ scripts: ## the shell scripts parse, and the steps of a visit to a GPU fit their
 	@bench/gpu/rehearse.sh limits
 
 generated: ## the assembly is what its generator writes
-	@sum() { cat {kernels/cpu,bench/peak}/*_amd64.* | sha256sum; }; before=$$(sum); (cd kernels/cpu/_gen && $(GO) run .) || exit 1; \
+	@sum() { cat {kernels/cpu,bench/peak}/*_{amd64,arm64}.* | sha256sum; }; before=$$(sum); \
+	(cd kernels/cpu/_gen && $(GO) vet ./... && $(GO) test ./neon && $(GO) run . && $(GO) run ./neon) || exit 1; \
 	[ "$$before" = "$$(sum)" ] || { echo "the generated assembly was not current"; exit 1; }
 
 race: ## the race detector makes the long sequences too slow: -short leaves them out

@@ -3,10 +3,10 @@ package peak
 
 import "time"
 
-// Rate returns the best FMA rate of one core, in GFLOP/s, of a few tries. set is "avx2" or "avx512" for float32, or
-// "bf16" for bfloat16. Rate returns 0 for other sets, and for sets that this machine or build lacks.
+// Rate returns the best FMA rate of one core, in GFLOP/s, of a few tries. set is "avx2", "avx512" or "neon" for
+// float32, or "bf16" for bfloat16. Rate returns 0 for other sets, and for sets that this machine or build lacks.
 func Rate(set string) float64 {
-	loop, lanes := fma(set)
+	loop, perRound := fma(set)
 	if loop == nil {
 		return 0
 	}
@@ -17,5 +17,5 @@ func Rate(set string) float64 {
 		loop(rounds)
 		best = min(best, time.Since(start))
 	}
-	return rounds * 12 * float64(lanes) * 2 / float64(best.Nanoseconds())
+	return rounds * float64(perRound) * 2 / float64(best.Nanoseconds())
 }

@@ -1,6 +1,6 @@
-//go:build !amd64 || noasm
+//go:build (!amd64 && !arm64) || noasm
 
 package peak
 
 // fma returns nil: there is no assembly.
-func fma(string) (loop func(n int), lanes int) { return nil, 0 }
+func fma(string) (loop func(n int), perRound int) { return nil, 0 }

@@ -224,6 +224,7 @@ var digestsOfNumerics = map[string]string{
 	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
 	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
 	"cpu portable amd64": "081d59286e5d75532806213962f48174c6b27f692a2c24487ef97aa449b29314",
+	"cpu neon arm64":     "6490eae858eb935eae0f90dac59881627428ae0644a8c55ff56a11035c361b3f",
 }
 
 // TestNumericsVersion detects a change of the numbers of either model, or of the mean over windows.

@@ -189,7 +189,7 @@ func (c *command) onCPU() *processor {
 func warnPortable(log *slog.Logger, b kernels.Backend) {
 	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
 		// The figure is that of docs/performance.md.
-		log.Warn("no kernels in assembly for this processor (they need AVX2 or AVX-512): portable Go computes, some 15 times slower",
+		log.Warn("no kernels in assembly for this processor (they need AVX2, AVX-512 or arm64): portable Go computes, some 15 times slower",
 			"backend", b.Name())
 	}
 }

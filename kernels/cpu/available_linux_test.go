@@ -113,13 +113,13 @@ func TestAttentionOutOfMemory(t *testing.T) {
 	defer b.Close()
 	m := b.NewModel()
 	defer m.Close()
-	table, err := m.Load(kernels.Lookup, randomSource{[]int{4, 3 * 64}})
+	table, err := m.Load(kernels.Lookup, randomSource{[]int{4, 3 * 16}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	var p kernels.Program
 	p.Output(p.Attention(p.Embed(kernels.Embed{Table: table, Scale: 1, Mask: kernels.NoMask}), kernels.Attention{Heads: 1, Scale: 1}))
-	compiled, err := b.Compile(&p, kernels.Limits{Tokens: 8000, Sequences: 1})
+	compiled, err := b.Compile(&p, kernels.Limits{Tokens: 5600, Sequences: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,17 +127,17 @@ func TestAttentionOutOfMemory(t *testing.T) {
 	run := func(tokens int) error {
 		var batch kernels.Batch
 		batch.Append(make([]int32, tokens))
-		return compiled.Start(batch, [][]float32{make([]float32, tokens*64)})()
+		return compiled.Start(batch, [][]float32{make([]float32, tokens*16)})()
 	}
-	compiled.(*runner).memory.room = 6 << 20
-	if err := run(8000); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "attention scores of 8000 tokens") {
+	compiled.(*runner).memory.room = 2 << 20
+	if err := run(5600); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "attention scores of 5600 tokens") {
 		t.Errorf("a long batch: %v", err)
 	}
 	if err := run(100); err != nil {
 		t.Errorf("a short one: %v", err)
 	}
 	compiled.(*runner).memory.room = 1 << 30
-	if err := run(8000); err != nil {
+	if err := run(5600); err != nil {
 		t.Errorf("with more memory: %v", err)
 	}
 }

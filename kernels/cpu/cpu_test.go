@@ -10,7 +10,7 @@ import (
 )
 
 // names lists all variants, whether or not this machine can run them.
-var names = []string{"portable", "avx2", "avx512"}
+var names = []string{"portable", "avx2", "avx512", "neon"}
 
 // withEachVariant runs a test with each variant.
 func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {

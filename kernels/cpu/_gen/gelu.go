@@ -5,26 +5,20 @@ import (
 
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
-)
 
-// expCoefficients are the coefficients of q in e^r = 1 + r + r²·q(r) for |r| ≤ ln2/2, interpolated at the Chebyshev
-// points. The relative error is below 1.1e-8.
-var expCoefficients = []float32{0.5, 0.16666576, 0.041666556, 0.008363185, 0.0013926191}
+	"seqembed/kernels/cpu/_gen/polynomial"
+)
 
 // exp replaces x ≤ 0 by e^x = 2^n·e^r. Arguments below −87 are raised to −87.
 func (i isa) exp(g *generator, x reg.VecVirtual) reg.VecVirtual {
-	const shift = 3 << 22 // adding shift rounds to an integer
 	g.VMAXPS(x, i.get(g, -87), x)
 	n, v, e := i.register(g), i.register(g), i.register(g)
-	g.VMOVUPS(g.constant(shift), v)
+	g.VMOVUPS(g.constant(polynomial.ExpShift), v)
 	g.VFMADD231PS(g.constant(math.Log2E), x, v)
-	g.VSUBPS(g.constant(shift), v, n)
-	// ln2 is split in two; high has so few significant bits that n·high is exact.
-	const high = 0.693359375
-	low := math.Ln2 - high
-	g.VFNMADD231PS(g.constant(high), n, x)
-	g.VFNMADD231PS(g.constant(float32(low)), n, x)
-	i.horner(g, append([]float32{1, 1}, expCoefficients...), x, e)
+	g.VSUBPS(g.constant(polynomial.ExpShift), v, n)
+	g.VFNMADD231PS(g.constant(polynomial.Ln2High), n, x)
+	g.VFNMADD231PS(g.constant(polynomial.Ln2Low), n, x)
+	i.horner(g, polynomial.Exp, x, e)
 	g.VPSLLD(Imm(23), v, v)
 	g.VPADDD(v, e, e)
 	return e
@@ -45,12 +39,6 @@ func (i isa) horner(g *generator, c []float32, x, y reg.VecVirtual) {
 	}
 }
 
-// tailCoefficients are the coefficients of Φ(−t)·e^(t²/2)·(t+4) as a polynomial in s = (t−4)/(t+4), interpolated at the
-// Chebyshev points of 0 ≤ t ≤ 8. The relative error is 4e-8 up to t = 5, and 1e-5 at t = 13, where Φ is 1e-38.
-var tailCoefficients = []float32{0.75528514, -0.6078966, 0.38713837, -0.18652008, 0.0603797, -0.00758999, -0.0034447704, 0.0019255073, 0.0005603627}
-
-const tailCentre = 4
-
 // gelu computes x·Φ(x) as max(x, 0) − t·Φ(−t) with t = |x|. No two nearly equal values are subtracted, so small results
 // are as accurate as large ones.
 func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
@@ -67,11 +55,11 @@ func (i isa) gelu(g *generator, x reg.VecVirtual) reg.VecVirtual {
 	g.VFMADD213PS(e, e, rest)
 
 	inverse, s, p := i.get(g, 1), i.register(g), i.register(g)
-	g.VADDPS(g.constant(tailCentre), t, p)
+	g.VADDPS(g.constant(polynomial.TailCentre), t, p)
 	g.VDIVPS(p, inverse, inverse)
-	g.VSUBPS(g.constant(tailCentre), t, s)
+	g.VSUBPS(g.constant(polynomial.TailCentre), t, s)
 	g.VMULPS(inverse, s, s)
-	i.horner(g, tailCoefficients, s, p)
+	i.horner(g, polynomial.Tail, s, p)
 	g.VMULPS(inverse, t, t)
 	g.VMULPS(rest, t, t)
 	g.VMULPS(p, t, t)

@@ -1,11 +1,8 @@
-//go:build amd64 && !noasm
+//go:build (amd64 || arm64) && !noasm
 
 package cpu
 
-import (
-	"math"
-	"unsafe"
-)
+import "math"
 
 // vector wraps the assembly of row operations for one instruction set in methods that check lengths, because the
 // assembly does not.
@@ -21,13 +18,18 @@ type vector struct {
 	squares     func(x *float32, n int, mean float64) float64
 	standardize func(x *float32, gain *float32, bias *float32, n int, mean float32, rest float32, scale float32)
 	rotate      func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)
+
+	side      int // number of rows, and of columns at a time, that transpose processes
+	transpose func(panel *float32, rows *float32, ld int, count int, k int)
+	copy16    func(panel *float32, rows *float32, ld int, count int)
+	widen     func(out *float32, half *uint16, n int)
 }
 
 func (v vector) variant(name string, panels int, t tiles) *variant {
 	return &variant{
-		name: name, panels: panels, tile: t.run, widen: widenBF16,
+		name: name, panels: panels, tile: t.run, widen: v.widenBF16,
 		pairs:    pairVariant{tile: tilePairs, narrow: narrow, packValues: packPairs},
-		packKeys: packKeysAVX2, packValues: packValuesAVX2,
+		packKeys: v.packKeys, packValues: v.packValues,
 		scoreMax: func(row []float32, n int, scale, slope, position float32) float32 {
 			_ = row[v.padded(n)-1]
 			return v.scoreMax(&row[0], n, scale, slope, position)
@@ -82,21 +84,21 @@ func (v vector) normalize(row, gain, bias []float32, eps float32) {
 	v.standardize(&row[0], &gain[:n][0], &bias[:n][0], n, high, float32(mean-float64(high)), float32(scale))
 }
 
-func widenBF16(out []float32, half []uint16) {
+func (v vector) widenBF16(out []float32, half []uint16) {
 	whole := len(out) &^ 15
 	if whole > 0 {
-		widenAVX2(&out[0], &half[:whole][0], whole)
+		v.widen(&out[0], &half[:whole][0], whole)
 	}
 	widen(out[whole:], half[whole:])
 }
 
-// packKeysAVX2 transposes blocks of 8 keys. If the head size is not a multiple of 8, it packs in portable Go.
-func packKeysAVX2(p *panels, keys []float32, ld int) {
+// packKeys transposes blocks of side keys. If the head size is not a multiple of side, it packs in portable Go.
+func (v vector) packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols
 		rows := keys[first*ld:]
 		n := min(panelCols, p.cols-first)
-		if p.inner%8 != 0 {
+		if p.inner%v.side != 0 {
 			p.fill(i, rows, ld)
 			continue
 		}
@@ -104,16 +106,16 @@ func packKeysAVX2(p *panels, keys []float32, ld int) {
 		for k := range p.blocks() {
 			from, to := p.block(k)
 			panel := p.panel(k, i)
-			for half := 0; half < panelCols; half += 8 {
-				// A half panel that has no keys contains the last key instead.
-				row := min(half, n-1)
-				transpose8AVX2(&panel[half], &rows[row*ld+from], ld, min(8, n-row), to-from)
+			for column := 0; column < panelCols; column += v.side {
+				// Columns that have no keys contain the last key instead.
+				row := min(column, n-1)
+				v.transpose(&panel[column], &rows[row*ld+from], ld, min(v.side, n-row), to-from)
 			}
 		}
 	}
 }
 
-func packValuesAVX2(p *panels, values []float32, ld int) {
+func (v vector) packValues(p *panels, values []float32, ld int) {
 	if p.cols%panelCols != 0 {
 		packValues(p, values, ld)
 		return
@@ -122,41 +124,7 @@ func packValuesAVX2(p *panels, values []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
 		for i := range p.count {
-			copy16AVX2(&p.panel(k, i)[0], &values[from*ld+i*panelCols], ld, to-from)
-		}
-	}
-}
-
-func narrowAVX512(out []uint16, in []float32) {
-	whole := len(in) &^ 15
-	if whole > 0 {
-		narrowBF16(&out[:whole][0], &in[0], whole)
-	}
-	narrow(out[whole:], in[whole:])
-}
-
-func packPairsAVX512(p *panels, values []uint16, ld, n int) {
-	if p.cols%panelCols != 0 {
-		packPairs(p, values, ld, n)
-		return
-	}
-	_ = values[(n-1)*ld+p.cols-1]
-	for k := range p.blocks() {
-		from, to := p.block(k)
-		whole := min(to, n/2) - from
-		for i := range p.count {
-			panel := p.panel(k, i)
-			column := values[2*from*ld+i*panelCols:]
-			if whole > 0 {
-				pairRowsBF16((*uint32)(unsafe.Pointer(&panel[0])), &column[0], ld, whole)
-			}
-			if from+whole < to { // a last row without a second
-				row := halves(panel[whole*panelCols:][:panelCols])
-				clear(row)
-				for c, v := range column[2*whole*ld:][:panelCols] {
-					row[2*c] = v
-				}
-			}
+			v.copy16(&p.panel(k, i)[0], &values[from*ld+i*panelCols], ld, to-from)
 		}
 	}
 }

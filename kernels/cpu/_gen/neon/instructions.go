@@ -1,0 +1,64 @@
+package main
+
+import "fmt"
+
+// Go's assembler has few of the instructions for vectors of floating-point values. These are written as words, with the
+// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler. The encodings are those
+// of the Arm Architecture Reference Manual, section C7.2.
+
+// Instructions with three registers, for four float32 values.
+const (
+	fadd  = 0x4e20d400
+	fsub  = 0x4ea0d400
+	fmul  = 0x6e20dc00
+	fdiv  = 0x6e20fc00
+	fmax  = 0x4e20f400
+	fmin  = 0x4ea0f400
+	fmla  = 0x4e20cc00 // to += a·b
+	fmls  = 0x4ea0cc00 // to −= a·b
+	faddp = 0x6e20d400 // adds neighbours: first those of a, then those of b
+)
+
+// double is the bit of an instruction with three registers that stands for two float64 values.
+const double = 1 << 22
+
+var names = map[uint32]string{
+	fadd: "fadd", fsub: "fsub", fmul: "fmul", fdiv: "fdiv", fmax: "fmax", fmin: "fmin", fmla: "fmla", fmls: "fmls", faddp: "faddp",
+}
+
+func (g *generator) word(code uint32, format string, args ...any) {
+	g.op("WORD $0x%08x // %s", code, fmt.Sprintf(format, args...))
+}
+
+// three writes an instruction with three registers.
+func (g *generator) three(code uint32, to, a, b vec) {
+	shape := "4s"
+	if code&double != 0 {
+		shape = "2d"
+	}
+	g.word(code|uint32(to|a<<5|b<<16), "%s v%d.%[5]s, v%[3]d.%[5]s, v%[4]d.%[5]s", names[code&^double], to, a, b, shape)
+}
+
+// fmlaLane adds a times one lane of b.
+func (g *generator) fmlaLane(to, a, b vec, lane int) {
+	g.word(0x4f801000|uint32(to)|uint32(a)<<5|uint32(b)<<16|uint32(lane&1)<<21|uint32(lane>>1)<<11,
+		"fmla v%d.4s, v%d.4s, v%d.s[%d]", to, a, b, lane)
+}
+
+func (g *generator) fabs(to, a vec) {
+	g.word(0x4ea0f800|uint32(to|a<<5), "fabs v%d.4s, v%d.4s", to, a)
+}
+
+// fmaxv returns the maximum of all lanes in the first.
+func (g *generator) fmaxv(to, a vec) {
+	g.word(0x6e30f800|uint32(to|a<<5), "fmaxv s%d, v%d.4s", to, a)
+}
+
+// widen converts the lower two float32 values of a to float64, or the upper two.
+func (g *generator) widen(to, a vec, upper bool) {
+	if upper {
+		g.word(0x4e617800|uint32(to|a<<5), "fcvtl2 v%d.2d, v%d.4s", to, a)
+		return
+	}
+	g.word(0x0e617800|uint32(to|a<<5), "fcvtl v%d.2d, v%d.2s", to, a)
+}
