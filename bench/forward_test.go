@@ -95,7 +95,7 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	defer model.Close()
 	batches, limits := pack(records, at.batchTokens())
 	watched := &profiler{Backend: backend}
-	e, err := transformer.NewEncoder(model, watched, limits, transformer.Mean, []int{config.Layers})
+	e, err := transformer.NewEncoder(model, watched, limits, transformer.Columns([]int{config.Layers}, transformer.Mean))
 	fits(b, err)
 	defer e.Close()
 	// As in package pool, each batch is started before the benchmark waits for the previous one.

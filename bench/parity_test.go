@@ -164,7 +164,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 		for l := range layers {
 			layers[l] = l + 1
 		}
-		states := encode(t, model, backend, single, transformer.PerToken, layers)
+		states := encode(t, model, backend, single, transformer.Tokens, layers)
 		if wantTokens != nil {
 			check(id+"/tokens", states[config.Layers-1], wantTokens, r.states, &r.worstStates)
 		}
@@ -184,7 +184,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 
 // encode runs one batch.
 func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
-	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, p, layers)
+	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, transformer.Columns(layers, p))
 	if err != nil {
 		t.Fatal(err)
 	}

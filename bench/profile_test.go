@@ -21,7 +21,7 @@ func TestProfile(t *testing.T) {
 		// The limits are too small at first, so the encoder compiles a new runner. That runner must continue the
 		// profile.
 		profiled := &profiler{Backend: backend}
-		e, err := transformer.NewEncoder(model, profiled, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Mean, []int{config.Layers})
+		e, err := transformer.NewEncoder(model, profiled, kernels.Limits{Tokens: 1, Sequences: 1}, transformer.Columns([]int{config.Layers}, transformer.Mean))
 		if err != nil {
 			t.Fatal(err)
 		}

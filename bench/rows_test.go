@@ -37,7 +37,7 @@ func sameBits(t *testing.T, name string, budget int) {
 	defer backend.Close()
 	model, config := loadModel(t, name, backend)
 	limits := kernels.Limits{Tokens: budget, Sequences: budget}
-	e, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	e, err := transformer.NewEncoder(model, backend, limits, transformer.Columns([]int{config.Layers}, transformer.Mean))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,9 +27,8 @@ type paced struct {
 	until       time.Time
 }
 
-func (d *paced) Budget() int        { return d.budget }
-func (d *paced) Averaged(n int) int { return n }
-func (d *paced) Close() error       { return nil }
+func (d *paced) Budget() int  { return d.budget }
+func (d *paced) Close() error { return nil }
 
 func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 	if d.rate > 0 {
@@ -99,7 +98,7 @@ func BenchmarkHost(b *testing.B) {
 				for b.Loop() {
 					job := &Job{
 						Files: append(dna, protein...), Tokenizer: c.tok, Observer: &recorder{},
-						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Layers: []int{1}, Template: store.Entry{Model: "m"}},
+						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Columns: []store.Column{{Pooling: store.Mean, Layer: 1}}, Template: store.Entry{Model: "m"}},
 					}
 					for i := range d.devices {
 						job.Devices = append(job.Devices, Device{Name: fmt.Sprint(i), Ahead: 1,

@@ -228,15 +228,17 @@ func (w *worker) leaveOut(f *fileJob, rec *record, err error) {
 	}
 }
 
-// distribute gives each window of a batch its part of the results of every layer.
+// distribute gives each window of a batch its rows of the results of every column.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
-		from, to := i, i+1
-		if w.PerToken {
-			from, to = int(b.input.CuSeqlens[i]), int(b.input.CuSeqlens[i+1])
-		}
-		for _, layer := range results {
-			m.result = append(m.result, layer[from*w.Output.Dim:to*w.Output.Dim])
+		for c, column := range w.Output.Columns {
+			from, to := i, i+1
+			if !column.Pooling.PerRecord() {
+				first := int(b.input.CuSeqlens[i])
+				from, to = w.Covered(column.Pooling, m.tokens())
+				from, to = first+from, first+to
+			}
+			m.result = append(m.result, results[c][from*w.Output.Dim:to*w.Output.Dim])
 		}
 	}
 }
@@ -245,7 +247,7 @@ func (w *worker) distribute(results [][]float32, b batch) {
 func (w *worker) complete(s *span) {
 	for _, rec := range s.records {
 		if rec.failure == nil {
-			w.makeRows(rec, w.embedder.Averaged)
+			w.makeRows(rec)
 		}
 		rec.windows = nil
 	}

@@ -36,7 +36,7 @@ func (b *bench) addFiles(n int) {
 
 // failing returns a device that needs the given number of seconds for a batch and then fails.
 func failing(seconds int) *fake {
-	return &fake{layers: 1, fault: func(kernels.Batch) error {
+	return &fake{columns: oneMean, fault: func(kernels.Batch) error {
 		time.Sleep(time.Duration(seconds) * time.Second)
 		return errBroken
 	}}
@@ -92,7 +92,7 @@ func TestRecordOnWhichDevicesFail(t *testing.T) {
 	bad := b.add("bad.faa", fasta(randomRecords(9, 5, 58))+">poison\nWWWW\n")
 	b.job.Devices = nil
 	for i := range 4 {
-		f := &fake{layers: 1}
+		f := &fake{columns: oneMean}
 		f.fault = func(batch kernels.Batch) error {
 			if holds(batch, b.tokens("WWWW")) {
 				return errBroken
@@ -148,7 +148,7 @@ func TestBadInputNeverCounts(t *testing.T) {
 // TestLostDevice checks that the work of a lost device goes to the other device.
 func TestLostDevice(t *testing.T) {
 	b := newBench(t)
-	broken, failed := &fake{layers: 1}, make(chan struct{})
+	broken, failed := &fake{columns: oneMean}, make(chan struct{})
 	broken.fault = func(kernels.Batch) error { close(failed); return errBroken }
 	b.fake.fault = func(kernels.Batch) error { <-failed; return nil } // makes both devices take a file
 	b.job.Devices = []Device{broken.device("broken"), b.fake.device("sound")}

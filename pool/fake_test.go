@@ -38,15 +38,14 @@ func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings are easy to compute: the mean of the states of all tokens except the first and
-// last, the state of the first token, or the states of all tokens.
+// fake is an Embedder whose embeddings are easy to compute. Its mean and its residues are those of all tokens except the
+// first and last.
 type fake struct {
-	perToken, cls bool
-	layers        int
-	memory        int                       // number of tokens in the largest batch that fits; 0 means unlimited
-	fault         func(kernels.Batch) error // returns the error for a batch
-	spoil         func(row []float32, ids []int32)
-	budget        int // 0 means 64
+	columns []store.Column
+	memory  int                       // number of tokens in the largest batch that fits; 0 means unlimited
+	fault   func(kernels.Batch) error // returns the error for a batch
+	spoil   func(row []float32, ids []int32)
+	budget  int // 0 means 64
 
 	inFlight atomic.Int64 // number of batches started but not finished
 	most     atomic.Int64 // maximum of inFlight
@@ -85,31 +84,32 @@ func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 			return nil, err
 		}
 	}
-	results := make([][]float32, f.layers)
-	for layer := range results {
+	results := make([][]float32, len(f.columns))
+	for c := range results {
 		for s := range b.Sequences() {
 			ids := b.IDs[b.CuSeqlens[s]:b.CuSeqlens[s+1]]
-			row := f.embed(ids, layer)
+			row := f.embed(ids, c)
 			if f.spoil != nil {
 				f.spoil(row, ids)
 			}
-			results[layer] = append(results[layer], row...)
+			results[c] = append(results[c], row...)
 		}
 	}
 	return results, nil
 }
 
-// pooled returns the range of tokens that are averaged for a sequence of n tokens.
-func (f *fake) pooled(n int) (from, to int) {
-	if f.cls {
+// oneMean is the column of a new bench.
+var oneMean = []store.Column{{Pooling: store.Mean, Layer: 7}}
+
+// fakeCovered is Job.Covered for the fake.
+func fakeCovered(p store.Pooling, n int) (from, to int) {
+	switch p {
+	case store.CLS:
 		return 0, 1
+	case store.Tokens:
+		return 0, n
 	}
 	return 1, n - 1
-}
-
-func (f *fake) Averaged(n int) int {
-	from, to := f.pooled(n)
-	return to - from
 }
 
 func (f *fake) Close() error {
@@ -117,23 +117,29 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// embed returns the fake's embedding of one sequence.
-func (f *fake) embed(ids []int32, layer int) []float32 {
+// embed returns the fake's result for one sequence.
+func (f *fake) embed(ids []int32, column int) []float32 {
 	var row []float32
-	if f.perToken {
+	pooling := f.columns[column].Pooling
+	if !pooling.PerRecord() {
 		for i, id := range ids {
-			for _, v := range tokenState(id, i, layer) {
+			for _, v := range tokenState(id, i, column) {
 				row = append(row, float32(v))
 			}
 		}
 		return row
 	}
 	var sums [fakeDim]float64
-	from, to := f.pooled(len(ids))
+	from, to := fakeCovered(pooling, len(ids))
 	for i := from; i < to; i++ {
-		for c, v := range tokenState(ids[i], i, layer) {
-			sums[c] += v
+		for c, v := range tokenState(ids[i], i, column) {
+			if sums[c] += v; pooling == store.Max {
+				sums[c] = max(sums[c]-v, v)
+			}
 		}
+	}
+	if pooling == store.Max {
+		to = from + 1
 	}
 	for _, v := range sums {
 		row = append(row, float32(v/float64(to-from)))
@@ -296,14 +302,20 @@ type bench struct {
 // that no goroutine is left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
-	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{layers: 1}, seen: &recorder{}}
+	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{}, seen: &recorder{}}
 	b.job = &Job{
-		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate,
+		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate, Covered: fakeCovered,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
-		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim, Layers: []int{7},
+		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim,
 			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},
 	}
+	b.setColumns(oneMean...)
 	return b
+}
+
+// setColumns sets the columns of the output and of the fake.
+func (b *bench) setColumns(columns ...store.Column) {
+	b.job.Output.Columns, b.fake.columns = columns, columns
 }
 
 // again returns a copy of b with the same Job but a new fake and a new observer, for a second run.
@@ -312,7 +324,7 @@ func (b *bench) again() *bench {
 	job := *b.job
 	job.manifest = nil
 	next.job, next.seen = &job, &recorder{}
-	next.fake = &fake{perToken: b.fake.perToken, cls: b.fake.cls, layers: b.fake.layers, budget: b.fake.budget}
+	next.fake = &fake{columns: b.fake.columns, budget: b.fake.budget}
 	job.Observer, job.Devices = next.seen, []Device{next.fake.device("fake0")}
 	return &next
 }
@@ -373,13 +385,24 @@ func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, er
 }
 
 // wanted returns the embedding that a record must have: that of the record alone.
-func (b *bench) wanted(seq string, layer int) []float32 {
+func (b *bench) wanted(seq string, column int) []float32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
-	return b.fake.embed(ids, layer)
+	result := b.fake.embed(ids, column)
+	if p := b.fake.columns[column].Pooling; !p.PerRecord() {
+		from, to := fakeCovered(p, len(ids))
+		result = result[from*fakeDim : to*fakeDim]
+	}
+	return result
 }
 
 // rows reads the output for an input.
 func (b *bench) rows(name string) (ids []string, rows [][]float32) {
+	b.Helper()
+	return b.rowsOf(name, !b.job.Output.Columns[0].Pooling.PerRecord())
+}
+
+// rowsOf reads the .npz or .npy file of an output.
+func (b *bench) rowsOf(name string, npz bool) (ids []string, rows [][]float32) {
 	b.Helper()
 	stem := filepath.Join(b.out, name+".fake")
 	list, err := os.ReadFile(stem + ".ids.txt")
@@ -387,7 +410,7 @@ func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 		b.Fatal(err)
 	}
 	ids = strings.Fields(string(list))
-	if b.job.Output.PerToken {
+	if npz {
 		archive, err := zip.OpenReader(stem + ".npz")
 		if err != nil {
 			b.Fatal(err)

@@ -19,7 +19,7 @@ func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entr
 	b = newBench(t)
 	b.job.Devices = nil
 	for i := range devices {
-		f := &fake{layers: 1, budget: 8}
+		f := &fake{columns: oneMean, budget: 8}
 		fakes = append(fakes, f)
 		b.job.Devices = append(b.job.Devices, f.device("fake"+string(rune('0'+i))))
 	}

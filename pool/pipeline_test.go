@@ -37,7 +37,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 				var fakes []*fake
 				ahead := budget % 4 // 0 to 3
 				for i := range devices {
-					f := &fake{layers: 1, budget: budget}
+					f := &fake{columns: oneMean, budget: budget}
 					fakes = append(fakes, f)
 					d := f.device(fmt.Sprintf("fake%d", i))
 					d.Ahead = ahead
@@ -156,7 +156,7 @@ func TestWindowsPerToken(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
 	b.job.Long, b.job.MaxLength = LongWindow, 10
-	b.job.PerToken, b.job.Output.PerToken, b.fake.perToken = true, true, true
+	b.setColumns(store.Column{Pooling: store.Tokens})
 	b.add("a.faa", fasta(records))
 	b.run()
 	_, rows := b.rows("a")
@@ -176,7 +176,7 @@ func TestWindowsCLS(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
 	b.job.Long, b.job.MaxLength = LongWindow, 10
-	b.fake.cls = true
+	b.setColumns(store.Column{Pooling: store.CLS})
 	b.add("a.faa", fasta(records))
 	b.run()
 	b.check("a", records)
@@ -218,8 +218,7 @@ func TestLongErrorNamesTheRecord(t *testing.T) {
 func TestLayersKeepTheirOrder(t *testing.T) {
 	records := randomRecords(1, upTo(30)...)
 	b := newBench(t)
-	b.fake.layers = 2
-	b.job.Output.Layers = []int{3, 0}
+	b.setColumns(store.Column{Pooling: store.Mean, Layer: 3}, store.Column{Pooling: store.Mean, Layer: 0})
 	b.job.Output.Format = store.Safetensors
 	b.add("a.faa", fasta(records))
 	b.run()

@@ -34,13 +34,10 @@ type Embedder interface {
 	// Budget returns the number of tokens in a batch, including special tokens, that suits the device. It never
 	// changes.
 	Budget() int
-	// Start starts a batch, as kernels.Runner.Start does. finish returns [S, Dim] values for each layer, or [T, Dim]
-	// values with one embedding per token. Before a batch over the budget is started, all earlier batches must have
-	// been finished.
+	// Start starts a batch, as kernels.Runner.Start does. finish returns values for each of Output.Columns: [S, Dim] if
+	// its pooling has one row per record, otherwise [T, Dim], with the states of special tokens. Before a batch over
+	// the budget is started, all earlier batches must have been finished.
 	Start(kernels.Batch) (finish func() ([][]float32, error))
-	// Averaged returns the number of tokens over which the embedding of a sequence of n tokens is averaged. This is the
-	// weight of a window when the windows of a record are joined.
-	Averaged(n int) int
 	// Close frees the device's memory.
 	Close() error
 }
@@ -63,11 +60,12 @@ type Job struct {
 	MaxLength int  // in letters; 0 means no limit
 	Overlap   int  // letters that windows share, at most half of MaxLength; 0 unless Long is LongWindow
 	Windows   bool // one row for each window, see LongWindow
-	PerToken  bool
-	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
-	Output    Output
-	Force     bool     // computes everything again and replaces outputs that differ
-	Observer  Observer // must not be nil
+	// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers.
+	Covered  func(p store.Pooling, n int) (from, to int)
+	Devices  []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
+	Output   Output
+	Force    bool     // computes everything again and replaces outputs that differ
+	Observer Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
 	claim    *claim          // set by Claim

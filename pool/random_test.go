@@ -150,13 +150,15 @@ func newScenario(seed uint64) *scenario {
 
 // setUp creates the scenario's job. Its devices have the faults of the scenario, unless sound is set.
 func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool) (fakes []*fake) {
-	b.fake.perToken, b.job.PerToken, b.job.Output.PerToken = s.perToken, s.perToken, s.perToken
+	if s.perToken {
+		b.setColumns(store.Column{Pooling: store.Tokens})
+	}
 	b.job.MaxLength, b.job.Long, b.job.Devices = s.maxLength, s.long, nil
 	if s.skip {
 		b.job.Reading.OnBad = seqio.BadSkip
 	}
 	for i, d := range s.devices {
-		f := &fake{layers: 1, budget: d.budget, memory: s.memory, perToken: s.perToken}
+		f := &fake{columns: b.fake.columns, budget: d.budget, memory: s.memory}
 		batches := 0
 		f.fault = func(batch kernels.Batch) error {
 			time.Sleep(time.Duration(len(batch.IDs)) * d.perToken)
@@ -436,8 +438,8 @@ func (s *scenario) checkRows(t *testing.T, b *bench, f randomFile, entry store.E
 		for _, w := range rec.windows {
 			w.result = [][]float32{b.fake.embed(w.ids, 0)}
 		}
-		rec.join(s.perToken, b.fake.Averaged)
-		ids, want = append(ids, r.id), append(want, rec.row.Embeddings[0])
+		b.job.makeRows(rec)
+		ids, want = append(ids, r.id), append(want, rec.rows[0].Embeddings[0])
 	}
 	gotIDs, got := b.rows(f.name)
 	if !slices.Equal(gotIDs, ids) || !slices.EqualFunc(got, want, slices.Equal[[]float32]) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -124,7 +125,7 @@ func (f *fileJob) read(budget int) {
 	defer close(f.ordered)
 	defer f.reader.Close()
 	capacity := lookAhead * budget
-	if f.PerToken {
+	if slices.ContainsFunc(f.Output.Columns, func(c store.Column) bool { return !c.Pooling.PerRecord() }) {
 		capacity = budget // the hidden states of a span need much memory until they are written
 	}
 	for !f.complete {

@@ -3,6 +3,7 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -17,8 +18,8 @@ const (
 	LongTruncate LongPolicy = "truncate"
 	// LongWindow divides the record into windows of MaxLength letters, the last one shorter, of which each shares
 	// Overlap letters with the one before. The windows are embedded separately. Unless Job.Windows is set, their results
-	// are joined: the mean over the tokens of all windows, the mean of their first tokens, or the concatenation of their
-	// tokens. A letter of two windows counts in both.
+	// are joined: the mean or the maximum over the tokens of all windows, the mean of their first tokens, or the
+	// concatenation of their tokens. A letter of two windows counts in both.
 	LongWindow LongPolicy = "window"
 	// LongError fails the file with an error that names the record.
 	LongError LongPolicy = "error"
@@ -43,7 +44,7 @@ type window struct {
 	rec      *record
 	from, to int // letters of the record
 	ids      []int32
-	result   [][]float32 // one slice per layer; set after the window is embedded
+	result   [][]float32 // one slice per column; set after the window is embedded
 }
 
 func (w *window) tokens() int { return len(w.ids) }
@@ -90,49 +91,81 @@ func (rec *record) add(t tokenizer.Tokenizer, seq []byte, from, to int) {
 
 // makeRows makes the rows of a record from the results of its windows: with Job.Windows one row for each window,
 // otherwise one row that joins all windows.
-func (j *Job) makeRows(rec *record, averaged func(n int) int) {
+func (j *Job) makeRows(rec *record) {
 	if !j.Windows {
-		rec.join(j.PerToken, averaged)
+		rec.row.Embeddings = rec.windows[0].result
+		if len(rec.windows) > 1 {
+			rec.row.Embeddings = j.join(rec.windows)
+		}
+		rec.row.Residues = j.residues(rec.windows)
 		rec.rows = []store.Row{rec.row}
 		return
 	}
-	for _, w := range rec.windows {
+	for i, w := range rec.windows {
 		row := rec.row
 		row.Start, row.End = w.from+1, w.to
 		row.Length, row.Tokens, row.Embeddings = w.to-w.from, len(w.ids), w.result
+		row.Residues = j.residues(rec.windows[i : i+1])
 		rec.rows = append(rec.rows, row)
 	}
 }
 
-// join computes the embeddings of the record's row from the results of its windows. If perToken is set, it concatenates
-// the results. Otherwise it computes their mean; the weight of a window is its number of averaged tokens (see
-// Embedder.Averaged).
-func (rec *record) join(perToken bool, averaged func(n int) int) {
-	if len(rec.windows) == 1 {
-		rec.row.Embeddings = rec.windows[0].result
-		return
+// residues returns the letters of the rows of windows for the pooling Residues, or nil if it is not asked for.
+func (j *Job) residues(windows []*window) (list []store.Letters) {
+	if !slices.ContainsFunc(j.Output.Columns, func(c store.Column) bool { return c.Pooling == store.Residues }) {
+		return nil
 	}
-	layers := len(rec.windows[0].result)
-	rec.row.Embeddings = make([][]float32, layers)
-	for l := range layers {
-		if perToken {
-			for _, w := range rec.windows {
-				rec.row.Embeddings[l] = append(rec.row.Embeddings[l], w.result[l]...)
-			}
-			continue
+	for _, w := range windows {
+		from, to := j.Covered(store.Residues, len(w.ids))
+		end := w.from
+		for _, id := range w.ids[from:to] {
+			first := end + 1
+			end += j.Tokenizer.Letters(id)
+			list = append(list, store.Letters{First: int32(first), Last: int32(end)})
 		}
-		sums, total := make([]float64, len(rec.windows[0].result[l])), 0.0
-		for _, w := range rec.windows {
-			weight := float64(averaged(len(w.ids)))
-			total += weight
-			for c, v := range w.result[l] {
-				sums[c] += weight * float64(v)
-			}
-		}
-		mean := make([]float32, len(sums))
-		for c, v := range sums {
-			mean[c] = float32(v / total)
-		}
-		rec.row.Embeddings[l] = mean
 	}
+	return list
+}
+
+// join computes the embeddings of several windows together.
+func (j *Job) join(windows []*window) (embeddings [][]float32) {
+	for c, column := range j.Output.Columns {
+		var joined []float32
+		switch column.Pooling {
+		case store.Max:
+			joined = slices.Clone(windows[0].result[c])
+			for _, w := range windows[1:] {
+				for i, v := range w.result[c] {
+					joined[i] = max(joined[i], v)
+				}
+			}
+		case store.Residues, store.Tokens:
+			for _, w := range windows {
+				joined = append(joined, w.result[c]...)
+			}
+		default:
+			joined = j.average(windows, c)
+		}
+		embeddings = append(embeddings, joined)
+	}
+	return embeddings
+}
+
+// average returns the mean of a column of windows. The weight of a window is the number of tokens that its own mean
+// covers.
+func (j *Job) average(windows []*window, column int) []float32 {
+	sums, total := make([]float64, len(windows[0].result[column])), 0.0
+	for _, w := range windows {
+		from, to := j.Covered(j.Output.Columns[column].Pooling, len(w.ids))
+		weight := float64(to - from)
+		total += weight
+		for i, v := range w.result[column] {
+			sums[i] += weight * float64(v)
+		}
+	}
+	mean := make([]float32, len(sums))
+	for i, v := range sums {
+		mean[i] = float32(v / total)
+	}
+	return mean
 }

@@ -23,8 +23,7 @@ type Output struct {
 	Format   store.Format
 	Kind     store.Kind
 	Dim      int
-	Layers   []int
-	PerToken bool
+	Columns  []store.Column
 	Windows  bool              // one row for each window
 	Meta     map[string]string // stored in the output files themselves
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
@@ -45,7 +44,7 @@ func (o Output) spec(f File) store.Spec {
 		}
 	}
 	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Layers: o.Layers, PerToken: o.PerToken, Windows: o.Windows, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Columns: o.Columns, Windows: o.Windows, Meta: o.Meta}
 }
 
 // Check returns the error that Run would return because of the manifest, or because existing outputs were made with

@@ -427,7 +427,7 @@ func TestFormatsSideBySide(t *testing.T) {
 	}
 	tokens := b.again()
 	// The files of the .npz output and of the .npy output include the same .ids.txt.
-	tokens.fake.perToken, tokens.job.PerToken, tokens.job.Output.PerToken = true, true, true
+	tokens.setColumns(store.Column{Pooling: store.Tokens})
 	tokens.job.Output.Template.Parameters = map[string]string{"pool": "none", "format": "npy"}
 	if _, err := tokens.job.Run(t.Context()); !errors.Is(err, ErrMixture) || !strings.Contains(err.Error(), "f0.fake.ids.txt") {
 		t.Errorf("an output that shares a file: %v", err)

@@ -62,7 +62,7 @@ func TestBatchInFlightIsKept(t *testing.T) {
 func TestPipeSurvivesALostDevice(t *testing.T) {
 	b := newBench(t)
 	b.fake.budget = 20
-	other, failed := &fake{layers: 1}, make(chan struct{})
+	other, failed := &fake{columns: oneMean}, make(chan struct{})
 	b.fake.fault = func(kernels.Batch) error {
 		if b.fake.calls.Load() == 3 {
 			close(failed)

@@ -142,6 +142,14 @@ func (t *BPE) ID(entry string) (id int, found bool) {
 	return int(n), found
 }
 
+// Letters returns the number of letters of an entry, which is 1 for the unknown token.
+func (t *BPE) Letters(id int32) int {
+	if id == t.unknown {
+		return 1
+	}
+	return t.widths[id]
+}
+
 // SHA256 returns the digest of the tokenizer.json.
 func (t *BPE) SHA256() string { return t.digest }
 

@@ -53,6 +53,9 @@ func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 	return append(dst, t.last), unknown
 }
 
+// Letters returns 1.
+func (t *Letters) Letters(int32) int { return 1 }
+
 // VocabSize returns the number of entries.
 func (t *Letters) VocabSize() int { return len(t.entries) }
 

@@ -14,6 +14,9 @@ type Tokenizer interface {
 	VocabSize() int
 	// ID returns the id of an entry of the vocabulary, and whether there is one.
 	ID(entry string) (id int, found bool)
+	// Letters returns the number of letters of a sequence that a token with the given id stands for. It must not be
+	// called for special tokens.
+	Letters(id int32) int
 	// SHA256 returns the digest of the vocabulary in hexadecimal, which identifies it in the manifest.
 	SHA256() string
 }

@@ -10,14 +10,31 @@ import (
 // Pooling determines the embeddings that are made from a sequence's hidden states.
 type Pooling string
 
+// Poolings. Mean and Max cover the same tokens: depending on the family, special tokens are included or not (see
+// Family.MeanOfSpecial).
 const (
-	// Mean averages the states of all tokens. Depending on the family, special tokens are included or not.
-	Mean Pooling = "mean"
-	// CLS is the state of the first token.
-	CLS Pooling = "cls"
-	// PerToken keeps the state of every token, including special tokens.
-	PerToken Pooling = "none"
+	Mean     Pooling = "mean"     // the mean of the states of the tokens
+	Max      Pooling = "max"      // the maximum of their states, column by column
+	CLS      Pooling = "cls"      // the state of the first token
+	Residues Pooling = "residues" // the state of every token that is not special
+	Tokens   Pooling = "tokens"   // the state of every token, including special tokens
 )
+
+// Column is an embedding: the states after a block, pooled.
+type Column struct {
+	Pooling Pooling
+	Layer   int // block number, as returned by ResolveLayers
+}
+
+// Columns returns a column for each pooling and layer, pooling by pooling.
+func Columns(layers []int, poolings ...Pooling) (list []Column) {
+	for _, p := range poolings {
+		for _, layer := range layers {
+			list = append(list, Column{p, layer})
+		}
+	}
+	return list
+}
 
 // ResolveLayers returns the block numbers of layers. A negative number counts from the end, as in Python. 0 is the
 // embedding. The last hidden state has the number blocks, or −1.
@@ -47,32 +64,55 @@ type Encoder struct {
 	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
+	outputs []Column // those of the program
 	limits  kernels.Limits
-	pooling Pooling
-	layers  []int          // block numbers, not negative
+	columns []Column
 	runner  kernels.Runner // nil after an error of Compile
 }
 
-// Program returns a model's forward pass with one output for each layer, in the order of the blocks. An output is [T,
-// Dim] if p is PerToken, otherwise [S, Dim]. layers must be results of ResolveLayers. The program omits the blocks
-// after the highest of them.
-func Program(m *Model, p Pooling, layers []int) *kernels.Program {
-	program := &kernels.Program{}
-	m.build(program, slices.Max(layers), func(block int, x kernels.Value) {
-		switch {
-		case !slices.Contains(layers, block):
-		case p == PerToken:
-			program.Output(x)
-		default:
-			program.Output(program.Pool(x, pooled(m.config.Family, p)))
+// Program returns a model's forward pass with all outputs from which columns are made. It omits the blocks after the
+// highest layer.
+func Program(m *Model, columns []Column) *kernels.Program {
+	p, _ := program(m, columns)
+	return p
+}
+
+// program also returns the meaning of each output. Mean and CLS are outputs [S, Dim]. All other poolings of a layer are
+// made by the host from one output [T, Dim], the states of all tokens, called Tokens here.
+func program(m *Model, columns []Column) (p *kernels.Program, outputs []Column) {
+	last := 0
+	for _, c := range columns {
+		last = max(last, c.Layer)
+	}
+	p = &kernels.Program{}
+	m.build(p, last, func(block int, x kernels.Value) {
+		for _, c := range columns {
+			if c = output(c); c.Layer != block || slices.Contains(outputs, c) {
+				continue
+			}
+			outputs = append(outputs, c)
+			if c.Pooling == Tokens {
+				p.Output(x)
+			} else {
+				p.Output(p.Pool(x, covered(m.config.Family, c.Pooling)))
+			}
 		}
 	})
-	return program
+	return p, outputs
+}
+
+// output returns the output of a program from which a column is made.
+func output(c Column) Column {
+	if c.Pooling != Mean && c.Pooling != CLS {
+		c.Pooling = Tokens
+	}
+	return c
 }
 
 // NewEncoder compiles a model's program for batches within limits.
-func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, p Pooling, layers []int) (*Encoder, error) {
-	e := &Encoder{model: m, backend: b, program: Program(m, p, layers), pooling: p, layers: layers}
+func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, columns []Column) (*Encoder, error) {
+	e := &Encoder{model: m, backend: b, columns: columns}
+	e.program, e.outputs = program(m, columns)
 	return e, e.compile(limits)
 }
 
@@ -88,7 +128,8 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 	return nil
 }
 
-// Encode runs the batch and returns its embeddings for each layer: [T, Dim] if PerToken, otherwise [S, Dim]. After an
+// Encode runs the batch and returns its embeddings for each column: [T, Dim] for Residues and Tokens, otherwise [S,
+// Dim]. Those of Residues include the states of special tokens, see Family.Covered; columns may share memory. After an
 // error that wraps kernels.ErrOutOfMemory a smaller batch may succeed.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
@@ -98,25 +139,46 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
 	}
-	rows := b.Sequences()
-	if e.pooling == PerToken {
-		rows = len(b.IDs)
-	}
-	results := make([][]float32, len(e.layers))
-	var dst [][]float32 // in the order of the blocks
-	for block := range slices.Max(e.layers) + 1 {
-		if i := slices.Index(e.layers, block); i >= 0 {
-			results[i] = make([]float32, rows*e.model.config.Hidden)
-			dst = append(dst, results[i])
+	dst := make([][]float32, len(e.outputs))
+	for i, c := range e.outputs {
+		rows := b.Sequences()
+		if c.Pooling == Tokens {
+			rows = len(b.IDs)
 		}
+		dst[i] = make([]float32, rows*e.model.config.Hidden)
 	}
 	wait := e.runner.Start(b, dst)
 	return func() ([][]float32, error) {
 		if err := wait(); err != nil {
 			return nil, err
 		}
+		results := make([][]float32, len(e.columns))
+		for i, c := range e.columns {
+			results[i] = dst[slices.Index(e.outputs, output(c))]
+			if c.Pooling == Max {
+				results[i] = e.maxima(results[i], b.CuSeqlens)
+			}
+		}
 		return results, nil
 	}
+}
+
+// maxima returns the maxima [S, Dim] of the states [T, Dim] of a batch.
+func (e *Encoder) maxima(states []float32, cuSeqlens []int32) []float32 {
+	dim := e.model.config.Hidden
+	out := make([]float32, 0, (len(cuSeqlens)-1)*dim)
+	for s := range len(cuSeqlens) - 1 {
+		first, end := int(cuSeqlens[s]), int(cuSeqlens[s+1])
+		from, to := e.model.config.Family.Covered(Max, end-first)
+		out = append(out, states[(first+from)*dim:(first+from+1)*dim]...)
+		top := out[len(out)-dim:]
+		for t := first + from + 1; t < first+to; t++ {
+			for c, v := range states[t*dim : (t+1)*dim] {
+				top[c] = max(top[c], v) // NaN stays NaN
+			}
+		}
+	}
+	return out
 }
 
 // Watch prepares the encoder for a batch, as Start does. While the batch is computed, the function done returns the
@@ -150,21 +212,23 @@ func (e *Encoder) fit(b kernels.Batch) error {
 	return err
 }
 
-// Averaged returns the number of tokens over which the embedding of a sequence of n tokens is averaged.
-func (e *Encoder) Averaged(n int) int {
-	from, to := pooled(e.model.config.Family, e.pooling).Of(n)
-	return to - from
-}
+// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers: those whose states are
+// averaged, whose maximum is taken, or that are kept.
+func (f *Family) Covered(p Pooling, n int) (from, to int) { return covered(f, p).Of(n) }
 
-// pooled returns the range of a sequence's tokens that a pooling averages.
-func pooled(f *Family, p Pooling) kernels.Range {
+func covered(f *Family, p Pooling) kernels.Range {
+	residues := kernels.Range{Skip: f.Before, Trim: f.After}
 	switch {
 	case p == CLS:
 		return kernels.Range{Limit: 1}
+	case p == Tokens:
+		return kernels.Range{}
+	case p == Residues:
+		return residues
 	case f.MeanOfSpecial:
 		return kernels.Range{}
 	}
-	return kernels.Range{Skip: f.Before, Trim: f.After}
+	return residues
 }
 
 // Close frees the activations. Every started batch must have been finished.

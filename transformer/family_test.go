@@ -152,7 +152,7 @@ func stored(t *testing.T, c *transformer.Checkpoint, rename func(string) string)
 func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch kernels.Batch) []float32 {
 	t.Helper()
 	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
-	e, err := transformer.NewEncoder(model, b, limits, transformer.Mean, []int{model.Config().Layers})
+	e, err := transformer.NewEncoder(model, b, limits, transformer.Columns([]int{model.Config().Layers}, transformer.Mean))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -90,7 +90,7 @@ func TestEncoderGrows(t *testing.T) {
 	batch.Append([]int32{0, 5, 6, 7, 2})
 	batch.Append([]int32{0, 9, 2})
 	encode := func(limits kernels.Limits, p transformer.Pooling, layers []int) [][]float32 {
-		e, err := transformer.NewEncoder(model, backend, limits, p, layers)
+		e, err := transformer.NewEncoder(model, backend, limits, transformer.Columns(layers, p))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -108,7 +108,7 @@ func TestEncoderGrows(t *testing.T) {
 	}
 
 	// The mean is taken over the tokens of residues, without special tokens. cls is the first token.
-	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.PerToken, []int{1, 3})
+	tokens := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.Tokens, []int{1, 3})
 	cls := encode(kernels.Limits{Tokens: 8, Sequences: 2}, transformer.CLS, []int{1, 3})
 	if h := 64; len(tokens[1]) != 8*h || len(cls[1]) != 2*h {
 		t.Fatalf("%d values per token and %d for cls", len(tokens[1]), len(cls[1]))
@@ -136,7 +136,7 @@ func TestEarlierLayer(t *testing.T) {
 	batch.Append([]int32{0, 5, 6, 7, 2})
 	results := map[string][][]float32{}
 	for name, layers := range map[string][]int{"alone": {1}, "on the way": {3, 1}} {
-		e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 5, Sequences: 1}, transformer.Mean, layers)
+		e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 5, Sequences: 1}, transformer.Columns(layers, transformer.Mean))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +176,7 @@ func TestCheckpointFiles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: 40, Sequences: 1}, transformer.Mean, []int{config.Layers})
+		e, err := transformer.NewEncoder(model, b, kernels.Limits{Tokens: 40, Sequences: 1}, transformer.Columns([]int{config.Layers}, transformer.Mean))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -251,7 +251,7 @@ func TestFLOPs(t *testing.T) {
 func TestEncoderStarts(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
-	e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 12, Sequences: 3}, transformer.Mean, []int{3, 1})
+	e, err := transformer.NewEncoder(model, backend, kernels.Limits{Tokens: 12, Sequences: 3}, transformer.Columns([]int{3, 1}, transformer.Mean))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -293,7 +293,7 @@ func TestPlans(t *testing.T) {
 	} {
 		model := load(t, c.name, shapesOnly{})
 		config := model.Config()
-		p := transformer.Program(model, transformer.Mean, []int{config.Layers})
+		p := transformer.Program(model, transformer.Columns([]int{config.Layers}, transformer.Mean))
 		if err := p.Err(); err != nil {
 			t.Fatal(err)
 		}

@@ -255,11 +255,10 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	if err != nil {
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
-	pooling := transformer.Pooling(c.pool)
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		Overlap: c.overlap, Windows: c.windows, PerToken: pooling == transformer.PerToken, Force: c.force, Observer: c.progress}
+		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
-		job.Devices = append(job.Devices, p.device(m, pooling, c.progress))
+		job.Devices = append(job.Devices, p.device(m, c.progress))
 	}
 	label, kind := m.checkpoint.Label, store.Nucleotide
 	if c.format == string(store.VirNucPro) {
@@ -270,14 +269,14 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	}
 	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
-		"pool": c.pool, "layers": m.layerList(), "format": c.format,
+		"pool": c.poolingList(), "layers": m.layerList(), "format": c.format,
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
-		Dim: m.config.Hidden, Layers: m.layers, PerToken: job.PerToken, Windows: c.windows,
-		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.pool, "dtype": dtype,
+		Dim: m.config.Hidden, Columns: m.storedColumns(), Windows: c.windows,
+		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.poolingList(), "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
 			TokenizerSHA256: m.tokenizer.SHA256(), Parameters: parameters, DType: dtype,
@@ -346,7 +345,6 @@ func (c *command) check() error {
 		{"on-bad-record", c.onBad, []string{"error", "skip"}},
 		{"gaps", c.gaps, []string{"error", "remove"}},
 		{"duplicates", c.duplicates, []string{"error", "suffix"}},
-		{"pool", c.pool, []string{string(transformer.Mean), string(transformer.CLS), string(transformer.PerToken)}},
 		{"long", c.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
 	} {
 		if !slices.Contains(f.values, f.value) {
@@ -355,6 +353,9 @@ func (c *command) check() error {
 	}
 	if _, err := store.ParseFormat(c.format); err != nil {
 		return usagef("--format: %w", err)
+	}
+	if err := c.parsePoolings(); err != nil {
+		return err
 	}
 	type number struct {
 		name       string
@@ -373,7 +374,7 @@ func (c *command) check() error {
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
 	}
-	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.pool != string(transformer.Mean)) {
+	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean)) {
 		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
 	}
 	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {

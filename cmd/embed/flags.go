@@ -30,8 +30,9 @@ type settings struct {
 	offline bool
 	threads int
 
-	pool   string
-	layers []int
+	pool     []string
+	poolings []transformer.Pooling // the poolings of pool; set by check
+	layers   []int
 
 	long       string
 	maxLength  int
@@ -89,7 +90,9 @@ func declare(s *settings, families transformer.List) []group {
 			f.StringVar(&m.vocabulary, m.flag("tokenizer"), "", m.VocabularyFile+" `FILE` to use instead of the checkpoint's")
 		}
 	}
-	f.StringVar(&s.pool, "pool", "mean", "`POOLING` of a record's tokens: mean (special tokens: "+strings.Join(means, ", ")+"), cls (the first one alone), or none (each keeps its own embedding)")
+	f.StringSliceVar(&s.pool, "pool", []string{string(transformer.Mean)}, "`POOLINGS` of a record's tokens, such as mean,max: mean (special tokens: "+
+		strings.Join(means, ", ")+"), max (of the same tokens), cls (the first token alone), residues (a row for each token but the special ones: "+
+		"a letter of a protein, several of DNA) or tokens (a row for every token; none is its old name)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 
 	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"seqembed/internal/seqio"
+	"seqembed/internal/store"
 	"seqembed/pool"
 	"seqembed/tokenizer"
 	"seqembed/transformer"
@@ -77,6 +78,7 @@ type model struct {
 	config     transformer.Config
 	tokenizer  tokenizer.Tokenizer
 	layers     []int
+	columns    []transformer.Column
 	job        *pool.Job // embeds all files of the model's alphabet
 }
 
@@ -107,6 +109,7 @@ func (m *model) check(s *settings) error {
 	if m.layers, err = transformer.ResolveLayers(s.layers, m.config.Layers); err != nil {
 		return usagef("--layers: %s: %w", m.model, err)
 	}
+	m.columns = transformer.Columns(m.layers, s.poolings...)
 	if err := m.checkWindows(s); err != nil {
 		return err
 	}
@@ -141,3 +144,16 @@ func (m *model) checkWindows(s *settings) error {
 
 // layerList returns the layers in the form in which the flag --layers has them.
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }
+
+// storedColumns returns the columns in the terms of package store.
+func (m *model) storedColumns() (list []store.Column) {
+	for _, c := range m.columns {
+		list = append(list, store.Column{Pooling: store.Pooling(c.Pooling), Layer: c.Layer})
+	}
+	return list
+}
+
+// covered implements Job.Covered.
+func (m *model) covered(p store.Pooling, n int) (from, to int) {
+	return m.Covered(transformer.Pooling(p), n)
+}

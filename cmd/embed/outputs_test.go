@@ -213,7 +213,7 @@ func TestPooling(t *testing.T) {
 	embed(t, "--esm-model", tiny, "--pool", "none", "--format", "safetensors", "-o", "none", "p.faa").wantCode(0)
 	tensors, _ := readSafetensors(t, "none/p.esm2-tiny.safetensors")
 	for _, p := range proteins {
-		want := reference(t, tiny, p.seq, transformer.PerToken, 3)[0]
+		want := reference(t, tiny, p.seq, transformer.Tokens, 3)[0]
 		var got []float32
 		for position := range len(p.seq) + 2 {
 			if len(tokens) == 0 || tokens[0].ID != p.id || tokens[0].Position != int64(position) {

@@ -205,10 +205,10 @@ func (c *command) onGPU(ordinal int) *processor {
 }
 
 // device returns the processor as a device of a pool, for one model.
-func (p *processor) device(m *model, pooling transformer.Pooling, o *progress) pool.Device {
+func (p *processor) device(m *model, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		e := &embedder{processor: p, progress: o}
-		if err := e.open(m, pooling); err != nil {
+		if err := e.open(m); err != nil {
 			e.failed = true
 			return nil, errors.Join(err, e.Close())
 		}
@@ -233,7 +233,7 @@ type budgeter interface {
 
 // open loads the weights, chooses the batch size in tokens unless a flag gives it, and compiles the model. It halves
 // the batch size until the memory suffices.
-func (e *embedder) open(m *model, pooling transformer.Pooling) error {
+func (e *embedder) open(m *model) error {
 	b, err := e.processor.ready()
 	if err != nil {
 		return err
@@ -243,13 +243,13 @@ func (e *embedder) open(m *model, pooling transformer.Pooling) error {
 	}
 	e.budget = cmp.Or(m.batch, cpuBudget)
 	if device, ok := b.(budgeter); ok && m.batch == 0 {
-		if e.budget, err = device.Budget(transformer.Program(e.model, pooling, m.layers)); err != nil {
+		if e.budget, err = device.Budget(transformer.Program(e.model, m.columns)); err != nil {
 			return err
 		}
 	}
 	for {
 		limits := kernels.Limits{Tokens: e.budget, Sequences: pool.MaxSequences(e.budget)}
-		encoder, err := transformer.NewEncoder(e.model, b, limits, pooling, m.layers)
+		encoder, err := transformer.NewEncoder(e.model, b, limits, m.columns)
 		if err == nil {
 			e.Encoder = encoder
 			return nil

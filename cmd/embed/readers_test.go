@@ -142,7 +142,7 @@ func reference(t testing.TB, model, seq string, pooling transformer.Pooling, lay
 	}
 	defer loaded.Close()
 	ids, _ := checkpoint.Config.Family.NewTokenizer().Append(nil, []byte(seq))
-	encoder, err := transformer.NewEncoder(loaded, backend, kernels.Limits{Tokens: len(ids), Sequences: 1}, pooling, layers)
+	encoder, err := transformer.NewEncoder(loaded, backend, kernels.Limits{Tokens: len(ids), Sequences: 1}, transformer.Columns(layers, pooling))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,3 +28,12 @@ func appendFloats(dst []byte, values []float32) []byte {
 	}
 	return dst
 }
+
+// appendLetters appends the first and the last letter of each residue as little-endian int32.
+func appendLetters(dst []byte, residues []Letters) []byte {
+	for _, l := range residues {
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(l.First))
+		dst = binary.LittleEndian.AppendUint32(dst, uint32(l.Last))
+	}
+	return dst
+}

@@ -78,7 +78,7 @@ func FuzzEscapeName(f *testing.F) {
 			t.Errorf("EscapeName(%q) = %q, which means %q", text, name, plain)
 		}
 		for _, format := range Formats() {
-			s := Spec{Dir: "out", Base: text, Model: text, Format: format, Layers: []int{1, 2}}
+			s := Spec{Dir: "out", Base: text, Model: text, Format: format, Columns: columnsOf([]int{1, 2}, Mean, Max, Residues)}
 			for _, path := range s.Paths() {
 				if filepath.Dir(path) != "out" || len(filepath.Base(path)) > 255 {
 					t.Errorf("base %q gives %q", text, path)

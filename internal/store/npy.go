@@ -7,17 +7,17 @@ import (
 	"strings"
 )
 
-// Npy is one float32 array per layer and a text file of ids. With an embedding per token it is an .npz file with one
+// Npy is one float32 array per column and a text file of ids. With an embedding per token it is an .npz file with one
 // array per record.
 const Npy Format = "npy"
 
 func npyNames(s *Spec, input, model string) (names []string) {
 	ext := ".npy"
-	if s.PerToken {
+	if !s.perRecord() {
 		ext = ".npz"
 	}
-	for _, layer := range s.columnNames(".layer", "") {
-		names = append(names, input+"."+model+layer+ext)
+	for _, suffix := range s.suffixes(".", ".layer") {
+		names = append(names, input+"."+model+suffix+ext)
 	}
 	return append(names, input+"."+model+".ids.txt")
 }
@@ -26,11 +26,17 @@ func npyNames(s *Spec, input, model string) (names []string) {
 // which NumPy aligns its data.
 const npyHeaderSize = 128
 
-// npyHeader returns the version 1.0 header of a float32 array in C order
+// Types of the values of an array, as NumPy writes them.
+const (
+	npyFloat32 = "<f4"
+	npyInt32   = "<i4"
+)
+
+// npyHeader returns the version 1.0 header of an array in C order
 // (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
-func npyHeader(rows, dim int) []byte {
+func npyHeader(dtype string, rows, dim int) []byte {
 	const magic = "\x93NUMPY\x01\x00"
-	dict := fmt.Sprintf("{'descr': '<f4', 'fortran_order': False, 'shape': (%d, %d), }", rows, dim)
+	dict := fmt.Sprintf("{'descr': '%s', 'fortran_order': False, 'shape': (%d, %d), }", dtype, rows, dim)
 	header := make([]byte, 0, npyHeaderSize)
 	header = append(header, magic...)
 	header = binary.LittleEndian.AppendUint16(header, npyHeaderSize-uint16(len(magic))-2)
@@ -50,33 +56,33 @@ func (l idList) add(id string) error {
 	return err
 }
 
-// npyEncoder writes one array [records, dim] per layer. It writes the header of an array twice, at the beginning and at
+// npyEncoder writes one array [records, dim] per column. It writes the header of an array twice, at the beginning and at
 // the end, because the number of records is known only at the end.
 type npyEncoder struct {
 	dim    int
 	rows   int
-	arrays []*atomicFile // one per layer
+	arrays []*atomicFile // one per column
 	ids    idList
 	floats floatWriter
 }
 
 func newNpyEncoder(s *Spec, files *fileSet) (encoder, error) {
-	if s.PerToken {
+	if !s.perRecord() {
 		return newNpzEncoder(s, files)
 	}
 	paths := s.Paths()
 	e := &npyEncoder{dim: s.Dim}
-	for _, path := range paths[:len(s.Layers)] {
+	for _, path := range paths[:len(s.Columns)] {
 		array, err := files.create(path, true)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := array.Write(npyHeader(0, s.Dim)); err != nil {
+		if _, err := array.Write(npyHeader(npyFloat32, 0, s.Dim)); err != nil {
 			return nil, err
 		}
 		e.arrays = append(e.arrays, array)
 	}
-	ids, err := files.create(paths[len(s.Layers)], false)
+	ids, err := files.create(paths[len(s.Columns)], false)
 	e.ids.file = ids
 	return e, err
 }
@@ -93,56 +99,74 @@ func (e *npyEncoder) add(r *Row) error {
 
 func (e *npyEncoder) finish() error {
 	for _, array := range e.arrays {
-		if err := array.writeAt(npyHeader(e.rows, e.dim), 0); err != nil {
+		if err := array.writeAt(npyHeader(npyFloat32, e.rows, e.dim), 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// npzEncoder writes per-token embeddings: one archive per layer, with one array [tokens, dim] per record. The name of
-// an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name. The text
-// file contains the unescaped ids in the order of the arrays.
+// npzEncoder writes embeddings per residue or token: one archive per column, with one array [rows, dim] per record. The
+// name of an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name.
+// Beside the residues of DNA it is followed by an array [rows, 2] of their letters. The text file contains the
+// unescaped ids in the order of the arrays.
 //
-// The archive's directory stays in memory until the end, with some 300 bytes per record.
+// The archive's directory stays in memory until the end, with some 300 bytes per array.
 type npzEncoder struct {
-	dim      int
-	archives []*zipArchive // one per layer
+	spec     *Spec
+	archives []*zipArchive // one per column
 	ids      idList
-	names    map[string]struct{}
+	names    recordNames
 	floats   floatWriter
 }
 
 func newNpzEncoder(s *Spec, files *fileSet) (encoder, error) {
 	paths := s.Paths()
-	e := &npzEncoder{dim: s.Dim, names: make(map[string]struct{})}
-	for _, path := range paths[:len(s.Layers)] {
+	e := &npzEncoder{spec: s, names: recordNames{}}
+	for _, path := range paths[:len(s.Columns)] {
 		f, err := files.create(path, false)
 		if err != nil {
 			return nil, err
 		}
 		e.archives = append(e.archives, newZipArchive(f))
 	}
-	ids, err := files.create(paths[len(s.Layers)], false)
+	ids, err := files.create(paths[len(s.Columns)], false)
 	e.ids.file = ids
 	return e, err
 }
 
-func (e *npzEncoder) add(r *Row) error {
+// arrays returns the names of a record's arrays.
+func (e *npzEncoder) arrays(r *Row) []string {
 	name := EscapeName(r.ID)
-	if _, ok := e.names[name]; ok {
-		return &recordError{r.ID, errDuplicateName}
+	if e.spec.withLetters() {
+		return []string{name, name + lettersSuffix}
 	}
-	e.names[name] = struct{}{}
+	return []string{name}
+}
+
+func (e *npzEncoder) check(r *Row) error { return e.names.check(r.ID, e.arrays(r)...) }
+
+func (e *npzEncoder) add(r *Row) error {
+	names, rows := e.arrays(r), e.spec.rows(r)
+	e.names.add(names...)
 	for i, archive := range e.archives {
-		entry, err := archive.stream(name + ".npy")
+		entry, err := archive.stream(names[0] + ".npy")
 		if err != nil {
 			return err
 		}
-		if _, err := entry.Write(npyHeader(r.Tokens, e.dim)); err != nil {
+		if _, err := entry.Write(npyHeader(npyFloat32, rows, e.spec.Dim)); err != nil {
 			return err
 		}
 		if err := e.floats.write(entry, r.Embeddings[i]); err != nil {
+			return err
+		}
+		if len(names) == 1 {
+			continue
+		}
+		if entry, err = archive.stream(names[1] + ".npy"); err != nil {
+			return err
+		}
+		if _, err := entry.Write(appendLetters(npyHeader(npyInt32, rows, 2), r.Residues)); err != nil {
 			return err
 		}
 	}

@@ -101,7 +101,7 @@ func TestNpyHoldsOneArrayPerLayer(t *testing.T) {
 }
 
 func TestNpyHeaderHasRoomForTheLargestShape(t *testing.T) {
-	h := npyHeader(math.MaxInt, math.MaxInt)
+	h := npyHeader(npyFloat32, math.MaxInt, math.MaxInt)
 	if len(h) != npyHeaderSize || npyDict.Find(h[10:]) == nil {
 		t.Errorf("%d bytes: %q", len(h), h)
 	}
@@ -110,8 +110,8 @@ func TestNpyHeaderHasRoomForTheLargestShape(t *testing.T) {
 func TestNpzHoldsOneArrayPerRecord(t *testing.T) {
 	for _, layers := range [][]int{{33}, {0, 33}} {
 		for _, count := range []int{0, 1, 40} {
-			s := spec(t, Npy, layers...)
-			s.PerToken = true
+			s := spec(t, Npy)
+			s.Columns = columnsOf(layers, Tokens)
 			rows := makeRows(s, count)
 			files := writeAll(t, s, rows)
 			for l := range layers {

@@ -7,7 +7,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// Parquet is one row per record, or one row per token.
+// Parquet is one row per record, or one row per residue or token.
 const Parquet Format = "parquet"
 
 const (
@@ -26,26 +26,30 @@ type parquetRow struct {
 	Tokens      int64
 	Truncated   bool
 	Record      int64 // number of letters of the record
-	Start, End  int64 // first and last letter of a window in its record
+	WindowStart int64 // first letter of a window in its record, beside the letters of residues
+	WindowEnd   int64 // last letter
+	Start, End  int64 // first and last letter of a window or residue in its record
 	Position    int64 // index of the token, from 0, including special tokens
-	// One field per layer.
+	// One field per column.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
 	E32, E33, E34, E35, E36, E37, E38, E39, E40, E41, E42, E43, E44, E45, E46, E47 []float32
 	E48, E49, E50, E51, E52, E53, E54, E55, E56, E57, E58, E59, E60, E61, E62, E63 []float32
 }
 
-// maxParquetLayers is the number of layer fields in parquetRow.
-const maxParquetLayers = 64
+// maxParquetColumns is the number of fields for embeddings in parquetRow.
+const maxParquetColumns = 64
 
 func checkParquet(s *Spec) error {
-	if len(s.Layers) > maxParquetLayers {
-		return fmt.Errorf("format parquet supports at most %d layers, not %d", maxParquetLayers, len(s.Layers))
+	for _, t := range s.tables() {
+		if n := len(t.columns); n > maxParquetColumns {
+			return fmt.Errorf("format parquet supports at most %d layers and poolings in a file, not %d", maxParquetColumns, n)
+		}
 	}
 	return nil
 }
 
-func layerField(i int) string { return fmt.Sprintf("E%02d", i) }
+func embeddingField(i int) string { return fmt.Sprintf("E%02d", i) }
 
 // columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
 // are neither compressed nor dictionary-encoded, because both take time and save almost nothing.
@@ -57,42 +61,37 @@ func columnTags(s *Spec) map[string]string {
 		"Tokens":      "tokens,plain,snappy",
 		"Truncated":   "truncated,plain,snappy",
 		"Record":      "record_length,plain,snappy",
-		"Start":       "-",
-		"End":         "-",
-		"Position":    "-",
 	}
-	if s.PerToken {
-		tags = map[string]string{
-			"ID":          "id,dict,snappy", // a dictionary, because all tokens of a record have the same id
-			"Description": "-",
-			"Length":      "-",
-			"Tokens":      "-",
-			"Truncated":   "-",
-			"Record":      "-",
-			"Start":       "-",
-			"End":         "-",
-			"Position":    "position,plain,snappy",
-		}
+	if !s.perRecord() {
+		tags = map[string]string{"ID": "id,dict,snappy"} // a dictionary, because all rows of a record have the same id
 	}
-	if s.Windows {
+	switch window := s.Windows; {
+	case s.pooling() == Residues && window:
+		tags["WindowStart"], tags["WindowEnd"] = "window_start,plain,snappy", "window_end,plain,snappy"
+		fallthrough
+	case s.pooling() == Residues || window:
 		tags["Start"], tags["End"] = "start,plain,snappy", "end,plain,snappy"
 	}
-	columns := s.columnNames("embedding_", "embedding")
-	for i := range maxParquetLayers {
-		tags[layerField(i)] = "-"
-		if i < len(columns) {
-			tags[layerField(i)] = columns[i] + ",plain,list"
+	if s.pooling() == Tokens {
+		tags["Position"] = "position,plain,snappy"
+	}
+	for _, field := range reflect.VisibleFields(reflect.TypeFor[parquetRow]()) {
+		if _, ok := tags[field.Name]; !ok {
+			tags[field.Name] = "-"
 		}
+	}
+	for i, name := range s.columnNames("embedding") {
+		tags[embeddingField(i)] = name + ",plain,list"
 	}
 	return tags
 }
 
-// parquetEncoder writes one row per record, or one row per token.
+// parquetEncoder writes one row per record, residue or token.
 type parquetEncoder struct {
 	spec   *Spec
 	writer *parquet.GenericWriter[parquetRow]
 	row    []parquetRow // has length 1 and is reused
-	layers []*[]float32 // the fields of row in use
+	values []*[]float32 // the fields of row in use
 	bytes  int          // size of the current row group
 }
 
@@ -121,9 +120,9 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		row:    make([]parquetRow, 1),
 	}
 	fields := reflect.ValueOf(&e.row[0]).Elem()
-	for i := range s.Layers {
-		field := fields.FieldByName(layerField(i)).Addr().Interface()
-		e.layers = append(e.layers, field.(*[]float32))
+	for i := range s.Columns {
+		field := fields.FieldByName(embeddingField(i)).Addr().Interface()
+		e.values = append(e.values, field.(*[]float32))
 	}
 	return e, nil
 }
@@ -133,14 +132,14 @@ func (e *parquetEncoder) add(r *Row) error {
 	row.ID, row.Description, row.Truncated = r.ID, r.Description, r.Truncated
 	row.Length, row.Tokens, row.Record = int64(r.Length), int64(r.Tokens), int64(r.RecordLength)
 	row.Start, row.End = int64(r.Start), int64(r.End)
-	rows := 1
-	if e.spec.PerToken {
-		rows = r.Tokens
-	}
-	for i := range rows {
+	row.WindowStart, row.WindowEnd = row.Start, row.End
+	for i := range e.spec.rows(r) {
 		row.Position = int64(i)
-		for l, values := range r.Embeddings {
-			*e.layers[l] = values[i*e.spec.Dim : (i+1)*e.spec.Dim]
+		if e.spec.pooling() == Residues {
+			row.Start, row.End = int64(r.Residues[i].First), int64(r.Residues[i].Last)
+		}
+		for c, values := range r.Embeddings {
+			*e.values[c] = values[i*e.spec.Dim : (i+1)*e.spec.Dim]
 		}
 		if err := e.write(); err != nil {
 			return err
@@ -154,7 +153,7 @@ func (e *parquetEncoder) write() error {
 		return err
 	}
 	const fixedColumns = 32 // approximate size in bytes
-	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + 4*e.spec.Dim*len(e.layers)
+	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + 4*e.spec.Dim*len(e.values)
 	if e.bytes < rowGroupBytes {
 		return nil
 	}

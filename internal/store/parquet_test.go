@@ -78,13 +78,13 @@ func (p parquetTable) floats(column string, row int) []float32 {
 }
 
 func TestParquetHoldsOneRowPerRecord(t *testing.T) {
-	for _, layers := range [][]int{{33}, {0, 7, 33}, makeLayers(maxParquetLayers)} {
+	for _, layers := range [][]int{{33}, {0, 7, 33}, makeLayers(maxParquetColumns)} {
 		s := spec(t, Parquet, layers...)
 		rows := makeRows(s, 40)
 		table := readParquet(t, writeAll(t, s, rows)[0].Path)
 
 		want := []string{"id", "description", "length", "tokens", "truncated", "record_length"}
-		embeddings := s.columnNames("embedding_", "embedding")
+		embeddings := s.columnNames("embedding")
 		if want = append(want, embeddings...); !reflect.DeepEqual(table.columns, want) {
 			t.Fatalf("columns %q, want %q", table.columns, want)
 		}
@@ -117,11 +117,11 @@ func TestParquetHoldsOneRowPerRecord(t *testing.T) {
 
 func TestParquetHoldsOneRowPerToken(t *testing.T) {
 	for _, layers := range [][]int{{33}, {0, 33}} {
-		s := spec(t, Parquet, layers...)
-		s.PerToken = true
+		s := spec(t, Parquet)
+		s.Columns = columnsOf(layers, Tokens)
 		rows := makeRows(s, 40)
 		table := readParquet(t, writeAll(t, s, rows)[0].Path)
-		embeddings := s.columnNames("embedding_", "embedding")
+		embeddings := s.columnNames("embedding")
 		if want := append([]string{"id", "position"}, embeddings...); !reflect.DeepEqual(table.columns, want) {
 			t.Fatalf("columns %q, want %q", table.columns, want)
 		}

@@ -20,8 +20,9 @@ const maxSafetensorsHeader = 100_000_000
 // metadataKey is the header key of the metadata, which no tensor can have as its name.
 const metadataKey = "__metadata__"
 
-// safetensorsEncoder writes one tensor [records, dim] per layer. With an embedding per token it writes one tensor
-// [tokens, dim] for each record and layer, named after the record's id and, if there are several layers, the layer.
+// safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
+// tensor [rows, dim] for each record and column, named after the record's id and, if there are several layers, the
+// layer. Beside the residues of DNA there is a tensor [rows, 2] of their letters.
 //
 // The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
 // from offset 0 of the temporary file. At the end they are moved up by the length of the header, which needs no second
@@ -30,13 +31,13 @@ const metadataKey = "__metadata__"
 type safetensorsEncoder struct {
 	spec    *Spec
 	file    *atomicFile
-	layers  []*atomicFile // rows of each layer: file, then scratch files; per token, only file
-	suffix  []string      // per token: suffix of tensor names for each layer
+	columns []*atomicFile // rows of each column: file, then scratch files; per token, only file
+	suffix  []string      // per token: suffix of tensor names for each column, and that of letters if there are any
 	rows    int
 	offset  int64    // per token: number of bytes in the tensors written so far
 	ids     jsonText // JSON list of ids, escaped for a JSON string, without brackets and quotes
 	entries jsonText // per token: header entries of the tensors
-	names   map[string]struct{}
+	names   recordNames
 	limit   int // maximum size of the header in bytes
 	floats  floatWriter
 }
@@ -50,47 +51,52 @@ func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &safetensorsEncoder{spec: s, file: f, layers: []*atomicFile{f}, limit: maxSafetensorsHeader}
-	e.suffix = s.columnNames("_", "")
-	if s.PerToken {
-		e.names = make(map[string]struct{})
+	e := &safetensorsEncoder{spec: s, file: f, columns: []*atomicFile{f}, limit: maxSafetensorsHeader}
+	e.suffix = s.suffixes("_", "_")
+	if s.withLetters() {
+		e.suffix = append(e.suffix, lettersSuffix)
+	}
+	if !s.perRecord() {
+		e.names = recordNames{}
 		return e, nil
 	}
-	for range len(s.Layers) - 1 {
+	for range len(s.Columns) - 1 {
 		scratch, err := files.createScratch(path)
 		if err != nil {
 			return nil, err
 		}
-		e.layers = append(e.layers, scratch)
+		e.columns = append(e.columns, scratch)
 	}
 	return e, nil
 }
 
-func (e *safetensorsEncoder) add(r *Row) error {
-	if e.spec.PerToken {
-		if r.ID == metadataKey {
-			return &recordError{r.ID, errors.New("safetensors reserves this name")}
-		}
-		if _, ok := e.names[r.ID]; ok {
-			return &recordError{r.ID, errDuplicateName}
-		}
-		e.names[r.ID] = struct{}{}
+// tensors returns the names of a record's tensors.
+func (e *safetensorsEncoder) tensors(r *Row) (names []string) {
+	for _, suffix := range e.suffix {
+		names = append(names, r.ID+suffix)
 	}
+	return names
+}
+
+func (e *safetensorsEncoder) check(r *Row) error {
+	if e.spec.perRecord() {
+		return nil
+	}
+	names := e.tensors(r)
+	if slices.Contains(names, metadataKey) {
+		return &recordError{r.ID, errors.New("safetensors reserves this name")}
+	}
+	return e.names.check(r.ID, names...)
+}
+
+func (e *safetensorsEncoder) add(r *Row) error {
 	if e.rows > 0 {
 		e.ids.raw(",")
 	}
 	e.ids.quotedTwice(r.ID)
 	e.rows++
-	for i, values := range r.Embeddings {
-		to := e.file
-		if e.spec.PerToken {
-			e.addEntry(r.ID+e.suffix[i], r.Tokens)
-		} else {
-			to = e.layers[i]
-		}
-		if err := e.floats.write(to, values); err != nil {
-			return err
-		}
+	if err := e.addValues(r); err != nil {
+		return err
 	}
 	const slack = 4096 // covers brackets, padding and the entries of pooled tensors
 	if e.ids.Len()+e.entries.Len()+slack > e.limit {
@@ -100,20 +106,46 @@ func (e *safetensorsEncoder) add(r *Row) error {
 	return nil
 }
 
-// addEntry adds the entry of the next tensor, [rows, dim], to the header.
-func (e *safetensorsEncoder) addEntry(name string, rows int) {
-	end := e.offset + int64(rows)*int64(e.spec.Dim)*4
+// addValues writes the values of a row and, unless the rows are records, the entries of its tensors.
+func (e *safetensorsEncoder) addValues(r *Row) error {
+	if e.spec.perRecord() {
+		for i, values := range r.Embeddings {
+			if err := e.floats.write(e.columns[i], values); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	names, rows := e.tensors(r), e.spec.rows(r)
+	e.names.add(names...)
+	for i, values := range r.Embeddings {
+		e.addEntry(names[i], "F32", rows, e.spec.Dim)
+		if err := e.floats.write(e.file, values); err != nil {
+			return err
+		}
+	}
+	if !e.spec.withLetters() {
+		return nil
+	}
+	e.addEntry(names[len(names)-1], "I32", rows, 2)
+	_, err := e.file.Write(appendLetters(nil, r.Residues))
+	return err
+}
+
+// addEntry adds the entry of the next tensor, [rows, columns] of 4-byte values, to the header.
+func (e *safetensorsEncoder) addEntry(name, dtype string, rows, columns int) {
+	end := e.offset + int64(rows)*int64(columns)*4
 	e.entries.raw(",")
 	e.entries.quoted(name)
-	e.entries.raw(`:{"dtype":"F32","shape":[` + strconv.Itoa(rows) + "," + strconv.Itoa(e.spec.Dim) + `],"data_offsets":[` +
+	e.entries.raw(`:{"dtype":"` + dtype + `","shape":[` + strconv.Itoa(rows) + "," + strconv.Itoa(columns) + `],"data_offsets":[` +
 		strconv.FormatInt(e.offset, 10) + "," + strconv.FormatInt(end, 10) + "]}")
 	e.offset = end
 }
 
 func (e *safetensorsEncoder) finish() error {
-	if !e.spec.PerToken {
-		for _, name := range e.spec.columnNames("embeddings_", "embeddings") {
-			e.addEntry(name, e.rows)
+	if e.spec.perRecord() {
+		for _, name := range e.spec.columnNames("embeddings") {
+			e.addEntry(name, "F32", e.rows, e.spec.Dim)
 		}
 	}
 	header := e.header()
@@ -129,8 +161,8 @@ func (e *safetensorsEncoder) finish() error {
 		return err
 	}
 	rest := &offsetWriter{e.file, int64(len(header)) + body}
-	for _, layer := range e.layers[1:] {
-		if err := layer.copyTo(rest); err != nil {
+	for _, column := range e.columns[1:] {
+		if err := column.copyTo(rest); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,8 @@ type safetensor struct {
 	DType   string `json:"dtype"`
 	Shape   []int  `json:"shape"`
 	Offsets [2]int `json:"data_offsets"`
-	values  []float32
+	bytes   []byte
+	values  []float32 // unless the type is another
 }
 
 // parseSafetensors reads a file according to the description of the format. Like the reference reader, it checks that
@@ -51,10 +52,13 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	for _, name := range slices.SortedFunc(maps.Keys(tensors), byOffset) {
 		tensor := tensors[name]
 		from, to := tensor.Offsets[0], tensor.Offsets[1]
-		if from != end || to > len(body) || tensor.DType != "F32" || len(tensor.Shape) != 2 || to-from != 4*tensor.Shape[0]*tensor.Shape[1] {
+		size := map[string]int{"F32": 4, "I32": 4}[tensor.DType]
+		if from != end || to > len(body) || size == 0 || len(tensor.Shape) != 2 || to-from != size*tensor.Shape[0]*tensor.Shape[1] {
 			return nil, nil, fmt.Errorf("tensor %q: %+v after byte %d of %d", name, tensor, end, len(body))
 		}
-		tensor.values = floatsOf(body[from:to])
+		if tensor.bytes = body[from:to]; tensor.DType == "F32" {
+			tensor.values = floatsOf(tensor.bytes)
+		}
 		tensors[name] = tensor
 		end = to
 	}
@@ -95,7 +99,7 @@ func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
 			if len(tensors) != len(layers) {
 				t.Errorf("%d tensors for %d layers", len(tensors), len(layers))
 			}
-			for l, name := range s.columnNames("embeddings_", "embeddings") {
+			for l, name := range s.columnNames("embeddings") {
 				tensor := tensors[name]
 				if !slices.Equal(tensor.Shape, []int{count, s.Dim}) {
 					t.Fatalf("%s: shape %v", name, tensor.Shape)
@@ -113,8 +117,8 @@ func TestSafetensorsHoldsOneTensorPerLayer(t *testing.T) {
 func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	for _, layers := range [][]int{{33}, {0, 33}} {
 		for _, count := range []int{0, 1, 40} {
-			s := spec(t, Safetensors, layers...)
-			s.PerToken = true
+			s := spec(t, Safetensors)
+			s.Columns = columnsOf(layers, Tokens)
 			rows := makeRows(s, count)
 			tensors, metadata, err := parseSafetensors(readFile(t, writeAll(t, s, rows)[0].Path))
 			if err != nil {
@@ -125,7 +129,7 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 				t.Errorf("%d tensors for %d records and %d layers", len(tensors), len(rows), len(layers))
 			}
 			for _, r := range rows {
-				for l, suffix := range s.columnNames("_", "") {
+				for l, suffix := range s.suffixes("_", "_") {
 					tensor, ok := tensors[r.ID+suffix]
 					if !ok || !slices.Equal(tensor.Shape, []int{r.Tokens, s.Dim}) || !sameBits(tensor.values, r.Embeddings[l]) {
 						t.Errorf("record %q%s: %+v", r.ID, suffix, tensor)
@@ -140,8 +144,8 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 // id. A second record with the same id must be refused.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	for _, format := range []Format{Npy, Safetensors} {
-		s := spec(t, format, 33)
-		s.PerToken = true
+		s := spec(t, format)
+		s.Columns = columnsOf([]int{33}, Tokens)
 		rows := makeRows(s, 8)
 		w, err := Create(s)
 		if err != nil {
@@ -181,15 +185,15 @@ func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 // TestSafetensorsHeaderIsBounded checks that writing stops at once when the header gets too large for the reference
 // reader.
 func TestSafetensorsHeaderIsBounded(t *testing.T) {
-	for _, perToken := range []bool{false, true} {
-		s := spec(t, Safetensors, 33)
-		s.PerToken = perToken
+	for _, pooling := range []Pooling{Mean, Tokens} {
+		s := spec(t, Safetensors)
+		s.Columns = columnsOf([]int{33}, pooling)
 		w, err := Create(s)
 		if err != nil {
 			t.Fatal(err)
 		}
 		const limit = 20_000
-		w.(*output).enc.(*safetensorsEncoder).limit = limit
+		w.(*output).tables[0].enc.(*safetensorsEncoder).limit = limit
 		written := 0
 		for i := range limit {
 			r := makeRows(s, 2)[1]

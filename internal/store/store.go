@@ -12,7 +12,6 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -93,16 +92,17 @@ func (k Kind) String() string {
 
 // Spec describes one output: the results of one model on one input file.
 type Spec struct {
-	Dir      string            // path of the output folder, which must exist, not escaped
-	Base     string            // name of the input without folder and extensions; escaped by EscapeName
-	Model    string            // label of the model in file names, escaped likewise; for VirNucPro its own name of the model
-	Kind     Kind              // kind of the input sequences
-	Format   Format            // one of Formats
-	Dim      int               // number of values per embedding
-	Layers   []int             // block numbers; each record has one embedding per layer
-	PerToken bool              // one embedding per token instead of one per record
-	Windows  bool              // one row per window of a record, see Row.Start
-	Meta     map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
+	Dir     string            // path of the output folder, which must exist, not escaped
+	Base    string            // name of the input without folder and extensions; escaped by EscapeName
+	Model   string            // label of the model in file names, escaped likewise; for VirNucPro its own name of the model
+	Kind    Kind              // kind of the input sequences
+	Format  Format            // one of Formats
+	Dim     int               // number of values per embedding
+	Columns []Column          // the embeddings of a record
+	Windows bool              // one row per window of a record, see Row.Start
+	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
+
+	table string // suffix of the model in the file names of one table of several
 }
 
 // Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain it after
@@ -116,8 +116,11 @@ type Row struct {
 	// Start and End are the first and the last letter of a window in its record, counting from 1, if Spec.Windows is set.
 	// Parquet has columns for them; elsewhere the id becomes ID:START-END, as samtools writes a region.
 	Start, End int
-	// Embeddings has one slice per entry of Spec.Layers, with Dim values or, if Spec.PerToken is set, Tokens×Dim
-	// values, token by token.
+	// Residues has the letters of each row of the columns with the pooling Residues, in the order of the rows. Windows
+	// that overlap have letters in common.
+	Residues []Letters
+	// Embeddings has one slice per entry of Spec.Columns: Dim values, or for Residues len(Residues)×Dim and for Tokens
+	// Tokens×Dim values, row by row.
 	Embeddings [][]float32
 }
 
@@ -177,13 +180,18 @@ const maxText = 16 << 20
 // maxDim bounds Spec.Dim, far above any model, so that sizes in bytes cannot overflow.
 const maxDim = 1 << 20
 
-// encoder converts rows to the bytes of one format. Its rows have been checked against its Spec.
+// encoder converts the rows of one table to the bytes of one format. The rows have been checked against its Spec, which
+// has the columns of the table only.
 type encoder interface {
-	// add writes one row. It must not change the output if it returns a *recordError.
+	// add writes one row.
 	add(r *Row) error
 	// finish writes everything that depends on the last row.
 	finish() error
 }
+
+// rowChecker is implemented by encoders that cannot write every row. The function check, which is called before the add
+// of any table, returns a *recordError for such a row.
+type rowChecker interface{ check(r *Row) error }
 
 // Create starts the output described by s. No file at s.Paths exists or changes before Commit.
 func Create(s Spec) (Writer, error) { return create(s, osFS{}) }
@@ -193,13 +201,14 @@ func create(s Spec, fs fileSystem) (Writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	o := &output{spec: s, files: fileSet{fs: fs}}
-	enc, err := l.open(&o.spec, &o.files)
-	if err != nil {
-		_ = o.files.discard() // err is the error that matters
-		return nil, err
+	o := &output{spec: s, files: fileSet{fs: fs}, tables: s.tables()}
+	for i := range o.tables {
+		t := &o.tables[i]
+		if t.enc, err = l.open(&t.spec, &o.files); err != nil {
+			_ = o.files.discard() // err is the error that matters
+			return nil, err
+		}
 	}
-	o.enc = enc
 	return o, nil
 }
 
@@ -217,18 +226,9 @@ func (s *Spec) validate() (layout, error) {
 		return l, fmt.Errorf("output of %q: unknown kind of sequence %v", s.Base, s.Kind)
 	case s.Dim < 1 || s.Dim > maxDim:
 		return l, fmt.Errorf("output of %q: %d values per embedding, want 1 to %d", s.Base, s.Dim, maxDim)
-	case len(s.Layers) == 0:
-		return l, fmt.Errorf("output of %q: no layer to write", s.Base)
 	}
-	if len(s.Layers) > 1 {
-		for i, layer := range s.Layers {
-			if layer < 0 {
-				return l, fmt.Errorf("output of %q: layer %d is negative", s.Base, layer)
-			}
-			if slices.Contains(s.Layers[:i], layer) {
-				return l, fmt.Errorf("output of %q: layer %d is listed twice", s.Base, layer)
-			}
-		}
+	if err := s.checkColumns(); err != nil {
+		return l, err
 	}
 	if l.check != nil {
 		return l, l.check(s)
@@ -243,31 +243,22 @@ func (s Spec) Paths() []string {
 	if err != nil {
 		return nil // Create reports it
 	}
-	paths := l.names(&s, escape(s.Base, maxBaseName), escape(s.Model, maxModelName))
-	for i, name := range paths {
-		paths[i] = filepath.Join(s.Dir, name)
+	var paths []string
+	for _, t := range s.tables() {
+		model := escape(s.Model, maxModelName) + t.spec.table
+		for _, name := range l.names(&t.spec, escape(s.Base, maxBaseName), model) {
+			paths = append(paths, filepath.Join(s.Dir, name))
+		}
 	}
 	return paths
 }
 
-// columnNames returns one name per layer: single if there is only one layer, otherwise prefix and the block number.
-func (s *Spec) columnNames(prefix, single string) []string {
-	if len(s.Layers) == 1 {
-		return []string{single}
-	}
-	names := make([]string, len(s.Layers))
-	for i, layer := range s.Layers {
-		names[i] = prefix + strconv.Itoa(layer)
-	}
-	return names
-}
-
 // output implements Writer for every format. It checks rows, keeps the first fatal error and owns the files.
 type output struct {
-	spec  Spec
-	files fileSet
-	enc   encoder
-	ended error // the error for all further calls; nil while the output is open
+	spec   Spec
+	files  fileSet
+	tables []table
+	ended  error // the error for all further calls; nil while the output is open
 }
 
 func (o *output) Write(r Row) error {
@@ -281,19 +272,29 @@ func (o *output) Write(r Row) error {
 	if o.spec.Windows && o.spec.Format != Parquet {
 		r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
 	}
-	err := o.enc.add(&r)
-	if err == nil || errors.Is(err, ErrRecord) {
-		return err
+	for _, t := range o.tables {
+		if c, ok := t.enc.(rowChecker); ok {
+			if err := c.check(&r); err != nil {
+				return err
+			}
+		}
 	}
-	return o.fail(err)
+	for _, t := range o.tables {
+		if err := t.enc.add(t.row(r)); err != nil {
+			return o.fail(err)
+		}
+	}
+	return nil
 }
 
 func (o *output) Commit() ([]File, error) {
 	if o.ended != nil {
 		return nil, o.ended
 	}
-	if err := o.enc.finish(); err != nil {
-		return nil, o.fail(err)
+	for _, t := range o.tables {
+		if err := t.enc.finish(); err != nil {
+			return nil, o.fail(err)
+		}
 	}
 	files, err := o.files.commit()
 	if err != nil {
@@ -327,26 +328,23 @@ func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
 		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)
 	}
-	if len(r.Embeddings) != len(s.Layers) {
-		return fmt.Errorf("%d embeddings for %d layers", len(r.Embeddings), len(s.Layers))
+	if len(r.Embeddings) != len(s.Columns) {
+		return fmt.Errorf("%d embeddings for %d columns", len(r.Embeddings), len(s.Columns))
 	}
 	if r.Length < 0 || r.Tokens < 0 {
 		return fmt.Errorf("negative count: %d letters, %d tokens", r.Length, r.Tokens)
 	}
 	for i, e := range r.Embeddings {
-		if s.PerToken {
-			if len(e)%s.Dim != 0 || len(e)/s.Dim != r.Tokens {
-				return fmt.Errorf("%d values for %d tokens of %d", len(e), r.Tokens, s.Dim)
-			}
-		} else if len(e) != s.Dim {
-			return fmt.Errorf("an embedding of %d values, want %d", len(e), s.Dim)
+		column := Spec{Columns: s.Columns[i : i+1]}
+		if rows := column.rows(r); len(e) != rows*s.Dim {
+			return fmt.Errorf("%s has %d values, want %d rows of %d", column.Columns[0].Pooling, len(e), rows, s.Dim)
 		}
 		if at := firstNotFinite(e); at >= 0 {
-			return fmt.Errorf("layer %d, value %d is %v: %w", s.Layers[i], at, e[at], ErrNotFinite)
+			return fmt.Errorf("layer %d, value %d is %v: %w", s.Columns[i].Layer, at, e[at], ErrNotFinite)
 		}
 		for row := range slices.Chunk(e, s.Dim) {
 			if !slices.ContainsFunc(row, func(v float32) bool { return v != 0 }) {
-				return fmt.Errorf("layer %d: all values of an embedding are 0, as damaged weights make them", s.Layers[i])
+				return fmt.Errorf("layer %d: all values of an embedding are 0, as damaged weights make them", s.Columns[i].Layer)
 			}
 		}
 	}

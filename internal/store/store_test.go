@@ -53,12 +53,12 @@ func makeRows(s Spec, count int) []Row {
 		}
 		r.Description = r.ID + " description of\t" + r.ID
 		r.Length, r.RecordLength, r.Tokens, r.Truncated = 10*i, 12*i, i%4, i%3 == 1
-		n := s.Dim
-		if s.PerToken {
-			n *= r.Tokens
+		for residue := range int32(i % 5) {
+			r.Residues = append(r.Residues, Letters{3*residue + 1, 3*residue + 2})
 		}
-		for range s.Layers {
-			e := make([]float32, n)
+		for _, c := range s.Columns {
+			one := Spec{Columns: []Column{c}}
+			e := make([]float32, one.rows(r)*s.Dim)
 			for j := range e {
 				if j < len(awkwardValues) {
 					e[j] = awkwardValues[(i+j)%len(awkwardValues)]
@@ -84,9 +84,19 @@ func spec(t testing.TB, format Format, layers ...int) Spec {
 	}
 	return Spec{
 		Dir: dir, Base: "sample.A", Model: "esm2-8m", Kind: Protein,
-		Format: format, Dim: 24, Layers: layers,
+		Format: format, Dim: 24, Columns: columnsOf(layers, Mean),
 		Meta: map[string]string{"model": "esm2-8m", "revision": `"quoted" / ünïcode`, "pooling": "mean"},
 	}
+}
+
+// columnsOf returns a column for each pooling and layer.
+func columnsOf(layers []int, poolings ...Pooling) (list []Column) {
+	for _, p := range poolings {
+		for _, layer := range layers {
+			list = append(list, Column{p, layer})
+		}
+	}
+	return list
 }
 
 // everySpec returns a Spec for every layout that the package writes.
@@ -94,11 +104,11 @@ func everySpec(t testing.TB) map[string]Spec {
 	all := make(map[string]Spec)
 	for _, format := range Formats() {
 		for _, layers := range [][]int{{33}, {0, 7, 33}} {
-			for _, perToken := range []bool{false, true} {
-				s := spec(t, format, layers...)
-				s.PerToken = perToken
+			for _, poolings := range [][]Pooling{{Mean}, {Residues}, {Tokens}, {CLS, Max}, {Tokens, Mean, Residues}} {
+				s := spec(t, format)
+				s.Columns = columnsOf(layers, poolings...)
 				if _, err := s.validate(); err == nil {
-					all[fmt.Sprintf("%s, %d layers, per token %v", format, len(layers), perToken)] = s
+					all[fmt.Sprintf("%s, %d layers, %v", format, len(layers), poolings)] = s
 				}
 			}
 		}
@@ -116,7 +126,7 @@ func writeAll(t testing.TB, s Spec, rows []Row) []File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	scratch := make([][]float32, len(s.Layers))
+	scratch := make([][]float32, len(s.Columns))
 	for _, r := range rows {
 		// All rows use the same memory, so the test notices if the writer retains it.
 		kept := r.Embeddings
@@ -195,21 +205,23 @@ func TestParseFormat(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	for _, c := range []struct {
-		format   Format
-		kind     Kind
-		layers   []int
-		perToken bool
-		want     []string
+		format  Format
+		columns []Column
+		want    []string
 	}{
-		{Parquet, Protein, []int{33}, false, []string{"s.A.m.parquet"}},
-		{Parquet, Protein, []int{1, 33}, true, []string{"s.A.m.parquet"}},
-		{Npy, Protein, []int{33}, false, []string{"s.A.m.npy", "s.A.m.ids.txt"}},
-		{Npy, Protein, []int{1, 33}, false, []string{"s.A.m.layer1.npy", "s.A.m.layer33.npy", "s.A.m.ids.txt"}},
-		{Npy, Protein, []int{1, 33}, true, []string{"s.A.m.layer1.npz", "s.A.m.layer33.npz", "s.A.m.ids.txt"}},
-		{Safetensors, Protein, []int{1, 33}, false, []string{"s.A.m.safetensors"}},
-		{VirNucPro, Protein, []int{33}, false, []string{"s.A_m.pt"}},
+		{Parquet, columnsOf([]int{33}, Mean), []string{"s.A.m.parquet"}},
+		{Parquet, columnsOf([]int{1, 33}, Tokens), []string{"s.A.m.parquet"}},
+		{Parquet, columnsOf([]int{33}, Tokens, Mean, Residues, Max), []string{"s.A.m.parquet", "s.A.m.residues.parquet", "s.A.m.tokens.parquet"}},
+		{Npy, columnsOf([]int{33}, Mean), []string{"s.A.m.npy", "s.A.m.ids.txt"}},
+		{Npy, columnsOf([]int{1, 33}, Mean), []string{"s.A.m.layer1.npy", "s.A.m.layer33.npy", "s.A.m.ids.txt"}},
+		{Npy, columnsOf([]int{33}, Mean, Max), []string{"s.A.m.mean.npy", "s.A.m.max.npy", "s.A.m.ids.txt"}},
+		{Npy, []Column{{Mean, 1}, {Max, 33}}, []string{"s.A.m.mean.layer1.npy", "s.A.m.max.layer33.npy", "s.A.m.ids.txt"}},
+		{Npy, columnsOf([]int{1, 33}, Tokens), []string{"s.A.m.layer1.npz", "s.A.m.layer33.npz", "s.A.m.ids.txt"}},
+		{Npy, columnsOf([]int{33}, Mean, Residues), []string{"s.A.m.npy", "s.A.m.ids.txt", "s.A.m.residues.npz", "s.A.m.residues.ids.txt"}},
+		{Safetensors, columnsOf([]int{1, 33}, Mean), []string{"s.A.m.safetensors"}},
+		{VirNucPro, columnsOf([]int{33}, Mean), []string{"s.A_m.pt"}},
 	} {
-		s := Spec{Dir: "out", Base: "s.A", Model: "m", Kind: c.kind, Format: c.format, Dim: 1, Layers: c.layers, PerToken: c.perToken}
+		s := Spec{Dir: "out", Base: "s.A", Model: "m", Format: c.format, Dim: 1, Columns: c.columns}
 		var got []string
 		for _, path := range s.Paths() {
 			got = append(got, filepath.Base(path))
@@ -359,7 +371,7 @@ func TestBadRecordsAreErrorsNotRows(t *testing.T) {
 				change(&r)
 				return r
 			}
-			last := len(s.Layers) - 1
+			last := len(s.Columns) - 1
 			for what, r := range map[string]Row{
 				"NaN":            bad(func(r *Row) { r.Embeddings[last][s.Dim-1] = nan }),
 				"zeros":          bad(func(r *Row) { clear(r.Embeddings[last][:s.Dim]) }),
@@ -401,12 +413,14 @@ func TestCreateRefusesImpossibleSpecs(t *testing.T) {
 		"unknown kind":           func(s *Spec) { s.Kind = 7 },
 		"no values":              func(s *Spec) { s.Dim = 0 },
 		"too many values":        func(s *Spec) { s.Dim = maxDim + 1 },
-		"no layers":              func(s *Spec) { s.Layers = nil },
-		"layer listed twice":     func(s *Spec) { s.Layers = []int{1, 2, 1} },
-		"layer from the end":     func(s *Spec) { s.Layers = []int{1, -1} },
-		"virnucpro, layers":      func(s *Spec) { s.Format, s.Layers = VirNucPro, []int{1, 2} },
-		"virnucpro, per token":   func(s *Spec) { s.Format, s.PerToken = VirNucPro, true },
-		"parquet, 65 layers":     func(s *Spec) { s.Layers = makeLayers(maxParquetLayers + 1) },
+		"no columns":             func(s *Spec) { s.Columns = nil },
+		"column listed twice":    func(s *Spec) { s.Columns = columnsOf([]int{1, 2, 1}, Mean) },
+		"layer from the end":     func(s *Spec) { s.Columns = columnsOf([]int{1, -1}, Mean) },
+		"unknown pooling":        func(s *Spec) { s.Columns = columnsOf([]int{1}, "none") },
+		"virnucpro, layers":      func(s *Spec) { s.Format, s.Columns = VirNucPro, columnsOf([]int{1, 2}, Mean) },
+		"virnucpro, poolings":    func(s *Spec) { s.Format, s.Columns = VirNucPro, columnsOf([]int{1}, Mean, Residues) },
+		"virnucpro, per token":   func(s *Spec) { s.Format, s.Columns = VirNucPro, columnsOf([]int{1}, Tokens) },
+		"parquet, 65 layers":     func(s *Spec) { s.Columns = columnsOf(makeLayers(maxParquetColumns+1), Tokens, Mean) },
 		"safetensors, ids taken": func(s *Spec) { s.Format, s.Meta = Safetensors, map[string]string{"ids": "x"} },
 	} {
 		s := spec(t, Parquet, 33)
@@ -437,9 +451,10 @@ func makeLayers(n int) []int {
 
 func BenchmarkWrite(b *testing.B) {
 	for _, format := range Formats() {
-		for _, perToken := range []bool{false, true} {
-			s := spec(b, format, 12)
-			s.Dim, s.PerToken = 768, perToken
+		for _, pooling := range []Pooling{Mean, Tokens} {
+			s := spec(b, format)
+			s.Dim, s.Columns = 768, columnsOf([]int{12}, pooling)
+			perToken := pooling == Tokens
 			if _, err := s.validate(); err != nil {
 				continue
 			}
@@ -472,7 +487,7 @@ func BenchmarkWrite(b *testing.B) {
 						}
 					}
 					// This leaves out the sync of Commit, which would measure the disk.
-					if err := w.(*output).enc.finish(); err != nil {
+					if err := w.(*output).tables[0].enc.finish(); err != nil {
 						b.Fatal(err)
 					}
 					if err := w.Abort(); err != nil {

@@ -26,11 +26,11 @@ func virNucProNames(_ *Spec, input, model string) []string {
 }
 
 func checkVirNucPro(s *Spec) error {
-	if s.PerToken {
+	switch {
+	case len(s.Columns) > 1:
+		return fmt.Errorf("format virnucpro supports one embedding of a record, not %d (use parquet, npy or safetensors)", len(s.Columns))
+	case !s.perRecord():
 		return errors.New("format virnucpro does not support embeddings per token (use parquet, npy or safetensors)")
-	}
-	if len(s.Layers) > 1 {
-		return fmt.Errorf("format virnucpro supports one layer, not %d (use parquet, npy or safetensors)", len(s.Layers))
 	}
 	return nil
 }

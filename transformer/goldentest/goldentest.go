@@ -108,7 +108,7 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		var pair kernels.Batch
 		pair.Append(records[0].ids)
 		pair.Append(r.ids)
-		states := encode(t, model, b, pair, transformer.PerToken, layers)
+		states := encode(t, model, b, pair, transformer.Tokens, layers)
 		for l, state := range states {
 			state = state[int(pair.CuSeqlens[1])*config.Hidden:]
 			var got []float32
@@ -179,7 +179,7 @@ func encode(t *testing.T, m *transformer.Model, b kernels.Backend, batch kernels
 	p transformer.Pooling, layers []int) [][]float32 {
 	t.Helper()
 	limits := kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}
-	e, err := transformer.NewEncoder(m, b, limits, p, layers)
+	e, err := transformer.NewEncoder(m, b, limits, transformer.Columns(layers, p))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -68,7 +68,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 	}
 	defer model.Close()
 	plan, limits := pack(records, m.budget)
-	encoder, err := transformer.NewEncoder(model, backend, limits, transformer.Mean, []int{config.Layers})
+	encoder, err := transformer.NewEncoder(model, backend, limits, transformer.Columns([]int{config.Layers}, transformer.Mean))
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"seqembed/transformer"
+)
+
+// formerTokens is the former name of the pooling "tokens".
+const formerTokens = "none"
+
+// parsePoolings sets s.poolings from the value of --pool. It returns a usage error for an unknown pooling, and for one
+// that is listed twice.
+func (s *settings) parsePoolings() error {
+	known := []transformer.Pooling{transformer.Mean, transformer.Max, transformer.CLS, transformer.Residues, transformer.Tokens}
+	s.poolings = nil
+	for _, name := range s.pool {
+		p := transformer.Pooling(strings.TrimSpace(name))
+		if p == formerTokens {
+			p = transformer.Tokens
+		}
+		switch {
+		case !slices.Contains(known, p):
+			return usagef("--pool: %q is none of %s", name, joined(known))
+		case slices.Contains(s.poolings, p):
+			return usagef("--pool: %s is asked for twice", p)
+		}
+		s.poolings = append(s.poolings, p)
+	}
+	if len(s.poolings) == 0 {
+		return usagef("--pool: at least one of %s has to be asked for", joined(known))
+	}
+	return nil
+}
+
+func joined(list []transformer.Pooling) string {
+	names := make([]string, len(list))
+	for i, p := range list {
+		names[i] = string(p)
+	}
+	return strings.Join(names, ", ")
+}
+
+// poolingList returns the poolings in the form in which the flag --pool has them.
+func (s *settings) poolingList() string { return strings.ReplaceAll(joined(s.poolings), " ", "") }

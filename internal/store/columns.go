@@ -1,0 +1,168 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// Pooling determines the rows of a column.
+type Pooling string
+
+// Poolings. Columns of Mean, Max and CLS have one row per record. The tokens that Mean and Max cover depend on the
+// model.
+const (
+	Mean     Pooling = "mean"     // the mean of the states of tokens
+	Max      Pooling = "max"      // the maxima of the states of tokens, value by value
+	CLS      Pooling = "cls"      // the state of the first token
+	Residues Pooling = "residues" // one row per token without special tokens; see Row.Residues
+	Tokens   Pooling = "tokens"   // one row per token, including special tokens
+)
+
+// Poolings returns all poolings, the default first.
+func Poolings() []Pooling { return []Pooling{Mean, Max, CLS, Residues, Tokens} }
+
+// PerRecord reports whether a column has one row per record.
+func (p Pooling) PerRecord() bool { return p != Residues && p != Tokens }
+
+// Column is one embedding of every record, or of every row of a record.
+type Column struct {
+	Pooling Pooling
+	Layer   int // block number, from 0
+}
+
+// Letters is a range of the letters of a record: the first and the last one, counted from 1.
+type Letters struct{ First, Last int32 }
+
+// A Spec whose columns have different kinds of rows is written as several tables, each in files of its own. A table has
+// a Spec with its columns only. Its rows are records, or the residues of all records, or their tokens.
+
+// pooling returns the pooling that determines the rows of a table. It returns Mean for rows that are records.
+func (s *Spec) pooling() Pooling {
+	if p := s.Columns[0].Pooling; !p.PerRecord() {
+		return p
+	}
+	return Mean
+}
+
+// perRecord reports whether the rows of a table are records.
+func (s *Spec) perRecord() bool { return s.pooling() == Mean }
+
+// rows returns the number of rows that a record has in a table.
+func (s *Spec) rows(r *Row) int {
+	switch s.pooling() {
+	case Residues:
+		return len(r.Residues)
+	case Tokens:
+		return r.Tokens
+	}
+	return 1
+}
+
+// table is a table of an output.
+type table struct {
+	spec    Spec
+	columns []int // indices of its columns among all columns
+	enc     encoder
+}
+
+// tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
+// others contain the pooling.
+func (s *Spec) tables() (list []table) {
+	for _, rows := range []Pooling{Mean, Residues, Tokens} {
+		t := table{spec: *s}
+		t.spec.Columns = nil
+		for i, c := range s.Columns {
+			if c.Pooling == rows || c.Pooling.PerRecord() && rows.PerRecord() {
+				t.spec.Columns, t.columns = append(t.spec.Columns, c), append(t.columns, i)
+			}
+		}
+		if len(t.columns) > 0 && len(t.columns) < len(s.Columns) && !rows.PerRecord() {
+			t.spec.table = "." + string(rows)
+		}
+		if len(t.columns) > 0 {
+			list = append(list, t)
+		}
+	}
+	return list
+}
+
+// row returns the part of r that belongs to the table.
+func (t *table) row(r Row) *Row {
+	all := r.Embeddings
+	if len(t.columns) < len(all) {
+		r.Embeddings = make([][]float32, len(t.columns))
+		for i, column := range t.columns {
+			r.Embeddings[i] = all[column]
+		}
+	}
+	return &r
+}
+
+// suffixes returns one suffix per column, which tells the column from the others: the text pooling and the name of the
+// pooling if there are several poolings, then the text layer and the block number if there are several layers.
+func (s *Spec) suffixes(pooling, layer string) []string {
+	names := make([]string, len(s.Columns))
+	for i, c := range s.Columns {
+		if slices.ContainsFunc(s.Columns, func(other Column) bool { return other.Pooling != c.Pooling }) {
+			names[i] = pooling + string(c.Pooling)
+		}
+		if slices.ContainsFunc(s.Columns, func(other Column) bool { return other.Layer != c.Layer }) {
+			names[i] += layer + strconv.Itoa(c.Layer)
+		}
+	}
+	return names
+}
+
+// columnNames returns the names of the columns, which begin with prefix. A single column has the name prefix.
+func (s *Spec) columnNames(prefix string) []string {
+	names := s.suffixes("_", "_")
+	for i, suffix := range names {
+		names[i] = prefix + suffix
+	}
+	return names
+}
+
+// checkColumns returns an error if there is no column, or an impossible one, or one twice.
+func (s *Spec) checkColumns() error {
+	if len(s.Columns) == 0 {
+		return fmt.Errorf("output of %q: no column to write", s.Base)
+	}
+	for i, c := range s.Columns {
+		switch {
+		case !slices.Contains(Poolings(), c.Pooling):
+			return fmt.Errorf("output of %q: unknown pooling %q", s.Base, c.Pooling)
+		case c.Layer < 0:
+			return fmt.Errorf("output of %q: layer %d is negative", s.Base, c.Layer)
+		case slices.Contains(s.Columns[:i], c):
+			return fmt.Errorf("output of %q: %s of layer %d is listed twice", s.Base, c.Pooling, c.Layer)
+		}
+	}
+	return nil
+}
+
+// recordNames are the names of the arrays of records, each of which may appear only once in a file.
+type recordNames map[string]struct{}
+
+// check returns an error if an array with one of the names exists.
+func (n recordNames) check(id string, names ...string) error {
+	for _, name := range names {
+		if _, ok := n[name]; ok {
+			return &recordError{id, errDuplicateName}
+		}
+	}
+	return nil
+}
+
+func (n recordNames) add(names ...string) {
+	for _, name := range names {
+		n[name] = struct{}{}
+	}
+}
+
+// lettersSuffix ends the name of the array that holds, beside the residues of a record of DNA, the first and the last
+// letter of each.
+const lettersSuffix = "_letters"
+
+// withLetters reports whether a table has such arrays. In a protein a residue is one letter.
+func (s *Spec) withLetters() bool { return s.pooling() == Residues && s.Kind == Nucleotide }
