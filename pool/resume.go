@@ -25,6 +25,8 @@ type Output struct {
 	Dim      int
 	Columns  []store.Column
 	Windows  bool              // one row for each window
+	Compress bool              // see store.Spec
+	Matrix   bool              // see store.Spec
 	Meta     map[string]string // stored in the output files themselves
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
@@ -44,7 +46,8 @@ func (o Output) spec(f File) store.Spec {
 		}
 	}
 	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Columns: o.Columns, Windows: o.Windows, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Columns: o.Columns, Windows: o.Windows,
+		Compress: o.Compress, Matrix: o.Matrix, Meta: o.Meta}
 }
 
 // Check returns the error that Run would return because of the manifest, or because existing outputs were made with

@@ -269,13 +269,14 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	}
 	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
-		"pool": c.poolingList(), "layers": m.layerList(), "format": c.format,
+		"pool": c.poolingList(), "layers": m.layerList(), "format": c.formatParameter(),
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Columns: m.storedColumns(), Windows: c.windows,
+		Compress: c.compress, Matrix: c.h5Matrix,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.poolingList(), "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
@@ -283,6 +284,18 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 			Backend: processors[0].backend, ProgramVersion: version(), NumericsVersion: numerics, LibraryVersions: map[string]string{"go": runtime.Version()}},
 	}
 	return job, nil
+}
+
+// formatParameter describes --format, --compress and --h5-matrix in a manifest.
+func (c *command) formatParameter() string {
+	text := c.format
+	if c.compress {
+		text += ", compressed"
+	}
+	if c.h5Matrix {
+		text += ", one matrix"
+	}
+	return text
 }
 
 // longParameter describes --long, --overlap and --windows in a manifest.
@@ -376,6 +389,12 @@ func (c *command) check() error {
 	}
 	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean)) {
 		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
+	}
+	if c.compress && c.format != string(store.Parquet) {
+		return usagef("--compress is about --format parquet")
+	}
+	if c.h5Matrix && c.format != string(store.H5) {
+		return usagef("--h5-matrix is about --format h5")
 	}
 	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
 		return usagef("--windows and --overlap are about windows: they need --long window")

@@ -15,19 +15,22 @@ import (
 // Type is the type of the elements of an array.
 type Type uint8
 
-// Types of elements. Numbers are little-endian IEEE 754 values; a String is UTF-8 text of any length.
+// Types of elements. Numbers are little-endian; a String is UTF-8 text of any length.
 const (
 	Float16 Type = iota
 	Float32
 	Float64
+	Int32
 	String
 )
 
 // Size returns the size in bytes of an element in its array. That of a String is a reference to its text.
-func (t Type) Size() int { return [...]int{2, 4, 8, stringRef}[t] }
+func (t Type) Size() int { return [...]int{2, 4, 8, 4, stringRef}[t] }
 
 // String returns the name of the type.
-func (t Type) String() string { return [...]string{"float16", "float32", "float64", "string"}[t] }
+func (t Type) String() string {
+	return [...]string{"float16", "float32", "float64", "int32", "string"}[t]
+}
 
 // Attribute is a named text of a group or an array.
 type Attribute struct{ Name, Value string }
@@ -74,6 +77,8 @@ func (t Type) encode() []byte {
 		return float(4, 31, 23, 8, 127)
 	case Float64:
 		return float(8, 63, 52, 11, 1023)
+	case Int32:
+		return []byte{0x10, 0x08, 0, 0, 4, 0, 0, 0, 0, 0, 32, 0}
 	case String: // of variable length, UTF-8, ended by a zero; made of unsigned bytes
 		return []byte{0x19, 0x01, 0x01, 0, stringRef, 0, 0, 0, 0x10, 0, 0, 0, 1, 0, 0, 0, 0, 0, 8, 0}
 	}

@@ -61,6 +61,7 @@ func makeFile(t testing.TB, n int) []byte {
 		inner.Add("texts", must(w.Array(String, []int{len(texts)}, refs))),
 		inner.Add("half", must(w.Array(Float16, []int{2}, []byte{0, 0x3c, 0xff, 0x7b}))),
 		inner.Add("double", must(w.Array(Float64, []int{1}, binary.LittleEndian.AppendUint64(nil, math.Float64bits(math.Pi))))),
+		inner.Add("integers", must(w.Array(Int32, []int{1, 2}, []byte{1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}))),
 		inner.Add("empty", must(w.Array(Float32, []int{0, 3}, nil))),
 		root.Add("inner", must(w.Group(&inner, Attribute{"note", ""}))),
 		w.Close(must(w.Group(&root, Attribute{"model", "esm2"}, Attribute{"größe", "3"}))),
@@ -158,7 +159,8 @@ func checkInner(t *testing.T, r *Reader, at Address) {
 			}
 		}
 	}
-	want := map[string]string{"texts": "string [6] 96", "half": "float16 [2] 4", "double": "float64 [1] 8", "empty": "float32 [0 3] 0"}
+	want := map[string]string{"texts": "string [6] 96", "half": "float16 [2] 4", "double": "float64 [1] 8", "integers": "int32 [1 2] 8",
+		"empty": "float32 [0 3] 0"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("inner group %q, want %q", got, want)
 	}
@@ -191,6 +193,7 @@ for path in sys.argv[1:]:
     g = f['inner']
     assert g['texts'].asstr()[:].tolist() == ['', 'a', 'eight by', '0123456789' * 9000, 'é\n', '']
     assert g['half'].dtype == '<f2' and g['half'][:].tolist() == [1, 65504]
+    assert g['integers'].dtype == '<i4' and g['integers'][:].tolist() == [[1, -1]]
     assert g['double'][0] == np.pi and g['empty'].shape == (0, 3) and g['empty'][:].size == 0
     assert dict(g.attrs) == {'note': ''}
 `, args...)

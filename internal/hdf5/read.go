@@ -186,7 +186,7 @@ func decodeShape(space []byte) (shape []int, err error) {
 }
 
 func decodeType(datatype []byte) (Type, error) {
-	for _, t := range []Type{Float16, Float32, Float64} {
+	for _, t := range []Type{Float16, Float32, Float64, Int32} {
 		if bytes.HasPrefix(datatype, t.encode()) {
 			return t, nil
 		}
@@ -194,7 +194,7 @@ func decodeType(datatype []byte) (Type, error) {
 	if len(datatype) >= 8 && datatype[0]&15 == 9 && datatype[1]&15 == 1 && datatype[4] == stringRef {
 		return String, nil
 	}
-	return 0, fmt.Errorf("values that are neither floats nor strings: %w", ErrUnsupported)
+	return 0, fmt.Errorf("values that are neither floats, 32-bit integers nor strings: %w", ErrUnsupported)
 }
 
 // attributes decodes attributes; those that are not one string of variable length are left out.

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 )
@@ -52,7 +53,9 @@ func checkParquet(s *Spec) error {
 func embeddingField(i int) string { return fmt.Sprintf("E%02d", i) }
 
 // columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
-// are neither compressed nor dictionary-encoded, because both take time and save almost nothing.
+// are neither compressed nor dictionary-encoded, because both take time and save almost nothing. With Spec.Compress
+// everything is compressed with Zstandard, and the bytes of floats are first sorted by their significance, without which
+// they would hardly get smaller.
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -80,10 +83,47 @@ func columnTags(s *Spec) map[string]string {
 			tags[field.Name] = "-"
 		}
 	}
+	for field, tag := range tags {
+		if s.Compress {
+			tag = strings.ReplaceAll(tag, "snappy", "zstd")
+		}
+		tags[field] = `parquet:"` + tag + `"`
+	}
 	for i, name := range s.columnNames("embedding") {
-		tags[embeddingField(i)] = name + ",plain,list"
+		if s.Compress {
+			tags[embeddingField(i)] = `parquet:"` + name + `,zstd,list" parquet-element:",zstd,split"`
+		} else {
+			tags[embeddingField(i)] = `parquet:"` + name + `,plain,list"`
+		}
 	}
 	return tags
+}
+
+// arrowColumns returns the columns of a table in the types of Arrow. The lists of a table have dim elements each.
+func arrowColumns(schema *parquet.Schema, dim int) (columns []arrowField) {
+	for _, field := range schema.Fields() {
+		if !field.Leaf() {
+			element := field.Fields()[0].Fields()[0]
+			columns = append(columns, arrowList(field.Name(), arrowType(element.Type()), dim))
+			continue
+		}
+		columns = append(columns, arrowField{name: field.Name(), kind: arrowType(field.Type())})
+	}
+	return columns
+}
+
+func arrowType(t parquet.Type) flatTable {
+	switch t.Kind() {
+	case parquet.Boolean:
+		return arrowBool
+	case parquet.Int64:
+		return arrowInt64
+	case parquet.Float:
+		return arrowFloat
+	case parquet.FixedLenByteArray: // the logical type FLOAT16
+		return arrowHalf
+	}
+	return arrowText
 }
 
 // parquetEncoder writes one row per record, residue or token.
@@ -107,9 +147,11 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		parquet.DataPageStatistics(false),
 		parquet.PageBufferSize(pageBytes),
 		parquet.WriteBufferSize(0),
+		// The filter tells a reader which row groups do not have an id. It takes 10 bits a row.
+		parquet.BloomFilters(parquet.SplitBlockFilter(10, "id")),
 	}
 	for field, tag := range columnTags(s) {
-		options = append(options, parquet.StructTag(reflect.StructTag(`parquet:"`+tag+`"`), field))
+		options = append(options, parquet.StructTag(reflect.StructTag(tag), field))
 	}
 	for key, value := range s.Meta {
 		options = append(options, parquet.KeyValueMetadata(ValidText(key), ValidText(value)))
@@ -119,6 +161,7 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		writer: parquet.NewGenericWriter[parquetRow](f, options...),
 		row:    make([]parquetRow, 1),
 	}
+	e.writer.SetKeyValueMetadata(arrowSchemaKey, arrowSchema(arrowColumns(e.writer.Schema(), s.Dim)))
 	fields := reflect.ValueOf(&e.row[0]).Elem()
 	for i := range s.Columns {
 		field := fields.FieldByName(embeddingField(i)).Addr().Interface()

@@ -36,6 +36,7 @@ func layouts() []layout {
 		{Parquet, oneFile, checkParquet, newParquetEncoder},
 		{Npy, npyNames, nil, newNpyEncoder},
 		{Safetensors, oneFile, nil, newSafetensorsEncoder},
+		{H5, oneFile, checkH5, newH5Encoder},
 		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
 	}
 }
@@ -100,7 +101,11 @@ type Spec struct {
 	Dim     int               // number of values per embedding
 	Columns []Column          // the embeddings of a record
 	Windows bool              // one row per window of a record, see Row.Start
-	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
+	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet, safetensors and h5
+	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
+	Compress bool
+	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
+	Matrix bool
 
 	table string // suffix of the model in the file names of one table of several
 }

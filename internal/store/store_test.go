@@ -113,6 +113,9 @@ func everySpec(t testing.TB) map[string]Spec {
 			}
 		}
 	}
+	matrix, compressed := spec(t, H5, 0, 33), spec(t, Parquet, 33)
+	matrix.Matrix, compressed.Compress = true, true
+	all["h5, matrix"], all["parquet, compressed"] = matrix, compressed
 	dna := spec(t, VirNucPro, 12)
 	dna.Kind = Nucleotide
 	all["virnucpro, DNA"] = dna
