@@ -56,6 +56,7 @@ type FileReport struct {
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
+	Overflows         int64            // number of values that Output.DType turned into infinities
 	Skipped           map[string]int64 // number of skipped records by reason
 	Examples          []seqio.Skip     // some of the skipped records
 	Outputs           []store.File

@@ -24,6 +24,7 @@ type Output struct {
 	Kind     store.Kind
 	Dim      int
 	Columns  []store.Column
+	DType    store.DType       // type of the values
 	Windows  bool              // one row for each window
 	Compress bool              // see store.Spec
 	Matrix   bool              // see store.Spec
@@ -46,7 +47,7 @@ func (o Output) spec(f File) store.Spec {
 		}
 	}
 	return store.Spec{Dir: filepath.Join(append([]string{o.Dir}, dir...)...), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Columns: o.Columns, Windows: o.Windows,
+		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows,
 		Compress: o.Compress, Matrix: o.Matrix, Meta: o.Meta}
 }
 

@@ -106,7 +106,7 @@ func (f *fileJob) commit() error {
 		report.Skipped[reason] += n
 		skipped += n
 	}
-	report.Examples = reader.Skipped()
+	report.Examples, report.Overflows = reader.Skipped(), f.out.Overflows()
 	if reader.Records() != report.Records+skipped {
 		return fmt.Errorf("%s: %d records in, %d rows out, %d skipped: %w",
 			f.label(), reader.Records(), report.Records, skipped, errLost)
@@ -122,6 +122,7 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
+	entry.Overflows = report.Overflows
 	if err := f.checkFolder(nil); err != nil {
 		return err
 	}

@@ -269,13 +269,13 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	}
 	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
-		"pool": c.poolingList(), "layers": m.layerList(), "format": c.formatParameter(),
+		"pool": c.poolingList(), "layers": m.layerList(), "format": c.formatParameter(), "dtype_out": c.dtypeOut,
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
-		Dim: m.config.Hidden, Columns: m.storedColumns(), Windows: c.windows,
+		Dim: m.config.Hidden, Columns: m.storedColumns(), DType: store.DType(c.dtypeOut), Windows: c.windows,
 		Compress: c.compress, Matrix: c.h5Matrix,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.poolingList(), "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
@@ -358,6 +358,7 @@ func (c *command) check() error {
 		{"on-bad-record", c.onBad, []string{"error", "skip"}},
 		{"gaps", c.gaps, []string{"error", "remove"}},
 		{"duplicates", c.duplicates, []string{"error", "suffix"}},
+		{"dtype-out", c.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
 		{"long", c.long, []string{string(pool.LongTruncate), string(pool.LongWindow), string(pool.LongError)}},
 	} {
 		if !slices.Contains(f.values, f.value) {
@@ -387,8 +388,8 @@ func (c *command) check() error {
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
 	}
-	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean)) {
-		return usagef("--format virnucpro holds one mean vector a record: one layer, and --pool mean")
+	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean) || c.dtypeOut != string(store.FP32)) {
+		return usagef("--format virnucpro holds one mean vector of float32 a record: one layer, --pool mean and --dtype-out fp32")
 	}
 	if c.compress && c.format != string(store.Parquet) {
 		return usagef("--compress is about --format parquet")

@@ -22,6 +22,7 @@ type settings struct {
 
 	out      string
 	format   string
+	dtypeOut string
 	compress bool
 	h5Matrix bool
 
@@ -77,6 +78,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
+	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
 	f.BoolVar(&s.compress, "compress", false, "compress parquet with Zstandard")
 	f.BoolVar(&s.h5Matrix, "h5-matrix", false, "one matrix and a list of ids in h5, instead of an array for each id")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")

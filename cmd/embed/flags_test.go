@@ -17,7 +17,7 @@ import (
 
 // promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
-	"esm-batch-size", "dtype", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
+	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "offline", "quiet", "verbose", "no-progress", "log-format", "help", "version"}
 
 func TestHelp(t *testing.T) {
@@ -227,6 +227,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--gpus none --dtype fp16 p.faa", []string{"--dtype fp16", "GPU"}},
 		{"--dtype int8 p.faa", []string{"--dtype", `"int8"`}},
 		{"--format hdf p.faa", unknownFormat},
+		{"--dtype-out bf16 p.faa", []string{"--dtype-out", "bf16", "fp32, fp16"}},
+		{"--format virnucpro --dtype-out fp16 p.faa", []string{"virnucpro", "--dtype-out fp32"}},
 		{"--pool mean,best p.faa", []string{"--pool", `"best"`, "mean, max, cls, residues, tokens"}},
 		{"--pool max,mean,max p.faa", []string{"--pool", "max", "twice"}},
 		{"--pool tokens,none p.faa", []string{"--pool", "tokens", "twice"}},

@@ -325,6 +325,9 @@ func (p *progress) FileFinished(f pool.FileReport) {
 		p.logger().Warn("records were truncated: --long window or --max-length uses more of them", "input", f.Path,
 			"records", f.Truncated, "first", strings.Join(first, ", "))
 	}
+	if f.Overflows > 0 {
+		p.logger().Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
+	}
 	for _, skip := range f.Examples {
 		p.logger().Warn("record skipped", "input", f.Path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
 	}

@@ -69,7 +69,7 @@ func run(t testing.TB, c *exec.Cmd) string {
 	var out, said strings.Builder
 	c.Stdout, c.Stderr = &out, &said
 	if err := c.Run(); err != nil {
-		t.Fatalf("%s: %v\n%s%s", c.Path, err, said.String(), out.String())
+		t.Fatalf("%s: %v\n%s", c.Path, err, said.String())
 	}
 	return out.String()
 }

@@ -36,6 +36,8 @@ type Entry struct {
 	Records   int64            `json:"records"`           // number of records written
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
 	Truncated int64            `json:"truncated"`         // number of records of which only a part was used
+	Repeated  int64            `json:"repeated"`          // number of records that were not computed, because earlier ones are equal
+	Overflows int64            `json:"overflows"`         // number of values that the type of the output turned into infinities
 	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
 	Outputs   []File           `json:"outputs"`           // main file first; relative paths
 	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
@@ -159,6 +161,11 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	l.Records = c.number(`},"records":`)
 	l.Tokens = c.number(`,"tokens":`)
 	l.Truncated = c.number(`,"truncated":`)
+	l.Repeated, l.Overflows = 0, 0
+	if c.next(`,"repeated":`) { // earlier versions did not write the two counts
+		l.Repeated = c.number(`,"repeated":`)
+		l.Overflows = c.number(`,"overflows":`)
+	}
 	l.Skipped = map[string]int64{}
 	l.Outputs = make([]File, 0, 2)
 	for prefix := `,"skipped":{},"outputs":[{"path":"`; !c.failed; prefix = `},{"path":"` {
@@ -259,7 +266,8 @@ func (e *Entry) validate() error {
 	for _, c := range [...]struct {
 		what string
 		n    int64
-	}{{"the input's size", e.Input.Size}, {"records", e.Records}, {"tokens", e.Tokens}, {"truncated", e.Truncated}} {
+	}{{"the input's size", e.Input.Size}, {"records", e.Records}, {"tokens", e.Tokens}, {"truncated", e.Truncated},
+		{"repeated", e.Repeated}, {"overflows", e.Overflows}} {
 		if c.n < 0 {
 			return bad(c.what, c.n)
 		}

@@ -4,16 +4,21 @@ import (
 	"encoding/binary"
 	"io"
 	"math"
+
+	"seqembed/internal/half"
 )
 
-// floatWriter writes float32 values as little-endian bytes.
-type floatWriter struct{ chunk []byte }
+// floatWriter writes values as little-endian bytes of a type.
+type floatWriter struct {
+	dtype DType
+	chunk []byte
+}
 
 func (w *floatWriter) write(to io.Writer, values []float32) error {
-	const chunkValues = 8192 // 32 KiB, which fits in the first-level cache
+	const chunkValues = 8192 // at most 32 KiB, which fits in the first-level cache
 	for len(values) > 0 {
 		n := min(len(values), chunkValues)
-		w.chunk = appendFloats(w.chunk[:0], values[:n])
+		w.chunk = appendFloats(w.chunk[:0], w.dtype, values[:n])
 		if _, err := to.Write(w.chunk); err != nil {
 			return err
 		}
@@ -22,7 +27,13 @@ func (w *floatWriter) write(to io.Writer, values []float32) error {
 	return nil
 }
 
-func appendFloats(dst []byte, values []float32) []byte {
+func appendFloats(dst []byte, dtype DType, values []float32) []byte {
+	if dtype == FP16 {
+		for _, v := range values {
+			dst = binary.LittleEndian.AppendUint16(dst, half.ToFP16(v))
+		}
+		return dst
+	}
 	for _, v := range values {
 		dst = binary.LittleEndian.AppendUint32(dst, math.Float32bits(v))
 	}

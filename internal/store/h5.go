@@ -29,6 +29,14 @@ func (f hdf5File) WriteAt(p []byte, offset int64) (int, error) {
 	return len(p), nil
 }
 
+// hdf5 returns the type of the elements of an array.
+func (d DType) hdf5() hdf5.Type {
+	if d == FP16 {
+		return hdf5.Float16
+	}
+	return hdf5.Float32
+}
+
 func newH5Encoder(s *Spec, files *fileSet) (encoder, error) {
 	path := s.Paths()[0]
 	f, err := files.create(path, true)
@@ -79,8 +87,8 @@ func (e *h5Encoder) add(r *Row) error {
 		if e.spec.perRecord() {
 			shape = shape[1:]
 		}
-		e.bytes = appendFloats(e.bytes[:0], values)
-		if err := e.array(i, r.ID, hdf5.Float32, shape); err != nil {
+		e.bytes = appendFloats(e.bytes[:0], e.spec.DType, values)
+		if err := e.array(i, r.ID, e.spec.DType.hdf5(), shape); err != nil {
 			return err
 		}
 	}
@@ -142,7 +150,7 @@ type h5MatrixEncoder struct {
 }
 
 func newH5MatrixEncoder(s *Spec, files *fileSet, w *hdf5.Writer) (encoder, error) {
-	e := &h5MatrixEncoder{spec: s, w: w}
+	e := &h5MatrixEncoder{spec: s, w: w, floats: floatWriter{dtype: s.DType}}
 	var err error
 	if e.first, err = w.Align(); err != nil {
 		return nil, err
@@ -183,7 +191,7 @@ func (e *h5MatrixEncoder) finish() error {
 				return err
 			}
 		}
-		a, err := e.w.ArrayAt(at, hdf5.Float32, []int{len(e.ids), e.spec.Dim})
+		a, err := e.w.ArrayAt(at, e.spec.DType.hdf5(), []int{len(e.ids), e.spec.Dim})
 		if err != nil {
 			return err
 		}

@@ -94,7 +94,7 @@ func TestH5HoldsOneArrayPerRecord(t *testing.T) {
 				if s.perRecord() {
 					shape = shape[1:]
 				}
-				want[group+"/"+EscapeName(r.ID)] = fmt.Sprintf("%v%x", shape, appendFloats(nil, r.Embeddings[i]))
+				want[group+"/"+EscapeName(r.ID)] = fmt.Sprintf("%v%x", shape, appendFloats(nil, s.DType, r.Embeddings[i]))
 			}
 			if letters {
 				want["/letters/"+EscapeName(r.ID)] = fmt.Sprintf("%v%x", []int{len(r.Residues), 2}, appendLetters(nil, r.Residues))
@@ -124,7 +124,7 @@ func TestH5MatrixHoldsAllRecords(t *testing.T) {
 		for _, r := range rows {
 			ids += fmt.Sprintf("%q ", r.ID)
 			for i, e := range r.Embeddings {
-				values[i] = appendFloats(values[i], e)
+				values[i] = appendFloats(values[i], s.DType, e)
 			}
 		}
 		if count > 0 {
@@ -167,21 +167,26 @@ func TestH5FindsDuplicates(t *testing.T) {
 }
 
 func TestH5pyReadsH5(t *testing.T) {
-	one, several, tokens, matrix := spec(t, H5, 33), spec(t, H5, 0, 33), spec(t, H5), spec(t, H5, 33)
+	one, several, tokens, matrix, halves := spec(t, H5, 33), spec(t, H5, 0, 33), spec(t, H5), spec(t, H5, 33), spec(t, H5, 33)
 	tokens.Columns = columnsOf([]int{33}, Tokens)
 	matrix.Matrix = true
-	rows := plainRows(one, 300)
-	bits := func(s Spec) string { return writeAll(t, s, plainRows(s, 300))[0].Path }
-	out := readback.Python(t, "h5py", `
+	halves.DType = FP16
+	var paths []string
+	for _, s := range []Spec{one, halves, several, tokens, matrix} {
+		paths = append(paths, writeAll(t, s, plainRows(s, readBackRows))[0].Path)
+	}
+	checkLines(t, readback.Python(t, "h5py", `
 import sys, h5py
-one, several, tokens, matrix = map(h5py.File, sys.argv[1:])
-for key in one:  # sorted, as the ids are
-    print('"%s"\t%s' % (one[key].attrs['original_id'], one[key][:].tobytes().hex()))
-assert one.attrs['model'] == 'esm2-8m' and one.attrs['revision'] == '"quoted" / ünïcode'
+one, halves, several, tokens, matrix = map(h5py.File, sys.argv[1:])
+for f in one, halves:
+    for key in f:  # sorted, as the ids are
+        print('"%s"\t%s' % (f[key].attrs['original_id'], f[key][:].astype('<f4').tobytes().hex()))
+    print('end')
 ids = matrix['ids'].asstr()[:].tolist()
-assert ids == list(one) and (matrix['embeddings'][7] == one[ids[7]][:]).all() and matrix['embeddings'].shape == (300, 24)
+assert one[ids[0]].dtype == '<f4' and halves[ids[0]].dtype == '<f2'
+assert one.attrs['model'] == 'esm2-8m' and one.attrs['revision'] == '"quoted" / ünïcode'
+assert ids == list(one) and (matrix['embeddings'][7] == one[ids[7]][:]).all() and matrix['embeddings'].shape == (200, 24)
 assert set(several) == {'embeddings_0', 'embeddings_33'} and list(several['embeddings_0']) == ids
-assert [tokens[i].shape for i in ids] == [(n % 4, 24) for n in range(300)]
-`, bits(one), bits(several), bits(tokens), bits(matrix))
-	checkLines(t, out, one, rows)
+assert [tokens[i].shape for i in ids] == [(n % 4, 24) for n in range(200)]
+`, paths...), one, halves)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Npy is one float32 array per column and a text file of ids. With an embedding per token it is an .npz file with one
+// Npy is one array per column and a text file of ids. With an embedding per token it is an .npz file with one
 // array per record.
 const Npy Format = "npy"
 
@@ -26,11 +26,16 @@ func npyNames(s *Spec, input, model string) (names []string) {
 // which NumPy aligns its data.
 const npyHeaderSize = 128
 
-// Types of the values of an array, as NumPy writes them.
-const (
-	npyFloat32 = "<f4"
-	npyInt32   = "<i4"
-)
+// npyInt32 is the type of int32 values in a header.
+const npyInt32 = "<i4"
+
+// npy returns the type in a header.
+func (d DType) npy() string {
+	if d == FP16 {
+		return "<f2"
+	}
+	return "<f4"
+}
 
 // npyHeader returns the version 1.0 header of an array in C order
 // (https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html).
@@ -59,7 +64,7 @@ func (l idList) add(id string) error {
 // npyEncoder writes one array [records, dim] per column. It writes the header of an array twice, at the beginning and at
 // the end, because the number of records is known only at the end.
 type npyEncoder struct {
-	dim    int
+	spec   *Spec
 	rows   int
 	arrays []*atomicFile // one per column
 	ids    idList
@@ -71,13 +76,13 @@ func newNpyEncoder(s *Spec, files *fileSet) (encoder, error) {
 		return newNpzEncoder(s, files)
 	}
 	paths := s.Paths()
-	e := &npyEncoder{dim: s.Dim}
+	e := &npyEncoder{spec: s, floats: floatWriter{dtype: s.DType}}
 	for _, path := range paths[:len(s.Columns)] {
 		array, err := files.create(path, true)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := array.Write(npyHeader(npyFloat32, 0, s.Dim)); err != nil {
+		if _, err := array.Write(npyHeader(s.DType.npy(), 0, s.Dim)); err != nil {
 			return nil, err
 		}
 		e.arrays = append(e.arrays, array)
@@ -99,7 +104,7 @@ func (e *npyEncoder) add(r *Row) error {
 
 func (e *npyEncoder) finish() error {
 	for _, array := range e.arrays {
-		if err := array.writeAt(npyHeader(npyFloat32, e.rows, e.dim), 0); err != nil {
+		if err := array.writeAt(npyHeader(e.spec.DType.npy(), e.rows, e.spec.Dim), 0); err != nil {
 			return err
 		}
 	}
@@ -122,7 +127,7 @@ type npzEncoder struct {
 
 func newNpzEncoder(s *Spec, files *fileSet) (encoder, error) {
 	paths := s.Paths()
-	e := &npzEncoder{spec: s, names: recordNames{}}
+	e := &npzEncoder{spec: s, names: recordNames{}, floats: floatWriter{dtype: s.DType}}
 	for _, path := range paths[:len(s.Columns)] {
 		f, err := files.create(path, false)
 		if err != nil {
@@ -154,7 +159,7 @@ func (e *npzEncoder) add(r *Row) error {
 		if err != nil {
 			return err
 		}
-		if _, err := entry.Write(npyHeader(npyFloat32, rows, e.spec.Dim)); err != nil {
+		if _, err := entry.Write(npyHeader(e.spec.DType.npy(), rows, e.spec.Dim)); err != nil {
 			return err
 		}
 		if err := e.floats.write(entry, r.Embeddings[i]); err != nil {

@@ -101,7 +101,7 @@ func TestNpyHoldsOneArrayPerLayer(t *testing.T) {
 }
 
 func TestNpyHeaderHasRoomForTheLargestShape(t *testing.T) {
-	h := npyHeader(npyFloat32, math.MaxInt, math.MaxInt)
+	h := npyHeader(FP32.npy(), math.MaxInt, math.MaxInt)
 	if len(h) != npyHeaderSize || npyDict.Find(h[10:]) == nil {
 		t.Errorf("%d bytes: %q", len(h), h)
 	}

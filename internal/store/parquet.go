@@ -31,11 +31,15 @@ type parquetRow struct {
 	WindowEnd   int64 // last letter
 	Start, End  int64 // first and last letter of a window or residue in its record
 	Position    int64 // index of the token, from 0, including special tokens
-	// One field per column.
+	// One field per column: those of Spec.DType.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
 	E32, E33, E34, E35, E36, E37, E38, E39, E40, E41, E42, E43, E44, E45, E46, E47 []float32
 	E48, E49, E50, E51, E52, E53, E54, E55, E56, E57, E58, E59, E60, E61, E62, E63 []float32
+	H00, H01, H02, H03, H04, H05, H06, H07, H08, H09, H10, H11, H12, H13, H14, H15 [][2]byte
+	H16, H17, H18, H19, H20, H21, H22, H23, H24, H25, H26, H27, H28, H29, H30, H31 [][2]byte
+	H32, H33, H34, H35, H36, H37, H38, H39, H40, H41, H42, H43, H44, H45, H46, H47 [][2]byte
+	H48, H49, H50, H51, H52, H53, H54, H55, H56, H57, H58, H59, H60, H61, H62, H63 [][2]byte
 }
 
 // maxParquetColumns is the number of fields for embeddings in parquetRow.
@@ -50,12 +54,17 @@ func checkParquet(s *Spec) error {
 	return nil
 }
 
-func embeddingField(i int) string { return fmt.Sprintf("E%02d", i) }
+// embeddingField returns the name of the field for a column.
+func (s *Spec) embeddingField(i int) string {
+	if s.DType == FP16 {
+		return fmt.Sprintf("H%02d", i)
+	}
+	return fmt.Sprintf("E%02d", i)
+}
 
 // columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
 // are neither compressed nor dictionary-encoded, because both take time and save almost nothing. With Spec.Compress
-// everything is compressed with Zstandard, and the bytes of floats are first sorted by their significance, without which
-// they would hardly get smaller.
+// everything is compressed with Zstandard, and the bytes of float32 values are first sorted by their significance.
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -90,11 +99,14 @@ func columnTags(s *Spec) map[string]string {
 		tags[field] = `parquet:"` + tag + `"`
 	}
 	for i, name := range s.columnNames("embedding") {
-		if s.Compress {
-			tags[embeddingField(i)] = `parquet:"` + name + `,zstd,list" parquet-element:",zstd,split"`
-		} else {
-			tags[embeddingField(i)] = `parquet:"` + name + `,plain,list"`
+		tag := `parquet:"` + name + `,plain,list"`
+		switch {
+		case s.Compress && s.DType == FP16: // DuckDB does not read float16 in an order of bytes
+			tag = `parquet:"` + name + `,zstd,list"`
+		case s.Compress:
+			tag = `parquet:"` + name + `,zstd,list" parquet-element:",zstd,split"`
 		}
+		tags[s.embeddingField(i)] = tag
 	}
 	return tags
 }
@@ -129,14 +141,16 @@ func arrowType(t parquet.Type) flatTable {
 // parquetEncoder writes one row per record, residue or token.
 type parquetEncoder struct {
 	spec   *Spec
+	file   *atomicFile
 	writer *parquet.GenericWriter[parquetRow]
 	row    []parquetRow // has length 1 and is reused
 	values []*[]float32 // the fields of row in use
+	halves []*[][2]byte // likewise, for FP16
 	bytes  int          // size of the current row group
 }
 
 func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
-	f, err := files.create(s.Paths()[0], false)
+	f, err := files.create(s.Paths()[0], s.DType == FP16)
 	if err != nil {
 		return nil, err
 	}
@@ -153,19 +167,29 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 	for field, tag := range columnTags(s) {
 		options = append(options, parquet.StructTag(reflect.StructTag(tag), field))
 	}
+	for _, name := range s.columnNames("embedding") {
+		if s.DType == FP16 { // parquet-go would compare the bytes of the values, not the values
+			options = append(options, parquet.SkipPageBounds(name, "list", "element"))
+		}
+	}
 	for key, value := range s.Meta {
 		options = append(options, parquet.KeyValueMetadata(ValidText(key), ValidText(value)))
 	}
 	e := &parquetEncoder{
 		spec:   s,
+		file:   f,
 		writer: parquet.NewGenericWriter[parquetRow](f, options...),
 		row:    make([]parquetRow, 1),
 	}
 	e.writer.SetKeyValueMetadata(arrowSchemaKey, arrowSchema(arrowColumns(e.writer.Schema(), s.Dim)))
 	fields := reflect.ValueOf(&e.row[0]).Elem()
 	for i := range s.Columns {
-		field := fields.FieldByName(embeddingField(i)).Addr().Interface()
-		e.values = append(e.values, field.(*[]float32))
+		switch field := fields.FieldByName(s.embeddingField(i)).Addr().Interface().(type) {
+		case *[]float32:
+			e.values = append(e.values, field)
+		case *[][2]byte:
+			e.halves = append(e.halves, field)
+		}
 	}
 	return e, nil
 }
@@ -182,7 +206,12 @@ func (e *parquetEncoder) add(r *Row) error {
 			row.Start, row.End = int64(r.Residues[i].First), int64(r.Residues[i].Last)
 		}
 		for c, values := range r.Embeddings {
-			*e.values[c] = values[i*e.spec.Dim : (i+1)*e.spec.Dim]
+			values = values[i*e.spec.Dim : (i+1)*e.spec.Dim]
+			if e.spec.DType == FP16 {
+				*e.halves[c] = appendHalves((*e.halves[c])[:0], values)
+			} else {
+				*e.values[c] = values
+			}
 		}
 		if err := e.write(); err != nil {
 			return err
@@ -196,7 +225,7 @@ func (e *parquetEncoder) write() error {
 		return err
 	}
 	const fixedColumns = 32 // approximate size in bytes
-	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + 4*e.spec.Dim*len(e.values)
+	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + e.spec.DType.size()*e.spec.Dim*len(e.spec.Columns)
 	if e.bytes < rowGroupBytes {
 		return nil
 	}
@@ -204,4 +233,9 @@ func (e *parquetEncoder) write() error {
 	return e.writer.Flush()
 }
 
-func (e *parquetEncoder) finish() error { return e.writer.Close() }
+func (e *parquetEncoder) finish() error {
+	if err := e.writer.Close(); err != nil || e.spec.DType != FP16 {
+		return err
+	}
+	return annotateFloat16(e.file)
+}

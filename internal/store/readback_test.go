@@ -6,17 +6,24 @@ import (
 	"strings"
 	"testing"
 
+	"seqembed/internal/half"
 	"seqembed/internal/readback"
 )
 
 // bitsOf returns the ids and the values of rows in the form in which the scripts of these tests print them: a line for
-// each row of a table, with the bits of the values.
+// each row of a table, with the bits of the values as float32.
 func bitsOf(s Spec, rows []Row) (lines []string) {
 	for _, r := range rows {
 		for i := range s.rows(&r) {
 			line := fmt.Sprintf("%q", r.ID)
 			for _, e := range r.Embeddings {
-				line += "\t" + hex.EncodeToString(appendFloats(nil, e[i*s.Dim:(i+1)*s.Dim]))
+				values := append([]float32{}, e[i*s.Dim:(i+1)*s.Dim]...)
+				for j, v := range values {
+					if s.DType == FP16 {
+						values[j] = half.FromFP16(half.ToFP16(v))
+					}
+				}
+				line += "\t" + hex.EncodeToString(appendFloats(nil, FP32, values))
 			}
 			lines = append(lines, line)
 		}
@@ -33,80 +40,95 @@ func plainRows(s Spec, count int) []Row {
 	return rows
 }
 
-// checkLines compares the output of a script with the rows.
-func checkLines(t *testing.T, out string, s Spec, rows []Row) {
+// checkLines compares the output of a script, which ends every file by a line "end", with the rows of each file.
+func checkLines(t *testing.T, out string, specs ...Spec) {
 	t.Helper()
-	got, want := strings.Split(strings.TrimSuffix(out, "\n"), "\n"), bitsOf(s, rows)
-	if len(got) != len(want) {
-		t.Fatalf("%d rows, want %d", len(got), len(want))
+	files := strings.Split(out, "end\n")
+	if len(files) != len(specs)+1 {
+		t.Fatalf("%d files, want %d", len(files)-1, len(specs))
 	}
-	for i := range got {
-		if got[i] != want[i] {
-			t.Fatalf("row %d is\n%s, want\n%s", i, got[i], want[i])
+	for i, s := range specs {
+		got, want := strings.Split(strings.TrimSuffix(files[i], "\n"), "\n"), bitsOf(s, plainRows(s, readBackRows))
+		if len(got) != len(want) {
+			t.Fatalf("file %d: %d rows, want %d", i, len(got), len(want))
+		}
+		for row := range got {
+			if got[row] != want[row] {
+				t.Fatalf("file %d, row %d is\n%s, want\n%s", i, row, got[row], want[row])
+			}
 		}
 	}
 }
 
-// parquetSpecs returns the layouts of Parquet that other software reads back.
-func parquetSpecs(t *testing.T) []Spec {
-	perToken := spec(t, Parquet)
+// readBackRows is the number of rows in a file that other software reads.
+const readBackRows = 200
+
+// parquetFiles writes the layouts of Parquet that other software reads back, and returns the arguments of a script: for
+// each file its path and the names of its columns, with commas between.
+func parquetFiles(t *testing.T) (specs []Spec, args []string) {
+	perToken, layers, halves := spec(t, Parquet), spec(t, Parquet, 0, 33), spec(t, Parquet, 33)
 	perToken.Columns = columnsOf([]int{3, 33}, Tokens)
-	layers := spec(t, Parquet, 0, 33)
 	layers.Compress = true
-	return []Spec{spec(t, Parquet, 33), layers, perToken}
+	halves.DType, halves.Compress = FP16, true
+	specs = []Spec{spec(t, Parquet, 33), layers, perToken, halves}
+	for _, s := range specs {
+		path := writeAll(t, s, plainRows(s, readBackRows))[0].Path
+		args = append(args, strings.Join(append([]string{path}, s.columnNames("embedding")...), ","))
+	}
+	return specs, args
 }
 
 func TestDuckDBReadsParquet(t *testing.T) {
-	for _, s := range parquetSpecs(t) {
-		rows := plainRows(s, 300)
-		out := readback.Node(t, []string{"@duckdb/node-api"}, `
+	specs, args := parquetFiles(t)
+	checkLines(t, readback.Node(t, []string{"@duckdb/node-api"}, `
 import { DuckDBInstance } from '@duckdb/node-api';
-const [path, ...columns] = process.argv.slice(2);
 const c = await (await DuckDBInstance.create(':memory:')).connect();
-const r = await c.runAndReadAll("SELECT * FROM '" + path + "'");
-for (const row of r.getRowObjects())
-  console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c].items).buffer).toString('hex'))].join('\t'));
-const one = await c.runAndReadAll("SELECT bloom_filter_excludes FROM parquet_bloom_probe('" + path + "', 'id', 'absent')");
-if (one.getRows().length == 0 || one.getRows().some(r => !r[0])) throw new Error('the filter does not exclude an id: ' + one.getRows());
-const stats = await c.runAndReadAll("SELECT stats_min_value, stats_max_value FROM parquet_metadata('" + path + "') WHERE path_in_schema = 'id'");
-if (stats.getRows()[0][1] != 'sp|P00299|é') throw new Error('statistics of id: ' + stats.getRows());
-`, append([]string{writeAll(t, s, rows)[0].Path}, s.columnNames("embedding")...)...)
-		checkLines(t, out, s, rows)
-	}
+for (const arg of process.argv.slice(2)) {
+  const [path, ...columns] = arg.split(',');
+  const r = await c.runAndReadAll("SELECT * FROM '" + path + "'");
+  for (const row of r.getRowObjects())
+    console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c].items).buffer).toString('hex'))].join('\t'));
+  console.log('end');
+  const one = await c.runAndReadAll("SELECT bloom_filter_excludes FROM parquet_bloom_probe('" + path + "', 'id', 'absent')");
+  if (one.getRows().length == 0 || one.getRows().some(r => !r[0])) throw new Error('the filter does not exclude an id: ' + one.getRows());
+  const stats = await c.runAndReadAll("SELECT stats_max_value FROM parquet_metadata('" + path + "') WHERE path_in_schema = 'id'");
+  if (stats.getRows()[0][0] != 'sp|P00199|é') throw new Error('statistics of id: ' + stats.getRows());
+}
+`, args...), specs...)
 }
 
 func TestHyparquetReadsParquet(t *testing.T) {
-	for _, s := range parquetSpecs(t) {
-		rows := plainRows(s, 300)
-		out := readback.Node(t, []string{"hyparquet", "hyparquet-compressors"}, `
+	specs, args := parquetFiles(t)
+	checkLines(t, readback.Node(t, []string{"hyparquet", "hyparquet-compressors"}, `
 import { asyncBufferFromFile, parquetReadObjects } from 'hyparquet';
 import { compressors } from 'hyparquet-compressors';
-const [path, ...columns] = process.argv.slice(2);
-for (const row of await parquetReadObjects({ file: await asyncBufferFromFile(path), compressors }))
-  console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c]).buffer).toString('hex'))].join('\t'));
-`, append([]string{writeAll(t, s, rows)[0].Path}, s.columnNames("embedding")...)...)
-		checkLines(t, out, s, rows)
-	}
+for (const arg of process.argv.slice(2)) {
+  const [path, ...columns] = arg.split(',');
+  for (const row of await parquetReadObjects({ file: await asyncBufferFromFile(path), compressors }))
+    console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c]).buffer).toString('hex'))].join('\t'));
+  console.log('end');
+}
+`, args...), specs...)
 }
 
 // TestArrowSeesFixedSizeLists reads files with the Rust implementation of Arrow.
 func TestArrowSeesFixedSizeLists(t *testing.T) {
-	for _, s := range parquetSpecs(t) {
-		rows := plainRows(s, 300)
-		out := readback.Node(t, []string{"parquet-wasm", "apache-arrow"}, `
+	specs, args := parquetFiles(t)
+	checkLines(t, readback.Node(t, []string{"parquet-wasm", "apache-arrow"}, `
 import { readFileSync } from 'fs';
 import { tableFromIPC } from 'apache-arrow';
 import { createRequire } from 'module';
 const { readParquet } = createRequire(import.meta.url)('parquet-wasm');
-const [path, ...columns] = process.argv.slice(2);
-const table = tableFromIPC(readParquet(readFileSync(path)).intoIPCStream());
-for (const c of columns) {
-  const type = String(table.schema.fields.find(f => f.name == c).type);
-  if (type != 'FixedSizeList[24]<Float32>') throw new Error(c + ' is ' + type);
-}
-for (const row of table)
-  console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c].toArray()).buffer).toString('hex'))].join('\t'));
-`, append([]string{writeAll(t, s, rows)[0].Path}, s.columnNames("embedding")...)...)
-		checkLines(t, out, s, rows)
-	}
+process.argv.slice(2).forEach((arg, i) => {
+  const [path, ...columns] = arg.split(',');
+  const table = tableFromIPC(readParquet(readFileSync(path)).intoIPCStream());
+  for (const c of columns) {
+    const type = String(table.schema.fields.find(f => f.name == c).type);
+    if (type != 'FixedSizeList[24]<Float' + (i == 3 ? '16>' : '32>')) throw new Error(c + ' is ' + type);
+  }
+  for (const row of table)
+    console.log(['"' + row.id + '"', ...columns.map(c => Buffer.from(Float32Array.from(row[c]).buffer).toString('hex'))].join('\t'));
+  console.log('end');
+});
+`, args...), specs...)
 }

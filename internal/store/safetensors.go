@@ -51,7 +51,8 @@ func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &safetensorsEncoder{spec: s, file: f, columns: []*atomicFile{f}, limit: maxSafetensorsHeader}
+	e := &safetensorsEncoder{spec: s, file: f, columns: []*atomicFile{f}, limit: maxSafetensorsHeader,
+		floats: floatWriter{dtype: s.DType}}
 	e.suffix = s.suffixes("_", "_")
 	if s.withLetters() {
 		e.suffix = append(e.suffix, lettersSuffix)
@@ -119,7 +120,7 @@ func (e *safetensorsEncoder) addValues(r *Row) error {
 	names, rows := e.tensors(r), e.spec.rows(r)
 	e.names.add(names...)
 	for i, values := range r.Embeddings {
-		e.addEntry(names[i], "F32", rows, e.spec.Dim)
+		e.addEmbedding(names[i], rows)
 		if err := e.floats.write(e.file, values); err != nil {
 			return err
 		}
@@ -127,14 +128,23 @@ func (e *safetensorsEncoder) addValues(r *Row) error {
 	if !e.spec.withLetters() {
 		return nil
 	}
-	e.addEntry(names[len(names)-1], "I32", rows, 2)
+	e.addEntry(names[len(names)-1], "I32", 4, rows, 2)
 	_, err := e.file.Write(appendLetters(nil, r.Residues))
 	return err
 }
 
-// addEntry adds the entry of the next tensor, [rows, columns] of 4-byte values, to the header.
-func (e *safetensorsEncoder) addEntry(name, dtype string, rows, columns int) {
-	end := e.offset + int64(rows)*int64(columns)*4
+// addEmbedding adds the entry of the next tensor, [rows, dim], to the header.
+func (e *safetensorsEncoder) addEmbedding(name string, rows int) {
+	dtype := "F32"
+	if e.spec.DType == FP16 {
+		dtype = "F16"
+	}
+	e.addEntry(name, dtype, e.spec.DType.size(), rows, e.spec.Dim)
+}
+
+// addEntry adds the entry of the next tensor, [rows, columns] of values with the given size in bytes, to the header.
+func (e *safetensorsEncoder) addEntry(name, dtype string, size, rows, columns int) {
+	end := e.offset + int64(rows)*int64(columns)*int64(size)
 	e.entries.raw(",")
 	e.entries.quoted(name)
 	e.entries.raw(`:{"dtype":"` + dtype + `","shape":[` + strconv.Itoa(rows) + "," + strconv.Itoa(columns) + `],"data_offsets":[` +
@@ -145,7 +155,7 @@ func (e *safetensorsEncoder) addEntry(name, dtype string, rows, columns int) {
 func (e *safetensorsEncoder) finish() error {
 	if e.spec.perRecord() {
 		for _, name := range e.spec.columnNames("embeddings") {
-			e.addEntry(name, "F32", e.rows, e.spec.Dim)
+			e.addEmbedding(name, e.rows)
 		}
 	}
 	header := e.header()

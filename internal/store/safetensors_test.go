@@ -52,7 +52,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	for _, name := range slices.SortedFunc(maps.Keys(tensors), byOffset) {
 		tensor := tensors[name]
 		from, to := tensor.Offsets[0], tensor.Offsets[1]
-		size := map[string]int{"F32": 4, "I32": 4}[tensor.DType]
+		size := map[string]int{"F32": 4, "I32": 4, "F16": 2}[tensor.DType]
 		if from != end || to > len(body) || size == 0 || len(tensor.Shape) != 2 || to-from != size*tensor.Shape[0]*tensor.Shape[1] {
 			return nil, nil, fmt.Errorf("tensor %q: %+v after byte %d of %d", name, tensor, end, len(body))
 		}

@@ -7,6 +7,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -100,6 +101,7 @@ type Spec struct {
 	Format  Format            // one of Formats
 	Dim     int               // number of values per embedding
 	Columns []Column          // the embeddings of a record
+	DType   DType             // type of the values; FP32 if it is empty
 	Windows bool              // one row per window of a record, see Row.Start
 	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet, safetensors and h5
 	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
@@ -148,6 +150,8 @@ type Writer interface {
 	Commit() ([]File, error)
 	// Abort removes all temporary files.
 	Abort() error
+	// Overflows returns the number of values, in all rows so far, that Spec.DType has turned into infinities.
+	Overflows() int64
 }
 
 var (
@@ -232,7 +236,7 @@ func (s *Spec) validate() (layout, error) {
 	case s.Dim < 1 || s.Dim > maxDim:
 		return l, fmt.Errorf("output of %q: %d values per embedding, want 1 to %d", s.Base, s.Dim, maxDim)
 	}
-	if err := s.checkColumns(); err != nil {
+	if err := cmp.Or(s.checkColumns(), s.checkDType()); err != nil {
 		return l, err
 	}
 	if l.check != nil {
@@ -260,10 +264,11 @@ func (s Spec) Paths() []string {
 
 // output implements Writer for every format. It checks rows, keeps the first fatal error and owns the files.
 type output struct {
-	spec   Spec
-	files  fileSet
-	tables []table
-	ended  error // the error for all further calls; nil while the output is open
+	spec      Spec
+	files     fileSet
+	tables    []table
+	overflows int64
+	ended     error // the error for all further calls; nil while the output is open
 }
 
 func (o *output) Write(r Row) error {
@@ -289,8 +294,13 @@ func (o *output) Write(r Row) error {
 			return o.fail(err)
 		}
 	}
+	for _, e := range r.Embeddings {
+		o.overflows += o.spec.DType.overflows(e)
+	}
 	return nil
 }
+
+func (o *output) Overflows() int64 { return o.overflows }
 
 func (o *output) Commit() ([]File, error) {
 	if o.ended != nil {

@@ -454,14 +454,17 @@ func makeLayers(n int) []int {
 
 func BenchmarkWrite(b *testing.B) {
 	for _, format := range Formats() {
-		for _, pooling := range []Pooling{Mean, Tokens} {
+		for _, c := range []struct {
+			pooling Pooling
+			dtype   DType
+		}{{Mean, FP32}, {Tokens, FP32}, {Mean, FP16}, {Tokens, FP16}} {
 			s := spec(b, format)
-			s.Dim, s.Columns = 768, columnsOf([]int{12}, pooling)
-			perToken := pooling == Tokens
+			s.Dim, s.Columns, s.DType = 768, columnsOf([]int{12}, c.pooling), c.dtype
+			perToken := c.pooling == Tokens
 			if _, err := s.validate(); err != nil {
 				continue
 			}
-			b.Run(fmt.Sprintf("%s/perToken=%v", format, perToken), func(b *testing.B) {
+			b.Run(fmt.Sprintf("%s/perToken=%v/%s", format, perToken, c.dtype), func(b *testing.B) {
 				r := Row{Description: "description of a read", Length: 150, Tokens: 32}
 				values := s.Dim
 				if perToken {

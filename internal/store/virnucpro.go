@@ -29,6 +29,8 @@ func checkVirNucPro(s *Spec) error {
 	switch {
 	case len(s.Columns) > 1:
 		return fmt.Errorf("format virnucpro supports one embedding of a record, not %d (use parquet, npy or safetensors)", len(s.Columns))
+	case s.DType == FP16:
+		return errors.New("format virnucpro holds float32 values (use parquet, npy or safetensors for float16)")
 	case !s.perRecord():
 		return errors.New("format virnucpro does not support embeddings per token (use parquet, npy or safetensors)")
 	}
@@ -70,7 +72,7 @@ func (e *virNucProEncoder) add(r *Row) error {
 	}
 	if e.kind == Protein {
 		key := strconv.Itoa(e.rows)
-		e.bytes = appendFloats(e.bytes[:0], r.Embeddings[0])
+		e.bytes = appendFloats(e.bytes[:0], FP32, r.Embeddings[0])
 		if err := e.archive.add(torchRoot+"data/"+key, e.bytes, torchAlign); err != nil {
 			return err
 		}
