@@ -132,3 +132,35 @@ process.argv.slice(2).forEach((arg, i) => {
 });
 `, args...), specs...)
 }
+
+// textFiles writes layouts of TSV, and returns the arguments of a script: the paths.
+func textFiles(t *testing.T) (specs []Spec, paths []string) {
+	perToken, halves := spec(t, TSV, 33), spec(t, TSV, 33)
+	perToken.Columns = columnsOf([]int{33}, Tokens)
+	halves.DType = FP16
+	specs = []Spec{spec(t, TSV, 33), perToken, halves}
+	for _, s := range specs {
+		paths = append(paths, writeAll(t, s, plainRows(s, readBackRows))[0].Path)
+	}
+	return specs, paths
+}
+
+// TestPythonReadsTSV reads the decimals with NumPy.
+func TestPythonReadsTSV(t *testing.T) {
+	specs, paths := textFiles(t)
+	checkLines(t, readback.Python(t, "numpy", `
+import sys, csv, numpy as np
+for i, path in enumerate(sys.argv[1:]):
+    f = csv.reader(open(path, encoding='utf-8', newline=''), delimiter='\t', quoting=csv.QUOTE_NONE)
+    head = next(f)
+    assert head == ['id'] + (['position'] if i == 1 else []) + list(map(str, range(24))), head
+    last = None
+    for row in f:
+        if i == 1:
+            n = n + 1 if row[0] == last else 0
+            assert row[1] == str(n), row
+            last = row[0]
+        print('"%s"\t%s' % (row[0], np.array(row[-24:]).astype('<f4').tobytes().hex()))
+    print('end')
+`, paths...), specs...)
+}

@@ -38,6 +38,7 @@ func layouts() []layout {
 		{Npy, npyNames, nil, newNpyEncoder},
 		{Safetensors, oneFile, nil, newSafetensorsEncoder},
 		{H5, oneFile, checkH5, newH5Encoder},
+		{TSV, oneFilePerColumn, nil, newTSVEncoder},
 		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
 	}
 }
