@@ -249,10 +249,9 @@ func (f *fileJob) changed() error {
 	return fmt.Errorf("%s: %w", f.label(), ErrChanged)
 }
 
-// isSame reports whether a file has the given size and SHA-256.
+// isSame reports whether a file, or a folder, has the given size and SHA-256.
 func isSame(ctx context.Context, path string, size int64, sum string) (bool, error) {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() != size {
+	if now, _, err := store.Size(path); err != nil || now != size {
 		return false, err
 	}
 	got, err := store.HashFile(ctx, path)

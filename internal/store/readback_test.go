@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -163,4 +164,47 @@ for i, path in enumerate(sys.argv[1:]):
         print('"%s"\t%s' % (row[0], np.array(row[-24:]).astype('<f4').tobytes().hex()))
     print('end')
 `, paths...), specs...)
+}
+
+// TestTorchReadsPt reads the files as those of extract.py.
+func TestTorchReadsPt(t *testing.T) {
+	s, halves := spec(t, Pt), spec(t, Pt)
+	s.Columns = columnsOf([]int{6, 33}, Mean, Residues, CLS)
+	halves.Columns, halves.DType = columnsOf([]int{33}, Mean), FP16
+	// The first rows have no residues; the script prints one column of each file.
+	for _, s := range []Spec{s, halves} {
+		writeAll(t, s, plainRows(s, 12))
+	}
+	out := readback.Python(t, "torch", `
+import sys, glob, torch
+def load(path):
+    try: return torch.load(path, weights_only=True)
+    except TypeError: return torch.load(path)
+for folder in sys.argv[1:]:
+    for path in sorted(glob.glob(folder + '/*.pt')):
+        r = load(path)
+        assert r['label'].startswith('sp|P'), r
+        if folder == sys.argv[1]:
+            n = int(r['label'][4:9])
+            assert set(r) == {'label', 'representations', 'mean_representations', 'bos_representations'}
+            assert all(set(r[k]) == {6, 33} for k in r if k != 'label')
+            assert r['representations'][6].shape == (n % 5, 24) and r['representations'][6].dtype == torch.float32
+            assert not r['mean_representations'][6].requires_grad
+        m = r['mean_representations'][33]
+        print(r['label'].split(' ')[0], m.float().numpy().tobytes().hex())
+    print('end')
+`, s.Paths()[0], halves.Paths()[0])
+	var want string
+	for _, s := range []Spec{s, halves} {
+		at := slices.Index(s.Columns, Column{Mean, 33})
+		for _, r := range plainRows(s, 12) {
+			one := Spec{Columns: s.Columns[at : at+1], Dim: s.Dim, DType: s.DType}
+			r.Embeddings = r.Embeddings[at : at+1]
+			want += strings.ReplaceAll(strings.ReplaceAll(bitsOf(one, []Row{r})[0], "\t", " "), `"`, "") + "\n"
+		}
+		want += "end\n"
+	}
+	if out != want {
+		t.Errorf("torch reads\n%s, want\n%s", out, want)
+	}
 }

@@ -39,6 +39,7 @@ func layouts() []layout {
 		{Safetensors, oneFile, nil, newSafetensorsEncoder},
 		{H5, oneFile, checkH5, newH5Encoder},
 		{TSV, oneFilePerColumn, nil, newTSVEncoder},
+		{Pt, oneFile, checkPt, newPtEncoder},
 		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
 	}
 }
