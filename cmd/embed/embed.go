@@ -286,18 +286,6 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 	return job, nil
 }
 
-// formatParameter describes --format, --compress and --h5-matrix in a manifest.
-func (c *command) formatParameter() string {
-	text := c.format
-	if c.compress {
-		text += ", compressed"
-	}
-	if c.h5Matrix {
-		text += ", one matrix"
-	}
-	return text
-}
-
 // longParameter describes --long, --overlap and --windows in a manifest.
 func (c *command) longParameter() string {
 	text := c.long
@@ -351,6 +339,9 @@ func (c *command) reading() seqio.Options {
 
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
+	if err := c.applyExtractFlags(); err != nil {
+		return err
+	}
 	for _, f := range []struct {
 		name, value string
 		values      []string
@@ -365,10 +356,10 @@ func (c *command) check() error {
 			return usagef("--%s: %q is none of %s", f.name, f.value, strings.Join(f.values, ", "))
 		}
 	}
-	if _, err := store.ParseFormat(c.format); err != nil {
-		return usagef("--format: %w", err)
-	}
 	if err := c.parsePoolings(); err != nil {
+		return err
+	}
+	if err := c.checkFormat(); err != nil {
 		return err
 	}
 	type number struct {
@@ -387,15 +378,6 @@ func (c *command) check() error {
 		case f.value > f.max:
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
-	}
-	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean) || c.dtypeOut != string(store.FP32)) {
-		return usagef("--format virnucpro holds one mean vector of float32 a record: one layer, --pool mean and --dtype-out fp32")
-	}
-	if c.compress && c.format != string(store.Parquet) {
-		return usagef("--compress is about --format parquet")
-	}
-	if c.h5Matrix && c.format != string(store.H5) {
-		return usagef("--h5-matrix is about --format h5")
 	}
 	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
 		return usagef("--windows and --overlap are about windows: they need --long window")

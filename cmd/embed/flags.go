@@ -25,6 +25,7 @@ type settings struct {
 	dtypeOut string
 	compress bool
 	h5Matrix bool
+	extract  extractFlags
 
 	families []familyFlags // one for each family
 
@@ -114,6 +115,8 @@ func declare(s *settings, families transformer.List) []group {
 
 	declareSequences(in("Sequences"), s)
 
+	declareExtract(in("As extract.py of fair-esm has them"), &s.extract)
+
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
@@ -160,7 +163,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 	groups := declare(s, transformer.Families)
 	all := allFlags(groups)
 	s.given = all.Changed
-	err := parseFlags(all, args, environ)
+	err := parseFlags(all, joinLists(args), environ)
 	s.inputs = all.Args()
 	return s, groups, err
 }

@@ -122,7 +122,7 @@ func (m *model) check(s *settings) error {
 // maxLength returns the maximum length in letters of this model's records, or with --long window of their windows.
 func (m *model) maxLength(s *settings) int {
 	switch {
-	case s.given("max-length"):
+	case s.given("max-length") || s.given("truncation_seq_length"):
 		return s.maxLength
 	case s.long == string(pool.LongWindow):
 		return cmp.Or(m.MaxLength, m.Window)

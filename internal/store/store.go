@@ -241,10 +241,17 @@ func (s *Spec) validate() (layout, error) {
 	if err := cmp.Or(s.checkColumns(), s.checkDType()); err != nil {
 		return l, err
 	}
-	if l.check != nil {
-		return l, l.check(s)
+	return l, s.Supported()
+}
+
+// Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
+// Compress and Matrix alone.
+func (s *Spec) Supported() error {
+	l, err := s.Format.layout()
+	if err != nil || l.check == nil {
+		return err
 	}
-	return l, nil
+	return l.check(s)
 }
 
 // Paths returns the final paths of the output, the main file first. Commit renames the files in reverse order. So if
