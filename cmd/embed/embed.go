@@ -18,7 +18,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
-	"seqembed/transformer"
 )
 
 // maxThreads is the maximum of --threads, more than any machine has cores.

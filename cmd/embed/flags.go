@@ -101,7 +101,6 @@ func declare(s *settings, families transformer.List) []group {
 		strings.Join(means, ", ")+"), max (of the same tokens), cls (the first token alone), residues (a row for each token but the special ones: "+
 		"a letter of a protein, several of DNA) or tokens (a row for every token; none is its old name)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
-
 	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")
 
 	f = in("Compute")
