@@ -22,10 +22,10 @@ type worker struct {
 	finished time.Time // when the last batch finished
 }
 
-// batch is a set of windows of one span that are computed together.
+// batch is a set of sequences of one span that are computed together.
 type batch struct {
 	span    *span
-	members []*window
+	members []*sequence
 	input   kernels.Batch
 	started time.Time
 	finish  func() ([][]float32, error)
@@ -106,18 +106,20 @@ func (w *worker) next() *span {
 	}
 }
 
-// pack divides a span into batches. A span without records is complete at once.
+// pack divides the sequences of a span into batches. A span without sequences of its own is complete at once.
 func (w *worker) pack(s *span) {
-	s.device = w.device.Name
-	var windows []*window
+	s.device, s.work = w.device.Name, 0
+	var sequences []*sequence
 	for _, rec := range s.records {
-		rec.failure = nil // may be left by a lost device
-		for _, m := range rec.windows {
-			m.result = nil
-			windows = append(windows, m)
+		for _, window := range rec.windows {
+			if seq := window.seq; !window.repeated {
+				seq.result, seq.failure = nil, nil // may be left by a lost device
+				sequences = append(sequences, seq)
+				s.work += seq.tokens()
+			}
 		}
 	}
-	batches := pack(windows, w.budget)
+	batches := pack(sequences, w.budget)
 	s.left = len(batches)
 	for _, members := range batches {
 		w.pending = append(w.pending, batch{span: s, members: members})
@@ -128,7 +130,7 @@ func (w *worker) pack(s *span) {
 }
 
 // mustWait reports whether all batches in flight must finish before the next batch starts. This is the case if the next
-// batch is a single window over the budget, because the embedder must allocate more memory for it.
+// batch is a single sequence over the budget, because the embedder must allocate more memory for it.
 func (w *worker) mustWait() bool {
 	b := w.pending[0]
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()
@@ -160,30 +162,30 @@ func (w *worker) start() {
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
 }
 
-// trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long window.
+// trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long sequence.
 const trialTokens = 2048
 
-// announce reports a long window before the window is started. If the device has computed nothing yet, it first
-// computes the beginning of the window, so that the observer knows a rate.
+// announce reports a long sequence before the sequence is started. If the device has computed nothing yet, it first
+// computes the beginning of the sequence, so that the observer knows a rate.
 func (w *worker) announce(b batch) {
 	m := b.members[0]
 	if m.tokens() <= LongTokens {
 		return
 	}
-	long := LongRecord{Path: b.span.file.Path, ID: m.rec.row.ID, Tokens: m.tokens()}
+	long := LongRecord{Path: b.span.file.Path, ID: m.first, Tokens: m.tokens()}
 	if w.finished.IsZero() && len(w.inFlight) == 0 {
 		var trial kernels.Batch
 		trial.Append(m.ids[:min(trialTokens, w.budget, m.tokens())])
 		started := time.Now()
-		if _, err := w.embedder.Start(trial)(); err == nil { // the window itself will cause the same error
+		if _, err := w.embedder.Start(trial)(); err == nil { // the sequence itself will cause the same error
 			long.TrialTokens, long.TrialTook = len(trial.IDs), time.Since(started)
 		}
 	}
 	w.Observer.LongRecord(long)
 }
 
-// finish waits for the first batch in flight. If the device has no memory for a batch of several windows, finish halves
-// the worker's budget and returns the batch to pending. If the batch is a single window, see leaveOut. Any other error
+// finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
+// halves the worker's budget and returns the batch to pending. If the batch is a single sequence, see leaveOut. Any other error
 // is a failure of the device, which finish returns with the span.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
@@ -204,13 +206,13 @@ func (w *worker) finish() (*span, error) {
 		w.pending = slices.Insert(w.pending, 0, batch{span: s, members: b.members})
 		return nil, nil
 	case errors.Is(err, kernels.ErrOutOfMemory):
-		w.leaveOut(s.file, b.members[0].rec, err)
+		w.leaveOut(s.file, b.members[0], err)
 	case err != nil:
 		return s, err
 	default:
 		w.distribute(results, b)
 		w.Observer.BatchDone(Batch{Device: w.device.Name, Path: s.file.Path, Sequences: len(b.members), Tokens: tokens,
-			Bytes: s.bytes * int64(tokens) / int64(s.tokens), Took: w.finished.Sub(began)})
+			Bytes: s.bytes * int64(tokens) / int64(s.work), Took: w.finished.Sub(began)})
 	}
 	if s.left--; s.left == 0 {
 		w.complete(s)
@@ -218,17 +220,18 @@ func (w *worker) finish() (*span, error) {
 	return nil, nil
 }
 
-// leaveOut ends the work on a record that does not fit the memory of a device. If the user has asked to skip bad
-// records, the record gets no row. Otherwise its file fails, because the rows of an output must not depend on the
-// memory that is free at the moment.
-func (w *worker) leaveOut(f *fileJob, rec *record, err error) {
-	rec.failure = err
+// leaveOut ends the work on a sequence that does not fit the memory of a device. If the user has asked to skip bad
+// records, the records with the sequence get no rows. Otherwise the file fails, because the rows of an output must not
+// depend on the memory that is free at the moment.
+func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
+	s.failure = err
 	if w.Reading.OnBad != seqio.BadSkip {
-		f.cancel(fmt.Errorf("%s:%d: record %q: %w: %w", f.label(), rec.line, rec.row.ID, ErrMemory, err))
+		f.cancel(fmt.Errorf("%s:%d: record %q: %w: %w", f.label(), s.line, s.first, ErrMemory, err))
 	}
 }
 
-// distribute gives each window of a batch its rows of the results of every column.
+// distribute gives each sequence of a batch its rows of the results of every column. A sequence that may be kept gets a
+// copy, so that it does not keep the results of the whole batch in memory.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
 		for c, column := range w.Output.Columns {
@@ -238,19 +241,17 @@ func (w *worker) distribute(results [][]float32, b batch) {
 				from, to = w.Covered(column.Pooling, m.tokens())
 				from, to = first+from, first+to
 			}
-			m.result = append(m.result, results[c][from*w.Output.Dim:to*w.Output.Dim])
+			values := results[c][from*w.Output.Dim : to*w.Output.Dim]
+			if m.kept {
+				values = slices.Clone(values)
+			}
+			m.result = append(m.result, values)
 		}
 	}
 }
 
-// complete makes the rows of each record and passes the span to its writer.
+// complete passes the span to its writer.
 func (w *worker) complete(s *span) {
-	for _, rec := range s.records {
-		if rec.failure == nil {
-			w.makeRows(rec)
-		}
-		rec.windows = nil
-	}
 	w.mu.Lock()
 	w.failures = 0
 	w.mu.Unlock()

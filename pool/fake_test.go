@@ -304,7 +304,7 @@ func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{}, seen: &recorder{}}
 	b.job = &Job{
-		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate, Covered: fakeCovered,
+		Tokenizer: transformer.ESM2.NewTokenizer(), Long: LongTruncate, Covered: fakeCovered, KeptBytes: 1 << 20,
 		Devices: []Device{b.fake.device("fake0")}, Observer: b.seen,
 		Output: Output{Dir: b.out, Label: "fake", Format: store.Npy, Kind: store.Protein, Dim: fakeDim,
 			Template: store.Entry{Model: "fake-model", Parameters: map[string]string{"pool": "mean"}, DType: "fp32", Backend: "fake backend"}},

@@ -5,32 +5,32 @@ import (
 	"testing"
 )
 
-// windowsOf returns windows with the given numbers of tokens.
-func windowsOf(lengths []int) []*window {
-	var list []*window
+// sequencesOf returns sequences with the given numbers of tokens.
+func sequencesOf(lengths []int) []*sequence {
+	var list []*sequence
 	for _, n := range lengths {
-		list = append(list, &window{ids: make([]int32, n)})
+		list = append(list, &sequence{ids: make([]int32, n)})
 	}
 	return list
 }
 
-// checkPacking checks that pack returns every window once and in descending order of length, and that a batch over the
-// budget is a single window.
+// checkPacking checks that pack returns every sequence once and in descending order of length, and that a batch over the
+// budget is a single sequence.
 func checkPacking(t *testing.T, lengths []int, budget int) {
 	t.Helper()
-	windows := windowsOf(lengths)
-	before := slices.Clone(windows)
-	batches := pack(windows, budget)
-	if !slices.Equal(windows, before) {
+	sequences := sequencesOf(lengths)
+	before := slices.Clone(sequences)
+	batches := pack(sequences, budget)
+	if !slices.Equal(sequences, before) {
 		t.Fatalf("pack changed the order of its argument")
 	}
-	seen := make(map[*window]bool)
+	seen := make(map[*sequence]bool)
 	last := 1 << 30
 	for _, batch := range batches {
 		tokens := 0
 		for _, w := range batch {
 			if seen[w] {
-				t.Fatalf("lengths %v, budget %d: a window of %d tokens twice", lengths, budget, w.tokens())
+				t.Fatalf("lengths %v, budget %d: a sequence of %d tokens twice", lengths, budget, w.tokens())
 			}
 			seen[w] = true
 			if w.tokens() > last {
@@ -40,14 +40,14 @@ func checkPacking(t *testing.T, lengths []int, budget int) {
 			tokens += w.tokens()
 		}
 		if len(batch) == 0 || tokens > budget && len(batch) > 1 {
-			t.Fatalf("lengths %v, budget %d: a batch of %d windows and %d tokens", lengths, budget, len(batch), tokens)
+			t.Fatalf("lengths %v, budget %d: a batch of %d sequences and %d tokens", lengths, budget, len(batch), tokens)
 		}
 		if tokens <= budget && len(batch) > MaxSequences(budget) {
 			t.Fatalf("lengths %v, budget %d: %d sequences, MaxSequences says %d", lengths, budget, len(batch), MaxSequences(budget))
 		}
 	}
-	if len(seen) != len(windows) {
-		t.Fatalf("lengths %v, budget %d: %d windows of %d are in a batch", lengths, budget, len(seen), len(windows))
+	if len(seen) != len(sequences) {
+		t.Fatalf("lengths %v, budget %d: %d sequences of %d are in a batch", lengths, budget, len(seen), len(sequences))
 	}
 }
 
@@ -61,13 +61,13 @@ func TestPack(t *testing.T) {
 
 // TestPackFillsBatches checks that with equal lengths all batches except the last are full.
 func TestPackFillsBatches(t *testing.T) {
-	batches := pack(windowsOf(slices.Repeat([]int{10}, 25)), 64)
+	batches := pack(sequencesOf(slices.Repeat([]int{10}, 25)), 64)
 	var sizes []int
 	for _, b := range batches {
 		sizes = append(sizes, len(b))
 	}
 	if want := []int{6, 6, 6, 6, 1}; !slices.Equal(sizes, want) {
-		t.Errorf("batches of %v windows, want %v", sizes, want)
+		t.Errorf("batches of %v sequences, want %v", sizes, want)
 	}
 }
 

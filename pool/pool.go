@@ -61,11 +61,14 @@ type Job struct {
 	Overlap   int  // letters that windows share, at most half of MaxLength; 0 unless Long is LongWindow
 	Windows   bool // one row for each window, see LongWindow
 	// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers.
-	Covered  func(p store.Pooling, n int) (from, to int)
-	Devices  []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
-	Output   Output
-	Force    bool     // computes everything again and replaces outputs that differ
-	Observer Observer // must not be nil
+	Covered func(p store.Pooling, n int) (from, to int)
+	// KeptBytes bounds the memory, for each device, of the sequences that need not be computed again if they come again
+	// in their file (see latest). 0 keeps none.
+	KeptBytes int
+	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
+	Output    Output
+	Force     bool     // computes everything again and replaces outputs that differ
+	Observer  Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
 	claim    *claim          // set by Claim

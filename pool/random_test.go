@@ -74,6 +74,7 @@ type scenario struct {
 	perToken  bool
 	maxLength int // used with long
 	long      LongPolicy
+	kept      int           // Job.KeptBytes
 	interrupt time.Duration // 0 means never
 }
 
@@ -105,7 +106,7 @@ const (
 func newScenario(seed uint64) *scenario {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	oneIn := func(n int) bool { return rng.IntN(n) == 0 }
-	s := &scenario{seed: seed, perToken: oneIn(5), long: LongTruncate}
+	s := &scenario{seed: seed, perToken: oneIn(5), long: LongTruncate, kept: []int{0, 4000, 1 << 20}[rng.IntN(3)]}
 	if oneIn(3) {
 		s.memory, s.skip = 48, oneIn(2)
 	}
@@ -128,6 +129,11 @@ func newScenario(seed uint64) *scenario {
 			lengths[l] = 1 + rng.IntN(60)
 		}
 		f.records = randomRecords(seed*100+uint64(i), lengths...)
+		for r := range f.records {
+			if oneIn(3) { // an equal sequence, near or far
+				f.records[r].seq = f.records[rng.IntN(len(f.records))].seq
+			}
+		}
 		if oneIn(5) {
 			f.fault = []string{pipeInput, badRecord, notFinite, unwritable, deadly}[rng.IntN(5)]
 		}
@@ -153,7 +159,7 @@ func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool
 	if s.perToken {
 		b.setColumns(store.Column{Pooling: store.Tokens})
 	}
-	b.job.MaxLength, b.job.Long, b.job.Devices = s.maxLength, s.long, nil
+	b.job.MaxLength, b.job.Long, b.job.KeptBytes, b.job.Devices = s.maxLength, s.long, s.kept, nil
 	if s.skip {
 		b.job.Reading.OnBad = seqio.BadSkip
 	}
@@ -432,14 +438,13 @@ func (s *scenario) checkRows(t *testing.T, b *bench, f randomFile, entry store.E
 		if err != nil {
 			t.Fatal(err)
 		}
-		if s.memory > 0 && slices.ContainsFunc(rec.windows, func(w *window) bool { return w.tokens() > s.memory }) {
+		if s.memory > 0 && slices.ContainsFunc(rec.windows, func(w *window) bool { return w.seq.tokens() > s.memory }) {
 			continue
 		}
 		for _, w := range rec.windows {
-			w.result = [][]float32{b.fake.embed(w.ids, 0)}
+			w.seq.result = [][]float32{b.fake.embed(w.seq.ids, 0)}
 		}
-		b.job.makeRows(rec)
-		ids, want = append(ids, r.id), append(want, rec.rows[0].Embeddings[0])
+		ids, want = append(ids, r.id), append(want, b.job.makeRows(rec)[0].Embeddings[0])
 	}
 	gotIDs, got := b.rows(f.name)
 	if !slices.Equal(gotIDs, ids) || !slices.EqualFunc(got, want, slices.Equal[[]float32]) {

@@ -13,8 +13,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the number of batches of tokens in a span. The windows of a span are sorted by length before they are
-// packed. lookAhead is large enough that the windows in a batch have similar lengths, and small enough that a span
+// lookAhead is the number of batches of tokens in a span. The sequences of a span are sorted by length before they are
+// packed. lookAhead is large enough that those in a batch have similar lengths, and small enough that a span
 // needs little memory.
 const lookAhead = 4
 
@@ -22,7 +22,8 @@ const lookAhead = 4
 type span struct {
 	file     *fileJob
 	records  []*record
-	tokens   int
+	tokens   int           // of all records
+	work     int           // number of tokens to compute; used by the worker
 	bytes    int64         // size in the input file, as stored on disk
 	failures int           // number of devices that failed while they computed this span; guarded by run.mu
 	device   string        // name of the device that computed it
@@ -40,6 +41,7 @@ type fileJob struct {
 	reader *seqio.Reader
 	out    store.Writer
 
+	latest   latest     // owned by the reader
 	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
 	next     *record    // first record of the next span; it did not fit in the previous span
 	checked  chan error // receives the result of check if that runs beside the batches; holds one error
@@ -76,6 +78,7 @@ func (r *run) read(device string, budget int) {
 // openFile opens a file and its output.
 func (r *run) openFile(file File, device string) (*fileJob, error) {
 	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
+		latest: latest{limit: r.KeptBytes},
 		report: FileReport{Path: file.Path, Skipped: map[string]int64{}, Started: time.Now()}}
 	var err error
 	if f.source.Path = file.Path; !file.once() {
@@ -124,6 +127,7 @@ func (r *run) create(s store.Spec) (store.Writer, error) {
 func (f *fileJob) read(budget int) {
 	defer close(f.ordered)
 	defer f.reader.Close()
+	defer func() { f.latest = latest{} }() // frees memory before the file is complete
 	capacity := lookAhead * budget
 	if slices.ContainsFunc(f.Output.Columns, func(c store.Column) bool { return !c.Pooling.PerRecord() }) {
 		capacity = budget // the hidden states of a span need much memory until they are written
@@ -174,7 +178,11 @@ func (f *fileJob) readRecord() (*record, error) {
 	if err != nil {
 		return nil, err
 	}
-	return f.newRecord(f.label(), raw)
+	rec, err := f.newRecord(f.label(), raw)
+	if err == nil {
+		f.latest.unify(f.Job, rec)
+	}
+	return rec, err
 }
 
 // enqueue queues a span for the devices. The queue can be full only if it contains spans of failed files, whose writers

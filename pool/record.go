@@ -35,19 +35,29 @@ type record struct {
 	line    int64
 	unknown int // number of letters that became the unknown token
 	windows []*window
-	rows    []store.Row // set when all windows are embedded
-	failure error       // the reason why the record has no row
 }
 
 // window is a part of a record that is embedded as one sequence. Only a long record has several.
 type window struct {
-	rec      *record
 	from, to int // letters of the record
-	ids      []int32
-	result   [][]float32 // one slice per column; set after the window is embedded
+	seq      *sequence
+	repeated bool // an earlier window has the same sequence, which is computed for that one
 }
 
-func (w *window) tokens() int { return len(w.ids) }
+// failure returns the reason why the record has no row, or nil.
+func (rec *record) failure() error {
+	for _, w := range rec.windows {
+		if w.seq.failure != nil {
+			return w.seq.failure
+		}
+	}
+	return nil
+}
+
+// repeated reports whether nothing had to be computed for the record.
+func (rec *record) repeated() bool {
+	return !slices.ContainsFunc(rec.windows, func(w *window) bool { return !w.repeated })
+}
 
 // newRecord tokenizes r according to the job's LongPolicy.
 func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
@@ -84,30 +94,31 @@ func (j *Job) tooLong(file string, r seqio.Record) error {
 // add tokenizes seq[from:to] and appends it to the record's windows.
 func (rec *record) add(t tokenizer.Tokenizer, seq []byte, from, to int) {
 	ids, unknown := t.Append(nil, seq[from:to])
-	rec.windows = append(rec.windows, &window{rec: rec, from: from, to: to, ids: ids})
+	rec.windows = append(rec.windows, &window{from: from, to: to, seq: &sequence{ids: ids, first: rec.row.ID, line: rec.line}})
 	rec.row.Tokens += len(ids)
 	rec.unknown += unknown
 }
 
-// makeRows makes the rows of a record from the results of its windows: with Job.Windows one row for each window,
+// makeRows returns the rows of a record from the results of its windows: with Job.Windows one row for each window,
 // otherwise one row that joins all windows.
-func (j *Job) makeRows(rec *record) {
+func (j *Job) makeRows(rec *record) (rows []store.Row) {
 	if !j.Windows {
-		rec.row.Embeddings = rec.windows[0].result
+		row := rec.row
+		row.Embeddings = rec.windows[0].seq.result
 		if len(rec.windows) > 1 {
-			rec.row.Embeddings = j.join(rec.windows)
+			row.Embeddings = j.join(rec.windows)
 		}
-		rec.row.Residues = j.residues(rec.windows)
-		rec.rows = []store.Row{rec.row}
-		return
+		row.Residues = j.residues(rec.windows)
+		return []store.Row{row}
 	}
 	for i, w := range rec.windows {
 		row := rec.row
 		row.Start, row.End = w.from+1, w.to
-		row.Length, row.Tokens, row.Embeddings = w.to-w.from, len(w.ids), w.result
+		row.Length, row.Tokens, row.Embeddings = w.to-w.from, w.seq.tokens(), w.seq.result
 		row.Residues = j.residues(rec.windows[i : i+1])
-		rec.rows = append(rec.rows, row)
+		rows = append(rows, row)
 	}
+	return rows
 }
 
 // residues returns the letters of the rows of windows for the pooling Residues, or nil if it is not asked for.
@@ -116,9 +127,9 @@ func (j *Job) residues(windows []*window) (list []store.Letters) {
 		return nil
 	}
 	for _, w := range windows {
-		from, to := j.Covered(store.Residues, len(w.ids))
+		from, to := j.Covered(store.Residues, w.seq.tokens())
 		end := w.from
-		for _, id := range w.ids[from:to] {
+		for _, id := range w.seq.ids[from:to] {
 			first := end + 1
 			end += j.Tokenizer.Letters(id)
 			list = append(list, store.Letters{First: int32(first), Last: int32(end)})
@@ -133,15 +144,15 @@ func (j *Job) join(windows []*window) (embeddings [][]float32) {
 		var joined []float32
 		switch column.Pooling {
 		case store.Max:
-			joined = slices.Clone(windows[0].result[c])
+			joined = slices.Clone(windows[0].seq.result[c])
 			for _, w := range windows[1:] {
-				for i, v := range w.result[c] {
+				for i, v := range w.seq.result[c] {
 					joined[i] = max(joined[i], v)
 				}
 			}
 		case store.Residues, store.Tokens:
 			for _, w := range windows {
-				joined = append(joined, w.result[c]...)
+				joined = append(joined, w.seq.result[c]...)
 			}
 		default:
 			joined = j.average(windows, c)
@@ -154,12 +165,12 @@ func (j *Job) join(windows []*window) (embeddings [][]float32) {
 // average returns the mean of a column of windows. The weight of a window is the number of tokens that its own mean
 // covers.
 func (j *Job) average(windows []*window, column int) []float32 {
-	sums, total := make([]float64, len(windows[0].result[column])), 0.0
+	sums, total := make([]float64, len(windows[0].seq.result[column])), 0.0
 	for _, w := range windows {
-		from, to := j.Covered(j.Output.Columns[column].Pooling, len(w.ids))
+		from, to := j.Covered(j.Output.Columns[column].Pooling, w.seq.tokens())
 		weight := float64(to - from)
 		total += weight
-		for i, v := range w.result[column] {
+		for i, v := range w.seq.result[column] {
 			sums[i] += weight * float64(v)
 		}
 	}

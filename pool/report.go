@@ -56,6 +56,7 @@ type FileReport struct {
 	Unknown           int64            // number of letters that became the unknown token
 	Truncated         int64            // number of truncated records
 	Cut               []Truncation     // some of the truncated records
+	Repeated          int64            // number of records that were not computed, because earlier ones are equal
 	Overflows         int64            // number of values that Output.DType turned into infinities
 	Skipped           map[string]int64 // number of skipped records by reason
 	Examples          []seqio.Skip     // some of the skipped records
@@ -73,10 +74,13 @@ type Truncation struct {
 // maxTruncations is the maximum number of truncated records that a report names.
 const maxTruncations = 3
 
-func (f *FileReport) count(rec *record) {
+func (f *FileReport) count(rec *record, rows []store.Row) {
 	f.Records++
 	f.Tokens += int64(rec.row.Tokens)
-	for _, row := range rec.rows {
+	if rec.repeated() {
+		f.Repeated++
+	}
+	for _, row := range rows {
 		f.Letters += int64(row.Length)
 	}
 	f.Unknown += int64(rec.unknown)
@@ -97,6 +101,7 @@ type Summary struct {
 	Letters           int64
 	Unknown           int64
 	Truncated         int64
+	Repeated          int64
 	Skipped           int64
 	Started, Finished time.Time
 }
@@ -117,6 +122,7 @@ func (s *Summary) add(f FileReport) {
 	s.Letters += f.Letters
 	s.Unknown += f.Unknown
 	s.Truncated += f.Truncated
+	s.Repeated += f.Repeated
 	for _, n := range f.Skipped {
 		s.Skipped += n
 	}

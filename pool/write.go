@@ -27,7 +27,7 @@ func (f *fileJob) write() error {
 	devices, complete := map[string]bool{}, true
 	var err error // kept, because f.ctx may end with the run before the file fails
 	for s := range f.ordered {
-		if err == nil && f.computed(s) {
+		if err == nil && complete && f.computed(s) {
 			devices[s.device] = true
 			if err = f.writeSpan(s); err != nil {
 				f.cancel(err)
@@ -79,12 +79,13 @@ func (f *fileJob) failure() error {
 // writeSpan stores and counts the records of a span.
 func (f *fileJob) writeSpan(s *span) error {
 	for _, rec := range s.records {
-		if rec.failure != nil {
+		if failure := rec.failure(); failure != nil {
 			f.report.Skipped[reasonMemory]++
-			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, rec.failure)
+			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, failure)
 			continue
 		}
-		for _, row := range rec.rows {
+		rows := f.makeRows(rec)
+		for _, row := range rows {
 			err := f.out.Write(row)
 			switch {
 			case errors.Is(err, store.ErrRecord):
@@ -93,7 +94,7 @@ func (f *fileJob) writeSpan(s *span) error {
 				return &outputError{err}
 			}
 		}
-		f.report.count(rec)
+		f.report.count(rec, rows)
 	}
 	return nil
 }
@@ -122,7 +123,7 @@ func (f *fileJob) commit() error {
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
-	entry.Overflows = report.Overflows
+	entry.Repeated, entry.Overflows = report.Repeated, report.Overflows
 	if err := f.checkFolder(nil); err != nil {
 		return err
 	}

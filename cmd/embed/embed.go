@@ -255,7 +255,7 @@ func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, pro
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, Force: c.force, Observer: c.progress}
+		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes, Force: c.force, Observer: c.progress}
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, c.progress))
 	}
@@ -315,6 +315,7 @@ func (c *command) merge(s pool.Summary) {
 	t.Letters += s.Letters
 	t.Unknown += s.Unknown
 	t.Truncated += s.Truncated
+	t.Repeated += s.Repeated
 	t.Skipped += s.Skipped
 }
 

@@ -27,6 +27,9 @@ func (c *command) printSummary() {
 			took.Round(10*time.Millisecond), grouped(int64(float64(t.Tokens)/max(took.Seconds(), 1e-3))))
 		fmt.Fprintf(w, "truncated %s records, skipped %s, unknown letters %.3f%%\n", grouped(t.Truncated), grouped(t.Skipped),
 			100*float64(t.Unknown)/float64(max(t.Letters, 1)))
+		if t.Repeated > 0 {
+			fmt.Fprintf(w, "computed once: %s records are equal to earlier ones of their file\n", grouped(t.Repeated))
+		}
 	}
 	for i, f := range t.Files {
 		if i == summaryLines {

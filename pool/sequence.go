@@ -1,0 +1,78 @@
+package pool
+
+import (
+	"encoding/binary"
+)
+
+// sequence is a list of tokens that is computed once for all windows of a file that have it. It belongs to the span of
+// the first of these windows. The writer takes its result after that span is computed, for windows of later spans, too:
+// it processes spans in the order of the file.
+type sequence struct {
+	ids     []int32
+	first   string      // id of the first record with the sequence
+	line    int64       // line of that record
+	kept    bool        // whether later windows may refer to the sequence
+	result  [][]float32 // one slice per column; set when the sequence is computed
+	failure error       // the reason why it has no result
+}
+
+func (s *sequence) tokens() int { return len(s.ids) }
+
+// DefaultKeptBytes is a value for Job.KeptBytes. With one mean of 320 values a record it is enough for the latest 30,000
+// sequences of 80 letters.
+const DefaultKeptBytes = 64 << 20
+
+// latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that
+// has been removed is computed again if it comes again. Only the file's reader uses a latest.
+type latest struct {
+	limit int                  // of bytes; see Job.KeptBytes
+	known map[string]*sequence // by the bytes of the ids
+	order []string             // keys of known, the oldest first
+	bytes int                  // size of all sequences, their results and their keys
+	key   []byte               // buffer
+}
+
+// unify makes every window of a record that has a known sequence refer to that one. It adds the others.
+func (l *latest) unify(j *Job, rec *record) {
+	for _, w := range rec.windows {
+		l.key = l.key[:0]
+		for _, id := range w.seq.ids {
+			l.key = binary.LittleEndian.AppendUint32(l.key, uint32(id))
+		}
+		if earlier, ok := l.known[string(l.key)]; ok {
+			w.seq, w.repeated = earlier, true
+		} else if size := j.keptSize(w.seq); size <= l.limit {
+			l.add(j, w.seq, size)
+		}
+	}
+}
+
+// add adds a sequence, for which it removes the oldest ones.
+func (l *latest) add(j *Job, s *sequence, size int) {
+	for l.bytes += size; l.bytes > l.limit; l.order = l.order[1:] {
+		oldest := l.order[0]
+		l.bytes -= j.keptSize(l.known[oldest])
+		delete(l.known, oldest)
+	}
+	if l.known == nil {
+		l.known = map[string]*sequence{}
+	}
+	s.kept = true
+	key := string(l.key)
+	l.known[key], l.order = s, append(l.order, key)
+}
+
+// keptSize returns the memory in bytes that a sequence takes in latest.
+func (j *Job) keptSize(s *sequence) int {
+	const overhead = 256 // of the map, the list and the slices
+	values := 0
+	for _, c := range j.Output.Columns {
+		rows := 1
+		if !c.Pooling.PerRecord() {
+			from, to := j.Covered(c.Pooling, len(s.ids))
+			rows = to - from
+		}
+		values += rows * j.Output.Dim
+	}
+	return overhead + 4*(2*len(s.ids)+values)
+}
