@@ -74,8 +74,11 @@ func columnTags(s *Spec) map[string]string {
 		"Truncated":   "truncated,plain,snappy",
 		"Record":      "record_length,plain,snappy",
 	}
-	if !s.perRecord() {
+	switch {
+	case !s.perRecord():
 		tags = map[string]string{"ID": "id,dict,snappy"} // a dictionary, because all rows of a record have the same id
+	case s.IDsOnly:
+		tags = map[string]string{"ID": "id,plain,snappy"}
 	}
 	switch window := s.Windows; {
 	case s.pooling() == Residues && window:

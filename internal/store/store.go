@@ -22,8 +22,9 @@ type Format string
 // layout describes one format.
 type layout struct {
 	format Format
-	// names returns the names of the output's files, the main file first. input and model are escaped already.
-	names func(s *Spec, input, model string) []string
+	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
+	// input and of the model, escaped.
+	names func(s *Spec, stem string) []string
 	// check returns an error if the format does not support such an output. A format that supports every output has no
 	// check (nil).
 	check func(s *Spec) error
@@ -45,9 +46,7 @@ func layouts() []layout {
 }
 
 // oneFile returns the name of the file of a format whose extension is its name.
-func oneFile(s *Spec, input, model string) []string {
-	return []string{input + "." + model + "." + string(s.Format)}
-}
+func oneFile(s *Spec, stem string) []string { return []string{stem + "." + string(s.Format)} }
 
 func (f Format) layout() (layout, error) {
 	var known []string
@@ -111,6 +110,10 @@ type Spec struct {
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
+	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
+	IDsOnly bool
+
+	stem  string // name of the output without extensions, instead of one made of Base and Model
 	table string // suffix of the model in the file names of one table of several
 }
 
@@ -263,8 +266,8 @@ func (s Spec) Paths() []string {
 	}
 	var paths []string
 	for _, t := range s.tables() {
-		model := escape(s.Model, maxModelName) + t.spec.table
-		for _, name := range l.names(&t.spec, escape(s.Base, maxBaseName), model) {
+		stem := cmp.Or(s.stem, escape(s.Base, maxBaseName)+"."+escape(s.Model, maxModelName)) + t.spec.table
+		for _, name := range l.names(&t.spec, stem) {
 			paths = append(paths, filepath.Join(s.Dir, name))
 		}
 	}

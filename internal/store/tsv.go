@@ -10,9 +10,9 @@ import (
 const TSV Format = "tsv"
 
 // oneFilePerColumn returns the names of the files of a format that has a file for each column.
-func oneFilePerColumn(s *Spec, input, model string) (names []string) {
+func oneFilePerColumn(s *Spec, stem string) (names []string) {
 	for _, suffix := range s.suffixes(".", ".layer") {
-		names = append(names, input+"."+model+suffix+"."+string(s.Format))
+		names = append(names, stem+suffix+"."+string(s.Format))
 	}
 	return names
 }

@@ -21,8 +21,8 @@ const torchRoot = "archive/"
 // torchAlign is the alignment, in bytes, that PyTorch requires of storages.
 const torchAlign = 64
 
-func virNucProNames(_ *Spec, input, model string) []string {
-	return []string{input + "_" + model + ".pt"}
+func virNucProNames(s *Spec, _ string) []string {
+	return []string{escape(s.Base, maxBaseName) + "_" + escape(s.Model, maxModelName) + ".pt"}
 }
 
 func checkVirNucPro(s *Spec) error {
