@@ -15,6 +15,8 @@ Usage:
   embed devices [-v]       what could compute here; -v: and where it was looked for
   embed pull MODEL         download a model into the local cache
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
+  embed inspect FILE       NaN, equal, constant and zero rows of an output
+  embed convert IN OUT     an output in another format
   embed help [SUBCOMMAND]  this page, or that of a subcommand
   embed version            the version, also --version
 

@@ -16,7 +16,7 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Table{Format: Parquet, DType: FP32, Dim: 1, Meta: map[string]string{}}
+	t := &Table{Format: Parquet, Dim: 1, Meta: map[string]string{}}
 	for _, kv := range p.Metadata().KeyValueMetadata {
 		if kv.Key != arrowSchemaKey {
 			t.Meta[kv.Key] = kv.Value
@@ -24,20 +24,7 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 	}
 	r := parquetReader{file: p, place: map[string]int{}}
 	var names []string
-	for i, path := range p.Schema().Columns() {
-		leaf, _ := p.Schema().Lookup(path...)
-		switch kind := leaf.Node.Type().Kind(); {
-		case len(path) == 1:
-			r.place[path[0]] = i
-		case len(path) == 3 && (kind == parquet.Float || kind == parquet.FixedLenByteArray && leaf.Node.Type().Length() == 2):
-			r.lists = append(r.lists, i)
-			names = append(names, path[0])
-			if kind == parquet.FixedLenByteArray {
-				t.DType = FP16
-			}
-		}
-	}
-	if len(names) == 0 {
+	if names, t.DType = r.findColumns(); len(names) == 0 {
 		return nil, errors.New("no column with lists of float32 or float16")
 	}
 	has := func(columns ...string) bool {
@@ -83,6 +70,22 @@ type parquetReader struct {
 	lists    []int          // leaf columns of embeddings
 	windows  bool           // the id of a row is that of its window
 	residues bool           // the rows have letters
+}
+
+// findColumns finds the columns of the file. It returns the names of the lists of floats, and the type of the last.
+func (p *parquetReader) findColumns() (names []string, dtype DType) {
+	for i, path := range p.file.Schema().Columns() {
+		leaf, _ := p.file.Schema().Lookup(path...)
+		switch kind := leaf.Node.Type().Kind(); {
+		case len(path) == 1:
+			p.place[path[0]] = i
+		case len(path) == 3 && kind == parquet.Float:
+			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP32
+		case len(path) == 3 && kind == parquet.FixedLenByteArray && leaf.Node.Type().Length() == 2:
+			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP16
+		}
+	}
+	return names, dtype
 }
 
 // read calls yield for each row of the file.
