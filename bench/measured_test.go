@@ -181,8 +181,9 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	return fmt.Sprintf("%d records in %s", len(records), path)
 }
 
-// TestMeasured checks that another program can read the ids and the JSON, that the digest is that of the file, and that
-// the median is correct.
+// TestMeasured checks three things: another program can read the ids in the file that writeRecords writes and the JSON
+// lines that measured.appendTo writes; digest returns the SHA-256 of the file that writeRecords writes; and the median,
+// the minimum, the maximum and the rate of a measurement are correct.
 func TestMeasured(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)

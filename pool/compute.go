@@ -185,8 +185,8 @@ func (w *worker) announce(b batch) {
 }
 
 // finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
-// halves the worker's budget and returns the batch to pending. If the batch is a single sequence, see leaveOut. Any other error
-// is a failure of the device, which finish returns with the span.
+// halves the worker's budget and returns the batch to pending. If the batch is a single sequence, see leaveOut. Any
+// other error is a failure of the device, which finish returns with the span.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]

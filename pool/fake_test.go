@@ -38,8 +38,8 @@ func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings are easy to compute. Its mean and its residues are those of all tokens except the
-// first and last.
+// fake is an Embedder whose embeddings are easy to compute. Its mean and its residues are those of all tokens except
+// the first and last.
 type fake struct {
 	columns []store.Column
 	memory  int                       // number of tokens in the largest batch that fits; 0 means unlimited

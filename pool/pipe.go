@@ -9,10 +9,11 @@ import (
 // pipe reads standard input or a named pipe in a goroutine of its own, because the other end of the pipe may stay
 // silent. Read can be canceled at any time, on every system, even while the pipe is being opened and has no writer yet.
 //
-// The goroutine ends at the end of the input or, after stop, as soon as its current system call returns. If Go polls
-// the input, as with a named pipe, this is immediate, because stop closes the input. A read of standard input, or the
-// opening of a pipe without a writer, may last until the process ends; it holds one buffer. (A deadline would not help:
-// standard input supports none unless it is made non-blocking for all processes that share it.)
+// The goroutine ends at the end of the input or, after stop, as soon as its current system call returns. A read of an
+// open named pipe returns immediately, because stop closes the pipe and Go polls it. A read of standard input, or the
+// opening of a pipe that has no writer, may last until the process ends. Until then, the goroutine keeps one buffer in
+// memory. (A deadline would not help: standard input supports none unless it is made non-blocking for all processes
+// that share it.)
 type pipe struct {
 	*io.PipeReader // unbuffered: the goroutine holds at most one chunk of the input
 	stop           context.CancelCauseFunc

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +17,7 @@ import (
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/tokenizer"
+	"seqembed/transformer"
 )
 
 // TestRecordsInAreRowsOut checks that every record has a row and that the rows are in the order of the input. Each
@@ -167,6 +169,100 @@ func TestWindowsPerToken(t *testing.T) {
 		}
 		if !slices.Equal(rows[i], want) {
 			t.Errorf("record of %d letters: %d values, want %d others", len(r.seq), len(rows[i]), len(want))
+		}
+	}
+}
+
+// TestWindowsMax checks that the maximum of a record is that of the maxima of its windows.
+func TestWindowsMax(t *testing.T) {
+	records := randomRecords(1, 3, 20, 21)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength, b.job.Overlap = LongWindow, 10, 4
+	b.setColumns(store.Column{Pooling: store.Max})
+	b.add("a.faa", fasta(records))
+	b.run()
+	_, rows := b.rows("a")
+	for i, r := range records {
+		want := b.wanted(r.seq[:min(10, len(r.seq))], 0)
+		for from := 6; from+4 < len(r.seq); from += 6 {
+			for c, v := range b.wanted(r.seq[from:min(from+10, len(r.seq))], 0) {
+				want[c] = max(want[c], v)
+			}
+		}
+		if !slices.Equal(rows[i], want) {
+			t.Errorf("record of %d letters: %v, want %v", len(r.seq), rows[i], want)
+		}
+	}
+}
+
+// TestResiduesOfWindows checks that the residues of a record's windows follow each other, without special tokens.
+func TestResiduesOfWindows(t *testing.T) {
+	records := randomRecords(1, 3, 20, 21)
+	b := newBench(t)
+	b.job.Long, b.job.MaxLength = LongWindow, 10
+	b.setColumns(store.Column{Pooling: store.Residues})
+	b.add("a.faa", fasta(records))
+	b.run()
+	_, rows := b.rows("a")
+	for i, r := range records {
+		var want []float32
+		for from := 0; from < len(r.seq); from += 10 {
+			want = append(want, b.wanted(r.seq[from:min(from+10, len(r.seq))], 0)...)
+		}
+		if !slices.Equal(rows[i], want) || len(want) != len(r.seq)*fakeDim {
+			t.Errorf("record of %d letters: %d values, want %d others", len(r.seq), len(rows[i]), len(want))
+		}
+	}
+}
+
+// TestResiduesHaveTheirLetters checks the letters of the residues of DNA: in every window they follow each other from
+// the first letter to the last, and each range of letters is the entry of its token.
+func TestResiduesHaveTheirLetters(t *testing.T) {
+	tokens := transformer.DNABERT.NewTokenizer()
+	covered := func(p store.Pooling, n int) (from, to int) {
+		return transformer.DNABERT.Covered(transformer.Pooling(p), n)
+	}
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, windows := range []bool{false, true} {
+		job := &Job{Tokenizer: tokens, Long: LongWindow, MaxLength: 40, Overlap: 15, Windows: windows, Covered: covered,
+			Output: Output{Columns: []store.Column{{Pooling: store.Residues}}}}
+		for length := range 150 {
+			seq := make([]byte, length+1)
+			for i := range seq {
+				seq[i] = "ACGTN"[rng.IntN(5)]
+			}
+			rec, err := job.newRecord("f", seqio.Record{ID: "x", Seq: seq})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, w := range rec.windows {
+				w.seq.result = [][]float32{nil}
+			}
+			var got []store.Letters
+			for _, row := range job.makeRows(rec) {
+				got = append(got, row.Residues...)
+			}
+			for _, w := range rec.windows {
+				end := w.from
+				for _, id := range w.seq.ids[1 : len(w.seq.ids)-1] {
+					l := got[0]
+					got = got[1:]
+					if int(l.First) != end+1 || int(l.Last) < end+1 || int(l.Last) > w.to {
+						t.Fatalf("%q: a residue of letters %v after letter %d", seq, l, end)
+					}
+					end = int(l.Last)
+					text := string(seq[l.First-1 : l.Last])
+					if entry, ok := tokens.ID(text); ok && entry != int(id) || !ok && text != "N" {
+						t.Fatalf("%q: letters %v are %q, the token is %d", seq, l, text, id)
+					}
+				}
+				if end != w.to {
+					t.Fatalf("%q: the residues end at letter %d of %d", seq, end, w.to)
+				}
+			}
+			if len(got) > 0 {
+				t.Fatalf("%d more residues", len(got))
+			}
 		}
 	}
 }

@@ -18,8 +18,8 @@ type sequence struct {
 
 func (s *sequence) tokens() int { return len(s.ids) }
 
-// DefaultKeptBytes is a value for Job.KeptBytes. With one mean of 320 values a record it is enough for the latest 30,000
-// sequences of 80 letters.
+// DefaultKeptBytes is a value for Job.KeptBytes. With one mean of 320 values a record it is enough for the latest
+// 30,000 sequences of 80 letters.
 const DefaultKeptBytes = 64 << 20
 
 // latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that

@@ -67,8 +67,9 @@ func TestHuggingFaceCases(t *testing.T) {
 	}
 }
 
-// TestLargeVocabulariesMatchReference compares both DNA vocabularies with the reference on sequences of several
-// windows, with and without unknown letters.
+// TestLargeVocabulariesMatchReference checks that BPE gives the same ids and counts as many unknown letters as type
+// reference, with the synthetic vocabulary and with that of DNABERT-2. Short sequences have unknown letters or none.
+// Sequences that need several windows have none.
 func TestLargeVocabulariesMatchReference(t *testing.T) {
 	for _, vocabulary := range []struct {
 		name string

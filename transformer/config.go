@@ -129,9 +129,9 @@ func (c Config) check() error {
 	return nil
 }
 
-// deduceConfig deduces the shape of a checkpoint without config.json from its tensors. The number of heads does not
-// follow from the tensors. It is that of the published model of the same width, unless deduce finds it elsewhere in the
-// file.
+// deduceConfig finds out the shape of a checkpoint without config.json from its tensors. These do not show the number
+// of heads. deduceConfig takes that number from the published model of the same width, unless the function f.deduce
+// finds it in the values that the checkpoint file stores beside the tensors.
 func (f *Family) deduceConfig(c *weights.Checkpoint) (Config, error) {
 	word, ok := c.Tensor(wordEmbeddings)
 	if !ok || len(word.Shape()) != 2 {

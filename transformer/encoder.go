@@ -173,7 +173,7 @@ func (e *Encoder) maxima(states []float32, cuSeqlens []int32) []float32 {
 		out = append(out, states[(first+from)*dim:(first+from+1)*dim]...)
 		top := out[len(out)-dim:]
 		for t := first + from + 1; t < first+to; t++ {
-			for c, v := range states[t*dim : (t+1)*dim] {
+			for c, v := range states[t*dim:][:len(top)] { // this length spares the checks of bounds
 				top[c] = max(top[c], v) // NaN stays NaN
 			}
 		}

@@ -227,8 +227,9 @@ func TestFolderThatCannotBeWritten(t *testing.T) {
 	r.wantProblem("/proc/embeddings")
 }
 
-// TestSettingsAreNotMixed checks that a run with other settings than the existing outputs is refused before anything is
-// computed. If the settings differ for protein only, the DNA is not embedded either.
+// TestSettingsAreNotMixed checks that a run is refused before anything is computed if an existing output was made with
+// other settings or from other content of its input. If only an output for protein is concerned, the DNA is not
+// embedded either. Settings that do not affect any number may differ.
 func TestSettingsAreNotMixed(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -266,3 +266,14 @@ func TestBarOnATerminalOnly(t *testing.T) {
 		}
 	}
 }
+
+// TestOverflowsAreWarnedOf checks the line about values that float16 cannot hold.
+func TestOverflowsAreWarnedOf(t *testing.T) {
+	for overflows, want := range map[int64]bool{0: false, 3: true} {
+		out := &shared{}
+		newTestProgress(t, out, false).FileFinished(pool.FileReport{Path: "f", Overflows: overflows, Outputs: []store.File{{Path: "x"}}})
+		if got := strings.Contains(out.String(), "beyond the range of float16") && strings.Contains(out.String(), "values=3"); got != want {
+			t.Errorf("%d overflows: %s", overflows, out)
+		}
+	}
+}

@@ -45,7 +45,8 @@ var testOnly = []string{"internal/readback", "kernels/kernelstest", "transformer
 // it.
 const software = "kernels/cuda/softgpu"
 
-// half is the package that converts single 16-bit values. Backends and checkpoints share it, so that they round alike.
+// half is the package that converts single 16-bit values. Backends, checkpoints and outputs share it,
+// so that they round alike.
 const half = "internal/half"
 
 const module = "seqembed/"

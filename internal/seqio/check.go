@@ -23,7 +23,7 @@ func (f *faults) add(err error) {
 	}
 }
 
-// err returns nil if there is no fault, the fault if there is one, and otherwise a *Faults.
+// err returns nil if there are no faults, the fault itself if there is exactly one, and a *Faults if there are more.
 func (f *faults) err(file string) error {
 	switch {
 	case f.count == 0:

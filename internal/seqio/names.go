@@ -63,8 +63,9 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders changes the Dirs of inputs, which are the same at first. It puts the part of the folders' paths that
-// differs between the inputs before each Dir.
+// addFolders makes the Dirs of inputs different; before, they are all the same. It takes the path of each input's
+// folder, removes the folders at the start and at the end that all these paths have in common, and puts what is left
+// before the input's Dir. Inputs in the same folder keep the same Dir.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {

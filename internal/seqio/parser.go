@@ -14,9 +14,10 @@ const (
 	maxEmptyReads = 100     // reads in a row that may return neither bytes nor an error
 )
 
-// parser reads FASTA and FASTQ records from a stream, which it reads once, from front to back. It checks the structure
-// of the records, not their letters. The letters and the quality values of a FASTQ record may have several lines. A
-// record ends with the line in which it has as many values as letters; therefore a line of values may begin with '@'.
+// parser reads FASTA and FASTQ records from a stream, once, from front to back. It checks the structure of the records,
+// not their letters. In a FASTQ record, the letters and the quality values may each extend over several lines. The
+// record ends with the line after which it has a quality value for every letter. A line of quality values may therefore
+// begin with '@'.
 type parser struct {
 	src  io.Reader
 	name string // name of the input in errors

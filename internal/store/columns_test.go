@@ -68,7 +68,8 @@ func TestColumnsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks the letters of residues of DNA in every format. In proteins only Parquet has them.
+// TestResiduesHaveTheirLetters checks the letters of residues of DNA in every format. In proteins only Parquet has
+// them.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		for _, format := range []Format{Parquet, Npy, Safetensors} {

@@ -5,8 +5,8 @@ import "fmt"
 // DType is the type of the values in an output.
 type DType string
 
-// Types of values. A float32 becomes float16 rounded to nearest, ties to even; beyond the range of float16 it becomes an
-// infinity.
+// Types of values. A float32 becomes float16 rounded to nearest, ties to even. Beyond the range of float16 it becomes
+// an infinity.
 const (
 	FP32 DType = "fp32"
 	FP16 DType = "fp16"

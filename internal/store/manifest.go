@@ -159,7 +159,9 @@ func (m *Manifest) write(f logFile, line []byte, disk fileSystem) error {
 	return nil
 }
 
-// read reads the complete lines that have been appended. It reports whether an incomplete line follows.
+// read reads the complete lines that have been appended to the manifest since the last read. torn reports whether an
+// incomplete line follows them. If the file has become shorter, another file has taken its place, and read reads all
+// of it.
 func (m *Manifest) read(f logFile) (torn bool, err error) {
 	info, err := f.Stat()
 	if err != nil {

@@ -64,8 +64,8 @@ func (l idList) add(id string) error {
 	return err
 }
 
-// npyEncoder writes one array [records, dim] per column. It writes the header of an array twice, at the beginning and at
-// the end, because the number of records is known only at the end.
+// npyEncoder writes one array [records, dim] per column. It writes the header of an array twice, at the beginning and
+// at the end, because the number of records is known only at the end.
 type npyEncoder struct {
 	spec   *Spec
 	rows   int

@@ -58,9 +58,9 @@ var (
 		"\ninactive_file ", "\nactive_file "}
 )
 
-// controlGroups adds the limits of the group that the process is in, and those of all groups above it, because all of
-// them hold at once. In a container, the path of the group may include groups that are not mounted. controlGroups skips
-// them.
+// controlGroups takes into account the memory limit of the control group that the process is in, and the limits of all
+// groups above it, because all of these apply at once. In a container, the path of the group may name groups that are
+// not mounted; controlGroups skips those groups.
 func (l *memoryLimits) controlGroups() {
 	list, _ := os.ReadFile(path.Join(l.root, "proc/self/cgroup")) // empty where there are no control groups
 	for entry := range strings.Lines(string(list)) {

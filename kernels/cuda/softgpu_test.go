@@ -339,8 +339,9 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
-// notices runs the mutant's jobs in four orders. It reports whether one of them returned a result other than that of
-// the unchanged kernel, or an error.
+// notices runs each of the mutant's jobs once with the unchanged kernel, and up to four times with the mutant, each
+// time with another order of streams and threads. It reports whether a run with the mutant ends with an error or with a
+// result that differs from that of the unchanged kernel.
 func (s *software) notices(t *testing.T, m mutant) bool {
 	t.Helper()
 	images, err := embeddedImages()

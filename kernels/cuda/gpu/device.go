@@ -32,8 +32,8 @@ type Info struct {
 	id int32
 }
 
-// Count initializes the driver and returns its CUDA version and number of devices. If there is nothing to use, the
-// error wraps driver.ErrUnavailable.
+// Count initializes the driver and returns its CUDA version and its number of devices. If the driver does not start or
+// has no device, the error wraps driver.ErrUnavailable.
 func Count(cuda *driver.CUDA) (version, devices int, err error) {
 	started := cuda.Init(0)
 	if err := started.Err("cuInit"); err != nil && started != driver.NoDevice {

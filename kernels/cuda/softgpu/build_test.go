@@ -83,8 +83,8 @@ func buildBeside(dir string, ptx ...string) error {
 // count is the number of floats in the argument of the kernels in testdata/faults.cu.
 const count = 512
 
-// launch runs a kernel on the values 0, 1, 2, … and returns its results. Kernels with "half" in their name run with two
-// warps.
+// launch runs a kernel on the values 0, 1, 2, … and returns its results. A kernel runs with one warp, or with two if it
+// is in the switch below.
 func launch(folder, kernel string) ([]byte, error) {
 	runtime.LockOSThread() // a context is current on one thread
 	defer runtime.UnlockOSThread()
