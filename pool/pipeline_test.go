@@ -153,8 +153,8 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestWindowsPerToken checks that without pooling the tokens of the windows are concatenated.
-func TestWindowsPerToken(t *testing.T) {
+// TestTokensOfWindows checks that the tokens of a record's windows follow each other.
+func TestTokensOfWindows(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
 	b.job.Long, b.job.MaxLength = LongWindow, 10
