@@ -4,7 +4,7 @@ GO ?= go
 SHELL := bash
 TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
-.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm mutations goldens goldens-gpu parity bench ptx
+.PHONY: build demo test check fmt vet staticcheck scripts generated race noasm nvml mutations goldens goldens-gpu parity bench ptx
 .PHONY: deadcode readback cross arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
@@ -18,7 +18,7 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs.
-check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm cross arm64 crash fuzz
+check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
 
 fmt:
 	@files=$$(gofmt -l .); [ -z "$$files" ] || { echo "gofmt would change:" $$files; exit 1; }
@@ -46,6 +46,10 @@ generated: ## the assembly is what its generator writes
 
 race: ## the race detector makes the long sequences too slow: -short leaves them out
 	$(GO) test -race -short ./...
+
+nvml: ## the sensors of GPUs, read without cgo, and by NVIDIA's package with cgo
+	CGO_ENABLED=0 $(GO) test ./internal/monitor
+	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
 
 noasm: ## the portable kernels alone
 	$(GO) vet -tags noasm ./...

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"seqembed/internal/store"
 )
@@ -21,7 +20,8 @@ func outputFolderError(dir string, err error) error {
 
 // claim is the claim of a run to its output folder (see store.Claim).
 type claim struct {
-	err error // the reason why nothing can be written, or nil
+	holder store.Holder
+	err    error // the reason why nothing can be written, or nil
 }
 
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
@@ -32,13 +32,13 @@ type claim struct {
 //
 // If Claim was not called before, Run claims the folder for its own job.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
-	host, _ := os.Hostname() // only for messages
-	h := store.Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC(), Outputs: map[string]store.Entry{}}
+	h := store.ThisProcess(command)
+	h.Outputs = map[string]store.Entry{}
 	for _, j := range jobs {
 		j.Output.removeLeftovers(j.Files)
 		h.Outputs[j.Output.kind()] = j.Output.Template
 	}
-	c, dir, leave := &claim{}, jobs[0].Output.Dir, func() {}
+	c, dir, leave := &claim{holder: h}, jobs[0].Output.Dir, func() {}
 	if c.err = os.MkdirAll(dir, 0o777); c.err == nil {
 		entered, err := store.Claim(dir, h, func(other store.Holder) string { return clash(jobs, other) })
 		switch {

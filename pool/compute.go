@@ -17,9 +17,10 @@ type worker struct {
 	embedder Embedder
 	budget   int // maximum number of tokens in a batch: that of the embedder, halved each time the memory is too small
 
-	pending  []batch   // packed but not started
-	inFlight []batch   // started, in order; at most Device.Ahead+1
-	finished time.Time // when the last batch finished
+	pending  []batch       // packed but not started
+	inFlight []batch       // started, in order; at most Device.Ahead+1
+	finished time.Time     // when the last batch finished
+	waited   time.Duration // time without work since the last batch
 }
 
 // batch is a set of sequences of one span that are computed together.
@@ -98,6 +99,8 @@ func (w *worker) next() *span {
 	if len(w.inFlight) > 0 {
 		return nil
 	}
+	began := time.Now()
+	defer func() { w.waited += time.Since(began) }()
 	select {
 	case s := <-w.spans:
 		return s
@@ -211,8 +214,9 @@ func (w *worker) finish() (*span, error) {
 		return s, err
 	default:
 		w.distribute(results, b)
-		w.Observer.BatchDone(Batch{Device: w.device.Name, Path: s.file.Path, Sequences: len(b.members), Tokens: tokens,
-			Bytes: s.bytes * int64(tokens) / int64(s.work), Took: w.finished.Sub(began)})
+		w.Observer.BatchDone(Batch{Device: w.device.Name, Path: s.file.Path, Sequences: len(b.members), Tokens: tokens, Budget: w.budget,
+			Bytes: s.bytes * int64(tokens) / int64(s.work), Took: w.finished.Sub(began), Waited: w.waited})
+		w.waited = 0
 	}
 	if s.left--; s.left == 0 {
 		w.complete(s)

@@ -47,7 +47,8 @@ func failureType(err error) string {
 	switch {
 	case errors.As(err, &device):
 		return "device"
-	case errors.Is(err, store.ErrRecord), errors.Is(err, ErrTooLong), errors.Is(err, seqio.ErrBadRecord), errors.Is(err, seqio.ErrDuplicateID):
+	case errors.Is(err, store.ErrRecord), errors.Is(err, ErrTooLong), errors.Is(err, seqio.ErrBadRecord), errors.Is(err, seqio.ErrLongRecord),
+		errors.Is(err, seqio.ErrDuplicateID):
 		return "record"
 	case errors.Is(err, ErrMemory):
 		return "memory"

@@ -166,6 +166,8 @@ type recorder struct {
 	finished []FileReport
 	failed   []Failure
 
+	reading, writing struct{ busy, waited time.Duration }
+
 	onSkip   func()
 	onFinish func()
 	onFail   func()
@@ -213,6 +215,16 @@ func (r *recorder) LongRecord(l LongRecord) {
 func (r *recorder) BudgetHalved(_ string, tokens int, _ error) {
 	defer r.lock()()
 	r.halved = append(r.halved, tokens)
+}
+
+func (r *recorder) SpanRead(busy, waited time.Duration) {
+	defer r.lock()()
+	r.reading.busy, r.reading.waited = r.reading.busy+busy, r.reading.waited+waited
+}
+
+func (r *recorder) SpanWritten(busy, waited time.Duration) {
+	defer r.lock()()
+	r.writing.busy, r.writing.waited = r.writing.busy+busy, r.writing.waited+waited
 }
 
 func (r *recorder) RecordSkipped(path, id string, line int64, err error) {

@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -18,6 +20,8 @@ const ForcePrefix = ".force-"
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
+	// Outputs are the main files of the outputs, relative to the folder.
+	Outputs []string `json:"outputs"`
 }
 
 // forcePath returns the path of the file that describes a run with Force of this job.
@@ -49,7 +53,11 @@ func (r *run) beginForce() error {
 	if !r.Force || r.forcedRun != nil {
 		return nil
 	}
-	r.forcedRun = &forcedRun{time.Now().UTC(), r.manifest.Lines()}
+	r.forcedRun = &forcedRun{Since: time.Now().UTC(), Lines: r.manifest.Lines()}
+	for _, f := range r.Files {
+		path, _ := filepath.Rel(r.Output.Dir, r.Output.main(f)) // cannot fail, because both have the same beginning
+		r.forcedRun.Outputs = append(r.forcedRun.Outputs, filepath.ToSlash(path))
+	}
 	content, err := json.Marshal(r.forcedRun)
 	if err == nil {
 		err = os.WriteFile(r.forcePath(), content, 0o666)
@@ -61,9 +69,33 @@ func (r *run) beginForce() error {
 }
 
 // endForce records that a run with or without Force has ended without a failed file. Afterwards an interrupted run with
-// Force of the same job is not continued.
+// Force of the same job is not continued, nor one of another job if nothing is left of it: each of its outputs has been
+// finished since it began, or is one of this run.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing
+	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")
+	if len(others) == 0 {
+		return
+	}
+	mine := map[string]bool{}
+	for _, f := range r.Files {
+		mine[r.Output.main(f)] = true
+	}
+	for _, name := range others {
+		path, other := filepath.Join(r.Output.Dir, name), forcedRun{}
+		content, err := os.ReadFile(path)
+		if err != nil || json.Unmarshal(content, &other) != nil {
+			continue // being written, or removed in the meantime
+		}
+		left := slices.ContainsFunc(other.Outputs, func(output string) bool {
+			output = filepath.Join(r.Output.Dir, filepath.FromSlash(output))
+			entry, _, _ := r.manifest.Find(output)
+			return !mine[output] && (r.manifest.Line(output) <= other.Lines || entry.Finished.IsZero())
+		})
+		if !left || other.Lines > r.manifest.Lines() { // or it belongs to a manifest that is gone
+			_ = os.Remove(path) // if this fails, the next run tries again
+		}
+	}
 }
 
 // madeByForce reports whether the outputs of a file were made by the run with Force that this run continues.

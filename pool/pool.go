@@ -156,7 +156,7 @@ func (j *Job) Run(ctx context.Context) (Summary, error) {
 // prepare compares the output folder with the job and returns the files that must be computed.
 func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 	if err = r.check(ctx); r.Force && errors.Is(err, store.ErrManifest) {
-		if _, err = store.Repair(ctx, r.Output.Dir); err == nil {
+		if _, err = store.Repair(ctx, r.Output.Dir, r.claim.holder); err == nil {
 			err = r.check(ctx)
 		}
 	}

@@ -133,12 +133,15 @@ func (f *fileJob) read(budget int) {
 		capacity = budget // the hidden states of a span need much memory until they are written
 	}
 	for !f.complete {
+		began := time.Now()
 		select {
 		case f.openSpans <- struct{}{}: // the writer receives the element
 		case <-f.ctx.Done():
 			return
 		}
+		admitted := time.Now()
 		s, err := f.readSpan(capacity)
+		f.Observer.SpanRead(time.Since(admitted), admitted.Sub(began))
 		f.ordered <- s
 		if f.complete = errors.Is(err, io.EOF); err != nil && !f.complete {
 			f.cancel(f.explain(err))

@@ -16,6 +16,12 @@ type Observer interface {
 	DeviceLost(device string, err error) // other devices continue its work
 	FileStarted(path, device string)
 	BatchDone(Batch)
+	// SpanRead reports that a reader has read and tokenized some records. It was busy for the first time. Before, it
+	// waited for the second: so many records that had been read were neither computed nor written.
+	SpanRead(busy, waited time.Duration)
+	// SpanWritten reports that the writer of a file has stored some records, or committed the output, in the first
+	// time. Before, it waited for the second until they were computed.
+	SpanWritten(busy, waited time.Duration)
 	LongRecord(LongRecord)                             // called before the record is computed
 	BudgetHalved(device string, tokens int, err error) // tokens is the new budget of the device
 	RecordSkipped(path, id string, line int64, err error)
@@ -42,8 +48,10 @@ type Batch struct {
 	Device, Path string
 	Sequences    int
 	Tokens       int
+	Budget       int   // number of tokens that a batch of the device may have
 	Bytes        int64 // approximate size of its input on disk
 	Took         time.Duration
+	Waited       time.Duration // time before it in which the device had nothing to compute
 }
 
 // FileReport is the result of one file.

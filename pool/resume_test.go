@@ -577,6 +577,48 @@ func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	}
 }
 
+// TestForgottenForce checks that the file of an interrupted run with Force stays as long as the run can be continued,
+// and that other runs remove it when nothing is left of it.
+func TestForgottenForce(t *testing.T) {
+	marks := func(b *bench) int {
+		names, err := filepath.Glob(filepath.Join(b.out, ForcePrefix+"*"))
+		must(b, err)
+		return len(names)
+	}
+	for name, c := range map[string]struct {
+		runs  func(b *bench)
+		marks int
+	}{
+		"a run with fewer files":  {func(b *bench) { forced(b, b.job.Files[:1]) }, 1},
+		"runs that make them all": {func(b *bench) { forced(b, b.job.Files[:1]); forced(b, b.job.Files[1:]) }, 0},
+		"a run with more files":   {func(b *bench) { more := b.again(); more.addFiles(4); more.run() }, 0},
+		"a run after the manifest": {func(b *bench) {
+			must(b, os.Remove(filepath.Join(b.out, store.ManifestName)))
+			forced(b, b.job.Files[:1])
+		}, 0},
+		"a run of the same command": {func(b *bench) { forced(b, b.job.Files) }, 0},
+	} {
+		b := newBench(t)
+		b.threeFiles()
+		b.again().run()
+		b.again().interruptForce()
+		if n := marks(b); n != 1 {
+			t.Fatalf("%d files of interrupted runs", n)
+		}
+		c.runs(b)
+		if n := marks(b); n != c.marks {
+			t.Errorf("%s: %d files of interrupted runs are left, want %d", name, n, c.marks)
+		}
+	}
+}
+
+// forced runs some files with Force.
+func forced(b *bench, files []File) {
+	again := b.again()
+	again.job.Force, again.job.Files = true, files
+	again.run()
+}
+
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {

@@ -25,13 +25,20 @@ func (f *fileJob) write() error {
 	defer f.cancel(nil)
 	defer f.out.Abort()
 	devices, complete := map[string]bool{}, true
+	began := time.Now()
+	stored := func(computed time.Time) { // reports the times until computed, and since then
+		f.Observer.SpanWritten(time.Since(computed), computed.Sub(began))
+		began = time.Now()
+	}
 	var err error // kept, because f.ctx may end with the run before the file fails
 	for s := range f.ordered {
 		if err == nil && complete && f.computed(s) {
+			computed := time.Now()
 			devices[s.device] = true
 			if err = f.writeSpan(s); err != nil {
 				f.cancel(err)
 			}
+			stored(computed)
 		} else {
 			complete = false
 		}
@@ -44,6 +51,7 @@ func (f *fileJob) write() error {
 		return ErrInterrupted
 	}
 	f.report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
+	defer stored(time.Now())
 	return f.commit()
 }
 

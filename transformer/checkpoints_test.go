@@ -1,6 +1,7 @@
 package transformer_test
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -58,7 +59,7 @@ func openAll(folder string) error {
 	if _, err := c.Tokenizer(""); err != nil {
 		return err
 	}
-	_, err = c.SHA256()
+	_, err = c.SHA256(context.Background())
 	return err
 }
 

@@ -201,8 +201,8 @@ func TestDNABERT2(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a, _ := c.SHA256()
-	if b, _ := other.SHA256(); a == b {
+	a, _ := c.SHA256(t.Context())
+	if b, _ := other.SHA256(t.Context()); a == b {
 		t.Error("two models have one digest")
 	}
 }

@@ -18,7 +18,10 @@ func (c *Checkpoint) Tokenizer(file string) (tokenizer.Tokenizer, error) {
 		}
 	}
 	t, err := f.readTokenizer(file)
-	if err != nil {
+	switch {
+	case err != nil && own && !f.FixedVocabulary:
+		return nil, fmt.Errorf("%w; --%s-tokenizer FILE names another one", err, f.Flag)
+	case err != nil:
 		return nil, err
 	}
 	if err := f.checkSize(t, c.Config.Vocabulary); err != nil {

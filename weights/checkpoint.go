@@ -8,6 +8,7 @@
 package weights
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -183,11 +184,11 @@ func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors
 // SHA256 returns a SHA-256 in hexadecimal. For a checkpoint of a single file it is the digest of that file, which
 // SHA256 reads completely. For a sharded checkpoint it is the digest of the output of `sha256sum` for the shards,
 // sorted by name: digest, two spaces and name on each line. For a synthetic checkpoint it is the digest of version,
-// name, seed, names and shapes of the tensors, and config.
-func (c *Checkpoint) SHA256() (string, error) {
+// name, seed, names and shapes of the tensors, and config. When ctx ends, SHA256 returns its cause.
+func (c *Checkpoint) SHA256(ctx context.Context) (string, error) {
 	hashed := c.identity
 	for _, f := range c.files {
-		digest, err := f.sha256()
+		digest, err := f.sha256(ctx)
 		if err != nil || !c.sharded() {
 			return digest, err
 		}

@@ -66,7 +66,7 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 		t.Error("a file alone is said to have neighbours")
 	}
 	sum := sha256.Sum256(content)
-	if got, err := c.SHA256(); err != nil || got != hex.EncodeToString(sum[:]) {
+	if got, err := c.SHA256(t.Context()); err != nil || got != hex.EncodeToString(sum[:]) {
 		t.Errorf("SHA-256 %s, %v", got, err)
 	}
 	c.Close()
@@ -139,7 +139,7 @@ func TestReadsAfterCloseFail(t *testing.T) {
 	if !errors.Is(err, fs.ErrClosed) {
 		t.Errorf("%v does not match fs.ErrClosed", err)
 	}
-	if _, err := c.SHA256(); err == nil {
+	if _, err := c.SHA256(t.Context()); err == nil {
 		t.Error("a closed file was hashed")
 	}
 }
@@ -160,7 +160,7 @@ func TestFileThatShrinksIsAnError(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantError(t, tensor.ReadRows(make([]float32, 1024), 63), `"w"`, path, "shorter")
-	if _, err := c.SHA256(); !errors.Is(err, errShort) {
+	if _, err := c.SHA256(t.Context()); !errors.Is(err, errShort) {
 		t.Errorf("hashing the cut file gives %v", err)
 	}
 }

@@ -52,7 +52,7 @@ func TestTorchChecksums(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		_, err = c.SHA256()
+		_, err = c.SHA256(t.Context())
 		return err
 	}
 	if err := sum(whole); err != nil {

@@ -2,6 +2,7 @@ package weights
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -12,6 +13,7 @@ import (
 	"os"
 	"unicode/utf8"
 
+	"seqembed/internal/cancel"
 	"seqembed/weights/hub"
 )
 
@@ -113,10 +115,10 @@ func (f *file) readAt(b []byte, offset int64) error {
 // sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
 // file is a blob of a Hugging Face cache and its name is another digest, or if a section has another checksum than the
 // file says.
-func (f *file) sha256() (string, error) {
+func (f *file) sha256(ctx context.Context) (string, error) {
 	h := sha256.New()
 	sums := &crcWriter{sections: f.sections}
-	n, err := io.Copy(io.MultiWriter(h, sums), io.NewSectionReader(f, 0, f.size))
+	n, err := io.Copy(io.MultiWriter(h, sums), cancel.Reader(ctx, io.NewSectionReader(f, 0, f.size)))
 	if err == nil && n != f.size {
 		err = errShort
 	}

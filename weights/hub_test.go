@@ -135,7 +135,7 @@ func TestBlobDigest(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		return c.SHA256()
+		return c.SHA256(t.Context())
 	}
 	if got, err := sum(); err != nil || got != filepath.Base(blob) {
 		t.Errorf("%s, %v", got, err)

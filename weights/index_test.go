@@ -50,7 +50,7 @@ func TestShardsAreOneCheckpoint(t *testing.T) {
 		}
 		listing := fmt.Sprintf("%x  model-00001-of-00002.safetensors\n%x  model-00002-of-00002.safetensors\n", sha256.Sum256(first), sha256.Sum256(second))
 		want := sha256.Sum256([]byte(listing))
-		if got, err := c.SHA256(); err != nil || got != hex.EncodeToString(want[:]) {
+		if got, err := c.SHA256(t.Context()); err != nil || got != hex.EncodeToString(want[:]) {
 			t.Errorf("digest %s, %v; want %x", got, err, want)
 		}
 		if err := c.Close(); err != nil {

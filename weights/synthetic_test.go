@@ -96,7 +96,7 @@ func TestSyntheticCheckpointDescribesItself(t *testing.T) {
 		t.Errorf("it does not pass the check of its own specs: %v", err)
 	}
 	digest := func(c *Checkpoint) string {
-		sum, err := c.SHA256()
+		sum, err := c.SHA256(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

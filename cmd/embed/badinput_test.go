@@ -59,7 +59,7 @@ func TestBadInputAlone(t *testing.T) {
 		{"no-header.faa", []string{"no-header.faa:1", "not FASTA or FASTQ"}},
 		{"half.fastq", []string{"half.fastq:", "ends inside this record"}},
 		{"cut.faa.gz", []string{"cut.faa.gz", "gzip", "damaged, cut short or empty"}},
-		{"empty.faa empty.faa", []string{"empty.faa was given twice"}},
+		{"empty.faa empty.faa", []string{"given twice: empty.faa"}},
 	} {
 		t.Run(c.args, func(t *testing.T) {
 			out := filepath.Join(t.TempDir(), "out")

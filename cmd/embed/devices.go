@@ -37,6 +37,12 @@ func devices(_ context.Context, m machine, args, environ []string, w, _ io.Write
 	defer backend.Close()
 	_, err = fmt.Fprintf(w, "%s, %d threads\n%s",
 		backend.Name(), runtime.GOMAXPROCS(0), gpuReport(m.findGPUs(), *verbose))
+	list, listErr := allProfiled()
+	for _, p := range list {
+		fmt.Fprintf(w, "embed profile: %s on %s, %s: %s tokens in a batch, %s tokens/s\n", p.Model, p.Backend, p.DType,
+			grouped(int64(p.Tokens)), grouped(p.TokensPerSecond))
+	}
+	err = cmp.Or(err, listErr)
 	return exitCode(err, 0, 0), err
 }
 

@@ -13,9 +13,11 @@ import (
 	"strconv"
 	"strings"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/kernels"
+	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
 )
@@ -49,19 +51,21 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		return exitDone
 	}
 	c := &command{settings: s, stdout: stdout, machine: m}
-	if c.log, err = newLog(s, stderr); err != nil {
+	screen, terminal := newScreen(stderr)
+	if c.log, err = newLog(s, screen, terminal && colored(environ)); err != nil {
 		printError(stderr, err)
 		return exitUsage
 	}
 	for _, v := range unknownVariables(groups, environ) {
 		c.log.Warn("unknown environment variable, ignored", "variable", v)
 	}
-	c.progress = newProgress(s, c.log, stderr)
+	c.progress = newProgress(s, c.log, screen, terminal)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
 	err = c.embed(ctx)
 	release()
-	c.progress.end()
+	c.progress.close()
 	err = withHint(err)
+	code := exitCode(err, c.done(), len(c.total.Failed))
 	c.printSummary()
 	switch {
 	case err == nil:
@@ -70,13 +74,15 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	default:
 		printError(stderr, err)
 	}
-	return exitCode(err, c.done(), len(c.total.Failed))
+	c.report(code, err)
+	return code
 }
 
-// machine finds and opens GPUs. Tests replace it.
+// machine finds and opens GPUs, and reads their sensors. Tests replace it.
 type machine struct {
-	findGPUs func() cuda.Report
-	openGPU  func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	findGPUs     func() cuda.Report
+	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
+	watchSensors func(addresses []string, report func(pci string, s monitor.Sample)) (stop func())
 }
 
 var thisMachine = machine{
@@ -84,6 +90,7 @@ var thisMachine = machine{
 	openGPU: func(ordinal int, dtype kernels.DType) (kernels.Backend, error) {
 		return cuda.Open(ordinal, cuda.Options{DType: dtype})
 	},
+	watchSensors: monitor.WatchSensors,
 }
 
 // command is one run of embed.
@@ -141,11 +148,11 @@ func (c *command) embed(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.writeFailures(ctx, c.runModels(ctx, models))
+	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
 }
 
 // runModels claims the output folder for both models and embeds the files of each.
-func (c *command) runModels(ctx context.Context, models []*model) error {
+func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job
 	for _, m := range models {
 		jobs = append(jobs, m.job)
@@ -158,6 +165,7 @@ func (c *command) runModels(ctx context.Context, models []*model) error {
 		return err
 	}
 	defer release()
+	c.progress.plan(c.machine, models, processors)
 	for _, m := range models {
 		if err := c.runModel(ctx, m); err != nil {
 			return err
@@ -178,7 +186,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 			return models, err
 		}
 		models = append(models, m)
-		if m.job, err = c.newJob(m, files, reading, processors); err != nil {
+		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
 			return models, err
 		}
 		if err := m.job.Check(ctx); err != nil {
@@ -199,9 +207,9 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	if head := m.checkpoint.TunedHead(); len(head) > 0 {
 		c.log.Info("a fine-tuned model: the tensors of its head are left out", "model", m.model, "tensors", strings.Join(head, ", "))
 	}
-	c.progress.begin(m.model, m.config, m.job.Files)
+	c.progress.begin(m.model, m.config, len(m.job.Files))
 	summary, err := m.job.Run(ctx)
-	c.progress.end()
+	c.progress.End()
 	c.merge(summary)
 	return err
 }
@@ -248,10 +256,14 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 	return err
 }
 
-// newJob returns the job that embeds files with one model.
-func (c *command) newJob(m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
-	sum, err := m.checkpoint.SHA256()
-	if err != nil {
+// newJob returns the job that embeds files with one model. It reads the whole checkpoint, for its digest, and returns
+// pool.ErrInterrupted if ctx ends meanwhile.
+func (c *command) newJob(ctx context.Context, m *model, files []pool.File, reading seqio.Options, processors []*processor) (*pool.Job, error) {
+	sum, err := m.checkpoint.SHA256(ctx)
+	switch {
+	case ctx.Err() != nil:
+		return nil, pool.ErrInterrupted
+	case err != nil:
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
@@ -324,7 +336,7 @@ func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) 
 
 // reading returns the options of the reader that the flags select.
 func (c *command) reading() seqio.Options {
-	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength}
+	o := seqio.Options{KeepCase: c.keepCase, MinLength: c.minLength, Longest: longestRecord(cpu.Available())}
 	if c.onBad == "skip" {
 		o.OnBad = seqio.BadSkip
 	}
@@ -335,6 +347,16 @@ func (c *command) reading() seqio.Options {
 		o.Duplicates = seqio.DuplicateSuffix
 	}
 	return o
+}
+
+// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
+// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
+// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
+func longestRecord(bytes int64, by string) seqio.Limit {
+	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
+		return seqio.Limit{Letters: int(letters), By: by}
+	}
+	return seqio.Limit{}
 }
 
 // check checks the flags that both models share, and parses the flags about devices.

@@ -2,9 +2,14 @@ package main
 
 import (
 	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -83,43 +88,110 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// TestSignalWhileItWaits checks that a signal ends a run that waits for a lock or a device, with the exit code for an
-// interruption, and that finished outputs remain.
+// awaitState waits until a condition on a process holds.
+func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc string) bool) {
+	t.Helper()
+	proc := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
+	for deadline := time.Now().Add(time.Minute); !holds(proc); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the run does not get to this state:\n%s", log)
+		}
+	}
+}
+
+// hasOpenForWriting reports whether a process has a file open for reading and writing.
+func hasOpenForWriting(proc, path string) bool {
+	descriptors, _ := filepath.Glob(proc + "/fd/*")
+	for _, d := range descriptors {
+		target, _ := os.Readlink(d)
+		info, _ := os.ReadFile(proc + "/fdinfo/" + filepath.Base(d))
+		var position, flags int
+		_, _ = fmt.Sscanf(string(info), "pos:%d\nflags:%o", &position, &flags)
+		if strings.HasSuffix(target, path) && flags&syscall.O_RDWR != 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// bytesRead returns the number of bytes that a process has read from files.
+func bytesRead(proc string) (n int64) {
+	text, _ := os.ReadFile(proc + "/io")
+	_, _ = fmt.Sscanf(string(text), "rchar: %d", &n)
+	return n
+}
+
+// ticks returns the processor time that a process has used, in hundredths of a second.
+func ticks(proc string) (user int) {
+	text, _ := os.ReadFile(proc + "/stat")
+	if fields := strings.Fields(string(text)); len(fields) > 13 {
+		user, _ = strconv.Atoi(fields[13])
+	}
+	return user
+}
+
+// TestSignalWhileItWaits checks that a signal ends a run that waits for a lock or a device, or that is hashing a
+// checkpoint, with the exit code for an interruption, and that finished outputs remain. The run must end by itself
+// except in the middle of a batch, where it ends after the grace period.
 func TestSignalWhileItWaits(t *testing.T) {
-	const graceForTests = 300 * time.Millisecond
 	if grace+messageTime >= 5*time.Second {
 		t.Errorf("a run may take %v to end", grace+messageTime)
 	}
-	for _, state := range []struct{ name, args, until string }{
-		{"for a lock", "-v second.faa", " batch "},
-		{"for a batch of one record", "--max-length 0 long.faa", "a very long record"},
+	type state struct {
+		args    string
+		prepare func(t *testing.T)
+		reached func(proc string, log *awaitedLog) bool
+		grace   string
+		says    string
+	}
+	const bySelf = "embed: interrupted; the same command continues"
+	for name, s := range map[string]state{
+		"for a lock": {"--esm-model " + tiny + " second.faa", lockManifest,
+			func(proc string, _ *awaitedLog) bool { return hasOpenForWriting(proc, "/out/manifest.jsonl") }, "1h", bySelf},
+		"for the digest of a checkpoint": {"--esm-model net second.faa", hugeCheckpoint,
+			func(proc string, _ *awaitedLog) bool { return bytesRead(proc) > 64<<20 }, "1h", bySelf},
+		"for a batch of one record": {"--esm-model " + tiny + " --max-length 0 long.faa", func(*testing.T) {},
+			func(proc string, log *awaitedLog) bool {
+				return strings.Contains(log.String(), "a very long record") && ticks(proc) > 20
+			}, "300ms", "embed: interrupted while a device, a disk or a lock was busy; the same command continues"},
 	} {
-		t.Run(state.name, func(t *testing.T) {
+		t.Run(name, func(t *testing.T) {
 			workspace(t)
 			write(t, "first.faa", proteinFile)
 			write(t, "second.faa", proteinFile)
 			write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
 			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
-			if state.name == "for a lock" {
-				manifest, err := os.Open("out/manifest.jsonl")
-				if err != nil {
-					t.Fatal(err)
-				}
-				defer manifest.Close()
-				if err := syscall.Flock(int(manifest.Fd()), syscall.LOCK_EX); err != nil {
-					t.Skip(err)
-				}
-			}
-			args := append(strings.Fields(state.args), "--esm-model", tiny, "--threads", "1", "-o", "out")
-			cmd, log := running(t, []string{graceVariable + "=" + graceForTests.String()}, args...)
-			log.await(t, state.until)
-			time.Sleep(100 * time.Millisecond) // usually enough for the run to reach the point at which it waits
+			s.prepare(t)
+			args := append(strings.Fields(s.args), "--threads", "1", "-o", "out")
+			cmd, log := running(t, []string{graceVariable + "=" + s.grace}, args...)
+			awaitState(t, cmd, log, func(proc string) bool { return s.reached(proc, log) })
 			send(t, cmd, syscall.SIGTERM)
-			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), "; the same command continues") {
-				t.Errorf("exit code %d\n%s", code, log)
+			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), s.says) {
+				t.Errorf("exit code %d, want %q\n%s", code, s.says, log)
 			}
 			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
 		})
+	}
+}
+
+// lockManifest locks the manifest until the end of the test.
+func lockManifest(t *testing.T) {
+	manifest, err := os.Open("out/manifest.jsonl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { manifest.Close() })
+	if err := syscall.Flock(int(manifest.Fd()), syscall.LOCK_EX); err != nil {
+		t.Skip(err)
+	}
+}
+
+// hugeCheckpoint writes the folder net with a checkpoint of 1 TiB. Almost all of it is a hole, in a tensor that the
+// model does not use.
+func hugeCheckpoint(t *testing.T) {
+	writeCheckpoint(t, "net", tiny, nil)
+	if err := addTensor(t, "net/model.safetensors", "lm_head.bias", 1<<38); err != nil {
+		t.Skipf("no file of this size here: %v", err)
 	}
 }
 
@@ -202,6 +274,27 @@ func TestAddressSpace(t *testing.T) {
 		t.Errorf("the list of failed files: %q, %v", list, err)
 	}
 	if r := run("--force", "--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "long.faa: skipped 1: out of memory") {
+		t.Error(r.stdout)
+	}
+}
+
+// TestHugeRecord checks a small file with a record whose letters alone would take all memory. The error must name the
+// record's line, the limit and the flag that helps, and the flag must help.
+func TestHugeRecord(t *testing.T) {
+	workspace(t)
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = io.WriteString(w, ">short\nMKVLWAGTREMKVLWAGTRE\n>huge\n"+strings.Repeat("MKVLWAGTRE", 4_000_000)+"\n>after\nMKVL\n")
+	w.Close()
+	write(t, "huge.faa.gz", packed.String())
+	run := func(args ...string) result {
+		return embedOn(t, []string{spaceVariable + "=700000000"}, append(args, "--esm-model", tiny, "--threads", "1", "-o", "out", "huge.faa.gz")...)
+	}
+	run().wantCode(exitNothing).wantProblem(`huge.faa.gz:3: record "huge": more than `, " letters, which is the limit for the address space (ulimit -v)", "--on-bad-record skip")
+	if list, err := os.ReadFile("out/failed_files.txt"); err != nil || !strings.HasPrefix(string(list), `huge.faa.gz|record|huge.faa.gz:3: `) {
+		t.Errorf("the list of failed files: %q, %v", list, err)
+	}
+	if r := run("--on-bad-record", "skip").wantCode(exitDone); !strings.Contains(r.stdout, "huge.faa.gz: skipped 1: too long") {
 		t.Error(r.stdout)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
@@ -67,6 +68,9 @@ func withHint(err error) error {
 		{pool.ErrOutput, "--out takes another folder"},
 		{store.ErrFormat, "--format takes another one"},
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
+		{store.ErrLater, "--out takes another folder"},
+		{store.ErrNotFinite, "if --dtype fp16 has overflowed, bf16 and fp32 do not"},
+		{syscall.ENOSPC, "--out takes a folder on another disk"},
 		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file, --force also starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
@@ -76,11 +80,19 @@ func withHint(err error) error {
 		{seqio.ErrGuessed, "--dna or --protein says which alphabet it is"},
 		{seqio.ErrGap, "--gaps remove takes gaps out"},
 		{seqio.ErrBadRecord, "--on-bad-record skip leaves such records out"},
+		{seqio.ErrLongRecord, "--on-bad-record skip leaves it out"},
 		{seqio.ErrDuplicateID, "--duplicates suffix renames the later one"},
 	} {
 		if errors.Is(err, h.err) {
 			hints = append(hints, h.hint)
 		}
+	}
+	var device *pool.DeviceError
+	switch {
+	case errors.Is(err, kernels.ErrOutOfMemory) && !errors.Is(err, pool.ErrMemory):
+		hints = append(hints, "--dtype bf16, where it is not the default, halves the memory of the weights")
+	case errors.As(err, &device) && !errors.Is(err, pool.ErrMemory) && !strings.HasPrefix(device.Device, "cpu "):
+		hints = append(hints, "--gpus with other indices leaves it out, --gpus none computes on the CPU")
 	}
 	if len(hints) == 0 {
 		return err

@@ -119,7 +119,7 @@ func declare(s *settings, families transformer.List) []group {
 	f = in("Messages")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
-	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a progress bar")
+	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a dashboard")
 	f.StringVar(&s.logFormat, "log-format", "text", "`FORMAT` of log lines: text or json")
 	f.BoolVarP(&s.help, "help", "h", false, "this page")
 	f.BoolVar(&s.version, "version", false, "the version")

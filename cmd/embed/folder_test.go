@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"seqembed/internal/store"
 )
 
 // npyArgs returns the arguments of a run on small proteins, in a format with two files per output.
@@ -92,6 +94,13 @@ func TestRepairOfTheManifest(t *testing.T) {
 			}
 		}
 	}
+	write(t, "out/manifest.jsonl", "damaged\n")
+	leave, err := store.Claim("out", store.Holder{Host: "node7", PID: 42, Command: "embed x.faa"}, func(store.Holder) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	embed(t, "inspect", "--repair", "out").wantCode(exitNothing).wantProblem("out", "process 42 on node7", "embed x.faa", "repair it when that run has ended")
+	leave()
 	// If the manifest is empty, nothing tells whether outputs are of these settings or of others. --force replaces
 	// them.
 	write(t, "out/manifest.jsonl", "")

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"testing"
 
+	"seqembed/internal/monitor"
 	"seqembed/kernels"
 	"seqembed/kernels/cpu"
 	"seqembed/kernels/cuda"
@@ -28,15 +29,23 @@ type fakeMachine struct {
 	products []cuda.ProductReport
 	noCublas error
 	lacks    bool // whether Compile refuses every program
+	sensors  bool // whether each GPU has a sample of its sensors for each batch
 
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" for each opening
 	asked [2]int   // the columns for which Budget was last called
+
+	sample func(pci string, s monitor.Sample) // set by watchSensors
 }
 
 func (f *fakeMachine) machine() machine {
-	return machine{findGPUs: f.find, openGPU: f.openGPU}
+	return machine{findGPUs: f.find, openGPU: f.openGPU, watchSensors: f.watchSensors}
+}
+
+func (f *fakeMachine) watchSensors(_ []string, report func(pci string, s monitor.Sample)) (stop func()) {
+	f.sample = report
+	return func() {}
 }
 
 func (f *fakeMachine) find() cuda.Report {
@@ -62,19 +71,20 @@ func (f *fakeMachine) openGPU(ordinal int, dtype kernels.DType) (kernels.Backend
 	}
 	f.open++
 	f.opens = append(f.opens, fmt.Sprint(ordinal, " ", dtype))
-	return &fakeGPU{cpu.New(1), f, f.names[ordinal] + " " + dtype.String()}, nil
+	return &fakeGPU{cpu.New(1), f, f.names[ordinal] + " " + dtype.String(), fmt.Sprint("bus ", ordinal)}, nil
 }
 
 type fakeGPU struct {
 	*cpu.Backend
 	machine *fakeMachine
 	name    string
+	pci     string
 }
 
 func (g *fakeGPU) Name() string { return g.name }
 
 func (g *fakeGPU) Device() cuda.Device {
-	return cuda.Device{Info: gpu.Info{Name: g.name, Major: cmp.Or(g.machine.major, 8)}}
+	return cuda.Device{Info: gpu.Info{Name: g.name, PCI: g.pci, Major: cmp.Or(g.machine.major, 8)}}
 }
 
 func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
@@ -99,7 +109,22 @@ func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	if g.machine.lacks {
 		return nil, &kernels.OpError{Op: "attention", Shapes: "[T 120], 1 heads", Err: kernels.ErrUnsupported}
 	}
-	return g.Backend.Compile(p, l)
+	r, err := g.Backend.Compile(p, l)
+	if g.machine.sensors && err == nil {
+		r = &sensedRunner{r, g}
+	}
+	return r, err
+}
+
+// sensedRunner is a runner of a GPU with sensors. The utilization of the first GPU is 50, and that of the second 51.
+type sensedRunner struct {
+	kernels.Runner
+	gpu *fakeGPU
+}
+
+func (r *sensedRunner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
+	r.gpu.machine.sample(r.gpu.pci, monitor.Sample{Utilization: 50 + monitor.Value(r.gpu.pci[len(r.gpu.pci)-1]-'0'), MemoryUsed: 1 << 30})
+	return r.Runner.Start(b, dst)
 }
 
 func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }
@@ -133,7 +158,7 @@ func manyFiles(t *testing.T) string {
 	return " --dnabert-model " + dna2 + " --esm-model " + tiny + " in"
 }
 
-// contents returns the files of a folder except the manifest, which contains times.
+// contents returns the files of a folder except the manifest and the report, which contain times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -149,6 +174,7 @@ func contents(t *testing.T, dir string) map[string]string {
 		list[e.Name()] = string(content)
 	}
 	delete(list, "manifest.jsonl")
+	delete(list, "report.json")
 	return list
 }
 

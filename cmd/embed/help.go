@@ -13,6 +13,7 @@ const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into emb
 Usage:
   embed [flags] INPUT...
   embed devices [-v]       what could compute here; -v: and where it was looked for
+  embed profile [MODEL]    measure which batch size is fast on this machine, and keep it as the default
   embed pull MODEL         download a model into the local cache
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
   embed inspect FILE       NaN, equal, constant and zero rows of an output

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -22,14 +23,14 @@ Usage:
   embed inspect [flags] DIR
   embed inspect [--json] FILE
 
-A file is complete, changed, missing, unfinished (its run was killed, or is going on) or foreign (the manifest
-does not describe it). Complete ones are counted, all others listed, and so are the inputs that have failed.
+A file is complete, changed, missing, unreadable, unfinished (its run was killed, or is going on) or foreign (the
+manifest does not describe it). Complete ones are counted, all others listed, and so are the inputs that have failed.
 
 Of a FILE (.parquet, .npy, .npz, .safetensors, .h5, .tsv) it counts records, ids that come again, NaN and
 infinite values, rows of zeros, constant rows, and rows that are equal to an earlier one.
 
-Exit codes: 0 nothing is changed, missing, unfinished or failed, 1 the folder or its manifest cannot be read,
-2 something is. Of a FILE: 0 nothing is wrong, 2 an id comes again, or values or rows are not those of a model;
+Exit codes: 0 nothing is changed, missing, unreadable, unfinished or failed, 1 the folder or its manifest cannot be
+read, 2 something is. Of a FILE: 0 nothing is wrong, 2 an id comes again, or values or rows are not those of a model;
 equal rows are no fault, because equal sequences have them.
 
 Flags:
@@ -61,7 +62,11 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 	}
 	var aside []string
 	if *repair {
-		if aside, err = store.Repair(ctx, dir); err != nil {
+		aside, err = store.Repair(ctx, dir, store.ThisProcess(strings.Join(os.Args, " ")))
+		switch {
+		case errors.Is(err, store.ErrInUse):
+			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // --out, the usual hint, is no help
+		case err != nil:
 			return exitNothing, err
 		}
 	}
@@ -118,24 +123,25 @@ func (f *findings) file(i store.Inspected) {
 // all prints the files, the failed inputs, and the totals.
 func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	known := func(path string) bool {
-		return path == pool.FailedFiles || strings.HasPrefix(path, pool.ForcePrefix) || strings.Contains(path, store.DamagedSuffix)
+		return path == pool.FailedFiles || path == store.ReportName || strings.HasPrefix(path, pool.ForcePrefix) || strings.Contains(path, store.DamagedSuffix)
 	}
-	if err := store.Inspect(ctx, dir, quick, known, f.file); err != nil {
+	err := store.Inspect(ctx, dir, quick, known, f.file)
+	if err != nil && !errors.Is(err, store.ErrManifest) {
 		return err
 	}
-	list, err := pool.ReadFailures(dir)
-	if err != nil {
-		return err
+	list, unreadable := pool.ReadFailures(dir)
+	if unreadable != nil {
+		f.file(store.Inspected{Path: pool.FailedFiles, State: store.Unreadable, Detail: unreadable.Error()})
 	}
 	for _, l := range list {
 		f.file(store.Inspected{Path: pool.FailedFiles, State: failed, Input: l.Path, Detail: l.Path + ": " + l.Err.Error()})
 	}
-	forced, err := fs.Glob(os.DirFS(dir), pool.ForcePrefix+"*")
+	forced, _ := fs.Glob(os.DirFS(dir), pool.ForcePrefix+"*") // the pattern is valid
 	for _, name := range forced {
 		f.file(store.Inspected{Path: name, State: store.Unfinished, Detail: "a run with --force was interrupted, or is going on; the same command continues it"})
 	}
 	var sums []string
-	for _, s := range []store.State{store.Complete, store.Changed, store.Missing, store.Unfinished, store.Foreign, failed} {
+	for _, s := range []store.State{store.Complete, store.Changed, store.Missing, store.Unreadable, store.Unfinished, store.Foreign, failed} {
 		if n := f.count[s]; n > 0 || s == store.Complete {
 			sums = append(sums, fmt.Sprintf("%s %s", grouped(int64(n)), s))
 		}
@@ -145,7 +151,7 @@ func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 }
 
 func (f *findings) code() int {
-	if f.count[store.Changed]+f.count[store.Missing]+f.count[store.Unfinished]+f.count[failed] > 0 {
+	if f.count[store.Changed]+f.count[store.Missing]+f.count[store.Unreadable]+f.count[store.Unfinished]+f.count[failed] > 0 {
 		return exitSome
 	}
 	return exitDone

@@ -12,8 +12,9 @@ import (
 	"unicode"
 )
 
-// newLog returns the log that the settings select. It writes to w.
-func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
+// newLog returns the log that the settings select. It writes to w. If colored is set, the levels of warnings and errors
+// have colors.
+func newLog(s *settings, w io.Writer, colored bool) (*slog.Logger, error) {
 	level := slog.LevelInfo
 	switch {
 	case s.quiet && s.verbose:
@@ -25,7 +26,7 @@ func newLog(s *settings, w io.Writer) (*slog.Logger, error) {
 	}
 	switch s.logFormat {
 	case "text":
-		return slog.New(newTextHandler(w, level)), nil
+		return slog.New(newTextHandler(w, level, colored)), nil
 	case "json":
 		return slog.New(slog.NewJSONHandler(w, &slog.HandlerOptions{Level: level})), nil
 	}
@@ -40,9 +41,11 @@ type textHandler struct {
 	mu  *sync.Mutex // guards buf and w, for all handlers derived from this one
 	buf *bytes.Buffer
 	w   io.Writer
+
+	colored bool
 }
 
-func newTextHandler(w io.Writer, level slog.Level) textHandler {
+func newTextHandler(w io.Writer, level slog.Level, colored bool) textHandler {
 	buf := new(bytes.Buffer)
 	attributes := slog.NewTextHandler(buf, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
 		if len(groups) == 0 && (a.Key == slog.TimeKey || a.Key == slog.LevelKey || a.Key == slog.MessageKey) {
@@ -50,7 +53,7 @@ func newTextHandler(w io.Writer, level slog.Level) textHandler {
 		}
 		return a
 	}})
-	return textHandler{Handler: attributes, mu: new(sync.Mutex), buf: buf, w: w}
+	return textHandler{Handler: attributes, mu: new(sync.Mutex), buf: buf, w: w, colored: colored}
 }
 
 // Handle writes one record as one line.
@@ -61,9 +64,21 @@ func (h textHandler) Handle(ctx context.Context, r slog.Record) error {
 	if err := h.Handler.Handle(ctx, r); err != nil {
 		return err
 	}
-	line := fmt.Sprintf("%s %-5s %s  %s", r.Time.Format("2006-01-02 15:04:05"), r.Level, plain(r.Message), bytes.TrimSpace(h.buf.Bytes()))
+	line := fmt.Sprintf("%s %s %s  %s", r.Time.Format("2006-01-02 15:04:05"), h.level(r.Level), plain(r.Message), bytes.TrimSpace(h.buf.Bytes()))
 	_, err := io.WriteString(h.w, strings.TrimRight(line, " ")+"\n")
 	return err
+}
+
+// level returns the name of a level in five columns, yellow for warnings and red for errors.
+func (h textHandler) level(l slog.Level) string {
+	name := fmt.Sprintf("%-5s", l)
+	switch {
+	case !h.colored || l < slog.LevelWarn:
+		return name
+	case l < slog.LevelError:
+		return "\x1b[33m" + name + "\x1b[0m"
+	}
+	return "\x1b[31m" + name + "\x1b[0m"
 }
 
 // WithAttrs returns a handler that adds attributes to every line.

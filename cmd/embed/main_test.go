@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"seqembed/internal/store"
 )
 
 // childVariable is an environment variable that makes the test binary behave as the program. Tests that need a process
@@ -29,7 +31,16 @@ func TestMain(m *testing.M) {
 	if err := os.Setenv("HF_HUB_OFFLINE", "1"); err != nil { // tests of downloads start a hub of their own
 		panic(err)
 	}
-	os.Exit(m.Run())
+	state, err := os.MkdirTemp("", "state")
+	if err == nil {
+		err = os.Setenv("XDG_STATE_HOME", state)
+	}
+	if err != nil {
+		panic(err)
+	}
+	code := m.Run()
+	os.RemoveAll(state)
+	os.Exit(code)
 }
 
 const (
@@ -121,12 +132,12 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// files returns the paths of all files below dir, which need not exist.
+// files returns the paths of all files below dir, which need not exist, except that of the report.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var list []string
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err == nil && !d.IsDir() {
+		if err == nil && !d.IsDir() && d.Name() != store.ReportName {
 			list = append(list, strings.TrimPrefix(path, dir+"/"))
 		}
 		return err

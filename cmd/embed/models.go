@@ -114,6 +114,9 @@ func (m *model) check(s *settings) error {
 		return err
 	}
 	if m.tokenizer, err = m.checkpoint.Tokenizer(m.vocabulary); err != nil {
+		if m.vocabulary != "" {
+			flag = "--" + m.flag("tokenizer")
+		}
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	return nil

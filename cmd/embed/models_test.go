@@ -13,8 +13,9 @@ import (
 	"seqembed/transformer"
 )
 
-// addTensor adds a tensor to a safetensors file.
-func addTensor(t *testing.T, path, name string) {
+// addTensor adds a tensor of a number of zeros to a safetensors file, and returns an error if the file system has no
+// files of that size.
+func addTensor(t *testing.T, path, name string, count int) error {
 	t.Helper()
 	content, err := os.ReadFile(path)
 	if err != nil {
@@ -25,13 +26,14 @@ func addTensor(t *testing.T, path, name string) {
 	if err := json.Unmarshal(content[8:8+size], &header); err != nil {
 		t.Fatal(err)
 	}
-	header[name] = map[string]any{"dtype": "F32", "shape": []int{1}, "data_offsets": []int{len(body), len(body) + 4}}
+	header[name] = map[string]any{"dtype": "F32", "shape": []int{count}, "data_offsets": []int{len(body), len(body) + 4*count}}
 	text, err := json.Marshal(header)
 	if err != nil {
 		t.Fatal(err)
 	}
 	file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(text))), text...)
-	write(t, path, string(file)+string(body)+"\x00\x00\x00\x00")
+	write(t, path, string(file)+string(body))
+	return os.Truncate(path, int64(len(file)+len(body)+4*count))
 }
 
 // TestFineTunedModels checks that a line names the head of a fine-tuned model, because the program does not use it.
@@ -40,12 +42,16 @@ func TestFineTunedModels(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
 	writeCheckpoint(t, "net", tiny, nil)
-	addTensor(t, "net/model.safetensors", "lm_head.bias")
+	if err := addTensor(t, "net/model.safetensors", "lm_head.bias", 1); err != nil {
+		t.Fatal(err)
+	}
 	r := embed(t, "--esm-model", "net", "-o", "plain", "p.faa").wantCode(0)
 	if strings.Contains(r.stderr, "head") {
 		t.Errorf("stderr of a pretrained model: %q", r.stderr)
 	}
-	addTensor(t, "net/model.safetensors", "classifier.out_proj.bias")
+	if err := addTensor(t, "net/model.safetensors", "classifier.out_proj.bias", 1); err != nil {
+		t.Fatal(err)
+	}
 	r = embed(t, "--esm-model", "net", "-o", "tuned", "p.faa").wantCode(0)
 	if !strings.Contains(r.stderr, "fine-tuned") || !strings.Contains(r.stderr, "classifier.out_proj.bias") ||
 		strings.Contains(r.stderr, "lm_head") {

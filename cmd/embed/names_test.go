@@ -72,6 +72,17 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	}
 	complete(run("moved/S3/megahit/final.contigs.fa", "./moved/S1/../S1/megahit/final.contigs.fa"), 2)
 
+	// Likewise if the inputs are folders, whose trees are the same.
+	write(t, "p/d/s/p.faa", ">p\nMKV\n")
+	write(t, "q/d/s/p.faa", ">q\nMKVL\n")
+	run("p/d", "q/d")
+	trees := []string{"p/s/p.esm2-tiny.parquet", "q/s/p.esm2-tiny.parquet"}
+	for _, rerun := range [][]string{{"p/d"}, {"q/d"}, {"q/d/s"}, {"p/d/s/p.faa"}} {
+		complete(run(rerun...), 1)
+	}
+	wantFiles(t, "out", append(trees, outputs...)...)
+	outputs = append(outputs, trees...)
+
 	// An output that was made when its input was the only one of this name keeps its path in later runs with more
 	// inputs.
 	write(t, "x/p.faa", ">x\nMKV\n")

@@ -23,7 +23,7 @@ func (p portableCPU) Portable() bool { return p.portable }
 func TestPortableKernelsAreWarnedOf(t *testing.T) {
 	for _, portable := range []bool{true, false} {
 		var out shared
-		log, err := newLog(&settings{logFormat: "text"}, &out)
+		log, err := newLog(&settings{logFormat: "text"}, &out, false)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -241,11 +241,8 @@ func (e *embedder) open(m *model) error {
 	if e.model, err = transformer.Load(m.checkpoint, b); err != nil {
 		return err
 	}
-	e.budget = cmp.Or(m.batch, cpuBudget)
-	if device, ok := b.(budgeter); ok && m.batch == 0 {
-		if e.budget, err = device.Budget(transformer.Program(e.model, m.columns)); err != nil {
-			return err
-		}
+	if e.budget, err = e.chooseBudget(m, b); err != nil {
+		return err
 	}
 	for {
 		limits := kernels.Limits{Tokens: e.budget, Sequences: pool.MaxSequences(e.budget)}
@@ -262,12 +259,33 @@ func (e *embedder) open(m *model) error {
 	}
 }
 
+// chooseBudget returns the number of tokens in a batch: that of the flag, or that of embed profile as far as the memory
+// that is free allows it, or the default of the device.
+func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err error) {
+	if m.batch > 0 {
+		return m.batch, nil
+	}
+	known, err := findProfiled(m.checkpoint.Label, e.processor.backend, e.processor.dtype)
+	if err != nil {
+		e.progress.log.Warn("the results of embed profile cannot be read", "error", oneLine(err))
+	}
+	device, ok := b.(budgeter)
+	if !ok {
+		return cmp.Or(known, cpuBudget), nil
+	}
+	tokens, err = device.Budget(transformer.Program(e.model, m.columns))
+	if known > 0 {
+		tokens = min(known, tokens)
+	}
+	return tokens, err
+}
+
 // Start starts a batch. If the device fails, Start or the function that it returns sets e.failed.
 func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	stop := func() {}
 	if len(b.IDs) > pool.LongTokens && b.Len(0) > pool.LongTokens {
 		if done := e.Encoder.Watch(b); done != nil {
-			stop = e.progress.watch(done)
+			stop = e.progress.watch(e.processor.name, done)
 		}
 	}
 	wait := e.Encoder.Start(b)
@@ -285,7 +303,7 @@ func (e *embedder) Budget() int { return e.budget }
 // Close frees the activations, then the weights. It closes a device that has failed.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
-		e.processor.logProducts(e.progress.logger())
+		e.processor.logProducts(e.progress.log)
 		err = e.Encoder.Close()
 	}
 	if e.model != nil {

@@ -5,222 +5,208 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 	"golang.org/x/term"
 
+	"seqembed/internal/monitor"
+	"seqembed/kernels/cuda"
 	"seqembed/pool"
 	"seqembed/transformer"
 )
 
-// tickEvery is the time between two log lines about the progress if there is no bar.
-const tickEvery = 15 * time.Second
+// tellEvery is the time between two log lines about the progress if there is no dashboard.
+const tellEvery = 15 * time.Second
 
-// progress shows the progress of a run: as a bar on a terminal, or in log lines. It implements pool.Observer.
+// progress shows the progress of a run: as a dashboard on a terminal, or in log lines. It implements pool.Observer.
 type progress struct {
-	settings *settings
-	plain    *slog.Logger // the log if there is no bar
-	terminal io.Writer    // the terminal for bars; nil if there is none
+	*monitor.Run
+	settings  *settings
+	log       *slog.Logger
+	screen    *monitor.Screen // the log writes to it
+	dashboard bool            // whether the screen may show a dashboard
 
-	// The bar reads the counts while it draws, so a goroutine that holds mu must not wait for the bar.
 	mu     sync.Mutex
-	log    *slog.Logger   // plain, or a log that writes above the bar
-	bar    *bar           // nil if there is none
-	inside func() float64 // returns the part of a long batch that has been computed; nil if there is none
-	counts
+	closed bool
+	ends   []func()          // end what plan has started
+	pci    map[string]string // addresses of GPUs by the names of devices
+	config transformer.Config
+	flops  float64       // FLOPs of all batches of the model
+	busy   time.Duration // time of all batches of the model, added over all devices
 }
 
-// counts is the progress of one model.
-type counts struct {
-	config          transformer.Config
-	files, finished int
-	left            map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
-	sized           bool             // whether the size of every input is known
-	allSize         int64            // bytes on disk of all inputs, except pipes
-	allDone         int64
-	computed        int64 // bytes embedded in this run
-	sequences       int64
-	tokens          int64
-	flops           float64       // FLOPs of all batches
-	busy            time.Duration // time of all batches, added over all devices
-	began           time.Time     // time when the first device was ready
-	told            time.Time     // time of the last log line about the progress
+func newProgress(s *settings, log *slog.Logger, screen *monitor.Screen, terminal bool) *progress {
+	dashboard := terminal && !s.quiet && !s.noProgress && s.logFormat == "text"
+	return &progress{Run: monitor.NewRun(), settings: s, log: log, screen: screen, dashboard: dashboard, pci: map[string]string{}}
 }
 
-func newProgress(s *settings, log *slog.Logger, stderr io.Writer) *progress {
-	return &progress{settings: s, plain: log, log: log, terminal: s.terminal(stderr)}
-}
-
-// terminal returns stderr if bars may be drawn on it, and nil otherwise.
-func (s *settings) terminal(stderr io.Writer) io.Writer {
-	if f, ok := stderr.(*os.File); ok && !s.quiet && !s.noProgress && s.logFormat == "text" && term.IsTerminal(int(f.Fd())) {
-		return stderr
+// newScreen returns a screen for the log and the dashboard on w, and reports whether w is a terminal that obeys control
+// sequences.
+func newScreen(w io.Writer) (s *monitor.Screen, terminal bool) {
+	size := func() (width, height int) { return 80, 24 }
+	if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && monitor.ControlSequences(f) {
+		terminal = true
+		size = func() (width, height int) {
+			width, height, err := term.GetSize(int(f.Fd()))
+			if err != nil || width == 0 { // as on a serial line
+				return 80, 24
+			}
+			return width, height
+		}
 	}
-	return nil
+	return monitor.NewScreen(w, size), terminal
 }
 
-// begin starts the display of one model's progress over files.
-func (p *progress) begin(model string, config transformer.Config, files []pool.File) {
-	p.plain.Info("embedding", "model", model, "files", len(files))
+// colored reports whether the environment allows colors, see no-color.org.
+func colored(environ []string) bool {
+	return !slices.ContainsFunc(environ, func(variable string) bool {
+		value, set := strings.CutPrefix(variable, "NO_COLOR=")
+		return set && value != ""
+	})
+}
+
+// plan announces the models of the run and begins to show the progress and to read the sensors of the GPUs.
+func (p *progress) plan(on machine, models []*model, processors []*processor) {
+	for _, m := range models {
+		sizes := map[string]int64{}
+		for _, f := range m.job.Files {
+			sizes[f.Path] = f.Size
+		}
+		p.Plan(m.model, sizes)
+	}
+	var addresses []string
+	for _, d := range processors {
+		if gpu, ok := d.opened.(interface{ Device() cuda.Device }); ok && gpu.Device().PCI != "" {
+			p.pci[d.name] = gpu.Device().PCI
+			addresses = append(addresses, gpu.Device().PCI)
+		}
+	}
+	slices.Sort(addresses)
+	p.show(func() (stop func()) { return on.watchSensors(slices.Compact(addresses), p.Sample) })
+}
+
+// show begins to show the progress, and calls watch.
+func (p *progress) show(watch func() (stop func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.counts = counts{config: config, files: len(files), sized: true, told: time.Now(), left: make(map[string]int64)}
-	for _, f := range files {
-		p.left[f.Path] = f.Size
-		p.allSize += f.Size
-		p.sized = p.sized && f.Size > 0
-	}
-	if p.terminal == nil {
+	if p.closed { // an interruption came first
 		return
 	}
-	p.bar = newBar(p.terminal, model, p.allSize, p.sized, p.beside)
-	// Log lines now appear above the bar.
-	if log, err := newLog(p.settings, p.bar.lines()); err == nil {
-		p.log = log
+	p.ends = append(p.ends, watch())
+	if p.dashboard {
+		p.screen.Show(func(width int) []string {
+			lines := p.Snapshot().Lines(width)
+			for i := range lines {
+				lines[i] = plain(lines[i])
+			}
+			return lines
+		})
+		p.ends = append(p.ends, p.screen.Close)
+		return
 	}
+	ended := make(chan struct{})
+	var telling sync.WaitGroup
+	telling.Go(func() {
+		ticks := time.NewTicker(tellEvery)
+		defer ticks.Stop()
+		for {
+			select {
+			case <-ticks.C:
+				p.tell()
+			case <-ended:
+				return
+			}
+		}
+	})
+	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
 }
 
-// interrupted logs that a signal has arrived, and that the batches in flight are finished within the grace period.
+// close removes the dashboard. Calling it again has no effect. It returns when the terminal is free for other lines.
+func (p *progress) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, end := range slices.Backward(p.ends) {
+		end()
+	}
+	p.ends, p.closed = nil, true
+}
+
+// interrupted removes the dashboard, because the process may end at any moment, and logs that a signal has arrived.
 func (p *progress) interrupted() {
-	if p.terminal != nil {
-		// The terminal has written ^C on the line of the bar.
-		_, _ = io.WriteString(p.terminal, "\r")
+	if p.dashboard {
+		p.close()
+		p.screen.Close() // that of a download
 	}
-	p.logger().Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
+	p.log.Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// end removes the display of one model. Calling it twice has no effect.
-func (p *progress) end() {
+// tell logs the progress.
+func (p *progress) tell() {
+	s := p.Snapshot()
+	if p.settings.logFormat == "json" {
+		p.log.Info("progress", s.Attributes()...)
+		return
+	}
+	for _, m := range s.Models {
+		if m.State == monitor.Computing {
+			p.log.Info("progress", m.Attributes()...)
+		}
+	}
+}
+
+// begin starts the next model over files.
+func (p *progress) begin(model string, config transformer.Config, files int) {
+	p.log.Info("embedding", "model", model, "files", files)
 	p.mu.Lock()
-	bar, complete := p.bar, p.finished == p.files
-	p.bar, p.log = nil, p.plain
+	p.config, p.flops, p.busy = config, 0, 0
 	p.mu.Unlock()
-	if bar != nil {
-		bar.end(complete)
-	}
-}
-
-// beside returns the text to the left and to the right of the bar.
-func (p *progress) beside() (left, right string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	left = fmt.Sprintf("%d/%d files ", p.finished, p.files)
-	if p.sized {
-		right = fmt.Sprintf(" %3d%% ", p.percent())
-	}
-	right += fmt.Sprintf(" %s sequences  %s tokens/s", grouped(p.sequences), grouped(p.perSecond()))
-	if remaining, ok := p.remaining(); ok {
-		right += fmt.Sprintf("  %s left", remaining)
-	}
-	if p.inside != nil {
-		right += fmt.Sprintf("  %.0f%% of a long record", 100*p.inside())
-	}
-	return left, right
-}
-
-func (c *counts) percent() int64 { return min(100, 100*c.allDone/max(c.allSize, 1)) }
-
-// perSecond returns the tokens per second since the first device was ready.
-func (c *counts) perSecond() int64 {
-	if c.began.IsZero() {
-		return 0
-	}
-	return int64(float64(c.tokens) / max(time.Since(c.began).Seconds(), 1e-3))
-}
-
-// remaining estimates the remaining time from the speed of this run.
-func (c *counts) remaining() (time.Duration, bool) {
-	if !c.sized || c.computed == 0 || c.allDone >= c.allSize {
-		return 0, false
-	}
-	perByte := float64(time.Since(c.began)) / float64(c.computed)
-	return time.Duration(perByte * float64(c.allSize-c.allDone)).Round(time.Second), true
-}
-
-// settle counts a file that has finished, failed or been skipped.
-func (p *progress) settle(path string) {
-	p.mu.Lock()
-	p.finished++
-	p.allDone += p.left[path]
-	delete(p.left, path) // batches of a failed file may still follow
-	p.mu.Unlock()
-	p.draw()
-}
-
-// draw updates the bar from the counts.
-func (p *progress) draw() {
-	p.mu.Lock()
-	bar, done := p.bar, p.allDone
-	p.mu.Unlock()
-	if bar != nil {
-		bar.set(done)
-	}
-}
-
-// logger returns the current log: one that writes above the bar, or plain.
-func (p *progress) logger() *slog.Logger {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.log
+	p.Begin()
 }
 
 // DeviceOpening logs that a device begins to load weights.
 func (p *progress) DeviceOpening(device string) {
-	p.logger().Info("loading weights", "device", device)
+	p.log.Info("loading weights", "device", device)
+	p.Run.DeviceOpening(device, p.pci[device])
 }
 
-// DeviceReady logs how long loading took. Rates are measured from the moment when the first device is ready.
+// DeviceReady logs how long loading took.
 func (p *progress) DeviceReady(device string, took time.Duration) {
-	p.logger().Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.began.IsZero() {
-		p.began = time.Now()
-	}
+	p.log.Info("weights are loaded", "device", device, "took", took.Round(time.Millisecond))
+	p.Run.DeviceReady(device)
 }
 
 // DeviceLost logs a warning that the other devices continue alone.
 func (p *progress) DeviceLost(device string, err error) {
-	p.logger().Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
+	p.Run.DeviceLost(device)
+	p.log.Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
 }
 
 // FileStarted logs the device whose reader has started a file.
 func (p *progress) FileStarted(path, device string) {
-	p.logger().Debug("file started", "input", path, "device", device)
+	p.log.Debug("file started", "input", path, "device", device)
 }
 
 // BatchDone adds a batch to the progress of its file.
 func (p *progress) BatchDone(b pool.Batch) {
-	p.logger().Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
+	p.log.Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
+	p.Add(monitor.Batch{Device: b.Device, File: b.Path, Sequences: b.Sequences, Tokens: b.Tokens, Budget: b.Budget, Bytes: b.Bytes,
+		Took: b.Took, Waited: b.Waited})
 	p.mu.Lock()
-	bytes := min(b.Bytes, p.left[b.Path])
-	p.left[b.Path] -= bytes
-	p.allDone += bytes
-	p.computed += b.Bytes
-	p.sequences += int64(b.Sequences)
-	p.tokens += int64(b.Tokens)
+	defer p.mu.Unlock()
 	p.busy += b.Took
 	// The sequences of a batch have similar lengths, so the sequence of mean length is a good estimate for each of
 	// them.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
-	tell := p.bar == nil && time.Since(p.told) >= tickEvery
-	if tell {
-		p.told = time.Now()
-	}
-	line := []any{"files", fmt.Sprintf("%d/%d", p.finished, p.files), "sequences", p.sequences, "tokens_per_second", p.perSecond()}
-	if remaining, ok := p.remaining(); ok {
-		line = append(line, "percent", p.percent(), "left", remaining)
-	}
-	p.mu.Unlock()
-	if tell {
-		p.logger().Info("progress", line...)
-	}
-	p.draw()
 }
+
+// SpanRead adds the times of a reader.
+func (p *progress) SpanRead(busy, waited time.Duration) { p.Read(busy, waited) }
+
+// SpanWritten adds the times of a writer.
+func (p *progress) SpanWritten(busy, waited time.Duration) { p.Written(busy, waited) }
 
 // LongRecord logs a long record and the time that it will take. The time follows from the rate so far or, at the
 // beginning, from the rate of the trial.
@@ -236,7 +222,7 @@ func (p *progress) LongRecord(r pool.LongRecord) {
 		line = append(line, "about", minutes(about))
 	}
 	p.mu.Unlock()
-	p.logger().Warn("a very long record: its time grows with the square of its length; --long window embeds it in pieces", line...)
+	p.log.Warn("a very long record: its time grows with the square of its length; --long window embeds it in pieces", line...)
 }
 
 // minutes returns a duration in whole minutes, such as "12 minutes".
@@ -247,131 +233,59 @@ func minutes(d time.Duration) string {
 	case m < 1.5:
 		return "a minute"
 	default:
-		return fmt.Sprintf("%s minutes", grouped(int64(m+0.5)))
+		return fmt.Sprintf("%s minutes", monitor.Grouped(int64(m+0.5)))
 	}
 }
 
-// watch shows the progress inside a long batch until stop is called. If there is a bar, the progress stands beside it;
-// otherwise it is a log line every tickEvery. The function done returns the part of the batch's arithmetic that has
-// been computed.
-func (p *progress) watch(done func() float64) (stop func()) {
-	p.mu.Lock()
-	p.inside = done
-	p.mu.Unlock()
-	began, ended := time.Now(), make(chan struct{})
-	var ticking sync.WaitGroup
-	ticking.Go(func() {
-		ticks := time.NewTicker(tickEvery)
-		defer ticks.Stop()
-		for {
-			select {
-			case <-ticks.C:
-				p.tellInside(done(), time.Since(began))
-			case <-ended:
-				return
-			}
-		}
-	})
-	return func() {
-		close(ended)
-		ticking.Wait()
-		p.mu.Lock()
-		p.inside = nil
-		p.mu.Unlock()
-	}
-}
-
-// tellInside logs the progress inside a long batch if there is no bar. done is the part that has been computed since
-// the time since.
-func (p *progress) tellInside(done float64, since time.Duration) {
-	p.mu.Lock()
-	bar := p.bar
-	p.mu.Unlock()
-	if bar != nil {
-		return
-	}
-	line := []any{"percent", int(100 * done)}
-	if done > 0.01 { // otherwise the estimate is too rough
-		line = append(line, "left", minutes(time.Duration(float64(since)*(1-done)/done)))
-	}
-	p.logger().Info("progress in the long record", line...)
+// watch shows the progress inside a long batch of a device until stop is called. The function done returns the part of
+// the batch's arithmetic that has been computed.
+func (p *progress) watch(device string, done func() float64) (stop func()) {
+	p.Inside(device, done)
+	return func() { p.Inside(device, nil) }
 }
 
 // BudgetHalved logs a warning that batches get smaller.
 func (p *progress) BudgetHalved(device string, tokens int, err error) {
-	p.logger().Warn("out of memory: batches get smaller", "device", device, "tokens", tokens, "error", oneLine(err))
+	p.Halved(device, tokens)
+	p.log.Warn("out of memory: batches get smaller", "device", device, "tokens", tokens, "error", oneLine(err))
 }
 
 // RecordSkipped logs a warning with the reason.
 func (p *progress) RecordSkipped(path, id string, line int64, err error) {
-	p.logger().Warn("record skipped", "input", path, "record", id, "line", line, "error", oneLine(err))
+	p.log.Warn("record skipped", "input", path, "record", id, "line", line, "error", oneLine(err))
 }
 
 // FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
 func (p *progress) FileSkipped(path string) {
-	p.settle(path)
-	p.logger().Info("complete since an earlier run", "input", path)
+	p.Settle(path, false)
+	p.log.Info("complete since an earlier run", "input", path)
 }
 
 // FileFinished counts a file as settled and logs its output. It names the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
-	p.settle(f.Path)
-	p.logger().Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
+	p.Settle(f.Path, false)
+	for _, n := range f.Skipped {
+		p.Skipped(n)
+	}
+	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
 		var first []string
 		for _, cut := range f.Cut {
 			first = append(first, fmt.Sprintf("%s (line %d, %d letters)", cut.ID, cut.Line, cut.Letters))
 		}
-		p.logger().Warn("records were truncated: --long window or --max-length uses more of them", "input", f.Path,
+		p.log.Warn("records were truncated: --long window or --max-length uses more of them", "input", f.Path,
 			"records", f.Truncated, "first", strings.Join(first, ", "))
 	}
 	if f.Overflows > 0 {
-		p.logger().Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
+		p.log.Warn("values beyond the range of float16 became infinities: --dtype-out fp32 keeps them", "input", f.Path, "values", f.Overflows)
 	}
 	for _, skip := range f.Examples {
-		p.logger().Warn("record skipped", "input", f.Path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
+		p.log.Warn("record skipped", "input", f.Path, "record", skip.ID, "line", skip.Line, "reason", skip.Reason, "detail", skip.Detail)
 	}
 }
 
 // FileFailed counts a file as settled and logs its error with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
-	p.settle(f.Path)
-	p.logger().Error(oneLine(withHint(f.Err)), "input", f.Path)
-}
-
-// bar is the line for one model at the bottom of a terminal.
-type bar struct {
-	container *mpb.Progress
-	line      *mpb.Bar
-	total     int64
-}
-
-// newBar draws a bar for total bytes. If known is false, total is unknown and newBar draws only a line of text. The
-// function beside returns the text to the left and to the right of the bar.
-func newBar(terminal io.Writer, name string, total int64, known bool, beside func() (left, right string)) *bar {
-	b := &bar{container: mpb.New(mpb.WithOutput(terminal), mpb.WithAutoRefresh()), total: max(total, 1)}
-	shape := mpb.BarFillerBuilder(mpb.BarStyle())
-	if !known {
-		shape = mpb.NopStyle()
-	}
-	b.line = b.container.New(b.total, shape,
-		mpb.PrependDecorators(decor.Name(name+" "), decor.Any(func(decor.Statistics) string { left, _ := beside(); return left })),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { _, right := beside(); return right })))
-	return b
-}
-
-// lines returns a writer for lines above the bar.
-func (b *bar) lines() io.Writer { return b.container }
-
-// set shows the given number of bytes in the bar. Only end makes the bar full.
-func (b *bar) set(done int64) { b.line.SetCurrent(min(done, b.total-1)) }
-
-// end leaves the bar on the screen. If complete is set, end makes it full.
-func (b *bar) end(complete bool) {
-	if complete {
-		b.line.SetCurrent(b.total)
-	} else {
-		b.line.Abort(false)
-	}
-	b.container.Wait()
+	p.Settle(f.Path, true)
+	p.log.Error(oneLine(withHint(f.Err)), "input", f.Path)
 }

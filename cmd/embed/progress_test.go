@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/pool"
@@ -34,169 +35,105 @@ func (s *shared) String() string {
 	return s.text.String()
 }
 
-// newTestProgress returns a progress that writes to out, with a bar if terminal is set.
-func newTestProgress(t *testing.T, out io.Writer, terminal bool) *progress {
+// newTestProgress returns a progress that writes to out, with a dashboard if terminal is set. One model has begun, over
+// files of the given sizes.
+func newTestProgress(t *testing.T, out io.Writer, terminal bool, sizes ...int64) *progress {
 	t.Helper()
 	s, _, err := parse(nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, err := newLog(s, out)
+	screen := monitor.NewScreen(out, func() (int, int) { return 120, 30 })
+	log, err := newLog(s, screen, false)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := newProgress(s, log, out)
-	if terminal {
-		p.terminal = out
-	}
-	return p
-}
-
-func inputs(sizes ...int64) []pool.File {
-	var list []pool.File
+	p := newProgress(s, log, screen, terminal)
+	m := &model{familyFlags: new(familyFlags), config: tinyConfig, job: &pool.Job{}}
+	m.model = "model"
 	for i, size := range sizes {
-		list = append(list, pool.File{Input: seqio.Input{Path: fmt.Sprintf("f%d", i)}, Size: size})
+		m.job.Files = append(m.job.Files, pool.File{Input: seqio.Input{Path: fmt.Sprintf("f%d", i)}, Size: size})
 	}
-	return list
+	p.plan(noGPU, []*model{m}, nil)
+	t.Cleanup(p.close)
+	p.begin(m.model, m.config, len(sizes))
+	return p
 }
 
 var tinyConfig, _ = transformer.Families.Config("esm2-tiny")
 
-// TestBarUnderLoad checks the bar while several devices report batches. The bar reads the counts that the reports
-// change, and there must be no deadlock. Every log line must be written, and the bar must end full.
-func TestBarUnderLoad(t *testing.T) {
+// TestDashboardUnderLoad checks the dashboard while several devices report batches. It reads the counts that the
+// reports change, and there must be no deadlock. Every log line must be written.
+func TestDashboardUnderLoad(t *testing.T) {
 	var out shared
-	p := newTestProgress(t, &out, true)
+	p := newTestProgress(t, &out, true, 1000, 1000, 1000, 1000)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		p.begin("model", tinyConfig, inputs(1000, 1000, 1000, 1000))
 		var devices sync.WaitGroup
 		for d := range 4 {
 			devices.Go(func() {
 				path := fmt.Sprintf("f%d", d)
+				p.DeviceOpening(path)
 				p.DeviceReady(path, 0)
 				p.FileStarted(path, path)
-				for end := time.Now().Add(400 * time.Millisecond); time.Now().Before(end); {
+				for range 500 {
 					p.BatchDone(pool.Batch{Device: path, Path: path, Sequences: 2, Tokens: 10, Bytes: 1, Took: time.Millisecond})
 				}
 				p.RecordSkipped(path, "r", 1, errors.New("too large"))
-				p.FileFinished(pool.FileReport{Path: path, Outputs: []store.File{{Path: "out/" + path}}})
+				p.FileFinished(pool.FileReport{Path: path, Outputs: []store.File{{Path: "out/" + path}}, Skipped: map[string]int64{"empty": 2}})
 			})
 		}
 		devices.Wait()
-		p.end()
+		p.close()
 	}()
 	select {
 	case <-done:
-	case <-time.After(20 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("the display and the devices wait for each other")
 	}
 	text := out.String()
 	if n := strings.Count(text, "file finished"); n != 4 || strings.Count(text, "record skipped") != 4 {
 		t.Errorf("%d lines about finished files", n)
 	}
-	if frame := text[strings.LastIndex(text, "model "):]; !strings.Contains(frame, "4/4 files") || !strings.Contains(frame, "100%") || !strings.HasSuffix(frame, "\n") {
-		t.Errorf("the last frame is %q", frame)
+	if m := p.Snapshot().Models[0]; m.FilesDone != 4 || m.Percent != 100 || m.Tokens != 20_000 || m.Skipped != 8 || len(m.Devices) != 4 {
+		t.Errorf("%+v", m)
 	}
-	if p.logger() != p.plain {
-		t.Error("log lines still go above the bar")
-	}
-	p.end() // must do nothing the second time
+	p.close() // must do nothing the second time
 }
 
-// TestBarEndsFull checks that the bar ends full in spite of rounding.
-func TestBarEndsFull(t *testing.T) {
+// TestInterruptionRemovesTheDashboard checks that nothing is drawn after an interruption, because the process may end
+// then without notice.
+func TestInterruptionRemovesTheDashboard(t *testing.T) {
 	var out shared
-	p := newTestProgress(t, &out, true)
-	p.begin("model", tinyConfig, inputs(1, 1))
-	p.FileSkipped("f0")
-	p.FileSkipped("f1")
-	p.end()
-	frame := out.String()[strings.LastIndex(out.String(), "model "):]
-	if _, shape, _ := strings.Cut(frame, "["); !strings.HasPrefix(strings.TrimLeft(shape, "="), "]") {
-		t.Errorf("the last frame is %q", frame)
-	}
-}
-
-// TestBarThatIsBrokenOff checks that the bar of an incomplete run stays where it is.
-func TestBarThatIsBrokenOff(t *testing.T) {
-	var out shared
-	p := newTestProgress(t, &out, true)
-	p.begin("model", tinyConfig, inputs(100, 100))
-	p.DeviceReady("cpu", 0)
-	p.BatchDone(pool.Batch{Path: "f0", Sequences: 1, Tokens: 10, Bytes: 40, Took: time.Millisecond})
-	p.end()
-	text := out.String()
-	if frame := text[strings.LastIndex(text, "model "):]; !strings.Contains(frame, "0/2 files") || !strings.Contains(frame, " 20% ") {
-		t.Errorf("the last frame is %q", frame)
-	}
-}
-
-// TestUnknownSizes checks that neither a percentage nor a remaining time is shown if the size of an input is unknown.
-func TestUnknownSizes(t *testing.T) {
-	var out shared
-	p := newTestProgress(t, &out, false)
-	p.begin("model", tinyConfig, inputs(0))
-	p.DeviceReady("cpu", 0)
-	p.told = time.Now().Add(-2 * tickEvery)
-	p.BatchDone(pool.Batch{Path: "f0", Sequences: 3, Tokens: 30, Bytes: 500, Took: time.Millisecond})
-	if _, right := p.beside(); strings.Contains(right, "%") || strings.Contains(right, "left") || !strings.Contains(right, "3 sequences") {
-		t.Errorf("beside the bar: %q", right)
-	}
-	if text := out.String(); !strings.Contains(text, "progress") || strings.Contains(text, "percent") {
-		t.Errorf("the line that tells the progress: %q", text)
-	}
-}
-
-// TestProgressCounts checks the bar when files are already complete or fail, and when another device computes spans
-// (see pool.Job) again.
-func TestProgressCounts(t *testing.T) {
-	p := newTestProgress(t, io.Discard, false)
-	p.begin("model", tinyConfig, inputs(100, 200, 300))
-	p.DeviceReady("cpu", 0)
-	batch := func(path string, bytes int64) {
-		p.BatchDone(pool.Batch{Path: path, Sequences: 1, Tokens: 10, Bytes: bytes, Took: time.Millisecond})
-	}
-	want := func(percent int64) {
-		t.Helper()
-		if got := p.percent(); got != percent {
-			t.Errorf("%d%%, want %d%%", got, percent)
+	p := newTestProgress(t, &out, true, 1000)
+	for end := time.Now().Add(time.Minute); !strings.Contains(out.String(), "running 0s"); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("no dashboard within a minute")
 		}
 	}
-	p.FileSkipped("f0")
-	want(16)
-	p.FileStarted("f1", "one")
-	batch("f1", 150)
-	want(41)
-	p.DeviceLost("one", errors.New("gone"))
-	batch("f1", 60) // includes bytes that are counted again: the file has only 200
-	want(50)
-	p.FileFailed(pool.Failure{Path: "f1", Err: errors.New("bad record")})
-	want(50)
-	batch("f1", 40) // was in flight when its file failed
-	want(50)
-	p.FileStarted("f2", "two")
-	batch("f2", 299)
-	p.FileFinished(pool.FileReport{Path: "f2", Outputs: []store.File{{Path: "x"}}})
-	want(100)
-	if p.finished != 3 {
-		t.Errorf("%d files", p.finished)
+	p.interrupted()
+	p.show(nil)
+	p.DeviceOpening("cpu")
+	_, after, _ := strings.Cut(out.String(), "interrupted: ")
+	if strings.Contains(after, "running") || strings.Contains(after, "\x1b") || !strings.Contains(after, "loading weights") {
+		t.Errorf("after the interruption: %q", after)
 	}
 }
 
-// TestRemaining checks that the remaining time is computed from the bytes of this run, without those of an earlier run.
-func TestRemaining(t *testing.T) {
-	p := newTestProgress(t, io.Discard, false)
-	p.begin("model", tinyConfig, inputs(1000, 400, 600))
-	p.FileSkipped("f0")
-	if _, ok := p.remaining(); ok {
-		t.Error("an estimate from nothing")
-	}
-	p.began = time.Now().Add(-10 * time.Second)
-	p.BatchDone(pool.Batch{Path: "f1", Sequences: 1, Tokens: 10, Bytes: 250, Took: time.Millisecond})
-	if left, ok := p.remaining(); !ok || left != 30*time.Second {
-		t.Errorf("%v left, want 30s for 750 bytes after 10s for 250", left)
+// TestProgressLines checks the lines about the progress where there is no terminal. Neither a percentage nor a
+// remaining time is in them if the size of an input is unknown.
+func TestProgressLines(t *testing.T) {
+	var out shared
+	for sizes, want := range map[int64]string{0: "model=model files=0/1 sequences=3", 1000: "percent=50 left="} {
+		p := newTestProgress(t, &out, false, sizes)
+		p.DeviceReady("cpu", 0)
+		p.BatchDone(pool.Batch{Device: "cpu", Path: "f0", Sequences: 3, Tokens: 30, Bytes: 500, Took: time.Millisecond})
+		p.tell()
+		line := out.String()[strings.LastIndex(out.String(), "progress"):]
+		if !strings.Contains(line, want) || sizes == 0 && strings.Contains(line, "percent") {
+			t.Errorf("the line is %q", line)
+		}
 	}
 }
 
@@ -204,8 +141,7 @@ func TestRemaining(t *testing.T) {
 // from the trial (see pool.LongRecord) or from the rate so far.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
-	p := newTestProgress(t, &out, false)
-	p.begin("model", tinyConfig, inputs(1000))
+	p := newTestProgress(t, &out, false, 1000)
 	long := pool.LongRecord{Path: "f0", ID: "chromosome", Tokens: 100_000, TrialTokens: 2000, TrialTook: time.Second}
 	want := func(d time.Duration) {
 		t.Helper()
@@ -225,44 +161,73 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
 }
 
-// TestProgressInsideALongRecord checks that the progress inside a long record is shown beside the bar, or in a log line
-// if there is no bar.
+// TestProgressInsideALongRecord checks that the progress inside a long record is in the dashboard and in log lines.
 func TestProgressInsideALongRecord(t *testing.T) {
 	var out shared
-	p := newTestProgress(t, &out, false)
-	p.begin("model", tinyConfig, inputs(1000))
-	stop := p.watch(func() float64 { return 0.25 })
-	if _, right := p.beside(); !strings.Contains(right, "25% of a long record") {
-		t.Errorf("beside the bar: %q", right)
+	p := newTestProgress(t, &out, false, 1000)
+	p.DeviceReady("cpu", 0)
+	inside := func() (dashboard, line string) {
+		p.tell()
+		return strings.Join(p.Snapshot().Lines(80), "\n"), out.String()[strings.LastIndex(out.String(), "progress"):]
+	}
+	stop := p.watch("cpu", func() float64 { return 0.25 })
+	if dashboard, line := inside(); !strings.Contains(dashboard, "25% of a long record") || !strings.Contains(line, `cpu="25% of a long record"`) {
+		t.Errorf("%q\n%s", line, dashboard)
 	}
 	stop()
-	if _, right := p.beside(); strings.Contains(right, "long record") {
-		t.Errorf("after the record: %q", right)
-	}
-	p.tellInside(0.25, 10*time.Minute)
-	p.tellInside(0.001, time.Minute)
-	if text := out.String(); !strings.Contains(text, `progress in the long record  percent=25 left="30 minutes"`) || strings.Count(text, "left=") != 1 {
-		t.Errorf("the log: %s", text)
+	if dashboard, line := inside(); strings.Contains(dashboard+line, "long record") {
+		t.Errorf("after the record: %q\n%s", line, dashboard)
 	}
 }
 
-// TestBarOnATerminalOnly checks that there is a bar only on a terminal, and only if the flags allow it.
-func TestBarOnATerminalOnly(t *testing.T) {
+// TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal, and only if the flags allow it; and
+// colors only on a terminal, and only if the environment allows them.
+func TestDashboardOnATerminalOnly(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
 		t.Skipf("no terminal can be had here: %v", err)
 	}
 	defer terminal.Close()
+	t.Setenv("TERM", "xterm")
+	screen, isTerminal := newScreen(terminal)
+	if _, other := newScreen(io.Discard); !isTerminal || other {
+		t.Error("a terminal is not told from a file")
+	}
 	for args, want := range map[string]bool{"": true, "-v": true, "-q": false, "--no-progress": false, "--log-format=json": false} {
 		s, _, err := parse(strings.Fields(args), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p := newProgress(s, nil, terminal); (p.terminal != nil) != want {
-			t.Errorf("%q: a bar is %v, want %v", args, p.terminal != nil, want)
+		if p := newProgress(s, nil, screen, isTerminal); p.dashboard != want {
+			t.Errorf("%q: a dashboard is %v, want %v", args, p.dashboard, want)
 		}
-		if newProgress(s, nil, io.Discard).terminal != nil {
-			t.Errorf("%q: a bar where there is no terminal", args)
+	}
+	t.Setenv("TERM", "dumb")
+	if _, isTerminal := newScreen(terminal); isTerminal {
+		t.Error("a dumb terminal gets control sequences")
+	}
+	if !colored([]string{"NO_COLOR=", "HOME=/"}) || colored([]string{"NO_COLOR=1"}) {
+		t.Error("NO_COLOR is not obeyed")
+	}
+}
+
+// TestColors checks the colors of warnings and errors.
+func TestColors(t *testing.T) {
+	for colored, want := range map[bool]string{false: " INFO  a\n WARN  b\n ERROR c\n", true: " INFO  a\n \x1b[33mWARN \x1b[0m b\n \x1b[31mERROR\x1b[0m c\n"} {
+		var out strings.Builder
+		log, err := newLog(&settings{logFormat: "text"}, &out, colored)
+		if err != nil {
+			t.Fatal(err)
+		}
+		log.Info("a")
+		log.Warn("b")
+		log.Error("c")
+		var got strings.Builder
+		for line := range strings.Lines(out.String()) {
+			got.WriteString(line[len("2006-01-02 15:04:05"):])
+		}
+		if strings.ReplaceAll(got.String(), "  ", " ") != strings.ReplaceAll(want, "  ", " ") {
+			t.Errorf("colored %v: %q", colored, got.String())
 		}
 	}
 }

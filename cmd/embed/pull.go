@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/seqio"
 	"seqembed/pool"
 	"seqembed/transformer"
@@ -54,11 +55,12 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 	if hub.Offline() {
 		return exitNothing, fmt.Errorf("HF_HUB_OFFLINE forbids the network: %s", elsewhere(id, revision))
 	}
-	log, err := newLog(s, stderr)
+	screen, terminal := newScreen(stderr)
+	log, err := newLog(s, screen, terminal && colored(environ))
 	if err != nil {
 		return exitUsage, err
 	}
-	d := &download{log: log, terminal: s.terminal(stderr)}
+	d := &download{log: log, screen: screen, dashboard: terminal && !s.quiet}
 	folder, err := d.pull(ctx, id, revision)
 	if err == nil {
 		_, err = fmt.Fprintln(stdout, folder)
@@ -77,25 +79,25 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	case c.offline || hub.Offline():
 		return nil, fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
 	}
-	d := &download{log: c.log, terminal: c.progress.terminal}
+	d := &download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}
 	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {
 		return nil, fmt.Errorf("%w%s", err, meantModel(missing.ID, transformer.Families...))
 	}
 	return c.openModel(a)
 }
 
-// download shows the progress of a download. On a terminal there is a bar for each file, and elsewhere there are log
-// lines.
+// download shows the progress of a download. On a terminal there is a bar for the present file, and elsewhere there are
+// log lines.
 type download struct {
-	log      *slog.Logger
-	terminal io.Writer // nil if there is none
+	log       *slog.Logger
+	screen    *monitor.Screen // the log writes to it
+	dashboard bool            // whether the screen may show a bar
 
-	bar  *bar      // bar of the current file, on a terminal
-	told time.Time // when the last line was written
-	*transfer
+	told    time.Time // when the last line was written
+	present atomic.Pointer[transfer]
 }
 
-// transfer is the download of one file. The goroutine that draws the bar reads it.
+// transfer is the download of one file.
 type transfer struct {
 	file        string
 	first, size int64 // size in bytes of the file when the download began, and of the complete file
@@ -103,10 +105,16 @@ type transfer struct {
 	done        atomic.Int64 // bytes in the file now
 }
 
-// beside returns the text on both sides of the bar.
-func (t *transfer) beside() (left, right string) {
+// lines returns the bar, or nothing before the first file.
+func (d *download) lines(width int) []string {
+	t := d.present.Load()
+	if t == nil {
+		return nil
+	}
 	done := t.done.Load()
-	return "", fmt.Sprintf(" %3d%% of %d MB, %.0f MB/s", 100*done/max(1, t.size), t.size/1e6, t.rate(done)/1e6)
+	percent := 100 * done / max(1, t.size)
+	return []string{monitor.Fit(width, plain(t.file), fmt.Sprintf("%d%% of %d MB", percent, t.size/1e6),
+		fmt.Sprintf("%.0f MB/s", t.rate(done)/1e6), monitor.Bar(percent))}
 }
 
 // rate returns the mean speed of this download in bytes per second, when the file has grown to done bytes. Bytes that
@@ -123,10 +131,11 @@ func (d *download) pull(ctx context.Context, id, revision string) (folder string
 	}
 	client.Progress = d.show
 	d.log.Info("downloading", "model", id, "from", client.Endpoint, "to", client.Cache)
-	folder, err = client.Pull(ctx, id, revision, weights.HubFiles)
-	if d.bar != nil {
-		d.bar.end(err == nil)
+	if d.dashboard {
+		d.screen.Show(d.lines)
 	}
+	folder, err = client.Pull(ctx, id, revision, weights.HubFiles)
+	d.screen.Close()
 	switch {
 	case err == nil:
 		return folder, nil
@@ -154,21 +163,15 @@ func elsewhere(id, revision string) string {
 
 // show implements hub.Client.Progress.
 func (d *download) show(file string, done, size int64) {
-	if d.transfer == nil || file != d.file {
-		if d.bar != nil {
-			d.bar.end(true)
-		}
-		d.transfer, d.bar, d.told = &transfer{file: file, first: done, size: size, began: time.Now()}, nil, time.Now()
-		if d.terminal != nil {
-			d.bar = newBar(d.terminal, file, size, true, d.beside)
-		}
-	}
-	d.done.Store(done)
-	switch {
-	case d.bar != nil:
-		d.bar.set(done)
-	case time.Since(d.told) >= tickEvery:
+	t := d.present.Load()
+	if t == nil || file != t.file {
+		t = &transfer{file: file, first: done, size: size, began: time.Now()}
+		d.present.Store(t)
 		d.told = time.Now()
-		d.log.Info("downloading", "file", file, "percent", 100*done/max(1, size), "MB/s", int64(d.rate(done)/1e6))
+	}
+	t.done.Store(done)
+	if !d.dashboard && time.Since(d.told) >= tellEvery {
+		d.told = time.Now()
+		d.log.Info("downloading", "file", file, "percent", 100*done/max(1, size), "MB/s", int64(t.rate(done)/1e6))
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"seqembed/weights/hub/hubtest"
 )
@@ -112,4 +113,23 @@ func TestInterruptedPull(t *testing.T) {
 	}
 	h.Set(func() { h.Garbage = false })
 	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitDone)
+}
+
+// TestBarOfADownload checks the line for the file that is being downloaded. Bytes that were there before count as done,
+// but not in the rate.
+func TestBarOfADownload(t *testing.T) {
+	d := &download{dashboard: true}
+	if lines := d.lines(80); len(lines) != 0 {
+		t.Errorf("before the first file: %q", lines)
+	}
+	d.show("model.safetensors", 50e6, 200e6)
+	d.present.Load().began = time.Now().Add(-time.Hour)
+	d.show("model.safetensors", 50e6, 200e6)
+	want := "model.safetensors  25% of 200 MB  0 MB/s  #####..............."
+	if lines := d.lines(80); len(lines) != 1 || lines[0] != want {
+		t.Errorf("%q, want %q", lines, want)
+	}
+	if lines := d.lines(39); len(lines) != 1 || lines[0] != "model.safetensors  25% of 200 MB" {
+		t.Errorf("%q", lines)
+	}
 }

@@ -20,7 +20,7 @@ type subcommand struct {
 
 // subcommands lists all subcommands.
 func subcommands() []subcommand {
-	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"convert", convert}, {"pull", pull}, {"help", help}, {"version", showVersion}}
+	return []subcommand{{"devices", devices}, {"inspect", inspect}, {"convert", convert}, {"profile", profile}, {"pull", pull}, {"help", help}, {"version", showVersion}}
 }
 
 // subcommandNames lists the names of all subcommands.

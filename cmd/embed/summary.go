@@ -4,9 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"time"
 
+	"seqembed/internal/monitor"
 	"seqembed/internal/store"
 )
 
@@ -30,6 +30,9 @@ func (c *command) printSummary() {
 		if t.Repeated > 0 {
 			fmt.Fprintf(w, "computed once: %s records are equal to earlier ones of their file\n", grouped(t.Repeated))
 		}
+	}
+	for _, line := range c.progress.Snapshot().Table() {
+		fmt.Fprintf(w, "  %s\n", plain(line))
 	}
 	for i, f := range t.Files {
 		if i == summaryLines {
@@ -56,12 +59,4 @@ func (c *command) printSummary() {
 }
 
 // grouped formats 1234567 as 1,234,567.
-func grouped(n int64) string {
-	digits := fmt.Sprint(n)
-	var parts []string
-	for len(digits) > 3 {
-		parts = append([]string{digits[len(digits)-3:]}, parts...)
-		digits = digits[:len(digits)-3]
-	}
-	return strings.Join(append([]string{digits}, parts...), ",")
-}
+func grouped(n int64) string { return monitor.Grouped(n) }

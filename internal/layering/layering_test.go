@@ -21,9 +21,10 @@ var allowed = map[string][]string{
 	"kernels/cuda":        {"kernels", half, "kernels/cuda/gpu", "kernels/cuda/driver"},
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
-	"weights":             {half, "weights/hub"},
-	"internal/store":      {"internal/flock", "internal/hdf5", half},
-	"weights/hub":         {"internal/flock"},
+	"weights":             {half, "weights/hub", cancel},
+	"internal/store":      {"internal/flock", "internal/hdf5", half, cancel},
+	"internal/monitor":    {"kernels/cuda/driver"},
+	"weights/hub":         {"internal/flock", cancel},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},
 	"cmd/embed":           {"pool", "transformer", "tokenizer", "internal", "kernels", "weights", "kernels/cpu", "kernels/cuda"},
@@ -48,6 +49,9 @@ const software = "kernels/cuda/softgpu"
 // half is the package that converts single 16-bit values. Backends, checkpoints and outputs share it,
 // so that they round alike.
 const half = "internal/half"
+
+// cancel is the package by which everything that hashes a file ends with a context.
+const cancel = "internal/cancel"
 
 const module = "seqembed/"
 

@@ -19,8 +19,10 @@ var (
 	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
 	ErrGuessed      = fmt.Errorf("%w: guessed", ErrBadRecord) // its illegal letter may be one of the other alphabet
 	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // its illegal letter is a gap, under GapsError
+	ErrLongRecord   = fmt.Errorf("%w: a record", ErrLimit)    // a record is longer than Options.Longest, under BadError
 	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
 	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
+	ErrGivenTwice   = errors.New("an input is given twice")   // by its path, or by a folder or glob as well
 	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
 	ErrNotRead      = errors.New("input not read to its end") // Digest was called before Read returned io.EOF
 )

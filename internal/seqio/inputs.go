@@ -67,13 +67,13 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an ErrInputName if a file occurs twice.
+// CheckPaths returns an ErrGivenTwice if a file occurs twice.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
 		clean := filepath.Clean(in.Path)
 		if given[clean] {
-			return fmt.Errorf("%w: %s was given twice", ErrInputName, in.Path)
+			return fmt.Errorf("%w: %s: name it, or the folder or glob that leads to it, once", ErrGivenTwice, in.Path)
 		}
 		given[clean] = true
 	}

@@ -114,11 +114,11 @@ func TestExpand(t *testing.T) {
 			"(.fa .fasta .fna .ffn .faa .frn .fas .fsa .mfa .pep .aa .seq .contigs .fq .fastq, also with .gz .bgz .bz2 .xz .zst); it holds 1 file: .md 1"},
 		{"same name", in("d/b.fa", "d/x/b.fna.zst"), ErrInputName,
 			`inputs with the same name: the outputs of ROOT/d/b.fa and ROOT/d/x/b.fna.zst would both be named "b"`},
-		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrInputName, "inputs with the same name: ROOT/r1.ffn was given twice\n" +
+		{"same file", []string{root + "/r1.ffn", root + "/./r1.ffn"}, ErrGivenTwice, "an input is given twice: ROOT/r1.ffn: name it, or the folder or glob that leads to it, once\n" +
 			`inputs with the same name: the outputs of ROOT/r1.ffn and ROOT/r1.ffn would both be named "r1"`},
-		{"file and its folder", in("d/x/b.fna.zst", "d/x"), ErrInputName, "inputs with the same name: ROOT/d/x/b.fna.zst was given twice\n" +
+		{"file and its folder", in("d/x/b.fna.zst", "d/x"), ErrGivenTwice, "an input is given twice: ROOT/d/x/b.fna.zst: name it, or the folder or glob that leads to it, once\n" +
 			`inputs with the same name: the outputs of ROOT/d/x/b.fna.zst and ROOT/d/x/b.fna.zst would both be named "b"`},
-		{"standard input twice", []string{"-", "-"}, ErrInputName, "inputs with the same name: - was given twice\n" +
+		{"standard input twice", []string{"-", "-"}, ErrGivenTwice, "an input is given twice: -: name it, or the folder or glob that leads to it, once\n" +
 			`inputs with the same name: the outputs of - and - would both be named "stdin"`},
 	}
 	for _, tt := range failures {
@@ -183,7 +183,7 @@ func TestCheckNamesOverCombinedLists(t *testing.T) {
 		t.Errorf("in different folders: %v", err)
 	}
 	two.Alphabet, two.Path = Protein, "./x/s.fna"
-	if err := CheckPaths([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "twice") {
+	if err := CheckPaths([]Input{one, two}); !errors.Is(err, ErrGivenTwice) || !strings.Contains(err.Error(), "twice") {
 		t.Errorf("the same file as both: %v", err)
 	}
 }

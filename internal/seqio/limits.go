@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz/lzma"
@@ -12,8 +13,8 @@ import (
 
 // Limits of an input. They keep a small file from taking all memory of the machine.
 const (
-	// maxLetters is the longest record, longer than any chromosome in the public archives.
-	maxLetters = 1 << 30
+	// MaxLetters is the longest record, unless Options.Longest says otherwise.
+	MaxLetters = 1 << 30
 	// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as
 	// much address space, but uses only as much memory as the content needs.
 	maxZstdWindow = 1 << 31
@@ -30,25 +31,41 @@ func (e *limitError) Is(target error) bool { return target == ErrLimit }
 // zstdLimit returns the limitError for a window that is too large, and any other error as it is.
 func zstdLimit(err error) error {
 	if errors.Is(err, zstd.ErrWindowSizeExceeded) {
-		return &limitError{fmt.Sprintf("the zstd data asks for a window of more than %d MiB, which is the limit", maxZstdWindow>>20)}
+		return &limitError{fmt.Sprintf("the zstd data asks for a window of more than %d MiB, which is the limit: decompress it first", maxZstdWindow>>20)}
 	}
 	return err
 }
 
-// xzLimit returns a limitError if the first block of the data asks for a dictionary that is too large. It ignores
-// damage, which the decoder reports.
-func xzLimit(packed *bufio.Reader) error {
-	const streamHeader, filterLZMA2 = 12, 0x21
-	head, _ := packed.Peek(streamHeader + 1)
-	if len(head) <= streamHeader {
-		return nil
+// xzBlocks passes xz data on to its decoder, and returns a limitError instead of the header of a block that asks for a
+// dictionary that is too large. The decoder reads a header in two reads: one for its first byte, which is its length,
+// and one for the rest. It makes no other such pair of reads of the same lengths.
+type xzBlocks struct {
+	packed *bufio.Reader
+	first  byte // the last read, if that was of one byte
+}
+
+func (x *xzBlocks) Read(p []byte) (n int, err error) {
+	if rest := 4*(int(x.first)+1) - 1; x.first > 0 && len(p) == rest {
+		if n, err = io.ReadFull(x.packed, p); err == nil {
+			err = xzLimit(p)
+		}
+		if err != nil {
+			return 0, err // the decoder ignores an error that comes with all bytes
+		}
+	} else {
+		n, err = x.packed.Read(p)
 	}
-	head, _ = packed.Peek(streamHeader + 4*(int(head[streamHeader])+1))
-	block := head[streamHeader+1:] // flags, two optional sizes, filters
-	if len(block) == 0 {
-		return nil
+	if x.first = 0; n == 1 {
+		x.first = p[0]
 	}
-	flags, at := block[0], 1
+	return n, err
+}
+
+// xzLimit returns a limitError if a block asks for a dictionary that is too large. block is the header of the block
+// without its first byte. xzLimit ignores damage, which the decoder reports.
+func xzLimit(block []byte) error {
+	const filterLZMA2 = 0x21
+	flags, at := block[0], 1 // two optional sizes follow, and the filters
 	number := func() (n uint64) {
 		n, size := binary.Uvarint(block[min(at, len(block)):])
 		at += max(size, 1)
@@ -63,7 +80,7 @@ func xzLimit(packed *bufio.Reader) error {
 		id, size := number(), number()
 		if id == filterLZMA2 && size == 1 && at < len(block) {
 			if capacity, err := lzma.DecodeDictCap(block[at]); err == nil && capacity > maxXZDictionary {
-				return &limitError{fmt.Sprintf("the xz data asks for a dictionary of %d MiB, and %d MiB are the limit",
+				return &limitError{fmt.Sprintf("the xz data asks for a dictionary of %d MiB, and %d MiB are the limit: decompress it first",
 					capacity>>20, maxXZDictionary>>20)}
 			}
 		}

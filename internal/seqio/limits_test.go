@@ -6,8 +6,11 @@ import (
 	"errors"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/ulikunitz/xz"
 )
 
 // xzStream returns ">a\nACGT\n" as xz compresses it, except that the given byte replaces the size of the dictionary,
@@ -87,7 +90,7 @@ func TestHugeRecord(t *testing.T) {
 			text = strings.NewReader("@small\nACGT\n+\nIIII\n@huge\n" + strings.Repeat("ACGTACGT", most) + "\n+\n")
 		}
 		p := newParser(text, "in")
-		p.most = most
+		p.limit.Letters = most
 		if raw, err := p.next(); err != nil || raw.header != "small" {
 			t.Fatalf("%s: %v", lines, err)
 		}
@@ -99,5 +102,82 @@ func TestHugeRecord(t *testing.T) {
 			t.Errorf("%s: %d letters were kept", lines, p.letters.len)
 		}
 		p.close()
+	}
+}
+
+// TestHugeDictionaryOfALaterBlock checks that the limit for dictionaries holds for every block and every stream of xz
+// data, not only for the first.
+func TestHugeDictionaryOfALaterBlock(t *testing.T) {
+	var blocks bytes.Buffer
+	w, err := xz.WriterConfig{BlockSize: 16, DictCap: 1 << 16}.NewWriter(&blocks)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := ">a\nACGTACGTACGT\n>b\nACGTACGTACGT\n>c\nACGTACGTACGT\n"
+	_, err = io.WriteString(w, text)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	filter := []byte{0x21, 1, 8} // LZMA2 with a dictionary of 64 KiB
+	n := bytes.Count(blocks.Bytes(), filter)
+	if n < 3 {
+		t.Fatalf("% x has %d blocks", blocks.Bytes(), n)
+	}
+	streams := append(bytes.Clone(blocks.Bytes()), blocks.Bytes()...)
+	for block := range 2 * n {
+		content, at := bytes.Clone(streams), 0
+		for range block {
+			at += bytes.Index(content[at:], filter) + 1
+		}
+		at += bytes.Index(content[at:], filter)
+		content[at+2] = 40
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		_, _, err := readAll(bytes.NewReader(content), Options{Duplicates: DuplicateSuffix})
+		runtime.ReadMemStats(&after)
+		if !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "a dictionary of 4095 MiB") {
+			t.Errorf("block %d of %d: %v", block, 2*n, err)
+		}
+		if took := after.TotalAlloc - before.TotalAlloc; took > 256<<20 {
+			t.Errorf("block %d took %d bytes", block, took)
+		}
+	}
+	if records, _, err := readAll(bytes.NewReader(streams), Options{Duplicates: DuplicateSuffix}); err != nil || len(records) != 6 {
+		t.Errorf("%d records, %v", len(records), err)
+	}
+}
+
+// TestHugeRecordIsLeftOut checks that a record over the limit is read without keeping it if bad records are left out.
+func TestHugeRecordIsLeftOut(t *testing.T) {
+	const most = 1 << 16
+	lines := strings.Repeat("ACGTACGT\n", most)
+	for format, text := range map[string]string{
+		"FASTA":    ">small\nACGT\n>huge\n" + lines + ">after\nACGT\n",
+		"one line": ">huge\n" + strings.Repeat("A", 9*most) + "\n>small\nACGT\n>after\nACGT\n",
+		"FASTQ":    "@small\nACGT\n+\nIIII\n@huge\n" + lines + "+\n" + strings.ReplaceAll(lines, "C", "@") + "@after\nACGT\n+\nIIII\n",
+	} {
+		r, err := NewReader(strings.NewReader(text), "in", Options{OnBad: BadSkip, Longest: Limit{most, "the memory of a test"}})
+		if err != nil {
+			t.Fatalf("%s: %v", format, err)
+		}
+		var ids []string
+		for {
+			record, err := r.Read()
+			if err == io.EOF {
+				break
+			} else if err != nil {
+				t.Fatalf("%s: %v", format, err)
+			}
+			ids = append(ids, record.ID)
+		}
+		if !slices.Equal(ids, []string{"small", "after"}) || r.SkipCounts()[ReasonTooLong] != 1 || len(r.Skipped()) != 1 ||
+			r.Skipped()[0].Detail != "more than 65536 letters, which is the limit for the memory of a test" {
+			t.Errorf("%s: records %q, left out %v", format, ids, r.Skipped())
+		}
+		r.Close()
+		_, _, err = readAll(strings.NewReader(text), Options{Longest: Limit{most, "the memory of a test"}})
+		if !errors.Is(err, ErrLongRecord) || !errors.Is(err, ErrLimit) || !strings.Contains(err.Error(), "the memory of a test") {
+			t.Errorf("%s: %v", format, err)
+		}
 	}
 }

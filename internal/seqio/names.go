@@ -103,10 +103,14 @@ func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.
 // Dirs returns the Dirs that TellApart may give to a file. Which of them it chooses depends on the other inputs.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
-	list := []string{""}
-	for from := range folders {
-		for to := from + 1; to <= len(folders); to++ {
-			list = append(list, path.Join(folders[from:to]...))
+	var list []string
+	for end := len(folders); end >= 0; end-- { // folders[end:] is the Dir that Expand gave to the file
+		dir := path.Join(folders[end:]...)
+		list = append(list, dir)
+		for from := range end {
+			for to := from + 1; to < end; to++ {
+				list = append(list, path.Join(path.Join(folders[from:to]...), dir))
+			}
 		}
 	}
 	return list

@@ -32,19 +32,22 @@ type parser struct {
 	begun   bool   // the first header has been recognised as one of FASTA or FASTQ
 	header  []byte // header of the current record, without its '>' or '@'
 	plus    []byte // line after the letters of the current FASTQ record, without the '+'
-	letters chunks // letters of the current record
-	most    int    // maximum number of letters in a record
+	letters chunks // letters of the current record, unless there are too many
+	count   int    // number of letters of the current record
+	limit   Limit  // maximum number of letters in a record
+	goOn    bool   // read a record that is too long to its end, without its letters
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
 type rawRecord struct {
 	header  string // without '>' or '@'
-	letters []byte // its sequence lines, joined
+	letters []byte // its sequence lines, joined; empty if it is too long
 	line    int64  // line of the header
+	tooLong bool
 }
 
 func newParser(src io.Reader, name string) *parser {
-	return &parser{src: src, name: name, buf: newChunk(), most: maxLetters}
+	return &parser{src: src, name: name, buf: newChunk(), limit: Limit{Letters: MaxLetters}}
 }
 
 // close frees the memory of p, which other parsers may then use. p must not be used any more.
@@ -69,7 +72,7 @@ func (p *parser) next() (rawRecord, error) {
 	if err := read(); err != nil {
 		return rawRecord{}, err
 	}
-	return rawRecord{header: string(p.header), letters: p.letters.take(), line: p.opened}, nil
+	return rawRecord{header: string(p.header), letters: p.letters.take(), line: p.opened, tooLong: p.count > p.limit.Letters}, nil
 }
 
 // open finds the next record and skips the '>' or '@' at its beginning. In the first record of the input this character
@@ -96,6 +99,7 @@ func (p *parser) open() error {
 	p.rest = p.rest[1:]
 	p.opened = p.line
 	p.header = p.header[:0]
+	p.count = 0
 	return nil
 }
 
@@ -125,7 +129,7 @@ func (p *parser) readFASTA() error {
 	}
 	p.begun = true
 	for p.more() && p.rest[0] != '>' {
-		if p.readLine(p.letters.add); p.letters.len > p.most {
+		if p.readLine(p.addLetters); p.ended() {
 			return p.tooLong()
 		}
 	}
@@ -149,14 +153,14 @@ func (p *parser) readFASTQ() error {
 			return p.fault(p.id(), p.opened, ErrMalformed,
 				"line %d begins a new record before this one had its \"+\" line", p.line)
 		}
-		if p.readLine(p.letters.add); p.letters.len > p.most {
+		if p.readLine(p.addLetters); p.ended() {
 			return p.tooLong()
 		}
 	}
 	if err := p.readPlus(); err != nil {
 		return err
 	}
-	letters, quality := p.letters.len, 0
+	letters, quality := p.count, 0
 	for quality < letters {
 		if !p.more() {
 			return p.cut(fmt.Sprintf("after %d quality values for %d letters", quality, letters))
@@ -215,20 +219,32 @@ func (p *parser) readHeader() error {
 }
 
 // readLine reads the rest of the current line and passes it to the function add in parts. It reports whether the line
-// ends with a newline. It stops early if the record has too many letters.
+// ends with a newline. It stops early if the record has ended the reading.
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
 		add(part)
-		if whole || p.letters.len > p.most {
+		if whole || p.ended() {
 			return whole
 		}
 	}
 	return false
 }
 
+// addLetters collects letters of the current record. If the record is too long, addLetters drops and counts them.
+func (p *parser) addLetters(part []byte) {
+	if p.count += len(part); p.count <= p.limit.Letters {
+		p.letters.add(part)
+	} else {
+		p.letters.empty(1)
+	}
+}
+
+// ended reports whether the current record has ended the reading because it is too long.
+func (p *parser) ended() bool { return p.count > p.limit.Letters && !p.goOn }
+
 func (p *parser) tooLong() error {
-	return p.fault(p.id(), p.opened, ErrLimit, "more than %d letters, which is the limit", p.most)
+	return p.fault(p.id(), p.opened, ErrLongRecord, "%v", p.limit)
 }
 
 // part returns the part of the current line that is in the buffer. whole reports whether it includes the end of the

@@ -86,6 +86,10 @@ func (r *Reader) connect(input io.Reader) error {
 	}
 	r.source = src
 	r.parser = newParser(src, r.name)
+	r.parser.goOn = r.options.OnBad == BadSkip
+	if r.options.Longest.Letters > 0 {
+		r.parser.limit = r.options.Longest
+	}
 	r.ids = newIDSet()
 	return nil
 }
@@ -108,7 +112,7 @@ func (r *Reader) readAhead() error {
 		if r.parser.fastq {
 			break
 		}
-		if given || raw.header == "" { // a record without a header is a bad record
+		if given || raw.header == "" || raw.tooLong { // a bad record has no vote
 			continue
 		}
 		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {
@@ -173,6 +177,9 @@ func (r *Reader) next() (Record, bool, error) {
 	record.ID, record.Description = splitHeader(raw.header)
 	if record.ID == "" {
 		return r.bad(record, ReasonNoID, ErrBadRecord, "a header without an id")
+	}
+	if raw.tooLong {
+		return r.bad(record, ReasonTooLong, ErrLongRecord, r.parser.limit.String())
 	}
 	if a := r.decision.contradicted(raw.letters); a != Unknown {
 		return Record{}, false, r.otherAlphabet(raw, a)

@@ -6,6 +6,8 @@
 // It must not depend on models, tokens, output formats or the flags of the command line.
 package seqio
 
+import "fmt"
+
 // Record is a sequence, checked and normalised. It belongs to the caller: the reader does not use it again. Short
 // sequences share blocks of memory, which are freed when none of them is in use.
 type Record struct {
@@ -53,6 +55,23 @@ type Options struct {
 	Gaps       GapPolicy       // '-' and '.' inside a sequence
 	OnBad      Policy          // records without id or letters, or with illegal letters
 	Duplicates DuplicatePolicy // records whose id was returned before; ids of records left out do not count
+	Longest    Limit           // records with more letters are bad; the zero value is a limit of MaxLetters
+}
+
+// Limit is the maximum number of letters in a record. It bounds the memory that a record takes before it is embedded,
+// up to 8 bytes a letter.
+type Limit struct {
+	Letters int
+	By      string // reason for a limit below MaxLetters, such as "the free memory of the machine"
+}
+
+// String returns the error of a longer record.
+func (l Limit) String() string {
+	text := fmt.Sprintf("more than %d letters, which is the limit", l.Letters)
+	if l.By != "" {
+		text += " for " + l.By
+	}
+	return text
 }
 
 // Reasons for leaving a record out.
@@ -62,6 +81,7 @@ const (
 	ReasonIllegalLetter = "illegal letter"
 	ReasonGap           = "gap"
 	ReasonNoID          = "no id"
+	ReasonTooLong       = "too long"
 )
 
 // Skip describes a record that was left out.

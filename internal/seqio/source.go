@@ -71,9 +71,7 @@ func (s *source) decompress(packed *bufio.Reader) (compression string, err error
 		}
 		return "zstd", err
 	case is(xzMagic):
-		if err = xzLimit(packed); err == nil {
-			s.content, err = xz.NewReader(packed)
-		}
+		s.content, err = xz.NewReader(&xzBlocks{packed: packed})
 		return "xz", err
 	case is(bzip2Magic):
 		s.content = bzip2.NewReader(packed)

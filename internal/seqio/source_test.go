@@ -229,7 +229,7 @@ func TestZstdWindows(t *testing.T) {
 		}
 	}
 	if _, _, err := readAll(strings.NewReader(frame(32)), Options{}); !errors.Is(err, ErrLimit) ||
-		err.Error() != "in: the zstd data asks for a window of more than 2048 MiB, which is the limit" {
+		err.Error() != "in: the zstd data asks for a window of more than 2048 MiB, which is the limit: decompress it first" {
 		t.Errorf("a window of 2^32: %v, want %v", err, ErrLimit)
 	}
 }

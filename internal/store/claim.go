@@ -11,13 +11,25 @@ import (
 	"time"
 )
 
-// Holder describes a run that is writing to an output folder.
+// Holder describes a process that is writing to an output folder.
 type Holder struct {
 	Host    string           `json:"host"`
 	PID     int              `json:"pid"`
 	Command string           `json:"command"`
 	Since   time.Time        `json:"since"`
-	Outputs map[string]Entry `json:"outputs"` // settings of the run, by kind of output
+	Outputs map[string]Entry `json:"outputs"`           // settings of the run, by kind of output
+	Repairs bool             `json:"repairs,omitempty"` // it repairs the manifest, and no other process may write
+}
+
+// ThisProcess returns a Holder for this process without outputs. command is its command line.
+func ThisProcess(command string) Holder {
+	host, _ := os.Hostname() // only for messages
+	return Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC()}
+}
+
+// is reports whether two holders are the same run.
+func (h Holder) is(other Holder) bool {
+	return h.Host == other.Host && h.PID == other.PID && h.Since.Equal(other.Since)
 }
 
 // String returns the process for a message.
@@ -38,7 +50,8 @@ const claimTries = 5
 
 // Claim registers a run in folder dir until release is called or the process ends. For each other run in the folder it
 // calls clash. This function returns the difference between the settings of the two runs, or an empty string if both
-// may write to the folder. If there is a difference, Claim returns an ErrInUse.
+// may write to the folder. If there is a difference, or if another process repairs the manifest, Claim returns an
+// ErrInUse.
 //
 // A run writes its claim before it looks for others, so at least one of two clashing runs sees the other. On a file
 // system without locks a claim is valid until it is deleted, and the error says so.
@@ -100,6 +113,9 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 			continue
 		}
 		difference := clash(other)
+		if other.Repairs {
+			difference = "its repair of the manifest"
+		}
 		switch {
 		case difference == "":
 		case errors.Is(alive, ErrLocked):

@@ -209,3 +209,40 @@ func TestReplacedPair(t *testing.T) {
 		t.Errorf("%d renames failed", renames)
 	}
 }
+
+// TestRepairBesideARun checks that a damaged manifest is not replaced while a run uses it, and that no run begins while
+// it is repaired.
+func TestRepairBesideARun(t *testing.T) {
+	skipWithoutLocks(t)
+	dir := t.TempDir()
+	mustAppend(t, dir, testEntry(dir, "a"))
+	good := string(readFile(t, manifestPath(dir)))
+	if err := os.WriteFile(manifestPath(dir), []byte("damaged\n"+good), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	leave, err := Claim(dir, holder("mean"), clashWith("mean"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	aside, err := Repair(t.Context(), dir, ThisProcess("embed inspect"))
+	wantError(t, err, dir, "damaged and cannot be repaired", "in use by another run", "process 42 on node7", "embed -o out")
+	if !errors.Is(err, ErrInUse) || aside != nil || string(readFile(t, manifestPath(dir))) != "damaged\n"+good {
+		t.Errorf("%v; set aside %q, the manifest is %q", err, aside, readFile(t, manifestPath(dir)))
+	}
+	if aside, err = Repair(t.Context(), dir, holder("mean")); err != nil || len(aside) != 1 || string(readFile(t, manifestPath(dir))) != good {
+		t.Errorf("repaired by the only run itself: %v; set aside %q", err, aside)
+	}
+	leave()
+	repairing := ThisProcess("embed inspect --repair out")
+	repairing.Repairs = true
+	leave, err = Claim(dir, repairing, clashWith("mean"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Claim(dir, holder("mean"), clashWith("mean"))
+	wantError(t, err, "repair of the manifest", "embed inspect --repair out")
+	leave()
+	if files := filesIn(t, dir); len(files) != 2 {
+		t.Errorf("the folder holds %q", files)
+	}
+}

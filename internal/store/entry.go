@@ -99,13 +99,14 @@ type lineDecoder struct {
 	settings map[string]manifestLine // cache of decoded settings, keyed by the part of the line before the input
 }
 
-// errLater is the error for a line of a later version of the program. Such a line is not damaged.
-var errLater = errors.New("a later version of this program wrote it: use that version, or another folder")
+// ErrLater is wrapped by the error for a manifest with a line of a later version of the program. Such a line is not
+// damaged.
+var ErrLater = errors.New("a later version of this program wrote it: use that version")
 
-// decode returns the entry of a line, or nil for a blank line. The error is errLater or wraps ErrManifest.
+// decode returns the entry of a line, or nil for a blank line. The error is ErrLater or wraps ErrManifest.
 func (d *lineDecoder) decode(line []byte) (*Entry, error) {
 	e, err := d.parse(line)
-	if err != nil && !errors.Is(err, errLater) {
+	if err != nil && !errors.Is(err, ErrLater) {
 		err = fmt.Errorf("%w: %w", ErrManifest, err)
 	}
 	return e, err
@@ -123,7 +124,7 @@ func (d *lineDecoder) parse(line []byte) (*Entry, error) {
 		}
 	}
 	if l.Format > manifestFormat {
-		return nil, errLater
+		return nil, ErrLater
 	}
 	if l.Format != manifestFormat {
 		return nil, fmt.Errorf("manifest_version is %d, want %d", l.Format, manifestFormat)

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -14,6 +15,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"seqembed/internal/cancel"
 )
 
 // State is the state of a file in an output folder, compared with the manifest.
@@ -26,6 +29,7 @@ const (
 	Missing    State = "missing"    // described by the manifest, but not there
 	Unfinished State = "unfinished" // being written by a run, or left by a killed one
 	Foreign    State = "foreign"    // not described by the manifest
+	Unreadable State = "unreadable" // a file or folder that cannot be read
 )
 
 // Inspected is a file of an output folder.
@@ -44,24 +48,32 @@ const clockSkew = time.Minute
 // manifest describes, then for the others, in the order of their paths. It reads the contents of the files. If quick is
 // set, it compares only their sizes, and checks that no file was modified after it was finished. The function known
 // reports whether a file that the manifest does not describe belongs to the program.
+//
+// If the manifest is damaged, Inspect reports all files according to the lines that can be read, and returns an
+// ErrManifest at the end.
 func Inspect(ctx context.Context, dir string, quick bool, known func(path string) bool, report func(Inspected)) error {
-	m, err := ReadManifest(dir)
-	if err != nil {
-		return err
+	m, damage := readDespiteDamage(dir)
+	if m == nil {
+		return damage
 	}
 	for _, key := range slices.Sorted(maps.Keys(m.last)) {
 		o := m.last[key]
 		state, detail, err := o.inspect(ctx, quick)
-		if err != nil {
-			return err
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			state, detail = Unreadable, err.Error()
 		}
 		report(Inspected{relative(dir, key), state, detail, o.Input.Path})
 	}
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		rel := relative(dir, path)
 		switch _, described := m.last[outputKey(path)]; {
-		case err != nil:
+		case err != nil && path == dir:
 			return ioError("read", path, err)
+		case err != nil:
+			report(Inspected{rel, Unreadable, ioError("read", path, err).Error(), ""})
 		case d.IsDir() && described:
 			return filepath.SkipDir
 		case d.IsDir() && leftoverName.MatchString(strings.TrimSuffix(d.Name(), folderSuffix)):
@@ -74,6 +86,26 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 		}
 		return ctx.Err()
 	})
+	return cmp.Or(err, damage)
+}
+
+// readDespiteDamage reads a manifest. If the manifest is damaged, readDespiteDamage returns its readable lines together
+// with the error. After any other error it returns no manifest.
+func readDespiteDamage(dir string) (*Manifest, error) {
+	m, damage := ReadManifest(dir)
+	if damage == nil {
+		return m, nil
+	}
+	content, err := os.ReadFile(m.path()) // the older manifest may be the only one
+	if !errors.Is(damage, ErrManifest) || err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, damage
+	}
+	m.reset()
+	kept, err := readableLines(dir, content)
+	if err != nil || m.addLines(kept) != nil {
+		return nil, damage
+	}
+	return m, damage
 }
 
 func relative(dir, path string) string {
@@ -128,7 +160,7 @@ func temporaryState(path string) string {
 }
 
 // HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is that of the lines that sha256sum prints for
-// its files, in the order of their names. It stops with the error of ctx when ctx has ended.
+// its files, in the order of their names. When ctx ends, HashFile returns its cause.
 func HashFile(ctx context.Context, path string) (string, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return hashFolder(ctx, path)
@@ -139,15 +171,8 @@ func HashFile(ctx context.Context, path string) (string, error) {
 	}
 	defer f.Close()
 	sum := sha256.New()
-	for {
-		_, err := io.CopyN(sum, f, 16<<20)
-		switch {
-		case errors.Is(err, io.EOF):
-			return hex.EncodeToString(sum.Sum(nil)), nil
-		case err != nil:
-			return "", ioError("read", path, err)
-		case ctx.Err() != nil:
-			return "", ctx.Err()
-		}
+	if _, err := io.Copy(sum, cancel.Reader(ctx, f)); err != nil {
+		return "", ioError("read", path, err)
 	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -29,5 +30,44 @@ func TestHashFile(t *testing.T) {
 	}
 	if _, err := HashFile(t.Context(), path+"-missing"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)
+	}
+}
+
+// TestInspectGoesOn checks that files that cannot be read, and damaged lines of the manifest, do not keep Inspect from
+// reporting all others.
+func TestInspectGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"a", "b", "c"} {
+		e := testEntry(dir, name)
+		mustAppend(t, dir, e)
+		for _, o := range e.Outputs {
+			if err := errors.Join(os.MkdirAll(filepath.Dir(o.Path), 0o777), os.WriteFile(o.Path, nil, 0o666)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	unreadable := testEntry(dir, "b").Outputs[0].Path
+	if err := errors.Join(os.Remove(unreadable), os.Symlink(filepath.Base(unreadable), unreadable)); err != nil {
+		t.Skip("this file system has no symbolic links:", err)
+	}
+	lines := strings.SplitAfter(string(readFile(t, manifestPath(dir))), "\n")
+	states := func() (count map[State]int, err error) {
+		count = map[State]int{}
+		return count, Inspect(t.Context(), dir, false, func(string) bool { return false }, func(i Inspected) {
+			count[i.State]++
+			if i.State == Unreadable && (filepath.Join(dir, i.Path) != unreadable || !strings.Contains(i.Detail, unreadable)) {
+				t.Errorf("unreadable: %+v", i)
+			}
+		})
+	}
+	n := len(testEntry(dir, "a").Outputs)
+	if got, err := states(); err != nil || got[Unreadable] != 1 || got[Changed] != 3*n-1 || got[Foreign] != 0 {
+		t.Errorf("%v, error %v", got, err)
+	}
+	if err := os.WriteFile(manifestPath(dir), []byte(lines[0]+"damaged\n"+lines[1]), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := states(); !errors.Is(err, ErrManifest) || got[Unreadable] != 1 || got[Changed] != 2*n-1 || got[Foreign] != n {
+		t.Errorf("with a damaged line: %v, error %v", got, err)
 	}
 }

@@ -281,7 +281,7 @@ func TestDamagedManifest(t *testing.T) {
 		if !errors.Is(err, ErrManifest) {
 			t.Errorf("%s: %v is not ErrManifest", what, err)
 		}
-		aside, err := Repair(t.Context(), dir)
+		aside, err := Repair(t.Context(), dir, ThisProcess(""))
 		if err != nil || len(aside) != 1 || string(readFile(t, aside[0])) != c.content {
 			t.Fatalf("%s: set aside %q: %v", what, aside, err)
 		}
@@ -294,7 +294,7 @@ func TestDamagedManifest(t *testing.T) {
 		if got := string(readFile(t, path)); got != kept {
 			t.Errorf("%s: repaired to %q", what, got)
 		}
-		if aside, err := Repair(t.Context(), dir); err != nil || aside != nil {
+		if aside, err := Repair(t.Context(), dir, ThisProcess("")); err != nil || aside != nil {
 			t.Errorf("%s: set aside %q again: %v", what, aside, err)
 		}
 		mustAppend(t, dir, testEntry(dir, "b"))
@@ -309,7 +309,7 @@ func TestLaterManifest(t *testing.T) {
 	if err := os.WriteFile(manifestPath(dir), []byte("damaged\n"+later), 0o666); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Repair(t.Context(), dir)
+	_, err := Repair(t.Context(), dir, ThisProcess(""))
 	wantError(t, err, manifestPath(dir)+":2:", "a later version")
 	if err := os.WriteFile(manifestPath(dir), []byte(later), 0o666); err != nil {
 		t.Fatal(err)
@@ -381,7 +381,7 @@ func TestEarlierManifests(t *testing.T) {
 		if !errors.Is(err, ErrManifest) {
 			t.Errorf("%v is not ErrManifest", err)
 		}
-		aside, err := Repair(t.Context(), dir)
+		aside, err := Repair(t.Context(), dir, ThisProcess(""))
 		if err != nil || len(aside) != 1 || string(readFile(t, aside[0])) != "{}" {
 			t.Errorf("set aside %q: %v", aside, err)
 		}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"strings"
 )
@@ -192,4 +191,4 @@ func (e *npzEncoder) finish() error {
 
 // errDuplicateName is the cause of the error for a record whose array would have the same name as the array of an
 // earlier record.
-var errDuplicateName = errors.New("an earlier record has the same id, and npy and safetensors name each record's array after its id")
+var errDuplicateName = fmt.Errorf("%w: an earlier record has the same id, and npy and safetensors name each record's array after its id", ErrFormat)

@@ -36,6 +36,39 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
+// TestRepairInAReadOnlyFolder checks that repairing a folder in which nothing can be written is an error only if there
+// is damage.
+func TestRepairInAReadOnlyFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "out")
+	for parent := filepath.Dir(dir); parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Mkdir(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, dir, testEntry(dir, "a"))
+	good := readFile(t, manifestPath(dir))
+	for _, content := range []string{string(good), "damaged\n" + string(good)} {
+		if err := errors.Join(os.Chmod(dir, 0o777), os.WriteFile(manifestPath(dir), []byte(content), 0o644), os.Chmod(dir, 0o555)); err != nil {
+			t.Fatal(err)
+		}
+		var err error
+		asOrdinaryUser(t, func() { _, err = Repair(t.Context(), dir, ThisProcess("")) })
+		if content == string(good) {
+			if err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		wantError(t, err, dir, "damaged and cannot be repaired", "permission denied")
+	}
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // asOrdinaryUser calls f in a thread that lacks root's permission to write anywhere. On Linux a thread loses that
 // permission if its file-system user is not root.
 func asOrdinaryUser(t *testing.T, f func()) {
@@ -52,4 +85,27 @@ func asOrdinaryUser(t *testing.T, f func()) {
 	}
 	defer syscall.Setfsuid(0)
 	f()
+}
+
+// TestInspectBesideAFolderThatCannotBeRead checks that such a folder is reported, and the files beside it.
+func TestInspectBesideAFolderThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	for parent := dir; parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {
+		if err := os.Chmod(parent, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "closed"), 0o700), os.Chmod(filepath.Join(dir, "closed"), 0),
+		os.WriteFile(filepath.Join(dir, "foreign"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.Chmod(filepath.Join(dir, "closed"), 0o700) })
+	got := map[string]State{}
+	var err error
+	asOrdinaryUser(t, func() {
+		err = Inspect(t.Context(), dir, true, func(string) bool { return false }, func(i Inspected) { got[i.Path] = i.State })
+	})
+	if err != nil || got["closed"] != Unreadable || got["foreign"] != Foreign || len(got) != 2 {
+		t.Errorf("%v, error %v", got, err)
+	}
 }

@@ -18,7 +18,48 @@ const DamagedSuffix = ".damaged-"
 // Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames a manifest of
 // version 1. The old file stays in the folder under another name, and Repair returns such names. An output whose line
 // was damaged has no entry any more, or only an earlier entry according to which it is computed again.
-func Repair(ctx context.Context, dir string) (aside []string, err error) {
+//
+// A run would lose its manifest if that were replaced. So Repair returns an ErrInUse if another run is writing to the
+// folder, and a run that begins meanwhile is refused (see Claim). h describes this process; its own claim does not
+// count. If nothing is damaged, Repair needs no permission to write.
+func Repair(ctx context.Context, dir string, h Holder) (aside []string, err error) {
+	if damaged, err := isDamaged(dir); !damaged {
+		return nil, err
+	}
+	h.Outputs, h.Repairs = nil, true
+	leave, err := Claim(dir, h, func(other Holder) string {
+		if other.is(h) || other.PID == 0 { // a run that has not written its claim yet will see this one
+			return ""
+		}
+		return "its entries in the manifest"
+	})
+	if err != nil {
+		return nil, fmt.Errorf("the manifest is damaged and cannot be repaired: %w", err)
+	}
+	defer leave()
+	return repair(ctx, dir)
+}
+
+// isDamaged reports whether there is anything to repair in a folder.
+func isDamaged(dir string) (bool, error) {
+	for _, name := range olderManifests {
+		if _, err := os.Lstat(filepath.Join(dir, name)); err == nil {
+			return true, nil
+		}
+	}
+	path := filepath.Join(dir, ManifestName)
+	content, err := os.ReadFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, ioError("read", path, err)
+	}
+	kept, err := readableLines(dir, content)
+	return len(kept) < len(content), err
+}
+
+func repair(ctx context.Context, dir string) (aside []string, err error) {
 	suffix := DamagedSuffix + time.Now().UTC().Format("20060102T150405.000000000Z")
 	for _, name := range olderManifests {
 		path := filepath.Join(dir, name)
@@ -72,7 +113,7 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 		n++
 		_, err := d.decode(line)
 		switch {
-		case errors.Is(err, errLater):
+		case errors.Is(err, ErrLater):
 			return nil, fmt.Errorf("%s:%d: %w", filepath.Join(dir, ManifestName), n, err)
 		case err == nil && bytes.HasSuffix(line, []byte("\n")):
 			kept = append(kept, line...)

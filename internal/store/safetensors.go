@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -85,7 +84,7 @@ func (e *safetensorsEncoder) check(r *Row) error {
 	}
 	names := e.tensors(r)
 	if slices.Contains(names, metadataKey) {
-		return &recordError{r.ID, errors.New("safetensors reserves this name")}
+		return &recordError{r.ID, fmt.Errorf("%w: safetensors reserves this name", ErrFormat)}
 	}
 	return e.names.check(r.ID, names...)
 }

@@ -18,11 +18,11 @@ type memoryLimits struct {
 	by    string
 }
 
-// available returns the number of bytes that can be used without swapping, and the name of the limit that determines
+// Available returns the number of bytes that can be used without swapping, and the name of the limit that determines
 // it. The limits are the free memory, those of the control groups of the process, and the address space. If a process
-// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. available returns MaxInt64 if
+// exceeds such a limit, the system kills it without a message, or Go's runtime ends it. Available returns MaxInt64 if
 // the system does not show its limits.
-func available() (bytes int64, by string) {
+func Available() (bytes int64, by string) {
 	l := memoryLimits{"/", math.MaxInt64, "all memory"}
 	l.machine()
 	l.controlGroups()

@@ -91,6 +91,21 @@ func TestGrow(t *testing.T) {
 	}
 }
 
+// TestMemoryTakenByOthers checks that the memory that is available at an allocation counts, not that at the first one.
+func TestMemoryTakenByOthers(t *testing.T) {
+	free, by := Available()
+	if free == math.MaxInt64 {
+		t.Skip("the available memory of this system is unknown")
+	}
+	a := arena{room: math.MaxInt64, by: "earlier memory"}
+	if _, err := a.floats(int(free)); !errors.Is(err, kernels.ErrOutOfMemory) || !strings.Contains(err.Error(), "left of "+by) {
+		t.Errorf("%v, want one of %s", err, by)
+	}
+	if a.room != math.MaxInt64 {
+		t.Errorf("%d bytes are left", a.room)
+	}
+}
+
 // TestAttentionOutOfMemory checks that a batch whose attention does not fit the memory gives an error, and that the
 // next batch runs.
 func TestAttentionOutOfMemory(t *testing.T) {

@@ -4,5 +4,5 @@ package cpu
 
 import "math"
 
-// available returns MaxInt64: the available memory is not known on this system.
-func available() (bytes int64, by string) { return math.MaxInt64, "all memory" }
+// Available returns MaxInt64: the available memory is not known on this system.
+func Available() (bytes int64, by string) { return math.MaxInt64, "all memory" }

@@ -59,7 +59,7 @@ func TestAllocations(t *testing.T) {
 // TestOutOfMemory checks that Compile returns an error for a program that needs more than the available memory.
 // Otherwise the system would kill the process when it uses the memory.
 func TestOutOfMemory(t *testing.T) {
-	free, _ := available()
+	free, _ := Available()
 	if free == math.MaxInt64 {
 		t.Skip("the available memory of this system is unknown")
 	}

@@ -27,8 +27,8 @@ func aligned(n int) []float32 {
 type arena struct {
 	mutex  sync.Mutex
 	mapped [][]byte
-	room   int64  // bytes that the arena may still allocate, from those available at its first allocation
-	by     string // the limit that room comes from
+	room   int64  // bytes that the arena may still allocate, of those available at its first allocation
+	by     string // the limit that room comes from; "" before the first allocation
 }
 
 // arenaShare is the part of the available memory that an arena may use. The rest is for reading and writing.
@@ -70,16 +70,25 @@ func (a *arena) halves(n int) ([]uint16, error) {
 
 // reserve subtracts size bytes from the arena's room. If the room is too small, it returns an error. Without this
 // check, a system that overcommits memory would kill the process when it uses the pages.
+//
+// The available memory is looked up each time, because readers and other processes may have taken some of it. It never
+// raises the room, because it includes pages of earlier allocations that have not been used yet.
 func (a *arena) reserve(size int64) error {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
+	bytes, by := Available()
+	now := int64(arenaShare * float64(bytes))
 	if a.by == "" {
-		var bytes int64
-		bytes, a.by = available()
-		a.room = int64(arenaShare * float64(bytes))
+		a.room, a.by = now, by
 	}
-	if size > a.room {
-		return fmt.Errorf("%w: %d MB needed, %d MB left of %s", kernels.ErrOutOfMemory, (size-1)>>20+1, a.room>>20, a.by)
+	left := a.room
+	if now < left {
+		left = now
+	} else {
+		by = a.by
+	}
+	if size > left {
+		return fmt.Errorf("%w: %d MB needed, %d MB left of %s", kernels.ErrOutOfMemory, (size-1)>>20+1, left>>20, by)
 	}
 	a.room -= size
 	return nil

@@ -13,13 +13,14 @@ import (
 	"path/filepath"
 	"time"
 
+	"seqembed/internal/cancel"
 	"seqembed/internal/flock"
 )
 
 // verify returns an error unless the content of a file has the digest in its etag: the SHA-256 of a large file, or the
 // SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no digest of the content,
-// and verify returns nil.
-func verify(path, etag string, size int64) error {
+// and verify returns nil. When ctx ends, verify returns its cause.
+func verify(ctx context.Context, path, etag string, size int64) error {
 	var h hash.Hash
 	switch _, err := hex.DecodeString(etag); {
 	case err == nil && len(etag) == 2*sha256.Size:
@@ -35,7 +36,7 @@ func verify(path, etag string, size int64) error {
 		return err
 	}
 	defer f.Close()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, cancel.Reader(ctx, f)); err != nil {
 		return err
 	}
 	if got := hex.EncodeToString(h.Sum(nil)); got != etag {
@@ -46,7 +47,7 @@ func verify(path, etag string, size int64) error {
 
 // place makes link a name of the blob. It creates a relative symbolic link, as in every cache. On a system that allows
 // no symbolic links it creates a hard link or a copy.
-func place(blob, link string) error {
+func place(ctx context.Context, blob, link string) error {
 	target, err := filepath.Rel(filepath.Dir(link), blob)
 	if err != nil {
 		return err
@@ -54,7 +55,7 @@ func place(blob, link string) error {
 	for _, make := range []func() error{
 		func() error { return os.Symlink(target, link) },
 		func() error { return os.Link(blob, link) },
-		func() error { return copyFile(blob, link) },
+		func() error { return copyFile(ctx, blob, link) },
 	} {
 		if err = make(); err == nil {
 			return nil
@@ -67,7 +68,7 @@ func place(blob, link string) error {
 	return err
 }
 
-func copyFile(from, to string) error {
+func copyFile(ctx context.Context, from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
 		return err
@@ -78,7 +79,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.Copy(out, in)
+	_, err = io.Copy(out, cancel.Reader(ctx, in))
 	if err = errors.Join(err, out.Close()); err != nil {
 		return errors.Join(err, os.Remove(part))
 	}

@@ -205,15 +205,18 @@ func (p *pull) get(ctx context.Context, file string) error {
 		if err := p.download(ctx, file, part, size); err != nil {
 			return err
 		}
-		if err := verify(part, etag, size); err != nil {
-			// A download must not be continued after damaged bytes.
-			return errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
+		err := verify(ctx, part, etag, size)
+		if errors.Is(err, ErrDamaged) { // a download must not be continued after damaged bytes
+			err = errors.Join(fmt.Errorf("%s: %w; run again", file, err), os.Remove(part))
+		}
+		if err != nil {
+			return err
 		}
 		if err := os.Rename(part, blob); err != nil {
 			return err
 		}
 	}
-	return place(blob, link)
+	return place(ctx, blob, link)
 }
 
 // describe asks the hub for the digest and the size of a file. For a large file, the hub redirects the request to

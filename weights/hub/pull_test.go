@@ -372,3 +372,38 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestVerifyingEndsWithItsContext checks that an interruption ends the comparison of a download with its digest, and
+// that the download is kept and complete for the next attempt.
+func TestVerifyingEndsWithItsContext(t *testing.T) {
+	h, cache := newHub(t), t.TempDir()
+	c := clientOf(h, cache)
+	content := h.Files["model.safetensors"] // the next attempt of a run that was killed only has to verify it
+	part := filepath.Join(cache, "models--org--model", "blobs", fmt.Sprintf("%x.incomplete", sha256.Sum256(content)))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777), os.WriteFile(part, content, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	interrupted := errors.New("interrupted")
+	ctx, end := context.WithCancelCause(t.Context())
+	c.Progress = func(file string, done, size int64) {
+		if done == size && file == "model.safetensors" {
+			end(interrupted)
+		}
+	}
+	if _, err := c.Pull(ctx, model, "", all); !errors.Is(err, interrupted) {
+		t.Fatal(err)
+	}
+	if got, err := os.ReadFile(part); err != nil || string(got) != string(content) {
+		t.Errorf("%d bytes are left (error %v)", len(got), err)
+	}
+	c.Progress = nil
+	h.Set(func() {})
+	folder, err := c.Pull(t.Context(), model, "", all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	check(t, h, cache, folder)
+	if slices.ContainsFunc(h.Requests, func(r string) bool { return strings.HasPrefix(r, "GET") && strings.Contains(r, "model.safetensors") }) {
+		t.Errorf("the download was not kept: %q", h.Requests)
+	}
+}

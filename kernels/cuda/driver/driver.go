@@ -1,5 +1,5 @@
-// Package driver calls the CUDA driver and cuBLASLt without cgo and without a toolkit. It searches for libcuda and
-// libcublasLt when the program runs; a program also starts without them.
+// Package driver calls the CUDA driver, cuBLASLt and NVML without cgo and without a toolkit. It searches for libcuda,
+// libcublasLt and libnvidia-ml when the program runs; a program also starts without them.
 //
 //	cuda, searched, err := driver.System().FindCUDA()
 //	if err != nil {
@@ -78,8 +78,11 @@ type CUDA struct {
 
 // Values of cuda.h.
 const (
-	AttributeMajor = 75 // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
-	AttributeMinor = 76 // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
+	AttributePCIBus    = 33 // CU_DEVICE_ATTRIBUTE_PCI_BUS_ID
+	AttributePCIDevice = 34 // CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID
+	AttributePCIDomain = 50 // CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID
+	AttributeMajor     = 75 // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR
+	AttributeMinor     = 76 // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR
 
 	FunctionMaxShared = 8 // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 

@@ -14,4 +14,7 @@ func BindCUDA(uintptr) (*CUDA, error) { return nil, errNoBuild() }
 // BindCublasLt fails on this system.
 func BindCublasLt(uintptr) (*CublasLt, error) { return nil, errNoBuild() }
 
+// BindNVML fails on this system.
+func BindNVML(uintptr) (*NVML, error) { return nil, errNoBuild() }
+
 func writable(string) error { return nil }

@@ -163,3 +163,10 @@ func BindCublasLt(library uintptr) (*CublasLt, error) {
 	c.LayoutSet, c.DescSet = set(setLayout), set(setDesc)
 	return c, nil
 }
+
+// BindNVML binds the functions of a loaded libnvidia-ml.
+func BindNVML(library uintptr) (*NVML, error) {
+	n := new(NVML)
+	_, err := bind(library, n)
+	return n, err
+}

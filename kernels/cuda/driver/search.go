@@ -43,12 +43,13 @@ func describe(attempts []Attempt) string {
 	return strings.Join(list, "; ")
 }
 
-// driverPaths lists the places where the driver is searched. First come the names that the loader may know; some
-// containers have only the second. Then come the folders in which containers, WSL and NixOS keep the driver.
-func (p Places) driverPaths() []string {
-	paths := []string{"libcuda.so.1", "libcuda.so"}
+// driverPaths lists the places where a library of the driver is searched, for example "libcuda". First come the names
+// that the loader may know; some containers have only the second. Then come the folders in which containers, WSL and
+// NixOS keep the driver.
+func (p Places) driverPaths(library string) []string {
+	paths := []string{library + ".so.1", library + ".so"}
 	for _, folder := range []string{"usr/local/nvidia/lib64", "usr/lib/wsl/lib", "run/opengl-driver/lib"} {
-		paths = append(paths, filepath.Join(p.Root, folder, "libcuda.so.1"))
+		paths = append(paths, filepath.Join(p.Root, folder, library+".so.1"))
 	}
 	return paths
 }
@@ -164,7 +165,7 @@ func (p Places) installations() (prefixes []string) {
 
 // FindCUDA loads libcuda. If it succeeds, the last attempt is the successful one. The error wraps ErrUnavailable.
 func (p Places) FindCUDA() (*CUDA, []Attempt, error) {
-	library, attempts := p.openFirst(p.driverPaths())
+	library, attempts := p.openFirst(p.driverPaths("libcuda"))
 	if library == 0 {
 		if !supported {
 			return nil, attempts, Unavailable("%w", errNoBuild())

@@ -27,6 +27,7 @@ type Info struct {
 	Name         string // for example "NVIDIA H200"
 	Major, Minor int    // compute capability
 	TotalMemory  uint64 // in bytes
+	PCI          string // address on the PCI bus, for example "00000000:17:00.0"; of the GPU that a MIG device is a part of
 	Driver       int    // CUDA version that the driver supports, see Version
 
 	id int32
@@ -56,14 +57,18 @@ func Describe(cuda *driver.CUDA, ordinal, version int) (Info, error) {
 		return i, err
 	}
 	name := make([]byte, 256)
-	var major, minor int32
+	var major, minor, domain, bus, slot int32
 	err := cmp.Or(
 		cuda.DeviceGetName(&name[0], int32(len(name)), i.id).Err("cuDeviceGetName of device %d", ordinal),
 		cuda.DeviceGetAttribute(&major, driver.AttributeMajor, i.id).Err("compute capability of device %d", ordinal),
 		cuda.DeviceGetAttribute(&minor, driver.AttributeMinor, i.id).Err("compute capability of device %d", ordinal),
+		cuda.DeviceGetAttribute(&domain, driver.AttributePCIDomain, i.id).Err("PCI domain of device %d", ordinal),
+		cuda.DeviceGetAttribute(&bus, driver.AttributePCIBus, i.id).Err("PCI bus of device %d", ordinal),
+		cuda.DeviceGetAttribute(&slot, driver.AttributePCIDevice, i.id).Err("PCI device of device %d", ordinal),
 		cuda.DeviceTotalMem(&i.TotalMemory, i.id).Err("cuDeviceTotalMem of device %d", ordinal))
 	text, _, _ := bytes.Cut(name, []byte{0})
 	i.Name, i.Major, i.Minor = string(text), int(major), int(minor)
+	i.PCI = fmt.Sprintf("%08x:%02x:%02x.0", domain, bus, slot)
 	return i, err
 }
 

@@ -42,7 +42,7 @@ func (f *fake) driver() *driver.CUDA {
 		DeviceGetCount:          func(n *int32) driver.Result { *n = 2; return 0 },
 		DeviceGet:               func(d *int32, i int32) driver.Result { *d = i + 40; return 0 },
 		DeviceGetName:           func(p *byte, n, _ int32) driver.Result { copy(unsafe.Slice(p, n), "Fake"); return 0 },
-		DeviceGetAttribute:      func(v *int32, a, _ int32) driver.Result { *v = a - 66; return 0 },
+		DeviceGetAttribute:      func(v *int32, a, _ int32) driver.Result { *v = a % 66; return 0 },
 		DeviceTotalMem:          func(n *uint64, _ int32) driver.Result { *n = 1 << 30; return 0 },
 		DevicePrimaryCtxRetain:  func(c *driver.Handle, d int32) driver.Result { *c = driver.Handle(d); return f.call("retain") },
 		DevicePrimaryCtxRelease: func(int32) driver.Result { return f.call("release") },
@@ -90,7 +90,7 @@ func opened(t *testing.T, f *fake) *Device {
 		t.Fatalf("version %d, %d devices: %v", version, count, err)
 	}
 	info, err := Describe(cuda, 1, version)
-	if err != nil || info != (Info{Ordinal: 1, Name: "Fake", Major: 9, Minor: 10, TotalMemory: 1 << 30, Driver: 12040, id: 41}) {
+	if err != nil || info != (Info{Ordinal: 1, Name: "Fake", Major: 9, Minor: 10, TotalMemory: 1 << 30, PCI: "00000032:21:22.0", Driver: 12040, id: 41}) {
 		t.Fatalf("%+v: %v", info, err)
 	}
 	d, err := Open(cuda, info, images("k", "l"))

@@ -148,6 +148,9 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     const Device *d = device_at(c, device);
     if (d == nullptr) return invalid_device;
     switch (attribute) {
+    case 33: *value = device + 1; return success; // PCI bus: a GPU each
+    case 34:
+    case 50: *value = 0; return success;
     case 75: *value = d->architecture / 10; return success;
     case 76: *value = d->architecture % 10; return success;
     }

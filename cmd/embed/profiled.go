@@ -1,0 +1,92 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// profiled is the number of tokens in a batch that embed profile has recommended for a model on a kind of device.
+type profiled struct {
+	Model           string `json:"model"` // the label of the checkpoint
+	Backend         string `json:"backend"`
+	DType           string `json:"dtype"`
+	Tokens          int    `json:"tokens"`
+	TokensPerSecond int64  `json:"tokens_per_second"`
+}
+
+// same reports whether both are about the same model, kind of device and type.
+func (p profiled) same(q profiled) bool {
+	return p.Model == q.Model && p.Backend == q.Backend && p.DType == q.DType
+}
+
+// profilePath returns the file with the results of embed profile on this machine.
+func profilePath() string {
+	state := os.Getenv("XDG_STATE_HOME")
+	if !filepath.IsAbs(state) { // as the XDG Base Directory Specification says
+		home, _ := os.UserHomeDir()
+		state = filepath.Join(home, ".local", "state")
+	}
+	return filepath.Join(state, "seqembed", "profile.json")
+}
+
+// allProfiled returns all results, or none if there is no file.
+func allProfiled() (list []profiled, err error) {
+	content, err := os.ReadFile(profilePath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(content, &list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", profilePath(), err)
+	}
+	return list, nil
+}
+
+// findProfiled returns the number of tokens for a model, kind of device and type. It is 0 if it is not known.
+func findProfiled(model, backend, dtype string) (tokens int, err error) {
+	list, err := allProfiled()
+	i := slices.IndexFunc(list, profiled{Model: model, Backend: backend, DType: dtype}.same)
+	if i < 0 || list[i].Tokens < 1 || list[i].Tokens > maxBudget {
+		return 0, err
+	}
+	return list[i].Tokens, nil
+}
+
+// setProfiled adds a result to the file, or replaces it there.
+func setProfiled(p profiled) error {
+	list, err := allProfiled()
+	if err != nil {
+		return err
+	}
+	list = append(slices.DeleteFunc(list, p.same), p)
+	slices.SortFunc(list, func(a, b profiled) int {
+		return cmp.Or(strings.Compare(a.Model, b.Model), strings.Compare(a.Backend, b.Backend), strings.Compare(a.DType, b.DType))
+	})
+	content, err := json.MarshalIndent(list, "", "  ")
+	if err != nil {
+		return err
+	}
+	path := profilePath()
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	temporary, err := os.CreateTemp(filepath.Dir(path), "profile-*")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name()) // an error after it was renamed
+	_, err = temporary.Write(append(content, '\n'))
+	if err = cmp.Or(err, temporary.Close()); err != nil {
+		return err
+	}
+	return os.Rename(temporary.Name(), path)
+}

@@ -1,0 +1,291 @@
+package monitor
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Run counts what happens in a run. Models are computed one after the other; Begin starts the next of those that Plan
+// has announced, and all other events are about that one. The methods may be called concurrently.
+type Run struct {
+	mu     sync.Mutex
+	now    func() time.Time // time.Now, except in tests
+	began  time.Time
+	models []*model
+	next   int    // index of the model that Begin starts
+	m      *model // the model that was started last; nil before
+}
+
+// NewRun returns a run that begins now.
+func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
+
+// model is one model of a run.
+type model struct {
+	name             string
+	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
+	files, settled   int
+	sized            bool  // whether the size of every input is known
+	allSize, allDone int64 // bytes on disk, except pipes
+	computed         int64 // bytes embedded in this run
+	devices          []*device
+	reading, writing Stage
+	halvings         int
+	skipped          int64
+	failed           int
+	fill             fraction  // tokens of batches in those that they may have
+	began            time.Time // when the first device was ready
+	ended            time.Time
+}
+
+// fraction is a sum of parts and a sum of wholes.
+type fraction struct{ part, whole float64 }
+
+// percent returns the part in percent of the whole.
+func (f fraction) percent() Value { return 100 * Value(f.part/f.whole) } // 0/0 is NaN, unknown
+
+// device is a device of a model.
+type device struct {
+	name, pci   string
+	state       State
+	file        string
+	sequences   int64
+	tokens      int64
+	budget      int
+	stage       Stage
+	ready, lost time.Time
+	recent      []done
+	inside      func() float64
+	sample      Sample
+	sampled     time.Time
+	utilization fraction // sum and number of samples while the device computed
+	power       fraction
+	peakMemory  Value
+	peakHeat    Value
+}
+
+// done is a finished batch.
+type done struct {
+	at     time.Time
+	tokens int
+}
+
+// State is the state of a model or of a device.
+type State string
+
+// States.
+const (
+	Waiting   State = "to do" // of a model
+	Loading   State = "loading"
+	Computing State = "computing"
+	Lost      State = "lost" // of a device
+	Done      State = "done"
+)
+
+// Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.
+func (r *Run) Plan(name string, sizes map[string]int64) {
+	m := &model{name: name, left: maps.Clone(sizes), files: len(sizes), sized: true}
+	for _, size := range sizes {
+		m.allSize += size
+		m.sized = m.sized && size > 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.models = append(r.models, m)
+}
+
+// Begin starts the next model.
+func (r *Run) Begin() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.m = r.models[r.next]
+	r.next++
+}
+
+// End ends the model that was started last.
+func (r *Run) End() {
+	r.on(func(m *model) { m.ended = r.now() })
+}
+
+// on calls change with the model that was started last.
+func (r *Run) on(change func(m *model)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.m != nil {
+		change(r.m)
+	}
+}
+
+// device returns the device with that name. It adds the device if there is none.
+func (m *model) device(name string) *device {
+	if i := slices.IndexFunc(m.devices, func(d *device) bool { return d.name == name }); i >= 0 {
+		return m.devices[i]
+	}
+	added := &device{name: name, state: Loading, sample: noSample, peakMemory: unknown, peakHeat: unknown}
+	m.devices = append(m.devices, added)
+	slices.SortFunc(m.devices, func(a, b *device) int {
+		return cmp.Or(cmp.Compare(len(a.name), len(b.name)), cmp.Compare(a.name, b.name)) // cuda:2 before cuda:10
+	})
+	return added
+}
+
+// DeviceOpening adds a device that loads weights. pci is its address on the PCI bus, or empty.
+func (r *Run) DeviceOpening(name, pci string) {
+	r.on(func(m *model) { m.device(name).pci = pci })
+}
+
+// DeviceReady begins the time of a device and, with its first one, that of the model.
+func (r *Run) DeviceReady(name string) {
+	r.on(func(m *model) {
+		d := m.device(name)
+		d.state, d.ready = Computing, r.now()
+		if m.began.IsZero() {
+			m.began = d.ready
+		}
+	})
+}
+
+// DeviceLost marks a device that has failed.
+func (r *Run) DeviceLost(name string) {
+	r.on(func(m *model) {
+		d := m.device(name)
+		d.state, d.lost = Lost, r.now()
+	})
+}
+
+// Batch describes a batch that was computed.
+type Batch struct {
+	Device, File string
+	Sequences    int
+	Tokens       int
+	Budget       int           // tokens that a batch of the device may have
+	Bytes        int64         // approximate size of its input on disk
+	Took, Waited time.Duration // the device computed; before that, it had nothing to compute
+}
+
+// Add adds a batch.
+func (r *Run) Add(b Batch) {
+	r.on(func(m *model) {
+		bytes := min(b.Bytes, m.left[b.File])
+		m.left[b.File] -= bytes
+		m.allDone += bytes
+		m.computed += b.Bytes
+		m.fill.part, m.fill.whole = m.fill.part+float64(b.Tokens), m.fill.whole+float64(max(b.Budget, b.Tokens))
+		d := m.device(b.Device)
+		d.file, d.budget = b.File, b.Budget
+		d.sequences, d.tokens = d.sequences+int64(b.Sequences), d.tokens+int64(b.Tokens)
+		d.stage.add(b.Took, b.Waited)
+		d.addRecent(r.now(), b.Tokens)
+	})
+}
+
+// Read adds the times of a reader: busy, it has read and tokenized; waiting, the records that it had read were not
+// computed and written yet.
+func (r *Run) Read(busy, waiting time.Duration) {
+	r.on(func(m *model) { m.reading.add(busy, waiting) })
+}
+
+// Written adds the times of a writer: waiting, there was nothing to write yet.
+func (r *Run) Written(busy, waiting time.Duration) {
+	r.on(func(m *model) { m.writing.add(busy, waiting) })
+}
+
+// Settle counts an input that has finished, has failed or was complete.
+func (r *Run) Settle(file string, failed bool) {
+	r.on(func(m *model) {
+		m.settled++
+		m.allDone += m.left[file]
+		delete(m.left, file) // batches of a failed file may still follow
+		if failed {
+			m.failed++
+		}
+	})
+}
+
+// Halved counts a device whose batches have become smaller for lack of memory.
+func (r *Run) Halved(device string, budget int) {
+	r.on(func(m *model) {
+		m.halvings++
+		m.device(device).budget = budget
+	})
+}
+
+// Skipped counts records that were left out.
+func (r *Run) Skipped(records int64) {
+	r.on(func(m *model) { m.skipped += records })
+}
+
+// Inside sets the function that returns the part of a device's long batch that has been computed, or nil.
+func (r *Run) Inside(device string, part func() float64) {
+	r.on(func(m *model) { m.device(device).inside = part })
+}
+
+// Sample adds a sample to the device at an address on the PCI bus. Means are those of the samples while it computed.
+func (r *Run) Sample(pci string, s Sample) {
+	r.on(func(m *model) {
+		for _, d := range m.devices {
+			if d.pci != pci {
+				continue
+			}
+			d.sample, d.sampled = s, r.now()
+			if d.state != Computing || !m.ended.IsZero() {
+				continue
+			}
+			d.utilization.count(s.Utilization)
+			d.power.count(s.Power)
+			d.peakMemory = larger(d.peakMemory, s.MemoryUsed)
+			d.peakHeat = larger(d.peakHeat, s.Temperature)
+		}
+	})
+}
+
+// count adds a value, if it is known, to a mean.
+func (f *fraction) count(v Value) {
+	if v.known() {
+		f.part, f.whole = f.part+float64(v), f.whole+1
+	}
+}
+
+// mean returns the mean of the values that were counted.
+func (f fraction) mean() Value { return Value(f.part / f.whole) }
+
+// larger returns the larger of the values that are known.
+func larger(a, b Value) Value {
+	if !a.known() || b > a {
+		return b
+	}
+	return a
+}
+
+// recentTime is the time over which the present rate of a device is measured.
+const recentTime = 10 * time.Second
+
+// addRecent adds a batch to the recent ones, of which the last two are always kept.
+func (d *device) addRecent(now time.Time, tokens int) {
+	d.recent = append(d.recent, done{now, tokens})
+	for len(d.recent) > 2 && now.Sub(d.recent[1].at) > recentTime {
+		d.recent = d.recent[1:]
+	}
+}
+
+// rate returns the tokens per second since the first of the recent batches ended.
+func (d *device) rate(now time.Time) Value {
+	if len(d.recent) < 2 {
+		return unknown
+	}
+	tokens := 0
+	for _, b := range d.recent[1:] {
+		tokens += b.tokens
+	}
+	return perSecond(int64(tokens), now.Sub(d.recent[0].at))
+}
+
+// perSecond returns a rate, or unknown if no time has passed.
+func perSecond(n int64, d time.Duration) Value {
+	if d <= 0 {
+		return unknown
+	}
+	return Value(float64(n) / d.Seconds())
+}

@@ -1,0 +1,222 @@
+package monitor
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. Names end with the unit.
+type Snapshot struct {
+	Elapsed     Value   `json:"elapsed_seconds"`
+	Left        Value   `json:"left_seconds"`      // estimate for the whole run
+	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
+	Models      []Model `json:"models"`
+}
+
+// Model is the state of one model.
+type Model struct {
+	Name            string   `json:"model"`
+	State           State    `json:"state"`
+	Files           int      `json:"files"`
+	FilesDone       int      `json:"files_done"` // finished, failed or complete before
+	FilesFailed     int      `json:"files_failed"`
+	Percent         Value    `json:"percent"` // of the bytes on disk
+	Sequences       int64    `json:"sequences"`
+	Tokens          int64    `json:"tokens"`
+	Seconds         Value    `json:"seconds"` // since the first device was ready
+	TokensPerSecond Value    `json:"tokens_per_second"`
+	Left            Value    `json:"left_seconds"`
+	Fill            Value    `json:"packing_efficiency_percent"` // tokens of the batches in those that they may have
+	Halvings        int      `json:"out_of_memory_halvings"`
+	Skipped         int64    `json:"records_skipped"`
+	Reading         Stage    `json:"reading"`
+	Computing       Stage    `json:"computing"`
+	Writing         Stage    `json:"writing"`
+	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty if none has worked a second yet
+	Devices         []Device `json:"devices"`
+}
+
+// Device is the state of one device, for one model.
+type Device struct {
+	Name            string `json:"device"`
+	State           State  `json:"state"`
+	File            string `json:"file"` // of its last batch
+	Sequences       int64  `json:"sequences"`
+	Tokens          int64  `json:"tokens"`
+	TokensPerSecond Value  `json:"tokens_per_second"`     // since it was ready
+	Now             Value  `json:"tokens_per_second_now"` // of the last ten seconds, or of the last batch
+	Batch           int    `json:"batch_tokens"`          // largest number of tokens in a batch
+	LongPercent     Value  `json:"long_record_percent"`   // of a long record, the part that has been computed
+	Stage
+	Utilization     Value `json:"utilization_percent"`
+	MemoryUsed      Value `json:"memory_used_bytes"`
+	MemoryTotal     Value `json:"memory_total_bytes"`
+	Temperature     Value `json:"temperature_celsius"`
+	Power           Value `json:"power_watts"`
+	Clock           Value `json:"clock_megahertz"`
+	MeanUtilization Value `json:"mean_utilization_percent"` // while it computed, like the next three
+	MeanPower       Value `json:"mean_power_watts"`
+	PeakMemory      Value `json:"peak_memory_bytes"`
+	PeakTemperature Value `json:"peak_temperature_celsius"`
+}
+
+// Stage contains the times of one stage, added over its goroutines.
+type Stage struct {
+	Busy    Value `json:"busy_seconds"`
+	Waiting Value `json:"waiting_seconds"` // for other stages
+}
+
+func (s *Stage) add(busy, waiting time.Duration) {
+	s.Busy, s.Waiting = s.Busy+Value(busy.Seconds()), s.Waiting+Value(waiting.Seconds())
+}
+
+// waits returns the percentage of its time that a stage has waited.
+func (s Stage) waits() Value { return 100 * s.Waiting / (s.Busy + s.Waiting) }
+
+// stale is the age from which a sample is not shown.
+const stale = 5 * sampleEvery
+
+// Snapshot returns the present state.
+func (r *Run) Snapshot() Snapshot {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.now()
+	s := Snapshot{Elapsed: Value(now.Sub(r.began).Seconds()), Left: unknown}
+	for i, m := range r.models {
+		s.Models = append(s.Models, m.snapshot(now, i < r.next))
+		if m == r.m && m.ended.IsZero() {
+			s.Left = s.Models[i].Left
+		}
+		s.LeftAtLeast = s.LeftAtLeast || i >= r.next
+	}
+	return s
+}
+
+// Computed reports whether a device has computed anything.
+func (s Snapshot) Computed() bool {
+	return slices.ContainsFunc(s.Models, func(m Model) bool { return m.Tokens > 0 })
+}
+
+func (m *model) snapshot(now time.Time, begun bool) Model {
+	if !m.ended.IsZero() {
+		now = m.ended
+	}
+	s := Model{Name: m.name, Files: m.files, FilesDone: m.settled, FilesFailed: m.failed, Percent: m.percent(), Left: m.remaining(now),
+		State: m.state(begun), Seconds: unknown, TokensPerSecond: unknown,
+		Fill: m.fill.percent(), Halvings: m.halvings, Skipped: m.skipped, Reading: m.reading, Writing: m.writing, Devices: []Device{}}
+	for _, d := range m.devices {
+		s.Devices = append(s.Devices, d.snapshot(now))
+		if !m.ended.IsZero() && d.state == Computing {
+			s.Devices[len(s.Devices)-1].State = Done
+		}
+		s.Sequences, s.Tokens = s.Sequences+d.sequences, s.Tokens+d.tokens
+		s.Computing.Busy, s.Computing.Waiting = s.Computing.Busy+d.stage.Busy, s.Computing.Waiting+d.stage.Waiting
+	}
+	if !m.began.IsZero() {
+		s.Seconds = Value(now.Sub(m.began).Seconds())
+		s.TokensPerSecond = perSecond(s.Tokens, now.Sub(m.began))
+	}
+	s.HeldBackBy = s.heldBackBy()
+	return s
+}
+
+func (m *model) state(begun bool) State {
+	switch {
+	case !begun:
+		return Waiting
+	case !m.ended.IsZero():
+		return Done
+	case m.began.IsZero():
+		return Loading
+	}
+	return Computing
+}
+
+func (d *device) snapshot(now time.Time) Device {
+	sampled := d.sample
+	if now.Sub(d.sampled) > stale {
+		sampled = noSample
+	}
+	if d.state == Lost {
+		now = d.lost
+	}
+	s := Device{Name: d.name, State: d.state, File: d.file, Sequences: d.sequences, Tokens: d.tokens, TokensPerSecond: unknown,
+		Now: d.rate(now), Batch: d.budget, LongPercent: unknown, Stage: d.stage, MeanUtilization: d.utilization.mean(),
+		MeanPower: d.power.mean(), PeakMemory: d.peakMemory, PeakTemperature: d.peakHeat}
+	if !d.ready.IsZero() {
+		s.TokensPerSecond = perSecond(d.tokens, now.Sub(d.ready))
+	}
+	if d.inside != nil {
+		s.LongPercent = Value(100 * d.inside())
+	}
+	s.Utilization, s.MemoryUsed, s.MemoryTotal = sampled.Utilization, sampled.MemoryUsed, sampled.MemoryTotal
+	s.Temperature, s.Power, s.Clock = sampled.Temperature, sampled.Power, sampled.Clock
+	return s
+}
+
+// percent returns the share of the bytes on disk that is done.
+func (m *model) percent() Value {
+	if !m.sized {
+		return unknown
+	}
+	return Value(min(100, 100*m.allDone/max(m.allSize, 1)))
+}
+
+// remaining estimates the remaining seconds from the speed of this run.
+func (m *model) remaining(now time.Time) Value {
+	switch {
+	case m.settled == m.files:
+		return 0
+	case !m.sized || m.computed == 0 || m.allDone >= m.allSize:
+		return unknown
+	}
+	return Value(now.Sub(m.began).Seconds() / float64(m.computed) * float64(m.allSize-m.allDone))
+}
+
+// heldBackBy returns the stage that waits the least part of its time. The other stages wait for it.
+func (m Model) heldBackBy() string {
+	name, least := "", unknown
+	for _, s := range m.stages() {
+		if s.Busy >= 1 && !(s.waits() >= least) {
+			name, least = s.name, s.waits()
+		}
+	}
+	return name
+}
+
+// namedStage is a stage with its name.
+type namedStage struct {
+	name string
+	Stage
+}
+
+func (m Model) stages() []namedStage {
+	return []namedStage{{"reading", m.Reading}, {"computing", m.Computing}, {"writing", m.Writing}}
+}
+
+// Attributes returns the state of the run as keys and values for a structured log.
+func (s Snapshot) Attributes() []any {
+	return []any{"elapsed_seconds", s.Elapsed, "left_seconds", s.Left, "left_is_a_minimum", s.LeftAtLeast, "models", s.Models}
+}
+
+// Attributes returns the most important fields as keys and values for a log that people read.
+func (m Model) Attributes() []any {
+	list := []any{"model", m.Name, "files", fmt.Sprintf("%d/%d", m.FilesDone, m.Files), "sequences", m.Sequences,
+		"tokens_per_second", m.TokensPerSecond.Text("%.0f")}
+	if m.Left.known() && m.Percent.known() {
+		list = append(list, "percent", m.Percent.Text("%.0f"), "left", duration(m.Left))
+	}
+	if m.HeldBackBy != "" {
+		list = append(list, "held_back_by", m.HeldBackBy)
+	}
+	for _, d := range m.Devices {
+		switch {
+		case d.LongPercent.known():
+			list = append(list, d.Name, d.LongPercent.Text("%.0f%% of a long record"))
+		case d.Utilization.known():
+			list = append(list, d.Name, fmt.Sprintf("%.0f%%, %.1f GiB", d.Utilization, d.MemoryUsed/(1<<30)))
+		}
+	}
+	return list
+}

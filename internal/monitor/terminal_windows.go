@@ -1,0 +1,15 @@
+package monitor
+
+import (
+	"os"
+
+	"golang.org/x/sys/windows"
+)
+
+// ControlSequences makes a terminal obey control sequences, and reports whether it does.
+func ControlSequences(terminal *os.File) bool {
+	var mode uint32
+	console := windows.Handle(terminal.Fd())
+	return windows.GetConsoleMode(console, &mode) == nil &&
+		windows.SetConsoleMode(console, mode|windows.ENABLE_VIRTUAL_TERMINAL_PROCESSING) == nil
+}

@@ -1,0 +1,56 @@
+package pool
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"seqembed/kernels"
+	"seqembed/tokenizer"
+)
+
+// slowTokenizer takes a second for each record.
+type slowTokenizer struct{ tokenizer.Tokenizer }
+
+func (s slowTokenizer) Append(ids []int32, letters []byte) ([]int32, int) {
+	time.Sleep(time.Second)
+	return s.Tokenizer.Append(ids, letters)
+}
+
+// TestTimesOfStages checks the times that each stage was busy and waited, in a run with a slow device and in one with
+// slow reading. There are 20 records, each a batch and a span.
+func TestTimesOfStages(t *testing.T) {
+	const n = 20
+	second := func(n int) time.Duration { return time.Duration(n) * time.Second }
+	run := func(t *testing.T, change func(*bench)) (r *recorder, computing, waited time.Duration) {
+		b := newBench(t)
+		b.fake.budget = 10
+		b.add("a.faa", fasta(randomRecords(1, slices.Repeat([]int{40}, n)...)))
+		change(b)
+		b.run()
+		for _, batch := range b.seen.batches {
+			computing, waited = computing+batch.Took, waited+batch.Waited
+			if batch.Budget != 10 {
+				t.Errorf("a budget of %d", batch.Budget)
+			}
+		}
+		return b.seen, computing, waited
+	}
+	synctest.Test(t, func(t *testing.T) {
+		r, computing, waited := run(t, func(b *bench) {
+			b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
+		})
+		// The reader reads five spans at once, and the others each time a span has been written. The last one is written
+		// when all have been computed.
+		if computing != second(n) || waited != 0 || r.reading.busy != 0 || r.reading.waited != second(n-5) || r.writing.waited != second(n) || r.writing.busy != 0 {
+			t.Errorf("slow device: computing %v and %v, reading %v, writing %v", computing, waited, r.reading, r.writing)
+		}
+	})
+	synctest.Test(t, func(t *testing.T) {
+		r, computing, waited := run(t, func(b *bench) { b.job.Tokenizer = slowTokenizer{b.job.Tokenizer} })
+		if computing != 0 || waited == 0 || r.reading.waited != 0 || r.reading.busy < second(n) || r.writing.waited != r.reading.busy {
+			t.Errorf("slow reading: computing %v and %v, reading %v, writing %v", computing, waited, r.reading, r.writing)
+		}
+	})
+}
