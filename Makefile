@@ -5,7 +5,7 @@ SHELL := bash
 TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm nvml mutations goldens goldens-gpu parity bench ptx
-.PHONY: deadcode cross dist arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: deadcode readback cross dist arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
@@ -31,6 +31,10 @@ staticcheck:
 
 deadcode: ## functions that nothing calls, tests included
 	@dead=$$($(TOOL) deadcode -test ./...) || exit 1; [ -z "$$dead" ] || { echo "$$dead"; exit 1; }
+
+readback: ## DuckDB, Arrow and hyparquet of npm in build/readback, which the tests of outputs use if READBACK_NODE names it
+	mkdir -p build/readback && cp internal/readback/package.json build/readback/
+	npm install --silent --no-fund --no-audit --prefix build/readback
 
 scripts: ## the shell scripts parse, and the steps of a visit to a GPU fit their time
 	@for f in $$(git ls-files '*.sh'); do bash -n $$f || exit 1; done

@@ -26,6 +26,8 @@ type Output struct {
 	Columns  []store.Column
 	DType    store.DType       // type of the values
 	Windows  bool              // one row for each window
+	Compress bool              // see store.Spec
+	Matrix   bool              // see store.Spec
 	Meta     map[string]string // stored in the output files themselves
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
@@ -50,7 +52,7 @@ func Folder(out, dir string) string {
 
 func (o Output) spec(f File) store.Spec {
 	return store.Spec{Dir: Folder(o.Dir, f.Dir), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows, Compress: o.Compress, Matrix: o.Matrix, Meta: o.Meta}
 }
 
 // Check returns the error that Run would return because the manifest is not usable, or because an existing output was
@@ -252,10 +254,9 @@ func (f *fileJob) changed() error {
 	return fmt.Errorf("%s: %w", f.label(), ErrChanged)
 }
 
-// isSame reports whether a file has the given size and SHA-256.
+// isSame reports whether a file, or a folder, has the given size and SHA-256.
 func isSame(ctx context.Context, path string, size int64, sum string) (bool, error) {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() != size {
+	if now, _, err := store.Size(path); err != nil || now != size {
 		return false, err
 	}
 	got, err := store.HashFile(ctx, path)

@@ -19,7 +19,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/kernels/cuda"
 	"seqembed/pool"
-	"seqembed/transformer"
 )
 
 // maxThreads is the maximum of --threads, more than any machine has cores.
@@ -301,7 +300,7 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	}
 	dtype := processors[0].dtype // all processors are of the same kind
 	parameters := map[string]string{
-		"pool": c.poolingList(), "layers": m.layerList(), "format": c.format, "dtype_out": c.dtypeOut,
+		"pool": c.poolingList(), "layers": m.layerList(), "format": c.formatParameter(), "dtype_out": c.dtypeOut,
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates, "keep_case": strconv.FormatBool(c.keepCase),
 	}
@@ -311,6 +310,7 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	job.Output = pool.Output{
 		Dir: c.out, Label: label, Format: store.Format(c.format), Kind: kind,
 		Dim: m.config.Hidden, Columns: m.storedColumns(), DType: store.DType(c.dtypeOut), Windows: c.windows,
+		Compress: c.compress, Matrix: c.h5Matrix,
 		Meta: map[string]string{"model": m.model, "revision": m.checkpoint.Revision, "pooling": c.poolingList(), "dtype": dtype,
 			"layers": m.layerList(), "seqembed_version": release},
 		Template: store.Entry{Model: m.model, Revision: m.checkpoint.Revision, CheckpointSHA256: sum,
@@ -359,16 +359,19 @@ func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) 
 
 // check checks the flags that both models share, and parses the flags about devices.
 func (c *command) check() error {
+	if err := c.applyExtractFlags(); err != nil {
+		return err
+	}
 	if err := c.usePreset(c.virNucPro); err != nil {
 		return err
 	}
 	if err := checkChoices(c.choices()); err != nil {
 		return err
 	}
-	if _, err := store.ParseFormat(c.format); err != nil {
-		return usagef("--format: %w", err)
-	}
 	if err := c.parsePoolings(); err != nil {
+		return err
+	}
+	if err := c.checkFormat(); err != nil {
 		return err
 	}
 	type number struct {
@@ -387,9 +390,6 @@ func (c *command) check() error {
 		case f.value > f.max:
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
-	}
-	if c.format == string(store.VirNucPro) && (len(c.layers) != 1 || c.poolingList() != string(transformer.Mean) || c.dtypeOut != string(store.FP32)) {
-		return usagef("--format virnucpro holds one mean vector of float32 a record: one layer, --pool mean and --dtype-out fp32")
 	}
 	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
 		return usagef("--windows and --overlap are about windows: they need --long window")

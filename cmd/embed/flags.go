@@ -23,6 +23,9 @@ type settings struct {
 	out      string
 	format   string
 	dtypeOut string
+	compress bool
+	h5Matrix bool
+	extract  extractFlags
 
 	families []familyFlags // one for each family
 
@@ -82,6 +85,8 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
 	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
+	f.BoolVar(&s.compress, "compress", false, "compress parquet with Zstandard")
+	f.BoolVar(&s.h5Matrix, "h5-matrix", false, "one matrix and a list of ids in h5, instead of an array for each id")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
@@ -103,7 +108,6 @@ func declare(s *settings, families transformer.List) []group {
 		strings.Join(means, ", ")+"), max (of the same tokens), cls (the first token alone), residues (a row for each token but the special ones: "+
 		"a letter of a protein, several of DNA) or tokens (a row for every token; none is its old name)")
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
-
 	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")
 
 	f = in("Compute")
@@ -116,6 +120,8 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
 	declareSequences(in("Sequences"), s)
+
+	declareExtract(in("As extract.py of fair-esm has them"), &s.extract)
 
 	declarePreset(in("Presets"), s)
 
@@ -175,7 +181,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 	groups := declare(s, transformer.Families)
 	all := allFlags(groups)
 	s.given = all.Changed
-	err := parseFlags(all, args, environ)
+	err := parseFlags(all, joinLists(args), environ)
 	s.inputs = all.Args()
 	return s, groups, err
 }

@@ -18,7 +18,8 @@ import (
 // promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
 	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
-	"force", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "help", "version"}
+	"force", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "help", "version", "compress", "h5-matrix",
+	"include", "repr_layers", "truncation_seq_length"}
 
 func TestHelp(t *testing.T) {
 	for _, flag := range []string{"--help", "-h", "-help"} {
@@ -27,7 +28,7 @@ func TestHelp(t *testing.T) {
 			t.Errorf("%s writes %q to stderr", flag, r.stderr)
 		}
 		var named []string
-		for _, match := range regexp.MustCompile(`(?m)^ .*?--([a-z-]+)`).FindAllStringSubmatch(r.stdout, -1) {
+		for _, match := range regexp.MustCompile(`(?m)^ .*?--([a-z0-9_-]+)`).FindAllStringSubmatch(r.stdout, -1) {
 			if line := match[0]; strings.HasPrefix(line, "      --") || strings.HasPrefix(line, "  -") {
 				named = append(named, match[1])
 			}
@@ -244,6 +245,16 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 		{"--log-format xml p.faa", []string{"--log-format", "xml"}},
 		{"--quiet --verbose p.faa", []string{"--quiet", "--verbose"}},
 		{"--max-length -5 p.faa", []string{"--max-length", "-5"}},
+		{"--include contacts p.faa", []string{"--include", "contact maps"}},
+		{"--include=residues p.faa", []string{"--include", "per_tok"}},
+		{"--include mean --pool mean p.faa", []string{"--include", "--pool"}},
+		{"--repr_layers 0 --layers 0 p.faa", []string{"--repr_layers", "--layers"}},
+		{"--truncation_seq_length 0 p.faa", []string{"--truncation_seq_length", "0"}},
+		{"--truncation_seq_length 9 --max-length 9 p.faa", []string{"--truncation_seq_length", "--max-length"}},
+		{"--format pt --pool max p.faa", []string{"pt", "max"}},
+		{"--compress --format npy p.faa", []string{"--compress", "parquet"}},
+		{"--format h5 --h5-matrix --pool tokens p.faa", []string{"--pool", "h5", "per residue or token"}},
+		{"--h5-matrix p.faa", []string{"--h5-matrix", "h5"}},
 		{"--min-length=-1 p.faa", []string{"--min-length"}},
 		{"--threads -1 p.faa", []string{"--threads"}},
 		{"--threads 1000000 p.faa", []string{"--threads"}},

@@ -180,7 +180,7 @@ func TestInspect(t *testing.T) {
 	}
 
 	embed(t, "inspect", "none").wantCode(exitNothing).wantProblem("none")
-	embed(t, "inspect", "a.faa").wantCode(exitNothing).wantProblem("a.faa is not a folder")
+	embed(t, "inspect", "a.faa").wantCode(exitNothing).wantProblem("a.faa cannot be read", ".parquet")
 	embed(t, "inspect").wantCode(exitUsage).wantProblem("one output folder")
 }
 

@@ -19,6 +19,8 @@ Usage:
   embed verify MODEL       compare a model's weights with embeddings that others have published
   embed translate INPUT... proteins of DNA: six frames or open reading frames
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
+  embed inspect FILE       NaN, equal, constant and zero rows of an output
+  embed convert IN OUT     an output in another format
   embed completion SHELL   a script that completes this command line in bash, zsh or fish
   embed man                this page as a manual page
   embed help [SUBCOMMAND]  this page, or that of a subcommand

@@ -16,16 +16,22 @@ import (
 	"seqembed/pool"
 )
 
-const inspectUsage = `embed inspect compares the files of an output folder with its manifest, by their SHA-256.
+const inspectUsage = `embed inspect compares the files of an output folder with its manifest, by their SHA-256, or says what the
+values of an output file look like.
 
 Usage:
   embed inspect [flags] DIR
+  embed inspect [--json] FILE
 
 A file is complete, changed, missing, unreadable, unfinished (its run was killed, or is going on) or foreign (the
 manifest does not describe it). Complete ones are counted, all others listed, and so are the inputs that have failed.
 
+Of a FILE (.parquet, .npy, .npz, .safetensors, .h5, .tsv) it counts records, ids that come again, NaN and
+infinite values, rows of zeros, constant rows, and rows that are equal to an earlier one.
+
 Exit codes: 0 nothing is changed, missing, unreadable, unfinished or failed, 1 the folder or its manifest cannot be
-read, 2 something is.
+read, 2 something is. Of a FILE: 0 nothing is wrong, 2 an id comes again, or values or rows are not those of a model;
+equal rows are no fault, because equal sequences have them.
 
 Flags:
       --quick    compare sizes and modification times alone
@@ -44,13 +50,15 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 		return exitCode(err, 0, 0), err
 	}
 	if flags.NArg() != 1 {
-		return exitUsage, usagef("embed inspect takes one output folder")
+		return exitUsage, usagef("embed inspect takes one output folder, or one file")
 	}
 	dir := flags.Arg(0)
 	if info, err := os.Stat(dir); err != nil {
 		return exitNothing, err
+	} else if !info.IsDir() && (*quick || *repair) {
+		return exitUsage, usagef("--quick and --repair are about folders, and %s is a file", dir)
 	} else if !info.IsDir() {
-		return exitNothing, fmt.Errorf("%s is not a folder", dir)
+		return inspectFile(ctx, dir, *lines, w)
 	}
 	var aside []string
 	if *repair {

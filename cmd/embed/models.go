@@ -132,7 +132,7 @@ func (m *model) maxLength(s *settings) int {
 	switch {
 	case s.preset != nil:
 		return s.preset.maxLength
-	case s.given("max-length"):
+	case s.given("max-length") || s.given("truncation_seq_length"):
 		return s.maxLength
 	case s.long == string(pool.LongWindow):
 		return cmp.Or(m.MaxLength, m.Window)

@@ -153,7 +153,7 @@ func (c profiler) profile(ctx context.Context) error {
 // two doublings have brought nothing.
 func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	m, p := c.model, c.on
-	m.batch = profiling.least
+	m.batch, m.columns = profiling.least, transformer.Columns(m.layers, transformer.Mean)
 	e := &embedder{processor: p, progress: c.progress}
 	if err := e.open(m); err != nil {
 		e.failed = true

@@ -168,9 +168,13 @@ func TestDiskThatFillsUp(t *testing.T) {
 		t.Run(format, func(t *testing.T) {
 			workspace(t)
 			write(t, "small.faa", proteinFile)
-			write(t, "large.faa", manyProteins("x", 150))
+			write(t, "large.faa", manyProteins("x", 150)+">long\n"+strings.Repeat("MKVLA", 200)+"\n")
+			args := []string{"--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa"}
+			if format == string(store.Pt) { // a file for each record: only one of many rows is large
+				args = append(args, "--pool", "residues")
+			}
 			var stdout, stderr strings.Builder
-			cmd := child(t, []string{sizeVariable + "=20000"}, "--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa")
+			cmd := child(t, []string{sizeVariable + "=20000"}, args...)
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
@@ -184,7 +188,7 @@ func TestDiskThatFillsUp(t *testing.T) {
 			}
 
 			// When there is room again, the same command completes the run.
-			embed(t, "--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa").wantCode(0)
+			embed(t, args...).wantCode(0)
 		})
 	}
 }

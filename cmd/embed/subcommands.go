@@ -23,6 +23,7 @@ func subcommands() []subcommand {
 	return []subcommand{
 		{"devices", devices},
 		{"inspect", inspect},
+		{"convert", convert},
 		{"models", models},
 		{"profile", profile},
 		{"pull", pull},

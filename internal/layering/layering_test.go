@@ -22,7 +22,7 @@ var allowed = map[string][]string{
 	"kernels/cuda/gpu":    {"kernels/cuda/driver"},
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub", cancel},
-	"internal/store":      {"internal/flock", cancel, half},
+	"internal/store":      {"internal/flock", "internal/hdf5", half, cancel},
 	"internal/monitor":    {"kernels/cuda/driver"},
 	"weights/hub":         {"internal/flock", cancel},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
@@ -40,7 +40,7 @@ var backends = []string{"kernels/cpu", "kernels/cuda", "kernels/ref"}
 var binding = []string{"kernels/cuda/gpu", "kernels/cuda/driver"}
 
 // testOnly lists the packages that only tests may import.
-var testOnly = []string{"kernels/kernelstest", "transformer/goldentest", "weights/hub/hubtest"}
+var testOnly = []string{"internal/readback", "kernels/kernelstest", "transformer/goldentest", "weights/hub/hubtest"}
 
 // software is the software GPU. It may import no package of this module, and only tests and its own command may import
 // it.

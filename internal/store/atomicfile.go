@@ -28,6 +28,7 @@ type fileSystem interface {
 	// file, and holds the lock until the file is closed.
 	openLog(ctx context.Context, path string) (logFile, error)
 	truncate(path string, size int64) error
+	syncTree(dir string) error // syncs the files of a folder
 }
 
 type file interface {
@@ -74,6 +75,8 @@ func (s osFS) openLog(ctx context.Context, path string) (logFile, error) {
 	}
 	return f, nil
 }
+
+func (osFS) syncTree(dir string) error { return syncTree(dir) }
 
 func (osFS) truncate(path string, size int64) error { return os.Truncate(path, size) }
 
@@ -179,6 +182,9 @@ func (a *atomicFile) Write(p []byte) (int, error) {
 	a.size += int64(n)
 	return n, err
 }
+
+// written returns the number of bytes in the file.
+func (a *atomicFile) written() int64 { return a.size }
 
 // WriteString appends s.
 func (a *atomicFile) WriteString(s string) (int, error) {
@@ -299,10 +305,17 @@ func (a *atomicFile) discard() error {
 	return nil
 }
 
+// pending is a file or folder under construction.
+type pending interface {
+	seal() (File, error) // writes everything to the disk
+	publish() error      // renames it to its final path
+	discard() error      // removes it, unless it has its final name
+}
+
 // fileSet is the set of files of one output. Scratch files never get a final name.
 type fileSet struct {
 	fs      fileSystem
-	finals  []*atomicFile // in the order of Spec.Paths
+	finals  []pending // in the order of Spec.Paths
 	scratch []*atomicFile
 }
 
@@ -313,6 +326,15 @@ func (s *fileSet) create(path string, rewritable bool) (*atomicFile, error) {
 		s.finals = append(s.finals, a)
 	}
 	return a, err
+}
+
+// createFolder adds a folder of files with the extension ext that commit will rename to path.
+func (s *fileSet) createFolder(path, ext string) (*atomicFolder, error) {
+	d, err := createTempFolder(s.fs, path, ext)
+	if err == nil {
+		s.finals = append(s.finals, d)
+	}
+	return d, err
 }
 
 // createScratch adds a temporary file for content that will later be copied to path.
@@ -339,13 +361,13 @@ func (s *fileSet) commit() ([]File, error) {
 			return nil, err
 		}
 	}
-	dir := filepath.Dir(s.finals[0].final)
+	dir := filepath.Dir(files[0].Path)
 	if len(s.finals) > 1 {
 		switch earlier := s.earlier(files); {
 		case earlier == sameFiles:
 			return files, s.discard()
 		case earlier == otherFiles:
-			if err := s.removeMain(dir); err != nil {
+			if err := s.removeMain(files[0].Path); err != nil {
 				return nil, err
 			}
 		}
@@ -383,8 +405,7 @@ func (s *fileSet) earlier(files []File) earlierFiles {
 
 // removeMain removes the main file of an earlier output, if there is one. It syncs the folder, so that the removal
 // reaches the disk before the next rename.
-func (s *fileSet) removeMain(dir string) error {
-	main := s.finals[0].final
+func (s *fileSet) removeMain(main string) error {
 	err := s.fs.remove(main)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -392,7 +413,7 @@ func (s *fileSet) removeMain(dir string) error {
 	case err != nil:
 		return ioError("replace", main, err)
 	}
-	return syncFolder(s.fs, dir)
+	return syncFolder(s.fs, filepath.Dir(main))
 }
 
 func syncFolder(fsys fileSystem, dir string) error {
@@ -419,7 +440,10 @@ func replaceFile(fsys fileSystem, path string, content []byte) error {
 // discard removes all files that have not been renamed yet.
 func (s *fileSet) discard() error {
 	var errs []error
-	for _, a := range slices.Concat(s.finals, s.scratch) {
+	for _, a := range s.finals {
+		errs = append(errs, a.discard())
+	}
+	for _, a := range s.scratch {
 		errs = append(errs, a.discard())
 	}
 	return errors.Join(errs...)

@@ -67,8 +67,15 @@ type table struct {
 }
 
 // tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
-// others contain the pooling.
+// others contain the pooling. Pt has all columns of a record in one file.
 func (s *Spec) tables() (list []table) {
+	if s.Format == Pt {
+		all := table{spec: *s}
+		for i := range s.Columns {
+			all.columns = append(all.columns, i)
+		}
+		return []table{all}
+	}
 	for _, rows := range []Pooling{Mean, Residues, Tokens} {
 		t := table{spec: *s}
 		t.spec.Columns = nil

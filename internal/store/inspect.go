@@ -74,6 +74,10 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 			return ioError("read", path, err)
 		case err != nil:
 			report(Inspected{rel, Unreadable, ioError("read", path, err).Error(), ""})
+		case d.IsDir() && described:
+			return filepath.SkipDir
+		case d.IsDir() && leftoverName.MatchString(strings.TrimSuffix(d.Name(), folderSuffix)):
+			return filepath.SkipDir // the temporary file beside it is reported
 		case d.IsDir() || described || rel == ManifestName || known(rel):
 		case leftoverName.MatchString(d.Name()):
 			report(Inspected{rel, Unfinished, temporaryState(path), ""})
@@ -114,7 +118,7 @@ func relative(dir, path string) string {
 
 // inspect compares a file with its entry.
 func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, detail string, err error) {
-	info, err := os.Stat(o.file.Path)
+	size, info, err := Size(o.file.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist) && o.Finished.IsZero():
 		return Unfinished, "a run was killed before the file got its name, or is still writing it", nil
@@ -124,8 +128,8 @@ func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, deta
 		return "", "", ioError("read", o.file.Path, err)
 	case o.Finished.IsZero():
 		return Unfinished, "a run was killed when the file got its name", nil
-	case info.Size() != o.file.Size:
-		return Changed, fmt.Sprintf("%d bytes, %d in the manifest", info.Size(), o.file.Size), nil
+	case size != o.file.Size:
+		return Changed, fmt.Sprintf("%d bytes, %d in the manifest", size, o.file.Size), nil
 	case quick && info.ModTime().Sub(o.Finished) > clockSkew:
 		return Changed, "modified after it was finished; without --quick its content counts", nil
 	case quick:
@@ -155,8 +159,12 @@ func temporaryState(path string) string {
 	return "being written"
 }
 
-// HashFile returns the SHA-256 of a file in hexadecimal. When ctx ends, HashFile returns its cause.
+// HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is that of the lines that sha256sum prints for
+// its files, in the order of their names. When ctx ends, HashFile returns its cause.
 func HashFile(ctx context.Context, path string) (string, error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return hashFolder(ctx, path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return "", ioError("read", path, err)

@@ -34,8 +34,11 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 		if err != nil {
 			continue // removed in the meantime, or owned by another user
 		}
-		if info, err := f.Stat(); err == nil && flock.Try(f, true) == nil && os.Remove(path) == nil {
-			bytes += info.Size()
+		if info, err := f.Stat(); err == nil && flock.Try(f, true) == nil {
+			folder, _, _ := Size(path + folderSuffix) // usually missing
+			if os.RemoveAll(path+folderSuffix) == nil && os.Remove(path) == nil {
+				bytes += info.Size() + folder
+			}
 		}
 		f.Close()
 	}

@@ -132,7 +132,7 @@ func (m *mergedEncoder) finish() error {
 	if err := m.flush(entry); err != nil {
 		return err
 	}
-	return m.archive.describe()
+	return closeTorch(m.archive)
 }
 
 // matrix pushes a float32 tensor of rows×columns values over the storage called key, as pickle.tensor does.

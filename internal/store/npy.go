@@ -10,16 +10,19 @@ import (
 // array per record.
 const Npy Format = "npy"
 
-func npyNames(s *Spec, input, model string) (names []string) {
+func npyNames(s *Spec, stem string) (names []string) {
 	ext := ".npy"
 	if !s.perRecord() {
 		ext = ".npz"
 	}
 	for _, suffix := range s.suffixes(".", ".layer") {
-		names = append(names, input+"."+model+suffix+ext)
+		names = append(names, stem+suffix+ext)
 	}
-	return append(names, input+"."+model+".ids.txt")
+	return append(names, stem+idsSuffix)
 }
+
+// idsSuffix ends the name of the list of ids.
+const idsSuffix = ".ids.txt"
 
 // npyHeaderSize is the size in bytes of every header: enough for two dimensions of 20 digits, and a multiple of 64, to
 // which NumPy aligns its data.

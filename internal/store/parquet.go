@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/parquet-go/parquet-go"
 )
@@ -62,7 +63,8 @@ func (s *Spec) embeddingField(i int) string {
 }
 
 // columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
-// are neither compressed nor dictionary-encoded, because both take time and save almost nothing.
+// are neither compressed nor dictionary-encoded, because both take time and save almost nothing. With Spec.Compress
+// everything is compressed with Zstandard, and the bytes of float32 values are first sorted by their significance.
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -72,8 +74,11 @@ func columnTags(s *Spec) map[string]string {
 		"Truncated":   "truncated,plain,snappy",
 		"Record":      "record_length,plain,snappy",
 	}
-	if !s.perRecord() {
+	switch {
+	case !s.perRecord():
 		tags = map[string]string{"ID": "id,dict,snappy"} // a dictionary, because all rows of a record have the same id
+	case s.IDsOnly:
+		tags = map[string]string{"ID": "id,plain,snappy"}
 	}
 	switch window := s.Windows; {
 	case s.pooling() == Residues && window:
@@ -90,10 +95,50 @@ func columnTags(s *Spec) map[string]string {
 			tags[field.Name] = "-"
 		}
 	}
+	for field, tag := range tags {
+		if s.Compress {
+			tag = strings.ReplaceAll(tag, "snappy", "zstd")
+		}
+		tags[field] = `parquet:"` + tag + `"`
+	}
 	for i, name := range s.columnNames("embedding") {
-		tags[s.embeddingField(i)] = name + ",plain,list"
+		tag := `parquet:"` + name + `,plain,list"`
+		switch {
+		case s.Compress && s.DType == FP16: // DuckDB does not read float16 in an order of bytes
+			tag = `parquet:"` + name + `,zstd,list"`
+		case s.Compress:
+			tag = `parquet:"` + name + `,zstd,list" parquet-element:",zstd,split"`
+		}
+		tags[s.embeddingField(i)] = tag
 	}
 	return tags
+}
+
+// arrowColumns returns the columns of a table in the types of Arrow. The lists of a table have dim elements each.
+func arrowColumns(schema *parquet.Schema, dim int) (columns []arrowField) {
+	for _, field := range schema.Fields() {
+		if !field.Leaf() {
+			element := field.Fields()[0].Fields()[0]
+			columns = append(columns, arrowList(field.Name(), arrowType(element.Type()), dim))
+			continue
+		}
+		columns = append(columns, arrowField{name: field.Name(), kind: arrowType(field.Type())})
+	}
+	return columns
+}
+
+func arrowType(t parquet.Type) flatTable {
+	switch t.Kind() {
+	case parquet.Boolean:
+		return arrowBool
+	case parquet.Int64:
+		return arrowInt64
+	case parquet.Float:
+		return arrowFloat
+	case parquet.FixedLenByteArray: // the logical type FLOAT16
+		return arrowHalf
+	}
+	return arrowText
 }
 
 // parquetEncoder writes one row per record, residue or token.
@@ -119,9 +164,11 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		parquet.DataPageStatistics(false),
 		parquet.PageBufferSize(pageBytes),
 		parquet.WriteBufferSize(0),
+		// The filter tells a reader which row groups do not have an id. It takes 10 bits a row.
+		parquet.BloomFilters(parquet.SplitBlockFilter(10, "id")),
 	}
 	for field, tag := range columnTags(s) {
-		options = append(options, parquet.StructTag(reflect.StructTag(`parquet:"`+tag+`"`), field))
+		options = append(options, parquet.StructTag(reflect.StructTag(tag), field))
 	}
 	for _, name := range s.columnNames("embedding") {
 		if s.DType == FP16 { // parquet-go would compare the bytes of the values, not the values
@@ -137,6 +184,7 @@ func newParquetEncoder(s *Spec, files *fileSet) (encoder, error) {
 		writer: parquet.NewGenericWriter[parquetRow](f, options...),
 		row:    make([]parquetRow, 1),
 	}
+	e.writer.SetKeyValueMetadata(arrowSchemaKey, arrowSchema(arrowColumns(e.writer.Schema(), s.Dim)))
 	fields := reflect.ValueOf(&e.row[0]).Elem()
 	for i := range s.Columns {
 		switch field := fields.FieldByName(s.embeddingField(i)).Addr().Interface().(type) {

@@ -29,6 +29,7 @@ const (
 	opAppends         = 'e'
 	opEmptyTuple      = ')'
 	opTuple1          = '\x85'
+	opTuple2          = '\x86'
 	opTuple           = 't'
 	opGlobal          = 'c'
 	opReduce          = 'R'
@@ -59,6 +60,14 @@ func (p *pickle) number(n int) {
 		p.op(opBinInt)
 		p.buf = binary.LittleEndian.AppendUint32(p.buf, uint32(n))
 	}
+}
+
+// tuple pushes a tuple of one or two numbers.
+func (p *pickle) tuple(numbers []int) {
+	for _, n := range numbers {
+		p.number(n)
+	}
+	p.op(opTuple1 + byte(len(numbers)-1))
 }
 
 // floats pushes a list of Python floats, which are float64.

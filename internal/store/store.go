@@ -22,8 +22,9 @@ type Format string
 // layout describes one format.
 type layout struct {
 	format Format
-	// names returns the names of the output's files, the main file first. input and model are escaped already.
-	names func(s *Spec, input, model string) []string
+	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
+	// input and of the model, escaped.
+	names func(s *Spec, stem string) []string
 	// check returns an error if the format does not support such an output. A format that supports every output has no
 	// check (nil).
 	check func(s *Spec) error
@@ -37,14 +38,15 @@ func layouts() []layout {
 		{Parquet, oneFile, checkParquet, newParquetEncoder},
 		{Npy, npyNames, nil, newNpyEncoder},
 		{Safetensors, oneFile, nil, newSafetensorsEncoder},
+		{H5, oneFile, checkH5, newH5Encoder},
+		{TSV, oneFilePerColumn, nil, newTSVEncoder},
+		{Pt, oneFile, checkPt, newPtEncoder},
 		{VirNucPro, virNucProNames, checkVirNucPro, newVirNucProEncoder},
 	}
 }
 
 // oneFile returns the name of the file of a format whose extension is its name.
-func oneFile(s *Spec, input, model string) []string {
-	return []string{input + "." + model + "." + string(s.Format)}
-}
+func oneFile(s *Spec, stem string) []string { return []string{stem + "." + string(s.Format)} }
 
 func (f Format) layout() (layout, error) {
 	var known []string
@@ -102,8 +104,16 @@ type Spec struct {
 	Columns []Column          // the embeddings of a record
 	DType   DType             // type of the values; FP32 if it is empty
 	Windows bool              // one row per window of a record, see Row.Start
-	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet and safetensors
+	Meta    map[string]string // model, revision, dtype, …; in the metadata of parquet, safetensors and h5
+	// Compress makes Parquet compress everything with Zstandard. The other formats do not compress.
+	Compress bool
+	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
+	Matrix bool
 
+	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
+	IDsOnly bool
+
+	stem  string // name of the output without extensions, instead of one made of Base and Model
 	table string // suffix of the model in the file names of one table of several
 }
 
@@ -234,10 +244,17 @@ func (s *Spec) validate() (layout, error) {
 	if err := cmp.Or(s.checkColumns(), s.checkDType()); err != nil {
 		return l, err
 	}
-	if l.check != nil {
-		return l, l.check(s)
+	return l, s.Supported()
+}
+
+// Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
+// Compress and Matrix alone.
+func (s *Spec) Supported() error {
+	l, err := s.Format.layout()
+	if err != nil || l.check == nil {
+		return err
 	}
-	return l, nil
+	return l.check(s)
 }
 
 // Paths returns the final paths of the output, the main file first. Commit renames the files in reverse order. So if
@@ -249,8 +266,8 @@ func (s Spec) Paths() []string {
 	}
 	var paths []string
 	for _, t := range s.tables() {
-		model := escape(s.Model, maxModelName) + t.spec.table
-		for _, name := range l.names(&t.spec, escape(s.Base, maxBaseName), model) {
+		stem := cmp.Or(s.stem, escape(s.Base, maxBaseName)+"."+escape(s.Model, maxModelName)) + t.spec.table
+		for _, name := range l.names(&t.spec, stem) {
 			paths = append(paths, filepath.Join(s.Dir, name))
 		}
 	}

@@ -2,7 +2,6 @@ package store
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -107,12 +106,19 @@ func everySpec(t testing.TB) map[string]Spec {
 			for _, poolings := range [][]Pooling{{Mean}, {Residues}, {Tokens}, {CLS, Max}, {Tokens, Mean, Residues}} {
 				s := spec(t, format)
 				s.Columns = columnsOf(layers, poolings...)
+				simple := len(layers) == 1 && poolings[0] != CLS
+				if slices.Contains([]Format{H5, TSV, Pt}, format) && !simple {
+					continue // their columns are written alike, and several tables as those of the others
+				}
 				if _, err := s.validate(); err == nil {
 					all[fmt.Sprintf("%s, %d layers, %v", format, len(layers), poolings)] = s
 				}
 			}
 		}
 	}
+	matrix, compressed := spec(t, H5, 0, 33), spec(t, Parquet, 33)
+	matrix.Matrix, compressed.Compress = true, true
+	all["h5, matrix"], all["parquet, compressed"] = matrix, compressed
 	dna := spec(t, VirNucPro, 12)
 	dna.Kind = Nucleotide
 	all["virnucpro, DNA"] = dna
@@ -242,17 +248,25 @@ func TestCommitReportsWhatIsOnDisk(t *testing.T) {
 			var paths []string
 			for _, f := range files {
 				paths = append(paths, f.Path)
-				content := readFile(t, f.Path)
-				sum := sha256.Sum256(content)
-				if f.Size != int64(len(content)) || f.SHA256 != hex.EncodeToString(sum[:]) {
-					t.Errorf("%s: size %d and digest %s, the file has %d and %x", f.Path, f.Size, f.SHA256, len(content), sum)
+				if size, sum := describe(t, f.Path); f.Size != size || f.SHA256 != sum {
+					t.Errorf("%s: size %d and digest %s, the file has %d and %s", f.Path, f.Size, f.SHA256, size, sum)
 				}
 			}
 			if !slices.Equal(paths, s.Paths()) {
 				t.Errorf("committed %q, announced %q", paths, s.Paths())
 			}
+			got := filesIn(t, s.Dir)
+			if s.Format == Pt {
+				if len(got) != 40 {
+					t.Errorf("%d files for 40 records", len(got))
+				}
+				for i, path := range got {
+					got[i] = filepath.Dir(path)
+				}
+				got = slices.Compact(got)
+			}
 			slices.Sort(paths)
-			if got := filesIn(t, s.Dir); !slices.Equal(got, paths) {
+			if !slices.Equal(got, paths) {
 				t.Errorf("the folder holds %q, want %q", got, paths)
 			}
 		})
@@ -268,6 +282,24 @@ func TestOutputIsDeterministic(t *testing.T) {
 			t.Errorf("%s: %v, then %v", name, first, second)
 		}
 	}
+}
+
+// describe returns the size and the digest of an output. Those of a folder are the size of its files, and the digest of
+// the text that sha256sum prints for them.
+func describe(t *testing.T, path string) (size int64, digest string) {
+	t.Helper()
+	text := ""
+	if list, err := os.ReadDir(path); err == nil {
+		for _, entry := range list {
+			content := readFile(t, filepath.Join(path, entry.Name()))
+			size += int64(len(content))
+			text += fmt.Sprintf("%x  %s\n", sha256.Sum256(content), entry.Name())
+		}
+	} else {
+		text = string(readFile(t, path))
+		size = int64(len(text))
+	}
+	return size, fmt.Sprintf("%x", sha256.Sum256([]byte(text)))
 }
 
 func TestExistingOutputIsReplacedOnlyByCommit(t *testing.T) {
@@ -287,7 +319,7 @@ func TestExistingOutputIsReplacedOnlyByCommit(t *testing.T) {
 				}
 			}
 			for path, digest := range old {
-				if sum := sha256.Sum256(readFile(t, path)); hex.EncodeToString(sum[:]) != digest {
+				if _, sum := describe(t, path); sum != digest {
 					t.Errorf("%s changed before Commit", path)
 				}
 			}

@@ -21,8 +21,8 @@ const torchRoot = "archive/"
 // torchAlign is the alignment, in bytes, that PyTorch requires of storages.
 const torchAlign = 64
 
-func virNucProNames(_ *Spec, input, model string) []string {
-	return []string{input + "_" + model + ".pt"}
+func virNucProNames(s *Spec, _ string) []string {
+	return []string{escape(s.Base, maxBaseName) + "_" + escape(s.Model, maxModelName) + ".pt"}
 }
 
 func checkVirNucPro(s *Spec) error {
@@ -76,7 +76,7 @@ func (e *virNucProEncoder) add(r *Row) error {
 		if err := e.archive.add(torchRoot+"data/"+key, e.bytes, torchAlign); err != nil {
 			return err
 		}
-		e.pickle.tensor(key, len(r.Embeddings[0]), e.rows > 0)
+		e.pickle.tensor(key, FP32, []int{len(r.Embeddings[0])}, e.rows > 0)
 	} else {
 		e.pickle.labelled(r.ID, r.Embeddings[0], e.rows > 0)
 	}
@@ -123,11 +123,11 @@ func (e *virNucProEncoder) finish() error {
 	if err := e.flush(entry); err != nil {
 		return err
 	}
-	return e.archive.describe()
+	return closeTorch(e.archive)
 }
 
-// describe adds the two small entries that describe the format of the others to PyTorch, and closes the archive.
-func (a *zipArchive) describe() error {
+// closeTorch completes a PyTorch file: two small entries describe the format of the others.
+func closeTorch(a *zipArchive) error {
 	if err := a.add(torchRoot+"byteorder", []byte("little"), 1); err != nil {
 		return err
 	}
@@ -169,25 +169,34 @@ func (p *pickle) labelled(id string, values []float32, constants bool) {
 	p.op(opSetItems)
 }
 
-// tensor pushes a one-dimensional float32 tensor over the storage called key: torch._utils._rebuild_tensor_v2(storage,
-// offset, shape, strides, requires_grad, backward_hooks).
-func (p *pickle) tensor(key string, values int, constants bool) {
+// tensor pushes a tensor of one or two dimensions over the storage called key: torch._utils._rebuild_tensor_v2(storage,
+// offset, shape, strides, requires_grad, backward_hooks). All tensors of a pickle have the same dtype.
+func (p *pickle) tensor(key string, dtype DType, shape []int, constants bool) {
+	storage, values, strides := "FloatStorage", 1, []int{1}
+	if dtype == FP16 {
+		storage = "HalfStorage"
+	}
+	for _, n := range shape {
+		values *= n
+	}
+	if len(shape) == 2 {
+		strides = []int{shape[1], 1}
+	}
 	p.constant(memoRebuild, constants, func() { p.global("torch._utils", "_rebuild_tensor_v2") })
 	p.op(opMark)
 
 	p.op(opMark)
 	p.constant(memoStorage, constants, func() { p.text("storage") })
-	p.constant(memoFloatStorage, constants, func() { p.global("torch", "FloatStorage") })
+	p.constant(memoFloatStorage, constants, func() { p.global("torch", storage) })
 	p.text(key)
 	p.constant(memoCPU, constants, func() { p.text("cpu") })
 	p.number(values)
 	p.op(opTuple, opBinPersistentID)
 
 	p.number(0)
-	p.number(values)
-	p.op(opTuple1)
-	p.number(1)
-	p.op(opTuple1, opNewFalse)
+	p.tuple(shape)
+	p.tuple(strides)
+	p.op(opNewFalse)
 	p.constant(memoOrderedDict, constants, func() { p.global("collections", "OrderedDict") })
 	p.op(opEmptyTuple, opReduce)
 

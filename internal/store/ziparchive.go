@@ -10,14 +10,20 @@ import (
 // zipArchive writes a zip file whose entries are not compressed. NumPy and PyTorch can then map or copy them directly,
 // and embeddings would hardly become smaller.
 type zipArchive struct {
-	file *atomicFile
+	file countingWriter
 	zip  *zip.Writer
 }
 
 // zipHeader is the size in bytes of an entry's header without the name and the extra field.
 const zipHeader = 30
 
-func newZipArchive(f *atomicFile) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
+// countingWriter knows the number of bytes that it has taken.
+type countingWriter interface {
+	io.Writer
+	written() int64
+}
+
+func newZipArchive(f countingWriter) *zipArchive { return &zipArchive{f, zip.NewWriter(f)} }
 
 // stream starts an entry of unknown size, which ends when the next entry starts.
 func (a *zipArchive) stream(name string) (io.Writer, error) {
@@ -38,7 +44,7 @@ func (a *zipArchive) add(name string, content []byte, align int) error {
 		UncompressedSize64: uint64(len(content)),
 	}
 	if align > 1 {
-		h.Extra = zipPadding(a.file.size+zipHeader+int64(len(name)), align)
+		h.Extra = zipPadding(a.file.written()+zipHeader+int64(len(name)), align)
 	}
 	w, err := a.zip.CreateRaw(h)
 	if err != nil {

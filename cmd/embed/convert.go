@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"seqembed/internal/store"
+	"seqembed/pool"
+)
+
+const convertUsage = `embed convert writes the embeddings of a file in another format.
+
+Usage:
+  embed convert [flags] IN OUT
+
+The extensions name the formats: .parquet, .npy (with its .ids.txt), .npz (an array for each record),
+.safetensors, .h5 or .tsv. Into .npy and .tsv each column of IN gets a file of its own. Values stay what they
+are, bit for bit. From a Parquet file into another one all columns are kept; otherwise id and embeddings.
+
+Exit codes: 0 done, 1 not done, 64 a mistake on the command line.
+
+Flags:
+      --dtype-out TYPE   type of the values: fp32 or fp16 (default that of IN)
+      --compress         compress parquet with Zstandard
+      --h5-matrix        one matrix and a list of ids in h5, instead of an array for each id
+      --force            replace OUT if it exists
+  -h, --help             this page
+`
+
+// convert is the command "embed convert".
+func convert(ctx context.Context, _ machine, args, environ []string, w, _ io.Writer) (code int, err error) {
+	flags := pflag.NewFlagSet("embed convert", pflag.ContinueOnError)
+	dtype := flags.String("dtype-out", "", "")
+	compress := flags.Bool("compress", false, "")
+	matrix := flags.Bool("h5-matrix", false, "")
+	force := flags.Bool("force", false, "")
+	rest, helped, err := parseSubcommand(flags, convertUsage, 2, args, environ, w)
+	if err != nil || helped {
+		return exitCode(err, 0, 0), err
+	}
+	if len(rest) != 2 {
+		return exitUsage, usagef("embed convert takes two files: IN and OUT")
+	}
+	s := store.Spec{DType: store.DType(*dtype), Compress: *compress, Matrix: *matrix}
+	format, dir, stem, err := store.FormatOf(rest[1])
+	switch {
+	case err != nil:
+		return exitUsage, usagef("embed convert: %w", err)
+	case *dtype != "" && *dtype != string(store.FP32) && *dtype != string(store.FP16):
+		return exitUsage, usagef("--dtype-out: %q is none of fp32, fp16", *dtype)
+	case *compress && format != store.Parquet:
+		return exitUsage, usagef("--compress is about parquet")
+	case *matrix && format != store.H5:
+		return exitUsage, usagef("--h5-matrix is about h5")
+	}
+	s.Format = format
+	t, err := store.OpenTable(rest[0])
+	if err != nil {
+		return exitNothing, err
+	}
+	defer t.Close()
+	stopOnInterrupt(ctx, t)
+	for _, path := range t.ConvertedPaths(s, dir, stem) {
+		if sameFile(path, rest[0]) {
+			return exitUsage, usagef("embed convert: %s would be read and written", path)
+		}
+		if _, err := os.Lstat(path); err == nil && !*force {
+			return exitNothing, fmt.Errorf("%s exists; --force replaces it", path)
+		}
+	}
+	files, err := t.Convert(s, dir, stem)
+	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted, pool.ErrInterrupted
+	case err != nil:
+		return exitNothing, err
+	}
+	for _, f := range files {
+		if _, err := fmt.Fprintf(w, "%s (%s bytes)\n", plain(f.Path), grouped(f.Size)); err != nil {
+			return exitNothing, err
+		}
+	}
+	return exitDone, nil
+}
+
+// sameFile reports whether two paths lead to one file.
+func sameFile(a, b string) bool {
+	x, err := os.Stat(a)
+	y, err2 := os.Stat(b)
+	return err == nil && err2 == nil && os.SameFile(x, y) || filepath.Clean(a) == filepath.Clean(b)
+}

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+)
+
+// TestConvertAndInspect converts an output around the formats and inspects each file.
+func TestConvertAndInspect(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", ">a\nMKV\n>b\nMKVMKV\n>c\nMKV\n")
+	embed(t, "--esm-model", tiny, "-o", "out", "p.faa").wantCode(0)
+	path := "out/p.esm2-tiny.parquet"
+	var first string
+	for i, out := range []string{"x.h5", "x.tsv", "x.npy", "x.safetensors", "y.parquet"} {
+		r := embed(t, "convert", path, out).wantCode(0)
+		if !strings.Contains(r.stdout, out+" (") {
+			t.Errorf("convert to %s prints %q", out, r.stdout)
+		}
+		r = embed(t, "inspect", out).wantCode(0)
+		_, said, _ := strings.Cut(r.stdout, "3 records")
+		_, said, _ = strings.Cut(said, ": ")
+		if !strings.Contains(said, "3 rows of ") || !strings.Contains(said, "1 rows equal to an earlier one") {
+			t.Errorf("inspect %s prints %q", out, r.stdout)
+		}
+		if i == 0 {
+			first = said
+		}
+		if said != first {
+			t.Errorf("inspect %s says %q, of the first file %q", out, said, first)
+		}
+		path = out
+	}
+	embed(t, "convert", "x.h5", "y.parquet").wantCode(exitNothing).wantProblem("y.parquet exists", "--force")
+	embed(t, "convert", "--force", "--dtype-out", "fp16", "x.h5", "y.parquet").wantCode(0)
+	r := embed(t, "inspect", "--json", "y.parquet").wantCode(0)
+	var got struct {
+		Records int
+		Columns []struct{ DType string }
+	}
+	if err := json.Unmarshal([]byte(r.stdout), &got); err != nil || got.Records != 3 || len(got.Columns) != 1 || got.Columns[0].DType != "fp16" {
+		t.Errorf("%s: %v", r.stdout, err)
+	}
+	for _, c := range []struct{ args, says string }{
+		{"convert x.h5", "two files"}, {"convert x.h5 x.h5", "read and written"}, {"convert x.h5 z.csv", "extension"},
+		{"convert --compress x.h5 z.npy", "--compress"}, {"convert --h5-matrix x.h5 z.npy", "--h5-matrix"},
+		{"convert --dtype-out int8 x.h5 z.npy", "--dtype-out"}, {"inspect --quick x.h5", "--quick"},
+	} {
+		embed(t, strings.Fields(c.args)...).wantCode(exitUsage).wantProblem(c.says)
+	}
+}
+
+// TestInspectFindsBadValues inspects a file with a NaN, a constant row, a row of zeros and an id that comes again.
+func TestInspectFindsBadValues(t *testing.T) {
+	workspace(t)
+	write(t, "bad.tsv", "id\t0\t1\na\tNaN\t1\nb\t2\t2\nc\t0\t0\na\t+Inf\t1\n")
+	r := embed(t, "inspect", "bad.tsv").wantCode(exitSome)
+	for _, part := range []string{"4 records, 1 with the id of an earlier one", "1 NaN values (first in a)", "1 infinite values", "1 rows of zeros (first in c)", "1 constant rows (first in b)"} {
+		if !strings.Contains(r.stdout, part) {
+			t.Errorf("no %q in %q", part, r.stdout)
+		}
+	}
+	if err := os.WriteFile("cut.tsv", []byte("id\t0\t1\na\t1"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, "inspect", "cut.tsv").wantCode(exitNothing).wantProblem("cut.tsv", "cannot be read")
+	embed(t, "convert", "bad.tsv", "bad.npy").wantCode(exitNothing).wantProblem(`"a"`, "NaN")
+}

@@ -1,0 +1,98 @@
+package main
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"seqembed/internal/store"
+	"seqembed/transformer"
+)
+
+// extractFlags are the flags of fair-esm's scripts/extract.py that embed takes as the script does.
+type extractFlags struct {
+	include    []string
+	reprLayers []int
+	truncation int
+}
+
+// declareExtract declares the flags of extract.py.
+func declareExtract(f *pflag.FlagSet, e *extractFlags) {
+	f.StringSliceVar(&e.include, "include", nil, "`WHAT` a file of --format pt, then the default, holds: mean, per_tok, bos, with spaces or commas between")
+	f.IntSliceVar(&e.reprLayers, "repr_layers", nil, "`NUMBERS` as for --layers, with spaces or commas between")
+	f.IntVar(&e.truncation, "truncation_seq_length", 0, "`N` as for --max-length")
+}
+
+// extractPoolings maps the values of --include to poolings.
+var extractPoolings = map[string]transformer.Pooling{"mean": transformer.Mean, "per_tok": transformer.Residues, "bos": transformer.CLS}
+
+// extractLists maps the flags that take several arguments in extract.py to the form of an argument.
+var extractLists = map[string]*regexp.Regexp{
+	"include":     regexp.MustCompile(`^(mean|per_tok|bos|contacts)$`),
+	"repr_layers": regexp.MustCompile(`^-?[0-9]+$`),
+}
+
+// joinLists joins the arguments of the flags that take several in extract.py: "--include mean bos" becomes
+// "--include=mean,bos". The first argument of another form is an argument of its own.
+func joinLists(args []string) (joined []string) {
+	for i := 0; i < len(args); i++ {
+		if args[i] == "--" {
+			return append(joined, args[i:]...)
+		}
+		form, ok := extractLists[strings.TrimLeft(args[i], "-")]
+		if !ok || !strings.HasPrefix(args[i], "-") {
+			joined = append(joined, args[i])
+			continue
+		}
+		end := i + 1
+		for end < len(args) && form.MatchString(args[end]) {
+			end++
+		}
+		if end == i+1 {
+			joined = append(joined, args[i])
+			continue
+		}
+		joined = append(joined, args[i]+"="+strings.Join(args[i+1:end], ","))
+		i = end - 1
+	}
+	return joined
+}
+
+// applyExtractFlags sets the settings that the flags of extract.py stand for. With --include the format is pt, unless
+// --format says otherwise.
+func (s *settings) applyExtractFlags() error {
+	for _, f := range []struct{ name, ours string }{{"include", "pool"}, {"repr_layers", "layers"}, {"truncation_seq_length", "max-length"}} {
+		if s.given(f.name) && s.given(f.ours) {
+			return usagef("--%s and --%s set the same: give one of them", f.name, f.ours)
+		}
+	}
+	if s.given("include") {
+		s.pool = nil
+		for _, name := range s.extract.include {
+			p, ok := extractPoolings[name]
+			switch {
+			case name == "contacts":
+				return usagef("--include contacts: embed computes no contact maps; extract.py of fair-esm does")
+			case !ok:
+				return usagef("--include: %q is none of mean, per_tok, bos", name)
+			case !slices.Contains(s.pool, string(p)):
+				s.pool = append(s.pool, string(p))
+			}
+		}
+		if !s.given("format") {
+			s.format = string(store.Pt)
+		}
+	}
+	if s.given("repr_layers") {
+		s.layers = s.extract.reprLayers
+	}
+	if s.given("truncation_seq_length") {
+		if s.extract.truncation < 1 {
+			return usagef("--truncation_seq_length: %d is not a length", s.extract.truncation)
+		}
+		s.maxLength = s.extract.truncation
+	}
+	return nil
+}

@@ -1,0 +1,169 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// folderSuffix ends the name of a folder under construction. The rest is the name of a temporary file beside it, whose
+// lock shows that the run is alive.
+const folderSuffix = ".d"
+
+// atomicFolder is a folder of files under construction, which gets its final name as a whole. The files have to have
+// the extension ext, because those of an earlier output in its place are removed by it.
+type atomicFolder struct {
+	lock  *atomicFile
+	temp  string // "" after the folder has its final name
+	ext   string
+	files []File // their names, sizes and digests
+}
+
+func createTempFolder(fsys fileSystem, final, ext string) (*atomicFolder, error) {
+	lock, err := createTemp(fsys, final, true)
+	if err != nil {
+		return nil, err
+	}
+	d := &atomicFolder{lock: lock, temp: lock.temp + folderSuffix, ext: ext}
+	if err := os.Mkdir(d.temp, 0o777); err != nil {
+		_ = lock.discard() // err is the error to report
+		return nil, ioError("create", final, err)
+	}
+	return d, nil
+}
+
+// add writes a file. Two files whose names are equal, or equal to the file system, are an error.
+func (d *atomicFolder) add(name string, content []byte) error {
+	path := filepath.Join(d.lock.final, name)
+	f, err := d.lock.fs.create(filepath.Join(d.temp, name))
+	if err != nil {
+		return ioError("create", path, err)
+	}
+	_, err = f.Write(content)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err != nil {
+		return ioError("write", path, err)
+	}
+	sum := sha256.Sum256(content)
+	d.files = append(d.files, File{name, int64(len(content)), hex.EncodeToString(sum[:])})
+	return nil
+}
+
+// seal syncs the files and returns the description of the folder: the size of all files, and the digest of HashFile.
+func (d *atomicFolder) seal() (File, error) {
+	if err := d.lock.fs.syncTree(d.temp); err != nil {
+		return File{}, ioError("write", d.lock.final, err)
+	}
+	total := File{Path: d.lock.final}
+	for _, f := range d.files {
+		total.Size += f.Size
+	}
+	slices.SortFunc(d.files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	total.SHA256 = digestFiles(d.files)
+	return total, nil
+}
+
+// digestFiles returns the digest of a folder: the SHA-256 of what sha256sum prints for its files in the order of their
+// names.
+func digestFiles(files []File) string {
+	sum := sha256.New()
+	for _, f := range files {
+		fmt.Fprintf(sum, "%s  %s\n", f.SHA256, f.Path)
+	}
+	return hex.EncodeToString(sum.Sum(nil))
+}
+
+// publish renames a sealed folder. It first removes an earlier folder in its place, which may have no other files than
+// those of an output.
+func (d *atomicFolder) publish() error {
+	final := d.lock.final
+	earlier, err := filepath.Glob(filepath.Join(globEscape(final), "*"+d.ext))
+	for _, path := range earlier {
+		if err == nil {
+			err = d.lock.fs.remove(path)
+		}
+	}
+	if err == nil && len(earlier) > 0 {
+		err = d.lock.fs.remove(final)
+	}
+	if err == nil {
+		err = d.lock.fs.rename(d.temp, final)
+	}
+	if err != nil {
+		return ioError("write", final, err)
+	}
+	d.temp = ""
+	return d.lock.discard()
+}
+
+// globEscape escapes the characters of a path that have a meaning in a pattern.
+func globEscape(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// discard removes the folder if it has no final name, and the lock.
+func (d *atomicFolder) discard() error {
+	if d.temp != "" {
+		if err := os.RemoveAll(d.temp); err != nil {
+			return ioError("remove temporary folder", d.temp, err)
+		}
+		d.temp = ""
+	}
+	return d.lock.discard()
+}
+
+// hashFolder returns the digest of a folder and the size of its files.
+func hashFolder(ctx context.Context, dir string) (string, error) {
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		return "", ioError("read", dir, err)
+	}
+	var files []File
+	for _, entry := range list {
+		sum, err := HashFile(ctx, filepath.Join(dir, entry.Name()))
+		if err != nil {
+			return "", err
+		}
+		files = append(files, File{Path: entry.Name(), SHA256: sum})
+	}
+	return digestFiles(files), nil
+}
+
+// Size returns the size in bytes of an output: of a file, or of all files in a folder. modified is the time of the last
+// change.
+func Size(path string) (size int64, modified fs.FileInfo, err error) {
+	info, err := os.Stat(path)
+	if err != nil || !info.IsDir() {
+		if err == nil {
+			size = info.Size()
+		}
+		return size, info, err
+	}
+	modified = info
+	err = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		info, err := d.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err == nil {
+			size += info.Size()
+			if info.ModTime().After(modified.ModTime()) {
+				modified = info
+			}
+		}
+		return err
+	})
+	return size, modified, err
+}

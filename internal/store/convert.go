@@ -1,0 +1,57 @@
+package store
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+)
+
+// Convert writes the rows of a table into a file of another format, or several if the format has a file for each
+// column. format, dtype, compress and matrix of s determine the form; dir and stem the place. A file that does not have
+// everything that Parquet has of a record becomes one with ids and embeddings alone. Residues and tokens stay what they
+// are, if the format says which they are; otherwise they become tokens.
+func (t *Table) Convert(s Spec, dir, stem string) (files []File, err error) {
+	if !t.IDs {
+		return nil, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
+	}
+	s.Dir, s.stem, s.Base, s.Model = dir, stem, stem, "converted"
+	s.Kind, s.Dim, s.Columns, s.Meta, s.IDsOnly = Nucleotide, t.Dim, t.Columns, t.Meta, !t.Full
+	if s.DType == "" {
+		s.DType = t.DType
+	}
+	w, err := Create(s)
+	if err != nil {
+		return nil, err
+	}
+	defer w.Abort()
+	err = t.Read(func(r *Row) error {
+		if r.Start > 0 && !s.Windows {
+			// The id of a window, as the formats without columns for its letters have it.
+			r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
+		}
+		return w.Write(*r)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w.Commit()
+}
+
+// ConvertedPaths returns the paths of the files that Convert would write, the main file first.
+func (t *Table) ConvertedPaths(s Spec, dir, stem string) []string {
+	s.Dir, s.stem, s.Columns = dir, stem, t.Columns
+	return s.Paths()
+}
+
+// FormatOf returns the format of a file with the extension of path, and the path's folder and name without it.
+func FormatOf(path string) (f Format, dir, stem string, err error) {
+	ext := filepath.Ext(path)
+	f = Format(strings.TrimPrefix(ext, "."))
+	if ext == ".npz" {
+		f = Npy
+	}
+	if _, ok := readers[ext]; !ok {
+		return "", "", "", fmt.Errorf("%s: the extension is none of %s", path, strings.Join(ReadableExtensions(), ", "))
+	}
+	return f, filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), ext), nil
+}

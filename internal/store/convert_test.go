@@ -1,0 +1,177 @@
+package store
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+
+	"seqembed/internal/half"
+)
+
+// readAll returns the ids, the letters of residues and the values of all rows of a file.
+func readAll(t *testing.T, path string) (ids []string, letters [][]Letters, values [][][]float32, table *Table) {
+	t.Helper()
+	table, err := OpenTable(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	err = table.Read(func(r *Row) error {
+		ids, letters = append(ids, r.ID), append(letters, slices.Clone(r.Residues))
+		var row [][]float32
+		for _, e := range r.Embeddings {
+			row = append(row, slices.Clone(e))
+		}
+		values = append(values, row)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ids, letters, values, table
+}
+
+// TestTablesReadBack reads what every encoder has written.
+func TestTablesReadBack(t *testing.T) {
+	for _, f := range []Format{Parquet, Npy, Safetensors, H5, TSV} {
+		for _, pooling := range []Pooling{Mean, Tokens, Residues} {
+			for _, dtype := range DTypes() {
+				for _, count := range []int{0, 1, 40} {
+					s := spec(t, f, 33)
+					s.DType, s.Columns, s.Matrix = dtype, columnsOf([]int{33}, pooling), f == H5 && pooling == Mean && count == 40
+					checkReadBack(t, s, count)
+				}
+			}
+		}
+	}
+	several := spec(t, Parquet)
+	several.Columns, several.Compress = columnsOf([]int{0, 33}, Mean, Max), true
+	checkReadBack(t, several, 40)
+	several.Format, several.Compress = Safetensors, false
+	checkReadBack(t, several, 40)
+	several.Format = H5
+	checkReadBack(t, several, 40)
+	several.Matrix = true
+	checkReadBack(t, several, 40)
+}
+
+func checkReadBack(t *testing.T, s Spec, count int) {
+	t.Helper()
+	name := fmt.Sprintf("%s of %v, %s, %d records", s.Format, s.Columns, s.DType, count)
+	rows := makeRows(s, count)
+	if pooling := s.pooling(); pooling != Mean {
+		// A table of rows has no records without a row.
+		rows = slices.DeleteFunc(rows, func(r Row) bool { return s.rows(&r) == 0 })
+	}
+	for i := range rows {
+		// NumPy's and our text files escape characters that break lines.
+		if rows[i].ID = oneLine(rows[i].ID); rows[i].ID == "" {
+			rows[i].ID = "empty"
+		}
+	}
+	ids, letters, values, table := readAll(t, writeAll(t, s, rows)[0].Path)
+	if len(ids) != len(rows) {
+		t.Fatalf("%s: %d rows, want %d", name, len(ids), len(rows))
+	}
+	if len(rows) > 0 && (table.Dim != s.Dim || len(table.Columns) != len(s.Columns)) {
+		t.Errorf("%s: dim %d and columns %v", name, table.Dim, table.Columns)
+	}
+	if len(s.Columns) > 1 {
+		byName := map[Column]bool{}
+		for _, c := range table.Columns {
+			byName[c] = true
+		}
+		for _, c := range s.Columns {
+			if !byName[c] {
+				t.Errorf("%s: column %v is not among %v", name, c, table.Columns)
+			}
+		}
+	}
+	for i, r := range rows {
+		if ids[i] != r.ID {
+			t.Fatalf("%s: row %d is %.40q, want %.40q", name, i, ids[i], r.ID)
+		}
+		if s.pooling() == Residues && (s.Format == Parquet || s.Format == TSV) && !slices.Equal(letters[i], r.Residues) {
+			t.Errorf("%s: row %d has letters %v, want %v", name, i, letters[i], r.Residues)
+		}
+		for c, column := range s.Columns {
+			want := slices.Clone(r.Embeddings[c])
+			if s.DType == FP16 {
+				for j, v := range want {
+					want[j] = half.FromFP16(half.ToFP16(v))
+				}
+			}
+			at := 0
+			if len(s.Columns) > 1 {
+				at = slices.Index(table.Columns, column)
+			}
+			if !sameBits(values[i][at], want) {
+				t.Fatalf("%s: row %d, column %v: %v, want %v", name, i, column, values[i][at], want)
+			}
+		}
+	}
+}
+
+// TestConvert converts a file around all formats and back: it must have the same rows.
+func TestConvert(t *testing.T) {
+	for _, pooling := range []Pooling{Mean, Tokens} {
+		s := spec(t, Safetensors, 33)
+		s.Columns = columnsOf([]int{33}, pooling)
+		rows := slices.DeleteFunc(plainRows(s, 40), func(r Row) bool { return s.rows(&r) == 0 })
+		path := writeAll(t, s, rows)[0].Path
+		wantIDs, _, want, _ := readAll(t, path)
+		for i, name := range []string{"a.parquet", "b.h5", "c.tsv", "d.npy", "e.safetensors"} {
+			format, dir, stem, err := FormatOf(filepath.Join(s.Dir, name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			table, err := OpenTable(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			files, err := table.Convert(Spec{Format: format, Matrix: i == 1 && pooling == Mean}, dir, stem)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if paths := table.ConvertedPaths(Spec{Format: format}, dir, stem); len(paths) != len(files) || paths[0] != files[0].Path {
+				t.Errorf("wrote %v, announced %q", files, paths)
+			}
+			if err := table.Close(); err != nil {
+				t.Fatal(err)
+			}
+			path = files[0].Path
+			if ids, _, got, _ := readAll(t, path); !slices.Equal(ids, wantIDs) || !reflect.DeepEqual(got, want) {
+				t.Fatalf("%s of %s has other rows", name, pooling)
+			}
+		}
+	}
+}
+
+func TestDamagedTables(t *testing.T) {
+	for name, s := range everySpec(t) {
+		path := writeAll(t, s, makeRows(s, 40))[0].Path
+		if _, ok := readers[filepath.Ext(path)]; !ok {
+			_, err := OpenTable(path)
+			wantError(t, err, path, "extension")
+			continue
+		}
+		content := readFile(t, path)
+		for _, size := range []int{0, 7, len(content) / 2, len(content) - 9} {
+			if err := os.WriteFile(path, content[:size], 0o666); err != nil {
+				t.Fatal(err)
+			}
+			table, err := OpenTable(path)
+			if err == nil {
+				err = table.Read(func(*Row) error { return nil })
+				table.Close()
+			}
+			wantError(t, err, path, ErrNoTable.Error())
+			if t.Failed() {
+				t.Fatalf("%s of %d bytes", name, size)
+			}
+		}
+	}
+}

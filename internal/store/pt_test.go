@@ -1,0 +1,96 @@
+package store
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestPtNamesFilesAfterHeaders(t *testing.T) {
+	s := spec(t, Pt, 33)
+	rows := makeRows(s, 2)
+	rows[0].ID, rows[0].Description = "sp|P1|X", "../name of a protein"
+	rows[1].ID, rows[1].Description = "..", ""
+	folder := writeAll(t, s, rows)[0].Path
+	var names []string
+	for _, path := range filesIn(t, s.Dir) {
+		name, err := filepath.Rel(folder, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, name)
+	}
+	if got := strings.Join(names, "; "); got != "%2E..pt; sp|P1|X ..%2Fname of a protein.pt" {
+		t.Errorf("files %s", got)
+	}
+	w, err := Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Abort()
+	if err := errors.Join(w.Write(rows[0]), w.Write(rows[1])); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(rows[0]); !errors.Is(err, ErrRecord) {
+		t.Errorf("a second record of the same header: %v", err)
+	}
+	for _, p := range []Pooling{Max, Tokens} {
+		s.Columns = columnsOf([]int{33}, p)
+		_, err := Create(s)
+		wantError(t, err, string(p), "mean, residues and cls")
+	}
+}
+
+// TestFolderKeepsForeignFiles checks that an output does not replace a folder that holds anything else.
+func TestFolderKeepsForeignFiles(t *testing.T) {
+	s := spec(t, Pt, 33)
+	folder := s.Paths()[0]
+	foreign := filepath.Join(folder, "notes.txt")
+	if err := errors.Join(os.Mkdir(folder, 0o777), os.WriteFile(foreign, nil, 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	w, err := Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(makeRows(s, 2)[1]); err != nil {
+		t.Fatal(err)
+	}
+	_, err = w.Commit()
+	wantError(t, err, folder)
+	if left := filesIn(t, s.Dir); len(left) != 1 || left[0] != foreign {
+		t.Errorf("left %q", left)
+	}
+}
+
+// TestLeftoversOfFolders checks that a folder under construction is removed with its temporary file, unless its run is
+// alive.
+func TestLeftoversOfFolders(t *testing.T) {
+	dir := t.TempDir()
+	alive, err := createTempFolder(osFS{}, filepath.Join(dir, "a.pt"), ".pt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := alive.add("x.pt", []byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	dead := filepath.Join(dir, ".b.pt.tmp-0123456789abcdef")
+	if err := errors.Join(os.WriteFile(dead, []byte("."), 0o666), os.Mkdir(dead+folderSuffix, 0o777),
+		os.WriteFile(filepath.Join(dead+folderSuffix, "y.pt"), []byte("four"), 0o666)); err != nil {
+		t.Fatal(err)
+	}
+	if bytes, err := RemoveLeftovers(dir); err != nil || bytes != 5 {
+		t.Errorf("removed %d bytes, want 5: %v", bytes, err)
+	}
+	if left := filesIn(t, dir); len(left) != 2 {
+		t.Errorf("left %q, want the two files of the run that is alive", left)
+	}
+	if err := alive.discard(); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := os.ReadDir(dir); len(left) != 0 {
+		t.Errorf("left %v", left)
+	}
+}

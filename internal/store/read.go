@@ -1,0 +1,253 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"seqembed/internal/half"
+)
+
+// Table is an output file that is open for reading. The rows have the form in which they were written; fields that the
+// format does not have are zero.
+type Table struct {
+	Format  Format
+	DType   DType // type of the values in the file
+	Dim     int
+	Names   []string // names of the columns
+	Columns []Column // poolings and layers as far as the names tell; CLS and Max otherwise count as Mean
+	IDs     bool     // whether the rows have ids
+	Full    bool     // whether a row has everything that Parquet has of a record, not its id alone
+	Meta    map[string]string
+	// Read calls yield for each record, in the order of the file. The row is valid until yield returns. Read ends with
+	// the first error of yield.
+	Read  func(yield func(*Row) error) error
+	Close func() error
+}
+
+// ErrNoTable is wrapped by the error for a file that cannot be read as one of the package's formats.
+var ErrNoTable = errors.New("cannot be read")
+
+// readers maps extensions to the functions that open files. A function may keep f, which Table.Close closes.
+var readers = map[string]func(f *os.File, size int64) (*Table, error){
+	".parquet": readParquetTable, ".npy": readNpy, ".npz": readNpz, ".safetensors": readSafetensors, ".h5": readH5, ".tsv": readTSV,
+}
+
+// ReadableExtensions lists the extensions of the files that OpenTable reads.
+func ReadableExtensions() (list []string) {
+	for ext := range readers {
+		list = append(list, ext)
+	}
+	slices.Sort(list)
+	return list
+}
+
+// OpenTable opens an output file of the format that its extension names.
+func OpenTable(path string) (*Table, error) {
+	open, ok := readers[filepath.Ext(path)]
+	if !ok {
+		return nil, fmt.Errorf("%s %w: the extension is none of %s", path, ErrNoTable, strings.Join(ReadableExtensions(), ", "))
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, ioError("read", path, err)
+	}
+	info, err := f.Stat()
+	var t *Table
+	if err == nil {
+		t, err = open(f, info.Size())
+	}
+	if err == nil && (t.Dim < 1 || t.Dim > maxDim) {
+		err = fmt.Errorf("rows of %d values", t.Dim)
+	}
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s %w: %w", path, ErrNoTable, err)
+	}
+	read := t.Read
+	t.Read = func(yield func(*Row) error) error {
+		var stopped error
+		err := read(func(r *Row) error { stopped = yield(r); return stopped })
+		if err != nil && stopped == nil {
+			err = fmt.Errorf("%s %w: %w", path, ErrNoTable, err)
+		}
+		return err
+	}
+	t.Close = f.Close
+	return t, nil
+}
+
+// parseColumn returns the column that a name describes: parts of it, with underscores or dots between, are a pooling
+// and a block number.
+func parseColumn(name string, pooling Pooling) Column {
+	c := Column{Pooling: pooling}
+	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
+		if p := Pooling(part); slices.Contains(Poolings(), p) && p.PerRecord() == pooling.PerRecord() {
+			c.Pooling = p
+		} else if n, err := strconv.Atoi(strings.TrimPrefix(part, "layer")); err == nil && n >= 0 {
+			c.Layer = n
+		}
+	}
+	return c
+}
+
+// setColumns sets the columns from their names. pooling is that of a column whose name has none.
+func (t *Table) setColumns(names []string, pooling Pooling) {
+	t.Names = names
+	for _, name := range names {
+		t.Columns = append(t.Columns, parseColumn(name, pooling))
+	}
+}
+
+// appendValues decodes little-endian values.
+func appendValues(dst []float32, dtype DType, b []byte) []float32 {
+	if dtype == FP16 {
+		for ; len(b) >= 2; b = b[2:] {
+			dst = append(dst, half.FromFP16(binary.LittleEndian.Uint16(b)))
+		}
+		return dst
+	}
+	for ; len(b) >= 4; b = b[4:] {
+		dst = append(dst, math.Float32frombits(binary.LittleEndian.Uint32(b)))
+	}
+	return dst
+}
+
+// matrix reads the rows of an array one after the other.
+type matrix struct {
+	from   *bufio.Reader
+	dtype  DType
+	bytes  []byte
+	values []float32
+}
+
+func newMatrix(r io.Reader, dtype DType, dim int) *matrix {
+	return &matrix{from: bufio.NewReaderSize(r, bufferSize), dtype: dtype, bytes: make([]byte, dtype.size()*dim)}
+}
+
+// next returns the next n rows, which are valid until the next call.
+func (m *matrix) next(n int) ([]float32, error) {
+	m.values = m.values[:0]
+	for range n {
+		if _, err := io.ReadFull(m.from, m.bytes); err != nil {
+			return nil, noEOF(err)
+		}
+		m.values = appendValues(m.values, m.dtype, m.bytes)
+	}
+	return m.values, nil
+}
+
+// noEOF returns the error of a file that ends too early.
+func noEOF(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// parseNpyHeader reads the header of an array of floats in C order with two dimensions.
+func parseNpyHeader(r io.Reader) (dtype string, rows, dim int, err error) {
+	prefix := make([]byte, 10)
+	if _, err := io.ReadFull(r, prefix); err != nil {
+		return "", 0, 0, noEOF(err)
+	}
+	if string(prefix[:6]) != "\x93NUMPY" || prefix[6] != 1 {
+		return "", 0, 0, errors.New("not an array of NumPy, version 1")
+	}
+	text := make([]byte, binary.LittleEndian.Uint16(prefix[8:]))
+	if _, err := io.ReadFull(r, text); err != nil {
+		return "", 0, 0, noEOF(err)
+	}
+	if _, err := fmt.Sscanf(string(bytes.TrimSpace(text)), "{'descr': '%3s', 'fortran_order': False, 'shape': (%d, %d), }", &dtype, &rows, &dim); err != nil ||
+		rows < 0 || dim < 0 {
+		return "", 0, 0, fmt.Errorf("an array that is not a matrix in C order: %s", bytes.TrimSpace(text))
+	}
+	return dtype, rows, dim, nil
+}
+
+// npyDType returns the type of values with a name of NumPy.
+func npyDType(name string) (DType, error) {
+	for _, d := range DTypes() {
+		if d.npy() == name {
+			return d, nil
+		}
+	}
+	return "", fmt.Errorf("values of type %s", name)
+}
+
+// idLines opens the list of ids that belongs to an array. It returns nil if there is none.
+func idLines(path string) (*bufio.Scanner, io.Closer) {
+	stem := strings.TrimSuffix(path, filepath.Ext(path))
+	for range 3 { // the name of an array may contain a pooling and a layer
+		if f, err := os.Open(stem + idsSuffix); err == nil {
+			s := bufio.NewScanner(f)
+			s.Buffer(nil, maxText)
+			return s, f
+		}
+		stem = strings.TrimSuffix(stem, filepath.Ext(stem))
+	}
+	return nil, nil
+}
+
+// nextID returns the next id of a list, or an error if there is none.
+func nextID(s *bufio.Scanner) (string, error) {
+	switch {
+	case s == nil:
+		return "", nil
+	case s.Scan():
+		return s.Text(), nil
+	}
+	return "", cmpError(s.Err(), errors.New("the list of ids is shorter than the array"))
+}
+
+func cmpError(a, b error) error {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func readNpy(f *os.File, _ int64) (*Table, error) {
+	dtype, rows, dim, err := parseNpyHeader(f)
+	if err != nil {
+		return nil, err
+	}
+	d, err := npyDType(dtype)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{Format: Npy, DType: d, Dim: dim}
+	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npy")}, Mean)
+	ids, list := idLines(f.Name())
+	t.IDs = ids != nil
+	t.Read = func(yield func(*Row) error) error {
+		if list != nil {
+			defer list.Close()
+		}
+		m := newMatrix(f, d, dim)
+		for range rows {
+			values, err := m.next(1)
+			if err != nil {
+				return err
+			}
+			id, err := nextID(ids)
+			if err != nil {
+				return err
+			}
+			if err := yield(&Row{ID: id, Embeddings: [][]float32{values}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return t, nil
+}

@@ -1,0 +1,168 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+
+	"github.com/parquet-go/parquet-go"
+)
+
+// readParquetTable opens a Parquet file with a column id and lists of floats, which may be those of another program.
+func readParquetTable(f *os.File, size int64) (*Table, error) {
+	p, err := parquet.OpenFile(f, size)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{Format: Parquet, Dim: 1, Meta: map[string]string{}}
+	for _, kv := range p.Metadata().KeyValueMetadata {
+		if kv.Key != arrowSchemaKey {
+			t.Meta[kv.Key] = kv.Value
+		}
+	}
+	r := parquetReader{file: p, place: map[string]int{}}
+	var names []string
+	if names, t.DType = r.findColumns(); len(names) == 0 {
+		return nil, errors.New("no column with lists of float32 or float16")
+	}
+	has := func(columns ...string) bool {
+		return !slices.ContainsFunc(columns, func(c string) bool { _, ok := r.place[c]; return !ok })
+	}
+	t.IDs, t.Full = has("id"), has("id", "description", "length", "tokens", "truncated", "record_length")
+	pooling := Mean
+	switch {
+	case has("position") && !t.Full:
+		pooling = Tokens
+	case has("start", "end") && !t.Full:
+		pooling = Residues
+	}
+	t.setColumns(names, pooling)
+	r.windows, r.residues = t.Full && has("start", "end"), pooling == Residues
+	first := errors.New("first")
+	err = r.read(func(row *Row) error { t.Dim = len(row.Embeddings[0]); return first })
+	if err != nil && !errors.Is(err, first) {
+		return nil, err
+	}
+	t.Read = func(yield func(*Row) error) error {
+		join := joiner{yield: yield, joins: pooling != Mean}
+		err := r.read(func(row *Row) error {
+			for i, e := range row.Embeddings {
+				if len(e) != t.Dim {
+					return fmt.Errorf("record %.40q has a list of %d values in column %s, an earlier one %d", row.ID, len(e), names[i], t.Dim)
+				}
+			}
+			return join.add(*row)
+		})
+		if err != nil {
+			return err
+		}
+		return join.end()
+	}
+	return t, nil
+}
+
+// parquetReader reads rows with the generic values of parquet-go.
+type parquetReader struct {
+	file     *parquet.File
+	place    map[string]int // leaf columns of simple values
+	lists    []int          // leaf columns of embeddings
+	windows  bool           // the id of a row is that of its window
+	residues bool           // the rows have letters
+}
+
+// findColumns finds the columns of the file. It returns the names of the lists of floats, and the type of the last.
+func (p *parquetReader) findColumns() (names []string, dtype DType) {
+	for i, path := range p.file.Schema().Columns() {
+		leaf, _ := p.file.Schema().Lookup(path...)
+		switch kind := leaf.Node.Type().Kind(); {
+		case len(path) == 1:
+			p.place[path[0]] = i
+		case len(path) == 3 && kind == parquet.Float:
+			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP32
+		case len(path) == 3 && kind == parquet.FixedLenByteArray && leaf.Node.Type().Length() == 2:
+			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP16
+		}
+	}
+	return names, dtype
+}
+
+// read calls yield for each row of the file.
+func (p *parquetReader) read(yield func(*Row) error) error {
+	buffer := make([]parquet.Row, 64)
+	for _, group := range p.file.RowGroups() {
+		rows := group.Rows()
+		for {
+			n, err := rows.ReadRows(buffer)
+			for _, row := range buffer[:n] {
+				if yielded := yield(p.row(row)); yielded != nil {
+					rows.Close()
+					return yielded
+				}
+			}
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				rows.Close()
+				return err
+			}
+		}
+		if err := rows.Close(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// row converts a row.
+func (p *parquetReader) row(values parquet.Row) *Row {
+	leaves := make([][]parquet.Value, len(p.file.Schema().Columns()))
+	for column, v := range values.Range {
+		leaves[column] = v
+	}
+	first := func(name string) parquet.Value {
+		if i, ok := p.place[name]; ok && len(leaves[i]) > 0 {
+			return leaves[i][0]
+		}
+		return parquet.Value{}
+	}
+	text := func(name string) string {
+		if v := first(name); v.Kind() == parquet.ByteArray {
+			return string(v.ByteArray())
+		}
+		return ""
+	}
+	number := func(name string) int {
+		if v := first(name); v.Kind() == parquet.Int64 {
+			return int(v.Int64())
+		}
+		return 0
+	}
+	row := &Row{ID: text("id"), Description: text("description"), Length: number("length"), Tokens: max(1, number("tokens")),
+		RecordLength: number("record_length")}
+	if v := first("truncated"); v.Kind() == parquet.Boolean {
+		row.Truncated = v.Boolean()
+	}
+	if p.windows {
+		row.Start, row.End = number("start"), number("end")
+	}
+	if p.residues {
+		row.Residues = []Letters{{int32(number("start")), int32(number("end"))}}
+	}
+	for _, i := range p.lists {
+		e := make([]float32, 0, len(leaves[i]))
+		for _, v := range leaves[i] {
+			switch {
+			case v.IsNull():
+			case v.Kind() == parquet.Float:
+				e = append(e, v.Float())
+			default:
+				e = appendValues(e, FP16, v.ByteArray())
+			}
+		}
+		row.Embeddings = append(row.Embeddings, e)
+	}
+	return row
+}

@@ -1,0 +1,329 @@
+package store
+
+import (
+	"archive/zip"
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// readNpz opens an archive with an array for each record.
+func readNpz(f *os.File, size int64) (*Table, error) {
+	archive, err := zip.NewReader(f, size)
+	if err != nil {
+		return nil, err
+	}
+	t := &Table{Format: Npy, Dim: 1}
+	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npz")}, Tokens)
+	for i, entry := range archive.File {
+		if t.DType, _, t.Dim, err = npzHeader(entry); err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			break
+		}
+	}
+	ids, list := idLines(f.Name())
+	t.IDs = ids != nil
+	t.Read = func(yield func(*Row) error) error {
+		if list != nil {
+			defer list.Close()
+		}
+		for _, entry := range archive.File {
+			d, rows, dim, err := npzHeader(entry)
+			if err != nil && strings.HasSuffix(entry.Name, lettersSuffix+".npy") {
+				continue
+			}
+			if err == nil && (d != t.DType || dim != t.Dim) {
+				err = fmt.Errorf("%s has %d %s values a row, an earlier array %d %s", entry.Name, dim, d, t.Dim, t.DType)
+			}
+			if err != nil {
+				return err
+			}
+			id, err := nextID(ids)
+			if err != nil {
+				return err
+			}
+			content, err := entry.Open()
+			if err != nil {
+				return err
+			}
+			_, _, _, _ = parseNpyHeader(content) // it has been read without error
+			values, err := newMatrix(content, d, dim).next(rows)
+			content.Close()
+			if err != nil {
+				return err
+			}
+			if err := yield(&Row{ID: id, Tokens: rows, Embeddings: [][]float32{values}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return t, nil
+}
+
+// npzHeader reads the header of an array of floats.
+func npzHeader(entry *zip.File) (d DType, rows, dim int, err error) {
+	content, err := entry.Open()
+	if err != nil {
+		return "", 0, 0, err
+	}
+	defer content.Close()
+	dtype, rows, dim, err := parseNpyHeader(content)
+	if err == nil {
+		d, err = npyDType(dtype)
+	}
+	if err == nil && int64(rows)*int64(dim)*int64(d.size()) > int64(entry.UncompressedSize64) {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", entry.Name, err)
+	}
+	return d, rows, dim, err
+}
+
+// tensorEntry is the description of a tensor in the header of safetensors.
+type tensorEntry struct {
+	DType   string   `json:"dtype"`
+	Shape   []int    `json:"shape"`
+	Offsets [2]int64 `json:"data_offsets"`
+	name    string
+}
+
+// dtype returns the type of the values of a matrix of floats.
+func (e tensorEntry) dtype(body int64) (DType, error) {
+	d := map[string]DType{"F32": FP32, "F16": FP16}[e.DType]
+	if d == "" || len(e.Shape) != 2 || e.Offsets[0] < 0 || e.Offsets[1] > body || e.Shape[0] < 0 || e.Shape[1] < 0 ||
+		e.Offsets[1]-e.Offsets[0] != int64(e.Shape[0])*int64(e.Shape[1])*int64(d.size()) {
+		return "", fmt.Errorf("tensor %q is no matrix of float16 or float32, but %s of shape %v", e.name, e.DType, e.Shape)
+	}
+	return d, nil
+}
+
+// safetensorsHeader reads the header. The tensors are in the order of their values.
+func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta map[string]string, body *io.SectionReader, err error) {
+	var prefix [8]byte
+	if _, err := f.ReadAt(prefix[:], 0); err != nil {
+		return nil, nil, nil, noEOF(err)
+	}
+	n := binary.LittleEndian.Uint64(prefix[:])
+	if n > maxSafetensorsHeader || int64(n) > size-8 {
+		return nil, nil, nil, fmt.Errorf("a header of %d bytes", n)
+	}
+	var raw map[string]json.RawMessage
+	if err := json.NewDecoder(io.NewSectionReader(f, 8, int64(n))).Decode(&raw); err != nil {
+		return nil, nil, nil, err
+	}
+	if text, ok := raw[metadataKey]; ok {
+		if err := json.Unmarshal(text, &meta); err != nil {
+			return nil, nil, nil, err
+		}
+		delete(raw, metadataKey)
+	}
+	for name, text := range raw {
+		e := tensorEntry{name: name}
+		if err := json.Unmarshal(text, &e); err != nil {
+			return nil, nil, nil, err
+		}
+		tensors = append(tensors, e)
+	}
+	slices.SortFunc(tensors, func(a, b tensorEntry) int {
+		return cmp.Or(cmp.Compare(a.Offsets[0], b.Offsets[0]), cmp.Compare(a.Offsets[1], b.Offsets[1]), cmp.Compare(a.name, b.name))
+	})
+	return tensors, meta, io.NewSectionReader(f, 8+int64(n), size-8-int64(n)), nil
+}
+
+// readSafetensors opens a file with a tensor for each column, or for each record.
+func readSafetensors(f *os.File, size int64) (*Table, error) {
+	tensors, meta, body, err := safetensorsHeader(f, size)
+	if err != nil {
+		return nil, err
+	}
+	var ids []string
+	if text, ok := meta["ids"]; ok {
+		if err := json.Unmarshal([]byte(text), &ids); err != nil {
+			return nil, fmt.Errorf("ids: %w", err)
+		}
+		delete(meta, "ids")
+	}
+	t := &Table{Format: Safetensors, Dim: 1, IDs: true, Meta: meta}
+	tensors = slices.DeleteFunc(tensors, func(e tensorEntry) bool { return e.DType == "I32" && strings.HasSuffix(e.name, lettersSuffix) })
+	for i, e := range tensors {
+		d, err := e.dtype(body.Size())
+		if i == 0 && err == nil {
+			t.DType, t.Dim = d, e.Shape[1]
+		}
+		if err == nil && (d != t.DType || e.Shape[1] != t.Dim) {
+			err = fmt.Errorf("tensor %q has another type or number of values than an earlier one", e.name)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	section := func(e tensorEntry) *matrix {
+		return newMatrix(io.NewSectionReader(body, e.Offsets[0], e.Offsets[1]-e.Offsets[0]), t.DType, t.Dim)
+	}
+	pooled := func(e tensorEntry) bool { return e.name == "embeddings" || strings.HasPrefix(e.name, "embeddings_") }
+	if !slices.ContainsFunc(tensors, func(e tensorEntry) bool { return !pooled(e) || e.Shape[0] != len(ids) }) {
+		t.readTensors(tensors, ids, section)
+		return t, nil
+	}
+	t.setColumns([]string{"embeddings"}, Tokens)
+	t.Read = func(yield func(*Row) error) error {
+		for _, e := range tensors {
+			values, err := section(e).next(e.Shape[0])
+			if err != nil {
+				return err
+			}
+			if err := yield(&Row{ID: e.name, Tokens: e.Shape[0], Embeddings: [][]float32{values}}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	return t, nil
+}
+
+// readTensors makes t read a tensor for each column.
+func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
+	var names []string
+	for _, e := range tensors {
+		names = append(names, e.name)
+	}
+	t.setColumns(names, Mean)
+	t.Read = func(yield func(*Row) error) error {
+		var matrices []*matrix
+		for _, e := range tensors {
+			matrices = append(matrices, section(e))
+		}
+		for _, id := range ids {
+			row := &Row{ID: id, Embeddings: make([][]float32, len(matrices))}
+			for i, m := range matrices {
+				var err error
+				if row.Embeddings[i], err = m.next(1); err != nil {
+					return err
+				}
+			}
+			if err := yield(row); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+}
+
+// maxLine bounds a line of text in bytes.
+const maxLine = 64 << 20
+
+// readTSV opens a text file. Lines of the same id that follow each other are a record, if they have positions or
+// letters.
+func readTSV(f *os.File, size int64) (*Table, error) {
+	if last := make([]byte, 1); size > 0 {
+		if _, err := f.ReadAt(last, size-1); err != nil || last[0] != '\n' {
+			return nil, errors.New("the last line has no end")
+		}
+	}
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxLine)
+	if !lines.Scan() {
+		return nil, cmpError(lines.Err(), errors.New("no line with the names of the columns"))
+	}
+	head := strings.Split(lines.Text(), "\t")
+	t := &Table{Format: TSV, DType: FP32, IDs: true}
+	pooling, first := Mean, 1
+	switch {
+	case head[0] != tsvID:
+		return nil, fmt.Errorf("the first column is %.20q, not %q", head[0], tsvID)
+	case len(head) > 2 && head[1] == tsvStart && head[2] == tsvEnd:
+		pooling, first = Residues, 3
+	case len(head) > 1 && head[1] == tsvPosition:
+		pooling, first = Tokens, 2
+	}
+	t.Dim = len(head) - first
+	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".tsv")}, pooling)
+	t.Read = func(yield func(*Row) error) error {
+		join := joiner{yield: yield, joins: pooling != Mean}
+		for n := 2; lines.Scan(); n++ {
+			fields := strings.Split(lines.Text(), "\t")
+			if len(fields) != len(head) {
+				return fmt.Errorf("line %d has %d columns, the first %d", n, len(fields), len(head))
+			}
+			values := make([]float32, 0, t.Dim)
+			for _, text := range fields[first:] {
+				v, err := strconv.ParseFloat(text, 32)
+				if err != nil {
+					return fmt.Errorf("line %d: %w", n, err)
+				}
+				values = append(values, float32(v))
+			}
+			row := Row{ID: fields[0], Tokens: 1, Embeddings: [][]float32{values}}
+			if pooling == Residues {
+				l, err := residueLetters(fields[1], fields[2])
+				if err != nil {
+					return fmt.Errorf("line %d: %w", n, err)
+				}
+				row.Residues = []Letters{l}
+			}
+			if err := join.add(row); err != nil {
+				return err
+			}
+		}
+		if err := lines.Err(); err != nil {
+			return err
+		}
+		return join.end()
+	}
+	return t, nil
+}
+
+func residueLetters(first, last string) (l Letters, err error) {
+	a, err := strconv.ParseInt(first, 10, 32)
+	b, err2 := strconv.ParseInt(last, 10, 32)
+	return Letters{int32(a), int32(b)}, errors.Join(err, err2)
+}
+
+// joiner joins the residues or tokens of a record, which follow each other in a table, to one row.
+type joiner struct {
+	yield func(*Row) error
+	joins bool // false: every row is a record
+	row   *Row // nil before the first row
+}
+
+// add takes a row, which it keeps.
+func (j *joiner) add(r Row) error {
+	switch {
+	case !j.joins:
+		return j.yield(&r)
+	case j.row == nil:
+	case j.row.ID == r.ID:
+		j.row.Tokens += r.Tokens
+		j.row.Residues = append(j.row.Residues, r.Residues...)
+		for i, values := range r.Embeddings {
+			j.row.Embeddings[i] = append(j.row.Embeddings[i], values...)
+		}
+		return nil
+	default:
+		if err := j.yield(j.row); err != nil {
+			return err
+		}
+	}
+	j.row = &r
+	return nil
+}
+
+func (j *joiner) end() error {
+	if j.row == nil {
+		return nil
+	}
+	return j.yield(j.row)
+}

@@ -1,0 +1,118 @@
+package store
+
+import (
+	"hash/maphash"
+	"math"
+	"slices"
+)
+
+// Survey is what a table's values look like. Counts of rows are those of all columns together; a row is a vector.
+type Survey struct {
+	Records int64
+	Columns []ColumnSurvey
+	// RepeatedIDs is the number of records whose id an earlier record has. 64-bit hashes are compared.
+	RepeatedIDs int64
+	// Counted is the number of records, from the first, whose ids and rows have been compared for repetitions.
+	Counted int64
+}
+
+// ColumnSurvey describes a column. The counts of a kind of row come with the id of the first record that has one.
+type ColumnSurvey struct {
+	Rows      int64 // of Dim values
+	NaN       int64 // values
+	Infinite  int64 // values
+	Zero      int64 // rows of zeros
+	Constant  int64 // rows of equal values that are not zero, of two values or more
+	Repeated  int64 // rows that are equal, bit for bit, to an earlier one
+	NotFinite string
+	FirstZero string
+	FirstSame string // the first constant row
+}
+
+// maxCounted bounds the number of records and rows that are compared for repetitions, which take 8 bytes each.
+const maxCounted = 32 << 20
+
+// hashes counts the repetitions among values.
+type hashes struct {
+	seed maphash.Seed
+	list []uint64
+}
+
+func (h *hashes) add(b []byte) {
+	if len(h.list) < maxCounted {
+		h.list = append(h.list, maphash.Bytes(h.seed, b))
+	}
+}
+
+// repeated returns the number of values that are equal to an earlier one.
+func (h *hashes) repeated() (n int64) {
+	slices.Sort(h.list)
+	for i := 1; i < len(h.list); i++ {
+		if h.list[i] == h.list[i-1] {
+			n++
+		}
+	}
+	return n
+}
+
+// Survey reads the whole table. It takes 8 bytes for each id and row.
+func (t *Table) Survey() (Survey, error) {
+	s := Survey{Columns: make([]ColumnSurvey, len(t.Columns))}
+	ids := hashes{seed: maphash.MakeSeed()}
+	rows := make([]hashes, len(t.Columns))
+	for i := range rows {
+		rows[i].seed = ids.seed
+	}
+	var buffer []byte
+	err := t.Read(func(r *Row) error {
+		s.Records++
+		if t.IDs {
+			ids.add([]byte(r.ID))
+		}
+		for c, values := range r.Embeddings {
+			for row := range slices.Chunk(values, t.Dim) {
+				s.Columns[c].add(r.ID, row)
+				buffer = appendFloats(buffer[:0], FP32, row)
+				rows[c].add(buffer)
+			}
+		}
+		return nil
+	})
+	s.RepeatedIDs, s.Counted = ids.repeated(), min(s.Records, maxCounted)
+	for c := range rows {
+		s.Columns[c].Repeated = rows[c].repeated()
+	}
+	return s, err
+}
+
+// add counts a row.
+func (c *ColumnSurvey) add(id string, row []float32) {
+	c.Rows++
+	same, finite := true, true
+	for _, v := range row {
+		switch {
+		case v != v:
+			c.NaN++
+			finite = false
+		case math.IsInf(float64(v), 0):
+			c.Infinite++
+			finite = false
+		}
+		same = same && v == row[0]
+	}
+	first := func(kept *string) {
+		if *kept == "" {
+			*kept = id
+		}
+	}
+	switch {
+	case !finite:
+		first(&c.NotFinite)
+	case same && row[0] == 0:
+		c.Zero++
+		first(&c.FirstZero)
+	case same && len(row) > 1:
+		c.Constant++
+		first(&c.FirstSame)
+	}
+}
