@@ -170,11 +170,13 @@ func TestDiskThatFillsUp(t *testing.T) {
 			write(t, "small.faa", proteinFile)
 			write(t, "large.faa", manyProteins("x", 150)+">long\n"+strings.Repeat("MKVLA", 200)+"\n")
 			args := []string{"--esm-model", tiny, "--format", format, "-o", "out", "large.faa", "small.faa"}
-			if format == string(store.Pt) { // a file for each record: only one of many rows is large
+			size := "20000"
+			if format == string(store.Pt) { // it has a file for each record, and only this one is large
+				size = "100000"
 				args = append(args, "--pool", "residues")
 			}
 			var stdout, stderr strings.Builder
-			cmd := child(t, []string{sizeVariable + "=20000"}, args...)
+			cmd := child(t, []string{sizeVariable + "=" + size}, args...)
 			cmd.Stdout, cmd.Stderr = &stdout, &stderr
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
