@@ -123,11 +123,14 @@ func (f *fileJob) commit() error {
 	if err := f.changed(); err != nil {
 		return err
 	}
-	entry := f.Output.Template
+	entry := f.template(f.File)
 	entry.Input = f.source
-	var err error
-	if entry.Input.SHA256, entry.Input.Size, err = reader.Digest(); err != nil {
+	sum, size, err := reader.Digest()
+	if err != nil {
 		return err
+	}
+	if entry.Input.SHA256 = sum; f.Part.IsZero() {
+		entry.Input.Size = size // otherwise it is that of the whole file
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated
@@ -160,15 +163,15 @@ func (r *run) appendEntry(entry store.Entry) error {
 		if r.Force {
 			return nil
 		}
-		difference := r.difference(other)
-		if difference == "" && other.Input.SHA256 != entry.Input.SHA256 {
-			difference = "another content of " + entry.Input.Path
+		d := difference(other, entry)
+		if d == "" && other.Input.SHA256 != entry.Input.SHA256 {
+			d = "another content of " + entry.Input.Path
 		}
-		if difference == "" {
+		if d == "" {
 			return nil
 		}
 		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
-			other.Outputs[0].Path, difference, ErrMixture)
+			other.Outputs[0].Path, d, ErrMixture)
 	})
 	switch {
 	case err == nil:
