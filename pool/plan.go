@@ -70,7 +70,7 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	if err != nil {
 		return f, err
 	}
-	f.whole = r.Whole()
+	f.whole = seqio.Whole(r)
 	r.Close() // an error appears again when the file is read
 	if f.found(r); info != nil {
 		f.Size = info.Size()

@@ -204,7 +204,7 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
 			return models, err
 		}
-		if err := c.divide(m.job); err != nil {
+		if err := c.divide(m.job, c.log); err != nil {
 			return models, err
 		}
 		if err := m.job.Check(ctx); err != nil {

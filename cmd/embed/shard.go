@@ -1,6 +1,7 @@
 package main
 
 import (
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -69,14 +70,14 @@ func (s *settings) findShard() error {
 }
 
 // divide leaves the job the records of the shard alone, if there is one.
-func (c *command) divide(j *pool.Job) error {
-	if c.shard == (pool.Shard{}) {
+func (s *settings) divide(j *pool.Job, log *slog.Logger) error {
+	if s.shard == (pool.Shard{}) {
 		return nil
 	}
 	all := len(j.Files)
-	if err := j.Divide(c.shard); err != nil {
+	if err := j.Divide(s.shard); err != nil {
 		return usagef("--shard: %w", err)
 	}
-	c.log.Info("a shard", "shard", c.shard.String(), "inputs", len(j.Files), "of", all)
+	log.Info("a shard", "shard", s.shard.String(), "inputs", len(j.Files), "of", all)
 	return nil
 }

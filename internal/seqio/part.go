@@ -30,8 +30,8 @@ type Part struct {
 // partBlock is the number of records of a compressed file that belong to the same part.
 const partBlock = 64
 
-// Whole returns the part that is the whole file. Its range can be changed. The file must have been opened by Open.
-func (r *Reader) Whole() Part {
+// Whole returns the part that is the whole file of r, which must have been opened by Open. The caller changes its range.
+func Whole(r *Reader) Part {
 	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", fastq: r.parser.fastq, decision: r.decision}
 }
 
@@ -111,8 +111,8 @@ func (p *Part) cut(f io.ReaderAt, at int64) (int64, error) {
 	return at - 1 + found, nil
 }
 
-// findFASTA returns the offset in r of the first line that begins with '>', or io.EOF. A line that begins with the first
-// byte of r does not count.
+// findFASTA returns the offset in r of the first line that begins with '>', or io.EOF. A line that begins with the
+// first byte of r does not count.
 func findFASTA(r io.Reader) (int64, error) {
 	buf := newChunk()
 	defer buf.free()
@@ -184,7 +184,7 @@ func findFASTQ(r io.Reader) (int64, error) {
 	}
 }
 
-// readFASTQLine reads a line, which begins at the offset at, and advances at. At the end of the input it returns io.EOF.
+// readFASTQLine reads a line, which begins at the offset at, and advances at. It returns io.EOF at the end.
 func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
 	line := fastqLine{at: *at, letters: true}
 	for {

@@ -111,7 +111,7 @@ type Shard struct {
 	values matrix
 }
 
-// shardBuffer is the size in bytes of the buffer of a Shard. All shards of a compressed input are open at the same time.
+// shardBuffer is the size in bytes of the buffer of a Shard. All shards of a compressed input are open together.
 const shardBuffer = 64 << 10
 
 // OpenShard opens a shard.

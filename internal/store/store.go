@@ -110,8 +110,8 @@ type Spec struct {
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
-	// Shard makes the output a shard, from all of which one of the other kind is made: 1-of-8 is the first of eight. A shard
-	// is one file, in any format, from which OpenShard returns the rows as they were written.
+	// Shard makes the output a shard, such as 1-of-8, from all of which one of Format is made. A shard is one file, from
+	// which OpenShard returns the rows as they were written.
 	Shard string
 
 	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
