@@ -55,9 +55,9 @@ func (p *Part) has(index int64) bool {
 	return p.From <= at && at < p.To
 }
 
-// place returns the place, from 0 to Size, of the block of a record in a compressed file. It is not where the record is
-// stored. The multiples of the golden ratio, without their integers, are spread evenly however many there are (Knuth,
-// The Art of Computer Programming, volume 3, section 6.4), so a part has nearly its share of the blocks of any file.
+// place returns the place, from 0 to Size, of the block of a record in a compressed file, which says nothing of where the
+// record is stored. The multiples of the golden ratio, without their integers, are spread evenly however many there are
+// (Knuth, The Art of Computer Programming, volume 3, section 6.4), so a part has nearly its share of the blocks.
 func (p *Part) place(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
