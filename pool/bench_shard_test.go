@@ -62,7 +62,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 		}
 		index := k
 		if o.Compressed {
-			index = k*shards + i
+			index = (k/64*shards+i)*64 + k%64 // blocks, as seqio.Part deals them
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

@@ -505,26 +505,37 @@ func (c *copier) interleave(pieces []piece) error {
 		}
 	}
 	for {
-		if c.ctx.Err() != nil {
-			return c.ctx.Err()
-		}
 		k := slices.MinFunc(cursors, func(a, b *cursor) int { return cmp.Compare(a.index(), b.index()) })
 		if k.row == nil {
 			return nil
 		}
-		if err := c.write(*k.row); err != nil {
-			return err
+		others := uint64(beyondAll) // the index of the first row of the others
+		for _, other := range cursors {
+			if other != k {
+				others = min(others, other.index())
+			}
 		}
-		if err := k.advance(); err != nil {
-			return err
+		for k.row != nil && k.index() < others {
+			if c.ctx.Err() != nil {
+				return c.ctx.Err()
+			}
+			if err := c.write(*k.row); err != nil {
+				return err
+			}
+			if err := k.advance(); err != nil {
+				return err
+			}
 		}
 	}
 }
 
-// index returns the position of the next row's record. It is beyond all others at the end.
+// beyondAll is an index that no record has.
+const beyondAll = 1 << 63
+
+// index returns the position of the next row's record, or beyondAll at the end.
 func (k *cursor) index() uint64 {
 	if k.row == nil {
-		return 1 << 63
+		return beyondAll
 	}
 	return uint64(k.row.Index)
 }

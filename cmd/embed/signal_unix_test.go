@@ -39,17 +39,6 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// manyProteins returns n different records, at most 8,000, of some dozen residues.
-func manyProteins(prefix string, n int) string {
-	var b strings.Builder
-	for i := range n {
-		const letters = "ACDEFGHIKLMNPQRSTVWY"
-		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // because equal ones are computed once
-		fmt.Fprintf(&b, ">%s%d\n%s%s\n", prefix, i, distinct, strings.Repeat("MKVLWAGTRE", 2+i%5)[3:])
-	}
-	return b.String()
-}
-
 // TestSignal checks that a run ends within a batch after a signal, that it keeps complete files and leaves no partial
 // ones, and that the same command completes it.
 func TestSignal(t *testing.T) {

@@ -30,7 +30,7 @@ type Part struct {
 // partBlock is the number of records of a compressed file that belong to the same part.
 const partBlock = 64
 
-// Whole returns the part that is the whole file of r, which must have been opened by Open. The caller changes its range.
+// Whole returns the part that is the whole file of r, which must have been opened by Open. Its range can be changed.
 func Whole(r *Reader) Part {
 	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", fastq: r.parser.fastq, decision: r.decision}
 }
@@ -55,7 +55,7 @@ func (p *Part) has(index int64) bool {
 	return p.From <= at && at < p.To
 }
 
-// place returns the place, from 0 to Size, of the block of a record in a compressed file, which says nothing of where the
+// place returns the place, from 0 to Size, of the block of a record in a compressed file. It says nothing of where the
 // record is stored. The multiples of the golden ratio, without their integers, are spread evenly however many there are
 // (Knuth, The Art of Computer Programming, volume 3, section 6.4), so a part has nearly its share of the blocks.
 func (p *Part) place(index int64) int64 {
