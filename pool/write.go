@@ -150,4 +150,3 @@ func (f *fileJob) commit() error {
 	entry.Outputs, entry.Finished = report.Outputs, report.Finished
 	return f.appendEntry(entry)
 }
-
