@@ -153,32 +153,3 @@ func (f *fileJob) commit() error {
 	entry.Outputs, entry.Finished = report.Outputs, report.Finished
 	return f.appendEntry(entry)
 }
-
-// appendEntry appends an entry to the manifest. It fails if another process has added a different entry for the same
-// output since this run began.
-func (r *run) appendEntry(entry store.Entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.manifest.Append(r.ctx, entry, func(other store.Entry) error {
-		if r.Force {
-			return nil
-		}
-		d := difference(other, entry)
-		if d == "" && other.Input.SHA256 != entry.Input.SHA256 {
-			d = "another content of " + entry.Input.Path
-		}
-		if d == "" {
-			return nil
-		}
-		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
-			other.Outputs[0].Path, d, ErrMixture)
-	})
-	switch {
-	case err == nil:
-		r.folder.openManifest()
-		return nil
-	case errors.Is(err, store.ErrLocked): // another process held the lock until the run ended
-		return ErrInterrupted
-	}
-	return &outputError{err}
-}
