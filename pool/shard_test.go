@@ -384,6 +384,18 @@ func TestMergeOfRepeatedIDs(t *testing.T) {
 	}
 }
 
+// TestMergeOfOneRecordEach joins shards of one record, which have the same position in their parts.
+func TestMergeOfOneRecordEach(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">u\nMKV\n>v\nMKK\n")
+	for i := range 2 {
+		b.shard(Shard{i + 1, 2}).run()
+	}
+	m, to := b.merger(2)
+	b.merge(m, 1)
+	to.check("a", []entryOf{{"u", "MKV"}, {"v", "MKK"}})
+}
+
 // TestShardsInOneFolder runs shards in one folder, and one of another number of shards, which is refused.
 func TestShardsInOneFolder(t *testing.T) {
 	b := shardBench(t, 5)

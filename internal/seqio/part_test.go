@@ -143,11 +143,14 @@ func TestPartsHaveEachRecordOnce(t *testing.T) {
 // TestPartsAreOfEqualSize divides large files into seven parts of equal size within 10%.
 func TestPartsAreOfEqualSize(t *testing.T) {
 	dir := t.TempDir()
-	for form := range 3 {
+	for form := range 4 {
 		rng := rand.New(rand.NewPCG(uint64(form), 1))
 		content := []byte(strings.ReplaceAll(string(randomFile(rng, form == 1, 3000)), "\r", "\n"))
-		if form == 2 {
+		switch form {
+		case 2:
 			content = packed([]byte(strings.Repeat(">r\nACGT\n", 12000)))
+		case 3:
+			content = bytes.ReplaceAll(content, []byte("\n"), []byte("\r"))
 		}
 		path := filepath.Join(dir, fmt.Sprint(form))
 		if err := os.WriteFile(path, content, 0o666); err != nil {
@@ -180,6 +183,28 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 				t.Errorf("form %d: part %d has a size of %d of %d", form, i, n, total)
 			}
 		}
+	}
+}
+
+// TestPlacesThatAreNoRecords looks for records of four lines where other lines resemble them.
+func TestPlacesThatAreNoRecords(t *testing.T) {
+	const record = "@r\nACGT\n+\n@@@@\n"
+	for before, why := range map[string]string{
+		"x\n":                           "a record",
+		"@III\n":                        "a line of quality values",
+		"@III\n#III\n+III\nIIII\n":      "four of them, one of which is in the place of the letters",
+		"@III\nACG\n+III\nIIII\n":       "four of them, with more values than letters",
+		"@III\nACGT\n!III\nIIII\n":      "four of them, without a plus",
+		"x@r\nACGT\n+\nIIII\n":          "a record that begins before",
+		"@r\nACGT\nACGT\n+\nIIIIIIII\n": "a record of five lines",
+	} {
+		got, err := findFASTQ(strings.NewReader("x\n" + before + record))
+		if want := int64(2 + len(before)); err != nil || got != want {
+			t.Errorf("%s: a record at %d, %v; want %d", why, got, err, want)
+		}
+	}
+	if at, err := findFASTQ(strings.NewReader("x\n@r\nACGT\n+\n@@@@\nACGT\n+\n")); err != io.EOF {
+		t.Errorf("%d, %v", at, err)
 	}
 }
 
@@ -222,7 +247,7 @@ func TestPartsHaveTheAlphabetOfTheFile(t *testing.T) {
 	for _, c := range []struct {
 		last string
 		kind error
-	}{{">odd\nTGTGTG\n", nil}, {">odd\nMKVLLEEQPWEEQPWFFIP\n", ErrAlphabet}} {
+	}{{">odd\nTGTGTG\n", nil}, {">P1;odd\nTGTGTG\n", nil}, {">odd\nMKVLLEEQPWEEQPWFFIP\n", ErrAlphabet}} {
 		if err := os.WriteFile(path, []byte(strings.Repeat(">a\nACGTTGCATCGATCGATCGATCAGCA\n", 120)+c.last), 0o666); err != nil {
 			t.Fatal(err)
 		}
