@@ -149,12 +149,9 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
-	if text, ok := meta["ids"]; ok {
-		if err := json.Unmarshal([]byte(text), &ids); err != nil {
-			return nil, fmt.Errorf("ids: %w", err)
-		}
-		delete(meta, "ids")
+	ids, tensors, err := tensorIDList(tensors, meta, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tensorIDs, err)
 	}
 	t := &Table{Format: Safetensors, Dim: 1, IDs: true, Meta: meta}
 	tensors = slices.DeleteFunc(tensors, func(e tensorEntry) bool { return e.DType == "I32" && strings.HasSuffix(e.name, lettersSuffix) })
@@ -192,6 +189,52 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 		return nil
 	}
 	return t, nil
+}
+
+// tensorIDList returns the ids, from the metadata or from two tensors, and the other tensors. It removes the ids from
+// the metadata.
+func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
+	if text, ok := meta[tensorIDs]; ok {
+		delete(meta, tensorIDs)
+		return ids, tensors, json.Unmarshal([]byte(text), &ids)
+	}
+	at := func(name, dtype string) int {
+		return slices.IndexFunc(tensors, func(e tensorEntry) bool { return e.name == name && e.DType == dtype && len(e.Shape) == 1 })
+	}
+	text, ends := at(tensorIDs, "U8"), at(tensorIDOffsets, "I64")
+	if text < 0 || ends < 0 {
+		return nil, tensors, nil
+	}
+	bytes, err := tensors[text].content(body, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	positions, err := tensors[ends].content(body, 8)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := string(bytes)
+	for from := uint64(0); len(positions) >= 16; positions = positions[8:] {
+		to := binary.LittleEndian.Uint64(positions[8:])
+		if binary.LittleEndian.Uint64(positions) != from || to < from || to > uint64(len(all)) {
+			return nil, nil, fmt.Errorf("the positions of id %d, %d to %d, are not between %d and %d", len(ids), from, to, from, len(all))
+		}
+		ids = append(ids, all[from:to])
+		from = to
+	}
+	isList := func(e tensorEntry) bool { return e.name == tensorIDs || e.name == tensorIDOffsets }
+	return ids, slices.DeleteFunc(tensors, isList), nil
+}
+
+// content returns the bytes of a tensor of one dimension with values of the given size.
+func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error) {
+	from, to := e.Offsets[0], e.Offsets[1]
+	if from < 0 || to < from || to > body.Size() || to-from != size*int64(e.Shape[0]) {
+		return nil, fmt.Errorf("tensor %q has %d values in bytes %d to %d of %d", e.name, e.Shape[0], from, to, body.Size())
+	}
+	content := make([]byte, to-from)
+	_, err := io.ReadFull(io.NewSectionReader(body, from, to-from), content)
+	return content, noEOF(err)
 }
 
 // readTensors makes t read a tensor for each column.
