@@ -32,12 +32,10 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 			break
 		}
 	}
-	ids, list := idLines(f.Name())
-	t.IDs = ids != nil
+	ids := openIDs(f.Name())
+	t.IDs = ids.lines != nil
 	t.Read = func(yield func(*Row) error) error {
-		if list != nil {
-			defer list.Close()
-		}
+		defer ids.close()
 		for _, entry := range archive.File {
 			d, rows, dim, err := npzHeader(entry)
 			if err != nil && strings.HasSuffix(entry.Name, lettersSuffix+".npy") {
@@ -49,7 +47,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 			if err != nil {
 				return err
 			}
-			id, err := nextID(ids)
+			id, err := ids.next()
 			if err != nil {
 				return err
 			}
@@ -67,7 +65,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 				return err
 			}
 		}
-		return nil
+		return ids.end()
 	}
 	return t, nil
 }
@@ -309,7 +307,7 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 				}
 				values = append(values, float32(v))
 			}
-			row := Row{ID: fields[0], Tokens: 1, Embeddings: [][]float32{values}}
+			row := Row{ID: ofOneLine(fields[0]), Tokens: 1, Embeddings: [][]float32{values}}
 			if pooling == Residues {
 				l, err := residueLetters(fields[1], fields[2])
 				if err != nil {
