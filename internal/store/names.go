@@ -78,7 +78,7 @@ func ValidText(s string) string {
 	return string(runes)
 }
 
-// lineEscape matches the escape of a character that oneLine replaces, and the same with one or several 25 after the '%'.
+// lineEscape matches the escape of a character that oneLine replaces, also with one or several 25 after the first '%'.
 var lineEscape = regexp.MustCompile("%((?:25)*)(" + strings.Join([]string{"[01][0-9A-F]", "7F", "C2%[89][0-9A-F]", "E2%80%A[89]"}, "|") + ")")
 
 // oneLine returns s with control characters and Unicode line separators, which no id should contain, replaced by %XX,

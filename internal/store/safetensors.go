@@ -15,9 +15,9 @@ import (
 // embedding per token it is one tensor per record.
 const Safetensors Format = "safetensors"
 
-// Names of the ids. tensorIDs is a key of the metadata, whose value is a JSON list, or a tensor U8 of the bytes of all ids,
-// one after the other. With the latter, tensorIDOffsets is a tensor I64 [records+1]: id i has the bytes from offset i to
-// offset i+1.
+// Names of the ids. tensorIDs is a key of the metadata, whose value is a JSON list, or a tensor U8 of the bytes of all
+// ids, one after the other. With the latter, tensorIDOffsets is a tensor I64 [records+1]: id i has the bytes from
+// offset i to offset i+1.
 const (
 	tensorIDs       = "ids"
 	tensorIDOffsets = "ids_offsets"
@@ -37,26 +37,26 @@ const metadataKey = "__metadata__"
 // layer. Beside the residues of DNA there is a tensor [rows, 2] of their letters.
 //
 // The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
-// from offset 0 of the temporary file. At the end they are moved up by the length of what precedes them, which needs no
-// second copy on disk. The header is kept in memory until then. The format limits it to 100 MB. With one tensor per
-// column the ids leave the header for scratch files as soon as there are many. With one tensor per record, whose name is
-// the id, they stay, and the limit is reached at some 500,000 records.
+// from offset 0 of the temporary file. At the end they are moved up, which needs no second copy on disk. The header is
+// kept in memory until then. The format limits it to 100 MB. With one tensor per column the ids leave the header for
+// scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit is
+// reached at half a million records or so.
 type safetensorsEncoder struct {
-	spec    *Spec
-	files   *fileSet
-	file    *atomicFile
-	columns []*atomicFile // rows of each column: file, then scratch files; per token, only file
-	suffix  []string      // per token: suffix of tensor names for each column, and that of letters if there are any
-	rows    int
-	offset  int64       // per token: number of bytes in the tensors written so far
-	ids     jsonText    // JSON list of ids, escaped for a JSON string, without brackets and quotes; empty if there are many
-	idText  *atomicFile // with many ids: the content of the tensor of their bytes; otherwise nil
-	idEnds  *atomicFile // with many ids: the content of the tensor of their positions
-	entries jsonText    // per token: header entries of the tensors
-	names   recordNames
-	many    int // number of records from which the ids are tensors
-	limit   int // maximum size of the header in bytes
-	floats  floatWriter
+	spec      *Spec
+	files     *fileSet
+	file      *atomicFile
+	columns   []*atomicFile // rows of each column: file, then scratch files; per token, only file
+	suffix    []string      // per token: suffix of tensor names for each column, and that of letters if there are any
+	rows      int
+	offset    int64       // per token: number of bytes in the tensors written so far
+	ids       jsonText    // JSON list of ids, escaped for a JSON string, without brackets and quotes; empty if there are many
+	idText    *atomicFile // with many ids: the content of the tensor of their bytes; otherwise nil
+	idOffsets *atomicFile // with many ids: the content of the tensor of their offsets
+	entries   jsonText    // per token: header entries of the tensors
+	names     recordNames
+	many      int // number of records from which the ids are tensors
+	limit     int // maximum size of the header in bytes
+	floats    floatWriter
 }
 
 func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
@@ -141,10 +141,10 @@ func (e *safetensorsEncoder) moveIDs() (err error) {
 	if e.idText, err = e.files.createScratch(e.file.final); err != nil {
 		return err
 	}
-	if e.idEnds, err = e.files.createScratch(e.file.final); err != nil {
+	if e.idOffsets, err = e.files.createScratch(e.file.final); err != nil {
 		return err
 	}
-	if _, err := e.idEnds.Write(make([]byte, 8)); err != nil {
+	if _, err := e.idOffsets.Write(make([]byte, 8)); err != nil {
 		return err
 	}
 	var list string
@@ -166,7 +166,7 @@ func (e *safetensorsEncoder) appendID(id string) error {
 	if _, err := e.idText.WriteString(id); err != nil {
 		return err
 	}
-	_, err := e.idEnds.Write(binary.LittleEndian.AppendUint64(nil, uint64(e.idText.size)))
+	_, err := e.idOffsets.Write(binary.LittleEndian.AppendUint64(nil, uint64(e.idText.size)))
 	return err
 }
 
@@ -220,13 +220,13 @@ func (e *safetensorsEncoder) addEntry(name, dtype string, size int64, shape ...i
 	e.offset = end
 }
 
-// finish puts the header before the values. The positions of ids, which have the largest values, precede the embeddings,
-// and the bytes of ids follow them: PyTorch needs every tensor at a multiple of the size of its values.
+// finish puts the header before the values. The offsets of ids, of 8 bytes each, precede the embeddings, and the bytes
+// of ids follow them: PyTorch needs every tensor at a multiple of the size of its values.
 func (e *safetensorsEncoder) finish() error {
 	before := int64(0) // number of bytes that precede the values
 	if e.idText != nil {
 		e.addEntry(tensorIDOffsets, "I64", 8, e.rows+1)
-		before = e.idEnds.size
+		before = e.idOffsets.size
 	}
 	if e.spec.perRecord() {
 		for _, name := range e.spec.columnNames("embeddings") {
@@ -251,7 +251,7 @@ func (e *safetensorsEncoder) finish() error {
 	}
 	parts := e.columns[1:]
 	if e.idText != nil {
-		if err := e.idEnds.copyTo(&offsetWriter{e.file, int64(len(header))}); err != nil {
+		if err := e.idOffsets.copyTo(&offsetWriter{e.file, int64(len(header))}); err != nil {
 			return err
 		}
 		parts = append(parts, e.idText)
