@@ -39,8 +39,8 @@ const metadataKey = "__metadata__"
 // The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
 // from offset 0 of the temporary file. At the end they are moved up, which needs no second copy on disk. The header is
 // kept in memory until then. The format limits it to 100 MB. With one tensor per column the ids leave the header for
-// scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit is
-// reached at half a million records or so.
+// scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit
+// is reached at half a million records or so.
 type safetensorsEncoder struct {
 	spec      *Spec
 	files     *fileSet
