@@ -127,7 +127,7 @@ func TestConvert(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			files, err := table.Convert(Spec{Format: format, Matrix: i == 1 && pooling == Mean}, dir, stem)
+			files, _, err := table.Convert(Spec{Format: format, Matrix: i == 1 && pooling == Mean}, dir, stem)
 			if err != nil {
 				t.Fatal(err)
 			}

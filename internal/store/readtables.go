@@ -168,8 +168,10 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	section := func(e tensorEntry) *matrix {
 		return newMatrix(io.NewSectionReader(body, e.Offsets[0], e.Offsets[1]-e.Offsets[0]), t.DType, t.Dim)
 	}
-	pooled := func(e tensorEntry) bool { return e.name == "embeddings" || strings.HasPrefix(e.name, "embeddings_") }
-	if !slices.ContainsFunc(tensors, func(e tensorEntry) bool { return !pooled(e) || e.Shape[0] != len(ids) }) {
+	switch columns, err := perColumn(tensors, ids); {
+	case err != nil:
+		return nil, err
+	case columns:
 		t.readTensors(tensors, ids, section)
 		return t, nil
 	}
@@ -235,8 +237,29 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 	return content, noEOF(err)
 }
 
+// perColumn reports whether there is a tensor for each column, rather than for each record. It returns an error if the
+// rows of such tensors are not as many as the ids.
+func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
+	for _, e := range tensors {
+		switch {
+		case e.name != "embeddings" && !strings.HasPrefix(e.name, "embeddings_"):
+			return false, nil
+		case e.Shape[0] == len(ids) || ids == nil && e.Shape[0] == tensors[0].Shape[0]:
+		case slices.ContainsFunc(ids, func(id string) bool { return strings.HasPrefix(e.name, id) }):
+			return false, nil // a record has such an id
+		default:
+			return false, fmt.Errorf("tensor %q has %d rows, and there are %d ids", e.name, e.Shape[0], len(ids))
+		}
+	}
+	return true, nil
+}
+
 // readTensors makes t read a tensor for each column.
 func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
+	t.IDs = ids != nil
+	if !t.IDs && len(tensors) > 0 {
+		ids = make([]string, tensors[0].Shape[0])
+	}
 	var names []string
 	for _, e := range tensors {
 		names = append(names, e.name)
@@ -346,7 +369,7 @@ func (j *joiner) add(r Row) error {
 	case !j.joins:
 		return j.yield(&r)
 	case j.row == nil:
-	case j.row.ID == r.ID:
+	case j.row.ID == r.ID && j.row.Start == r.Start:
 		j.row.Tokens += r.Tokens
 		j.row.Residues = append(j.row.Residues, r.Residues...)
 		for i, values := range r.Embeddings {

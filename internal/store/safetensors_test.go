@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
@@ -233,6 +234,26 @@ func TestSafetensorsWithDamagedIDs(t *testing.T) {
 		}
 		_, err := OpenTable(path)
 		wantError(t, err, path, "ids")
+	}
+}
+
+// TestSafetensorsWithoutIDs reads matrices whose ids are missing, or are others.
+func TestSafetensorsWithoutIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "matrix.safetensors")
+	for metadata, wrong := range map[string]string{`{}`: "", `{"ids":"[\"a\",\"b\"]"}`: "2 ids"} {
+		header := `{"__metadata__":` + metadata + `,"embeddings":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}}`
+		file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+		if err := os.WriteFile(path, append(file, make([]byte, 24)...), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if wrong != "" {
+			_, err := OpenTable(path)
+			wantError(t, err, path, wrong, "3 rows")
+			continue
+		}
+		if ids, _, _, table := readAll(t, path); table.IDs || len(ids) != 3 || len(table.Columns) != 1 || table.Columns[0].Pooling != Mean {
+			t.Errorf("ids %q, columns %v", ids, table.Columns)
+		}
 	}
 }
 
