@@ -138,10 +138,14 @@ func TestPresetRefuses(t *testing.T) {
 	for args, says := range map[string][]string{
 		"--preset other a.fna":                         {"other", "virnucpro"},
 		"--expected-length 300 a.fna":                  {"--preset"},
-		"--preset virnucpro --expected-length 7 a.fna": {"300", "500"},
+		"--preset virnucpro --expected-length 7 a.fna": {"300 or 500"},
 		"--preset virnucpro --format npy a.fna":        {"--format"},
 		"--preset virnucpro --protein p.faa":           {"--protein"},
 		"--preset virnucpro --keep-case a.fna":         {"--keep-case"},
+		"--preset virnucpro --repr_layers 1 a.fna":     {"--repr_layers"},
+		"--preset virnucpro --include bos mean a.fna":  {"--include"},
+
+		"--preset virnucpro --truncation_seq_length 9 a.fna": {"--truncation_seq_length"},
 	} {
 		embed(t, strings.Fields(args)...).wantCode(exitUsage).wantProblem(says...)
 	}
