@@ -9,6 +9,7 @@
 
 import json
 import os
+import re
 import struct
 
 __all__ = ["read"]
@@ -33,7 +34,11 @@ def read(path, column="embedding"):
 def _npy(path, _):
     import numpy
 
-    with open(path[: -len(".npy")] + ".ids.txt", encoding="utf-8", newline="\n") as file:
+    base = path[: -len(".npy")]
+    layer = re.compile(r"\.(layer\d+|mean|max|cls)$")  # several layers or poolings share the ids
+    while not os.path.exists(base + ".ids.txt") and layer.search(base):
+        base = layer.sub("", base)
+    with open(base + ".ids.txt", encoding="utf-8", newline="\n") as file:
         ids = file.read().split("\n")[:-1]
     return _checked(path, ids, numpy.load(path, mmap_mode="r"))
 
