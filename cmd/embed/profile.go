@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -123,6 +124,9 @@ type profiler struct {
 func (c profiler) profile(ctx context.Context) error {
 	m, p := c.model, c.on
 	fmt.Fprintf(c.stdout, "%s on %s (%s)\n", m.model, p.name, p.backend)
+	if _, err := allProfiled(); err != nil { // better now than after minutes
+		return err
+	}
 	list, err := c.sweep(ctx)
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func (c profiler) profile(ctx context.Context) error {
 	}
 	table.Flush()
 	if err := setProfiled(profiled{Model: m.checkpoint.Label, Backend: p.backend, DType: p.dtype, Tokens: recommended, TokensPerSecond: int64(best)}); err != nil {
-		return fmt.Errorf("the recommended number of tokens cannot be stored: %w", err)
+		return fmt.Errorf("the recommended number of tokens cannot be stored: %w; --%s %d gives it to a run", err, m.flag("batch-size"), recommended)
 	}
 	_, err = fmt.Fprintf(c.stdout, "recommended: %s tokens; runs without --%s take it now (%s)\n", grouped(int64(recommended)), m.flag("batch-size"), profilePath())
 	return err
@@ -174,18 +178,20 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	for tokens, without := e.budget, 0; tokens <= profiling.most && without < 2; tokens *= 2 {
 		batch := randomBatch(tokens)
 		took := time.Now()
-		if _, err := e.Start(batch)(); errors.Is(err, kernels.ErrOutOfMemory) && len(list) > 0 {
-			break
-		} else if err != nil { // the first batch also compiles
-			return nil, err
-		}
+		_, err := e.Start(batch)() // the first batch also compiles
 		run := monitor.NewRun()
 		run.Plan(m.model, map[string]int64{})
 		run.Begin()
 		run.DeviceOpening(p.name, pci)
 		run.DeviceReady(p.name)
 		current.Store(run)
-		if err := e.measure(ctx, batch, run); err != nil {
+		if err == nil {
+			err = e.measure(ctx, batch, run)
+		}
+		switch {
+		case errors.Is(err, kernels.ErrOutOfMemory) && len(list) > 0:
+			return list, nil
+		case err != nil:
 			return nil, err
 		}
 		x := measurement{tokens, run.Snapshot().Models[0].Devices[0]}
@@ -201,8 +207,14 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 }
 
 // measure computes a batch again and again, as the pool does, and adds each one to run.
-func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) error {
+func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) (err error) {
 	var inFlight []func() ([][]float32, error)
+	defer func() {
+		for _, finish := range inFlight {
+			_, last := finish()
+			err = cmp.Or(err, last)
+		}
+	}()
 	for began, n := time.Now(), 0; n < 2 || time.Since(began) < profiling.time; n++ {
 		if ctx.Err() != nil {
 			return pool.ErrInterrupted
@@ -210,18 +222,14 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 		for len(inFlight) <= e.processor.ahead {
 			inFlight = append(inFlight, e.Start(b))
 		}
-		if _, err := inFlight[0](); err != nil {
+		_, err := inFlight[0]()
+		inFlight = inFlight[1:]
+		if err != nil {
 			return err
 		}
-		inFlight = inFlight[1:]
 		run.Add(monitor.Batch{Device: e.processor.name, Sequences: b.Sequences(), Tokens: len(b.IDs), Budget: len(b.IDs)})
 	}
 	run.End()
-	for _, finish := range inFlight {
-		if _, err := finish(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
