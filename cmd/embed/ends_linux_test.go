@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"seqembed/internal/monitor"
 )
 
 // awaitedLog is the log of a child process, in which a test can wait for a text.
@@ -174,6 +177,36 @@ func TestSignalWhileItWaits(t *testing.T) {
 			}
 			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
 		})
+	}
+}
+
+// TestClosingEventOfARunThatDoesNotEnd checks that a JSON log has its closing event even if the process ends in the
+// middle of a batch.
+func TestClosingEventOfARunThatDoesNotEnd(t *testing.T) {
+	workspace(t)
+	write(t, "first.faa", proteinFile)
+	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
+	args := []string{"--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "first.faa"}
+	embed(t, args...).wantCode(0)
+	cmd, log := running(t, nil, []string{graceVariable + "=100ms"}, append(args, "long.faa", "--log-format", "json")...)
+	awaitState(t, cmd, log, func(proc string) bool {
+		return strings.Contains(log.String(), "a very long record") && ticks(proc) > 20
+	})
+	send(t, cmd, syscall.SIGTERM)
+	if code := ended(cmd); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	var last struct {
+		Msg    string
+		Report report
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Msg != "run ended" {
+		t.Fatalf("the log does not end with its closing event: %v\n%s", err, log)
+	}
+	r := last.Report
+	if r.ExitStatus != exitInterrupted || !strings.Contains(r.Error, "was busy") || r.Resumed != 1 || r.Models[0].State != monitor.Computing {
+		t.Errorf("%+v", r)
 	}
 }
 

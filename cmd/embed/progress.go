@@ -30,6 +30,7 @@ type progress struct {
 	dashboard bool            // whether the screen may show a dashboard
 
 	mu     sync.Mutex
+	totals totals
 	closed bool
 	ends   []func()          // end what plan has started
 	pci    map[string]string // addresses of GPUs by the names of devices
@@ -258,15 +259,19 @@ func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 // FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
 func (p *progress) FileSkipped(path string) {
 	p.Settle(path, false)
+	p.count(totals{Resumed: 1})
 	p.log.Info("complete since an earlier run", "input", path)
 }
 
 // FileFinished counts a file as settled and logs its output. It names the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.Settle(f.Path, false)
+	finished := totals{Files: 1, Records: f.Records, Tokens: f.Tokens, Truncated: f.Truncated}
 	for _, n := range f.Skipped {
 		p.Skipped(n)
+		finished.Skipped += n
 	}
+	p.count(finished)
 	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
 		var first []string
@@ -287,5 +292,23 @@ func (p *progress) FileFinished(f pool.FileReport) {
 // FileFailed counts a file as settled and logs its error with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
+	p.count(totals{Failed: 1})
 	p.log.Error(oneLine(withHint(f.Err)), "input", f.Path)
+}
+
+// count adds numbers to the totals.
+func (p *progress) count(n totals) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	t := &p.totals
+	t.Files, t.Resumed, t.Failed = t.Files+n.Files, t.Resumed+n.Resumed, t.Failed+n.Failed
+	t.Records, t.Tokens = t.Records+n.Records, t.Tokens+n.Tokens
+	t.Truncated, t.Skipped = t.Truncated+n.Truncated, t.Skipped+n.Skipped
+}
+
+// total returns the totals so far.
+func (p *progress) total() totals {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.totals
 }

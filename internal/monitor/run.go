@@ -83,6 +83,7 @@ const (
 	Computing State = "computing"
 	Lost      State = "lost" // of a device
 	Done      State = "done"
+	Stopped   State = "stopped" // of a model that was interrupted or has no device left
 )
 
 // Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.

@@ -73,11 +73,15 @@ func TestFailures(t *testing.T) {
 	c.Settle("empty", true)
 	c.Plan("m", map[string]int64{"f0": 100, "f1": 200})
 	c.Begin()
+	c.DeviceReady("one")
 	c.Settle("f0", true)
 	c.Settle("f1", false)
 	c.End()
 	c.Settle("other", true)
 	s := c.Snapshot()
+	if s.Models[0].State != Done || s.Models[0].Devices[0].State != Done {
+		t.Errorf("%+v", s)
+	}
 	if m := s.Models[0]; s.FilesFailed != 3 || m.FilesFailed != 1 || m.FilesDone != 2 {
 		t.Errorf("%+v", s)
 	}
@@ -108,7 +112,7 @@ func TestRemaining(t *testing.T) {
 	c.DeviceReady("one")
 	c.pass(1)
 	c.Add(batch("one", "-", 10, 250, time.Second, 0))
-	if s := c.Snapshot(); s.Left.known() || s.LeftAtLeast || s.Models[1].Percent.known() || s.Models[0].State != Done || s.Models[0].Seconds != 10 {
+	if s := c.Snapshot(); s.Left.known() || s.LeftAtLeast || s.Models[1].Percent.known() || s.Models[0].State != Stopped || s.Models[0].Seconds != 10 {
 		t.Errorf("the size of the input is not known: %+v", s)
 	}
 }
@@ -208,6 +212,9 @@ func TestJSON(t *testing.T) {
 		if !strings.Contains(string(text), part) {
 			t.Errorf("no %s in %s", part, text)
 		}
+	}
+	if text, err := json.Marshal(NewRun().Snapshot()); err != nil || !strings.Contains(string(text), `"models":[]`) {
+		t.Errorf("without a model: %s: %v", text, err)
 	}
 	if text, err := json.Marshal([]Value{unknown, Value(math.Inf(1))}); err != nil || string(text) != "[null,null]" {
 		t.Errorf("%s: %v", text, err)

@@ -83,7 +83,7 @@ func (r *Run) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	s := Snapshot{Elapsed: Value(now.Sub(r.began).Seconds()), Left: unknown, FilesFailed: r.failed}
+	s := Snapshot{Elapsed: Value(now.Sub(r.began).Seconds()), Left: unknown, FilesFailed: r.failed, Models: []Model{}}
 	for i, m := range r.models {
 		s.Models = append(s.Models, m.snapshot(now, i < r.next))
 		if m == r.m && m.ended.IsZero() {
@@ -109,7 +109,7 @@ func (m *model) snapshot(now time.Time, begun bool) Model {
 	for _, d := range m.devices {
 		s.Devices = append(s.Devices, d.snapshot(now))
 		if !m.ended.IsZero() && d.state == Computing {
-			s.Devices[len(s.Devices)-1].State = Done
+			s.Devices[len(s.Devices)-1].State = s.State
 		}
 		s.Sequences, s.Tokens = s.Sequences+d.sequences, s.Tokens+d.tokens
 		s.Computing.Busy, s.Computing.Waiting = s.Computing.Busy+d.stage.Busy, s.Computing.Waiting+d.stage.Waiting
@@ -126,6 +126,8 @@ func (m *model) state(begun bool) State {
 	switch {
 	case !begun:
 		return Waiting
+	case !m.ended.IsZero() && m.settled < m.files:
+		return Stopped
 	case !m.ended.IsZero():
 		return Done
 	case m.began.IsZero():
