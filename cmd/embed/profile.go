@@ -25,8 +25,8 @@ It prints a table and recommends a number, which later runs take where no batch 
 Usage:
   embed profile [flags] [MODEL]
 
-MODEL is what --dnabert-model and --esm-model take, and must be on this machine. Without it the models of these
-flags are measured, one after the other. Sequences are random, of 50 to 500 tokens. The machine must have nothing
+MODEL is what --dnabert-model and --esm-model take. Without it the models of these flags are measured, one after the
+other. Sequences are random, of 50 to 500 tokens. The machine must have nothing
 else to do.
 
 Flags: those of embed about models and about compute (embed --help). Of several GPUs the first is measured.
@@ -55,14 +55,6 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	case len(s.inputs) > 1:
 		return exitUsage, usagef("embed profile takes one model")
 	}
-	alphabets := []seqio.Alphabet{seqio.DNA, seqio.Protein}
-	if len(s.inputs) == 1 {
-		a, err := s.choose(s.inputs[0])
-		if err != nil {
-			return exitNothing, err
-		}
-		alphabets = []seqio.Alphabet{a}
-	}
 	c := &command{settings: s, stdout: stdout, machine: m}
 	screen, terminal := newScreen(stderr)
 	if c.log, err = newLog(s, screen, terminal && colored(environ)); err != nil {
@@ -71,6 +63,14 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	c.progress = newProgress(s, c.log, screen, false)
 	if err := c.check(); err != nil {
 		return exitCode(err, 0, 0), err
+	}
+	alphabets := []seqio.Alphabet{seqio.DNA, seqio.Protein}
+	if len(s.inputs) == 1 {
+		a, err := c.choose(ctx, s.inputs[0])
+		if err != nil {
+			return exitCode(err, 0, 0), err
+		}
+		alphabets = []seqio.Alphabet{a}
 	}
 	processors, err := c.openProcessors()
 	if err != nil {
@@ -91,20 +91,20 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 }
 
 // choose makes a model the one for its alphabet, and returns the alphabet.
-func (s *settings) choose(name string) (seqio.Alphabet, error) {
-	c, err := transformer.Families.Open(name)
+func (c *command) choose(ctx context.Context, name string) (seqio.Alphabet, error) {
+	checkpoint, err := c.openAny(ctx, name)
 	if err != nil {
-		return seqio.Unknown, fmt.Errorf("%s: %w%s", name, err, meantModel(name, transformer.Families...))
+		return seqio.Unknown, err
 	}
-	defer c.Close()
-	for i := range s.families {
-		f := &s.families[i]
-		if f.Family == c.Config.Family {
+	defer checkpoint.Close()
+	for i := range c.families {
+		f := &c.families[i]
+		if f.Family == checkpoint.Config.Family {
 			f.model = name
-			s.given = func(flag string) bool { return flag == f.flag("model") }
+			c.given = func(flag string) bool { return flag == f.flag("model") }
 		}
 	}
-	return c.Config.Family.Alphabet, nil
+	return checkpoint.Config.Family.Alphabet, nil
 }
 
 // measurement is the speed with one number of tokens in a batch.

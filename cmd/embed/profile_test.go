@@ -55,7 +55,10 @@ func TestProfile(t *testing.T) {
 	}
 	budget("", "50")
 	f.embed(t, "profile a b").wantCode(exitUsage)
-	f.embed(t, "profile nothing").wantCode(exitNothing)
+	f.embed(t, "profile nothing").wantCode(exitNothing).wantProblem(`embed: model "nothing" is no existing file`)
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	t.Setenv("TORCH_HOME", t.TempDir())
+	f.embed(t, "profile --offline esm2-8m").wantCode(exitNothing).wantProblem("--offline")
 	r = f.embed(t, "profile "+tiny).wantCode(exitNothing)
 	if r.wantProblem("profile.json", "if it is deleted"); strings.Contains(r.stdout, "64") {
 		t.Errorf("it has measured although it cannot store the result:\n%s", r.stdout)
