@@ -98,13 +98,7 @@ func (p *progress) show(watch func() (stop func())) {
 	}
 	p.ends = append(p.ends, watch())
 	if p.dashboard {
-		p.screen.Show(func(width int) []string {
-			lines := p.Snapshot().Lines(width)
-			for i := range lines {
-				lines[i] = plain(lines[i])
-			}
-			return lines
-		})
+		p.screen.Show(p.lines)
 		p.ends = append(p.ends, p.screen.Close)
 		return
 	}
@@ -123,6 +117,19 @@ func (p *progress) show(watch func() (stop func())) {
 		}
 	})
 	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
+}
+
+// lines returns the dashboard. Names are escaped before the lines are laid out, because that makes them longer.
+func (p *progress) lines(width int) []string {
+	s := p.Snapshot()
+	for i := range s.Models {
+		m := &s.Models[i]
+		m.Name = plain(m.Name)
+		for j := range m.Devices {
+			m.Devices[j].File = plain(m.Devices[j].File)
+		}
+	}
+	return s.Lines(width)
 }
 
 // close removes the dashboard. Calling it again has no effect. It returns when the terminal is free for other lines.
