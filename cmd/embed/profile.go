@@ -66,7 +66,7 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	}
 	alphabets := []seqio.Alphabet{seqio.DNA, seqio.Protein}
 	if len(s.inputs) == 1 {
-		a, err := c.choose(ctx, s.inputs[0])
+		a, err := choose(ctx, c, s.inputs[0])
 		if err != nil {
 			return exitCode(err, 0, 0), err
 		}
@@ -91,8 +91,8 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 }
 
 // choose makes a model the one for its alphabet, and returns the alphabet.
-func (c *command) choose(ctx context.Context, name string) (seqio.Alphabet, error) {
-	checkpoint, err := c.openAny(ctx, name)
+func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error) {
+	checkpoint, err := openAny(ctx, c, name)
 	if err != nil {
 		return seqio.Unknown, err
 	}

@@ -29,8 +29,9 @@ type progress struct {
 	screen    *monitor.Screen // the log writes to it
 	dashboard bool            // whether the screen may show a dashboard
 
+	tally tally
+
 	mu     sync.Mutex
-	totals totals
 	closed bool
 	ends   []func()          // end what plan has started
 	pci    map[string]string // addresses of GPUs by the names of devices
@@ -98,7 +99,7 @@ func (p *progress) show(watch func() (stop func())) {
 	}
 	p.ends = append(p.ends, watch())
 	if p.dashboard {
-		p.screen.Show(p.lines)
+		p.screen.Show(func(width int) []string { return dashboardLines(p.Snapshot(), width) })
 		p.ends = append(p.ends, p.screen.Close)
 		return
 	}
@@ -119,9 +120,8 @@ func (p *progress) show(watch func() (stop func())) {
 	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
 }
 
-// lines returns the dashboard. Names are escaped before the lines are laid out, because that makes them longer.
-func (p *progress) lines(width int) []string {
-	s := p.Snapshot()
+// dashboardLines returns the dashboard. Names are escaped before they are laid out, because that makes them longer.
+func dashboardLines(s monitor.Snapshot, width int) []string {
 	for i := range s.Models {
 		m := &s.Models[i]
 		m.Name = plain(m.Name)
@@ -266,7 +266,7 @@ func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 // FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
 func (p *progress) FileSkipped(path string) {
 	p.Settle(path, false)
-	p.count(totals{Resumed: 1})
+	p.tally.add(totals{Resumed: 1})
 	p.log.Info("complete since an earlier run", "input", path)
 }
 
@@ -278,7 +278,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 		p.Skipped(n)
 		finished.Skipped += n
 	}
-	p.count(finished)
+	p.tally.add(finished)
 	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
 		var first []string
@@ -299,23 +299,6 @@ func (p *progress) FileFinished(f pool.FileReport) {
 // FileFailed counts a file as settled and logs its error with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
-	p.count(totals{Failed: 1})
+	p.tally.add(totals{Failed: 1})
 	p.log.Error(oneLine(withHint(f.Err)), "input", f.Path)
-}
-
-// count adds numbers to the totals.
-func (p *progress) count(n totals) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	t := &p.totals
-	t.Files, t.Resumed, t.Failed = t.Files+n.Files, t.Resumed+n.Resumed, t.Failed+n.Failed
-	t.Records, t.Tokens = t.Records+n.Records, t.Tokens+n.Tokens
-	t.Truncated, t.Skipped = t.Truncated+n.Truncated, t.Skipped+n.Skipped
-}
-
-// total returns the totals so far.
-func (p *progress) total() totals {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.totals
 }

@@ -167,7 +167,7 @@ func TestHostileNames(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false, 1000)
 	p.DeviceReady("cpu", 0)
 	p.BatchDone(pool.Batch{Device: "cpu", Path: "in/\x1b[31ma\nb.faa", Sequences: 3, Tokens: 30, Took: time.Millisecond})
-	lines := p.lines(100)
+	lines := dashboardLines(p.Snapshot(), 100)
 	if text := strings.Join(lines, "|"); strings.ContainsAny(text, "\x1b\n") || !strings.Contains(text, `\x1b[31ma\nb.faa`) {
 		t.Errorf("%q", text)
 	}

@@ -87,7 +87,7 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 }
 
 // openAny opens the checkpoint of a model of any family, and downloads the model if it is not on this machine.
-func (c *command) openAny(ctx context.Context, name string) (*transformer.Checkpoint, error) {
+func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpoint, error) {
 	checkpoint, err := transformer.Families.Open(name)
 	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
 		if c.offline || hub.Offline() {

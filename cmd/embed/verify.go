@@ -143,7 +143,7 @@ type verification struct {
 // open opens the model and chooses the sets of the published model that has its name or, if the name is not known, its
 // shape.
 func (v *verification) open(ctx context.Context, name, vocabulary string, sets []publishedSet) error {
-	c, err := v.openAny(ctx, name)
+	c, err := openAny(ctx, v.command, name)
 	if err != nil {
 		return err
 	}
