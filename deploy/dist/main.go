@@ -147,7 +147,7 @@ func newRelease() (*release, error) {
 		}
 		r.common = append(r.common, entry{f.name, []byte(text + "\n"), 0o644})
 	}
-	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/command-line.md", "docs/numerics.md", "docs/performance.md"} {
+	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/command-line.md", "docs/formats.md", "docs/numerics.md", "docs/performance.md"} {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return nil, err
