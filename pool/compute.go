@@ -165,28 +165,6 @@ func (w *worker) start() {
 	w.pending, w.inFlight = w.pending[1:], append(w.inFlight, b)
 }
 
-// trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long sequence.
-const trialTokens = 2048
-
-// announce reports a long sequence before the sequence is started. If the device has computed nothing yet, it first
-// computes the beginning of the sequence, so that the observer knows a rate.
-func (w *worker) announce(b batch) {
-	m := b.members[0]
-	if m.tokens() <= LongTokens {
-		return
-	}
-	long := LongRecord{Path: b.span.file.Path, ID: m.first, Tokens: m.tokens()}
-	if w.finished.IsZero() && len(w.inFlight) == 0 {
-		var trial kernels.Batch
-		trial.Append(m.ids[:min(trialTokens, w.budget, m.tokens())])
-		started := time.Now()
-		if _, err := w.embedder.Start(trial)(); err == nil { // the sequence itself will cause the same error
-			long.TrialTokens, long.TrialTook = len(trial.IDs), time.Since(started)
-		}
-	}
-	w.Observer.LongRecord(long)
-}
-
 // finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
 // halves the worker's budget and returns the batch to pending. If the batch is a single sequence, see leaveOut. Any
 // other error is a failure of the device, which finish returns with the span.

@@ -83,3 +83,22 @@ func (r *run) checkFolder(err error) error {
 	r.stop(gone)
 	return gone
 }
+
+// create starts an output.
+func (r *run) create(s store.Spec) (store.Writer, error) {
+	if err := r.checkFolder(nil); err != nil {
+		return nil, err
+	}
+	below, err := filepath.Rel(r.Output.Dir, s.Dir)
+	if err == nil {
+		err = r.folder.make(below)
+	}
+	var out store.Writer
+	if err == nil {
+		out, err = store.Create(s)
+	}
+	if err != nil {
+		return nil, &outputError{err}
+	}
+	return out, nil
+}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"slices"
 	"time"
 
@@ -101,25 +100,6 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 	}
 	r.Observer.FileStarted(file.Path, device)
 	return f, nil
-}
-
-// create starts an output.
-func (r *run) create(s store.Spec) (store.Writer, error) {
-	if err := r.checkFolder(nil); err != nil {
-		return nil, err
-	}
-	below, err := filepath.Rel(r.Output.Dir, s.Dir)
-	if err == nil {
-		err = r.folder.make(below)
-	}
-	var out store.Writer
-	if err == nil {
-		out, err = store.Create(s)
-	}
-	if err != nil {
-		return nil, &outputError{err}
-	}
-	return out, nil
 }
 
 // read sends the spans of the file to the writer and to the devices. When the file's context ends, read stops before

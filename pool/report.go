@@ -30,19 +30,6 @@ type Observer interface {
 	FileFailed(Failure)
 }
 
-// LongTokens is the number of tokens above which a record, or a window of it, is reported before it is computed.
-const LongTokens = 50_000
-
-// LongRecord is a record, or a window of it, of more than LongTokens.
-type LongRecord struct {
-	Path, ID string
-	Tokens   int
-	// TrialTook is the time that the device has just taken for a sequence of TrialTokens. Both are 0 if the device has
-	// computed batches before.
-	TrialTokens int
-	TrialTook   time.Duration
-}
-
 // Batch describes a batch that was computed.
 type Batch struct {
 	Device, Path string

@@ -150,32 +150,3 @@ func (f *fileJob) commit() error {
 	entry.Outputs, entry.Finished = report.Outputs, report.Finished
 	return f.appendEntry(entry)
 }
-
-// appendEntry appends an entry to the manifest. It fails if another process has added a different entry for the same
-// output since this run began.
-func (r *run) appendEntry(entry store.Entry) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	err := r.manifest.Append(r.ctx, entry, func(other store.Entry) error {
-		if r.Force {
-			return nil
-		}
-		difference := r.difference(other)
-		if difference == "" && other.Input.SHA256 != entry.Input.SHA256 {
-			difference = "another content of " + entry.Input.Path
-		}
-		if difference == "" {
-			return nil
-		}
-		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
-			other.Outputs[0].Path, difference, ErrMixture)
-	})
-	switch {
-	case err == nil:
-		r.folder.openManifest()
-		return nil
-	case errors.Is(err, store.ErrLocked): // another process held the lock until the run ended
-		return ErrInterrupted
-	}
-	return &outputError{err}
-}
