@@ -18,12 +18,12 @@ import (
 // root is the folder of the module, from that of this package.
 const root = "../.."
 
-// codeBlock matches a block of code in a page: its language, a word after that, and its content. A block of sh or python
-// with the word "untested" is not run.
+// codeBlock matches a block of code in a page: its language, a word after that, and its content. A block of sh or
+// python with the word "untested" is not run.
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
-// page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model, and
-// changes to a new folder with a cache in which that model has the names of published ones.
+// page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model. It
+// changes to a new folder and makes a cache in which that model has the names of published ones.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
