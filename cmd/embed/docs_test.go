@@ -22,8 +22,8 @@ const root = "../.."
 // python with the word "untested" is not run.
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
-// page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model. It
-// changes to a new folder and makes a cache in which that model has the names of published ones.
+// page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model.
+// It changes to a new folder and makes a cache in which that model has the names of published ones.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
