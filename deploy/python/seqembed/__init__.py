@@ -1,7 +1,7 @@
 """Reads the outputs of the command ``embed``.
 
 >>> import seqembed
->>> ids, x = seqembed.read("out/proteins.esm2_t33_650M_UR50D.npy")
+>>> ids, x = seqembed.read("out/proteins.esm2-650m.npy")
 
 ``x`` is an array of one row a record. Arrays of .npy and .safetensors files are mapped from the disk, not copied; a
 .parquet file is read, with one copy of the vectors.
