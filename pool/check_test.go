@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -55,7 +56,7 @@ func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 
 // TestInputThatChangesWhileItIsRead checks that an input that changes has no output, with or without an error in it.
 func TestInputThatChangesWhileItIsRead(t *testing.T) {
-	records := fasta(randomRecords(1, upTo(200)...))
+	records := fasta(randomRecords(1, slices.Repeat(upTo(400), 10)...)) // more than is read before the first batch
 	for name, change := range map[string]func(path string) error{
 		"grows": func(path string) error {
 			f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
@@ -64,6 +65,10 @@ func TestInputThatChangesWhileItIsRead(t *testing.T) {
 			}
 			_, err = f.WriteString(">more\nMKV\n>half\nMK!")
 			return errors.Join(err, f.Close())
+		},
+		"is emptied": func(path string) error { return os.Truncate(path, 0) },
+		"is overwritten": func(path string) error { // with as many letters, but others
+			return os.WriteFile(path, []byte(strings.ReplaceAll(records, "A", "G")), 0o666)
 		},
 		"is cut":     func(path string) error { return os.Truncate(path, int64(len(records)-3)) },
 		"is renewed": func(path string) error { return os.Chtimes(path, time.Time{}, time.Now().Add(-time.Hour)) },
@@ -77,7 +82,12 @@ func TestInputThatChangesWhileItIsRead(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
-			path := b.add("in.faa", records)
+			path := writeFile(t, filepath.Join(b.in, "in.faa"), records)
+			old := time.Now().Add(-time.Minute) // so that a change at once has another time
+			if err := os.Chtimes(path, old, old); err != nil {
+				t.Fatal(err)
+			}
+			b.plan(path)
 			once := sync.OnceValue(func() error { return change(path) })
 			b.fake.fault = func(kernels.Batch) error { return once() }
 			s := b.run()

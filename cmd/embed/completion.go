@@ -118,6 +118,11 @@ func bashScript(flags []completed) string {
 _embed() {
 	local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]}
 	COMPREPLY=()
+	if [ "$word" = = ]; then # readline cuts --flag=value into three words
+		word=
+	elif [ "$before" = = ]; then
+		before=${COMP_WORDS[COMP_CWORD-2]}
+	fi
 	case $before in
 %s	esac
 	case $word in

@@ -19,6 +19,8 @@ func TestBashCompletion(t *testing.T) {
 		"embed --form":                  "--format",
 		"embed --format sa":             "safetensors",
 		"embed -format sa":              "safetensors",
+		"embed --format = sa":           "safetensors", // as readline cuts --format=sa
+		"embed --max-length =":          "",
 		"embed -o x --esm-model esm2-1": "esm2-150m esm2-15b",
 		"embed --max-length ":           "",
 		"embed --dna prot":              "proteins.faa",

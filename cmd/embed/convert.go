@@ -33,7 +33,7 @@ Flags:
 `
 
 // convert is the command "embed convert".
-func convert(ctx context.Context, _ machine, args, environ []string, w, _ io.Writer) (code int, err error) {
+func convert(ctx context.Context, _ machine, args, environ []string, w, log io.Writer) (code int, err error) {
 	flags := pflag.NewFlagSet("embed convert", pflag.ContinueOnError)
 	dtype := flags.String("dtype-out", "", "")
 	compress := flags.Bool("compress", false, "")
@@ -73,12 +73,15 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 			return exitNothing, fmt.Errorf("%s exists; --force replaces it", path)
 		}
 	}
-	files, err := t.Convert(s, dir, stem)
+	files, overflows, err := t.Convert(s, dir, stem)
 	switch {
 	case ctx.Err() != nil:
 		return exitInterrupted, pool.ErrInterrupted
 	case err != nil:
 		return exitNothing, err
+	}
+	if overflows > 0 {
+		fmt.Fprintf(log, "embed: %s values are beyond float16 and became infinities; --dtype-out fp32 keeps them\n", grouped(overflows))
 	}
 	for _, f := range files {
 		if _, err := fmt.Fprintf(w, "%s (%s bytes)\n", plain(f.Path), grouped(f.Size)); err != nil {

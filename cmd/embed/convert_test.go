@@ -46,7 +46,7 @@ func TestConvertAndInspect(t *testing.T) {
 	for _, c := range []struct{ args, says string }{
 		{"convert x.h5", "two files"}, {"convert x.h5 x.h5", "read and written"}, {"convert x.h5 z.csv", "extension"},
 		{"convert --compress x.h5 z.npy", "--compress"}, {"convert --h5-matrix x.h5 z.npy", "--h5-matrix"},
-		{"convert --dtype-out int8 x.h5 z.npy", "--dtype-out"}, {"inspect --quick x.h5", "--quick"},
+		{"convert --dtype-out int8 x.h5 z.npy", "--dtype-out"}, {"convert x.h5 .npy", "no name"}, {"inspect --quick x.h5", "--quick"},
 	} {
 		embed(t, strings.Fields(c.args)...).wantCode(exitUsage).wantProblem(c.says)
 	}
@@ -67,4 +67,33 @@ func TestInspectFindsBadValues(t *testing.T) {
 	}
 	embed(t, "inspect", "cut.tsv").wantCode(exitNothing).wantProblem("cut.tsv", "cannot be read")
 	embed(t, "convert", "bad.tsv", "bad.npy").wantCode(exitNothing).wantProblem(`"a"`, "NaN")
+}
+
+// TestConvertToFloat16 converts a value that float16 does not have.
+func TestConvertToFloat16(t *testing.T) {
+	workspace(t)
+	write(t, "big.tsv", "id\t0\t1\na\t1e5\t1\nb\t2\t-7e4\n")
+	r := embed(t, "convert", "--dtype-out", "fp16", "big.tsv", "big.npy").wantCode(0)
+	if !strings.Contains(r.stderr, "2 values") || !strings.Contains(r.stderr, "fp32") {
+		t.Errorf("convert says %q", r.stderr)
+	}
+	r = embed(t, "inspect", "big.npy").wantCode(exitSome)
+	if !strings.Contains(r.stdout, "2 infinite values") {
+		t.Errorf("inspect says %q", r.stdout)
+	}
+}
+
+// TestConvertKeepsWindowsApart converts the residues and tokens of windows, whose ids in Parquet are those of records.
+func TestConvertKeepsWindowsApart(t *testing.T) {
+	workspace(t)
+	write(t, "w.faa", ">w\nMKVLAWWYFFMKVLAWWYFF\n>v\nMKVLA\n")
+	for _, pool := range []string{"mean", "residues", "tokens"} {
+		args := []string{"--esm-model", tiny, "--windows", "--long", "window", "--max-length", "12", "--overlap", "4", "--pool", pool, "-o", pool}
+		embed(t, append(args, "w.faa")...).wantCode(0)
+		embed(t, "convert", pool+"/w.esm2-tiny.parquet", pool+".npz").wantCode(0)
+		ids, err := os.ReadFile(pool + ".ids.txt")
+		if want := "w:1-12\nw:9-20\nv:1-5\n"; err != nil || string(ids) != want {
+			t.Errorf("%s: ids %q, %v, want %q", pool, ids, err, want)
+		}
+	}
 }

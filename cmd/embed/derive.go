@@ -64,6 +64,12 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 		}
 		m.checkpoint.Close()
 	}
+	if err := c.readManifest(ctx); err != nil {
+		return nil, nil, err
+	}
+	if inputs, err = c.withoutOutputs(inputs); err != nil {
+		return nil, nil, err
+	}
 	named := slices.Clone(inputs)
 	var pointers []*seqio.Input
 	for i := range named {
@@ -72,9 +78,6 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	}
 	seqio.TellApart(pointers)
 	if err := seqio.CheckNames(named); err != nil {
-		return nil, nil, err
-	}
-	if err := c.readManifest(ctx); err != nil {
 		return nil, nil, err
 	}
 	for i, in := range named {
@@ -94,6 +97,30 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 		list = append(list, d.embedded()...)
 	}
 	return list, failed, nil
+}
+
+// withoutOutputs returns the inputs without those FASTA files of earlier runs of the preset that only a folder or a
+// glob names: a rerun with the output folder among its inputs does not embed its own outputs.
+func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, err error) {
+	own := map[string]bool{}
+	for path := range c.manifest.Outputs() {
+		if e, _, _ := c.manifest.Find(path); e.Model == c.preset.name {
+			absolute, _ := filepath.Abs(path) // empty if there is no working directory
+			own[absolute] = true
+		}
+	}
+	named := slices.Concat(c.settings.inputs, c.dna)
+	for _, in := range inputs {
+		if absolute, err := filepath.Abs(in.Path); err == nil && own[absolute] && !slices.Contains(named, in.Path) {
+			c.log.Info("left out, because the preset has made it", "input", in.Path)
+			continue
+		}
+		list = append(list, in)
+	}
+	if len(list) == 0 && len(inputs) > 0 {
+		return nil, fmt.Errorf("%w: the preset has made all of these files", seqio.ErrNoInput)
+	}
+	return list, nil
 }
 
 // readManifest reads the manifest. With --force it first repairs a damaged one, as a job does.
@@ -118,25 +145,42 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	if info, err := os.Stat(d.Path); err == nil && info.Mode().IsRegular() {
 		d.entry.Input.Absolute, _ = filepath.Abs(d.Path) // empty if there is no working directory
 		d.entry.Input.Modified = info.ModTime()
-		if there, err := c.compare(t); there || err != nil {
-			return err
-		}
-	} else if path := firstFile(d.paths); path != "" && !c.force {
-		return fmt.Errorf("%s exists, and cannot be compared with the input that it was made from: %w", path, pool.ErrMixture)
 	}
 	if err := os.MkdirAll(filepath.Dir(d.paths[0]), 0o777); err != nil {
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
-	files, err := store.WriteFiles(d.paths, t.write)
+	return c.once(ctx, d.paths[0], func() (bool, error) { return c.compare(t) }, func() error {
+		files, err := store.WriteFiles(d.paths, t.write)
+		switch {
+		case t.err != nil:
+			return t.err
+		case err != nil:
+			return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
+		}
+		c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
+		d.entry.Outputs = files
+		return c.record(ctx, d.entry)
+	})
+}
+
+// once makes an output whose main file is path, unless it is complete. Of several runs that want to make it at the same
+// time one does, and the others wait and find it complete.
+func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
+	if done, err := complete(); done || err != nil {
+		return err
+	}
+	release, err := store.Lock(ctx, path)
 	switch {
-	case t.err != nil:
-		return t.err
+	case ctx.Err() != nil:
+		return pool.ErrInterrupted
 	case err != nil:
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
-	c.log.Info("translated", "input", d.Path, "records", d.entry.Records, "frames", t.frames)
-	d.entry.Outputs = files
-	return c.record(ctx, d.entry)
+	defer release()
+	if done, err := complete(); done || err != nil {
+		return err
+	}
+	return produce()
 }
 
 // parameters returns the settings on which the FASTA files depend.
@@ -145,13 +189,16 @@ func (c *presetRun) parameters() map[string]string {
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
 }
 
-// compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If they
-// exist, differ, and were not made by the same translation of the same input, the error is an ErrMixture.
+// compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If one of
+// them differs, and was not made by the same translation of the same input, the error is an ErrMixture.
 func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d := t.derived
 	path := firstFile(d.paths)
 	if path == "" || c.force {
 		return false, nil
+	}
+	if d.entry.Input.Modified.IsZero() {
+		return false, fmt.Errorf("%s exists, and cannot be compared with the input that it was made from: %w", path, pool.ErrMixture)
 	}
 	sums := make([]hash.Hash, len(d.paths))
 	writers := make([]io.Writer, len(d.paths))
@@ -162,23 +209,32 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 	if err := t.write(writers); err != nil {
 		return false, err
 	}
-	there = true
+	there, differs := true, false
+	d.entry.Outputs = nil
 	for i, path := range d.paths {
 		sum, err := store.HashFile(t.ctx, path)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) { // removed, or a run was killed while it renamed the files
+			there = false
+			continue
+		}
+		if err != nil {
 			return false, err
 		}
-		there = there && sum == hex.EncodeToString(sums[i].Sum(nil))
-		info, err := os.Stat(path)
-		if err == nil {
+		if sum != hex.EncodeToString(sums[i].Sum(nil)) {
+			there, differs = false, true
+		}
+		if info, err := os.Stat(path); err == nil {
 			d.entry.Outputs = append(d.entry.Outputs, store.File{Path: path, Size: info.Size(), SHA256: sum})
 		}
+	}
+	if err := c.manifest.Update(); err != nil {
+		return false, err
 	}
 	entry, _, known := c.manifest.Find(path)
 	switch {
 	case there && !known: // a run was killed before it added the entry
 		return true, c.record(t.ctx, d.entry)
-	case !there && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)):
+	case differs && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)):
 		return false, fmt.Errorf("%s is not the translation of %s with these settings: %w", path, d.Path, pool.ErrMixture)
 	}
 	return there, nil
@@ -196,7 +252,9 @@ func firstFile(paths []string) string {
 
 // record appends an entry to the manifest. The outputs of a preset beside the embeddings have an entry as well.
 func (c *presetRun) record(ctx context.Context, e store.Entry) error {
-	e.Finished = time.Now()
+	if e.Outputs[0].SHA256 != "" { // otherwise the file is yet to be made
+		e.Finished = time.Now()
+	}
 	err := c.manifest.Append(ctx, e, func(other store.Entry) error {
 		if c.force || other.Input.SHA256 == e.Input.SHA256 && maps.Equal(other.Parameters, e.Parameters) {
 			return nil
@@ -305,9 +363,6 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil
 	}
-	if err := c.manifest.Update(); err != nil {
-		return err
-	}
 	done := map[string]bool{}
 	for _, path := range c.total.Done() {
 		done[path] = true
@@ -344,30 +399,50 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		_, made, _ := c.manifest.Find(from)
-		e.Parameters[key] = made.SHA256
+		sum, err := store.HashFile(ctx, from) // the manifest may already have the line of another run that makes it again
+		switch {
+		case ctx.Err() != nil:
+			return pool.ErrInterrupted
+		case err != nil:
+			return err
+		}
+		e.Parameters[key] = sum
 	}
-	had, file, known := c.manifest.Find(path)
-	if sum, err := store.HashFile(ctx, path); err == nil && !c.force {
+	complete := func() (bool, error) {
+		sum, err := store.HashFile(ctx, path)
+		if err != nil || c.force {
+			return false, nil
+		}
+		if err := c.manifest.Update(); err != nil {
+			return false, err
+		}
+		had, file, known := c.manifest.Find(path)
 		switch {
 		case !known:
-			return fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, pool.ErrMixture)
-		case sum == file.SHA256 && maps.Equal(had.Parameters, e.Parameters):
-			c.total.Resumed = append(c.total.Resumed, d.Path)
-			return nil
+			return false, fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, pool.ErrMixture)
+		case sum != file.SHA256 || !maps.Equal(had.Parameters, e.Parameters):
+			return false, nil
 		}
+		c.total.Resumed = append(c.total.Resumed, d.Path)
+		return true, nil
 	}
-	merged, err := store.MergeVirNucPro(ctx, dna, protein, path)
-	switch {
-	case ctx.Err() != nil:
-		return pool.ErrInterrupted
-	case err != nil:
-		return err
-	}
-	e.Outputs = []store.File{merged}
-	if err := c.record(ctx, e); err != nil {
-		return err
-	}
-	c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs})
-	return nil
+	return c.once(ctx, path, complete, func() error {
+		e.Outputs = []store.File{{Path: path}}
+		if err := c.record(ctx, e); err != nil {
+			return err
+		}
+		merged, err := store.MergeVirNucPro(ctx, dna, protein, path)
+		switch {
+		case ctx.Err() != nil:
+			return pool.ErrInterrupted
+		case err != nil:
+			return err
+		}
+		e.Outputs = []store.File{merged}
+		if err := c.record(ctx, e); err != nil {
+			return err
+		}
+		c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path, Records: e.Records, Outputs: e.Outputs})
+		return nil
+	})
 }

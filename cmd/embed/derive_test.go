@@ -68,7 +68,7 @@ func TestMergeFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	d := run.newDerived(seqio.Input{Path: "a.fna", Name: "a"})
-	d.entry.Parameters = run.parameters()
+	d.entry = store.Entry{Model: "virnucpro", Input: store.Source{Path: "a.fna"}, Parameters: run.parameters()}
 	run.inputs, c.total.Resumed = []*derived{d}, d.paths
 	file := func(path, name string) []pool.File { return []pool.File{{Input: seqio.Input{Path: path, Name: name}}} }
 	output := pool.Output{Dir: "out", Label: "ESM", Format: store.VirNucPro, Columns: []store.Column{{Pooling: store.Mean}}}

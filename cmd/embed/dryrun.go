@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -19,8 +20,9 @@ import (
 // records, and the output with its approximate size; for each model the time on each device, if an earlier run in the
 // folder tells a speed. It computes and writes nothing. An input that would fail is listed as failed.
 func (c *command) surveyAll(ctx context.Context, models []*model) error {
+	out := bufio.NewWriter(c.stdout)
 	for _, m := range models {
-		fmt.Fprintf(c.stdout, "%s, %s\n", m.Alphabet, m.model)
+		fmt.Fprintf(out, "%s, %s\n", m.Alphabet, m.model)
 		var todo, done pool.Survey
 		var bytes int64
 		left, complete := 0, 0
@@ -37,7 +39,10 @@ func (c *command) surveyAll(ctx context.Context, models []*model) error {
 			}
 			c.total.Files = append(c.total.Files, pool.FileReport{Path: f.Path})
 			size := m.outputSize(c.settings, s)
-			fmt.Fprintf(c.stdout, "  %s\n", surveyLine(s, size))
+			fmt.Fprintf(out, "  %s\n", surveyLine(s, size))
+			if err := out.Flush(); err != nil {
+				return err
+			}
 			sum := &todo
 			if s.Complete {
 				complete++
@@ -48,11 +53,13 @@ func (c *command) surveyAll(ctx context.Context, models []*model) error {
 			}
 			sum.Records, sum.Tokens = sum.Records+s.Records, sum.Tokens+s.Tokens
 		}
-		fmt.Fprintf(c.stdout, "  to do: %d inputs, %s records, %s tokens, about %s; complete already: %d inputs, %s records\n", left,
+		fmt.Fprintf(out, "  to do: %d inputs, %s records, %s tokens, about %s; complete already: %d inputs, %s records\n", left,
 			grouped(todo.Records), grouped(todo.Tokens), aboutBytes(bytes), complete, grouped(done.Records))
-		printTimes(c.stdout, m, todo.Tokens)
+		if todo.Tokens > 0 {
+			printTimes(out, m, todo.Tokens)
+		}
 	}
-	return nil
+	return out.Flush()
 }
 
 // surveyLine describes one input.
@@ -74,14 +81,22 @@ func surveyLine(s pool.Survey, size int64) string {
 
 // outputSize estimates the size of an output in bytes: that of its values, ids and descriptions.
 func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
-	perValue, perRow := int64(4), int64(0)
-	switch {
+	perValue, perRecord := int64(4), int64(0)
+	switch format := store.Format(with.format); {
+	case format == store.TSV:
+		perValue = 11 // decimals and a tab
+	case format == store.VirNucPro && m.Alphabet == seqio.DNA:
+		perValue = 9 // pickled floats
 	case with.dtypeOut == string(store.FP16):
 		perValue = 2
-	case with.format == string(store.VirNucPro) && m.Alphabet == seqio.DNA:
-		perValue = 9 // pickled floats
-	case with.format == string(store.VirNucPro):
-		perRow = 190 // entry of a tensor in a zip file
+	}
+	switch format := store.Format(with.format); {
+	case format == store.VirNucPro && m.Alphabet == seqio.Protein:
+		perRecord = 190 // entry of a tensor in a zip file
+	case format == store.H5 && !with.h5Matrix:
+		perRecord = 430 * int64(len(m.columns)) // headers of an array
+	case format == store.Pt:
+		perRecord = 800 // a zip file of its own
 	}
 	for _, column := range m.storedColumns() {
 		rows := s.Records
@@ -90,9 +105,9 @@ func (m *model) outputSize(with *settings, s pool.Survey) (size int64) {
 		} else if with.windows {
 			rows = s.Windows
 		}
-		size += rows * (int64(m.config.Hidden)*perValue + perRow)
+		size += rows * int64(m.config.Hidden) * perValue
 	}
-	return size + s.Text
+	return size + s.Text + s.Records*perRecord
 }
 
 // aboutBytes formats a number of bytes for people.
@@ -116,9 +131,20 @@ func printTimes(w io.Writer, m *model, tokens int64) {
 		}
 		share := float64(tokens) / float64(len(m.job.Devices))
 		took := time.Duration(share / speed * float64(time.Second))
-		fmt.Fprintf(w, "  %s: about %s, at the %s tokens/s of earlier runs in %s\n", d.Name, took.Round(min(time.Second, max(took/10, time.Millisecond))),
+		fmt.Fprintf(w, "  %s: about %s, at the %s tokens/s of earlier runs in %s\n", d.Name, rounded(took),
 			grouped(int64(speed)), dir)
 	}
+}
+
+// rounded rounds a duration to a whole second, or below ten seconds to a tenth and below one to a millisecond.
+func rounded(d time.Duration) time.Duration {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond)
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
 }
 
 // knownSpeed returns the tokens per second of one device in earlier runs of this model, in this precision and on this

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -77,7 +78,8 @@ func TestDryRunSize(t *testing.T) {
 	write(t, "p.faa", proteins.String())
 	write(t, "c.fna", contigs.String())
 	for format, inputs := range map[string][]string{"--format parquet": {"p.faa"}, "--format npy": {"p.faa"}, "--format virnucpro": {"p.faa", "c.fna"},
-		"--format parquet --pool none": {"p.faa"}, "--format safetensors --layers 0,1": {"p.faa"}, "--format npy --dtype-out fp16": {"p.faa"}} {
+		"--format parquet --pool none": {"p.faa"}, "--format safetensors --layers 0,1": {"p.faa"}, "--format npy --dtype-out fp16": {"p.faa"},
+		"--format tsv": {"p.faa"}, "--format h5 --pool mean,max": {"p.faa"}, "--format pt": {"p.faa"}, "--format tsv --dtype-out fp16 --pool tokens": {"p.faa"}} {
 		dir := strings.ReplaceAll(format, " ", "")
 		args := slices.Concat(strings.Fields(format), []string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", dir}, inputs)
 		estimates := map[string]float64{}
@@ -107,6 +109,34 @@ func TestDryRunSize(t *testing.T) {
 		}
 		if len(sizes) != len(inputs) {
 			t.Errorf("%s: outputs of %v", format, sizes)
+		}
+	}
+}
+
+// TestDryRunUnwritten checks that a report that cannot be written is an error, and that nothing to do has no time.
+func TestDryRunUnwritten(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", ">a\nMKVL\n")
+	var stderr strings.Builder
+	if code := runOn(t.Context(), noGPU, []string{"--esm-model", tiny, "--dry-run", "a.faa"}, nil, full{}, &stderr); code == exitDone || !strings.Contains(stderr.String(), "no space") {
+		t.Errorf("exit code %d, %s", code, stderr.String())
+	}
+	embed(t, "--esm-model", tiny, "-o", "out", "a.faa").wantCode(exitDone)
+	if r := embed(t, "--esm-model", tiny, "-o", "out", "--dry-run", "a.faa").wantCode(exitDone); strings.Contains(r.stdout, "tokens/s") {
+		t.Errorf("a time for no tokens:\n%s", r.stdout)
+	}
+}
+
+// full is a writer on a disk without space.
+type full struct{}
+
+func (full) Write([]byte) (int, error) { return 0, errors.New("no space") }
+
+// TestRounded checks the precision of estimated times.
+func TestRounded(t *testing.T) {
+	for nanoseconds, want := range map[time.Duration]string{1_234_567: "1ms", 4_257_694_530: "4.3s", 83_499_999_999: "1m23s", 0: "0s"} {
+		if got := rounded(nanoseconds).String(); got != want {
+			t.Errorf("%d: %s, want %s", nanoseconds, got, want)
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"seqembed/internal/monitor"
 	"seqembed/internal/seqio"
@@ -49,7 +50,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 		fmt.Fprintln(stdout, versionLine())
 		return exitDone
 	}
-	c := &command{settings: s, stdout: stdout, machine: m}
+	c := &command{settings: s, stdout: stdout, stderr: stderr, machine: m}
 	screen, terminal := newScreen(stderr)
 	if c.log, err = newLog(s, screen, terminal && colored(environ)); err != nil {
 		printError(stderr, err)
@@ -60,20 +61,15 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	}
 	c.progress = newProgress(s, c.log, screen, terminal)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
+	closeNow := func(err error) { c.close(exitInterrupted, err) }
+	lastWords.Store(&closeNow)
 	err = c.embed(ctx)
 	release()
 	c.progress.close()
 	err = withHint(err)
 	code := exitCode(err, c.done(), len(c.total.Failed))
 	c.printSummary()
-	switch {
-	case err == nil:
-	case s.logFormat == "json":
-		c.log.Error(oneLine(err))
-	default:
-		printError(stderr, err)
-	}
-	c.report(code, err)
+	c.close(code, err)
 	return code
 }
 
@@ -98,7 +94,9 @@ var thisMachine = machine{
 type command struct {
 	*settings
 	stdout   io.Writer
+	stderr   io.Writer
 	log      *slog.Logger
+	closing  sync.Once
 	progress *progress
 	machine
 	products  kernels.DType // operand type of --dtype

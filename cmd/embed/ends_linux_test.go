@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -17,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"seqembed/internal/monitor"
 )
 
 // awaitedLog is the log of a child process, in which a test can wait for a text.
@@ -58,11 +61,14 @@ func (a *awaitedLog) await(t *testing.T, text string) {
 	}
 }
 
-// running starts a child process and kills it if it has not ended after a minute.
-func running(t *testing.T, environ []string, args ...string) (*exec.Cmd, *awaitedLog) {
+// running starts a child process and kills it if it has not ended after a minute. stdin may be nil.
+func running(t *testing.T, stdin *os.File, environ []string, args ...string) (*exec.Cmd, *awaitedLog) {
 	t.Helper()
 	cmd, log := child(t, environ, args...), &awaitedLog{}
 	cmd.Stdout, cmd.Stderr = log, log
+	if stdin != nil {
+		cmd.Stdin = stdin
+	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -163,13 +169,96 @@ func TestSignalWhileItWaits(t *testing.T) {
 			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
 			s.prepare(t)
 			args := append(strings.Fields(s.args), "--threads", "1", "-o", "out")
-			cmd, log := running(t, []string{graceVariable + "=" + s.grace}, args...)
+			cmd, log := running(t, nil, []string{graceVariable + "=" + s.grace}, args...)
 			awaitState(t, cmd, log, func(proc string) bool { return s.reached(proc, log) })
 			send(t, cmd, syscall.SIGTERM)
 			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), s.says) {
 				t.Errorf("exit code %d, want %q\n%s", code, s.says, log)
 			}
 			embed(t, "--esm-model", tiny, "-o", "out", "first.faa").wantCode(0)
+		})
+	}
+}
+
+// TestClosingEventOfARunThatDoesNotEnd checks that a JSON log has its closing event even if the process ends in the
+// middle of a batch.
+func TestClosingEventOfARunThatDoesNotEnd(t *testing.T) {
+	workspace(t)
+	write(t, "first.faa", proteinFile)
+	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
+	args := []string{"--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "first.faa"}
+	embed(t, args...).wantCode(0)
+	cmd, log := running(t, nil, []string{graceVariable + "=100ms"}, append(args, "long.faa", "--log-format", "json")...)
+	awaitState(t, cmd, log, func(proc string) bool {
+		return strings.Contains(log.String(), "a very long record") && ticks(proc) > 20
+	})
+	send(t, cmd, syscall.SIGTERM)
+	if code := ended(cmd); code != exitInterrupted {
+		t.Errorf("exit code %d", code)
+	}
+	lines := strings.Split(strings.TrimSpace(log.String()), "\n")
+	var last struct {
+		Msg    string
+		Report report
+	}
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || last.Msg != "run ended" {
+		t.Fatalf("the log does not end with its closing event: %v\n%s", err, log)
+	}
+	r := last.Report
+	if r.ExitStatus != exitInterrupted || !strings.Contains(r.Error, "was busy") || r.Resumed != 1 || r.Models[0].State != monitor.Computing {
+		t.Errorf("%+v", r)
+	}
+}
+
+// sleeps reports whether no thread of a process runs or waits for a disk.
+func sleeps(proc string) bool {
+	threads, _ := filepath.Glob(proc + "/task/*/stat")
+	for _, thread := range threads {
+		text, _ := os.ReadFile(thread)
+		_, state, _ := strings.Cut(string(text), ") ")
+		if !strings.HasPrefix(state, "S") {
+			return false
+		}
+	}
+	return len(threads) > 0
+}
+
+// TestSignalWhileAnInputIsSilent checks that an interrupted run ends even if standard input is silent or a pipe has no
+// writer. After the grace period the run ends in any case, for example if the disk with a tokenizer does not respond.
+func TestSignalWhileAnInputIsSilent(t *testing.T) {
+	const bySelf = "embed: interrupted; the same command continues"
+	for name, c := range map[string]struct {
+		args  string
+		stdin string
+		grace string
+		says  string
+	}{
+		"standard input that begins":  {"--esm-model " + tiny + " -", manyProteins("r", 2000), "1h", bySelf},
+		"standard input":              {"--esm-model " + tiny + " -", "", "1h", bySelf},
+		"pipe without a writer":       {"--esm-model " + tiny + " pipe.faa", "", "1h", bySelf},
+		"tokenizer without an answer": {"--dnabert-model " + dna2 + " --dnabert-tokenizer pipe.faa --dna p.fa", "", "100ms", "embed: interrupted while a device, a disk or a lock was busy; the same command continues"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			workspace(t)
+			write(t, "p.fa", ">a\nACGTTGCA\n")
+			if err := syscall.Mkfifo("pipe.faa", 0o600); err != nil {
+				t.Skipf("this system has no named pipes here: %v", err)
+			}
+			silent, writer, err := os.Pipe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer writer.Close()
+			cmd, log := running(t, silent, []string{graceVariable + "=" + c.grace}, append(strings.Fields(c.args), "-o", "out")...)
+			silent.Close()
+			if _, err := writer.WriteString(c.stdin); err != nil {
+				t.Fatal(err)
+			}
+			awaitState(t, cmd, log, func(proc string) bool { return log.String() != "" && sleeps(proc) })
+			send(t, cmd, syscall.SIGTERM)
+			if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), c.says) {
+				t.Errorf("exit code %d, want %q\n%s", code, c.says, log)
+			}
 		})
 	}
 }
@@ -227,7 +316,7 @@ func TestSignalWhileNobodyReadsTheLog(t *testing.T) {
 // longRun starts a run on one record that takes minutes to embed.
 func longRun(t *testing.T) (*exec.Cmd, *awaitedLog) {
 	write(t, "long.faa", ">a\n"+strings.Repeat("MKVLWAGTRE", 20_000)+"\n")
-	cmd, log := running(t, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
+	cmd, log := running(t, nil, []string{graceVariable + "=1h"}, "--esm-model", tiny, "--threads", "1", "--max-length", "0", "-o", "out", "long.faa")
 	log.await(t, "a very long record")
 	return cmd, log
 }

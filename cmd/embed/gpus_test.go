@@ -30,6 +30,7 @@ type fakeMachine struct {
 	noCublas error
 	lacks    bool // whether Compile refuses every program
 	sensors  bool // whether each GPU has a sample of its sensors for each batch
+	memory   int  // of a GPU with sensors, the number of tokens that may be in flight; 0 means unlimited
 
 	mu    sync.Mutex
 	open  int
@@ -111,7 +112,7 @@ func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 	}
 	r, err := g.Backend.Compile(p, l)
 	if g.machine.sensors && err == nil {
-		r = &sensedRunner{r, g}
+		r = &sensedRunner{Runner: r, gpu: g}
 	}
 	return r, err
 }
@@ -119,12 +120,30 @@ func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner,
 // sensedRunner is a runner of a GPU with sensors. The utilization of the first GPU is 50, and that of the second 51.
 type sensedRunner struct {
 	kernels.Runner
-	gpu *fakeGPU
+	gpu      *fakeGPU
+	inFlight int // tokens
 }
 
 func (r *sensedRunner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	r.gpu.machine.sample(r.gpu.pci, monitor.Sample{Utilization: 50 + monitor.Value(r.gpu.pci[len(r.gpu.pci)-1]-'0'), MemoryUsed: 1 << 30})
-	return r.Runner.Start(b, dst)
+	r.inFlight += len(b.IDs)
+	tooMany := r.gpu.machine.memory > 0 && r.inFlight > r.gpu.machine.memory
+	finish := r.Runner.Start(b, dst)
+	return func() error {
+		err := finish()
+		r.inFlight -= len(b.IDs)
+		if tooMany {
+			return kernels.ErrOutOfMemory
+		}
+		return err
+	}
+}
+
+func (r *sensedRunner) Close() error {
+	if r.inFlight > 0 {
+		return fmt.Errorf("nobody has waited for %d tokens", r.inFlight)
+	}
+	return r.Runner.Close()
 }
 
 func (g *fakeGPU) Products() []cuda.ProductReport { return g.machine.products }

@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -18,8 +19,11 @@ import (
 // less than five seconds.
 var grace = 4500 * time.Millisecond
 
-// messageTime is the time that standard error may take to accept the last line.
+// messageTime is the time that standard error may take to accept the last lines, and the disk the report.
 const messageTime = 200 * time.Millisecond
+
+// lastWords is called before the process of an interrupted run ends while the run goes on. nil prints the error.
+var lastWords atomic.Pointer[func(error)]
 
 func main() {
 	// Without this, a crash of Go's runtime would end with exit code 2, which means that some inputs failed.
@@ -45,7 +49,12 @@ func main() {
 func endProcess() {
 	said := make(chan struct{})
 	go func() {
-		printError(os.Stderr, withHint(fmt.Errorf("%w while a device, a disk or a lock was busy", pool.ErrInterrupted)))
+		err := withHint(fmt.Errorf("%w while a device, a disk or a lock was busy", pool.ErrInterrupted))
+		if say := lastWords.Load(); say != nil {
+			(*say)(err)
+		} else {
+			printError(os.Stderr, err)
+		}
 		close(said)
 	}()
 	select {

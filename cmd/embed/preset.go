@@ -24,8 +24,9 @@ type preset struct {
 var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{300, 500}, maxLength: 1024,
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
-// presetFlags lists the flags that a preset decides.
-var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein"}
+// presetFlags lists the flags that a preset decides, under their names in extract.py as well.
+var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein",
+	"include", "repr_layers", "truncation_seq_length"}
 
 // usePreset applies --preset and --expected-length to the other settings.
 func (s *settings) usePreset(p preset) error {
@@ -51,7 +52,8 @@ func (s *settings) usePreset(p preset) error {
 		s.expectedLength = p.chunks[len(p.chunks)-1]
 	}
 	if !slices.Contains(p.chunks, s.expectedLength) {
-		return usagef("--expected-length: %s has models for chunks of %s letters, not %d", p.program, strings.Trim(fmt.Sprint(p.chunks), "[]"), s.expectedLength)
+		return usagef("--expected-length: %s has models for chunks of %s letters, not %d", p.program,
+			strings.ReplaceAll(strings.Trim(fmt.Sprint(p.chunks), "[]"), " ", " or "), s.expectedLength)
 	}
 	s.preset, s.format, s.pool, s.long = &p, string(store.VirNucPro), []string{string(transformer.Mean)}, string(pool.LongTruncate)
 	for i := range s.families {

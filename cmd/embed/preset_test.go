@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"seqembed/weights"
@@ -86,6 +87,10 @@ func TestPreset(t *testing.T) {
 	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
 		t.Errorf("after a line was lost: %s", r.stdout)
 	}
+	isMerge := func(line string) bool { return strings.Contains(line, "_merged.pt") }
+	first := slices.IndexFunc(lines, isMerge)
+	write(t, "out/manifest.jsonl", strings.Join(slices.DeleteFunc(slices.Clone(lines), isMerge), "")+lines[first]) // killed before the last line
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
 	for i, name := range all[:len(all)-1] {
 		if i%2 == 0 {
 			write(t, "out/"+name, "damaged")
@@ -97,6 +102,60 @@ func TestPreset(t *testing.T) {
 			t.Errorf("%s was damaged or removed, and a rerun makes another", name)
 		}
 	}
+}
+
+// TestPresetKilledAtRename checks that a run goes on that was killed after it had renamed one of the FASTA files.
+func TestPresetKilledAtRename(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs)
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	protein := read(t, "out/a_identified_protein.faa")
+	if err := os.RemoveAll("out"); err != nil {
+		t.Fatal(err)
+	}
+	write(t, "out/a_identified_protein.faa", protein)
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	write(t, "out/manifest.jsonl", "")
+	write(t, "out/a_identified_nucleotide.fa", ">other\nACG\n")
+	withSmallPreset(t, "a.fna").wantCode(exitNothing).wantProblem("out/a_", "--force")
+}
+
+// TestPresetTwice runs the preset several times at once on one input in one folder.
+func TestPresetTwice(t *testing.T) {
+	workspace(t)
+	write(t, "a.fna", contigs)
+	m := noGPU
+	m.virNucPro.models = map[string]string{"dnabert-model": "dnabert-s-2l", "esm-model": "esm2-tiny"}
+	var runs sync.WaitGroup
+	for range 3 {
+		runs.Go(func() {
+			var stdout, stderr strings.Builder
+			args := []string{"--preset", "virnucpro", "--dnabert-model", dna2, "--esm-model", tiny, "-o", "out", "a.fna"}
+			if code := runOn(t.Context(), m, args, nil, &stdout, &stderr); code != exitDone {
+				t.Errorf("exit code %d: %s", code, stderr.String())
+			}
+		})
+	}
+	runs.Wait()
+	if r := embed(t, "inspect", "out").wantCode(exitDone); r.stdout != "6 complete\n" {
+		t.Error(r.stdout)
+	}
+}
+
+// TestPresetInOutputFolder checks that a rerun with the output folder as input leaves out the FASTA files of the first
+// run.
+func TestPresetInOutputFolder(t *testing.T) {
+	workspace(t)
+	write(t, "out/a.fna", contigs)
+	withSmallPreset(t, "out").wantCode(exitDone)
+	before := files(t, "out")
+	if r := withSmallPreset(t, "out").wantCode(exitDone); !strings.Contains(r.stderr, "a_chunked500.fa") || !slices.Equal(before, files(t, "out")) {
+		t.Errorf("the folder holds %q, and held %q; the log says %s", files(t, "out"), before, r.stderr)
+	}
+	if err := os.Remove("out/a.fna"); err != nil {
+		t.Fatal(err)
+	}
+	withSmallPreset(t, "out").wantCode(exitNothing).wantProblem("the preset has made")
 }
 
 // TestPresetPublished compares the FASTA files of the preset with those that VirNucPro has written for the same input,
@@ -138,10 +197,14 @@ func TestPresetRefuses(t *testing.T) {
 	for args, says := range map[string][]string{
 		"--preset other a.fna":                         {"other", "virnucpro"},
 		"--expected-length 300 a.fna":                  {"--preset"},
-		"--preset virnucpro --expected-length 7 a.fna": {"300", "500"},
+		"--preset virnucpro --expected-length 7 a.fna": {"300 or 500"},
 		"--preset virnucpro --format npy a.fna":        {"--format"},
 		"--preset virnucpro --protein p.faa":           {"--protein"},
 		"--preset virnucpro --keep-case a.fna":         {"--keep-case"},
+		"--preset virnucpro --repr_layers 1 a.fna":     {"--repr_layers"},
+		"--preset virnucpro --include bos mean a.fna":  {"--include"},
+
+		"--preset virnucpro --truncation_seq_length 9 a.fna": {"--truncation_seq_length"},
 	} {
 		embed(t, strings.Fields(args)...).wantCode(exitUsage).wantProblem(says...)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,8 +25,8 @@ It prints a table and recommends a number, which later runs take where no batch 
 Usage:
   embed profile [flags] [MODEL]
 
-MODEL is what --dnabert-model and --esm-model take, and must be on this machine. Without it the models of these
-flags are measured, one after the other. Sequences are random, of 50 to 500 tokens. The machine must have nothing
+MODEL is what --dnabert-model and --esm-model take. Without it the models of these flags are measured, one after the
+other. Sequences are random, of 50 to 500 tokens. The machine must have nothing
 else to do.
 
 Flags: those of embed about models and about compute (embed --help). Of several GPUs the first is measured.
@@ -54,14 +55,6 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	case len(s.inputs) > 1:
 		return exitUsage, usagef("embed profile takes one model")
 	}
-	alphabets := []seqio.Alphabet{seqio.DNA, seqio.Protein}
-	if len(s.inputs) == 1 {
-		a, err := s.choose(s.inputs[0])
-		if err != nil {
-			return exitNothing, err
-		}
-		alphabets = []seqio.Alphabet{a}
-	}
 	c := &command{settings: s, stdout: stdout, machine: m}
 	screen, terminal := newScreen(stderr)
 	if c.log, err = newLog(s, screen, terminal && colored(environ)); err != nil {
@@ -70,6 +63,14 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	c.progress = newProgress(s, c.log, screen, false)
 	if err := c.check(); err != nil {
 		return exitCode(err, 0, 0), err
+	}
+	alphabets := []seqio.Alphabet{seqio.DNA, seqio.Protein}
+	if len(s.inputs) == 1 {
+		a, err := choose(ctx, c, s.inputs[0])
+		if err != nil {
+			return exitCode(err, 0, 0), err
+		}
+		alphabets = []seqio.Alphabet{a}
 	}
 	processors, err := c.openProcessors()
 	if err != nil {
@@ -90,20 +91,20 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 }
 
 // choose makes a model the one for its alphabet, and returns the alphabet.
-func (s *settings) choose(name string) (seqio.Alphabet, error) {
-	c, err := transformer.Families.Open(name)
+func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error) {
+	checkpoint, err := openAny(ctx, c, name)
 	if err != nil {
-		return seqio.Unknown, fmt.Errorf("%s: %w%s", name, err, meantModel(name, transformer.Families...))
+		return seqio.Unknown, err
 	}
-	defer c.Close()
-	for i := range s.families {
-		f := &s.families[i]
-		if f.Family == c.Config.Family {
+	defer checkpoint.Close()
+	for i := range c.families {
+		f := &c.families[i]
+		if f.Family == checkpoint.Config.Family {
 			f.model = name
-			s.given = func(flag string) bool { return flag == f.flag("model") }
+			c.given = func(flag string) bool { return flag == f.flag("model") }
 		}
 	}
-	return c.Config.Family.Alphabet, nil
+	return checkpoint.Config.Family.Alphabet, nil
 }
 
 // measurement is the speed with one number of tokens in a batch.
@@ -123,6 +124,9 @@ type profiler struct {
 func (c profiler) profile(ctx context.Context) error {
 	m, p := c.model, c.on
 	fmt.Fprintf(c.stdout, "%s on %s (%s)\n", m.model, p.name, p.backend)
+	if _, err := allProfiled(); err != nil { // better now than after minutes
+		return err
+	}
 	list, err := c.sweep(ctx)
 	if err != nil {
 		return err
@@ -143,7 +147,7 @@ func (c profiler) profile(ctx context.Context) error {
 	}
 	table.Flush()
 	if err := setProfiled(profiled{Model: m.checkpoint.Label, Backend: p.backend, DType: p.dtype, Tokens: recommended, TokensPerSecond: int64(best)}); err != nil {
-		return fmt.Errorf("the recommended number of tokens cannot be stored: %w", err)
+		return fmt.Errorf("the recommended number of tokens cannot be stored: %w; --%s %d gives it to a run", err, m.flag("batch-size"), recommended)
 	}
 	_, err = fmt.Fprintf(c.stdout, "recommended: %s tokens; runs without --%s take it now (%s)\n", grouped(int64(recommended)), m.flag("batch-size"), profilePath())
 	return err
@@ -174,18 +178,20 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	for tokens, without := e.budget, 0; tokens <= profiling.most && without < 2; tokens *= 2 {
 		batch := randomBatch(tokens)
 		took := time.Now()
-		if _, err := e.Start(batch)(); errors.Is(err, kernels.ErrOutOfMemory) && len(list) > 0 {
-			break
-		} else if err != nil { // the first batch also compiles
-			return nil, err
-		}
+		_, err := e.Start(batch)() // the first batch also compiles
 		run := monitor.NewRun()
 		run.Plan(m.model, map[string]int64{})
 		run.Begin()
 		run.DeviceOpening(p.name, pci)
 		run.DeviceReady(p.name)
 		current.Store(run)
-		if err := e.measure(ctx, batch, run); err != nil {
+		if err == nil {
+			err = e.measure(ctx, batch, run)
+		}
+		switch {
+		case errors.Is(err, kernels.ErrOutOfMemory) && len(list) > 0:
+			return list, nil
+		case err != nil:
 			return nil, err
 		}
 		x := measurement{tokens, run.Snapshot().Models[0].Devices[0]}
@@ -201,8 +207,14 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 }
 
 // measure computes a batch again and again, as the pool does, and adds each one to run.
-func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) error {
+func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) (err error) {
 	var inFlight []func() ([][]float32, error)
+	defer func() {
+		for _, finish := range inFlight {
+			_, last := finish()
+			err = cmp.Or(err, last)
+		}
+	}()
 	for began, n := time.Now(), 0; n < 2 || time.Since(began) < profiling.time; n++ {
 		if ctx.Err() != nil {
 			return pool.ErrInterrupted
@@ -210,18 +222,14 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 		for len(inFlight) <= e.processor.ahead {
 			inFlight = append(inFlight, e.Start(b))
 		}
-		if _, err := inFlight[0](); err != nil {
+		_, err := inFlight[0]()
+		inFlight = inFlight[1:]
+		if err != nil {
 			return err
 		}
-		inFlight = inFlight[1:]
 		run.Add(monitor.Batch{Device: e.processor.name, Sequences: b.Sequences(), Tokens: len(b.IDs), Budget: len(b.IDs)})
 	}
 	run.End()
-	for _, finish := range inFlight {
-		if _, err := finish(); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

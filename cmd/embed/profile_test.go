@@ -42,11 +42,32 @@ func TestProfile(t *testing.T) {
 	if r := f.embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "embed profile: esm2-tiny on GPU bf16, bf16: "+found[1]+" tokens") {
 		t.Errorf("embed devices:\n%s", r.stdout)
 	}
+	f.memory = 300 // enough for one batch of 256, not for two
+	if r := f.embed(t, "profile "+tiny).wantCode(0); !strings.Contains(r.stdout, " 128 ") || strings.Contains(r.stdout, " 256 ") {
+		t.Errorf("little memory:\n%s", r.stdout)
+	}
+	f.memory = 100
+	f.embed(t, "profile "+tiny).wantCode(exitNothing).wantProblem("out of memory")
+	f.memory = 0
+	f.embed(t, "profile "+tiny).wantCode(0)
 	if err := os.WriteFile(filepath.Join(os.Getenv("XDG_STATE_HOME"), "seqembed", "profile.json"), []byte("["), 0o666); err != nil {
 		t.Fatal(err)
 	}
 	budget("", "50")
 	f.embed(t, "profile a b").wantCode(exitUsage)
-	f.embed(t, "profile nothing").wantCode(exitNothing)
-	f.embed(t, "profile "+tiny).wantCode(exitNothing).wantProblem("profile.json")
+	f.embed(t, "profile nothing").wantCode(exitNothing).wantProblem(`embed: model "nothing" is no existing file`)
+	t.Setenv("HF_HUB_CACHE", t.TempDir())
+	t.Setenv("TORCH_HOME", t.TempDir())
+	f.embed(t, "profile --offline esm2-8m").wantCode(exitNothing).wantProblem("--offline")
+	r = f.embed(t, "profile "+tiny).wantCode(exitNothing)
+	if r.wantProblem("profile.json", "if it is deleted"); strings.Contains(r.stdout, "64") {
+		t.Errorf("it has measured although it cannot store the result:\n%s", r.stdout)
+	}
+	t.Setenv("XDG_STATE_HOME", "")
+	t.Setenv("HOME", "")
+	r = f.embed(t, "profile "+tiny).wantCode(exitNothing)
+	if r.wantProblem("XDG_STATE_HOME", "--esm-batch-size"); !strings.Contains(r.stdout, "128") {
+		t.Errorf("it does not say what it has measured:\n%s", r.stdout)
+	}
+	budget("", "50")
 }

@@ -26,11 +26,14 @@ func (p profiled) same(q profiled) bool {
 	return p.Model == q.Model && p.Backend == q.Backend && p.DType == q.DType
 }
 
-// profilePath returns the file with the results of embed profile on this machine.
+// profilePath returns the file with the results of embed profile on this machine. It is empty if the user has no home.
 func profilePath() string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) { // as the XDG Base Directory Specification says
-		home, _ := os.UserHomeDir()
+		home, err := os.UserHomeDir()
+		if err != nil {
+			return ""
+		}
 		state = filepath.Join(home, ".local", "state")
 	}
 	return filepath.Join(state, "seqembed", "profile.json")
@@ -38,7 +41,11 @@ func profilePath() string {
 
 // allProfiled returns all results, or none if there is no file.
 func allProfiled() (list []profiled, err error) {
-	content, err := os.ReadFile(profilePath())
+	path := profilePath()
+	if path == "" {
+		return nil, nil
+	}
+	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -46,7 +53,7 @@ func allProfiled() (list []profiled, err error) {
 		err = json.Unmarshal(content, &list)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", profilePath(), err)
+		return nil, fmt.Errorf("%s: %w; embed profile makes a new one if it is deleted", path, err)
 	}
 	return list, nil
 }
@@ -76,6 +83,9 @@ func setProfiled(p profiled) error {
 		return err
 	}
 	path := profilePath()
+	if path == "" {
+		return errors.New("neither XDG_STATE_HOME nor HOME names a folder for it")
+	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err
 	}

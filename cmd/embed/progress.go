@@ -29,6 +29,8 @@ type progress struct {
 	screen    *monitor.Screen // the log writes to it
 	dashboard bool            // whether the screen may show a dashboard
 
+	tally tally
+
 	mu     sync.Mutex
 	closed bool
 	ends   []func()          // end what plan has started
@@ -97,13 +99,7 @@ func (p *progress) show(watch func() (stop func())) {
 	}
 	p.ends = append(p.ends, watch())
 	if p.dashboard {
-		p.screen.Show(func(width int) []string {
-			lines := p.Snapshot().Lines(width)
-			for i := range lines {
-				lines[i] = plain(lines[i])
-			}
-			return lines
-		})
+		p.screen.Show(func(width int) []string { return dashboardLines(p.Snapshot(), width) })
 		p.ends = append(p.ends, p.screen.Close)
 		return
 	}
@@ -122,6 +118,18 @@ func (p *progress) show(watch func() (stop func())) {
 		}
 	})
 	p.ends = append(p.ends, func() { close(ended); telling.Wait() })
+}
+
+// dashboardLines returns the dashboard. Names are escaped before they are laid out, because that makes them longer.
+func dashboardLines(s monitor.Snapshot, width int) []string {
+	for i := range s.Models {
+		m := &s.Models[i]
+		m.Name = plain(m.Name)
+		for j := range m.Devices {
+			m.Devices[j].File = plain(m.Devices[j].File)
+		}
+	}
+	return s.Lines(width)
 }
 
 // close removes the dashboard. Calling it again has no effect. It returns when the terminal is free for other lines.
@@ -258,15 +266,19 @@ func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 // FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
 func (p *progress) FileSkipped(path string) {
 	p.Settle(path, false)
+	p.tally.add(totals{Resumed: 1})
 	p.log.Info("complete since an earlier run", "input", path)
 }
 
 // FileFinished counts a file as settled and logs its output. It names the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.Settle(f.Path, false)
+	finished := totals{Files: 1, Records: f.Records, Tokens: f.Tokens, Truncated: f.Truncated}
 	for _, n := range f.Skipped {
 		p.Skipped(n)
+		finished.Skipped += n
 	}
+	p.tally.add(finished)
 	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
 		var first []string
@@ -287,5 +299,6 @@ func (p *progress) FileFinished(f pool.FileReport) {
 // FileFailed counts a file as settled and logs its error with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
+	p.tally.add(totals{Failed: 1})
 	p.log.Error(oneLine(withHint(f.Err)), "input", f.Path)
 }

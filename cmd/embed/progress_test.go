@@ -161,6 +161,21 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
 }
 
+// TestHostileNames checks that the dashboard has neither control sequences of file names nor lines of several rows, and
+// that its columns stay below their titles.
+func TestHostileNames(t *testing.T) {
+	p := newTestProgress(t, io.Discard, false, 1000)
+	p.DeviceReady("cpu", 0)
+	p.BatchDone(pool.Batch{Device: "cpu", Path: "in/\x1b[31ma\nb.faa", Sequences: 3, Tokens: 30, Took: time.Millisecond})
+	lines := dashboardLines(p.Snapshot(), 100)
+	if text := strings.Join(lines, "|"); strings.ContainsAny(text, "\x1b\n") || !strings.Contains(text, `\x1b[31ma\nb.faa`) {
+		t.Errorf("%q", text)
+	}
+	if title, row := lines[3], lines[4]; !strings.HasPrefix(title, "device") || len(title) != len(row) {
+		t.Errorf("the columns are not below their titles:\n%s\n%s", title, row)
+	}
+}
+
 // TestProgressInsideALongRecord checks that the progress inside a long record is in the dashboard and in log lines.
 func TestProgressInsideALongRecord(t *testing.T) {
 	var out shared

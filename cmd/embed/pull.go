@@ -86,6 +86,24 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 	return c.openModel(a)
 }
 
+// openAny opens the checkpoint of a model of any family, and downloads the model if it is not on this machine.
+func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpoint, error) {
+	checkpoint, err := transformer.Families.Open(name)
+	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
+		if c.offline || hub.Offline() {
+			return nil, fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
+		}
+		if _, err := (&download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}).pull(ctx, missing.ID, missing.Revision); err != nil {
+			return nil, err
+		}
+		checkpoint, err = transformer.Families.Open(name)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w%s", err, meantModel(name, transformer.Families...))
+	}
+	return checkpoint, nil
+}
+
 // download shows the progress of a download. On a terminal there is a bar for the present file, and elsewhere there are
 // log lines.
 type download struct {

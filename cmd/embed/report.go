@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"seqembed/internal/monitor"
@@ -18,24 +19,60 @@ type report struct {
 	Finished   time.Time `json:"finished"`
 	ExitStatus int       `json:"exit_status"`
 	Error      string    `json:"error,omitempty"` // that of the run as a whole
-	Files      int       `json:"files_finished"`
-	Resumed    int       `json:"files_complete_before"`
-	Failed     int       `json:"files_failed"`
-	Records    int64     `json:"records"`
-	Tokens     int64     `json:"tokens"`
-	Truncated  int64     `json:"records_truncated"`
-	Skipped    int64     `json:"records_skipped"`
+	totals
 	monitor.Snapshot
 }
 
-// report writes report.json, if the run has computed anything, and logs the closing event of a JSON log. code and err
-// are those of the whole run.
-func (c *command) report(code int, err error) {
-	t, now, state := c.total, time.Now().UTC(), c.progress.Snapshot()
+// totals are numbers of files, and of the records of those that are finished.
+type totals struct {
+	Files     int   `json:"files_finished"`
+	Resumed   int   `json:"files_complete_before"`
+	Failed    int   `json:"files_failed"`
+	Records   int64 `json:"records"`
+	Tokens    int64 `json:"tokens"`
+	Truncated int64 `json:"records_truncated"`
+	Skipped   int64 `json:"records_skipped"`
+}
+
+// tally counts files while several goroutines finish them.
+type tally struct {
+	mu sync.Mutex
+	n  totals
+}
+
+func (t *tally) add(n totals) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.n.Files, t.n.Resumed, t.n.Failed = t.n.Files+n.Files, t.n.Resumed+n.Resumed, t.n.Failed+n.Failed
+	t.n.Records, t.n.Tokens = t.n.Records+n.Records, t.n.Tokens+n.Tokens
+	t.n.Truncated, t.n.Skipped = t.n.Truncated+n.Truncated, t.n.Skipped+n.Skipped
+}
+
+func (t *tally) total() totals {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.n
+}
+
+// close logs the last error and the closing event of a JSON log, and writes report.json if the run has computed
+// anything. code and err are those of the whole run. If an interrupted run does not end in time, close is called while
+// the run goes on. Calling it again has no effect.
+func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
+
+func conclude(c *command, code int, err error) {
+	switch {
+	case err == nil:
+	case c.logFormat == "json":
+		c.log.Error(oneLine(err))
+	default:
+		printError(c.stderr, err)
+	}
+	now, state := time.Now().UTC(), c.progress.Snapshot()
 	began := now.Add(-time.Duration(float64(state.Elapsed) * float64(time.Second)))
-	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code,
-		Files: len(t.Files), Resumed: len(t.Resumed), Failed: len(t.Failed), Records: t.Records, Tokens: t.Tokens,
-		Truncated: t.Truncated, Skipped: t.Skipped, Snapshot: state}
+	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code, totals: c.progress.tally.total(), Snapshot: state}
+	if errors.Is(err, pool.ErrFolderGone) {
+		r.totals = totals{} // the outputs are gone, too
+	}
 	if err != nil {
 		r.Error = oneLine(err)
 	}

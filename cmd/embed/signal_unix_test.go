@@ -11,7 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"seqembed/internal/store"
 )
@@ -84,69 +83,6 @@ func TestSignal(t *testing.T) {
 			}
 		})
 	}
-}
-
-// TestSignalWhileAnInputIsSilent checks that an interrupted run ends even if standard input is silent or a pipe has no
-// writer. After the grace period the run ends in any case, for example if the disk with a tokenizer does not respond.
-func TestSignalWhileAnInputIsSilent(t *testing.T) {
-	for name, c := range map[string]struct {
-		args  string
-		stdin string
-		grace string
-		says  string
-	}{
-		"standard input that begins":  {"--esm-model " + tiny + " -", manyProteins("r", 2000), "1h", "embed: interrupted; the same command continues"},
-		"standard input":              {"--esm-model " + tiny + " -", "", "1h", "embed: interrupted; the same command continues"},
-		"pipe without a writer":       {"--esm-model " + tiny + " pipe.faa", "", "1h", "embed: interrupted; the same command continues"},
-		"tokenizer without an answer": {"--dnabert-model " + dna2 + " --dnabert-tokenizer pipe.faa --dna p.fa", "", "100ms", "embed: interrupted while a device, a disk or a lock was busy; the same command continues"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			workspace(t)
-			write(t, "p.fa", ">a\nACGTTGCA\n")
-			if err := syscall.Mkfifo("pipe.faa", 0o600); err != nil {
-				t.Skipf("this system has no named pipes here: %v", err)
-			}
-			cmd := child(t, []string{graceVariable + "=" + c.grace}, append(strings.Fields(c.args), "-o", "out")...)
-			stdin, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			var stdout strings.Builder
-			stderr := begunLog{begun: make(chan struct{})}
-			cmd.Stdout, cmd.Stderr = &stdout, &stderr
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := stdin.Write([]byte(c.stdin)); err != nil {
-				t.Fatal(err)
-			}
-			<-stderr.begun
-			time.Sleep(300 * time.Millisecond) // the run then usually waits for the input
-			signalled := time.Now()
-			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-				t.Fatal(err)
-			}
-			timer := time.AfterFunc(time.Minute, func() { _ = cmd.Process.Kill() })
-			wait(t, cmd, &stdout, &stderr.Builder).wantCode(exitInterrupted).wantProblem(c.says)
-			timer.Stop()
-			if took := time.Since(signalled); took > 5*time.Second {
-				t.Errorf("it took %v to end", took)
-			}
-		})
-	}
-}
-
-// begunLog is a log that reports when its first line is written.
-type begunLog struct {
-	strings.Builder
-	begun chan struct{}
-}
-
-func (b *begunLog) Write(p []byte) (int, error) {
-	if b.Len() == 0 {
-		close(b.begun)
-	}
-	return b.Builder.Write(p)
 }
 
 // TestDiskThatFillsUp checks that an output that does not fit on the disk fails with one line, and that the other

@@ -229,7 +229,7 @@ func TestSignalWhileAKernelHangs(t *testing.T) {
 	workspace(t)
 	samples(t)
 	for _, seed := range []string{"0", "1"} { // the kernel runs at its launch, or later
-		cmd, log := running(t, append(gpu, "SOFTGPU_SEED="+seed), "--gpus", "0", "--esm-model", tiny, "-o", "out"+seed, "samples/proteins1.faa")
+		cmd, log := running(t, nil, append(gpu, "SOFTGPU_SEED="+seed), "--gpus", "0", "--esm-model", tiny, "-o", "out"+seed, "samples/proteins1.faa")
 		log.await(t, "hangs, as SOFTGPU_FAULT says")
 		send(t, cmd, syscall.SIGTERM)
 		if code := ended(cmd); code != exitInterrupted || !strings.Contains(log.String(), "interrupted while a device, a disk or a lock was busy") {

@@ -100,6 +100,9 @@ func (s *translateFlags) translate(ctx context.Context, genetic *translate.Code,
 			return err
 		}
 		for _, in := range inputs {
+			if s.out != "" && sameFile(in.Path, s.out) {
+				return usagef("embed translate: %s would be read and written", in.Path)
+			}
 			if err := s.translateFile(ctx, genetic, in.Path, options, out); err != nil {
 				return errors.Join(err, out.Flush())
 			}

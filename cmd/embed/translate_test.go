@@ -43,6 +43,8 @@ func TestTranslateCommand(t *testing.T) {
 		"--gaps no a.fna":     {exitUsage, []string{"--gaps", "remove"}},
 		"--min-length -1 a.f": {exitUsage, []string{"--min-length"}},
 		"":                    {exitUsage, []string{"input"}},
+
+		"--gaps remove -o ./a.fna a.fna": {exitUsage, []string{"a.fna would be read and written"}},
 	} {
 		embed(t, append([]string{"translate"}, strings.Fields(args)...)...).wantCode(c.code).wantProblem(c.says...)
 	}

@@ -19,8 +19,6 @@ import (
 	"seqembed/kernels"
 	"seqembed/pool"
 	"seqembed/transformer"
-	"seqembed/weights"
-	"seqembed/weights/hub"
 )
 
 const verifyUsage = `embed verify compares the weights of a model with embeddings that others have computed with the published
@@ -145,18 +143,9 @@ type verification struct {
 // open opens the model and chooses the sets of the published model that has its name or, if the name is not known, its
 // shape.
 func (v *verification) open(ctx context.Context, name, vocabulary string, sets []publishedSet) error {
-	c, err := transformer.Families.Open(name)
-	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
-		if v.offline || hub.Offline() {
-			return fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
-		}
-		if _, err := (&download{log: v.log, screen: v.progress.screen, dashboard: v.progress.dashboard}).pull(ctx, missing.ID, missing.Revision); err != nil {
-			return err
-		}
-		c, err = transformer.Families.Open(name)
-	}
+	c, err := openAny(ctx, v.command, name)
 	if err != nil {
-		return fmt.Errorf("%w%s", err, meantModel(name, transformer.Families...))
+		return err
 	}
 	var known []string
 	for _, set := range sets {

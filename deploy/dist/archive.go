@@ -49,8 +49,11 @@ func tarGz(files []entry, date time.Time) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// zipFile packs files in their order. A time of a zip file is at 1980 or later.
+// zipFile packs files in their order. A zip file cannot hold a date before 1980, which becomes 1980.
 func zipFile(files []entry, date time.Time) ([]byte, error) {
+	if first := time.Date(1980, 1, 1, 0, 0, 0, 0, time.UTC); date.Before(first) {
+		date = first
+	}
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	for _, f := range files {

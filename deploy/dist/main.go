@@ -7,8 +7,10 @@ package main
 
 import (
 	"crypto/sha256"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"log"
 	"os"
 	"os/exec"
@@ -71,7 +73,7 @@ type release struct {
 
 func main() {
 	log.SetFlags(0)
-	out := flag.String("o", "dist", "the `FOLDER` for the files, which is replaced")
+	out := flag.String("o", "dist", "the `FOLDER` for the files; one with an earlier release is replaced")
 	flag.Parse()
 	if err := run(*out); err != nil {
 		log.Fatal("dist: ", err)
@@ -79,14 +81,11 @@ func main() {
 }
 
 func run(out string) error {
+	if err := emptyFolder(out); err != nil {
+		return err
+	}
 	r, err := newRelease()
 	if err != nil {
-		return err
-	}
-	if err := os.RemoveAll(out); err != nil {
-		return err
-	}
-	if err := os.MkdirAll(out, 0o777); err != nil {
 		return err
 	}
 	var sums strings.Builder
@@ -103,7 +102,28 @@ func run(out string) error {
 			log.Printf("%6.1f MB  %s", float64(len(f.content))/1e6, f.name)
 		}
 	}
-	return os.WriteFile(filepath.Join(out, "SHA256SUMS"), []byte(sums.String()), 0o666)
+	return os.WriteFile(filepath.Join(out, sumsName), []byte(sums.String()), 0o666)
+}
+
+// sumsName is the name of the file with the digests of all others.
+const sumsName = "SHA256SUMS"
+
+// emptyFolder makes an empty folder. It replaces a folder with an earlier release, and refuses one of other content.
+func emptyFolder(out string) error {
+	list, err := os.ReadDir(out)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(out, sumsName)); err != nil && len(list) > 0 {
+		return fmt.Errorf("%s holds files and no %s of an earlier release: remove it, or name another folder", out, sumsName)
+	}
+	if err := os.RemoveAll(out); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(out, 0o777); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(out, sumsName), nil, 0o666) // so that a release that fails can be made again
 }
 
 // newRelease gathers the common content. It builds the program for this machine, which prints the manual page and the
@@ -147,7 +167,8 @@ func newRelease() (*release, error) {
 		}
 		r.common = append(r.common, entry{f.name, []byte(text + "\n"), 0o644})
 	}
-	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/command-line.md", "docs/numerics.md", "docs/performance.md"} {
+	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/tutorial.md",
+		"docs/formats.md", "docs/command-line.md", "docs/from-extract.md", "docs/from-virnucpro.md", "docs/offline.md", "docs/numerics.md", "docs/performance.md"} {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return nil, err

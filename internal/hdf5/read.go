@@ -194,7 +194,7 @@ func decodeType(datatype []byte) (Type, error) {
 	if len(datatype) >= 8 && datatype[0]&15 == 9 && datatype[1]&15 == 1 && datatype[4] == stringRef {
 		return String, nil
 	}
-	return 0, fmt.Errorf("values that are neither floats, 32-bit integers nor strings: %w", ErrUnsupported)
+	return 0, errors.New("values that are neither floats, 32-bit integers nor strings of variable length: they are not read here")
 }
 
 // attributes decodes attributes; those that are not one string of variable length are left out.

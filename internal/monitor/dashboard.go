@@ -24,9 +24,9 @@ func (s Snapshot) Lines(width int) []string {
 }
 
 func (s Snapshot) runLine(width int) string {
-	failed, skipped, halvings := 0, int64(0), 0
+	skipped, halvings := int64(0), 0
 	for _, m := range s.Models {
-		failed, skipped, halvings = failed+m.FilesFailed, skipped+m.Skipped, halvings+m.Halvings
+		skipped, halvings = skipped+m.Skipped, halvings+m.Halvings
 	}
 	parts := []part{{"running " + duration(s.Elapsed), 0}}
 	add := func(priority int, show bool, format string, args ...any) {
@@ -35,7 +35,7 @@ func (s Snapshot) runLine(width int) string {
 		}
 	}
 	add(1, s.Left.known(), "%s left", map[bool]string{true: ">"}[s.LeftAtLeast]+duration(s.Left))
-	add(2, failed > 0, "%d failed", failed)
+	add(2, s.FilesFailed > 0, "%d failed", s.FilesFailed)
 	add(3, halvings > 0, "%d× out of memory", halvings)
 	add(4, skipped > 0, "%s records skipped", Grouped(skipped))
 	return fit(width, parts)

@@ -16,6 +16,7 @@ type Run struct {
 	began  time.Time
 	models []*model
 	next   int    // index of the model that Begin starts
+	failed int    // inputs, those that no model has planned included
 	m      *model // the model that was started last; nil before
 }
 
@@ -82,6 +83,7 @@ const (
 	Computing State = "computing"
 	Lost      State = "lost" // of a device
 	Done      State = "done"
+	Stopped   State = "stopped" // of a model that was interrupted or has no device left
 )
 
 // Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.
@@ -192,16 +194,28 @@ func (r *Run) Written(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.writing.add(busy, waiting) })
 }
 
-// Settle counts an input that has finished, has failed or was complete.
+// Settle counts an input that has finished, has failed or was complete. An input that no model has planned may fail,
+// too: before the first model, if it cannot be read, or after the last one.
 func (r *Run) Settle(file string, failed bool) {
-	r.on(func(m *model) {
-		m.settled++
-		m.allDone += m.left[file]
-		delete(m.left, file) // batches of a failed file may still follow
-		if failed {
-			m.failed++
-		}
-	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if failed {
+		r.failed++
+	}
+	m := r.m
+	if m == nil {
+		return
+	}
+	size, planned := m.left[file]
+	if !planned {
+		return
+	}
+	m.settled++
+	m.allDone += size
+	delete(m.left, file) // batches of a failed file may still follow
+	if failed {
+		m.failed++
+	}
 }
 
 // Halved counts a device whose batches have become smaller for lack of memory.

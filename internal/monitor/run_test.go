@@ -66,6 +66,30 @@ func TestCounts(t *testing.T) {
 	}
 }
 
+// TestFailures checks that inputs that fail before the first model has begun, or after the last one, are counted, and
+// not among the files of a model.
+func TestFailures(t *testing.T) {
+	c := newClock()
+	c.Settle("empty", true)
+	c.Plan("m", map[string]int64{"f0": 100, "f1": 200})
+	c.Begin()
+	c.DeviceReady("one")
+	c.Settle("f0", true)
+	c.Settle("f1", false)
+	c.End()
+	c.Settle("other", true)
+	s := c.Snapshot()
+	if s.Models[0].State != Done || s.Models[0].Devices[0].State != Done {
+		t.Errorf("%+v", s)
+	}
+	if m := s.Models[0]; s.FilesFailed != 3 || m.FilesFailed != 1 || m.FilesDone != 2 {
+		t.Errorf("%+v", s)
+	}
+	if line := s.Lines(80)[0]; line != "running 0s  3 failed" {
+		t.Errorf("%q", line)
+	}
+}
+
 // TestRemaining checks that the remaining time follows from the bytes of this run, without those of an earlier one, and
 // that it is a minimum until the last model has begun.
 func TestRemaining(t *testing.T) {
@@ -88,7 +112,7 @@ func TestRemaining(t *testing.T) {
 	c.DeviceReady("one")
 	c.pass(1)
 	c.Add(batch("one", "-", 10, 250, time.Second, 0))
-	if s := c.Snapshot(); s.Left.known() || s.LeftAtLeast || s.Models[1].Percent.known() || s.Models[0].State != Done || s.Models[0].Seconds != 10 {
+	if s := c.Snapshot(); s.Left.known() || s.LeftAtLeast || s.Models[1].Percent.known() || s.Models[0].State != Stopped || s.Models[0].Seconds != 10 {
 		t.Errorf("the size of the input is not known: %+v", s)
 	}
 }
@@ -189,6 +213,9 @@ func TestJSON(t *testing.T) {
 			t.Errorf("no %s in %s", part, text)
 		}
 	}
+	if text, err := json.Marshal(NewRun().Snapshot()); err != nil || !strings.Contains(string(text), `"models":[]`) {
+		t.Errorf("without a model: %s: %v", text, err)
+	}
 	if text, err := json.Marshal([]Value{unknown, Value(math.Inf(1))}); err != nil || string(text) != "[null,null]" {
 		t.Errorf("%s: %v", text, err)
 	}
@@ -200,7 +227,7 @@ func example() Snapshot {
 		Batch: 32768, LongPercent: unknown, Utilization: 97, MemoryUsed: 61 << 30, MemoryTotal: 80 << 30, Temperature: 64, Power: 512, Clock: 1980}
 	other := Device{Name: "cuda:1", State: Computing, File: "b.faa", Sequences: 7, TokensPerSecond: 1000, Now: 1234.5678, Batch: 8192, LongPercent: unknown,
 		Stage: Stage{Busy: 3}, Utilization: 92, MemoryUsed: 2 << 30, MemoryTotal: 80 << 30, Temperature: 61, Power: unknown, Clock: 1980}
-	return Snapshot{Elapsed: 4000, Left: 61, LeftAtLeast: true, Models: []Model{
+	return Snapshot{Elapsed: 4000, Left: 61, LeftAtLeast: true, FilesFailed: 1, Models: []Model{
 		{Name: "dnabert-s", State: Done, Files: 3, FilesDone: 3, Percent: 100, Sequences: 1000, TokensPerSecond: 5000, FilesFailed: 1},
 		{Name: "esm2-650m", State: Computing, Files: 12, FilesDone: 5, Percent: 41, Sequences: 123463, TokensPerSecond: 99765, Left: 61, Halvings: 2, Skipped: 1003,
 			Fill: 93, Reading: Stage{1, 9}, Computing: Stage{9, 1}, Writing: Stage{2, 8}, HeldBackBy: "computing", Devices: []Device{gpu, other}},

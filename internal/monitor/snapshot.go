@@ -11,6 +11,7 @@ type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
 	Left        Value   `json:"left_seconds"`      // estimate for the whole run
 	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
+	FilesFailed int     `json:"-"`                 // of all models, and before them; reports have it among their totals
 	Models      []Model `json:"models"`
 }
 
@@ -82,7 +83,7 @@ func (r *Run) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now := r.now()
-	s := Snapshot{Elapsed: Value(now.Sub(r.began).Seconds()), Left: unknown}
+	s := Snapshot{Elapsed: Value(now.Sub(r.began).Seconds()), Left: unknown, FilesFailed: r.failed, Models: []Model{}}
 	for i, m := range r.models {
 		s.Models = append(s.Models, m.snapshot(now, i < r.next))
 		if m == r.m && m.ended.IsZero() {
@@ -108,7 +109,7 @@ func (m *model) snapshot(now time.Time, begun bool) Model {
 	for _, d := range m.devices {
 		s.Devices = append(s.Devices, d.snapshot(now))
 		if !m.ended.IsZero() && d.state == Computing {
-			s.Devices[len(s.Devices)-1].State = Done
+			s.Devices[len(s.Devices)-1].State = s.State
 		}
 		s.Sequences, s.Tokens = s.Sequences+d.sequences, s.Tokens+d.tokens
 		s.Computing.Busy, s.Computing.Waiting = s.Computing.Busy+d.stage.Busy, s.Computing.Waiting+d.stage.Waiting
@@ -125,6 +126,8 @@ func (m *model) state(begun bool) State {
 	switch {
 	case !begun:
 		return Waiting
+	case !m.ended.IsZero() && m.settled < m.files:
+		return Stopped
 	case !m.ended.IsZero():
 		return Done
 	case m.began.IsZero():
@@ -197,7 +200,7 @@ func (m Model) stages() []namedStage {
 
 // Attributes returns the state of the run as keys and values for a structured log.
 func (s Snapshot) Attributes() []any {
-	return []any{"elapsed_seconds", s.Elapsed, "left_seconds", s.Left, "left_is_a_minimum", s.LeftAtLeast, "models", s.Models}
+	return []any{"elapsed_seconds", s.Elapsed, "left_seconds", s.Left, "left_is_a_minimum", s.LeftAtLeast, "files_failed", s.FilesFailed, "models", s.Models}
 }
 
 // Attributes returns the most important fields as keys and values for a log that people read.

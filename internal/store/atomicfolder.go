@@ -82,19 +82,11 @@ func digestFiles(files []File) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// publish renames a sealed folder. It first removes an earlier folder in its place, which may have no other files than
+// publish renames a sealed folder. It first removes an earlier folder in its place, unless that has other files than
 // those of an output.
 func (d *atomicFolder) publish() error {
 	final := d.lock.final
-	earlier, err := filepath.Glob(filepath.Join(globEscape(final), "*"+d.ext))
-	for _, path := range earlier {
-		if err == nil {
-			err = d.lock.fs.remove(path)
-		}
-	}
-	if err == nil && len(earlier) > 0 {
-		err = d.lock.fs.remove(final)
-	}
+	err := d.removeEarlier()
 	if err == nil {
 		err = d.lock.fs.rename(d.temp, final)
 	}
@@ -105,9 +97,27 @@ func (d *atomicFolder) publish() error {
 	return d.lock.discard()
 }
 
-// globEscape escapes the characters of a path that have a meaning in a pattern.
-func globEscape(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+// removeEarlier removes the folder that has the final name, if there is one.
+func (d *atomicFolder) removeEarlier() error {
+	final := d.lock.final
+	list, err := os.ReadDir(final)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, entry := range list {
+		if filepath.Ext(entry.Name()) != d.ext {
+			return fmt.Errorf("%q in it is not of an output: move it away, so that the folder can be replaced", entry.Name())
+		}
+	}
+	for _, entry := range list {
+		if err == nil {
+			err = d.lock.fs.remove(filepath.Join(final, entry.Name()))
+		}
+	}
+	if err == nil {
+		err = d.lock.fs.remove(final)
+	}
+	return err
 }
 
 // discard removes the folder if it has no final name, and the lock.

@@ -9,10 +9,11 @@ import (
 // Convert writes the rows of a table into a file of another format, or several if the format has a file for each
 // column. format, dtype, compress and matrix of s determine the form; dir and stem the place. A file that does not have
 // everything that Parquet has of a record becomes one with ids and embeddings alone. Residues and tokens stay what they
-// are, if the format says which they are; otherwise they become tokens.
-func (t *Table) Convert(s Spec, dir, stem string) (files []File, err error) {
+// are, if the format says which they are; otherwise they become tokens. overflows is the number of values that became
+// infinities in float16.
+func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64, err error) {
 	if !t.IDs {
-		return nil, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
+		return nil, 0, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
 	}
 	s.Dir, s.stem, s.Base, s.Model = dir, stem, stem, "converted"
 	s.Kind, s.Dim, s.Columns, s.Meta, s.IDsOnly = Nucleotide, t.Dim, t.Columns, t.Meta, !t.Full
@@ -21,7 +22,7 @@ func (t *Table) Convert(s Spec, dir, stem string) (files []File, err error) {
 	}
 	w, err := Create(s)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer w.Abort()
 	err = t.Read(func(r *Row) error {
@@ -32,9 +33,10 @@ func (t *Table) Convert(s Spec, dir, stem string) (files []File, err error) {
 		return w.Write(*r)
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return w.Commit()
+	files, err = w.Commit()
+	return files, w.Overflows(), err
 }
 
 // ConvertedPaths returns the paths of the files that Convert would write, the main file first.
@@ -53,5 +55,8 @@ func FormatOf(path string) (f Format, dir, stem string, err error) {
 	if _, ok := readers[ext]; !ok {
 		return "", "", "", fmt.Errorf("%s: the extension is none of %s", path, strings.Join(ReadableExtensions(), ", "))
 	}
-	return f, filepath.Dir(path), strings.TrimSuffix(filepath.Base(path), ext), nil
+	if stem = strings.TrimSuffix(filepath.Base(path), ext); stem == "" {
+		return "", "", "", fmt.Errorf("%s: there is no name before the extension", path)
+	}
+	return f, filepath.Dir(path), stem, nil
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 
 	"seqembed/internal/half"
@@ -65,12 +66,6 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	if pooling := s.pooling(); pooling != Mean {
 		// A table of rows has no records without a row.
 		rows = slices.DeleteFunc(rows, func(r Row) bool { return s.rows(&r) == 0 })
-	}
-	for i := range rows {
-		// NumPy's and our text files escape characters that break lines.
-		if rows[i].ID = oneLine(rows[i].ID); rows[i].ID == "" {
-			rows[i].ID = "empty"
-		}
 	}
 	ids, letters, values, table := readAll(t, writeAll(t, s, rows)[0].Path)
 	if len(ids) != len(rows) {
@@ -132,7 +127,7 @@ func TestConvert(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			files, err := table.Convert(Spec{Format: format, Matrix: i == 1 && pooling == Mean}, dir, stem)
+			files, _, err := table.Convert(Spec{Format: format, Matrix: i == 1 && pooling == Mean}, dir, stem)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -173,5 +168,37 @@ func TestDamagedTables(t *testing.T) {
 				t.Fatalf("%s of %d bytes", name, size)
 			}
 		}
+	}
+}
+
+// TestListOfIDs checks which list belongs to an array, and that the list has as many ids as the array has rows.
+func TestListOfIDs(t *testing.T) {
+	s := spec(t, Npy)
+	s.Columns = columnsOf([]int{0, 12}, Mean, Max)
+	files := writeAll(t, s, makeRows(s, 40))
+	for _, f := range files[:4] {
+		if ids, _, _, table := readAll(t, f.Path); !table.IDs || len(ids) != 40 {
+			t.Errorf("%s: %d ids", f.Path, len(ids))
+		}
+	}
+	list := files[4].Path
+	for says, content := range map[string]string{"shorter": "a\nb\n", "longer": strings.Repeat("a\n", 41)} {
+		if err := os.WriteFile(list, []byte(content), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		table, err := OpenTable(files[0].Path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, table.Read(func(*Row) error { return nil }), files[0].Path, "the list of ids is "+says)
+		table.Close()
+	}
+	// sample.A.esm2-8m.other.npy is not an array of the list sample.A.esm2-8m.ids.txt.
+	other := strings.TrimSuffix(list, idsSuffix) + ".other.npy"
+	if err := os.Rename(files[0].Path, other); err != nil {
+		t.Fatal(err)
+	}
+	if ids, _, _, table := readAll(t, other); table.IDs || len(ids) != 40 {
+		t.Errorf("%s has the ids of another array", other)
 	}
 }

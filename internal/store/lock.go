@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"seqembed/internal/flock"
@@ -64,6 +66,25 @@ func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 			return nil, err
 		}
 	}
+}
+
+// Lock takes the lock of an output that this process is going to make: of several processes that want to make it, one
+// does, and the others wait. If ctx ends, Lock soon returns an error that wraps the cause. On a file system without
+// locks nothing is locked.
+func Lock(ctx context.Context, path string) (release func(), err error) {
+	dir, name := filepath.Split(path)
+	lock := dir + "." + name + ".tmp-" + strings.Repeat("0", 16) // RemoveLeftovers removes it after a crash
+	f, err := osFS{}.openLocked(ctx, lock)
+	if err != nil {
+		return nil, ioError("lock", path, err)
+	}
+	return func() {
+		if !keepsLocks {
+			f.Close()
+		}
+		_ = os.Remove(lock) // before it is unlocked, so that it is not that of another process
+		f.Close()
+	}, nil
 }
 
 // isAt reports whether the file at path is still f.

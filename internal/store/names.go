@@ -3,6 +3,8 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/hex"
+	"net/url"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -76,10 +78,16 @@ func ValidText(s string) string {
 	return string(runes)
 }
 
+// lineEscape matches the escape of a character that oneLine replaces, also with one or several 25 after the first '%'.
+var lineEscape = regexp.MustCompile("%((?:25)*)(" + strings.Join([]string{"[01][0-9A-F]", "7F", "C2%[89][0-9A-F]", "E2%80%A[89]"}, "|") + ")")
+
 // oneLine returns s with control characters and Unicode line separators, which no id should contain, replaced by %XX,
-// so that it fits on one line of a text file.
+// so that it fits on one line of a text file. Different texts stay different: such an escape in s itself becomes %25XX.
 func oneLine(s string) string {
 	breaks := func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
+	if strings.Contains(s, "%") {
+		s = lineEscape.ReplaceAllString(s, "%25$1$2")
+	}
 	if strings.IndexFunc(s, breaks) < 0 {
 		return s
 	}
@@ -94,4 +102,18 @@ func oneLine(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// ofOneLine returns the text that oneLine has turned into line.
+func ofOneLine(line string) string {
+	if !strings.Contains(line, "%") {
+		return line
+	}
+	return lineEscape.ReplaceAllStringFunc(line, func(escape string) string {
+		if rest, literal := strings.CutPrefix(escape, "%25"); literal {
+			return "%" + rest
+		}
+		text, _ := url.PathUnescape(escape) // every match is valid
+		return text
+	})
 }

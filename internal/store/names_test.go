@@ -66,6 +66,7 @@ func FuzzEscapeName(f *testing.F) {
 		f.Add(id[:min(len(id), 300)]) // longer texts would only make the fuzzer slow
 	}
 	f.Add("\xc3\x28 \u2028 \u200b/.")
+	f.Add("%01 \x01 %25 %2501 %C2%85 \u0085 %C2\u0085 %E2%80%A9 %2525%7F %25\x7f %7f %2F")
 	f.Fuzz(func(t *testing.T, text string) {
 		name := EscapeName(text)
 		if name == "" || len(name) > maxBaseName || name[0] == '.' || !utf8.ValidString(name) {
@@ -87,6 +88,8 @@ func FuzzEscapeName(f *testing.F) {
 		}
 		if line := oneLine(ValidText(text)); strings.ContainsAny(line, "\n\r\v\f\x1c\x1d\x1e\u0085\u2028\u2029") || !utf8.ValidString(line) {
 			t.Errorf("%q as a line is %q", text, line)
+		} else if back := ofOneLine(line); back != ValidText(text) {
+			t.Errorf("%q as a line is %q, which means %q", text, line, back)
 		}
 	})
 }

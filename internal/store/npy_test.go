@@ -162,7 +162,7 @@ func TestIDListKeepsOneLinePerID(t *testing.T) {
 	rows := makeRows(s, 3)
 	rows[0].ID, rows[1].ID, rows[2].ID = "a\nb", "c\r\td\u2028e\u0085", "f%0A"
 	path := writeAll(t, s, rows)[1].Path
-	if got, want := string(readFile(t, path)), "a%0Ab\nc%0D%09d%E2%80%A8e%C2%85\nf%0A\n"; got != want {
+	if got, want := string(readFile(t, path)), "a%0Ab\nc%0D%09d%E2%80%A8e%C2%85\nf%250A\n"; got != want {
 		t.Errorf("ids %q, want %q", got, want)
 	}
 }

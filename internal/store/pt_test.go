@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -43,14 +44,16 @@ func TestPtNamesFilesAfterHeaders(t *testing.T) {
 	}
 }
 
-// TestFolderKeepsForeignFiles checks that an output does not replace a folder that holds anything else.
+// TestFolderKeepsForeignFiles checks that an output does not replace a folder that holds anything else, nor remove any
+// of its files.
 func TestFolderKeepsForeignFiles(t *testing.T) {
 	s := spec(t, Pt, 33)
 	folder := s.Paths()[0]
-	foreign := filepath.Join(folder, "notes.txt")
-	if err := errors.Join(os.Mkdir(folder, 0o777), os.WriteFile(foreign, nil, 0o666)); err != nil {
+	writeAll(t, s, makeRows(s, 3))
+	if err := os.WriteFile(filepath.Join(folder, "notes.txt"), nil, 0o666); err != nil {
 		t.Fatal(err)
 	}
+	before := filesIn(t, s.Dir)
 	w, err := Create(s)
 	if err != nil {
 		t.Fatal(err)
@@ -59,9 +62,9 @@ func TestFolderKeepsForeignFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = w.Commit()
-	wantError(t, err, folder)
-	if left := filesIn(t, s.Dir); len(left) != 1 || left[0] != foreign {
-		t.Errorf("left %q", left)
+	wantError(t, err, folder, `"notes.txt"`)
+	if left := filesIn(t, s.Dir); !slices.Equal(left, before) || len(left) != 4 {
+		t.Errorf("left %q of %q", left, before)
 	}
 }
 

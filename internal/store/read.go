@@ -184,29 +184,59 @@ func npyDType(name string) (DType, error) {
 	return "", fmt.Errorf("values of type %s", name)
 }
 
-// idLines opens the list of ids that belongs to an array. It returns nil if there is none.
-func idLines(path string) (*bufio.Scanner, io.Closer) {
+// idFile is the list of ids that belongs to an array.
+type idFile struct {
+	lines *bufio.Scanner // nil: there is none
+	file  *os.File
+}
+
+// openIDs opens the list that belongs to an array. Its name is that of the array, but without the pooling and the layer
+// that a file of one of several columns has in its name.
+func openIDs(path string) idFile {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
-	for range 3 { // the name of an array may contain a pooling and a layer
+	for {
 		if f, err := os.Open(stem + idsSuffix); err == nil {
 			s := bufio.NewScanner(f)
 			s.Buffer(nil, maxText)
-			return s, f
+			return idFile{s, f}
 		}
-		stem = strings.TrimSuffix(stem, filepath.Ext(stem))
+		ext := filepath.Ext(stem)
+		if !isColumn(strings.TrimPrefix(ext, ".")) {
+			return idFile{}
+		}
+		stem = strings.TrimSuffix(stem, ext)
 	}
-	return nil, nil
 }
 
-// nextID returns the next id of a list, or an error if there is none.
-func nextID(s *bufio.Scanner) (string, error) {
+// isColumn reports whether a part of a name is a pooling or a layer.
+func isColumn(part string) bool {
+	_, err := strconv.ParseUint(strings.TrimPrefix(part, "layer"), 10, 31)
+	return slices.Contains(Poolings(), Pooling(part)) || strings.HasPrefix(part, "layer") && err == nil
+}
+
+// next returns the next id of the list, or an error if there is none. Without a list it returns "".
+func (l idFile) next() (string, error) {
 	switch {
-	case s == nil:
+	case l.lines == nil:
 		return "", nil
-	case s.Scan():
-		return s.Text(), nil
+	case l.lines.Scan():
+		return ofOneLine(l.lines.Text()), nil
 	}
-	return "", cmpError(s.Err(), errors.New("the list of ids is shorter than the array"))
+	return "", cmpError(l.lines.Err(), errors.New("the list of ids is shorter than the array"))
+}
+
+// end returns an error if the list has ids that were not read.
+func (l idFile) end() error {
+	if l.lines != nil && l.lines.Scan() {
+		return errors.New("the list of ids is longer than the array")
+	}
+	return nil
+}
+
+func (l idFile) close() {
+	if l.file != nil {
+		l.file.Close()
+	}
 }
 
 func cmpError(a, b error) error {
@@ -227,19 +257,17 @@ func readNpy(f *os.File, _ int64) (*Table, error) {
 	}
 	t := &Table{Format: Npy, DType: d, Dim: dim}
 	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npy")}, Mean)
-	ids, list := idLines(f.Name())
-	t.IDs = ids != nil
+	ids := openIDs(f.Name())
+	t.IDs = ids.lines != nil
 	t.Read = func(yield func(*Row) error) error {
-		if list != nil {
-			defer list.Close()
-		}
+		defer ids.close()
 		m := newMatrix(f, d, dim)
 		for range rows {
 			values, err := m.next(1)
 			if err != nil {
 				return err
 			}
-			id, err := nextID(ids)
+			id, err := ids.next()
 			if err != nil {
 				return err
 			}
@@ -247,7 +275,7 @@ func readNpy(f *os.File, _ int64) (*Table, error) {
 				return err
 			}
 		}
-		return nil
+		return ids.end()
 	}
 	return t, nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -77,7 +78,10 @@ const maxH5Columns = 1000
 
 // floats sets the type of a table from the first of its arrays.
 func (t *Table) floats(o *hdf5.Object) error {
-	if o.IsGroup() || o.Type != hdf5.Float16 && o.Type != hdf5.Float32 || len(o.Shape) < 1 || len(o.Shape) > 2 {
+	if o.IsGroup() {
+		return errors.New("a group among the arrays of records")
+	}
+	if o.Type != hdf5.Float16 && o.Type != hdf5.Float32 || len(o.Shape) < 1 || len(o.Shape) > 2 {
 		return fmt.Errorf("an object that is no vector or matrix of float16 or float32, but %v of shape %v", o.Type, o.Shape)
 	}
 	d, dim := FP32, o.Shape[len(o.Shape)-1]
@@ -148,7 +152,7 @@ func (h h5File) readRecords(t *Table, records [][]hdf5.Link, names []string) err
 			pooling = Tokens
 		}
 	} else {
-		t.Dim = 1 // unknown
+		t.Dim, t.DType = 1, FP32 // unknown
 	}
 	t.setColumns(names, pooling)
 	order := make([]int, len(records[0]))

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -39,7 +40,13 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 		pooling = Residues
 	}
 	t.setColumns(names, pooling)
-	r.windows, r.residues = t.Full && has("start", "end"), pooling == Residues
+	r.residues = pooling == Residues
+	switch {
+	case r.residues && has("window_start", "window_end"):
+		r.window = [2]string{"window_start", "window_end"}
+	case !r.residues && has("start", "end"):
+		r.window = [2]string{"start", "end"}
+	}
 	first := errors.New("first")
 	err = r.read(func(row *Row) error { t.Dim = len(row.Embeddings[0]); return first })
 	if err != nil && !errors.Is(err, first) {
@@ -68,11 +75,12 @@ type parquetReader struct {
 	file     *parquet.File
 	place    map[string]int // leaf columns of simple values
 	lists    []int          // leaf columns of embeddings
-	windows  bool           // the id of a row is that of its window
+	window   [2]string      // columns of the first and the last letter of a row's window, "" if there are none
 	residues bool           // the rows have letters
 }
 
-// findColumns finds the columns of the file. It returns the names of the lists of floats, and the type of the last.
+// findColumns finds the columns of the file. It returns the names of the lists of floats, and the type that holds
+// all of them.
 func (p *parquetReader) findColumns() (names []string, dtype DType) {
 	for i, path := range p.file.Schema().Columns() {
 		leaf, _ := p.file.Schema().Lookup(path...)
@@ -82,7 +90,7 @@ func (p *parquetReader) findColumns() (names []string, dtype DType) {
 		case len(path) == 3 && kind == parquet.Float:
 			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP32
 		case len(path) == 3 && kind == parquet.FixedLenByteArray && leaf.Node.Type().Length() == 2:
-			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), FP16
+			p.lists, names, dtype = append(p.lists, i), append(names, path[0]), cmp.Or(dtype, FP16)
 		}
 	}
 	return names, dtype
@@ -145,8 +153,8 @@ func (p *parquetReader) row(values parquet.Row) *Row {
 	if v := first("truncated"); v.Kind() == parquet.Boolean {
 		row.Truncated = v.Boolean()
 	}
-	if p.windows {
-		row.Start, row.End = number("start"), number("end")
+	if p.window[0] != "" {
+		row.Start, row.End = number(p.window[0]), number(p.window[1])
 	}
 	if p.residues {
 		row.Residues = []Letters{{int32(number("start")), int32(number("end"))}}

@@ -32,12 +32,10 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 			break
 		}
 	}
-	ids, list := idLines(f.Name())
-	t.IDs = ids != nil
+	ids := openIDs(f.Name())
+	t.IDs = ids.lines != nil
 	t.Read = func(yield func(*Row) error) error {
-		if list != nil {
-			defer list.Close()
-		}
+		defer ids.close()
 		for _, entry := range archive.File {
 			d, rows, dim, err := npzHeader(entry)
 			if err != nil && strings.HasSuffix(entry.Name, lettersSuffix+".npy") {
@@ -49,7 +47,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 			if err != nil {
 				return err
 			}
-			id, err := nextID(ids)
+			id, err := ids.next()
 			if err != nil {
 				return err
 			}
@@ -67,7 +65,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 				return err
 			}
 		}
-		return nil
+		return ids.end()
 	}
 	return t, nil
 }
@@ -149,12 +147,9 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var ids []string
-	if text, ok := meta["ids"]; ok {
-		if err := json.Unmarshal([]byte(text), &ids); err != nil {
-			return nil, fmt.Errorf("ids: %w", err)
-		}
-		delete(meta, "ids")
+	ids, tensors, err := tensorIDList(tensors, meta, body)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", tensorIDs, err)
 	}
 	t := &Table{Format: Safetensors, Dim: 1, IDs: true, Meta: meta}
 	tensors = slices.DeleteFunc(tensors, func(e tensorEntry) bool { return e.DType == "I32" && strings.HasSuffix(e.name, lettersSuffix) })
@@ -173,8 +168,10 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	section := func(e tensorEntry) *matrix {
 		return newMatrix(io.NewSectionReader(body, e.Offsets[0], e.Offsets[1]-e.Offsets[0]), t.DType, t.Dim)
 	}
-	pooled := func(e tensorEntry) bool { return e.name == "embeddings" || strings.HasPrefix(e.name, "embeddings_") }
-	if !slices.ContainsFunc(tensors, func(e tensorEntry) bool { return !pooled(e) || e.Shape[0] != len(ids) }) {
+	switch columns, err := perColumn(tensors, ids); {
+	case err != nil:
+		return nil, err
+	case columns:
 		t.readTensors(tensors, ids, section)
 		return t, nil
 	}
@@ -194,8 +191,75 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
+// tensorIDList returns the ids, from the metadata or from two tensors, and the other tensors. It removes the ids from
+// the metadata.
+func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
+	if text, ok := meta[tensorIDs]; ok {
+		delete(meta, tensorIDs)
+		return ids, tensors, json.Unmarshal([]byte(text), &ids)
+	}
+	at := func(name, dtype string) int {
+		return slices.IndexFunc(tensors, func(e tensorEntry) bool { return e.name == name && e.DType == dtype && len(e.Shape) == 1 })
+	}
+	text, ends := at(tensorIDs, "U8"), at(tensorIDOffsets, "I64")
+	if text < 0 || ends < 0 {
+		return nil, tensors, nil
+	}
+	bytes, err := tensors[text].content(body, 1)
+	if err != nil {
+		return nil, nil, err
+	}
+	positions, err := tensors[ends].content(body, 8)
+	if err != nil {
+		return nil, nil, err
+	}
+	all := string(bytes)
+	for from := uint64(0); len(positions) >= 16; positions = positions[8:] {
+		to := binary.LittleEndian.Uint64(positions[8:])
+		if binary.LittleEndian.Uint64(positions) != from || to < from || to > uint64(len(all)) {
+			return nil, nil, fmt.Errorf("the positions of id %d, %d to %d, are not between %d and %d", len(ids), from, to, from, len(all))
+		}
+		ids = append(ids, all[from:to])
+		from = to
+	}
+	isList := func(e tensorEntry) bool { return e.name == tensorIDs || e.name == tensorIDOffsets }
+	return ids, slices.DeleteFunc(tensors, isList), nil
+}
+
+// content returns the bytes of a tensor of one dimension with values of the given size.
+func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error) {
+	from, to := e.Offsets[0], e.Offsets[1]
+	if from < 0 || to < from || to > body.Size() || to-from != size*int64(e.Shape[0]) {
+		return nil, fmt.Errorf("tensor %q has %d values in bytes %d to %d of %d", e.name, e.Shape[0], from, to, body.Size())
+	}
+	content := make([]byte, to-from)
+	_, err := io.ReadFull(io.NewSectionReader(body, from, to-from), content)
+	return content, noEOF(err)
+}
+
+// perColumn reports whether there is a tensor for each column, rather than for each record. It returns an error if the
+// rows of such tensors are not as many as the ids.
+func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
+	for _, e := range tensors {
+		switch {
+		case e.name != "embeddings" && !strings.HasPrefix(e.name, "embeddings_"):
+			return false, nil
+		case e.Shape[0] == len(ids) || ids == nil && e.Shape[0] == tensors[0].Shape[0]:
+		case slices.ContainsFunc(ids, func(id string) bool { return strings.HasPrefix(e.name, id) }):
+			return false, nil // a record has such an id
+		default:
+			return false, fmt.Errorf("tensor %q has %d rows, and there are %d ids", e.name, e.Shape[0], len(ids))
+		}
+	}
+	return true, nil
+}
+
 // readTensors makes t read a tensor for each column.
 func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
+	t.IDs = ids != nil
+	if !t.IDs && len(tensors) > 0 {
+		ids = make([]string, tensors[0].Shape[0])
+	}
 	var names []string
 	for _, e := range tensors {
 		names = append(names, e.name)
@@ -266,7 +330,7 @@ func readTSV(f *os.File, size int64) (*Table, error) {
 				}
 				values = append(values, float32(v))
 			}
-			row := Row{ID: fields[0], Tokens: 1, Embeddings: [][]float32{values}}
+			row := Row{ID: ofOneLine(fields[0]), Tokens: 1, Embeddings: [][]float32{values}}
 			if pooling == Residues {
 				l, err := residueLetters(fields[1], fields[2])
 				if err != nil {
@@ -305,7 +369,7 @@ func (j *joiner) add(r Row) error {
 	case !j.joins:
 		return j.yield(&r)
 	case j.row == nil:
-	case j.row.ID == r.ID:
+	case j.row.ID == r.ID && j.row.Start == r.Start:
 		j.row.Tokens += r.Tokens
 		j.row.Residues = append(j.row.Residues, r.Residues...)
 		for i, values := range r.Embeddings {

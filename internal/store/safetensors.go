@@ -8,10 +8,23 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 )
 
-// Safetensors is one tensor, with the ids in its metadata. With an embedding per token it is one tensor per record.
+// Safetensors is one tensor, with the ids in its metadata, or in two tensors beside it if there are many. With an
+// embedding per token it is one tensor per record.
 const Safetensors Format = "safetensors"
+
+// Names of the ids. tensorIDs is a key of the metadata, whose value is a JSON list, or a tensor U8 of the bytes of all
+// ids, one after the other. With the latter, tensorIDOffsets is a tensor I64 [records+1]: id i has the bytes from
+// offset i to offset i+1.
+const (
+	tensorIDs       = "ids"
+	tensorIDOffsets = "ids_offsets"
+)
+
+// manyIDs is the number of records from which the ids are tensors.
+const manyIDs = 100_000
 
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
 const maxSafetensorsHeader = 100_000_000
@@ -24,25 +37,30 @@ const metadataKey = "__metadata__"
 // layer. Beside the residues of DNA there is a tensor [rows, 2] of their letters.
 //
 // The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
-// from offset 0 of the temporary file. At the end they are moved up by the length of the header, which needs no second
-// copy on disk. The header is kept in memory until then. The format limits it to 100 MB, enough for some millions of
-// ids.
+// from offset 0 of the temporary file. At the end they are moved up, which needs no second copy on disk. The header is
+// kept in memory until then. The format limits it to 100 MB. With one tensor per column the ids leave the header for
+// scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit
+// is reached at half a million records or so.
 type safetensorsEncoder struct {
-	spec    *Spec
-	file    *atomicFile
-	columns []*atomicFile // rows of each column: file, then scratch files; per token, only file
-	suffix  []string      // per token: suffix of tensor names for each column, and that of letters if there are any
-	rows    int
-	offset  int64    // per token: number of bytes in the tensors written so far
-	ids     jsonText // JSON list of ids, escaped for a JSON string, without brackets and quotes
-	entries jsonText // per token: header entries of the tensors
-	names   recordNames
-	limit   int // maximum size of the header in bytes
-	floats  floatWriter
+	spec      *Spec
+	files     *fileSet
+	file      *atomicFile
+	columns   []*atomicFile // rows of each column: file, then scratch files; per token, only file
+	suffix    []string      // per token: suffix of tensor names for each column, and that of letters if there are any
+	rows      int
+	offset    int64       // per token: number of bytes in the tensors written so far
+	ids       jsonText    // JSON list of ids, escaped for a JSON string, without brackets and quotes; empty if there are many
+	idText    *atomicFile // with many ids: the content of the tensor of their bytes; otherwise nil
+	idOffsets *atomicFile // with many ids: the content of the tensor of their offsets
+	entries   jsonText    // per token: header entries of the tensors
+	names     recordNames
+	many      int // number of records from which the ids are tensors
+	limit     int // maximum size of the header in bytes
+	floats    floatWriter
 }
 
 func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
-	if _, ok := s.Meta["ids"]; ok {
+	if _, ok := s.Meta[tensorIDs]; ok {
 		return nil, fmt.Errorf("output of %q: the metadata key \"ids\" is reserved for the list of ids", s.Base)
 	}
 	path := s.Paths()[0]
@@ -50,7 +68,7 @@ func newSafetensorsEncoder(s *Spec, files *fileSet) (encoder, error) {
 	if err != nil {
 		return nil, err
 	}
-	e := &safetensorsEncoder{spec: s, file: f, columns: []*atomicFile{f}, limit: maxSafetensorsHeader,
+	e := &safetensorsEncoder{spec: s, files: files, file: f, columns: []*atomicFile{f}, limit: maxSafetensorsHeader, many: manyIDs,
 		floats: floatWriter{dtype: s.DType}}
 	e.suffix = s.suffixes("_", "_")
 	if s.withLetters() {
@@ -90,20 +108,66 @@ func (e *safetensorsEncoder) check(r *Row) error {
 }
 
 func (e *safetensorsEncoder) add(r *Row) error {
-	if e.rows > 0 {
-		e.ids.raw(",")
-	}
-	e.ids.quotedTwice(r.ID)
-	e.rows++
 	if err := e.addValues(r); err != nil {
 		return err
 	}
+	return e.addID(r.ID)
+}
+
+// addID adds an id to the list in the header, or to the scratch files if there are many.
+func (e *safetensorsEncoder) addID(id string) error {
+	e.rows++
+	if e.idText != nil {
+		return e.appendID(id)
+	}
+	if e.rows > 1 {
+		e.ids.raw(",")
+	}
+	e.ids.quotedTwice(id)
 	const slack = 4096 // covers brackets, padding and the entries of pooled tensors
-	if e.ids.Len()+e.entries.Len()+slack > e.limit {
+	full := e.ids.Len()+e.entries.Len()+slack > e.limit
+	switch {
+	case e.spec.perRecord() && (full || e.rows == e.many):
+		return e.moveIDs()
+	case full:
 		return fmt.Errorf("%w: the ids of %d records exceed the %d bytes that readers of safetensors accept as header; use parquet or npy",
 			ErrFormat, e.rows, e.limit)
 	}
 	return nil
+}
+
+// moveIDs moves the ids from the header to scratch files.
+func (e *safetensorsEncoder) moveIDs() (err error) {
+	if e.idText, err = e.files.createScratch(e.file.final); err != nil {
+		return err
+	}
+	if e.idOffsets, err = e.files.createScratch(e.file.final); err != nil {
+		return err
+	}
+	if _, err := e.idOffsets.Write(make([]byte, 8)); err != nil {
+		return err
+	}
+	var list string
+	var ids []string
+	// The encoder itself has written the JSON.
+	_ = json.Unmarshal([]byte(`"[`+e.ids.String()+`]"`), &list)
+	_ = json.Unmarshal([]byte(list), &ids)
+	e.ids = jsonText{}
+	for _, id := range ids {
+		if err := e.appendID(id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// appendID adds an id to the scratch files.
+func (e *safetensorsEncoder) appendID(id string) error {
+	if _, err := e.idText.WriteString(id); err != nil {
+		return err
+	}
+	_, err := e.idOffsets.Write(binary.LittleEndian.AppendUint64(nil, uint64(e.idText.size)))
+	return err
 }
 
 // addValues writes the values of a row and, unless the rows are records, the entries of its tensors.
@@ -138,40 +202,62 @@ func (e *safetensorsEncoder) addEmbedding(name string, rows int) {
 	if e.spec.DType == FP16 {
 		dtype = "F16"
 	}
-	e.addEntry(name, dtype, e.spec.DType.size(), rows, e.spec.Dim)
+	e.addEntry(name, dtype, int64(e.spec.DType.size()), rows, e.spec.Dim)
 }
 
-// addEntry adds the entry of the next tensor, [rows, columns] of values with the given size in bytes, to the header.
-func (e *safetensorsEncoder) addEntry(name, dtype string, size, rows, columns int) {
-	end := e.offset + int64(rows)*int64(columns)*int64(size)
+// addEntry adds the entry of the next tensor, of values with the given size in bytes, to the header.
+func (e *safetensorsEncoder) addEntry(name, dtype string, size int64, shape ...int) {
+	dims := make([]string, len(shape))
+	for i, n := range shape {
+		size *= int64(n)
+		dims[i] = strconv.Itoa(n)
+	}
+	end := e.offset + size
 	e.entries.raw(",")
 	e.entries.quoted(name)
-	e.entries.raw(`:{"dtype":"` + dtype + `","shape":[` + strconv.Itoa(rows) + "," + strconv.Itoa(columns) + `],"data_offsets":[` +
+	e.entries.raw(`:{"dtype":"` + dtype + `","shape":[` + strings.Join(dims, ",") + `],"data_offsets":[` +
 		strconv.FormatInt(e.offset, 10) + "," + strconv.FormatInt(end, 10) + "]}")
 	e.offset = end
 }
 
+// finish puts the header before the values. The offsets of ids, of 8 bytes each, precede the embeddings, and the bytes
+// of ids follow them: PyTorch needs every tensor at a multiple of the size of its values.
 func (e *safetensorsEncoder) finish() error {
+	before := int64(0) // number of bytes that precede the values
+	if e.idText != nil {
+		e.addEntry(tensorIDOffsets, "I64", 8, e.rows+1)
+		before = e.idOffsets.size
+	}
 	if e.spec.perRecord() {
 		for _, name := range e.spec.columnNames("embeddings") {
 			e.addEmbedding(name, e.rows)
 		}
+	}
+	if e.idText != nil {
+		e.addEntry(tensorIDs, "U8", 1, int(e.idText.size))
 	}
 	header := e.header()
 	if len(header) > e.limit {
 		return fmt.Errorf("%w: the header takes %d bytes, but readers of safetensors accept at most %d; use parquet or npy",
 			ErrFormat, len(header), e.limit)
 	}
-	body := e.file.size
-	if err := moveUp(e.file, int64(len(header))); err != nil {
+	before += int64(len(header))
+	rest := &offsetWriter{e.file, before + e.file.size}
+	if err := moveUp(e.file, before); err != nil {
 		return err
 	}
 	if err := e.file.writeAt(header, 0); err != nil {
 		return err
 	}
-	rest := &offsetWriter{e.file, int64(len(header)) + body}
-	for _, column := range e.columns[1:] {
-		if err := column.copyTo(rest); err != nil {
+	parts := e.columns[1:]
+	if e.idText != nil {
+		if err := e.idOffsets.copyTo(&offsetWriter{e.file, int64(len(header))}); err != nil {
+			return err
+		}
+		parts = append(parts, e.idText)
+	}
+	for _, part := range parts {
+		if err := part.copyTo(rest); err != nil {
 			return err
 		}
 	}
@@ -181,14 +267,20 @@ func (e *safetensorsEncoder) finish() error {
 // header returns the length and the JSON of the header, padded to a multiple of 8, the alignment of tensors.
 func (e *safetensorsEncoder) header() []byte {
 	var h jsonText
-	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{"ids":"[`)
-	h.Write(e.ids.Bytes())
-	h.raw(`]"`)
+	h.raw("\x00\x00\x00\x00\x00\x00\x00\x00{\"" + metadataKey + `":{`)
+	separator := ""
+	if e.idText == nil {
+		h.raw(`"` + tensorIDs + `":"[`)
+		h.Write(e.ids.Bytes())
+		h.raw(`]"`)
+		separator = ","
+	}
 	for _, key := range slices.Sorted(maps.Keys(e.spec.Meta)) {
-		h.raw(",")
+		h.raw(separator)
 		h.quoted(key)
 		h.raw(":")
 		h.quoted(e.spec.Meta[key])
+		separator = ","
 	}
 	h.raw("}")
 	h.Write(e.entries.Bytes())

@@ -1,14 +1,19 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"testing"
+
+	"seqembed/internal/half"
 )
 
 type safetensor struct {
@@ -52,8 +57,13 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	for _, name := range slices.SortedFunc(maps.Keys(tensors), byOffset) {
 		tensor := tensors[name]
 		from, to := tensor.Offsets[0], tensor.Offsets[1]
-		size := map[string]int{"F32": 4, "I32": 4, "F16": 2}[tensor.DType]
-		if from != end || to > len(body) || size == 0 || len(tensor.Shape) != 2 || to-from != size*tensor.Shape[0]*tensor.Shape[1] {
+		size := map[string]int{"F32": 4, "I32": 4, "F16": 2, "I64": 8, "U8": 1}[tensor.DType]
+		bytes := size
+		for _, n := range tensor.Shape {
+			bytes *= n
+		}
+		// PyTorch needs the alignment.
+		if from != end || to > len(body) || size == 0 || len(tensor.Shape) == 0 || to-from != bytes || from%size != 0 {
 			return nil, nil, fmt.Errorf("tensor %q: %+v after byte %d of %d", name, tensor, end, len(body))
 		}
 		if tensor.bytes = body[from:to]; tensor.DType == "F32" {
@@ -140,6 +150,113 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
+// manyRecords writes rows of which so many are the number from which ids are tensors. It returns the path.
+func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
+	t.Helper()
+	w, err := Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.(*output).tables[0].enc.(*safetensorsEncoder).many = many
+	for _, r := range rows {
+		if err := w.Write(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := w.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files[0].Path
+}
+
+// TestSafetensorsOfManyRecords writes as many records as the header lists, and more, so that the ids are tensors.
+func TestSafetensorsOfManyRecords(t *testing.T) {
+	s := spec(t, Safetensors, 0, 33)
+	s.Dim, s.DType = 3, FP16 // an odd number of bytes precedes the list's next tensor, unless that is aligned
+	for _, count := range []int{39, 40, 3000} {
+		rows := makeRows(s, count)
+		var want, ids []string
+		for _, r := range rows {
+			want = append(want, r.ID)
+		}
+		path := manyRecords(t, s, rows, 40)
+		tensors, metadata, err := parseSafetensors(readFile(t, path))
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, ends := tensors["ids"].bytes, tensors["ids_offsets"].bytes
+		if listed := metadata["ids"] != ""; listed != (count < 40) || listed != (text == nil) || listed != (ends == nil) {
+			t.Fatalf("%d records: ids in the metadata: %v, tensors of %d and %d bytes", count, listed, len(text), len(ends))
+		}
+		for ; len(ends) >= 16; ends = ends[8:] {
+			ids = append(ids, string(text[binary.LittleEndian.Uint64(ends):binary.LittleEndian.Uint64(ends[8:])]))
+		}
+		read, _, values, table := readAll(t, path)
+		if !slices.Equal(read, want) || ids != nil && !slices.Equal(ids, want) || !slices.Equal(tensors["embeddings_33"].Shape, []int{count, 3}) {
+			t.Errorf("%d records: %d ids, %d read back, or others, tensor of %v", count, len(ids), len(read), tensors["embeddings_33"].Shape)
+		}
+		if len(table.Columns) != 2 || !maps.Equal(table.Meta, s.Meta) {
+			t.Errorf("%d records: columns %v, metadata %q", count, table.Columns, table.Meta)
+		}
+		for i, row := range values {
+			for c, e := range rows[i].Embeddings {
+				for j, v := range e {
+					if got := row[c][j]; half.ToFP16(got) != half.ToFP16(v) {
+						t.Fatalf("%d records: row %d, column %d, value %d is %v, want %v", count, i, c, j, got, v)
+					}
+				}
+			}
+		}
+	}
+}
+
+// TestSafetensorsWithDamagedIDs changes the tensors of ids.
+func TestSafetensorsWithDamagedIDs(t *testing.T) {
+	s := spec(t, Safetensors, 33)
+	path := manyRecords(t, s, makeRows(s, 40), 40)
+	content := readFile(t, path)
+	if ids, _, _, _ := readAll(t, path); len(ids) != 40 {
+		t.Fatalf("%d ids", len(ids))
+	}
+	body := 8 + int(binary.LittleEndian.Uint64(content))
+	for _, change := range []func(b []byte){
+		func(b []byte) { b[body] = 1 },      // the first id does not begin at 0
+		func(b []byte) { b[body+8+7] = 1 },  // ends after the text
+		func(b []byte) { b[body+80] = 255 }, // ends after the next one, or before its beginning
+		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[-1]`) },
+		func(b []byte) { copy(b[bytes.Index(b, []byte(`"shape":[41]`)):], `"shape":[40]`) },
+	} {
+		damaged := slices.Clone(content)
+		change(damaged)
+		if err := os.WriteFile(path, damaged, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, err := OpenTable(path)
+		wantError(t, err, path, "ids")
+	}
+}
+
+// TestSafetensorsWithoutIDs reads matrices whose ids are missing, or are others.
+func TestSafetensorsWithoutIDs(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "matrix.safetensors")
+	for metadata, wrong := range map[string]string{`{}`: "", `{"ids":"[\"a\",\"b\"]"}`: "2 ids"} {
+		header := `{"__metadata__":` + metadata + `,"embeddings":{"dtype":"F32","shape":[3,2],"data_offsets":[0,24]}}`
+		file := append(binary.LittleEndian.AppendUint64(nil, uint64(len(header))), header...)
+		if err := os.WriteFile(path, append(file, make([]byte, 24)...), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if wrong != "" {
+			_, err := OpenTable(path)
+			wantError(t, err, path, wrong, "3 rows")
+			continue
+		}
+		if ids, _, _, table := readAll(t, path); table.IDs || len(ids) != 3 || len(table.Columns) != 1 || table.Columns[0].Pooling != Mean {
+			t.Errorf("ids %q, columns %v", ids, table.Columns)
+		}
+	}
+}
+
 // TestArraysPerRecordNeedDistinctNames checks the formats in which the array of a record is named after the record's
 // id. A second record with the same id must be refused.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
@@ -185,7 +302,7 @@ func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 // TestSafetensorsHeaderIsBounded checks that writing stops at once when the header gets too large for the reference
 // reader.
 func TestSafetensorsHeaderIsBounded(t *testing.T) {
-	for _, pooling := range []Pooling{Mean, Tokens} {
+	for _, pooling := range []Pooling{Residues, Tokens} {
 		s := spec(t, Safetensors)
 		s.Columns = columnsOf([]int{33}, pooling)
 		w, err := Create(s)

@@ -1,7 +1,7 @@
 """Reads the outputs of the command ``embed``.
 
 >>> import seqembed
->>> ids, x = seqembed.read("out/proteins.esm2_t33_650M_UR50D.npy")
+>>> ids, x = seqembed.read("out/proteins.esm2-650m.npy")
 
 ``x`` is an array of one row a record. Arrays of .npy and .safetensors files are mapped from the disk, not copied; a
 .parquet file is read, with one copy of the vectors.
@@ -9,17 +9,26 @@
 
 import json
 import os
+import re
 import struct
+import urllib.parse
 
 __all__ = ["read"]
 
-_TYPES = {"F32": "<f4", "F16": "<f2"}
+_TYPES = {"F32": "<f4", "F16": "<f2", "U8": "u1", "I64": "<i8"}
+
+# A control character in a list of ids, escaped, or with 25 after the % what only looks like one.
+_ESCAPE = re.compile("%((?:25)*)([01][0-9A-F]|7F|C2%[89][0-9A-F]|E2%80%A[89])")
+
+# What the name of an array has behind that of its list of ids, if there are several poolings or layers.
+_COLUMN = re.compile(r"\.(mean|max|cls|layer[0-9]+)$")
 
 
 def read(path, column="embedding"):
     """Returns the ids, a list of strings, and the vectors, an array [records, dim], of an output of ``embed``.
 
-    path: a .npy file beside its .ids.txt, a .safetensors file, or a .parquet file, which needs pyarrow.
+    path: a .npy file beside its .ids.txt, a .safetensors file, or a .parquet file, which needs pyarrow. In each a row
+    is a record, or a window of one: files of residues or tokens are not read.
     column: the column of a .parquet file, for example ``embedding_12`` with several layers; the tensor of a
     .safetensors file has that name with ``embeddings`` instead of ``embedding``.
     """
@@ -33,9 +42,17 @@ def read(path, column="embedding"):
 def _npy(path, _):
     import numpy
 
-    with open(path[: -len(".npy")] + ".ids.txt", encoding="utf-8", newline="\n") as file:
-        ids = file.read().split("\n")[:-1]
+    stem = path[: -len(".npy")]
+    while not os.path.exists(stem + ".ids.txt") and _COLUMN.search(stem):
+        stem = _COLUMN.sub("", stem)
+    with open(stem + ".ids.txt", encoding="utf-8", newline="\n") as file:
+        ids = [_ESCAPE.sub(_unescaped, line) if "%" in line else line for line in file.read().split("\n")[:-1]]
     return _checked(path, ids, numpy.load(path, mmap_mode="r"))
+
+
+def _unescaped(match):
+    literal, escape = match.groups()
+    return "%" + literal[2:] + escape if literal else urllib.parse.unquote("%" + escape)
 
 
 def _safetensors(path, column):
@@ -44,23 +61,24 @@ def _safetensors(path, column):
     with open(path, "rb") as file:
         (size,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(size))
+    metadata = header.pop("__metadata__", {})
 
     def tensor(name):
         if name not in header:
-            raise ValueError(f"{path}: no tensor {name}; there are {', '.join(k for k in header if k != '__metadata__')}")
+            raise ValueError(f"{path}: no tensor {name}; there are {', '.join(list(header)[:20])}")
         t = header[name]
         start, end = t["data_offsets"]
         if start == end:  # an empty array cannot be mapped
-            return numpy.empty(t["shape"], _types[t["dtype"]])
-        return numpy.memmap(path, dtype=_types[t["dtype"]], mode="r", offset=8 + size + start, shape=tuple(t["shape"]))
+            return numpy.empty(t["shape"], _TYPES[t["dtype"]])
+        return numpy.memmap(path, dtype=_TYPES[t["dtype"]], mode="r", offset=8 + size + start, shape=tuple(t["shape"]))
 
-    _types = {**_TYPES, "U8": "u1", "I64": "<i8"}
-    if "ids" in header:
-        text, ends = tensor("ids").tobytes(), tensor("ids_offsets").tolist()
-        ids = [text[a:b].decode() for a, b in zip(ends, ends[1:])]
+    x = tensor(column.replace("embedding", "embeddings", 1))
+    if "ids" in metadata:
+        ids = json.loads(metadata["ids"])
     else:
-        ids = json.loads(header["__metadata__"]["ids"])
-    return _checked(path, ids, tensor(column.replace("embedding", "embeddings", 1)))
+        text, offsets = tensor("ids").tobytes(), tensor("ids_offsets").tolist()
+        ids = [text[a:b].decode() for a, b in zip(offsets, offsets[1:])]
+    return _checked(path, ids, x)
 
 
 def _parquet(path, column):
@@ -70,7 +88,7 @@ def _parquet(path, column):
     ids = table["id"].to_pylist()
     values = table[column].combine_chunks()
     x = values.flatten().to_numpy(zero_copy_only=False)
-    return _checked(path, ids, x.reshape(len(ids), -1))
+    return _checked(path, ids, x.reshape(len(ids), len(x) // max(1, len(ids))))
 
 
 def _checked(path, ids, x):
