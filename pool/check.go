@@ -26,9 +26,7 @@ func (f *fileJob) checkBeside() {
 // check reads the file to its end and returns an error that names all its bad records. It stops when the file's context
 // ends.
 func (f *fileJob) check() error {
-	o := f.Reading
-	o.Alphabet = f.forced
-	err := seqio.Check(f.ctx, f.Path, o, func(r seqio.Record) error { return f.tooLong(f.label(), r) })
+	err := seqio.Check(f.ctx, f.Path, f.reading(f.Reading), func(r seqio.Record) error { return f.tooLong(f.label(), r) })
 	if changed := f.changed(); err != nil && changed != nil {
 		return changed
 	}

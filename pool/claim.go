@@ -66,7 +66,7 @@ func Claim(command string, jobs ...*Job) (release func(), err error) {
 func clash(jobs []*Job, other store.Holder) string {
 	for _, j := range jobs {
 		if had, ok := other.Outputs[j.Output.kind()]; ok {
-			if d := j.difference(had); d != "" {
+			if d := difference(had, j.Output.Template); d != "" {
 				return d
 			}
 		}
@@ -75,7 +75,7 @@ func clash(jobs []*Job, other store.Holder) string {
 }
 
 // kind returns a key. Two outputs have the same key if their files may have the same names.
-func (o Output) kind() string { return o.Label + "." + string(o.Format) }
+func (o Output) kind() string { return o.Label + "." + string(o.Format) + o.Shard }
 
 // removeLeftovers removes temporary files of killed runs from the output folder, and from the folders in it to which
 // the outputs of files are written. It ignores errors, because the run does not depend on it.

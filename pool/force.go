@@ -105,7 +105,7 @@ func (r *run) madeByForce(f File) bool {
 	}
 	for _, path := range r.Output.spec(f).Paths() {
 		entry, _, ok := r.manifest.Find(path)
-		if !ok || r.manifest.Line(path) <= r.forcedRun.Lines || r.difference(entry) != "" {
+		if !ok || r.manifest.Line(path) <= r.forcedRun.Lines || difference(entry, r.template(f)) != "" {
 			return false
 		}
 	}

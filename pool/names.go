@@ -32,7 +32,7 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 			}
 			for _, f.Dir = range f.Dirs() {
 				path := j.Output.Main(f)
-				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(ctx, f.Path, entry) {
+				if entry, _, ok := m.Find(path); ok && !taken[path] && len(j.Output.existing(f)) > 0 && madeFrom(ctx, f, entry) {
 					taken[path], j.Files[i].Input = true, f.Input
 				}
 			}
@@ -44,12 +44,12 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 // the names of Job.Files.
 func (o Output) Main(f File) string { return o.spec(f).Paths()[0] }
 
-// madeFrom reports whether an output was made from the input at path, even if the content of the input has changed
+// madeFrom reports whether an output was made from a file, even if the content of the input has changed
 // since. It also returns true if the output was made from a file with the same content at another path.
-func madeFrom(ctx context.Context, path string, entry store.Entry) bool {
-	if absolute, err := filepath.Abs(path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
+func madeFrom(ctx context.Context, f File, entry store.Entry) bool {
+	if absolute, err := filepath.Abs(f.Path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
 		return true
 	}
-	same, err := sameInput(ctx, path, entry)
+	same, err := sameInput(ctx, f, entry)
 	return same && err == nil
 }

@@ -16,11 +16,14 @@ import (
 // File is an input with known alphabet.
 type File struct {
 	seqio.Input
-	Finding seqio.Finding  // the alphabet, and the reason for it
-	Size    int64          // in bytes; 0 for standard input and pipes
-	forced  seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
-	pipe    *pipe          // set if the input can be read only once
-	reader  *seqio.Reader  // the reader of pipe, which holds the part already read
+	Finding   seqio.Finding  // the alphabet, and the reason for it
+	Size      int64          // number of bytes to read; 0 for standard input and pipes
+	Part      seqio.Part     // the part that a shard has; see Job.Divide
+	whole     seqio.Part     // the whole file, unless it can be read only once
+	parameter string         // description of Part for the manifest
+	forced    seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
+	pipe      *pipe          // set if the input can be read only once
+	reader    *seqio.Reader  // the reader of pipe, which holds the part already read
 }
 
 // once reports whether the file is standard input or a pipe, which can be read only once.
@@ -31,7 +34,7 @@ func (f File) label() string {
 	if f.Path == "-" {
 		return f.Name
 	}
-	return f.Path
+	return f.Part.Name(f.Path)
 }
 
 // Plan opens every input once, so that unreadable inputs are found before a model is loaded, and divides the inputs by
@@ -67,6 +70,7 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	if err != nil {
 		return f, err
 	}
+	f.whole = seqio.Whole(r)
 	r.Close() // an error appears again when the file is read
 	if f.found(r); info != nil {
 		f.Size = info.Size()
@@ -92,13 +96,12 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 // found records the alphabet that r was given or has detected.
 func (f *File) found(r *seqio.Reader) { f.Finding, f.Alphabet = r.Finding(), r.Alphabet() }
 
-// open returns a reader for the file.
+// open returns a reader for the file or its part.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	if f.once() {
 		return f.reader, nil
 	}
-	o.Alphabet = f.forced
-	return seqio.Open(f.Path, o)
+	return seqio.Open(f.Path, f.reading(o))
 }
 
 // largestFirst returns the files in descending order of size, so that no device still computes a large file when the

@@ -71,6 +71,7 @@ type Job struct {
 	Observer  Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
+	plan     []byte          // set by Divide
 	claim    *claim          // set by Claim
 }
 
@@ -161,6 +162,9 @@ func (r *run) prepare(ctx context.Context) (todo []File, err error) {
 		}
 	}
 	if err != nil {
+		return nil, err
+	}
+	if err = r.writePlan(); err != nil {
 		return nil, err
 	}
 	r.continueForce()

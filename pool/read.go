@@ -86,7 +86,7 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 	if f.reader, err = file.open(r.Reading); err != nil {
 		return nil, err
 	}
-	if f.reader.Alphabet() != file.Alphabet {
+	if f.reader.Alphabet() != file.Alphabet || !file.Part.IsZero() && f.source.Size != file.Part.Size {
 		f.reader.Close()
 		return nil, fmt.Errorf("%s: %w", file.label(), ErrChanged)
 	}

@@ -64,7 +64,7 @@ func (j *Job) newRecord(file string, r seqio.Record) (*record, error) {
 	if err := j.tooLong(file, r); err != nil {
 		return nil, err
 	}
-	rec := &record{row: store.Row{ID: r.ID, Description: r.Description, RecordLength: len(r.Seq)}, line: r.Line}
+	rec := &record{row: store.Row{ID: r.ID, Description: r.Description, Index: r.Index, RecordLength: len(r.Seq)}, line: r.Line}
 	seq := r.Seq
 	size := len(seq) // number of letters in a window
 	if j.MaxLength > 0 && len(seq) > j.MaxLength {

@@ -29,6 +29,7 @@ type Output struct {
 	Compress bool              // see store.Spec
 	Matrix   bool              // see store.Spec
 	Meta     map[string]string // stored in the output files themselves
+	Shard    string            // see store.Spec; set by Job.Divide
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
 
@@ -52,7 +53,7 @@ func Folder(out, dir string) string {
 
 func (o Output) spec(f File) store.Spec {
 	return store.Spec{Dir: Folder(o.Dir, f.Dir), Base: f.Name, Model: o.Label, Kind: o.Kind,
-		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows, Compress: o.Compress, Matrix: o.Matrix, Meta: o.Meta}
+		Format: o.Format, Dim: o.Dim, Columns: o.Columns, DType: o.DType, Windows: o.Windows, Compress: o.Compress, Matrix: o.Matrix, Meta: o.Meta, Shard: o.Shard}
 }
 
 // Check returns the error that Run would return because the manifest is not usable, or because an existing output was
@@ -75,9 +76,14 @@ func (j *Job) check(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	j.keepNames(ctx, j.manifest)
+	if j.plan == nil { // all shards must have the names of the plan
+		j.keepNames(ctx, j.manifest)
+	}
 	if j.Force {
 		return nil
+	}
+	if err := j.checkPlan(); err != nil {
+		return err
 	}
 	return j.refuseMixture(j.manifest)
 }
@@ -100,7 +106,7 @@ func (j *Job) refuseMixture(m *store.Manifest) error {
 			case f.once():
 				return fmt.Errorf("%s exists, and %s cannot be compared with the input that it was made from: %w", path, f.label(), ErrMixture)
 			}
-			if d := j.difference(entry); d != "" {
+			if d := difference(entry, j.template(f)); d != "" {
 				return fmt.Errorf("%s was made with %s: %w", path, d, ErrMixture)
 			}
 		}
@@ -116,10 +122,9 @@ func (o Output) existing(f File) []string {
 	})
 }
 
-// difference describes the first setting in which an existing output, with the entry had, differs from this job. It
-// returns "" if there is no difference.
-func (j *Job) difference(had store.Entry) string {
-	want := j.Output.Template
+// difference describes the first setting in which an existing output, with the entry had, differs from the entry want.
+// It returns "" if there is no difference.
+func difference(had, want store.Entry) string {
 	fields := []struct{ name, had, want string }{
 		{"model", had.Model, store.ValidText(want.Model)},
 		{"revision", had.Revision, want.Revision},
@@ -129,7 +134,9 @@ func (j *Job) difference(had store.Entry) string {
 		{"backend", had.Backend, want.Backend},
 		{"numerics version", strconv.Itoa(had.NumericsVersion), strconv.Itoa(want.NumericsVersion)},
 	}
-	for _, name := range slices.Sorted(maps.Keys(want.Parameters)) {
+	names := map[string]string{shardParameter: "", missingParameter: ""} // most outputs do not have them
+	maps.Copy(names, want.Parameters)
+	for _, name := range slices.Sorted(maps.Keys(names)) {
 		fields = append(fields, struct{ name, had, want string }{name, had.Parameters[name], want.Parameters[name]})
 	}
 	for _, f := range fields {
@@ -184,7 +191,7 @@ func (r *run) complete(ctx context.Context, f File) (bool, error) {
 			continue
 		}
 		made = entry.Input
-		same, err := sameInput(ctx, f.Path, entry)
+		same, err := sameInput(ctx, f, entry)
 		if err != nil {
 			return false, nil // the reader will report any error of the input
 		}
@@ -192,7 +199,7 @@ func (r *run) complete(ctx context.Context, f File) (bool, error) {
 			return false, nil
 		}
 		if !same {
-			if madeFrom(ctx, f.Path, entry) {
+			if madeFrom(ctx, f, entry) {
 				return false, fmt.Errorf("%s was made from another content of %s: %w", path, f.Path, ErrMixture)
 			}
 			return false, fmt.Errorf("%s was made from %s, not from %s: %w", path, entry.Input.Path, f.Path, ErrMixture)
@@ -216,16 +223,16 @@ const coarseClock = 2 * time.Second
 
 // sameInput reports whether an input is the one from which an output was made: it has the same path, size and
 // modification time, or the same content.
-func sameInput(ctx context.Context, path string, entry store.Entry) (bool, error) {
+func sameInput(ctx context.Context, f File, entry store.Entry) (bool, error) {
 	had := entry.Input
-	now, err := identify(path)
+	now, err := identify(f.Path)
 	if err != nil || now.Size != had.Size {
 		return false, err
 	}
 	if now.Absolute != "" && now.Absolute == had.Absolute && now.Modified.Equal(had.Modified) && entry.Started.Sub(had.Modified) > coarseClock {
 		return true, nil
 	}
-	return isSame(ctx, path, had.Size, had.SHA256)
+	return f.same(ctx, had.Size, had.SHA256)
 }
 
 // identify returns the Source of an input file without reading its content.
@@ -272,15 +279,15 @@ func (r *run) appendEntry(entry store.Entry) error {
 		if r.Force {
 			return nil
 		}
-		difference := r.difference(other)
-		if difference == "" && other.Input.SHA256 != entry.Input.SHA256 {
-			difference = "another content of " + entry.Input.Path
+		d := difference(other, entry)
+		if d == "" && other.Input.SHA256 != entry.Input.SHA256 {
+			d = "another content of " + entry.Input.Path
 		}
-		if difference == "" {
+		if d == "" {
 			return nil
 		}
 		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
-			other.Outputs[0].Path, difference, ErrMixture)
+			other.Outputs[0].Path, d, ErrMixture)
 	})
 	switch {
 	case err == nil:

@@ -52,9 +52,7 @@ func (j *Job) Survey(ctx context.Context, f File) (Survey, error) {
 			rec, err = j.newRecord(f.label(), raw)
 		}
 		if err != nil {
-			o := j.Reading
-			o.Alphabet = f.forced
-			if all := seqio.Check(ctx, f.Path, o, func(r seqio.Record) error { return j.tooLong(f.label(), r) }); all != nil {
+			if all := seqio.Check(ctx, f.Path, f.reading(j.Reading), func(r seqio.Record) error { return j.tooLong(f.label(), r) }); all != nil {
 				err = all
 			}
 			return s, err

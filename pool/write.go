@@ -123,11 +123,14 @@ func (f *fileJob) commit() error {
 	if err := f.changed(); err != nil {
 		return err
 	}
-	entry := f.Output.Template
+	entry := f.template(f.File)
 	entry.Input = f.source
-	var err error
-	if entry.Input.SHA256, entry.Input.Size, err = reader.Digest(); err != nil {
+	sum, size, err := reader.Digest()
+	if err != nil {
 		return err
+	}
+	if entry.Input.SHA256 = sum; f.Part.IsZero() {
+		entry.Input.Size = size // otherwise it is that of the whole file
 	}
 	entry.Device, entry.Skipped, entry.Started = report.Device, report.Skipped, report.Started
 	entry.Records, entry.Tokens, entry.Truncated = report.Records, report.Tokens, report.Truncated

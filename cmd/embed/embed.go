@@ -202,6 +202,9 @@ func (c *command) openModels(ctx context.Context, dna, protein []pool.File, read
 		if m.job, err = c.newJob(ctx, m, files, reading, processors); err != nil {
 			return models, err
 		}
+		if err := c.divide(m.job, c.log); err != nil {
+			return models, err
+		}
 		if err := m.job.Check(ctx); err != nil {
 			return models, err
 		}
@@ -361,6 +364,9 @@ func (c *command) check() error {
 		return err
 	}
 	if err := c.usePreset(c.virNucPro); err != nil {
+		return err
+	}
+	if err := c.parseShard(); err != nil {
 		return err
 	}
 	if err := checkChoices(c.choices()); err != nil {

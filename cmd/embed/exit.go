@@ -69,6 +69,8 @@ func withHint(err error) error {
 	}{
 		{pool.ErrInterrupted, "the same command continues"},
 		{pool.ErrMixture, "--force replaces it, --out takes another folder"},
+		{pool.ErrUndividable, "store it in a file"},
+		{pool.ErrShardMissing, "run these shards again, or join what is there with --allow-missing"},
 		{pool.ErrOutput, "--out takes another folder"},
 		{store.ErrFormat, "--format takes another one"},
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},

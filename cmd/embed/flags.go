@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"seqembed/internal/store"
+	"seqembed/pool"
 	"seqembed/transformer"
 )
 
@@ -48,6 +49,10 @@ type settings struct {
 	duplicates string
 	keepCase   bool
 
+	shardText string
+	shards    int
+	shard     pool.Shard // the zero value without --shard; set by parseShard
+
 	force      bool
 	dryRun     bool
 	quiet      bool
@@ -60,6 +65,7 @@ type settings struct {
 	preset         *preset // nil without --preset; set by usePreset
 
 	help, version bool
+	environ       []string
 	given         func(flag string) bool // reports whether a flag was set, on the command line or in the environment
 }
 
@@ -87,6 +93,8 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
 	f.BoolVar(&s.compress, "compress", false, "compress parquet with Zstandard")
 	f.BoolVar(&s.h5Matrix, "h5-matrix", false, "one matrix and a list of ids in h5, instead of an array for each id")
+	f.StringVar(&s.shardText, "shard", "", "embed the records of shard `I/N` alone, the first being 1/N, for embed merge; auto: I comes from the scheduler")
+	f.IntVar(&s.shards, "shards", 0, "`N` of --shard auto")
 	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
 
 	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
@@ -180,7 +188,7 @@ func parse(args, environ []string) (*settings, []group, error) {
 	s := &settings{}
 	groups := declare(s, transformer.Families)
 	all := allFlags(groups)
-	s.given = all.Changed
+	s.given, s.environ = all.Changed, environ
 	err := parseFlags(all, joinLists(args), environ)
 	s.inputs = all.Args()
 	return s, groups, err

@@ -21,6 +21,7 @@ Usage:
   embed inspect DIR        which outputs in a folder are complete, changed, missing or foreign
   embed inspect FILE       NaN, equal, constant and zero rows of an output
   embed convert IN OUT     an output in another format
+  embed merge DIR...       one output for each input, of the shards of runs with --shard
   embed completion SHELL   a script that completes this command line in bash, zsh or fish
   embed man                this page as a manual page
   embed help [SUBCOMMAND]  this page, or that of a subcommand

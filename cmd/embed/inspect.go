@@ -123,7 +123,7 @@ func (f *findings) file(i store.Inspected) {
 // all prints the files, the failed inputs, and the totals.
 func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	known := func(path string) bool {
-		return path == pool.FailedFiles || path == store.ReportName || strings.HasPrefix(path, pool.ForcePrefix) || strings.Contains(path, store.DamagedSuffix)
+		return path == pool.FailedFiles || path == store.ReportName || strings.HasPrefix(path, pool.ForcePrefix) || strings.HasPrefix(path, pool.PlanPrefix) || strings.Contains(path, store.DamagedSuffix)
 	}
 	err := store.Inspect(ctx, dir, quick, known, f.file)
 	if err != nil && !errors.Is(err, store.ErrManifest) {

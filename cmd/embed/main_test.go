@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -155,6 +156,17 @@ func wantFiles(t testing.TB, dir string, names ...string) {
 	if got := files(t, dir); !slices.Equal(got, names) {
 		t.Fatalf("%s holds %q, want %q", dir, got, names)
 	}
+}
+
+// manyProteins returns n different records, at most 8,000, of some dozen residues.
+func manyProteins(prefix string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		const letters = "ACDEFGHIKLMNPQRSTVWY"
+		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // because equal ones are computed once
+		fmt.Fprintf(&b, ">%s%d\n%s%s\n", prefix, i, distinct, strings.Repeat("MKVLWAGTRE", 2+i%5)[3:])
+	}
+	return b.String()
 }
 
 // withStdin sets the standard input of the program.

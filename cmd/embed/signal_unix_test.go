@@ -38,17 +38,6 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// manyProteins returns n different records, at most 8,000, of some dozen residues.
-func manyProteins(prefix string, n int) string {
-	var b strings.Builder
-	for i := range n {
-		const letters = "ACDEFGHIKLMNPQRSTVWY"
-		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // because equal ones are computed once
-		fmt.Fprintf(&b, ">%s%d\n%s%s\n", prefix, i, distinct, strings.Repeat("MKVLWAGTRE", 2+i%5)[3:])
-	}
-	return b.String()
-}
-
 // TestSignal checks that a run ends within a batch after a signal, that it keeps complete files and leaves no partial
 // ones, and that the same command completes it.
 func TestSignal(t *testing.T) {
@@ -161,4 +150,37 @@ func TestDiskThatIsFull(t *testing.T) {
 	}
 	run(1<<20, "p.faa").wantCode(0)
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl", "p.esm2-tiny.ids.txt", "p.esm2-tiny.npy")
+}
+
+// TestKilledShard kills a shard among its batches. The same command completes it, and the merged output is that of one
+// run.
+func TestKilledShard(t *testing.T) {
+	workspace(t)
+	// Each record is a batch and a line in the log, which names the file. The lines do not fit in a pipe, so the shard
+	// cannot end before the test reads the first one.
+	path := write(t, strings.Repeat("p", 150)+".faa", manyProteins("p", 1000))
+	embed(t, "--esm-model", tiny, "-o", "one", path).wantCode(0)
+	args := []string{"-v", "--esm-model", tiny, "--shard", "2/2", "-o", "b", path}
+	embed(t, "--esm-model", tiny, "--shard", "1/2", "-o", "a", path).wantCode(0)
+	cmd := child(t, nil, append(args, "--esm-batch-size", "1")...)
+	pipe, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	for lines := bufio.NewScanner(pipe); lines.Scan(); {
+		if strings.Contains(lines.Text(), "batch") && strings.Contains(lines.Text(), path) {
+			_ = cmd.Process.Kill() // fails after the first time
+		}
+	}
+	var none strings.Builder
+	if r := wait(t, cmd, &none, &none); r.code != -1 {
+		t.Fatalf("exit code %d of a killed process", r.code)
+	}
+	embed(t, "merge", "-o", "two", "a", "b").wantCode(exitNothing).wantProblem("2-of-2")
+	embed(t, args...).wantCode(0)
+	embed(t, "merge", "-o", "two", "a", "b").wantCode(0)
+	sameFolders(t, "one", "two")
 }

@@ -24,6 +24,7 @@ func subcommands() []subcommand {
 		{"devices", devices},
 		{"inspect", inspect},
 		{"convert", convert},
+		{"merge", merge},
 		{"models", models},
 		{"profile", profile},
 		{"pull", pull},

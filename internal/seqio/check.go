@@ -88,5 +88,5 @@ func Check(ctx context.Context, path string, o Options, visit func(Record) error
 			r.faults.add(err)
 		}
 	}
-	return r.faults.err(path)
+	return r.faults.err(r.name)
 }

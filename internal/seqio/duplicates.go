@@ -5,6 +5,27 @@ import (
 	"strconv"
 )
 
+// IDs makes the ids of joined parts unique, as a Reader of the whole input does.
+type IDs struct {
+	policy DuplicatePolicy
+	set    *idSet
+}
+
+// NewIDs returns an IDs without ids.
+func NewIDs(policy DuplicatePolicy) *IDs { return &IDs{policy, newIDSet()} }
+
+// Name returns the id under which a record is written. It returns false if the policy does not allow the record.
+func (s *IDs) Name(id string) (string, bool) {
+	switch s.policy {
+	case DuplicateSuffix:
+		return s.set.unique(id), true
+	case DuplicateError:
+		_, ok := s.set.claim(id, 0)
+		return id, ok
+	}
+	return id, true
+}
+
 // idSet is the set of ids that were returned. Instead of an id it stores 128 bits of two independently seeded hashes.
 // That takes 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80),
 // without pointers for the garbage collector. Among a thousand million different ids, the probability that two are

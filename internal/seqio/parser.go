@@ -26,16 +26,17 @@ type parser struct {
 	rest []byte // the part of buf that has not been parsed yet
 	err  error  // the error with which src ended, or nil
 
-	line    int64 // 1-based number of the line that rest is in; 0 before the first byte
-	fastq   bool
-	opened  int64  // line of the current record's header; 0 before the first record
-	begun   bool   // the first header has been recognised as one of FASTA or FASTQ
-	header  []byte // header of the current record, without its '>' or '@'
-	plus    []byte // line after the letters of the current FASTQ record, without the '+'
-	letters chunks // letters of the current record, unless there are too many
-	count   int    // number of letters of the current record
-	limit   Limit  // maximum number of letters in a record
-	goOn    bool   // read a record that is too long to its end, without its letters
+	line       int64 // 1-based number of the line that rest is in; 0 before the first byte
+	fastq      bool
+	opened     int64  // line of the current record's header; 0 before the first record
+	begun      bool   // the first header has been recognised as one of FASTA or FASTQ
+	mayBeEmpty bool   // an input without records is no error
+	header     []byte // header of the current record, without its '>' or '@'
+	plus       []byte // line after the letters of the current FASTQ record, without the '+'
+	letters    chunks // letters of the current record, unless there are too many
+	count      int    // number of letters of the current record
+	limit      Limit  // maximum number of letters in a record
+	goOn       bool   // read a record that is too long to its end, without its letters
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
@@ -83,7 +84,7 @@ func (p *parser) open() error {
 	switch {
 	case !p.more() && p.err != io.EOF:
 		return p.fault("", p.line, p.err, "%v", p.err)
-	case !p.more() && first:
+	case !p.more() && first && !p.mayBeEmpty:
 		return p.fault("", 0, ErrNoRecords, "the input holds no records")
 	case !p.more():
 		return io.EOF

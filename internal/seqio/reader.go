@@ -13,6 +13,7 @@ type Reader struct {
 	name    string
 	options Options
 	file    *os.File // nil if the input belongs to the caller
+	size    int64    // of the file in bytes
 	source  *source
 	parser  *parser
 
@@ -22,6 +23,7 @@ type Reader struct {
 	ahead    error       // the error after pending; nil if there may be more records
 
 	index    int64 // index of the next record
+	others   int64 // number of records so far that belong to other parts
 	ids      *idSet
 	skipped  skipLog
 	faults   *faults // if not nil, bad and duplicate records are collected here and left out; otherwise they end the reading
@@ -49,8 +51,15 @@ func Open(path string, o Options) (*Reader, error) {
 		f.Close()
 		return nil, &FormatError{File: path, Msg: "this is a folder, not a sequence file", Err: ErrNotSequences}
 	}
-	r := &Reader{name: path, options: o, file: f}
-	if err := r.start(f); err != nil {
+	r := &Reader{name: o.Part.Name(path), options: o, file: f, size: info.Size()}
+	var input io.Reader = f
+	if !o.Part.IsZero() && !o.Part.Compressed {
+		if input, err = o.Part.section(f); err != nil {
+			f.Close()
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	if err := r.start(input); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -86,6 +95,9 @@ func (r *Reader) connect(input io.Reader) error {
 	}
 	r.source = src
 	r.parser = newParser(src, r.name)
+	if p := r.options.Part; !p.IsZero() && !p.Compressed {
+		r.parser.mayBeEmpty, r.parser.begun = true, p.From > 0
+	}
 	r.parser.goOn = r.options.OnBad == BadSkip
 	if r.options.Longest.Letters > 0 {
 		r.parser.limit = r.options.Longest
@@ -96,7 +108,8 @@ func (r *Reader) connect(input io.Reader) error {
 
 // readAhead decides the alphabet. It returns an error if the first record cannot be read.
 func (r *Reader) readAhead() error {
-	given := r.options.Alphabet != Unknown
+	part := !r.options.Part.IsZero()
+	given := r.options.Alphabet != Unknown || part
 	limit := detectRecords
 	if given {
 		limit = 1
@@ -120,8 +133,10 @@ func (r *Reader) readAhead() error {
 		}
 	}
 	switch {
-	case len(r.pending) == 0:
+	case len(r.pending) == 0 && !(part && r.ahead == io.EOF):
 		return r.ahead
+	case part:
+		r.decision = r.options.Part.decision
 	case given:
 		r.decision.Alphabet = r.options.Alphabet
 	case r.parser.fastq:
@@ -174,6 +189,10 @@ func (r *Reader) next() (Record, bool, error) {
 	}
 	record := Record{Line: raw.line, Index: r.index}
 	r.index++
+	if !r.options.Part.has(record.Index) {
+		r.others++
+		return Record{}, false, nil
+	}
 	record.ID, record.Description = splitHeader(raw.header)
 	if record.ID == "" {
 		return r.bad(record, ReasonNoID, ErrBadRecord, "a header without an id")
@@ -194,10 +213,13 @@ func (r *Reader) next() (Record, bool, error) {
 		r.skip(record, ReasonTooShort, fmt.Sprintf("%d letters, fewer than %d", len(record.Seq), r.options.MinLength))
 		return Record{}, false, nil
 	}
-	if r.options.Duplicates == DuplicateSuffix {
+	switch r.options.Duplicates {
+	case DuplicateSuffix:
 		record.ID = r.ids.unique(record.ID)
-	} else if earlier, ok := r.ids.claim(record.ID, record.Line); !ok {
-		return r.fault(record, ErrDuplicateID, fmt.Sprintf("the record on line %d has the same id", earlier))
+	case DuplicateError:
+		if earlier, ok := r.ids.claim(record.ID, record.Line); !ok {
+			return r.fault(record, ErrDuplicateID, fmt.Sprintf("the record on line %d has the same id", earlier))
+		}
 	}
 	return record, true, nil
 }
@@ -271,8 +293,8 @@ func (r *Reader) SkipCounts() map[string]int64 {
 // Skipped returns the first 20 records left out for each reason, in input order.
 func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 
-// Records returns the number of records so far, including those left out.
-func (r *Reader) Records() int64 { return r.index }
+// Records returns the number of records of the part so far, including those left out.
+func (r *Reader) Records() int64 { return r.index - r.others }
 
 // Position returns the number of bytes read from the input so far, before decompression. It includes bytes that are
 // still in buffers.

@@ -15,7 +15,7 @@ type Record struct {
 	Description string // the header after the id, trimmed; valid UTF-8
 	Seq         []byte // at least one letter; cleaned as described at Options
 	Line        int64  // 1-based line of its header in the decompressed input
-	Index       int64  // 0-based position among all records of the input, including those left out
+	Index       int64  // 0-based position among all records of the input, or of a Part of a plain file, including those left out
 }
 
 // Policy determines the treatment of a bad record: a record without an id, without letters, or with an illegal letter.
@@ -32,6 +32,7 @@ type DuplicatePolicy uint8
 const (
 	DuplicateError  DuplicatePolicy = iota // the record ends the reading with a FormatError that names both lines
 	DuplicateSuffix                        // the record gets another id: id_2, id_3, …
+	DuplicateKeep                          // the record keeps its id; IDs applies another policy to the ids of all parts
 )
 
 // GapPolicy determines the meaning of '-' and '.' inside a sequence.
@@ -56,6 +57,7 @@ type Options struct {
 	OnBad      Policy          // records without id or letters, or with illegal letters
 	Duplicates DuplicatePolicy // records whose id was returned before; ids of records left out do not count
 	Longest    Limit           // records with more letters are bad; the zero value is a limit of MaxLetters
+	Part       Part            // the part of the file that is read; its alphabet takes the place of Alphabet
 }
 
 // Limit is the maximum number of letters in a record. It bounds the memory that a record takes before it is embedded,

@@ -67,9 +67,10 @@ type table struct {
 }
 
 // tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
-// others contain the pooling. Pt has all columns of a record in one file.
+// others contain the pooling. Pt and shards have all columns of a record in one
+// file.
 func (s *Spec) tables() (list []table) {
-	if s.Format == Pt {
+	if s.Format == Pt || s.Shard != "" {
 		all := table{spec: *s}
 		for i := range s.Columns {
 			all.columns = append(all.columns, i)

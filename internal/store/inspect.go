@@ -170,9 +170,16 @@ func HashFile(ctx context.Context, path string) (string, error) {
 		return "", ioError("read", path, err)
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, cancel.Reader(ctx, f)); err != nil {
+	sum, err := Hash(ctx, f)
+	if err != nil {
 		return "", ioError("read", path, err)
 	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	return sum, nil
+}
+
+// Hash returns the SHA-256 of all that r returns, in hexadecimal. It ends with an error if ctx ends.
+func Hash(ctx context.Context, r io.Reader) (string, error) {
+	sum := sha256.New()
+	_, err := io.Copy(sum, cancel.Reader(ctx, r))
+	return hex.EncodeToString(sum.Sum(nil)), err
 }

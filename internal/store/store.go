@@ -110,6 +110,10 @@ type Spec struct {
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
+	// Shard makes the output a shard, such as 1-of-8, from all of which one of Format is made. A shard is one file, from
+	// which OpenShard returns the rows as they were written.
+	Shard string
+
 	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
 	IDsOnly bool
 
@@ -121,10 +125,11 @@ type Spec struct {
 // Write.
 type Row struct {
 	ID, Description string
-	Length          int  // number of letters used
-	Tokens          int  // number of tokens, including special tokens
-	Truncated       bool // whether the record had more letters than were used
-	RecordLength    int  // number of letters of the whole record
+	Index           int64 // position of the record in its input; kept in a shard alone
+	Length          int   // number of letters used
+	Tokens          int   // number of tokens, including special tokens
+	Truncated       bool  // whether the record had more letters than were used
+	RecordLength    int   // number of letters of the whole record
 	// Start and End are the first and the last letter of a window in its record, counting from 1, if Spec.Windows is set.
 	// Parquet has columns for them; elsewhere the id becomes ID:START-END, as samtools writes a region.
 	Start, End int
@@ -244,7 +249,10 @@ func (s *Spec) validate() (layout, error) {
 	if err := cmp.Or(s.checkColumns(), s.checkDType()); err != nil {
 		return l, err
 	}
-	return l, s.Supported()
+	if err := s.Supported(); err != nil || s.Shard == "" {
+		return l, err
+	}
+	return shardLayout(), nil
 }
 
 // Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
@@ -263,6 +271,9 @@ func (s Spec) Paths() []string {
 	l, err := s.Format.layout()
 	if err != nil {
 		return nil // Create reports it
+	}
+	if s.Shard != "" {
+		l = shardLayout()
 	}
 	var paths []string
 	for _, t := range s.tables() {
@@ -291,7 +302,7 @@ func (o *output) Write(r Row) error {
 	if err := o.spec.check(&r); err != nil {
 		return &recordError{r.ID, err}
 	}
-	if o.spec.Windows && o.spec.Format != Parquet {
+	if o.spec.Windows && o.spec.Format != Parquet && o.spec.Shard == "" {
 		r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
 	}
 	for _, t := range o.tables {

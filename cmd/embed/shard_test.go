@@ -1,0 +1,94 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"seqembed/internal/store"
+)
+
+// sameFolders fails the test unless two folders have the same files, apart from reports and the times in the manifests.
+func sameFolders(t *testing.T, a, b string) {
+	t.Helper()
+	wantFiles(t, b, files(t, a)...)
+	for _, name := range files(t, a) {
+		if name == store.ManifestName {
+			continue
+		}
+		x, err := os.ReadFile(filepath.Join(a, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		y, err := os.ReadFile(filepath.Join(b, name))
+		if err != nil || string(x) != string(y) {
+			t.Errorf("%s differs: %v", name, err)
+		}
+	}
+}
+
+// TestShardsOfBothModels divides DNA and proteins among the tasks of an array. A rerun with the flags of one run finds
+// the merged outputs complete.
+func TestShardsOfBothModels(t *testing.T) {
+	workspace(t)
+	write(t, "in/sub/p.faa", manyProteins("p", 60))
+	write(t, "in/q.faa", proteinFile)
+	write(t, "in/n.fna", nucleotideFile)
+	args := []string{"--esm-model", tiny, "--dnabert-model", dna2, "--pool", "mean,residues"}
+	embed(t, append(args, "-o", "one", "in")...).wantCode(0)
+	for i, task := range []string{"SLURM_ARRAY_TASK_ID=1", "JOB_COMPLETION_INDEX=1", "AWS_BATCH_JOB_ARRAY_INDEX=2"} {
+		dir := []string{"a", "b", "a"}[i]
+		embedWith(t, []string{task}, append(args, "--shard", "auto", "--shards", "3", "-o", dir, "in")...).wantCode(0)
+		if i == 1 {
+			r := embed(t, "merge", "-o", "two", "a", "b").wantCode(exitNothing)
+			r.wantProblem("shards are missing", "3-of-3", "--allow-missing")
+		}
+	}
+	embed(t, append(args, "--shard", "2/3", "-o", "b", "in")...).wantCode(0)
+	r := embed(t, "merge", "-o", "two", "a", "b").wantCode(0)
+	if !strings.Contains(r.stdout, "two/sub/p.esm2-tiny.parquet: 60 records") {
+		t.Error(r.stdout)
+	}
+	sameFolders(t, "one", "two")
+	r = embed(t, append(args, "-o", "two", "in")...).wantCode(0)
+	if !strings.Contains(r.stdout, "q.faa was complete already") {
+		t.Error(r.stdout)
+	}
+	if r := embed(t, "inspect", "a").wantCode(0); !strings.Contains(r.stdout, "complete") || strings.Contains(r.stdout, "foreign") {
+		t.Error(r.stdout)
+	}
+	embed(t, append(args, "--long", "window", "--shard", "2/3", "-o", "b2", "in")...).wantCode(0)
+	embed(t, "merge", "-o", "three", "a", "b2").wantCode(exitNothing).wantProblem("do not belong together", "long")
+	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
+}
+
+// TestShardFlags gives shards that cannot be.
+func TestShardFlags(t *testing.T) {
+	workspace(t)
+	write(t, "p.faa", proteinFile)
+	withStdin(t, proteinFile)
+	for _, c := range []struct{ environ, args, says string }{
+		{"", "--shard 0/3 p.faa", "I/N"},
+		{"", "--shard 4/3 p.faa", "I/N"},
+		{"", "--shard 2 p.faa", "I/N"},
+		{"", "--shard 1/2x p.faa", "I/N"},
+		{"", "--shards 3 p.faa", "--shard auto"},
+		{"", "--shard 1/3 --shards 3 p.faa", "--shard auto"},
+		{"", "--shard auto p.faa", "--shards N"},
+		{"", "--shard auto --shards 3 p.faa", "SLURM_ARRAY_TASK_ID"},
+		{"SLURM_ARRAY_TASK_ID=0", "--shard auto --shards 3 p.faa", "1 to 3"},
+		{"SLURM_ARRAY_TASK_ID=4", "--shard auto --shards 3 p.faa", "1 to 3"},
+		{"JOB_COMPLETION_INDEX=3", "--shard auto --shards 3 p.faa", "0 to 2"},
+		{"", "--shard 1/2 --preset virnucpro p.faa", "--preset"},
+		{"", "--shard 1/2 --esm-model synthetic:esm2-tiny --protein -", "read only once"},
+		{"", "merge", "output folders"},
+		{"", "merge --duplicates no a", "--duplicates"},
+	} {
+		embedWith(t, []string{c.environ}, strings.Fields(c.args)...).wantCode(exitUsage).wantProblem(c.says)
+	}
+	embed(t, "merge", "-o", "out", ".").wantCode(exitNothing).wantProblem("no plan of shards")
+	if _, err := os.Stat("out"); err == nil {
+		t.Error("a merge of nothing makes a folder")
+	}
+}

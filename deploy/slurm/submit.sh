@@ -1,0 +1,17 @@
+#!/bin/sh
+# Embeds inputs with an array of N tasks, and joins what they write to the outputs of one run:
+#
+#   deploy/slurm/submit.sh N OUT [FLAG]... INPUT...
+#
+# OUT must not be among the flags. docs/cluster.md says more.
+set -eu
+if [ $# -lt 3 ]; then
+    echo "usage: $0 N OUT [FLAG]... INPUT..." >&2
+    exit 64
+fi
+n=$1 out=$2
+shift 2
+here=$(dirname "$0")
+mkdir -p "$out.shards"
+array=$(sbatch --parsable --array="1-$n" --output="$out.shards/%a.log" "$here/shard.sh" "$n" "$out.shards" "$@")
+sbatch --dependency="afterok:${array%%;*}" --output="$out.shards/merge.log" "$here/merge.sh" "$out" "$out.shards"

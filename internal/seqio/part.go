@@ -1,0 +1,216 @@
+package seqio
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/bits"
+	"os"
+)
+
+// Part is a part of a file that several processes read: the records that belong to a range of its bytes, as stored. The
+// parts with the ranges [0, a), [a, b), …, [y, Size) have each record exactly once. The zero value is the whole file.
+//
+// A plain file is cut at the first record that begins at or after From, and at the first at or after To. Nothing before
+// is read. A compressed file is not cut: each part reads all of it, and takes the blocks of partBlock records whose
+// place is in the range (see place).
+//
+// All parts have the alphabet of the whole file. Ids are compared within a part only, see DuplicateKeep.
+type Part struct {
+	From, To   int64 // 0 ≤ From ≤ To ≤ Size
+	Size       int64 // of the whole file in bytes
+	Compressed bool
+
+	fastq    bool
+	decision decision
+}
+
+// partBlock is the number of records of a compressed file that belong to the same part.
+const partBlock = 64
+
+// Whole returns the part that is the whole file of r, which must have been opened by Open. Its range can be changed.
+func Whole(r *Reader) Part {
+	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", fastq: r.parser.fastq, decision: r.decision}
+}
+
+// IsZero reports whether p is the zero value.
+func (p Part) IsZero() bool { return p.Size == 0 }
+
+// Name returns the name of the part of a file in messages. The lines of a part are counted from its first record.
+func (p Part) Name(file string) string {
+	if p.From == 0 || p.Compressed {
+		return file
+	}
+	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
+}
+
+// has reports whether the part has a record of the given index among those that its reader sees.
+func (p *Part) has(index int64) bool {
+	if !p.Compressed {
+		return true
+	}
+	at := p.place(index)
+	return p.From <= at && at < p.To
+}
+
+// place returns the place, from 0 to Size, of the block of a record in a compressed file. It says nothing of where the
+// record is stored. The multiples of the golden ratio, without their integers, are spread evenly however many there are
+// (Knuth, The Art of Computer Programming, volume 3, section 6.4), so a part has nearly its share of the blocks.
+func (p *Part) place(index int64) int64 {
+	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
+	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
+	return int64(high)
+}
+
+// section returns the bytes of a part of a plain file.
+func (p *Part) section(f io.ReaderAt) (*io.SectionReader, error) {
+	from, err := p.cut(f, p.From)
+	if err != nil {
+		return nil, err
+	}
+	to, err := p.cut(f, p.To)
+	return io.NewSectionReader(f, from, to-from), err
+}
+
+// Open returns the bytes of a file that a reader of the part reads, as stored.
+func (p *Part) Open(path string) (io.ReadCloser, error) {
+	f, err := os.Open(path)
+	if err != nil || p.Compressed || p.IsZero() {
+		return f, err
+	}
+	section, err := p.section(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{section, f}, nil
+}
+
+// cut returns the offset of the first record of a plain file that begins at or after an offset, or Size.
+func (p *Part) cut(f io.ReaderAt, at int64) (int64, error) {
+	if at <= 0 || at >= p.Size {
+		return min(max(at, 0), p.Size), nil
+	}
+	find := findFASTA
+	if p.fastq {
+		find = findFASTQ
+	}
+	// The byte before tells whether a line begins at the offset.
+	found, err := find(io.NewSectionReader(f, at-1, p.Size-(at-1)))
+	switch {
+	case err == io.EOF:
+		return p.Size, nil
+	case err != nil:
+		return 0, fmt.Errorf("reading failed: %w", err)
+	}
+	return at - 1 + found, nil
+}
+
+// findFASTA returns the offset in r of the first line that begins with '>', or io.EOF. A line that begins with the
+// first byte of r does not count.
+func findFASTA(r io.Reader) (int64, error) {
+	buf := newChunk()
+	defer buf.free()
+	last := byte(0)
+	for base := int64(0); ; {
+		n, err := io.ReadFull(r, buf[:])
+		for i := 0; i < n; i++ {
+			next := bytes.IndexByte(buf[i:n], '>')
+			if next < 0 {
+				break
+			}
+			i += next
+			before := last
+			if i > 0 {
+				before = buf[i-1]
+			}
+			if before == '\n' || before == '\r' {
+				return base + int64(i), nil
+			}
+		}
+		if err == io.ErrUnexpectedEOF {
+			err = io.EOF
+		}
+		if err != nil {
+			return 0, err
+		}
+		last = buf[n-1]
+		base += int64(n)
+	}
+}
+
+// fastqLine describes a line of a FASTQ file.
+type fastqLine struct {
+	at      int64 // its offset
+	first   byte
+	length  int  // without its end
+	letters bool // there are letters, gaps and stops only
+}
+
+// findFASTQ returns the offset in r of the first record of four lines, or io.EOF: a line that begins with '@', one of
+// letters, one that begins with '+', one as long as the letters, and then the end or a line that begins with '@'. Lines
+// of quality values may begin with '@' or '+', too, but a line of letters does not follow, because '@' is none. The
+// first line of r does not count.
+//
+// In a file whose records have more lines, another place may look the same. It is then inside a record, with which the
+// part before ends, so that its reader returns an ErrTruncated.
+func findFASTQ(r io.Reader) (int64, error) {
+	in := bufio.NewReaderSize(r, streamBuffer)
+	at := int64(0)
+	if _, err := readFASTQLine(in, &at); err != nil {
+		return 0, err
+	}
+	var lines [4]fastqLine
+	for n := 1; ; n++ {
+		line, err := readFASTQLine(in, &at)
+		if err != nil {
+			return 0, err
+		}
+		copy(lines[:], lines[1:])
+		lines[3] = line
+		next, err := in.Peek(1)
+		if err != nil && err != io.EOF {
+			return 0, err
+		}
+		if n >= len(lines) && lines[0].first == '@' && lines[1].letters && lines[2].first == '+' &&
+			lines[3].length == lines[1].length && (err == io.EOF || next[0] == '@') {
+			return lines[0].at, nil
+		}
+	}
+}
+
+// readFASTQLine reads a line, which begins at the offset at, and advances at. It returns io.EOF at the end.
+func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
+	line := fastqLine{at: *at, letters: true}
+	for {
+		part, err := in.ReadSlice('\n')
+		if *at == line.at && len(part) > 0 {
+			line.first = part[0]
+		}
+		*at += int64(len(part))
+		for _, b := range part {
+			switch {
+			case b == '\r' || b == '\n': // one inside a line spoils the comparison with the quality values at most
+				continue
+			case b&^0x20 >= 'A' && b&^0x20 <= 'Z', b == '-', b == '.', b == '*':
+			default:
+				line.letters = false
+			}
+			line.length++
+		}
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			continue
+		case err == io.EOF && *at > line.at, err == nil:
+			line.letters = line.letters && line.length > 0
+			return line, nil
+		default:
+			return line, err
+		}
+	}
+}

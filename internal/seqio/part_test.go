@@ -1,0 +1,269 @@
+package seqio
+
+import (
+	"bytes"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// randomFile returns a file of n records of DNA. Headers have '>' and '@', lines of quality values begin with '@' and
+// '+', and all kinds of line ends occur.
+func randomFile(rng *rand.Rand, fastq bool, n int) []byte {
+	var b bytes.Buffer
+	end := []string{"\n", "\n", "\r\n", "\r"}[rng.IntN(4)]
+	for i := range n {
+		length := 1 + rng.IntN(40)
+		if rng.IntN(10) == 0 {
+			length += rng.IntN(3000)
+		}
+		seq := randomLetters(rng, "ACGT", length)
+		if fastq {
+			lines := []string{fmt.Sprintf("@r%d >x @y", i), string(seq), "+", string(randomLetters(rng, "@+>IIII", length))}
+			b.WriteString(strings.Join(lines, end) + end)
+			continue
+		}
+		fmt.Fprintf(&b, ">r%d >x @y%s", i, end)
+		for line := range slices.Chunk(seq, 1+rng.IntN(70)) {
+			b.Write(line)
+			b.WriteString(end)
+		}
+		if rng.IntN(5) == 0 {
+			b.WriteString(end)
+		}
+	}
+	return b.Bytes()
+}
+
+// packed returns content compressed with gzip.
+func packed(content []byte) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	_, _ = z.Write(content) // a bytes.Buffer cannot fail
+	_ = z.Close()
+	return b.Bytes()
+}
+
+// readFile returns all records of a file, or of a part of it.
+func readFile(path string, o Options) ([]Record, Part, error) {
+	r, err := Open(path, o)
+	if err != nil {
+		return nil, Part{}, err
+	}
+	defer r.Close()
+	var records []Record
+	for {
+		record, err := r.Read()
+		if err == io.EOF {
+			if n := r.Records(); n != int64(len(records)) {
+				err = fmt.Errorf("%d records counted, %d returned", n, len(records))
+			}
+			return records, Whole(r), nilAtEOF(err)
+		}
+		if err != nil {
+			return records, Part{}, err
+		}
+		records = append(records, record)
+	}
+}
+
+func nilAtEOF(err error) error {
+	if err == io.EOF {
+		return nil
+	}
+	return err
+}
+
+// readParts reads the parts of a file with the given limits, in their order. The records of a compressed file are
+// sorted by Index.
+func readParts(path string, whole Part, cuts []int64) (all []Record, parts [][]Record, err error) {
+	cuts = append(cuts, whole.Size)
+	from := int64(0)
+	for _, to := range cuts {
+		p := whole
+		p.From, p.To = from, to
+		records, _, err := readFile(path, Options{Part: p, Duplicates: DuplicateKeep})
+		if err != nil {
+			return nil, nil, err
+		}
+		all, parts, from = append(all, records...), append(parts, records), to
+	}
+	if whole.Compressed {
+		slices.SortFunc(all, func(a, b Record) int { return int(a.Index - b.Index) })
+	}
+	return all, parts, nil
+}
+
+func sameRecords(a, b []Record) bool {
+	return slices.EqualFunc(a, b, func(x, y Record) bool {
+		return x.ID == y.ID && x.Description == y.Description && bytes.Equal(x.Seq, y.Seq)
+	})
+}
+
+// TestPartsHaveEachRecordOnce divides random files at random places.
+func TestPartsHaveEachRecordOnce(t *testing.T) {
+	dir := t.TempDir()
+	for seed := range uint64(90) {
+		rng := rand.New(rand.NewPCG(seed, 7))
+		content := randomFile(rng, seed%3 == 1, 1+rng.IntN(300))
+		if seed%3 == 2 {
+			content = packed(content)
+		}
+		path := filepath.Join(dir, fmt.Sprint(seed))
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		want, whole, err := readFile(path, Options{})
+		if err != nil {
+			t.Fatal(seed, err)
+		}
+		n := 1 + rng.IntN(7)
+		var cuts []int64
+		for range n - 1 {
+			cuts = append(cuts, rng.Int64N(whole.Size))
+		}
+		slices.Sort(cuts)
+		got, _, err := readParts(path, whole, slices.Compact(cuts))
+		if err != nil {
+			t.Fatalf("seed %d: cuts %d: %v", seed, cuts, err)
+		}
+		if !sameRecords(got, want) {
+			t.Fatalf("seed %d: cuts %d: %d records, or others than the %d of the file", seed, cuts, len(got), len(want))
+		}
+	}
+}
+
+// TestPartsAreOfEqualSize divides large files into seven parts of equal size within 10%.
+func TestPartsAreOfEqualSize(t *testing.T) {
+	dir := t.TempDir()
+	for form := range 4 {
+		rng := rand.New(rand.NewPCG(uint64(form), 1))
+		content := []byte(strings.ReplaceAll(string(randomFile(rng, form == 1, 3000)), "\r", "\n"))
+		switch form {
+		case 2:
+			content = packed([]byte(strings.Repeat(">r\nACGT\n", 12000)))
+		case 3:
+			content = bytes.ReplaceAll(content, []byte("\n"), []byte("\r"))
+		}
+		path := filepath.Join(dir, fmt.Sprint(form))
+		if err := os.WriteFile(path, content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		_, whole, err := readFile(path, Options{Duplicates: DuplicateKeep})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var cuts []int64
+		for i := int64(1); i < 7; i++ {
+			cuts = append(cuts, whole.Size*i/7)
+		}
+		_, parts, err := readParts(path, whole, cuts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		size := func(records []Record) (n int) {
+			if whole.Compressed { // the records are dealt whatever their lengths are
+				return len(records)
+			}
+			for _, r := range records {
+				n += len(r.ID) + len(r.Seq)
+			}
+			return n
+		}
+		total := size(slices.Concat(parts...))
+		for i, part := range parts {
+			if n := size(part); 7*n < total*9/10 || 7*n > total*11/10 {
+				t.Errorf("form %d: part %d has a size of %d of %d", form, i, n, total)
+			}
+		}
+	}
+}
+
+// TestPlacesThatAreNoRecords looks for records of four lines where other lines resemble them.
+func TestPlacesThatAreNoRecords(t *testing.T) {
+	const record = "@r\nACGT\n+\n@@@@\n"
+	for before, why := range map[string]string{
+		"x\n":                           "a record",
+		"@III\n":                        "a line of quality values",
+		"@III\n#III\n+III\nIIII\n":      "four of them, one of which is in the place of the letters",
+		"@III\nACG\n+III\nIIII\n":       "four of them, with more values than letters",
+		"@III\nACGT\n!III\nIIII\n":      "four of them, without a plus",
+		"x@r\nACGT\n+\nIIII\n":          "a record that begins before",
+		"@r\nACGT\nACGT\n+\nIIIIIIII\n": "a record of five lines",
+	} {
+		got, err := findFASTQ(strings.NewReader("x\n" + before + record))
+		if want := int64(2 + len(before)); err != nil || got != want {
+			t.Errorf("%s: a record at %d, %v; want %d", why, got, err, want)
+		}
+	}
+	if at, err := findFASTQ(strings.NewReader("x\n@r\nACGT\n+\n@@@@\nACGT\n+\n")); err != io.EOF {
+		t.Errorf("%d, %v", at, err)
+	}
+}
+
+// TestRecordsOfManyLines cuts FASTQ files in which lines of quality values look like records. A part that begins
+// inside a record must not pass unnoticed.
+func TestRecordsOfManyLines(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x.fq")
+	wrong := 0
+	for seed := range uint64(200) {
+		rng := rand.New(rand.NewPCG(seed, 3))
+		var b strings.Builder
+		for i := range 8 {
+			// The quality values of three lines look like a record of four lines with what follows.
+			fmt.Fprintf(&b, "@r%d\nACGTACGT\nACGT\nACGTACGT\n+\n%s\n", i, []string{"@IIIIIII\nIIII\n+IIIIIII", "IIII\n@III\nACGT\n+III\nIIII", "IIIIIIIIIIII\n@III\nIIII"}[rng.IntN(3)])
+		}
+		if err := os.WriteFile(path, []byte(b.String()), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		want, whole, err := readFile(path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := readParts(path, whole, []int64{rng.Int64N(whole.Size)})
+		switch {
+		case errors.Is(err, ErrTruncated), errors.Is(err, ErrMalformed):
+			wrong++
+		case err != nil || !sameRecords(got, want):
+			t.Fatalf("seed %d: %d of %d records, and %v", seed, len(got), len(want), err)
+		}
+	}
+	if wrong == 0 {
+		t.Error("no cut was inside a record: the test proves nothing")
+	}
+}
+
+// TestPartsHaveTheAlphabetOfTheFile reads a part whose records alone do not tell the alphabet, and one with a record of
+// the other alphabet.
+func TestPartsHaveTheAlphabetOfTheFile(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "x")
+	for _, c := range []struct {
+		last string
+		kind error
+	}{{">odd\nTGTGTG\n", nil}, {">P1;odd\nTGTGTG\n", nil}, {">odd\nMKVLLEEQPWEEQPWFFIP\n", ErrAlphabet}} {
+		if err := os.WriteFile(path, []byte(strings.Repeat(">a\nACGTTGCATCGATCGATCGATCAGCA\n", 120)+c.last), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		r, err := Open(path, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := Whole(r)
+		r.Close()
+		p.From = p.Size - int64(len(c.last))
+		records, _, err := readFile(path, Options{Part: p})
+		if !errors.Is(err, c.kind) || c.kind == nil && (len(records) != 1 || records[0].Line != 1) {
+			t.Errorf("%q: %v, %v", c.last, records, err)
+		}
+		if c.kind != nil && !strings.Contains(err.Error(), fmt.Sprintf("lines after byte %d", p.From)) {
+			t.Errorf("%v does not say where the lines are counted from", err)
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package pool
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"seqembed/internal/store"
+)
+
+// BenchmarkMerge joins 1,000 shards of as many records as an iteration has, of 320 values. The records are those of one
+// plain file, or of a compressed one.
+func BenchmarkMerge(b *testing.B) {
+	for _, compressed := range []bool{false, true} {
+		b.Run(fmt.Sprintf("compressed=%t", compressed), func(b *testing.B) {
+			const shards, dim = 1000, 320
+			root := b.TempDir()
+			records := max(b.N, shards)
+			m := &Merge{Out: filepath.Join(root, "out")}
+			plan := shardPlan{Version: 1, Kind: "m.parquet", Shards: shards}
+			output := plannedOutput{Name: "x.m.parquet", Size: shards, Compressed: compressed}
+			for i := range shards {
+				output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
+			}
+			plan.Outputs = []plannedOutput{output}
+			content, err := json.Marshal(plan)
+			if err != nil {
+				b.Fatal(err)
+			}
+			for i := range shards {
+				dir := filepath.Join(root, fmt.Sprint(i))
+				if err := os.Mkdir(dir, 0o777); err != nil {
+					b.Fatal(err)
+				}
+				writeFile(b, filepath.Join(dir, "shards.m.parquet.json"), string(content))
+				writeShard(b, dir, output, i, shards, dim, records)
+				m.Dirs = append(m.Dirs, dir)
+			}
+			b.ResetTimer()
+			if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
+				b.Fatal(failed, err)
+			}
+		})
+	}
+}
+
+// writeShard writes shard i of an output with so many records.
+func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
+	s := Shard{i + 1, shards}
+	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	values := make([]float32, dim)
+	for k := range records / shards {
+		for v := range values {
+			values[v] = float32(math.Sin(float64(k*dim + v + i)))
+		}
+		index := k
+		if o.Compressed {
+			index = (k/64*shards+i)*64 + k%64 // blocks, as seqio.Part deals them
+		}
+		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	files, err := w.Commit()
+	if err != nil {
+		b.Fatal(err)
+	}
+	m, err := store.ReadManifest(dir)
+	if err == nil {
+		err = m.Append(b.Context(), store.Entry{Model: "m", Input: store.Source{Path: "x", Size: o.Size}, Outputs: files, Finished: time.Now(),
+			Parameters: map[string]string{shardParameter: o.parameter(s, o.Parts[i])}}, nil)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+}

@@ -1,0 +1,566 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// Merge joins the shards in several folders to the outputs that a single run would have written, byte for byte.
+type Merge struct {
+	Dirs         []string // folders with shards; a folder may have several
+	Out          string   // folder for the outputs
+	AllowMissing bool     // joins what is there
+	Duplicates   string   // replaces the policy of the shards for an id that comes again, error or suffix, unless empty
+	Force        bool     // replaces outputs that differ
+	Command      string   // command line that an error of another run shows
+
+	plans    map[string]*foundPlan // by the names of their files
+	absent   []Failure             // outputs of which there is no shard
+	manifest *store.Manifest       // that of Out
+}
+
+// Merged is an output that was joined.
+type Merged struct {
+	Path    string
+	Records int64
+	Resumed bool     // it was complete already
+	Missing []string // shards that are missing, such as 3-of-8; nil unless Merge.AllowMissing is set
+}
+
+// ErrShardMissing is wrapped by the error for shards that are missing or not complete.
+var ErrShardMissing = errors.New("shards are missing")
+
+// ErrShardsDiffer is wrapped by the error for shards that cannot be joined, because they were made from other inputs or
+// with other settings.
+var ErrShardsDiffer = errors.New("the shards do not belong together")
+
+// Names of parameters in the manifest: the shards that an output lacks, and the policy for ids that come again.
+const (
+	missingParameter    = "missing_shards"
+	duplicatesParameter = "duplicates"
+)
+
+// foundPlan is a plan and the outputs of its shards.
+type foundPlan struct {
+	content []byte
+	dir     string // the first folder in which it was found
+	shardPlan
+	outputs []*joint
+}
+
+// joint is an output to be joined.
+type joint struct {
+	plannedOutput
+	pieces  []piece // those that are there, in the order of the input
+	missing []string
+	want    store.Entry // without the fields that are known when it has been written
+}
+
+// piece is a shard of one output.
+type piece struct {
+	plannedPart
+	entry store.Entry
+	file  store.File
+}
+
+// Run joins the shards. Before it writes anything, it compares all of them: the error then is an ErrShardMissing, an
+// ErrShardsDiffer, an ErrMixture, an ErrOutput, or an ErrInterrupted. An output that fails by itself, for example
+// because of an id that comes again, does not keep others from being joined.
+func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err error) {
+	if err := m.find(); err != nil {
+		return nil, nil, err
+	}
+	release, err := m.claim()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer release()
+	failed = m.absent
+	for _, j := range m.joints() {
+		merged, err := m.join(ctx, j)
+		switch {
+		case ctx.Err() != nil:
+			return done, failed, ErrInterrupted
+		case errors.Is(err, ErrMixture), errors.Is(err, ErrOutput), errors.Is(err, store.ErrManifest):
+			return done, failed, err
+		case err != nil:
+			failed = append(failed, NewFailure(j.want.Input.Path, err))
+		default:
+			done = append(done, merged)
+		}
+	}
+	return done, failed, nil
+}
+
+// joints returns the outputs of all plans of which there is a shard.
+func (m *Merge) joints() (list []*joint) {
+	for _, name := range slices.Sorted(maps.Keys(m.plans)) {
+		list = append(list, m.plans[name].outputs...)
+	}
+	return list
+}
+
+// find reads the plans and the manifests of the folders and compares the shards with each other.
+func (m *Merge) find() error {
+	m.plans = map[string]*foundPlan{}
+	manifests := map[string]*store.Manifest{}
+	for _, dir := range m.Dirs {
+		paths, _ := fs.Glob(os.DirFS(dir), PlanPrefix+"*.json") // the pattern is valid
+		if len(paths) == 0 && !m.AllowMissing {
+			return fmt.Errorf("%s: no plan of shards (%s*.json): %w", dir, PlanPrefix, ErrShardMissing)
+		}
+		for _, name := range paths {
+			if err := m.addPlan(dir, name); err != nil {
+				return err
+			}
+		}
+		var err error
+		if manifests[dir], err = store.ReadManifest(dir); err != nil {
+			return err
+		}
+	}
+	if len(m.plans) == 0 {
+		return fmt.Errorf("there is no shard in any folder: %w", ErrShardMissing)
+	}
+	var missing []string
+	for _, name := range slices.Sorted(maps.Keys(m.plans)) {
+		lost, err := m.findPieces(m.plans[name], manifests)
+		if err != nil {
+			return err
+		}
+		missing = append(missing, lost...)
+	}
+	if len(missing) > 0 && !m.AllowMissing {
+		const most = 10
+		more := ""
+		if len(missing) > most {
+			more = fmt.Sprintf(", and %d more", len(missing)-most)
+		}
+		return fmt.Errorf("%w, or not complete: %s%s", ErrShardMissing, strings.Join(missing[:min(most, len(missing))], ", "), more)
+	}
+	return nil
+}
+
+// addPlan reads a plan. Plans of the same kind of outputs must be equal.
+func (m *Merge) addPlan(dir, name string) error {
+	content, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		return err
+	}
+	had, ok := m.plans[name]
+	if ok && string(had.content) == string(content) {
+		return nil
+	}
+	if ok {
+		return fmt.Errorf("%w: those in %s and %s are of other inputs, or of another number of shards", ErrShardsDiffer, had.dir, dir)
+	}
+	p := &foundPlan{content: content, dir: dir}
+	if err := p.parse(); err != nil {
+		return fmt.Errorf("%s: %w", filepath.Join(dir, name), err)
+	}
+	m.plans[name] = p
+	return nil
+}
+
+// findPieces finds the shards of a plan. It returns the missing ones with their outputs.
+func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (missing []string, err error) {
+	var settings *store.Entry // those of the first shard, without what belongs to its input
+	for _, output := range p.Outputs {
+		j := &joint{plannedOutput: output}
+		for _, part := range output.Parts {
+			s := Shard{part.Shard, p.Shards}
+			found, err := m.findPiece(output, part, s, manifests)
+			if err != nil {
+				return nil, err
+			}
+			if found == nil {
+				j.missing = append(j.missing, s.String())
+				missing = append(missing, fmt.Sprintf("%s of %s", s, output.Name))
+				continue
+			}
+			if settings == nil {
+				settings = &found.entry
+			}
+			want := *settings
+			want.Parameters = with(want.Parameters, shardParameter, found.entry.Parameters[shardParameter])
+			if d := difference(found.entry, want); d != "" {
+				return nil, fmt.Errorf("%w: %s was made with %s (of %s)", ErrShardsDiffer, found.file.Path, d, settings.Outputs[0].Path)
+			}
+			j.pieces = append(j.pieces, *found)
+		}
+		if len(j.pieces) > 0 {
+			if err := j.compareInputs(); err != nil {
+				return nil, err
+			}
+			m.describe(j)
+			p.outputs = append(p.outputs, j)
+		} else {
+			m.absent = append(m.absent, NewFailure(output.Name, fmt.Errorf("%s: all of its %w", output.Name, ErrShardMissing)))
+		}
+	}
+	return missing, nil
+}
+
+// with returns a copy of parameters in which one is set, or is not there if value is empty.
+func with(parameters map[string]string, name, value string) map[string]string {
+	all := maps.Clone(parameters)
+	if value == "" {
+		delete(all, name)
+		return all
+	}
+	if all == nil {
+		all = map[string]string{}
+	}
+	all[name] = value
+	return all
+}
+
+// findPiece returns a shard of an output that is complete in one of the folders, or nil.
+func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manifests map[string]*store.Manifest) (*piece, error) {
+	for _, dir := range m.Dirs {
+		path := filepath.Join(dir, filepath.FromSlash(output.Name)+store.ShardSuffix+s.String())
+		entry, file, ok := manifests[dir].Find(path)
+		if !ok || entry.Finished.IsZero() {
+			continue
+		}
+		if size, _, err := store.Size(path); err != nil || size != file.Size {
+			continue
+		}
+		if got, want := entry.Parameters[shardParameter], output.parameter(s, part); got != want {
+			return nil, fmt.Errorf("%w: %s has shard %s, and the plan %s", ErrShardsDiffer, path, got, want)
+		}
+		return &piece{part, entry, file}, nil
+	}
+	return nil, nil
+}
+
+// compareInputs returns an error unless all shards of an output were made from the same state of its input.
+func (j *joint) compareInputs() error {
+	first := j.pieces[0]
+	for _, p := range j.pieces {
+		a, b := first.entry.Input, p.entry.Input
+		if a.Size != b.Size || j.Compressed && a.SHA256 != b.SHA256 {
+			return fmt.Errorf("%w: %s and %s were made from another content of %s", ErrShardsDiffer, first.file.Path, p.file.Path, b.Path)
+		}
+		if !j.Compressed && !a.Modified.Equal(b.Modified) {
+			return fmt.Errorf("%w: %s was modified at %s for %s and at %s for %s; a copy of an input must keep its time (cp -p)",
+				ErrShardsDiffer, b.Path, a.Modified.Format(time.RFC3339Nano), first.file.Path, b.Modified.Format(time.RFC3339Nano), p.file.Path)
+		}
+	}
+	return nil
+}
+
+// describe sets the entry of an output, as far as it is known before the output is written.
+func (m *Merge) describe(j *joint) {
+	e := j.pieces[0].entry
+	e.Parameters = with(e.Parameters, shardParameter, "")
+	e.Parameters = with(e.Parameters, missingParameter, strings.Join(j.missing, ", "))
+	if m.Duplicates != "" {
+		e.Parameters = with(e.Parameters, duplicatesParameter, m.Duplicates)
+	}
+	e.Records, e.Tokens, e.Truncated, e.Repeated, e.Overflows, e.Skipped = 0, 0, 0, 0, 0, map[string]int64{}
+	e.Outputs, e.Finished = nil, time.Time{}
+	var devices []string
+	for _, p := range j.pieces {
+		e.Records, e.Tokens, e.Truncated = e.Records+p.entry.Records, e.Tokens+p.entry.Tokens, e.Truncated+p.entry.Truncated
+		e.Repeated, e.Overflows = e.Repeated+p.entry.Repeated, e.Overflows+p.entry.Overflows
+		for reason, n := range p.entry.Skipped {
+			e.Skipped[reason] += n
+		}
+		if p.entry.Started.Before(e.Started) {
+			e.Started = p.entry.Started
+		}
+		if p.entry.Device != "" { // a part may have no record
+			devices = append(devices, strings.Split(p.entry.Device, ", ")...)
+		}
+	}
+	slices.Sort(devices)
+	e.Device = strings.Join(slices.Compact(devices), ", ")
+	if !j.Compressed && j.pieces[0].To-j.pieces[0].From < j.Size {
+		e.Input.SHA256 = "" // that of a part; see hashInput
+	}
+	j.want = e
+}
+
+// claim claims the output folder, and reads its manifest.
+func (m *Merge) claim() (release func(), err error) {
+	if err := os.MkdirAll(m.Out, 0o777); err != nil {
+		return nil, outputFolderError(m.Out, err)
+	}
+	h := store.ThisProcess(m.Command)
+	h.Outputs = map[string]store.Entry{}
+	for _, p := range m.plans {
+		if len(p.outputs) > 0 {
+			h.Outputs[p.Kind] = p.outputs[0].want
+		}
+	}
+	for _, j := range m.joints() {
+		_, _ = store.RemoveLeftovers(filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name)))) // its leftovers do no harm
+	}
+	release, err = store.Claim(m.Out, h, func(other store.Holder) string {
+		for kind, had := range other.Outputs {
+			if want, ok := h.Outputs[kind]; ok {
+				if d := difference(had, want); d != "" {
+					return d
+				}
+			}
+		}
+		return ""
+	})
+	if err != nil {
+		if !errors.Is(err, store.ErrInUse) {
+			err = outputFolderError(m.Out, err)
+		}
+		return nil, err
+	}
+	if m.manifest, err = store.ReadManifest(m.Out); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+// join writes an output, unless it is complete.
+func (m *Merge) join(ctx context.Context, j *joint) (Merged, error) {
+	done := Merged{Records: j.want.Records, Missing: j.missing}
+	first, err := store.OpenShard(j.pieces[0].file.Path)
+	if err != nil {
+		return done, err
+	}
+	first.Close()
+	spec := first.Spec
+	spec.Dir = filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name)))
+	done.Path = spec.Paths()[0]
+	if done.Resumed, err = m.complete(ctx, j, spec.Paths()); done.Resumed || err != nil {
+		return done, err
+	}
+	if err := m.hashInput(ctx, j); err != nil {
+		return done, err
+	}
+	if err := os.MkdirAll(spec.Dir, 0o777); err != nil {
+		return done, outputFolderError(m.Out, err)
+	}
+	w, err := store.Create(spec)
+	if err != nil {
+		return done, outputFolderError(m.Out, err)
+	}
+	defer w.Abort()
+	c := copier{ctx: ctx, out: w, header: first.Header, input: j.want.Input.Path, ids: seqio.NewIDs(j.policy()), last: -1}
+	if err := c.copyAll(j); err != nil {
+		return done, err
+	}
+	for _, path := range spec.Paths() {
+		j.want.Outputs = append(j.want.Outputs, store.File{Path: path})
+	}
+	if err := m.record(ctx, j.want); err != nil {
+		return done, err
+	}
+	if j.want.Outputs, err = w.Commit(); err != nil {
+		return done, outputFolderError(m.Out, err)
+	}
+	j.want.Finished = time.Now()
+	return done, m.record(ctx, j.want)
+}
+
+// policy returns the policy for an id that comes again.
+func (j *joint) policy() seqio.DuplicatePolicy {
+	if j.want.Parameters[duplicatesParameter] == "suffix" {
+		return seqio.DuplicateSuffix
+	}
+	return seqio.DuplicateError
+}
+
+// complete reports whether the files of an output exist and are what the manifest describes. If they were made with
+// other settings or from another content of the input, the error is an ErrMixture.
+func (m *Merge) complete(ctx context.Context, j *joint, paths []string) (bool, error) {
+	complete := true
+	for _, path := range paths {
+		if _, err := os.Lstat(path); err != nil {
+			complete = false
+			continue
+		}
+		entry, file, ok := m.manifest.Find(path)
+		d := ""
+		switch {
+		case m.Force && ok && difference(entry, j.want) != "", m.Force && !ok:
+			complete = false
+			continue
+		case !ok:
+			return false, fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, ErrMixture)
+		case entry.Input.Size != j.want.Input.Size || !entry.Input.Modified.Equal(j.want.Input.Modified):
+			d = "another state of " + j.want.Input.Path
+		default:
+			d = difference(entry, j.want)
+		}
+		if d != "" && !m.Force {
+			return false, fmt.Errorf("%s was made with %s: %w", path, d, ErrMixture)
+		}
+		same, err := isSame(ctx, path, file.Size, file.SHA256)
+		complete = complete && d == "" && same && err == nil
+	}
+	return complete, nil
+}
+
+// hashInput sets the digest of the input, if its shards do not have it and the input is still there, as they read it.
+func (m *Merge) hashInput(ctx context.Context, j *joint) error {
+	in := &j.want.Input
+	if in.SHA256 != "" {
+		return nil
+	}
+	for _, p := range j.pieces {
+		path := p.entry.Input.Absolute
+		if now, err := identify(path); err != nil || now.Size != in.Size || !now.Modified.Equal(in.Modified) {
+			continue
+		}
+		sum, err := store.HashFile(ctx, path)
+		if err == nil {
+			*in = p.entry.Input
+			in.SHA256 = sum
+		}
+		return ctx.Err()
+	}
+	return nil
+}
+
+// record appends an entry to the manifest.
+func (m *Merge) record(ctx context.Context, e store.Entry) error {
+	err := m.manifest.Append(ctx, e, func(other store.Entry) error {
+		if d := difference(other, e); d != "" && !m.Force {
+			return fmt.Errorf("another run has written %s in the meantime, with %s: %w", other.Outputs[0].Path, d, ErrMixture)
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrMixture) {
+		err = outputFolderError(m.Out, err)
+	}
+	return err
+}
+
+// copier copies the rows of the shards of one output.
+type copier struct {
+	ctx    context.Context
+	out    store.Writer
+	header string // of all shards
+	input  string
+	ids    *seqio.IDs
+	id     string // of the latest record
+	last   int64  // index of the latest record
+}
+
+// cursor is a shard and its next row.
+type cursor struct {
+	*store.Shard
+	piece piece
+	row   *store.Row // nil at the end
+}
+
+// copyAll copies the rows in the order of the input. The parts of a plain file follow each other. Those of a compressed
+// file are interleaved by the positions of the records.
+func (c *copier) copyAll(j *joint) error {
+	groups := [][]piece{j.pieces}
+	if !j.Compressed {
+		groups = slices.Collect(slices.Chunk(j.pieces, 1))
+	}
+	for _, pieces := range groups {
+		c.last = -1
+		if err := c.interleave(pieces); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) interleave(pieces []piece) error {
+	var cursors []*cursor
+	defer func() {
+		for _, k := range cursors {
+			k.Close()
+		}
+	}()
+	for _, p := range pieces {
+		s, err := store.OpenShard(p.file.Path)
+		if err != nil {
+			return err
+		}
+		k := &cursor{s, p, nil}
+		cursors = append(cursors, k)
+		if s.Header != c.header {
+			return fmt.Errorf("%w: %s is a shard of another output", ErrShardsDiffer, p.file.Path)
+		}
+		if err := k.advance(); err != nil {
+			return err
+		}
+	}
+	for {
+		k := slices.MinFunc(cursors, func(a, b *cursor) int { return cmp.Compare(a.index(), b.index()) })
+		if k.row == nil {
+			return nil
+		}
+		others := uint64(beyondAll) // the index of the first row of the others
+		for _, other := range cursors {
+			if other != k {
+				others = min(others, other.index())
+			}
+		}
+		for k.row != nil && k.index() < others {
+			if c.ctx.Err() != nil {
+				return c.ctx.Err()
+			}
+			if err := c.write(*k.row); err != nil {
+				return err
+			}
+			if err := k.advance(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// beyondAll is an index that no record has.
+const beyondAll = 1 << 63
+
+// index returns the position of the next row's record, or beyondAll at the end.
+func (k *cursor) index() uint64 {
+	if k.row == nil {
+		return beyondAll
+	}
+	return uint64(k.row.Index)
+}
+
+// advance reads the next row. At the end it compares the digest of the file with that of the manifest.
+func (k *cursor) advance() (err error) {
+	k.row, err = k.Next()
+	if err == io.EOF {
+		k.row, err = nil, nil
+		if k.SHA256() != k.piece.file.SHA256 {
+			err = fmt.Errorf("%s is not what the manifest describes: %w; run shard %d again", k.piece.file.Path, ErrShardMissing, k.piece.Shard)
+		}
+	}
+	return err
+}
+
+// write writes a row. Windows of the same record have the same id.
+func (c *copier) write(r store.Row) error {
+	if r.Index != c.last {
+		var ok bool
+		if c.id, ok = c.ids.Name(r.ID); !ok {
+			return fmt.Errorf("%s: record %q: an earlier record has the same id: %w", c.input, r.ID, seqio.ErrDuplicateID)
+		}
+		c.last = r.Index
+	}
+	r.ID = c.id
+	return c.out.Write(r)
+}

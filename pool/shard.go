@@ -1,0 +1,222 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/bits"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// Shard is one of N runs, on any machines, that divide the records of the same files among them. Each run writes a
+// shard of every output of which it has records (see store.Spec), and Merge joins the shards.
+type Shard struct{ I, N int } // 1 ≤ I ≤ N
+
+// String returns the form that is part of file names, such as 3-of-8.
+func (s Shard) String() string { return fmt.Sprintf("%d-of-%d", s.I, s.N) }
+
+// ErrUndividable is wrapped by the error for an input that cannot be divided among shards.
+var ErrUndividable = errors.New("an input that can be read only once cannot be divided among shards")
+
+// PlanPrefix is the beginning of the name of a file that says which shard has which part of each input. The rest of the
+// name is the kind of the outputs. All shards write the same plan, by which Merge knows what is missing.
+const PlanPrefix = "shards."
+
+// shardPlan is the content of that file. It does not contain paths, because machines may have the same input at
+// different places.
+type shardPlan struct {
+	Version int             `json:"plan_version"`
+	Kind    string          `json:"kind"` // Output.kind of the joined outputs
+	Shards  int             `json:"shards"`
+	Outputs []plannedOutput `json:"outputs"`
+}
+
+// plannedOutput is an output and the parts of its input.
+type plannedOutput struct {
+	Name       string        `json:"name"` // slash-separated path in the output folder, of a shard without its suffix
+	Size       int64         `json:"input_size"`
+	Compressed bool          `json:"compressed"`
+	Parts      []plannedPart `json:"parts"` // in the order of the input
+}
+
+// plannedPart is the part of an input that a shard has.
+type plannedPart struct {
+	Shard int   `json:"shard"`
+	From  int64 `json:"from"`
+	To    int64 `json:"to"`
+}
+
+// inflation is the assumed number of bytes in a byte of a compressed file. gzip makes reads with qualities and proteins
+// 2 to 3, DNA without qualities 4 times smaller.
+const inflation = 3
+
+// parameter describes the part for the manifest.
+func (p plannedOutput) parameter(s Shard, part plannedPart) string {
+	return fmt.Sprintf("%d/%d, bytes %d to %d of %d", s.I, s.N, part.From, part.To, p.Size)
+}
+
+// shardParameter is the name of this parameter. The other parameters of an output say how it is computed.
+const shardParameter = "shard"
+
+// Divide makes the job one of several. Of its files those remain of which the shard has a part. The bytes of all files
+// together are divided into ranges of equal size; a byte of a compressed file counts as inflation bytes. It must be
+// called before Check.
+func (j *Job) Divide(s Shard) error {
+	plan := shardPlan{Version: 1, Kind: j.Output.kind(), Shards: s.N}
+	j.Output.Shard = s.String()
+	weight := func(f File) int64 {
+		if f.whole.Compressed {
+			return inflation
+		}
+		return 1
+	}
+	total := int64(0)
+	for _, f := range j.Files {
+		if f.once() {
+			return fmt.Errorf("%s: %w", f.label(), ErrUndividable)
+		}
+		total += f.whole.Size * weight(f)
+	}
+	// end returns the end of the range of shard i.
+	end := func(i int) int64 {
+		high, low := bits.Mul64(uint64(total), uint64(i))
+		at, _ := bits.Div64(high, low, uint64(s.N))
+		return int64(at)
+	}
+	var files []File
+	i, at := 1, int64(0) // shard, and the position of the file
+	for _, f := range j.Files {
+		output := plannedOutput{Name: j.planned(f), Size: f.whole.Size, Compressed: f.whole.Compressed}
+		for from := int64(0); from < output.Size; {
+			to := min(output.Size, (end(i)-at)/weight(f))
+			if to > from {
+				part := plannedPart{i, from, to}
+				output.Parts = append(output.Parts, part)
+				if i == s.I {
+					files = append(files, f.part(from, to, output.parameter(s, part)))
+				}
+				from = to
+			}
+			if from < output.Size {
+				i++
+			}
+		}
+		plan.Outputs = append(plan.Outputs, output)
+		at += output.Size * weight(f)
+	}
+	var err error
+	j.Files = files
+	j.plan, err = json.Marshal(plan)
+	return err
+}
+
+// planned returns the name of an output in the plan.
+func (j *Job) planned(f File) string {
+	path, _ := filepath.Rel(j.Output.Dir, j.Output.Main(f)) // cannot fail, because both have the same beginning
+	return filepath.ToSlash(strings.TrimSuffix(path, store.ShardSuffix+j.Output.Shard))
+}
+
+// part returns the file with a part of its records alone.
+func (f File) part(from, to int64, parameter string) File {
+	f.Part, f.parameter = f.whole, parameter
+	f.Part.From, f.Part.To = from, to
+	if !f.Part.Compressed {
+		f.Size = to - from
+	}
+	return f
+}
+
+// reading returns the options for reading the file or its part.
+func (f File) reading(o seqio.Options) seqio.Options {
+	o.Alphabet, o.Part = f.forced, f.Part
+	if o.Duplicates == seqio.DuplicateSuffix && !f.Part.IsZero() {
+		o.Duplicates = seqio.DuplicateKeep
+	}
+	return o
+}
+
+// template returns the manifest entry for the outputs of a file, without the fields that depend on its content.
+func (j *Job) template(f File) store.Entry {
+	e := j.Output.Template
+	if f.parameter != "" {
+		parameters := map[string]string{shardParameter: f.parameter}
+		maps.Copy(parameters, e.Parameters)
+		e.Parameters = parameters
+	}
+	return e
+}
+
+// same reports whether the content of the file or of its part has a SHA-256.
+func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
+	if f.Part.IsZero() {
+		return isSame(ctx, f.Path, size, sum)
+	}
+	content, err := f.Part.Open(f.Path)
+	if err != nil {
+		return false, err
+	}
+	defer content.Close()
+	got, err := store.Hash(ctx, content)
+	return got == sum, err
+}
+
+// planPath returns the path of the plan.
+func (o Output) planPath() string {
+	return filepath.Join(o.Dir, PlanPrefix+store.EscapeName(o.Label)+"."+string(o.Format)+".json")
+}
+
+// parse decodes the content of a plan.
+func (p *foundPlan) parse() error {
+	if err := json.Unmarshal(p.content, &p.shardPlan); err != nil {
+		return err
+	}
+	if p.Version != 1 || p.Shards < 1 {
+		return fmt.Errorf("version %d of a plan, or %d shards", p.Version, p.Shards)
+	}
+	for _, o := range p.Outputs {
+		if !filepath.IsLocal(filepath.FromSlash(o.Name)) {
+			return fmt.Errorf("an output is called %q, which is not in the folder", o.Name)
+		}
+	}
+	return nil
+}
+
+// checkPlan returns an ErrMixture if the folder has another plan.
+func (j *Job) checkPlan() error {
+	if j.plan == nil {
+		return nil
+	}
+	had, err := os.ReadFile(j.Output.planPath())
+	if err == nil && !bytes.Equal(had, j.plan) {
+		return fmt.Errorf("%s is of other inputs, or of another number of shards: %w", j.Output.planPath(), ErrMixture)
+	}
+	return nil
+}
+
+// writePlan writes the plan, unless it is there.
+func (j *Job) writePlan() error {
+	path := j.Output.planPath()
+	if had, err := os.ReadFile(path); j.plan == nil || err == nil && bytes.Equal(had, j.plan) {
+		return nil
+	}
+	if j.claim.err != nil {
+		return outputFolderError(j.Output.Dir, j.claim.err)
+	}
+	_, err := store.WriteFiles([]string{path}, func(files []io.Writer) error {
+		_, err := files[0].Write(j.plan)
+		return err
+	})
+	if err != nil {
+		return outputFolderError(j.Output.Dir, err)
+	}
+	return nil
+}

@@ -1,0 +1,419 @@
+package pool
+
+import (
+	"bytes"
+	"cmp"
+	"compress/gzip"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+)
+
+// shardBench returns a bench with a FASTA file, a FASTQ file and a compressed file. Some ids come again.
+func shardBench(t *testing.T, seed uint64) *bench {
+	b := newBench(t)
+	rng := rand.New(rand.NewPCG(seed, 9))
+	b.job.Reading.Duplicates = seqio.DuplicateSuffix
+	b.job.Output.Template.Parameters["duplicates"] = "suffix"
+	for _, name := range []string{"a.faa", "b.fq", "c.faa.gz"} {
+		var content bytes.Buffer
+		for i := range 20 + rng.IntN(200) {
+			seq := make([]byte, 1+rng.IntN(30))
+			for j := range seq {
+				seq[j] = residues[rng.IntN(len(residues))]
+			}
+			id := fmt.Sprintf("r%d text of %[1]d", i)
+			if rng.IntN(4) == 0 {
+				id = fmt.Sprintf("r%d", rng.IntN(i+1))
+			}
+			if name == "b.fq" {
+				fmt.Fprintf(&content, "@%s\n%s\n+\n@%s\n", id, seq, strings.Repeat("I", len(seq)-1))
+			} else {
+				fmt.Fprintf(&content, ">%s\n%s\n", id, seq)
+			}
+		}
+		text := content.String()
+		if strings.HasSuffix(name, ".gz") {
+			content.Reset()
+			z := gzip.NewWriter(&content)
+			_, _ = z.Write([]byte(text)) // a bytes.Buffer cannot fail
+			_ = z.Close()
+			text = content.String()
+		}
+		b.add(name, text)
+		b.job.Files[len(b.job.Files)-1].Name, _, _ = strings.Cut(name, ".")
+	}
+	return b
+}
+
+// shard returns a copy of b that is a shard with an output folder of its own.
+func (b *bench) shard(s Shard) *bench {
+	b.Helper()
+	next := b.again()
+	next.out = filepath.Join(filepath.Dir(b.out), s.String())
+	next.job.Output.Dir = next.out
+	if err := next.job.Divide(s); err != nil {
+		b.Fatal(err)
+	}
+	return next
+}
+
+// merger returns a Merge of n shards of b into a folder of its own.
+func (b *bench) merger(n int) (*Merge, *bench) {
+	to := b.again()
+	to.out = filepath.Join(filepath.Dir(b.out), fmt.Sprintf("merged%d", n))
+	m := &Merge{Out: to.out}
+	for i := range n {
+		m.Dirs = append(m.Dirs, filepath.Join(filepath.Dir(b.out), Shard{i + 1, n}.String()))
+	}
+	return m, to
+}
+
+// merge runs m, which must join want outputs.
+func (b *bench) merge(m *Merge, want int) []Merged {
+	b.Helper()
+	done, failed, err := m.Run(b.Context())
+	if err != nil || len(failed) > 0 || len(done) != want {
+		b.Fatalf("%d outputs merged, failed %v, %v", len(done), failed, err)
+	}
+	return done
+}
+
+// withoutManifest returns the contents of an output folder except for its manifest.
+func (b *bench) withoutManifest() map[string]string {
+	files := b.outputs()
+	delete(files, store.ManifestName)
+	return files
+}
+
+// TestMergeEqualsOneRun divides random inputs among 1 to 7 shards, in all formats. The merged outputs and their entries
+// in the manifest must be those of one run.
+func TestMergeEqualsOneRun(t *testing.T) {
+	everyFormat := []struct {
+		format store.Format
+		change func(o *Output, j *Job)
+	}{
+		{store.Parquet, func(o *Output, j *Job) {}},
+		{store.Parquet, func(o *Output, j *Job) {
+			j.Long, j.MaxLength, j.Overlap, j.Windows, o.Windows, o.DType = LongWindow, 8, 2, true, true, store.FP16
+		}},
+		{store.Npy, func(o *Output, j *Job) { o.Columns = everyColumn() }},
+		{store.Safetensors, func(o *Output, j *Job) { o.Columns = everyColumn()[:2] }},
+		{store.H5, func(o *Output, j *Job) {}},
+		{store.H5, func(o *Output, j *Job) { o.Matrix, o.DType = true, store.FP16 }},
+		{store.TSV, func(o *Output, j *Job) {
+			j.Long, j.MaxLength, j.Windows, o.Windows = LongWindow, 8, true, true
+			j.Reading.MinLength = 5
+		}},
+		{store.Pt, func(o *Output, j *Job) {}},
+		{store.VirNucPro, func(o *Output, j *Job) {}},
+	}
+	for i, c := range everyFormat {
+		t.Run(fmt.Sprint(i, c.format), func(t *testing.T) {
+			b := shardBench(t, uint64(i))
+			b.job.Output.Format, b.job.Output.Meta = c.format, map[string]string{"model": "x"}
+			c.change(&b.job.Output, b.job)
+			b.setColumns(b.job.Output.Columns...)
+			b.run()
+			want := b.withoutManifest()
+			n := 1 + i%7
+			for k := range n {
+				s := b.shard(Shard{k + 1, n})
+				if summary := s.run(); len(summary.Failed) > 0 {
+					t.Fatal(summary.Failed)
+				}
+			}
+			m, to := b.merger(n)
+			b.merge(m, 3)
+			if got := to.withoutManifest(); !maps.Equal(got, want) {
+				t.Fatalf("%d shards: %q merged, %q of one run, or other bytes", n, slices.Sorted(maps.Keys(got)), slices.Sorted(maps.Keys(want)))
+			}
+			b.sameEntries(to)
+			for _, again := range b.merge(m, 3) {
+				if !again.Resumed {
+					t.Errorf("%s was joined again", again.Path)
+				}
+			}
+		})
+	}
+}
+
+// sameEntries compares the entries of outputs in the manifests of two folders, apart from times and paths.
+func (b *bench) sameEntries(other *bench) {
+	b.Helper()
+	a, err := store.ReadManifest(b.out)
+	c, err2 := store.ReadManifest(other.out)
+	if err := cmp.Or(err, err2); err != nil {
+		b.Fatal(err)
+	}
+	for path := range a.Outputs() {
+		want, file, _ := a.Find(path)
+		rel, _ := filepath.Rel(b.out, path)
+		got, other, ok := c.Find(filepath.Join(other.out, rel))
+		if !ok || got.Finished.IsZero() || file.SHA256 != other.SHA256 || file.Size != other.Size {
+			b.Fatalf("%s: the merged entry is %+v", path, got)
+		}
+		got.Started, got.Finished, got.Outputs, got.Repeated = want.Started, want.Finished, want.Outputs, want.Repeated
+		if !reflect.DeepEqual(got, want) {
+			b.Fatalf("%s: the merged entry is\n%+v, that of one run\n%+v", path, got, want)
+		}
+	}
+}
+
+// TestShardsDivideAllRecords compares the plans of shards with each other, and adds up their parts. Some numbers of
+// shards are larger than that of the bytes.
+func TestShardsDivideAllRecords(t *testing.T) {
+	b := shardBench(t, 1)
+	for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 100} {
+		var plan []byte
+		covered := map[string]int64{}
+		work, total := make([]int64, n), int64(0)
+		for i := range n {
+			s := b.shard(Shard{i + 1, n})
+			if i > 0 && !bytes.Equal(plan, s.job.plan) {
+				t.Fatalf("%d shards have different plans", n)
+			}
+			plan = s.job.plan
+			for _, f := range s.job.Files {
+				if f.Part.From > covered[f.Path] && i == 0 || f.Part.From != covered[f.Path] {
+					t.Fatalf("%d shards: %s: a part begins at %d, that before ends at %d", n, f.Path, f.Part.From, covered[f.Path])
+				}
+				covered[f.Path] = f.Part.To
+				weight := int64(1)
+				if f.Part.Compressed {
+					weight = inflation
+				}
+				work[i] += weight * (f.Part.To - f.Part.From)
+			}
+		}
+		for _, f := range b.job.Files {
+			if covered[f.Path] != f.Size {
+				t.Fatalf("%d shards: %s: the parts end at %d of %d", n, f.Path, covered[f.Path], f.Size)
+			}
+		}
+		for _, w := range work {
+			total += w
+		}
+		for i, w := range work {
+			if off := w - total/int64(n); max(off, -off) > 4*inflation {
+				t.Errorf("%d shards: shard %d has %d of %d bytes", n, i+1, w, total)
+			}
+		}
+	}
+}
+
+// TestShardIsResumed interrupts a shard in mid-file and runs it again, twice.
+func TestShardIsResumed(t *testing.T) {
+	b := shardBench(t, 2)
+	b.run()
+	for i := range 2 {
+		s := b.shard(Shard{i + 1, 2})
+		ctx, interrupt := context.WithCancel(t.Context())
+		s.fake.fault = func(kernels.Batch) error {
+			if s.fake.calls.Load() > 3 {
+				interrupt()
+			}
+			return nil
+		}
+		if _, err := s.runWithin(ctx, time.Minute); !errors.Is(err, ErrInterrupted) {
+			t.Fatal(err)
+		}
+		interrupt()
+		m, _ := b.merger(2)
+		if _, _, err := m.Run(t.Context()); !errors.Is(err, ErrShardMissing) {
+			t.Fatal(err)
+		}
+		s = b.shard(Shard{i + 1, 2})
+		first := s.run()
+		if s.fake.calls.Load() == 0 || len(first.Failed) > 0 {
+			t.Fatalf("%+v", first)
+		}
+		s = b.shard(Shard{i + 1, 2})
+		if again := s.run(); len(again.Files) > 0 || s.fake.calls.Load() > 0 || len(again.Resumed) != len(s.job.Files) {
+			t.Errorf("a complete shard is computed again: %+v", again)
+		}
+	}
+	m, to := b.merger(2)
+	b.merge(m, 3)
+	if !maps.Equal(to.withoutManifest(), b.withoutManifest()) {
+		t.Error("the merged outputs are not those of one run")
+	}
+}
+
+// TestMergeRefuses merges shards that are missing, damaged, or do not belong together.
+func TestMergeRefuses(t *testing.T) {
+	b := shardBench(t, 3)
+	run := func(change func(*bench), s Shard) {
+		t.Helper()
+		next := b.again()
+		change(next)
+		next.shard(s).run()
+	}
+	same := func(*bench) {}
+	refuse := func(kind error, parts ...string) {
+		t.Helper()
+		m, to := b.merger(3)
+		_, _, err := m.Run(t.Context())
+		if !errors.Is(err, kind) {
+			t.Fatalf("%v is not %v", err, kind)
+		}
+		for _, part := range parts {
+			if !strings.Contains(err.Error(), part) {
+				t.Errorf("%v does not mention %q", err, part)
+			}
+		}
+		if names := to.names(); len(names) > 0 {
+			t.Errorf("%q were written", names)
+		}
+	}
+	dir := func(i int) string { return filepath.Join(filepath.Dir(b.out), Shard{i, 3}.String()) }
+	run(same, Shard{1, 3})
+	run(same, Shard{3, 3})
+	refuse(ErrShardMissing, dir(2))
+	if err := os.MkdirAll(dir(2), 0o777); err != nil {
+		t.Fatal(err)
+	}
+	plan, err := os.ReadFile(filepath.Join(dir(1), "shards.fake.npy.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeFile(t, filepath.Join(dir(2), "shards.fake.npy.json"), string(plan))
+	refuse(ErrShardMissing, "2-of-3 of ")
+
+	other := func(next *bench) {
+		next.job.Output.Template.Parameters = maps.Clone(next.job.Output.Template.Parameters)
+		next.job.Output.Template.Parameters["pool"] = "max"
+	}
+	run(other, Shard{2, 3})
+	refuse(ErrShardsDiffer, `pool "`, "shard-")
+	if err := os.RemoveAll(dir(2)); err != nil {
+		t.Fatal(err)
+	}
+	run(func(next *bench) { next.job.Files = next.job.Files[1:] }, Shard{2, 3})
+	refuse(ErrShardsDiffer, "other inputs")
+	if err := os.RemoveAll(dir(2)); err != nil {
+		t.Fatal(err)
+	}
+	run(same, Shard{2, 3})
+	shards, err := filepath.Glob(filepath.Join(dir(2), "*"+store.ShardSuffix+"*"))
+	if err != nil || len(shards) == 0 {
+		t.Fatal(shards, err)
+	}
+	content, err := os.ReadFile(shards[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-2] ^= 1
+	writeFile(t, shards[0], string(content))
+	m, to := b.merger(3)
+	_, failed, err := m.Run(t.Context())
+	if err != nil || len(failed) != 1 || !strings.Contains(failed[0].Err.Error(), shards[0]) {
+		t.Errorf("a damaged shard: failed %v, %v", failed, err)
+	}
+	if bad, _ := filepath.Glob(filepath.Join(to.out, ".*")); len(bad) > 0 {
+		t.Errorf("%q are left", bad)
+	}
+}
+
+// TestMergeOfSomeShards joins what is there, and then all.
+func TestMergeOfSomeShards(t *testing.T) {
+	b := shardBench(t, 4)
+	b.run()
+	b.shard(Shard{2, 3}).run()
+	b.shard(Shard{3, 3}).run()
+	m, to := b.merger(3)
+	m.AllowMissing = true
+	m.Dirs = m.Dirs[1:]
+	done, failed, err := m.Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	lacking := len(failed)
+	for _, d := range done {
+		lacking += len(d.Missing)
+	}
+	if lacking == 0 || len(done)+len(failed) != 3 {
+		t.Fatalf("%+v, %v", done, failed)
+	}
+	b.shard(Shard{1, 3}).run()
+	m, _ = b.merger(3)
+	if _, _, err := m.Run(t.Context()); !errors.Is(err, ErrMixture) {
+		t.Fatalf("%v: an output without some of its records counts as complete", err)
+	}
+	m, _ = b.merger(3)
+	m.Force = true
+	b.merge(m, 3)
+	if !maps.Equal(to.withoutManifest(), b.withoutManifest()) {
+		t.Error("the merged outputs are not those of one run")
+	}
+}
+
+// TestMergeOfRepeatedIDs joins shards in which an id comes again under the policy error.
+func TestMergeOfRepeatedIDs(t *testing.T) {
+	b := newBench(t)
+	b.job.Output.Template.Parameters["duplicates"] = "error"
+	b.add("a.faa", strings.Repeat(">x\nMKV\n", 1)+strings.Repeat(">y\nMKVMKVMKV\n", 1)+">x\nMKKV\n")
+	for i := range 2 {
+		if s := b.shard(Shard{i + 1, 2}).run(); len(s.Failed) > 0 {
+			t.Fatal(s.Failed)
+		}
+	}
+	m, to := b.merger(2)
+	_, failed, err := m.Run(t.Context())
+	if err != nil || len(failed) != 1 || !errors.Is(failed[0].Err, seqio.ErrDuplicateID) {
+		t.Fatal(failed, err)
+	}
+	m, _ = b.merger(2)
+	m.Duplicates = "suffix"
+	b.merge(m, 1)
+	if ids, _ := to.rows("a"); !slices.Equal(ids, []string{"x", "y", "x_2"}) {
+		t.Errorf("the ids are %q", ids)
+	}
+}
+
+// TestMergeOfOneRecordEach joins shards of one record, which have the same position in their parts.
+func TestMergeOfOneRecordEach(t *testing.T) {
+	b := newBench(t)
+	b.add("a.faa", ">u\nMKV\n>v\nMKK\n")
+	for i := range 2 {
+		b.shard(Shard{i + 1, 2}).run()
+	}
+	m, to := b.merger(2)
+	b.merge(m, 1)
+	to.check("a", []entryOf{{"u", "MKV"}, {"v", "MKK"}})
+}
+
+// TestShardsInOneFolder runs shards in one folder, and one of another number of shards, which is refused.
+func TestShardsInOneFolder(t *testing.T) {
+	b := shardBench(t, 5)
+	b.run()
+	in := func(s Shard) *bench {
+		next := b.shard(s)
+		next.job.Output.Dir = filepath.Join(filepath.Dir(b.out), "all")
+		return next
+	}
+	in(Shard{1, 2}).run()
+	if _, err := in(Shard{2, 3}).job.Run(t.Context()); !errors.Is(err, ErrMixture) {
+		t.Fatal(err)
+	}
+	in(Shard{2, 2}).run()
+	m, to := b.merger(2)
+	m.Dirs = []string{filepath.Join(filepath.Dir(b.out), "all")}
+	b.merge(m, 3)
+	if !maps.Equal(to.withoutManifest(), b.withoutManifest()) {
+		t.Error("the merged outputs are not those of one run")
+	}
+}
