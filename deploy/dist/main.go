@@ -168,7 +168,7 @@ func newRelease() (*release, error) {
 		r.common = append(r.common, entry{f.name, []byte(text + "\n"), 0o644})
 	}
 	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/tutorial.md",
-		"docs/formats.md", "docs/command-line.md", "docs/from-extract.md", "docs/from-virnucpro.md", "docs/offline.md", "docs/numerics.md", "docs/performance.md"} {
+		"docs/formats.md", "docs/command-line.md", "docs/from-extract.md", "docs/from-virnucpro.md", "docs/offline.md", "docs/cluster.md", "docs/numerics.md", "docs/performance.md"} {
 		content, err := os.ReadFile(filepath.Join(root, name))
 		if err != nil {
 			return nil, err
