@@ -93,10 +93,14 @@ func (c *crashes) writeInputs() {
 // configuration returns random flags and inputs.
 func (c *crashes) configuration() []string {
 	format := store.Formats()[c.rng.IntN(len(store.Formats()))]
-	flags := []string{"--format", string(format), "--pool", "mean"}
-	if format != store.VirNucPro {
-		flags[3] = []string{"mean", "none"}[c.rng.IntN(2)]
+	poolings := []string{"mean", "tokens", "max,residues"}
+	switch format {
+	case store.VirNucPro:
+		poolings = poolings[:1]
+	case store.Pt:
+		poolings = []string{"mean", "mean,residues"}
 	}
+	flags := []string{"--format", string(format), "--pool", poolings[c.rng.IntN(len(poolings))]}
 	inputs := []string{"in", "in", "in/dna", "in/protein"}[c.rng.IntN(4)]
 	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256", "-v", inputs)
 }
@@ -122,8 +126,8 @@ func (c *crashes) round(end time.Time) {
 	if strings.Contains(again.stdout, " -> ") {
 		c.Errorf("complete, and computed again:\n%s", again.stdout)
 	}
-	if there := files(c, out); len(there) != len(whole.files)+1 {
-		c.Errorf("%q are there at the end", there)
+	if there, left := c.contents(out); len(there) != len(whole.files)+1 || left > 0 {
+		c.Errorf("%q are there at the end", files(c, out))
 	}
 	os.RemoveAll(out)
 }
@@ -133,12 +137,28 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 	out := fmt.Sprint("whole", len(c.whole))
 	r := embed(c.T, append(flags, "-o", out)...).wantCode(0)
 	w := wholeRun{map[string]string{}, strings.Count(r.stderr, "\n")}
-	for _, name := range files(c, out) {
-		if name != store.ManifestName {
-			w.files[name] = c.read(out, name)
+	w.files, _ = c.contents(out)
+	delete(w.files, store.ManifestName)
+	return w
+}
+
+// contents returns the contents of a folder's files by name, and the number of files that killed runs have left. A
+// folder of format pt is one output; its content is what sha256sum prints of its files, as for the manifest.
+func (c *crashes) contents(dir string) (list map[string]string, left int) {
+	list = map[string]string{}
+	for _, name := range files(c, dir) {
+		content := c.read(dir, name)
+		folder, file, inFolder := strings.Cut(name, ".pt/")
+		switch {
+		case slices.ContainsFunc(strings.Split(name, "/"), leftover.MatchString):
+			left++
+		case inFolder:
+			list[folder+".pt"] += fmt.Sprintf("%x  %s\n", sha256.Sum256([]byte(content)), file)
+		default:
+			list[name] = content
 		}
 	}
-	return w
+	return list, left
 }
 
 func (c *crashes) read(dir, name string) string {
@@ -217,35 +237,33 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 
 func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
-// leftover matches the names of temporary files and claims.
-var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}$`)
+// leftover matches the names of temporary files and folders, and of claims.
+var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}(\.d)?$`)
 
 // check compares an output folder with its manifest and with the outputs of a run that was not killed. If this run was
 // killed, the folder may hold a part of them.
 func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	described, finished := c.manifest(out)
-	there, left := files(c, out), 0
-	for _, name := range there {
+	there, _ := c.contents(out)
+	for name, content := range there {
 		want, ok := whole.files[name]
 		switch {
 		case name == store.ManifestName:
-		case leftover.MatchString(filepath.Base(name)):
-			left++
 		case !ok:
 			c.Errorf("%s is no output", name)
-		case c.read(out, name) != want:
+		case content != want:
 			c.Errorf("%s is not whole", name)
 		case !described[name]:
 			c.Errorf("%s is not in the manifest", name)
 		}
 	}
 	for name, sum := range finished {
-		if got := sha256.Sum256([]byte(c.read(out, name))); hex.EncodeToString(got[:]) != sum {
+		if got := sha256.Sum256([]byte(there[name])); hex.EncodeToString(got[:]) != sum {
 			c.Errorf("%s is not as the manifest says", name)
 		}
 	}
-	if !killed && (len(finished) != len(whole.files) || len(there)-left != len(whole.files)+1) {
-		c.Errorf("%d outputs are finished, %q are there, want %d", len(finished), there, len(whole.files))
+	if !killed && (len(finished) != len(whole.files) || len(there) != len(whole.files)+1) {
+		c.Errorf("%d outputs are finished, %q are there, want %d", len(finished), files(c, out), len(whole.files))
 	}
 }
 
