@@ -127,53 +127,13 @@ func (m *mergedEncoder) finish() error {
 		return err
 	}
 	p.text("data")
-	p.matrix("0", m.rows, m.width)
+	p.tensor("0", FP32, []int{m.rows, m.width}, false)
 	p.op(opSetItems, opStop)
 	if err := m.flush(entry); err != nil {
 		return err
 	}
 	return closeTorch(m.archive)
 }
-
-// matrix pushes a float32 tensor of rows×columns values over the storage called key, as pickle.tensor does.
-func (p *pickle) matrix(key string, rows, columns int) {
-	p.global("torch._utils", "_rebuild_tensor_v2")
-	p.op(opMark)
-
-	p.op(opMark)
-	p.text("storage")
-	p.global("torch", "FloatStorage")
-	p.text(key)
-	p.text("cpu")
-	p.long(rows * columns)
-	p.op(opTuple, opBinPersistentID)
-
-	p.number(0)
-	p.op(opMark)
-	p.number(rows)
-	p.number(columns)
-	p.op(opTuple, opMark)
-	p.number(columns)
-	p.number(1)
-	p.op(opTuple, opNewFalse)
-	p.global("collections", "OrderedDict")
-	p.op(opEmptyTuple, opReduce)
-
-	p.op(opTuple, opReduce)
-}
-
-// long pushes an integer that is not negative and may be 2³¹ or more.
-func (p *pickle) long(n int) {
-	if n <= math.MaxInt32 {
-		p.number(n)
-		return
-	}
-	p.op(opLong1, 8)
-	p.buf = binary.LittleEndian.AppendUint64(p.buf, uint64(n))
-}
-
-// opLong1 pushes an integer of as many bytes as the byte that follows says.
-const opLong1 = '\x8a'
 
 // errForeign is the error for a file that virNucProEncoder has not written.
 var errForeign = errors.New("not a file of the format virnucpro that this program has written")
@@ -276,10 +236,7 @@ func (f *virNucProFile) tensor(name string) error {
 	if err != nil {
 		return err
 	}
-	f.values = f.values[:0]
-	for b := range slices.Chunk(content, 4) {
-		f.values = append(f.values, math.Float32frombits(binary.LittleEndian.Uint32(b)))
-	}
+	f.values = appendValues(f.values[:0], FP32, content)
 	return nil
 }
 

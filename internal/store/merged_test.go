@@ -124,8 +124,8 @@ func TestMergeRefuses(t *testing.T) {
 // TestLongNumbers checks the number of values in a tensor of more than 2³¹ values.
 func TestLongNumbers(t *testing.T) {
 	var p pickle
-	p.long(5)
-	p.long(1 << 33)
+	p.number(5)
+	p.number(1 << 33)
 	if want := "K\x05\x8a\x08\x00\x00\x00\x00\x02\x00\x00\x00"; string(p.buf) != want {
 		t.Errorf("%q, want %q", p.buf, want)
 	}

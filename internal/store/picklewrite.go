@@ -21,6 +21,7 @@ const (
 	opBinInt          = 'J'
 	opBinInt1         = 'K'
 	opBinInt2         = 'M'
+	opLong1           = '\x8a' // of as many bytes as the byte that follows says
 	opNewFalse        = '\x89'
 	opEmptyDict       = '}'
 	opSetItems        = 'u'
@@ -48,7 +49,7 @@ func (p *pickle) text(s string) {
 	p.buf = append(p.buf, s...)
 }
 
-// number pushes an integer in the range 0 … 2³¹−1.
+// number pushes an integer that is not negative.
 func (p *pickle) number(n int) {
 	switch {
 	case n <= math.MaxUint8:
@@ -56,9 +57,12 @@ func (p *pickle) number(n int) {
 	case n <= math.MaxUint16:
 		p.op(opBinInt2)
 		p.buf = binary.LittleEndian.AppendUint16(p.buf, uint16(n))
-	default:
+	case n <= math.MaxInt32:
 		p.op(opBinInt)
 		p.buf = binary.LittleEndian.AppendUint32(p.buf, uint32(n))
+	default:
+		p.op(opLong1, 8)
+		p.buf = binary.LittleEndian.AppendUint64(p.buf, uint64(n))
 	}
 }
 
