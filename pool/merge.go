@@ -1,11 +1,9 @@
 package pool
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"os"
@@ -22,7 +20,7 @@ import (
 type Merge struct {
 	Dirs         []string // folders with shards; a folder may have several
 	Out          string   // folder for the outputs
-	AllowMissing bool     // joins what is there
+	AllowMissing bool     // joins the shards that are there
 	Duplicates   string   // replaces the policy of the shards for an id that comes again, error or suffix, unless empty
 	Force        bool     // replaces outputs that differ
 	Command      string   // command line that an error of another run shows
@@ -177,7 +175,7 @@ func (m *Merge) addPlan(dir, name string) error {
 
 // findPieces finds the shards of a plan. It returns the missing ones with their outputs.
 func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (missing []string, err error) {
-	var settings *store.Entry // those of the first shard, without what belongs to its input
+	var settings *store.Entry // those of the first shard, without the fields about its input
 	for _, output := range p.Outputs {
 		j := &joint{plannedOutput: output}
 		for _, part := range output.Parts {
@@ -400,7 +398,7 @@ func (m *Merge) complete(ctx context.Context, j *joint, paths []string) (bool, e
 			continue
 		case !ok:
 			return false, fmt.Errorf("%s exists but has no entry in %s: %w", path, store.ManifestName, ErrMixture)
-		case entry.Input.Size != j.want.Input.Size || !entry.Input.Modified.Equal(j.want.Input.Modified):
+		case !entry.Input.SameState(j.want.Input):
 			d = "another state of " + j.want.Input.Path
 		default:
 			d = difference(entry, j.want)
@@ -422,7 +420,7 @@ func (m *Merge) hashInput(ctx context.Context, j *joint) error {
 	}
 	for _, p := range j.pieces {
 		path := p.entry.Input.Absolute
-		if now, err := identify(path); err != nil || now.Size != in.Size || !now.Modified.Equal(in.Modified) {
+		if now, err := Identify(path); err != nil || !now.SameState(*in) {
 			continue
 		}
 		sum, err := store.HashFile(ctx, path)
@@ -438,129 +436,13 @@ func (m *Merge) hashInput(ctx context.Context, j *joint) error {
 // record appends an entry to the manifest.
 func (m *Merge) record(ctx context.Context, e store.Entry) error {
 	err := m.manifest.Append(ctx, e, func(other store.Entry) error {
-		if d := difference(other, e); d != "" && !m.Force {
-			return fmt.Errorf("another run has written %s in the meantime, with %s: %w", other.Outputs[0].Path, d, ErrMixture)
+		if m.Force {
+			return nil
 		}
-		return nil
+		return meanwhile(other, difference(other, e))
 	})
 	if err != nil && !errors.Is(err, ErrMixture) {
 		err = outputFolderError(m.Out, err)
 	}
 	return err
-}
-
-// copier copies the rows of the shards of one output.
-type copier struct {
-	ctx    context.Context
-	out    store.Writer
-	header string // of all shards
-	input  string
-	ids    *seqio.IDs
-	id     string // of the latest record
-	last   int64  // index of the latest record
-}
-
-// cursor is a shard and its next row.
-type cursor struct {
-	*store.Shard
-	piece piece
-	row   *store.Row // nil at the end
-}
-
-// copyAll copies the rows in the order of the input. The parts of a plain file follow each other. Those of a compressed
-// file are interleaved by the positions of the records.
-func (c *copier) copyAll(j *joint) error {
-	groups := [][]piece{j.pieces}
-	if !j.Compressed {
-		groups = slices.Collect(slices.Chunk(j.pieces, 1))
-	}
-	for _, pieces := range groups {
-		c.last = -1
-		if err := c.interleave(pieces); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (c *copier) interleave(pieces []piece) error {
-	var cursors []*cursor
-	defer func() {
-		for _, k := range cursors {
-			k.Close()
-		}
-	}()
-	for _, p := range pieces {
-		s, err := store.OpenShard(p.file.Path)
-		if err != nil {
-			return err
-		}
-		k := &cursor{s, p, nil}
-		cursors = append(cursors, k)
-		if s.Header != c.header {
-			return fmt.Errorf("%w: %s is a shard of another output", ErrShardsDiffer, p.file.Path)
-		}
-		if err := k.advance(); err != nil {
-			return err
-		}
-	}
-	for {
-		k := slices.MinFunc(cursors, func(a, b *cursor) int { return cmp.Compare(a.index(), b.index()) })
-		if k.row == nil {
-			return nil
-		}
-		others := uint64(beyondAll) // the index of the first row of the others
-		for _, other := range cursors {
-			if other != k {
-				others = min(others, other.index())
-			}
-		}
-		for k.row != nil && k.index() < others {
-			if c.ctx.Err() != nil {
-				return c.ctx.Err()
-			}
-			if err := c.write(*k.row); err != nil {
-				return err
-			}
-			if err := k.advance(); err != nil {
-				return err
-			}
-		}
-	}
-}
-
-// beyondAll is an index that no record has.
-const beyondAll = 1 << 63
-
-// index returns the position of the next row's record, or beyondAll at the end.
-func (k *cursor) index() uint64 {
-	if k.row == nil {
-		return beyondAll
-	}
-	return uint64(k.row.Index)
-}
-
-// advance reads the next row. At the end it compares the digest of the file with that of the manifest.
-func (k *cursor) advance() (err error) {
-	k.row, err = k.Next()
-	if err == io.EOF {
-		k.row, err = nil, nil
-		if k.SHA256() != k.piece.file.SHA256 {
-			err = fmt.Errorf("%s is not what the manifest describes: %w; run shard %d again", k.piece.file.Path, ErrShardMissing, k.piece.Shard)
-		}
-	}
-	return err
-}
-
-// write writes a row. Windows of the same record have the same id.
-func (c *copier) write(r store.Row) error {
-	if r.Index != c.last {
-		var ok bool
-		if c.id, ok = c.ids.Name(r.ID); !ok {
-			return fmt.Errorf("%s: record %q: an earlier record has the same id: %w", c.input, r.ID, seqio.ErrDuplicateID)
-		}
-		c.last = r.Index
-	}
-	r.ID = c.id
-	return c.out.Write(r)
 }

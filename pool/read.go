@@ -81,7 +81,7 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 		report: FileReport{Path: file.Path, Skipped: map[string]int64{}, Started: time.Now()}}
 	var err error
 	if f.source.Path = file.Path; !file.once() {
-		f.source, _ = identify(file.Path) // opening the file below reports any error
+		f.source, _ = Identify(file.Path) // opening the file below reports any error
 	}
 	if f.reader, err = file.open(r.Reading); err != nil {
 		return nil, err

@@ -225,7 +225,7 @@ const coarseClock = 2 * time.Second
 // modification time, or the same content.
 func sameInput(ctx context.Context, f File, entry store.Entry) (bool, error) {
 	had := entry.Input
-	now, err := identify(f.Path)
+	now, err := Identify(f.Path)
 	if err != nil || now.Size != had.Size {
 		return false, err
 	}
@@ -235,8 +235,8 @@ func sameInput(ctx context.Context, f File, entry store.Entry) (bool, error) {
 	return f.same(ctx, had.Size, had.SHA256)
 }
 
-// identify returns the Source of an input file without reading its content.
-func identify(path string) (store.Source, error) {
+// Identify returns the Source of an input file without reading its content.
+func Identify(path string) (store.Source, error) {
 	s := store.Source{Path: path}
 	info, err := os.Stat(path)
 	if err != nil {
@@ -255,7 +255,7 @@ func (f *fileJob) changed() error {
 	if f.once() {
 		return nil
 	}
-	if now, err := identify(f.Path); err == nil && now.Size == f.source.Size && now.Modified.Equal(f.source.Modified) {
+	if now, err := Identify(f.Path); err == nil && now.SameState(f.source) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", f.label(), ErrChanged)
@@ -268,6 +268,15 @@ func isSame(ctx context.Context, path string, size int64, sum string) (bool, err
 	}
 	got, err := store.HashFile(ctx, path)
 	return got == sum, err
+}
+
+// meanwhile returns the error for an output that another run has written since this one began, with the difference d.
+// It returns nil if d is empty.
+func meanwhile(other store.Entry, d string) error {
+	if d == "" {
+		return nil
+	}
+	return fmt.Errorf("another run has written %s in the meantime, with %s: %w", other.Outputs[0].Path, d, ErrMixture)
 }
 
 // appendEntry appends an entry to the manifest. It fails if another process has added a different entry for the same
@@ -283,11 +292,7 @@ func (r *run) appendEntry(entry store.Entry) error {
 		if d == "" && other.Input.SHA256 != entry.Input.SHA256 {
 			d = "another content of " + entry.Input.Path
 		}
-		if d == "" {
-			return nil
-		}
-		return fmt.Errorf("another run has written %s in the meantime, with %s: %w",
-			other.Outputs[0].Path, d, ErrMixture)
+		return meanwhile(other, d)
 	})
 	switch {
 	case err == nil:

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"math/bits"
 	"os"
 	"path/filepath"
@@ -28,7 +27,7 @@ func (s Shard) String() string { return fmt.Sprintf("%d-of-%d", s.I, s.N) }
 var ErrUndividable = errors.New("an input that can be read only once cannot be divided among shards")
 
 // PlanPrefix is the beginning of the name of a file that says which shard has which part of each input. The rest of the
-// name is the kind of the outputs. All shards write the same plan, by which Merge knows what is missing.
+// name is the kind of the outputs. All shards write the same plan, in which Merge finds the missing shards.
 const PlanPrefix = "shards."
 
 // shardPlan is the content of that file. It does not contain paths, because machines may have the same input at
@@ -148,9 +147,7 @@ func (f File) reading(o seqio.Options) seqio.Options {
 func (j *Job) template(f File) store.Entry {
 	e := j.Output.Template
 	if f.parameter != "" {
-		parameters := map[string]string{shardParameter: f.parameter}
-		maps.Copy(parameters, e.Parameters)
-		e.Parameters = parameters
+		e.Parameters = with(e.Parameters, shardParameter, f.parameter)
 	}
 	return e
 }

@@ -7,7 +7,7 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// Survey says what a run would do with a file.
+// Survey is the work that a run would do for a file.
 type Survey struct {
 	Path      string
 	Output    string // path of the output's main file

@@ -323,7 +323,7 @@ func (t *translation) write(files []io.Writer) error {
 	if in.SHA256, in.Size, t.err = r.Digest(); t.err != nil {
 		return t.err
 	}
-	if now, err := os.Stat(t.Path); !in.Modified.IsZero() && (err != nil || now.Size() != in.Size || !now.ModTime().Equal(in.Modified)) {
+	if now, err := pool.Identify(t.Path); !in.Modified.IsZero() && (err != nil || !now.SameState(*in)) {
 		t.err = fmt.Errorf("%s: %w", t.Path, pool.ErrChanged)
 		return t.err
 	}

@@ -54,6 +54,11 @@ type Source struct {
 	SHA256   string    `json:"sha256"`            // lower-case hexadecimal; empty if unknown
 }
 
+// SameState reports whether two files have the same size and the same modification time.
+func (s Source) SameState(other Source) bool {
+	return s.Size == other.Size && s.Modified.Equal(other.Modified)
+}
+
 // manifestLine is the JSON form of an entry.
 type manifestLine struct {
 	Format int `json:"manifest_version"`

@@ -1,0 +1,128 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+)
+
+// copier copies the rows of the shards of one output.
+type copier struct {
+	ctx    context.Context
+	out    store.Writer
+	header string // of all shards
+	input  string
+	ids    *seqio.IDs
+	id     string // of the latest record
+	last   int64  // index of the latest record
+}
+
+// cursor is a shard and its next row.
+type cursor struct {
+	*store.Shard
+	piece piece
+	row   *store.Row // nil at the end
+}
+
+// copyAll copies the rows in the order of the input. The parts of a plain file follow each other. Those of a compressed
+// file are interleaved by the positions of the records.
+func (c *copier) copyAll(j *joint) error {
+	groups := [][]piece{j.pieces}
+	if !j.Compressed {
+		groups = slices.Collect(slices.Chunk(j.pieces, 1))
+	}
+	for _, pieces := range groups {
+		c.last = -1
+		if err := c.interleave(pieces); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *copier) interleave(pieces []piece) error {
+	var cursors []*cursor
+	defer func() {
+		for _, k := range cursors {
+			k.Close()
+		}
+	}()
+	for _, p := range pieces {
+		s, err := store.OpenShard(p.file.Path)
+		if err != nil {
+			return err
+		}
+		k := &cursor{s, p, nil}
+		cursors = append(cursors, k)
+		if s.Header != c.header {
+			return fmt.Errorf("%w: %s is a shard of another output", ErrShardsDiffer, p.file.Path)
+		}
+		if err := k.advance(); err != nil {
+			return err
+		}
+	}
+	for {
+		k := slices.MinFunc(cursors, func(a, b *cursor) int { return cmp.Compare(a.index(), b.index()) })
+		if k.row == nil {
+			return nil
+		}
+		others := uint64(beyondAll) // the index of the first row of the others
+		for _, other := range cursors {
+			if other != k {
+				others = min(others, other.index())
+			}
+		}
+		for k.row != nil && k.index() < others {
+			if c.ctx.Err() != nil {
+				return c.ctx.Err()
+			}
+			if err := c.write(*k.row); err != nil {
+				return err
+			}
+			if err := k.advance(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// beyondAll is an index that no record has.
+const beyondAll = 1 << 63
+
+// index returns the position of the next row's record, or beyondAll at the end.
+func (k *cursor) index() uint64 {
+	if k.row == nil {
+		return beyondAll
+	}
+	return uint64(k.row.Index)
+}
+
+// advance reads the next row. At the end it compares the digest of the file with that of the manifest.
+func (k *cursor) advance() (err error) {
+	k.row, err = k.Next()
+	if err == io.EOF {
+		k.row, err = nil, nil
+		if k.SHA256() != k.piece.file.SHA256 {
+			err = fmt.Errorf("%s is not what the manifest describes: %w; run shard %d again", k.piece.file.Path, ErrShardMissing, k.piece.Shard)
+		}
+	}
+	return err
+}
+
+// write writes a row. Windows of the same record have the same id.
+func (c *copier) write(r store.Row) error {
+	if r.Index != c.last {
+		var ok bool
+		if c.id, ok = c.ids.Name(r.ID); !ok {
+			return fmt.Errorf("%s: record %q: an earlier record has the same id: %w", c.input, r.ID, seqio.ErrDuplicateID)
+		}
+		c.last = r.Index
+	}
+	r.ID = c.id
+	return c.out.Write(r)
+}
