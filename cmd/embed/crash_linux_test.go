@@ -143,7 +143,7 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 }
 
 // contents returns the contents of a folder's files by name, and the number of files that killed runs have left. A
-// folder of format pt is one output; its content is what sha256sum prints of its files, as for the manifest.
+// folder of format pt is one output; its content is the output of sha256sum for its files, as for the manifest.
 func (c *crashes) contents(dir string) (list map[string]string, left int) {
 	list = map[string]string{}
 	for _, name := range files(c, dir) {

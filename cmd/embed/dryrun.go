@@ -16,7 +16,7 @@ import (
 	"seqembed/pool"
 )
 
-// surveyAll prints what the run would do: for each input its alphabet, records and tokens, truncated and skipped
+// surveyAll prints the work of the run: for each input its alphabet, records and tokens, truncated and skipped
 // records, and the output with its approximate size; for each model the time on each device, if an earlier run in the
 // folder tells a speed. It computes and writes nothing. An input that would fail is listed as failed.
 func (c *command) surveyAll(ctx context.Context, models []*model) error {

@@ -39,7 +39,7 @@ func read(t *testing.T, path string) string {
 }
 
 // TestPreset runs the preset and compares the merged file with the embeddings that separate runs compute of its FASTA
-// files. Then it checks that a rerun does nothing, and makes again what was removed or damaged.
+// files. Then it checks that a rerun does nothing, and makes removed and damaged files again.
 func TestPreset(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)

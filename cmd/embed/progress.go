@@ -33,7 +33,7 @@ type progress struct {
 
 	mu     sync.Mutex
 	closed bool
-	ends   []func()          // end what plan has started
+	ends   []func()          // called by close, the last one first
 	pci    map[string]string // addresses of GPUs by the names of devices
 	config transformer.Config
 	flops  float64       // FLOPs of all batches of the model

@@ -73,15 +73,11 @@ func pull(ctx context.Context, _ machine, args, environ []string, stdout, stderr
 func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, error) {
 	m, err := c.openModel(a)
 	var missing *weights.NotCached
-	switch {
-	case !errors.As(err, &missing):
+	if !errors.As(err, &missing) {
 		return m, err
-	case c.offline || c.dryRun || hub.Offline():
-		return nil, fmt.Errorf("%w; --offline, --dry-run or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
 	}
-	d := &download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}
-	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {
-		return nil, fmt.Errorf("%w%s", err, meantModel(missing.ID, transformer.Families...))
+	if err := pullMissing(ctx, c, missing, err, "--offline, --dry-run"); err != nil {
+		return nil, err
 	}
 	return c.openModel(a)
 }
@@ -90,10 +86,7 @@ func (c *command) openOrPull(ctx context.Context, a seqio.Alphabet) (*model, err
 func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpoint, error) {
 	checkpoint, err := transformer.Families.Open(name)
 	if missing := (*weights.NotCached)(nil); errors.As(err, &missing) {
-		if c.offline || hub.Offline() {
-			return nil, fmt.Errorf("%w; --offline or HF_HUB_OFFLINE forbids the network: %s", err, elsewhere(missing.ID, missing.Revision))
-		}
-		if _, err := (&download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}).pull(ctx, missing.ID, missing.Revision); err != nil {
+		if err := pullMissing(ctx, c, missing, err, "--offline"); err != nil {
 			return nil, err
 		}
 		checkpoint, err = transformer.Families.Open(name)
@@ -102,6 +95,19 @@ func openAny(ctx context.Context, c *command, name string) (*transformer.Checkpo
 		return nil, fmt.Errorf("%w%s", err, meantModel(name, transformer.Families...))
 	}
 	return checkpoint, nil
+}
+
+// pullMissing downloads a model that is not in the cache, as err says. If the network is forbidden, the error names the
+// flags that forbid it, and the command that downloads the model elsewhere.
+func pullMissing(ctx context.Context, c *command, missing *weights.NotCached, err error, flags string) error {
+	if c.offline || c.dryRun || hub.Offline() {
+		return fmt.Errorf("%w; %s or HF_HUB_OFFLINE forbids the network: %s", err, flags, elsewhere(missing.ID, missing.Revision))
+	}
+	d := &download{log: c.log, screen: c.progress.screen, dashboard: c.progress.dashboard}
+	if _, err := d.pull(ctx, missing.ID, missing.Revision); err != nil {
+		return fmt.Errorf("%w%s", err, meantModel(missing.ID, transformer.Families...))
+	}
+	return nil
 }
 
 // download shows the progress of a download. On a terminal there is a bar for the present file, and elsewhere there are

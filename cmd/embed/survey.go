@@ -11,8 +11,7 @@ import (
 	"seqembed/pool"
 )
 
-// inspectFile prints what the values of an output file look like. The exit code is exitSome if something is wrong with
-// them.
+// inspectFile describes the values of an output file. The exit code is exitSome if something is wrong with them.
 func inspectFile(ctx context.Context, path string, asJSON bool, w io.Writer) (code int, err error) {
 	t, err := store.OpenTable(path)
 	if err != nil {

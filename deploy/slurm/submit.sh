@@ -1,5 +1,5 @@
 #!/bin/sh
-# Embeds inputs with an array of N tasks, and joins what they write to the outputs of one run:
+# Embeds inputs with an array of N tasks, and joins their shards to the outputs of one run:
 #
 #   deploy/slurm/submit.sh N OUT [FLAG]... INPUT...
 #

@@ -1,4 +1,4 @@
-// Package cancel lets long reads of files end with a context. It must not know what is read.
+// Package cancel lets long reads of files end with a context. It knows nothing of their content.
 package cancel
 
 import (

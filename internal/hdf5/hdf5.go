@@ -45,7 +45,7 @@ const (
 	stringRef = 16
 	// messageHeader is the size in bytes of the header of a message, headerPrefix that of an object header (IV.A.1.a).
 	messageHeader, headerPrefix = 8, 16
-	// btreePrefix, symbolsPrefix, heapPrefix and collectionPrefix are the sizes in bytes of what comes before the entries
+	// btreePrefix, symbolsPrefix, heapPrefix and collectionPrefix are the sizes in bytes of the headers before the entries
 	// of a B-tree node, of a symbol table node, of a local heap and of a collection of the global heap (III.A.1, B, D, E).
 	btreePrefix, symbolsPrefix, heapPrefix, collectionPrefix = 24, 8, 32, 16
 	// symbolSize is the size in bytes of an entry of a symbol table node (III.C).

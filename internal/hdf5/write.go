@@ -61,7 +61,7 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// Align appends zeros up to a multiple of 8 bytes and returns the place of what is written next.
+// Align appends zeros up to a multiple of 8 bytes and returns the offset of the next byte.
 func (w *Writer) Align() (Address, error) {
 	if n := w.at & 7; n != 0 {
 		w.write(make([]byte, 8-n))

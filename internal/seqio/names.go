@@ -64,7 +64,7 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 }
 
 // addFolders makes the Dirs of inputs different; before, they are all the same. It takes the path of each input's
-// folder, removes the folders at the start and at the end that all these paths have in common, and puts what is left
+// folder, removes the folders at the start and at the end that all these paths have in common, and puts the rest
 // before the input's Dir. Inputs in the same folder keep the same Dir.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))

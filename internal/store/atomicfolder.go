@@ -72,8 +72,8 @@ func (d *atomicFolder) seal() (File, error) {
 	return total, nil
 }
 
-// digestFiles returns the digest of a folder: the SHA-256 of what sha256sum prints for its files in the order of their
-// names.
+// digestFiles returns the digest of a folder: the SHA-256 of the output of sha256sum for its files, in the order of
+// their names.
 func digestFiles(files []File) string {
 	sum := sha256.New()
 	for _, f := range files {

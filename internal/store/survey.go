@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Survey is what a table's values look like. Counts of rows are those of all columns together; a row is a vector.
+// Survey describes the values of a table. Counts of rows are those of all columns together; a row is a vector.
 type Survey struct {
 	Records int64
 	Columns []ColumnSurvey

@@ -17,10 +17,10 @@ __all__ = ["read"]
 
 _TYPES = {"F32": "<f4", "F16": "<f2", "U8": "u1", "I64": "<i8"}
 
-# A control character in a list of ids, escaped, or with 25 after the % what only looks like one.
+# An escaped control character in a list of ids. With 25 after the %, the id itself has the letters of the escape.
 _ESCAPE = re.compile("%((?:25)*)([01][0-9A-F]|7F|C2%[89][0-9A-F]|E2%80%A[89])")
 
-# What the name of an array has behind that of its list of ids, if there are several poolings or layers.
+# The end of an array's name, behind the name of its list of ids, if there are several poolings or layers.
 _COLUMN = re.compile(r"\.(mean|max|cls|layer[0-9]+)$")
 
 
