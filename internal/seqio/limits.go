@@ -41,7 +41,7 @@ func zstdLimit(err error) error {
 // and one for the rest. It makes no other such pair of reads of the same lengths.
 type xzBlocks struct {
 	packed *bufio.Reader
-	first  byte // the last read, if that was of one byte
+	first  byte // result of the last read, if that asked for one byte; otherwise 0
 }
 
 func (x *xzBlocks) Read(p []byte) (n int, err error) {
@@ -55,7 +55,7 @@ func (x *xzBlocks) Read(p []byte) (n int, err error) {
 	} else {
 		n, err = x.packed.Read(p)
 	}
-	if x.first = 0; n == 1 {
+	if x.first = 0; len(p) == 1 && n == 1 {
 		x.first = p[0]
 	}
 	return n, err
