@@ -61,8 +61,8 @@ type Runner interface {
 	Close() error
 }
 
-// Source is a host tensor from which a weight is loaded. Its last dimension is a row; a tensor of one dimension is a
-// single row.
+// Source is a host tensor from which a weight is loaded. A row holds the elements along the last dimension; a tensor of
+// one dimension is a single row.
 type Source interface {
 	// Shape returns the dimensions, outermost first.
 	Shape() []int

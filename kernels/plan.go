@@ -51,9 +51,9 @@ func (p *Program) Precision(v Value) Precision {
 }
 
 // Plan assigns a slot to every value so that no two values that are live at the same time share a slot. There are two
-// exceptions, for values that no later operation reads. The result of a Norm may overwrite its input, and the result of
-// a Linear its residual, if the types agree. This is safe because the same task reads each element before it writes it.
-// In all other cases an operation's results and inputs do not overlap.
+// exceptions: the result of a Norm may overwrite its input, and the result of a Linear its residual, if no later
+// operation reads the overwritten value and the types agree. This is safe because the same task reads each element
+// before it writes it. In all other cases an operation's results and inputs do not overlap.
 //
 // Slots are assigned in the order of the operations: each value gets the free slot of its type that is closest in size.
 func (p *Program) Plan(needs Needs) Plan {
@@ -95,13 +95,15 @@ func (p *Program) Plan(needs Needs) Plan {
 	return a.plan
 }
 
+// allocator is the state of Program.Plan.
 type allocator struct {
 	program *Program
 	needs   Needs
 	plan    Plan
-	free    []int
+	free    []int // indices of the slots that hold no live value
 }
 
+// kept returns the types in which a backend stores a value that is read in the types as.
 func (a *allocator) kept(as Precision) Precision {
 	if a.needs.Uniform {
 		return Float32

@@ -36,7 +36,7 @@ type letterKind uint8
 const (
 	unknownLetter letterKind = iota // becomes the unknown token; includes every byte outside ASCII
 	wordLetter                      // in the vocabulary; merges only with word letters
-	otherLetter                     // in the vocabulary, but not matched by \w; merges only with its kind
+	otherLetter                     // in the vocabulary, but not matched by \w; merges only with letters of this kind
 	spaceLetter                     // white space: separates words and produces no token
 )
 
@@ -54,8 +54,8 @@ type BPE struct {
 	letters        [256]uint16 // ids of the bytes of kind wordLetter or otherLetter
 	widths         []int       // number of letters in each token, by id
 	rules          *rules
-	window         int       // in letters
-	overlap        int       // in tokens
+	window         int       // windowLetters, except in tests
+	overlap        int       // overlapTokens, except in tests
 	mergers        sync.Pool // contains *merger
 }
 

@@ -185,7 +185,7 @@ func (v *vocabulary) readTemplate(section json.RawMessage) error {
 		if (part.SpecialToken == nil) == (part.Sequence == nil) {
 			return fmt.Errorf("post_processor.single[%d] is neither a SpecialToken nor a Sequence: %w", i, ErrUnsupported)
 		}
-		// The models use only the first token-type row.
+		// Only type_id 0 is accepted, because the models add row 0 of the table of token types to every token.
 		if p := part.Sequence; p != nil {
 			sequences++
 			if p.ID != "A" || p.TypeID != 0 {
@@ -255,7 +255,8 @@ func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
 	return nil
 }
 
-// jsonObject decodes the object called name into its fields. Unlike the fields of a struct, their names match exactly.
+// jsonObject decodes the object called name into its fields. A map keeps the names as they are, while decoding into a
+// struct would ignore case.
 func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := readJSON(data, name, &fields); err != nil {

@@ -21,7 +21,7 @@ type rules struct {
 	results []uint16 // id of the merged token, by rank
 	doubled []bool   // whether both halves are the same token, by rank
 	slots   []slot   // open-addressed hash table of pairs; a power of two, at most a quarter full
-	shift   uint
+	shift   uint     // 32 − log2(len(slots)), for home
 }
 
 // A slot contains the rank of one pair of tokens.
@@ -33,7 +33,7 @@ type slot struct {
 // emptyPair marks a free slot: no merge has wordEdge as a half.
 const emptyPair = wordEdge<<16 | wordEdge
 
-// newRules checks the merges of v and returns their rules. The ids of v must be valid. It refuses a merge that precedes
+// newRules checks the merges of v and builds their index. The ids of v must be valid. It refuses a merge that precedes
 // the merge that produces one of its halves; no trained vocabulary has such a merge.
 func newRules(v *vocabulary) (*rules, error) {
 	r := &rules{shift: 32 - uint(bits.Len(uint(len(v.merges)*4|15)))}
@@ -126,7 +126,7 @@ type merger struct {
 	queued  []candidate
 	heads   []int32  // index into queued of each rank's first candidate, 0 for none
 	waiting []uint64 // bit set of the ranks whose lists are not empty
-	joint   []int32
+	joint   []int32  // result of the merge in BPE.joins
 }
 
 // newMerger returns a merger for r with empty queues.
@@ -181,9 +181,9 @@ func (m *merger) enter(at int32, left, right uint16) {
 	m.waiting[rank/64] |= 1 << (rank % 64)
 }
 
-// mergeByRank merges all pairs of the lowest rank, then of the next, and so on. Because the rules are ordered, a merge
-// only creates pairs of higher rank. Pairs of the same rank cannot share a symbol, so their order does not matter,
-// except for pairs of two equal tokens: a run of these is merged from its left end.
+// mergeByRank merges all pairs of the lowest rank, then of the next, and so on. A merge only creates pairs of higher
+// rank, because newRules refuses any other list of merges. Pairs of the same rank cannot share a symbol, so their order
+// does not matter, except for pairs of two equal tokens: a run of these is merged from its left end.
 func (m *merger) mergeByRank() {
 	for word := range m.waiting {
 		for m.waiting[word] != 0 {

@@ -69,7 +69,7 @@ func (c Config) FLOPs(lengths ...int) float64 {
 func (f *Family) ParseConfig(data []byte) (Config, error) {
 	c, err := f.decodeConfig(data)
 	if err == nil {
-		err = c.check() // before own, because another vocabulary says more than the settings that differ with it
+		err = c.check() // before own, because "another vocabulary" is a clearer error than the ids that differ in it
 	}
 	if err == nil && f.own != nil {
 		c.Own, err = f.own(data)
@@ -110,7 +110,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// size is a number in a config.json and the maximum that is accepted, which is far above that of any model.
+// size is a number in a config.json and its upper limit, which is far above the number of any model.
 type size struct {
 	name       string
 	value, max int

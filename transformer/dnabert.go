@@ -62,7 +62,7 @@ var DNABERT = &Family{
 	load:       loadDNABERT,
 }
 
-// tokenTypes is the number of token types of a model. Single sequences use only the first.
+// tokenTypes is the number of rows in the table of token types (type_vocab_size). The forward pass uses only row 0.
 type tokenTypes int
 
 func dnabertOwn(configJSON []byte) (any, error) {

@@ -64,7 +64,7 @@ type Encoder struct {
 	model   *Model
 	backend kernels.Backend
 	program *kernels.Program
-	outputs []Column // those of the program
+	outputs []Column // the meaning of each output of the program
 	limits  kernels.Limits
 	columns []Column
 	runner  kernels.Runner // nil after an error of Compile
@@ -77,8 +77,9 @@ func Program(m *Model, columns []Column) *kernels.Program {
 	return p
 }
 
-// program also returns the meaning of each output. Mean and CLS are outputs [S, Dim]. All other poolings of a layer are
-// made by the host from one output [T, Dim], the states of all tokens, called Tokens here.
+// program returns what Program returns and, for each output, its pooling and layer. Mean and CLS are outputs [S, Dim].
+// All other poolings of a layer are made by the host from one output [T, Dim], the states of all tokens, called Tokens
+// here.
 func program(m *Model, columns []Column) (p *kernels.Program, outputs []Column) {
 	last := 0
 	for _, c := range columns {
@@ -173,7 +174,7 @@ func (e *Encoder) maxima(states []float32, cuSeqlens []int32) []float32 {
 		out = append(out, states[(first+from)*dim:(first+from+1)*dim]...)
 		top := out[len(out)-dim:]
 		for t := first + from + 1; t < first+to; t++ {
-			for c, v := range states[t*dim:][:len(top)] { // this length spares the checks of bounds
+			for c, v := range states[t*dim:][:len(top)] { // with this length the compiler omits bounds checks
 				top[c] = max(top[c], v) // NaN stays NaN
 			}
 		}
@@ -212,8 +213,8 @@ func (e *Encoder) fit(b kernels.Batch) error {
 	return err
 }
 
-// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers: those whose states are
-// averaged, whose maximum is taken, or that are kept.
+// Covered returns the range [from, to) of tokens that a pooling covers in a sequence of n tokens, special tokens
+// included. The pooling averages the states of these tokens, takes their maximum, or keeps them.
 func (f *Family) Covered(p Pooling, n int) (from, to int) { return covered(f, p).Of(n) }
 
 func covered(f *Family, p Pooling) kernels.Range {

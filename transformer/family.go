@@ -35,7 +35,7 @@ type Family struct {
 	Window          int  // default length of a window in letters if MaxLength is 0
 
 	// Two conditions tell that a checkpoint belongs to the family. If it has a config.json, the model_type there is
-	// modelType. It has the tensor marker, which no other family with the same modelType has.
+	// modelType. It has the tensor called marker, which no other family with the same modelType has.
 	modelType, marker string
 
 	// The canonical name of a tensor follows from its stored name. First the first matching prefix of prefixes is
@@ -97,7 +97,7 @@ var oldNames = [...][2]string{{"LayerNorm.gamma", "LayerNorm.weight"}, {"LayerNo
 // matrices whose names begin with "embeddings.". Names of tensors in block N begin with "encoder.layer.N.".
 const wordEmbeddings = "embeddings.word_embeddings.weight"
 
-// published returns the first published model that satisfies is, and its family.
+// published returns the first published model for which the function is returns true, and its family.
 func (l List) published(is func(Published) bool) (*Family, Published, bool) {
 	for _, f := range l {
 		if i := slices.IndexFunc(f.Published, is); i >= 0 {

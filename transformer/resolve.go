@@ -31,8 +31,8 @@ func (l List) find(name string) (path, label string, err error) {
 }
 
 // cached returns the path of a hub model in a local cache: that of Hugging Face's libraries, or, for the short name or
-// the alias of a published model, that of fair-esm. For an alias, which is fair-esm's name, fair-esm's cache is looked
-// at first. If the model is in neither, the error is a *weights.NotCached.
+// the alias of a published model, that of fair-esm. For an alias, which is fair-esm's name, the cache of fair-esm is
+// searched first. If the model is in neither, the error is a *weights.NotCached.
 func (l List) cached(name, id, revision string) (path string, err error) {
 	_, p, ok := l.published(func(p Published) bool { return p.Alias != "" && (name == p.Name || name == p.Alias) })
 	torch := ""

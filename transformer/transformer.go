@@ -107,7 +107,8 @@ func table(name string, rows, cols int) weights.Spec {
 	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
 
-// matrix describes name.weight of shape [out, in], which multiplies the spread of its input by gain.
+// matrix describes name.weight of shape [out, in]. Its synthetic values make the root mean square of the product's
+// output about gain times that of its input.
 func matrix(name string, out, in int, gain float64) weights.Spec {
 	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }

@@ -14,7 +14,7 @@ const maxListed = 3
 type Spec struct {
 	Name         string
 	Shape        []int
-	Optional     bool    // a checkpoint need not contain it; synthetic ones do not
+	Optional     bool    // a checkpoint may lack the tensor; synthetic checkpoints do
 	Nonzero      bool    // if all its values are 0, the file is damaged
 	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }

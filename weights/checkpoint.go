@@ -27,21 +27,21 @@ import (
 // Checkpoint is a set of tensors. Rename, which is optional, must be called before the tensors are used. Afterwards a
 // Checkpoint is immutable and safe for concurrent use until Close.
 type Checkpoint struct {
-	Source     string      // its path, or synthetic:NAME@SEED, for messages
+	Source     string      // path of the opened file, or synthetic:NAME@SEED
 	Revision   string      // commit of the hub snapshot that contains it, or ""
 	ConfigJSON []byte      // content of the config.json beside it, or nil
 	Values     map[any]any // values beside the state dict in a PyTorch file, as returned by LoadPickle
 	LeftOut    []string    // stored names of the tensors that Rename has removed, sorted
 
 	tensors   map[string]*Tensor
-	misplaced map[string]error // tensors that are in another shard than the index says
+	misplaced map[string]error // errors for the tensors that are in another shard than the index says, by name
 	files     []*file          // sorted by name
 	identity  []byte           // text that SHA256 hashes for a synthetic checkpoint; nil for others
 }
 
 // Open opens the checkpoint at path: a safetensors file, a PyTorch zip archive (.bin, .pt, .pth), the *.index.json of a
-// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. The names
-// in beside end the names of files in the folder that are not checkpoints (see Find). The tensors have the names under
+// sharded checkpoint, or a folder that contains one of them. It recognises the kind of a file by its content. A file in
+// the folder whose name ends in a string of beside is not a checkpoint (see Find). The tensors have the names under
 // which the file stores them.
 //
 // Errors name the file and the tensor. A missing file matches fs.ErrNotExist, a file that is cut short matches
@@ -109,8 +109,8 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens one file of either format. It returns the tensors under their stored names, and the other values in the
-// file.
+// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under their stored names, and the
+// other values in the file.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -182,9 +182,10 @@ func (c *Checkpoint) Tensor(name string) (*Tensor, bool) {
 func (c *Checkpoint) Names() []string { return slices.Sorted(maps.Keys(c.tensors)) }
 
 // SHA256 returns a SHA-256 in hexadecimal. For a checkpoint of a single file it is the digest of that file, which
-// SHA256 reads completely. For a sharded checkpoint it is the digest of the output of `sha256sum` for the shards,
-// sorted by name: digest, two spaces and name on each line. For a synthetic checkpoint it is the digest of version,
-// name, seed, names and shapes of the tensors, and config. When ctx ends, SHA256 returns its cause.
+// SHA256 reads completely. For a sharded checkpoint it is the digest of the output of `sha256sum` for the shards, in
+// the order of their names: digest, two spaces and name on each line. For a synthetic checkpoint it is the digest of
+// the version of synthetic checkpoints, the name, the seed, the names and shapes of the tensors, and the config. When
+// ctx ends, SHA256 returns the cause of ctx.
 func (c *Checkpoint) SHA256(ctx context.Context) (string, error) {
 	hashed := c.identity
 	for _, f := range c.files {

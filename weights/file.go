@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	maxHead = 64       // bytes of a file that its format is recognised by
+	maxHead = 64       // bytes at the beginning of a file by which its format is recognised
 	maxText = 64 << 20 // bytes of the largest index, config.json or tokenizer.json that is read
 )
 
@@ -94,7 +94,7 @@ func (f *file) isText() bool {
 	other := bytes.IndexFunc(f.head, func(r rune) bool {
 		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == utf8.RuneError
 	})
-	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf // head ends within a letter
+	return other < 0 || other > maxHead-utf8.UTFMax && f.head[other] >= utf8.RuneSelf // head may end within a UTF-8 sequence
 }
 
 // isZip reports whether the file begins like a zip archive.

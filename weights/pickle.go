@@ -30,9 +30,9 @@ var (
 type callable func(args []any) (any, error)
 
 // unpickler executes a pickle. It can build only numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
-// Namespaces map[string]any and the values of an archive. If the pickle refers to one value several times, the results
-// refer to one value, too. The first error is kept and ends the pickle after the instruction that caused it. Until
-// then, operands that cannot be read are zero.
+// Namespaces map[string]any, and tensors, storages and callables of its archive. If the pickle refers to one value
+// several times, the results refer to one value, too. The first error is kept. The instruction that caused it goes on
+// with zeros for operands that cannot be read, and is the last one.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte

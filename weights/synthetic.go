@@ -12,8 +12,9 @@ import (
 const golden = 0x9E3779B97F4A7C15
 
 // Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional. The
-// values depend only on the spec and the seed (synthetic checkpoints, version 1), and are computed when they are read.
-// Embeddings with such weights have no biological meaning. config becomes the checkpoint's ConfigJSON.
+// values depend only on the spec and the seed, and are computed when they are read. Another way of computing them would
+// be another version of synthetic checkpoints; this is version 1. Embeddings with such weights have no biological
+// meaning. config becomes the checkpoint's ConfigJSON.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),
@@ -37,9 +38,9 @@ func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoin
 	return c
 }
 
-// generated returns a function that computes the values of a synthetic tensor. Element i is float32(u*scale + shift).
-// The top 24 bits of the i-th output of SplitMix64 give u, in the range [-2^23, 2^23). The counter of SplitMix64 begins
-// with the FNV-1a hash of the tensor's name.
+// generated returns a function that computes the values of a synthetic tensor. Element i is float32(u·Scale/2^23 +
+// Shift), where the top 24 bits of the i-th output of SplitMix64 give u, in the range [-2^23, 2^23). The state of
+// SplitMix64 begins with h + seed·golden, where h is the FNV-1a hash of the tensor's name.
 func generated(s Spec, seed uint64) func(dst []float32, at int) error {
 	name := fnv.New64a()
 	io.WriteString(name, s.Name)

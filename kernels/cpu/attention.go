@@ -15,7 +15,7 @@ const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
-	stale   bool           // queries is out of date: there is a new batch
+	stale   bool           // whether queries still describes the previous batch
 	queries []queryBlock   // the batch, divided into blocks of query rows
 	keys    []panels       // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
 	values  []panels       // [sequences · heads], B = V: cols = head size, inner = words of all keys
@@ -25,7 +25,7 @@ type attentionScratch struct {
 	words   func(n int) int // the number of words that hold n values of an operand
 }
 
-// attentionShape is the heads of an attention of the program, and the columns of each.
+// attentionShape is the number of heads of an Attention in the program, and the number of columns of a head.
 type attentionShape struct{ heads, d int }
 
 // queryBlock is a block of query rows of one sequence.
@@ -41,9 +41,9 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// reserve grows the workspace of attention for a batch. The error is kernels.ErrOutOfMemory. This check is needed
-// because a long sequence takes much memory, and a system that overcommits memory would kill the process when it uses
-// the pages.
+// reserve grows the workspace of attention for a batch. A long sequence needs much of it. The error wraps
+// kernels.ErrOutOfMemory if memory.grow finds too little free memory. Without this check, a system that overcommits
+// memory would kill the process when it uses the pages.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
 	for _, shape := range a.shapes {

@@ -13,7 +13,7 @@ import (
 
 // memoryLimits computes the memory that can still be used under each limit, and keeps the smallest amount.
 type memoryLimits struct {
-	root  string // "/", or that of a test
+	root  string // "/", except in tests
 	bytes int64
 	by    string
 }

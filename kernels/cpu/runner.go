@@ -19,7 +19,7 @@ type runner struct {
 	steps   []step
 	memory  arena
 	scratch []scratch // one for each worker
-	heads   attentionScratch
+	heads   attentionScratch // workspace of attention
 	profile *kernels.Profile
 
 	batch kernels.Batch // the current batch

@@ -2,7 +2,8 @@
 
 package cpu
 
-// tile is an assembly kernel for a fixed number of rows.
+// tile is an assembly kernel for a fixed number of rows. Its parameters are those of tileFunc, and ahead, the distance
+// in bytes from panel to the memory that it prefetches.
 type tile struct {
 	rows int
 	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)

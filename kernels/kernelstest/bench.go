@@ -15,9 +15,9 @@ type Bench struct {
 	t          testing.TB
 	model      kernels.Model
 	operands   kernels.DType
-	lens, tags []int
-	seed       uint64
-	inputs     uint64
+	lens, tags []int  // length of each sequence, and the seed of its input (see Case.Run)
+	seed       uint64 // of the previous weight
+	inputs     uint64 // number of inputs so far
 }
 
 // Tensor is a kernels.Source with values in memory.
@@ -97,11 +97,12 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 	return kernels.Norm{Gain: b.Vector(cols, 0.1, 1), Bias: b.Vector(cols, 0.1, 0), Eps: eps}
 }
 
-// observed is the largest number of columns that Stored reads.
+// observed is the largest number of columns that Stored returns.
 const observed = 96
 
-// Stored returns the elements of v in the operand type, as a product reads them. It returns all columns, but at most
-// the first observed ones. It multiplies by a matrix with a single 1 in each row, which is exact.
+// Stored returns the elements of v in the operand type, as a product reads them. It returns all columns or, of more
+// than observed columns, observed evenly spaced ones. It multiplies by a matrix with a single 1 in each row, which is
+// exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

@@ -175,8 +175,8 @@ type unreadable struct {
 
 func (u unreadable) ReadRows([]float32, int) error { return u.err }
 
-// starts starts several batches before it waits for the first. Each must have the same results as alone, and a batch
-// that fails must not affect the others.
+// starts checks that a runner may start several batches before the first is waited for. Each must have the same results
+// as alone, and a batch that fails must not affect the others.
 func starts(t *testing.T, backend kernels.Backend) {
 	b := &Bench{Program: new(kernels.Program), t: t, model: backend.NewModel(), operands: kernels.BF16, seed: 1}
 	defer b.model.Close()

@@ -19,7 +19,7 @@ import (
 
 // verify returns an error unless the content of a file has the digest in its etag: the SHA-256 of a large file, or the
 // SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no digest of the content,
-// and verify returns nil. When ctx ends, verify returns its cause.
+// and verify returns nil. When ctx ends, verify returns the cause of ctx.
 func verify(ctx context.Context, path, etag string, size int64) error {
 	var h hash.Hash
 	switch _, err := hex.DecodeString(etag); {
@@ -45,8 +45,8 @@ func verify(ctx context.Context, path, etag string, size int64) error {
 	return nil
 }
 
-// place makes link a name of the blob. It creates a relative symbolic link, as in every cache. On a system that allows
-// no symbolic links it creates a hard link or a copy.
+// place creates the file link, which has the content of the blob. It is a relative symbolic link, as Hugging Face's
+// libraries create it. On a system that allows no symbolic links it is a hard link or a copy.
 func place(ctx context.Context, blob, link string) error {
 	target, err := filepath.Rel(filepath.Dir(link), blob)
 	if err != nil {
@@ -106,9 +106,9 @@ func writeWhole(path, text string) error {
 	return err
 }
 
-// lock waits for the lock file of a blob, and takes the lock that Hugging Face's own libraries take as well. If the
-// system or the file system has no locks, it does nothing. Two processes that download the same file may then damage
-// each other's part, and verify detects this.
+// lock waits until it holds the lock on the lock file of a blob. Hugging Face's libraries lock the same file. If the
+// system or the file system has no locks, lock does nothing. Two processes that download the same file may then write
+// to the same incomplete file and damage it, which verify detects.
 func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return nil, err

@@ -58,7 +58,8 @@ func hfHome() (folder string, err error) {
 }
 
 // expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
-// values if they are set. In an env file or the settings of a container, no shell has done this.
+// values if they are set. A shell would do this, but values from an env file or from the settings of a container do not
+// pass through a shell.
 func expand(path string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {

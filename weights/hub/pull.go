@@ -55,7 +55,7 @@ func FromEnvironment() (*Client, error) {
 			home, _ := hfHome()
 			path = filepath.Join(home, "token")
 		}
-		text, err := os.ReadFile(path) // a file that is not there, or not for this user, is no token
+		text, err := os.ReadFile(path) // a missing or unreadable file means that there is no token
 		if err == nil {
 			c.Token = strings.TrimSpace(string(text))
 		}

@@ -28,7 +28,7 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 		return nil, err
 	}
 	r.Header.Set("User-Agent", "seqembed")
-	r.Header.Set("Accept-Encoding", "identity") // sizes and ranges are of the file itself
+	r.Header.Set("Accept-Encoding", "identity") // so that sizes and ranges are those of the uncompressed file
 	if c.Token != "" {
 		r.Header.Set("Authorization", "Bearer "+c.Token)
 	}
@@ -98,8 +98,9 @@ func (p *pull) refused(r *http.Response, what string) error {
 	return err
 }
 
-// retry runs an attempt again as long as its error is temporary. An attempt that brings the file on, further than any
-// before, does not count.
+// retry calls attempt until it succeeds, its error is not temporary, or c.attempts calls have failed. It pauses between
+// calls, twice as long each time. A call after which the file is longer than ever before resets the count and the
+// pause.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
 	first, attempts := cmp.Or(c.pause, time.Second), cmp.Or(c.attempts, 5)
 	left, pause, furthest := attempts, first, int64(0)

@@ -1,5 +1,5 @@
-// Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub, and can be told to make
-// mistakes.
+// Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub. Fields of Hub make it
+// answer wrongly, late or not completely.
 package hubtest
 
 import (

@@ -6,7 +6,7 @@ import (
 	"seqembed/kernels/cpu/_gen/polynomial"
 )
 
-// exp is the registers from which exponentials are computed.
+// exp holds the registers with the constants of an exponential.
 type exp struct {
 	coefficients                         gp
 	limit, shift, log2e, ln2High, ln2Low vec
@@ -46,7 +46,7 @@ func horner(g *generator, n int, coefficients gp, x, y vec) {
 	g.move(y, sum)
 }
 
-// gelu is the registers from which GELUs are computed.
+// gelu holds the registers with the constants of a GELU.
 type gelu struct {
 	exp                                 exp
 	tail                                gp

@@ -43,7 +43,7 @@ func rows(g *generator) {
 	g.op("RET")
 }
 
-// scores are the registers from which the two passes of a softmax compute scores. Both passes compute them from the
+// scores holds the registers from which the two passes of a softmax compute scores. Both passes compute them from the
 // row, so that no score is stored between the passes.
 type scores struct {
 	row, n, lanes                gp
