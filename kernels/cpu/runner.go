@@ -18,7 +18,7 @@ type runner struct {
 	limits  kernels.Limits
 	steps   []step
 	memory  arena
-	scratch []scratch // one for each worker
+	scratch []scratch        // one for each worker
 	heads   attentionScratch // workspace of attention
 	profile *kernels.Profile
 

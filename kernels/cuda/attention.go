@@ -9,9 +9,10 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. Its result has
-// cols columns, and as is the precision of the result. A 16-bit attention kernel needs workspace in two cases, each of
-// cols columns: for keys that another kernel has rotated, and for a result in float32, which the kernel cannot write.
+// attentionScratch returns the columns of workspace, in the operands' type, that an attention needs. cols is the number
+// of columns of the attention's result, and as the precision in which later operations read the result. A 16-bit
+// attention kernel needs workspace in two cases, each of cols columns: for keys that another kernel has rotated, and
+// for a result in float32, which the kernel cannot write.
 func attentionScratch(t kernels.DType, o kernels.Attention, cols int, as kernels.Precision) int {
 	needed := 0
 	if t != kernels.FP32 && o.Rotary != nil {
@@ -83,7 +84,7 @@ func (c *compiler) slopes(o kernels.Attention) driver.Pointer {
 }
 
 // rotateKeys returns a function that launches the kernel for rotated keys. The kernel reads the keys in qkv and writes
-// the rotated keys to the address to. turns is the table of rotation.
+// the rotated keys to the address to. turns is the table that rotation returns.
 func (c *compiler) rotateKeys(heads, d int, to driver.Pointer, qkv *matrix, turns driver.Pointer) func(*submission) {
 	k, pos := c.typed("rotate_keys"), c.tables.pos
 	return func(s *submission) {

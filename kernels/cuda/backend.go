@@ -14,10 +14,11 @@ import (
 type Options struct {
 	DType kernels.DType // type of weights and operands; Auto means bfloat16
 
-	// The other options are for measuring what the choice of algorithms costs. They are part of Backend.Name, because
-	// they may change bits. Without cuBLAS they have no effect.
+	// The other options are for benchmarks of the choice of algorithms. They are part of Backend.Name, because they may
+	// change bits. Without cuBLAS they have no effect.
 
-	// FirstAlgorithm uses the first algorithm that cuBLAS offers, even if it also offers the preferred tile.
+	// FirstAlgorithm uses the first algorithm that cuBLAS offers, even if cuBLAS also offers the tile that products
+	// prefers (see largeRows).
 	FirstAlgorithm bool
 	// FreeAlgorithm asks cuBLAS for an algorithm for the number of rows of each batch and uses the first answer, even
 	// if it splits the inner dimension. Then a row may have other bits in another batch.
@@ -67,7 +68,7 @@ type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 // open does the same as Open. Everything that depends on the machine is a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
-		return nil, errors.New("the first algorithm and one for the rows of each batch exclude each other")
+		return nil, errors.New("the options FirstAlgorithm and FreeAlgorithm exclude each other")
 	}
 	_, list, err := describe(cuda, images)
 	if err == nil && (ordinal < 0 || ordinal >= len(list)) {

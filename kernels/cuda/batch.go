@@ -16,7 +16,7 @@ type tables struct {
 	seq     driver.Pointer // int32 [T], the sequence of each token
 	scale   driver.Pointer // float32 [S], the factor of an Embed for each sequence
 	buffers [2]buffer
-	*buffer // the one for the current batch
+	*buffer // the buffer of the current batch
 
 	pooled    []kernels.Range // the distinct ranges that the program pools
 	maxBlocks int
@@ -31,7 +31,7 @@ type buffer struct {
 	blocks driver.Pointer   // int2 [maxBlocks], the blocks of attention, see cut
 	ranges []driver.Pointer // int2 [S] for each entry of tables.pooled, see rows
 
-	read gpu.Event // recorded when the other buffer takes over: all kernels that read this one have then run
+	read gpu.Event // recorded after the last kernel that reads this buffer, when the runner changes to the other one
 }
 
 // ranges returns the distinct ranges that a program pools.

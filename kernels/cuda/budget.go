@@ -22,7 +22,7 @@ const (
 	// position and its sequence; its id and a block of attention, in both buffers; its scale; its entry in cu_seqlens
 	// and another block, in both buffers.
 	bookkeepingBytes = 2*4 + 2*(4+8) + 4 + 2*(4+8)
-	// rangeBytes is the size of the rows that a range pools in one sequence, in both buffers.
+	// rangeBytes is the size of the entries of one sequence in buffer.ranges, for one range and both buffers.
 	rangeBytes = 2 * 8
 )
 

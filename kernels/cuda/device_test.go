@@ -32,7 +32,7 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
 		}
-		f.settled()
+		f.checkFreed()
 	}
 }
 
@@ -144,7 +144,7 @@ func TestDevices(t *testing.T) {
 	if usable := (Report{Devices: found}).Usable(); !slices.Equal(usable, []int{0, 1}) {
 		t.Errorf("usable are %v", usable)
 	}
-	f.settled()
+	f.checkFreed()
 	f.major = 6
 	if _, found, _ := describe(f.driver(), f.images()); len((Report{Devices: found}).Usable()) != 0 {
 		t.Error("an old device counts as usable")

@@ -77,7 +77,7 @@ func devices(p driver.Places) Report {
 	return r
 }
 
-// describe returns every device that the driver shows, and the CUDA version that it supports.
+// describe returns every device that the driver shows, and the CUDA version that the driver supports.
 func describe(cuda *driver.CUDA, images []gpu.Image) (version int, found []Device, err error) {
 	version, count, err := gpu.Count(cuda)
 	if err != nil {

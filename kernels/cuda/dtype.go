@@ -16,7 +16,7 @@ func sizeOf(t kernels.DType) int {
 	return 2
 }
 
-// encode writes values to dst as the device reads them, rounded to type t.
+// encode rounds values to type t and writes them to dst in little-endian order, as the device reads them.
 func encode(t kernels.DType, dst []byte, values []float32) {
 	switch t {
 	case kernels.FP32:

@@ -327,8 +327,8 @@ func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32,
 	}
 }
 
-// settled fails the test if any resource of the fake has not been freed.
-func (f *fakeGPU) settled() {
+// checkFreed fails the test if any resource of the fake has not been freed.
+func (f *fakeGPU) checkFreed() {
 	f.t.Helper()
 	if len(f.memory) > 0 || len(f.hosts) > 0 || len(f.streams) > 0 || len(f.events) > 0 || len(f.modules) > 0 || f.retained != 0 {
 		f.t.Errorf("left behind: %d allocations, %d pinned, %d streams, %d events, %d modules, context retained %d times",

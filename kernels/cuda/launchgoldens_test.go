@@ -28,7 +28,7 @@ func TestGoldensOfTheLaunches(t *testing.T) {
 				if err := b.Close(); err != nil {
 					t.Error(err)
 				}
-				f.settled()
+				f.checkFreed()
 			})
 		}
 	}

@@ -43,7 +43,7 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 			return
 		}
 		if o.Then != kernels.Identity {
-			s.lap(e)
+			s.endTiming(e)
 			s.timings.current = entry{name: o.Then.String()}
 		}
 		then(s)

@@ -86,7 +86,7 @@ func TestProducts(t *testing.T) {
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
 			"split-K 1, workspace 2097152 bytes, 0.75 waves"
 		narrowSum = "linear 16x8 + add: own product, 7 rows in 1 call: " +
-			"cuBLAS adds and writes in one type, and these are two\n"
+			"cuBLAS requires a residual of the result's type\n"
 		sum  = "linear 16x8 + add in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call\n"
 		wide = "linear 16x8 in float32: " + second + ", asked for 4096 rows, took 7 rows in 1 call"
 		own  = "own product, 7 rows in 1 call: "
@@ -142,7 +142,7 @@ func TestProducts(t *testing.T) {
 			if got := b.report(); describeAll(got) != describeAll(list) {
 				t.Errorf("after Close the report is\n%s", describeAll(got))
 			}
-			b.fake.settled()
+			b.fake.checkFreed()
 		})
 	}
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)

@@ -21,9 +21,10 @@ const workspaceBytes = 32 << 20
 // batch: another algorithm may sum in another order, and the bits of a row must be the same in every batch.
 const heuristicRows = 4096
 
-// On an H200 the preferred algorithm has a tile of 128 by 128. cuBLAS never offers it first. If cuBLAS offers it for
-// largeRows rows, it is faster than the first offer (bench/results). Its bits are the same: for the products of three
-// models in bf16, 136 cases, all algorithms that sum in one piece agreed in the first 64 MiB of the result.
+// On an H200 products prefers an algorithm with a tile of 128 by 128. cuBLAS never offers this algorithm first. If
+// cuBLAS offers it for largeRows rows, it is faster than the first one that is offered (bench/results). The results
+// have the same bits: for the products of three models in bf16, 136 cases, all algorithms that sum in one piece agreed
+// in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
 	hopper      = 9  // major compute capability of an H200
@@ -162,8 +163,8 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	}
 	made := &plan{ProductReport: ProductReport{Product: s}}
 	if s.Add && !s.Wide {
-		made.Refusal = "cuBLAS adds and writes in one type, and these are two" // C has the type of D
-	} else if err := p.settle(made, rows, bias); err != nil {
+		made.Refusal = "cuBLAS requires a residual of the result's type" // C has the type of D
+	} else if err := p.prepare(made, rows, bias); err != nil {
 		p.discard(made)
 		return nil, err
 	}
@@ -171,8 +172,8 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	return made, nil
 }
 
-// settle creates the descriptors and chooses the algorithm.
-func (p *products) settle(made *plan, rows int, bias driver.Pointer) error {
+// prepare creates the descriptors and chooses the algorithm.
+func (p *products) prepare(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.describe(made, rows); err != nil {
 		return err
 	}

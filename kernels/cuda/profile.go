@@ -16,7 +16,8 @@ type entry struct {
 }
 
 // timings measures one submission with events on the compute stream. There is one event before the first operation and
-// one after each operation. Entry i lies between events i and i+1. Its time includes the wait for its launch.
+// one after each operation. Entry i lies between events i and i+1. Its time includes the time in which the stream is
+// idle because the host has not launched the operation yet.
 type timings struct {
 	events  []gpu.Event // reused by later batches
 	entries []entry
@@ -27,20 +28,20 @@ type timings struct {
 func (s *submission) startTiming() {
 	s.timings.entries = s.timings.entries[:0]
 	if s.into != nil {
-		s.tick()
+		s.recordTime()
 	}
 }
 
-// lap ends the measurement of an operation.
-func (s *submission) lap(e entry) {
+// endTiming records the event after an operation, whose entry is e.
+func (s *submission) endTiming(e entry) {
 	if s.into != nil && e.name != "" && s.Err == nil {
 		s.timings.entries = append(s.timings.entries, e)
-		s.tick()
+		s.recordTime()
 	}
 }
 
-// tick records the event after the last entry.
-func (s *submission) tick() {
+// recordTime records the event after the last entry.
+func (s *submission) recordTime() {
 	m := &s.timings
 	at := len(m.entries)
 	if at == len(m.events) {
@@ -53,8 +54,8 @@ func (s *submission) tick() {
 	s.Record(m.events[at], s.compute)
 }
 
-// tally adds the times of a batch to the profile. All its events must have happened.
-func (s *submission) tally(c *gpu.Context) {
+// addTimings adds the times of a batch to the profile. All its events must have happened.
+func (s *submission) addTimings(c *gpu.Context) {
 	m := &s.timings
 	for i, e := range m.entries {
 		ms := c.Milliseconds(m.events[i], m.events[i+1])

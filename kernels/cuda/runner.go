@@ -25,7 +25,7 @@ type runner struct {
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // tables of cosines and sines, by frequencies
+	rotations              map[string]driver.Pointer // tables of cosines and sines (see rotation), by the text of their frequencies
 	positions              kernel
 }
 
@@ -47,7 +47,7 @@ func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 		return func() error { return err }
 	}
 	s := r.submission()
-	s.batch, s.dst, s.into, s.marked = b, dst, r.profile, false
+	s.batch, s.dst, s.into, s.recorded = b, dst, r.profile, false
 	s.err = r.backend.device.Do(s.run)
 	return s.wait
 }

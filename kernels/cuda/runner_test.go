@@ -181,7 +181,7 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 		if err := errors.Join(r.Close(), n.model.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
-		f.settled()
+		f.checkFreed()
 	}
 }
 
@@ -207,7 +207,7 @@ func TestCompileFails(t *testing.T) {
 		if err := errors.Join(r.Close(), n.model.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
-		f.settled()
+		f.checkFreed()
 	}
 }
 
@@ -293,7 +293,7 @@ func TestOutOfMemory(t *testing.T) {
 	if err := errors.Join(n.model.Close(), b.Close()); err != nil {
 		t.Error(err)
 	}
-	f.settled()
+	f.checkFreed()
 }
 
 // TestCopiesAreOrderedByEvents checks the order of the calls of a batch. The ids must be uploaded before the first
@@ -417,7 +417,7 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 		if err := errors.Join(model.Close(), b.Close()); err != nil {
 			t.Error(err)
 		}
-		f.settled()
+		f.checkFreed()
 	}
 }
 

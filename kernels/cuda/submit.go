@@ -21,7 +21,7 @@ type submission struct {
 
 	blocks           int          // number of blocks of attention, see tables.cut
 	err              error        // result of run
-	marked           bool         // computed and copied have been recorded
+	recorded         bool         // computed and copied have been recorded
 	loaded           gpu.Pinned   // source of the uploads
 	results          []gpu.Pinned // for each output of the program
 	computed, copied gpu.Event    // the last kernel and the last download have finished
@@ -49,7 +49,7 @@ func (s *submission) run(c *gpu.Context) {
 	}
 	s.Record(s.computed, s.compute)
 	s.Record(s.copied, s.copies)
-	if s.marked = s.Err == nil; !s.marked {
+	if s.recorded = s.Err == nil; !s.recorded {
 		s.Err = s.failure("wait", s.Err)
 	}
 	s.Err = cmp.Or(failed, s.Err)
@@ -69,7 +69,7 @@ func (s *submission) launchAll() {
 			s.waitForReaders(m)
 		}
 		step.launch(s)
-		if s.lap(s.timings.current); s.Err != nil {
+		if s.endTiming(s.timings.current); s.Err != nil {
 			s.Err = &kernels.OpError{Op: step.op, Shapes: step.shapes, Err: s.Err}
 			return
 		}
@@ -116,14 +116,14 @@ func (s *submission) output(i int, v kernels.Value, from *matrix) {
 // returns the error of run, or an error that the device reports later.
 func (s *submission) finish() error {
 	device, err := s.backend.device, error(nil)
-	if s.marked {
+	if s.recorded {
 		err = device.Wait(s.computed, s.copied)
 	} else {
 		// If the events were not recorded, all work must end before the pinned memory is used again.
 		err = device.Do(s.resources.Synchronize)
 	}
 	if err != nil {
-		err = s.failure("wait", err) // only this shows that a kernel has failed, but not which
+		err = s.failure("wait", err) // the driver reports a kernel that failed on the device here, without its name
 	}
 	if err = cmp.Or(s.err, err); err == nil {
 		for i, v := range s.program.Outputs() {
@@ -133,7 +133,7 @@ func (s *submission) finish() error {
 			}
 		}
 		if s.into != nil {
-			err = device.Do(s.tally)
+			err = device.Do(s.addTimings)
 		}
 	}
 	s.batch, s.dst, s.into, s.err = kernels.Batch{}, nil, nil, nil

@@ -58,7 +58,7 @@ func TestStartsOverlap(t *testing.T) {
 		if err := errors.Join(r.Close(), n.model.Close(), b.Close()); err != nil {
 			t.Fatal(err)
 		}
-		f.settled()
+		f.checkFreed()
 	}
 }
 
@@ -122,7 +122,7 @@ func TestBatchIsSentWhileAnotherComputes(t *testing.T) {
 	if err := errors.Join(own.Close(), n.model.Close(), b.Close()); err != nil {
 		t.Fatal(err)
 	}
-	f.settled()
+	f.checkFreed()
 }
 
 // TestWaitLeavesNothingBehind checks that the device is idle after each wait, and that no batch except the first pins

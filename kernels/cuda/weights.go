@@ -15,9 +15,9 @@ import (
 // staging is a double buffer of pinned memory through which weights are uploaded, on a stream of its own. While one
 // buffer is copied, the other is filled.
 type staging struct {
-	stream gpu.Stream
-	pieces [2]gpu.Pinned
-	copied [2]gpu.Event // the last copy from each buffer has finished
+	stream  gpu.Stream
+	buffers [2]gpu.Pinned
+	copied  [2]gpu.Event // the last copy from each buffer has finished
 }
 
 // stagingBytes is the size of each buffer.
@@ -29,8 +29,8 @@ func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 		return
 	}
 	stream := r.NewStream(c)
-	for i := range s.pieces {
-		s.pieces[i], s.copied[i] = r.Pin(c, bytes), r.NewEvent(c)
+	for i := range s.buffers {
+		s.buffers[i], s.copied[i] = r.Pin(c, bytes), r.NewEvent(c)
 	}
 	if c.Err == nil {
 		s.stream = stream
@@ -77,17 +77,17 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	m.loading.Lock()
 	defer m.loading.Unlock()
 	if role != kernels.Vector {
-		w.at, err = m.place(rows, cols, m.dtype, func(dst []float32, first int) error {
+		w.at, err = m.load(rows, cols, m.dtype, func(dst []float32, first int) error {
 			return kernels.ReadStacked(parts, dst, first)
 		})
 	} else {
 		values := make([]float32, cols)
 		read := func(dst []float32, _ int) error { copy(dst, values); return nil }
 		if err = kernels.ReadStacked(parts, values, 0); err == nil {
-			w.at, err = m.place(rows, cols, kernels.FP32, read)
+			w.at, err = m.load(rows, cols, kernels.FP32, read)
 		}
 		if err == nil {
-			w.copied, err = m.place(rows, cols, m.dtype, read)
+			w.copied, err = m.load(rows, cols, m.dtype, read)
 		}
 	}
 	if err != nil {
@@ -96,8 +96,8 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// place allocates a matrix on the device and fills it with the rows that the function read decodes.
-func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
+// load allocates a matrix on the device and fills it with the rows that the function read decodes.
+func (m *model) load(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
 	rowBytes := pitch(cols) * sizeOf(t)
 	err = m.do(func(c *gpu.Context) {
 		at = m.weights.Alloc(c, rows*rowBytes)
@@ -106,7 +106,7 @@ func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int)
 	if err != nil {
 		return 0, err
 	}
-	s, bytes := &m.staging, len(m.staging.pieces[0].Bytes)
+	s, bytes := &m.staging, len(m.staging.buffers[0].Bytes)
 	chunk := bytes / rowBytes
 	if chunk < 1 {
 		return 0, fmt.Errorf("a row of %d columns is over the %d bytes that are copied at a time", cols, bytes)
@@ -114,11 +114,11 @@ func (m *model) place(rows, cols int, t kernels.DType, read func([]float32, int)
 	for first, i := 0, 0; first < rows && err == nil; first, i = first+chunk, 1-i {
 		n := min(chunk, rows-first)
 		if err = m.device.Wait(s.copied[i]); err == nil {
-			err = fill(s.pieces[i].Bytes, first, n, cols, t, read)
+			err = fill(s.buffers[i].Bytes, first, n, cols, t, read)
 		}
 		if err == nil {
 			err = m.do(func(c *gpu.Context) {
-				c.Upload(at+driver.Pointer(first*rowBytes), s.pieces[i], 0, n*rowBytes, s.stream)
+				c.Upload(at+driver.Pointer(first*rowBytes), s.buffers[i], 0, n*rowBytes, s.stream)
 				c.Record(s.copied[i], s.stream)
 			})
 		}

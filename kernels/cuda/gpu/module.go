@@ -41,7 +41,8 @@ func CheckDriver(version int, images []Image) error {
 	return nil
 }
 
-// defaultShared is the number of bytes of dynamic shared memory that a block may use without permission.
+// defaultShared is the number of bytes of dynamic shared memory that a block may use without a call of
+// cuFuncSetAttribute.
 const defaultShared = 48 << 10
 
 // Kernel is a kernel on the device, with the size of its blocks.

@@ -166,7 +166,7 @@ func (p *parser) fail(format string, args ...any) {
 	panic(syntaxError{p.line(), fmt.Sprintf(format, args...)})
 }
 
-// line returns the line of the next token. After the last token it returns the line of that one.
+// line returns the line of the next token. After the last token it returns the line of the last token.
 func (p *parser) line() int {
 	if len(p.tokens) == 0 {
 		return 1

@@ -141,7 +141,8 @@ func (t *translator) run() (err error) {
 func label(name string) string    { return strings.ReplaceAll(name, "$", "") }
 func register(name string) string { return strings.TrimPrefix(name, "%") }
 
-// storage maps a PTX type to the type of the register that stores it. ctypes maps it to a C++ type.
+// storage maps a PTX type to the type of the register that stores it, ctypes to a C++ type, and bytesOf to its size.
+// special maps the special registers of PTX to C++ expressions.
 var (
 	storage = map[string]string{"pred": "pred", "b16": "u16", "u16": "u16", "s16": "u16", "b32": "u32", "u32": "u32", "s32": "u32",
 		"b64": "u64", "u64": "u64", "s64": "u64", "f32": "f32"}
