@@ -28,8 +28,8 @@ type platform struct {
 	wheel        string // platform tags of the Python wheel; "" for none
 }
 
-// platforms lists the builds of a release. Go 1.26 needs macOS 12. The dynamic programs for Linux need no symbol of a
-// version of glibc, so the oldest platform tag that pip knows for both libraries and kernels is right.
+// platforms lists the builds of a release. Go 1.26 needs macOS 12. The dynamic programs for Linux need no versioned
+// symbol of glibc. Their platform tag is the oldest that exists for both architectures, that of glibc 2.17.
 var platforms = []platform{
 	{"linux", "amd64", false, "manylinux_2_17_x86_64.manylinux2014_x86_64"},
 	{"linux", "amd64", true, ""},

@@ -273,7 +273,8 @@ func (r *Reader) readCollection(at uint64) error {
 	return nil
 }
 
-// Links returns the links of a group, in the order of their names. They take the bytes of the names and 24 bytes each.
+// Links returns the links of a group, in the order of their names. In memory each takes the bytes of its name and 24
+// more.
 func (r *Reader) Links(o *Object) ([]Link, error) {
 	b, err := r.block(o.heap, heapPrefix, "HEAP\x00")
 	if err != nil {

@@ -53,7 +53,8 @@ func (w *Writer) write(p []byte) {
 	}
 }
 
-// Write appends to the values of the array that StartArray has started.
+// Write appends values. The caller then describes their array with ArrayAt, at the address that Align returned before
+// the first of them.
 func (w *Writer) Write(p []byte) (int, error) {
 	if w.write(p); w.err != nil {
 		return 0, w.err
@@ -186,7 +187,7 @@ func encodeAttribute(name string, value [stringRef]byte) []byte {
 	return append(m, value[:]...)
 }
 
-// Links are the links of a group that is being made. They take the bytes of their names and some 20 more each.
+// Links are the links of a group that is being made. In memory each takes the bytes of its name and some 20 more.
 type Links struct {
 	heap    []byte // names, each ended by a zero and padded to a multiple of 8 bytes; the first one is empty
 	entries []link

@@ -50,7 +50,7 @@ const software = "kernels/cuda/softgpu"
 // so that they round alike.
 const half = "internal/half"
 
-// cancel is the package by which everything that hashes a file ends with a context.
+// cancel is the package with which a context ends the reading of a file that is hashed.
 const cancel = "internal/cancel"
 
 const module = "seqembed/"

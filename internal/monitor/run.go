@@ -8,15 +8,15 @@ import (
 	"time"
 )
 
-// Run counts what happens in a run. Models are computed one after the other; Begin starts the next of those that Plan
-// has announced, and all other events are about that one. The methods may be called concurrently.
+// Run counts the events of a run. Models are computed one after the other; Begin starts the next of those that Plan has
+// announced, and all other events are about that one. The methods may be called concurrently.
 type Run struct {
 	mu     sync.Mutex
 	now    func() time.Time // time.Now, except in tests
 	began  time.Time
 	models []*model
 	next   int    // index of the model that Begin starts
-	failed int    // inputs, those that no model has planned included
+	failed int    // number of failed inputs, including those that no model has planned
 	m      *model // the model that was started last; nil before
 }
 
@@ -27,16 +27,16 @@ func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
 type model struct {
 	name             string
 	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
-	files, settled   int
-	sized            bool  // whether the size of every input is known
-	allSize, allDone int64 // bytes on disk, except pipes
-	computed         int64 // bytes embedded in this run
+	files, settled   int              // number of inputs, and of those for which Settle has been called
+	sized            bool             // whether the size of every input is known
+	allSize, allDone int64            // bytes on disk, except pipes
+	computed         int64            // bytes embedded in this run
 	devices          []*device
 	reading, writing Stage
 	halvings         int
 	skipped          int64
 	failed           int
-	fill             fraction  // tokens of batches in those that they may have
+	fill             fraction  // number of tokens in the batches, and the largest number that they could have
 	began            time.Time // when the first device was ready
 	ended            time.Time
 }
@@ -138,7 +138,8 @@ func (r *Run) DeviceOpening(name, pci string) {
 	r.on(func(m *model) { m.device(name).pci = pci })
 }
 
-// DeviceReady begins the time of a device and, with its first one, that of the model.
+// DeviceReady sets the time at which a device begins to compute. The time of the first device is also that of the
+// model.
 func (r *Run) DeviceReady(name string) {
 	r.on(func(m *model) {
 		d := m.device(name)
@@ -164,7 +165,7 @@ type Batch struct {
 	Tokens       int
 	Budget       int           // tokens that a batch of the device may have
 	Bytes        int64         // approximate size of its input on disk
-	Took, Waited time.Duration // the device computed; before that, it had nothing to compute
+	Took, Waited time.Duration // computing time of the batch, and idle time of the device before it
 }
 
 // Add adds a batch.
@@ -183,13 +184,13 @@ func (r *Run) Add(b Batch) {
 	})
 }
 
-// Read adds the times of a reader: busy, it has read and tokenized; waiting, the records that it had read were not
-// computed and written yet.
+// Read adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have been
+// computed and written.
 func (r *Run) Read(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }
 
-// Written adds the times of a writer: waiting, there was nothing to write yet.
+// Written adds the times of a writer: busy with writing, and waiting for results.
 func (r *Run) Written(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.writing.add(busy, waiting) })
 }

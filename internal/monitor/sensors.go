@@ -28,7 +28,7 @@ func (v Value) MarshalJSON() ([]byte, error) {
 	return json.Marshal(math.Round(1000*float64(v)) / 1000)
 }
 
-// Sample is one reading of the sensors of a GPU. A value that the GPU does not tell is unknown.
+// Sample is one reading of the sensors of a GPU. A value that the GPU does not report is unknown.
 type Sample struct {
 	Utilization Value // percent of the last sampling period during which a kernel ran
 	MemoryUsed  Value // bytes, of all processes

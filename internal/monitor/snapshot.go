@@ -28,7 +28,7 @@ type Model struct {
 	Seconds         Value    `json:"seconds"` // since the first device was ready
 	TokensPerSecond Value    `json:"tokens_per_second"`
 	Left            Value    `json:"left_seconds"`
-	Fill            Value    `json:"packing_efficiency_percent"` // tokens of the batches in those that they may have
+	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches
 	Halvings        int      `json:"out_of_memory_halvings"`
 	Skipped         int64    `json:"records_skipped"`
 	Reading         Stage    `json:"reading"`
@@ -48,7 +48,7 @@ type Device struct {
 	TokensPerSecond Value  `json:"tokens_per_second"`     // since it was ready
 	Now             Value  `json:"tokens_per_second_now"` // of the last ten seconds, or of the last batch
 	Batch           int    `json:"batch_tokens"`          // largest number of tokens in a batch
-	LongPercent     Value  `json:"long_record_percent"`   // of a long record, the part that has been computed
+	LongPercent     Value  `json:"long_record_percent"`   // share of a long record that has been computed
 	Stage
 	Utilization     Value `json:"utilization_percent"`
 	MemoryUsed      Value `json:"memory_used_bytes"`

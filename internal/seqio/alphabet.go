@@ -145,7 +145,8 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first letters of a sequence.
+// glance guesses DNA or Protein from the first letters of a sequence. It is cheap, so that contradicted counts the
+// letters of few records only.
 func glance(seq []byte) Alphabet {
 	const most = 16
 	seq = seq[:min(len(seq), most)]

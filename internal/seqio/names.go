@@ -9,8 +9,8 @@ import (
 )
 
 // output is the name of an output, together with its alphabet. Two inputs of the same alphabet, which go to the same
-// model, must not have outputs of the same name. s.fna and s.faa may have, once it is known that their alphabets
-// differ.
+// model, must not have outputs of the same name. The outputs of s.fna and s.faa may have the same name as soon as the
+// alphabets are known and differ.
 type output struct {
 	name  string
 	model Alphabet

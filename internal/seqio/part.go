@@ -55,9 +55,10 @@ func (p *Part) has(index int64) bool {
 	return p.From <= at && at < p.To
 }
 
-// place returns the place, from 0 to Size, of the block of a record in a compressed file. It says nothing of where the
-// record is stored. The multiples of the golden ratio, without their integers, are spread evenly however many there are
-// (Knuth, The Art of Computer Programming, volume 3, section 6.4), so a part has nearly its share of the blocks.
+// place returns the place, from 0 to Size, of the block of a record in a compressed file. The place is not the offset
+// at which the record is stored. It is a fraction of Size: the fractional part of a multiple of the golden ratio. These
+// fractions are spread evenly for any number of blocks (Knuth, The Art of Computer Programming, volume 3, section 6.4),
+// so the number of a part's blocks is nearly proportional to its range.
 func (p *Part) place(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
@@ -153,12 +154,12 @@ type fastqLine struct {
 }
 
 // findFASTQ returns the offset in r of the first record of four lines, or io.EOF: a line that begins with '@', one of
-// letters, one that begins with '+', one as long as the letters, and then the end or a line that begins with '@'. Lines
-// of quality values may begin with '@' or '+', too, but a line of letters does not follow, because '@' is none. The
-// first line of r does not count.
+// letters, one that begins with '+', one as long as the letters, and then the end or a line that begins with '@'. A
+// line of quality values may begin with '@', too. But the line after it is the header of the next record, and not a
+// line of letters, because '@' is not a letter. The first line of r does not count.
 //
-// In a file whose records have more lines, another place may look the same. It is then inside a record, with which the
-// part before ends, so that its reader returns an ErrTruncated.
+// In a file whose records have more than four lines, a place inside a record may look the same. The part before then
+// ends inside that record, so its reader returns an ErrTruncated.
 func findFASTQ(r io.Reader) (int64, error) {
 	in := bufio.NewReaderSize(r, streamBuffer)
 	at := int64(0)
@@ -195,7 +196,7 @@ func readFASTQLine(in *bufio.Reader, at *int64) (fastqLine, error) {
 		*at += int64(len(part))
 		for _, b := range part {
 			switch {
-			case b == '\r' || b == '\n': // one inside a line spoils the comparison with the quality values at most
+			case b == '\r' || b == '\n': // inside a line, '\r' only changes the length
 				continue
 			case b&^0x20 >= 'A' && b&^0x20 <= 'Z', b == '-', b == '.', b == '*':
 			default:

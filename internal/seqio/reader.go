@@ -125,7 +125,7 @@ func (r *Reader) readAhead() error {
 		if r.parser.fastq {
 			break
 		}
-		if given || raw.header == "" || raw.tooLong { // a bad record has no vote
+		if given || raw.header == "" || raw.tooLong { // a bad record is no evidence
 			continue
 		}
 		if a := votes.add(raw.letters); a != Unknown && votes.sure[DNA]*votes.sure[Protein] > 0 {

@@ -11,7 +11,7 @@ const arrowSchemaKey = "ARROW:schema"
 // arrowField is a column of an Arrow schema. A column with a size is a list of so many elements.
 type arrowField struct {
 	name     string
-	kind     flatTable // the type, and before it its number in the union Type
+	kind     flatTable // the number of the type in the union Type, and the table of the type
 	elements *arrowField
 }
 
@@ -58,8 +58,8 @@ func arrowFields(columns []arrowField) []flatTable {
 // at most 32 bits, a string, a flatTable, a []flatTable, or nil for the default.
 type flatTable []any
 
-// appendFlatTable appends a table to a message, and makes the offset at a position of the message lead to it. Every
-// object follows those that refer to it, because offsets are unsigned.
+// appendFlatTable appends a table to a message, and sets the offset at position from of the message so that it refers
+// to the table. Every object follows those that refer to it, because offsets are unsigned.
 func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	const fieldSize, tableHeader = 4, 4 // every field gets the same room
 	b = align4(b)
@@ -90,7 +90,8 @@ func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	return b
 }
 
-// appendFlat sets the field at a position to an int, or makes it lead to an object that is appended.
+// appendFlat sets the field at a position to an int, or appends an object and sets the field to the offset of the
+// object.
 func appendFlat(b []byte, field any, at int) []byte {
 	switch v := field.(type) {
 	case int:
@@ -115,7 +116,7 @@ func appendFlat(b []byte, field any, at int) []byte {
 	return b
 }
 
-// linkFlat makes the offset at a position lead to an object.
+// linkFlat sets the offset at a position so that it refers to an object.
 func linkFlat(b []byte, at, object int) { binary.LittleEndian.PutUint32(b[at:], uint32(object-at)) }
 
 func align4(b []byte) []byte { return append(b, make([]byte, -len(b)&3)...) }

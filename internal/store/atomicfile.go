@@ -133,7 +133,7 @@ type atomicFile struct {
 }
 
 // createUnique creates a file whose name is prefix and 16 random digits. It tries again if RemoveLeftovers finds the
-// file before it is locked. Random pauses keep the two from meeting at every attempt.
+// file before it is locked. Random pauses keep the two processes from colliding at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
 	const attempts = 16
 	for range attempts {
@@ -346,8 +346,9 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	return a, err
 }
 
-// commit seals all files before it renames the first of them. It renames the main file last, and first removes the
-// main file of an earlier output of several files, so that the files of two outputs never stand side by side.
+// commit seals all files before it renames the first of them. It renames the main file last, and first removes the main
+// file of an earlier output of several files, so that the folder never contains files of both outputs under final
+// names.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {

@@ -17,8 +17,8 @@ import (
 // lock shows that the run is alive.
 const folderSuffix = ".d"
 
-// atomicFolder is a folder of files under construction, which gets its final name as a whole. The files have to have
-// the extension ext, because those of an earlier output in its place are removed by it.
+// atomicFolder is a folder of files under construction, which gets its final name as a whole. All its files have the
+// extension ext, by which publish recognises the files of an earlier output and removes them.
 type atomicFolder struct {
 	lock  *atomicFile
 	temp  string // "" after the folder has its final name
@@ -131,7 +131,7 @@ func (d *atomicFolder) discard() error {
 	return d.lock.discard()
 }
 
-// hashFolder returns the digest of a folder and the size of its files.
+// hashFolder returns the digest of a folder (see digestFiles).
 func hashFolder(ctx context.Context, dir string) (string, error) {
 	list, err := os.ReadDir(dir)
 	if err != nil {
@@ -148,8 +148,8 @@ func hashFolder(ctx context.Context, dir string) (string, error) {
 	return digestFiles(files), nil
 }
 
-// Size returns the size in bytes of an output: of a file, or of all files in a folder. modified is the time of the last
-// change.
+// Size returns the size in bytes of an output: of a file, or of all files in a folder. modified describes the file or
+// folder that was modified last.
 func Size(path string) (size int64, modified fs.FileInfo, err error) {
 	info, err := os.Stat(path)
 	if err != nil || !info.IsDir() {

@@ -67,8 +67,7 @@ type table struct {
 }
 
 // tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
-// others contain the pooling. Pt and shards have all columns of a record in one
-// file.
+// others contain the pooling. Pt and shards have all columns of a record in one file.
 func (s *Spec) tables() (list []table) {
 	if s.Format == Pt || s.Shard != "" {
 		all := table{spec: *s}
@@ -172,5 +171,5 @@ func (n recordNames) add(names ...string) {
 // letter of each.
 const lettersSuffix = "_letters"
 
-// withLetters reports whether a table has such arrays. In a protein a residue is one letter.
+// withLetters reports whether a table has arrays of letters. In a protein a residue is one letter, so there are none.
 func (s *Spec) withLetters() bool { return s.pooling() == Residues && s.Kind == Nucleotide }

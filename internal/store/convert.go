@@ -7,10 +7,9 @@ import (
 )
 
 // Convert writes the rows of a table into a file of another format, or several if the format has a file for each
-// column. format, dtype, compress and matrix of s determine the form; dir and stem the place. A file that does not have
-// everything that Parquet has of a record becomes one with ids and embeddings alone. Residues and tokens stay what they
-// are, if the format says which they are; otherwise they become tokens. overflows is the number of values that became
-// infinities in float16.
+// column. format, dtype, compress and matrix of s determine the form; dir and stem the place. If t is not Full, the new
+// file contains only ids and embeddings. Rows of residues remain residues if the format of t distinguishes them from
+// tokens; otherwise they become tokens. overflows is the number of values that became infinities in float16.
 func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64, err error) {
 	if !t.IDs {
 		return nil, 0, fmt.Errorf("there are no ids: an array needs its list beside it, %s%s", stem, idsSuffix)
@@ -27,7 +26,7 @@ func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64
 	defer w.Abort()
 	err = t.Read(func(r *Row) error {
 		if r.Start > 0 && !s.Windows {
-			// The id of a window, as the formats without columns for its letters have it.
+			// Formats without columns for windows have ids of this form.
 			r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
 		}
 		return w.Write(*r)

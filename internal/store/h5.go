@@ -67,11 +67,12 @@ const (
 )
 
 // h5Encoder writes an array [dim], or [rows, dim] per residue or token, for each record and column. Its name is the
-// record's id, escaped by EscapeName because HDF5 takes slashes for separators; the attribute original_id is the id. A
-// single column is the root group; of several each is a group, and so are the letters of residues.
+// record's id, escaped by EscapeName because HDF5 takes slashes for separators; the attribute original_id is the id.
+// The arrays of a single column are in the root group. With several columns, or with letters of residues, each column
+// has a group, and so have the letters.
 //
-// The names stay in memory until the end, with some 20 bytes more for each array. That two records have the same id is
-// found at the end.
+// The names stay in memory until the end, with some 20 bytes more for each array. Two records with the same id cause an
+// error only at the end.
 type h5Encoder struct {
 	spec   *Spec
 	w      *hdf5.Writer

@@ -96,7 +96,7 @@ func readDespiteDamage(dir string) (*Manifest, error) {
 	if damage == nil {
 		return m, nil
 	}
-	content, err := os.ReadFile(m.path()) // the older manifest may be the only one
+	content, err := os.ReadFile(m.path()) // missing if the folder has only a manifest of version 1
 	if !errors.Is(damage, ErrManifest) || err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, damage
 	}
@@ -160,7 +160,7 @@ func temporaryState(path string) string {
 }
 
 // HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is that of the lines that sha256sum prints for
-// its files, in the order of their names. When ctx ends, HashFile returns its cause.
+// its files, in the order of their names. When ctx ends, HashFile returns the cause of ctx.
 func HashFile(ctx context.Context, path string) (string, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return hashFolder(ctx, path)

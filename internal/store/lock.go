@@ -68,9 +68,9 @@ func (s osFS) openLocked(ctx context.Context, path string) (*os.File, error) {
 	}
 }
 
-// Lock takes the lock of an output that this process is going to make: of several processes that want to make it, one
-// does, and the others wait. If ctx ends, Lock soon returns an error that wraps the cause. On a file system without
-// locks nothing is locked.
+// Lock takes the lock of the output at path. If several processes are about to make the same output, one has the lock,
+// and the others wait. If ctx ends, Lock soon returns an error that wraps the cause. On a file system without locks
+// nothing is locked.
 func Lock(ctx context.Context, path string) (release func(), err error) {
 	dir, name := filepath.Split(path)
 	lock := dir + "." + name + ".tmp-" + strings.Repeat("0", 16) // RemoveLeftovers removes it after a crash
@@ -82,7 +82,7 @@ func Lock(ctx context.Context, path string) (release func(), err error) {
 		if !keepsLocks {
 			f.Close()
 		}
-		_ = os.Remove(lock) // before it is unlocked, so that it is not that of another process
+		_ = os.Remove(lock) // before the unlocking, after which it may be the lock file of another process
 		f.Close()
 	}, nil
 }

@@ -179,7 +179,7 @@ func errWithoutPath(err error) error {
 // nucleotide returns the id and the values of the next record of a DNA file, or io.EOF. The values are valid until the
 // next call.
 func (f *virNucProFile) nucleotide() (id string, values []float32, err error) {
-	last := "" // last text that is not in the memo, which contains the keys
+	last := "" // last text that is not stored in the memo; the texts in the memo are keys of dicts
 	f.values = f.values[:0]
 	for {
 		op, operand, err := f.instruction()

@@ -115,7 +115,7 @@ func (e *npyEncoder) finish() error {
 
 // npzEncoder writes embeddings per residue or token: one archive per column, with one array [rows, dim] per record. The
 // name of an array is the record's id, escaped by EscapeName because extracting the archive turns it into a file name.
-// Beside the residues of DNA it is followed by an array [rows, 2] of their letters. The text file contains the
+// With residues of DNA it is followed by an array [rows, 2] of their first and last letters. The text file contains the
 // unescaped ids in the order of the arrays.
 //
 // The archive's directory stays in memory until the end, with some 300 bytes per array.

@@ -8,7 +8,7 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// Parquet is one row per record, or one row per residue or token.
+// Parquet is a table with one row per record, residue or token.
 const Parquet Format = "parquet"
 
 const (
@@ -27,11 +27,11 @@ type parquetRow struct {
 	Tokens      int64
 	Truncated   bool
 	Record      int64 // number of letters of the record
-	WindowStart int64 // first letter of a window in its record, beside the letters of residues
+	WindowStart int64 // first letter of a residue's window in its record
 	WindowEnd   int64 // last letter
 	Start, End  int64 // first and last letter of a window or residue in its record
 	Position    int64 // index of the token, from 0, including special tokens
-	// One field per column: those of Spec.DType.
+	// One field per column is used: E for FP32, H for FP16.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
 	E32, E33, E34, E35, E36, E37, E38, E39, E40, E41, E42, E43, E44, E45, E46, E47 []float32

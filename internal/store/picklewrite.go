@@ -21,7 +21,7 @@ const (
 	opBinInt          = 'J'
 	opBinInt1         = 'K'
 	opBinInt2         = 'M'
-	opLong1           = '\x8a' // of as many bytes as the byte that follows says
+	opLong1           = '\x8a' // the next byte is the length of the integer in bytes
 	opNewFalse        = '\x89'
 	opEmptyDict       = '}'
 	opSetItems        = 'u'

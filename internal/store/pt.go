@@ -12,7 +12,7 @@ import (
 //	{'label': header, 'representations': {layer: tensor [residues, dim]},
 //	 'mean_representations': {layer: tensor [dim]}, 'bos_representations': {layer: tensor [dim]}}
 //
-// with those of the three dictionaries that the columns ask for.
+// A file has only the dictionaries for which there are columns.
 const Pt Format = "pt"
 
 // ptKeys are the poolings of a file with their keys, in the order of extract.py.
@@ -30,8 +30,8 @@ func checkPt(s *Spec) error {
 	return nil
 }
 
-// ptEncoder writes a file per record. Its name is the record's header, escaped by EscapeName. What describes a file
-// stays in memory until the end, with some 200 bytes per record.
+// ptEncoder writes a file per record. Its name is the record's header, escaped by EscapeName. The description of each
+// file (name, size and digest), some 200 bytes, stays in memory until the end.
 type ptEncoder struct {
 	spec   *Spec
 	folder *atomicFolder

@@ -26,7 +26,7 @@ type Table struct {
 	Names   []string // names of the columns
 	Columns []Column // poolings and layers as far as the names tell; CLS and Max otherwise count as Mean
 	IDs     bool     // whether the rows have ids
-	Full    bool     // whether a row has everything that Parquet has of a record, not its id alone
+	Full    bool     // whether a row has all fields that Parquet has for a record, not only its id
 	Meta    map[string]string
 	// Read calls yield for each record, in the order of the file. The row is valid until yield returns. Read ends with
 	// the first error of yield.
@@ -86,8 +86,8 @@ func OpenTable(path string) (*Table, error) {
 	return t, nil
 }
 
-// parseColumn returns the column that a name describes: parts of it, with underscores or dots between, are a pooling
-// and a block number.
+// parseColumn returns the column with a name. Underscores and dots divide the name into parts, of which one may be a
+// pooling and one a block number.
 func parseColumn(name string, pooling Pooling) Column {
 	c := Column{Pooling: pooling}
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
@@ -146,7 +146,7 @@ func (m *matrix) next(n int) ([]float32, error) {
 	return m.values, nil
 }
 
-// noEOF returns the error of a file that ends too early.
+// noEOF returns io.ErrUnexpectedEOF for io.EOF, where a file ends too early, and any other error as it is.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF
@@ -190,8 +190,8 @@ type idFile struct {
 	file  *os.File
 }
 
-// openIDs opens the list that belongs to an array. Its name is that of the array, but without the pooling and the layer
-// that a file of one of several columns has in its name.
+// openIDs opens the list that belongs to an array. The name of the list is that of the array without the pooling and
+// the layer, which are in the array's name if an output has several columns.
 func openIDs(path string) idFile {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	for {

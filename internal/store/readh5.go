@@ -76,7 +76,7 @@ func readH5(f *os.File, size int64) (*Table, error) {
 // maxH5Columns bounds the number of columns; a root group with more links has records.
 const maxH5Columns = 1000
 
-// floats sets the type of a table from the first of its arrays.
+// floats sets the type and the width of a table from its first array, and returns an error if another array differs.
 func (t *Table) floats(o *hdf5.Object) error {
 	if o.IsGroup() {
 		return errors.New("a group among the arrays of records")

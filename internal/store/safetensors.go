@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// Safetensors is one tensor, with the ids in its metadata, or in two tensors beside it if there are many. With an
-// embedding per token it is one tensor per record.
+// Safetensors is a file with one tensor per column, and the ids in the metadata or, if there are many, in two more
+// tensors. With embeddings per residue or token it has one tensor per record and column.
 const Safetensors Format = "safetensors"
 
 // Names of the ids. tensorIDs is a key of the metadata, whose value is a JSON list, or a tensor U8 of the bytes of all
@@ -33,8 +33,8 @@ const maxSafetensorsHeader = 100_000_000
 const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
-// tensor [rows, dim] for each record and column, named after the record's id and, if there are several layers, the
-// layer. Beside the residues of DNA there is a tensor [rows, 2] of their letters.
+// tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, their
+// pooling and layer. With residues of DNA there is also a tensor [rows, 2] of their first and last letters.
 //
 // The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
 // from offset 0 of the temporary file. At the end they are moved up, which needs no second copy on disk. The header is

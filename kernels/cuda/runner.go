@@ -25,7 +25,7 @@ type runner struct {
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // tables of cosines and sines (see rotation), by the text of their frequencies
+	rotations              map[string]driver.Pointer // by frequencies, see rotation
 	positions              kernel
 }
 
