@@ -27,8 +27,8 @@ type claim struct {
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
 // temporary files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with
 // other settings. Runs with the same settings may share the folder, and so may runs of other models or formats. If
-// nothing can be written in the folder, only a Job that has something to write returns an error. command is the command
-// line that an error of another run shows.
+// nothing can be written in the folder, Claim returns no error, but Job.Run does if it has something to write. command
+// is the command line of this run, which an ErrInUse of another run shows.
 //
 // If Claim was not called before, Run claims the folder for its own job.
 func Claim(command string, jobs ...*Job) (release func(), err error) {

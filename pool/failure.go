@@ -103,7 +103,7 @@ func absolute(path string) string {
 func parseLine(line string) Failure {
 	fields := append(strings.SplitN(strings.TrimSuffix(line, "\n"), "|", 3), "", "")
 	f := Failure{Path: fields[0], Type: fields[1], Err: errors.New(fields[2])}
-	if path, err := url.PathUnescape(f.Path); err == nil { // false for a line that this program has not written
+	if path, err := url.PathUnescape(f.Path); err == nil { // fails only for a line that this program has not written
 		f.Path = path
 	}
 	return f

@@ -57,7 +57,7 @@ func (f *folder) make(below string) error {
 	return nil
 }
 
-// gone reports whether the folder or its manifest has lost its place.
+// gone reports whether the folder or its manifest is no longer at its path.
 func (f *folder) gone() bool {
 	lost := func(held *os.File, path string) bool {
 		had, err := held.Stat()

@@ -68,9 +68,9 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run with or without Force has ended without a failed file. Afterwards an interrupted run with
-// Force of the same job is not continued, nor one of another job if nothing is left of it: each of its outputs has been
-// finished since it began, or is one of this run.
+// endForce records that a run with or without Force has ended without a failed file. It removes the file of an
+// interrupted run with Force of the same job, which is then not continued. It also removes the file of a run of another
+// job if no output of that run is left to be made: each has been finished since that run began, or belongs to this run.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // usually missing
 	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")

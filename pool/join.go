@@ -15,8 +15,8 @@ import (
 type copier struct {
 	ctx    context.Context
 	out    store.Writer
-	header string // of all shards
-	input  string
+	header string // header that every shard of the output has
+	input  string // path of the input, for errors
 	ids    *seqio.IDs
 	id     string // of the latest record
 	last   int64  // index of the latest record
@@ -31,7 +31,7 @@ type cursor struct {
 
 // copyAll copies the rows in the order of the input. The parts of a plain file follow each other. Those of a compressed
 // file are interleaved by the positions of the records.
-func (c *copier) copyAll(j *joint) error {
+func (c *copier) copyAll(j *joinedOutput) error {
 	groups := [][]piece{j.pieces}
 	if !j.Compressed {
 		groups = slices.Collect(slices.Chunk(j.pieces, 1))
@@ -71,7 +71,7 @@ func (c *copier) interleave(pieces []piece) error {
 		if k.row == nil {
 			return nil
 		}
-		others := uint64(beyondAll) // the index of the first row of the others
+		others := uint64(beyondAll) // the least index of the next rows of the other shards
 		for _, other := range cursors {
 			if other != k {
 				others = min(others, other.index())

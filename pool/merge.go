@@ -18,12 +18,12 @@ import (
 
 // Merge joins the shards in several folders to the outputs that a single run would have written, byte for byte.
 type Merge struct {
-	Dirs         []string // folders with shards; a folder may have several
+	Dirs         []string // folders with shards; a folder may have several shards
 	Out          string   // folder for the outputs
 	AllowMissing bool     // joins the shards that are there
-	Duplicates   string   // replaces the policy of the shards for an id that comes again, error or suffix, unless empty
+	Duplicates   string   // policy for a repeated id: error or suffix; "" keeps that of the shards
 	Force        bool     // replaces outputs that differ
-	Command      string   // command line that an error of another run shows
+	Command      string   // command line of this run, which an ErrInUse of another run shows
 
 	plans    map[string]*foundPlan // by the names of their files
 	absent   []Failure             // outputs of which there is no shard
@@ -45,7 +45,7 @@ var ErrShardMissing = errors.New("shards are missing")
 // with other settings.
 var ErrShardsDiffer = errors.New("the shards do not belong together")
 
-// Names of parameters in the manifest: the shards that an output lacks, and the policy for ids that come again.
+// Names of parameters in the manifest: the shards that an output lacks, and the policy for repeated ids.
 const (
 	missingParameter    = "missing_shards"
 	duplicatesParameter = "duplicates"
@@ -56,15 +56,15 @@ type foundPlan struct {
 	content []byte
 	dir     string // the first folder in which it was found
 	shardPlan
-	outputs []*joint
+	outputs []*joinedOutput
 }
 
-// joint is an output to be joined.
-type joint struct {
+// joinedOutput is an output to be joined.
+type joinedOutput struct {
 	plannedOutput
-	pieces  []piece // those that are there, in the order of the input
+	pieces  []piece // the shards that were found, in the order of the input
 	missing []string
-	want    store.Entry // without the fields that are known when it has been written
+	want    store.Entry // its entry, without the fields that are known only after writing
 }
 
 // piece is a shard of one output.
@@ -76,7 +76,7 @@ type piece struct {
 
 // Run joins the shards. Before it writes anything, it compares all of them: the error then is an ErrShardMissing, an
 // ErrShardsDiffer, an ErrMixture, an ErrOutput, or an ErrInterrupted. An output that fails by itself, for example
-// because of an id that comes again, does not keep others from being joined.
+// because of a repeated id, does not keep others from being joined.
 func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err error) {
 	if err := m.find(); err != nil {
 		return nil, nil, err
@@ -87,7 +87,7 @@ func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err e
 	}
 	defer release()
 	failed = m.absent
-	for _, j := range m.joints() {
+	for _, j := range m.found() {
 		merged, err := m.join(ctx, j)
 		switch {
 		case ctx.Err() != nil:
@@ -103,8 +103,8 @@ func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err e
 	return done, failed, nil
 }
 
-// joints returns the outputs of all plans of which there is a shard.
-func (m *Merge) joints() (list []*joint) {
+// found returns the outputs of all plans of which there is a shard.
+func (m *Merge) found() (list []*joinedOutput) {
 	for _, name := range slices.Sorted(maps.Keys(m.plans)) {
 		list = append(list, m.plans[name].outputs...)
 	}
@@ -177,7 +177,7 @@ func (m *Merge) addPlan(dir, name string) error {
 func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (missing []string, err error) {
 	var settings *store.Entry // those of the first shard, without the fields about its input
 	for _, output := range p.Outputs {
-		j := &joint{plannedOutput: output}
+		j := &joinedOutput{plannedOutput: output}
 		for _, part := range output.Parts {
 			s := Shard{part.Shard, p.Shards}
 			found, err := m.findPiece(output, part, s, manifests)
@@ -246,7 +246,7 @@ func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manif
 }
 
 // compareInputs returns an error unless all shards of an output were made from the same state of its input.
-func (j *joint) compareInputs() error {
+func (j *joinedOutput) compareInputs() error {
 	first := j.pieces[0]
 	for _, p := range j.pieces {
 		a, b := first.entry.Input, p.entry.Input
@@ -262,7 +262,7 @@ func (j *joint) compareInputs() error {
 }
 
 // describe sets the entry of an output, as far as it is known before the output is written.
-func (m *Merge) describe(j *joint) {
+func (m *Merge) describe(j *joinedOutput) {
 	e := j.pieces[0].entry
 	e.Parameters = with(e.Parameters, shardParameter, "")
 	e.Parameters = with(e.Parameters, missingParameter, strings.Join(j.missing, ", "))
@@ -288,7 +288,7 @@ func (m *Merge) describe(j *joint) {
 	slices.Sort(devices)
 	e.Device = strings.Join(slices.Compact(devices), ", ")
 	if !j.Compressed && j.pieces[0].To-j.pieces[0].From < j.Size {
-		e.Input.SHA256 = "" // that of a part; see hashInput
+		e.Input.SHA256 = "" // it was the digest of a part; see hashInput
 	}
 	j.want = e
 }
@@ -305,8 +305,8 @@ func (m *Merge) claim() (release func(), err error) {
 			h.Outputs[p.Kind] = p.outputs[0].want
 		}
 	}
-	for _, j := range m.joints() {
-		_, _ = store.RemoveLeftovers(filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name)))) // its leftovers do no harm
+	for _, j := range m.found() {
+		_, _ = store.RemoveLeftovers(filepath.Dir(filepath.Join(m.Out, filepath.FromSlash(j.Name)))) // leftovers that remain do no harm
 	}
 	release, err = store.Claim(m.Out, h, func(other store.Holder) string {
 		for kind, had := range other.Outputs {
@@ -332,7 +332,7 @@ func (m *Merge) claim() (release func(), err error) {
 }
 
 // join writes an output, unless it is complete.
-func (m *Merge) join(ctx context.Context, j *joint) (Merged, error) {
+func (m *Merge) join(ctx context.Context, j *joinedOutput) (Merged, error) {
 	done := Merged{Records: j.want.Records, Missing: j.missing}
 	first, err := store.OpenShard(j.pieces[0].file.Path)
 	if err != nil {
@@ -373,8 +373,8 @@ func (m *Merge) join(ctx context.Context, j *joint) (Merged, error) {
 	return done, m.record(ctx, j.want)
 }
 
-// policy returns the policy for an id that comes again.
-func (j *joint) policy() seqio.DuplicatePolicy {
+// policy returns the policy for a repeated id.
+func (j *joinedOutput) policy() seqio.DuplicatePolicy {
 	if j.want.Parameters[duplicatesParameter] == "suffix" {
 		return seqio.DuplicateSuffix
 	}
@@ -383,7 +383,7 @@ func (j *joint) policy() seqio.DuplicatePolicy {
 
 // complete reports whether the files of an output exist and are what the manifest describes. If they were made with
 // other settings or from another content of the input, the error is an ErrMixture.
-func (m *Merge) complete(ctx context.Context, j *joint, paths []string) (bool, error) {
+func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (bool, error) {
 	complete := true
 	for _, path := range paths {
 		if _, err := os.Lstat(path); err != nil {
@@ -412,8 +412,9 @@ func (m *Merge) complete(ctx context.Context, j *joint, paths []string) (bool, e
 	return complete, nil
 }
 
-// hashInput sets the digest of the input, if its shards do not have it and the input is still there, as they read it.
-func (m *Merge) hashInput(ctx context.Context, j *joint) error {
+// hashInput sets the digest of the whole input if the entries of the shards have only digests of parts. It leaves the
+// digest empty if the input is no longer at its path, or has changed since the shards were made.
+func (m *Merge) hashInput(ctx context.Context, j *joinedOutput) error {
 	in := &j.want.Input
 	if in.SHA256 != "" {
 		return nil

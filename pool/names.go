@@ -44,8 +44,8 @@ func (j *Job) keepNames(ctx context.Context, m *store.Manifest) {
 // the names of Job.Files.
 func (o Output) Main(f File) string { return o.spec(f).Paths()[0] }
 
-// madeFrom reports whether an output was made from a file, even if the content of the input has changed
-// since. It also returns true if the output was made from a file with the same content at another path.
+// madeFrom reports whether an output was made from a file, even if the content of the input has changed since. It also
+// returns true if the output was made from a file with the same content at another path.
 func madeFrom(ctx context.Context, f File, entry store.Entry) bool {
 	if absolute, err := filepath.Abs(f.Path); err == nil && store.ValidText(absolute) == entry.Input.Absolute {
 		return true

@@ -16,11 +16,11 @@ type Observer interface {
 	DeviceLost(device string, err error) // other devices continue its work
 	FileStarted(path, device string)
 	BatchDone(Batch)
-	// SpanRead reports that a reader has read and tokenized some records. It was busy for the first time. Before, it
-	// waited for the second: so many records that had been read were neither computed nor written.
+	// SpanRead reports that a reader has read and tokenized a span, which took the time busy. Before that it waited,
+	// because the maximum number of spans was in memory (see run.openSpans).
 	SpanRead(busy, waited time.Duration)
-	// SpanWritten reports that the writer of a file has stored some records, or committed the output, in the first
-	// time. Before, it waited for the second until they were computed.
+	// SpanWritten reports that the writer of a file has stored a span or committed the output, which took the time
+	// busy. Before that it waited until the span was computed.
 	SpanWritten(busy, waited time.Duration)
 	LongRecord(LongRecord)                             // called before the record is computed
 	BudgetHalved(device string, tokens int, err error) // tokens is the new budget of the device

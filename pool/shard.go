@@ -66,9 +66,9 @@ func (p plannedOutput) parameter(s Shard, part plannedPart) string {
 // shardParameter is the name of this parameter. The other parameters of an output say how it is computed.
 const shardParameter = "shard"
 
-// Divide makes the job one of several. Of its files those remain of which the shard has a part. The bytes of all files
-// together are divided into ranges of equal size; a byte of a compressed file counts as inflation bytes. It must be
-// called before Check.
+// Divide makes the job one of several. Only the files of which the shard has a part remain in Job.Files. The bytes of
+// all files together are divided into ranges of equal size; a byte of a compressed file counts as inflation bytes. It
+// must be called before Check.
 func (j *Job) Divide(s Shard) error {
 	plan := shardPlan{Version: 1, Kind: j.Output.kind(), Shards: s.N}
 	j.Output.Shard = s.String()

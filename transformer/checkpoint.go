@@ -107,8 +107,8 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 		}
 		known = append(known, fmt.Sprintf("%s (model_type %s, tensor %s)", f.Name, f.modelType, f.marker))
 	}
-	return nil, fmt.Errorf("config.json, if there is one, has the model_type %q; that and the tensors are those of none "+
-		"of %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
+	return nil, fmt.Errorf("a checkpoint of no known family: config.json, if there is one, has the "+
+		"model_type %q; known are %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
 }
 
 // TunedHead returns the stored names of the tensors in the head of a fine-tuned model. The Checkpoint does not contain

@@ -206,9 +206,9 @@ func (e *Encoder) fit(b kernels.Batch) error {
 		return nil
 	}
 	if back := e.compile(before); back != nil {
-		// No batch can run any more, so this error is not a kernels.ErrOutOfMemory, which would mean that a smaller
-		// batch may succeed.
-		return fmt.Errorf("%v, and the memory that was there before is gone: %v", err, back)
+		// No batch can run any more, so the returned error is not a kernels.ErrOutOfMemory, which would mean that a
+		// smaller batch may succeed.
+		return fmt.Errorf("%v; compiling again for the earlier limits failed, too: %v", err, back)
 	}
 	return err
 }

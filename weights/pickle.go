@@ -125,7 +125,7 @@ func (u *unpickler) step(op byte) {
 	case opBinPersID:
 		u.pushResult(u.archive.persistent(u.take(1)[0]))
 	default:
-		u.failf("instruction 0x%02x is none that a checkpoint needs", op)
+		u.failf("instruction 0x%02x is not one that a checkpoint needs", op)
 	}
 }
 

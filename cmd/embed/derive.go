@@ -163,8 +163,8 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	})
 }
 
-// once makes an output whose main file is path, unless it is complete. Of several runs that want to make it at the same
-// time one does, and the others wait and find it complete.
+// once makes an output whose main file is path, unless it is complete. If several runs are about to make the output at
+// the same time, one makes it, and the others wait and find it complete.
 func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
 	if done, err := complete(); done || err != nil {
 		return err

@@ -14,14 +14,14 @@ import (
 	"seqembed/kernels/cuda"
 )
 
-const devicesUsage = `embed devices says what could compute here: the CPU, each GPU, and the cuBLAS that would
-multiply matrices.
+const devicesUsage = `embed devices lists the devices that can compute here: the CPU, each GPU, and the cuBLAS that
+would multiply matrices.
 
 Usage:
   embed devices [flags]
 
 Flags:
-  -v, --verbose   every place where the NVIDIA driver and cuBLAS were looked for as well
+  -v, --verbose   also every place where the NVIDIA driver and cuBLAS were searched
   -h, --help      this page
 `
 
@@ -127,5 +127,5 @@ func withoutCublas(c cuda.Cublas) string {
 		}
 		why = cmp.Or(strings.Join(broken, "; "), "not found")
 	}
-	return why + ": the program's own matrix products serve; on an H200 they made ESM-2 650M 35% slower in bf16"
+	return why + ": the program's own kernels multiply; on an H200 they made ESM-2 650M 35% slower in bf16"
 }

@@ -62,7 +62,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	c.progress = newProgress(s, c.log, screen, terminal)
 	release := context.AfterFunc(ctx, c.progress.interrupted)
 	closeNow := func(err error) { c.close(exitInterrupted, err) }
-	lastWords.Store(&closeNow)
+	reportEnd.Store(&closeNow)
 	err = c.embed(ctx)
 	release()
 	c.progress.close()
@@ -73,7 +73,8 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return code
 }
 
-// machine finds and opens GPUs, and reads their sensors. Tests replace it, and the preset, which needs large models.
+// machine contains the functions that find and open GPUs and read their sensors, and the preset. Tests replace them;
+// the preset needs large models.
 type machine struct {
 	findGPUs     func() cuda.Report
 	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
@@ -269,9 +270,9 @@ func (c *command) writeFailures(ctx context.Context, err error) error {
 		return err
 	}
 	unwritable := func(f pool.Failure) bool { return f.Type == pool.OutputFailure }
-	told := errors.Is(err, pool.ErrOutput) || slices.ContainsFunc(c.total.Failed, unwritable)
+	reported := errors.Is(err, pool.ErrOutput) || slices.ContainsFunc(c.total.Failed, unwritable)
 	listErr := pool.WriteFailures(ctx, c.out, append(c.total.Done(), c.expanded...), c.total.Failed)
-	if !told {
+	if !reported {
 		return errors.Join(err, listErr)
 	}
 	return err

@@ -72,7 +72,7 @@ func withHint(err error) error {
 		{pool.ErrUndividable, "store it in a file"},
 		{pool.ErrShardMissing, "run these shards again, or join what is there with --allow-missing"},
 		{pool.ErrOutput, "--out takes another folder"},
-		{store.ErrFormat, "--format takes another one"},
+		{store.ErrFormat, "--format selects another format"},
 		{store.ErrInUse, "wait until that run has ended, or take another folder with --out"},
 		{store.ErrLater, "--out takes another folder"},
 		{store.ErrNotFinite, "if --dtype fp16 has overflowed, bf16 and fp32 do not"},

@@ -11,7 +11,7 @@ import (
 	"seqembed/transformer"
 )
 
-// extractFlags are the flags of fair-esm's scripts/extract.py that embed takes as the script does.
+// extractFlags are the flags of fair-esm's scripts/extract.py that embed accepts under the same names.
 type extractFlags struct {
 	include    []string
 	reprLayers []int
@@ -20,8 +20,8 @@ type extractFlags struct {
 
 // declareExtract declares the flags of extract.py.
 func declareExtract(f *pflag.FlagSet, e *extractFlags) {
-	f.StringSliceVar(&e.include, "include", nil, "`WHAT` a file of --format pt, then the default, holds: mean, per_tok, bos, with spaces or commas between")
-	f.IntSliceVar(&e.reprLayers, "repr_layers", nil, "`NUMBERS` as for --layers, with spaces or commas between")
+	f.StringSliceVar(&e.include, "include", nil, "`WHAT` to store in --format pt, which this flag makes the default: mean, per_tok, bos, separated by spaces or commas")
+	f.IntSliceVar(&e.reprLayers, "repr_layers", nil, "`NUMBERS` as for --layers, separated by spaces or commas")
 	f.IntVar(&e.truncation, "truncation_seq_length", 0, "`N` as for --max-length")
 }
 

@@ -86,8 +86,8 @@ func declare(s *settings, families transformer.List) []group {
 	}
 
 	f := in("Input and output")
-	f.StringArrayVar(&s.dna, "dna", nil, "`FILE`s, up to the next flag, that are DNA, whatever they look like; repeatable; --dna=FILE is one alone")
-	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s that are protein, likewise")
+	f.StringArrayVar(&s.dna, "dna", nil, "`FILE`s up to the next flag are DNA, whatever their letters; repeatable; --dna=FILE applies to one file only")
+	f.StringArrayVar(&s.protein, "protein", nil, "`FILE`s up to the next flag are protein; otherwise as --dna")
 	f.StringVarP(&s.out, "out", "o", "embeddings", "the folder `DIR` for the outputs, created if needed")
 	f.StringVar(&s.format, "format", string(store.Formats()[0]), "`FORMAT` of the outputs: "+formatNames())
 	f.StringVar(&s.dtypeOut, "dtype-out", string(store.DTypes()[0]), "`TYPE` of the values in the outputs: fp32 or fp16")
@@ -95,7 +95,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.BoolVar(&s.h5Matrix, "h5-matrix", false, "one matrix and a list of ids in h5, instead of an array for each id")
 	f.StringVar(&s.shardText, "shard", "", "embed the records of shard `I/N` alone, the first being 1/N, for embed merge; auto: I comes from the scheduler")
 	f.IntVar(&s.shards, "shards", 0, "`N` of --shard auto")
-	f.BoolVar(&s.force, "force", false, "start over where a rerun would continue, and replace what differs")
+	f.BoolVar(&s.force, "force", false, "compute everything again, and replace outputs that differ")
 
 	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
 
@@ -122,14 +122,14 @@ func declare(s *settings, families transformer.List) []group {
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
 	for i := range s.families {
 		m := &s.families[i]
-		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: chosen", m.Name))
+		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: automatic", m.Name))
 	}
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without AVX512_BF16: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
 	declareSequences(in("Sequences"), s)
 
-	declareExtract(in("As extract.py of fair-esm has them"), &s.extract)
+	declareExtract(in("Flags of fair-esm's extract.py"), &s.extract)
 
 	declarePreset(in("Presets"), s)
 
@@ -149,7 +149,7 @@ func declareMessages(f *pflag.FlagSet, s *settings) {
 
 // declarePreset declares the flags of presets.
 func declarePreset(f *pflag.FlagSet, s *settings) {
-	f.StringVar(&s.presetName, "preset", "", "do as another program does: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
+	f.StringVar(&s.presetName, "preset", "", "replace another program: `NAME` virnucpro cuts DNA into chunks, translates six frames, embeds the frames without a stop and their proteins, and merges both for VirNucPro")
 	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 }
 
@@ -163,8 +163,8 @@ func declareSequences(f *pflag.FlagSet, s *settings) {
 	f.StringVar(&s.long, "long", "truncate", "`POLICY` for records over --max-length: truncate (use the beginning), window (in pieces that are joined) or error")
 	f.IntVar(&s.maxLength, "max-length", 0, "use at most `N` letters of a record, or in a window; 0: no limit (default "+strings.Join(limits, ", ")+
 		"; of windows "+strings.Join(windows, ", ")+")")
-	f.IntVar(&s.overlap, "overlap", 0, "`N` letters of a window are those of the one before (--long window)")
-	f.BoolVar(&s.windows, "windows", false, "one row a window, with its start and end in the record (--long window)")
+	f.IntVar(&s.overlap, "overlap", 0, "`N` letters that a window shares with the one before it (--long window)")
+	f.BoolVar(&s.windows, "windows", false, "one row for each window, with its start and end in the record (--long window)")
 	f.IntVar(&s.minLength, "min-length", 0, "skip and count records of fewer than `N` letters")
 	f.StringVar(&s.gaps, "gaps", "error", "`POLICY` for gaps (- and . inside a sequence): error or remove")
 	f.StringVar(&s.onBad, "on-bad-record", "error", "`POLICY` for empty records and illegal letters: error or skip")
@@ -320,7 +320,7 @@ func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	hint := didYouMean(name, "--", names)
 	if letter := name[:1]; hint == "" && typed[1] != '-' && letter <= "~" {
 		if flag := flags.ShorthandLookup(letter); flag != nil && flag.NoOptDefVal == "" {
-			hint = fmt.Sprintf("; the value of -%s goes apart: -%[1]s %s", letter, name[1:])
+			hint = fmt.Sprintf("; a space separates the value from -%s: -%[1]s %s", letter, name[1:])
 		}
 	}
 	return usagef("there is no flag %s%s", typed, hint)

@@ -234,8 +234,8 @@ func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU B", "GPU A", "", "GPU A"}, budget: 200}
 	r := f.embed(t, "--out out"+args).wantCode(0)
-	for _, part := range []string{"Old GPU", "it is too old", "a GPU computes  device=cuda:1", "a GPU computes  device=cuda:3",
-		"another kind is left alone", `device=cuda:0 backend="GPU B bf16" used="GPU A bf16"`} {
+	for _, part := range []string{"Old GPU", "it is too old", "computing on a GPU  device=cuda:1", "computing on a GPU  device=cuda:3",
+		"skipping a GPU of another kind", `device=cuda:0 backend="GPU B bf16" used="GPU A bf16"`} {
 		if !strings.Contains(r.stderr, part) {
 			t.Errorf("the log does not mention %q:\n%s", part, r.stderr)
 		}
@@ -371,8 +371,8 @@ func TestWithoutCublas(t *testing.T) {
 		err  error
 		line string
 	}{
-		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found: the program's own matrix products serve; on an H200 they made ESM-2 650M 35% slower in bf16 (embed devices --verbose"},
-		"off":     {cuda.ErrCublasOff, "INFO  no cuBLAS: EMBED_CUBLAS=none: the program's own matrix products serve;"},
+		"missing": {errors.New("not found"), "WARN  no cuBLAS: not found: the program's own kernels multiply; on an H200 they made ESM-2 650M 35% slower in bf16 (embed devices --verbose"},
+		"off":     {cuda.ErrCublasOff, "INFO  no cuBLAS: EMBED_CUBLAS=none: the program's own kernels multiply;"},
 		"there":   {nil, ""},
 	} {
 		f := &fakeMachine{names: []string{"GPU", "GPU"}, budget: 300, noCublas: c.err}

@@ -12,7 +12,7 @@ const usage = `embed turns FASTA and FASTQ files of DNA and of proteins into emb
 
 Usage:
   embed [flags] INPUT...
-  embed devices [-v]       what could compute here; -v: and where it was looked for
+  embed devices [-v]       devices that can compute here; -v: also the places searched
   embed profile [MODEL]    measure which batch size is fast on this machine, and keep it as the default
   embed models             the models with a short name, and which of them are in the local cache
   embed pull MODEL         download a model into the local cache

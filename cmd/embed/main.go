@@ -22,16 +22,17 @@ var grace = 4500 * time.Millisecond
 // messageTime is the time that standard error may take to accept the last lines, and the disk the report.
 const messageTime = 200 * time.Millisecond
 
-// lastWords is called before the process of an interrupted run ends while the run goes on. nil prints the error.
-var lastWords atomic.Pointer[func(error)]
+// reportEnd reports the error of an interrupted run that does not end in time, before endProcess ends the process.
+// While it is nil, endProcess only prints the error.
+var reportEnd atomic.Pointer[func(error)]
 
 func main() {
 	// Without this, a crash of Go's runtime would end with exit code 2, which means that some inputs failed.
 	debug.SetTraceback("crash")
 	leaveNoCore(os.Environ())
 	runtime.GOMAXPROCS(scheduledThreads(os.Environ()))
-	// The first signal asks the run to end cleanly. The notification is stopped before the context
-	// ends, which restores the usual effect of a second signal.
+	// The first signal asks the run to end cleanly. stop comes before interrupt and restores the usual effect of a
+	// second signal: it ends the process at once.
 	signaled, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	ctx, interrupt := context.WithCancel(context.Background())
 	context.AfterFunc(signaled, func() {
@@ -47,18 +48,18 @@ func main() {
 // weights, a lock, a disk or a driver may never return, and standard error may be a pipe that nobody reads. Outputs
 // that were committed remain.
 func endProcess() {
-	said := make(chan struct{})
+	ended := make(chan struct{})
 	go func() {
 		err := withHint(fmt.Errorf("%w while a device, a disk or a lock was busy", pool.ErrInterrupted))
-		if say := lastWords.Load(); say != nil {
-			(*say)(err)
+		if report := reportEnd.Load(); report != nil {
+			(*report)(err)
 		} else {
 			printError(os.Stderr, err)
 		}
-		close(said)
+		close(ended)
 	}()
 	select {
-	case <-said:
+	case <-ended:
 	case <-time.After(messageTime):
 	}
 	os.Exit(exitInterrupted)

@@ -63,7 +63,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 		report := c.findGPUs()
 		for _, d := range report.Devices {
 			if d.Err != nil {
-				c.log.Warn("a GPU is left alone", "device", deviceText(d), "reason", oneLine(d.Err))
+				c.log.Warn("skipping a GPU", "device", deviceText(d), "reason", oneLine(d.Err))
 			}
 		}
 		if ordinals = report.Usable(); len(ordinals) == 0 {
@@ -75,7 +75,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 			if report.DriverVersion != "" || len(report.Devices) > 0 {
 				level = slog.LevelWarn // the user may expect a GPU to be used
 			}
-			c.log.Log(context.Background(), level, "the CPU computes", "reason", because)
+			c.log.Log(context.Background(), level, "computing on the CPU", "reason", because)
 		}
 	}
 	if len(ordinals) == 0 {
@@ -104,7 +104,7 @@ func (c *command) openProcessors() ([]*processor, error) {
 	}
 	list = c.oneKind(list)
 	for _, p := range list {
-		c.log.Info("a GPU computes", "device", p.name, "backend", p.backend)
+		c.log.Info("computing on a GPU", "device", p.name, "backend", p.backend)
 	}
 	logWithoutCublas(c.log, list)
 	logUntested(c.log, list)
@@ -126,7 +126,7 @@ func (c *command) oneKind(list []*processor) (kept []*processor) {
 			kept = append(kept, p)
 			continue
 		}
-		c.log.Warn("a GPU of another kind is left alone: its results would differ in the last bits", "device", p.name,
+		c.log.Warn("skipping a GPU of another kind: its results would differ in the last bits", "device", p.name,
 			"backend", p.backend, "used", most)
 		p.Close()
 	}

@@ -35,12 +35,12 @@ func (p *processor) logProducts(log *slog.Logger) {
 		}
 	}
 	if len(absent) > 0 {
-		log.Warn("cuBLAS has no algorithm for some matrix products, and the program's own computed them in every batch: "+
-			"this costs speed and changes no promise", "device", device, "shapes", strings.Join(absent, " | "))
+		log.Warn("cuBLAS has no algorithm for some matrix products; the program's own kernels computed them in every batch: "+
+			"this is slower, and an embedding does not depend on the batch", "device", device, "shapes", strings.Join(absent, " | "))
 	}
 	if len(refused) > 0 {
-		log.Warn("cuBLAS refused some matrix products of some batches, and the program's own computed them there: "+
-			"this costs speed, and the last bits of an embedding may depend on the batch that its record was in; "+
+		log.Warn("cuBLAS refused some matrix products in some batches, where the program's own kernels computed them: "+
+			"this is slower, and the last bits of an embedding may depend on the batch that its record was in; "+
 			"EMBED_CUBLAS=none rules that out and is slower", "device", device, "shapes", strings.Join(refused, " | "))
 	}
 }

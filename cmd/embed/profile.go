@@ -90,7 +90,7 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	return exitDone, nil
 }
 
-// choose makes a model the one for its alphabet, and returns the alphabet.
+// choose selects a model for its alphabet, as the flag of its family would, and returns the alphabet.
 func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error) {
 	checkpoint, err := openAny(ctx, c, name)
 	if err != nil {

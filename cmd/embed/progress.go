@@ -189,7 +189,7 @@ func (p *progress) DeviceReady(device string, took time.Duration) {
 // DeviceLost logs a warning that the other devices continue alone.
 func (p *progress) DeviceLost(device string, err error) {
 	p.Run.DeviceLost(device)
-	p.log.Warn("the device is lost, the others go on", "device", device, "error", oneLine(err))
+	p.log.Warn("the device is lost, the other devices continue", "device", device, "error", oneLine(err))
 }
 
 // FileStarted logs the device whose reader has started a file.

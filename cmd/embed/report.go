@@ -18,7 +18,7 @@ type report struct {
 	Started    time.Time `json:"started"`
 	Finished   time.Time `json:"finished"`
 	ExitStatus int       `json:"exit_status"`
-	Error      string    `json:"error,omitempty"` // that of the run as a whole
+	Error      string    `json:"error,omitempty"` // error of the run as a whole
 	totals
 	monitor.Snapshot
 }

@@ -27,7 +27,7 @@ func TestMisspelt(t *testing.T) {
 	for args, want := range map[string]string{
 		"-output x p.faa":                      "there is no flag -output; did you mean --out?",
 		"-outt x p.faa":                        "there is no flag -outt; did you mean --out?",
-		"-oresults p.faa":                      "there is no flag -oresults; the value of -o goes apart: -o results",
+		"-oresults p.faa":                      "there is no flag -oresults; a space separates the value from -o: -o results",
 		"--outdir x p.faa":                     "there is no flag --outdir; did you mean --out?",
 		"-vx p.faa":                            "there is no flag -vx",
 		"-é p.faa":                             "there is no flag -é",
