@@ -12,8 +12,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins 1,000 shards of as many records as an iteration has, of 320 values. The records are those of one
-// plain file, or of a compressed one.
+// BenchmarkMerge joins 1,000 shards with b.N records of 320 values in all. The shards are those of one plain input, or
+// of a compressed one.
 func BenchmarkMerge(b *testing.B) {
 	for _, compressed := range []bool{false, true} {
 		b.Run(fmt.Sprintf("compressed=%t", compressed), func(b *testing.B) {
@@ -48,7 +48,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
-// writeShard writes shard i of an output with so many records.
+// writeShard writes shard i of an output that has the given number of records in all shards.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})
@@ -62,7 +62,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 		}
 		index := k
 		if o.Compressed {
-			index = (k/64*shards+i)*64 + k%64 // blocks, as seqio.Part deals them
+			index = (k/64*shards+i)*64 + k%64 // seqio.Part gives a shard every shards-th block of 64 records
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

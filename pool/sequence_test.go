@@ -29,8 +29,8 @@ func everyColumn() (list []store.Column) {
 	return list
 }
 
-// TestEqualSequencesAreComputedOnce runs a file in which most sequences come again, near and far, with several devices.
-// The output must be that of a run that computes every record.
+// TestEqualSequencesAreComputedOnce runs a file in which most sequences occur again, in the same span or in later ones,
+// with several devices. The output must be that of a run that computes every record.
 func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	for name, columns := range map[string][]store.Column{"mean": oneMean, "all": everyColumn()} {
 		for _, long := range []LongPolicy{LongTruncate, LongWindow} {

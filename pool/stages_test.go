@@ -41,8 +41,8 @@ func TestTimesOfStages(t *testing.T) {
 		r, computing, waited := run(t, func(b *bench) {
 			b.fake.fault = func(kernels.Batch) error { time.Sleep(time.Second); return nil }
 		})
-		// The reader reads five spans at once, and the others each time a span has been written. The last one is written
-		// when all have been computed.
+		// The reader reads the first five spans at once, and then waits for a span to be written before it reads the
+		// next. The writer waits until the last span has been computed.
 		if computing != second(n) || waited != 0 || r.reading.busy != 0 || r.reading.waited != second(n-5) || r.writing.waited != second(n) || r.writing.busy != 0 {
 			t.Errorf("slow device: computing %v and %v, reading %v, writing %v", computing, waited, r.reading, r.writing)
 		}

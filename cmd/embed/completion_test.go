@@ -58,8 +58,8 @@ func TestCompletionScripts(t *testing.T) {
 	}
 }
 
-// TestManualPage checks that the manual page describes every flag, and that groff has nothing to say about it, if it is
-// installed.
+// TestManualPage checks that the manual page describes every flag, and that groff, if it is installed, prints no
+// warning about the page.
 func TestManualPage(t *testing.T) {
 	page := embed(t, "man").wantCode(exitDone).stdout
 	for _, f := range completedFlags() {

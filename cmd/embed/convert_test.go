@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestConvertAndInspect converts an output around the formats and inspects each file.
+// TestConvertAndInspect converts an output from format to format, back to Parquet, and inspects each file.
 func TestConvertAndInspect(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n>b\nMKVMKV\n>c\nMKV\n")
@@ -69,7 +69,7 @@ func TestInspectFindsBadValues(t *testing.T) {
 	embed(t, "convert", "bad.tsv", "bad.npy").wantCode(exitNothing).wantProblem(`"a"`, "NaN")
 }
 
-// TestConvertToFloat16 converts a value that float16 does not have.
+// TestConvertToFloat16 converts values above the range of float16.
 func TestConvertToFloat16(t *testing.T) {
 	workspace(t)
 	write(t, "big.tsv", "id\t0\t1\na\t1e5\t1\nb\t2\t-7e4\n")

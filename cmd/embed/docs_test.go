@@ -23,7 +23,8 @@ const root = "../.."
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
 // page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model.
-// It changes to a new folder and makes a cache in which that model has the names of published ones.
+// It changes to a new folder, and sets HF_HUB_CACHE to a cache in which the weights of ESM-2 650M and 3B are those of
+// the smallest model.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
@@ -39,8 +40,8 @@ func page(t *testing.T, path string) string {
 		"[33]", "[3]", "--layers 36", "--layers 3").Replace(text)
 }
 
-// follow runs the commands of a page, those in blocks of sh without a word or with the given one, and returns its
-// blocks of Python. Blocks of Python before the first command are run where they stand.
+// follow runs the commands of a page. Its blocks of sh are run if no word follows the language, or the given word.
+// follow runs the blocks of Python before the first command and returns the others, for the caller to run.
 func follow(t *testing.T, text, word string) (python []string) {
 	t.Helper()
 	commands := 0
@@ -99,8 +100,8 @@ func someProteins(count int) string {
 	return b.String()
 }
 
-// TestREADME runs the README's commands and its Python, which may allocate the size of the array, once more than the
-// array itself takes, and the ids.
+// TestREADME runs the commands and the Python of the README. The Python may allocate the memory of one copy of the
+// embeddings and of the ids, no more.
 func TestREADME(t *testing.T) {
 	text := page(t, "README.md")
 	write(t, "proteins.faa", someProteins(3000))

@@ -15,7 +15,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestHints checks that each error that a flag cures names the flag, and that there are such flags.
+// TestHints checks the flags that messages recommend: every error that a flag can avoid names the flag, and the flag
+// exists.
 func TestHints(t *testing.T) {
 	flags := allFlags(declare(&settings{}, transformer.Families))
 	for _, c := range []struct {

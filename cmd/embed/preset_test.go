@@ -182,7 +182,8 @@ func TestPresetPublished(t *testing.T) {
 	}
 }
 
-// TestPresetRefuses checks the errors of the preset, for models of which VirNucPro cannot read embeddings and others.
+// TestPresetRefuses checks the errors of the preset: models whose embeddings VirNucPro cannot read, flags that the
+// preset decides, wrong inputs and outputs of other settings.
 func TestPresetRefuses(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)

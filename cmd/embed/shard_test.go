@@ -63,7 +63,7 @@ func TestShardsOfBothModels(t *testing.T) {
 	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
 }
 
-// TestShardFlags gives shards that cannot be.
+// TestShardFlags checks the errors of invalid values of --shard and --shards.
 func TestShardFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -169,7 +169,7 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		size := func(records []Record) (n int) {
-			if whole.Compressed { // the records are dealt whatever their lengths are
+			if whole.Compressed { // blocks of 64 records each, of any length
 				return len(records)
 			}
 			for _, r := range records {

@@ -64,7 +64,7 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	name := fmt.Sprintf("%s of %v, %s, %d records", s.Format, s.Columns, s.DType, count)
 	rows := makeRows(s, count)
 	if pooling := s.pooling(); pooling != Mean {
-		// A table of rows has no records without a row.
+		// A table with rows per token has no entry for a record without tokens.
 		rows = slices.DeleteFunc(rows, func(r Row) bool { return s.rows(&r) == 0 })
 	}
 	ids, letters, values, table := readAll(t, writeAll(t, s, rows)[0].Path)
@@ -110,7 +110,7 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	}
 }
 
-// TestConvert converts a file around all formats and back: it must have the same rows.
+// TestConvert converts a file from format to format, and at last to its own format. Every file must have the same rows.
 func TestConvert(t *testing.T) {
 	for _, pooling := range []Pooling{Mean, Tokens} {
 		s := spec(t, Safetensors, 33)

@@ -130,7 +130,8 @@ func halvesInSafetensors(t *testing.T, path string, s Spec, column int, rows []R
 	return values
 }
 
-// halvesInParquet also checks the annotation, and that there are no bounds, which would be those of the bytes.
+// halvesInParquet returns the float16 values of a column. It also checks the logical type of the column, and that the
+// column has no bounds, because bounds would compare the bytes.
 func halvesInParquet(t *testing.T, path, column string) (values []uint16) {
 	table := readParquet(t, path)
 	for _, row := range table.values[column] {

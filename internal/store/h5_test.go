@@ -79,7 +79,7 @@ func TestH5HoldsOneArrayPerRecord(t *testing.T) {
 		{[]int{33}, []Pooling{Mean}, []string{""}},
 		{[]int{33}, []Pooling{Tokens}, []string{""}},
 		{[]int{0, 33}, []Pooling{Mean, Max}, []string{"/embeddings_mean_0", "/embeddings_mean_33", "/embeddings_max_0", "/embeddings_max_33"}},
-		{[]int{33}, []Pooling{Residues}, []string{"/embeddings"}}, // of DNA, so that letters stand beside
+		{[]int{33}, []Pooling{Residues}, []string{"/embeddings"}}, // of DNA, whose letters are in an array of their own
 	} {
 		s := spec(t, H5)
 		s.Columns = columnsOf(c.layers, c.poolings...)

@@ -78,7 +78,7 @@ func parseSafetensors(content []byte) (map[string]safetensor, map[string]string,
 	return tensors, metadata, nil
 }
 
-// checkMetadata checks that the metadata contain the ids of the rows and the values of the Spec.
+// checkMetadata checks that the metadata contains the ids of the rows and the values of the Spec.
 func checkMetadata(t *testing.T, metadata map[string]string, s Spec, rows []Row) {
 	t.Helper()
 	want := []string{}
@@ -150,7 +150,7 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
-// manyRecords writes rows of which so many are the number from which ids are tensors. It returns the path.
+// manyRecords writes a file whose ids are tensors from the given number of records on. It returns the path.
 func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
 	t.Helper()
 	w, err := Create(s)
@@ -237,7 +237,7 @@ func TestSafetensorsWithDamagedIDs(t *testing.T) {
 	}
 }
 
-// TestSafetensorsWithoutIDs reads matrices whose ids are missing, or are others.
+// TestSafetensorsWithoutIDs reads a matrix without ids, and checks that one with fewer ids than rows is refused.
 func TestSafetensorsWithoutIDs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "matrix.safetensors")
 	for metadata, wrong := range map[string]string{`{}`: "", `{"ids":"[\"a\",\"b\"]"}`: "2 ids"} {

@@ -108,7 +108,7 @@ func everySpec(t testing.TB) map[string]Spec {
 				s.Columns = columnsOf(layers, poolings...)
 				simple := len(layers) == 1 && poolings[0] != CLS
 				if slices.Contains([]Format{H5, TSV, Pt}, format) && !simple {
-					continue // their columns are written alike, and several tables as those of the others
+					continue // these formats write every column in the same way
 				}
 				if _, err := s.validate(); err == nil {
 					all[fmt.Sprintf("%s, %d layers, %v", format, len(layers), poolings)] = s
