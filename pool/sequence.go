@@ -29,7 +29,7 @@ type latest struct {
 	known map[string]*sequence // by the bytes of the ids
 	order []string             // keys of known, the oldest first
 	bytes int                  // size of all sequences, their results and their keys
-	key   []byte               // buffer
+	key   []byte               // buffer for a key
 }
 
 // unify makes every window of a record that has a known sequence refer to that one. It adds the others.

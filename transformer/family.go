@@ -15,7 +15,7 @@ import (
 // Family is a kind of model and everything that the program knows about it. Every family has a file of its own, and no
 // other code depends on which family it is. Checkpoints of a family differ in their weights and in their Config.
 type Family struct {
-	Name      string         // for people
+	Name      string         // name in messages and in the help
 	Alphabet  seqio.Alphabet // alphabet of the sequences that the models read
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
 	VirNucPro string         // name of the model in VirNucPro's file names

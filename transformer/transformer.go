@@ -1,6 +1,6 @@
-// Package transformer contains the models. Every family has one file that reads like its paper and contains everything
-// that is known about the family; it is written once, against the operations of kernels. The package also loads
-// checkpoints, and its Encoder turns packed batches into embeddings.
+// Package transformer contains the models. Every family has one file, which contains the forward pass and everything
+// else that is known about the family. It uses the operations of package kernels, so that it is written once for all
+// backends. The package also loads checkpoints, and its Encoder turns packed batches into embeddings.
 //
 // The package must not know which backend runs it, where sequences come from or where embeddings go.
 package transformer

@@ -399,7 +399,8 @@ func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) e
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		sum, err := store.HashFile(ctx, from) // the manifest may already have the line of another run that makes it again
+		// The digest in the manifest may be that of another run, which is making the file again.
+		sum, err := store.HashFile(ctx, from)
 		switch {
 		case ctx.Err() != nil:
 			return pool.ErrInterrupted

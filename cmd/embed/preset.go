@@ -14,7 +14,7 @@ import (
 // and merges the two outputs of each input.
 type preset struct {
 	name      string
-	program   string            // the program, for people
+	program   string            // name of the program in messages
 	models    map[string]string // short names of the models that the program can use, by the flags that choose them
 	chunks    []int             // lengths of chunks in letters that the program supports, the default last
 	maxLength int               // number of letters of a sequence that are embedded

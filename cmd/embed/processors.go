@@ -24,7 +24,7 @@ const cpuBudget = 8192
 // processor is a GPU, or all threads of the CPU. Both models use it in turn, as one device of their pools. It is opened
 // once. After a failure it is opened again for the next model.
 type processor struct {
-	name    string // for people
+	name    string // name in messages
 	backend string // result of kernels.Backend.Name
 	dtype   string
 	ahead   int // see pool.Device

@@ -124,7 +124,8 @@ type profiler struct {
 func (c profiler) profile(ctx context.Context) error {
 	m, p := c.model, c.on
 	fmt.Fprintf(c.stdout, "%s on %s (%s)\n", m.model, p.name, p.backend)
-	if _, err := allProfiled(); err != nil { // better now than after minutes
+	// An error of the file of results is reported before the measurements, which take minutes.
+	if _, err := allProfiled(); err != nil {
 		return err
 	}
 	list, err := c.sweep(ctx)
@@ -153,8 +154,8 @@ func (c profiler) profile(ctx context.Context) error {
 	return err
 }
 
-// sweep measures growing numbers of tokens. It ends when the memory is too small, when a batch takes too long, and when
-// two doublings have brought nothing.
+// sweep measures growing numbers of tokens. It ends when the memory is too small, when a batch takes too long, or when
+// two doublings have not raised the rate.
 func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	m, p := c.model, c.on
 	m.batch, m.columns = profiling.least, transformer.Columns(m.layers, transformer.Mean)

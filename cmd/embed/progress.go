@@ -146,7 +146,7 @@ func (p *progress) close() {
 func (p *progress) interrupted() {
 	if p.dashboard {
 		p.close()
-		p.screen.Close() // that of a download
+		p.screen.Close() // removes the dashboard of a download
 	}
 	p.log.Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
@@ -263,14 +263,14 @@ func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 	p.log.Warn("record skipped", "input", path, "record", id, "line", line, "error", oneLine(err))
 }
 
-// FileSkipped counts a file as settled and logs that an earlier run has made its outputs.
+// FileSkipped counts a file whose outputs an earlier run has made, and logs it.
 func (p *progress) FileSkipped(path string) {
 	p.Settle(path, false)
 	p.tally.add(totals{Resumed: 1})
 	p.log.Info("complete since an earlier run", "input", path)
 }
 
-// FileFinished counts a file as settled and logs its output. It names the first records that were truncated or skipped.
+// FileFinished counts a finished file and logs its output, and the first records that were truncated or skipped.
 func (p *progress) FileFinished(f pool.FileReport) {
 	p.Settle(f.Path, false)
 	finished := totals{Files: 1, Records: f.Records, Tokens: f.Tokens, Truncated: f.Truncated}
@@ -296,7 +296,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 	}
 }
 
-// FileFailed counts a file as settled and logs its error with the flags that help.
+// FileFailed counts a failed file and logs its error, with the flags that help.
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
 	p.tally.add(totals{Failed: 1})

@@ -138,8 +138,7 @@ func (r *Run) DeviceOpening(name, pci string) {
 	r.on(func(m *model) { m.device(name).pci = pci })
 }
 
-// DeviceReady sets the time at which a device begins to compute. The time of the first device is also that of the
-// model.
+// DeviceReady sets the time at which a device begins to compute. A model begins with its first device.
 func (r *Run) DeviceReady(name string) {
 	r.on(func(m *model) {
 		d := m.device(name)

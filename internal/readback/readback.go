@@ -1,4 +1,4 @@
-// Package readback runs other people's software on files that a test has written: Python with modules such as h5py, and
+// Package readback reads files that a test has written with other software: Python with modules such as h5py, and
 // Node.js with packages such as hyparquet. A test is skipped where the software is absent.
 package readback
 
@@ -16,7 +16,7 @@ const NodeFolder = "READBACK_NODE"
 
 var (
 	mu    sync.Mutex
-	found = map[string]string{} // interpreter by the modules that it has; "" if there is none
+	found = map[string]string{} // path of an interpreter that has the modules of the key; "" if there is none
 )
 
 // Python runs a script with the arguments and returns its output. The script finds the arguments in sys.argv[1:]. The

@@ -180,7 +180,7 @@ func (p *parser) readFASTQ() error {
 
 // readPlus reads the line between letters and quality. The line must be empty, or repeat the header or its id.
 func (p *parser) readPlus() error {
-	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // nearly always
+	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // the usual line, which contains only a '+'
 		p.rest = p.rest[2:]
 		p.line++
 		return nil

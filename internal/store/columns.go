@@ -37,7 +37,7 @@ type Letters struct{ First, Last int32 }
 // A Spec whose columns have different kinds of rows is written as several tables, each in files of its own. A table has
 // a Spec with its columns only. Its rows are records, or the residues of all records, or their tokens.
 
-// pooling returns the pooling that determines the rows of a table. It returns Mean for rows that are records.
+// pooling returns the pooling that determines the rows of a table. If the table has one row per record, that is Mean.
 func (s *Spec) pooling() Pooling {
 	if p := s.Columns[0].Pooling; !p.PerRecord() {
 		return p
@@ -106,8 +106,9 @@ func (t *table) row(r Row) *Row {
 	return &r
 }
 
-// suffixes returns one suffix per column, which tells the column from the others: the text pooling and the name of the
-// pooling if there are several poolings, then the text layer and the block number if there are several layers.
+// suffixes returns one suffix per column, by which the columns differ. If there are several poolings, a suffix begins
+// with the argument pooling and the name of the column's pooling. If there are several layers, the argument layer and
+// the block number follow.
 func (s *Spec) suffixes(pooling, layer string) []string {
 	names := make([]string, len(s.Columns))
 	for i, c := range s.Columns {

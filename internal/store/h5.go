@@ -19,7 +19,7 @@ func checkH5(s *Spec) error {
 	return nil
 }
 
-// hdf5File is a file under construction as package hdf5 needs it.
+// hdf5File implements hdf5.File on a file under construction.
 type hdf5File struct{ *atomicFile }
 
 func (f hdf5File) WriteAt(p []byte, offset int64) (int, error) {

@@ -142,7 +142,7 @@ func (m *Manifest) append(ctx context.Context, e Entry, clash func(Entry) error,
 		_ = disk.truncate(m.path(), m.size) // the first error is returned; readers drop an incomplete line
 		return ioError("write", m.path(), err)
 	}
-	return nil // the next read returns this line, because without locks other lines may precede it
+	return nil // Update will read this line; without locks, lines of other processes may precede it
 }
 
 // write appends a line and syncs it.

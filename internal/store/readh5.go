@@ -42,7 +42,7 @@ func readH5(f *os.File, size int64) (*Table, error) {
 	for _, l := range links {
 		grouped := l.Name == h5IDs || l.Name == h5Letters || strings.HasPrefix(l.Name, h5Embeddings)
 		if !grouped || len(links) > maxH5Columns {
-			columns, ids = nil, nil // these are records
+			columns, ids = nil, nil // the links are records, named after their ids
 			break
 		}
 		o, err := h.Object(l.Object)
@@ -152,7 +152,7 @@ func (h h5File) readRecords(t *Table, records [][]hdf5.Link, names []string) err
 			pooling = Tokens
 		}
 	} else {
-		t.Dim, t.DType = 1, FP32 // unknown
+		t.Dim, t.DType = 1, FP32 // a file without records tells neither
 	}
 	t.setColumns(names, pooling)
 	order := make([]int, len(records[0]))

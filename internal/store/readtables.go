@@ -55,7 +55,7 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 			if err != nil {
 				return err
 			}
-			_, _, _, _ = parseNpyHeader(content) // it has been read without error
+			_, _, _, _ = parseNpyHeader(content) // skips the header, which has been parsed before without an error
 			values, err := newMatrix(content, d, dim).next(rows)
 			content.Close()
 			if err != nil {
@@ -246,7 +246,7 @@ func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 			return false, nil
 		case e.Shape[0] == len(ids) || ids == nil && e.Shape[0] == tensors[0].Shape[0]:
 		case slices.ContainsFunc(ids, func(id string) bool { return strings.HasPrefix(e.name, id) }):
-			return false, nil // a record has such an id
+			return false, nil // the tensor belongs to a record whose id begins like the name of a column
 		default:
 			return false, fmt.Errorf("tensor %q has %d rows, and there are %d ids", e.name, e.Shape[0], len(ids))
 		}
@@ -363,7 +363,7 @@ type joiner struct {
 	row   *Row // nil before the first row
 }
 
-// add takes a row, which it keeps.
+// add joins a row to the previous ones of its record. Before a row of another record it yields the joined row.
 func (j *joiner) add(r Row) error {
 	switch {
 	case !j.joins:

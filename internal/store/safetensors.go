@@ -42,11 +42,13 @@ const metadataKey = "__metadata__"
 // scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit
 // is reached at half a million records or so.
 type safetensorsEncoder struct {
-	spec      *Spec
-	files     *fileSet
-	file      *atomicFile
-	columns   []*atomicFile // rows of each column: file, then scratch files; per token, only file
-	suffix    []string      // per token: suffix of tensor names for each column, and that of letters if there are any
+	spec  *Spec
+	files *fileSet
+	file  *atomicFile
+	// columns has the file for the rows of each column: file for the first column, scratch files for the others. With
+	// embeddings per token all rows are in file.
+	columns   []*atomicFile
+	suffix    []string // per token: suffix of tensor names for each column, and that of letters if there are any
 	rows      int
 	offset    int64       // per token: number of bytes in the tensors written so far
 	ids       jsonText    // JSON list of ids, escaped for a JSON string, without brackets and quotes; empty if there are many

@@ -17,7 +17,7 @@ type zipArchive struct {
 // zipHeader is the size in bytes of an entry's header without the name and the extra field.
 const zipHeader = 30
 
-// countingWriter is a writer that returns the number of bytes written so far.
+// countingWriter is a writer that knows the number of bytes written so far.
 type countingWriter interface {
 	io.Writer
 	written() int64

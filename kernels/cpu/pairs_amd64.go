@@ -27,7 +27,7 @@ func packPairsAVX512(p *panels, values []uint16, ld, n int) {
 			if whole > 0 {
 				pairRowsBF16((*uint32)(unsafe.Pointer(&panel[0])), &column[0], ld, whole)
 			}
-			if from+whole < to { // a last row without a second
+			if from+whole < to { // the number of rows is odd: the last one is paired with zeros
 				row := halves(panel[whole*panelCols:][:panelCols])
 				clear(row)
 				for c, v := range column[2*whole*ld:][:panelCols] {

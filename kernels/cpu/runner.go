@@ -177,7 +177,7 @@ func halves(words []float32) []uint16 {
 
 func (m *matrix) row(r int) []float32 { return m.at[r*m.cols : (r+1)*m.cols] }
 
-// halfRow returns a row as bfloat16, with the zero after an odd last value.
+// halfRow returns a row as bfloat16. After an odd number of values a zero follows.
 func (m *matrix) halfRow(r int) []uint16 {
 	ld := pairs(m.cols)
 	return halves(m.pairs[r*ld : (r+1)*ld])

@@ -6,7 +6,7 @@ package cpu
 // NEON.
 func variants() []*variant {
 	neon := vector{
-		lanes: 8, // of sum and squares, which take two vectors at a time
+		lanes: 8, // sum and squares process two vectors of four values at a time
 		gelu:  geluNEON, gateGELU: gateGELUNEON, scoreMax: scoreMaxNEON, scoreExp: scoreExpNEON, scale: scaleNEON, add: addNEON,
 		sum: sumNEON, squares: squaresNEON, standardize: standardizeNEON, rotate: rotateNEON,
 		side: 4, transpose: transpose4NEON, copy16: copy16NEON, widen: widenNEON,

@@ -90,7 +90,7 @@ func (c *compiler) activation(then kernels.Activation, out *matrix, product *mem
 		t, to, from = kernels.FP32, out.wide, product.wide
 	}
 	if !then.Gates() {
-		from = 0 // in place; the kernel then takes a bias here, which cuBLAS has already added
+		from = 0 // the kernel works in place, and this parameter is a bias; there is none, because cuBLAS has added it
 	}
 	k := c.kernel(activationKernels[then].alone + "_" + t.String())
 	return func(s *submission) {

@@ -12,7 +12,7 @@ import (
 // as many as there were batches in flight at the same time, so later batches allocate nothing.
 type submission struct {
 	*runner
-	*gpu.Context              // set while run runs
+	*gpu.Context              // set only during the method run
 	wait         func() error // the method finish, kept so that Start allocates nothing
 
 	batch kernels.Batch

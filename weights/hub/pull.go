@@ -26,8 +26,8 @@ type Client struct {
 	// beginning of the file and then after each piece. It is not called for files that were in the cache before.
 	Progress func(file string, done, size int64)
 
-	attempts int           // to fetch a file; 0 for the usual number
-	pause    time.Duration // before the second attempt, doubled before each further one; 0 for the usual one
+	attempts int           // number of attempts to fetch a file; 0 for the default
+	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 for the default
 }
 
 // FromEnvironment returns a client whose fields follow from the environment variables HF_ENDPOINT, HF_TOKEN and

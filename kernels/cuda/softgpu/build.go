@@ -116,7 +116,7 @@ func build(folder string, ptx, names []string) error {
 	if err := parallel(jobs); err != nil {
 		return err
 	}
-	return b.cublas() // linked with the driver
+	return b.cublas() // after the driver library, with which it is linked
 }
 
 // BuildWithout copies the driver library from one folder to another and removes a function from the copy by changing
