@@ -41,7 +41,7 @@ func (f *folder) openManifest() {
 
 func (f *folder) close() {
 	f.self.Close()
-	f.manifest.Close() // an error if it is nil
+	f.manifest.Close() // returns an error if the file is nil
 }
 
 // make creates the folder of an output below f. If f itself is gone, make fails and does not create f again. Otherwise

@@ -72,7 +72,7 @@ func (r *run) beginForce() error {
 // interrupted run with Force of the same job, which is then not continued. It also removes the file of a run of another
 // job if no output of that run is left to be made: each has been finished since that run began, or belongs to this run.
 func (r *run) endForce() {
-	_ = os.Remove(r.forcePath()) // usually missing
+	_ = os.Remove(r.forcePath()) // most runs have no such file
 	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")
 	if len(others) == 0 {
 		return

@@ -18,7 +18,7 @@ type copier struct {
 	header string // header that every shard of the output has
 	input  string // path of the input, for errors
 	ids    *seqio.IDs
-	id     string // of the latest record
+	id     string // id of the latest record
 	last   int64  // index of the latest record
 }
 

@@ -25,9 +25,9 @@ type Merge struct {
 	Force        bool     // replaces outputs that differ
 	Command      string   // command line of this run, which an ErrInUse of another run shows
 
-	plans    map[string]*foundPlan // by the names of their files
+	plans    map[string]*foundPlan // plans by the names of their files
 	absent   []Failure             // outputs of which there is no shard
-	manifest *store.Manifest       // that of Out
+	manifest *store.Manifest       // manifest of the folder Out
 }
 
 // Merged is an output that was joined.

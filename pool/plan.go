@@ -84,7 +84,7 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
 		p.stop(nil)
 		if path := (*fs.PathError)(nil); errors.As(err, &path) && path.Op == "open" {
-			err = fmt.Errorf("open input: %w", path) // not an error of the format
+			err = fmt.Errorf("open input: %w", path) // an error of the file system, not of the format
 		}
 		return err
 	}

@@ -25,8 +25,8 @@ const DefaultKeptBytes = 64 << 20
 // latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that
 // has been removed is computed again if it comes again. Only the file's reader uses a latest.
 type latest struct {
-	limit int                  // of bytes; see Job.KeptBytes
-	known map[string]*sequence // by the bytes of the ids
+	limit int                  // maximum of bytes; see Job.KeptBytes
+	known map[string]*sequence // sequences by the bytes of their token ids
 	order []string             // keys of known, the oldest first
 	bytes int                  // size of all sequences, their results and their keys
 	key   []byte               // buffer for a key
@@ -64,7 +64,7 @@ func (l *latest) add(j *Job, s *sequence, size int) {
 
 // keptSize returns the memory in bytes that a sequence takes in latest.
 func (j *Job) keptSize(s *sequence) int {
-	const overhead = 256 // of the map, the list and the slices
+	const overhead = 256 // bytes of the map, the list and the slices for each sequence
 	values := 0
 	for _, c := range j.Output.Columns {
 		rows := 1

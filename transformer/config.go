@@ -51,7 +51,7 @@ func (c Config) Parameters() (n int64) {
 func (c Config) FLOPs(lengths ...int) float64 {
 	block := c
 	block.Layers = 1
-	products := 0.0 // per token in one block
+	products := 0.0 // FLOPs per token of the products of one block
 	for _, s := range block.Tensors() {
 		if len(s.Shape) == 2 && !strings.HasPrefix(s.Name, "embeddings.") {
 			products += 2 * float64(s.Shape[0]) * float64(s.Shape[1])

@@ -89,7 +89,7 @@ func (t *Tensor) ReadRows(dst []float32, first int) error {
 
 // Float32s decodes the whole tensor, in row-major order, into a new slice. Its errors are those of ReadRows.
 func (t *Tensor) Float32s() ([]float32, error) {
-	if t.unreadable != nil { // before memory is allocated
+	if t.unreadable != nil { // checked before memory is allocated
 		return nil, fmt.Errorf("tensor %q: %w", t.name, t.unreadable)
 	}
 	dst := make([]float32, t.count)

@@ -35,7 +35,7 @@ type presetRun struct {
 type derived struct {
 	seqio.Input
 	paths []string    // of the chunks, of the DNA of the frames, and of their proteins
-	entry store.Entry // of the FASTA files, for the manifest
+	entry store.Entry // manifest entry of the FASTA files
 }
 
 // newDerived returns an input with the paths of its FASTA files, which have the names that VirNucPro gives to them.
@@ -272,9 +272,9 @@ type translation struct {
 	ctx context.Context
 	*derived
 	reading seqio.Options
-	length  int   // of the chunks, in letters
+	length  int   // length of the chunks in letters
 	frames  int64 // number of frames that were kept
-	err     error // the error of the input, as opposed to one of the files
+	err     error // error in the input, as opposed to one in writing the FASTA files
 }
 
 // lineLetters is the number of letters in a line of the chunks, as Biopython writes FASTA.

@@ -36,7 +36,7 @@ type settings struct {
 	threads int
 
 	pool     []string
-	poolings []transformer.Pooling // the poolings of pool; set by check
+	poolings []transformer.Pooling // parsed value of --pool; set by check
 	layers   []int
 
 	long       string

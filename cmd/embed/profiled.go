@@ -29,7 +29,7 @@ func (p profiled) same(q profiled) bool {
 // profilePath returns the file with the results of embed profile on this machine. It is empty if the user has no home.
 func profilePath() string {
 	state := os.Getenv("XDG_STATE_HOME")
-	if !filepath.IsAbs(state) { // as the XDG Base Directory Specification says
+	if !filepath.IsAbs(state) { // the XDG Base Directory Specification ignores a relative path
 		home, err := os.UserHomeDir()
 		if err != nil {
 			return ""
@@ -93,7 +93,7 @@ func setProfiled(p profiled) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(temporary.Name()) // an error after it was renamed
+	defer os.Remove(temporary.Name()) // fails, which does not matter, once the file is renamed
 	_, err = temporary.Write(append(content, '\n'))
 	if err = cmp.Or(err, temporary.Close()); err != nil {
 		return err

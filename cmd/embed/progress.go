@@ -53,7 +53,7 @@ func newScreen(w io.Writer) (s *monitor.Screen, terminal bool) {
 		terminal = true
 		size = func() (width, height int) {
 			width, height, err := term.GetSize(int(f.Fd()))
-			if err != nil || width == 0 { // as on a serial line
+			if err != nil || width == 0 { // the width is unknown, as on a serial line
 				return 80, 24
 			}
 			return width, height

@@ -117,7 +117,7 @@ type download struct {
 	screen    *monitor.Screen // the log writes to it
 	dashboard bool            // whether the screen may show a bar
 
-	told    time.Time // when the last line was written
+	told    time.Time // time of the last log line
 	present atomic.Pointer[transfer]
 }
 

@@ -59,7 +59,8 @@ func translateCommand(ctx context.Context, _ machine, args, environ []string, st
 	s := &translateFlags{}
 	flags := pflag.NewFlagSet("embed translate", pflag.ContinueOnError)
 	s.declare(flags)
-	inputs, helped, err := parseSubcommand(flags, translateUsage, maxArguments, args, nil, stdout) // EMBED_OUT and others are about the command embed
+	// The environment does not count: EMBED_OUT and the other variables are for the command embed itself.
+	inputs, helped, err := parseSubcommand(flags, translateUsage, maxArguments, args, nil, stdout)
 	if err != nil || helped {
 		return exitCode(err, 0, 0), err
 	}
@@ -129,7 +130,7 @@ func (s *translateFlags) translateFile(ctx context.Context, genetic *translate.C
 			return err
 		}
 		s.write(genetic, record, out)
-		if _, err := out.Write(nil); err != nil { // such as a full disk or a closed pipe
+		if _, err := out.Write(nil); err != nil { // returns the error of an earlier write, such as a full disk
 			return err
 		}
 	}

@@ -58,7 +58,7 @@ func (p platform) program() string {
 
 // entry is a file in an archive.
 type entry struct {
-	name    string // with slashes
+	name    string // path with slashes
 	content []byte
 	mode    os.FileMode
 }
@@ -66,7 +66,7 @@ type entry struct {
 // release is the content that all archives have in common.
 type release struct {
 	root    string // folder of the module
-	version string // of the program, without its commit
+	version string // version of the program, without its commit
 	date    time.Time
 	common  []entry // manual page, completions, README, licence, changes
 }

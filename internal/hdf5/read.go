@@ -24,7 +24,7 @@ type Reader struct {
 	// Root is the place of the root group.
 	Root Address
 
-	heapAt uint64 // place of the collection in heap
+	heapAt uint64 // offset in the file of the collection in heap
 	heap   map[uint16]string
 }
 
@@ -205,7 +205,7 @@ func (r *Reader) attributes(o *Object, messages [][]byte) error {
 		}
 		parts, at := [3][]byte{}, 8
 		if m[0] == 3 {
-			at = 9 // after the encoding of the name
+			at = 9 // version 3 has one more byte, the encoding of the name
 		}
 		for i := range parts {
 			n := int(binary.LittleEndian.Uint16(m[2+2*i:]))
@@ -261,7 +261,7 @@ func (r *Reader) readCollection(at uint64) error {
 	r.heapAt, r.heap = at, map[uint16]string{}
 	for b = b[min(len(b), collectionPrefix):]; len(b) >= 16; {
 		index, n := binary.LittleEndian.Uint16(b), binary.LittleEndian.Uint64(b[8:])
-		if index == 0 { // the rest is free
+		if index == 0 { // object 0 is the free space at the end
 			break
 		}
 		if b = b[16:]; n > uint64(len(b)) {

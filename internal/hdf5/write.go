@@ -16,7 +16,7 @@ type Address uint64
 
 // File is a file under construction.
 type File interface {
-	io.Writer // appends
+	io.Writer // appends to the file
 	// WriteAt replaces bytes that have been written.
 	WriteAt(p []byte, offset int64) (int, error)
 }
@@ -89,7 +89,7 @@ func (w *Writer) String(s string) (ref [stringRef]byte, err error) {
 	}
 	w.strings++
 	w.heap = binary.LittleEndian.AppendUint16(w.heap, w.strings)
-	w.heap = append(w.heap, 1, 0, 0, 0, 0, 0) // one reference
+	w.heap = append(w.heap, 1, 0, 0, 0, 0, 0) // reference count 1
 	w.heap = binary.LittleEndian.AppendUint64(w.heap, uint64(len(s)))
 	w.heap = pad(append(w.heap, s...))
 
@@ -123,12 +123,12 @@ func (w *Writer) ArrayAt(values Address, t Type, shape []int, attributes ...Attr
 	if size == 0 {
 		values = Address(undefined)
 	}
-	layout := binary.LittleEndian.AppendUint64([]byte{3, 1}, uint64(values)) // version 3, contiguous
+	layout := binary.LittleEndian.AppendUint64([]byte{3, 1}, uint64(values)) // version 3 of the message, contiguous array
 	layout = binary.LittleEndian.AppendUint64(layout, size)
 	return w.object([]message{
 		{messageDataspace, encodeShape(shape)},
 		{messageDatatype, t.encode()},
-		{messageFill, []byte{2, 2, 2, 1, 0, 0, 0, 0}}, // allocated late, written if set, of the default value
+		{messageFill, []byte{2, 2, 2, 1, 0, 0, 0, 0}}, // version 2, allocated late, written if set, default value
 		{messageLayout, layout},
 	}, attributes)
 }
@@ -159,8 +159,8 @@ func (w *Writer) object(messages []message, attributes []Attribute) (Address, er
 	}
 	h := append(w.header[:0], 1, 0)
 	h = binary.LittleEndian.AppendUint16(h, uint16(len(messages)))
-	h = binary.LittleEndian.AppendUint32(h, 1) // one link leads here
-	h = append(h, 0, 0, 0, 0, 0, 0, 0, 0)      // the size, and padding
+	h = binary.LittleEndian.AppendUint32(h, 1) // reference count 1: one link leads to the object
+	h = append(h, 0, 0, 0, 0, 0, 0, 0, 0)      // size of the messages, which is set below, and padding
 	for _, m := range messages {
 		h = binary.LittleEndian.AppendUint16(h, m.kind)
 		h = binary.LittleEndian.AppendUint16(h, uint16((len(m.content)+7)&^7))
@@ -274,7 +274,7 @@ func (w *Writer) Group(l *Links, attributes ...Attribute) (Address, error) {
 // node is a child of a B-tree node.
 type node struct {
 	at   Address
-	last uint64 // offset of the last name in it
+	last uint64 // offset, in the local heap, of the last name in the node
 }
 
 // symbolNodes writes the links in symbol table nodes (III.B).

@@ -17,7 +17,7 @@ type Run struct {
 	models []*model
 	next   int    // index of the model that Begin starts
 	failed int    // number of failed inputs, including those that no model has planned
-	m      *model // the model that was started last; nil before
+	m      *model // the model that was started last; nil before the first
 }
 
 // NewRun returns a run that begins now.
@@ -78,12 +78,12 @@ type State string
 
 // States.
 const (
-	Waiting   State = "to do" // of a model
+	Waiting   State = "to do" // a model that has not begun
 	Loading   State = "loading"
 	Computing State = "computing"
-	Lost      State = "lost" // of a device
+	Lost      State = "lost" // a device that has failed
 	Done      State = "done"
-	Stopped   State = "stopped" // of a model that was interrupted or has no device left
+	Stopped   State = "stopped" // a model that was interrupted, or has no device left
 )
 
 // Plan announces a model with the sizes of its inputs on disk, by path. The size is 0 if it is not known.

@@ -9,7 +9,7 @@ import (
 // Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. Names end with the unit.
 type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
-	Left        Value   `json:"left_seconds"`      // estimate for the whole run
+	Left        Value   `json:"left_seconds"`      // estimated time until the end of the run
 	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
 	FilesFailed int     `json:"-"`                 // of all models, and before them; reports have it among their totals
 	Models      []Model `json:"models"`
@@ -20,15 +20,15 @@ type Model struct {
 	Name            string   `json:"model"`
 	State           State    `json:"state"`
 	Files           int      `json:"files"`
-	FilesDone       int      `json:"files_done"` // finished, failed or complete before
+	FilesDone       int      `json:"files_done"` // files that have finished, have failed or were complete before
 	FilesFailed     int      `json:"files_failed"`
-	Percent         Value    `json:"percent"` // of the bytes on disk
+	Percent         Value    `json:"percent"` // share of the bytes on disk that is embedded
 	Sequences       int64    `json:"sequences"`
 	Tokens          int64    `json:"tokens"`
-	Seconds         Value    `json:"seconds"` // since the first device was ready
+	Seconds         Value    `json:"seconds"` // time since the first device was ready
 	TokensPerSecond Value    `json:"tokens_per_second"`
 	Left            Value    `json:"left_seconds"`
-	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches
+	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, of the number that fits
 	Halvings        int      `json:"out_of_memory_halvings"`
 	Skipped         int64    `json:"records_skipped"`
 	Reading         Stage    `json:"reading"`
@@ -42,11 +42,11 @@ type Model struct {
 type Device struct {
 	Name            string `json:"device"`
 	State           State  `json:"state"`
-	File            string `json:"file"` // of its last batch
+	File            string `json:"file"` // input of its last batch
 	Sequences       int64  `json:"sequences"`
 	Tokens          int64  `json:"tokens"`
-	TokensPerSecond Value  `json:"tokens_per_second"`     // since it was ready
-	Now             Value  `json:"tokens_per_second_now"` // of the last ten seconds, or of the last batch
+	TokensPerSecond Value  `json:"tokens_per_second"`     // mean since the device was ready
+	Now             Value  `json:"tokens_per_second_now"` // rate in the last ten seconds, or of the last batch
 	Batch           int    `json:"batch_tokens"`          // largest number of tokens in a batch
 	LongPercent     Value  `json:"long_record_percent"`   // share of a long record that has been computed
 	Stage
@@ -56,7 +56,7 @@ type Device struct {
 	Temperature     Value `json:"temperature_celsius"`
 	Power           Value `json:"power_watts"`
 	Clock           Value `json:"clock_megahertz"`
-	MeanUtilization Value `json:"mean_utilization_percent"` // while it computed, like the next three
+	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three: while it computed
 	MeanPower       Value `json:"mean_power_watts"`
 	PeakMemory      Value `json:"peak_memory_bytes"`
 	PeakTemperature Value `json:"peak_temperature_celsius"`
@@ -65,7 +65,7 @@ type Device struct {
 // Stage contains the times of one stage, added over its goroutines.
 type Stage struct {
 	Busy    Value `json:"busy_seconds"`
-	Waiting Value `json:"waiting_seconds"` // for other stages
+	Waiting Value `json:"waiting_seconds"` // time in which it waited for other stages
 }
 
 func (s *Stage) add(busy, waiting time.Duration) {

@@ -48,7 +48,7 @@ const (
 
 const (
 	plainNucleotides = "ACGTUN"
-	nucleotides      = plainNucleotides + "RYSWKMBDHV" // the IUPAC codes
+	nucleotides      = plainNucleotides + "RYSWKMBDHV" // all letters of DNA: the bases and the IUPAC codes
 )
 
 // extensionAlphabet maps the extensions that stand for one alphabet.
@@ -63,7 +63,7 @@ const (
 	classA = iota
 	classC
 	classG
-	classT // or U
+	classT // T or U
 	classN // any base, or asparagine
 	code   // the other IUPAC nucleotide codes, and I for inosine; also amino acids
 	amino  // letters that never occur in DNA
@@ -135,11 +135,11 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	case c[amino] > 0 && 100*plain < 80*letters:
 		return Protein, c[amino] >= 2 && letters >= sureProtein
 	case c[amino] > 0:
-	case 100*plain < 50*letters: // the codes are amino acids
+	case 100*plain < 50*letters: // DNA has fewer codes: these are amino acids
 		return Protein, letters >= sureProtein
-	case bases == 4 && mixed && 100*plain >= 60*letters: // primers
+	case bases == 4 && mixed && 100*plain >= 60*letters: // degenerate primers
 		return DNA, letters >= sureDNA && 100*plain >= 80*letters
-	case bases <= 2 && 100*plain < 85*letters: // (GGGGS)n, (GA)nGS
+	case bases <= 2 && 100*plain < 85*letters: // linkers such as (GGGGS)n and (GA)nGS
 		return Protein, letters >= sureDNA
 	}
 	return Unknown, false
@@ -166,7 +166,7 @@ func glance(seq []byte) Alphabet {
 type ballot struct {
 	total   composition
 	records int
-	sure    [Protein + 1]int // number of them that are certain evidence, by alphabet
+	sure    [Protein + 1]int // number of records that are certain evidence, by alphabet
 }
 
 // add adds the letters of a record to the evidence. It returns the alphabet for which this record alone is certain

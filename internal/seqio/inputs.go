@@ -17,7 +17,7 @@ type Input struct {
 	Path     string   // as the user gave it, or below the folder that the user gave; "-" for standard input
 	Name     string   // base name of the output: the file name without its sequence and compression extensions, or "stdin"
 	Dir      string   // slash-separated folder of the output: that of the file, relative to the folder argument; see TellApart
-	Alphabet Alphabet // forced, or Unknown
+	Alphabet Alphabet // alphabet that the user gave, or Unknown
 }
 
 var (

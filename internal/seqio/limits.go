@@ -65,7 +65,7 @@ func (x *xzBlocks) Read(p []byte) (n int, err error) {
 // without its first byte. xzLimit ignores damage, which the decoder reports.
 func xzLimit(block []byte) error {
 	const filterLZMA2 = 0x21
-	flags, at := block[0], 1 // two optional sizes follow, and the filters
+	flags, at := block[0], 1 // the header goes on with two optional sizes and the filters
 	number := func() (n uint64) {
 		n, size := binary.Uvarint(block[min(at, len(block)):])
 		at += max(size, 1)

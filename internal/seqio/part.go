@@ -147,9 +147,9 @@ func findFASTA(r io.Reader) (int64, error) {
 
 // fastqLine describes a line of a FASTQ file.
 type fastqLine struct {
-	at      int64 // its offset
+	at      int64 // offset of the line
 	first   byte
-	length  int  // without its end
+	length  int  // length without the line end
 	letters bool // there are letters, gaps and stops only
 }
 

@@ -17,7 +17,7 @@ type Reader struct {
 	source  *source
 	parser  *parser
 
-	decision decision // the alphabet, and the reason
+	decision decision // alphabet of the records, and the reason for it
 	clean    *cleaner
 	pending  []rawRecord // read ahead to detect the alphabet
 	ahead    error       // the error after pending; nil if there may be more records

@@ -17,7 +17,7 @@ type arrowField struct {
 
 // Types of Arrow (Schema.fbs): the number in the union Type, and the table.
 var (
-	arrowInt64 = flatTable{2, flatTable{64, 1}} // signed
+	arrowInt64 = flatTable{2, flatTable{64, 1}} // 64 bits, signed
 	arrowHalf  = flatTable{3, flatTable{0}}
 	arrowFloat = flatTable{3, flatTable{1}}
 	arrowText  = flatTable{5, flatTable{}}

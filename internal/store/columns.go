@@ -149,7 +149,7 @@ func (s *Spec) checkColumns() error {
 	return nil
 }
 
-// recordNames are the names of the arrays of records, each of which may appear only once in a file.
+// recordNames are the names of the arrays that were written for records. A file has one array of a name.
 type recordNames map[string]struct{}
 
 // check returns an error if an array with one of the names exists.

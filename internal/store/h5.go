@@ -77,7 +77,7 @@ type h5Encoder struct {
 	spec   *Spec
 	w      *hdf5.Writer
 	names  []string
-	groups []hdf5.Links // by name
+	groups []hdf5.Links // one for each of names
 	bytes  []byte       // buffer for one array
 }
 

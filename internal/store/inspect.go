@@ -36,7 +36,7 @@ const (
 type Inspected struct {
 	Path   string `json:"path"` // relative to the folder, with slashes
 	State  State  `json:"state"`
-	Detail string `json:"detail,omitempty"` // the difference, for people
+	Detail string `json:"detail,omitempty"` // description of the difference
 	Input  string `json:"input,omitempty"`  // path of the input, as given to the run
 }
 

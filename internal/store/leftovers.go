@@ -35,7 +35,7 @@ func RemoveLeftovers(dir string) (bytes int64, err error) {
 			continue // removed in the meantime, or owned by another user
 		}
 		if info, err := f.Stat(); err == nil && flock.Try(f, true) == nil {
-			folder, _, _ := Size(path + folderSuffix) // usually missing
+			folder, _, _ := Size(path + folderSuffix) // most temporary files have no such folder
 			if os.RemoveAll(path+folderSuffix) == nil && os.Remove(path) == nil {
 				bytes += info.Size() + folder
 			}

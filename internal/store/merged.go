@@ -68,7 +68,7 @@ func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, err
 // end.
 type mergedEncoder struct {
 	archive     *zipArchive
-	values      io.Writer   // entry of the tensor
+	values      io.Writer   // zip entry of the tensor
 	ids         *atomicFile // pickle code, as in virNucProEncoder
 	pickle      pickle
 	bytes       []byte // buffer for one row
@@ -141,7 +141,7 @@ var errForeign = errors.New("not a file of the format virnucpro that this progra
 // virNucProFile reads a file that virNucProEncoder has written, record by record.
 type virNucProFile struct {
 	*zip.ReadCloser
-	pickle  *bufio.Reader // data.pkl
+	pickle  *bufio.Reader // content of data.pkl
 	storage map[string]*zip.File
 	rows    int
 	ended   bool

@@ -28,7 +28,7 @@ type parquetRow struct {
 	Truncated   bool
 	Record      int64 // number of letters of the record
 	WindowStart int64 // first letter of a residue's window in its record
-	WindowEnd   int64 // last letter
+	WindowEnd   int64 // last letter of that window
 	Start, End  int64 // first and last letter of a window or residue in its record
 	Position    int64 // index of the token, from 0, including special tokens
 	// One field per column is used: E for FP32, H for FP16.
@@ -104,7 +104,7 @@ func columnTags(s *Spec) map[string]string {
 	for i, name := range s.columnNames("embedding") {
 		tag := `parquet:"` + name + `,plain,list"`
 		switch {
-		case s.Compress && s.DType == FP16: // DuckDB does not read float16 in an order of bytes
+		case s.Compress && s.DType == FP16: // DuckDB does not read float16 after a byte-stream split
 			tag = `parquet:"` + name + `,zstd,list"`
 		case s.Compress:
 			tag = `parquet:"` + name + `,zstd,list" parquet-element:",zstd,split"`
@@ -227,7 +227,7 @@ func (e *parquetEncoder) write() error {
 	if _, err := e.writer.Write(e.row); err != nil {
 		return err
 	}
-	const fixedColumns = 32 // approximate size in bytes
+	const fixedColumns = 32 // approximate size in bytes of a row without texts and embeddings
 	e.bytes += len(e.row[0].ID) + len(e.row[0].Description) + fixedColumns + e.spec.DType.size()*e.spec.Dim*len(e.spec.Columns)
 	if e.bytes < rowGroupBytes {
 		return nil

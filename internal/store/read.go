@@ -186,7 +186,7 @@ func npyDType(name string) (DType, error) {
 
 // idFile is the list of ids that belongs to an array.
 type idFile struct {
-	lines *bufio.Scanner // nil: there is none
+	lines *bufio.Scanner // nil if the array has no list
 	file  *os.File
 }
 

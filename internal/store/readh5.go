@@ -38,7 +38,7 @@ func readH5(f *os.File, size int64) (*Table, error) {
 	var ids *hdf5.Object
 	var columns []*hdf5.Object
 	var names []string
-	records := [][]hdf5.Link{links} // of each column
+	records := [][]hdf5.Link{links} // links to the records of each column
 	for _, l := range links {
 		grouped := l.Name == h5IDs || l.Name == h5Letters || strings.HasPrefix(l.Name, h5Embeddings)
 		if !grouped || len(links) > maxH5Columns {

@@ -73,8 +73,8 @@ func readParquetTable(f *os.File, size int64) (*Table, error) {
 // parquetReader reads rows with the generic values of parquet-go.
 type parquetReader struct {
 	file     *parquet.File
-	place    map[string]int // leaf columns of simple values
-	lists    []int          // leaf columns of embeddings
+	place    map[string]int // numbers of the columns of simple values, by name
+	lists    []int          // numbers of the columns of embeddings
 	window   [2]string      // columns of the first and the last letter of a row's window, "" if there are none
 	residues bool           // the rows have letters
 }

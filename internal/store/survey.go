@@ -16,17 +16,17 @@ type Survey struct {
 	Counted int64
 }
 
-// ColumnSurvey describes a column. The counts of a kind of row come with the id of the first record that has one.
+// ColumnSurvey describes a column. Rows of some kinds are counted, and the first record with such a row is named.
 type ColumnSurvey struct {
-	Rows      int64 // of Dim values
-	NaN       int64 // values
-	Infinite  int64 // values
-	Zero      int64 // rows of zeros
-	Constant  int64 // rows of equal values that are not zero, of two values or more
-	Repeated  int64 // rows that are equal, bit for bit, to an earlier one
+	Rows      int64 // number of rows, of Dim values each
+	NaN       int64 // number of values that are NaN
+	Infinite  int64 // number of values that are infinite
+	Zero      int64 // number of rows of zeros
+	Constant  int64 // number of rows of two or more equal values other than zero
+	Repeated  int64 // number of rows that are equal, bit for bit, to an earlier one
 	NotFinite string
 	FirstZero string
-	FirstSame string // the first constant row
+	FirstSame string // id of the first record with a constant row
 }
 
 // maxCounted bounds the number of records and rows that are compared for repetitions, which take 8 bytes each.

@@ -15,7 +15,7 @@ type ORF struct {
 // begins after the previous stop codon or at the beginning of the sequence.
 func (c *Code) ORFs(seq []byte, least int, fromStart bool) (list []ORF) {
 	for _, f := range c.SixFrames(seq) {
-		codon := 0 // number of codons before the current stretch
+		codon := 0 // number of codons of the frame before the stretch
 		for stretch := range bytes.SplitSeq(f.Protein, []byte{Stop}) {
 			from, to := codon, codon+len(stretch)
 			codon = to + 1

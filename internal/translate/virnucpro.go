@@ -33,7 +33,7 @@ func Chunks(n, size int) []Chunk {
 // other codons. Its index is that of codonIndex.
 var plainAmino = func() (t [16 * 16 * 16]byte) {
 	const letters = "ACGT"
-	standard, _ := ByNumber(1) // it exists
+	standard, _ := ByNumber(1) // number 1, the standard code, exists
 	for i := range 64 {
 		codon := codonIndex([]byte{letters[i>>4], letters[i>>2&3], letters[i&3]})
 		t[codon] = standard.amino[codon]

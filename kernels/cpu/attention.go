@@ -183,7 +183,7 @@ func (s *runner) attend(o *kernels.Attention, out, qkv *matrix, worker int, bloc
 	}
 }
 
-// blockKeys is the number of scores that softmax exponentiates in one call. It adds the sums of these blocks in
+// blockKeys is the number of scores that softmax exponentiates in one call. softmax adds the sums of these calls in
 // float64, so that long rows lose no accuracy.
 const blockKeys = 512
 

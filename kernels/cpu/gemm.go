@@ -169,7 +169,7 @@ func productOf(o kernels.Linear, out, in, add *matrix) product {
 	p.a, p.lda = in.operand()
 	if o.Bias != nil {
 		flat := o.Bias.(*weight).flat
-		p.bias = flat[:cap(flat)] // whole panels
+		p.bias = flat[:cap(flat)] // the bias with the padding of its last panel
 	}
 	if add != nil {
 		p.add, p.ldadd = add.at, add.cols

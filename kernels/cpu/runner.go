@@ -12,7 +12,7 @@ import (
 type runner struct {
 	workers *workerPool
 	variant *variant
-	tile    tileFunc // for the type of the operands
+	tile    tileFunc // kernel for the type of the operands
 	bf16    bool     // whether both operands are bfloat16
 	program *kernels.Program
 	limits  kernels.Limits
@@ -31,7 +31,7 @@ type runner struct {
 // allocates nothing.
 type step struct {
 	name              string
-	perToken, perPair float64 // FLOPs
+	perToken, perPair float64 // FLOPs per token, and per pair of tokens of a sequence
 	run               func()
 }
 

@@ -72,7 +72,7 @@ func (s *submission) begin() {
 		s.loaded = s.resources.Pin(s.Context, bytes)
 	}
 	t.swap(s.Context, s.compute, s.loads)
-	sent := 0 // bytes
+	sent := 0 // number of bytes sent
 	send := func(to driver.Pointer, values []int32) {
 		if s.Err != nil {
 			return // pinning the memory may have failed

@@ -19,7 +19,7 @@ type compiler struct {
 
 // step is an operation with everything that launching it needs.
 type step struct {
-	op, shapes string // for OpError
+	op, shapes string // kind and shapes of the operation, for OpError
 	entry
 	writes []*memory // slots that it writes; pending copies to the host may still read them
 	launch func(s *submission)

@@ -34,7 +34,7 @@ func (c *compiler) norm(o kernels.Norm, out, in *matrix) func(*submission) {
 	wide, narrow := out.outputs()
 	return func(s *submission) {
 		rows := s.tokens()
-		s.launch(k, rows, 0, wide, narrow, gpu.Ptr(in.wide), gpu.Ptr(0), // nothing is added
+		s.launch(k, rows, 0, wide, narrow, gpu.Ptr(in.wide), gpu.Ptr(0), // null: no residual is added
 			gpu.Ptr(gain.at), gpu.Ptr(bias.at), gpu.Float(o.Eps), gpu.Int(rows), gpu.Int(in.cols))
 	}
 }

@@ -63,7 +63,7 @@ type plan struct {
 	ProductReport
 	algo    driver.MatmulAlgo
 	desc    driver.Handle
-	a, b, d driver.Handle // layouts; C has that of D
+	a, b, d driver.Handle // layouts of A, B and D; C has the layout of D
 	rows    int           // number of rows in the layouts
 	fits    bool          // whether the algorithm supports that number of rows
 }

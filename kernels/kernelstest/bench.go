@@ -16,7 +16,7 @@ type Bench struct {
 	model      kernels.Model
 	operands   kernels.DType
 	lens, tags []int  // length of each sequence, and the seed of its input (see Case.Run)
-	seed       uint64 // of the previous weight
+	seed       uint64 // seed of the previous weight
 	inputs     uint64 // number of inputs so far
 }
 

@@ -69,7 +69,7 @@ func unreachable(ctx context.Context, err error) error {
 // temporary is an error after which another attempt may succeed.
 type temporary struct {
 	error
-	after   time.Duration // asked for by the hub, or 0
+	after   time.Duration // pause that the hub asks for, or 0
 	reached int64         // bytes of the file that were there when the attempt ended
 }
 

@@ -66,7 +66,7 @@ func packsBF16(g *generator) {
 	g.function("pairRowsBF16", "func(panel *uint32, rows *uint16, ld int, count int)",
 		"pairRowsBF16 writes count pairs of rows of 16 values, of stride ld, as rows of 16 pairs.")
 	panel, rows, ld, count := g.param("panel"), g.param("rows"), g.param("ld"), g.param("count")
-	g.ADDQ(ld, ld) // bytes
+	g.ADDQ(ld, ld) // stride in bytes
 	g.Label("pair")
 	first, second := g.ZMM(), g.ZMM()
 	g.VPMOVZXWD(Mem{Base: rows}, first)

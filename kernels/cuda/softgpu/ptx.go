@@ -16,7 +16,7 @@ type ptxModule struct {
 type ptxKernel struct {
 	name       string
 	parameters []parameter
-	maxThreads int               // .maxntid
+	maxThreads int               // value of .maxntid
 	registers  map[string]string // type (such as f32) by name without number (such as %f)
 	shared     []sharedArray
 	body       []statement
