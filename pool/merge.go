@@ -212,7 +212,7 @@ func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (
 	return missing, nil
 }
 
-// with returns a copy of parameters in which one is set, or is not there if value is empty.
+// with returns a copy of parameters in which name has the value, or which lacks name if value is empty.
 func with(parameters map[string]string, name, value string) map[string]string {
 	all := maps.Clone(parameters)
 	if value == "" {

@@ -25,7 +25,7 @@ var ErrTooLarge = errors.New("too large")
 // A vocabulary is the unchecked content of a tokenizer.json.
 type vocabulary struct {
 	ids            map[string]int64 // ids of all entries, which must be 0, 1, … without gaps
-	merges         [][2]string      // by rank, the lowest first
+	merges         [][2]string      // pairs that are merged, in the order of their ranks, from 0
 	unknown        string           // the entry for a letter outside the vocabulary
 	prefix, suffix []int32          // special tokens before and after a sequence
 }

@@ -20,7 +20,7 @@ type Family struct {
 	Flag      string         // prefix of the family's flags: "esm" gives --esm-model
 	VirNucPro string         // name of the model in VirNucPro's file names
 	Published []Published    // smallest first
-	Licence   string         // of the published models, as an SPDX identifier
+	Licence   string         // licence of the published models, as an SPDX identifier
 	Default   string         // the model to use if none is named: a short name, or synthetic:NAME
 
 	// tokenizer returns the tokenizer for the content of a vocabulary file. For nil it returns the tokenizer of

@@ -87,7 +87,7 @@ func Label(path string) (string, error) {
 	return SafeLabel(base), nil
 }
 
-// SafeLabel replaces characters that are not allowed in file names on every system.
+// SafeLabel replaces the characters that some system does not allow in file names.
 func SafeLabel(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {

@@ -14,7 +14,7 @@ import (
 // hub.ErrNotCached.
 type NotCached struct {
 	ID       string // ORG/NAME
-	Revision string // as it was asked for, "" for the default
+	Revision string // revision that was asked for; "" for the default
 	why      error
 }
 

@@ -58,7 +58,7 @@ func readSafetensors(f *file) (map[string]*Tensor, error) {
 type entry struct {
 	*Tensor
 	dtype      dtype
-	begin, end int64 // offsets after the header
+	begin, end int64 // offsets from the end of the header, in bytes
 }
 
 // parseHeader parses the JSON of a safetensors header and checks each entry: its offsets must be in order and differ by

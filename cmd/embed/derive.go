@@ -34,7 +34,7 @@ type presetRun struct {
 // derived is an input of a preset and the FASTA files that are made from it.
 type derived struct {
 	seqio.Input
-	paths []string    // of the chunks, of the DNA of the frames, and of their proteins
+	paths []string    // FASTA files of the chunks, of the DNA of the frames, and of their proteins
 	entry store.Entry // manifest entry of the FASTA files
 }
 

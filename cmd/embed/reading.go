@@ -20,9 +20,10 @@ func (s *settings) reading() seqio.Options {
 	return o
 }
 
-// longestRecord returns the limit for the letters of a record, where an amount of memory is available. Before a record
-// is embedded, it takes up to 8 bytes a letter (see seqio.Limit); so a single record takes no more than two thirds of
-// the memory, or 8 MB. With less than that nothing could be embedded, and the model gives the error.
+// longestRecord returns the limit for the letters of a record if the given number of bytes of memory is available; by
+// names what bounds the memory. Before a record is embedded, it takes up to 8 bytes a letter (see seqio.Limit). With
+// one letter for every 12 bytes it takes no more than two thirds of the memory. The limit is at least 2²⁰ letters, 8
+// MB: with less memory than that no model can be loaded, which has an error of its own.
 func longestRecord(bytes int64, by string) seqio.Limit {
 	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
 		return seqio.Limit{Letters: int(letters), By: by}

@@ -17,7 +17,7 @@ const drawEvery = 250 * time.Millisecond
 // passes on these lines.
 type Screen struct {
 	w    io.Writer
-	size func() (width, height int) // of the terminal, in characters
+	size func() (width, height int) // size of the terminal in characters
 
 	mu     sync.Mutex
 	frame  func(width int) []string // nil if there is no dashboard

@@ -35,7 +35,7 @@ type Sample struct {
 	MemoryTotal Value // bytes
 	Temperature Value // degrees Celsius
 	Power       Value // watts
-	Clock       Value // of the multiprocessors, in MHz
+	Clock       Value // clock of the multiprocessors in MHz
 }
 
 // noSample is a sample without any value.

@@ -11,7 +11,7 @@ type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
 	Left        Value   `json:"left_seconds"`      // estimated time until the end of the run
 	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
-	FilesFailed int     `json:"-"`                 // of all models, and before them; reports have it among their totals
+	FilesFailed int     `json:"-"`                 // of all models, and before the first; reports count them in their totals
 	Models      []Model `json:"models"`
 }
 

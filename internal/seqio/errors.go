@@ -22,7 +22,7 @@ var (
 	ErrLongRecord   = fmt.Errorf("%w: a record", ErrLimit)    // a record is longer than Options.Longest, under BadError
 	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
 	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output
-	ErrGivenTwice   = errors.New("an input is given twice")   // by its path, or by a folder or glob as well
+	ErrGivenTwice   = errors.New("an input is given twice")   // by its path twice, or by a path and by a folder or glob
 	ErrNoInput      = errors.New("no such sequence input")    // a path, glob or folder that leads to no file
 	ErrNotRead      = errors.New("input not read to its end") // Digest was called before Read returned io.EOF
 )

@@ -144,7 +144,7 @@ func closeH5(w *hdf5.Writer, root *hdf5.Links, s *Spec) error {
 type h5MatrixEncoder struct {
 	spec    *Spec
 	w       *hdf5.Writer
-	first   hdf5.Address  // of the values of the first column, which are written immediately
+	first   hdf5.Address  // address of the values of the first column, which are written immediately
 	columns []*atomicFile // values of the other columns
 	ids     []string
 	floats  floatWriter

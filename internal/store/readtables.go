@@ -359,7 +359,7 @@ func residueLetters(first, last string) (l Letters, err error) {
 // joiner joins the residues or tokens of a record, which follow each other in a table, to one row.
 type joiner struct {
 	yield func(*Row) error
-	joins bool // false: every row is a record
+	joins bool // whether rows are joined; if not, every row is a record
 	row   *Row // nil before the first row
 }
 

@@ -31,7 +31,7 @@ const shardVersion = 1
 // shardHeader describes the output of which a file is a shard.
 type shardHeader struct {
 	Version     int
-	Base, Model []byte // those of Spec, which need not be UTF-8
+	Base, Model []byte // Spec.Base and Spec.Model, which need not be UTF-8
 	Spec        Spec
 }
 

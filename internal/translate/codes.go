@@ -2,7 +2,7 @@ package translate
 
 // codes lists NCBI's genetic codes (https://www.ncbi.nlm.nih.gov/Taxonomy/Utils/wprintgc.cgi). The amino acids and the
 // marks of start codons, M, are in NCBI's order: the first, second and third letter of a codon run through TCAG, the
-// third fastest. Codons of 27, 28 and 31 that are stops only at the end of a gene have their amino acid here.
+// third fastest. Codons of the codes 27, 28 and 31 that are stops only at the end of a gene have their amino acid here.
 var codes = [...]struct {
 	number              int
 	name, amino, starts string

@@ -25,7 +25,7 @@ type runner struct {
 	workspace              driver.Pointer
 	tables                 *tables
 	slots                  []*memory
-	rotations              map[string]driver.Pointer // by frequencies, see rotation
+	rotations              map[string]driver.Pointer // tables of rotations by their frequencies, see rotation
 	positions              kernel
 }
 

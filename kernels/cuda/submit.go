@@ -23,7 +23,7 @@ type submission struct {
 	err              error        // result of run
 	recorded         bool         // computed and copied have been recorded
 	loaded           gpu.Pinned   // source of the uploads
-	results          []gpu.Pinned // for each output of the program
+	results          []gpu.Pinned // memory for each output of the program
 	computed, copied gpu.Event    // the last kernel and the last download have finished
 	timings          timings
 }

@@ -91,8 +91,8 @@ func (r *runner[F]) Start(b kernels.Batch, dst [][]float32) (wait func() error) 
 // matrix is a value in the two types in which operations read it.
 type matrix[F float] struct {
 	cols    int
-	at      []F // as computed
-	operand []F // rounded to the operand type
+	at      []F // values as computed
+	operand []F // values rounded to the operand type
 }
 
 func row[F float](at []F, cols, r int) []F { return at[r*cols : (r+1)*cols] }

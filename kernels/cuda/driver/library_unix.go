@@ -96,7 +96,7 @@ func (c *caller) call(function uintptr, args ...uintptr) uintptr {
 	return r
 }
 
-// BindCUDA binds the functions of a loaded libcuda. It does not use RegisterFunc for launches, copies and events: its
+// BindCUDA binds the functions of a loaded libcuda. For launches, copies and events it does not use RegisterFunc, whose
 // reflection allocates and takes longer than the driver does.
 func BindCUDA(library uintptr) (*CUDA, error) {
 	d := new(CUDA)
