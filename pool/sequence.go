@@ -28,7 +28,7 @@ type latest struct {
 	limit int                  // maximum of bytes; see Job.KeptBytes
 	known map[string]*sequence // sequences by the bytes of their token ids
 	order []string             // keys of known, the oldest first
-	bytes int                  // size of all sequences, their results and their keys
+	bytes int                  // size in bytes of all sequences, their results and their keys
 	key   []byte               // buffer for a key
 }
 

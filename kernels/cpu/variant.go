@@ -41,7 +41,7 @@ type variant struct {
 
 // pairVariant is the part of a variant that computes with pairs of bfloat16.
 type pairVariant struct {
-	fast bool // the instruction set has such instructions
+	fast bool // the instruction set multiplies pairs of bfloat16
 	tile tileFunc
 	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of them. out may be the
 	// memory of in.
