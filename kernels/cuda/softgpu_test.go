@@ -37,6 +37,7 @@ type software struct {
 	drv     *driver.CUDA
 	cublas  *driver.CublasLt
 	restart func(seed uint64)
+	drop    func(kernel string, number uint32) // makes a barrier or wait of a kernel have no effect
 }
 
 // inProcess loads the software GPU once. A library that is rebuilt after it was loaded cannot be loaded again in the
@@ -56,6 +57,7 @@ var inProcess = sync.OnceValues(func() (*software, error) {
 		return nil, err
 	}
 	purego.RegisterLibFunc(&s.restart, library, "softgpu_restart")
+	purego.RegisterLibFunc(&s.drop, library, "softgpu_drop")
 	if s.drv, err = driver.BindCUDA(library); err == nil {
 		s.cublas, err = driver.BindCublasLt(lt)
 	}
@@ -265,18 +267,20 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	}
 }
 
-// A mutant is a kernel with one mistake: a barrier or a wait is missing, or an instruction is changed.
+// A mutant is a kernel with one mistake: a barrier or a wait has no effect, or an instruction is changed.
 type mutant struct {
-	kernel, text string // text is the mutated PTX of this kernel alone
-	what         string
-	jobs         []string // at least one of them must notice the mistake
-	dtype        kernels.DType
-	same         bool // the kernel is unchanged: no job may notice anything
+	kernel  string
+	dropped int    // number of the barrier or wait that has no effect, or 0
+	text    string // changed PTX of this kernel alone; if it is empty, the committed kernel runs
+	what    string
+	jobs    []string // at least one of them must notice the mistake
+	dtype   kernels.DType
+	same    bool // the text is unchanged: no job may notice anything
 }
 
-// mutants returns the mutants of a kernel in a PTX file, and the unchanged kernel as the last entry. Each mutant lacks
-// one barrier, has one wait for copies that is too short, or subtracts wherever the kernel adds. jobs are the names of
-// the jobs of which at least one must notice a mutant.
+// mutants returns the mutants of a kernel in a PTX file. Each mutant lacks one barrier, has one wait for copies that is
+// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are the
+// names of the jobs of which at least one must notice a mutant.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -289,21 +293,14 @@ func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...str
 	if body == "" {
 		t.Fatalf("%s has no %s", file, kernel)
 	}
-	add := func(what string, place []int, with string) {
-		list = append(list, mutant{kernel, head + body[:place[0]] + with + body[place[1]:], fmt.Sprintf("%s: %s", kernel, what), jobs, dtype, false})
-	}
-	for i, place := range regexp.MustCompile(`bar(\.warp)?\.sync[^;]*;`).FindAllStringIndex(body, -1) {
-		add(fmt.Sprintf("without barrier %d", i+1), place, "")
-	}
-	for _, place := range regexp.MustCompile(`cp\.async\.wait_group\s+\d+;`).FindAllStringIndex(body, -1) {
-		was := body[place[0]:place[1]]
-		var n int
-		fmt.Sscanf(strings.Fields(was)[1], "%d;", &n)
-		add("waiting one group less than "+was, place, fmt.Sprintf("cp.async.wait_group \t%d;", n+1))
+	for i, wait := range regexp.MustCompile(`bar(\.warp)?\.sync|cp\.async\.wait_group\s+\d+`).FindAllString(body, -1) {
+		list = append(list, mutant{kernel: kernel, dropped: i + 1, what: fmt.Sprintf("%s: without wait %d, %s", kernel, i+1, wait),
+			jobs: jobs, dtype: dtype})
 	}
 	differences := strings.ReplaceAll(body, "add.f32", "sub.f32")
-	return append(list, mutant{kernel, head + differences, kernel + ": with differences for sums", jobs, dtype, false},
-		mutant{kernel, head + body, kernel + ": as it is", jobs, dtype, true})
+	return append(list,
+		mutant{kernel: kernel, text: head + differences, what: kernel + ": with differences for sums", jobs: jobs, dtype: dtype},
+		mutant{kernel: kernel, text: head + body, what: kernel + ": as it is", jobs: jobs, dtype: dtype, same: true})
 }
 
 // TestMutantsAreFound checks that the jobs notice each mutant. So each barrier and each wait is both needed and tested.
@@ -321,16 +318,19 @@ func TestMutantsAreFound(t *testing.T) {
 	)
 	// The second barrier of pool matters only if a block processes several sequences, in batches of more than 65,535
 	// sequences. No job has so many, so none can notice that it is missing.
-	list = slices.DeleteFunc(list, func(m mutant) bool { return m.what == "pool: without barrier 2" })
+	list = slices.DeleteFunc(list, func(m mutant) bool { return m.kernel == "pool" && m.dropped == 2 })
 	var texts []string
 	for _, m := range list {
-		texts = append(texts, m.text)
+		if m.text != "" {
+			texts = append(texts, m.text)
+		}
 	}
 	if err := softgpu.Build(s.folder, texts...); err != nil {
 		t.Fatal(err)
 	}
+	right := map[string][]float32{} // results of the committed kernels, by job and type
 	for _, m := range list {
-		switch found := s.notices(t, m); {
+		switch found := s.notices(t, m, right); {
 		case !found && !m.same:
 			t.Errorf("%s gives the same results for %q", m.what, m.jobs)
 		case found && m.same:
@@ -339,36 +339,46 @@ func TestMutantsAreFound(t *testing.T) {
 	}
 }
 
-// notices runs each of the mutant's jobs once with the unchanged kernel, and up to four times with the mutant, each
-// time with another order of streams and threads. It reports whether a run with the mutant ends with an error or with a
-// result that differs from that of the unchanged kernel.
-func (s *software) notices(t *testing.T, m mutant) bool {
+// notices runs each of the mutant's jobs up to four times, each time with another order of streams and threads. It
+// reports whether a run ends with an error or with a result that differs from that of the committed kernel, which it
+// takes from right or computes.
+func (s *software) notices(t *testing.T, m mutant, right map[string][]float32) bool {
 	t.Helper()
-	images, err := embeddedImages()
-	if err != nil {
-		t.Fatal(err)
+	var images []gpu.Image
+	if m.text != "" {
+		committed, err := embeddedImages()
+		if err != nil {
+			t.Fatal(err)
+		}
+		images = slices.Insert(slices.Clone(committed), 0, // the backend uses the first image that contains the kernel
+			gpu.Image{Name: "mutant", ISA: committed[0].ISA, Kernels: []string{m.kernel}, Text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
 	}
-	mutated := slices.Insert(slices.Clone(images), 0, // the backend uses the first image that contains the kernel
-		gpu.Image{Name: "mutant", ISA: images[0].ISA, Kernels: []string{m.kernel}, Text: func() ([]byte, error) { return []byte(m.text + "\x00"), nil }})
+	defer s.drop(m.kernel, 0)
 	for _, j := range jobs() {
 		if !slices.Contains(m.jobs, j.Name) {
 			continue
 		}
-		b := s.open(t, 0, m.dtype, false, nil)
-		want, err := jobResult(t, j, b, m.dtype)
-		b.Close()
-		if err != nil {
-			t.Fatal(err)
+		key := fmt.Sprint(j.Name, m.dtype)
+		if right[key] == nil {
+			s.drop(m.kernel, 0)
+			b := s.open(t, 0, m.dtype, false, nil)
+			got, err := jobResult(t, j, b, m.dtype)
+			b.Close()
+			if err != nil {
+				t.Fatal(err)
+			}
+			right[key] = got
 		}
+		s.drop(m.kernel, uint32(m.dropped))
 		for seed := range uint64(4) {
-			b := s.open(t, seed, m.dtype, false, mutated)
+			b := s.open(t, seed, m.dtype, false, images)
 			got, err := jobResult(t, j, b, m.dtype)
 			b.Close()
 			var refused *driver.Error
 			if errors.As(err, &refused) && strings.Contains(refused.Op, "cuModule") {
 				t.Fatal(err)
 			}
-			if err != nil || kernelstest.Differs(want, got) >= 0 {
+			if err != nil || kernelstest.Differs(right[key], got) >= 0 {
 				return true
 			}
 		}

@@ -16,6 +16,10 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, 
 	for seed := range uint64(8) {
 		programs = append(programs, randomProgram(seed, computed(lacks)))
 	}
+	batches := 20
+	if testing.Short() {
+		batches = 8
+	}
 	for _, c := range programs {
 		run, free, err := c.prepare(t, backend, operands)
 		if err != nil {
@@ -23,7 +27,7 @@ func Allocations(t *testing.T, backend kernels.Backend, operands kernels.DType, 
 		}
 		// AllocsPerRun rounds the average down: the runtime itself allocates now and then, for instance after a garbage
 		// collection.
-		if n := testing.AllocsPerRun(20, run); n != 0 {
+		if n := testing.AllocsPerRun(batches, run); n != 0 {
 			t.Errorf("%s: %v allocations in two batches", c.Name, n)
 		}
 		free()

@@ -16,8 +16,9 @@ func Frequencies(d int) []float32 {
 	return list
 }
 
-// cases returns the cases of all operations, with products for the given activations.
-func cases(activations []kernels.Activation) []Case {
+// cases returns the cases of all operations, with products for the given activations. In short cases sequences have at
+// most 65 tokens, and the largest products are smaller.
+func cases(activations []kernels.Activation, short bool) []Case {
 	var list []Case
 	add := func(name string, lens []int, build func(b *Bench) []kernels.Value) {
 		list = append(list, Case{Name: name, Lengths: lens, Build: build})
@@ -40,7 +41,7 @@ func cases(activations []kernels.Activation) []Case {
 		"operand": func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{b.Stored(y)} },
 		"both":    func(b *Bench, y kernels.Value) []kernels.Value { return []kernels.Value{y, b.Stored(y)} },
 	}
-	for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {720, 320}, {48, 3072}} {
+	for _, shape := range linearShapes(short) {
 		for _, then := range activations {
 			lens := linearLengths(shape)
 			if then != kernels.Identity && lens == nil {
@@ -166,6 +167,16 @@ func cases(activations []kernels.Activation) []Case {
 	add("pool/first residues", []int{3, 31, 4, 1025, 129}, pooling(kernels.Range{Skip: 1, Trim: 1, Limit: 100}))
 	add("pool/several ranges", []int{3, 31, 4}, pooling(kernels.Range{}, kernels.Range{Skip: 1, Trim: 1}, kernels.Range{}))
 	return list
+}
+
+// linearShapes returns the shapes [out, in] of products. The last two have many columns, in several tiles and part of
+// one, and a long inner dimension. Both are smaller in short cases, which are for emulators and the race detector.
+func linearShapes(short bool) [][2]int {
+	shapes := [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}}
+	if short {
+		return append(shapes, [2]int{272, 136}, [2]int{48, 1040})
+	}
+	return append(shapes, [2]int{720, 320}, [2]int{48, 3072})
 }
 
 // linearLengths returns the lengths of the sequences for a Linear of the given shape. For a small product it returns

@@ -35,7 +35,7 @@ var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 // a fresh backend. Results of the reference that are already in known are not computed again. Compile must refuse the
 // activations in lacks, and the other tests do not use them.
 func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
-	run(t, cases(computed(lacks)), operands, known, open, lacks)
+	run(t, cases(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
 	refuses := func(t *testing.T, b kernels.Backend) { unsupported(t, b, append(lacks, unknown)) }
 	for name, test := range map[string]func(*testing.T, kernels.Backend){
 		"mistakes": mistakes, "unsupported": refuses, "weights": weights, "starts": starts} {
@@ -50,9 +50,18 @@ func Run(t *testing.T, operands kernels.DType, known *Known, open func() kernels
 // RunProducts runs only the cases of Run that contain matrix products. It is for a backend that has passed Run with
 // another implementation of products.
 func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
-	isProduct := func(c Case) bool { return strings.HasPrefix(c.Name, "linear") }
-	list := slices.DeleteFunc(cases(computed(lacks)), func(c Case) bool { return !isProduct(c) })
-	run(t, list, operands, known, open, lacks)
+	run(t, products(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
+}
+
+// RunShortProducts does the same as RunProducts with the sizes of short mode. It is for an implementation of products
+// that is compared with another one elsewhere, bit for bit.
+func RunShortProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
+	run(t, products(computed(lacks), true), true, operands, known, open, lacks)
+}
+
+// products returns the cases that contain matrix products.
+func products(activations []kernels.Activation, short bool) []Case {
+	return slices.DeleteFunc(cases(activations, short), func(c Case) bool { return !strings.HasPrefix(c.Name, "linear") })
 }
 
 // computed returns all activations but those that a backend lacks.
@@ -61,11 +70,12 @@ func computed(lacks []kernels.Activation) []kernels.Activation {
 	return slices.DeleteFunc(all, func(a kernels.Activation) bool { return slices.Contains(lacks, a) })
 }
 
-func run(t *testing.T, list []Case, operands kernels.DType, known *Known, open func() kernels.Backend, lacks []kernels.Activation) {
+func run(t *testing.T, list []Case, short bool, operands kernels.DType, known *Known, open func() kernels.Backend, lacks []kernels.Activation) {
 	for seed := range uint64(randomPrograms) {
 		list = append(list, randomProgram(seed, computed(lacks)))
 	}
 	for _, c := range list {
+		c.short = short
 		t.Run(c.Name, func(t *testing.T) {
 			b := open()
 			defer b.Close()
@@ -82,13 +92,14 @@ type Case struct {
 	Lengths []int // lengths of the sequences; nil means one batch with those of ragged, and one with a long sequence
 	Tokens  bool  // whether ids are tokens of Vocabulary; otherwise they are row numbers of an Input
 	Build   func(b *Bench) []kernels.Value
+
+	short bool // whether sequences have at most 65 tokens and fewer runs are compared, as in short mode
 }
 
-// batches returns the lengths of the sequences in each batch that is compared with the reference. In short mode
-// sequences have at most 65 tokens.
+// batches returns the lengths of the sequences in each batch that is compared with the reference.
 func (c Case) batches() [][]int {
 	list := [][]int{c.mixed()}
-	if c.Lengths == nil && !testing.Short() {
+	if c.Lengths == nil && !c.short {
 		list = append(list, []int{1025})
 	}
 	return list
@@ -100,7 +111,7 @@ func (c Case) mixed() []int {
 	if c.Lengths != nil {
 		lens = c.Lengths
 	}
-	if testing.Short() {
+	if c.short {
 		lens = slices.DeleteFunc(slices.Clone(lens), func(n int) bool { return n > 65 })
 	}
 	return lens
@@ -230,7 +241,7 @@ func relative(a, b []float32) float64 {
 // the same.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
-	if testing.Short() {
+	if c.short {
 		slacks = []int{77}
 	}
 	for _, slack := range slacks {
@@ -242,7 +253,7 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DTy
 	}
 }
 
-// alone runs the mixed batch in reverse order, and each of its sequences alone (in short mode only the first four).
+// alone runs the mixed batch in reverse order, and each of its sequences alone (in a short case only the first four).
 // Each sequence's results must have the same bits as in the mixed batch.
 func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
@@ -271,7 +282,7 @@ func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DTyp
 				t.Errorf("sequence %d of %d tokens: value %d depends on the order of the batch", i, n, at)
 			}
 		}
-		if testing.Short() && i > 3 {
+		if c.short && i > 3 {
 			continue
 		}
 		single := c.mustRun(t, backend, operands, []int{n}, []int{i}, 0)

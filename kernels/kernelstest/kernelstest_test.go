@@ -25,7 +25,7 @@ func (b withoutGEGLU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Run
 func TestLacks(t *testing.T) {
 	backend := withoutGEGLU{ref.New()}
 	refused := func(lacks ...kernels.Activation) (programs, refused int) {
-		list := cases(computed(lacks))
+		list := cases(computed(lacks), testing.Short())
 		for seed := range uint64(8) {
 			list = append(list, randomProgram(seed, computed(lacks)))
 		}

@@ -41,6 +41,8 @@ type translator struct {
 	dynamic map[string]bool
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
+
+	waits int // number of barriers and waits for copies so far (see dropped in sim/kernel.h)
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
@@ -257,10 +259,10 @@ func (t *translator) instruction(s statement) string {
 		if s.operands[0].text != "0" {
 			panic(t.errorf("barrier %s is not simulated", s.operands[0].text))
 		}
-		return "t.barrier();"
+		return t.wait("t.barrier();")
 	case "bar.warp.sync":
 		t.want(s, 1)
-		return fmt.Sprintf("if (%s != ~0u) t.unsupported(\"a barrier of part of a warp\"); t.warp_barrier();", t.value(s.operands[0], "u32"))
+		return fmt.Sprintf("if (%s != ~0u) t.unsupported(\"a barrier of part of a warp\"); %s", t.value(s.operands[0], "u32"), t.wait("t.warp_barrier();"))
 	case "shfl.sync.bfly.b32":
 		return t.shuffle(s)
 	case "cp.async.cg.shared.global":
@@ -274,7 +276,8 @@ func (t *translator) instruction(s statement) string {
 		return "t.copy_commit();"
 	case "cp.async.wait_group":
 		t.want(s, 1)
-		return fmt.Sprintf("t.copy_wait(%s);", t.value(s.operands[0], "s32"))
+		t.waits++ // a dropped wait leaves one more group pending
+		return fmt.Sprintf("t.copy_wait(%s + (t.dropped == %d));", t.value(s.operands[0], "s32"), t.waits)
 	case "ldmatrix.sync.aligned.m8n8.x4.shared.b16", "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16":
 		t.want(s, 2)
 		return fmt.Sprintf("{ uint32_t v[4]; t.ldmatrix(v, %s, %t); %s }", t.address(s.operands[1], "u32"),
@@ -285,6 +288,12 @@ func (t *translator) instruction(s statement) string {
 		return t.mma(s, "fp16")
 	}
 	panic(t.errorf("unknown instruction %s", s.opcode))
+}
+
+// wait returns a C++ statement for a barrier that a test can drop.
+func (t *translator) wait(barrier string) string {
+	t.waits++
+	return fmt.Sprintf("if (t.dropped != %d) %s", t.waits, barrier)
 }
 
 // address returns a C++ expression for [register + offset] or [symbol + offset].

@@ -28,6 +28,10 @@ enum { illegal_address = 700, launch_timeout = 702, misaligned_address = 716, la
 
 constexpr size_t stack_bytes = 128 << 10;
 
+// stack_shift is the distance by which the stacks of consecutive threads begin at other places in their pages. Without
+// it the frames of all threads would compete for the same few sets of the cache.
+constexpr size_t stack_shift = 17 * 64, most_shifted = 32 << 10;
+
 enum State { runnable, waits_for_block, waits_for_warp, ended };
 
 class Processor;
@@ -55,6 +59,7 @@ class Fiber final : public Thread {
     [[noreturn]] void misaligned_fault(const char *space, uint64_t address, unsigned bytes) override;
 
     void begin(const Launch &launch, Index block, unsigned thread, const Guarded &shared);
+    unsigned char *stack_end() const { return stack + stack_bytes - tid.x * stack_shift % most_shifted; }
     void complete(std::vector<Copy> &copies);
 
     Processor *processor = nullptr;
@@ -183,14 +188,14 @@ void Processor::prepare(Fiber &f) {
 #ifdef __x86_64__
     // Six saved registers, then the return address. At its entry a function expects a stack 8 bytes off a multiple of
     // 16.
-    void **top = reinterpret_cast<void **>(f.stack + stack_bytes) - 1;
+    void **top = reinterpret_cast<void **>(f.stack_end()) - 1;
     *--top = reinterpret_cast<void *>(start_fiber);
     f.sp = top - 6;
     memset(f.sp, 0, 6 * sizeof(void *));
 #else
     getcontext(&f.context);
     f.context.uc_stack.ss_sp = f.stack;
-    f.context.uc_stack.ss_size = stack_bytes;
+    f.context.uc_stack.ss_size = f.stack_end() - f.stack;
     f.context.uc_link = &scheduler_context;
     makecontext(&f.context, start_fiber, 0);
 #endif
@@ -201,6 +206,7 @@ void Fiber::begin(const Launch &launch, Index block, unsigned thread, const Guar
     ctaid = block;
     ntid = {launch.threads, 1, 1};
     nctaid = launch.grid;
+    dropped = launch.dropped;
     shared_memory = shared.address;
     shared_bytes = static_cast<uint32_t>(shared.size);
     global_begin = launch.memory->begin();
@@ -250,7 +256,7 @@ void Processor::run_block(const Launch &l, uint64_t number) {
     warps.resize(threads / 32);
     preference.resize(threads / 32);
     for (size_t w = 0; w < warps.size(); w++) preference[w] = l.order == 1 ? warps.size() - 1 - w : w;
-    random_bits.seed(l.order + number * 0x9e3779b97f4a7c15u);
+    if (l.order > 1) random_bits.seed(l.order + number * 0x9e3779b97f4a7c15u);
 
     const uint32_t shared = l.kernel->static_shared + (l.kernel->dynamic_shared ? l.dynamic_shared : 0);
     scratch.resize(shared);
@@ -303,10 +309,10 @@ void Processor::wait_for_block() {
         f.state = waits_for_block;
         warps[running / 32].ready &= ~(1u << running % 32);
         yield(f);
+        f.state = runnable;
         return;
     }
     waiting = 0;
-    for (unsigned t = 0; t < threads; t++) fibers[t].state = runnable;
     for (Warp &w : warps) w.ready = ~0u;
     shuffle_preference();
 }
@@ -323,12 +329,11 @@ void Processor::wait_for_warp(const void *operation, void *operands, void (*step
         f.state = waits_for_warp;
         w.ready &= ~(1u << running % 32);
         yield(f);
+        f.state = runnable;
         return;
     }
     w.arrived = 0;
     if (step != nullptr) step(w.operands);
-    const int first = running / 32 * 32;
-    for (int t = first; t < first + 32; t++) fibers[t].state = runnable;
     w.ready = ~0u;
 }
 
@@ -376,7 +381,8 @@ struct Product {
 // mma_step computes mma.m16n8k16 with the layouts of the PTX manual. It adds in double and rounds each element once.
 template <float (*widen)(uint16_t)>
 void mma_step(void *(&lanes)[32]) {
-    double a[16][16], b[16][8], c[16][8];
+    float a[16][16], b[16][8]; // float, because the compiler calls a function for each conversion of fp16 to double
+    double c[16][8];
     for (int lane = 0; lane < 32; lane++) {
         const Product &p = *static_cast<Product *>(lanes[lane]);
         const int g = lane / 4, j = 2 * (lane % 4);
@@ -388,7 +394,7 @@ void mma_step(void *(&lanes)[32]) {
     }
     for (int row = 0; row < 16; row++)
         for (int k = 0; k < 16; k++)
-            for (int column = 0; column < 8; column++) c[row][column] += a[row][k] * b[k][column];
+            for (int column = 0; column < 8; column++) c[row][column] += double(a[row][k]) * double(b[k][column]);
     for (int lane = 0; lane < 32; lane++) {
         const Product &p = *static_cast<Product *>(lanes[lane]);
         for (int i = 0; i < 4; i++) p.c[i] = static_cast<float>(c[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2]);

@@ -25,6 +25,7 @@ struct Launch {
     //   1  the highest warp and lane run first; copies are made at once
     //   n  warps and lanes run in random order; even numbers copy late, odd numbers at once
     uint64_t order;
+    uint32_t dropped; // see Thread
 };
 
 // Fault is the error that ended a kernel. code is the CUresult that a driver reports, or 0.

@@ -120,6 +120,8 @@ struct Driver {
     std::vector<std::unique_ptr<Device>> devices;
     uint64_t queued = 0, allocations = 0, launches = 0, waits = 0;
     std::string last_fault;
+    std::string mutant;   // name of the kernel that softgpu_drop has changed
+    uint32_t dropped = 0; // see Thread
 };
 Driver &driver();
 

@@ -96,6 +96,15 @@ void softgpu_restart(uint64_t seed) {
     for (const auto &device : d.devices) device->restart();
 }
 
+// softgpu_drop is for tests: later launches of a kernel ignore its barrier or wait for copies with that number. Number
+// 0 is none of them.
+void softgpu_drop(const char *kernel, unsigned number) {
+    Driver &d = driver();
+    const std::lock_guard<std::mutex> held(d.lock);
+    d.mutant = kernel;
+    d.dropped = number;
+}
+
 int cuInit(unsigned flags) {
     Driver &d = driver();
     const std::lock_guard<std::mutex> held(d.lock);
@@ -375,6 +384,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     std::vector<uint64_t> slots(k.parameters);
     for (unsigned i = 0; i < k.parameters; i++) memcpy(&slots[i], parameters[i], k.sizes[i]);
     const uint64_t seed = c.d.settings.seed;
+    const uint32_t dropped = c.d.mutant == k.name ? c.d.dropped : 0;
     const bool hangs = c.d.settings.starts("hang", k.name), fails = c.d.settings.starts("kernel", k.name);
     Device *d = c.device;
     d->add(s, {nullptr, nullptr, [=, &k] {
@@ -383,7 +393,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
                        for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
                    }
                    if (fails) return Fault{illegal_address, std::string(k.name) + " fails, as SOFTGPU_FAULT says"};
-                   return run({&k, {gx, gy, gz}, bx, shared, slots.data(), &d->memory, seed < 2 ? seed : seed + number});
+                   return run({&k, {gx, gy, gz}, bx, shared, slots.data(), &d->memory, seed < 2 ? seed : seed + number, dropped});
                }});
     if (!c.d.settings.blocking) return success;
     return d->wait_until(c.held, [=] { return s->idle(); });

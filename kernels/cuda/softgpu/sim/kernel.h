@@ -27,6 +27,9 @@ constexpr uint32_t shared_base = 1024;
 class Thread {
   public:
     Index tid, ctaid, ntid, nctaid;
+    // dropped is the number of the barrier or wait for copies that has no effect, or 0. The translation numbers them
+    // from 1, in the order of the kernel's text.
+    uint32_t dropped = 0;
 
     // shared and global return the host address of `bytes` bytes. They end the kernel with a fault if these are outside
     // of shared memory or of the device's memory, or are misaligned.

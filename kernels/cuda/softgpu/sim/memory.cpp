@@ -53,14 +53,15 @@ Guarded guard(unsigned char *pages, size_t readable, size_t size) {
     return {pages, readable, pages + readable - usable, size};
 }
 
+// filled returns whether all bytes of a range are filler.
+bool filled(const unsigned char *from, const unsigned char *to) {
+    return from == to || (*from == filler && memcmp(from, from + 1, to - from - 1) == 0);
+}
+
 } // namespace
 
 bool Guarded::intact() const {
-    for (const unsigned char *p = pages; p < address; p++)
-        if (*p != filler) return false;
-    for (const unsigned char *p = address + size; p < pages + readable; p++)
-        if (*p != filler) return false;
-    return true;
+    return filled(pages, address) && filled(address + size, pages + readable);
 }
 
 void Guarded::fill() const { memset(pages, filler, readable); }
