@@ -178,12 +178,8 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	z := make([]F, width)
 	for t := range r.batch.IDs {
 		in, to := row(x.operand, x.cols, t), row(out.at, out.cols, t)
+		dots(z, in, values(o.W).at, len(in))
 		for n := range z {
-			sum := F(0)
-			for k, w := range values(o.W).row(n)[:len(in)] {
-				sum += in[k] * F(w)
-			}
-			z[n] = sum
 			if o.Bias != nil {
 				z[n] += F(vector(o.Bias)[n])
 			}
@@ -206,6 +202,31 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 				panic(fmt.Sprintf("ref: no formula for %s", o.Then))
 			}
 		}
+	}
+}
+
+// dots sets z[n] to the dot product of x and row n of a matrix whose rows begin stride elements apart, a sum in the order
+// of the columns. It computes four sums at a time, because each addition to one sum has to wait for the last one.
+func dots[F, W float](z, x []F, matrix []W, stride int) {
+	row := func(n int) []W { return matrix[n*stride:][:len(x)] }
+	n := 0
+	for ; n+4 <= len(z); n += 4 {
+		a, b, c, d := row(n), row(n+1), row(n+2), row(n+3)
+		var p, q, r, s F
+		for k, v := range x {
+			p += v * F(a[k])
+			q += v * F(b[k])
+			r += v * F(c[k])
+			s += v * F(d[k])
+		}
+		z[n], z[n+1], z[n+2], z[n+3] = p, q, r, s
+	}
+	for ; n < len(z); n++ {
+		sum := F(0)
+		for k, w := range row(n) {
+			sum += x[k] * F(w)
+		}
+		z[n] = sum
 	}
 }
 
@@ -263,13 +284,10 @@ func (r *run[F]) attention(o kernels.Attention, out, x *matrix[F]) {
 		p := make([]F, n)
 		for h := range o.Heads {
 			for i := range n {
-				query, top := part(i, 0, h), F(math.Inf(-1))
+				dots(p, part(i, 0, h), qkv[width+h*d:], 3*width)
+				top := F(math.Inf(-1))
 				for j := range p {
-					dot := F(0)
-					for c, k := range part(j, 1, h)[:len(query)] {
-						dot += query[c] * k
-					}
-					p[j] = dot * F(o.Scale)
+					p[j] *= F(o.Scale)
 					if o.Slopes != nil {
 						p[j] -= F(o.Slopes[h]) * F(max(i-j, j-i))
 					}
