@@ -134,8 +134,8 @@ func TestPackPairs(t *testing.T) {
 }
 
 // TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine that lacks
-// the instructions, it checks only the products, with the sizes of short mode, in the portable form, which computes the same bits
-// (see TestTilePairs).
+// the instructions, it checks only the products, with the sizes of short mode, in the portable form, which computes the
+// same bits (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()

@@ -205,8 +205,8 @@ func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	}
 }
 
-// dots sets z[n] to the dot product of x and row n of a matrix whose rows begin stride elements apart, a sum in the order
-// of the columns. It computes four sums at a time, because each addition to one sum has to wait for the last one.
+// dots sets z[n] to the dot product of x and row n of a matrix whose rows begin stride elements apart. It adds in the
+// order of the columns. It computes four sums at a time, because each addition to a sum has to wait for the one before.
 func dots[F, W float](z, x []F, matrix []W, stride int) {
 	row := func(n int) []W { return matrix[n*stride:][:len(x)] }
 	n := 0
