@@ -138,7 +138,10 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 		w.packed.half, err = m.weights.halves(w.packed.size())
 	case bf16:
 		w.packed = newPanels(rows, pairs(cols))
-		fill = w.packed.fillPairs
+		fill = func(index int, rows []float32, ld int) {
+			w.packed.fillPairs(index, rows, ld)
+			m.backend.variant.pairs.arrangePanel(w.packed, index)
+		}
 		w.packed.at, err = m.weights.floats(w.packed.size())
 	}
 	if err != nil {
