@@ -12,8 +12,8 @@
 // value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
 // float32.
 //
-// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON, which the programs
-// in _gen and _gen/neon generate. A new backend chooses the best that the machine supports. The build tag noasm leaves
+// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON, those for pairs of
+// bfloat16 for AVX512_BF16 and BFMMLA, which the programs in _gen and _gen/neon generate. A new backend chooses the best that the machine supports. The build tag noasm leaves
 // the assembly out.
 //
 // The division of a product into tasks never changes a bit of its result: each output element is summed over the inner
