@@ -12,9 +12,9 @@
 // value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
 // float32.
 //
-// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON, those for pairs of
-// bfloat16 for AVX512_BF16 and BFMMLA, which the programs in _gen and _gen/neon generate. A new backend chooses the best that the machine supports. The build tag noasm leaves
-// the assembly out.
+// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON. Those for pairs of
+// bfloat16 exist for AVX512_BF16 and, on arm64, for BFMMLA. The programs in _gen and _gen/neon generate them. A new
+// backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
 //
 // The division of a product into tasks never changes a bit of its result: each output element is summed over the inner
 // dimension in blocks of a fixed size, in order, whatever the number of rows, threads, or sequences in the batch.

@@ -60,6 +60,9 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		if err := f.Parse(args); err != nil {
 			return err
 		}
+		if m.dtype != "fp32" && m.dtype != "bf16" {
+			return fmt.Errorf("-dtype: %q is neither fp32 nor bf16", m.dtype)
+		}
 		return m.run(in, out)
 	case "table":
 		bar := f.Float64("bar", 2e-5, "largest relative L2 between our embedding of a record and that of a peer in fp32")

@@ -62,9 +62,6 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("%s: no records", m.input)
 	}
 
-	if m.dtype != "fp32" && m.dtype != "bf16" {
-		return fmt.Errorf("-dtype: %q is neither fp32 nor bf16", m.dtype)
-	}
 	backend := cpu.Open(cpu.Options{Threads: m.threads, BF16: m.dtype == "bf16"})
 	defer backend.Close()
 	model, err := transformer.Load(checkpoint, backend)

@@ -15,9 +15,9 @@ import (
 var errDiffers = errors.New("the embeddings differ")
 
 // table prints the results of the runners as Markdown, relative to the first result, which is ours in float32. It
-// returns errDiffers if a runner used other tokens, or if one in float32 has an embedding whose relative L2 distance from
-// ours exceeds bar. Distances of other types are shown, also after the mean of our embeddings is subtracted, because a
-// large common part hides errors.
+// returns errDiffers if a runner used other tokens, or if one in float32 has an embedding whose relative L2 distance
+// from ours exceeds bar. Distances of other types are shown, also after the mean of our embeddings is subtracted,
+// because a large common part hides errors.
 func table(out io.Writer, paths []string, bar float64) error {
 	if len(paths) == 0 {
 		return errors.New("no results to compare")

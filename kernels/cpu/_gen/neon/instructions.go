@@ -3,9 +3,9 @@ package main
 import "fmt"
 
 // Go's assembler has few of the instructions for vectors of floating-point values. These are written as words, with the
-// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler; it does not know those of
-// FEAT_BF16, which the tests of kernels/cpu execute. The encodings are those of the Arm Architecture Reference Manual,
-// section C7.2.
+// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler. It does not know those
+// of FEAT_BF16, which the tests of kernels/cpu execute. The encodings are those of the Arm Architecture Reference
+// Manual, section C7.2.
 
 // Instructions with three registers, for four float32 values.
 const (
