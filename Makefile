@@ -70,8 +70,8 @@ dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS
 	$(GO) run ./deploy/dist -o dist
 
 arm64: ## the tests of computing and reading on arm64; needs qemu-user
-	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -short -skip '$(PLAIN)' ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
-	GOARCH=arm64 $(GO) test -exec qemu-aarch64 -run '^TestGoldens$$/^cpu' ./transformer
+	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short -skip '$(PLAIN)' ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
+	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -run '^TestGoldens$$/^cpu' ./transformer
 
 fuzz: ## every fuzz target for two seconds, or FUZZTIME
 	internal/tools/fuzz.sh $(FUZZTIME)

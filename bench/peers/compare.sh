@@ -8,6 +8,7 @@
 #
 #     RECORDS=200     number of records, or pieces of DNA, from the start of the input (0: all)
 #     EVERY=1         keep every n-th padded batch, so that a short run has as little padding as a long one
+#     DTYPES="fp32 bf16 int8"  types of the operands: embed and PyTorch in fp32 and bf16, ONNX Runtime in fp32 and int8
 #     PIECE=500       length of the pieces into which DNA is cut
 #     TOKENS=4096     tokens in a batch, including padding
 #     ROUNDS=3        timed rounds; the runners alternate, so that a slower machine affects all of them
@@ -22,6 +23,7 @@ fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 model=$1 input=$(realpath "$2") threads=${3:-$(nproc)}
 records=${RECORDS:-200} tokens=${TOKENS:-4096} rounds=${ROUNDS:-3}
+dtypes=" ${DTYPES:-fp32 bf16 int8} "
 python=${PYTHON:-python3} node=${NODE:-node}
 tokenizer=${TOKENIZER:+$(realpath "$TOKENIZER")}
 [ -d "$model" ] && model=$(realpath "$model")
@@ -50,7 +52,7 @@ if [ ! -f "$onnx" ] && [ -n "$have_torch" ]; then
 fi
 
 running=() absent=()
-declare -A to from
+declare -A to from pid
 
 # start NAME COMMAND... runs it between two pipes and waits until it has warmed up.
 start() {
@@ -62,6 +64,7 @@ start() {
         for fd in ${to[@]+"${to[@]}"} ${from[@]+"${from[@]}"}; do exec {fd}>&-; done
         exec "$@"
     ) <"$work/$name.in" >"$work/$name.out" 2>"$work/$name.log" &
+    pid[$name]=$!
     exec {to[$name]}>"$work/$name.in" {from[$name]}<"$work/$name.out"
     if read -r line <&"${from[$name]}" && [ "$line" = ready ]; then
         running+=("$name")
@@ -72,29 +75,61 @@ start() {
     fi
 }
 
-start embed "$work/ours" run -model "$model" -input "$work/tokens.txt" -threads "$threads" -tokens "$tokens" \
-    -out "$work/embed.f32" -step
+# embed TYPE, onnxruntime TYPE MODEL and pytorch TYPE start one runner each.
+embed() {
+    start "embed-$1" "$work/ours" run -dtype "$1" -model "$model" -input "$work/tokens.txt" -threads "$threads" \
+        -tokens "$tokens" -out "$work/embed-$1.f32" -step
+}
+onnxruntime() {
+    start "onnxruntime-$1" "$node" onnx.mjs --dtype "$1" --onnx "$2" --kind "$kind" --input "$work/tokens.txt" \
+        --threads "$threads" --tokens "$tokens" --out "$work/onnxruntime-$1.f32" --step
+}
+pytorch() {
+    start "pytorch-$1" "$python" torch_cpu.py --dtype "$1" --model "$model" --input "$work/tokens.txt" \
+        --threads "$threads" --tokens "$tokens" --out "$work/pytorch-$1.f32" --step
+}
+wanted() { [[ $dtypes == *" $1 "* ]]; }
+
+embed fp32 # the others are compared with it
+if wanted bf16; then embed bf16; fi
 if [ ! -d node_modules/onnxruntime-node ]; then
     absent+=("ONNX Runtime: ONNXRUNTIME_NODE_INSTALL=skip npm ci, in $(basename "$here"), installs it")
 elif [ ! -f "$onnx" ]; then
     absent+=("ONNX Runtime: no exported model, and no PyTorch to export one")
 else
-    start onnxruntime "$node" onnx.mjs --onnx "$onnx" --kind "$kind" --input "$work/tokens.txt" --threads "$threads" \
-        --tokens "$tokens" --out "$work/onnxruntime.f32" --step
+    if wanted fp32; then onnxruntime fp32 "$onnx"; fi
+    if wanted int8; then
+        bits=7 # without VNNI, products of 8 bits saturate
+        if grep -qwE 'avx512_vnni|avx_vnni' /proc/cpuinfo 2>/dev/null; then bits=8; fi
+        int8=${onnx%.onnx}.int8-$bits.onnx
+        if [ ! -f "$int8" ] && ! "$python" int8.py "$onnx" "$int8" --bits $bits; then
+            absent+=("ONNX Runtime in int8: $python cannot import onnx")
+        else
+            onnxruntime int8 "$int8"
+        fi
+    fi
 fi
 if [ -z "$have_torch" ]; then
     absent+=("PyTorch: $python cannot import torch and numpy")
 else
-    start pytorch "$python" torch_cpu.py --model "$model" --input "$work/tokens.txt" --threads "$threads" \
-        --tokens "$tokens" --out "$work/pytorch.f32" --step
+    for dtype in fp32 bf16; do
+        if wanted $dtype; then pytorch $dtype; fi
+    done
 fi
+
+# used NAME prints the processor time of a runner so far, in hundredths of a second, where the system shows it.
+used() {
+    local stat=/proc/${pid[$1]}/stat
+    if [ -r "$stat" ]; then awk '{ sub(/.*\) /, ""); print $12 + $13 }' "$stat"; else echo 0; fi
+}
 
 for ((round = 1; round <= rounds; round++)); do
     for name in "${running[@]}"; do
         sleep 0.5 # until the threads of the one before have stopped spinning
+        before=$(used "$name")
         echo >&"${to[$name]}"
         read -r line <&"${from[$name]}" || { note "$name ended in round $round:"; tail -5 "$work/$name.log" >&2; exit 1; }
-        note "round $round  $name  ${line#round } s"
+        note "round $round  $name  ${line#round } s, processor time $((10 * ($(used "$name") - before))) ms"
     done
 done
 

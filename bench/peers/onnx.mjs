@@ -1,8 +1,8 @@
 // Embeds records with ONNX Runtime on the CPU and prints, as one line of JSON, how fast.
 //
-//   node onnx.mjs --onnx FILE.onnx --kind esm2|dnabert-s --input FILE [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
+//   node onnx.mjs --onnx FILE.onnx --kind esm2|dnabert-s --input FILE [--dtype fp32] [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
 //
-// The model is one that export.py wrote. FILE is a FASTA of proteins (ESM-2 only, gzip or not), or holds the token ids of
+// The model is one that export.py or, with --dtype int8, int8.py wrote. FILE is a FASTA of proteins (ESM-2 only, gzip or not), or holds the token ids of
 // one record a line, as `ours tokens` writes them. The first pass warms up, is not timed, and gives the embeddings for
 // --out. With --step the program prints `ready` after it, and each line of standard input starts one round, answered by
 // a line; the end of the input ends the program.
@@ -21,6 +21,7 @@ const { values: args } = parseArgs({
   options: {
     onnx: { type: 'string' },
     kind: { type: 'string' },
+    dtype: { type: 'string', default: 'fp32' }, // a label for the table
     input: { type: 'string' },
     threads: { type: 'string', default: '2' },
     tokens: { type: 'string', default: '4096' }, // of a batch, padding included
@@ -127,7 +128,8 @@ const middle = (sorted[(sorted.length - 1) >> 1] + sorted[sorted.length >> 1]) /
 console.log(JSON.stringify({
   runner: 'ONNX Runtime',
   version: ort.env.versions.node,
-  how: `exported by export.py, all graph optimizations`,
+  how: args.dtype === 'int8' ? 'dynamic, a scale for each column (int8.py)' : 'exported by export.py, all graph optimizations',
+  dtype: args.dtype,
   model: args.onnx,
   threads: Number(args.threads),
   records: records.length,

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Embeds records with PyTorch on the CPU and prints, as one line of JSON, how fast.
 
-    torch_cpu.py --model MODEL --input FILE [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
+    torch_cpu.py --model MODEL --input FILE [--dtype fp32|bf16] [--threads 2] [--rounds 3] [--out FILE.f32] [--step]
 
-FILE holds the token ids of one record a line, as `ours tokens` writes them. The first pass warms up, is not timed, and
+bf16 means autocast. FILE holds the token ids of one record a line, as `ours tokens` writes them. The first pass warms up, is not timed, and
 gives the embeddings for --out. With --step the program prints `ready` after it, and each line of standard input
 starts one round, answered by a line; the end of the input ends the program.
 """
@@ -24,6 +24,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", required=True)
     parser.add_argument("--input", required=True)
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--tokens", type=int, default=4096, help="of a batch, padding included")
     parser.add_argument("--rounds", type=int, default=3)
@@ -41,9 +42,9 @@ def main():
 
     def embed():
         pooled = np.empty((len(records), model.config.hidden), np.float32)
-        with torch.inference_mode():
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=args.dtype == "bf16"):
             for rows, ids, mask in batches:
-                pooled[rows] = model.pool(model(ids, mask), mask).numpy()
+                pooled[rows] = model.pool(model(ids, mask).float(), mask).numpy()
         return pooled
 
     pooled = embed()
@@ -69,6 +70,7 @@ def main():
     count = sum(len(r) for r in records)
     summary = {
         "runner": "PyTorch",
+        "dtype": args.dtype,
         "version": torch.__version__,
         "how": "scaled_dot_product_attention" if fused else "eager attention",
         "model": args.model, "threads": args.threads, "records": len(records), "tokens": count,

@@ -124,7 +124,7 @@ func declare(s *settings, families transformer.List) []group {
 		m := &s.families[i]
 		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: automatic", m.Name))
 	}
-	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without AVX512_BF16: of the weights in memory alone) or fp16 (GPUs only)")
+	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without instructions for it: of the weights in memory alone) or fp16 (GPUs only)")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
 	declareSequences(in("Sequences"), s)

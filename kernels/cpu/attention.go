@@ -102,13 +102,17 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 		sequence, head := task/o.Heads, task%o.Heads
 		words, ld := qkv.operand()
 		rows := words[int(s.batch.CuSeqlens[sequence])*ld : int(s.batch.CuSeqlens[sequence+1])*ld]
+		keys, values := &s.heads.keys[task], &s.heads.values[task]
 		if s.bf16 {
-			s.variant.packKeys(&s.heads.keys[task], rows[(width+head*d)/2:], ld)
-			s.variant.pairs.packValues(&s.heads.values[task], halves(rows)[2*width+head*d:], 2*ld, s.batch.Len(sequence))
+			v := &s.variant.pairs
+			s.variant.packKeys(keys, rows[(width+head*d)/2:], ld)
+			v.arrangePanels(keys)
+			v.packValues(values, halves(rows)[2*width+head*d:], 2*ld, s.batch.Len(sequence))
+			v.arrangePanels(values)
 			return
 		}
-		s.variant.packKeys(&s.heads.keys[task], rows[width+head*d:], ld)
-		s.variant.packValues(&s.heads.values[task], rows[2*width+head*d:], ld)
+		s.variant.packKeys(keys, rows[width+head*d:], ld)
+		s.variant.packValues(values, rows[2*width+head*d:], ld)
 	}
 	attend := func(worker, task int) {
 		s.attend(&o, out, qkv, worker, s.heads.queries[task/o.Heads], task%o.Heads, d)

@@ -12,9 +12,9 @@
 // value that products read is rounded once, when it is written. The residual stream, LayerNorm, softmax and pooling are
 // float32.
 //
-// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON, which the programs
-// in _gen and _gen/neon generate. A new backend chooses the best that the machine supports. The build tag noasm leaves
-// the assembly out.
+// The inner loops exist in portable Go and in assembly for AVX2 with FMA, for AVX-512 and for NEON. Those for pairs of
+// bfloat16 exist for AVX512_BF16 and, on arm64, for BFMMLA. The programs in _gen and _gen/neon generate them. A new
+// backend chooses the best that the machine supports. The build tag noasm leaves the assembly out.
 //
 // The division of a product into tasks never changes a bit of its result: each output element is summed over the inner
 // dimension in blocks of a fixed size, in order, whatever the number of rows, threads, or sequences in the batch.
@@ -138,7 +138,10 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 		w.packed.half, err = m.weights.halves(w.packed.size())
 	case bf16:
 		w.packed = newPanels(rows, pairs(cols))
-		fill = w.packed.fillPairs
+		fill = func(index int, rows []float32, ld int) {
+			w.packed.fillPairs(index, rows, ld)
+			m.backend.variant.pairs.arrangePanel(w.packed, index)
+		}
 		w.packed.at, err = m.weights.floats(w.packed.size())
 	}
 	if err != nil {

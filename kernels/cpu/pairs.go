@@ -58,6 +58,16 @@ func narrow(out []uint16, in []float32) {
 	}
 }
 
+// narrowAll is narrow without the replacement of denormal numbers, like the instruction BFCVTN of arm64.
+func narrowAll(out []uint16, in []float32) {
+	for i, v := range in {
+		out[i] = half.ToBF16(v)
+	}
+	if len(in)%2 > 0 {
+		out[len(in)] = 0
+	}
+}
+
 // packPairs is the portable pairVariant.packValues.
 func packPairs(p *panels, values []uint16, ld, n int) {
 	for k := range p.blocks() {

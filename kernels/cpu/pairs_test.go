@@ -3,6 +3,7 @@ package cpu
 import (
 	"math"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -22,13 +23,21 @@ func fastPairs(t testing.TB) pairVariant {
 	return p
 }
 
+// formOf returns the portable form of fastPairs.
+func formOf() pairVariant {
+	if runtime.GOARCH == "arm64" {
+		return bfmmlaForm()
+	}
+	return portable().pairs
+}
+
 // special are float32 values at the limits of bfloat16: halfway cases, denormal numbers, infinities and NaN.
 var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001, 0x7f7fffff, 0x7f7f8000,
 	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
 
 // TestNarrow compares the assembly with the portable function for every length, between guard pages, and also in place.
 func TestNarrow(t *testing.T) {
-	fast := fastPairs(t)
+	fast, form := fastPairs(t), formOf()
 	for n := 1; n <= 70; n++ {
 		for _, atEnd := range []bool{false, true} {
 			in := guarded(t, n, atEnd)
@@ -39,7 +48,7 @@ func TestNarrow(t *testing.T) {
 				}
 			}
 			want, got := make([]uint16, 2*pairs(n)), halves(guarded(t, pairs(n), atEnd))
-			narrow(want, in)
+			form.narrow(want, in)
 			fast.narrow(got, in)
 			for i := range want {
 				if nan := i < n && in[i] != in[i]; got[i] != want[i] && !(nan && half.FromBF16(got[i]) != half.FromBF16(got[i])) {
@@ -59,7 +68,7 @@ func TestNarrow(t *testing.T) {
 
 // TestTilePairs compares the assembly with the portable function, bit for bit.
 func TestTilePairs(t *testing.T) {
-	fast := fastPairs(t)
+	fast, form := fastPairs(t), formOf()
 	rng := rand.New(rand.NewPCG(1, 2))
 	words := func(n int, atEnd bool) []float32 {
 		w := guarded(t, n, atEnd)
@@ -76,7 +85,7 @@ func TestTilePairs(t *testing.T) {
 	}
 	for rows := 1; rows <= 27; rows++ {
 		for _, k := range []int{1, 2, 3, 4, 5, 7, 40} {
-			for n := 1; n <= maxPanels; n++ {
+			for n := 1; n <= best().panels; n++ {
 				cols, lda, atEnd := n*panelCols, k+rows%3, rows%2 == 0
 				a, panel := words((rows-1)*lda+k, atEnd), words(k*cols, atEnd)
 				bias, add := make([]float32, cols), make([]float32, rows*cols)
@@ -86,7 +95,7 @@ func TestTilePairs(t *testing.T) {
 				fast.tile(got, cols, add, cols, bias, a, lda, rows, panel, k, n)
 				for p := range n {
 					c := p * panelCols
-					tilePairs(want[c:], cols, add[c:], cols, bias[c:], a, lda, rows, panel[p*k*panelCols:], k, 1)
+					form.tile(want[c:], cols, add[c:], cols, bias[c:], a, lda, rows, panel[p*k*panelCols:], k, 1)
 				}
 				sameBits(t, "tile", got, want)
 			}
@@ -133,17 +142,37 @@ func TestPackPairs(t *testing.T) {
 	}
 }
 
+// TestArrange compares the assembly with the portable function.
+func TestArrange(t *testing.T) {
+	fast, form := fastPairs(t), formOf()
+	if fast.arrange == nil {
+		t.Skip("these instructions read panels in the usual order")
+	}
+	for k := 1; k <= 9; k++ {
+		for _, atEnd := range []bool{false, true} {
+			got := guarded(t, k*panelCols, atEnd)
+			fill(got, uint64(k))
+			want := slices.Clone(got)
+			fast.arrange(got)
+			form.arrange(want)
+			sameBits(t, "panel", got, want)
+		}
+	}
+}
+
 // TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine that lacks
 // the instructions, it checks only the products, with the sizes of short mode, in the portable form, which computes the
 // same bits (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()
-	if !v.pairs.fast {
-		if testing.Short() {
-			t.Skip("the portable form is slow, and nothing computes with it")
-		}
+	switch {
+	case !v.pairs.fast && testing.Short():
+		t.Skip("the portable form is slow, and nothing computes with it")
+	case !v.pairs.fast:
 		run, v = kernelstest.RunShortProducts, portable()
+	case testing.Short() && runtime.GOARCH == "arm64": // emulators are slow to round to odd
+		run = kernelstest.RunProducts
 	}
 	run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, v, bf16) })
 }

@@ -43,11 +43,30 @@ type variant struct {
 type pairVariant struct {
 	fast bool // the instruction set multiplies pairs of bfloat16
 	tile tileFunc
+	// arrange brings the words of a packed panel into the order that tile reads. It is nil if that is the usual order.
+	arrange func(panel []float32)
 	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of them. out may be the
 	// memory of in.
 	narrow func(out []uint16, in []float32)
-	// packValues packs n rows of values, which have stride ld, as panels of V.
+	// packValues packs n rows of values, which have stride ld, as panels of V, in the usual order.
 	packValues func(p *panels, values []uint16, ld, n int)
+}
+
+// arrangePanel arranges the panel with this index, which is packed in the usual order.
+func (v *pairVariant) arrangePanel(p *panels, index int) {
+	if v.arrange == nil {
+		return
+	}
+	for k := range p.blocks() {
+		v.arrange(p.panel(k, index))
+	}
+}
+
+// arrangePanels arranges all panels.
+func (v *pairVariant) arrangePanels(p *panels) {
+	for i := range p.count {
+		v.arrangePanel(p, i)
+	}
 }
 
 // tileFunc computes, for each of the given rows r and the n·16 columns c of n neighbouring panels with k inner rows

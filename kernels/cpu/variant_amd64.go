@@ -37,7 +37,8 @@ func pairsAVX512() pairVariant {
 		{12, tile12x32BF16}, {8, tile8x32BF16}, {6, tile6x32BF16}, {5, tile5x32BF16},
 		{4, tile4x32BF16}, {3, tile3x32BF16}, {2, tile2x32BF16}, {1, tile1x32BF16},
 	}}
-	return pairVariant{fast: true, tile: t.run, narrow: narrowAVX512, packValues: packPairsAVX512}
+	v := pairVector{round: narrowBF16, rest: narrow, pair: pairRowsBF16}
+	return pairVariant{fast: true, tile: t.run, narrow: v.narrow, packValues: v.packValues}
 }
 
 func vectorAVX2() vector {

@@ -11,7 +11,11 @@ func variants() []*variant {
 		sum: sumNEON, squares: squaresNEON, standardize: standardizeNEON, rotate: rotateNEON,
 		side: 4, transpose: transpose4NEON, copy16: copy16NEON, widen: widenNEON,
 	}
-	return []*variant{portable(), neon.variant("neon", 1, tiles{{
+	v := neon.variant("neon", 1, tiles{{
 		{6, tile6x16NEON}, {5, tile5x16NEON}, {4, tile4x16NEON}, {3, tile3x16NEON}, {2, tile2x16NEON}, {1, tile1x16NEON},
-	}})}
+	}})
+	if hasBFMMLA() {
+		v.pairs = pairsBFMMLA()
+	}
+	return []*variant{portable(), v}
 }

@@ -2,7 +2,10 @@
 
 package cpu
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // vector wraps the assembly of row operations for one instruction set in methods that check lengths, because the
 // assembly does not.
@@ -125,6 +128,49 @@ func (v vector) packValues(p *panels, values []float32, ld int) {
 		from, to := p.block(k)
 		for i := range p.count {
 			v.copy16(&p.panel(k, i)[0], &values[from*ld+i*panelCols], ld, to-from)
+		}
+	}
+}
+
+// pairVector wraps the assembly for pairs of bfloat16 in the same way.
+type pairVector struct {
+	round func(out *uint16, in *float32, n int)
+	rest  func(out []uint16, in []float32) // the portable form of round, for any length
+	pair  func(panel *uint32, rows *uint16, ld int, count int)
+}
+
+// narrow rounds values in assembly, up to the last vector.
+func (v pairVector) narrow(out []uint16, in []float32) {
+	whole := len(in) &^ 15
+	if whole > 0 {
+		v.round(&out[:whole][0], &in[0], whole)
+	}
+	v.rest(out[whole:], in[whole:])
+}
+
+// packValues packs in portable Go if the last panel is not full.
+func (v pairVector) packValues(p *panels, values []uint16, ld, n int) {
+	if p.cols%panelCols != 0 {
+		packPairs(p, values, ld, n)
+		return
+	}
+	_ = values[(n-1)*ld+p.cols-1]
+	for k := range p.blocks() {
+		from, to := p.block(k)
+		whole := min(to, n/2) - from
+		for i := range p.count {
+			panel := p.panel(k, i)
+			column := values[2*from*ld+i*panelCols:]
+			if whole > 0 {
+				v.pair((*uint32)(unsafe.Pointer(&panel[0])), &column[0], ld, whole)
+			}
+			if from+whole < to { // the number of rows is odd: the last one is paired with zeros
+				row := halves(panel[whole*panelCols:][:panelCols])
+				clear(row)
+				for c, v := range column[2*whole*ld:][:panelCols] {
+					row[2*c] = v
+				}
+			}
 		}
 	}
 }

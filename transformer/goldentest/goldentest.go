@@ -123,6 +123,26 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 		b.Name(), len(records), worst.Pooled, bars.Pooled, worst.States, bars.States)
 }
 
+// Embeddings runs the records of at most longest tokens on the backend b, which it does not close. It returns the
+// embeddings of all, the shortest record first. The records run in one batch or, if alone is true, each of them in its
+// own.
+func (g Golden) Embeddings(t *testing.T, b kernels.Backend, longest int, alone bool) (embeddings []float32) {
+	t.Helper()
+	model := load(t, g.Model, b)
+	defer model.Close()
+	batches := make([]kernels.Batch, 1)
+	for i, r := range g.records(t, model.Config(), longest) {
+		if alone && i > 0 {
+			batches = append(batches, kernels.Batch{})
+		}
+		batches[len(batches)-1].Append(r.ids)
+	}
+	for _, batch := range batches {
+		embeddings = append(embeddings, encode(t, model, b, batch, transformer.Mean, []int{model.Config().Layers})[0]...)
+	}
+	return embeddings
+}
+
 // records returns the records of at most longest tokens, the shortest first. It fails t unless there are several such
 // records and at least one of them has states.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {

@@ -51,6 +51,7 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		var m measurement
 		f.StringVar(&m.model, "model", "", "synthetic:NAME[@SEED] or the folder of a checkpoint")
 		f.StringVar(&m.input, "input", "", "token ids, one record a line")
+		f.StringVar(&m.dtype, "dtype", "fp32", "operands of products: fp32 or bf16")
 		f.IntVar(&m.threads, "threads", 0, "CPU threads; 0 means all cores")
 		f.IntVar(&m.budget, "tokens", 4096, "tokens in a batch")
 		f.IntVar(&m.rounds, "rounds", 3, "timed passes over the records")
@@ -59,9 +60,12 @@ func run(args []string, in io.Reader, out io.Writer) error {
 		if err := f.Parse(args); err != nil {
 			return err
 		}
+		if m.dtype != "fp32" && m.dtype != "bf16" {
+			return fmt.Errorf("-dtype: %q is neither fp32 nor bf16", m.dtype)
+		}
 		return m.run(in, out)
 	case "table":
-		bar := f.Float64("bar", 2e-5, "largest relative L2 between our embedding of a record and a peer's")
+		bar := f.Float64("bar", 2e-5, "largest relative L2 between our embedding of a record and that of a peer in fp32")
 		if err := f.Parse(args); err != nil {
 			return err
 		}

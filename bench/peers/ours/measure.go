@@ -20,6 +20,7 @@ type summary struct {
 	Runner     string    `json:"runner"`
 	Version    string    `json:"version"`
 	How        string    `json:"how"`
+	DType      string    `json:"dtype"` // of the operands of products: fp32, bf16 or int8
 	Model      string    `json:"model"`
 	Threads    int       `json:"threads"`
 	Records    int       `json:"records"`
@@ -36,6 +37,7 @@ type summary struct {
 // are not counted.
 type measurement struct {
 	model, input, out       string
+	dtype                   string // fp32 or bf16
 	threads, budget, rounds int
 	step                    bool
 }
@@ -60,7 +62,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 		return fmt.Errorf("%s: no records", m.input)
 	}
 
-	backend := cpu.New(m.threads)
+	backend := cpu.Open(cpu.Options{Threads: m.threads, BF16: m.dtype == "bf16"})
 	defer backend.Close()
 	model, err := transformer.Load(checkpoint, backend)
 	if err != nil {
@@ -83,7 +85,7 @@ func (m measurement) run(in io.Reader, out io.Writer) error {
 			return err
 		}
 	}
-	s := summary{Runner: "embed", Version: backend.Name(), How: "packed batches", Model: m.model, Threads: backend.Threads(),
+	s := summary{Runner: "embed", Version: backend.Name(), How: "packed batches", DType: m.dtype, Model: m.model, Threads: backend.Threads(),
 		Records: len(records), Dim: config.Hidden, Embeddings: m.out}
 	for _, r := range records {
 		s.Tokens += len(r)

@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"math"
 	"os"
@@ -119,6 +120,39 @@ func TestComparison(t *testing.T) {
 	measure(file("others"), "c", "", "-rounds", "1")
 	if _, err := ours("", "table", file("a.json"), file("c.json")); !errors.Is(err, errDiffers) {
 		t.Errorf("other records compared: %v", err)
+	}
+}
+
+// TestPrecisionIsNotADifference checks that embeddings in bfloat16 are compared without a bar, and their distances are
+// in the table.
+func TestPrecisionIsNotADifference(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, dtype string, rows []float32) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := writeFloats(path+".f32", rows); err != nil {
+			t.Fatal(err)
+		}
+		line, err := json.Marshal(summary{Runner: name, DType: dtype, Records: 2, Tokens: 4, Padded: 4, Dim: 2, Median: 1, Embeddings: path + ".f32"})
+		if err == nil {
+			err = os.WriteFile(path, line, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	ours := write("ours", "fp32", []float32{3, 4, 5, 4})
+	var out strings.Builder
+	if err := table(&out, []string{ours, write("half", "bf16", []float32{3, 4.5, 5, 4})}, 2e-5); err != nil {
+		t.Error(err)
+	}
+	// The mean is (4, 4): both records lie at a distance of 1 from it.
+	if text := out.String(); !strings.Contains(text, "| 1.0e-01 | 5.0e-01 |") {
+		t.Errorf("the distances 0.1 and 0.5 are missing in\n%s", text)
+	}
+	if err := table(&out, []string{ours, write("single", "fp32", []float32{3, 4.5, 5, 4})}, 2e-5); !errors.Is(err, errDiffers) {
+		t.Errorf("a difference in float32: %v", err)
 	}
 }
 

@@ -3,8 +3,9 @@ package main
 import "fmt"
 
 // Go's assembler has few of the instructions for vectors of floating-point values. These are written as words, with the
-// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler. The encodings are those
-// of the Arm Architecture Reference Manual, section C7.2.
+// instruction in GNU's syntax in a comment. TestWords compares both by means of a disassembler. It does not know those
+// of FEAT_BF16, which the tests of kernels/cpu execute. The encodings are those of the Arm Architecture Reference
+// Manual, section C7.2.
 
 // Instructions with three registers, for four float32 values.
 const (
@@ -61,4 +62,18 @@ func (g *generator) widen(to, a vec, upper bool) {
 		return
 	}
 	g.word(0x0e617800|uint32(to|a<<5), "fcvtl v%d.2d, v%d.2s", to, a)
+}
+
+// bfmmla adds the product of a [2, 4] and the transpose of b [2, 4], both in bfloat16, to the float32 of to [2, 2].
+func (g *generator) bfmmla(to, a, b vec) {
+	g.word(0x6e40ec00|uint32(to|a<<5|b<<16), "bfmmla v%d.4s, v%d.8h, v%d.8h", to, a, b)
+}
+
+// bfcvtn rounds the float32 of a to the nearest bfloat16 and writes them to the lower half of to, or to the upper half.
+func (g *generator) bfcvtn(to, a vec, upper bool) {
+	if upper {
+		g.word(0x4ea16800|uint32(to|a<<5), "bfcvtn2 v%d.8h, v%d.4s", to, a)
+		return
+	}
+	g.word(0x0ea16800|uint32(to|a<<5), "bfcvtn v%d.4h, v%d.4s", to, a)
 }

@@ -18,6 +18,8 @@ var outputs = []struct {
 	{"..", "cpu", "tile_neon", tiles},
 	{"..", "cpu", "rows_neon", rows},
 	{"..", "cpu", "pack_neon", packs},
+	{"..", "cpu", "tile_bfmmla", tilesBF16},
+	{"..", "cpu", "pack_bfmmla", packsBF16},
 	{"../../../bench/peak", "peak", "peak_neon", peak},
 }
 

@@ -18,23 +18,8 @@ func tiles(g *generator) {
 // tile generates a kernel for rows × 16 sums. Each sum has one accumulator and adds one FMA for each k, in order, so
 // that its bits are the same in every kernel. Four values of a row are read at once; the FMAs select one of them.
 func tile(g *generator, rows int) {
-	name := fmt.Sprintf("tile%dx%dNEON", rows, panelCols)
-	plural := "s"
-	if rows == 1 {
-		plural = ""
-	}
-	g.function(name, tileParams, "", fmt.Sprintf("%s is a tileFunc for %d row%s and 1 panel.", name, rows, plural))
-	lda, k, panel := g.strideParam("lda"), g.param("k"), g.param("panel")
-	ahead := g.param("ahead")
-	g.op("ADD %s, %s", panel, ahead) // may be past the end of the matrix, where no Go pointer may point
-	a := make([]gp, rows)
-	a[0] = g.param("a")
-	for r := 1; r < rows; r++ {
-		a[r] = g.gp()
-		g.op("ADD %s, %s, %s", lda, a[r-1], a[r])
-	}
-	const vectors = panelCols / lanes
-	sums, left := make([][vectors]vec, rows), make([]vec, rows)
+	t := beginTile(g, rows, "NEON")
+	sums, left := make([]rowOfSums, rows), make([]vec, rows)
 	for r := range rows {
 		for v := range vectors {
 			sums[r][v] = g.vec()
@@ -45,7 +30,7 @@ func tile(g *generator, rows int) {
 	right := [2]vec{g.vec(), g.vec()}
 	step := func(at, lane int) {
 		for pair := 0; pair < vectors; pair += 2 {
-			g.loadPair(right[0], right[1], panel, (at*panelCols+pair*lanes)*4)
+			g.loadPair(right[0], right[1], t.panel, (at*panelCols+pair*lanes)*4)
 			for r := range rows {
 				g.fmlaLane(sums[r][pair], right[0], left[r], lane)
 				g.fmlaLane(sums[r][pair+1], right[1], left[r], lane)
@@ -53,43 +38,89 @@ func tile(g *generator, rows int) {
 		}
 	}
 
-	// One cache line is prefetched for every two lines of a panel.
-	const line = 64
-	g.op("SUBS $%d, %s", lanes, k)
+	g.op("SUBS $%d, %s", lanes, t.k)
 	g.op("BLT rest")
 	g.label("vector")
 	for r := range rows {
-		g.op("FMOVQ.P %d(%s), %s", vecBytes, a[r], left[r].q())
+		g.op("FMOVQ.P %d(%s), %s", vecBytes, t.a[r], left[r].q())
 	}
 	for lane := range lanes {
 		step(lane, lane)
 		if lane%2 == 0 {
-			g.op("PRFM %d(%s), PLDL2KEEP", lane/2*line, ahead)
+			t.prefetch(g, lane/2)
 		}
 	}
-	g.op("ADD $%d, %s", lanes*panelCols*4, panel)
-	g.op("ADD $%d, %s", lanes/2*line, ahead)
-	g.op("SUBS $%d, %s", lanes, k)
+	t.next(g)
+	g.op("SUBS $%d, %s", lanes, t.k)
 	g.op("BGE vector")
 	g.label("rest")
-	g.op("ADDS $%d, %s", lanes, k)
+	g.op("ADDS $%d, %s", lanes, t.k)
 	g.op("BEQ summed")
 	g.label("value")
 	for r := range rows {
-		g.op("FMOVS.P 4(%s), %s", a[r], left[r].q())
+		g.op("FMOVS.P 4(%s), %s", t.a[r], left[r].q())
 	}
 	step(0, 0)
-	g.op("ADD $%d, %s", panelCols*4, panel)
-	g.op("SUBS $1, %s", k)
+	g.op("ADD $%d, %s", panelCols*4, t.panel)
+	g.op("SUBS $1, %s", t.k)
 	g.op("BNE value")
-
 	g.label("summed")
+	storeSums(g, sums, right)
+}
+
+const (
+	vectors = panelCols / lanes // vectors of a row of a tile
+	line    = 64                // bytes of a cache line
+)
+
+// rowOfSums is the sums of one row of a tile.
+type rowOfSums = [vectors]vec
+
+// operands is the registers with which a tile reads its operands.
+type operands struct {
+	k, panel, ahead gp
+	a               []gp // one for each row
+}
+
+// beginTile begins the function for a tile of rows × 16 sums and loads its parameters.
+func beginTile(g *generator, rows int, suffix string) operands {
+	name := fmt.Sprintf("tile%dx%d%s", rows, panelCols, suffix)
+	plural := "s"
+	if rows == 1 {
+		plural = ""
+	}
+	g.function(name, tileParams, "", fmt.Sprintf("%s is a tileFunc for %d row%s and 1 panel.", name, rows, plural))
+	lda := g.strideParam("lda")
+	t := operands{k: g.param("k"), panel: g.param("panel"), ahead: g.param("ahead"), a: make([]gp, rows)}
+	g.op("ADD %s, %s", t.panel, t.ahead) // may be past the end of the matrix, where no Go pointer may point
+	t.a[0] = g.param("a")
+	for r := 1; r < rows; r++ {
+		t.a[r] = g.gp()
+		g.op("ADD %s, %s, %s", lda, t.a[r-1], t.a[r])
+	}
+	return t
+}
+
+// prefetch prefetches a cache line: one for every two lines of a panel.
+func (t *operands) prefetch(g *generator, i int) {
+	g.op("PRFM %d(%s), PLDL2KEEP", i*line, t.ahead)
+}
+
+// next advances by four rows of the panel.
+func (t *operands) next(g *generator) {
+	g.op("ADD $%d, %s", lanes*panelCols*4, t.panel)
+	g.op("ADD $%d, %s", lanes/2*line, t.ahead)
+}
+
+// storeSums adds bias and add to the sums, stores them and ends the function. It overwrites spare.
+func storeSums(g *generator, sums []rowOfSums, spare [2]vec) {
+	rows := len(sums)
 	bias := g.param("bias")
 	g.op("CBZ %s, unbiased", bias)
 	for v := range vectors {
-		g.load(right[0], bias, v*vecBytes)
+		g.load(spare[0], bias, v*vecBytes)
 		for r := range rows {
-			g.three(fadd, sums[r][v], sums[r][v], right[0])
+			g.three(fadd, sums[r][v], sums[r][v], spare[0])
 		}
 	}
 	g.label("unbiased")
@@ -98,9 +129,9 @@ func tile(g *generator, rows int) {
 	g.op("CBZ %s, store", add)
 	for r := range rows {
 		for pair := 0; pair < vectors; pair += 2 {
-			g.loadPair(right[0], right[1], add, pair*vecBytes)
-			for v := range right {
-				g.three(fadd, sums[r][pair+v], sums[r][pair+v], right[v])
+			g.loadPair(spare[0], spare[1], add, pair*vecBytes)
+			for v := range spare {
+				g.three(fadd, sums[r][pair+v], sums[r][pair+v], spare[v])
 			}
 		}
 		if r < rows-1 {

@@ -3,11 +3,15 @@ package main
 import (
 	"encoding/binary"
 	"regexp"
+	"slices"
 	"strconv"
 	"testing"
 
 	"golang.org/x/arch/arm64/arm64asm"
 )
+
+// unknown lists the instructions that the disassembler does not know.
+var unknown = []string{"bfmmla", "bfcvtn", "bfcvtn2"}
 
 // TestWords disassembles every instruction that is written as a word, and compares it with its comment.
 func TestWords(t *testing.T) {
@@ -20,6 +24,9 @@ func TestWords(t *testing.T) {
 			code, err := strconv.ParseUint(part[1], 16, 32)
 			if err != nil {
 				t.Fatal(err)
+			}
+			if slices.Contains(unknown, part[3]) {
+				continue
 			}
 			i, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, uint32(code)))
 			if err != nil {
