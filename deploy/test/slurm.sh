@@ -5,10 +5,9 @@
 # GPUs, all as root, below a temporary folder. Nothing of it is left afterwards. Needs root, Debian or Ubuntu, and Go.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-root=$PWD
 . deploy/test/common.sh
 [ "$(id -u)" = 0 ] || fail "needs root: it installs packages and starts slurmctld and slurmd"
-if ! command -v slurmctld slurmd munged > /dev/null; then
+if ! { command -v slurmctld && command -v slurmd && command -v munged; } > /dev/null; then
     say "installing slurm-wlm and munge"
     export DEBIAN_FRONTEND=noninteractive
     { apt-get -qq update && apt-get -qq install --no-install-recommends slurm-wlm munge; } > /dev/null
