@@ -37,9 +37,9 @@ flags="--gpus none --dnabert-model synthetic:dnabert-s-2l --esm-model synthetic:
 say "one run"
 "$folder/embed" --no-progress $flags -o "$folder/one" "$folder/in" > "$folder/one.log" 2>&1
 
-# engine runs Snakemake.
+# engine runs Snakemake, with as many shards at once as are held, so that none of these keeps another from its start.
 engine() {
-    exec snakemake "$@" --snakefile "$root/deploy/snakemake/Snakefile" --cores 2 --resources gpu=2 \
+    exec snakemake "$@" --snakefile "$root/deploy/snakemake/Snakefile" --cores 3 --set-threads shard=1 \
         --config embed="$folder/embed" inputs="[in]" out=out shards=8 flags="$flags" >> snakemake.log 2>&1
 }
 
