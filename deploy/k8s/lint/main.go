@@ -1,5 +1,5 @@
-// Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API, and fails if a field does not exist
-// or has another type, or if exit codes and conditions of a podFailurePolicy cannot be used. It does not need a cluster.
+// Command lint decodes a file of Kubernetes Jobs with the types of Kubernetes' API. It fails if a field does not exist
+// or has another type, or if the exit codes and conditions of a podFailurePolicy cannot be used. It needs no cluster.
 //
 //	cd deploy/k8s/lint && go run . ../embed.yaml
 //
