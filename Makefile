@@ -6,6 +6,7 @@ TOOL = $(GO) tool -modfile=$(CURDIR)/internal/tools/go.mod
 
 .PHONY: build demo test check fmt vet staticcheck scripts generated race noasm nvml mutations goldens goldens-gpu parity bench ptx
 .PHONY: deadcode readback cross dist arm64 fuzz crash compare softgpu gpu-bundle rehearse test-gpu bench-gpu clean
+.PHONY: test-slurm test-snakemake lint-nextflow lint-k8s
 
 build: ## builds ./embed
 	CGO_ENABLED=0 $(GO) build -trimpath -buildvcs=auto -ldflags '-s -w' -o embed ./cmd/embed
@@ -109,6 +110,18 @@ gpu-bundle: ## what a machine with a GPU needs, in build/gpu and build/gpu.tgz
 
 rehearse: softgpu gpu-bundle ## a visit to a machine with a GPU, on the software GPU, with faults; a quarter of an hour
 	bench/gpu/rehearse.sh
+
+test-slurm: ## deploy/slurm under Slurm, with interruptions; Debian or Ubuntu, as root: installs slurm-wlm and munge
+	deploy/test/slurm.sh
+
+test-snakemake: ## deploy/snakemake with interruptions; installs Debian's snakemake, as root, if there is none
+	deploy/test/snakemake.sh
+
+lint-nextflow: ## deploy/nextflow with Groovy's parser, from npm; needs Java
+	deploy/test/nextflow.sh
+
+lint-k8s: ## deploy/k8s/embed.yaml against the types of Kubernetes' API
+	cd deploy/k8s/lint && $(GO) run . ../embed.yaml
 
 test-gpu: gpu-bundle ## the CUDA backend on this machine's GPU: nothing may be missing
 	DEADLINE=3600 OUT=build/visit-1 build/gpu/visit.sh 1

@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
@@ -44,6 +45,9 @@ func BenchmarkMerge(b *testing.B) {
 			if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
 				b.Fatal(failed, err)
 			}
+			var memory runtime.MemStats
+			runtime.ReadMemStats(&memory)
+			b.ReportMetric(float64(memory.Sys)/1e6, "MB") // all that the process has taken, for the shards as well
 		})
 	}
 }

@@ -14,4 +14,4 @@ shift 2
 here=$(dirname "$0")
 mkdir -p "$out.shards"
 array=$(sbatch --parsable --array="1-$n" --output="$out.shards/%a.log" "$here/shard.sh" "$n" "$out.shards" "$@")
-sbatch --dependency="afterok:${array%%;*}" --output="$out.shards/merge.log" "$here/merge.sh" "$out" "$out.shards"
+sbatch --dependency="afterok:${array%%;*}" --kill-on-invalid-dep=yes --output="$out.shards/merge.log" "$here/merge.sh" "$out" "$out.shards"

@@ -1,0 +1,86 @@
+# Functions for the tests of deploy's engines. Sourced by bash; $folder is the test's temporary folder.
+
+# say prints a line of the test's report.
+say() { printf '%4d s  %s\n' $SECONDS "$*"; }
+
+# fail ends the test.
+fail() {
+    say "FAILED: $*" >&2
+    exit 1
+}
+
+# await LIMIT TEXT COMMAND... runs a command ten times a second until it succeeds, for LIMIT seconds.
+await() {
+    local end=$((SECONDS + $1)) text=$2
+    shift 2
+    until "$@" > /dev/null 2>&1; do
+        [ $SECONDS -lt $end ] || fail "waited in vain: $text"
+        sleep 0.1
+    done
+}
+
+# make_inputs writes DNA and proteins into $folder/in: small files, which a shard commits one after the other, one that
+# several shards divide, and a compressed one, which all of its shards read.
+make_inputs() {
+    mkdir -p "$folder/in"
+    fasta() { # LETTERS RECORDS LENGTH SEED
+        awk -v letters="$1" -v records="$2" -v len="$3" -v seed="$4" 'BEGIN {
+            srand(seed)
+            for (r = 1; r <= records; r++) {
+                print ">r" seed "_" r
+                line = ""
+                for (i = 0; i < len + r % 7; i++) line = line substr(letters, 1 + int(rand() * length(letters)), 1)
+                print line
+            }
+        }'
+    }
+    for i in 1 2 3 4 5 6 7 8; do
+        fasta ACGT 6 100 "1$i" > "$folder/in/a$i.fna"
+        fasta ACDEFGHIKLMNPQRSTVWY 6 60 "2$i" > "$folder/in/b$i.faa"
+        fasta ACDEFGHIKLMNPQRSTVWY 6 60 "3$i" > "$folder/in/c$i.faa"
+    done
+    fasta ACGT 40 100 4 > "$folder/in/large.fna"
+    fasta ACDEFGHIKLMNPQRSTVWY 130 20 5 | gzip > "$folder/in/packed.faa.gz"
+}
+
+# hold N... stops the process of $folder/embed of each of these shards when it has committed its first output, and then
+# writes the process's number to $folder/held.N. Until then it lets the process run for short times only, so that no
+# shard is completed between two looks, however fast the machine is. It does so once for each shard, and ends then.
+# $shard_folders is the folder of the shards' outputs.
+hold() {
+    local left=" $* " p n
+    while [ "$left" != " " ]; do
+        for p in $(grep -lszxF -- "$folder/embed" /proc/[0-9]*/cmdline | cut -d / -f 3); do
+            [ "/proc/$p/exe" -ef "$folder/embed" ] || continue
+            n=$(tr '\0' '\n' < "/proc/$p/cmdline" | sed -n "s,^$shard_folders/,,p") || continue
+            case $left in *" $n "*) ;; *) continue ;; esac
+            kill -STOP "$p" || continue
+            if grep -qs '"finished":"[1-9]' "$shard_folders/$n/manifest.jsonl"; then
+                echo "$p" > "$folder/held.$n"
+                left=${left/ $n / }
+            else
+                kill -CONT "$p"
+            fi
+        done
+        sleep 0.05
+    done 2> /dev/null
+}
+
+# await_held N waits until shard N is held and sets $pid to its process.
+await_held() {
+    await 600 "shard $1 has committed an output" test -s "$folder/held.$1"
+    pid=$(cat "$folder/held.$1")
+}
+
+# compare A B succeeds if two folders have the same outputs, byte for byte.
+compare() {
+    diff <(cd "$1" && ls -A -I report.json) <(cd "$2" && ls -A -I report.json) || fail "$1 and $2 have different files"
+    local name count=0
+    for name in $(cd "$1" && ls -I report.json); do
+        case $name in manifest.jsonl) continue ;; esac
+        cmp "$1/$name" "$2/$name" || fail "$name differs"
+        count=$((count + 1))
+    done
+    [ $count -gt 20 ] || fail "only $count outputs were compared"
+    say "$count outputs are those of one run, byte for byte"
+}
