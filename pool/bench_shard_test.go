@@ -12,17 +12,17 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins 1,000 shards with b.N records of 320 values in all. The shards are those of one plain input, or
-// of a compressed one.
+// BenchmarkMerge joins 1,000 shards of as many records as an iteration has, of 320 values. The records are those of one
+// file that was cut, or of an interleaved one.
 func BenchmarkMerge(b *testing.B) {
-	for _, compressed := range []bool{false, true} {
-		b.Run(fmt.Sprintf("compressed=%t", compressed), func(b *testing.B) {
+	for _, interleaved := range []bool{false, true} {
+		b.Run(fmt.Sprintf("interleaved=%t", interleaved), func(b *testing.B) {
 			const shards, dim = 1000, 320
 			root := b.TempDir()
 			records := max(b.N, shards)
 			m := &Merge{Out: filepath.Join(root, "out")}
-			plan := shardPlan{Version: 1, Kind: "m.parquet", Shards: shards}
-			output := plannedOutput{Name: "x.m.parquet", Size: shards, Compressed: compressed}
+			plan := shardPlan{Version: planVersion, Kind: "m.parquet", Shards: shards}
+			output := plannedOutput{Name: "x.m.parquet", Size: shards, Interleaved: interleaved}
 			for i := range shards {
 				output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
 			}
@@ -61,8 +61,8 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 			values[v] = float32(math.Sin(float64(k*dim + v + i)))
 		}
 		index := k
-		if o.Compressed {
-			index = (k/64*shards+i)*64 + k%64 // seqio.Part gives a shard every shards-th block of 64 records
+		if o.Interleaved {
+			index = (k/64*shards+i)*64 + k%64 // blocks, as seqio.Part deals them
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -63,7 +64,24 @@ func TestShardsOfBothModels(t *testing.T) {
 	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
 }
 
-// TestShardFlags checks the errors of invalid values of --shard and --shards.
+// TestShardsOfCompressedInputs checks that a shard logs which inputs it has to read as a whole.
+func TestShardsOfCompressedInputs(t *testing.T) {
+	workspace(t)
+	content := gzipped(t, manyProteins("p", 300))
+	write(t, "p.faa.gz", content)
+	write(t, "q.faa", proteinFile)
+	args := []string{"--esm-model", tiny, "--log-format", "json", "-o", "out"}
+	r := embed(t, append(args, "--shard", "1/2", "p.faa.gz", "q.faa")...).wantCode(0)
+	if !strings.Contains(r.stderr, fmt.Sprintf(`"inputs":1,"bytes":%d}`, len(content))) || !strings.Contains(r.stderr, "files of bgzip are cut instead") {
+		t.Error(r.stderr)
+	}
+	r = embed(t, append(args[:4], "-o", "two", "--shard", "1/2", "q.faa")...).wantCode(0)
+	if strings.Contains(r.stderr, "bgzip") {
+		t.Error(r.stderr)
+	}
+}
+
+// TestShardFlags gives shards that cannot be.
 func TestShardFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

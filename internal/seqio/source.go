@@ -38,6 +38,7 @@ type source struct {
 	content     io.Reader
 	disk        *diskReader
 	compression string // "gzip", "xz", "zstd", "bzip2", or empty
+	blocked     bool   // a plain text that bgzip has compressed
 	begun       bool   // the first bytes were read
 	close       func() // frees the decompressor
 }
@@ -46,10 +47,15 @@ type source struct {
 // the same as those of Read.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
+	packed := bufio.NewReaderSize(s.disk, streamBuffer)
+	header, _ := packed.Peek(blockHeader) // the next read returns any error again
+	blocked := len(header) == blockHeader && blockLength(header) > 0
 	var err error
-	s.compression, err = s.decompress(bufio.NewReaderSize(s.disk, streamBuffer))
+	s.compression, err = s.decompress(packed)
 	if err == nil && s.compression == "gzip" {
-		_, err = s.decompress(bufio.NewReader(s.content))
+		inner := ""
+		inner, err = s.decompress(bufio.NewReader(s.content))
+		s.blocked = blocked && inner == ""
 	}
 	if err != nil {
 		return nil, s.explain(err)
