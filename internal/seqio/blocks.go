@@ -221,6 +221,6 @@ func newPartSource(f io.ReaderAt, from, to place) (*source, error) {
 	if err != nil {
 		return nil, s.explain(err)
 	}
-	s.content = b
+	s.content, s.packed = b, b.packed
 	return s, nil
 }

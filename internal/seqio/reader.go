@@ -286,9 +286,9 @@ func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 // Records returns the number of records of the part so far, including those left out.
 func (r *Reader) Records() int64 { return r.index - r.others }
 
-// Position returns the number of bytes read from the input so far, before decompression. It includes bytes that are
-// still in buffers.
-func (r *Reader) Position() int64 { return r.source.disk.size }
+// Position returns the approximate number of bytes before decompression of the records so far. It includes records that
+// were read to detect the alphabet.
+func (r *Reader) Position() int64 { return r.source.position(len(r.parser.rest)) }
 
 // Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. It returns
 // ErrNotRead until Read has returned io.EOF.
