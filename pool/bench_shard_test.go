@@ -12,43 +12,50 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins 1,000 shards of as many records as an iteration has, of 320 values. The records are those of one
-// file that was cut, or of an interleaved one.
+// BenchmarkMerge joins shards of as many records as an iteration has, of 320 values. The records are those of one file
+// that was cut, or of an interleaved one.
 func BenchmarkMerge(b *testing.B) {
-	for _, interleaved := range []bool{false, true} {
-		b.Run(fmt.Sprintf("interleaved=%t", interleaved), func(b *testing.B) {
-			const shards, dim = 1000, 320
-			root := b.TempDir()
-			records := max(b.N, shards)
-			m := &Merge{Out: filepath.Join(root, "out")}
-			plan := shardPlan{Version: planVersion, Kind: "m.parquet", Shards: shards}
-			output := plannedOutput{Name: "x.m.parquet", Size: shards, Interleaved: interleaved}
-			for i := range shards {
-				output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
-			}
-			plan.Outputs = []plannedOutput{output}
-			content, err := json.Marshal(plan)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for i := range shards {
-				dir := filepath.Join(root, fmt.Sprint(i))
-				if err := os.Mkdir(dir, 0o777); err != nil {
-					b.Fatal(err)
+	for _, shards := range []int{10, 1000} {
+		for _, interleaved := range []bool{false, true} {
+			b.Run(fmt.Sprintf("shards=%d/interleaved=%t", shards, interleaved), func(b *testing.B) {
+				m := mergeOf(b, shards, max(b.N, shards), interleaved)
+				b.ResetTimer()
+				if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
+					b.Fatal(failed, err)
 				}
-				writeFile(b, filepath.Join(dir, "shards.m.parquet.json"), string(content))
-				writeShard(b, dir, output, i, shards, dim, records)
-				m.Dirs = append(m.Dirs, dir)
-			}
-			b.ResetTimer()
-			if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
-				b.Fatal(failed, err)
-			}
-		})
+			})
+		}
 	}
 }
 
-// writeShard writes shard i of an output that has the given number of records in all shards.
+// mergeOf writes shards with so many records in all, and returns their Merge.
+func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
+	const dim = 320
+	root := b.TempDir()
+	m := &Merge{Out: filepath.Join(root, "out")}
+	plan := shardPlan{Version: planVersion, Kind: "m.parquet", Shards: shards}
+	output := plannedOutput{Name: "x.m.parquet", Size: int64(shards), Interleaved: interleaved}
+	for i := range shards {
+		output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
+	}
+	plan.Outputs = []plannedOutput{output}
+	content, err := json.Marshal(plan)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range shards {
+		dir := filepath.Join(root, fmt.Sprint(i))
+		if err := os.Mkdir(dir, 0o777); err != nil {
+			b.Fatal(err)
+		}
+		writeFile(b, filepath.Join(dir, "shards.m.parquet.json"), string(content))
+		writeShard(b, dir, output, i, shards, dim, records)
+		m.Dirs = append(m.Dirs, dir)
+	}
+	return m
+}
+
+// writeShard writes shard i of an output with so many records.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})
