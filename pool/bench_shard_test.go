@@ -12,8 +12,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins shards of as many records as an iteration has, of 320 values. The records are those of one file
-// that was cut, or of an interleaved one.
+// BenchmarkMerge joins shards with b.N records of 320 values in all. The shards are those of one input
+// that is cut, or of one that is interleaved.
 func BenchmarkMerge(b *testing.B) {
 	for _, shards := range []int{10, 1000} {
 		for _, interleaved := range []bool{false, true} {
@@ -28,7 +28,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
-// mergeOf writes shards with so many records in all, and returns their Merge.
+// mergeOf writes shards with the given number of records in all, and returns their Merge.
 func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	const dim = 320
 	root := b.TempDir()
@@ -55,7 +55,7 @@ func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	return m
 }
 
-// writeShard writes shard i of an output with so many records.
+// writeShard writes shard i of an output that has the given number of records in all shards.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})
@@ -69,7 +69,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 		}
 		index := k
 		if o.Interleaved {
-			index = (k/64*shards+i)*64 + k%64 // blocks, as seqio.Part deals them
+			index = (k/64*shards+i)*64 + k%64 // seqio.Part gives a shard every shards-th block of 64 records
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {
 			b.Fatal(err)

@@ -31,7 +31,7 @@ type cursor struct {
 
 // copyAll copies the rows in the order of the input. The parts of a file that was cut follow each other. Those of an
 // interleaved file are merged by the positions of the records.
-func (c *copier) copyAll(j *joint) error {
+func (c *copier) copyAll(j *joinedOutput) error {
 	groups := [][]piece{j.pieces}
 	if !j.Interleaved {
 		groups = slices.Collect(slices.Chunk(j.pieces, 1))

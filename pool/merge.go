@@ -288,7 +288,7 @@ func (m *Merge) describe(j *joinedOutput) {
 	slices.Sort(devices)
 	e.Device = strings.Join(slices.Compact(devices), ", ")
 	if !j.Interleaved && j.pieces[0].To-j.pieces[0].From < j.Size {
-		e.Input.SHA256 = "" // that of a part; see hashInput
+		e.Input.SHA256 = "" // it was the digest of a part; see hashInput
 	}
 	j.want = e
 }

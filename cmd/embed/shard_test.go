@@ -81,7 +81,7 @@ func TestShardsOfCompressedInputs(t *testing.T) {
 	}
 }
 
-// TestShardFlags gives shards that cannot be.
+// TestShardFlags checks the errors of invalid values of --shard and --shards.
 func TestShardFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

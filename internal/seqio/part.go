@@ -65,9 +65,9 @@ func (p *Part) has(index int64) bool {
 }
 
 // share returns a number from 0 to Size, which is in the range of the part that has the block of a record in an
-// interleaved file. It says nothing of where the record is stored. The multiples of the golden ratio, without their
-// integers, are spread evenly however many there are (Knuth, The Art of Computer Programming, volume 3, section 6.4),
-// so a part has nearly its share of the blocks.
+// interleaved file. It is not the offset at which the record is stored, but a fraction of Size: the fractional part of
+// a multiple of the golden ratio. These fractions are spread evenly for any number of blocks (Knuth, The Art of
+// Computer Programming, volume 3, section 6.4), so the number of a part's blocks is nearly proportional to its range.
 func (p *Part) share(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))

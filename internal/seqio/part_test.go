@@ -174,7 +174,7 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		size := func(records []Record) (n int) {
-			if whole.Interleaved() { // the records are dealt whatever their lengths are
+			if whole.Interleaved() { // blocks of 64 records each, of any length
 				return len(records)
 			}
 			for _, r := range records {
