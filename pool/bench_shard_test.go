@@ -13,43 +13,50 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins 1,000 shards with b.N records of 320 values in all. The shards are those of one plain input, or
-// of a compressed one.
+// BenchmarkMerge joins shards with b.N records of 320 values in all. The shards are those of one input
+// that is cut, or of one that is interleaved.
 func BenchmarkMerge(b *testing.B) {
-	for _, compressed := range []bool{false, true} {
-		b.Run(fmt.Sprintf("compressed=%t", compressed), func(b *testing.B) {
-			const shards, dim = 1000, 320
-			root := b.TempDir()
-			records := max(b.N, shards)
-			m := &Merge{Out: filepath.Join(root, "out")}
-			plan := shardPlan{Version: 1, Kind: "m.parquet", Shards: shards}
-			output := plannedOutput{Name: "x.m.parquet", Size: shards, Compressed: compressed}
-			for i := range shards {
-				output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
-			}
-			plan.Outputs = []plannedOutput{output}
-			content, err := json.Marshal(plan)
-			if err != nil {
-				b.Fatal(err)
-			}
-			for i := range shards {
-				dir := filepath.Join(root, fmt.Sprint(i))
-				if err := os.Mkdir(dir, 0o777); err != nil {
-					b.Fatal(err)
+	for _, shards := range []int{10, 1000} {
+		for _, interleaved := range []bool{false, true} {
+			b.Run(fmt.Sprintf("shards=%d/interleaved=%t", shards, interleaved), func(b *testing.B) {
+				m := mergeOf(b, shards, max(b.N, shards), interleaved)
+				b.ResetTimer()
+				if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
+					b.Fatal(failed, err)
 				}
-				writeFile(b, filepath.Join(dir, "shards.m.parquet.json"), string(content))
-				writeShard(b, dir, output, i, shards, dim, records)
-				m.Dirs = append(m.Dirs, dir)
-			}
-			b.ResetTimer()
-			if _, failed, err := m.Run(b.Context()); err != nil || len(failed) > 0 {
-				b.Fatal(failed, err)
-			}
-			var memory runtime.MemStats
-			runtime.ReadMemStats(&memory)
-			b.ReportMetric(float64(memory.Sys)/1e6, "MB") // all that the process has taken, for the shards as well
-		})
+				var memory runtime.MemStats
+				runtime.ReadMemStats(&memory)
+				b.ReportMetric(float64(memory.Sys)/1e6, "MB") // all that the process has taken, for the shards as well
+			})
+		}
 	}
+}
+
+// mergeOf writes shards with the given number of records in all, and returns their Merge.
+func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
+	const dim = 320
+	root := b.TempDir()
+	m := &Merge{Out: filepath.Join(root, "out")}
+	plan := shardPlan{Version: planVersion, Kind: "m.parquet", Shards: shards}
+	output := plannedOutput{Name: "x.m.parquet", Size: int64(shards), Interleaved: interleaved}
+	for i := range shards {
+		output.Parts = append(output.Parts, plannedPart{i + 1, int64(i), int64(i) + 1})
+	}
+	plan.Outputs = []plannedOutput{output}
+	content, err := json.Marshal(plan)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for i := range shards {
+		dir := filepath.Join(root, fmt.Sprint(i))
+		if err := os.Mkdir(dir, 0o777); err != nil {
+			b.Fatal(err)
+		}
+		writeFile(b, filepath.Join(dir, "shards.m.parquet.json"), string(content))
+		writeShard(b, dir, output, i, shards, dim, records)
+		m.Dirs = append(m.Dirs, dir)
+	}
+	return m
 }
 
 // writeShard writes shard i of an output that has the given number of records in all shards.
@@ -65,7 +72,7 @@ func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, recor
 			values[v] = float32(math.Sin(float64(k*dim + v + i)))
 		}
 		index := k
-		if o.Compressed {
+		if o.Interleaved {
 			index = (k/64*shards+i)*64 + k%64 // seqio.Part gives a shard every shards-th block of 64 records
 		}
 		if err := w.Write(store.Row{ID: fmt.Sprintf("record_%d_%d", i, k), Index: int64(index), Length: 80, Tokens: 82, Embeddings: [][]float32{values}}); err != nil {

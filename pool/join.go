@@ -29,11 +29,11 @@ type cursor struct {
 	row   *store.Row // nil at the end
 }
 
-// copyAll copies the rows in the order of the input. The parts of a plain file follow each other. Those of a compressed
-// file are interleaved by the positions of the records.
+// copyAll copies the rows in the order of the input. The parts of a file that was cut follow each other. Those of an
+// interleaved file are merged by the positions of the records.
 func (c *copier) copyAll(j *joinedOutput) error {
 	groups := [][]piece{j.pieces}
-	if !j.Compressed {
+	if !j.Interleaved {
 		groups = slices.Collect(slices.Chunk(j.pieces, 1))
 	}
 	for _, pieces := range groups {

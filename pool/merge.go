@@ -250,10 +250,10 @@ func (j *joinedOutput) compareInputs() error {
 	first := j.pieces[0]
 	for _, p := range j.pieces {
 		a, b := first.entry.Input, p.entry.Input
-		if a.Size != b.Size || j.Compressed && a.SHA256 != b.SHA256 {
+		if a.Size != b.Size || j.Interleaved && a.SHA256 != b.SHA256 {
 			return fmt.Errorf("%w: %s and %s were made from another content of %s", ErrShardsDiffer, first.file.Path, p.file.Path, b.Path)
 		}
-		if !j.Compressed && !a.Modified.Equal(b.Modified) {
+		if !j.Interleaved && !a.Modified.Equal(b.Modified) {
 			return fmt.Errorf("%w: %s was modified at %s for %s and at %s for %s; a copy of an input must keep its time (cp -p)",
 				ErrShardsDiffer, b.Path, a.Modified.Format(time.RFC3339Nano), first.file.Path, b.Modified.Format(time.RFC3339Nano), p.file.Path)
 		}
@@ -287,7 +287,7 @@ func (m *Merge) describe(j *joinedOutput) {
 	}
 	slices.Sort(devices)
 	e.Device = strings.Join(slices.Compact(devices), ", ")
-	if !j.Compressed && j.pieces[0].To-j.pieces[0].From < j.Size {
+	if !j.Interleaved && j.pieces[0].To-j.pieces[0].From < j.Size {
 		e.Input.SHA256 = "" // it was the digest of a part; see hashInput
 	}
 	j.want = e

@@ -20,6 +20,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"seqembed/internal/seqio"
@@ -116,6 +117,7 @@ type run struct {
 	openFiles chan struct{} // semaphore with one element for each file between opening and commit
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
+	unread    atomic.Int64  // number of bytes, as stored, of all files that are in no span yet
 
 	forcedRun *forcedRun // the run with Force that this one starts or continues
 
@@ -193,6 +195,7 @@ func (r *run) embed(ctx context.Context, files []File) error {
 	r.files, r.filesLeft = make(chan File, len(files)), len(files)
 	for _, f := range largestFirst(files) {
 		r.files <- f
+		r.unread.Add(f.Size)
 	}
 	close(r.files)
 	r.openFiles = make(chan struct{}, 4*n) // so that small files do not wait for each other's commit

@@ -45,6 +45,7 @@ type fileJob struct {
 	next     *record    // first record of the next span; it did not fit in the previous span
 	checked  chan error // receives the result of check if that runs beside the batches; holds one error
 	position int64      // offset on disk of the end of the last span
+	tokens   int64      // of all spans; owned by the reader
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
 	report   FileReport // owned by the writer
 }
@@ -61,6 +62,7 @@ func (r *run) read(device string, budget int) {
 		}
 		f, err := r.openFile(file, device)
 		if err != nil {
+			r.unread.Add(-file.Size)
 			r.endFile(file, FileReport{}, err)
 			<-r.openFiles
 			continue
@@ -107,6 +109,7 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 func (f *fileJob) read(budget int) {
 	defer close(f.ordered)
 	defer f.reader.Close()
+	defer f.leave()
 	defer func() { f.latest = latest{} }() // frees memory before the file is complete
 	capacity := lookAhead * budget
 	if slices.ContainsFunc(f.Output.Columns, func(c store.Column) bool { return !c.Pooling.PerRecord() }) {
@@ -120,7 +123,7 @@ func (f *fileJob) read(budget int) {
 			return
 		}
 		admitted := time.Now()
-		s, err := f.readSpan(capacity)
+		s, err := f.readSpan(f.nextCapacity(capacity, budget))
 		f.Observer.SpanRead(time.Since(admitted), admitted.Sub(began))
 		f.ordered <- s
 		if f.complete = errors.Is(err, io.EOF); err != nil && !f.complete {
@@ -136,10 +139,7 @@ func (f *fileJob) read(budget int) {
 // record. With the last span, the error is io.EOF.
 func (f *fileJob) readSpan(capacity int) (s *span, err error) {
 	s = &span{file: f, done: make(chan struct{})}
-	defer func() {
-		position := f.reader.Position()
-		s.bytes, f.position = position-f.position, position
-	}()
+	defer func() { f.take(s) }()
 	for {
 		rec := f.next
 		if f.next = nil; rec == nil {

@@ -30,6 +30,9 @@ var ErrUndividable = errors.New("an input that can be read only once cannot be d
 // name is the kind of the outputs. All shards write the same plan, in which Merge finds the missing shards.
 const PlanPrefix = "shards."
 
+// planVersion is the version of the format of plans, and of the rule by which inputs are cut.
+const planVersion = 2
+
 // shardPlan is the content of that file. It does not contain paths, because machines may have the same input at
 // different places.
 type shardPlan struct {
@@ -41,10 +44,10 @@ type shardPlan struct {
 
 // plannedOutput is an output and the parts of its input.
 type plannedOutput struct {
-	Name       string        `json:"name"` // slash-separated path in the output folder, of a shard without its suffix
-	Size       int64         `json:"input_size"`
-	Compressed bool          `json:"compressed"`
-	Parts      []plannedPart `json:"parts"` // in the order of the input
+	Name        string        `json:"name"` // slash-separated path in the output folder, of a shard without its suffix
+	Size        int64         `json:"input_size"`
+	Interleaved bool          `json:"interleaved"` // see seqio.Part
+	Parts       []plannedPart `json:"parts"`       // in the order of the input
 }
 
 // plannedPart is the part of an input that a shard has.
@@ -70,7 +73,7 @@ const shardParameter = "shard"
 // all files together are divided into ranges of equal size; a byte of a compressed file counts as inflation bytes. It
 // must be called before Check.
 func (j *Job) Divide(s Shard) error {
-	plan := shardPlan{Version: 1, Kind: j.Output.kind(), Shards: s.N}
+	plan := shardPlan{Version: planVersion, Kind: j.Output.kind(), Shards: s.N}
 	j.Output.Shard = s.String()
 	weight := func(f File) int64 {
 		if f.whole.Compressed {
@@ -94,7 +97,7 @@ func (j *Job) Divide(s Shard) error {
 	var files []File
 	i, at := 1, int64(0) // shard, and the position of the file
 	for _, f := range j.Files {
-		output := plannedOutput{Name: j.planned(f), Size: f.whole.Size, Compressed: f.whole.Compressed}
+		output := plannedOutput{Name: j.planned(f), Size: f.whole.Size, Interleaved: f.whole.Interleaved()}
 		for from := int64(0); from < output.Size; {
 			to := min(output.Size, (end(i)-at)/weight(f))
 			if to > from {
@@ -128,7 +131,7 @@ func (j *Job) planned(f File) string {
 func (f File) part(from, to int64, parameter string) File {
 	f.Part, f.parameter = f.whole, parameter
 	f.Part.From, f.Part.To = from, to
-	if !f.Part.Compressed {
+	if !f.Part.Interleaved() {
 		f.Size = to - from
 	}
 	return f
@@ -176,8 +179,8 @@ func (p *foundPlan) parse() error {
 	if err := json.Unmarshal(p.content, &p.shardPlan); err != nil {
 		return err
 	}
-	if p.Version != 1 || p.Shards < 1 {
-		return fmt.Errorf("version %d of a plan, or %d shards", p.Version, p.Shards)
+	if p.Version != planVersion || p.Shards < 1 {
+		return fmt.Errorf("a plan of version %d, not %d, or of %d shards: run the shards again with this program", p.Version, planVersion, p.Shards)
 	}
 	for _, o := range p.Outputs {
 		if !filepath.IsLocal(filepath.FromSlash(o.Name)) {

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"compress/gzip"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
@@ -22,7 +23,8 @@ import (
 	"seqembed/kernels"
 )
 
-// shardBench returns a bench with a FASTA file, a FASTQ file and a compressed file. Some ids come again.
+// shardBench returns a bench with a FASTA file, a FASTQ file and a compressed file, which is one of bgzip if seed is
+// odd. Some ids come again.
 func shardBench(t *testing.T, seed uint64) *bench {
 	b := newBench(t)
 	rng := rand.New(rand.NewPCG(seed, 9))
@@ -48,15 +50,34 @@ func shardBench(t *testing.T, seed uint64) *bench {
 		text := content.String()
 		if strings.HasSuffix(name, ".gz") {
 			content.Reset()
-			z := gzip.NewWriter(&content)
-			_, _ = z.Write([]byte(text)) // a bytes.Buffer cannot fail
-			_ = z.Close()
+			block := len(text)
+			if seed%2 == 1 {
+				block = 500
+			}
+			for part := range slices.Chunk([]byte(text), block) {
+				content.Write(gzipped(part, seed%2 == 1))
+			}
 			text = content.String()
 		}
 		b.add(name, text)
 		b.job.Files[len(b.job.Files)-1].Name, _, _ = strings.Cut(name, ".")
 	}
 	return b
+}
+
+// gzipped returns a gzip member, which is a block of bgzip if block is set.
+func gzipped(content []byte, block bool) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if block {
+		z.Extra = []byte("BC\x02\x00__") // the length of the block minus 1 takes the place of __
+	}
+	_, _ = z.Write(content) // a bytes.Buffer cannot fail
+	_ = z.Close()
+	if block {
+		binary.LittleEndian.PutUint16(b.Bytes()[16:], uint16(b.Len()-1))
+	}
+	return b.Bytes()
 }
 
 // shard returns a copy of b that is a shard with an output folder of its own.
@@ -186,7 +207,9 @@ func TestShardsDivideAllRecords(t *testing.T) {
 			if i > 0 && !bytes.Equal(plan, s.job.plan) {
 				t.Fatalf("%d shards have different plans", n)
 			}
-			plan = s.job.plan
+			if plan = s.job.plan; strings.Contains(string(plan), `"interleaved":true`) {
+				t.Fatalf("a file of bgzip is not cut: %s", plan)
+			}
 			for _, f := range s.job.Files {
 				if f.Part.From > covered[f.Path] && i == 0 || f.Part.From != covered[f.Path] {
 					t.Fatalf("%d shards: %s: a part begins at %d, that before ends at %d", n, f.Path, f.Part.From, covered[f.Path])

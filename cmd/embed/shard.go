@@ -79,5 +79,15 @@ func (s *settings) divide(j *pool.Job, log *slog.Logger) error {
 		return usagef("--shard: %w", err)
 	}
 	log.Info("a shard", "shard", s.shard.String(), "inputs", len(j.Files), "of", all)
+	count, size := 0, int64(0)
+	for _, f := range j.Files {
+		if f.Part.Interleaved() && f.Part.To-f.Part.From < f.Part.Size {
+			count, size = count+1, size+f.Part.Size
+		}
+	}
+	if count > 0 {
+		log.Info("this shard decompresses and parses whole inputs for a part of their records, as do the others that share them; "+
+			"files of bgzip are cut instead", "inputs", count, "bytes", size)
+	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -61,6 +62,23 @@ func TestShardsOfBothModels(t *testing.T) {
 	embed(t, append(args, "--long", "window", "--shard", "2/3", "-o", "b2", "in")...).wantCode(0)
 	embed(t, "merge", "-o", "three", "a", "b2").wantCode(exitNothing).wantProblem("do not belong together", "long")
 	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
+}
+
+// TestShardsOfCompressedInputs checks that a shard logs which inputs it has to read as a whole.
+func TestShardsOfCompressedInputs(t *testing.T) {
+	workspace(t)
+	content := gzipped(t, manyProteins("p", 300))
+	write(t, "p.faa.gz", content)
+	write(t, "q.faa", proteinFile)
+	args := []string{"--esm-model", tiny, "--log-format", "json", "-o", "out"}
+	r := embed(t, append(args, "--shard", "1/2", "p.faa.gz", "q.faa")...).wantCode(0)
+	if !strings.Contains(r.stderr, fmt.Sprintf(`"inputs":1,"bytes":%d}`, len(content))) || !strings.Contains(r.stderr, "files of bgzip are cut instead") {
+		t.Error(r.stderr)
+	}
+	r = embed(t, append(args[:4], "-o", "two", "--shard", "1/2", "q.faa")...).wantCode(0)
+	if strings.Contains(r.stderr, "bgzip") {
+		t.Error(r.stderr)
+	}
 }
 
 // TestShardFlags checks the errors of invalid values of --shard and --shards.

@@ -31,26 +31,33 @@ func (m *members) Read(p []byte) (int, error) {
 		if err != io.EOF {
 			return n, err
 		}
-		if err := m.next(); err != nil || n > 0 {
+		if err = m.skipPadding(); err == nil {
+			err = m.open()
+		}
+		if err != nil || n > 0 {
 			return n, err
 		}
 	}
 }
 
-// next opens the next member. It returns io.EOF after the last.
-func (m *members) next() error {
+// skipPadding skips zeros after a member. It returns io.EOF at the end of the input.
+func (m *members) skipPadding() error {
 	for {
 		b, err := m.packed.Peek(1)
 		if err != nil {
 			return err
 		}
 		if b[0] != 0 {
-			break
+			return nil
 		}
 		if _, err := m.packed.Discard(1); err != nil {
 			return err
 		}
 	}
+}
+
+// open opens the next member.
+func (m *members) open() error {
 	if magic, err := m.packed.Peek(len(gzipMagic)); err != nil && err != io.EOF {
 		return err
 	} else if string(magic) != gzipMagic {

@@ -13,9 +13,9 @@ import (
 // Part is a part of a file that several processes read: the records that belong to a range of its bytes, as stored. The
 // parts with the ranges [0, a), [a, b), …, [y, Size) have each record exactly once. The zero value is the whole file.
 //
-// A plain file is cut at the first record that begins at or after From, and at the first at or after To. Nothing before
-// is read. A compressed file is not cut: each part reads all of it, and takes the blocks of partBlock records whose
-// place is in the range (see place).
+// A plain file, or one of bgzip, is cut at the first record after From and at the first after To (see cut). Nothing
+// before is read. Any other compressed file is interleaved: each part reads all of it, and takes the blocks of
+// partBlock records whose share of the range it has (see share).
 //
 // All parts have the alphabet of the whole file. Ids are compared within a part only, see DuplicateKeep.
 type Part struct {
@@ -23,6 +23,7 @@ type Part struct {
 	Size       int64 // of the whole file in bytes
 	Compressed bool
 
+	blocked  bool // compressed by bgzip
 	fastq    bool
 	decision decision
 }
@@ -32,15 +33,23 @@ const partBlock = 64
 
 // Whole returns the part that is the whole file of r, which must have been opened by Open. Its range can be changed.
 func Whole(r *Reader) Part {
-	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", fastq: r.parser.fastq, decision: r.decision}
+	return Part{To: r.size, Size: r.size, Compressed: r.source.compression != "", blocked: r.source.blocked,
+		fastq: r.parser.fastq, decision: r.decision}
 }
 
 // IsZero reports whether p is the zero value.
 func (p Part) IsZero() bool { return p.Size == 0 }
 
+// Interleaved reports whether the records of the parts are interleaved in the file. Otherwise those of each part follow
+// each other.
+func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
+
+// isCut reports whether p is a part that is cut out of a file.
+func (p Part) isCut() bool { return !p.IsZero() && !p.Interleaved() }
+
 // Name returns the name of the part of a file in messages. The lines of a part are counted from its first record.
 func (p Part) Name(file string) string {
-	if p.From == 0 || p.Compressed {
+	if p.From == 0 || p.Interleaved() {
 		return file
 	}
 	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
@@ -48,40 +57,45 @@ func (p Part) Name(file string) string {
 
 // has reports whether the part has a record of the given index among those that its reader sees.
 func (p *Part) has(index int64) bool {
-	if !p.Compressed {
+	if !p.Interleaved() {
 		return true
 	}
-	at := p.place(index)
+	at := p.share(index)
 	return p.From <= at && at < p.To
 }
 
-// place returns the place, from 0 to Size, of the block of a record in a compressed file. The place is not the offset
-// at which the record is stored. It is a fraction of Size: the fractional part of a multiple of the golden ratio. These
-// fractions are spread evenly for any number of blocks (Knuth, The Art of Computer Programming, volume 3, section 6.4),
-// so the number of a part's blocks is nearly proportional to its range.
-func (p *Part) place(index int64) int64 {
+// share returns a number from 0 to Size, which is in the range of the part that has the block of a record in an
+// interleaved file. It is not the offset at which the record is stored, but a fraction of Size: the fractional part of
+// a multiple of the golden ratio. These fractions are spread evenly for any number of blocks (Knuth, The Art of
+// Computer Programming, volume 3, section 6.4), so the number of a part's blocks is nearly proportional to its range.
+func (p *Part) share(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
 	return int64(high)
 }
 
-// section returns the bytes of a part of a plain file.
-func (p *Part) section(f io.ReaderAt) (*io.SectionReader, error) {
-	from, err := p.cut(f, p.From)
-	if err != nil {
-		return nil, err
+// source returns the content of the part, or of the whole file if p is the zero value.
+func (p *Part) source(f *os.File) (*source, error) {
+	if !p.isCut() {
+		return newSource(f)
 	}
-	to, err := p.cut(f, p.To)
-	return io.NewSectionReader(f, from, to-from), err
+	from, to, err := p.limits(f)
+	switch {
+	case err != nil:
+		return nil, err
+	case p.blocked:
+		return newPartSource(f, from, to)
+	}
+	return newSource(io.NewSectionReader(f, from.offset, to.offset-from.offset))
 }
 
 // Open returns the bytes of a file that a reader of the part reads, as stored.
 func (p *Part) Open(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
-	if err != nil || p.Compressed || p.IsZero() {
+	if err != nil || !p.isCut() {
 		return f, err
 	}
-	section, err := p.section(f)
+	from, to, err := p.limits(f)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -89,27 +103,44 @@ func (p *Part) Open(path string) (io.ReadCloser, error) {
 	return struct {
 		io.Reader
 		io.Closer
-	}{section, f}, nil
+	}{io.NewSectionReader(f, from.offset, to.after()-from.offset), f}, nil
 }
 
-// cut returns the offset of the first record of a plain file that begins at or after an offset, or Size.
-func (p *Part) cut(f io.ReaderAt, at int64) (int64, error) {
-	if at <= 0 || at >= p.Size {
-		return min(max(at, 0), p.Size), nil
+// limits returns where the part begins and where it ends.
+func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
+	if from, err = p.cut(f, p.From); err == nil {
+		to, err = p.cut(f, p.To)
 	}
-	find := findFASTA
-	if p.fastq {
-		find = findFASTQ
+	return from, to, err
+}
+
+// cut returns the first record of a plain file that begins at or after an offset, or the end of the file. In a file of
+// bgzip it is the first record that begins after the beginning of the first block at or after the offset, because
+// whether the text of a block begins with a record depends on the end of the block before.
+func (p *Part) cut(f io.ReaderAt, at int64) (place, error) {
+	switch {
+	case at <= 0 || at >= p.Size:
+		return place{offset: min(max(at, 0), p.Size)}, nil
+	case p.blocked:
+		return p.cutBlocks(f, at)
 	}
 	// The byte before tells whether a line begins at the offset.
-	found, err := find(io.NewSectionReader(f, at-1, p.Size-(at-1)))
+	found, err := p.findRecord(io.NewSectionReader(f, at-1, p.Size-(at-1)))
 	switch {
 	case err == io.EOF:
-		return p.Size, nil
+		return place{offset: p.Size}, nil
 	case err != nil:
-		return 0, fmt.Errorf("reading failed: %w", err)
+		return place{}, fmt.Errorf("reading failed: %w", err)
 	}
-	return at - 1 + found, nil
+	return place{offset: at - 1 + found}, nil
+}
+
+// findRecord returns the offset in r of the first record that begins after the first byte, or io.EOF.
+func (p *Part) findRecord(r io.Reader) (int64, error) {
+	if p.fastq {
+		return findFASTQ(r)
+	}
+	return findFASTA(r)
 }
 
 // findFASTA returns the offset in r of the first line that begins with '>', or io.EOF. A line that begins with the

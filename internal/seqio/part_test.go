@@ -81,7 +81,7 @@ func nilAtEOF(err error) error {
 	return err
 }
 
-// readParts reads the parts of a file with the given limits, in their order. The records of a compressed file are
+// readParts reads the parts of a file with the given limits, in their order. The records of an interleaved file are
 // sorted by Index.
 func readParts(path string, whole Part, cuts []int64) (all []Record, parts [][]Record, err error) {
 	cuts = append(cuts, whole.Size)
@@ -95,7 +95,7 @@ func readParts(path string, whole Part, cuts []int64) (all []Record, parts [][]R
 		}
 		all, parts, from = append(all, records...), append(parts, records), to
 	}
-	if whole.Compressed {
+	if whole.Interleaved() {
 		slices.SortFunc(all, func(a, b Record) int { return int(a.Index - b.Index) })
 	}
 	return all, parts, nil
@@ -110,11 +110,14 @@ func sameRecords(a, b []Record) bool {
 // TestPartsHaveEachRecordOnce divides random files at random places.
 func TestPartsHaveEachRecordOnce(t *testing.T) {
 	dir := t.TempDir()
-	for seed := range uint64(90) {
+	for seed := range uint64(150) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		content := randomFile(rng, seed%3 == 1, 1+rng.IntN(300))
-		if seed%3 == 2 {
+		content := randomFile(rng, seed%5%2 == 1, 1+rng.IntN(300))
+		switch seed % 5 {
+		case 2:
 			content = packed(content)
+		case 3, 4:
+			content = bgzip(content, someLengths(rng))
 		}
 		path := filepath.Join(dir, fmt.Sprint(seed))
 		if err := os.WriteFile(path, content, 0o666); err != nil {
@@ -143,7 +146,7 @@ func TestPartsHaveEachRecordOnce(t *testing.T) {
 // TestPartsAreOfEqualSize divides large files into seven parts of equal size within 10%.
 func TestPartsAreOfEqualSize(t *testing.T) {
 	dir := t.TempDir()
-	for form := range 4 {
+	for form := range 5 {
 		rng := rand.New(rand.NewPCG(uint64(form), 1))
 		content := []byte(strings.ReplaceAll(string(randomFile(rng, form == 1, 3000)), "\r", "\n"))
 		switch form {
@@ -151,6 +154,8 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 			content = packed([]byte(strings.Repeat(">r\nACGT\n", 12000)))
 		case 3:
 			content = bytes.ReplaceAll(content, []byte("\n"), []byte("\r"))
+		case 4:
+			content = bgzip(content, func() int { return 3000 })
 		}
 		path := filepath.Join(dir, fmt.Sprint(form))
 		if err := os.WriteFile(path, content, 0o666); err != nil {
@@ -169,7 +174,7 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		size := func(records []Record) (n int) {
-			if whole.Compressed { // blocks of 64 records each, of any length
+			if whole.Interleaved() { // blocks of 64 records each, of any length
 				return len(records)
 			}
 			for _, r := range records {

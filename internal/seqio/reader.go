@@ -52,14 +52,7 @@ func Open(path string, o Options) (*Reader, error) {
 		return nil, &FormatError{File: path, Msg: "this is a folder, not a sequence file", Err: ErrNotSequences}
 	}
 	r := &Reader{name: o.Part.Name(path), options: o, file: f, size: info.Size()}
-	var input io.Reader = f
-	if !o.Part.IsZero() && !o.Part.Compressed {
-		if input, err = o.Part.section(f); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-	}
-	if err := r.start(input); err != nil {
+	if err := r.start(o.Part.source(f)); err != nil {
 		return nil, err
 	}
 	return r, nil
@@ -69,17 +62,19 @@ func Open(path string, o Options) (*Reader, error) {
 // called name.
 func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	r := &Reader{name: name, options: o}
-	if err := r.start(input); err != nil {
+	if err := r.start(newSource(input)); err != nil {
 		return nil, err
 	}
 	return r, nil
 }
 
-// start connects decompressor and parser, and reads as many records as detecting the alphabet needs. After an error it
-// closes them.
-func (r *Reader) start(input io.Reader) error {
-	err := r.connect(input)
-	if err == nil {
+// start connects the source, or returns its error, with a parser, and reads as many records as detecting the alphabet
+// needs. After an error it closes them.
+func (r *Reader) start(src *source, err error) error {
+	if err != nil {
+		err = &FormatError{File: r.name, Msg: err.Error(), Err: err}
+	} else {
+		r.connect(src)
 		err = r.readAhead()
 	}
 	if err != nil {
@@ -88,14 +83,10 @@ func (r *Reader) start(input io.Reader) error {
 	return err
 }
 
-func (r *Reader) connect(input io.Reader) error {
-	src, err := newSource(input)
-	if err != nil {
-		return &FormatError{File: r.name, Msg: err.Error(), Err: err}
-	}
+func (r *Reader) connect(src *source) {
 	r.source = src
 	r.parser = newParser(src, r.name)
-	if p := r.options.Part; !p.IsZero() && !p.Compressed {
+	if p := r.options.Part; p.isCut() {
 		r.parser.mayBeEmpty, r.parser.begun = true, p.From > 0
 	}
 	r.parser.goOn = r.options.OnBad == BadSkip
@@ -103,7 +94,6 @@ func (r *Reader) connect(input io.Reader) error {
 		r.parser.limit = r.options.Longest
 	}
 	r.ids = newIDSet()
-	return nil
 }
 
 // readAhead decides the alphabet. It returns an error if the first record cannot be read.
@@ -296,9 +286,9 @@ func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 // Records returns the number of records of the part so far, including those left out.
 func (r *Reader) Records() int64 { return r.index - r.others }
 
-// Position returns the number of bytes read from the input so far, before decompression. It includes bytes that are
-// still in buffers.
-func (r *Reader) Position() int64 { return r.source.disk.size }
+// Position returns the approximate number of bytes before decompression of the records so far. It includes records that
+// were read to detect the alphabet.
+func (r *Reader) Position() int64 { return r.source.position(len(r.parser.rest)) }
 
 // Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. It returns
 // ErrNotRead until Read has returned io.EOF.

@@ -37,19 +37,27 @@ const xzFooterMagic = "YZ"
 type source struct {
 	content     io.Reader
 	disk        *diskReader
-	compression string // "gzip", "xz", "zstd", "bzip2", or empty
-	begun       bool   // the first bytes were read
-	close       func() // frees the decompressor
+	packed      *bufio.Reader // reads from disk; nil if nothing can be read
+	text        int64         // number of bytes that Read has returned
+	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
+	blocked     bool          // a plain text that bgzip has compressed
+	begun       bool          // the first bytes were read
+	close       func()        // frees the decompressor
 }
 
 // newSource recognises the compression of r by its first bytes, and a second compression inside gzip. Its errors are
 // the same as those of Read.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
+	s.packed = bufio.NewReaderSize(s.disk, streamBuffer)
+	header, _ := s.packed.Peek(blockHeader) // the next read returns any error again
+	blocked := len(header) == blockHeader && blockLength(header) > 0
 	var err error
-	s.compression, err = s.decompress(bufio.NewReaderSize(s.disk, streamBuffer))
+	s.compression, err = s.decompress(s.packed)
 	if err == nil && s.compression == "gzip" {
-		_, err = s.decompress(bufio.NewReader(s.content))
+		inner := ""
+		inner, err = s.decompress(bufio.NewReader(s.content))
+		s.blocked = blocked && inner == ""
 	}
 	if err != nil {
 		return nil, s.explain(err)
@@ -115,8 +123,9 @@ func (d *damage) Unwrap() error { return d.cause }
 
 // Read returns decompressed bytes, without a byte order mark at the beginning of the input. p must have room for a byte
 // order mark. The errors say whether the disk or the data is at fault.
-func (s *source) Read(p []byte) (int, error) {
-	n, err := s.content.Read(p)
+func (s *source) Read(p []byte) (n int, err error) {
+	defer func() { s.text += int64(n) }()
+	n, err = s.content.Read(p)
 	if !s.begun {
 		for n < len(byteOrderMark) && err == nil {
 			var more int
@@ -138,6 +147,19 @@ func (s *source) Read(p []byte) (int, error) {
 		return n, s.explain(io.ErrUnexpectedEOF)
 	}
 	return n, io.EOF
+}
+
+// position returns the approximate number of bytes before decompression of the text that was read, except for its last
+// bytes, of which so many are unused.
+func (s *source) position(unused int) int64 {
+	at := s.disk.size
+	if s.packed != nil {
+		at -= int64(s.packed.Buffered())
+	}
+	if unused == 0 {
+		return at
+	}
+	return at - int64(float64(at)*float64(unused)/float64(s.text))
 }
 
 // diskReader counts and hashes the bytes that are read.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -115,6 +116,39 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestPositionFollowsTheRecords compares the position in the middle and at the end of the records with the size.
+func TestPositionFollowsTheRecords(t *testing.T) {
+	const records = 4000
+	text := string(proteinRecords(records, 300))
+	for ext, ahead := range map[string]float64{"": 0.001, ".gz": 0.03} { // of the size, at most, in buffers
+		content := compressions(t)[ext](text)
+		r, err := NewReader(bytes.NewReader(content), "x", Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for n := 1; n <= records; n++ {
+			if _, err := r.Read(); err != nil {
+				t.Fatal(ext, err)
+			}
+			at, want := float64(r.Position()), float64(len(content))*float64(n)/records
+			if n > records/10 && (at < want*0.98 || at > want+ahead*float64(len(content))) {
+				t.Fatalf("%q: the position is %.0f of %d after %d of %d records", ext, at, len(content), n, records)
+			}
+		}
+	}
+}
+
+// proteinRecords returns FASTA with records of the same length.
+func proteinRecords(count, length int) []byte {
+	rng := rand.New(rand.NewPCG(2, 2))
+	var b bytes.Buffer
+	for i := range count {
+		fmt.Fprintf(&b, ">r%06d\n%s\n", i, randomLetters(rng, "ACDEFGHIKLMNPQRSTVWY", length))
+	}
+	return b.Bytes()
 }
 
 // TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Every cut must be an error, except a cut

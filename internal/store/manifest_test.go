@@ -462,6 +462,24 @@ func BenchmarkReadManifest(b *testing.B) {
 	}
 }
 
+// BenchmarkAppend appends an entry to a manifest of 2 lines, and to one of 80,000.
+func BenchmarkAppend(b *testing.B) {
+	for _, outputs := range []int{1, 40_000} {
+		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {
+			dir := b.TempDir()
+			if err := os.WriteFile(manifestPath(dir), manifestOf(b, dir, outputs), 0o666); err != nil {
+				b.Fatal(err)
+			}
+			m := mustRead(b, dir)
+			for b.Loop() {
+				if err := m.Append(b.Context(), testEntry(dir, "in/new"), func(Entry) error { return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
 func FuzzManifest(f *testing.F) {
 	dir := "out"
 	lines := manifestOf(f, dir, 2)

@@ -1,0 +1,226 @@
+package seqio
+
+import (
+	"bufio"
+	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"math"
+)
+
+// bgzip compresses a text in blocks. A block is a gzip member of at most 64 KiB, whose header gives its size (BGZF, in
+// section 4.1 of the specification of SAM). So a block can be found from any place in the file, without reading what
+// lies before.
+
+const (
+	blockHeader = 18      // length of the header of a block
+	maxBlock    = 1 << 16 // maximum length of a block
+)
+
+// blockLength returns the length of the block that begins with a header of blockHeader bytes, or 0 if the header is not
+// one of a block.
+func blockLength(header []byte) int64 {
+	const (
+		begin = gzipMagic + "\x08\x04" // deflate, and extra fields follow
+		field = "\x06\x00BC\x02\x00"   // length of all extra fields; name and length of the only one
+	)
+	if string(header[:4]) != begin || string(header[10:16]) != field {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint16(header[16:])) + 1
+}
+
+// findBlock returns the offset of the first block that begins at or after an offset, or size if there is none.
+// Compressed bytes may look like a header by chance. So a block counts only if another one, or the end of the file,
+// follows it.
+func findBlock(f io.ReaderAt, at, size int64) (int64, error) {
+	buf := make([]byte, maxBlock)
+	for at+blockHeader <= size {
+		window := buf[:min(int64(len(buf)), size-at)]
+		if _, err := f.ReadAt(window, at); err != nil && err != io.EOF {
+			return 0, err
+		}
+		for i := 0; i+blockHeader <= len(window); i++ {
+			next := bytes.IndexByte(window[i:len(window)-blockHeader+1], gzipMagic[0])
+			if next < 0 {
+				break
+			}
+			i += next
+			length := blockLength(window[i : i+blockHeader])
+			if length == 0 {
+				continue
+			}
+			follows, err := beginsBlock(f, at+int64(i)+length, size)
+			if err != nil || follows {
+				return at + int64(i), err
+			}
+		}
+		at += int64(len(window) - blockHeader + 1)
+	}
+	return size, nil
+}
+
+// beginsBlock reports whether a block begins at an offset, or the file ends there.
+func beginsBlock(f io.ReaderAt, at, size int64) (bool, error) {
+	if at+blockHeader > size {
+		return at == size, nil
+	}
+	var header [blockHeader]byte
+	if _, err := f.ReadAt(header[:], at); err != nil && err != io.EOF {
+		return false, err
+	}
+	return blockLength(header[:]) > 0, nil
+}
+
+// place is where a record begins in a file. In a plain file it is an offset, and the other fields are 0.
+type place struct {
+	offset int64 // in a file of bgzip, of the block in which the record begins
+	within int64 // offset of the record in the text of this block
+	end    int64 // offset of the end of this block, if within is not 0
+}
+
+// after returns the offset up to which bytes are needed to read what lies before p.
+func (p place) after() int64 { return max(p.offset, p.end) }
+
+// blocks reads the text of consecutive gzip members and knows where they begin.
+type blocks struct {
+	*members
+	disk  *diskReader
+	base  int64           // offset of the first member in the file
+	at    int64           // offset of the current member in the file
+	end   int64           // offset of the end of the member before the current one
+	text  int64           // number of bytes of text so far
+	limit int64           // number of bytes of text after which the reading ends
+	began func(b *blocks) // called when a member other than the first begins
+}
+
+// newBlocks returns a reader of the text of the members that begin at the offset base of a file. disk reads from there.
+func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, error) {
+	m, err := newMembers(bufio.NewReaderSize(disk, streamBuffer))
+	return &blocks{members: m, disk: disk, base: base, at: base, limit: math.MaxInt64, began: began}, err
+}
+
+// offset returns the offset in the file up to which bytes have been decompressed.
+func (b *blocks) offset() int64 { return b.base + b.disk.size - int64(b.packed.Buffered()) }
+
+// Read returns text. Before it ends at the limit, it reads the current member to its end, so that its checksum is
+// compared.
+func (b *blocks) Read(p []byte) (int, error) {
+	for {
+		left := b.limit - b.text
+		if left <= 0 {
+			if _, err := io.Copy(io.Discard, b.member); err != nil {
+				return 0, b.damaged(err)
+			}
+			return 0, io.EOF
+		}
+		n, err := b.member.Read(p[:min(int64(len(p)), left)])
+		b.text += int64(n)
+		if err == io.EOF && b.text < b.limit {
+			err = b.next()
+		}
+		if err != nil && err != io.EOF {
+			err = b.damaged(err)
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// next opens the next member. It returns io.EOF after the last.
+func (b *blocks) next() error {
+	b.end = b.offset()
+	if err := b.skipPadding(); err != nil {
+		return err
+	}
+	b.at = b.offset()
+	if err := b.open(); err != nil {
+		return err
+	}
+	b.began(b)
+	return nil
+}
+
+// damaged adds the place of the current member to an error.
+func (b *blocks) damaged(err error) error {
+	return fmt.Errorf("in the block at byte %d: %w", b.at, err)
+}
+
+// cutBlocks returns the first record that begins after the beginning of the first block at or after an offset.
+func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
+	at, err := findBlock(f, at, p.Size)
+	if err != nil || at == p.Size {
+		return place{offset: p.Size}, err
+	}
+	disk := &diskReader{r: io.NewSectionReader(f, at, p.Size-at)}
+	src := source{disk: disk, compression: "gzip"}
+	found, err := p.cutText(disk, at)
+	if err != nil {
+		return place{}, src.explain(err)
+	}
+	return found, nil
+}
+
+// cutText returns the first record that begins in the text of the blocks that disk reads, which begin at an offset.
+// Where the text begins with a record, that one does not count.
+func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
+	type block struct{ at, text, end int64 } // end is that of the block before
+	begun := []block{{at: at}}               // 24 bytes for each block up to the record, which has 64 KiB
+	b, err := newBlocks(disk, at, func(b *blocks) { begun = append(begun, block{b.at, b.text, b.end}) })
+	if err != nil {
+		return place{}, err
+	}
+	found, err := p.findRecord(b)
+	if err == io.EOF {
+		return place{offset: p.Size}, nil
+	}
+	if err != nil {
+		return place{}, err
+	}
+	i := len(begun) - 1
+	for begun[i].text > found {
+		i--
+	}
+	cut := place{offset: begun[i].at, within: found - begun[i].text}
+	if cut.within == 0 {
+		return cut, nil
+	}
+	for err = nil; b.end <= cut.offset && err == nil; { // to the end of the block, where the checksum is
+		_, err = io.CopyN(io.Discard, b, maxBlock)
+	}
+	if cut.end = b.end; len(begun) > i+1 {
+		cut.end = begun[i+1].end
+	}
+	if cut.end <= cut.offset {
+		return place{}, err
+	}
+	return cut, nil
+}
+
+// newPartSource returns the text of a part of a file of bgzip from one place to another.
+func newPartSource(f io.ReaderAt, from, to place) (*source, error) {
+	s := &source{close: func() {}, compression: "gzip",
+		disk: &diskReader{r: io.NewSectionReader(f, from.offset, to.after()-from.offset), hash: sha256.New()}}
+	if from.offset == to.after() {
+		s.content = new(bytes.Reader)
+		return s, nil
+	}
+	limit := func(b *blocks) {
+		if b.at == to.offset {
+			b.limit = b.text + to.within
+		}
+	}
+	b, err := newBlocks(s.disk, from.offset, limit)
+	if err == nil {
+		limit(b)
+		_, err = io.CopyN(io.Discard, b, from.within)
+	}
+	if err != nil {
+		return nil, s.explain(err)
+	}
+	s.content, s.packed = b, b.packed
+	return s, nil
+}
