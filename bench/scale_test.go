@@ -136,6 +136,7 @@ func (quiet) SpanWritten(_, _ time.Duration)              {}
 func (quiet) LongRecord(pool.LongRecord)                  {}
 func (quiet) BudgetHalved(string, int, error)             {}
 func (quiet) RecordSkipped(_, _ string, _ int64, _ error) {}
+func (quiet) RecordWritten(string, int64, []store.Row)    {}
 func (quiet) FileSkipped(string)                          {}
 func (quiet) FileFinished(pool.FileReport)                {}
 func (quiet) FileFailed(pool.Failure)                     {}

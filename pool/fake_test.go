@@ -163,6 +163,7 @@ type recorder struct {
 	halved   []int
 	skipped  []string
 	resumed  []string
+	written  []string
 	finished []FileReport
 	failed   []Failure
 
@@ -210,6 +211,13 @@ func (r *recorder) BatchDone(b Batch) {
 func (r *recorder) LongRecord(l LongRecord) {
 	defer r.lock()()
 	r.long = append(r.long, l)
+}
+
+func (r *recorder) RecordWritten(path string, line int64, rows []store.Row) {
+	defer r.lock()()
+	for _, row := range rows {
+		r.written = append(r.written, fmt.Sprintf("%s:%d %s", filepath.Base(path), line, row.ID))
+	}
 }
 
 func (r *recorder) BudgetHalved(_ string, tokens int, _ error) {
@@ -328,6 +336,23 @@ func newBench(t *testing.T) *bench {
 // setColumns sets the columns of the output and of the fake.
 func (b *bench) setColumns(columns ...store.Column) {
 	b.job.Output.Columns, b.fake.columns = columns, columns
+}
+
+// checkWritten checks that the observer has seen every record of a file of fasta once, with its line, in order.
+func (b *bench) checkWritten(file string, records []entryOf) {
+	b.Helper()
+	var want, got []string
+	for i, r := range records {
+		want = append(want, fmt.Sprintf("%s:%d %s", file, 2*i+1, r.id))
+	}
+	for _, line := range b.seen.written {
+		if strings.HasPrefix(line, file+":") {
+			got = append(got, line)
+		}
+	}
+	if !slices.Equal(got, want) {
+		b.Errorf("%s: the observer has seen %d rows, want %d: %.200q", file, len(got), len(want), got)
+	}
 }
 
 // again returns a copy of b with the same Job but a new fake and a new observer, for a second run.

@@ -57,6 +57,7 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 				s := b.run()
 				for name, list := range inputs {
 					b.check(name, list)
+					b.checkWritten(name+".faa", list)
 				}
 				if s.Records != int64(records) || s.Tokens != int64(tokens) || s.Letters != int64(letters) || len(s.Files) != len(inputs) || len(s.Failed) != 0 {
 					t.Errorf("summary %+v, want %d records, %d tokens, %d letters", s, records, tokens, letters)

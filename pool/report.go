@@ -22,7 +22,9 @@ type Observer interface {
 	// SpanWritten reports that the writer of a file has stored a span or committed the output, which took the time
 	// busy. Before that it waited until the span was computed.
 	SpanWritten(busy, waited time.Duration)
-	LongRecord(LongRecord)                             // called before the record is computed
+	LongRecord(LongRecord) // called before the record is computed
+	// RecordWritten reports the rows of a record, in the order of its file. The rows are valid until it returns.
+	RecordWritten(path string, line int64, rows []store.Row)
 	BudgetHalved(device string, tokens int, err error) // tokens is the new budget of the device
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // the output of an earlier run is complete

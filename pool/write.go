@@ -103,6 +103,7 @@ func (f *fileJob) writeSpan(s *span) error {
 			}
 		}
 		f.report.count(rec, rows)
+		f.Observer.RecordWritten(f.Path, rec.line, rows)
 	}
 	return nil
 }

@@ -45,6 +45,11 @@ func (c *presetRun) newDerived(in seqio.Input) *derived {
 		base + "_identified_nucleotide.fa", base + "_identified_protein.faa"}}
 }
 
+// merged returns the path of the file that has both embeddings.
+func (d *derived) merged() string {
+	return strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
+}
+
 // embedded returns the FASTA files as inputs for the models.
 func (d *derived) embedded() (list []seqio.Input) {
 	for i, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
@@ -67,8 +72,31 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	if err := c.readManifest(ctx); err != nil {
 		return nil, nil, err
 	}
-	if inputs, err = c.withoutOutputs(inputs); err != nil {
+	todo, err := c.plan(inputs)
+	if err != nil {
 		return nil, nil, err
+	}
+	for _, d := range todo {
+		err := c.translate(ctx, d)
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, pool.ErrInterrupted
+		case errors.Is(err, pool.ErrOutput), errors.Is(err, pool.ErrMixture):
+			return nil, nil, err
+		case err != nil:
+			failed = append(failed, pool.NewFailure(d.Path, err))
+			continue
+		}
+		c.inputs = append(c.inputs, d)
+		list = append(list, d.embedded()...)
+	}
+	return list, failed, nil
+}
+
+// plan returns the inputs with the names of their outputs. The manifest must have been read.
+func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
+	if inputs, err = c.withoutOutputs(inputs); err != nil {
+		return nil, err
 	}
 	named := slices.Clone(inputs)
 	var pointers []*seqio.Input
@@ -78,25 +106,13 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	}
 	seqio.TellApart(pointers)
 	if err := seqio.CheckNames(named); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	for i, in := range named {
 		in.Alphabet = inputs[i].Alphabet
-		d := c.newDerived(in)
-		err := c.translate(ctx, d)
-		switch {
-		case ctx.Err() != nil:
-			return nil, nil, pool.ErrInterrupted
-		case errors.Is(err, pool.ErrOutput), errors.Is(err, pool.ErrMixture):
-			return nil, nil, err
-		case err != nil:
-			failed = append(failed, pool.NewFailure(in.Path, err))
-			continue
-		}
-		c.inputs = append(c.inputs, d)
-		list = append(list, d.embedded()...)
+		list = append(list, c.newDerived(in))
 	}
-	return list, failed, nil
+	return list, nil
 }
 
 // withoutOutputs returns the inputs without those FASTA files of earlier runs of the preset that only a folder or a
@@ -137,15 +153,7 @@ func (c *presetRun) readManifest(ctx context.Context) (err error) {
 // translate writes the FASTA files of an input, unless they are there already. Files that were made from another input
 // or with other settings are an error, unless --force replaces them.
 func (c *presetRun) translate(ctx context.Context, d *derived) error {
-	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
-		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
-	reading := c.reading()
-	reading.Alphabet = d.Input.Alphabet
-	t := &translation{ctx: ctx, derived: d, reading: reading, length: c.expectedLength}
-	if info, err := os.Stat(d.Path); err == nil && info.Mode().IsRegular() {
-		d.entry.Input.Absolute, _ = filepath.Abs(d.Path) // empty if there is no working directory
-		d.entry.Input.Modified = info.ModTime()
-	}
+	t := c.newTranslation(ctx, d)
 	if err := os.MkdirAll(filepath.Dir(d.paths[0]), 0o777); err != nil {
 		return fmt.Errorf("%w %s: %w", pool.ErrOutput, c.out, err)
 	}
@@ -161,6 +169,20 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 		d.entry.Outputs = files
 		return c.record(ctx, d.entry)
 	})
+}
+
+// newTranslation describes an input for the manifest and returns its translation.
+func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation {
+	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
+		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
+	reading := c.reading()
+	reading.Alphabet = d.Input.Alphabet
+	t := &translation{ctx: ctx, derived: d, reading: reading, length: c.expectedLength}
+	if info, err := os.Stat(d.Path); err == nil && info.Mode().IsRegular() {
+		d.entry.Input.Absolute, _ = filepath.Abs(d.Path) // empty if there is no working directory
+		d.entry.Input.Modified = info.ModTime()
+	}
+	return t
 }
 
 // once makes an output whose main file is path, unless it is complete. If several runs are about to make the output at
@@ -233,6 +255,9 @@ func (c *presetRun) compare(t *translation) (there bool, err error) {
 	entry, _, known := c.manifest.Find(path)
 	switch {
 	case there && !known: // a run was killed before it added the entry
+		if c.dryRun {
+			return true, nil
+		}
 		return true, c.record(t.ctx, d.entry)
 	case differs && (!known || entry.Input.SHA256 != d.entry.Input.SHA256 || !maps.Equal(entry.Parameters, d.entry.Parameters)):
 		return false, fmt.Errorf("%s is not the translation of %s with these settings: %w", path, d.Path, pool.ErrMixture)
@@ -273,8 +298,11 @@ type translation struct {
 	*derived
 	reading seqio.Options
 	length  int   // length of the chunks in letters
+	chunks  int64 // number of chunks
 	frames  int64 // number of frames that were kept
-	err     error // error in the input, as opposed to one in writing the FASTA files
+	// each is called for every frame that is kept, unless it is nil.
+	each func(translate.Frame)
+	err  error // error in the input, as opposed to one in writing the FASTA files
 }
 
 // lineLetters is the number of letters in a line of the chunks, as Biopython writes FASTA.
@@ -293,7 +321,7 @@ func (t *translation) write(files []io.Writer) error {
 		return err
 	}
 	defer r.Close()
-	t.err, t.frames, t.entry.Records = nil, 0, 0
+	t.err, t.chunks, t.frames, t.entry.Records = nil, 0, 0, 0
 	if r.Alphabet() != seqio.DNA {
 		t.err = fmt.Errorf("%s: the records are proteins, and --preset translates DNA", t.Path)
 		return t.err
@@ -339,9 +367,13 @@ func (t *translation) write(files []io.Writer) error {
 func (t *translation) translate(record seqio.Record, out []*bufio.Writer) {
 	for i, chunk := range translate.Chunks(len(record.Seq), t.length) {
 		seq, id := record.Seq[chunk.From:chunk.To], fmt.Sprintf("%s_chunk_%d", record.ID, i+1)
+		t.chunks++
 		writeFASTA(out[0], id, seq, lineLetters)
 		for _, frame := range translate.VirNucPro(seq) {
 			t.frames++
+			if t.each != nil {
+				t.each(frame)
+			}
 			writeFASTA(out[1], id+frame.Name, frame.DNA, len(frame.DNA))
 			writeFASTA(out[2], id+frame.Name, frame.Protein, len(frame.Protein))
 		}
@@ -395,7 +427,7 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 
 // join writes the merged file of an input, unless it is complete.
 func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) error {
-	path := strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
+	path := d.merged()
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {

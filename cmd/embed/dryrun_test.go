@@ -51,7 +51,6 @@ func TestDryRun(t *testing.T) {
 
 	r = embed(t, "--esm-model", tiny, "-o", "out2", "--dry-run", "bad.faa", "b.faa").wantCode(exitSome)
 	r.wantProblem("bad.faa", "2 bad records", "--gaps remove")
-	embed(t, args("--dry-run", "--preset", "virnucpro", "c.fna")...).wantCode(exitUsage).wantProblem("--preset")
 	embed(t, "--esm-model", "esm2-35m", "--dry-run", "b.faa").wantCode(exitNothing).wantProblem("--dry-run")
 	withStdin(t, ">s\nMKV\n")
 	wantLines(embed(t, args("--dry-run", "--protein", "-")...).wantCode(exitDone), "only once -> out/stdin.esm2-tiny.parquet")

@@ -68,6 +68,7 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	c.progress.close()
 	err = withHint(err)
 	code := exitCode(err, c.done(), len(c.total.Failed))
+	writePage(c, code, err)
 	c.printSummary()
 	c.close(code, err)
 	return code
@@ -126,6 +127,10 @@ func (c *command) embed(ctx context.Context) error {
 
 	if c.preset != nil {
 		c.presetRun = &presetRun{command: c}
+		if c.dryRun {
+			listFailures(c, absent)
+			return c.presetRun.survey(ctx, inputs, processors)
+		}
 		derived, failed, err := c.presetRun.derive(ctx, inputs)
 		if err != nil {
 			return err
@@ -145,11 +150,7 @@ func (c *command) embed(ctx context.Context) error {
 			c.showAlphabet(f)
 		}
 	}
-	for _, f := range slices.Concat(absent, failed) {
-		c.progress.FileFailed(f)
-		f.Err = withHint(f.Err)
-		c.total.Failed = append(c.total.Failed, f)
-	}
+	listFailures(c, slices.Concat(absent, failed))
 	models, err := c.openModels(ctx, dna, protein, reading, processors)
 	defer func() {
 		for _, m := range models {
@@ -163,6 +164,15 @@ func (c *command) embed(ctx context.Context) error {
 		return c.surveyAll(ctx, models)
 	}
 	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
+}
+
+// listFailures adds failed inputs to the summary.
+func listFailures(c *command, list []pool.Failure) {
+	for _, f := range list {
+		c.progress.FileFailed(f)
+		f.Err = withHint(f.Err)
+		c.total.Failed = append(c.total.Failed, f)
+	}
 }
 
 // runModels claims the output folder for both models and embeds the files of each.
@@ -395,6 +405,9 @@ func (c *command) check() error {
 		case f.value > f.max:
 			return usagef("--%s: %d is more than %d", f.name, f.value, f.max)
 		}
+	}
+	if err := c.checkPage(); err != nil {
+		return err
 	}
 	if c.long != string(pool.LongWindow) && (c.windows || c.overlap > 0) {
 		return usagef("--windows and --overlap are about windows: they need --long window")

@@ -55,6 +55,7 @@ type settings struct {
 
 	force      bool
 	dryRun     bool
+	page       string // path of the page of --report, or ""
 	quiet      bool
 	verbose    bool
 	noProgress bool
@@ -139,6 +140,7 @@ func declare(s *settings, families transformer.List) []group {
 
 // declareMessages declares the flags about messages, and those that only print something.
 func declareMessages(f *pflag.FlagSet, s *settings) {
+	f.StringVar(&s.page, "report", "", "write a page about the run, a `FILE` that ends in .html: throughput, lengths, failures and a map of the embeddings")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
 	f.BoolVarP(&s.verbose, "verbose", "v", false, "every batch as well")
 	f.BoolVar(&s.noProgress, "no-progress", false, "log lines instead of a dashboard")

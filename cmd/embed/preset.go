@@ -40,9 +40,6 @@ func (s *settings) usePreset(p preset) error {
 	default:
 		return usagef("--preset: there is no preset %q, only %s", s.presetName, p.name)
 	}
-	if s.dryRun {
-		return usagef("--dry-run and --preset exclude each other: a preset writes the files that its models read")
-	}
 	for _, flag := range presetFlags {
 		if s.given(flag) {
 			return usagef("--%s and --preset %s exclude each other: the preset does as %s does", flag, p.name, p.program)

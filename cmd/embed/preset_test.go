@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"sync"
 	"testing"
 
+	"seqembed/internal/store"
 	"seqembed/weights"
 )
 
@@ -242,4 +244,60 @@ func TestPresetNames(t *testing.T) {
 	}
 	withStdin(t, contigs)
 	withSmallPreset(t, "-").wantCode(exitNothing).wantProblem("out/stdin_chunked500.fa", "--force")
+}
+
+// TestPresetDryRun compares the dry run of a preset with the run: numbers of chunks, frames and tokens, and the size of
+// all files. It writes nothing.
+func TestPresetDryRun(t *testing.T) {
+	workspace(t)
+	var more strings.Builder
+	more.WriteString(contigs)
+	for i := range 4 {
+		fmt.Fprintf(&more, ">more%d\n%s\n", i, strings.Repeat("ATGGCTAGCAAAGGTAAACGT", 24+i))
+	}
+	write(t, "a.fna", more.String())
+	write(t, "p.faa", ">p\nMKVLLEEFF\n")
+	r := withSmallPreset(t, "--dry-run", "a.fna", "p.faa").wantCode(exitSome)
+	r.wantProblem("p.faa", "--preset translates DNA")
+	if _, err := os.Stat("out"); err == nil {
+		t.Fatal("a dry run has made a folder")
+	}
+	withSmallPreset(t, "a.fna").wantCode(exitDone)
+	headers := func(path string) int64 { return int64(strings.Count(read(t, path), ">")) }
+	var size float64
+	for _, name := range files(t, "out") {
+		if info, err := os.Stat(filepath.Join("out", name)); err != nil {
+			t.Fatal(err)
+		} else if name != "manifest.jsonl" && name != "report.json" {
+			size += float64(info.Size())
+		}
+	}
+	manifest, err := store.ReadManifest("out")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dna, _, _ := manifest.Find("out/a_DNABERT_S.pt")
+	protein, _, _ := manifest.Find("out/a_ESM.pt")
+	want := fmt.Sprintf("a.fna: 6 records, %s chunks, %s frames, %s tokens of DNA and %s of proteins -> out/a_merged.pt and 5 other files, about ",
+		grouped(headers("out/a_chunked500.fa")), grouped(headers("out/a_identified_nucleotide.fa")), grouped(dna.Tokens), grouped(protein.Tokens))
+	wantLines(r, want, "to do: 1 inputs; complete already: 0 inputs", "the time is not known")
+	_, text, _ := strings.Cut(r.stdout, "other files, about ")
+	var estimate float64
+	var unit string
+	if _, err := fmt.Sscan(text, &estimate, &unit); err != nil {
+		t.Fatal(err)
+	}
+	if ratio := estimate * map[string]float64{"kB": 1e3, "MB": 1e6}[unit] / size; ratio < 0.75 || ratio > 1.25 {
+		t.Errorf("the estimate is %v %s, and the files have %v bytes", estimate, unit, size)
+	}
+	before := contents(t, "out")
+	wantLines(withSmallPreset(t, "--dry-run", "a.fna").wantCode(exitDone), "complete already\n", "to do: 0 inputs; complete already: 1 inputs")
+	wantLines(withSmallPreset(t, "--dry-run", "--force", "a.fna").wantCode(exitDone), "to do: 1 inputs", "tokens/s of earlier runs in out")
+	if !maps.Equal(before, contents(t, "out")) {
+		t.Error("a dry run has changed the folder")
+	}
+	write(t, "a.fna", contigs)
+	withSmallPreset(t, "--dry-run", "a.fna").wantCode(exitNothing).wantProblem("is not the translation of a.fna")
+	withStdin(t, contigs)
+	wantLines(withSmallPreset(t, "--dry-run", "--dna", "-").wantCode(exitDone), "only once -> out/stdin_merged.pt")
 }

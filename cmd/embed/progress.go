@@ -24,6 +24,7 @@ const tellEvery = 15 * time.Second
 // progress shows the progress of a run: as a dashboard on a terminal, or in log lines. It implements pool.Observer.
 type progress struct {
 	*monitor.Run
+	*observations
 	settings  *settings
 	log       *slog.Logger
 	screen    *monitor.Screen // the log writes to it
@@ -42,7 +43,7 @@ type progress struct {
 
 func newProgress(s *settings, log *slog.Logger, screen *monitor.Screen, terminal bool) *progress {
 	dashboard := terminal && !s.quiet && !s.noProgress && s.logFormat == "text"
-	return &progress{Run: monitor.NewRun(), settings: s, log: log, screen: screen, dashboard: dashboard, pci: map[string]string{}}
+	return &progress{Run: monitor.NewRun(), observations: newObservations(s.page != ""), settings: s, log: log, screen: screen, dashboard: dashboard, pci: map[string]string{}}
 }
 
 // newScreen returns a screen for the log and the dashboard on w, and reports whether w is a terminal that obeys control
@@ -78,6 +79,7 @@ func (p *progress) plan(on machine, models []*model, processors []*processor) {
 			sizes[f.Path] = f.Size
 		}
 		p.Plan(m.model, sizes)
+		p.observe(m)
 	}
 	var addresses []string
 	for _, d := range processors {
@@ -267,6 +269,7 @@ func (p *progress) RecordSkipped(path, id string, line int64, err error) {
 func (p *progress) FileSkipped(path string) {
 	p.Settle(path, false)
 	p.tally.add(totals{Resumed: 1})
+	p.observations.resumed(path)
 	p.log.Info("complete since an earlier run", "input", path)
 }
 
@@ -279,6 +282,7 @@ func (p *progress) FileFinished(f pool.FileReport) {
 		finished.Skipped += n
 	}
 	p.tally.add(finished)
+	p.observations.finished(f)
 	p.log.Info("file finished", "input", f.Path, "records", f.Records, "tokens", f.Tokens, "output", f.Outputs[0].Path)
 	if f.Truncated > 0 {
 		var first []string
@@ -300,5 +304,6 @@ func (p *progress) FileFinished(f pool.FileReport) {
 func (p *progress) FileFailed(f pool.Failure) {
 	p.Settle(f.Path, true)
 	p.tally.add(totals{Failed: 1})
+	p.observations.failed(f)
 	p.log.Error(oneLine(withHint(f.Err)), "input", f.Path)
 }

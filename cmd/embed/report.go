@@ -59,14 +59,8 @@ func (t *tally) total() totals {
 // the run goes on. Calling it again has no effect.
 func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
 
-func conclude(c *command, code int, err error) {
-	switch {
-	case err == nil:
-	case c.logFormat == "json":
-		c.log.Error(oneLine(err))
-	default:
-		printError(c.stderr, err)
-	}
+// newReport returns the report of a run that ends now.
+func newReport(c *command, code int, err error) report {
 	now, state := time.Now().UTC(), c.progress.Snapshot()
 	began := now.Add(-time.Duration(float64(state.Elapsed) * float64(time.Second)))
 	r := report{Version: 1, Program: version(), Started: began, Finished: now, ExitStatus: code, totals: c.progress.tally.total(), Snapshot: state}
@@ -76,10 +70,22 @@ func conclude(c *command, code int, err error) {
 	if err != nil {
 		r.Error = oneLine(err)
 	}
+	return r
+}
+
+func conclude(c *command, code int, err error) {
+	switch {
+	case err == nil:
+	case c.logFormat == "json":
+		c.log.Error(oneLine(err))
+	default:
+		printError(c.stderr, err)
+	}
+	r := newReport(c, code, err)
 	if c.logFormat == "json" {
 		c.log.Info("run ended", "report", r)
 	}
-	if state.Computed() && !errors.Is(err, pool.ErrFolderGone) {
+	if r.Computed() && !errors.Is(err, pool.ErrFolderGone) {
 		content, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
 			err = store.WriteReport(c.out, append(content, '\n'))

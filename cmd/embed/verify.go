@@ -30,7 +30,8 @@ Usage:
 MODEL is what --dnabert-model and --esm-model take. For each record it prints the relative L2 error and the
 cosine, then a verdict.
 
-Exit codes: 0 all records agree within the stated tolerance, 1 nothing could be compared, 2 some do not agree.
+Exit codes: 0 all records agree within the stated tolerance, 1 nothing could be compared, 2 some do not agree, or a
+precision that was asked for could not be computed.
 
 Flags:
       --dtype TYPES      fp32, bf16 or fp16, or several (default fp32,bf16 and on a GPU fp16)
@@ -122,10 +123,14 @@ func verifyWith(ctx context.Context, m machine, sets []publishedSet, args, envir
 		return exitCode(err, 0, 0), err
 	}
 	defer v.model.checkpoint.Close()
-	if err := v.run(ctx, *dtypes); err != nil {
-		return exitCode(err, 0, 0), err
+	missing := v.run(ctx, *dtypes)
+	if missing != nil && (v.compared == 0 || errors.Is(missing, pool.ErrInterrupted)) {
+		return exitCode(missing, 0, 0), missing
 	}
-	return v.verdict(ctx)
+	if code, err = v.verdict(ctx); err == nil && missing != nil {
+		return exitSome, missing
+	}
+	return code, err
 }
 
 // verification compares one model with published embeddings.
@@ -170,8 +175,20 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 	return nil
 }
 
-// run compares the model in each precision on each device, and prints a table.
+// run compares the model in each precision on each device, and prints a table. If one of them cannot compute, the table
+// has the rows of the others.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
+	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
+	if len(dtypes) > 0 {
+		asked = nil
+	}
+	for _, name := range dtypes {
+		d, err := kernels.ParseDType(name)
+		if err != nil || d == kernels.Auto {
+			return usagef("--dtype: %q is none of fp32, bf16, fp16", name)
+		}
+		asked = append(asked, d)
+	}
 	v.leastCosine = 1
 	fmt.Fprintf(v.stdout, "%s, compared with published embeddings of %s\n", v.model.model, v.name)
 	for _, set := range v.sets {
@@ -179,21 +196,11 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 	}
 	table := tabwriter.NewWriter(v.stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(table, "\nRECORD\tPUBLISHED IN\tDEVICE\tDTYPE\tREL. L2\tTOLERANCE\tCOSINE\t")
-	asked := dtypes
-	if len(asked) == 0 {
-		asked = []string{"fp32", "bf16", "fp16"}
-	}
-	for _, name := range asked {
-		var err error
-		if v.products, err = kernels.ParseDType(name); err != nil || v.products == kernels.Auto {
-			return usagef("--dtype: %q is none of fp32, bf16, fp16", name)
-		}
-		processors, err := v.openProcessors()
-		if err != nil && len(dtypes) == 0 && v.products == kernels.FP16 {
+	var errs []error
+	for _, d := range asked {
+		processors, err := v.processors(d)
+		if err != nil && len(dtypes) == 0 && d == kernels.FP16 {
 			continue // the CPU does not compute in fp16, and nobody has asked for it
-		}
-		if err != nil {
-			return err
 		}
 		for _, p := range processors {
 			if err = v.onProcessor(ctx, p, table); err != nil {
@@ -201,11 +208,20 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 			}
 		}
 		closeAll(processors)
-		if err != nil {
-			return err
+		if err != nil { // the other precisions are compared all the same
+			errs = append(errs, err)
+		}
+		if ctx.Err() != nil {
+			break
 		}
 	}
-	return table.Flush()
+	return errors.Join(append(errs, table.Flush())...)
+}
+
+// processors opens the devices for products of one type.
+func (v *verification) processors(d kernels.DType) ([]*processor, error) {
+	v.products = d
+	return v.openProcessors()
 }
 
 // onProcessor compares all records on one device.

@@ -90,12 +90,16 @@ func TestVerify(t *testing.T) {
 	wantVerdict(run("--dtype", "fp32", tiny), exitDone, 3, "VERIFIED", "the weights are synthetic")
 	wantVerdict(run(tiny+"@1"), exitSome, 6, "NOT VERIFIED: these are not the published weights of esm2-tiny: 6 of 6", "FAR")
 
+	refused := run("--dtype", "fp16,bf16", "net")
+	wantVerdict(refused, exitSome, 3, "bf16", "VERIFIED: these are the published weights of esm2-tiny: all 3")
+	refused.wantProblem("--dtype fp16 needs a GPU")
 	sets[0].CheckpointSHA256 = strings.Repeat("0", 64)
 	for i := range sets[0].Records[0].Mean { // an error of 0.5%, which bfloat16 may have
 		sets[0].Records[0].Mean[i] *= 1.005
 	}
 	wantVerdict(run("net"), exitSome, 6, "NOT VERIFIED: these weights give embeddings similar to those of esm2-tiny, but 1 of 6", "is not that of the published checkpoint")
 
+	run("--dtype", "bf16,fp64", "net").wantCode(exitUsage).wantProblem("fp64")
 	run("--dtype", "fp16", "net").wantCode(exitNothing).wantProblem("fp16")
 	run("--dtype", "fp64", "net").wantCode(exitUsage).wantProblem("fp64")
 	run().wantCode(exitUsage).wantProblem("one model")

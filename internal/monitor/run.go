@@ -36,7 +36,8 @@ type model struct {
 	halvings         int
 	skipped          int64
 	failed           int
-	fill             fraction  // number of tokens in the batches, and the largest number that they could have
+	fill             fraction // number of tokens in the batches, and the largest number that they could have
+	history          history
 	began            time.Time // when the first device was ready
 	ended            time.Time
 }
@@ -144,7 +145,7 @@ func (r *Run) DeviceReady(name string) {
 		d := m.device(name)
 		d.state, d.ready = Computing, r.now()
 		if m.began.IsZero() {
-			m.began = d.ready
+			m.began, m.history = d.ready, newHistory(d.ready)
 		}
 	})
 }
@@ -180,6 +181,7 @@ func (r *Run) Add(b Batch) {
 		d.sequences, d.tokens = d.sequences+int64(b.Sequences), d.tokens+int64(b.Tokens)
 		d.stage.add(b.Took, b.Waited)
 		d.addRecent(r.now(), b.Tokens)
+		m.history.add(b.Device, r.now(), b.Took, b.Tokens)
 	})
 }
 

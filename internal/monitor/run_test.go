@@ -287,3 +287,41 @@ computing holds back  batches 93% full`,
 		}
 	}
 }
+
+// TestThroughput checks that the throughput of two devices, in batches of 0.7 seconds over ten minutes, adds up to all
+// tokens, in a bounded number of intervals at the right time.
+func TestThroughput(t *testing.T) {
+	c := newClock()
+	c.Plan("m", map[string]int64{"f": 100})
+	c.Begin()
+	c.DeviceReady("one")
+	c.DeviceReady("two")
+	c.pass(60) // nothing to compute yet
+	for i := range 900 {
+		c.pass(0.7)
+		c.Add(batch("one", "f", 70, 1, 700*time.Millisecond, 0))
+		if i >= 450 {
+			c.Add(batch("two", "f", 140, 1, 700*time.Millisecond, 0))
+		}
+	}
+	c.End()
+	got := c.Throughput()[0]
+	if len(got.Devices) != 2 || got.Time != 690*time.Second || len(got.Tokens[0]) > maxIntervals || len(got.Tokens[0]) < maxIntervals/2 {
+		t.Fatalf("%d devices, %v, %d intervals", len(got.Devices), got.Time, len(got.Tokens[0]))
+	}
+	for d, want := range []float64{900 * 70, 450 * 140} {
+		sum := 0.0
+		for i, n := range got.Tokens[d] {
+			sum += n
+			from, to := got.Width*time.Duration(i), got.Width*time.Duration(i+1)
+			begin := []time.Duration{60 * time.Second, 375 * time.Second}[d]
+			rate := n / got.Width.Seconds()
+			if to <= begin && n > 0 || from >= begin && to <= got.Time && math.Abs(rate-[]float64{100, 200}[d]) > 1e-6 {
+				t.Errorf("%s: %v tokens/s from %v to %v", got.Devices[d], rate, from, to)
+			}
+		}
+		if math.Abs(sum-want) > 1e-6 {
+			t.Errorf("%s: %v tokens, want %v", got.Devices[d], sum, want)
+		}
+	}
+}

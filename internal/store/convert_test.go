@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -200,5 +201,47 @@ func TestListOfIDs(t *testing.T) {
 	}
 	if ids, _, _, table := readAll(t, other); table.IDs || len(ids) != 40 {
 		t.Errorf("%s has the ids of another array", other)
+	}
+}
+
+// TestConvertResiduesOfNpz converts residues from npz: those of DNA keep their letters, and those of proteins, which
+// have no array of letters, become tokens, whatever the name says.
+func TestConvertResiduesOfNpz(t *testing.T) {
+	for _, kind := range []Kind{Nucleotide, Protein} {
+		s := Spec{Dir: t.TempDir(), Base: "in", Model: "m", Kind: kind, Format: Npy, Dim: 2, Columns: columnsOf([]int{1}, Mean, Residues)}
+		w, err := Create(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		letters := map[string][]Letters{"a": {{1, 3}, {4, 9}}, "b": {{1, 1}}}
+		for _, id := range []string{"a", "b"} {
+			values := make([]float32, 2*len(letters[id]))
+			for i := range values {
+				values[i] = float32(i + 1)
+			}
+			if err := w.Write(Row{ID: id, Length: 9, Tokens: 4, Residues: letters[id], Embeddings: [][]float32{{1, 2}, values}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := w.Commit(); err != nil {
+			t.Fatal(err)
+		}
+		table, err := OpenTable(filepath.Join(s.Dir, "in.m.residues.npz"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer table.Close()
+		if _, _, err := table.Convert(Spec{Format: Parquet}, s.Dir, "out"); err != nil {
+			t.Fatal(err)
+		}
+		if kind == Protein {
+			if table.Columns[0].Pooling != Tokens {
+				t.Errorf("residues without letters are %s", table.Columns[0].Pooling)
+			}
+			continue
+		}
+		if got := lettersInParquet(t, filepath.Join(s.Dir, "out.parquet")); !maps.EqualFunc(got, letters, slices.Equal[[]Letters]) {
+			t.Errorf("letters %v, want %v", got, letters)
+		}
 	}
 }

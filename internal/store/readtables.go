@@ -16,7 +16,7 @@ import (
 	"strings"
 )
 
-// readNpz opens an archive with an array for each record.
+// readNpz opens an archive with an array for each record. Arrays of letters say that the rows are residues.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -24,50 +24,91 @@ func readNpz(f *os.File, size int64) (*Table, error) {
 	}
 	t := &Table{Format: Npy, Dim: 1}
 	t.setColumns([]string{strings.TrimSuffix(filepath.Base(f.Name()), ".npz")}, Tokens)
-	for i, entry := range archive.File {
-		if t.DType, _, t.Dim, err = npzHeader(entry); err != nil {
+	t.Columns[0].Pooling = Tokens // whatever the name says, because residues have letters
+	entries := archive.File
+	if len(entries) > 0 {
+		if t.DType, _, t.Dim, err = npzHeader(entries[0]); err != nil {
 			return nil, err
 		}
-		if i == 0 {
-			break
+	}
+	if len(entries) > 1 && entries[1].Name == lettersName(entries[0]) {
+		if _, _, _, err := npzHeader(entries[1]); err != nil { // not an array of floats, so not another record
+			t.Columns[0].Pooling = Residues
 		}
 	}
 	ids := openIDs(f.Name())
 	t.IDs = ids.lines != nil
 	t.Read = func(yield func(*Row) error) error {
 		defer ids.close()
-		for _, entry := range archive.File {
-			d, rows, dim, err := npzHeader(entry)
-			if err != nil && strings.HasSuffix(entry.Name, lettersSuffix+".npy") {
-				continue
-			}
-			if err == nil && (d != t.DType || dim != t.Dim) {
-				err = fmt.Errorf("%s has %d %s values a row, an earlier array %d %s", entry.Name, dim, d, t.Dim, t.DType)
-			}
+		for rest := entries; len(rest) > 0; {
+			row, read, err := t.readArrays(rest)
 			if err != nil {
 				return err
 			}
-			id, err := ids.next()
-			if err != nil {
+			rest = rest[read:]
+			if row.ID, err = ids.next(); err != nil {
 				return err
 			}
-			content, err := entry.Open()
-			if err != nil {
-				return err
-			}
-			_, _, _, _ = parseNpyHeader(content) // skips the header, which has been parsed before without an error
-			values, err := newMatrix(content, d, dim).next(rows)
-			content.Close()
-			if err != nil {
-				return err
-			}
-			if err := yield(&Row{ID: id, Tokens: rows, Embeddings: [][]float32{values}}); err != nil {
+			if err := yield(&row); err != nil {
 				return err
 			}
 		}
 		return ids.end()
 	}
 	return t, nil
+}
+
+// lettersName returns the name of the array of letters that belongs to a record's array.
+func lettersName(entry *zip.File) string {
+	return strings.TrimSuffix(entry.Name, ".npy") + lettersSuffix + ".npy"
+}
+
+// readArrays reads the first record of the entries, and returns the number of entries that it has.
+func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
+	d, rows, dim, err := npzHeader(entries[0])
+	if err == nil && (d != t.DType || dim != t.Dim) {
+		err = fmt.Errorf("%s has %d %s values a row, an earlier array %d %s", entries[0].Name, dim, d, t.Dim, t.DType)
+	}
+	if err != nil {
+		return row, 0, err
+	}
+	content, err := entries[0].Open()
+	if err != nil {
+		return row, 0, err
+	}
+	defer content.Close()
+	_, _, _, _ = parseNpyHeader(content) // it has been read without error
+	values, err := newMatrix(content, d, dim).next(rows)
+	row = Row{Tokens: rows, Embeddings: [][]float32{values}}
+	if err != nil || t.Columns[0].Pooling != Residues {
+		return row, 1, err
+	}
+	if len(entries) < 2 || entries[1].Name != lettersName(entries[0]) {
+		return row, 0, fmt.Errorf("%s has no array of letters beside it", entries[0].Name)
+	}
+	row.Residues, err = npzLetters(entries[1], rows)
+	return row, 2, err
+}
+
+// npzLetters reads an array of the first and the last letter of each row.
+func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
+	content, err := entry.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer content.Close()
+	dtype, n, two, err := parseNpyHeader(content)
+	if err == nil && (dtype != npyInt32 || n != rows || two != 2) {
+		err = fmt.Errorf("an array of %d times %d values of type %s, want %d times 2 of %s", n, two, dtype, rows, npyInt32)
+	}
+	if err == nil {
+		list = make([]Letters, rows)
+		err = binary.Read(content, binary.LittleEndian, list)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", entry.Name, noEOF(err))
+	}
+	return list, nil
 }
 
 // npzHeader reads the header of an array of floats.

@@ -1,0 +1,210 @@
+package main
+
+import (
+	"math/rand/v2"
+	"slices"
+	"sync"
+
+	"seqembed/internal/htmlreport"
+	"seqembed/internal/store"
+	"seqembed/pool"
+)
+
+// mapRows is the number of rows of a model on the map. Files share it evenly.
+const mapRows = 2000
+
+// listedRows is the number of rows of each table of the page.
+const listedRows = 100
+
+// observations collects the contents of the page of --report that are not in report.json. Its memory is bounded,
+// except for a few words for each file.
+type observations struct {
+	on bool // whether there is to be a page
+
+	mu       sync.Mutex
+	models   []*observedModel
+	files    map[string]*observedFile // by path; files that have not ended
+	reports  []pool.FileReport        // the first finished files
+	failures []pool.Failure           // the first failed files
+	cut      []cutRecord              // the first truncated records
+	skipped  []skippedRecord          // the first records that were left out, as far as the reports name them
+	letters  int64                    // of all finished files
+	unknown  int64                    // letters of these that became the unknown token
+	repeated int64
+}
+
+// observedModel has the observations of the files of one model that have finished.
+type observedModel struct {
+	*model
+	column  int // of the map, or -1
+	files   int // of the model
+	resumed int // complete before
+	rows    int64
+	lengths htmlreport.Lengths
+	samples []*observedFile // with rows on the map
+}
+
+// observedFile has the observations of a file. One writer at a time adds to it.
+type observedFile struct {
+	of      *observedModel
+	path    string
+	quota   int // number of rows on the map
+	random  *rand.Rand
+	rows    int64
+	lengths htmlreport.Lengths
+	sample  []sampledRow
+	cut     []cutRecord
+}
+
+// sampledRow is a row on the map.
+type sampledRow struct {
+	id     string
+	values []float32
+}
+
+// cutRecord is a truncated record.
+type cutRecord struct {
+	path, id      string
+	line          int64
+	letters, used int
+}
+
+// skippedRecord is a record without a row.
+type skippedRecord struct {
+	path, id, reason string
+	line             int64
+}
+
+func newObservations(on bool) *observations {
+	return &observations{on: on, files: map[string]*observedFile{}}
+}
+
+// observe announces the files of a model.
+func (o *observations) observe(m *model) {
+	if !o.on {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	of := &observedModel{model: m, column: mapColumn(m.storedColumns()), files: len(m.job.Files)}
+	o.models = append(o.models, of)
+	for i, f := range m.job.Files {
+		o.files[f.Path] = &observedFile{of: of, path: f.Path, quota: quotaOf(i, of.files), random: rand.New(rand.NewPCG(1, uint64(i)))}
+	}
+}
+
+// quotaOf returns the number of rows on the map of the file with an index. The quotas of all files add up to mapRows;
+// if there are more files than that, each has one row or none.
+func quotaOf(index, files int) int { return (index+1)*mapRows/files - index*mapRows/files }
+
+// mapColumn returns the index of the column for the map, or -1: one with a row for each record, of the last layer.
+func mapColumn(columns []store.Column) int {
+	best := -1
+	for i, c := range columns {
+		if c.Pooling.PerRecord() && (best < 0 || c.Layer > columns[best].Layer) {
+			best = i
+		}
+	}
+	return best
+}
+
+// file returns a file that has not ended, or nil. It forgets the file if it has ended now.
+func (o *observations) file(path string, ended bool) *observedFile {
+	f := o.files[path]
+	if ended {
+		delete(o.files, path)
+	}
+	return f
+}
+
+// RecordWritten counts a record and samples its rows.
+func (o *observations) RecordWritten(path string, line int64, rows []store.Row) {
+	if !o.on {
+		return
+	}
+	o.mu.Lock()
+	f := o.file(path, false)
+	o.mu.Unlock()
+	if f == nil || len(rows) == 0 {
+		return
+	}
+	first := rows[0]
+	f.lengths.Add(first.RecordLength, first.Truncated)
+	if first.Truncated && len(f.cut) < listedRows {
+		f.cut = append(f.cut, cutRecord{path, shortID(first.ID), line, first.RecordLength, first.Length})
+	}
+	for _, row := range rows {
+		f.rows++
+		if f.of.column >= 0 {
+			f.add(row)
+		}
+	}
+}
+
+// add gives a row the same chance to be on the map as every other row of the file (reservoir sampling, algorithm R).
+func (f *observedFile) add(row store.Row) {
+	at := len(f.sample)
+	if at >= f.quota {
+		if at = int(f.random.Int64N(f.rows)); at >= f.quota {
+			return
+		}
+	} else {
+		f.sample = append(f.sample, sampledRow{})
+	}
+	id := shortID(row.ID)
+	if row.Start > 0 {
+		id = regionID(id, row)
+	}
+	f.sample[at] = sampledRow{id, append(f.sample[at].values[:0], row.Embeddings[f.of.column]...)}
+}
+
+// resumed counts a file that was complete before.
+func (o *observations) resumed(path string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if f := o.file(path, true); f != nil {
+		f.of.resumed++
+	}
+}
+
+// finished adds the observations of a file.
+func (o *observations) finished(r pool.FileReport) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	f := o.file(r.Path, true)
+	if f == nil {
+		return
+	}
+	m := f.of
+	m.rows += f.rows
+	m.lengths.Merge(&f.lengths)
+	if f.lengths = (htmlreport.Lengths{}); len(f.sample) > 0 {
+		m.samples = append(m.samples, f)
+	}
+	o.cut = append(o.cut, f.cut[:min(len(f.cut), listedRows-len(o.cut))]...)
+	f.cut = nil
+	for _, skip := range r.Examples {
+		if len(o.skipped) < listedRows {
+			o.skipped = append(o.skipped, skippedRecord{r.Path, shortID(skip.ID), skip.Reason, skip.Line})
+		}
+	}
+	o.letters, o.unknown, o.repeated = o.letters+r.Letters, o.unknown+r.Unknown, o.repeated+r.Repeated
+	if len(o.reports) < listedRows {
+		o.reports = append(o.reports, r)
+	}
+}
+
+// failed forgets the observations of a file.
+func (o *observations) failed(f pool.Failure) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_ = o.file(f.Path, true)
+	if o.on && len(o.failures) < listedRows {
+		o.failures = append(o.failures, f)
+	}
+}
+
+// largestFirst returns the files on the map, those with the most rows first.
+func (m *observedModel) largestFirst() []*observedFile {
+	return slices.SortedStableFunc(slices.Values(m.samples), func(a, b *observedFile) int { return int(b.rows - a.rows) })
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"strings"
+	"testing"
+
+	"seqembed/internal/store"
+)
+
+// wantPage fails the test unless the page contains all parts, and none of those that must not be there.
+func wantPage(t *testing.T, path string, parts ...string) (page string) {
+	t.Helper()
+	page = read(t, path)
+	for _, part := range parts {
+		if !strings.Contains(page, part) {
+			t.Errorf("%s does not contain %q", path, part)
+		}
+	}
+	for _, part := range []string{"<script", "http:", "https:", "ZgotmplZ", "NaN", "\xe9", "\x1b", "<b>"} {
+		if strings.Contains(page, part) {
+			t.Errorf("%s contains %q", path, part)
+		}
+	}
+	return page
+}
+
+// TestPage writes the page of a run of both models with hostile names, a failed file and truncated records. Reruns with
+// nothing to do leave it as it is, and one with another file covers that file.
+func TestPage(t *testing.T) {
+	workspace(t)
+	var long strings.Builder
+	for i := range 130 {
+		fmt.Fprintf(&long, ">long%03d\n%s\n", i, strings.Repeat("MKWV", 3+i%5))
+	}
+	write(t, "in/long.faa", long.String())
+	write(t, "in/<script>\xe9.faa", ">caf\xe9\x1b[31m\nMKVLL\n><b>x</b><script>alert(1)</script>\nMKVLLIYAASC\n>x\nMKV\n")
+	write(t, "in/bad.faa", ">x\nMK1\n")
+	write(t, "in/c.fna", ">c1\nACGTNNACGT\n>c2\nACGTACGTTTACA\n>c3\nGGCATCAGGACTT\n")
+	args := []string{"--esm-model", tiny, "--dnabert-model", dna2, "-o", "out", "--max-length", "13", "--report", "run.html"}
+	r := embed(t, append(args, "in")...).wantCode(exitSome)
+	page := wantPage(t, "run.html", "<title>Embeddings of 3 files, 136 records</title>", "1 file failed.", "Embeddings of DNA by dnabert-s-2l", "Embeddings of protein by esm2-tiny",
+		"Throughput by device", "133 of 133 rows", "3 of 3 rows", "&lt;script&gt;", "letter 3: &#34;1&#34; is not a letter", ">long001<", "And 4 more.",
+		"synthetic:esm2-tiny in fp32 for protein", "its embeddings carry no biology", release)
+	if n := strings.Count(page, "<circle"); n != 136 {
+		t.Errorf("%d points, want 136", n)
+	}
+	if !strings.Contains(r.stderr, "page=run.html") {
+		t.Errorf("the log does not name the page:\n%s", r.stderr)
+	}
+	if err := os.Remove("in/bad.faa"); err != nil {
+		t.Fatal(err)
+	}
+	embed(t, append(args, "in")...).wantCode(exitDone)
+	if page != read(t, "run.html") {
+		t.Error("a run that has computed nothing has replaced the page")
+	}
+	write(t, "in/more.faa", ">a\nMKV\n>b\nMKVL\n")
+	embed(t, append(args, "in")...).wantCode(exitDone)
+	wantPage(t, "run.html", "3 files were complete before, and this page does not cover them", "Embeddings of 1 file, 2 records", "no map of fewer than three rows")
+}
+
+// TestPageOfOtherRuns writes pages of runs without a map, with windows, and of a preset.
+func TestPageOfOtherRuns(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", ">a\nMKVLLIYAASC\n>b\nMKVL\n>c\nMKVLLIYAASCMMMKV\n>d\nMKV\n")
+	write(t, "n.fna", contigs)
+	embed(t, "--esm-model", tiny, "-o", "tokens", "--pool", "residues", "--report", "tokens.html", "a.faa").wantCode(exitDone)
+	wantPage(t, "tokens.html", "no pooling of this run has one row a record")
+	embed(t, "--esm-model", tiny, "-o", "windows", "--layers", "0,2", "--pool", "tokens,max,cls", "--format", "npy", "--long", "window", "--windows", "--max-length", "6",
+		"--report", "windows.htm", "a.faa").wantCode(exitDone)
+	wantPage(t, "windows.htm", "7 of 7 rows of this run (max, layer 2)", "c:13-16")
+	withSmallPreset(t, "--report", "preset.html", "n.fna").wantCode(exitDone)
+	wantPage(t, "preset.html", "out/n_identified_nucleotide.fa", "out/n_identified_protein.faa", "s1_chunk_1R1")
+}
+
+// TestPageFlag checks mistakes with --report. An input that a forgotten value has made the page stays as it is.
+func TestPageFlag(t *testing.T) {
+	workspace(t)
+	write(t, "a.faa", ">a\nMKV\n")
+	for _, c := range []struct{ args, says string }{
+		{"--report a.faa a.faa", ".html"}, {"--report none/run.html a.faa", "no folder none"}, {"--report run.html --dry-run a.faa", "--dry-run"},
+		{"--report= a.faa", ".html"},
+	} {
+		embed(t, append([]string{"--esm-model", tiny, "-o", "out"}, strings.Fields(c.args)...)...).wantCode(exitUsage).wantProblem("--report", c.says)
+	}
+	if read(t, "a.faa") != ">a\nMKV\n" {
+		t.Error("the input has changed")
+	}
+	embed(t, "--esm-model", tiny, "-o", "out", "--report", "run.html", "missing.faa").wantCode(exitNothing)
+	wantPage(t, "run.html", "without a finished file", "missing.faa")
+}
+
+// TestSample checks that every row of a file has the same chance to be on the map, that a file has its quota, and that
+// the quotas of all files add up.
+func TestSample(t *testing.T) {
+	const rows, quota, runs = 40, 10, 4000
+	var chosen [rows]int
+	for run := range runs {
+		f := observedFile{of: &observedModel{}, quota: quota, random: rand.New(rand.NewPCG(7, uint64(run)))}
+		for i := range rows {
+			f.rows++
+			f.add(store.Row{ID: fmt.Sprint(i), Embeddings: [][]float32{{float32(i)}}})
+		}
+		if len(f.sample) != quota {
+			t.Fatalf("%d rows, want %d", len(f.sample), quota)
+		}
+		for _, s := range f.sample {
+			if fmt.Sprint(s.values[0]) != s.id {
+				t.Fatalf("row %s has the values %v", s.id, s.values)
+			}
+			chosen[int(s.values[0])]++
+		}
+	}
+	// Each count is binomial with a mean of 1,000 and a standard deviation of 27; five of them are left in one run of a
+	// million.
+	for i, n := range chosen {
+		if mean := runs * quota / rows; n < mean-5*27 || n > mean+5*27 {
+			t.Errorf("row %d was chosen %d times, want about %d", i, n, mean)
+		}
+	}
+	for _, files := range []int{1, 3, 1999, 2000, 7001} {
+		sum := 0
+		for i := range files {
+			quota := quotaOf(i, files)
+			if quota < mapRows/files || quota > mapRows/files+1 {
+				t.Errorf("file %d of %d has %d rows", i, files, quota)
+			}
+			sum += quota
+		}
+		if sum != mapRows {
+			t.Errorf("%d files have %d rows together", files, sum)
+		}
+	}
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/internal/translate"
+	"seqembed/pool"
+)
+
+// presetSurvey is the work of a preset for an input.
+type presetSurvey struct {
+	*translation
+	tokens   []int64    // by model
+	files    [3]counter // bytes of the FASTA files
+	letters  int64      // of the DNA of all frames
+	complete bool       // whether the merged file is there, made of this input with these settings
+}
+
+// counter counts the bytes that are written to it.
+type counter int64
+
+// Write counts.
+func (c *counter) Write(p []byte) (int, error) {
+	*c += counter(len(p))
+	return len(p), nil
+}
+
+// survey prints the work of a preset as surveyAll prints that of a run: it translates the inputs and writes nothing.
+func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, processors []*processor) (err error) {
+	if c.manifest, err = store.ReadManifest(c.out); err != nil {
+		return err
+	}
+	models, err := c.surveyedModels(ctx, processors)
+	defer func() {
+		for _, m := range models {
+			m.checkpoint.Close()
+		}
+	}()
+	if err != nil {
+		return err
+	}
+	todo, err := c.plan(inputs)
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(c.stdout)
+	fmt.Fprintf(out, "%s, %s and %s\n", c.preset.program, models[0].model, models[1].model)
+	tokens, left, complete := make([]int64, len(models)), 0, 0
+	for _, d := range todo {
+		s, err := c.surveyInput(ctx, d, models)
+		switch {
+		case ctx.Err() != nil:
+			return pool.ErrInterrupted
+		case errors.Is(err, pool.ErrMixture):
+			return err
+		case err != nil:
+			listFailures(c.command, []pool.Failure{pool.NewFailure(d.Path, err)})
+			continue
+		}
+		c.total.Files = append(c.total.Files, pool.FileReport{Path: d.Path})
+		fmt.Fprintf(out, "  %s\n", c.surveyLine(s, models))
+		if err := out.Flush(); err != nil {
+			return err
+		}
+		if s.complete {
+			complete++
+			continue
+		}
+		left++
+		for i, n := range s.tokens {
+			tokens[i] += n
+		}
+	}
+	fmt.Fprintf(out, "  to do: %d inputs; complete already: %d inputs\n", left, complete)
+	for i, m := range models {
+		if tokens[i] > 0 {
+			fmt.Fprintf(out, "%s, %s: %s tokens\n", m.Alphabet, m.model, grouped(tokens[i]))
+			printTimes(out, m, tokens[i])
+		}
+	}
+	return out.Flush()
+}
+
+// surveyedModels opens the models of a preset, with jobs without files. The caller must close them even after an error.
+func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor) (models []*model, err error) {
+	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
+		m, err := c.openOrPull(ctx, a)
+		if err != nil {
+			return models, err
+		}
+		models = append(models, m)
+		if m.job, err = c.newJob(ctx, m, nil, seqio.Options{}, processors); err != nil {
+			return models, err
+		}
+	}
+	return models, nil
+}
+
+// unread reports whether the input can be read only once, so that it was not read.
+func (s *presetSurvey) unread() bool { return s.entry.Input.Modified.IsZero() }
+
+// surveyInput translates an input and counts the tokens of its frames. No frame is longer than the sequences that the
+// preset embeds, because the chunks are shorter.
+func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model) (*presetSurvey, error) {
+	_, mixture := c.compare(c.newTranslation(ctx, d)) // whether there are files of another input
+	s := &presetSurvey{translation: c.newTranslation(ctx, d), tokens: make([]int64, len(models))}
+	if s.unread() || mixture != nil {
+		return s, mixture
+	}
+	s.each = func(f translate.Frame) {
+		s.letters += int64(len(f.DNA))
+		for i, seq := range [][]byte{f.DNA, f.Protein} {
+			ids, _ := models[i].tokenizer.Append(nil, seq)
+			s.tokens[i] += int64(len(ids))
+		}
+	}
+	if err := s.write([]io.Writer{&s.files[0], &s.files[1], &s.files[2]}); err != nil {
+		return nil, err
+	}
+	entry, file, known := c.manifest.Find(d.merged())
+	if known && !c.force && !entry.Finished.IsZero() && entry.Input.SHA256 == d.entry.Input.SHA256 && entry.Parameters["expected_length"] == fmt.Sprint(c.expectedLength) {
+		size, _, err := store.Size(d.merged())
+		s.complete = err == nil && size == file.Size
+	}
+	return s, nil
+}
+
+// surveyLine describes one input.
+func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
+	if s.unread() {
+		return fmt.Sprintf("%s: not read, because it can be read only once -> %s and 5 other files", plain(s.Path), plain(s.merged()))
+	}
+	const perHeader = 3 // ">" and two ends of lines
+	work := pool.Survey{Records: s.frames, Text: int64(s.files[1]) - s.letters - perHeader*s.frames}
+	size, width := work.Text, 0
+	for _, n := range s.files {
+		size += int64(n)
+	}
+	for _, m := range models {
+		size, width = size+m.outputSize(c.settings, work), width+m.config.Hidden
+	}
+	size += s.frames * int64(width) * 4 // the merged file has float32
+	line := fmt.Sprintf("%s: %s records, %s chunks, %s frames, %s tokens of DNA and %s of proteins -> %s and 5 other files, about %s", plain(s.Path),
+		grouped(s.entry.Records), grouped(s.chunks), grouped(s.frames), grouped(s.tokens[0]), grouped(s.tokens[1]), plain(s.merged()), aboutBytes(size))
+	if s.complete {
+		line += ", complete already"
+	}
+	return line
+}
