@@ -21,13 +21,17 @@ import (
 var ErrNotCached = errors.New("not in the local cache")
 
 var (
-	idPattern     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$`)
+	idPattern     = regexp.MustCompile(`^\w([\w.-]*\w)?/\w([\w.-]*\w)?$`)
 	commitPattern = regexp.MustCompile(`^[0-9a-f]{40}$`)
 	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// IsID reports whether name has the form ORG/NAME.
-func IsID(name string) bool { return idPattern.MatchString(name) }
+// IsID reports whether name has the form ORG/NAME. By the rules of huggingface_hub, both parts begin and end with a
+// letter, a digit or an underscore, and neither "--" nor ".." occurs. So the name of the model's folder in the cache,
+// models--ORG--NAME, tells which model it is.
+func IsID(name string) bool {
+	return idPattern.MatchString(name) && !strings.Contains(name, "--") && !strings.Contains(name, "..")
+}
 
 // Cache returns the folder of the cache. It follows from the first of the environment variables HF_HUB_CACHE,
 // HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set. If none is set, the cache is below

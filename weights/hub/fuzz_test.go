@@ -46,11 +46,23 @@ func FuzzSnapshot(f *testing.F) {
 		} else if err != nil && (revision == commit || revision == "" && ref == commit) {
 			t.Errorf("%q, %q, %q: %v", id, revision, ref, err)
 		}
-		if of, found := Of(snapshot); found != commit || of != id && !strings.Contains(id, "--") {
+		if of, found := Of(snapshot); found != commit || of != id {
 			t.Errorf("%q: %s@%s", id, of, found)
 		}
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("%q takes %v", id, took)
 		}
 	})
+}
+
+// TestIDs checks names at the edges of the rules.
+func TestIDs(t *testing.T) {
+	for name, want := range map[string]bool{
+		"a/b": true, "facebook/esm2_t6_8M_UR50D": true, "_a/b_": true, "a.b-c/d.e": true, "a/b/c": false, "a": false, "a/": false,
+		"a-/b": false, "-a/b": false, "a/b.": false, "a/.b": false, "a--b/c": false, "a/b..c": false, "a/b\n": false,
+	} {
+		if IsID(name) != want {
+			t.Errorf("%q: %t", name, !want)
+		}
+	}
 }
