@@ -66,7 +66,7 @@ type Job struct {
 	// KeptBytes bounds the memory, for each device, of the sequences that need not be computed again if they come again
 	// in their file (see latest). 0 keeps none.
 	KeptBytes int
-	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
+	Devices   []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
 	Output    Output
 	Force     bool     // computes everything again and replaces outputs that differ
 	Observer  Observer // must not be nil

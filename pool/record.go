@@ -138,7 +138,7 @@ func (j *Job) residues(windows []*window) (list []store.Letters) {
 	return list
 }
 
-// join computes the embeddings of several windows together.
+// join combines the results of the windows of a record into its embeddings, one for each column.
 func (j *Job) join(windows []*window) (embeddings [][]float32) {
 	for c, column := range j.Output.Columns {
 		var joined []float32

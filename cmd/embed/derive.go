@@ -275,7 +275,8 @@ func firstFile(paths []string) string {
 	return ""
 }
 
-// record appends an entry to the manifest. The outputs of a preset beside the embeddings have an entry as well.
+// record appends an entry to the manifest for a file that a preset writes in addition to embeddings: a translation of
+// an input, or a merged output.
 func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	if e.Outputs[0].SHA256 != "" { // otherwise the file is yet to be made
 		e.Finished = time.Now()

@@ -22,8 +22,9 @@ var grace = 4500 * time.Millisecond
 // messageTime is the time that standard error may take to accept the last lines, and the disk the report.
 const messageTime = 200 * time.Millisecond
 
-// reportEnd reports the error of an interrupted run that does not end in time, before endProcess ends the process.
-// While it is nil, endProcess only prints the error.
+// reportEnd points to a function that prints or logs the error of a run and writes report.json. If an interrupted run
+// does not end in time, endProcess calls the function. Before a run has begun, reportEnd is nil, and endProcess only
+// prints the error.
 var reportEnd atomic.Pointer[func(error)]
 
 func main() {

@@ -224,7 +224,8 @@ func (v *verification) processors(d kernels.DType) ([]*processor, error) {
 	return v.openProcessors()
 }
 
-// onProcessor compares all records on one device.
+// onProcessor compares the embeddings that one device computes with the published ones, and writes a line of the table
+// for each record.
 func (v *verification) onProcessor(ctx context.Context, p *processor, table io.Writer) error {
 	e, err := p.device(v.model, v.progress).Open()
 	if err != nil {

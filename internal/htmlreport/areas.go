@@ -62,7 +62,7 @@ func (a Areas) draw() drawing {
 	return d
 }
 
-// rates returns the amounts per second of at most drawnIntervals intervals, and their width.
+// rates returns the amounts per second of each series, in at most drawnIntervals intervals, and their width.
 func (a Areas) rates() (rates [][]float64, width time.Duration) {
 	n := len(a.Amounts[0])
 	joined := (n + drawnIntervals - 1) / drawnIntervals

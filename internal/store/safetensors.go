@@ -34,13 +34,15 @@ const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
 // tensor [rows, dim] for each record and column, named after the record's id and, if there are several columns, their
-// pooling and layer. With residues of DNA there is also a tensor [rows, 2] of their first and last letters.
+// pooling and layer. The tokens of DNA cover several letters, so with residues there is also a tensor [rows, 2]: the
+// positions in the record of the first and the last letter of each row.
 //
-// The header stands at the start of the file but contains all ids, so it is written last. The tensors are first written
-// from offset 0 of the temporary file. At the end they are moved up, which needs no second copy on disk. The header is
-// kept in memory until then. The format limits it to 100 MB. With one tensor per column the ids leave the header for
-// scratch files as soon as there are many. With one tensor per record, whose name is the id, they stay, and the limit
-// is reached at half a million records or so.
+// The header stands at the start of the file, but its size is known only at the end. So the tensors are first
+// written from offset 0 of the temporary file, and at the end moved within it to make room for the header. That
+// needs no second copy on disk. Until then the header is in memory. The format limits it to 100 MB. With one tensor
+// per column, the ids of up to manyIDs records are in the header. More ids go to scratch files, which become two
+// tensors. With one tensor per record, the id is the name of the tensor and has to be in the header, so the limit is
+// reached at about half a million records.
 type safetensorsEncoder struct {
 	spec  *Spec
 	files *fileSet

@@ -33,7 +33,7 @@ func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memor
 		to = scratch
 	}
 	product, then := c.withCublas(w, bias, to, in, add), c.activation(o.Then, out, to)
-	// The activation is a separate entry in a profile.
+	// With cuBLAS the activation is a separate entry in a profile.
 	plain := o
 	plain.Then = kernels.Identity
 	e.name, _, _ = c.program.Describe(kernels.Op{Add: kernels.None, Do: plain})

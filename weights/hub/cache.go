@@ -62,8 +62,8 @@ func hfHome() (folder string, err error) {
 }
 
 // expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
-// values if they are set. A shell would do this, but values from an env file or from the settings of a container do not
-// pass through a shell.
+// values. A variable that is not set stays, as ${NAME}. A shell would do this, but values from an env file or from the
+// settings of a container do not pass through a shell.
 func expand(path string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {

@@ -214,8 +214,8 @@ func (b *builder) cublas() error {
 	})
 }
 
-// module compiles the translation of a PTX text. The name of the file is derived from the text, so that the driver can
-// find it.
+// module compiles code, the C++ translation of a PTX text, to a library. The name of the library is the hash of the
+// text, by which the software driver finds it.
 func (b *builder) module(ptx, code string) error {
 	hash := fnv.New64a()
 	hash.Write([]byte(ptx))
