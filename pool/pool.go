@@ -66,10 +66,13 @@ type Job struct {
 	// KeptBytes bounds the memory, for each device, of the sequences that need not be computed again if they come again
 	// in their file (see latest). 0 keeps none.
 	KeptBytes int
-	Devices   []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
-	Output    Output
-	Force     bool     // computes everything again and replaces outputs that differ
-	Observer  Observer // must not be nil
+	// PartRecords is the number of records in a part of a file (see parts). 0 makes no parts: a file of an interrupted run
+	// is then computed again from its beginning.
+	PartRecords int
+	Devices     []Device // all of one kind, Output.Template.Backend, so that their results are the same bits
+	Output      Output
+	Force       bool     // computes everything again and replaces outputs that differ
+	Observer    Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
 	plan     []byte          // set by Divide

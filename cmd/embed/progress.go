@@ -197,6 +197,20 @@ func (p *progress) FileStarted(path, device string) {
 	p.log.Debug("file started", "input", path, "device", device)
 }
 
+// FileContinued logs the number of records that an earlier run has computed.
+func (p *progress) FileContinued(path string, records int64) {
+	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
+}
+
+// PartsDropped logs a warning that a file does not continue, or cannot be continued.
+func (p *progress) PartsDropped(path string, reason error) {
+	p.log.Warn("results of an output under construction were dropped; they are computed again if a run needs them", "input", path,
+		"reason", oneLine(reason))
+}
+
+// SpanKnown adds records of an earlier run to the progress of their file.
+func (p *progress) SpanKnown(path string, bytes int64) { p.Known(path, bytes) }
+
 // BatchDone adds a batch to the progress of its file.
 func (p *progress) BatchDone(b pool.Batch) {
 	p.log.Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))

@@ -183,6 +183,15 @@ func (r *Run) Add(b Batch) {
 	})
 }
 
+// Known counts bytes of a file of which nothing had to be computed in this run.
+func (r *Run) Known(file string, bytes int64) {
+	r.on(func(m *model) {
+		bytes = min(bytes, m.left[file])
+		m.left[file] -= bytes
+		m.allDone += bytes
+	})
+}
+
 // Read adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have been
 // computed and written.
 func (r *Run) Read(busy, waiting time.Duration) {

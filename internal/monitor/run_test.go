@@ -98,14 +98,15 @@ func TestRemaining(t *testing.T) {
 	c.Plan("n", map[string]int64{"-": 0})
 	c.Begin()
 	c.Settle("f0", false)
+	c.Known("f2", 500)
 	c.DeviceReady("one")
 	if s := c.Snapshot(); s.Left.known() {
 		t.Errorf("an estimate of %v from nothing", s.Left)
 	}
 	c.pass(10)
 	c.Add(batch("one", "f1", 10, 250, time.Second, 0))
-	if s := c.Snapshot(); s.Left != 30 || !s.LeftAtLeast || s.Models[1].State != Waiting {
-		t.Errorf("%+v, want at least 30 seconds for 750 bytes after 10 for 250", s)
+	if s := c.Snapshot(); s.Left != 10 || !s.LeftAtLeast || s.Models[1].State != Waiting {
+		t.Errorf("%+v, want at least 10 seconds for 250 bytes after 10 for 250", s)
 	}
 	c.End()
 	c.Begin()
