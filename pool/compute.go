@@ -37,7 +37,7 @@ type batch struct {
 func (r *run) work(d Device) {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
-	e, err := d.Open()
+	e, err := r.open(d)
 	switch {
 	case errors.Is(err, kernels.ErrUnsupported): // the other devices are of the same kind and would fail as well
 		r.stop(fmt.Errorf("%s does not compute this model (%w)", d.Name, err))

@@ -291,6 +291,9 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
 		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes,
 		PartRecords: c.partRecords, Force: c.force, Observer: c.progress}
+	if processors[0].isGPU { // all processors are of the same kind
+		job.StallTimeout = c.stallTimeout
+	}
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, c.progress))
 	}
@@ -383,6 +386,9 @@ func (c *command) check() error {
 	type number struct {
 		name       string
 		value, max int
+	}
+	if c.stallTimeout < 0 {
+		return usagef("--stall-timeout: %v is negative", c.stallTimeout)
 	}
 	numbers := []number{{"part-records", c.partRecords, math.MaxInt}, {"max-length", c.maxLength, math.MaxInt}, {"overlap", c.overlap, math.MaxInt}, {"min-length", c.minLength, math.MaxInt},
 		{"threads", c.threads, maxThreads}}

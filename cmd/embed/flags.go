@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -53,7 +54,8 @@ type settings struct {
 	shards    int
 	shard     pool.Shard // the zero value without --shard; set by parseShard
 
-	partRecords int
+	partRecords  int
+	stallTimeout time.Duration
 
 	force      bool
 	dryRun     bool
@@ -128,6 +130,7 @@ func declare(s *settings, families transformer.List) []group {
 		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: automatic", m.Name))
 	}
 	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without instructions for it: of the weights in memory alone) or fp16 (GPUs only)")
+	f.DurationVar(&s.stallTimeout, "stall-timeout", 10*time.Minute, "give up a GPU that does not finish a batch in this `TIME`, such as 90s or 10m; 0: never")
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 
 	declareSequences(in("Sequences"), s)
@@ -354,6 +357,8 @@ func wrongValue(flag *pflag.Flag, value string) string {
 	switch kind := flag.Value.Type(); {
 	case kind == "bool":
 		return fmt.Sprintf("%q is neither true nor false", value)
+	case kind == "duration":
+		return fmt.Sprintf("%q is not a time, such as 90s, 10m or 0", value)
 	case kind == "intSlice":
 		return fmt.Sprintf("%q is not a list of whole numbers, such as 0,6,-1", value)
 	case errors.Is(err, strconv.ErrRange):
