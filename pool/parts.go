@@ -134,7 +134,7 @@ func (p *parts) restore(rec *record) {
 	}
 }
 
-// endReplay reports the number of records that need not be computed again.
+// endReplay reports the number of records that need not be computed again, at the end of the log or of the file.
 func (p *parts) endReplay() {
 	if p.replaying && p.replayed > 0 {
 		p.file.Observer.FileContinued(p.file.Path, p.replayed)
@@ -202,9 +202,8 @@ func (p *parts) write() error {
 }
 
 // close keeps everything that the writer has written, for a later run. If the file itself has failed, a log that does
-// not exist yet is not created. The reader has ended.
+// not exist yet is not created.
 func (p *parts) close() {
-	p.endReplay()
 	if p.log == nil || p.file.failure() != nil && !p.log.Exists() {
 		return
 	}
@@ -216,7 +215,7 @@ func (p *parts) close() {
 }
 
 // end removes the log of a file after its commit. If the commit has failed with err, the log stays, but none is created.
-// It returns err.
+// It returns err. The reader has ended.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {
