@@ -214,8 +214,8 @@ func (p *parts) close() {
 	}
 }
 
-// end removes the log of a file after its commit. If the commit has failed with err, the log stays, but none is created.
-// It returns err. The reader has ended.
+// end removes the log of a file after its commit, and returns the error of the commit. After an error the log stays, but
+// none is created. The reader has ended.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {

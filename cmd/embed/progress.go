@@ -208,9 +208,6 @@ func (p *progress) PartsDropped(path string, reason error) {
 		"reason", oneLine(reason))
 }
 
-// SpanKnown adds records of an earlier run to the progress of their file.
-func (p *progress) SpanKnown(path string, bytes int64) { p.Known(path, bytes) }
-
 // BatchDone adds a batch to the progress of its file.
 func (p *progress) BatchDone(b pool.Batch) {
 	p.log.Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
@@ -223,12 +220,6 @@ func (p *progress) BatchDone(b pool.Batch) {
 	// them.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
-
-// SpanRead adds the times of a reader.
-func (p *progress) SpanRead(busy, waited time.Duration) { p.Read(busy, waited) }
-
-// SpanWritten adds the times of a writer.
-func (p *progress) SpanWritten(busy, waited time.Duration) { p.Written(busy, waited) }
 
 // LongRecord logs a long record and the time that it will take. The time follows from the rate so far or, at the
 // beginning, from the rate of the trial.

@@ -98,7 +98,7 @@ func TestRemaining(t *testing.T) {
 	c.Plan("n", map[string]int64{"-": 0})
 	c.Begin()
 	c.Settle("f0", false)
-	c.Known("f2", 500)
+	c.SpanKnown("f2", 500)
 	c.DeviceReady("one")
 	if s := c.Snapshot(); s.Left.known() {
 		t.Errorf("an estimate of %v from nothing", s.Left)
@@ -164,9 +164,9 @@ func TestHeldBackBy(t *testing.T) {
 		c := newClock()
 		c.Plan("m", map[string]int64{})
 		c.Begin()
-		c.Read(times[0][0]*time.Second, times[0][1]*time.Second)
+		c.SpanRead(times[0][0]*time.Second, times[0][1]*time.Second)
 		c.Add(batch("one", "f", 1, 1, times[1][0]*time.Second, times[1][1]*time.Second))
-		c.Written(times[2][0]*time.Second, times[2][1]*time.Second)
+		c.SpanWritten(times[2][0]*time.Second, times[2][1]*time.Second)
 		if m := c.model(); m.HeldBackBy != want {
 			t.Errorf("%v: %q, want %q", times, m.HeldBackBy, want)
 		}
