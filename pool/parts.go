@@ -29,9 +29,9 @@ const (
 // continued inside the file. The results of the next Job.PartRecords records, a part, are written together. A file of
 // fewer records has no log, unless it takes long.
 //
-// The log contains the results of sequences in the order in which the file needs them for the first time. They depend on
-// the tokens of a sequence and on the settings of the log alone. So a rerun reads the whole input again, as any run does,
-// and each sequence that is the next one in the log gets its result from there.
+// The log contains the results of sequences in the order in which the file needs them for the first time. They depend
+// on the tokens of a sequence and on the settings of the log alone. So a rerun reads the whole input again, as any run
+// does, and each sequence that is the next one in the log gets its result from there.
 type parts struct {
 	file *fileJob
 	log  *store.Parts // nil if the file has none; changed by the writer, after the reader has read it to its end
@@ -80,8 +80,8 @@ func (f *fileJob) openParts() *parts {
 	return p
 }
 
-// dropped reports why the file has no log, or not all of it. A log that another run uses is no reason for a report: that
-// run is making the same output.
+// dropped reports why the file has no log, or not all of it. A log that another run uses is no reason for a report:
+// that run is making the same output.
 func (p *parts) dropped(err error) {
 	if err != nil && !errors.Is(err, store.ErrLocked) {
 		p.file.Observer.PartsDropped(p.file.Path, err)
@@ -214,8 +214,8 @@ func (p *parts) close() {
 	}
 }
 
-// end removes the log of a file after its commit, and returns the error of the commit. After an error the log stays, but
-// none is created. The reader has ended.
+// end removes the log of a file after its commit, and returns the error of the commit. After an error the log stays,
+// but none is created. The reader has ended.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {

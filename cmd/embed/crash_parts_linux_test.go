@@ -24,11 +24,9 @@ const (
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After each kill the
-// next run must go on behind the last part: it may compute again one part and what was in flight, and after SIGTERM only
-// a span that was not finished. In the end the folder must hold the bytes of a run that was never killed, and nothing
-// else.
-//
-// With -crash.time 10m there are some 300 SIGKILLs and 100 SIGTERMs.
+// next run must go on behind the last part: it may compute again one part and what was in flight, and after SIGTERM
+// only a span that was not finished. In the end the folder must hold the bytes of a run that was never killed, and
+// nothing else.
 func TestKilledInsideAFile(t *testing.T) {
 	workspace(t)
 	seed := *crashSeed

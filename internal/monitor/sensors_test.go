@@ -65,8 +65,8 @@ func TestNVML(t *testing.T) {
 	}
 }
 
-// TestNVMLGone loses NVML in the middle of a run, as after a crash of the driver: the sensors of the GPU become unknown,
-// and its peaks stay.
+// TestNVMLGone loses NVML in the middle of a run, as after a crash of the driver: the sensors of the GPU become
+// unknown, and its peaks stay.
 func TestNVMLGone(t *testing.T) {
 	const pci = "00000000:04:00.0"
 	places := fakeNVML(t)

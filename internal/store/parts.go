@@ -26,7 +26,8 @@ import (
 // there. A reader states the key and the number of values that it expects. So a log of other sequences gives no values,
 // and neither does what a killed run or a crash of the machine has left of an entry.
 //
-// A Parts is first used for reading, by Next, and afterwards for writing, by Add. Only one goroutine at a time may use it.
+// A Parts is first used for reading, by Next, and afterwards for writing, by Add. Only one goroutine at a time may use
+// it.
 type Parts struct {
 	path     string
 	settings []byte    // the first line
@@ -75,9 +76,9 @@ func partsPath(main string) string {
 
 // OpenParts opens the part log of an output with the given main file. settings describes everything on which results
 // depend, except their sequences; it must not contain a newline. A log of other settings is removed, and the error is
-// ErrOtherParts; the Parts is then usable and empty. It is also empty if there is no log; the file is not created before
-// the first Add. If another process uses the log, the error wraps ErrLocked. After any error but ErrOtherParts, the
-// Parts is nil.
+// ErrOtherParts; the Parts is then usable and empty. It is also empty if there is no log; the file is not created
+// before the first Add. If another process uses the log, the error wraps ErrLocked. After any error but ErrOtherParts,
+// the Parts is nil.
 func OpenParts(main string, settings []byte) (*Parts, error) {
 	p := &Parts{path: partsPath(main), settings: append(bytes.Clone(settings), '\n')}
 	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
@@ -126,8 +127,8 @@ func (p *Parts) lock(f *os.File) error {
 func (p *Parts) digest(b []byte) uint32 { return crc32.Update(p.sum, castagnoli, b) }
 
 // Next returns the values of the next entry, one slice of each of the given sizes, if the entry is that of the sequence
-// with the given key. It returns nil if the log says that the sequence has no result. At the end of the log the error is
-// io.EOF. After an ErrPart, or another error, Next returns io.EOF.
+// with the given key. It returns nil if the log says that the sequence has no result. At the end of the log the error
+// is io.EOF. After an ErrPart, or another error, Next returns io.EOF.
 func (p *Parts) Next(key PartKey, sizes ...int) (values [][]float32, err error) {
 	if p.from == nil {
 		return nil, io.EOF
