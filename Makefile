@@ -78,7 +78,7 @@ fuzz: ## every fuzz target for two seconds, or FUZZTIME
 	internal/tools/fuzz.sh $(FUZZTIME)
 
 crash: ## kills runs of the program at random moments for a minute, or TIME; Linux
-	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled$$' -crash.time $(or $(TIME),1m)
+	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),1m)
 
 compare: ## throughput against another commit, in turns: BASE=COMMIT, by default the last tag, and BENCH=PATTERN
 	bench/compare.sh '$(BASE)' '$(BENCH)'

@@ -130,6 +130,9 @@ func (quiet) DeviceOpening(string)                        {}
 func (quiet) DeviceReady(string, time.Duration)           {}
 func (quiet) DeviceLost(string, error)                    {}
 func (quiet) FileStarted(_, _ string)                     {}
+func (quiet) FileContinued(string, int64)                 {}
+func (quiet) PartsDropped(string, error)                  {}
+func (quiet) SpanKnown(string, int64)                     {}
 func (quiet) BatchDone(pool.Batch)                        {}
 func (quiet) SpanRead(_, _ time.Duration)                 {}
 func (quiet) SpanWritten(_, _ time.Duration)              {}

@@ -4,6 +4,7 @@ package pool
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"math/rand/v2"
 	"path/filepath"
@@ -47,6 +48,8 @@ func (d *paced) Start(b kernels.Batch) func() ([][]float32, error) {
 		return results, nil
 	}
 }
+
+var benchParts = flag.Int("pool.parts", DefaultPartRecords, "Job.PartRecords of BenchmarkHost")
 
 // BenchmarkHost measures all work except that of the devices: reading, tokenizing, packing, queueing, joining and
 // writing on this machine's cores. The devices are fake: they take no time, or the time that follows from a given rate.
@@ -97,7 +100,7 @@ func BenchmarkHost(b *testing.B) {
 				tokens, cpu := int64(0), cpuTime()
 				for b.Loop() {
 					job := &Job{
-						Files: append(dna, protein...), Tokenizer: c.tok, Observer: &recorder{},
+						Files: append(dna, protein...), Tokenizer: c.tok, Observer: &recorder{}, PartRecords: *benchParts,
 						Output: Output{Dir: b.TempDir(), Label: "m", Format: store.Parquet, Dim: c.dim, Columns: []store.Column{{Pooling: store.Mean, Layer: 1}}, Template: store.Entry{Model: "m"}},
 					}
 					for i := range d.devices {

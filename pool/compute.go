@@ -37,7 +37,7 @@ type batch struct {
 func (r *run) work(d Device) {
 	began := time.Now()
 	r.Observer.DeviceOpening(d.Name)
-	e, err := d.Open()
+	e, err := r.open(d)
 	switch {
 	case errors.Is(err, kernels.ErrUnsupported): // the other devices are of the same kind and would fail as well
 		r.stop(fmt.Errorf("%s does not compute this model (%w)", d.Name, err))
@@ -115,7 +115,7 @@ func (w *worker) pack(s *span) {
 	var sequences []*sequence
 	for _, rec := range s.records {
 		for _, window := range rec.windows {
-			if seq := window.seq; !window.repeated {
+			if seq := window.seq; !window.repeated && !seq.stored {
 				seq.result, seq.failure = nil, nil // may be left by a lost device
 				sequences = append(sequences, seq)
 				s.work += seq.tokens()
@@ -128,7 +128,8 @@ func (w *worker) pack(s *span) {
 		w.pending = append(w.pending, batch{span: s, members: members})
 	}
 	if s.left == 0 {
-		w.complete(s)
+		w.Observer.SpanKnown(s.file.Path, s.bytes)
+		close(s.done)
 	}
 }
 

@@ -164,6 +164,8 @@ type recorder struct {
 	skipped  []string
 	resumed  []string
 	written  []string
+	restored int64    // number of records of earlier runs
+	dropped  []string // reasons why parts were dropped
 	finished []FileReport
 	failed   []Failure
 
@@ -242,6 +244,18 @@ func (r *recorder) RecordSkipped(path, id string, line int64, err error) {
 	defer r.lock()()
 	r.skipped = append(r.skipped, fmt.Sprintf("%s:%d %s: %v", filepath.Base(path), line, id, err))
 }
+
+func (r *recorder) FileContinued(_ string, records int64) {
+	defer r.lock()()
+	r.restored += records
+}
+
+func (r *recorder) PartsDropped(path string, reason error) {
+	defer r.lock()()
+	r.dropped = append(r.dropped, fmt.Sprintf("%s: %v", filepath.Base(path), reason))
+}
+
+func (r *recorder) SpanKnown(string, int64) {}
 
 func (r *recorder) FileSkipped(path string) {
 	defer r.lock()()

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"seqembed/internal/store"
 )
 
 // ForcePrefix is the beginning of the name of a file in the output folder that describes a run with Force until it
@@ -55,6 +57,7 @@ func (r *run) beginForce() error {
 	}
 	r.forcedRun = &forcedRun{Since: time.Now().UTC(), Lines: r.manifest.Lines()}
 	for _, f := range r.Files {
+		store.RemoveParts(r.Output.Main(f))
 		path, _ := filepath.Rel(r.Output.Dir, r.Output.Main(f)) // cannot fail, because both have the same beginning
 		r.forcedRun.Outputs = append(r.forcedRun.Outputs, filepath.ToSlash(path))
 	}

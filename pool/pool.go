@@ -50,6 +50,9 @@ type Device struct {
 	// the host. It is 0 if Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
+	// Abandon is called if the device is given up (see Job.StallTimeout). A call of it may still be going on, and it must
+	// not be used any more, not even to close it.
+	Abandon func()
 }
 
 // Job is the run of one model over files of its alphabet.
@@ -66,10 +69,16 @@ type Job struct {
 	// KeptBytes bounds the memory, for each device, of the sequences that need not be computed again if they come again
 	// in their file (see latest). 0 keeps none.
 	KeptBytes int
-	Devices   []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
-	Output    Output
-	Force     bool     // computes everything again and replaces outputs that differ
-	Observer  Observer // must not be nil
+	// PartRecords is the number of records in a part of a file (see parts). 0 makes no parts: a file of an interrupted run
+	// is then computed again from its beginning.
+	PartRecords int
+	// StallTimeout is the time after which a device counts as failed if it has not finished a batch. That for a sequence
+	// over the budget is longer, by the square of the excess. 0 means never.
+	StallTimeout time.Duration
+	Devices      []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
+	Output       Output
+	Force        bool     // computes everything again and replaces outputs that differ
+	Observer     Observer // must not be nil
 
 	manifest *store.Manifest // set by Check
 	plan     []byte          // set by Divide
@@ -133,7 +142,7 @@ type run struct {
 // interrupted (ErrInterrupted) or stopped (ErrSystemic), or the output folder is not writable (ErrOutput) or contains
 // results of other settings (ErrMixture). The summary is valid in all cases.
 //
-// All goroutines started by Run have ended when it returns.
+// All goroutines started by Run have ended when it returns, except for calls of devices that were given up.
 func (j *Job) Run(ctx context.Context) (Summary, error) {
 	if j.claim == nil {
 		release, err := Claim("", j)

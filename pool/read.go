@@ -39,6 +39,7 @@ type fileJob struct {
 	source store.Source // state of the input before it was read
 	reader *seqio.Reader
 	out    store.Writer
+	parts  *parts
 
 	latest   latest     // owned by the reader
 	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
@@ -96,6 +97,7 @@ func (r *run) openFile(file File, device string) (*fileJob, error) {
 		f.reader.Close()
 		return nil, err
 	}
+	f.parts = f.openParts()
 	f.ctx, f.cancel = context.WithCancelCause(r.ctx)
 	if file.once() {
 		context.AfterFunc(f.ctx, func() { file.pipe.stop(nil) })
@@ -164,6 +166,7 @@ func (f *fileJob) readRecord() (*record, error) {
 	rec, err := f.newRecord(f.label(), raw)
 	if err == nil {
 		f.latest.unify(f.Job, rec)
+		f.parts.restore(rec)
 	}
 	return rec, err
 }

@@ -15,10 +15,17 @@ type Observer interface {
 	DeviceReady(device string, took time.Duration)
 	DeviceLost(device string, err error) // other devices continue its work
 	FileStarted(path, device string)
+	// FileContinued reports that the results of the first records of a file are those of an earlier run.
+	FileContinued(path string, records int64)
+	// PartsDropped reports that results of an earlier run, or those of this one, cannot be kept for a file that is not
+	// complete. The file is computed without them.
+	PartsDropped(path string, reason error)
 	BatchDone(Batch)
 	// SpanRead reports that a reader has read and tokenized a span, which took the time busy. Before that it waited,
 	// because the maximum number of spans was in memory (see run.openSpans).
 	SpanRead(busy, waited time.Duration)
+	// SpanKnown reports records of which nothing had to be computed, and their size in the input file.
+	SpanKnown(path string, bytes int64)
 	// SpanWritten reports that the writer of a file has stored a span or committed the output, which took the time
 	// busy. Before that it waited until the span was computed.
 	SpanWritten(busy, waited time.Duration)

@@ -162,6 +162,7 @@ func (r *run) skipFinished(ctx context.Context) ([]File, error) {
 			return nil, err
 		case complete:
 			resumed = append(resumed, f.Path)
+			store.RemoveParts(r.Output.Main(f)) // left if its run was killed right after the commit
 		default:
 			todo = append(todo, f)
 		}

@@ -13,6 +13,7 @@ type sequence struct {
 	line    int64       // line of that record
 	kept    bool        // whether later windows may refer to the sequence
 	result  [][]float32 // one slice per column; set when the sequence is computed
+	stored  bool        // whether the part log has its result, which it has been given, or its failure
 	failure error       // the reason why it has no result
 }
 

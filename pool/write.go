@@ -24,6 +24,7 @@ const reasonMemory = "out of memory"
 func (f *fileJob) write() error {
 	defer f.cancel(nil)
 	defer f.out.Abort()
+	defer f.parts.close()
 	devices, complete := map[string]bool{}, true
 	began := time.Now()
 	stored := func(computed time.Time) { // reports the times until computed, and since then
@@ -52,7 +53,7 @@ func (f *fileJob) write() error {
 	}
 	f.report.Device = strings.Join(slices.Sorted(maps.Keys(devices)), ", ")
 	defer stored(time.Now())
-	return f.commit()
+	return f.parts.end(f.commit())
 }
 
 // computed waits until a span has been computed or never will be, and reports whether it has been. When the run ends,
@@ -66,6 +67,7 @@ func (f *fileJob) computed(s *span) bool {
 	if f.failure() != nil {
 		return false
 	}
+	f.parts.endPart() // the process may have to end before the devices do
 	<-f.workersDone
 	select {
 	case <-s.done:
@@ -90,6 +92,7 @@ func (f *fileJob) writeSpan(s *span) error {
 		if failure := rec.failure(); failure != nil {
 			f.report.Skipped[reasonMemory]++
 			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, failure)
+			f.parts.keep(rec)
 			continue
 		}
 		rows := f.makeRows(rec)
@@ -104,6 +107,7 @@ func (f *fileJob) writeSpan(s *span) error {
 		}
 		f.report.count(rec, rows)
 		f.Observer.RecordWritten(f.Path, rec.line, rows)
+		f.parts.keep(rec)
 	}
 	return nil
 }

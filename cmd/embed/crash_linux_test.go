@@ -102,7 +102,8 @@ func (c *crashes) configuration() []string {
 	}
 	flags := []string{"--format", string(format), "--pool", poolings[c.rng.IntN(len(poolings))]}
 	inputs := []string{"in", "in", "in/dna", "in/protein"}[c.rng.IntN(4)]
-	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256", "-v", inputs)
+	return append(flags, "--esm-model", tiny, "--dnabert-model", dna2, "--esm-batch-size", "64", "--dnabert-batch-size", "256",
+		"--part-records", []string{"0", "1", "5", "2048"}[c.rng.IntN(4)], "-v", inputs)
 }
 
 // round runs one command until a run of it ends by itself, and kills all runs before.
@@ -237,8 +238,8 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 
 func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
-// leftover matches the names of temporary files and folders, and of claims.
-var leftover = regexp.MustCompile(`^\.(.+\.tmp|run)-[0-9a-f]{16}(\.d)?$`)
+// leftover matches the names of temporary files and folders, of claims, and of part logs.
+var leftover = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}(\.d)?|.+\.parts)$`)
 
 // check compares an output folder with its manifest and with the outputs of a run that was not killed. If this run was
 // killed, the folder may hold a part of them.

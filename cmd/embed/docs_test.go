@@ -201,6 +201,31 @@ func TestPages(t *testing.T) {
 	})
 }
 
+// TestFaultsAreInjected checks that the tests that the page about faults names exist.
+func TestFaultsAreInjected(t *testing.T) {
+	named := map[string]bool{}
+	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/faults.md")), -1) {
+		named[name[1]] = true
+	}
+	if len(named) < 20 {
+		t.Errorf("the page names %d tests", len(named))
+	}
+	for _, folder := range []string{"cmd/embed", "pool", "internal/store", "internal/monitor"} {
+		tests, err := filepath.Glob(filepath.Join(root, folder, "*_test.go"))
+		if err != nil || len(tests) == 0 {
+			t.Fatal(tests, err)
+		}
+		for _, path := range tests {
+			for _, name := range regexp.MustCompile(`(?m)^func (Test\w+)\(`).FindAllStringSubmatch(read(t, path), -1) {
+				delete(named, name[1])
+			}
+		}
+	}
+	for name := range named {
+		t.Errorf("there is no test %s", name)
+	}
+}
+
 // TestLinks checks the links between the pages of the project: the files exist, and the headings.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)

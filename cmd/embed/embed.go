@@ -299,7 +299,11 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 		return nil, fmt.Errorf("--%s %s: %w", m.flag("model"), m.model, err)
 	}
 	job := &pool.Job{Files: files, Reading: reading, Tokenizer: m.tokenizer, Long: pool.LongPolicy(c.long), MaxLength: m.maxLength(c.settings),
-		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes, Force: c.force, Observer: c.progress}
+		Overlap: c.overlap, Windows: c.windows, Covered: m.covered, KeptBytes: pool.DefaultKeptBytes,
+		PartRecords: c.partRecords, Force: c.force, Observer: c.progress}
+	if processors[0].isGPU { // all processors are of the same kind
+		job.StallTimeout = c.stallTimeout
+	}
 	for _, p := range processors {
 		job.Devices = append(job.Devices, p.device(m, c.progress))
 	}
@@ -310,7 +314,7 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	if m.Alphabet == seqio.Protein {
 		kind = store.Protein
 	}
-	dtype := processors[0].dtype // all processors are of the same kind
+	dtype := processors[0].dtype
 	parameters := map[string]string{
 		"pool": c.poolingList(), "layers": m.layerList(), "format": c.formatParameter(), "dtype_out": c.dtypeOut,
 		"long": c.longParameter(), "max_length": strconv.Itoa(job.MaxLength), "min_length": strconv.Itoa(c.minLength),
@@ -393,7 +397,10 @@ func (c *command) check() error {
 		name       string
 		value, max int
 	}
-	numbers := []number{{"max-length", c.maxLength, math.MaxInt}, {"overlap", c.overlap, math.MaxInt}, {"min-length", c.minLength, math.MaxInt},
+	if c.stallTimeout < 0 {
+		return usagef("--stall-timeout: %v is negative", c.stallTimeout)
+	}
+	numbers := []number{{"part-records", c.partRecords, math.MaxInt}, {"max-length", c.maxLength, math.MaxInt}, {"overlap", c.overlap, math.MaxInt}, {"min-length", c.minLength, math.MaxInt},
 		{"threads", c.threads, maxThreads}}
 	for _, f := range c.families {
 		numbers = append(numbers, number{f.flag("batch-size"), f.batch, maxBudget})

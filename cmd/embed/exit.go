@@ -80,6 +80,7 @@ func withHint(err error) error {
 		{store.ErrManifest, "embed inspect --repair DIR takes the damaged lines out and keeps the old file, --force also starts over"},
 		{pool.ErrTooLong, "--max-length allows longer ones, --long truncate or window shortens or cuts it"},
 		{pool.ErrMemory, "--long window with --max-length N embeds it in windows of N letters, --on-bad-record skip leaves it out"},
+		{pool.ErrStalled, "--stall-timeout allows more time"},
 		{kernels.ErrUnsupported, "--gpus none computes it on the CPU"},
 		{seqio.ErrInputName, "--out takes an output folder for each of two commands"},
 		{seqio.ErrAlphabet, "--dna or --protein says which it is"},

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -52,6 +53,9 @@ type settings struct {
 	shardText string
 	shards    int
 	shard     pool.Shard // the zero value without --shard; set by parseShard
+
+	partRecords  int
+	stallTimeout time.Duration
 
 	force      bool
 	dryRun     bool
@@ -98,6 +102,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntVar(&s.shards, "shards", 0, "`N` of --shard auto")
 	f.BoolVar(&s.force, "force", false, "compute everything again, and replace outputs that differ")
 
+	f.IntVar(&s.partRecords, "part-records", pool.DefaultPartRecords, "a rerun continues inside a file, behind the last `N` records that were finished together; 0: at its beginning")
 	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
 
 	f = in("Models")
@@ -119,14 +124,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntSliceVar(&s.layers, "layers", []int{-1}, "`NUMBERS` of the blocks after which embeddings are taken, such as 0,6,-1: 0 is before the first, negative ones count from the end")
 	f.BoolVar(&s.offline, "offline", false, "never download a model, as with HF_HUB_OFFLINE=1")
 
-	f = in("Compute")
-	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
-	for i := range s.families {
-		m := &s.families[i]
-		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: automatic", m.Name))
-	}
-	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without instructions for it: of the weights in memory alone) or fp16 (GPUs only)")
-	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
+	declareCompute(in("Compute"), s)
 
 	declareSequences(in("Sequences"), s)
 
@@ -136,6 +134,18 @@ func declare(s *settings, families transformer.List) []group {
 
 	declareMessages(in("Messages"), s)
 	return groups
+}
+
+// declareCompute declares the flags about devices. The families are those of s.
+func declareCompute(f *pflag.FlagSet, s *settings) {
+	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
+	for i := range s.families {
+		m := &s.families[i]
+		f.IntVar(&m.batch, m.flag("batch-size"), 0, fmt.Sprintf("`TOKENS` in a batch of %s; 0: automatic", m.Name))
+	}
+	f.StringVar(&s.dtype, "dtype", "auto", "`TYPE` of the matrix products: auto (bf16 on a GPU, fp32 on a CPU), fp32, bf16 (on a CPU without instructions for it: of the weights in memory alone) or fp16 (GPUs only)")
+	f.DurationVar(&s.stallTimeout, "stall-timeout", 10*time.Minute, "give up a GPU that does not finish a batch in this `TIME`, such as 90s or 10m; 0: never")
+	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 }
 
 // declareMessages declares the flags about messages, and those that only print something.
@@ -353,6 +363,8 @@ func wrongValue(flag *pflag.Flag, value string) string {
 	switch kind := flag.Value.Type(); {
 	case kind == "bool":
 		return fmt.Sprintf("%q is neither true nor false", value)
+	case kind == "duration":
+		return fmt.Sprintf("%q is not a time, such as 90s, 10m or 0", value)
 	case kind == "intSlice":
 		return fmt.Sprintf("%q is not a list of whole numbers, such as 0,6,-1", value)
 	case errors.Is(err, strconv.ErrRange):

@@ -18,7 +18,7 @@ import (
 // promised lists the flags in the specification of the command line.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
 	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
-	"force", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "report", "help", "version", "compress", "h5-matrix",
+	"force", "part-records", "stall-timeout", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "report", "help", "version", "compress", "h5-matrix",
 	"shard", "shards", "include", "repr_layers", "truncation_seq_length"}
 
 func TestHelp(t *testing.T) {

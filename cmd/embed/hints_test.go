@@ -33,6 +33,7 @@ func TestHints(t *testing.T) {
 		{&pool.DeviceError{Device: "cuda:0", Err: errors.New("unspecified launch failure")}, "--gpus none"},
 		{&pool.DeviceError{Device: "cpu (2 threads)", Err: errors.New("a checkpoint on a disk that failed")}, ""},
 		{kernels.ErrUnsupported, "--gpus none"},
+		{&pool.DeviceError{Device: "cuda:0", Err: pool.ErrStalled}, "--stall-timeout"},
 		{store.ErrFormat, "--format"},
 		{store.ErrInUse, "--out"},
 		{store.ErrManifest, "--force"},

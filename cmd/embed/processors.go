@@ -28,14 +28,19 @@ type processor struct {
 	backend string // result of kernels.Backend.Name
 	dtype   string
 	ahead   int // see pool.Device
+	isGPU   bool
 	open    func() (kernels.Backend, error)
 	opened  kernels.Backend // nil until it is opened, and after a failure
+	gone    bool            // it was given up, and must not be opened again
 
 	reported []string // lines that logProducts has already written
 }
 
 // ready returns the backend, which it opens if necessary.
 func (p *processor) ready() (kernels.Backend, error) {
+	if p.gone {
+		return nil, errors.New("it made no progress before")
+	}
 	if p.opened == nil {
 		b, err := p.open()
 		if err != nil {
@@ -200,7 +205,7 @@ func (c *command) onGPU(ordinal int) *processor {
 	if dtype == kernels.Auto {
 		dtype = kernels.BF16
 	}
-	return &processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1,
+	return &processor{name: fmt.Sprintf("cuda:%d", ordinal), dtype: dtype.String(), ahead: 1, isGPU: true,
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
 }
 
@@ -213,8 +218,12 @@ func (p *processor) device(m *model, o *progress) pool.Device {
 			return nil, errors.Join(err, e.Close())
 		}
 		return e, nil
-	}}
+	}, Abandon: p.abandon}
 }
+
+// abandon gives up the processor while a call of it may be going on. Its backend is not closed, which might not return,
+// and would free memory that the call uses.
+func (p *processor) abandon() { p.opened, p.gone = nil, true }
 
 // embedder is an encoder with its model. It implements pool.Embedder.
 type embedder struct {

@@ -199,6 +199,17 @@ func (p *progress) FileStarted(path, device string) {
 	p.log.Debug("file started", "input", path, "device", device)
 }
 
+// FileContinued logs the number of records that an earlier run has computed.
+func (p *progress) FileContinued(path string, records int64) {
+	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
+}
+
+// PartsDropped logs a warning that a file does not continue, or cannot be continued.
+func (p *progress) PartsDropped(path string, reason error) {
+	p.log.Warn("results of an output under construction were dropped; they are computed again if a run needs them", "input", path,
+		"reason", oneLine(reason))
+}
+
 // BatchDone adds a batch to the progress of its file.
 func (p *progress) BatchDone(b pool.Batch) {
 	p.log.Debug("batch", "device", b.Device, "input", b.Path, "sequences", b.Sequences, "tokens", b.Tokens, "took", b.Took.Round(time.Microsecond))
@@ -211,12 +222,6 @@ func (p *progress) BatchDone(b pool.Batch) {
 	// them.
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
-
-// SpanRead adds the times of a reader.
-func (p *progress) SpanRead(busy, waited time.Duration) { p.Read(busy, waited) }
-
-// SpanWritten adds the times of a writer.
-func (p *progress) SpanWritten(busy, waited time.Duration) { p.Written(busy, waited) }
 
 // LongRecord logs a long record and the time that it will take. The time follows from the rate so far or, at the
 // beginning, from the rate of the trial.

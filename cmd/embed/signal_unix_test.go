@@ -71,12 +71,12 @@ func TestSignal(t *testing.T) {
 				}
 			}
 			wait(t, cmd, &stdout, &stderr).wantCode(exitInterrupted).wantProblem("embed: interrupted; the same command continues")
-			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.jsonl")
+			wantFiles(t, "out", ".second.esm2-tiny.parquet.parts", "first.esm2-tiny.parquet", "manifest.jsonl")
 
 			again := embed(t, append(args, "--esm-batch-size", "8192")...).wantCode(0)
 			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.jsonl", "second.esm2-tiny.parquet")
-			if !strings.Contains(again.stdout, "first.faa was complete already") {
-				t.Errorf("the second run:\n%s", again.stdout)
+			if !strings.Contains(again.stdout, "first.faa was complete already") || !strings.Contains(again.stderr, "continuing inside a file") {
+				t.Errorf("the second run:\n%s%s", again.stdout, again.stderr)
 			}
 			if rows := readParquet[parquetRow](t, "out/second.esm2-tiny.parquet"); len(rows) != records || rows[records-1].ID != fmt.Sprintf("b%d", records-1) {
 				t.Errorf("%d rows", len(rows))

@@ -198,6 +198,29 @@ func TestFaultsOfDevices(t *testing.T) {
 	t.Logf("how runs ended: %v", codes)
 }
 
+// TestGPUThatHangs checks that a device with a kernel that never ends is lost: another one continues its work, and
+// without another one the run ends with an error that names the flag.
+func TestGPUThatHangs(t *testing.T) {
+	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=2", "SOFTGPU_FAULT=hang:70")
+	workspace(t)
+	samples(t)
+	args := []string{"--esm-batch-size", "200", "--esm-model", tiny, "samples/proteins0.faa", "samples/proteins1.faa", "samples/proteins2.faa"}
+	embedOn(t, gpu[:1], append(args, "--gpus", "0", "-o", "want")...).wantCode(0)
+	want := outputs(t, "want")
+	// The kernel runs at its launch with the first seed, and later with the second.
+	r := embedOn(t, append(gpu, "SOFTGPU_SEED=0"), append(args, "--gpus", "0,1", "--stall-timeout", "6s", "-o", "two")...).wantCode(0)
+	if !strings.Contains(r.stderr, "the device is lost, the others go on") || !strings.Contains(r.stderr, "no progress for 6s") {
+		t.Errorf("no device is lost:\n%s", r.stderr)
+	}
+	sameOutputs(t, "two devices", want, outputs(t, "two"))
+	r = embedOn(t, append(gpu, "SOFTGPU_SEED=1"), append(args, "--gpus", "0", "--stall-timeout", "4s", "-o", "one")...)
+	if r.code != 1 && r.code != 2 || (r.code == 2) != (len(outputs(t, "one")) > 0) || !strings.Contains(r.stderr, "--stall-timeout allows more time") {
+		t.Errorf("exit code %d with %d outputs\n%s", r.code, len(outputs(t, "one")), r.stderr)
+	}
+	embedOn(t, gpu[:1], append(args, "--gpus", "0", "-o", "one")...).wantCode(0)
+	sameOutputs(t, "again", want, outputs(t, "one"))
+}
+
 // TestDriverWithoutFunction checks that a driver that lacks a function that the program needs is an error if a GPU was
 // requested, and that otherwise the CPU is used.
 func TestDriverWithoutFunction(t *testing.T) {

@@ -185,14 +185,23 @@ func (r *Run) Add(b Batch) {
 	})
 }
 
-// Read adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have been
+// SpanKnown counts bytes of a file of which nothing had to be computed in this run.
+func (r *Run) SpanKnown(file string, bytes int64) {
+	r.on(func(m *model) {
+		bytes = min(bytes, m.left[file])
+		m.left[file] -= bytes
+		m.allDone += bytes
+	})
+}
+
+// SpanRead adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have been
 // computed and written.
-func (r *Run) Read(busy, waiting time.Duration) {
+func (r *Run) SpanRead(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }
 
-// Written adds the times of a writer: busy with writing, and waiting for results.
-func (r *Run) Written(busy, waiting time.Duration) {
+// SpanWritten adds the times of a writer: busy with writing, and waiting for results.
+func (r *Run) SpanWritten(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.writing.add(busy, waiting) })
 }
 

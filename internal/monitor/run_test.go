@@ -98,14 +98,15 @@ func TestRemaining(t *testing.T) {
 	c.Plan("n", map[string]int64{"-": 0})
 	c.Begin()
 	c.Settle("f0", false)
+	c.SpanKnown("f2", 500)
 	c.DeviceReady("one")
 	if s := c.Snapshot(); s.Left.known() {
 		t.Errorf("an estimate of %v from nothing", s.Left)
 	}
 	c.pass(10)
 	c.Add(batch("one", "f1", 10, 250, time.Second, 0))
-	if s := c.Snapshot(); s.Left != 30 || !s.LeftAtLeast || s.Models[1].State != Waiting {
-		t.Errorf("%+v, want at least 30 seconds for 750 bytes after 10 for 250", s)
+	if s := c.Snapshot(); s.Left != 10 || !s.LeftAtLeast || s.Models[1].State != Waiting {
+		t.Errorf("%+v, want at least 10 seconds for 250 bytes after 10 for 250", s)
 	}
 	c.End()
 	c.Begin()
@@ -163,9 +164,9 @@ func TestHeldBackBy(t *testing.T) {
 		c := newClock()
 		c.Plan("m", map[string]int64{})
 		c.Begin()
-		c.Read(times[0][0]*time.Second, times[0][1]*time.Second)
+		c.SpanRead(times[0][0]*time.Second, times[0][1]*time.Second)
 		c.Add(batch("one", "f", 1, 1, times[1][0]*time.Second, times[1][1]*time.Second))
-		c.Written(times[2][0]*time.Second, times[2][1]*time.Second)
+		c.SpanWritten(times[2][0]*time.Second, times[2][1]*time.Second)
 		if m := c.model(); m.HeldBackBy != want {
 			t.Errorf("%v: %q, want %q", times, m.HeldBackBy, want)
 		}

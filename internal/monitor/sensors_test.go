@@ -65,6 +65,41 @@ func TestNVML(t *testing.T) {
 	}
 }
 
+// TestNVMLGone loses NVML in the middle of a run, as after a crash of the driver: the sensors of the GPU become
+// unknown, and its peaks stay.
+func TestNVMLGone(t *testing.T) {
+	const pci = "00000000:04:00.0"
+	places := fakeNVML(t)
+	c := newClock()
+	c.Plan("m", map[string]int64{"f": 10})
+	c.Begin()
+	c.DeviceOpening("cuda:0", pci)
+	c.DeviceReady("cuda:0")
+	samples := make(chan Device)
+	stop := watchSensors([]string{pci}, func() (finder, error) { return loadNVML(places) }, time.Millisecond, func(pci string, s Sample) {
+		c.Sample(pci, s)
+		select {
+		case samples <- c.model().Devices[0]:
+		case <-t.Context().Done():
+		}
+	})
+	defer stop()
+	if d := await(t, samples); d.Temperature != 64 || d.MemoryUsed != 4<<30 || d.Power != 512.5 {
+		t.Errorf("before: %+v", d)
+	}
+	for range 3 {
+		d := await(t, samples)
+		for name, v := range map[string]Value{"utilization": d.Utilization, "memory": d.MemoryUsed, "temperature": d.Temperature, "power": d.Power, "clock": d.Clock} {
+			if v.known() {
+				t.Errorf("the %s is %v without NVML", name, v)
+			}
+		}
+		if d.PeakTemperature != 64 || d.PeakMemory != 4<<30 || d.MeanPower != 512.5 {
+			t.Errorf("the peaks and means are %+v", d)
+		}
+	}
+}
+
 // sameSample compares samples in which the same values are unknown.
 func sameSample(a, b Sample) bool {
 	same := func(x, y Value) bool { return x == y || !x.known() && !y.known() }

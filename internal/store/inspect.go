@@ -81,6 +81,8 @@ func Inspect(ctx context.Context, dir string, quick bool, known func(path string
 		case d.IsDir() || described || rel == ManifestName || known(rel):
 		case leftoverName.MatchString(d.Name()):
 			report(Inspected{rel, Unfinished, temporaryState(path), ""})
+		case partsName.MatchString(d.Name()):
+			report(Inspected{rel, Unfinished, partsState(path), ""})
 		default:
 			report(Inspected{rel, Foreign, "", ""})
 		}

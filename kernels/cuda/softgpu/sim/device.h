@@ -94,6 +94,7 @@ struct Function {
 //       launch:N     the N-th cuLaunchKernel is refused
 //       kernel:NAME  kernels whose names begin with NAME end with an illegal address
 //       hang:NAME    kernels whose names begin with NAME never end
+//       hang:N       the kernel of the N-th launch never ends
 //       lost:N       the device of the N-th launch is lost: all later calls for it fail
 //       nowait:N     the N-th cuStreamWaitEvent has no effect
 //       refuse:ROWS  cuBLASLt refuses all algorithms for that number of rows

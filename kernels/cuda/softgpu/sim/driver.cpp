@@ -385,7 +385,7 @@ int cuLaunchKernel(void *function, unsigned gx, unsigned gy, unsigned gz, unsign
     for (unsigned i = 0; i < k.parameters; i++) memcpy(&slots[i], parameters[i], k.sizes[i]);
     const uint64_t seed = c.d.settings.seed;
     const uint32_t dropped = c.d.mutant == k.name ? c.d.dropped : 0;
-    const bool hangs = c.d.settings.starts("hang", k.name), fails = c.d.settings.starts("kernel", k.name);
+    const bool hangs = c.d.settings.starts("hang", k.name) || c.d.settings.hit("hang", number), fails = c.d.settings.starts("kernel", k.name);
     Device *d = c.device;
     d->add(s, {nullptr, nullptr, [=, &k] {
                    if (hangs) {

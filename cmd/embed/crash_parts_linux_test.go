@@ -1,0 +1,173 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"seqembed/internal/store"
+)
+
+const (
+	largeRecords = 1500 // records of the large file, all of different sequences
+	largeBatch   = 256  // tokens
+	largePart    = 100  // records
+	// A span has four batches, and a record at least 32 tokens. Up to five spans are computed and not written yet.
+	spanRecords = 4 * largeBatch / 32
+)
+
+// TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After each kill the
+// next run must go on behind the last part: it may compute again one part and what was in flight, and after SIGTERM
+// only a span that was not finished. In the end the folder must hold the bytes of a run that was never killed, and
+// nothing else.
+func TestKilledInsideAFile(t *testing.T) {
+	workspace(t)
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("replay with -crash.seed %d", seed)
+	l := &largeFile{crashes: &crashes{T: t, rng: rand.New(rand.NewPCG(seed, 1)), whole: map[string]wholeRun{}, codes: map[int]int{}}}
+	var text strings.Builder
+	for i := range largeRecords {
+		fmt.Fprintf(&text, ">p%d\n", i)
+		for range 30 + l.rng.IntN(20) {
+			text.WriteByte("LAGVSERTIDPKQNFYMHWC"[l.rng.IntN(20)])
+		}
+		text.WriteByte('\n')
+	}
+	write(t, "large.faa", text.String())
+	for end := time.Now().Add(*crashTime); time.Now().Before(end); l.rounds++ {
+		l.round(end)
+	}
+	t.Logf("%d rounds; runs by exit code as in a shell: %v; signals: %d SIGKILL, %d SIGTERM", l.rounds, l.codes, l.kills, l.terms)
+	t.Logf("records that were computed again: at most %d after a SIGKILL, %d after a SIGTERM; %.1f in the mean",
+		l.mostKilled, l.mostEnded, float64(l.repeated)/float64(max(1, l.kills+l.terms)))
+}
+
+// largeFile is the state of TestKilledInsideAFile.
+type largeFile struct {
+	*crashes
+	kills, terms          int
+	mostKilled, mostEnded int // records that a rerun has computed again
+	repeated              int
+}
+
+// large is a run over the large file.
+type large struct {
+	code     int
+	log      *signalingLog
+	computed int
+	restored int // records of earlier runs; -1 if the run ended before it had computed anything or said so
+}
+
+var (
+	computedPattern = regexp.MustCompile(` batch .* sequences=([0-9]+) `)
+	restoredPattern = regexp.MustCompile(` continuing inside a file: .* records=([0-9]+)`)
+)
+
+// round runs one command until a run of it ends by itself, and kills all runs before.
+func (l *largeFile) round(end time.Time) {
+	format := store.Formats()[l.rng.IntN(len(store.Formats()))]
+	pooling := []string{"mean", "mean,residues"}[l.rng.IntN(2)]
+	if format == store.VirNucPro {
+		pooling = "mean"
+	}
+	flags := []string{"--format", string(format), "--pool", pooling, "--esm-model", tiny, "--esm-batch-size", strconv.Itoa(largeBatch),
+		"--part-records", strconv.Itoa(largePart), "--threads", "1", "-v", "large.faa"}
+	whole, ok := l.whole[fmt.Sprint(flags)]
+	if !ok {
+		whole = l.undisturbed(flags)
+		l.whole[fmt.Sprint(flags)] = whole
+	}
+	out := fmt.Sprint("out", l.rounds)
+	reached := 0 // records that were computed so far, one after the other
+	for previous := (*large)(nil); ; {
+		r := l.run(append(flags, "-o", out), time.Now().Before(end))
+		l.check(out, whole, r.code != exitDone)
+		if r.restored >= 0 {
+			if previous != nil {
+				l.compare(previous, reached-r.restored)
+			}
+			reached = r.restored + r.computed
+			previous = r
+		}
+		if l.Failed() {
+			l.Fatalf("in %s, with %q:\n%s", out, flags, &r.log.text)
+		}
+		if r.code == exitDone {
+			break
+		}
+	}
+	if there, left := l.contents(out); len(there) != len(whole.files)+1 || left > 0 {
+		l.Errorf("%q are there at the end", files(l, out))
+	}
+	os.RemoveAll(out)
+}
+
+// compare checks the number of records that were computed again after a run.
+func (l *largeFile) compare(ended *large, again int) {
+	l.repeated += max(0, again)
+	switch limit := largePart + 5*spanRecords; {
+	case again < -spanRecords: // a process writes its log a little later
+		l.Errorf("a run has continued %d records behind the end of the one before it", -again)
+	case ended.code == exitInterrupted:
+		if l.mostEnded = max(l.mostEnded, again); again > spanRecords {
+			l.Errorf("%d records were computed again after SIGTERM, a span has %d", again, spanRecords)
+		}
+	default:
+		if l.mostKilled = max(l.mostKilled, again); again > limit {
+			l.Errorf("%d records were computed again, at most %d may have been computed and not kept", again, limit)
+		}
+	}
+}
+
+// run starts a command and, if kill is set, sends it a signal at a random line of its log.
+func (l *largeFile) run(args []string, kill bool) *large {
+	cmd := child(l.T, nil, args...)
+	log := &signalingLog{process: cmd, at: 1 + l.rng.IntN(60), delay: time.Duration(l.rng.IntN(5000)) * time.Microsecond}
+	if kill {
+		signals := [][]syscall.Signal{{syscall.SIGKILL}, {syscall.SIGKILL}, {syscall.SIGKILL}, {syscall.SIGTERM}}
+		log.signals = signals[l.rng.IntN(len(signals))]
+	}
+	cmd.Stdout, cmd.Stderr = io.Discard, log
+	if err := cmd.Start(); err != nil {
+		l.Fatal(err)
+	}
+	timer := time.AfterFunc(2*time.Minute, func() { _ = cmd.Process.Kill() })
+	defer timer.Stop()
+	r := &large{code: ended(cmd), log: log, restored: -1}
+	l.codes[r.code]++
+	switch {
+	case r.code == exitDone:
+	case r.code == 128+int(syscall.SIGKILL) && log.sent(syscall.SIGKILL):
+		l.kills++
+	case (r.code == exitInterrupted || r.code == 128+int(syscall.SIGTERM)) && log.sent(syscall.SIGTERM):
+		l.terms++
+	default:
+		l.Errorf("exit code %d after the signals %v:\n%s", r.code, log.signals, &log.text)
+	}
+	for line := range strings.Lines(log.text.String()) {
+		if m := computedPattern.FindStringSubmatch(line); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			r.computed, r.restored = r.computed+n, max(0, r.restored)
+		}
+		if m := restoredPattern.FindStringSubmatch(line); m != nil {
+			r.restored, _ = strconv.Atoi(m[1])
+		}
+		if strings.Contains(line, "were dropped") {
+			l.Errorf("parts are not used: %s", line)
+		}
+	}
+	if r.code == exitDone && r.restored < 0 {
+		r.restored = largeRecords // the output was complete
+	}
+	return r
+}

@@ -1,0 +1,316 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"hash/crc32"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+
+	"seqembed/internal/flock"
+)
+
+// Parts is the part log of an output under construction: a hidden file beside it with the results of the sequences that
+// have been computed so far. A later run takes them from there instead of computing them again, and gives them to a new
+// Writer. So a part log does not depend on the format of the output.
+//
+// The file begins with a line that holds the settings of the results. One entry for each sequence follows, in the order
+// in which they are needed: the key of the sequence, a mark, its values in float32, and a CRC-32C of everything up to
+// there. A reader states the key and the number of values that it expects. So a log of other sequences gives no values,
+// and neither does what a killed run or a crash of the machine has left of an entry.
+//
+// A Parts is first used for reading, by Next, and afterwards for writing, by Add. Only one goroutine at a time may use
+// it.
+type Parts struct {
+	path     string
+	settings []byte    // the first line
+	file     partsFile // nil until there is a file
+	opened   *os.File  // the same file
+	from     *bufio.Reader
+	end      int64  // number of bytes up to the end of the last entry that was read or written
+	sum      uint32 // CRC-32C of these bytes
+	begun    bool   // whether an entry was added, and so whatever followed the entries that were read was cut off
+	isNew    bool   // whether the folder must be synced
+	buf      []byte // entries that are not written yet
+}
+
+// partsFile is the file of a Parts. Tests replace it to make operations fail.
+type partsFile interface {
+	io.WriterAt
+	Truncate(size int64) error
+	Sync() error
+}
+
+// PartKey identifies a sequence by its content.
+type PartKey [16]byte
+
+// Marks of entries.
+const (
+	partOmitted = 0 // the sequence has no result
+	partResult  = 1
+)
+
+// ErrOtherParts is the error for a part log of other settings, which OpenParts removes.
+var ErrOtherParts = errors.New("the parts of an interrupted run were made with other settings")
+
+// ErrPart is the error for an entry of a part log that is not that of the expected sequence.
+var ErrPart = errors.New("the input has changed since, or the parts are damaged")
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// partsName matches the names of part logs.
+var partsName = regexp.MustCompile(`^\..+\.parts$`)
+
+// partsPath returns the path of the part log of an output with the given main file.
+func partsPath(main string) string {
+	dir, name := filepath.Split(main)
+	return filepath.Join(dir, "."+name+".parts")
+}
+
+// OpenParts opens the part log of an output with the given main file. settings describes everything on which results
+// depend, except their sequences; it must not contain a newline. A log of other settings is removed, and the error is
+// ErrOtherParts; the Parts is then usable and empty. It is also empty if there is no log; the file is not created
+// before the first Add. If another process uses the log, the error wraps ErrLocked. After any error but ErrOtherParts,
+// the Parts is nil.
+func OpenParts(main string, settings []byte) (*Parts, error) {
+	p := &Parts{path: partsPath(main), settings: append(bytes.Clone(settings), '\n')}
+	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return nil, ioError("read", p.path, err)
+	}
+	if err := p.lock(f); err != nil {
+		f.Close()
+		if errors.Is(err, fs.ErrNotExist) { // another process has just removed it
+			return p, nil
+		}
+		return nil, ioError("lock", p.path, err)
+	}
+	p.opened, p.file = f, f
+	p.from = bufio.NewReaderSize(io.NewSectionReader(f, 0, math.MaxInt64), bufferSize)
+	first := make([]byte, len(p.settings))
+	switch n, err := io.ReadFull(p.from, first); {
+	case err == nil && bytes.Equal(first, p.settings):
+		p.end, p.sum = int64(len(first)), p.digest(first)
+	case err != nil && bytes.HasPrefix(p.settings, first[:n]): // its run was killed before it had written more
+		p.from = nil
+	default:
+		p.Remove()
+		return p, ErrOtherParts
+	}
+	return p, nil
+}
+
+// lock takes the lock of a part log. On a system without locks two processes may use a log. It is then damaged, which
+// Next notices.
+func (p *Parts) lock(f *os.File) error {
+	if err := flock.Try(f, false); errors.Is(err, ErrLocked) {
+		return err
+	}
+	if !isAt(f, p.path) {
+		return fs.ErrNotExist
+	}
+	return nil
+}
+
+// digest returns the CRC-32C of everything before and of further bytes. Checksums themselves are no part of it, because
+// every text followed by its own CRC has the same CRC.
+func (p *Parts) digest(b []byte) uint32 { return crc32.Update(p.sum, castagnoli, b) }
+
+// Next returns the values of the next entry, one slice of each of the given sizes, if the entry is that of the sequence
+// with the given key. It returns nil if the log says that the sequence has no result. At the end of the log the error
+// is io.EOF. After an ErrPart, or another error, Next returns io.EOF.
+func (p *Parts) Next(key PartKey, sizes ...int) (values [][]float32, err error) {
+	if p.from == nil {
+		return nil, io.EOF
+	}
+	if values, err = p.next(key, sizes); err != nil {
+		p.from = nil
+	}
+	return values, err
+}
+
+func (p *Parts) next(key PartKey, sizes []int) (values [][]float32, err error) {
+	const head = len(key) + 1
+	entry := slices.Grow(p.buf[:0], head)[:head]
+	if err := p.fill(entry); err != nil {
+		return nil, err
+	}
+	mark := entry[len(key)]
+	if PartKey(entry[:len(key)]) != key || mark > partResult {
+		return nil, ErrPart
+	}
+	total := 0
+	for _, n := range sizes {
+		total += n
+	}
+	if mark == partOmitted {
+		total = 0
+	}
+	last := head + FP32.size()*total // of its content
+	entry = slices.Grow(entry, last+crc32.Size-head)[:last+crc32.Size]
+	p.buf = entry[:0]
+	if err := p.fill(entry[head:]); err != nil {
+		return nil, err
+	}
+	sum := p.digest(entry[:last])
+	if sum != binary.LittleEndian.Uint32(entry[last:]) {
+		return nil, ErrPart
+	}
+	p.end, p.sum = p.end+int64(len(entry)), sum
+	if mark == partOmitted {
+		return nil, nil
+	}
+	all := appendValues(make([]float32, 0, total), FP32, entry[head:last])
+	for _, n := range sizes {
+		values = append(values, all[:n:n])
+		all = all[n:]
+	}
+	return values, nil
+}
+
+// fill reads the next bytes of the log. If they are not all there, their run was killed while it wrote them.
+func (p *Parts) fill(b []byte) error {
+	_, err := io.ReadFull(p.from, b)
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return io.EOF
+	}
+	return err
+}
+
+// Exists reports whether there is a file.
+func (p *Parts) Exists() bool { return p.opened != nil }
+
+// Add appends an entry. If values is nil, it says that the sequence has no result. The entry is kept after Flush. After
+// an error of Add, Flush or Sync the log is of no use any more, and must be removed.
+func (p *Parts) Add(key PartKey, values [][]float32) error {
+	if err := p.begin(); err != nil {
+		return err
+	}
+	from := len(p.buf)
+	p.buf = append(p.buf, key[:]...)
+	if values == nil {
+		p.buf = append(p.buf, partOmitted)
+	} else {
+		p.buf = append(p.buf, partResult)
+	}
+	for _, v := range values {
+		p.buf = appendFloats(p.buf, FP32, v)
+	}
+	p.sum = p.digest(p.buf[from:])
+	if p.buf = binary.LittleEndian.AppendUint32(p.buf, p.sum); len(p.buf) >= bufferSize {
+		return p.Flush()
+	}
+	return nil
+}
+
+// begin creates the file if necessary, and removes everything after the entries that were read.
+func (p *Parts) begin() error {
+	if p.begun {
+		return nil
+	}
+	p.from, p.buf = nil, p.buf[:0]
+	if p.opened == nil {
+		f, err := os.OpenFile(p.path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o666)
+		if errors.Is(err, fs.ErrExist) {
+			err = ErrLocked // another run has created it since OpenParts
+		} else if err == nil {
+			if err = p.lock(f); err != nil {
+				f.Close()
+			}
+		}
+		if err != nil {
+			return ioError("create", p.path, err)
+		}
+		p.opened, p.file, p.isNew = f, f, true
+	}
+	if err := p.file.Truncate(p.end); err != nil {
+		return ioError("write", p.path, err)
+	}
+	if p.begun = true; p.end == 0 {
+		p.buf = append(p.buf, p.settings...)
+		p.sum = p.digest(p.settings)
+	}
+	return nil
+}
+
+// Flush writes all entries to the file. They remain if the process is killed.
+func (p *Parts) Flush() error {
+	if _, err := p.file.WriteAt(p.buf, p.end); err != nil {
+		return ioError("write", p.path, err)
+	}
+	p.end += int64(len(p.buf))
+	p.buf = p.buf[:0]
+	return nil
+}
+
+// Sync writes the file to the disk, so that the entries remain if the machine goes down.
+func (p *Parts) Sync() error {
+	if err := p.file.Sync(); err != nil {
+		return ioError("write", p.path, err)
+	}
+	if p.isNew {
+		p.isNew = false
+		return syncFolder(osFS{}, filepath.Dir(p.path))
+	}
+	return nil
+}
+
+// Close closes the log, which a later run can continue.
+func (p *Parts) Close() {
+	if p.opened != nil {
+		p.opened.Close() // everything has been flushed
+	}
+	*p = Parts{path: p.path, settings: p.settings}
+}
+
+// Remove closes and removes the log. If it cannot be removed, the next run of the output does so.
+func (p *Parts) Remove() {
+	if p.opened != nil && isAt(p.opened, p.path) {
+		removeOpen(p.opened, p.path)
+	}
+	p.Close()
+}
+
+// RemoveParts removes the part log of an output with the given main file, unless another process uses it.
+func RemoveParts(main string) {
+	p := Parts{path: partsPath(main)}
+	f, err := os.OpenFile(p.path, os.O_RDWR, 0)
+	if err != nil {
+		return // usually because there is none
+	}
+	defer f.Close()
+	if p.lock(f) == nil {
+		removeOpen(f, p.path)
+	}
+}
+
+// removeOpen removes a file before it is unlocked, so that it is not that of another process.
+func removeOpen(f *os.File, path string) {
+	if !keepsLocks { // an open file cannot be removed
+		f.Close()
+	}
+	_ = os.Remove(path)
+}
+
+// partsState returns the state of a part log.
+func partsState(path string) string {
+	f, err := os.Open(path)
+	if err == nil {
+		defer f.Close()
+		err = flock.Try(f, true)
+	}
+	if errors.Is(err, ErrLocked) {
+		return "parts of an output that a run is making"
+	}
+	return "parts of an output that no run has completed: the same command continues it; if none will, delete this file"
+}

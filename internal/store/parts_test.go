@@ -1,0 +1,337 @@
+package store
+
+import (
+	"crypto/sha256"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"testing"
+)
+
+// partKey returns a key for a name.
+func partKey(name string) PartKey {
+	sum := sha256.Sum256([]byte(name))
+	return PartKey(sum[:])
+}
+
+// partOf is an entry of a part log.
+type partOf struct {
+	name   string
+	values [][]float32 // nil: it has no result
+}
+
+var (
+	testParts    = []partOf{{"a", [][]float32{{1, 2}, {3, 4, 5, 6}}}, {"b", nil}, {"c", [][]float32{{-1, 0}, {7, 8}}}, {"d", [][]float32{{9, 9}, {}}}}
+	testSettings = []byte(`{"model":"m"}`)
+)
+
+// sizes returns the numbers of values that a reader expects. It does not know which sequences have no result.
+func (e partOf) sizes() (list []int) {
+	if e.values == nil {
+		return []int{2, 2}
+	}
+	for _, v := range e.values {
+		list = append(list, len(v))
+	}
+	return list
+}
+
+func openParts(t testing.TB, main string) *Parts {
+	t.Helper()
+	p, err := OpenParts(main, testSettings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// addParts writes entries and closes the log.
+func addParts(t testing.TB, p *Parts, entries []partOf) {
+	t.Helper()
+	for _, e := range entries {
+		if err := p.Add(partKey(e.name), e.values); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := p.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+}
+
+// readParts reads entries as far as the log has them, and returns their number and the error after them.
+func readParts(t testing.TB, p *Parts, entries []partOf) (n int, err error) {
+	t.Helper()
+	for _, e := range entries {
+		values, err := p.Next(partKey(e.name), e.sizes()...)
+		if err != nil {
+			if _, again := p.Next(partKey(e.name), e.sizes()...); again != io.EOF {
+				t.Errorf("after %v: %v", err, again)
+			}
+			return n, err
+		}
+		if !reflect.DeepEqual(values, e.values) {
+			t.Errorf("entry %d is %v, want %v", n, values, e.values)
+		}
+		n++
+	}
+	return n, nil
+}
+
+// writtenParts returns a new log of all testParts, and its bytes.
+func writtenParts(t testing.TB) (main string, content []byte) {
+	t.Helper()
+	main = filepath.Join(t.TempDir(), "a.m.npy")
+	p := openParts(t, main)
+	if err := p.Add(partKey(testParts[0].name), testParts[0].values); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(p.Flush(), p.Sync(), p.Sync()); err != nil {
+		t.Fatal(err)
+	}
+	addParts(t, p, testParts[1:])
+	return main, readFile(t, partsPath(main))
+}
+
+// TestPartsOfAnyLength cuts a log at every byte, as a killed run does. All whole entries must be read, and those that a
+// later run adds must follow them.
+func TestPartsOfAnyLength(t *testing.T) {
+	main, content := writtenParts(t)
+	ends := []int{0} // number of bytes of the first entries
+	for _, e := range testParts {
+		n := 16 + 1 + 4
+		for _, v := range e.values {
+			n += 4 * len(v)
+		}
+		ends = append(ends, ends[len(ends)-1]+n)
+	}
+	if want := len(testSettings) + 1 + ends[len(testParts)]; len(content) != want {
+		t.Fatalf("%d bytes, want %d", len(content), want)
+	}
+	for size := range len(content) + 1 {
+		if err := os.WriteFile(partsPath(main), content[:size], 0o666); err != nil {
+			t.Fatal(err)
+		}
+		whole := 0
+		for whole < len(testParts) && len(testSettings)+1+ends[whole+1] <= size {
+			whole++
+		}
+		p := openParts(t, main)
+		if n, err := readParts(t, p, testParts); n != whole || n < len(testParts) && err != io.EOF {
+			t.Errorf("%d bytes: %d entries, want %d: %v", size, n, whole, err)
+		}
+		addParts(t, p, testParts[whole:])
+		if now := readFile(t, partsPath(main)); !slices.Equal(now, content) {
+			t.Fatalf("%d bytes: a continued log differs from one that was written at once", size)
+		}
+	}
+}
+
+// TestDamagedParts changes every bit of a log, exchanges entries and cuts one out. No values may be read from there on.
+func TestDamagedParts(t *testing.T) {
+	main, content := writtenParts(t)
+	read := func(what string, content []byte, most int) {
+		t.Helper()
+		if err := os.WriteFile(partsPath(main), content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		p, err := OpenParts(main, testSettings)
+		if err != nil {
+			if !errors.Is(err, ErrOtherParts) || p == nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			return
+		}
+		defer p.Close()
+		if n, _ := readParts(t, p, testParts); n > most {
+			t.Errorf("%s: %d entries are read, at most %d can be intact", what, n, most)
+		}
+	}
+	first := len(testSettings) + 1
+	for at := range content {
+		for bit := range 8 {
+			damaged := slices.Clone(content)
+			damaged[at] ^= 1 << bit
+			most := len(testParts) - 1
+			if at < first+16+1+6*4+4 {
+				most = 0
+			}
+			read("a bit is changed", damaged, most)
+		}
+	}
+
+	// Entries of another place have a wrong checksum, even where their sequence is expected.
+	main = filepath.Join(t.TempDir(), "b.m.npy")
+	addParts(t, openParts(t, main), []partOf{testParts[2], testParts[0]})
+	other := readFile(t, partsPath(main))
+	entry := other[first : first+16+1+4*4+4]
+	read("an entry of another log", slices.Concat(content[:first+16+1+6*4+4], entry), 1)
+	twice := append([]partOf{testParts[0]}, testParts...)
+	main, content = writtenParts(t)
+	content = slices.Insert(content, first, content[first:first+16+1+6*4+4]...)
+	if err := os.WriteFile(partsPath(main), content, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	p := openParts(t, main)
+	defer p.Close()
+	if n, err := readParts(t, p, twice); n != 1 || !errors.Is(err, ErrPart) {
+		t.Errorf("%d entries of one that comes twice: %v", n, err)
+	}
+}
+
+// TestPartsOfOtherSequences checks that a log ends where the input has changed, and that a run goes on from there.
+func TestPartsOfOtherSequences(t *testing.T) {
+	main, _ := writtenParts(t)
+	changed := slices.Clone(testParts)
+	changed[2].name = "x"
+	p := openParts(t, main)
+	if n, err := readParts(t, p, changed); n != 2 || !errors.Is(err, ErrPart) {
+		t.Errorf("%d entries, %v", n, err)
+	}
+	addParts(t, p, changed[2:])
+	p = openParts(t, main)
+	defer p.Close()
+	if n, err := readParts(t, p, changed); n != len(changed) || err != nil {
+		t.Errorf("the continued log: %d entries, %v", n, err)
+	}
+}
+
+// TestPartsOfOtherSettings checks that a log of other settings is removed.
+func TestPartsOfOtherSettings(t *testing.T) {
+	main, _ := writtenParts(t)
+	p, err := OpenParts(main, []byte(`{"model":"n"}`))
+	if !errors.Is(err, ErrOtherParts) {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(partsPath(main)); !os.IsNotExist(err) || p.Exists() {
+		t.Errorf("the log is still there: %v", err)
+	}
+	if _, err := p.Next(partKey("a"), 2, 4); err != io.EOF {
+		t.Errorf("an entry is read: %v", err)
+	}
+	addParts(t, p, testParts)
+	p.Remove() // it was closed, and may be that of another run
+	if _, err := os.Stat(partsPath(main)); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPartsAreOfOneRun checks that a second run neither reads nor removes the log of a run that is alive.
+func TestPartsAreOfOneRun(t *testing.T) {
+	skipWithoutLocks(t)
+	main, _ := writtenParts(t)
+	p := openParts(t, main)
+	if _, err := OpenParts(main, testSettings); !errors.Is(err, ErrLocked) {
+		t.Errorf("a log that another run uses is opened: %v", err)
+	}
+	if state := partsState(partsPath(main)); state != "parts of an output that a run is making" {
+		t.Errorf("its state is %q", state)
+	}
+	RemoveParts(main)
+	if !p.Exists() {
+		t.Error("it is gone")
+	}
+	p.Remove()
+	if _, err := os.Stat(partsPath(main)); !os.IsNotExist(err) {
+		t.Error("it remains")
+	}
+
+	// Of two runs that have found no log, one can create it.
+	first, second := openParts(t, main), openParts(t, main)
+	if err := first.Add(partKey("a"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Add(partKey("a"), nil); !errors.Is(err, ErrLocked) {
+		t.Errorf("both create it: %v", err)
+	}
+	second.Remove()
+	first.Close()
+	RemoveParts(main)
+	if list, err := os.ReadDir(filepath.Dir(main)); len(list) > 0 || err != nil {
+		t.Errorf("%v are left, %v", list, err)
+	}
+	RemoveParts(main) // there is none
+}
+
+// failingParts is a file of which an operation fails.
+type failingParts struct {
+	partsFile
+	op string
+}
+
+var errFailingParts = errors.New("no space left")
+
+func (f failingParts) Truncate(size int64) error {
+	if f.op == "truncate" {
+		return errFailingParts
+	}
+	return f.partsFile.Truncate(size)
+}
+
+func (f failingParts) WriteAt(b []byte, at int64) (int, error) {
+	if f.op == "write" {
+		return 0, errFailingParts
+	}
+	return f.partsFile.WriteAt(b, at)
+}
+
+func (f failingParts) Sync() error {
+	if f.op == "sync" {
+		return errFailingParts
+	}
+	return f.partsFile.Sync()
+}
+
+// TestPartsThatCannotBeWritten checks that an error names the log, and that the log can be removed after it.
+func TestPartsThatCannotBeWritten(t *testing.T) {
+	for _, op := range []string{"truncate", "write", "sync"} {
+		main, _ := writtenParts(t)
+		p := openParts(t, main)
+		p.file = failingParts{p.file, op}
+		err := p.Add(partKey("e"), nil)
+		if err == nil {
+			err = p.Flush()
+		}
+		if err == nil {
+			err = p.Sync()
+		}
+		if !errors.Is(err, errFailingParts) {
+			t.Errorf("%s: %v", op, err)
+		}
+		wantError(t, err, partsPath(main))
+		p.Remove()
+		if _, err := os.Stat(partsPath(main)); !os.IsNotExist(err) {
+			t.Errorf("%s: the log is left", op)
+		}
+	}
+	main := filepath.Join(t.TempDir(), "gone", "a.npy")
+	wantError(t, openParts(t, main).Add(partKey("a"), nil), partsPath(main))
+}
+
+// FuzzParts reads logs of any content. Values may come only from entries that Add has written.
+func FuzzParts(f *testing.F) {
+	_, content := writtenParts(f)
+	f.Add(content)
+	f.Add(content[:len(content)-3])
+	f.Add([]byte("{}\n"))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		main := filepath.Join(t.TempDir(), "a.npy")
+		if err := os.WriteFile(partsPath(main), content, 0o666); err != nil {
+			t.Fatal(err)
+		}
+		p, err := OpenParts(main, testSettings)
+		if err != nil && !errors.Is(err, ErrOtherParts) {
+			t.Fatal(err)
+		}
+		n, _ := readParts(t, p, testParts)
+		addParts(t, p, testParts[n:])
+		p = openParts(t, main)
+		defer p.Close()
+		if n, err := readParts(t, p, testParts); n != len(testParts) || err != nil {
+			t.Errorf("after it was continued: %d entries, %v", n, err)
+		}
+	})
+}

@@ -1,0 +1,236 @@
+package pool
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+)
+
+// DefaultPartRecords is a value for Job.PartRecords.
+const DefaultPartRecords = 2048
+
+// A part also ends when it has partBytes, or when partTime has passed since the last one. The log is synced to the disk
+// when syncTime has passed since the last time.
+const (
+	partBytes = 8 << 20
+	partTime  = 5 * time.Second
+	syncTime  = 10 * time.Second
+)
+
+// parts keeps the results of a file in a part log (see store.Parts), so that a run that is interrupted or killed can be
+// continued inside the file. The results of the next Job.PartRecords records, a part, are written together. A file of
+// fewer records has no log, unless it takes long.
+//
+// The log contains the results of sequences in the order in which the file needs them for the first time. They depend
+// on the tokens of a sequence and on the settings of the log alone. So a rerun reads the whole input again, as any run
+// does, and each sequence that is the next one in the log gets its result from there.
+type parts struct {
+	file *fileJob
+	log  *store.Parts // nil if the file has none; changed by the writer, after the reader has read it to its end
+
+	// Of the reader.
+	replaying bool
+	replayed  int64 // number of records all of whose results were in the log
+
+	// Of the writer.
+	pending       []*sequence // computed and not in the log, in the order of the file
+	records       int         // number of records to which they belong
+	bytes         int         // size of their values
+	ended, synced time.Time   // when the last part ended, and when the log was synced
+}
+
+// partSettings describes everything on which the result of a sequence depends, besides its tokens.
+type partSettings struct {
+	Version    int            `json:"parts_version"`
+	Model      string         `json:"model"`
+	Revision   string         `json:"revision"`
+	Checkpoint string         `json:"checkpoint_sha256"`
+	DType      string         `json:"dtype"`
+	Backend    string         `json:"backend"`
+	Numerics   int            `json:"numerics_version"`
+	Dim        int            `json:"dim"`
+	Columns    []store.Column `json:"columns"`
+	// OnBad decides whether a sequence may have no result.
+	OnBad seqio.Policy `json:"on_bad_record"`
+}
+
+// openParts opens the part log of a file. An input that can be read only once has none.
+func (f *fileJob) openParts() *parts {
+	now := time.Now()
+	p := &parts{file: f, ended: now, synced: now}
+	if f.PartRecords == 0 || f.once() {
+		return p
+	}
+	t := f.Output.Template
+	settings, err := json.Marshal(partSettings{1, t.Model, t.Revision, t.CheckpointSHA256, t.DType, t.Backend, t.NumericsVersion,
+		f.Output.Dim, f.Output.Columns, f.Reading.OnBad})
+	if err == nil {
+		p.log, err = store.OpenParts(f.Output.Main(f.File), settings)
+	}
+	p.dropped(err)
+	p.replaying = p.log != nil && p.log.Exists()
+	return p
+}
+
+// dropped reports why the file has no log, or not all of it. A log that another run uses is no reason for a report:
+// that run is making the same output.
+func (p *parts) dropped(err error) {
+	if err != nil && !errors.Is(err, store.ErrLocked) {
+		p.file.Observer.PartsDropped(p.file.Path, err)
+	}
+}
+
+// key returns the key of a sequence.
+func (s *sequence) key() store.PartKey {
+	b := make([]byte, 0, 4*len(s.ids))
+	for _, id := range s.ids {
+		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	sum := sha256.Sum256(b)
+	return store.PartKey(sum[:])
+}
+
+// sizes returns the number of values of a sequence in each column.
+func (j *Job) sizes(s *sequence) []int {
+	list := make([]int, len(j.Output.Columns))
+	for i, c := range j.Output.Columns {
+		from, to := 0, 1
+		if !c.Pooling.PerRecord() {
+			from, to = j.Covered(c.Pooling, s.tokens())
+		}
+		list[i] = (to - from) * j.Output.Dim
+	}
+	return list
+}
+
+// restore gives the sequences of the next record their results, as far as the log has them.
+func (p *parts) restore(rec *record) {
+	for _, w := range rec.windows {
+		if !p.replaying || w.repeated {
+			continue
+		}
+		values, err := p.log.Next(w.seq.key(), p.file.sizes(w.seq)...)
+		if err != nil {
+			p.endReplay()
+			if err != io.EOF {
+				p.dropped(fmt.Errorf("from record %q (line %d) on: %w", rec.row.ID, rec.line, err))
+			}
+			return
+		}
+		if w.seq.stored, w.seq.result = true, values; values == nil {
+			w.seq.failure = fmt.Errorf("it was left out by the run that this one continues: %w", kernels.ErrOutOfMemory)
+		}
+	}
+	if p.replaying {
+		p.replayed++
+	}
+}
+
+// endReplay reports the number of records that need not be computed again, at the end of the log or of the file.
+func (p *parts) endReplay() {
+	if p.replaying && p.replayed > 0 {
+		p.file.Observer.FileContinued(p.file.Path, p.replayed)
+	}
+	p.replaying = false
+}
+
+// keep adds the results of a written record to the current part, which it ends if the part is complete.
+func (p *parts) keep(rec *record) {
+	if p.log == nil {
+		return
+	}
+	before := len(p.pending)
+	for _, w := range rec.windows {
+		if w.repeated || w.seq.stored {
+			continue
+		}
+		p.pending = append(p.pending, w.seq)
+		for _, values := range w.seq.result {
+			p.bytes += 4 * len(values)
+		}
+	}
+	if len(p.pending) > before {
+		p.records++
+	}
+	if p.records >= p.file.PartRecords || p.bytes >= partBytes || time.Since(p.ended) >= partTime {
+		p.endPart()
+	}
+}
+
+// endPart writes the current part to the log. An error costs only the log: the run goes on without one.
+func (p *parts) endPart() {
+	if p.ended = time.Now(); len(p.pending) == 0 {
+		return
+	}
+	err := p.write()
+	if err == nil && p.ended.Sub(p.synced) >= syncTime {
+		p.synced = p.ended
+		err = p.log.Sync()
+	}
+	if err != nil {
+		p.remove()
+		p.dropped(err)
+	}
+	p.pending, p.records, p.bytes = nil, 0, 0
+}
+
+// write writes the current part. It does not create the log in a folder that has taken the place of the output folder.
+func (p *parts) write() error {
+	if !p.log.Exists() {
+		if err := p.file.checkFolder(nil); err != nil {
+			return err
+		}
+	}
+	for _, s := range p.pending {
+		values := s.result
+		if s.failure != nil {
+			values = nil
+		}
+		if err := p.log.Add(s.key(), values); err != nil {
+			return err
+		}
+	}
+	return p.log.Flush()
+}
+
+// close keeps everything that the writer has written, for a later run. If the file itself has failed, a log that does
+// not exist yet is not created.
+func (p *parts) close() {
+	if p.log == nil || p.file.failure() != nil && !p.log.Exists() {
+		return
+	}
+	p.endPart()
+	if p.log != nil && p.log.Exists() {
+		_ = p.log.Sync() // the run has failed or was interrupted; without it the log survives the end of the process alone
+		p.log.Close()
+	}
+}
+
+// end removes the log of a file after its commit, and returns the error of the commit. After an error the log stays,
+// but none is created. The reader has ended.
+func (p *parts) end(err error) error {
+	p.endReplay()
+	switch {
+	case err == nil:
+		p.remove()
+	case p.log != nil && !p.log.Exists() && !errors.Is(err, ErrInterrupted):
+		p.log = nil
+	}
+	return err
+}
+
+// remove removes the log.
+func (p *parts) remove() {
+	if p.log != nil {
+		p.log.Remove()
+		p.log = nil
+	}
+}

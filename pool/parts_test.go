@@ -1,0 +1,445 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"io"
+	"maps"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"seqembed/internal/seqio"
+	"seqembed/internal/store"
+	"seqembed/kernels"
+)
+
+// computed returns the number of sequences in all batches.
+func (r *recorder) computed() (n int) {
+	for _, b := range r.batches {
+		n += b.Sequences
+	}
+	return n
+}
+
+// interruptAt interrupts the job in a batch, and returns the number of sequences that were computed. The fake must not
+// have been used before.
+func (b *bench) interruptAt(batch int64) int {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	defer cancel()
+	b.fake.fault = func(kernels.Batch) error {
+		if b.fake.calls.Load() == batch {
+			cancel()
+		}
+		return nil
+	}
+	if _, err := b.job.Run(ctx); !errors.Is(err, ErrInterrupted) {
+		b.Fatalf("Run: %v", err)
+	}
+	return b.seen.computed()
+}
+
+// logs returns the names of part logs in the output folder.
+func (b *bench) logs() []string {
+	return slices.DeleteFunc(b.names(), func(name string) bool { return !strings.HasSuffix(name, ".parts") })
+}
+
+// partsInput is a file with equal sequences near and far, and with records of several windows.
+func partsInput() []entryOf {
+	records := randomRecords(5, upTo(70)...)
+	for i := range records {
+		if i%4 == 3 {
+			records[i].seq = records[i/2].seq
+		}
+	}
+	return records
+}
+
+// largestSpan returns the largest number of sequences in a span of the job's file. An interrupted run may have computed
+// some of the batches of one span.
+func (b *bench) largestSpan(records []entryOf) (most int) {
+	b.Helper()
+	f := &fileJob{run: &run{Job: b.job}}
+	var sequences, tokens []int
+	for i, r := range records {
+		rec, err := f.newRecord("a", seqio.Record{ID: r.id, Seq: []byte(r.seq)})
+		if err != nil {
+			b.Fatal(err)
+		}
+		sequences, tokens = append(sequences, len(rec.windows)), append(tokens, rec.row.Tokens)
+		for n, all := 0, 0; i >= 0 && all+tokens[i] <= lookAhead*b.fake.Budget(); i-- {
+			n, all = n+sequences[i], all+tokens[i]
+			most = max(most, n)
+		}
+	}
+	return most
+}
+
+// TestContinuedInsideAFile interrupts runs at random batches until one completes, in every format and with all kinds of
+// columns, windows and sequences that come again. The output must be that of a run without an interruption, and a rerun
+// must compute again only sequences of a span that was not finished.
+func TestContinuedInsideAFile(t *testing.T) {
+	const seed = 3
+	rng := rand.New(rand.NewPCG(seed, 1))
+	all := []store.Column{{Pooling: store.Mean, Layer: 7}, {Pooling: store.Residues, Layer: 7}, {Pooling: store.Tokens, Layer: 2}}
+	for _, c := range []struct {
+		name    string
+		columns []store.Column
+		setUp   func(j *Job)
+		formats []store.Format
+	}{
+		{"mean", oneMean, func(*Job) {}, store.Formats()},
+		{"all columns", all, func(j *Job) { j.KeptBytes = 3000 }, store.Formats()},
+		{"joined windows", all, func(j *Job) { j.Long, j.MaxLength, j.Overlap = LongWindow, 20, 3 }, store.Formats()},
+		{"rows of windows", oneMean, func(j *Job) { j.Long, j.MaxLength, j.Windows, j.Output.Windows = LongWindow, 20, true, true }, []store.Format{store.Parquet, store.Npy, store.H5}},
+		{"nothing kept, float16", oneMean, func(j *Job) { j.KeptBytes, j.Output.DType = 0, store.FP16 }, []store.Format{store.Npy}},
+	} {
+		for _, format := range c.formats {
+			if spec := (store.Spec{Format: format, Columns: c.columns}); spec.Supported() != nil {
+				continue
+			}
+			t.Run(c.name+"/"+string(format), func(t *testing.T) {
+				whole := newBench(t)
+				whole.job.Output.Format = format
+				whole.setColumns(c.columns...)
+				c.setUp(whole.job)
+				whole.add("a.faa", fasta(partsInput()))
+				want := whole.run()
+				total := whole.seen.computed()
+
+				b := newBench(t)
+				b.in = whole.in
+				b.job.Output.Format, b.job.PartRecords = format, 1+rng.IntN(20)
+				b.setColumns(c.columns...)
+				c.setUp(b.job)
+				b.plan(filepath.Join(b.in, "a.faa"))
+				span, computed, runs, restored := b.largestSpan(partsInput()), 0, 0, int64(0)
+				for ; computed < total*2/3; runs++ {
+					computed += b.interruptAt(6 + rng.Int64N(12))
+					if b.seen.restored < restored {
+						t.Errorf("a run has continued after %d records, one before it after %d", b.seen.restored, restored)
+					}
+					restored, b = b.seen.restored, b.again()
+				}
+				s := b.run()
+				if computed += b.seen.computed(); computed < total || computed > total+runs*span || b.seen.restored == 0 || len(b.seen.dropped) > 0 {
+					t.Errorf("%d sequences were computed in %d runs, want %d, and at most %d again in each; the last one has continued after %d records; dropped %q",
+						computed, runs+1, total, span, b.seen.restored, b.seen.dropped)
+				}
+				if len(s.Failed)+len(want.Failed) > 0 {
+					t.Fatal(s.Failed, want.Failed)
+				}
+				f, w := s.Files[0], want.Files[0]
+				if f.Records != w.Records || f.Tokens != w.Tokens || f.Letters != w.Letters || f.Repeated != w.Repeated || f.Truncated != w.Truncated {
+					t.Errorf("%+v, want %+v", f, w)
+				}
+				got, expected := b.outputs(), whole.outputs()
+				delete(got, store.ManifestName)
+				delete(expected, store.ManifestName)
+				if !maps.Equal(got, expected) {
+					t.Errorf("the output, %q, is not that of one run", slices.Sorted(maps.Keys(got)))
+				}
+			})
+		}
+	}
+}
+
+// TestPartsOfSeveralDevices checks that results of several devices, which finish in any order, are continued.
+func TestPartsOfSeveralDevices(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, fakes, records := bigFile(t, 3)
+		b.job.PartRecords = 3
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		for i, f := range fakes {
+			f.fault = func(kernels.Batch) error { time.Sleep(time.Duration(1+5*i) * time.Second); return nil }
+		}
+		time.AfterFunc(31*time.Second, cancel)
+		if _, err := b.job.Run(ctx); !errors.Is(err, ErrInterrupted) {
+			t.Fatal(err)
+		}
+		computed := b.seen.computed()
+		b = b.again()
+		b.fake.budget = 8
+		b.run()
+		b.check("big", records)
+		// A span of a fast device, behind one of a slow device that was not finished, is computed again.
+		if computed += b.seen.computed(); computed < len(records) || computed > len(records)+4*3+1 || b.seen.restored < 10 {
+			t.Errorf("%d sequences of %d were computed; the second run has continued after %d records", computed, len(records), b.seen.restored)
+		}
+		b.wantNames(outputsOf("big")...)
+	})
+}
+
+// partsOf returns a bench with a job for one file that was interrupted.
+func partsOf(t *testing.T) (b *bench, records []entryOf) {
+	t.Helper()
+	b, records = newBench(t), randomRecords(6, upTo(60)...)
+	b.job.PartRecords = 4
+	b.add("a.faa", fasta(records))
+	b.interruptAt(15)
+	if want := []string{".a.fake.npy.parts"}; !slices.Equal(b.names(), want) {
+		t.Fatalf("an interrupted run leaves %q, want %q", b.names(), want)
+	}
+	return b.again(), records
+}
+
+// TestPartsAreDropped checks that parts of other settings or of an input that has changed are not used, and that the
+// observer learns why.
+func TestPartsAreDropped(t *testing.T) {
+	for name, c := range map[string]struct {
+		change   func(b *bench, records []entryOf)
+		restored bool   // some of the parts are used
+		reason   string // "" if there is none to report
+	}{
+		"nothing has changed": {func(*bench, []entryOf) {}, true, ""},
+		"another checkpoint":  {func(b *bench, _ []entryOf) { b.job.Output.Template.CheckpointSHA256 = strings.Repeat("a", 64) }, false, "other settings"},
+		"another backend":     {func(b *bench, _ []entryOf) { b.job.Output.Template.Backend = "another" }, false, "other settings"},
+		"another column": {func(b *bench, _ []entryOf) { b.setColumns(store.Column{Pooling: store.Max, Layer: 7}) },
+			false, "other settings"},
+		"skipping bad records": {func(b *bench, _ []entryOf) { b.job.Reading.OnBad = seqio.BadSkip }, false, "other settings"},
+		"truncating":           {func(b *bench, _ []entryOf) { b.job.MaxLength = 10 }, false, `from record "`},
+		"another first record": {func(_ *bench, records []entryOf) { records[0].seq = "WWWW" }, false, `from record "r6_0" (line 1) on: the input has changed`},
+		"another record":       {func(_ *bench, records []entryOf) { records[5].seq = "WWWW" }, true, `from record "r6_5" (line 11) on: the input has changed`},
+		"another id":           {func(_ *bench, records []entryOf) { records[5].id = "x" }, true, ""},
+		"fewer records":        {func(b *bench, _ []entryOf) { writeFile(b, filepath.Join(b.in, "a.faa"), ">a\nMKV\n") }, false, `from record "a"`},
+		"a copy of the input, somewhere else": {func(b *bench, records []entryOf) {
+			b.in = b.TempDir()
+			b.job.Files = nil
+			b.add("a.faa", fasta(records))
+		}, true, ""},
+		"force": {func(b *bench, _ []entryOf) { b.job.Force = true }, false, ""},
+		"a cut log": {func(b *bench, _ []entryOf) {
+			if err := os.Truncate(filepath.Join(b.out, ".a.fake.npy.parts"), 400); err != nil {
+				b.Fatal(err)
+			}
+		}, true, ""},
+		"an empty log": {func(b *bench, _ []entryOf) { writeFile(b, filepath.Join(b.out, ".a.fake.npy.parts"), "") }, false, ""},
+		"no parts":     {func(b *bench, _ []entryOf) { b.job.PartRecords = 0 }, false, ""},
+		"a folder in place of the log": {func(b *bench, _ []entryOf) {
+			path := filepath.Join(b.out, ".a.fake.npy.parts")
+			if err := errors.Join(os.Remove(path), os.Mkdir(path, 0o777)); err != nil {
+				b.Fatal(err)
+			}
+		}, false, ".parts: is a directory"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b, records := partsOf(t)
+			c.change(b, records)
+			if name == "fewer records" {
+				records = []entryOf{{"a", "MKV"}}
+			} else {
+				writeFile(t, filepath.Join(b.in, "a.faa"), fasta(records))
+			}
+			s := b.run()
+			if got := strings.Join(b.seen.dropped, "; "); (b.seen.restored > 0) != c.restored || !strings.Contains(got, c.reason) || (got == "") != (c.reason == "") {
+				t.Errorf("%d records are those of the earlier run; dropped: %q, want %q", b.seen.restored, got, c.reason)
+			}
+			if s.Files[0].Records != int64(len(records)) || int(b.seen.restored)+b.seen.computed() != len(records) {
+				t.Errorf("%d records, %d of the earlier run, %d computed", s.Files[0].Records, b.seen.restored, b.seen.computed())
+			}
+			if name == "truncating" || name == "another column" {
+				return
+			}
+			b.check("a", records)
+			if name != "no parts" {
+				b.wantNames(outputsOf("a")...)
+			}
+		})
+	}
+}
+
+// TestPartsOfAForcedRun checks that the same command with Force continues an interrupted one inside a file.
+func TestPartsOfAForcedRun(t *testing.T) {
+	b, records := partsOf(t)
+	b.job.Force = true
+	first := b.interruptAt(15)
+	b = b.again()
+	b.run()
+	b.check("a", records)
+	if n := first + b.seen.computed(); n < len(records) || n > len(records)+b.largestSpan(records) || b.seen.restored == 0 {
+		t.Errorf("%d sequences of %d were computed, %d restored", n, len(records), b.seen.restored)
+	}
+	b.wantNames(outputsOf("a")...)
+}
+
+// TestPartsOfACompleteFile checks that the log of a run that was killed between its commit and its end goes, and that
+// one that another run uses stays.
+func TestPartsOfACompleteFile(t *testing.T) {
+	b, _ := partsOf(t)
+	path := filepath.Join(b.out, ".a.fake.npy.parts")
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.run()
+	writeFile(t, path, string(content))
+	b = b.again()
+	if s := b.run(); len(s.Resumed) != 1 || len(b.logs()) > 0 {
+		t.Errorf("%d files are complete; %q are left", len(s.Resumed), b.logs())
+	}
+}
+
+// TestPartsAreOfOneRun checks that a run makes an output without parts while another one has its log.
+func TestPartsAreOfOneRun(t *testing.T) {
+	b, records := partsOf(t)
+	settings, err := os.ReadFile(filepath.Join(b.out, ".a.fake.npy.parts"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, _, _ := strings.Cut(string(settings), "\n")
+	other, err := store.OpenParts(filepath.Join(b.out, "a.fake.npy"), []byte(line))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	b.run()
+	b.check("a", records)
+	if b.seen.restored > 0 || len(b.seen.dropped) > 0 || len(b.logs()) != 1 {
+		t.Errorf("%d records are those of the other run; dropped %q; %q are left", b.seen.restored, b.seen.dropped, b.logs())
+	}
+}
+
+// TestFilesWithoutParts checks that a file of fewer records than a part has no log, nor has standard input.
+func TestFilesWithoutParts(t *testing.T) {
+	for _, c := range []struct {
+		input string
+		part  int
+		want  bool
+	}{{"file", 151, false}, {"file", 50, true}, {"stdin", 50, false}, {"file", 0, false}} {
+		synctest.Test(t, func(t *testing.T) {
+			b := newBench(t)
+			b.job.PartRecords = c.part
+			records := randomRecords(8, upTo(150)...)
+			if b.add("file.faa", fasta(records)); c.input == "stdin" {
+				// System calls must not block in a synctest bubble, so the input is an io.Pipe.
+				f := &b.job.Files[0]
+				if err := f.connect(t.Context(), b.job.Reading, func() (io.ReadCloser, error) {
+					return io.NopCloser(strings.NewReader(fasta(records))), nil
+				}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			seen := false
+			b.fake.fault = func(kernels.Batch) error {
+				synctest.Wait() // the writer waits for this batch
+				seen = seen || len(b.logs()) > 0
+				return nil
+			}
+			if b.run(); seen != c.want {
+				t.Errorf("%+v: a log exists: %v", c, seen)
+			}
+			b.wantNames(outputsOf("file")...)
+		})
+	}
+}
+
+// TestPartsOfASlowFile checks that a part ends after some seconds even if it has few records.
+func TestPartsOfASlowFile(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.job.PartRecords = DefaultPartRecords
+		b.add("a.faa", fasta(randomRecords(6, slices.Repeat([]int{50}, 30)...)))
+		appeared := time.Duration(0)
+		began := time.Now()
+		b.fake.fault = func(kernels.Batch) error {
+			time.Sleep(time.Second)
+			if appeared == 0 && len(b.logs()) > 0 {
+				appeared = time.Since(began)
+			}
+			return nil
+		}
+		b.run()
+		if appeared < partTime || appeared > partTime+10*time.Second {
+			t.Errorf("the first part was written after %v", appeared)
+		}
+		b.wantNames(outputsOf("a")...)
+	})
+}
+
+// TestPartsAndMemory checks that a record that was left out for lack of memory stays left out, as in a run without an
+// interruption, and that records behind it are continued.
+func TestPartsAndMemory(t *testing.T) {
+	b := newBench(t)
+	b.job.PartRecords, b.job.Reading.OnBad = 2, seqio.BadSkip
+	records := slices.Insert(randomRecords(6, upTo(60)...), 3, entryOf{"long", strings.Repeat("MKV", 50)})
+	b.add("a.faa", fasta(records))
+	b.fake.memory = 100
+	b.interruptAt(20)
+	b = b.again() // its device has enough memory
+	s := b.run()
+	if f := s.Files[0]; f.Skipped[reasonMemory] != 1 || f.Records != 60 || len(b.seen.skipped) != 1 || b.seen.restored < 20 {
+		t.Errorf("%+v; skipped %q; continued after %d records", f, b.seen.skipped, b.seen.restored)
+	}
+	b.check("a", slices.Delete(records, 3, 4))
+}
+
+// TestPartsHaveNoBadResults checks that a result that the output refuses is computed again.
+func TestPartsHaveNoBadResults(t *testing.T) {
+	b := newBench(t)
+	b.job.PartRecords = 2
+	records := randomRecords(6, upTo(60)...)
+	b.add("a.faa", fasta(records))
+	b.fake.spoil = func(row []float32, ids []int32) {
+		if slices.Equal(ids, b.tokens(records[30].seq)) {
+			row[1] = float32(math.Inf(1))
+		}
+	}
+	if s := b.run(); len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, store.ErrNotFinite) {
+		t.Fatalf("failed: %v", s.Failed)
+	}
+	b = b.again() // on a sound device
+	b.run()
+	b.check("a", records)
+	if b.seen.restored != 30 {
+		t.Errorf("continued after %d records, want 30", b.seen.restored)
+	}
+	b.wantNames(outputsOf("a")...)
+}
+
+// TestPartsOfShards checks that a shard is continued inside its part of a file.
+func TestPartsOfShards(t *testing.T) {
+	b := newBench(t)
+	b.job.PartRecords = 3
+	records := randomRecords(6, upTo(80)...)
+	b.add("a.faa", fasta(records))
+	if err := b.job.Divide(Shard{2, 3}); err != nil {
+		t.Fatal(err)
+	}
+	first := b.interruptAt(8)
+	if len(b.logs()) != 1 || !strings.HasPrefix(b.logs()[0], ".a.fake.npy"+store.ShardSuffix+"2-of-3") {
+		t.Fatalf("%q", b.logs())
+	}
+	b = b.again()
+	s := b.run()
+	if n := int64(first + b.seen.computed()); n != s.Files[0].Records || b.seen.restored == 0 || len(b.logs()) > 0 {
+		t.Errorf("%d sequences were computed for %d records, %d restored", n, s.Files[0].Records, b.seen.restored)
+	}
+}
+
+// TestPartsInAFolderThatIsGone checks that no log is created in a folder that has taken the place of the output folder.
+func TestPartsInAFolderThatIsGone(t *testing.T) {
+	b := newBench(t)
+	b.job.PartRecords = 5
+	b.add("a.faa", fasta(randomRecords(6, upTo(60)...)))
+	b.fake.fault = func(kernels.Batch) error {
+		if b.fake.calls.Load() == 1 {
+			return errors.Join(os.Rename(b.out, b.out+".old"), os.Mkdir(b.out, 0o777))
+		}
+		return nil
+	}
+	if _, err := b.job.Run(t.Context()); !errors.Is(err, ErrFolderGone) {
+		t.Errorf("Run: %v", err)
+	}
+	b.wantNames()
+	if list, _ := filepath.Glob(filepath.Join(b.out+".old", ".*.parts")); len(list) > 0 {
+		t.Errorf("%q are left", list)
+	}
+}
