@@ -194,8 +194,8 @@ func (r *Run) SpanKnown(file string, bytes int64) {
 	})
 }
 
-// SpanRead adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have been
-// computed and written.
+// SpanRead adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have
+// been computed and written.
 func (r *Run) SpanRead(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }
