@@ -114,7 +114,7 @@ func TestVersion(t *testing.T) {
 // TestOneDashOrTwo checks that every long flag can be written with one dash or two, and that its value can follow "="
 // or be the next argument.
 func TestOneDashOrTwo(t *testing.T) {
-	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x", "stringSlice": "x,y"}
+	values := map[string]string{"int": "7", "intSlice": "0,2", "string": "x", "stringArray": "x", "stringSlice": "x,y", "duration": "5m"}
 	for _, g := range declare(&settings{}, transformer.Families) {
 		g.flags.VisitAll(func(f *pflag.Flag) {
 			forms := [][]string{{"-" + f.Name}, {"--" + f.Name}}

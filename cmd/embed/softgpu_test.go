@@ -209,7 +209,7 @@ func TestGPUThatHangs(t *testing.T) {
 	want := outputs(t, "want")
 	// The kernel runs at its launch with the first seed, and later with the second.
 	r := embedOn(t, append(gpu, "SOFTGPU_SEED=0"), append(args, "--gpus", "0,1", "--stall-timeout", "6s", "-o", "two")...).wantCode(0)
-	if !strings.Contains(r.stderr, "the device is lost, the others go on") || !strings.Contains(r.stderr, "no progress for 6s") {
+	if !strings.Contains(r.stderr, "the device is lost, the other devices continue") || !strings.Contains(r.stderr, "no progress for 6s") {
 		t.Errorf("no device is lost:\n%s", r.stderr)
 	}
 	sameOutputs(t, "two devices", want, outputs(t, "two"))
