@@ -83,12 +83,22 @@ func digestFiles(files []File) string {
 }
 
 // publish renames a sealed folder. It first removes an earlier folder in its place, unless that has other files than
-// those of an output.
+// those of an output. A folder with the same files stays: another run may have just published it, and the manifest of
+// that run says that it exists.
 func (d *atomicFolder) publish() error {
+	const attempts = 16 // each after a folder of another run
 	final := d.lock.final
-	err := d.removeEarlier()
-	if err == nil {
-		err = d.lock.fs.rename(d.temp, final)
+	var err error
+	for range attempts {
+		if sum, err := hashFolder(context.Background(), final); err == nil && sum == digestFiles(d.files) {
+			return d.discard()
+		}
+		if err = d.removeEarlier(); err == nil {
+			err = d.lock.fs.rename(d.temp, final)
+		}
+		if !errors.Is(err, fs.ErrExist) {
+			break
+		}
 	}
 	if err != nil {
 		return ioError("write", final, err)
@@ -97,7 +107,8 @@ func (d *atomicFolder) publish() error {
 	return d.lock.discard()
 }
 
-// removeEarlier removes the folder that has the final name, if there is one.
+// removeEarlier removes the folder that has the final name, if there is one. An fs.ErrExist means that another run has
+// published its folder in the meantime.
 func (d *atomicFolder) removeEarlier() error {
 	final := d.lock.final
 	list, err := os.ReadDir(final)
@@ -109,13 +120,16 @@ func (d *atomicFolder) removeEarlier() error {
 			return fmt.Errorf("%q in it is not of an output: move it away, so that the folder can be replaced", entry.Name())
 		}
 	}
+	paths := make([]string, 0, len(list)+1)
 	for _, entry := range list {
-		if err == nil {
-			err = d.lock.fs.remove(filepath.Join(final, entry.Name()))
-		}
+		paths = append(paths, filepath.Join(final, entry.Name()))
 	}
-	if err == nil {
-		err = d.lock.fs.remove(final)
+	for _, path := range append(paths, final) {
+		if err == nil {
+			if err = d.lock.fs.remove(path); errors.Is(err, fs.ErrNotExist) { // another run has removed it
+				err = nil
+			}
+		}
 	}
 	return err
 }

@@ -2,10 +2,12 @@ package store
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -95,5 +97,40 @@ func TestLeftoversOfFolders(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(dir); len(left) != 0 {
 		t.Errorf("left %v", left)
+	}
+}
+
+// TestFoldersAtOnce publishes the same folder several times at once, as runs of the same command do.
+func TestFoldersAtOnce(t *testing.T) {
+	final := filepath.Join(t.TempDir(), "x")
+	var names []string
+	for i := range 20 {
+		names = append(names, fmt.Sprintf("%02d.pt", i))
+	}
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for range 10 {
+				d, err := createTempFolder(osFS{}, final, ".pt")
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				for _, name := range names {
+					err = errors.Join(err, d.add(name, []byte(name)))
+				}
+				if err := errors.Join(err, d.publish()); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	list, err := os.ReadDir(final)
+	if err != nil || len(list) != len(names) {
+		t.Errorf("%d files: %v", len(list), err)
+	}
+	if rest, _ := os.ReadDir(filepath.Dir(final)); len(rest) != 1 {
+		t.Errorf("%q are left", rest)
 	}
 }
