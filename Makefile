@@ -77,8 +77,8 @@ arm64: ## the tests of computing and reading on arm64; needs qemu-user
 fuzz: ## every fuzz target for two seconds, or FUZZTIME
 	internal/tools/fuzz.sh $(FUZZTIME)
 
-crash: ## kills runs of the program at random moments for a minute, or TIME; Linux
-	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),1m)
+crash: ## kills runs of the program at random moments, half a minute or TIME for each of two tests; Linux
+	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),30s)
 
 compare: ## throughput against another commit, in turns: BASE=COMMIT, by default the last tag, and BENCH=PATTERN
 	bench/compare.sh '$(BASE)' '$(BENCH)'
