@@ -207,9 +207,9 @@ func (w *worker) finish() (*span, error) {
 // records, the records with the sequence get no rows. Otherwise the file fails, because the rows of an output must not
 // depend on the memory that is free at the moment.
 func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
-	s.failure = err
-	if w.Reading.OnBad != seqio.BadSkip {
-		f.cancel(fmt.Errorf("%s:%d: record %q: %w: %w", f.label(), s.line, s.first, ErrMemory, err))
+	if s.failure = err; w.Reading.OnBad != seqio.BadSkip {
+		s.failure = fmt.Errorf("%s:%d: record %q: %w: %w", f.label(), s.line, s.first, ErrMemory, err)
+		f.cancel(s.failure)
 	}
 }
 

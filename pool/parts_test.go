@@ -381,6 +381,32 @@ func TestPartsAndMemory(t *testing.T) {
 	b.check("a", slices.Delete(records, 3, 4))
 }
 
+// TestPartsWithoutARecordThatNeverFits checks that a record that does not fit the memory fails its file even if the run
+// is interrupted at the same moment, and that the next run, which has more memory, computes it.
+func TestPartsWithoutARecordThatNeverFits(t *testing.T) {
+	b := newBench(t)
+	b.job.PartRecords = 2
+	long := entryOf{"long", strings.Repeat("MKV", 100)} // a span of its own
+	records := slices.Insert(randomRecords(6, upTo(60)...), 30, long)
+	b.add("a.faa", fasta(records))
+	ctx, cancel := context.WithCancel(t.Context())
+	b.fake.fault = func(batch kernels.Batch) error {
+		if !holds(batch, b.tokens(long.seq)) {
+			return nil
+		}
+		cancel()
+		return kernels.ErrOutOfMemory
+	}
+	if s, _ := b.job.Run(ctx); len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, ErrMemory) || len(b.seen.skipped) > 0 {
+		t.Errorf("failed: %v; skipped %q", s.Failed, b.seen.skipped)
+	}
+	b = b.again()
+	if s := b.run(); len(s.Files) != 1 || s.Skipped > 0 || b.seen.restored < 20 {
+		t.Errorf("%d finished, %d records skipped; continued after %d records", len(s.Files), s.Skipped, b.seen.restored)
+	}
+	b.check("a", records)
+}
+
 // TestPartsHaveNoBadResults checks that a result that the output refuses is computed again.
 func TestPartsHaveNoBadResults(t *testing.T) {
 	b := newBench(t)
