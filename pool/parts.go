@@ -219,6 +219,8 @@ func (p *parts) close() {
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {
+	case err == nil && p.log == nil:
+		store.RemoveParts(p.file.Output.Main(p.file.File)) // of an earlier run, that this one could not use
 	case err == nil:
 		p.remove()
 	case p.log != nil && !p.log.Exists() && !errors.Is(err, ErrInterrupted):
