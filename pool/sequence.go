@@ -67,13 +67,8 @@ func (l *latest) add(j *Job, s *sequence, size int) {
 func (j *Job) keptSize(s *sequence) int {
 	const overhead = 256 // bytes of the map, the list and the slices for each sequence
 	values := 0
-	for _, c := range j.Output.Columns {
-		rows := 1
-		if !c.Pooling.PerRecord() {
-			from, to := j.Covered(c.Pooling, len(s.ids))
-			rows = to - from
-		}
-		values += rows * j.Output.Dim
+	for _, n := range j.sizes(s) {
+		values += n
 	}
 	return overhead + 4*(2*len(s.ids)+values)
 }
