@@ -45,6 +45,7 @@ type parts struct {
 	records       int         // number of records to which they belong
 	bytes         int         // size of their values
 	ended, synced time.Time   // when the last part ended, and when the log was synced
+	unsynced      bool        // whether a part has ended since then
 }
 
 // partSettings describes everything on which the result of a sequence depends, besides its tokens.
@@ -165,17 +166,30 @@ func (p *parts) keep(rec *record) {
 	}
 }
 
-// endPart writes the current part to the log. An error costs only the log: the run goes on without one.
-func (p *parts) endPart() {
-	if p.ended = time.Now(); len(p.pending) == 0 {
-		return
+// due returns a channel that receives when the current part must end because of its age, or when the log must be synced.
+// It returns nil if there is nothing to write.
+func (p *parts) due() <-chan time.Time {
+	if len(p.pending) == 0 && !p.unsynced {
+		return nil
 	}
-	err := p.write()
-	if err == nil && p.ended.Sub(p.synced) >= syncTime {
-		p.synced = p.ended
+	return time.After(partTime - time.Since(p.ended))
+}
+
+// endPart writes the current part to the log, and syncs the log if it is time. An error costs only the log: the run goes
+// on without one.
+func (p *parts) endPart() {
+	p.ended = time.Now()
+	var err error
+	if len(p.pending) > 0 {
+		err = p.write()
+		p.unsynced = true
+	}
+	if err == nil && p.unsynced && p.ended.Sub(p.synced) >= syncTime {
+		p.synced, p.unsynced = p.ended, false
 		err = p.log.Sync()
 	}
 	if err != nil {
+		p.unsynced = false
 		p.remove()
 		p.dropped(err)
 	}

@@ -362,6 +362,36 @@ func TestPartsOfASlowFile(t *testing.T) {
 	})
 }
 
+// TestPartsBeforeASlowRecord checks that records that were finished are kept while the next one takes long.
+func TestPartsBeforeASlowRecord(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		b.job.PartRecords = DefaultPartRecords
+		long := entryOf{"long", strings.Repeat("MKV", 100)} // a span of its own
+		b.add("a.faa", fasta(append(randomRecords(6, upTo(12)...), long)))
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var kept int64
+		b.fake.fault = func(batch kernels.Batch) error {
+			if !holds(batch, b.tokens(long.seq)) {
+				return nil
+			}
+			time.Sleep(partTime + time.Second)
+			if info, err := os.Stat(filepath.Join(b.out, ".a.fake.npy.parts")); err == nil {
+				kept = info.Size()
+			}
+			cancel()
+			return errors.New("killed")
+		}
+		if _, err := b.job.Run(ctx); err == nil {
+			t.Fatal("the run was not interrupted")
+		}
+		if least := int64(12 * 4 * fakeDim); kept < least {
+			t.Errorf("%d bytes were kept while the last record was computed, want at least the %d of the values before it", kept, least)
+		}
+	})
+}
+
 // TestPartsAndMemory checks that a record that was left out for lack of memory stays left out, as in a run without an
 // interruption, and that records behind it are continued.
 func TestPartsAndMemory(t *testing.T) {

@@ -60,18 +60,26 @@ func (f *fileJob) write() error {
 // computed waits until a span has been computed or never will be, and reports whether it has been. When the run ends,
 // it waits for the batches in flight.
 func (f *fileJob) computed(s *span) bool {
-	select {
-	case <-s.done:
-		return true
-	case <-f.ctx.Done():
+	for !isClosed(s.done) {
+		select {
+		case <-s.done:
+		case <-f.parts.due():
+			f.parts.endPart()
+		case <-f.ctx.Done():
+			if f.failure() != nil {
+				return false
+			}
+			f.parts.endPart() // the process may have to end before the devices do
+			<-f.workersDone
+			return isClosed(s.done)
+		}
 	}
-	if f.failure() != nil {
-		return false
-	}
-	f.parts.endPart() // the process may have to end before the devices do
-	<-f.workersDone
+	return true
+}
+
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-s.done:
+	case <-c:
 		return true
 	default:
 		return false
