@@ -127,6 +127,7 @@ func TestInspect(t *testing.T) {
 	embed(t, npyArgs("bad.faa")...).wantCode(exitNothing) // removes the temporary file
 	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
 	write(t, "out/.force-0123456789abcdef", "{}")
+	write(t, "out/.e.esm2-tiny.npy.parts", "{}\n")
 	flip(t, "out/a.esm2-tiny.npy")
 	write(t, "out/b.esm2-tiny.npy", "short")
 	if err := os.Remove("out/c.esm2-tiny.ids.txt"); err != nil {
@@ -143,7 +144,8 @@ func TestInspect(t *testing.T) {
 	want := map[string]string{
 		"a.esm2-tiny.ids.txt": "complete", "a.esm2-tiny.npy": "changed", "b.esm2-tiny.ids.txt": "complete", "b.esm2-tiny.npy": "changed",
 		"c.esm2-tiny.ids.txt": "missing", "c.esm2-tiny.npy": "complete", "d.esm2-tiny.ids.txt": "unfinished", "d.esm2-tiny.npy": "unfinished",
-		"notes.txt": "foreign", ".x.m.npy.tmp-0123456789abcdef": "unfinished", ".force-0123456789abcdef": "unfinished", "failed_files.txt": "failed",
+		"notes.txt": "foreign", ".x.m.npy.tmp-0123456789abcdef": "unfinished", ".force-0123456789abcdef": "unfinished",
+		".e.esm2-tiny.npy.parts": "unfinished", "failed_files.txt": "failed",
 	}
 	for _, quick := range []bool{false, true} {
 		args := []string{"inspect", "--json", "out"}
@@ -173,7 +175,7 @@ func TestInspect(t *testing.T) {
 	}
 	r := embed(t, "inspect", "out").wantCode(exitSome)
 	for _, part := range []string{"changed     b.esm2-tiny.npy  5 bytes, ", "missing     c.esm2-tiny.ids.txt", "killed; the next run removes it", "bad.faa: ",
-		"3 complete, 2 changed, 1 missing, 4 unfinished, 1 foreign, 1 failed"} {
+		"if none will, delete this file", "3 complete, 2 changed, 1 missing, 5 unfinished, 1 foreign, 1 failed"} {
 		if !strings.Contains(r.stdout, part) {
 			t.Errorf("no %q in\n%s", part, r.stdout)
 		}
