@@ -166,8 +166,8 @@ func (p *parts) keep(rec *record) {
 	}
 }
 
-// due returns a channel that receives when the current part must end because of its age, or when the log must be synced.
-// It returns nil if there is nothing to write.
+// due returns a channel that receives when the current part must end because of its age, or when the log must be
+// synced. It returns nil if there is nothing to write.
 func (p *parts) due() <-chan time.Time {
 	if len(p.pending) == 0 && !p.unsynced {
 		return nil
@@ -175,8 +175,8 @@ func (p *parts) due() <-chan time.Time {
 	return time.After(partTime - time.Since(p.ended))
 }
 
-// endPart writes the current part to the log, and syncs the log if it is time. An error costs only the log: the run goes
-// on without one.
+// endPart writes the current part to the log, and syncs the log if it is time. An error costs only the log: the run
+// goes on without one.
 func (p *parts) endPart() {
 	p.ended = time.Now()
 	var err error

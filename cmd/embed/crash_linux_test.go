@@ -106,8 +106,8 @@ func (c *crashes) configuration() []string {
 		"--part-records", []string{"0", "1", "5", "2048"}[c.rng.IntN(4)], "-v", inputs)
 }
 
-// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is killed
-// even if the machine is so slow that the time is over.
+// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is
+// killed even if the machine is so slow that the time is over.
 func (c *crashes) round(end time.Time) {
 	flags := c.configuration()
 	whole, ok := c.whole[fmt.Sprint(flags)]

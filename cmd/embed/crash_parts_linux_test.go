@@ -76,8 +76,8 @@ var (
 	restoredPattern = regexp.MustCompile(` continuing inside a file: .* records=([0-9]+)`)
 )
 
-// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is killed
-// even if the machine is so slow that the time is over.
+// round runs one command until a run of it ends by itself, and kills all runs before. The first run of the test is
+// killed even if the machine is so slow that the time is over.
 func (l *largeFile) round(end time.Time) {
 	format := store.Formats()[l.rng.IntN(len(store.Formats()))]
 	pooling := []string{"mean", "mean,residues"}[l.rng.IntN(2)]
