@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 )
 
@@ -89,7 +90,11 @@ func (f *fileJob) failure() error {
 // writeSpan stores and counts the records of a span.
 func (f *fileJob) writeSpan(s *span) error {
 	for _, rec := range s.records {
-		if failure := rec.failure(); failure != nil {
+		failure := rec.failure()
+		if failure != nil && f.Reading.OnBad != seqio.BadSkip {
+			return cmp.Or(f.failure(), failure) // the part log must not keep it as a record that is left out
+		}
+		if failure != nil {
 			f.report.Skipped[reasonMemory]++
 			f.Observer.RecordSkipped(f.Path, rec.row.ID, rec.line, failure)
 			f.parts.keep(rec)
