@@ -18,7 +18,7 @@ demo: build ## runs the main job, offline, on two small files
 test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
-# What CI runs. vet checks every package once; go test would check it again for each set of build flags.
+# What CI runs. vet, nvml, noasm and cross check every package with each set of build tags; go test would do so again.
 check: export GOFLAGS := $(GOFLAGS) -vet=off
 check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
 
@@ -56,6 +56,7 @@ race: ## the race detector makes the long sequences too slow: -short leaves them
 
 nvml: ## the sensors of GPUs, read without cgo, and by NVIDIA's package with cgo
 	CGO_ENABLED=0 $(GO) test ./internal/monitor
+	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) vet -tags gonvml ./internal/monitor
 	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
 
 noasm: ## the portable kernels alone

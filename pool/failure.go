@@ -149,3 +149,15 @@ func WriteFailures(ctx context.Context, dir string, done []string, failed []Fail
 		return append(list, added.String()...)
 	})
 }
+
+// reasonMemory is the reason for a skipped record that does not fit the memory.
+const reasonMemory = "out of memory"
+
+// failure returns the error with which the file has failed, or nil. The end of the run is not a failure: a file whose
+// spans are all computed is still written.
+func (f *fileJob) failure() error {
+	if cause := context.Cause(f.ctx); cause != context.Cause(f.run.ctx) {
+		return cause
+	}
+	return nil
+}

@@ -64,6 +64,14 @@ func TestRandomRuns(t *testing.T) {
 	}
 }
 
+// TestRerunOfAFileThatFailed repeats a random run in which the writer saw the span of a record that does not fit the
+// memory before it saw that the file had failed. The rerun must not leave that record out.
+func TestRerunOfAFileThatFailed(t *testing.T) {
+	for range 10 { // the order of goroutines is not part of a scenario
+		synctest.Test(t, func(t *testing.T) { randomRun(t, newScenario(1795749078717)) })
+	}
+}
+
 // scenario is one random run.
 type scenario struct {
 	seed      uint64

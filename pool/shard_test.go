@@ -238,6 +238,25 @@ func TestShardsDivideAllRecords(t *testing.T) {
 	}
 }
 
+// TestInputOfAnotherSizeThanDivided checks that a shard does not embed a file that has changed since it was divided: the
+// last shard would lack what was added, and might end inside a record.
+func TestInputOfAnotherSizeThanDivided(t *testing.T) {
+	records := fasta(randomRecords(1, upTo(40)...))
+	for name, content := range map[string]string{"a.faa": records, "a.faa.gz": string(gzipped([]byte(records), true))} {
+		for _, size := range []int64{int64(len(content)) + 10, int64(len(content)) - 10} {
+			b := newBench(t)
+			b.add(name, content)
+			last := b.shard(Shard{2, 2})
+			if err := os.Truncate(filepath.Join(b.in, name), size); err != nil { // or adds zeros
+				t.Fatal(err)
+			}
+			if s := last.run(); len(s.Failed) != 1 || !errors.Is(s.Failed[0].Err, ErrChanged) {
+				t.Errorf("%s of %d bytes instead of %d: failed %v", name, size, len(content), s.Failed)
+			}
+		}
+	}
+}
+
 // TestShardIsResumed interrupts a shard in mid-file and runs it again, twice.
 func TestShardIsResumed(t *testing.T) {
 	b := shardBench(t, 2)

@@ -2,7 +2,6 @@ package pool
 
 import (
 	"cmp"
-	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,9 +15,6 @@ import (
 
 // errLost reports a bug: a record was neither written nor skipped.
 var errLost = errors.New("records were lost")
-
-// reasonMemory is the reason for a skipped record that does not fit the memory.
-const reasonMemory = "out of memory"
 
 // write stores the spans in the order of the file and commits the output. It returns after the reader has ended and
 // every span has been computed or never will be.
@@ -84,15 +80,6 @@ func isClosed(c <-chan struct{}) bool {
 	default:
 		return false
 	}
-}
-
-// failure returns the error with which the file has failed, or nil. The end of the run is not a failure: a file whose
-// spans are all computed is still written.
-func (f *fileJob) failure() error {
-	if cause := context.Cause(f.ctx); cause != context.Cause(f.run.ctx) {
-		return cause
-	}
-	return nil
 }
 
 // writeSpan stores and counts the records of a span.

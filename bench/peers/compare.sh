@@ -24,6 +24,9 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 model=$1 input=$(realpath "$2") threads=${3:-$(nproc)}
 records=${RECORDS:-200} tokens=${TOKENS:-4096} rounds=${ROUNDS:-3}
 dtypes=" ${DTYPES:-fp32 bf16 int8} "
+for dtype in $dtypes; do
+    case $dtype in fp32 | bf16 | int8) ;; *) echo "DTYPES: $dtype is neither fp32, bf16 nor int8" >&2; exit 64 ;; esac
+done
 python=${PYTHON:-python3} node=${NODE:-node}
 tokenizer=${TOKENIZER:+$(realpath "$TOKENIZER")}
 [ -d "$model" ] && model=$(realpath "$model")

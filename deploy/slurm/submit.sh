@@ -9,7 +9,7 @@ if [ $# -lt 3 ]; then
     echo "usage: $0 N OUT [FLAG]... INPUT..." >&2
     exit 64
 fi
-n=$1 out=$2
+n=$1 out=${2%/}
 shift 2
 here=$(dirname "$0")
 mkdir -p "$out.shards"

@@ -118,7 +118,7 @@ start_cluster
 say "deploy/slurm/submit.sh $shards"
 shard_folders=$out.shards
 hold 1 2 3 4 8 &
-EMBED=$folder/embed deploy/slurm/submit.sh $shards "$out" "${flags[@]}" "$folder/in" > "$folder/submit.log"
+EMBED=$folder/embed deploy/slurm/submit.sh $shards "$out/" "${flags[@]}" "$folder/in" > "$folder/submit.log"
 merge=$(grep -o '[0-9]*$' "$folder/submit.log")
 array=$(squeue -h -n embed -o %F | head -n 1)
 

@@ -40,7 +40,7 @@ say "one run"
 # engine runs Snakemake, with as many shards at once as are held, so that none of these keeps another from its start.
 engine() {
     exec snakemake "$@" --snakefile "$root/deploy/snakemake/Snakefile" --cores 3 --set-threads shard=1 \
-        --config embed="$folder/embed" inputs="[in]" out=out shards=8 flags="$flags" >> snakemake.log 2>&1
+        --config embed="$folder/embed" inputs="[in]" out=out/ shards=8 flags="$flags" >> snakemake.log 2>&1
 }
 
 # retries COUNT succeeds if Snakemake has tried so many jobs again.
