@@ -146,6 +146,7 @@ type virNucProFile struct {
 	storage map[string]*zip.File
 	tensors int       // number of tensors that were read
 	ended   bool      // whether the list of ids has ended
+	stopped bool      // whether the pickle has ended
 	matrix  *matrix   // tensor of a merged file
 	rows    int       // rows of the tensor that were not read
 	values  []float32 // buffer for one record
@@ -268,6 +269,8 @@ func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 	}
 	size, known := operands[op]
 	switch op {
+	case opStop:
+		f.stopped = true
 	case opGlobal:
 		return op, nil, f.global()
 	case opLong1:

@@ -77,9 +77,14 @@ func openAny(archive *zip.Reader) (f *virNucProFile, next func(*virNucProFile) (
 	return nil, nil, ErrForeignPt
 }
 
-// rest reads the rest of a file after its last record, so that its checksum is compared, and checks that no tensor is
-// left.
+// rest reads the rest of a file after its last record: its instructions must be known, its checksum right, and no
+// tensor left.
 func (f *virNucProFile) rest() error {
+	for !f.stopped {
+		if _, _, err := f.instruction(); err != nil {
+			return err
+		}
+	}
 	if _, err := io.Copy(io.Discard, f.pickle); err != nil {
 		return err
 	}

@@ -152,6 +152,7 @@ func TestReadVirNucProRefuses(t *testing.T) {
 	for name, path := range map[string]string{
 		"another function":  changedPickle(t, merged, replace("ctorch._utils\n_rebuild_tensor_v2\n", "cos\nsystem\n")),
 		"a function in DNA": changedPickle(t, dna, replace("G", "cos\nsystem\nG")),
+		"one in proteins":   changedPickle(t, protein, replace("ctorch\nFloatStorage\n", "cos\nsystem\n")),
 		"another shape":     changedPickle(t, merged, replace("K\x03K\x0c\x86", "K\x02K\x0c\x86")),
 		"a long text":       changedPickle(t, dna, replace("X\x04\x00\x00\x00data", "X\xff\xff\xff\x7fdata")),
 		"no end":            changedPickle(t, protein, func(code string) string { return code[:20] }),
