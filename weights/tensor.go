@@ -25,6 +25,7 @@ type Tensor struct {
 	name       string
 	shape      []int
 	count      int   // number of elements
+	stored     dtype // format of the elements in the file
 	unreadable error // the reason why the values cannot be decoded, or nil
 	// read decodes elements, starting at index at in row-major order, until dst is full.
 	read func(dst []float32, at int) error
@@ -59,6 +60,9 @@ func newTensor(name string, shape []int) (*Tensor, error) {
 
 // Shape returns the dimensions. The slice belongs to the caller.
 func (t *Tensor) Shape() []int { return slices.Clone(t.shape) }
+
+// DType returns the format in which the elements are stored, as a safetensors header names it, such as F32.
+func (t *Tensor) DType() string { return string(t.stored) }
 
 // ReadRows decodes consecutive rows, starting at row first, into dst. It is safe for concurrent use. It returns an
 // error that names the tensor if dst is not a whole number of rows, if the rows do not exist, or if they cannot be
@@ -137,6 +141,7 @@ var dtypeSizes = map[dtype]int{f32: 4, f16: 2, bf16: 2, "F64": 8, "I64": 8, "I32
 // store makes t read its values from the file f, where they are contiguous little-endian elements from the given offset
 // on.
 func (t *Tensor) store(f *file, offset int64, d dtype) {
+	t.stored = d
 	if d != f32 && d != f16 && d != bf16 {
 		t.unreadable = fmt.Errorf("is stored as %s (F32, F16 and BF16 can be read)", d)
 		return

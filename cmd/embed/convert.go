@@ -19,8 +19,9 @@ Usage:
   embed convert [flags] IN OUT
 
 The extensions name the formats: .parquet, .npy (with its .ids.txt), .npz (an array for each record),
-.safetensors, .h5 or .tsv. Into .npy and .tsv each column of IN gets a file of its own. Values stay what they
-are, bit for bit. From a Parquet file into another one all columns are kept; otherwise id and embeddings.
+.safetensors, .h5 or .tsv, and of IN alone .pt, if its format is virnucpro. Into .npy and .tsv each column of IN
+gets a file of its own. Values stay what they are, bit for bit. From a Parquet file into another one all columns
+are kept; otherwise id and embeddings.
 
 Exit codes: 0 done, 1 not done, 64 a mistake on the command line.
 

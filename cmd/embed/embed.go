@@ -116,6 +116,9 @@ func (c *command) embed(ctx context.Context) error {
 	}
 	reading := c.reading()
 	inputs, absent, err := c.expand()
+	if err == nil {
+		err = c.checkPageIsNoInput(inputs)
+	}
 	if err != nil {
 		return err
 	}

@@ -26,7 +26,7 @@ Usage:
 A file is complete, changed, missing, unreadable, unfinished (its run was killed, or is going on) or foreign (the
 manifest does not describe it). Complete ones are counted, all others listed, and so are the inputs that have failed.
 
-Of a FILE (.parquet, .npy, .npz, .safetensors, .h5, .tsv) it counts records, ids that come again, NaN and
+Of a FILE (.parquet, .npy, .npz, .safetensors, .h5, .tsv, .pt) it counts records, ids that come again, NaN and
 infinite values, rows of zeros, constant rows, and rows that are equal to an earlier one.
 
 Exit codes: 0 nothing is changed, missing, unreadable, unfinished or failed, 1 the folder or its manifest cannot be

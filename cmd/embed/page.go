@@ -13,6 +13,7 @@ import (
 
 	"seqembed/internal/htmlreport"
 	"seqembed/internal/monitor"
+	"seqembed/internal/seqio"
 	"seqembed/internal/store"
 	"seqembed/pool"
 )
@@ -51,12 +52,29 @@ func (s *settings) checkPage() error {
 	if s.dryRun {
 		return usagef("--report and --dry-run exclude each other: a dry run computes nothing")
 	}
+	if sameFile(s.page, s.out) {
+		return usagef("--report and --out: both are %s", s.page)
+	}
 	dir := filepath.Dir(s.page)
-	if info, err := os.Stat(dir); err != nil || !info.IsDir() {
+	if info, err := os.Stat(dir); !sameFile(dir, s.out) && (err != nil || !info.IsDir()) { // the run makes the folder --out
 		return usagef("--report %s: there is no folder %s", s.page, dir)
 	}
 	if info, err := os.Stat(s.page); err == nil && !info.Mode().IsRegular() {
 		return usagef("--report: %s is not a file", s.page)
+	}
+	return nil
+}
+
+// checkPageIsNoInput returns an error if the page would replace an input.
+func (s *settings) checkPageIsNoInput(inputs []seqio.Input) error {
+	page, err := os.Stat(s.page)
+	if s.page == "" || err != nil {
+		return nil // there is no file that it would replace
+	}
+	for _, in := range inputs {
+		if info, err := os.Stat(in.Path); err == nil && os.SameFile(page, info) {
+			return usagef("--report: the page would replace the input %s", plain(in.Path))
+		}
 	}
 	return nil
 }
@@ -97,8 +115,10 @@ func newPage(c *command, r report) *htmlreport.Page {
 			p.Tables = append(p.Tables, t)
 		}
 	}
-	p.Notes = []string{"Times are those of the devices; the bits of an embedding depend on none of them. report.json in the output folder has the " +
-		"same figures for programs, manifest.jsonl the origin of every output."}
+	p.Notes = []string{"Times are those of the devices; the bits of an embedding depend on none of them."}
+	if r.Computed() {
+		p.Notes[0] += " report.json in the output folder has the same figures for programs, manifest.jsonl the origin of every output."
+	}
 	if slices.ContainsFunc(o.models, func(m *observedModel) bool { return m.checkpoint.Synthetic }) {
 		p.Notes = append(p.Notes, "The weights of a synthetic model are computed from a seed: its embeddings carry no biology.")
 	}
@@ -106,7 +126,10 @@ func newPage(c *command, r report) *htmlreport.Page {
 }
 
 func pageTitle(r report) string {
-	if r.Files == 0 {
+	switch {
+	case r.Files == 0 && r.Resumed > 0 && r.Failed == 0 && r.ExitStatus == exitDone:
+		return "A run of embed with nothing to do"
+	case r.Files == 0:
 		return "A run of embed without a finished file"
 	}
 	return fmt.Sprintf("Embeddings of %s, %s", counted(int64(r.Files), "file"), counted(r.Records, "record"))
@@ -124,7 +147,7 @@ func counted(n int64, noun string) string {
 func outcome(r report) string {
 	before := ""
 	if r.Resumed > 0 {
-		before = fmt.Sprintf(" %s complete before, and this page does not cover them.", wasWere(int64(r.Resumed), "file"))
+		before = fmt.Sprintf(" This page does not cover %s before.", thatWas(int64(r.Resumed), "file"))
 	}
 	switch {
 	case r.ExitStatus == exitDone:
@@ -137,12 +160,12 @@ func outcome(r report) string {
 	return fmt.Sprintf("%s failed.", counted(int64(r.Failed), "file")) + before
 }
 
-// wasWere returns "1 file was" or "2 files were".
-func wasWere(n int64, noun string) string {
+// thatWas returns "1 file that was complete" or "2 files that were complete".
+func thatWas(n int64, noun string) string {
 	if n == 1 {
-		return "1 " + noun + " was"
+		return "1 " + noun + " that was complete"
 	}
-	return counted(n, noun) + " were"
+	return counted(n, noun) + " that were complete"
 }
 
 func pageFacts(c *command, r report) []htmlreport.Fact {
@@ -228,13 +251,25 @@ func (m *observedModel) section(s *settings, state monitor.Model, through monito
 		text += fmt.Sprintf(", %s complete before", grouped(int64(m.resumed)))
 	}
 	if state.Fill > 0 {
-		text += fmt.Sprintf("; the batches were filled to %.0f%%", float64(state.Fill))
+		text += "; the batches were filled to " + filled(float64(state.Fill))
 	}
 	if state.HeldBackBy != "" {
 		text += "; " + state.HeldBackBy + " held back the other stages"
 	}
-	return htmlreport.Section{Title: "Embeddings of " + m.Alphabet.String() + " by " + plain(label), Text: text + ".",
-		Charts: []htmlreport.Chart{throughputChart(state, through), m.mapChart(), m.lengthChart(s)}}
+	scatter := m.mapChart()
+	charts := []htmlreport.Chart{throughputChart(state, through), scatter, m.lengthChart(s)}
+	if len(scatter.Groups) == 0 { // only a sentence, without a drawing
+		charts[1], charts[2] = charts[2], charts[1]
+	}
+	return htmlreport.Section{Title: "Embeddings of " + m.Alphabet.String() + " by " + plain(label), Text: text + ".", Charts: charts}
+}
+
+// filled returns a percentage that is more than 0.
+func filled(percent float64) string {
+	if percent < 0.5 {
+		return "less than 1%"
+	}
+	return fmt.Sprintf("%.0f%%", percent)
 }
 
 func throughputChart(state monitor.Model, through monitor.Throughput) htmlreport.Chart {
@@ -242,7 +277,7 @@ func throughputChart(state monitor.Model, through monitor.Throughput) htmlreport
 	for i, d := range through.Devices {
 		names[i] = d
 		if len(state.Devices) == len(names) && state.Devices[i].TokensPerSecond > 0 {
-			names[i] += fmt.Sprintf(" (%s on average)", grouped(int64(state.Devices[i].TokensPerSecond)))
+			names[i] += fmt.Sprintf(" (%s tokens/s on average)", grouped(int64(state.Devices[i].TokensPerSecond)))
 		}
 	}
 	return htmlreport.Areas{Title: "Throughput by device", Unit: "tokens", Width: through.Width, Time: through.Time, Names: names, Amounts: through.Tokens,
@@ -263,7 +298,7 @@ func (m *observedModel) lengthChart(s *settings) htmlreport.Chart {
 }
 
 // mapChart returns the map: the rows of a sample on their first two principal components, colored by file.
-func (m *observedModel) mapChart() htmlreport.Chart {
+func (m *observedModel) mapChart() htmlreport.Scatter {
 	chart := htmlreport.Scatter{Title: "Map of the embeddings"}
 	files := m.largestFirst()
 	var rows [][]float32

@@ -59,7 +59,7 @@ func TestPage(t *testing.T) {
 	}
 	write(t, "in/more.faa", ">a\nMKV\n>b\nMKVL\n")
 	embed(t, append(args, "in")...).wantCode(exitDone)
-	wantPage(t, "run.html", "3 files were complete before, and this page does not cover them", "Embeddings of 1 file, 2 records", "no map of fewer than three rows")
+	wantPage(t, "run.html", "This page does not cover 3 files that were complete before.", "Embeddings of 1 file, 2 records", "no map of fewer than three rows")
 }
 
 // TestPageOfOtherRuns writes pages of runs without a map, with windows, and of a preset.
@@ -88,6 +88,20 @@ func TestPageFlag(t *testing.T) {
 	}
 	if read(t, "a.faa") != ">a\nMKV\n" {
 		t.Error("the input has changed")
+	}
+	write(t, "in.html", ">a\nMKV\n")
+	for _, input := range []string{"in.html", "--protein=./in.html"} {
+		embed(t, "--esm-model", tiny, "-o", "out", "--report", "in.html", input).wantCode(exitUsage).wantProblem("--report", "input", "in.html")
+	}
+	embed(t, "--esm-model", tiny, "-o", "out.html", "--report", "./out.html", "a.faa").wantCode(exitUsage).wantProblem("--report", "--out")
+	if read(t, "in.html") != ">a\nMKV\n" {
+		t.Error("the page has replaced an input")
+	}
+	embed(t, "--esm-model", tiny, "-o", "new", "--report", "new/run.html", "a.faa").wantCode(exitDone)
+	wantPage(t, "new/run.html", "1 file, 1 record", "report.json")
+	embed(t, "--esm-model", tiny, "-o", "new", "--report", "done.html", "a.faa").wantCode(exitDone)
+	if page := wantPage(t, "done.html", "nothing to do", "does not cover 1 file that was complete before."); strings.Contains(page, "report.json") {
+		t.Error("the page of a run that has computed nothing says that report.json has its figures")
 	}
 	embed(t, "--esm-model", tiny, "-o", "out", "--report", "run.html", "missing.faa").wantCode(exitNothing)
 	wantPage(t, "run.html", "without a finished file", "missing.faa")

@@ -13,8 +13,11 @@ import (
 
 // inspectFile describes the values of an output file. The exit code is exitSome if something is wrong with them.
 func inspectFile(ctx context.Context, path string, asJSON bool, w io.Writer) (code int, err error) {
-	t, err := store.OpenTable(path)
-	if err != nil {
+	t, err := openAnyTable(ctx, path)
+	switch {
+	case ctx.Err() != nil:
+		return exitInterrupted, pool.ErrInterrupted
+	case err != nil:
 		return exitNothing, err
 	}
 	defer t.Close()

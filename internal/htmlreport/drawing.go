@@ -25,8 +25,8 @@ type frame struct {
 
 // Frames of charts: plot of most, tall of those that take two rows of the page.
 var (
-	plot = frame{Width: 560, Height: 300, Left: 64, Right: 548, Top: 26, Bottom: 244, BelowAxis: 263, BesideAxis: 56, MiddleX: 306, LabelY: 288}
-	tall = frame{Width: 560, Height: 580, Left: 64, Right: 548, Top: 26, Bottom: 524, BelowAxis: 543, BesideAxis: 56, MiddleX: 306, LabelY: 568, Tall: true}
+	plot = frame{Width: 560, Height: 300, Left: 64, Right: 536, Top: 26, Bottom: 244, BelowAxis: 263, BesideAxis: 56, MiddleX: 300, LabelY: 288}
+	tall = frame{Width: 560, Height: 580, Left: 64, Right: 536, Top: 26, Bottom: 524, BelowAxis: 543, BesideAxis: 56, MiddleX: 300, LabelY: 568, Tall: true}
 )
 
 // tick is a line of the grid with its label.

@@ -107,7 +107,7 @@ func (h Histogram) draw() drawing {
 	x.log = true
 	d.X, d.Y = x.ticks(6), y.ticks(5)
 	if highest < 5 {
-		d.Y = d.up(0, float64(highest)*1.05).ticks(int(highest)) // no halves of a record
+		d.Y = d.up(0, float64(highest)*1.05).ticks(int(highest) + 1) // no halves of a record
 	}
 	for _, b := range bars {
 		if b.n == 0 {

@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -259,5 +260,31 @@ func BenchmarkProject(b *testing.B) {
 	}
 	for b.Loop() {
 		Project(rows)
+	}
+}
+
+// TestLabels checks that a chart of few records has a tick for their number, and that no label at the end of an axis is
+// cut.
+func TestLabels(t *testing.T) {
+	for highest := range 7 {
+		var l Lengths
+		for range highest + 1 {
+			l.Add(1000, false)
+		}
+		l.Add(64, false)
+		d := Histogram{Lengths: l}.draw()
+		if last := d.Y[len(d.Y)-1].Text; highest < 4 && last != fmt.Sprint(highest+1) {
+			t.Errorf("the last of the ticks for %d records is %s", highest+1, last)
+		}
+		for _, tick := range d.X {
+			at, err := strconv.ParseFloat(tick.At, 64)
+			const digit = 8 // width of a digit of 13 px, at most
+			if err != nil || at+digit*float64(len(tick.Text))/2 > float64(d.Width) {
+				t.Errorf("the label %s at %s is cut at %d", tick.Text, tick.At, d.Width)
+			}
+		}
+		if !slices.ContainsFunc(d.X, func(x tick) bool { return x.Text == "1,000" }) {
+			t.Errorf("no label 1,000 among %v", d.X)
+		}
 	}
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -44,15 +45,17 @@ func (t *Table) ConvertedPaths(s Spec, dir, stem string) []string {
 	return s.Paths()
 }
 
-// FormatOf returns the format of a file with the extension of path, and the path's folder and name without it.
+// FormatOf returns the format that Convert writes into a file with the extension of path, and the path's folder and
+// name without it.
 func FormatOf(path string) (f Format, dir, stem string, err error) {
 	ext := filepath.Ext(path)
 	f = Format(strings.TrimPrefix(ext, "."))
 	if ext == ".npz" {
 		f = Npy
 	}
-	if _, ok := readers[ext]; !ok {
-		return "", "", "", fmt.Errorf("%s: the extension is none of %s", path, strings.Join(ReadableExtensions(), ", "))
+	written := slices.DeleteFunc(ReadableExtensions(), func(ext string) bool { return ext == ".pt" })
+	if !slices.Contains(written, ext) {
+		return "", "", "", fmt.Errorf("%s: the extension is none of %s", path, strings.Join(written, ", "))
 	}
 	if stem = strings.TrimSuffix(filepath.Base(path), ext); stem == "" {
 		return "", "", "", fmt.Errorf("%s: there is no name before the extension", path)

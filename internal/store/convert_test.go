@@ -147,11 +147,13 @@ func TestConvert(t *testing.T) {
 }
 
 func TestDamagedTables(t *testing.T) {
+	_, err := OpenTable("x.csv")
+	wantError(t, err, "x.csv", "extension")
 	for name, s := range everySpec(t) {
 		path := writeAll(t, s, makeRows(s, 40))[0].Path
-		if _, ok := readers[filepath.Ext(path)]; !ok {
+		if s.Format == Pt { // a folder
 			_, err := OpenTable(path)
-			wantError(t, err, path, "extension")
+			wantError(t, err, path, ErrForeignPt.Error())
 			continue
 		}
 		content := readFile(t, path)
@@ -243,5 +245,40 @@ func TestConvertResiduesOfNpz(t *testing.T) {
 		if got := lettersInParquet(t, filepath.Join(s.Dir, "out.parquet")); !maps.EqualFunc(got, letters, slices.Equal[[]Letters]) {
 			t.Errorf("letters %v, want %v", got, letters)
 		}
+	}
+}
+
+// TestNpzOfTokensWithNamesOfLetters reads tokens of two records, of which the second is called as the letters of the
+// first would be.
+func TestNpzOfTokensWithNamesOfLetters(t *testing.T) {
+	s := Spec{Dir: t.TempDir(), Base: "in", Model: "m", Kind: Nucleotide, Format: Npy, Dim: 2, Columns: columnsOf([]int{1}, Tokens)}
+	w, err := Create(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{"a", "a_letters"} {
+		if err := w.Write(Row{ID: id, Length: 9, Tokens: 2, Embeddings: [][]float32{{1, 2, 3, 4}}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := w.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := OpenTable(files[0].Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	var ids []string
+	err = table.Read(func(r *Row) error {
+		ids = append(ids, r.ID)
+		if r.Tokens != 2 || r.Residues != nil {
+			t.Errorf("record %q is %+v", r.ID, r)
+		}
+		return nil
+	})
+	if err != nil || !slices.Equal(ids, []string{"a", "a_letters"}) || table.Columns[0].Pooling != Tokens {
+		t.Errorf("records %q of %s, error %v", ids, table.Columns[0].Pooling, err)
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 )
 
 // MergeVirNucPro writes the file from which VirNucPro predicts, {'ids': [id, …], 'data': float32 tensor [records, n]}.
@@ -135,16 +136,19 @@ func (m *mergedEncoder) finish() error {
 	return closeTorch(m.archive)
 }
 
-// errForeign is the error for a file that virNucProEncoder has not written.
-var errForeign = errors.New("not a file of the format virnucpro that this program has written")
+// ErrForeignPt is wrapped by the error for a file that neither virNucProEncoder nor mergedEncoder has written.
+var ErrForeignPt = errors.New("not a file of the format virnucpro that this program has written")
 
-// virNucProFile reads a file that virNucProEncoder has written, record by record.
+// virNucProFile reads a file that virNucProEncoder or mergedEncoder has written, record by record.
 type virNucProFile struct {
-	*zip.ReadCloser
+	io.Closer
 	pickle  *bufio.Reader // content of data.pkl
 	storage map[string]*zip.File
-	rows    int
-	ended   bool
+	tensors int       // number of tensors that were read
+	ended   bool      // whether the list of ids has ended
+	stopped bool      // whether the pickle has ended
+	matrix  *matrix   // tensor of a merged file
+	rows    int       // rows of the tensor that were not read
 	values  []float32 // buffer for one record
 	operand []byte    // buffer for one instruction
 }
@@ -154,14 +158,24 @@ func openVirNucPro(path string) (*virNucProFile, error) {
 	if err != nil {
 		return nil, ioError("read", path, err)
 	}
-	f := &virNucProFile{ReadCloser: archive, storage: map[string]*zip.File{}}
+	f, err := newVirNucProFile(&archive.Reader)
+	if err != nil {
+		archive.Close()
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	f.Closer = archive
+	return f, nil
+}
+
+// newVirNucProFile returns the file in an archive.
+func newVirNucProFile(archive *zip.Reader) (*virNucProFile, error) {
+	f := &virNucProFile{storage: map[string]*zip.File{}}
 	for _, entry := range archive.File {
 		f.storage[entry.Name] = entry
 	}
 	code, err := archive.Open(torchRoot + "data.pkl")
 	if err != nil {
-		archive.Close()
-		return nil, fmt.Errorf("%s: %w", path, errors.Join(errForeign, errWithoutPath(err)))
+		return nil, errors.Join(ErrForeignPt, errWithoutPath(err))
 	}
 	f.pickle = bufio.NewReaderSize(code, bufferSize)
 	return f, nil
@@ -192,6 +206,8 @@ func (f *virNucProFile) nucleotide() (id string, values []float32, err error) {
 			id, last = last, string(operand)
 		case op == opBinPut:
 			last = id
+		case op == opBinFloat && len(f.values) == maxDim:
+			return "", nil, fmt.Errorf("%w: a record of more than %d values", ErrForeignPt, maxDim)
 		case op == opBinFloat:
 			f.values = append(f.values, float32(math.Float64frombits(binary.BigEndian.Uint64(operand))))
 		case op == opAppends:
@@ -211,8 +227,8 @@ func (f *virNucProFile) protein() (id string, values []float32, err error) {
 		case op == opBinUnicode:
 			id = string(operand)
 		case op == opAppend:
-			err = f.tensor(torchRoot + "data/" + strconv.Itoa(f.rows))
-			f.rows++
+			err = f.tensor(torchRoot + "data/" + strconv.Itoa(f.tensors))
+			f.tensors++
 			return id, f.values, err
 		case op == opEmptyList && id == "data", op == opStop:
 			f.ended = true
@@ -225,7 +241,7 @@ func (f *virNucProFile) protein() (id string, values []float32, err error) {
 func (f *virNucProFile) tensor(name string) error {
 	entry, ok := f.storage[name]
 	if !ok || entry.UncompressedSize64%4 != 0 || entry.UncompressedSize64/4 > maxDim {
-		return fmt.Errorf("%w: there is no tensor %s", errForeign, name)
+		return fmt.Errorf("%w: there is no tensor %s", ErrForeignPt, name)
 	}
 	r, err := entry.Open()
 	if err != nil {
@@ -240,40 +256,61 @@ func (f *virNucProFile) tensor(name string) error {
 	return nil
 }
 
-// operands has the number of bytes after each instruction that virNucProEncoder writes, except for opBinUnicode and
+// operands has the number of bytes after each instruction that the encoders write, except for opBinUnicode, opLong1 and
 // opGlobal.
 var operands = map[byte]int{opProto: 1, opBinGet: 1, opBinPut: 1, opBinFloat: 8, opBinInt: 4, opBinInt1: 1, opBinInt2: 2,
 	opStop: 0, opMark: 0, opNewFalse: 0, opEmptyDict: 0, opSetItems: 0, opEmptyList: 0, opAppend: 0, opAppends: 0, opEmptyTuple: 0,
-	opTuple1: 0, opTuple: 0, opReduce: 0, opBinPersistentID: 0}
+	opTuple1: 0, opTuple2: 0, opTuple: 0, opReduce: 0, opBinPersistentID: 0}
 
 // instruction reads an instruction of the pickle and the bytes that belong to it, which are valid until the next call.
 func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 	if op, err = f.pickle.ReadByte(); err != nil {
-		return 0, nil, errors.Join(errForeign, err)
-	}
-	if op == opGlobal {
-		for range 2 {
-			if _, err := f.pickle.ReadSlice('\n'); err != nil {
-				return 0, nil, errors.Join(errForeign, err)
-			}
-		}
-		return op, nil, nil
+		return 0, nil, errors.Join(ErrForeignPt, err)
 	}
 	size, known := operands[op]
-	if op == opBinUnicode {
+	switch op {
+	case opStop:
+		f.stopped = true
+	case opGlobal:
+		return op, nil, f.global()
+	case opLong1:
+		length, err := f.pickle.ReadByte()
+		if err != nil {
+			return 0, nil, errors.Join(ErrForeignPt, err)
+		}
+		size, known = int(length), true
+	case opBinUnicode:
 		length, err := f.pickle.Peek(4)
 		if err != nil {
-			return 0, nil, errors.Join(errForeign, err)
+			return 0, nil, errors.Join(ErrForeignPt, err)
 		}
 		size, known = int(binary.LittleEndian.Uint32(length)), true
 		_, _ = f.pickle.Discard(4) // Peek has read them
 	}
 	if !known || size > maxText {
-		return 0, nil, fmt.Errorf("%w: instruction %#x", errForeign, op)
+		return 0, nil, fmt.Errorf("%w: instruction %#x", ErrForeignPt, op)
 	}
 	f.operand = slices.Grow(f.operand[:0], size)[:size]
 	if _, err := io.ReadFull(f.pickle, f.operand); err != nil {
-		return 0, nil, errors.Join(errForeign, err)
+		return 0, nil, errors.Join(ErrForeignPt, err)
 	}
 	return op, f.operand, nil
+}
+
+// global reads the name of a class or function, which must be one of those that the encoders write.
+func (f *virNucProFile) global() error {
+	var names [2]string
+	for i := range names {
+		line, err := f.pickle.ReadSlice('\n')
+		if err != nil {
+			return errors.Join(ErrForeignPt, err)
+		}
+		names[i] = strings.TrimSuffix(string(line), "\n")
+	}
+	switch name := names[0] + "." + names[1]; name {
+	case "torch._utils._rebuild_tensor_v2", "torch.FloatStorage", "collections.OrderedDict":
+		return nil
+	default:
+		return fmt.Errorf("%w: it refers to %.200q", ErrForeignPt, name)
+	}
 }

@@ -39,7 +39,7 @@ var ErrNoTable = errors.New("cannot be read")
 
 // readers maps extensions to the functions that open files. A function may keep f, which Table.Close closes.
 var readers = map[string]func(f *os.File, size int64) (*Table, error){
-	".parquet": readParquetTable, ".npy": readNpy, ".npz": readNpz, ".safetensors": readSafetensors, ".h5": readH5, ".tsv": readTSV,
+	".parquet": readParquetTable, ".npy": readNpy, ".npz": readNpz, ".safetensors": readSafetensors, ".h5": readH5, ".tsv": readTSV, ".pt": readPt,
 }
 
 // ReadableExtensions lists the extensions of the files that OpenTable reads.

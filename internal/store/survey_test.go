@@ -32,7 +32,7 @@ func TestSurvey(t *testing.T) {
 
 // TestSurveyOfEveryFormat finds one repeated record in every format.
 func TestSurveyOfEveryFormat(t *testing.T) {
-	for _, f := range []Format{Parquet, Npy, Safetensors, H5, TSV} {
+	for _, f := range []Format{Parquet, Npy, Safetensors, H5, TSV, VirNucPro} {
 		s := spec(t, f, 33)
 		rows := plainRows(s, 30)
 		rows[20].Embeddings = rows[10].Embeddings
