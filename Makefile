@@ -63,9 +63,10 @@ noasm: ## the portable kernels alone
 	$(GO) vet -tags noasm ./...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
-cross: ## the program and its tests compile for the other platforms, and without CUDA
-	@for platform in linux/arm64 darwin/arm64 windows/amd64 freebsd/amd64; do \
+cross: ## the program and its tests compile for the other platforms (FreeBSD: the program), and without CUDA
+	@for platform in linux/arm64 darwin/arm64 windows/amd64; do \
 		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
+	GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
 	CGO_ENABLED=0 $(GO) vet -tags static ./...
 
 dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS; the same bytes for the same commit
