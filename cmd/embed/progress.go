@@ -248,7 +248,7 @@ func minutes(d time.Duration) string {
 	case m < 1.5:
 		return "a minute"
 	default:
-		return fmt.Sprintf("%s minutes", monitor.Grouped(int64(m+0.5)))
+		return fmt.Sprintf("%s minutes", grouped(int64(m+0.5)))
 	}
 }
 

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"seqembed/internal/monitor"
+	"seqembed/internal/digits"
 	"seqembed/internal/store"
 )
 
@@ -59,4 +59,4 @@ func (c *command) printSummary() {
 }
 
 // grouped formats 1234567 as 1,234,567.
-func grouped(n int64) string { return monitor.Grouped(n) }
+func grouped(n int64) string { return digits.Group(n) }

@@ -5,6 +5,8 @@ import (
 	"math"
 	"strings"
 	"time"
+
+	"seqembed/internal/digits"
 )
 
 // Areas is a chart of rates over time, stacked by series.
@@ -91,10 +93,10 @@ func (a Areas) tip(rates [][]float64, i int, width time.Duration) string {
 	sum := 0.0
 	for n, r := range rates {
 		sum += r[i]
-		lines = append(lines, fmt.Sprintf("%s: %s", a.Names[n], Grouped(int64(math.Round(r[i])))))
+		lines = append(lines, fmt.Sprintf("%s: %s", a.Names[n], digits.Group(int64(math.Round(r[i])))))
 	}
 	if len(rates) > 1 {
-		lines = append(lines, "together: "+Grouped(int64(math.Round(sum))))
+		lines = append(lines, "together: "+digits.Group(int64(math.Round(sum))))
 	}
 	return strings.Join(lines, "\n") + " " + a.Unit + " per second"
 }
@@ -110,13 +112,4 @@ func timeUnit(t time.Duration) (unit time.Duration, name string) {
 		return time.Minute, "minutes"
 	}
 	return time.Hour, "hours"
-}
-
-// Grouped formats 1234567 as 1,234,567.
-func Grouped(n int64) string {
-	text := fmt.Sprint(n)
-	for i := len(text) - 3; i > 0 && text[i-1] != '-'; i -= 3 {
-		text = text[:i] + "," + text[i:]
-	}
-	return text
 }

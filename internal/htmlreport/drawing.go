@@ -5,6 +5,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"seqembed/internal/digits"
 )
 
 // drawing is a chart in the coordinates of its SVG, for the template.
@@ -115,7 +117,7 @@ func short(v, step float64) string {
 	}
 	text := strconv.FormatFloat(v, 'f', decimals, 64)
 	if decimals == 0 {
-		text = Grouped(int64(math.Round(v)))
+		text = digits.Group(int64(math.Round(v)))
 	}
 	if strings.Trim(text, "-0.") == "" {
 		text = "0"

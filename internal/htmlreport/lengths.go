@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"seqembed/internal/digits"
 )
 
 // Lengths counts lengths in classes whose widths grow with the lengths: 32 for each doubling, or one for each length
@@ -127,7 +129,7 @@ func (h Histogram) draw() drawing {
 	}
 	if l := float64(h.Limit); l > low && l < high {
 		d.Shapes = append(d.Shapes, shape{Class: "limit", Path: fmt.Sprintf("M%.1f %dV%d", x.at(l), d.Top, d.Bottom),
-			Tip: fmt.Sprintf("limit: %s", Grouped(int64(h.Limit)))})
+			Tip: fmt.Sprintf("limit: %s", digits.Group(int64(h.Limit)))})
 	}
 	if marked > 0 {
 		d.Legend = []entry{{"s0", h.Plain}, {"s1", h.Mark}}
@@ -137,13 +139,13 @@ func (h Histogram) draw() drawing {
 
 // tip describes a bar.
 func (h Histogram) tip(b bar) string {
-	text := fmt.Sprintf("%s to %s", Grouped(int64(b.from)), Grouped(int64(b.to-1)))
+	text := fmt.Sprintf("%s to %s", digits.Group(int64(b.from)), digits.Group(int64(b.to-1)))
 	if b.to-1 == b.from {
-		text = Grouped(int64(b.from))
+		text = digits.Group(int64(b.from))
 	}
-	text += fmt.Sprintf(" letters: %s %s", Grouped(b.n), h.Unit)
+	text += fmt.Sprintf(" letters: %s %s", digits.Group(b.n), h.Unit)
 	if b.marked > 0 {
-		text += fmt.Sprintf(", %s %s", Grouped(b.marked), h.Mark)
+		text += fmt.Sprintf(", %s %s", digits.Group(b.marked), h.Mark)
 	}
 	return text
 }

@@ -23,7 +23,8 @@ var allowed = map[string][]string{
 	"kernels/cuda/driver": {},
 	"weights":             {half, "weights/hub", cancel},
 	"internal/store":      {"internal/flock", "internal/hdf5", half, cancel},
-	"internal/monitor":    {"kernels/cuda/driver"},
+	"internal/monitor":    {"internal/digits", "kernels/cuda/driver"},
+	"internal/htmlreport": {"internal/digits"},
 	"weights/hub":         {"internal/flock", cancel},
 	"transformer":         {"kernels", "weights", "weights/hub", "tokenizer", "internal/seqio"}, // uses only Alphabet of seqio
 	"pool":                {"transformer", "tokenizer", "internal/seqio", "internal/store", "kernels", "weights"},

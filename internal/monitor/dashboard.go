@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/mattn/go-runewidth"
+
+	"seqembed/internal/digits"
 )
 
 // Lines returns the dashboard for a terminal of the given width: the run, its models, the devices of the present model,
@@ -37,7 +39,7 @@ func (s Snapshot) runLine(width int) string {
 	add(1, s.Left.known(), "%s left", map[bool]string{true: ">"}[s.LeftAtLeast]+duration(s.Left))
 	add(2, s.FilesFailed > 0, "%d failed", s.FilesFailed)
 	add(3, halvings > 0, "%d× out of memory", halvings)
-	add(4, skipped > 0, "%s records skipped", Grouped(skipped))
+	add(4, skipped > 0, "%s records skipped", digits.Group(skipped))
 	return fit(width, parts)
 }
 
@@ -51,7 +53,7 @@ func (s Snapshot) modelColumns() []column {
 				bar, percent = Bar(int64(m.Percent)), fmt.Sprintf("%.0f%%", m.Percent)
 			}
 		}
-		c.row(m.Name, bar, percent, fmt.Sprintf("%d/%d", m.FilesDone, m.Files), Grouped(m.Sequences), m.TokensPerSecond.grouped(), left)
+		c.row(m.Name, bar, percent, fmt.Sprintf("%d/%d", m.FilesDone, m.Files), digits.Group(m.Sequences), m.TokensPerSecond.grouped(), left)
 	}
 	c[0].least = 12
 	return c.order(0, 6, 1, 2, 5, 4, 3)
@@ -78,7 +80,7 @@ func (m Model) deviceColumns() []column {
 		if d.State != Computing {
 			now = unknown
 		}
-		c.row(d.Name, file, now.grouped(), d.TokensPerSecond.grouped(), Grouped(d.Sequences), Grouped(int64(d.Batch)), memory,
+		c.row(d.Name, file, now.grouped(), d.TokensPerSecond.grouped(), digits.Group(d.Sequences), digits.Group(int64(d.Batch)), memory,
 			d.Utilization.Text("%.0f%%"), d.Temperature.Text("%.0f°C"), d.Power.Text("%.0f W"), d.Clock.Text("%.0f MHz"))
 	}
 	c[1].least = 12
@@ -109,7 +111,7 @@ func (s Snapshot) Table() []string {
 			if d.Sequences == 0 {
 				continue
 			}
-			c.row(m.Name, d.Name, Grouped(d.Sequences), Grouped(d.Tokens), d.TokensPerSecond.grouped(), duration(d.Busy), duration(d.Waiting),
+			c.row(m.Name, d.Name, digits.Group(d.Sequences), digits.Group(d.Tokens), d.TokensPerSecond.grouped(), duration(d.Busy), duration(d.Waiting),
 				m.Fill.Text("%.0f%%"), d.MeanUtilization.Text("%.0f%%"), (d.PeakMemory / (1 << 30)).Text("%.1f GiB"), d.MeanPower.Text("%.0f W"))
 		}
 	}
@@ -134,7 +136,7 @@ func (v Value) grouped() string {
 	if !v.known() {
 		return dash
 	}
-	return Grouped(int64(v))
+	return digits.Group(int64(v))
 }
 
 // duration returns a number of seconds in the form 1h02m03s.
@@ -143,15 +145,6 @@ func duration(seconds Value) string {
 		return dash
 	}
 	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Second).String()
-}
-
-// Grouped formats 1234567 as 1,234,567.
-func Grouped(n int64) string {
-	digits := fmt.Sprint(n)
-	for i := len(digits) - 3; i > 0; i -= 3 {
-		digits = digits[:i] + "," + digits[i:]
-	}
-	return digits
 }
 
 // Bar draws a percentage.
