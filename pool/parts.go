@@ -2,7 +2,6 @@ package pool
 
 import (
 	"crypto/sha256"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -91,11 +90,7 @@ func (p *parts) dropped(err error) {
 
 // key returns the key of a sequence.
 func (s *sequence) key() store.PartKey {
-	b := make([]byte, 0, 4*len(s.ids))
-	for _, id := range s.ids {
-		b = binary.LittleEndian.AppendUint32(b, uint32(id))
-	}
-	sum := sha256.Sum256(b)
+	sum := sha256.Sum256(s.appendIDs(make([]byte, 0, 4*len(s.ids))))
 	return store.PartKey(sum[:])
 }
 

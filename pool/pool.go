@@ -50,8 +50,8 @@ type Device struct {
 	// the host. It is 0 if Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
-	// Abandon is called if the device is given up (see Job.StallTimeout). A call of it may still be going on, and it must
-	// not be used any more, not even to close it.
+	// Abandon is called if the device is given up. A call of it may still be going on, and it must not be used any more,
+	// not even to close it. Abandon must not be nil if Job.StallTimeout is set.
 	Abandon func()
 }
 

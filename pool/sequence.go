@@ -23,6 +23,14 @@ func (s *sequence) tokens() int { return len(s.ids) }
 // 30,000 sequences of 80 letters.
 const DefaultKeptBytes = 64 << 20
 
+// appendIDs appends the token ids to b as bytes. Equal sequences have equal bytes.
+func (s *sequence) appendIDs(b []byte) []byte {
+	for _, id := range s.ids {
+		b = binary.LittleEndian.AppendUint32(b, uint32(id))
+	}
+	return b
+}
+
 // latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that
 // has been removed is computed again if it comes again. Only the file's reader uses a latest.
 type latest struct {
@@ -36,10 +44,7 @@ type latest struct {
 // unify makes every window of a record that has a known sequence refer to that one. It adds the others.
 func (l *latest) unify(j *Job, rec *record) {
 	for _, w := range rec.windows {
-		l.key = l.key[:0]
-		for _, id := range w.seq.ids {
-			l.key = binary.LittleEndian.AppendUint32(l.key, uint32(id))
-		}
+		l.key = w.seq.appendIDs(l.key[:0])
 		if earlier, ok := l.known[string(l.key)]; ok {
 			w.seq, w.repeated = earlier, true
 		} else if size := j.keptSize(w.seq); size <= l.limit {

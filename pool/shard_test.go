@@ -239,7 +239,7 @@ func TestShardsDivideAllRecords(t *testing.T) {
 }
 
 // TestInputOfAnotherSizeThanDivided checks that a shard does not embed a file that has changed since it was divided.
-// Otherwise the last shard would lack what was added, and might end inside a record.
+// Otherwise the last shard would lack the records that were added, and might end inside a record.
 func TestInputOfAnotherSizeThanDivided(t *testing.T) {
 	records := fasta(randomRecords(1, upTo(40)...))
 	for name, content := range map[string]string{"a.faa": records, "a.faa.gz": string(gzipped([]byte(records), true))} {

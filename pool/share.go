@@ -47,7 +47,7 @@ func (f *fileJob) take(s *span) {
 	}
 }
 
-// leave counts what was not read of a file that has ended.
+// leave counts the bytes of a file that its reader has not read when it ends.
 func (f *fileJob) leave() {
 	if !f.once() {
 		f.unread.Add(f.position - f.Size)
