@@ -171,9 +171,7 @@ type Batch struct {
 // Add adds a batch.
 func (r *Run) Add(b Batch) {
 	r.on(func(m *model) {
-		bytes := min(b.Bytes, m.left[b.File])
-		m.left[b.File] -= bytes
-		m.allDone += bytes
+		m.advance(b.File, b.Bytes)
 		m.computed += b.Bytes
 		m.fill.part, m.fill.whole = m.fill.part+float64(b.Tokens), m.fill.whole+float64(max(b.Budget, b.Tokens))
 		d := m.device(b.Device)
@@ -187,11 +185,14 @@ func (r *Run) Add(b Batch) {
 
 // SpanKnown counts bytes of a file of which nothing had to be computed in this run.
 func (r *Run) SpanKnown(file string, bytes int64) {
-	r.on(func(m *model) {
-		bytes = min(bytes, m.left[file])
-		m.left[file] -= bytes
-		m.allDone += bytes
-	})
+	r.on(func(m *model) { m.advance(file, bytes) })
+}
+
+// advance counts bytes of a file, at most the rest of it, as done.
+func (m *model) advance(file string, bytes int64) {
+	bytes = min(bytes, m.left[file])
+	m.left[file] -= bytes
+	m.allDone += bytes
 }
 
 // SpanRead adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have
