@@ -108,12 +108,10 @@ func mapColumn(columns []store.Column) int {
 	return best
 }
 
-// file returns a file that has not ended, or nil. It forgets the file if it has ended now.
-func (o *observations) file(path string, ended bool) *observedFile {
+// end returns a file that ends now, or nil if it is not known, and forgets it.
+func (o *observations) end(path string) *observedFile {
 	f := o.files[path]
-	if ended {
-		delete(o.files, path)
-	}
+	delete(o.files, path)
 	return f
 }
 
@@ -123,7 +121,7 @@ func (o *observations) RecordWritten(path string, line int64, rows []store.Row) 
 		return
 	}
 	o.mu.Lock()
-	f := o.file(path, false)
+	f := o.files[path]
 	o.mu.Unlock()
 	if f == nil || len(rows) == 0 {
 		return
@@ -151,18 +149,17 @@ func (f *observedFile) add(row store.Row) {
 	} else {
 		f.sample = append(f.sample, sampledRow{})
 	}
-	id := shortID(row.ID)
-	if row.Start > 0 {
-		id = regionID(id, row)
+	if row.ID = shortID(row.ID); row.Start > 0 {
+		row.ID = row.Region()
 	}
-	f.sample[at] = sampledRow{id, append(f.sample[at].values[:0], row.Embeddings[f.of.column]...)}
+	f.sample[at] = sampledRow{row.ID, append(f.sample[at].values[:0], row.Embeddings[f.of.column]...)}
 }
 
 // resumed counts a file that was complete before.
 func (o *observations) resumed(path string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if f := o.file(path, true); f != nil {
+	if f := o.end(path); f != nil {
 		f.of.resumed++
 	}
 }
@@ -171,7 +168,7 @@ func (o *observations) resumed(path string) {
 func (o *observations) finished(r pool.FileReport) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	f := o.file(r.Path, true)
+	f := o.end(r.Path)
 	if f == nil {
 		return
 	}
@@ -198,7 +195,7 @@ func (o *observations) finished(r pool.FileReport) {
 func (o *observations) failed(f pool.Failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	_ = o.file(f.Path, true)
+	delete(o.files, f.Path)
 	if o.on && len(o.failures) < listedRows {
 		o.failures = append(o.failures, f)
 	}

@@ -36,11 +36,6 @@ func shortID(id string) string {
 	return string(shown)
 }
 
-// regionID returns the id of a window, as the formats without columns for it have it.
-func regionID(id string, row store.Row) string {
-	return fmt.Sprintf("%s:%d-%d", id, row.Start, row.End)
-}
-
 // checkPage checks --report: a forgotten value would make an input the page, which replaces it.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
@@ -147,7 +142,11 @@ func counted(n int64, noun string) string {
 func outcome(r report) string {
 	before := ""
 	if r.Resumed > 0 {
-		before = fmt.Sprintf(" This page does not cover %s before.", thatWas(int64(r.Resumed), "file"))
+		verb := "were"
+		if r.Resumed == 1 {
+			verb = "was"
+		}
+		before = fmt.Sprintf(" This page does not cover %s that %s complete before.", counted(int64(r.Resumed), "file"), verb)
 	}
 	switch {
 	case r.ExitStatus == exitDone:
@@ -158,14 +157,6 @@ func outcome(r report) string {
 		return "The run has ended with an error: " + r.Error + before
 	}
 	return fmt.Sprintf("%s failed.", counted(int64(r.Failed), "file")) + before
-}
-
-// thatWas returns "1 file that was complete" or "2 files that were complete".
-func thatWas(n int64, noun string) string {
-	if n == 1 {
-		return "1 " + noun + " that was complete"
-	}
-	return counted(n, noun) + " that were complete"
 }
 
 func pageFacts(c *command, r report) []htmlreport.Fact {

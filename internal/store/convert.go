@@ -27,8 +27,7 @@ func (t *Table) Convert(s Spec, dir, stem string) (files []File, overflows int64
 	defer w.Abort()
 	err = t.Read(func(r *Row) error {
 		if r.Start > 0 && !s.Windows {
-			// Formats without columns for windows have ids of this form.
-			r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
+			r.ID = r.Region()
 		}
 		return w.Write(*r)
 	})

@@ -141,6 +141,9 @@ type Row struct {
 	Embeddings [][]float32
 }
 
+// Region returns the id of a window in formats without columns for windows.
+func (r *Row) Region() string { return fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End) }
+
 // File describes a finished output file.
 type File struct {
 	Path   string `json:"path"`
@@ -303,7 +306,7 @@ func (o *output) Write(r Row) error {
 		return &recordError{r.ID, err}
 	}
 	if o.spec.Windows && o.spec.Format != Parquet && o.spec.Shard == "" {
-		r.ID = fmt.Sprintf("%s:%d-%d", r.ID, r.Start, r.End)
+		r.ID = r.Region()
 	}
 	for _, t := range o.tables {
 		if c, ok := t.enc.(rowChecker); ok {
