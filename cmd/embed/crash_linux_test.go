@@ -37,13 +37,7 @@ var (
 // A seed determines the formats, the signals, and the lines of the log after which the signals come. It does not
 // determine the order of goroutines.
 func TestKilled(t *testing.T) {
-	workspace(t)
-	seed := *crashSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("replay with -crash.seed %d", seed)
-	c := &crashes{T: t, rng: rand.New(rand.NewPCG(seed, 0)), whole: map[string]wholeRun{}, codes: map[int]int{}}
+	c := newCrashes(t, 0)
 	c.writeInputs()
 	for end := time.Now().Add(*crashTime); time.Now().Before(end); c.rounds++ {
 		c.round(end)
@@ -51,13 +45,25 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d rounds in %d configurations; runs by exit code as in a shell: %v", c.rounds, len(c.whole), c.codes)
 }
 
-// crashes is the state of TestKilled.
+// crashes is the state of TestKilled, and part of that of TestKilledInsideAFile.
 type crashes struct {
 	*testing.T
 	rng    *rand.Rand
 	whole  map[string]wholeRun // by flags
 	rounds int
 	codes  map[int]int
+}
+
+// newCrashes returns the state of a test that kills runs in a workspace. stream tells the random numbers of the tests
+// apart.
+func newCrashes(t *testing.T, stream uint64) *crashes {
+	workspace(t)
+	seed := *crashSeed
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano())
+	}
+	t.Logf("replay with -crash.seed %d", seed)
+	return &crashes{T: t, rng: rand.New(rand.NewPCG(seed, stream)), whole: map[string]wholeRun{}, codes: map[int]int{}}
 }
 
 // wholeRun is the result of a run that is not killed.

@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"math/rand/v2"
 	"os"
 	"regexp"
 	"strconv"
@@ -24,17 +23,11 @@ const (
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After each kill the
-// next run must go on behind the last part: it may compute again one part and what was in flight, and after SIGTERM
-// only a span that was not finished. In the end the folder must hold the bytes of a run that was never killed, and
-// nothing else.
+// next run must continue behind the last part: it may compute again one part and the spans that were in memory, and
+// after SIGTERM only a span that was not finished. In the end the folder must hold the bytes of a run that was never
+// killed, and nothing else.
 func TestKilledInsideAFile(t *testing.T) {
-	workspace(t)
-	seed := *crashSeed
-	if seed == 0 {
-		seed = uint64(time.Now().UnixNano())
-	}
-	t.Logf("replay with -crash.seed %d", seed)
-	l := &largeFile{crashes: &crashes{T: t, rng: rand.New(rand.NewPCG(seed, 1)), whole: map[string]wholeRun{}, codes: map[int]int{}}}
+	l := &largeFile{crashes: newCrashes(t, 1)}
 	var text strings.Builder
 	for i := range largeRecords {
 		fmt.Fprintf(&text, ">p%d\n", i)
