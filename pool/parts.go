@@ -14,7 +14,7 @@ import (
 )
 
 // DefaultPartRecords is a value for Job.PartRecords.
-const DefaultPartRecords = 2048
+const DefaultPartRecords = 4096
 
 // A part also ends when it has partBytes, or when partTime has passed since the last one. The log is synced to the disk
 // when syncTime has passed since the last time.
@@ -25,8 +25,9 @@ const (
 )
 
 // parts keeps the results of a file in a part log (see store.Parts), so that a run that is interrupted or killed can be
-// continued inside the file. The results of the next Job.PartRecords records, a part, are written together. A file of
-// fewer records has no log, unless it takes long.
+// continued inside the file. The results of the next records, half of Job.PartRecords, are written together as a part.
+// The other half of Job.PartRecords is for the records between reading and writing. A file of fewer records than a part
+// has no log, unless it takes long.
 //
 // The log contains the results of sequences in the order in which the file needs them for the first time. They depend
 // on the tokens of a sequence and on the settings of the log alone. So a rerun reads the whole input again, as any run
@@ -156,7 +157,7 @@ func (p *parts) keep(rec *record) {
 	if len(p.pending) > before {
 		p.records++
 	}
-	if p.records >= p.file.PartRecords || p.bytes >= partBytes || time.Since(p.ended) >= partTime {
+	if 2*p.records >= p.file.PartRecords || p.bytes >= partBytes || time.Since(p.ended) >= partTime {
 		p.endPart()
 	}
 }

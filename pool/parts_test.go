@@ -311,7 +311,7 @@ func TestFilesWithoutParts(t *testing.T) {
 		input string
 		part  int
 		want  bool
-	}{{"file", 151, false}, {"file", 50, true}, {"stdin", 50, false}, {"file", 0, false}} {
+	}{{"file", 301, false}, {"file", 100, true}, {"stdin", 100, false}, {"file", 0, false}} {
 		synctest.Test(t, func(t *testing.T) {
 			b := newBench(t)
 			b.job.PartRecords = c.part

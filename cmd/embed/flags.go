@@ -102,7 +102,7 @@ func declare(s *settings, families transformer.List) []group {
 	f.IntVar(&s.shards, "shards", 0, "`N` of --shard auto")
 	f.BoolVar(&s.force, "force", false, "compute everything again, and replace outputs that differ")
 
-	f.IntVar(&s.partRecords, "part-records", pool.DefaultPartRecords, "a rerun continues inside a file, behind the last `N` records that were finished together; 0: at its beginning")
+	f.IntVar(&s.partRecords, "part-records", pool.DefaultPartRecords, "a rerun after a kill computes at most `N` records of a file again; 0: the whole file")
 	f.BoolVar(&s.dryRun, "dry-run", false, "read the inputs and say what would be computed, how large the outputs would be, and what is complete; write nothing")
 
 	f = in("Models")
