@@ -19,7 +19,9 @@ test: ## every test, with the portable and the assembly kernels
 	$(GO) test ./...
 
 # What CI runs. vet, nvml, noasm and cross check every package with each set of build tags; go test would do so again.
-check: export GOFLAGS := $(GOFLAGS) -vet=off
+# The flags are those of build, so that all packages are compiled once.
+check: export GOFLAGS := $(GOFLAGS) -trimpath -vet=off
+check: export CGO_ENABLED := 0
 check: build fmt vet staticcheck deadcode scripts generated test goldens-gpu race noasm nvml cross arm64 crash fuzz
 
 fmt:
@@ -47,40 +49,38 @@ generated: ## the assembly is what its generator writes
 	(cd kernels/cpu/_gen && $(GO) vet ./... && $(GO) test ./neon && $(GO) run . && $(GO) run ./neon) || exit 1; \
 	[ "$$before" = "$$(sum)" ] || { echo "the generated assembly was not current"; exit 1; }
 
-# Tests of one goroutine in plain Go, which have nothing to show under the race detector or on another processor, and
-# take minutes there.
-PLAIN = VocabulariesMatchReference|^TestCompressedInputCutAnywhere|^TestLargeRecordsAllocate|^TestGoldens$$/^reference
-
-race: ## the race detector makes the long sequences too slow: -short leaves them out
-	$(GO) test -race -short -skip '$(PLAIN)' ./...
+race: ## the race detector makes long sequences too slow: -short leaves them out, and tests of one goroutine
+	CGO_ENABLED=1 $(GO) test -race -short ./...
 
 nvml: ## the sensors of GPUs, read without cgo, and by NVIDIA's package with cgo
 	CGO_ENABLED=0 $(GO) test ./internal/monitor
-	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) vet -tags gonvml ./internal/monitor
-	CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
+	CGO_ENABLED=1 CGO_CFLAGS=-Wno-deprecated-declarations $(GO) vet -tags gonvml ./internal/monitor
+	CGO_ENABLED=1 CGO_CFLAGS=-Wno-deprecated-declarations $(GO) test -tags gonvml ./internal/monitor
 
 noasm: ## the portable kernels alone
 	$(GO) vet -tags noasm ./...
 	$(GO) test -tags noasm -short ./kernels/cpu ./transformer
 
-cross: ## the program and its tests compile for the other platforms (FreeBSD: the program), and without CUDA
-	@for platform in linux/arm64 darwin/arm64 windows/amd64; do \
-		echo $$platform; GOOS=$${platform%/*} GOARCH=$${platform#*/} CGO_ENABLED=0 $(GO) vet ./... || exit 1; done
-	GOOS=freebsd GOARCH=amd64 CGO_ENABLED=0 $(GO) build ./...
+# Without optimisations the packages compile in two thirds of the time.
+FAST = -gcflags=all='-N -l'
+
+cross: ## the program and its tests compile for the other platforms, and without CUDA
+	GOARCH=arm64 CGO_ENABLED=0 $(GO) vet ./...
+	GOOS=darwin GOARCH=arm64 CGO_ENABLED=0 $(GO) vet $(FAST) ./...
+	GOOS=windows CGO_ENABLED=0 $(GO) vet $(FAST) ./...
 	CGO_ENABLED=0 $(GO) vet -tags static ./...
 
 dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS; the same bytes for the same commit
 	$(GO) run ./deploy/dist -o dist
 
-arm64: ## the tests of computing and reading on arm64; needs qemu-user
-	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short -skip '$(PLAIN)' ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
-	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -run '^TestGoldens$$/^cpu' ./transformer
+arm64: ## the tests of computing, with the goldens, and of reading on arm64; needs qemu-user
+	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
 
 fuzz: ## every fuzz target for two seconds, or FUZZTIME
 	internal/tools/fuzz.sh $(FUZZTIME)
 
-crash: ## kills runs of the program at random moments, half a minute or TIME for each of two tests; Linux
-	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),30s)
+crash: ## kills runs of the program at random moments, a quarter of a minute or TIME for each of two tests; Linux
+	$(GO) test ./cmd/embed -count 1 -v -timeout 0 -run '^TestKilled(InsideAFile)?$$' -crash.time $(or $(TIME),15s)
 
 compare: ## throughput against another commit, in turns: BASE=COMMIT, by default the last tag, and BENCH=PATTERN
 	bench/compare.sh '$(BASE)' '$(BENCH)'

@@ -224,6 +224,9 @@ func uniprot(m simulatedModel, devices []simulatedDevice) simulation {
 
 // TestDevicesShareTheWork checks that the devices of a run finish nearly together.
 func TestDevicesShareTheWork(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the tests of the pool run its goroutines under the race detector")
+	}
 	one := uniprot(simulated650M, sound(1)).run(t)
 	for _, c := range []struct {
 		devices int

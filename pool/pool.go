@@ -70,8 +70,8 @@ type Job struct {
 	// in their file (see latest). 0 keeps none.
 	KeptBytes int
 	// PartRecords is the maximum number of records of a file that are computed again after the process was killed, unless
-	// more than half as many are between reading and writing (see parts). 0 makes no parts: a file of an interrupted run is
-	// then computed again from its beginning.
+	// more than half as many are between reading and writing (see parts). 0 makes no parts: a file of an interrupted run
+	// is then computed again from its beginning.
 	PartRecords int
 	// StallTimeout is the time after which a device counts as failed if it has not finished a batch. That for a sequence
 	// over the budget is longer, by the square of the excess. 0 means never.

@@ -71,6 +71,9 @@ func TestHuggingFaceCases(t *testing.T) {
 // reference, with the synthetic vocabulary and with that of DNABERT-2. Short sequences have unknown letters or none.
 // Sequences that need several windows have none.
 func TestLargeVocabulariesMatchReference(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	for _, vocabulary := range []struct {
 		name string
 		file func(t *testing.T) []byte
@@ -114,6 +117,9 @@ func TestLargeVocabulariesMatchReference(t *testing.T) {
 // of its halves, the vocabulary must be refused. The others are compared with the reference, with windows so small that
 // nearly every token touches the boundary of a window.
 func TestRandomVocabulariesMatchReference(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	inOrder, outOfOrder := 0, 0
 	for seed := range uint64(600) {
 		rng := rand.New(rand.NewPCG(seed, 3))

@@ -12,6 +12,9 @@ import (
 // TestColumnsTogether computes all poolings of two layers together. Each must have the bits that it has alone, and the
 // maximum must be that of the states of the tokens that it covers.
 func TestColumnsTogether(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	for name, covered := range map[string]func(n int) (from, to int){
 		"esm2-tiny":    func(n int) (int, int) { return 1, n - 1 },
 		"dnabert-s-2l": func(n int) (int, int) { return 0, n },

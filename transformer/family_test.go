@@ -64,6 +64,9 @@ var layouts = []layout{
 
 // TestLayouts checks that a checkpoint gives the same bits in every layout as in the plain layout.
 func TestLayouts(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	backend := cpu.New(2)
 	defer backend.Close()
 	plain := map[string][]float32{}

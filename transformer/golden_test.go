@@ -10,14 +10,14 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldens compares both models with the results of their original PyTorch code, on the reference backend and on the
-// CPU.
+// TestGoldens compares both models with the results of their original PyTorch code, on the CPU and, except in short
+// mode, on the reference backend.
 func TestGoldens(t *testing.T) {
-	for _, open := range []func() kernels.Backend{
-		ref.New,
-		func() kernels.Backend { return ref.NewBaseline(kernels.FP32) },
-		func() kernels.Backend { return cpu.New(2) },
-	} {
+	backends := []func() kernels.Backend{func() kernels.Backend { return cpu.New(2) }}
+	if !testing.Short() {
+		backends = append(backends, ref.New, func() kernels.Backend { return ref.NewBaseline(kernels.FP32) })
+	}
+	for _, open := range backends {
 		for _, g := range goldentest.Goldens() {
 			compareGolden(t, open(), g, g.FP32)
 		}

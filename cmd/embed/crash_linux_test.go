@@ -37,6 +37,9 @@ var (
 // A seed determines the formats, the signals, and the lines of the log after which the signals come. It does not
 // determine the order of goroutines.
 func TestKilled(t *testing.T) {
+	if testing.Short() {
+		t.Skip("make crash takes longer, and without the race detector")
+	}
 	c := newCrashes(t, 0)
 	c.writeInputs()
 	for end := time.Now().Add(*crashTime); time.Now().Before(end); c.rounds++ {

@@ -22,9 +22,12 @@ const (
 )
 
 // TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After each kill the
-// next run may compute again at most --part-records, and after SIGTERM only a span that was not finished. In the end the folder must hold the bytes of a run that was never
-// killed, and nothing else.
+// next run may compute again at most --part-records, and after SIGTERM only a span that was not finished. In the end
+// the folder must hold the bytes of a run that was never killed, and nothing else.
 func TestKilledInsideAFile(t *testing.T) {
+	if testing.Short() {
+		t.Skip("make crash takes longer, and without the race detector")
+	}
 	l := &largeFile{crashes: newCrashes(t, 1)}
 	var text strings.Builder
 	for i := range largeRecords {

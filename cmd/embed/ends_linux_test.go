@@ -370,6 +370,9 @@ func TestAddressSpace(t *testing.T) {
 // TestHugeRecord checks a small file with a record whose letters alone would take all memory. The error must name the
 // record's line, the limit and the flag that helps, and the flag must help.
 func TestHugeRecord(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	var packed bytes.Buffer
 	w := gzip.NewWriter(&packed)

@@ -23,6 +23,9 @@ func fieldFile(t *testing.T, name string) string {
 // alphabet must write the listed rows, each as "id length". For any other input one line must name the fault and its
 // remedy.
 func TestFieldInputs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	const skip, suffix = "--on-bad-record skip", "--duplicates suffix"
 	for _, c := range []struct {
 		args string // arguments; the last one is the file

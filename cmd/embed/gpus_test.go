@@ -328,6 +328,9 @@ func TestGPUSettings(t *testing.T) {
 // TestProductsAreLogged checks that the verbose log says, once for each device, which algorithms computed the matrix
 // products. Products without cuBLAS must cause a warning even if the log is not verbose.
 func TestProductsAreLogged(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	args := manyFiles(t)
 	const algorithm = "algorithm 66, tile 20"
 	taken := cuda.ProductReport{Product: cuda.Product{N: 3, K: 2}, Algorithm: algorithm, AskedRows: 4096, Calls: 5, Rows: 500}
@@ -366,6 +369,9 @@ func TestProductsAreLogged(t *testing.T) {
 // TestWithoutCublas checks that one line gives the reason why cuBLAS is not used, and the cost. The line is a warning
 // unless the user has turned cuBLAS off.
 func TestWithoutCublas(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	args := manyFiles(t)
 	for out, c := range map[string]struct {
 		err  error

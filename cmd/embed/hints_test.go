@@ -66,6 +66,9 @@ func TestHints(t *testing.T) {
 // TestTokenizerHint checks that the error for a tokenizer names the flag that it was given by, or the flag by which
 // another one can be given.
 func TestTokenizerHint(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	write(t, "d.fna", ">a\nACGTTGCAACGGATTACAGT\n")
 	write(t, "broken.json", "{")

@@ -11,6 +11,9 @@ import (
 
 // TestFoldersAndGlobs checks that outputs keep the tree of a folder, and that the default output folder is embeddings.
 func TestFoldersAndGlobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	write(t, "in/a.faa", ">a\nMKV\n")
 	write(t, "in/deep/a.faa", ">a\nMKVL\n")

@@ -35,6 +35,9 @@ const (
 // TestBothModelsInEveryFormat embeds DNA and protein with one command. It checks that in every format the ids are in
 // the order of the input, and that each sequence has the embedding that it has alone.
 func TestBothModelsInEveryFormat(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	write(t, "prot.faa", proteinFile)
 	write(t, "nucl.fna", nucleotideFile)
@@ -303,6 +306,9 @@ func TestFlagsAboutRecords(t *testing.T) {
 
 // TestFlagsAboutDNA checks standard input, lower-case letters, a forced alphabet, and another tokenizer.
 func TestFlagsAboutDNA(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	const lower = ">x\ngattacagattaca\n"
 	withStdin(t, lower)

@@ -31,6 +31,9 @@ type residueRow struct {
 
 // TestSeveralPoolings asks for all poolings in one run. Each must have the bits that it has alone.
 func TestSeveralPoolings(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	write(t, "p.faa", proteinFile)
 	write(t, "n.fna", nucleotideFile)

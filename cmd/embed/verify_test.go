@@ -110,6 +110,9 @@ func TestVerify(t *testing.T) {
 
 // TestVerifyPublished verifies the folder of a synthetic model against the smallest set that comes with the program.
 func TestVerifyPublished(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
+	}
 	workspace(t)
 	writeCheckpoint(t, "net", "synthetic:esm2-8m", nil)
 	var sets []publishedSet

@@ -53,6 +53,9 @@ func TestSequencesCanBeAppendedTo(t *testing.T) {
 // TestLargeRecordsAllocateTwiceTheirSizeAtMost checks the memory for a large record. A buffer that is copied when it
 // grows would take several times the size of the record.
 func TestLargeRecordsAllocateTwiceTheirSizeAtMost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	const size = 8 << 20
 	text := ">a\n" + strings.Repeat(strings.Repeat("ACGT", 15)+"\n", size/60)
 	result := testing.Benchmark(func(b *testing.B) {

@@ -154,6 +154,9 @@ func proteinRecords(count, length int) []byte {
 // TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Every cut must be an error, except a cut
 // between two members of gzip data, which nobody can detect.
 func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	for ext, compress := range compressions(t) {
 		if ext == "" {
 			continue
@@ -251,6 +254,9 @@ func TestBytesAfterGzipMembers(t *testing.T) {
 
 // TestZstdWindows reads frames with every window size that zstd itself can write.
 func TestZstdWindows(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	const text = ">a\nACGTACGT\n"
 	frame := func(log byte) string {
 		block := uint32(len(text))<<3 | 1 // a raw block, the last

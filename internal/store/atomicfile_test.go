@@ -178,6 +178,9 @@ func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 // TestEveryFailureLeavesNoPartialOutput makes every operation fail in turn. A file under a final name must be complete,
 // and no temporary file may be left. The error must be one line that names the output and wraps its cause.
 func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	for name, s := range everySpec(t) {
 		if len(s.Columns) > 3 || s.Columns[0].Pooling == Residues && s.Format != Pt {
 			continue // the same operations as with three columns, or with Tokens

@@ -1,16 +1,21 @@
 #!/usr/bin/env bash
-# Runs every fuzz target of the module for some time each: internal/tools/fuzz.sh [TIME].
+# Runs every fuzz target of the module for some time each: internal/tools/fuzz.sh [TIME]. The inputs that it has found
+# before are in Go's build cache, where go test -fuzz has them, too.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-said=$(mktemp)
-trap 'rm -f "$said"' EXIT
-for file in $(git grep -lE '^func Fuzz' -- '*_test.go'); do
-	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$file"); do
-		printf '%s %s\n' "$(dirname "$file")" "$target"
-		go test "./$(dirname "$file")" -run '^$' -fuzz "^$target\$" -fuzztime "${1:-2s}" >"$said" 2>&1 && continue
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cache=$(go env GOCACHE)/fuzz
+for folder in $(git grep -lE '^func Fuzz' -- '*_test.go' | xargs -n 1 dirname | sort -u); do
+	package=$(go list "./$folder")
+	go test -c -fuzz Fuzz -o "$work/test" "./$folder"
+	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\).*/\1/p' "$folder"/*_test.go); do
+		printf '%s %s\n' "$folder" "$target"
+		(cd "$folder" && exec "$work/test" -test.run '^$' -test.fuzz "^$target\$" -test.fuzztime "${1:-2s}" \
+			-test.fuzzcachedir "$cache/$package") >"$work/said" 2>&1 && continue
 		# Go reports the end of the time as a failure if an execution is under way; no input is at fault then.
-		if grep -q 'context deadline exceeded' "$said" && ! grep -q 'Failing input' "$said"; then continue; fi
-		cat "$said"
+		if grep -q 'context deadline exceeded' "$work/said" && ! grep -q 'Failing input' "$work/said"; then continue; fi
+		cat "$work/said"
 		exit 1
 	done
 done

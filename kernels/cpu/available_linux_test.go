@@ -109,6 +109,9 @@ func TestMemoryTakenByOthers(t *testing.T) {
 // TestAttentionOutOfMemory checks that a batch whose attention does not fit the memory gives an error, and that the
 // next batch runs.
 func TestAttentionOutOfMemory(t *testing.T) {
+	if testing.Short() {
+		t.Skip("a long sequence takes ten seconds under emulation")
+	}
 	b := New(2)
 	defer b.Close()
 	m := b.NewModel()

@@ -59,9 +59,13 @@ func TestBF16Weights(t *testing.T) {
 	for _, then := range kernels.Activations[1:] {
 		ops = append(ops, then.String())
 	}
+	shapes := [][2]int{{16, 16}, {17, 33}, {80, 385}, {110, 40}}
+	if !testing.Short() {
+		shapes = append(shapes, [2]int{64, 64}, [2]int{720, 320}, [2]int{48, 3072})
+	}
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {
-			for _, shape := range [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}, {110, 40}, {720, 320}, {48, 3072}} {
+			for _, shape := range shapes {
 				for _, op := range ops {
 					t.Run(fmt.Sprintf("%s/%dx%dx%d", op, rows, shape[0], shape[1]), func(t *testing.T) {
 						source := func(rows int) kernels.Source { return randomSource{[]int{rows, shape[1]}} }

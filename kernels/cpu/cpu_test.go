@@ -42,12 +42,16 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestAllocations checks that a batch allocates nothing, with one thread and with several.
+// TestAllocations checks that a batch allocates nothing, with one thread and with several. In short mode it runs the
+// variant with which this machine computes.
 func TestAllocations(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")
 	}
 	withEachVariant(t, func(t *testing.T, v *variant) {
+		if testing.Short() && v.name != best().name {
+			t.Skip("another variant")
+		}
 		for _, threads := range []int{1, 3} {
 			b := newBackend(threads, v, float32s)
 			kernelstest.Allocations(t, b, kernels.FP32)

@@ -7,9 +7,13 @@ import (
 )
 
 // TestGoldens compares whole models with the output of their original PyTorch code, in every variant of this machine,
-// with weights in float32 and in bfloat16, and with both operands in bfloat16.
+// with weights in float32 and in bfloat16, and with both operands in bfloat16. In short mode it runs the variant with
+// which this machine computes.
 func TestGoldens(t *testing.T) {
 	for _, v := range variants() {
+		if testing.Short() && v.name != best().name {
+			continue
+		}
 		for _, g := range goldentest.Goldens() {
 			longest := 0
 			if g.Model == "dnabert-s-2l" {

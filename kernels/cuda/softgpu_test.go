@@ -482,6 +482,9 @@ func TestMissingWaitsAreFound(t *testing.T) {
 // TestContractHasJobs checks that the jobs launch every kernel of the contract (see contracts). It runs them on the
 // fake device, which only records the launches.
 func TestContractHasJobs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("one goroutine, and slow under the race detector and on emulators")
+	}
 	missing := maps.Clone(kernelSpecs())
 	for _, dtype := range operandTypes {
 		for _, cublas := range []bool{false, true} {

@@ -16,8 +16,8 @@ func Frequencies(d int) []float32 {
 	return list
 }
 
-// cases returns the cases of all operations, with products for the given activations. In short cases sequences have at
-// most 65 tokens, and the largest products are smaller.
+// cases returns the cases of all operations, with products for the given activations. In short mode sequences have at
+// most 65 tokens, the largest products are smaller, and each reader of a product sees one width of it.
 func cases(activations []kernels.Activation, short bool) []Case {
 	var list []Case
 	add := func(name string, lens []int, build func(b *Bench) []kernels.Value) {
@@ -52,9 +52,14 @@ func cases(activations []kernels.Activation, short bool) []Case {
 			})
 		}
 	}
-	for _, reader := range []string{"float32", "operand", "both"} {
-		for _, then := range activations {
-			for _, cols := range []int{20, 50, 96} { // multiples of 16, the columns in a panel, and others
+	for i, reader := range []string{"float32", "operand", "both"} {
+		for j, then := range activations {
+			widths := []int{20, 50, 96} // multiples of 16, the columns in a panel, and others
+			if short {
+				k := (i + j) % len(widths)
+				widths = widths[k : k+1]
+			}
+			for _, cols := range widths {
 				add(fmt.Sprintf("linear/%s of %d columns, read as %s", then, cols, reader), ragged, func(b *Bench) []kernels.Value {
 					return readers[reader](b, b.Linear(b.Input(72), b.Product(cols, 72, then), kernels.None))
 				})
@@ -69,9 +74,13 @@ func cases(activations []kernels.Activation, short bool) []Case {
 			return append(readers[reader](b, y), readers[reader](b, x)...)
 		})
 	}
+	wide := 1280
+	if short {
+		wide = 400
+	}
 	for _, then := range activations {
-		add(fmt.Sprintf("linear/%s of 1280 columns", then), ragged, func(b *Bench) []kernels.Value {
-			return []kernels.Value{b.Stored(b.Linear(b.Input(24), b.Product(1280, 24, then), kernels.None))}
+		add(fmt.Sprintf("linear/%s of %d columns", then, wide), ragged, func(b *Bench) []kernels.Value {
+			return []kernels.Value{b.Stored(b.Linear(b.Input(24), b.Product(wide, 24, then), kernels.None))}
 		})
 	}
 	add("linear/stacked", ragged, func(b *Bench) []kernels.Value {

@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// randomPrograms is the number of random programs in the suite.
-const randomPrograms = 24
+// randomPrograms and shortPrograms are the numbers of random programs in the suite, and in short mode.
+const randomPrograms, shortPrograms = 24, 8
 
 // randomProgram returns a straight-line program of random operations. Some of its values have long lifetimes and some
 // short ones. They are read as float32, in the operand type, as both, or never, and some are results. Its products use

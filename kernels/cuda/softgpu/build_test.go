@@ -178,9 +178,13 @@ func runKernel(t *testing.T, kernel string, seed int) (out []float32, message st
 	return out, text.String()
 }
 
-// folder returns the folder of the software GPU. It skips the test if there is no compiler; CI has one.
+// folder returns the folder of the software GPU. It skips the test in short mode, and if there is no compiler; CI has
+// one.
 func folder(t *testing.T) string {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("the software GPU takes part in the full test run only")
+	}
 	dir, err := faults()
 	if errors.Is(err, ErrNoCompiler) && os.Getenv("CI") == "" {
 		t.Skip(err)

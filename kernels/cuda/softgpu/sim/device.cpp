@@ -185,7 +185,7 @@ void Device::release() {
     events.clear();
     for (LoadedModule *m : modules) delete m;
     modules.clear(), functions.clear();
-    for (const auto &p : pinned) free(p.first);
+    for (const auto &p : pinned) delete_pinned(p.first, p.second);
     pinned.clear();
     memory.release_all();
 }

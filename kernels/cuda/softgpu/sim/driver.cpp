@@ -240,9 +240,8 @@ int cuMemAllocHost_v2(void **p, size_t bytes) {
     const Call c;
     NEEDS_CONTEXT(c);
     if (bytes == 0) return refuse(invalid_value, "cuMemAllocHost of 0 bytes");
-    *p = aligned_alloc(4096, (bytes + 4095) & ~size_t(4095));
+    *p = new_pinned(bytes);
     if (*p == nullptr) return out_of_memory;
-    memset(*p, filler, bytes);
     c.device->pinned[*p] = bytes;
     return success;
 }
@@ -251,8 +250,10 @@ int cuMemFreeHost(void *p) {
     Call c;
     NEEDS_CONTEXT(c);
     if (const int code = c.device->drain(c.held)) return code;
-    if (c.device->pinned.erase(p) == 0) return refuse(invalid_value, "cuMemFreeHost of an address that was not allocated");
-    free(p);
+    const auto found = c.device->pinned.find(p);
+    if (found == c.device->pinned.end()) return refuse(invalid_value, "cuMemFreeHost of an address that was not allocated");
+    delete_pinned(p, found->second);
+    c.device->pinned.erase(found);
     return success;
 }
 

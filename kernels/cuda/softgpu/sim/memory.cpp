@@ -60,6 +60,13 @@ bool filled(const unsigned char *from, const unsigned char *to) {
 
 } // namespace
 
+void *new_pinned(size_t size) {
+    void *at = mmap(nullptr, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    return at != MAP_FAILED && map_filler(static_cast<unsigned char *>(at), size) ? at : nullptr;
+}
+
+void delete_pinned(void *address, size_t size) { munmap(address, size); }
+
 bool Guarded::intact() const {
     return filled(pages, address) && filled(address + size, pages + readable);
 }
@@ -133,22 +140,22 @@ std::string Arena::damaged() const {
 }
 
 Scratch::~Scratch() {
-    if (mapped > 0) munmap(guarded.pages, mapped);
+    if (most > 0) munmap(end - most, most + page());
 }
 
 void Scratch::resize(size_t size) {
     const size_t readable = readable_bytes(size);
-    if (readable + page() != mapped) {
-        if (mapped > 0) munmap(guarded.pages, mapped);
-        mapped = readable + page();
-        void *at = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        if (at == MAP_FAILED || mprotect(static_cast<unsigned char *>(at) + readable, page(), PROT_NONE) != 0) {
+    if (readable > most) {
+        if (most > 0) munmap(end - most, most + page());
+        most = readable;
+        void *at = mmap(nullptr, most + page(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (at == MAP_FAILED || mprotect(static_cast<unsigned char *>(at) + most, page(), PROT_NONE) != 0) {
             fprintf(stderr, "softgpu: no host memory for shared memory\n");
             abort();
         }
-        guarded.pages = static_cast<unsigned char *>(at);
+        end = static_cast<unsigned char *>(at) + most;
     }
-    guarded = guard(guarded.pages, readable, size);
+    guarded = guard(end - readable, readable, size);
 }
 
 } // namespace softgpu

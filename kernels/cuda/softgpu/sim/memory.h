@@ -24,6 +24,10 @@ struct Guarded {
     void fill() const;
 };
 
+// new_pinned returns memory of the host with `size` bytes of filler, at the beginning of a page, or null.
+void *new_pinned(size_t size);
+void delete_pinned(void *address, size_t size);
+
 // Arena is the memory of one device. Its functions may be called from any host thread.
 class Arena {
   public:
@@ -66,7 +70,8 @@ class Scratch {
 
   private:
     Guarded guarded = {};
-    size_t mapped = 0;
+    unsigned char *end = nullptr; // the unreadable page
+    size_t most = 0;              // number of readable bytes before it
 };
 
 } // namespace softgpu
