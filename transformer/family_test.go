@@ -210,7 +210,8 @@ func TestDNABERT2(t *testing.T) {
 	}
 }
 
-// TestFamilies checks the fields of every family, and that no two families have the same names or flags.
+// TestFamilies checks that no two families have the same flags and no two published models the same name. It also
+// checks the default model, the hub ids, the vocabulary and the number of special tokens of every family.
 func TestFamilies(t *testing.T) {
 	flags, names := map[string]bool{}, map[string]bool{}
 	for _, f := range append(transformer.List{transformer.Toy}, transformer.Families...) {

@@ -223,8 +223,9 @@ func sleeps(proc string) bool {
 	return len(threads) > 0
 }
 
-// TestSignalWhileAnInputIsSilent checks that an interrupted run ends even if standard input is silent or a pipe has no
-// writer. After the grace period the run ends in any case, for example if the disk with a tokenizer does not respond.
+// TestSignalWhileAnInputIsSilent checks that SIGTERM ends a run that waits for standard input or for a pipe without a
+// writer. If a run cannot stop by itself, because it reads a tokenizer file that never answers (here a pipe), the process
+// ends anyway when the time is over that an interrupted run has to finish.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	const bySelf = "embed: interrupted; the same command continues"
 	for name, c := range map[string]struct {

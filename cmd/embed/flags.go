@@ -281,9 +281,9 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 	return list
 }
 
-// twoDashes replaces the form of Go's package flag, -gpus 0,1, by --gpus 0,1. A dash with a single letter remains, and
-// so does a dash with letters that are all short flags without a value, such as -qv. Any other form with one dash is a
-// usage error; for example -output is not read as -o utput.
+// twoDashes adds the second dash to a long flag that has only one, as Go's package flag allows: -gpus 0,1 becomes
+// --gpus 0,1. It leaves -o, and -qv, because each letter is a short flag without a value. It returns a usage error for
+// anything else with one dash: -output is no flag, and is not read as -o with the value utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
 	isValue := false // whether the argument is the value of the flag before it

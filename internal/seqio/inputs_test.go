@@ -38,7 +38,8 @@ func expandAll(args []string, forced Alphabet) (all []Input, err error) {
 	return all, nil
 }
 
-// described returns inputs as "path>dir/name", with paths relative to root.
+// described returns a string "path>dir/name" for each input: its path relative to root, or "-", then the folder and the
+// base name of its output.
 func described(t *testing.T, root string, inputs []Input) []string {
 	t.Helper()
 	var s []string

@@ -184,13 +184,14 @@ type fastqLine struct {
 	letters bool // there are letters, gaps and stops only
 }
 
-// findFASTQ returns the offset in r of the first record of four lines, or io.EOF: a line that begins with '@', one of
-// letters, one that begins with '+', one as long as the letters, and then the end or a line that begins with '@'. A
-// line of quality values may begin with '@', too. But the line after it is the header of the next record, and not a
-// line of letters, because '@' is not a letter. The first line of r does not count.
+// findFASTQ returns the offset in r of the first FASTQ record of exactly four lines, or io.EOF if there is none. It
+// ignores the first line of r, which may be incomplete. It looks for four lines in a row: a header that begins with '@',
+// a line of letters, a line that begins with '+', and a line of the same length as the letters. After them comes the end
+// of r or a line that begins with '@'. A line of quality values that begins with '@' is not mistaken for a header,
+// because the next line is a header, and '@' is not a letter.
 //
-// In a file whose records have more than four lines, a place inside a record may look the same. The part before then
-// ends inside that record, so its reader returns an ErrTruncated.
+// If records have more than four lines, findFASTQ may return an offset inside a record. The reader of the part of the
+// file before this offset then returns an error, because the part ends inside that record.
 func findFASTQ(r io.Reader) (int64, error) {
 	in := bufio.NewReaderSize(r, streamBuffer)
 	at := int64(0)

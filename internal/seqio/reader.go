@@ -142,7 +142,8 @@ func (r *Reader) readAhead() error {
 	return nil
 }
 
-// Finding returns the alphabet of the input, given or detected, and the reason for it.
+// Finding returns the alphabet of the input. If the alphabet was detected, Finding also contains the reason for it, and
+// any file extension that contradicts it.
 func (r *Reader) Finding() Finding { return r.decision.Finding }
 
 // Alphabet returns the alphabet, given or detected. It is never Unknown.

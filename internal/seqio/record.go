@@ -35,7 +35,8 @@ const (
 	DuplicateKeep                          // the record keeps its id; IDs applies another policy to the ids of all parts
 )
 
-// GapPolicy determines the meaning of '-' and '.' inside a sequence.
+// GapPolicy determines the meaning of '-' and '.' inside a sequence. It has no effect on '.' in DNA of a FASTQ file,
+// which is read as N.
 type GapPolicy uint8
 
 const (

@@ -28,9 +28,9 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	}
 }
 
-// TestConformance runs the conformance suite. It leaves out the portable variant, which takes as long as the others
-// together, unless this build or machine computes with it. make noasm and make arm64 are such builds. Tests of goldens,
-// tiles and rows run with every variant everywhere.
+// TestConformance runs the conformance suite with every implementation of the kernels that this machine supports. It
+// skips the one in plain Go, which takes as long as the others together, unless the build has no other. Such a build has
+// the tag noasm (make noasm).
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {
