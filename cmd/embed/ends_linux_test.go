@@ -224,8 +224,8 @@ func sleeps(proc string) bool {
 }
 
 // TestSignalWhileAnInputIsSilent checks that SIGTERM ends a run that waits for standard input or for a pipe without a
-// writer. If a run cannot stop by itself, because it reads a tokenizer file that never answers (here a pipe), the process
-// ends anyway when the time is over that an interrupted run has to finish.
+// writer. If a run cannot stop by itself, because it reads a tokenizer file that never answers (here a pipe), the
+// process ends anyway when the time is over that an interrupted run has to finish.
 func TestSignalWhileAnInputIsSilent(t *testing.T) {
 	const bySelf = "embed: interrupted; the same command continues"
 	for name, c := range map[string]struct {

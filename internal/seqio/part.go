@@ -185,10 +185,10 @@ type fastqLine struct {
 }
 
 // findFASTQ returns the offset in r of the first FASTQ record of exactly four lines, or io.EOF if there is none. It
-// ignores the first line of r, which may be incomplete. It looks for four lines in a row: a header that begins with '@',
-// a line of letters, a line that begins with '+', and a line of the same length as the letters. After them comes the end
-// of r or a line that begins with '@'. A line of quality values that begins with '@' is not mistaken for a header,
-// because the next line is a header, and '@' is not a letter.
+// ignores the first line of r, which may be incomplete. It looks for four lines in a row: a header that begins with
+// '@', a line of letters, a line that begins with '+', and a line of the same length as the letters. After them comes
+// the end of r or a line that begins with '@'. A line of quality values that begins with '@' is not mistaken for a
+// header, because the next line is a header, and '@' is not a letter.
 //
 // If records have more than four lines, findFASTQ may return an offset inside a record. The reader of the part of the
 // file before this offset then returns an error, because the part ends inside that record.

@@ -29,8 +29,8 @@ func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 }
 
 // TestConformance runs the conformance suite with every implementation of the kernels that this machine supports. It
-// skips the one in plain Go, which takes as long as the others together, unless the build has no other. Such a build has
-// the tag noasm (make noasm).
+// skips the one in plain Go, which takes as long as the others together, unless the build has no other. Such a build
+// has the tag noasm (make noasm).
 func TestConformance(t *testing.T) {
 	known := new(kernelstest.Known)
 	withEachVariant(t, func(t *testing.T, v *variant) {

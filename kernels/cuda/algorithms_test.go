@@ -32,9 +32,9 @@ func modelShapes(hidden, inner int, gated bool) []Product {
 }
 
 // BenchmarkAlgorithms times the algorithms that cuBLAS offers for the matrix products of real models. It asks cuBLAS
-// twice: for the number of rows in heuristicRows, and for that in the flag -algorithms.rows. Every algorithm is timed on
-// the second number. The backend itself uses the first algorithm that cuBLAS offers for heuristicRows. On Hopper in bf16
-// it uses one with a tile of 128 by 128 instead, if cuBLAS offers one for the number of rows in largeRows.
+// twice: for the number of rows in heuristicRows, and for that in the flag -algorithms.rows. Every algorithm is timed
+// on the second number. The backend itself uses the first algorithm that cuBLAS offers for heuristicRows. On Hopper in
+// bf16 it uses one with a tile of 128 by 128 instead, if cuBLAS offers one for the number of rows in largeRows.
 func BenchmarkAlgorithms(b *testing.B) {
 	backend, err := Open(0, Options{DType: kernels.BF16})
 	if err != nil {
