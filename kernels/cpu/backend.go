@@ -50,7 +50,7 @@ type format uint8
 
 const (
 	float32s    format = iota
-	bf16Weights        // projections in bfloat16, multiplied in float32
+	bf16Weights        // matrices of Linear operations in bfloat16, multiplied in float32
 	bf16               // both operands in bfloat16
 )
 
@@ -100,7 +100,7 @@ func (b *Backend) Close() error {
 // NewModel returns an empty set of weights.
 func (b *Backend) NewModel() kernels.Model { return &model{backend: b} }
 
-// model holds weights in an arena of its own.
+// model holds weights in an arena, memory that is freed all at once.
 type model struct {
 	backend *Backend
 	weights arena
@@ -109,7 +109,8 @@ type model struct {
 // Close frees the weights.
 func (m *model) Close() error { return m.weights.free() }
 
-// Load reads the parts. It packs projections, several panels in parallel.
+// Load reads the parts and copies them. It packs the matrix of a Linear into panels of 16 rows, several panels in
+// parallel.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {

@@ -2,5 +2,5 @@
 
 package cpu
 
-// hasBFMMLA returns false, so that bfloat16 is not multiplied on this system.
+// hasBFMMLA returns false: on this system nothing tells whether the processor can multiply bfloat16 (BFMMLA).
 func hasBFMMLA() bool { return false }

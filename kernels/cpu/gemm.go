@@ -13,7 +13,8 @@ const (
 	tasksPerWorker = 12
 )
 
-// product is one matrix product, Out = A·B + Bias + Add. The rows of A and the panels of B consist of words.
+// product is one matrix product, Out = A·B + Bias + Add. The rows of A and the panels of B consist of words: each is a
+// float32, or a pair of bfloat16 values.
 type product struct {
 	out   []float32
 	ldout int
@@ -129,8 +130,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns the product of the given number of rows from row on and n panels from first on, without Add. Its output
-// is acc, whose rows are n panels wide.
+// part returns the product of the rows from row on and the n panels from first on, without Add. Its output is acc,
+// whose rows are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {

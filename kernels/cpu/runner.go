@@ -142,7 +142,7 @@ func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precisio
 	return 0, 0
 }
 
-// matrix is a value in its slot: as float32, as bfloat16, or as both.
+// matrix is the memory of one value of a program: its rows as float32, as bfloat16, or as both.
 type matrix struct {
 	cols  int
 	at    []float32
@@ -183,7 +183,8 @@ func (m *matrix) halfRow(r int) []uint16 {
 	return halves(m.pairs[r*ld : (r+1)*ld])
 }
 
-// operand returns the words that products read, and the words of a row.
+// operand returns the words that matrix products read, and the number of words in a row. A word is a float32, or a pair
+// of bfloat16 values.
 func (m *matrix) operand() (words []float32, ld int) {
 	if m.pairs != nil {
 		return m.pairs, pairs(m.cols)
@@ -243,8 +244,8 @@ func (s *runner) Profile(p *kernels.Profile) bool {
 // Close frees the activations.
 func (s *runner) Close() error { return s.memory.free() }
 
-// rowsPerTask is the maximum number of rows in a task of a row operation. It is so small that a task takes microseconds
-// and all workers end at about the same time.
+// rowsPerTask is the maximum number of rows in a task of an operation that computes row by row. It is so small that a
+// task takes microseconds and all workers end at about the same time.
 const rowsPerTask = 32
 
 // eachRow returns a function that calls do for every token's row, in parallel.

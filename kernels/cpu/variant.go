@@ -88,8 +88,8 @@ func portable() *variant {
 	}
 }
 
-// activation returns the functions that compute activation a. apply computes in place. gate multiplies up by a function
-// of in. Of the two, an activation has one; Identity has none.
+// activation returns the function that computes activation a. apply computes in place; gate multiplies up by a function
+// of in. Identity has neither function, and every other activation has one of the two.
 func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
 	switch a {
 	case kernels.Identity:
