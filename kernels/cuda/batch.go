@@ -105,9 +105,9 @@ func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Await(loads, other.read)
 }
 
-// cut divides a batch into blocks for the attention kernel. A block is a pair: its sequence, and its first query row
-// within the sequence. The longest sequences come first, because their blocks take longest; the order does not change
-// any result.
+// cut divides a batch into blocks of query rows for the attention kernel. It returns two numbers for each block: the
+// index of its sequence, and its first query row within the sequence. The longest sequences come first, because their
+// blocks take longest; the order does not change any result.
 func (t *tables) cut(b kernels.Batch) []int32 {
 	t.order, t.list = t.order[:0], t.list[:0]
 	for i := range b.Sequences() {
@@ -122,7 +122,8 @@ func (t *tables) cut(b kernels.Batch) []int32 {
 	return t.list
 }
 
-// rows returns the rows that a range selects in each sequence: the first row, and the row after the last.
+// rows returns the rows that a range selects in each sequence of a batch, as two numbers: the first row, and the row
+// after the last.
 func (t *tables) rows(b kernels.Batch, o kernels.Range) []int32 {
 	t.list = t.list[:0]
 	for i := range b.Sequences() {

@@ -15,9 +15,9 @@ var activationKernels = [...]struct{ product, alone string }{
 	kernels.GEGLU:    {"gemm_geglu", "gate"},
 }
 
-// linear returns a function that launches a product with its activation. If there is a cuBLAS with a usable algorithm,
-// cuBLAS multiplies and a second kernel applies the activation. Otherwise one kernel of the package does both. e is the
-// operation's entry in a profile.
+// linear returns a function that launches a matrix product with its activation. If there is a cuBLAS with a usable
+// algorithm, cuBLAS multiplies and a second kernel applies the activation. Otherwise one kernel of the package does
+// both. e is the operation's entry in a profile.
 func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memory, e entry) func(*submission) {
 	if int(o.Then) >= len(activationKernels) {
 		c.Fail(fmt.Errorf("no kernel for %s: %w", o.Then, kernels.ErrUnsupported))

@@ -12,7 +12,7 @@ type ptxModule struct {
 	kernels []*ptxKernel
 }
 
-// ptxKernel is one .entry.
+// ptxKernel is a kernel of a PTX file, which .entry declares.
 type ptxKernel struct {
 	name       string
 	parameters []parameter
@@ -62,7 +62,7 @@ type parser struct {
 	at     int
 }
 
-// parsePTX parses a file.
+// parsePTX parses the text of a PTX file.
 func parsePTX(text string) (m *ptxModule, err error) {
 	p := &parser{tokens: scan(text)}
 	defer func() {
@@ -247,7 +247,7 @@ func (p *parser) kernel() *ptxKernel {
 	return k
 }
 
-// register parses .reg .f32 %f<45>; or .reg .f32 %f;
+// register parses a declaration of registers: .reg .f32 %f<45>; or .reg .f32 %f;
 func (p *parser) register(k *ptxKernel) {
 	p.expect(".reg")
 	kind, name := strings.TrimPrefix(p.next(), "."), p.next()
