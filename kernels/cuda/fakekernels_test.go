@@ -328,7 +328,7 @@ func (k *fakeLaunch) pool() {
 	}
 }
 
-// gemm computes the tiles of the grid, and no others.
+// gemm computes the whole matrix product. It fails the test if the grid does not have the size that covers the result.
 func (k *fakeLaunch) gemm(family string) {
 	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
 	tile, shared, rows := 128, 65536, n

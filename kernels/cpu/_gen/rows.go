@@ -7,7 +7,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// rows generates the row operations.
+// rows generates the functions that compute row by row: activations, the two passes of a softmax, LayerNorm, rotary
+// embedding, scaling and addition.
 func rows(g *generator, i isa) {
 	activations(g, i)
 	scores(g, i)

@@ -2,7 +2,8 @@ package main
 
 import "math"
 
-// rows generates the row operations.
+// rows generates the functions that compute row by row: activations, the two passes of a softmax, LayerNorm, rotary
+// embedding, scaling and addition.
 func rows(g *generator) {
 	activations(g)
 	scoreMaximum(g)
