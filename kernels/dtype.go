@@ -17,7 +17,7 @@ const (
 	FP16
 )
 
-// dtypes lists the values of the flag --dtype. They are also suffixes of kernel names.
+// dtypes lists the values of the flag --dtype. They are also suffixes of the names of GPU kernels.
 var dtypes = [...]string{Auto: "auto", FP32: "fp32", BF16: "bf16", FP16: "fp16"}
 
 // String returns the name in lower case.

@@ -156,7 +156,7 @@ func ReadStacked(parts []Source, dst []float32, first int) error {
 	return nil
 }
 
-// ErrOutOfMemory is wrapped by errors about too little free memory on the device or the host. A smaller batch may avoid
+// ErrOutOfMemory is wrapped by errors about too little free memory on the backend's device. A smaller batch may avoid
 // such an error, unless it comes from Model.Load.
 var ErrOutOfMemory = errors.New("out of memory")
 

@@ -233,8 +233,8 @@ func (p *Program) Norm(x Value, o Norm) Value {
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
-// Attention appends an Attention. qkv is [T, 3·Heads·d]: all queries, then all keys, then all values. The result is [T,
-// Heads·d].
+// Attention appends an Attention. qkv is [T, 3·Heads·d]: in each row all queries, then all keys, then all values. The
+// result is [T, Heads·d].
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
 	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)

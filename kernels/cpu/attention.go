@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// blockQueries is the number of query rows whose scores one task computes at a time. With 1,000 keys these scores take
-// 192 KB.
+// blockQueries is the largest number of query rows whose scores one task computes at a time. With 1,000 keys these
+// scores take 192 KB.
 const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
@@ -41,9 +41,9 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// reserve grows the workspace of attention to what batch b needs, most of which its longest sequence determines. The
-// error wraps kernels.ErrOutOfMemory if too little memory is free. Without this check, a system that overcommits memory
-// would kill the process when it uses the pages.
+// reserve grows the workspace of attention to the size that batch b needs. The error wraps kernels.ErrOutOfMemory if
+// too little memory is free. Without this check, a system that overcommits memory would kill the process when it uses
+// the pages.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
 	for _, shape := range a.shapes {

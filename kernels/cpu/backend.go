@@ -37,7 +37,7 @@ type Backend struct {
 
 // Options configures a backend.
 type Options struct {
-	// Threads is the number of threads; 0 means one for each core.
+	// Threads is the number of threads; 0 means as many as GOMAXPROCS.
 	Threads int
 	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. Otherwise only the
 	// projections are stored as bfloat16, which halves their memory. They are converted to float32 a block at a time,
@@ -170,7 +170,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// weight is a loaded tensor: packed for a projection, flat otherwise.
+// weight is a loaded tensor. The matrix of a Linear is packed into panels; any other tensor is in flat.
 type weight struct {
 	role       kernels.Role
 	rows, cols int

@@ -126,8 +126,8 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 }
 
 // scratchOf returns the columns and the type of the workspace that an operation needs. There are two operations that
-// need some: a gated product whose second half does not begin at a panel, and an attention with a Rotary whose input a
-// later operation reads.
+// need some: a gated product whose second half does not begin with a new panel, and an attention with a Rotary whose
+// input a later operation reads.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:

@@ -95,7 +95,8 @@ func (v vector) widenBF16(out []float32, half []uint16) {
 	widen(out[whole:], half[whole:])
 }
 
-// packKeys transposes blocks of side keys. If the head size is not a multiple of side, it packs in portable Go.
+// packKeys packs keys, rows of stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If the head
+// size is not a multiple of v.side, packKeys packs in plain Go.
 func (v vector) packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols

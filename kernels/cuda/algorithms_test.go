@@ -107,7 +107,8 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	})
 }
 
-// algorithms times the algorithms for a shape.
+// algorithms times the algorithms that cuBLAS offers for the product s. It also reports whether their results have the
+// same bits.
 func (pb *productBench) algorithms(b *testing.B, s Product) {
 	d, p := pb.backend.device, pb.backend.products
 	want := uint32(0)

@@ -34,7 +34,7 @@ type buffer struct {
 	read gpu.Event // recorded after the last kernel that reads this buffer, when the runner changes to the other one
 }
 
-// ranges returns the distinct ranges that a program pools.
+// ranges returns the distinct Range operations of a program, each of which selects the rows to average.
 func ranges(p *kernels.Program) (list []kernels.Range) {
 	for _, op := range p.Ops() {
 		if o, ok := op.Do.(kernels.Range); ok && !slices.Contains(list, o) {

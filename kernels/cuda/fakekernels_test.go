@@ -10,7 +10,8 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch is a launch of a kernel. It runs the kernel as plain loops over the rows and columns that the grid covers.
+// fakeLaunch is a launch of a kernel, which it runs as plain loops. If the grid is too small, the result is incomplete
+// or the test fails.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string

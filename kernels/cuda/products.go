@@ -218,9 +218,9 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 }
 
 // choose sets the algorithm of a plan to the first one that cuBLAS offers for the given number of rows. On Hopper in
-// bf16 it sets the preferred algorithm instead, if cuBLAS offers that for largeRows; only in bf16 has it been timed.
-// Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the chosen
-// algorithm was offered.
+// bf16 it sets one with a tile of 128 by 128 instead, if cuBLAS offers that for largeRows; only in bf16 has it been
+// timed. Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the
+// chosen algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)

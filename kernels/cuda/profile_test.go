@@ -37,7 +37,8 @@ func TestProfile(t *testing.T) {
 	})
 }
 
-// profileOf checks the profile of three runs.
+// profileOf checks the profile of three runs. Runs that fail, or that start while there is no profile, must not be in
+// it.
 func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	gpu := newFake(t)
 	find := noCublas

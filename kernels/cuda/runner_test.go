@@ -241,8 +241,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestWeightsOfAnother checks every operation that has weights. Compile must refuse weights that were loaded on another
-// device or backend.
+// TestWeightsOfAnother checks that Compile refuses weights that were loaded on another device or backend, in every
+// operation that has weights.
 func TestWeightsOfAnother(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -297,8 +297,8 @@ func TestOutOfMemory(t *testing.T) {
 	f.checkFreed()
 }
 
-// TestCopiesAreOrderedByEvents checks the order of the calls of a batch. The ids must be uploaded before the first
-// launch, and after the previous batch has stopped using their buffer. Memory that is being downloaded may be
+// TestCopiesAreOrderedByEvents checks that the calls of a batch have the right order. The ids must be uploaded before
+// the first launch, and after the previous batch has stopped using their buffer. Memory that is being downloaded may be
 // overwritten only after the copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
@@ -424,9 +424,9 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestPreferredAlgorithmIsChecked checks that the backend asks cuBLAS whether the preferred algorithm, which was
-// offered for many rows, supports the rows of a batch. It must ask even if the batch has as many rows as the first
-// query (heuristicRows).
+// TestPreferredAlgorithmIsChecked checks that the backend asks cuBLAS whether the algorithm with a tile of 128 by 128,
+// which was offered for largeRows rows, supports the rows of a batch. It must ask even if the batch has heuristicRows
+// rows, for which cuBLAS was asked first.
 func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -445,8 +445,8 @@ func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape checks the calls for batches of several sizes. cuBLAS must be asked for algorithms only
-// for two fixed numbers of rows. For each other number of rows the backend must check that the chosen algorithm
+// TestAlgorithmIsFixedPerShape checks that cuBLAS is asked for algorithms only for two fixed numbers of rows, whatever
+// the sizes of the batches. For each number of rows in a batch, the backend must check that the chosen algorithm
 // supports it.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)

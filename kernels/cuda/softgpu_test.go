@@ -112,8 +112,8 @@ func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCubl
 	return b
 }
 
-// TestSoftwareGPU runs the tests that need a GPU on the software GPU. Each runs in a child process, which finds the
-// software GPU as it would find a driver. As many of them run at a time as there are processors.
+// TestSoftwareGPU runs on the software GPU the tests that need a GPU. They run in four child processes, which find the
+// software GPU as they would find a driver.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
@@ -205,7 +205,7 @@ func jobs() []kernelstest.Case {
 	return list
 }
 
-// jobResult runs a job and returns the value that it computes.
+// jobResult runs a program of jobs and returns the value that it computes.
 func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType) ([]float32, error) {
 	t.Helper()
 	results, err := j.Run(t, b, dtype, j.Lengths, nil, 0)
@@ -280,8 +280,8 @@ type mutant struct {
 }
 
 // mutants returns the mutants of a kernel in a PTX file. Each mutant lacks one barrier, has one wait for copies that is
-// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are the
-// names of the jobs of which at least one must notice a mutant.
+// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are names
+// of programs of the function jobs, of which at least one must notice a mutant.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)

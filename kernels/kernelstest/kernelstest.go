@@ -54,7 +54,7 @@ func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func()
 }
 
 // RunShortProducts does the same as RunProducts, always with the smaller sizes that go test -short selects. It is for
-// an implementation of products that another test compares bit for bit with one that passed RunProducts.
+// an implementation of products that another test compares bit for bit with one that has passed the suite.
 func RunShortProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, products(computed(lacks), true), true, operands, known, open, lacks)
 }
@@ -244,7 +244,7 @@ func relative(a, b []float32) float64 {
 }
 
 // repeat runs the batch of several sequences again: with the same limits, and with limits that are larger by 77 tokens
-// and sequences. Every bit of the results must be the same as in first.
+// and sequences. In short mode it uses only the larger limits. Every bit of the results must be the same as in first.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if c.short {

@@ -390,7 +390,8 @@ func (t *translator) move(s statement, kind string) string {
 	return t.set(to, kind, t.value(from, kind))
 }
 
-// Comparison operators. Those that end in u are also true for NaN.
+// orders maps the comparisons of PTX to C++ operators. opposite maps those that end in u, which are also true for NaN,
+// to the comparison that is true exactly if they are false.
 var (
 	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}
