@@ -2,8 +2,8 @@ package kernels
 
 import "fmt"
 
-// DType is the type of weight matrices and of the operands of matrix products. The residual stream is float32 in every
-// case.
+// DType is the type of the operands of matrix products. A backend that cannot multiply values of a type stores only the
+// weights in it. The residual stream is float32 in every case.
 type DType uint8
 
 const (

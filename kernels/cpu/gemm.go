@@ -74,7 +74,7 @@ func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func()
 	return s.gatedLinear(o, gate, out, in), nil
 }
 
-// unfusedGated writes the whole product to z before it applies the gate.
+// unfusedGated returns a function that writes the whole product to z before it applies the gate.
 func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32), out, in, z *matrix) func() {
 	multiply := s.multiply(o, nil, z, in, nil)
 	gateRows := s.eachRow(func(worker, t int) {
@@ -110,8 +110,8 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 	})
 }
 
-// multiplyRounded does the same as multiply, for a result that is stored only as bfloat16. It computes each block in
-// the worker's own memory.
+// multiplyRounded does the same as multiply, for a result that is stored only as bfloat16. Each task computes its block
+// in the worker's own memory.
 func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matrix) func() {
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -140,8 +140,8 @@ func (p *product) part(acc []float32, row, first, n int) *product {
 	return &part
 }
 
-// gatedLinear computes the same columns of both halves of a product in the worker's own memory and writes only the
-// gated result.
+// gatedLinear returns a function that computes a gated product without storing it. Each task computes the same columns
+// of both halves of the product in the worker's own memory and writes only the gated result.
 func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32), out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols

@@ -35,7 +35,7 @@ type arena struct {
 // results.
 const arenaShare = 0.9
 
-// largeEnough is the size in bytes from which on an arena maps an allocation instead of taking it from Go's heap.
+// largeEnough is the size in bytes of the smallest allocation that an arena maps, instead of taking it from Go's heap.
 const largeEnough = 1 << 20
 
 // floats allocates n zeros, aligned to a cache line.

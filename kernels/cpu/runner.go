@@ -209,7 +209,7 @@ func (v *variant) round(m *matrix, t, from int, values []float32) {
 	}
 }
 
-// Start runs the batch to its end. The function wait only returns the error.
+// Start runs the batch to its end before it returns. The function wait only returns the error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
 	if err == nil {

@@ -140,7 +140,7 @@ type pairVector struct {
 	pair  func(panel *uint32, rows *uint16, ld int, count int)
 }
 
-// narrow rounds values to bfloat16: in assembly as many as a multiple of 16, and the rest in plain Go.
+// narrow rounds values to bfloat16: 16 at a time in assembly, and the rest in plain Go.
 func (v pairVector) narrow(out []uint16, in []float32) {
 	whole := len(in) &^ 15
 	if whole > 0 {

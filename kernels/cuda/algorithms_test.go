@@ -179,7 +179,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	return float64(ms) / 1000, err
 }
 
-// digest returns a checksum of the result of a product.
+// digest returns a checksum of the result of a matrix product, by which results are compared bit for bit.
 func (pb *productBench) digest(s Product) (uint32, error) {
 	d, h := pb.backend.device, crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	size, piece := 2*s.N*pb.rows, 64<<20

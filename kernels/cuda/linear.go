@@ -67,7 +67,7 @@ func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(
 	}
 }
 
-// multiply returns a function that launches the package's own product with its activation.
+// multiply returns a function that launches the package's own kernel for a matrix product with its activation.
 func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, add *matrix) func(*submission) {
 	k := c.typed(activationKernels[then].product)
 	wide, narrow := out.outputs()

@@ -28,7 +28,7 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// committed builds the software GPU with the committed PTX, once.
+// committed builds the software GPU with the committed PTX when it is first called.
 var committed = sync.OnceValues(softgpu.Committed)
 
 // software is the software GPU loaded into this process.

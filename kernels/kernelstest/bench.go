@@ -9,8 +9,8 @@ import (
 )
 
 // Bench is the program that a Case builds, with random weights and inputs. Weights and inputs are the same for every
-// backend, and those of a sequence do not depend on the other sequences in the batch. They are values of the operand
-// type, so no backend rounds them.
+// backend. The inputs of a sequence do not depend on the other sequences in the batch. Weights and inputs are values of
+// the operand type, so no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB

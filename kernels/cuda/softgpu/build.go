@@ -27,7 +27,7 @@ const (
 	cublasLibrary = "libcublasLt.so.13"
 )
 
-// modules is the folder of the translated kernels, in the folder of the driver library.
+// modules is the name of the folder with the translated kernels. It lies in the folder of the driver library.
 const modules = "modules"
 
 // Flags of the compiler. -ffp-contract=off keeps bits: PTX states which multiplications are fused with additions.
@@ -174,7 +174,7 @@ type builder struct {
 	digest           []byte // digest of the sources, the compiler and the flags
 }
 
-// unpack writes the embedded sources to a temporary folder for the compiler.
+// unpack writes the embedded sources to a temporary folder for the compiler, and computes their digest.
 func (b *builder) unpack() error {
 	// The predefined macros identify the compiler, its version and the meaning of -march=native on this machine.
 	macros, err := exec.Command(b.compiler, "-march=native", "-dM", "-E", "-x", "c++", os.DevNull).Output()

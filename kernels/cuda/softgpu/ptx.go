@@ -184,7 +184,7 @@ func (p *parser) number() int {
 	return n
 }
 
-// sharedArray parses a declaration after .shared.
+// sharedArray parses what follows .shared in a declaration.
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
@@ -202,7 +202,7 @@ func (p *parser) sharedArray() sharedArray {
 	return a
 }
 
-// kernel parses a kernel after .entry.
+// kernel parses what follows .entry: the name, the parameters and the body of a kernel.
 func (p *parser) kernel() *ptxKernel {
 	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
 	p.expect("(")
