@@ -21,7 +21,7 @@ func (l Limits) Holds(b Batch) bool {
 	return len(b.IDs) <= l.Tokens && b.Sequences() <= l.Sequences
 }
 
-// Batch is a packed batch of token ids.
+// Batch is a batch of sequences of token ids. It is packed: the sequences are stored end to end, without padding.
 type Batch struct {
 	IDs       []int32 // [T], the token ids of all sequences end to end, including special tokens
 	CuSeqlens []int32 // [S+1], the offset of each sequence; the first is 0, the last T
@@ -61,9 +61,9 @@ func (b Batch) shapes() string {
 	return fmt.Sprintf("[%d tokens, %d sequences]", len(b.IDs), b.Sequences())
 }
 
-// CheckRun checks the arguments of Runner.Start. b must be a packed batch within the limits l. Its ids must exist in
-// every table, and no range that the program pools may be empty. dst must have a slice of the right length for each
-// output. The error is an *OpError.
+// CheckRun checks the arguments of Runner.Start and returns an *OpError for the first mistake. b must be a packed batch
+// within the limits l. Its ids must exist in every lookup table of the program. Each range of tokens that the program
+// averages must contain a token of every sequence. dst must have a slice of the right length for each output.
 func (p *Program) CheckRun(l Limits, b Batch, dst [][]float32) error {
 	refuse := func(format string, args ...any) error {
 		return &OpError{Op: "batch", Shapes: b.shapes(), Err: fmt.Errorf(format, args...)}

@@ -1,7 +1,7 @@
 // Package kernels defines the interface between models and hardware. A forward pass is a value: a model builds a
-// Program once, as a straight-line sequence of five kinds of operations; a backend compiles the program once; each
-// batch runs it. So every model is written once and runs on every backend. Memory, precision and lifetimes follow from
-// the operations; no caller specifies them.
+// Program once, as a straight-line sequence of operations; a backend compiles the program once; each batch runs it. So
+// every model is written once and runs on every backend. The memory of each intermediate value, its type and its
+// lifetime follow from the operations; no caller specifies them.
 //
 // A batch is packed: the tokens of all its sequences are stored end to end, and cu_seqlens holds the offset of each
 // sequence. There is no padding and no mask. A value is a row-major matrix with one row per token or one row per
@@ -52,10 +52,10 @@ type Runner interface {
 	// host. It must call each wait exactly once, in the order of the calls to Start. A batch that fails does not affect
 	// later batches.
 	//
-	// The guarantees about ordering and waiting are made here and nowhere else; other layers pass them on.
+	// Other layers rely on these guarantees about ordering and waiting, and do not repeat them.
 	Start(b Batch, dst [][]float32) (wait func() error)
-	// Profile adds the timings of every batch that is started from now on to p, once that batch has been waited for. A
-	// nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports it.
+	// Profile adds to p the timings of every batch that is started after this call, once that batch has been waited
+	// for. A nil p stops profiling. Profiling itself takes some time. Profile reports whether the backend supports it.
 	Profile(p *Profile) bool
 	// Close frees the memory that Compile allocated. Every started batch must have been waited for.
 	Close() error
@@ -135,8 +135,8 @@ func StackedDims(role Role, parts []Source) (rows, cols int, err error) {
 	return rows, cols, nil
 }
 
-// ReadStacked decodes rows of the parts stacked by rows, starting at row first, until dst is full. Vectors are read
-// whole.
+// ReadStacked decodes rows of the parts stacked by rows, starting at row first, until dst is full. Each element of a
+// vector counts as a row.
 func ReadStacked(parts []Source, dst []float32, first int) error {
 	for _, p := range parts {
 		shape := p.Shape()
@@ -156,7 +156,8 @@ func ReadStacked(parts []Source, dst []float32, first int) error {
 	return nil
 }
 
-// ErrOutOfMemory is wrapped by errors that a smaller batch may avoid.
+// ErrOutOfMemory is wrapped by errors about too little free memory on the backend's device. A smaller batch may avoid
+// such an error, unless it comes from Model.Load.
 var ErrOutOfMemory = errors.New("out of memory")
 
 // ErrUnsupported is wrapped by errors about an operation that the backend does not compute for any batch. Another

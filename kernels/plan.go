@@ -1,8 +1,8 @@
 package kernels
 
-// Precision is the set of types in which a value is stored. It is derived from the readers of the value: Norm, Pool,
-// Output and the residual of a Linear read float32, because many blocks accumulate into these values; products and
-// attention read the operand type.
+// Precision is the set of types in which a value is stored. It is derived from the operations that read the value.
+// Norm, Pool, Output and the residual of a Linear read float32, because many blocks accumulate into these values.
+// Matrix products and attention read the operand type.
 type Precision uint8
 
 const (
@@ -146,7 +146,8 @@ func closer(a, b, cols int) bool {
 }
 
 // release frees slots after operation o, whose index is at: the slots of inputs that no later operation reads, and the
-// slot of the operation's workspace. It does not free the slot of the value over, which the result uses now.
+// slot of the operation's workspace. It does not free the slot of the value over, because the result of o overwrites
+// that value and needs the slot.
 func (a *allocator) release(o Op, at int, over Value) {
 	for i, v := range [...]Value{o.In, o.Add} {
 		if v == None || v == over || i == 1 && v == o.In || a.program.values[v].lastUse != at {

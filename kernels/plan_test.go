@@ -133,7 +133,7 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// TestCheckRunAllocatesNothing checks that a valid batch causes no allocation.
+// TestCheckRunAllocatesNothing checks that CheckRun allocates nothing for a valid batch.
 func TestCheckRunAllocatesNothing(t *testing.T) {
 	p := new(Program)
 	x := p.Embed(Embed{Table: shapes{Lookup, 9, 8}, Scale: 1})

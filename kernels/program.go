@@ -30,7 +30,7 @@ type value struct {
 	cols               int
 	perSequence        bool
 	reads              Precision
-	definedAt, lastUse int // the operations that write it and that read it last
+	definedAt, lastUse int // index of the operation that writes it, and of the last that reads it
 }
 
 // Op is one operation of a program.
@@ -45,7 +45,7 @@ type Operation interface {
 	name() string
 }
 
-// Embed looks up one row of a table for each token:
+// Embed looks up one row of a table for each token t. s is the sequence of the token:
 //
 //	out[t] = Table[id_t] · scale_s + Type
 //
@@ -66,7 +66,8 @@ const NoMask int32 = -1
 //
 //	out = Then(x · Wᵀ + Bias) + add
 //
-// An operation has at most one of Then and add: no model needs both, and backends need not define their order.
+// add is the residual, an argument of Program.Linear. A Linear has an activation or a residual, but not both: no model
+// needs both, and backends need not define their order.
 type Linear struct {
 	W    Weight // Projection [out, in]
 	Bias Weight // Vector [1, out], or nil
@@ -128,7 +129,8 @@ type Norm struct {
 //	s_ij = Scale · q_i·k_j − Slopes[head] · |i − j|
 //	out_i = Σ_j softmax_j(s_ij) · v_j
 //
-// Slopes is the symmetric form of ALiBi (Press et al. 2022). If Rotary is set, q and k are first rotated.
+// Slopes are the slopes of ALiBi (Press et al. 2022), applied to the distance |i − j| in both directions. If Rotary is
+// set, q and k are first rotated.
 type Attention struct {
 	Heads  int
 	Scale  float32
@@ -165,7 +167,7 @@ func (r Range) Of(n int) (from, to int) {
 	return from, max(from, to)
 }
 
-// Output is the index of a result of a run.
+// Output is the operation that copies a value into a result of the run. The Output itself is the index of that result.
 type Output int
 
 func (Embed) name() string     { return "embed" }
@@ -231,8 +233,8 @@ func (p *Program) Norm(x Value, o Norm) Value {
 	return p.add(Op{In: x, Add: None, Do: o}, cols, false)
 }
 
-// Attention appends an Attention. qkv is [T, 3·Heads·d]: all queries, then all keys, then all values. The result is [T,
-// Heads·d].
+// Attention appends an Attention. qkv is [T, 3·Heads·d]: in each row all queries, then all keys, then all values. The
+// result is [T, Heads·d].
 func (p *Program) Attention(qkv Value, o Attention) Value {
 	width := p.Cols(qkv) / 3
 	shapes := fmt.Sprintf("%s, %d heads", p.values.dims(qkv), o.Heads)

@@ -9,16 +9,16 @@ import (
 	"seqembed/kernels"
 )
 
-// blockQueries is the number of query rows whose scores one task computes at a time. With 1,000 keys these scores take
-// 192 KB.
+// blockQueries is the largest number of query rows whose scores one task computes at a time. With 1,000 keys these
+// scores take 192 KB.
 const blockQueries = 48
 
 // attentionScratch is the part of attention's workspace that is shared by all tasks.
 type attentionScratch struct {
 	stale   bool           // whether queries still describes the previous batch
 	queries []queryBlock   // the batch, divided into blocks of query rows
-	keys    []panels       // [sequences · heads], B = Kᵀ: cols = keys, inner = words of a head
-	values  []panels       // [sequences · heads], B = V: cols = head size, inner = words of all keys
+	keys    []panels       // [sequences · heads], the matrix Kᵀ: cols = keys, inner = words of a head
+	values  []panels       // [sequences · heads], the matrix V: cols = head size, inner = words of all keys
 	memory  []float32      // holds the panels of keys and values
 	angles  []*rotaryTable // one for each set of frequencies
 	shapes  []attentionShape
@@ -41,9 +41,9 @@ func (a *attentionScratch) divide(b kernels.Batch) {
 	}
 }
 
-// reserve grows the workspace of attention for a batch. A long sequence needs much of it. The error wraps
-// kernels.ErrOutOfMemory if memory.grow finds too little free memory. Without this check, a system that overcommits
-// memory would kill the process when it uses the pages.
+// reserve grows the workspace of attention to the size that batch b needs. The error wraps kernels.ErrOutOfMemory if
+// too little memory is free. Without this check, a system that overcommits memory would kill the process when it uses
+// the pages.
 func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.Batch) (err error) {
 	panels, longest := 0, 0
 	for _, shape := range a.shapes {
@@ -66,7 +66,7 @@ func (a *attentionScratch) reserve(memory *arena, scratch []scratch, b kernels.B
 	return nil
 }
 
-// layOut assigns memory to the panels of keys and values of every sequence and head.
+// layOut assigns memory to the packed keys and values of every sequence and head.
 func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	a.keys, a.values = a.keys[:0], a.values[:0]
 	need := 0
@@ -85,8 +85,8 @@ func (a *attentionScratch) layOut(b kernels.Batch, heads, d int) {
 	}
 }
 
-// attention returns a function that runs the attention. If the operation has a Rotary, the function first rotates the
-// queries and keys. It writes them to scratch or, if scratch is nil, in place.
+// attention returns a function that runs an Attention on the current batch. If the operation has a Rotary, the function
+// first rotates the queries and keys. It writes them to scratch or, if scratch is nil, in place.
 func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func() {
 	width := out.cols
 	d := width / o.Heads
@@ -128,14 +128,14 @@ func (s *runner) attention(o kernels.Attention, out, qkv, scratch *matrix) func(
 	}
 }
 
-// packKeys is the portable variant.packKeys.
+// packKeys implements variant.packKeys in plain Go: it packs keys, rows of stride ld, as panels of the matrix Kᵀ.
 func packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		p.fill(i, keys[i*panelCols*ld:], ld)
 	}
 }
 
-// packValues is the portable variant.packValues.
+// packValues implements variant.packValues in plain Go: it packs values, rows of stride ld, as panels of the matrix V.
 func packValues(p *panels, values []float32, ld int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)
@@ -204,7 +204,8 @@ func (v *variant) softmax(scores []float32, n int, scale, slope float32, i int) 
 	return float32(sum)
 }
 
-// scoreMax is the portable variant.scoreMax.
+// scoreMax implements variant.scoreMax in plain Go: it returns the largest of the n attention scores row[j]·scale −
+// slope·|position − j|.
 func scoreMax(row []float32, n int, scale, slope, position float32) float32 {
 	maximum := float32(math.Inf(-1))
 	for j, v := range row[:n] {
@@ -214,7 +215,8 @@ func scoreMax(row []float32, n int, scale, slope, position float32) float32 {
 	return maximum
 }
 
-// scoreExp is the portable variant.scoreExp.
+// scoreExp implements variant.scoreExp in plain Go: it replaces the n attention scores, which are defined as in
+// scoreMax, by e^(score − maximum) and returns the sum of the results.
 func scoreExp(row []float32, n int, scale, slope, position, maximum float32) float32 {
 	sum := 0.0
 	for j, v := range row[:n] {

@@ -44,7 +44,7 @@ func (l *memoryLimits) machine() {
 	}
 }
 
-// controlGroup names the files of one version of control groups.
+// controlGroup names the files of one version of Linux control groups (cgroups).
 type controlGroup struct {
 	mounts           []string
 	limit, used      string
@@ -97,7 +97,8 @@ func (l *memoryLimits) controlGroup(v controlGroup, group string) {
 	l.add(limit-used+min(used, inactive+active), "the control group /"+group)
 }
 
-// runtimeShare is the address space in bytes that Go's runtime and its threads may reserve beyond their present one.
+// runtimeShare is the address space in bytes that is left to Go's runtime and its threads, beyond what they have
+// already reserved.
 const runtimeShare = 256 << 20
 
 // addressSpace adds the rest of the address space (ulimit -v). Memory counts there even if it is reserved and not used.

@@ -11,8 +11,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestMemoryLimits checks both versions of control groups. The smallest limit of the process's group and the groups
-// above it must count. Page cache must not count as used memory.
+// TestMemoryLimits checks, for both versions of Linux control groups, that the smallest limit of the process's group
+// and of the groups above it counts, and that page cache does not count as used memory.
 func TestMemoryLimits(t *testing.T) {
 	const gb = 1 << 30
 	for name, tt := range map[string]struct {
@@ -67,7 +67,8 @@ func with(files map[string]string, name, content string) map[string]string {
 	return files
 }
 
-// TestGrow checks that growing frees the memory that was used before, and that the limit of the arena holds.
+// TestGrow checks that an arena that grows an allocation frees the memory that the allocation used before, and that it
+// refuses to exceed the limit of the arena.
 func TestGrow(t *testing.T) {
 	a := arena{room: 8 << 20, by: "a test"}
 	defer a.free()
@@ -91,7 +92,8 @@ func TestGrow(t *testing.T) {
 	}
 }
 
-// TestMemoryTakenByOthers checks that the memory that is available at an allocation counts, not that at the first one.
+// TestMemoryTakenByOthers checks that an allocation fails if it needs more than is available at that moment, even if
+// more was available at the first allocation of the arena.
 func TestMemoryTakenByOthers(t *testing.T) {
 	free, by := Available()
 	if free == math.MaxInt64 {

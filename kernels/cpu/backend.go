@@ -37,7 +37,7 @@ type Backend struct {
 
 // Options configures a backend.
 type Options struct {
-	// Threads is the number of threads; 0 means one for each core.
+	// Threads is the number of threads; 0 means as many as GOMAXPROCS.
 	Threads int
 	// BF16 selects bfloat16 operands of products, rounded to nearest, if HasBF16 returns true. Otherwise only the
 	// projections are stored as bfloat16, which halves their memory. They are converted to float32 a block at a time,
@@ -50,7 +50,7 @@ type format uint8
 
 const (
 	float32s    format = iota
-	bf16Weights        // projections in bfloat16, multiplied in float32
+	bf16Weights        // matrices of Linear operations in bfloat16, multiplied in float32
 	bf16               // both operands in bfloat16
 )
 
@@ -100,7 +100,7 @@ func (b *Backend) Close() error {
 // NewModel returns an empty set of weights.
 func (b *Backend) NewModel() kernels.Model { return &model{backend: b} }
 
-// model holds weights in an arena of its own.
+// model holds weights in an arena, memory that is freed all at once.
 type model struct {
 	backend *Backend
 	weights arena
@@ -109,7 +109,8 @@ type model struct {
 // Close frees the weights.
 func (m *model) Close() error { return m.weights.free() }
 
-// Load reads the parts. It packs projections, several panels in parallel.
+// Load reads the parts and copies them. It packs the matrix of a Linear into panels of 16 rows, several panels in
+// parallel.
 func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight, error) {
 	rows, cols, err := kernels.StackedDims(role, parts)
 	if err != nil {
@@ -169,7 +170,7 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// weight is a loaded tensor: packed for a projection, flat otherwise.
+// weight is a loaded tensor. The matrix of a Linear is packed into panels; any other tensor is in flat.
 type weight struct {
 	role       kernels.Role
 	rows, cols int

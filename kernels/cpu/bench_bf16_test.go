@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// BenchmarkBF16Weights reports the speed of a product with bfloat16 weights relative to float32 weights. It alternates
-// between them and compares the best runs.
+// BenchmarkBF16Weights reports the speed of a matrix product with bfloat16 weights relative to float32 weights. It
+// alternates between them and compares the best runs.
 func BenchmarkBF16Weights(b *testing.B) {
 	eachSetup(b, func(b *testing.B, s setup) {
 		if s.format == bf16 {

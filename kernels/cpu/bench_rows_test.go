@@ -28,8 +28,8 @@ func BenchmarkAttention(b *testing.B) {
 	})
 }
 
-// BenchmarkRows reports the time of each row operation in ns per value, on one core, for one row of 768 values (512
-// scores) in the first-level cache.
+// BenchmarkRows reports the time in ns per value of each operation that computes row by row. It uses one core and one
+// row, of 768 values or of 512 scores, in the first-level cache.
 func BenchmarkRows(b *testing.B) {
 	for _, v := range variants() {
 		x, y, z := aligned(768), aligned(768), aligned(768)

@@ -11,7 +11,8 @@ import (
 	"seqembed/kernels"
 )
 
-// shapes are the (N, K) of the products in DNABERT-S and in ESM-2 8M and 650M.
+// shapes lists N and K, the numbers of output and input columns, of the matrix products in DNABERT-S and in ESM-2 8M
+// and 650M.
 var shapes = [][2]int{{2304, 768}, {6144, 768}, {768, 3072}, {960, 320}, {1280, 320}, {320, 1280}, {3840, 1280}, {5120, 1280}}
 
 // randomSource is a tensor of small random values.
@@ -99,8 +100,9 @@ type setup struct {
 	threads int
 }
 
-// eachSetup runs a benchmark with every variant, with one thread and with two. If the variant has instructions for
-// bfloat16, the benchmark also runs in bfloat16.
+// eachSetup runs a benchmark with every implementation of the inner loops that this machine supports (see variants),
+// with one thread and with two. If an implementation has instructions for bfloat16, the benchmark also runs in
+// bfloat16.
 func eachSetup(b *testing.B, run func(b *testing.B, s setup)) {
 	var list []setup
 	for _, v := range variants() {

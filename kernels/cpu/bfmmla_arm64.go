@@ -2,7 +2,8 @@
 
 package cpu
 
-// pairsBFMMLA returns the part of the variant for FEAT_BF16, the extension of ARMv8 that contains BFMMLA.
+// pairsBFMMLA returns the functions that compute with pairs of bfloat16 by the instruction BFMMLA. It belongs to
+// FEAT_BF16, an extension of ARMv8.
 func pairsBFMMLA() pairVariant {
 	t := tiles{{
 		{6, tile6x16BFMMLA}, {4, tile4x16BFMMLA}, {3, tile3x16BFMMLA}, {2, tile2x16BFMMLA}, {1, tile1x16BFMMLA},
@@ -11,7 +12,7 @@ func pairsBFMMLA() pairVariant {
 	return pairVariant{fast: true, tile: t.run, arrange: interleave, narrow: v.narrow, packValues: v.packValues}
 }
 
-// interleave is pairVariant.arrange for BFMMLA, which reads two pairs of a column at a time.
+// interleave implements pairVariant.arrange for the instruction BFMMLA, which reads two pairs of a column at a time.
 func interleave(panel []float32) {
 	if count := len(panel) / (2 * panelCols); count > 0 {
 		interleaveBFMMLA(&panel[0], count)

@@ -4,14 +4,16 @@ package cpu
 
 import "golang.org/x/sys/unix"
 
-// Type of an entry of the auxiliary vector, and a bit of its value, of Linux' include/uapi/linux/auxvec.h and
-// arch/arm64/include/uapi/asm/hwcap.h.
+// hwcap2 is the type of an entry of the auxiliary vector in which Linux describes the processor (AT_HWCAP2 in
+// include/uapi/linux/auxvec.h). hwcap2BF16 is the bit of its value for FEAT_BF16 (HWCAP2_BF16 in
+// arch/arm64/include/uapi/asm/hwcap.h).
 const (
 	hwcap2     = 26
 	hwcap2BF16 = 1 << 14
 )
 
-// hasBFMMLA reports whether the processor and the system support FEAT_BF16.
+// hasBFMMLA reports whether the processor and the system support FEAT_BF16, the extension of ARMv8 with the instruction
+// BFMMLA.
 func hasBFMMLA() bool {
 	entries, err := unix.Auxv()
 	if err != nil {

@@ -2,5 +2,6 @@
 
 package cpu
 
-// hasBFMMLA returns false, so that bfloat16 is not multiplied on this system.
+// hasBFMMLA returns false: on this system the package cannot find out whether the processor supports FEAT_BF16, the
+// extension of ARMv8 with the instruction BFMMLA.
 func hasBFMMLA() bool { return false }

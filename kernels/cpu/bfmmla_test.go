@@ -7,13 +7,15 @@ import (
 	"testing"
 )
 
-// bfmmlaForm is the portable form of pairsBFMMLA, which computes the same bits.
+// bfmmlaForm returns functions in plain Go that compute the same bits as those of pairsBFMMLA, which use the
+// instruction BFMMLA of arm64.
 func bfmmlaForm() pairVariant {
 	return pairVariant{tile: tileQuads, arrange: interleaveForm, narrow: narrowAll, packValues: packPairs}
 }
 
-// tileQuads is a tileFunc for one panel, in the order of interleaveForm. Like BFMMLA, it adds both products of a pair
-// before it adds them to the sum, and rounds to odd. A last pair without a second is multiplied together with zeros.
+// tileQuads is a tileFunc for one panel whose words are in the order that interleaveForm makes. Like the instruction
+// BFMMLA, it adds both products of a pair before it adds them to the sum, and rounds to odd. A last pair without a
+// second is multiplied together with zeros.
 func tileQuads(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, _ int) {
 	for r := range rows {
 		row := a[r*lda:][:k]
@@ -87,7 +89,8 @@ func toOdd(x float64) float32 {
 	return math.Float32frombits(rounded)
 }
 
-// interleaveForm is the portable form of interleave.
+// interleaveForm implements pairVariant.arrange for BFMMLA in plain Go: it takes two rows of a panel at a time and
+// writes the two words of each column side by side.
 func interleaveForm(panel []float32) {
 	for ; len(panel) >= 2*panelCols; panel = panel[2*panelCols:] {
 		var both [2 * panelCols]float32
@@ -98,7 +101,8 @@ func interleaveForm(panel []float32) {
 	}
 }
 
-// TestRoundsToOdd compares addOdd with exact arithmetic.
+// TestRoundsToOdd checks that addOdd returns the exact sum or, if float32 cannot represent it, the neighbour of it
+// whose last bit is odd.
 func TestRoundsToOdd(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	for range 200_000 {

@@ -9,10 +9,11 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// names lists all variants, whether or not this machine can run them.
+// names lists the names of all implementations of the inner loops, whether or not this machine can run them.
 var names = []string{"portable", "avx2", "avx512", "neon"}
 
-// withEachVariant runs a test with each variant.
+// withEachVariant runs a test with each implementation of the inner loops, as a subtest. It skips the subtest if this
+// machine or build does not support the implementation.
 func withEachVariant(t *testing.T, test func(t *testing.T, v *variant)) {
 	here := map[string]*variant{}
 	for _, v := range variants() {
@@ -42,8 +43,8 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// TestAllocations checks that a batch allocates nothing, with one thread and with several. In short mode it runs the
-// variant with which this machine computes.
+// TestAllocations checks that a batch allocates nothing, with one thread and with several. In short mode it tests only
+// the implementation of the inner loops that a new backend uses on this machine.
 func TestAllocations(t *testing.T) {
 	if raceDetector {
 		t.Skip("the race detector allocates")

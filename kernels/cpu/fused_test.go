@@ -7,8 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestFused checks that a fused activation gives the same bits as a product that is completely in memory before the
-// activation. It uses blocks that are not full, and outputs whose width is not a multiple of a panel.
+// TestFused checks that an activation that is applied block by block gives the same bits as one that is applied to the
+// whole product in memory. The test uses blocks that are not full, and widths that are not a multiple of a panel.
 func TestFused(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for _, rows := range []int{1, 13, 97} {

@@ -13,7 +13,8 @@ const (
 	tasksPerWorker = 12
 )
 
-// product is one matrix product, Out = A·B + Bias + Add. The rows of A and the panels of B consist of words.
+// product is one matrix product, Out = A·B + Bias + Add. The rows of A and the panels of B consist of words: each is a
+// float32, or a pair of bfloat16 values.
 type product struct {
 	out   []float32
 	ldout int
@@ -73,7 +74,7 @@ func (s *runner) linear(o kernels.Linear, out, in, add, scratch *matrix) (func()
 	return s.gatedLinear(o, gate, out, in), nil
 }
 
-// unfusedGated writes the whole product to z before it applies the gate.
+// unfusedGated returns a function that writes the whole product to z before it applies the gate.
 func (s *runner) unfusedGated(o kernels.Linear, gate func(out, in, up []float32), out, in, z *matrix) func() {
 	multiply := s.multiply(o, nil, z, in, nil)
 	gateRows := s.eachRow(func(worker, t int) {
@@ -109,8 +110,8 @@ func (s *runner) multiply(o kernels.Linear, apply func(x []float32), out, in, ad
 	})
 }
 
-// multiplyRounded does the same as multiply, for a result that is stored only as bfloat16. It computes each block in
-// the worker's own memory.
+// multiplyRounded does the same as multiply, for a result that is stored only as bfloat16. Each task computes its block
+// in the worker's own memory.
 func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matrix) func() {
 	return s.eachBlock(p.b.count, blockPanels, func(worker, row, rows, first, n int) {
 		from, to := first*panelCols, min((first+n)*panelCols, out.cols)
@@ -129,8 +130,8 @@ func (s *runner) multiplyRounded(p *product, apply func(x []float32), out *matri
 	})
 }
 
-// part returns the product of the given number of rows from row on and n panels from first on, without Add. Its output
-// is acc, whose rows are n panels wide.
+// part returns the product of the rows from row on and the n panels from first on, without Add. Its output is acc,
+// whose rows are n panels wide.
 func (p *product) part(acc []float32, row, first, n int) *product {
 	part := product{out: acc, ldout: n * panelCols, base: first, a: p.a[row*p.lda:], lda: p.lda, b: p.b}
 	if p.bias != nil {
@@ -139,8 +140,8 @@ func (p *product) part(acc []float32, row, first, n int) *product {
 	return &part
 }
 
-// gatedLinear computes the same columns of both halves of a product in the worker's own memory and writes only the
-// gated result.
+// gatedLinear returns a function that computes a gated product without storing it. Each task computes the same columns
+// of both halves of the product in the worker's own memory and writes only the gated result.
 func (s *runner) gatedLinear(o kernels.Linear, gate func(out, in, up []float32), out, in *matrix) func() {
 	p := productOf(o, out, in, nil)
 	count := out.cols / panelCols

@@ -6,9 +6,10 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldens compares whole models with the output of their original PyTorch code, in every variant of this machine,
-// with weights in float32 and in bfloat16, and with both operands in bfloat16. In short mode it runs the variant with
-// which this machine computes.
+// TestGoldens checks that whole models agree with the results of their original PyTorch code, within error limits. It
+// uses every implementation of the inner loops that this machine supports, with weights in float32 and in bfloat16, and
+// with both operands in bfloat16 if there are instructions for it. In short mode it uses only the fastest
+// implementation.
 func TestGoldens(t *testing.T) {
 	for _, v := range variants() {
 		if testing.Short() && v.name != best().name {
@@ -33,8 +34,8 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// instructionForms returns a portable variant for each set of instructions that multiply pairs of bfloat16. It computes
-// with their arithmetic.
+// instructionForms returns two variants in plain Go. They multiply bfloat16 with the same rounding as VDPBF16PS of
+// AVX-512 and as BFMMLA of arm64.
 func instructionForms() []*variant {
 	vdpbf16ps, bfmmla := portable(), portable()
 	vdpbf16ps.name, bfmmla.name = "vdpbf16ps in Go", "bfmmla in Go"
@@ -42,8 +43,9 @@ func instructionForms() []*variant {
 	return []*variant{vdpbf16ps, bfmmla}
 }
 
-// TestGoldensOfInstructions compares whole models in the arithmetic of each instruction for bfloat16 with the output of
-// the original code, on every machine. The portable forms are slow, so that only short records are compared.
+// TestGoldensOfInstructions checks on every machine that a model agrees with the results of its original PyTorch code
+// if products round like the bfloat16 instructions VDPBF16PS and BFMMLA. They are computed in plain Go, which is slow,
+// so that only short sequences are compared.
 func TestGoldensOfInstructions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the portable forms are slow")
@@ -54,8 +56,9 @@ func TestGoldensOfInstructions(t *testing.T) {
 	}
 }
 
-// TestEmbeddingsDoNotDependOnBatch runs the records of a golden alone, with one thread, and together, with one and with
-// two. All bits must be the same, in every variant and in each type of the operands.
+// TestEmbeddingsDoNotDependOnBatch checks that the embedding of a sequence has the same bits in a batch of its own and
+// in a batch with others, and with one thread and with two. It uses one model, every implementation of the inner loops,
+// and each type of the operands.
 func TestEmbeddingsDoNotDependOnBatch(t *testing.T) {
 	g := goldentest.Goldens()[0]
 	check := func(v *variant, f format, longest int) {
@@ -85,7 +88,8 @@ func TestEmbeddingsDoNotDependOnBatch(t *testing.T) {
 	}
 }
 
-// compareGolden runs a golden as a subtest and closes b.
+// compareGolden compares the model of g on the backend b with the results of its original code, within the limits in
+// bars, as a subtest. It then closes b.
 func compareGolden(t *testing.T, b *Backend, g goldentest.Golden, bars goldentest.Bars, longest int) {
 	t.Run(b.Name()+"/"+g.Model, func(t *testing.T) { g.Compare(t, b, bars, longest) })
 	if err := b.Close(); err != nil {

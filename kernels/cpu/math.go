@@ -2,9 +2,9 @@ package cpu
 
 import "math"
 
-// erf(z) = z·P(z²)/Q(z²) for |z| < 4.4, and ±1 beyond, where the difference from 1 is below 5e-10. The coefficients are
-// our own least-squares fit, iteratively reweighted towards the minimax solution. The largest absolute error is 2.9e-9
-// (TestGELU compares with math.Erfc).
+// erfP and erfQ are the coefficients of P and Q, lowest power first, in erf(z) = z·P(z²)/Q(z²) for |z| < 4.4. Beyond,
+// erf differs from ±1 by less than 5e-10. The coefficients are our own least-squares fit, iteratively reweighted
+// towards the minimax solution. The largest absolute error is 2.9e-9 (TestGELU compares with math.Erfc).
 var (
 	erfP = [...]float64{1.1283791947243744, 0.19292270842957523, 0.056132064586102315,
 		0.00427799790294234, 0.0004286915773272706, 7.458362936805049e-06}

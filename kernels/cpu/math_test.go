@@ -5,9 +5,8 @@ import (
 	"testing"
 )
 
-// TestGELU compares a dense grid with math.Erfc. The bound is absolute, in units of the last place of max(|x|, 1).
-// Every variant rounds a few times before it multiplies by at most |x|. It rounds either Φ or the tail that it
-// subtracts from x.
+// TestGELU checks that the error of GELU is at most 4 · 2⁻²⁴ · max(|x|, 1), four roundings, on a dense grid from −8 to
+// 8. In assembly the relative error for −5 < x < −0.5 must be at most 12 roundings.
 func TestGELU(t *testing.T) {
 	const steps = 400_000
 	grid := make([]float32, 0, steps+8)
@@ -40,7 +39,8 @@ func TestGELU(t *testing.T) {
 	})
 }
 
-// TestGELUExtremes checks arguments beyond every threshold, and NaN.
+// TestGELUExtremes checks that GELU(x) is x for large x and for infinity, almost 0 for very negative x, and NaN for
+// NaN.
 func TestGELUExtremes(t *testing.T) {
 	inf := float32(math.Inf(1))
 	withEachVariant(t, func(t *testing.T, v *variant) {
@@ -52,8 +52,8 @@ func TestGELUExtremes(t *testing.T) {
 	})
 }
 
-// TestExp compares the weights of a softmax with math.Exp over a dense grid of scores. The relative bound of 8e-8 is
-// one and a third roundings.
+// TestExp checks that the exponentials of a softmax have a relative error of at most 8e-8 (1.3 roundings) over a dense
+// grid of scores from −87 to 0, and so has their sum.
 func TestExp(t *testing.T) {
 	const n = 200_000
 	withEachVariant(t, func(t *testing.T, v *variant) {

@@ -31,10 +31,11 @@ type arena struct {
 	by     string // the limit that room comes from; "" before the first allocation
 }
 
-// arenaShare is the part of the available memory that an arena may use. The rest is for reading and writing.
+// arenaShare is the part of the available memory that an arena may use. The rest is for reading sequences and writing
+// results.
 const arenaShare = 0.9
 
-// largeEnough is the size in bytes above which allocations are mapped.
+// largeEnough is the size in bytes of the smallest allocation that an arena maps, instead of taking it from Go's heap.
 const largeEnough = 1 << 20
 
 // floats allocates n zeros, aligned to a cache line.

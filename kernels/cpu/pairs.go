@@ -6,8 +6,8 @@ import (
 	"seqembed/internal/half"
 )
 
-// The functions in this file are the portable pairVariant. Bit for bit they compute the same as the instructions of
-// AVX512_BF16. They are far slower than float32.
+// The functions in this file implement pairVariant in plain Go. Bit for bit they compute the same as the instructions
+// of AVX512_BF16, except narrowAll, which follows arm64. They are far slower than float32.
 
 // tilePairs is a tileFunc for one panel of pairs. Like the instruction VDPBF16PS, it adds the second product of a pair
 // before the first, rounds after each addition, and replaces denormal numbers by zero.
@@ -48,7 +48,8 @@ func flushed(x float32) float32 {
 	return x
 }
 
-// narrow is the portable pairVariant.narrow.
+// narrow implements pairVariant.narrow in plain Go: it rounds the values to the nearest bfloat16, and denormal numbers
+// to zero. It writes a zero after an odd number of values.
 func narrow(out []uint16, in []float32) {
 	for i, v := range in {
 		out[i] = half.ToBF16(flushed(v))
@@ -68,7 +69,8 @@ func narrowAll(out []uint16, in []float32) {
 	}
 }
 
-// packPairs is the portable pairVariant.packValues.
+// packPairs implements pairVariant.packValues in plain Go: it packs n rows of bfloat16 values, which have stride ld, as
+// panels of the matrix V. Two neighbouring rows become one row of pairs.
 func packPairs(p *panels, values []uint16, ld, n int) {
 	for k := range p.blocks() {
 		from, to := p.block(k)

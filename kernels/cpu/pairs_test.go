@@ -14,7 +14,8 @@ import (
 	"seqembed/kernels/kernelstest"
 )
 
-// fastPairs returns the assembly for pairs of bfloat16.
+// fastPairs returns the functions for pairs of bfloat16 that use the instructions of this machine. If it has none,
+// fastPairs skips the test.
 func fastPairs(t testing.TB) pairVariant {
 	p := best().pairs
 	if !p.fast {
@@ -23,7 +24,7 @@ func fastPairs(t testing.TB) pairVariant {
 	return p
 }
 
-// formOf returns the portable form of fastPairs.
+// formOf returns functions in plain Go that compute the same bits as those of fastPairs.
 func formOf() pairVariant {
 	if runtime.GOARCH == "arm64" {
 		return bfmmlaForm()
@@ -35,7 +36,8 @@ func formOf() pairVariant {
 var special = []uint32{0, 1 << 31, 1, 0x7fffff, 0x800000, 0x3f808000, 0x3f818000, 0x3f807fff, 0x3f808001, 0x7f7fffff, 0x7f7f8000,
 	0x7f7f7fff, 0x7f800000, 0xff800000, 0x7fc00000, 0x7f800001, 0xffffffff, 0x80008000, 0x00008000}
 
-// TestNarrow compares the assembly with the portable function for every length, between guard pages, and also in place.
+// TestNarrow checks that the assembly that rounds to bfloat16 gives the same bits as plain Go, for 1 to 70 values and
+// also in place. Inaccessible pages before and after the values show that it accesses no other memory.
 func TestNarrow(t *testing.T) {
 	fast, form := fastPairs(t), formOf()
 	for n := 1; n <= 70; n++ {
@@ -66,7 +68,7 @@ func TestNarrow(t *testing.T) {
 	}
 }
 
-// TestTilePairs compares the assembly with the portable function, bit for bit.
+// TestTilePairs checks that a matrix product of bfloat16 pairs has the same bits in assembly and in plain Go.
 func TestTilePairs(t *testing.T) {
 	fast, form := fastPairs(t), formOf()
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -103,7 +105,8 @@ func TestTilePairs(t *testing.T) {
 	}
 }
 
-// TestPackPairs compares the assembly with the portable function, and the portable function with the definition.
+// TestPackPairs checks that packPairs puts each value in its place and zeros elsewhere, and that the assembly packs the
+// same.
 func TestPackPairs(t *testing.T) {
 	for _, d := range []int{16, 24, 48, 64} {
 		for _, n := range []int{1, 2, 3, 17, 2*blockK - 1, 2 * blockK, 2*blockK + 1, 2*blockK + 2} {
@@ -142,7 +145,7 @@ func TestPackPairs(t *testing.T) {
 	}
 }
 
-// TestArrange compares the assembly with the portable function.
+// TestArrange checks that the assembly brings the words of a panel into the same order as the function in plain Go.
 func TestArrange(t *testing.T) {
 	fast, form := fastPairs(t), formOf()
 	if fast.arrange == nil {
@@ -160,9 +163,9 @@ func TestArrange(t *testing.T) {
 	}
 }
 
-// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine that lacks
-// the instructions, it checks only the products, with the sizes of short mode, in the portable form, which computes the
-// same bits (see TestTilePairs).
+// TestConformanceBF16 runs the conformance suite with both operands in bfloat16, in assembly. On a machine without the
+// instructions, it runs only the matrix products of the suite, with the sizes of short mode, and in plain Go, which
+// computes the same bits (see TestTilePairs).
 func TestConformanceBF16(t *testing.T) {
 	t.Parallel()
 	known, run, v := new(kernelstest.Known), kernelstest.Run, best()
@@ -177,7 +180,8 @@ func TestConformanceBF16(t *testing.T) {
 	run(t, kernels.BF16, known, func() kernels.Backend { return newBackend(3, v, bf16) })
 }
 
-// TestBF16InMemory checks that projections take half the bytes.
+// TestBF16InMemory checks that the matrix of a Linear takes half the bytes if both operands are bfloat16, and that the
+// backend's name says so.
 func TestBF16InMemory(t *testing.T) {
 	b := newBackend(1, portable(), bf16)
 	defer b.Close()

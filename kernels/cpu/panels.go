@@ -105,7 +105,7 @@ func (p *panels) float32s(v *variant, scratch []float32, k, index, n int) []floa
 	return scratch[:size]
 }
 
-// widen is the portable variant.widen.
+// widen implements variant.widen in plain Go: it converts len(out) bfloat16 values to float32.
 func widen(out []float32, bf16 []uint16) {
 	for i, b := range bf16[:len(out)] {
 		out[i] = half.FromBF16(b)

@@ -6,8 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestDone checks that the result of Done grows to 1 during a batch. Within an operation it must grow with the number
-// of tasks that have been taken.
+// TestDone checks that Done of a runner, the share of a batch that has been computed, grows to 1 during a batch. Within
+// an operation it must grow with the number of tasks that workers have taken.
 func TestDone(t *testing.T) {
 	for _, threads := range []int{1, 2} {
 		workers := newWorkerPool(threads)

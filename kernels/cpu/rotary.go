@@ -7,7 +7,8 @@ import (
 	"seqembed/kernels"
 )
 
-// rotaryTable caches the cosines and the sines, each [positions, frequencies]. It grows with the longest sequence.
+// rotaryTable caches the cosines and the sines of rotary embeddings, each [positions, frequencies]. It grows with the
+// longest sequence.
 type rotaryTable struct {
 	invFreq  []float32
 	cos, sin []float32

@@ -41,7 +41,7 @@ func embedScale(o kernels.Embed, ids []int32) float32 {
 	return o.Scale / (1 - float32(masked)/float32(len(ids)))
 }
 
-// norm works in place if out and in share a slot.
+// norm works in place if out and in are the same memory.
 func (s *runner) norm(o kernels.Norm, out, in *matrix) func() {
 	gain, bias := o.Gain.(*weight).flat, o.Bias.(*weight).flat
 	apart := out.at == nil || &out.at[0] != &in.at[0]

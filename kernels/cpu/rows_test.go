@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// TestRows checks every row operation at every length around the vector sizes, between guard pages.
+// TestRows checks every operation that computes row by row (see checkRows) for rows of 1 to 70 values and for some
+// longer ones.
 func TestRows(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for n := 1; n <= 70; n++ {
@@ -27,8 +28,9 @@ func FuzzRows(f *testing.F) {
 	})
 }
 
-// checkRows compares each operation on n values with the portable one. If the operation computes each value separately,
-// it also checks that each value has the same bits as alone.
+// checkRows compares each row operation of v on n values with the one in plain Go. If the operation computes each value
+// separately, each value must have the same bits as alone. Inaccessible pages beside the values show that the operation
+// accesses no other memory.
 func checkRows(t *testing.T, v *variant, n int, seed uint64) {
 	t.Helper()
 	plain := portable()
@@ -109,8 +111,8 @@ func near(t *testing.T, what string, got, want []float32, roundings float64) {
 	}
 }
 
-// TestPacking compares packed keys and values with the portable code, for head sizes and lengths that are not multiples
-// of a block.
+// TestPacking checks that keys and values are packed for attention as by plain Go, also for head sizes and lengths that
+// are not multiples of a block.
 func TestPacking(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		plain := portable()

@@ -126,8 +126,8 @@ func (r *runner) step(op kernels.Op, out, in, add, z *matrix) (s step, err error
 }
 
 // scratchOf returns the columns and the type of the workspace that an operation needs. There are two operations that
-// need some: a gated product whose second half does not begin at a panel, and an attention with a Rotary whose input a
-// later operation reads.
+// need some: a gated product whose second half does not begin with a new panel, and an attention with a Rotary whose
+// input a later operation reads.
 func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precision) {
 	switch o := op.Do.(type) {
 	case kernels.Linear:
@@ -142,7 +142,7 @@ func scratchOf(p *kernels.Program, op kernels.Op) (cols int, as kernels.Precisio
 	return 0, 0
 }
 
-// matrix is a value in its slot: as float32, as bfloat16, or as both.
+// matrix is the memory of one value of a program: its rows as float32, as bfloat16, or as both.
 type matrix struct {
 	cols  int
 	at    []float32
@@ -183,7 +183,8 @@ func (m *matrix) halfRow(r int) []uint16 {
 	return halves(m.pairs[r*ld : (r+1)*ld])
 }
 
-// operand returns the words that products read, and the words of a row.
+// operand returns the words that matrix products read, and the number of words in a row. A word is a float32, or a pair
+// of bfloat16 values.
 func (m *matrix) operand() (words []float32, ld int) {
 	if m.pairs != nil {
 		return m.pairs, pairs(m.cols)
@@ -208,7 +209,7 @@ func (v *variant) round(m *matrix, t, from int, values []float32) {
 	}
 }
 
-// Start runs the batch to its end. The function wait only returns the error.
+// Start runs the batch to its end before it returns. The function wait only returns the error.
 func (s *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	err := s.program.CheckRun(s.limits, b, dst)
 	if err == nil {
@@ -243,8 +244,8 @@ func (s *runner) Profile(p *kernels.Profile) bool {
 // Close frees the activations.
 func (s *runner) Close() error { return s.memory.free() }
 
-// rowsPerTask is the maximum number of rows in a task of a row operation. It is so small that a task takes microseconds
-// and all workers end at about the same time.
+// rowsPerTask is the maximum number of rows in a task of an operation that computes row by row. It is so small that a
+// task takes microseconds and all workers end at about the same time.
 const rowsPerTask = 32
 
 // eachRow returns a function that calls do for every token's row, in parallel.

@@ -13,7 +13,8 @@ type tileCase struct {
 	withBias, withAdd, own bool // own: add is out
 }
 
-// TestTile checks every kernel at every remainder, between guard pages.
+// TestTile checks the matrix product of 1 to 27 rows with each number of panels that a kernel processes together, for
+// short and long sums (see tileCase.check).
 func TestTile(t *testing.T) {
 	withEachVariant(t, func(t *testing.T, v *variant) {
 		for rows := 1; rows <= 27; rows++ {
@@ -41,7 +42,8 @@ func FuzzTile(f *testing.F) {
 	})
 }
 
-// check compares the tile with sums in float64, and every row with the kernel for one row and one panel, bit for bit.
+// check compares a call of the tileFunc of v with sums in float64. Every row must also have the same bits as a call for
+// one row and one panel. Inaccessible pages beside the operands show that the call accesses no other memory.
 func (c tileCase) check(t *testing.T, v *variant) {
 	t.Helper()
 	cols := c.n * panelCols

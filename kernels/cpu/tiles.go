@@ -9,7 +9,7 @@ type tile struct {
 	run  func(out *float32, ldout int, add *float32, ldadd int, bias *float32, a *float32, lda int, panel *float32, k int, ahead int)
 }
 
-// tiles lists the kernels for 1, 2, … panels, in descending order of rows, down to one row.
+// tiles[n-1] lists the kernels for n neighbouring panels, in descending order of rows, down to one row.
 type tiles [][]tile
 
 // pick returns the kernel with the most rows that leaves either no rows or at least three. A kernel for one or two rows
@@ -23,7 +23,7 @@ func pick(list []tile, rows int) tile {
 	return list[len(list)-1]
 }
 
-// run is a tileFunc.
+// run implements tileFunc: it computes any number of rows of n panels by calls of kernels for fixed numbers of rows.
 func (t tiles) run(out []float32, ldout int, add []float32, ldadd int, bias []float32, a []float32, lda, rows int, panel []float32, k, n int) {
 	cols := n * panelCols
 	panel = panel[:k*cols]

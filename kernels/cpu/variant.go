@@ -43,16 +43,18 @@ type variant struct {
 type pairVariant struct {
 	fast bool // the instruction set multiplies pairs of bfloat16
 	tile tileFunc
-	// arrange brings the words of a packed panel into the order that tile reads. It is nil if that is the usual order.
+	// arrange brings the words of a packed panel into the order that tile reads. It is nil if tile reads the order that
+	// type panels describes.
 	arrange func(panel []float32)
 	// narrow rounds the values to the nearest bfloat16. It writes a zero after an odd number of them. out may be the
 	// memory of in.
 	narrow func(out []uint16, in []float32)
-	// packValues packs n rows of values, which have stride ld, as panels of V, in the usual order.
+	// packValues packs n rows of values, which have stride ld, as panels of V, in the order that type panels describes.
 	packValues func(p *panels, values []uint16, ld, n int)
 }
 
-// arrangePanel arranges the panel with this index, which is packed in the usual order.
+// arrangePanel brings the words of the panel with this index into the order that v.tile reads, from the order that type
+// panels describes.
 func (v *pairVariant) arrangePanel(p *panels, index int) {
 	if v.arrange == nil {
 		return
@@ -62,7 +64,7 @@ func (v *pairVariant) arrangePanel(p *panels, index int) {
 	}
 }
 
-// arrangePanels arranges all panels.
+// arrangePanels does for all panels what arrangePanel does for one.
 func (v *pairVariant) arrangePanels(p *panels) {
 	for i := range p.count {
 		v.arrangePanel(p, i)
@@ -88,8 +90,8 @@ func portable() *variant {
 	}
 }
 
-// activation returns the functions that compute activation a. apply computes in place. gate multiplies up by a function
-// of in. Of the two, an activation has one; Identity has none.
+// activation returns the function that computes activation a. apply computes in place; gate multiplies up by a function
+// of in. Identity has neither function, and every other activation has one of the two.
 func (v *variant) activation(a kernels.Activation) (apply func(x []float32), gate func(out, in, up []float32), err error) {
 	switch a {
 	case kernels.Identity:

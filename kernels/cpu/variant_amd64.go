@@ -28,7 +28,7 @@ func variants() []*variant {
 	return list
 }
 
-// pairsAVX512 returns the part of the variant for AVX512_BF16.
+// pairsAVX512 returns the functions that compute with pairs of bfloat16 by the instructions of AVX512_BF16.
 func pairsAVX512() pairVariant {
 	t := tiles{{
 		{12, tile12x16BF16}, {8, tile8x16BF16}, {6, tile6x16BF16}, {5, tile5x16BF16},

@@ -95,7 +95,8 @@ func (v vector) widenBF16(out []float32, half []uint16) {
 	widen(out[whole:], half[whole:])
 }
 
-// packKeys transposes blocks of side keys. If the head size is not a multiple of side, it packs in portable Go.
+// packKeys packs keys, rows of stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If the head
+// size is not a multiple of v.side, packKeys packs in plain Go.
 func (v vector) packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols
@@ -132,14 +133,14 @@ func (v vector) packValues(p *panels, values []float32, ld int) {
 	}
 }
 
-// pairVector wraps the assembly for pairs of bfloat16 in the same way.
+// pairVector wraps the assembly for pairs of bfloat16 in methods that check lengths, because the assembly does not.
 type pairVector struct {
 	round func(out *uint16, in *float32, n int)
-	rest  func(out []uint16, in []float32) // the portable form of round, for any length
+	rest  func(out []uint16, in []float32) // round in plain Go, for any length
 	pair  func(panel *uint32, rows *uint16, ld int, count int)
 }
 
-// narrow rounds values in assembly, up to the last vector.
+// narrow rounds values to bfloat16: 16 at a time in assembly, and the rest in plain Go.
 func (v pairVector) narrow(out []uint16, in []float32) {
 	whole := len(in) &^ 15
 	if whole > 0 {
@@ -148,7 +149,8 @@ func (v pairVector) narrow(out []uint16, in []float32) {
 	v.rest(out[whole:], in[whole:])
 }
 
-// packValues packs in portable Go if the last panel is not full.
+// packValues packs n rows of bfloat16 values, which have stride ld, as panels of pairs. It packs in plain Go if the
+// last panel is not full.
 func (v pairVector) packValues(p *panels, values []uint16, ld, n int) {
 	if p.cols%panelCols != 0 {
 		packPairs(p, values, ld, n)

@@ -31,8 +31,8 @@ const (
 	quit      = math.MaxUint64 // tells the workers to return
 )
 
-// spinTime is how long a waiting goroutine spins before it blocks. It is longer than the pauses within a forward pass
-// and short compared to those between passes.
+// spinTime is how long a waiting goroutine spins before it blocks. It is longer than the pauses within a forward pass,
+// and short compared to the pauses between passes.
 const spinTime = 50 * time.Microsecond
 
 func newWorkerPool(size int) *workerPool {

@@ -107,7 +107,8 @@ func newProductBench(backend *Backend, rows int) (*productBench, error) {
 	})
 }
 
-// algorithms times the algorithms for a shape.
+// algorithms times the algorithms that cuBLAS offers for the product s. It also reports whether their results have the
+// same bits.
 func (pb *productBench) algorithms(b *testing.B, s Product) {
 	d, p := pb.backend.device, pb.backend.products
 	want := uint32(0)
@@ -178,7 +179,7 @@ func (pb *productBench) time(plan *plan, n int) (seconds float64, err error) {
 	return float64(ms) / 1000, err
 }
 
-// digest returns a checksum of the result of a product.
+// digest returns a checksum of the result of a matrix product, by which results are compared bit for bit.
 func (pb *productBench) digest(s Product) (uint32, error) {
 	d, h := pb.backend.device, crc32.New(crc32.MakeTable(crc32.Castagnoli))
 	size, piece := 2*s.N*pb.rows, 64<<20

@@ -37,8 +37,8 @@ func rotated(t kernels.DType, rows []float32, batch kernels.Batch, heads int, o 
 	return rounded(t, out)
 }
 
-// rotatedAttention returns the results of two attentions on the same input. The first, together, applies the rotary
-// embedding itself. The second, apart, has no Rotary and reads an input that the host has rotated.
+// rotatedAttention computes the same attention in two ways. For together, the program has an attention with a Rotary.
+// For apart, the host rotates the queries and keys, and the program has an attention without a Rotary.
 func rotatedAttention(t *testing.T, b *Backend, d int, batch kernels.Batch) (together, apart []float32) {
 	t.Helper()
 	const heads = 3

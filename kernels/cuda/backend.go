@@ -17,8 +17,8 @@ type Options struct {
 	// The other options are for benchmarks of the choice of algorithms. They are part of Backend.Name, because they may
 	// change bits. Without cuBLAS they have no effect.
 
-	// FirstAlgorithm uses the first algorithm that cuBLAS offers, even if cuBLAS also offers the tile that products
-	// prefers (see largeRows).
+	// FirstAlgorithm uses the first algorithm that cuBLAS offers for a product, even if the backend would prefer
+	// another one that cuBLAS offers (see largeRows).
 	FirstAlgorithm bool
 	// FreeAlgorithm asks cuBLAS for an algorithm for the number of rows of each batch and uses the first answer, even
 	// if it splits the inner dimension. Then a row may have other bits in another batch.
@@ -65,7 +65,7 @@ func Open(ordinal int, opts Options) (*Backend, error) {
 // the places that it has searched.
 type findCublas func(cudaMajor int) (*driver.CublasLt, []Attempt, error)
 
-// open does the same as Open. Everything that depends on the machine is a parameter.
+// open does the same as Open, but everything that depends on the machine is a parameter.
 func open(cuda *driver.CUDA, ordinal int, opts Options, images []gpu.Image, find findCublas) (*Backend, error) {
 	if opts.FirstAlgorithm && opts.FreeAlgorithm {
 		return nil, errors.New("the options FirstAlgorithm and FreeAlgorithm exclude each other")

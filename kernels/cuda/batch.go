@@ -34,7 +34,7 @@ type buffer struct {
 	read gpu.Event // recorded after the last kernel that reads this buffer, when the runner changes to the other one
 }
 
-// ranges returns the distinct ranges that a program pools.
+// ranges returns the distinct Range operations of a program, each of which selects the rows to average.
 func ranges(p *kernels.Program) (list []kernels.Range) {
 	for _, op := range p.Ops() {
 		if o, ok := op.Do.(kernels.Range); ok && !slices.Contains(list, o) {
@@ -105,9 +105,9 @@ func (t *tables) swap(c *gpu.Context, compute, loads gpu.Stream) {
 	c.Await(loads, other.read)
 }
 
-// cut divides a batch into blocks for the attention kernel. A block is a pair: its sequence, and its first query row
-// within the sequence. The longest sequences come first, because their blocks take longest; the order does not change
-// any result.
+// cut divides a batch into blocks of query rows for the attention kernel. It returns two numbers for each block: the
+// index of its sequence, and its first query row within the sequence. The longest sequences come first, because their
+// blocks take longest; the order does not change any result.
 func (t *tables) cut(b kernels.Batch) []int32 {
 	t.order, t.list = t.order[:0], t.list[:0]
 	for i := range b.Sequences() {
@@ -122,7 +122,8 @@ func (t *tables) cut(b kernels.Batch) []int32 {
 	return t.list
 }
 
-// rows returns the rows that a range selects in each sequence: the first row, and the row after the last.
+// rows returns the rows that a range selects in each sequence of a batch, as two numbers: the first row, and the row
+// after the last.
 func (t *tables) rows(b kernels.Batch, o kernels.Range) []int32 {
 	t.list = t.list[:0]
 	for i := range b.Sequences() {

@@ -123,7 +123,7 @@ func (c *compiler) step(op kernels.Op, i int) step {
 
 var errForeignWeight = errors.New("a weight is of another backend or device: load it with this one's NewModel")
 
-// weight returns a weight that was loaded on this backend. For nil it returns null pointers.
+// weight returns a weight that was loaded on this backend, and fails for any other. For nil it returns null pointers.
 func (c *compiler) weight(w kernels.Weight) weight {
 	if w == nil {
 		return weight{}
@@ -136,19 +136,19 @@ func (c *compiler) weight(w kernels.Weight) weight {
 	return *loaded
 }
 
-// kernel is a loaded kernel with its contract.
+// kernel is a kernel that has been loaded on the device, with its geometry and its number of parameters.
 type kernel struct {
 	gpu.Kernel
 	kernelSpec
 }
 
-// kernel loads a kernel of the contract and lets it use its shared memory.
+// kernel loads the kernel with this name, and permits it the dynamic shared memory that it needs.
 func (c *compiler) kernel(name string) kernel {
 	spec := kernelSpecs()[name] // TestContractOfThePTX checks that the PTX has these names
 	return kernel{c.Kernel(name, spec.block, spec.shared), spec}
 }
 
-// typed returns the variant of a kernel for the type of the operands.
+// typed loads the kernel whose name ends in the type of the operands, for example embed_bf16 for embed.
 func (c *compiler) typed(name string) kernel { return c.kernel(name + "_" + c.backend.dtype.String()) }
 
 // convert returns a function that launches a conversion between the two copies of a matrix. The function does nothing

@@ -102,7 +102,8 @@ var contracts = []contract{
 	{"gemm_geglu_fp32", gemmParams, tile{128, 32, "M", "N", true}, 256, always(30720)},
 }
 
-// sharedHalf and sharedFull return the bytes of dynamic shared memory that an attention needs for heads of d columns.
+// sharedHalf and sharedFull return the bytes of dynamic shared memory that an attention kernel needs for heads of d
+// columns: sharedHalf for 16-bit operands, sharedFull for float32.
 func sharedHalf(d int) int { return 512 * ((d+15)&^15 + 8) }
 func sharedFull(d int) int { return 4 * (128*(d+4) + 64*36) }
 
@@ -115,7 +116,8 @@ var (
 	normWidths     = []int{512, 1280, 2560, 8192}
 )
 
-// kernelSpec is the contract of one kernel.
+// kernelSpec describes one kernel: its number of parameters, its tile, the threads in a block, and the bytes of dynamic
+// shared memory of a block.
 type kernelSpec struct {
 	params int
 	tile   tile
@@ -123,7 +125,7 @@ type kernelSpec struct {
 	shared int
 }
 
-// kernelSpecs returns the contract of each kernel by its name.
+// kernelSpecs returns the description of each kernel by its name.
 var kernelSpecs = sync.OnceValue(func() map[string]kernelSpec { return expand(contracts) })
 
 func expand(list []contract) map[string]kernelSpec {

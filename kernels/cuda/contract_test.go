@@ -55,7 +55,8 @@ var kernelParameters = sync.OnceValue(func() map[string][]parameter {
 	return all
 })
 
-// TestContractInREADME checks that the table in src/README.md is the one that table returns.
+// TestContractInREADME checks that the table of kernels in src/README.md agrees with the variable contracts. With the
+// flag -update it writes the table instead.
 func TestContractInREADME(t *testing.T) {
 	const file, begin, end = "src/README.md", "| kernel |", "\n\n"
 	text, err := os.ReadFile(file)
@@ -131,7 +132,7 @@ func grouped(n int) string {
 	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
 
-// TestContractOfThePTX compares the contract (see contracts) with the compiled kernels: their names, the number and
+// TestContractOfThePTX checks that the variable contracts agrees with the compiled kernels: their names, the number and
 // sizes of their parameters, and the threads of a block. It also checks that drivers of branch 550 can load the PTX.
 func TestContractOfThePTX(t *testing.T) {
 	images, err := embeddedImages()

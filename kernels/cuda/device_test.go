@@ -11,8 +11,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// TestUnusableMachinesAreOneSentence checks the errors for machines and devices that cannot be used. Each error must be
-// one sentence.
+// TestUnusableMachinesAreOneSentence checks that Open returns an error that wraps ErrUnavailable and says the reason in
+// one line, if the machine has no usable driver or device.
 func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	for name, c := range map[string]struct {
 		prepare func(*fakeGPU)
@@ -36,7 +36,9 @@ func TestUnusableMachinesAreOneSentence(t *testing.T) {
 	}
 }
 
-// TestOpeningFailsCleanly makes each call in Open fail. The error must name the call, and nothing may stay allocated.
+// TestOpeningFailsCleanly makes driver calls in Open fail, one at a time. The error must contain the driver's error
+// code, and wrap kernels.ErrOutOfMemory only if memory of the device is missing. The context and pinned memory must be
+// released.
 func TestOpeningFailsCleanly(t *testing.T) {
 	for _, call := range []string{"cuCtxSetCurrent", "cuMemAllocHost", "retain"} {
 		f := newFake(t)
@@ -52,7 +54,8 @@ func TestOpeningFailsCleanly(t *testing.T) {
 	}
 }
 
-// TestCompilerErrors checks the error of a kernel whose PTX the driver refuses.
+// TestCompilerErrors checks that the error for a kernel whose PTX the driver refuses contains the compiler's message in
+// one line.
 func TestCompilerErrors(t *testing.T) {
 	f := newFake(t)
 	f.fails["cuModuleLoadDataEx"], f.jitLog = 218, "ptxas fatal:\n  bad  register"
@@ -130,7 +133,8 @@ func TestClosedBackend(t *testing.T) {
 	}
 }
 
-// TestDevices checks the description of the devices of a fake driver, some of which are too old.
+// TestDevices checks that describe lists the devices of a driver, that askMemory finds the free memory of one, and that
+// devices with a compute capability that is too low do not count as usable.
 func TestDevices(t *testing.T) {
 	f := newFake(t)
 	f.names = []string{"First", "Second"}
@@ -151,7 +155,8 @@ func TestDevices(t *testing.T) {
 	}
 }
 
-// TestReportWithoutDriver checks that the report lists every place that was searched.
+// TestReportWithoutDriver checks that the report of a machine without a driver lists every place that was searched for
+// libraries. If the user has turned cuBLAS off, no place may be searched for it.
 func TestReportWithoutDriver(t *testing.T) {
 	missing := errors.New("cannot open shared object file: No such file or directory")
 	p := driver.Places{Root: t.TempDir(), Getenv: func(string) string { return "" }, Open: func(string) (uintptr, error) { return 0, missing }}

@@ -37,8 +37,9 @@ type Cublas struct {
 // Attempt is a place where a library was searched.
 type Attempt = driver.Attempt
 
-// TestedOn is the only GPU on which the package's tests have passed, at commit 590218f. The kernels are unchanged since
-// then. The Go code has changed, and has been tested only on the software GPU.
+// TestedOn is the only GPU on which the package's tests have passed: with the Go code of commit 590218f, and with
+// kernels that have not changed since. The Go code of later commits has been tested only on the software GPU (package
+// softgpu).
 const TestedOn = "NVIDIA H200 (compute capability 9.0, driver 580.159.04)"
 
 // Tested reports whether the device has the compute capability of TestedOn.

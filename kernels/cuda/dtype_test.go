@@ -24,7 +24,7 @@ func decode(t kernels.DType, values []float32, src []byte) {
 	}
 }
 
-// TestEncode checks the bytes that encode writes, and that decode restores the values.
+// TestEncode checks that encode writes the little-endian bytes of each type, and that decode restores the values.
 func TestEncode(t *testing.T) {
 	for dtype, want := range map[kernels.DType][]byte{
 		kernels.FP32: {0, 0, 0x80, 0x3f, 0, 0, 0, 0xc0}, kernels.BF16: {0x80, 0x3f, 0, 0xc0}, kernels.FP16: {0, 0x3c, 0, 0xc0},

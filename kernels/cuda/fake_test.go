@@ -69,7 +69,7 @@ func newFake(t *testing.T) *fakeGPU {
 	}
 }
 
-// images returns one module that contains every kernel of the contract.
+// images returns one module that contains every kernel that the variable contracts lists.
 func (f *fakeGPU) images() []gpu.Image {
 	i := gpu.Image{Name: "all.ptx", ISA: "7.0", Text: func() ([]byte, error) { return []byte(".version 7.0\x00"), nil }}
 	for name := range f.kernels {
@@ -290,7 +290,7 @@ func (f *fakeGPU) driver() *driver.CUDA {
 	}
 }
 
-// launch checks a launch against the contract, reads its parameters and enqueues the kernel.
+// launch checks the geometry and the parameters of a launch against the variable contracts and enqueues the kernel.
 func (f *fakeGPU) launch(fn driver.Handle, grid, block [3]uint32, shared uint32, s driver.Handle, params uintptr) {
 	name := f.functions[fn]
 	spec, ok := f.kernels[name]

@@ -10,7 +10,8 @@ import (
 	"seqembed/kernels"
 )
 
-// fakeLaunch is a launch of a kernel. It runs the kernel as plain loops over the rows and columns that the grid covers.
+// fakeLaunch is a launch of a kernel, which it runs as plain loops. If the grid is too small, the result is incomplete
+// or the test fails.
 type fakeLaunch struct {
 	gpu    *fakeGPU
 	name   string
@@ -328,7 +329,7 @@ func (k *fakeLaunch) pool() {
 	}
 }
 
-// gemm computes the tiles of the grid, and no others.
+// gemm computes the whole matrix product. It fails the test if the grid does not have the size that covers the result.
 func (k *fakeLaunch) gemm(family string) {
 	t, m, n, inner := k.dtype(), k.num("M"), k.num("N"), k.num("K")
 	tile, shared, rows := 128, 65536, n

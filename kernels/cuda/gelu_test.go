@@ -147,9 +147,9 @@ func alone(t *testing.T, b *Backend, name string, in []float32, rows, inCols, ou
 	return result
 }
 
-// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU. A kernel runs alone, or after
-// a product with the identity matrix. Each result must differ from the GELU with math.Erf by at most 2e-7 plus half an
-// ulp of the type. The result for a value that is not finite must not be finite.
+// TestGPUGELU gives every value of a 16-bit type to the four kernels that apply the GELU. Two run alone, and two
+// multiply by the identity matrix first. Each result must differ from the GELU with math.Erfc by at most 2e-7 plus half
+// an ulp of the type. The result for NaN and +∞ must not be finite; that for −∞ is not checked.
 func TestGPUGELU(t *testing.T) {
 	requireGPU(t, kernels.FP32).Close()
 	t.Setenv(cublasVariable, "none") // the package's own products apply the activation

@@ -15,9 +15,9 @@ var activationKernels = [...]struct{ product, alone string }{
 	kernels.GEGLU:    {"gemm_geglu", "gate"},
 }
 
-// linear returns a function that launches a product with its activation. If there is a cuBLAS with a usable algorithm,
-// cuBLAS multiplies and a second kernel applies the activation. Otherwise one kernel of the package does both. e is the
-// operation's entry in a profile.
+// linear returns a function that launches a matrix product with its activation. If there is a cuBLAS with a usable
+// algorithm, cuBLAS multiplies and a second kernel applies the activation. Otherwise one kernel of the package does
+// both. e is the operation's entry in a profile.
 func (c *compiler) linear(o kernels.Linear, out, in, add *matrix, scratch *memory, e entry) func(*submission) {
 	if int(o.Then) >= len(activationKernels) {
 		c.Fail(fmt.Errorf("no kernel for %s: %w", o.Then, kernels.ErrUnsupported))
@@ -67,7 +67,7 @@ func (c *compiler) withCublas(w, bias weight, to *memory, in, add *matrix) func(
 	}
 }
 
-// multiply returns a function that launches the package's own product with its activation.
+// multiply returns a function that launches the package's own kernel for a matrix product with its activation.
 func (c *compiler) multiply(then kernels.Activation, w, bias weight, out, in, add *matrix) func(*submission) {
 	k := c.typed(activationKernels[then].product)
 	wide, narrow := out.outputs()

@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// Product describes a matrix product without its number of rows. The choice of an algorithm depends on these fields:
+// Product describes a matrix product, except its number of rows. The choice of an algorithm depends on these fields:
 //
 //	Out[rows, N] = In[rows, K] · W[N, K]ᵀ + bias + Add
 type Product struct {
@@ -19,7 +19,7 @@ type Product struct {
 	Add  bool `json:"add"`
 }
 
-// String returns the product's name, as in a profile.
+// String returns a name such as "linear 2304x768 + bias in float32".
 func (p Product) String() string {
 	text := fmt.Sprintf("linear %dx%d", p.N, p.K)
 	if p.Bias {
@@ -34,7 +34,7 @@ func (p Product) String() string {
 	return text
 }
 
-// ProductReport describes how a product is computed on a device with cuBLAS, and how often it was.
+// ProductReport describes how a matrix product is computed on a device with cuBLAS, and how often it has been computed.
 type ProductReport struct {
 	Product
 
@@ -48,8 +48,8 @@ type ProductReport struct {
 	Rows      int64  `json:"rows"`  // total number of their rows
 
 	// OwnCalls and OwnRows count the products that the package's own kernels computed, and the rows of these products.
-	// cuBLAS has no usable algorithm for them, or its algorithm does not support the number of rows. Refusal is the
-	// last such reason.
+	// There are two reasons for such a product: cuBLAS has no usable algorithm, or its algorithm does not support the
+	// number of rows. Refusal is the last such reason.
 	OwnCalls int64  `json:"own_calls"`
 	OwnRows  int64  `json:"own_rows"`
 	Refusal  string `json:"refusal,omitempty"`
@@ -76,8 +76,8 @@ func many[N int | int64](n N, noun string) string {
 	return fmt.Sprintf("%d %ss", n, noun)
 }
 
-// Products returns a report on every product that the device has compiled, the largest first. It may be called after
-// Close. Without cuBLAS it returns nil.
+// Products returns a report on every matrix product in the programs that the backend has compiled, the largest first.
+// It may be called after Close. Without cuBLAS it returns nil.
 func (b *Backend) Products() (list []ProductReport) {
 	if b.products == nil {
 		return nil
@@ -93,7 +93,7 @@ func (b *Backend) Products() (list []ProductReport) {
 	return list
 }
 
-// algorithm describes a result of the heuristic.
+// algorithm describes an algorithm that cuBLAS offers, as the text of ProductReport.Algorithm.
 func (p *products) algorithm(f *driver.HeuristicResult) string {
 	number := func(attribute int32, bytes uint64) string {
 		if n, known := p.attribute(&f.Algo, attribute, bytes); known {

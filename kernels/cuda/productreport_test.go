@@ -12,9 +12,9 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// multiplied is a device that has computed products with one weight, [16, 8]. For each given number of rows there was a
-// product with a result in the operands' type. For seven rows there were also two products with a float32 result, one
-// with an addend and one without.
+// multiplied is a backend that has computed matrix products with one weight, [16, 8]. For each given number of rows it
+// has computed two products with a bias and a result in the operands' type. For seven rows it has computed three more:
+// one with a float32 result, and two with an addend, into float32 and into the operands' type.
 type multiplied struct {
 	*Backend
 	fake   *fakeGPU
@@ -79,8 +79,8 @@ func describeAll(list []ProductReport) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestProducts checks the report for each shape: the algorithm, how often cuBLAS computed the product, and the reason
-// why it did not.
+// TestProducts checks that the report names, for each shape of a matrix product, the algorithm, how often cuBLAS
+// computed the product, and the reason if the package's own kernel did. The report must survive JSON and Close.
 func TestProducts(t *testing.T) {
 	const (
 		second = "cuBLAS algorithm 2, tile 21, stages 26, inner shape 27, cluster shape 28, " +
@@ -152,9 +152,10 @@ func TestProducts(t *testing.T) {
 	}
 }
 
-// TestAlgorithmOptions checks the choice of algorithms. By default it is the preferred tile, if cuBLAS offers that for
-// many rows. With FirstAlgorithm it is the first offer. With FreeAlgorithm there is a choice for the limits of a runner
-// and another for each batch. Both options must be part of the backend's name.
+// TestAlgorithmOptions checks which algorithm of cuBLAS the backend chooses. By default on Hopper in bf16 it is one
+// with a tile of 128 by 128, if cuBLAS offers that for many rows, and otherwise the first usable one. With
+// FirstAlgorithm it is always the first usable one. With FreeAlgorithm the backend asks again for the rows of each
+// batch. Both options must be part of the backend's name and exclude each other.
 func TestAlgorithmOptions(t *testing.T) {
 	const plain = "cuda Fake H200, sm_90, driver CUDA 12.4, cuBLASLt 12.4.5, bf16"
 	for _, c := range []struct {

@@ -21,10 +21,10 @@ const workspaceBytes = 32 << 20
 // batch: another algorithm may sum in another order, and the bits of a row must be the same in every batch.
 const heuristicRows = 4096
 
-// On an H200 products prefers an algorithm with a tile of 128 by 128. cuBLAS never offers this algorithm first. If
-// cuBLAS offers it for largeRows rows, it is faster than the first one that is offered (bench/results). The results
-// have the same bits: for the products of three models in bf16, 136 cases, all algorithms that sum in one piece agreed
-// in the first 64 MiB of the result.
+// On Hopper in bf16 the backend prefers an algorithm with a tile of 128 by 128. An H200 was measured (bench/results):
+// cuBLAS never offers this algorithm first, but if cuBLAS offers it for largeRows rows, it is faster than the first
+// one. The results have the same bits: for the matrix products of three models in bf16, 136 cases, all algorithms that
+// sum each element in one piece agreed in the first 64 MiB of the result.
 const (
 	largeRows   = 32768
 	hopper      = 9  // major compute capability of an H200
@@ -39,7 +39,7 @@ const heuristicChoices = 16
 type products struct {
 	lt         *driver.CublasLt
 	dtype      kernels.DType
-	tiled      bool // use the preferred tile if it is offered
+	tiled      bool // use an algorithm with a tile of 128 by 128 if cuBLAS offers one
 	free       bool // Options.FreeAlgorithm
 	handle     driver.Handle
 	preference driver.Handle
@@ -50,10 +50,10 @@ type products struct {
 	mu    sync.Mutex // guards the fields below
 	plans map[Product]*plan
 	value uint64                 // value of an attribute; a field, so that setting it allocates nothing
-	found driver.HeuristicResult // result of a check, likewise
+	found driver.HeuristicResult // result of AlgoCheck; a field for the same reason
 }
 
-// plan is a product with its descriptors and its algorithm, if there is one.
+// plan is a matrix product with its descriptors for cuBLAS and its algorithm, if there is one.
 //
 // cuBLAS stores matrices by columns. A row-major matrix [rows, c] is for cuBLAS a column-major matrix [c, rows] whose
 // leading dimension is the pitch. So it computes
@@ -68,7 +68,7 @@ type plan struct {
 	fits    bool          // whether the algorithm supports that number of rows
 }
 
-// newProducts creates a handle of cuBLASLt and its preference.
+// newProducts creates a handle of cuBLASLt, and the preference by which cuBLASLt chooses algorithms.
 func newProducts(c *gpu.Context, r *gpu.Resources, lt *driver.CublasLt, major int, opts Options) *products {
 	p := &products{lt: lt, dtype: opts.DType, free: opts.FreeAlgorithm, version: cublasVersion(lt.Version()),
 		plans: map[Product]*plan{}}
@@ -117,8 +117,8 @@ func cublasVersion(v uint64) string {
 	return fmt.Sprintf("%d.%d.%d", v/10000, v/100%100, v%100)
 }
 
-// run enqueues a product. If cuBLAS has no usable algorithm for this number of rows, run enqueues nothing and returns
-// false. in and w have the operands' type. out, bias and add have the type given by the plan.
+// run enqueues a matrix product on the stream. If cuBLAS has no usable algorithm for this number of rows, run enqueues
+// nothing and returns false. in and w have the operands' type. out, bias and add have the type given by the plan.
 func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, add, workspace driver.Pointer) (
 	done bool, err error) {
 	p.mu.Lock()
@@ -150,8 +150,8 @@ func (p *products) run(on gpu.Stream, plan *plan, rows int, out, in, w, bias, ad
 	return true, nil
 }
 
-// plan returns the plan of a product. The first call for a product makes the plan. rows is used only with
-// Options.FreeAlgorithm.
+// plan returns the plan of a matrix product. The first call for a product makes the plan. rows is used only with
+// Options.FreeAlgorithm: it is the number of rows for which cuBLAS chooses an algorithm.
 func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -172,7 +172,7 @@ func (p *products) plan(s Product, rows int, bias driver.Pointer) (*plan, error)
 	return made, nil
 }
 
-// prepare creates the descriptors and chooses the algorithm.
+// prepare creates the descriptors of a plan and chooses its algorithm.
 func (p *products) prepare(made *plan, rows int, bias driver.Pointer) error {
 	if err := p.describe(made, rows); err != nil {
 		return err
@@ -218,9 +218,9 @@ func (p *products) setBias(made *plan, bias driver.Pointer) error {
 }
 
 // choose sets the algorithm of a plan to the first one that cuBLAS offers for the given number of rows. On Hopper in
-// bf16 it sets the preferred algorithm instead, if cuBLAS offers that for largeRows; only in bf16 has it been timed.
-// Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the chosen
-// algorithm was offered.
+// bf16 it sets one with a tile of 128 by 128 instead, if cuBLAS offers that for largeRows; only in bf16 has it been
+// timed. Before the call, the layouts must have the given number of rows. Afterwards they have the number for which the
+// chosen algorithm was offered.
 func (p *products) choose(made *plan, rows int) error {
 	made.rows, made.fits, made.AskedRows, made.Algorithm = rows, false, rows, ""
 	offered, why := p.offered(made, rows)

@@ -15,9 +15,9 @@ type entry struct {
 	perToken, perPair float64
 }
 
-// timings measures one submission with events on the compute stream. There is one event before the first operation and
-// one after each operation. Entry i lies between events i and i+1. Its time includes the time in which the stream is
-// idle because the host has not launched the operation yet.
+// timings measures the operations of one batch with events on the compute stream. There is one event before the first
+// operation and one after each operation. Entry i lies between events i and i+1. Its time includes the time in which
+// the stream is idle because the host has not launched the operation yet.
 type timings struct {
 	events  []gpu.Event // reused by later batches
 	entries []entry
@@ -40,7 +40,8 @@ func (s *submission) endTiming(e entry) {
 	}
 }
 
-// recordTime records the event after the last entry.
+// recordTime records an event on the compute stream: the one that ends the last entry, or the first one if there is no
+// entry.
 func (s *submission) recordTime() {
 	m := &s.timings
 	at := len(m.entries)

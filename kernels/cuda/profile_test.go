@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels"
 )
 
-// TestProfile checks that a profile contains each operation, with the number of its runs and its time. On the fake
-// device each launch takes one millisecond.
+// TestProfile checks that a profile contains each operation, with the number of its runs, its time and its FLOPs. On
+// the fake device each item of work on a stream takes one millisecond.
 func TestProfile(t *testing.T) {
 	const flops = 2.0 * 14 * 32 * 16 // number of operations in one product
 	const flops8 = 3 * 2.0 * 14 * 8 * 32
@@ -37,7 +37,8 @@ func TestProfile(t *testing.T) {
 	})
 }
 
-// profileOf checks the profile of three runs.
+// profileOf checks the profile of three runs. Runs that fail, or that start while there is no profile, must not be in
+// it.
 func profileOf(t *testing.T, cublas bool, want map[string]string) {
 	gpu := newFake(t)
 	find := noCublas

@@ -13,8 +13,8 @@ import (
 	"testing"
 )
 
-// A manifest is the content of ptx/MANIFEST: the sources of the kernels, and the compiler and flags with which they
-// were compiled.
+// manifest is the content of ptx/MANIFEST: the sources of the kernels, and the compiler and flags with which they were
+// compiled.
 type manifest struct {
 	Compiler string            // versions of nvcc and ptxas
 	Flags    string            // flags of nvcc
@@ -22,7 +22,7 @@ type manifest struct {
 	Modules  []module          // sorted by name
 }
 
-// A module is one PTX file.
+// module is one PTX file.
 type module struct {
 	File    string // name in ptx
 	Version string // the PTX ISA version that the driver must support, for example "7.0"
@@ -96,8 +96,8 @@ func parseManifest(text string) (manifest, error) {
 	return m, nil
 }
 
-// TestPTXIsOfTheseSources checks that the committed PTX was compiled from the committed sources. It needs no GPU and no
-// compiler.
+// TestPTXIsOfTheseSources checks that the sources of the kernels and the committed PTX have the hashes in ptx/MANIFEST,
+// which src/build.sh writes when it compiles them. It needs no GPU and no compiler.
 func TestPTXIsOfTheseSources(t *testing.T) {
 	m, err := readManifest()
 	if err != nil {

@@ -41,7 +41,8 @@ func (r *runner) submission() *submission {
 	return s
 }
 
-// Start launches the program. The function wait returns any error.
+// Start launches the program on a batch and returns without waiting for the device. The function wait returns when dst
+// holds the results, or returns any error.
 func (r *runner) Start(b kernels.Batch, dst [][]float32) (wait func() error) {
 	if err := r.program.CheckRun(r.limits, b, dst); err != nil {
 		return func() error { return err }

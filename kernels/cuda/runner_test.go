@@ -150,8 +150,8 @@ func distance(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// TestNoLaunchAfterAnError makes each call of a batch fail in turn. The function wait must return the first error, no
-// kernel may be launched after it, and the next batch must succeed.
+// TestNoLaunchAfterAnError makes a launch, an upload, a download and the wait for an event fail in turn. The function
+// wait must return the error, no kernel may be launched after a launch that failed, and the next batch must succeed.
 func TestNoLaunchAfterAnError(t *testing.T) {
 	for _, c := range []struct{ call, op string }{{"launch", "batch"}, {"upload", "batch"}, {"download", "output"}, {"cuEventSynchronize", "wait"}} {
 		f := newFake(t)
@@ -185,8 +185,8 @@ func TestNoLaunchAfterAnError(t *testing.T) {
 	}
 }
 
-// TestCompileFails makes each call of Compile fail in turn. If the call belongs to an operation, the error must name
-// it. Everything must be freed.
+// TestCompileFails makes driver calls in Compile fail, one at a time. If the call belongs to an operation, the error
+// must name the operation. Everything must be freed.
 func TestCompileFails(t *testing.T) {
 	for call, op := range map[string]string{"cuFuncSetAttribute": "linear", "cuMemAlloc": "", "cuStreamCreate": "",
 		"cuEventCreate": "", "upload": "attention", "cuMemAllocHost": "attention"} {
@@ -241,8 +241,8 @@ func TestUnsupported(t *testing.T) {
 	}
 }
 
-// TestWeightsOfAnother checks every operation that has weights. Compile must refuse weights that were loaded on another
-// device or backend.
+// TestWeightsOfAnother checks that Compile refuses weights that were loaded on another device or backend, in every
+// operation that has weights.
 func TestWeightsOfAnother(t *testing.T) {
 	b := openFake(t, newFake(t), kernels.BF16, noCublas)
 	defer b.Close()
@@ -273,7 +273,8 @@ func TestWeightsOfAnother(t *testing.T) {
 	}
 }
 
-// TestOutOfMemory checks the error of every allocation on a device with little memory.
+// TestOutOfMemory checks that Load and Compile return kernels.ErrOutOfMemory on a device with little memory, and that
+// everything is freed afterwards.
 func TestOutOfMemory(t *testing.T) {
 	f := newFake(t)
 	b := openFake(t, f, kernels.BF16, noCublas)
@@ -296,8 +297,8 @@ func TestOutOfMemory(t *testing.T) {
 	f.checkFreed()
 }
 
-// TestCopiesAreOrderedByEvents checks the order of the calls of a batch. The ids must be uploaded before the first
-// launch, and after the previous batch has stopped using their buffer. Memory that is being downloaded may be
+// TestCopiesAreOrderedByEvents checks that the calls of a batch have the right order. The ids must be uploaded before
+// the first launch, and after the previous batch has stopped using their buffer. Memory that is being downloaded may be
 // overwritten only after the copy.
 func TestCopiesAreOrderedByEvents(t *testing.T) {
 	f := newFake(t)
@@ -323,7 +324,8 @@ func TestCopiesAreOrderedByEvents(t *testing.T) {
 	}
 }
 
-// TestBudgetFollowsTheFormula compares Budget with the memory that runners allocate.
+// TestBudgetFollowsTheFormula checks that runners allocate about as much memory for each token as BytesPerToken says,
+// and that Budget follows from it and from the free memory.
 func TestBudgetFollowsTheFormula(t *testing.T) {
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP32} {
 		for _, cublas := range []bool{false, true} {
@@ -374,7 +376,8 @@ func TestBudgetFollowsTheFormula(t *testing.T) {
 	}
 }
 
-// TestWeightsArriveAsTheyWere loads matrices that are larger than a staging buffer and checks the bytes on the device.
+// TestWeightsArriveAsTheyWere checks that weights that are larger than a staging buffer reach the device unchanged,
+// apart from the rounding to the operands' type.
 func TestWeightsArriveAsTheyWere(t *testing.T) {
 	for _, dtype := range []kernels.DType{kernels.BF16, kernels.FP16, kernels.FP32} {
 		f := newFake(t)
@@ -421,9 +424,9 @@ func TestWeightsArriveAsTheyWere(t *testing.T) {
 	}
 }
 
-// TestPreferredAlgorithmIsChecked checks that the backend asks cuBLAS whether the preferred algorithm, which was
-// offered for many rows, supports the rows of a batch. It must ask even if the batch has as many rows as the first
-// query (heuristicRows).
+// TestPreferredAlgorithmIsChecked checks that the backend asks cuBLAS whether the algorithm with a tile of 128 by 128,
+// which was offered for largeRows rows, supports the rows of a batch. It must ask even if the batch has heuristicRows
+// rows, for which cuBLAS was asked first.
 func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	f := newFake(t)
 	c := newFakeCublas(f)
@@ -442,8 +445,8 @@ func TestPreferredAlgorithmIsChecked(t *testing.T) {
 	}
 }
 
-// TestAlgorithmIsFixedPerShape checks the calls for batches of several sizes. cuBLAS must be asked for algorithms only
-// for two fixed numbers of rows. For each other number of rows the backend must check that the chosen algorithm
+// TestAlgorithmIsFixedPerShape checks that cuBLAS is asked for algorithms only for two fixed numbers of rows, whatever
+// the sizes of the batches. For each number of rows in a batch, the backend must check that the chosen algorithm
 // supports it.
 func TestAlgorithmIsFixedPerShape(t *testing.T) {
 	f := newFake(t)

@@ -28,7 +28,7 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// committed builds the software GPU with the committed PTX, once.
+// committed builds the software GPU with the committed PTX when it is first called.
 var committed = sync.OnceValues(softgpu.Committed)
 
 // software is the software GPU loaded into this process.
@@ -112,8 +112,8 @@ func (s *software) open(t *testing.T, seed uint64, dtype kernels.DType, withCubl
 	return b
 }
 
-// TestSoftwareGPU runs the tests that need a GPU on the software GPU. Each runs in a child process, which finds the
-// software GPU as it would find a driver. As many of them run at a time as there are processors.
+// TestSoftwareGPU runs on the software GPU the tests that need a GPU. They run in four child processes, which find the
+// software GPU as they would find a driver.
 func TestSoftwareGPU(t *testing.T) {
 	folder := softwareFolder(t)
 	self, err := os.Executable()
@@ -205,7 +205,7 @@ func jobs() []kernelstest.Case {
 	return list
 }
 
-// jobResult runs a job and returns the value that it computes.
+// jobResult runs a program of jobs and returns the value that it computes.
 func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType) ([]float32, error) {
 	t.Helper()
 	results, err := j.Run(t, b, dtype, j.Lengths, nil, 0)
@@ -215,8 +215,9 @@ func jobResult(t *testing.T, j kernelstest.Case, b *Backend, dtype kernels.DType
 	return results[0].Values, nil
 }
 
-// TestOrders checks that every kernel gives the same bits in several orders of threads, blocks and streams. With cuBLAS
-// it runs only the jobs in which the activation becomes a separate kernel.
+// TestOrders checks that every kernel gives the same bits in several orders of threads, blocks and streams. It runs the
+// programs of jobs: all of them with the package's own matrix products, and with cuBLAS only those in which the
+// activation becomes a separate kernel.
 func TestOrders(t *testing.T) {
 	s := softwareGPU(t)
 	for _, dtype := range []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16} {
@@ -245,8 +246,8 @@ func TestOrders(t *testing.T) {
 	}
 }
 
-// TestGoldensOnTheSoftwareGPU compares the goldens in every operand type, with the package's own products and with
-// cuBLAS.
+// TestGoldensOnTheSoftwareGPU checks that whole models on the software GPU agree with the results of their original
+// PyTorch code, within error limits. It uses every operand type, with the package's own products and with cuBLAS.
 func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	s := softwareGPU(t)
 	for _, g := range goldentest.Goldens() {
@@ -267,7 +268,7 @@ func TestGoldensOnTheSoftwareGPU(t *testing.T) {
 	}
 }
 
-// A mutant is a kernel with one mistake: a barrier or a wait has no effect, or an instruction is changed.
+// mutant is a kernel with one mistake: a barrier or a wait has no effect, or an instruction is changed.
 type mutant struct {
 	kernel  string
 	dropped int    // number of the barrier or wait that has no effect, or 0
@@ -279,8 +280,8 @@ type mutant struct {
 }
 
 // mutants returns the mutants of a kernel in a PTX file. Each mutant lacks one barrier, has one wait for copies that is
-// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are the
-// names of the jobs of which at least one must notice a mutant.
+// too short, or subtracts wherever the kernel adds. The last entry is the unchanged kernel on its own. jobs are names
+// of programs of the function jobs, of which at least one must notice a mutant.
 func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...string) (list []mutant) {
 	t.Helper()
 	all, err := ptxFiles.ReadFile("ptx/" + file)
@@ -303,7 +304,8 @@ func mutants(t *testing.T, file, kernel string, dtype kernels.DType, jobs ...str
 		mutant{kernel: kernel, text: head + body, what: kernel + ": as it is", jobs: jobs, dtype: dtype, same: true})
 }
 
-// TestMutantsAreFound checks that the jobs notice each mutant. So each barrier and each wait is both needed and tested.
+// TestMutantsAreFound checks that each mutant, a kernel with a mistake, changes a result or returns an error in one of
+// the programs of jobs. So each barrier and each wait of these kernels is both needed and tested.
 func TestMutantsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	list := slices.Concat(
@@ -386,8 +388,8 @@ func (s *software) notices(t *testing.T, m mutant, right map[string][]float32) b
 	return false
 }
 
-// passes encodes several batches and returns their embeddings. It starts batch n+2 before it waits for batch n. A pool
-// starts only one batch ahead, and that shorter distance would hide a missing event.
+// passes runs six batches and returns the results. It starts batch n+2 before it waits for batch n. Package pool starts
+// only one batch ahead, but with that shorter distance a missing event could go unnoticed.
 func passes(t *testing.T, b *Backend) ([][]float32, error) {
 	t.Helper()
 	n := newNet(t, b)
@@ -431,7 +433,8 @@ func passes(t *testing.T, b *Backend) ([][]float32, error) {
 }
 
 // TestMissingWaitsAreFound checks that results do not depend on the order of the streams. If any one of the waits
-// between streams is removed, there must be an order that changes the results.
+// between streams is removed, there must be an order that changes the results, except for two waits that have no
+// earlier batch to wait for.
 func TestMissingWaitsAreFound(t *testing.T) {
 	s := softwareGPU(t)
 	run := func(seed uint64, without int) ([][]float32, int, error) {
@@ -479,8 +482,8 @@ func TestMissingWaitsAreFound(t *testing.T) {
 	}
 }
 
-// TestContractHasJobs checks that the jobs launch every kernel of the contract (see contracts). It runs them on the
-// fake device, which only records the launches.
+// TestContractHasJobs checks that the programs of jobs launch every kernel that the variable contracts lists. It runs
+// them on the fake device, which only records the launches.
 func TestContractHasJobs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")

@@ -37,7 +37,7 @@ func (s *submission) failure(op string, err error) error {
 	return &kernels.OpError{Op: op, Shapes: shapes, Err: err}
 }
 
-// run launches all operations, up to the first error. It then records the events for which finish waits: one after the
+// run launches all operations, up to the first error. It then records two events, for which finish waits: one after the
 // launches and one after the downloads.
 func (s *submission) run(c *gpu.Context) {
 	s.Context = c
@@ -93,7 +93,8 @@ func (s *submission) waitForReaders(m *memory) {
 	}
 }
 
-// output downloads output i while later operations run.
+// output enqueues the download of the program's output i, which runs beside later operations. v is the value to
+// download.
 func (s *submission) output(i int, v kernels.Value, from *matrix) {
 	row, most := 4*pitch(from.cols), s.limits.Tokens
 	if s.program.PerSequence(v) {

@@ -10,8 +10,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// TestStartsOverlap starts batches before it waits for earlier ones. Each batch must have the same results as alone, in
-// any order of the device's work, and each must be profiled.
+// TestStartsOverlap checks that several batches may be started before the first is waited for. Each batch must have the
+// same results as alone, in any order of the device's work. A profile must contain all of them.
 func TestStartsOverlap(t *testing.T) {
 	batches := []kernels.Batch{batchOf(9, 2), batchOf(1, 5, 3), batchOf(12), batchOf(4, 4)}
 	for seed := range uint64(8) {

@@ -9,8 +9,8 @@ import (
 	"seqembed/kernels/cuda/gpu"
 )
 
-// memory is a slot on the device: rows of cols columns in float32, in the operands' type, or in both. If the operands'
-// type is float32, wide is the only array.
+// memory is the device memory of one slot, which several values use one after the other: rows in float32, in the
+// operands' type, or in both. If the operands' type is float32, wide is the only array.
 type memory struct {
 	wide    driver.Pointer // float32
 	narrow  driver.Pointer // bf16 or fp16
@@ -20,13 +20,14 @@ type memory struct {
 	busy    bool      // reading has been recorded and not waited for
 }
 
-// matrix is a value in its slot.
+// matrix is a value of a program: its device memory and its number of columns.
 type matrix struct {
 	*memory
 	cols int
 }
 
-// outputs returns the two pointers for a kernel that writes both copies.
+// outputs returns the addresses of the float32 and the 16-bit copy of a value, as parameters of the kernel that writes
+// both. The address of a copy that does not exist is null.
 func (m *matrix) outputs() (wide, narrow gpu.Param) { return gpu.Ptr(m.wide), gpu.Ptr(m.narrow) }
 
 // residual returns the float32 copy of a value, or null for nil.
@@ -37,8 +38,8 @@ func residual(m *matrix) driver.Pointer {
 	return m.wide
 }
 
-// slotBytes returns the size in bytes of a row of a slot, in float32 (wide) and in the operands' type (narrow). A size
-// is 0 if the slot has no such copy.
+// slotBytes returns the size in bytes of one row of a slot: of its float32 copy (wide) and of its copy in the operands'
+// type (narrow). A size is 0 if the slot has no such copy.
 func (b *Backend) slotBytes(s kernels.Slot) (wide, narrow int) {
 	if s.Precision&kernels.Float32 != 0 {
 		wide = 4 * pitch(s.Cols)
@@ -49,7 +50,7 @@ func (b *Backend) slotBytes(s kernels.Slot) (wide, narrow int) {
 	return wide, narrow
 }
 
-// slot allocates a slot, with rows for the limits.
+// slot allocates the device memory of a slot, with a row for each token or each sequence that the limits allow.
 func (c *compiler) slot(s kernels.Slot) *memory {
 	rows, m := c.limits.Tokens, new(memory)
 	if s.PerSequence {

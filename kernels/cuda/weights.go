@@ -23,7 +23,7 @@ type staging struct {
 // stagingBytes is the size of each buffer.
 const stagingBytes = 16 << 20
 
-// allocate allocates the buffers the first time.
+// allocate creates the stream and the buffers of the given size when it is first called.
 func (s *staging) allocate(c *gpu.Context, r *gpu.Resources, bytes int) {
 	if s.stream != 0 {
 		return
@@ -96,7 +96,8 @@ func (m *model) Load(role kernels.Role, parts ...kernels.Source) (kernels.Weight
 	return w, nil
 }
 
-// load allocates a matrix on the device and fills it with the rows that the function read decodes.
+// load allocates a matrix of type t on the device and fills it with the rows that the function read decodes. The second
+// argument of read is the index of the first row.
 func (m *model) load(rows, cols int, t kernels.DType, read func([]float32, int) error) (at driver.Pointer, err error) {
 	rowBytes := pitch(cols) * sizeOf(t)
 	err = m.do(func(c *gpu.Context) {

@@ -9,7 +9,8 @@ import (
 )
 
 // Bench is the program that a Case builds, with random weights and inputs. Weights and inputs are the same for every
-// backend and packing. They are values of the operand type, so no backend rounds them.
+// backend. The inputs of a sequence do not depend on the other sequences in the batch. Weights and inputs are values of
+// the operand type, so no backend rounds them.
 type Bench struct {
 	*kernels.Program
 	t          testing.TB
@@ -84,7 +85,7 @@ func (b *Bench) Vector(n int, spread, middle float64) kernels.Weight {
 	return b.Load(kernels.Vector, Tensor{[]int{n}, b.draw(n, spread, middle)})
 }
 
-// Product returns a Linear with a bias whose result, after the activation, has cols columns.
+// Product returns a Linear with random weights and a bias, whose result has cols columns after the activation.
 func (b *Bench) Product(cols, in int, then kernels.Activation) kernels.Linear {
 	if then.Gates() {
 		cols *= 2
@@ -100,9 +101,9 @@ func (b *Bench) Normalize(cols int, eps float32) kernels.Norm {
 // observed is the largest number of columns that Stored returns.
 const observed = 96
 
-// Stored returns the elements of v in the operand type, as a product reads them. It returns all columns or, of more
-// than observed columns, observed evenly spaced ones. It multiplies by a matrix with a single 1 in each row, which is
-// exact.
+// Stored returns columns of v in the operand type, as a matrix product reads them: all columns or, if v has more than
+// observed columns, observed evenly spaced ones. It appends a product with a matrix that has a single 1 in each row.
+// Such a product is exact.
 func (b *Bench) Stored(v kernels.Value) kernels.Value {
 	cols := b.Cols(v)
 	n := min(cols, observed)

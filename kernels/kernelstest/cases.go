@@ -16,8 +16,8 @@ func Frequencies(d int) []float32 {
 	return list
 }
 
-// cases returns the cases of all operations, with products for the given activations. In short mode sequences have at
-// most 65 tokens, the largest products are smaller, and each reader of a product sees one width of it.
+// cases returns the test cases of all operations, with matrix products for the given activations. If short is set,
+// there are fewer cases, and the largest products are smaller.
 func cases(activations []kernels.Activation, short bool) []Case {
 	var list []Case
 	add := func(name string, lens []int, build func(b *Bench) []kernels.Value) {
@@ -178,8 +178,9 @@ func cases(activations []kernels.Activation, short bool) []Case {
 	return list
 }
 
-// linearShapes returns the shapes [out, in] of products. The last two have many columns, in several tiles and part of
-// one, and a long inner dimension. Both are smaller in short cases, which are for emulators and the race detector.
+// linearShapes returns the shapes [out, in] of matrix products. The second to last has many columns: several tiles and
+// part of another. The last has a long inner dimension. Both are smaller if short is set, as it is for emulators and
+// the race detector.
 func linearShapes(short bool) [][2]int {
 	shapes := [][2]int{{16, 16}, {17, 33}, {64, 64}, {80, 385}}
 	if short {
@@ -189,8 +190,8 @@ func linearShapes(short bool) [][2]int {
 }
 
 // linearLengths returns the lengths of the sequences for a Linear of the given shape. For a small product it returns
-// nil, so the case runs with ragged and with a long sequence (see Case). For other products it returns a short batch,
-// because the reference is slow.
+// nil: such a case runs on one batch of the lengths in ragged and on one long sequence. For other products it returns
+// the lengths of a short batch, because the reference is slow.
 func linearLengths(shape [2]int) []int {
 	if shape[0]*shape[1] > 20_000 {
 		return []int{1, 65, 33, 2, 98}

@@ -8,8 +8,8 @@ import (
 	"seqembed/kernels"
 )
 
-// mistakes makes one mistake of each kind, in a program or in a batch. The error of Compile, or that of the batch's
-// wait, must name the operation, and the next batch must succeed.
+// mistakes checks that Compile refuses every program with a mistake, and that a runner refuses every batch with one.
+// The error must be an *OpError that names the operation. The batch after a refused one must succeed.
 func mistakes(t *testing.T, backend kernels.Backend) {
 	limits := kernels.Limits{Tokens: 8, Sequences: 2}
 	bench := func() *Bench {

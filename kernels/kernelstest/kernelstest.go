@@ -1,7 +1,7 @@
-// Package kernelstest is the conformance suite for backends. Every variant of a backend must pass it with every operand
-// type. It compares each operation with the reference, over batches of unequal lengths and over sizes that are no
-// multiples of tiles. It runs random programs. It checks that results repeat bit for bit and do not depend on the other
-// sequences in the batch.
+// Package kernelstest is the conformance suite for backends. Every backend must pass it with every operand type, and
+// the CPU backend with every instruction set. It compares each operation with the reference, over batches of unequal
+// lengths and over sizes that are no multiples of tiles. It runs random programs. It checks that results repeat bit for
+// bit and do not depend on the other sequences in the batch.
 //
 // All tolerances are defined here. They are relative to the error of plain loops in the same precision, both errors
 // measured against the float64 reference. A backend's error may be at most twice as large. A floor of a few roundings
@@ -24,11 +24,11 @@ import (
 // allowance is the permitted ratio of a backend's error to that of the baseline.
 const allowance = 2
 
-// floor is a relative error that is always permitted: four float32 roundings, as in the shortest operation (scale,
-// rotate, add, round).
+// floor is a relative error that is always permitted. It is four roundings to float32, as many as the shortest
+// operations have, for example to scale, rotate, add and round.
 const floor = 4 * 0x1p-24
 
-// ragged is a batch with sequence lengths around the sizes of tiles and vectors, unsorted.
+// ragged lists the sequence lengths of a batch: lengths around the sizes of tiles and vectors, unsorted.
 var ragged = []int{65, 1, 129, 31, 257, 2, 64, 33, 97, 32, 1, 127, 63, 128}
 
 // Run runs the whole suite on a backend with the given operand type. It calls open once for each test; open must return
@@ -53,8 +53,8 @@ func RunProducts(t *testing.T, operands kernels.DType, known *Known, open func()
 	run(t, products(computed(lacks), testing.Short()), testing.Short(), operands, known, open, lacks)
 }
 
-// RunShortProducts does the same as RunProducts with the sizes of short mode. It is for an implementation of products
-// that is compared with another one elsewhere, bit for bit.
+// RunShortProducts does the same as RunProducts, always with the smaller sizes that go test -short selects. It is for
+// an implementation of products that another test compares bit for bit with one that has passed the suite.
 func RunShortProducts(t *testing.T, operands kernels.DType, known *Known, open func() kernels.Backend, lacks ...kernels.Activation) {
 	run(t, products(computed(lacks), true), true, operands, known, open, lacks)
 }
@@ -109,7 +109,7 @@ func (c Case) batches() [][]int {
 	return list
 }
 
-// mixed returns the lengths of the sequences in the batch that has several.
+// mixed returns the lengths of the sequences in the case's batch of several sequences.
 func (c Case) mixed() []int {
 	lens := ragged
 	if c.Lengths != nil {
@@ -128,8 +128,9 @@ type Result struct {
 	PerSequence bool
 }
 
-// Run runs the case once. The ids and inputs of sequence i are generated from tags[i]. If tags is nil, the tags are 0,
-// 1, 2, …. The limits exceed the batch by slack tokens and sequences.
+// Run builds the program of the case and runs it once on sequences of the lengths lens. The ids and inputs of sequence
+// i are generated from tags[i]. If tags is nil, the tags are 0, 1, 2, …. The limits exceed the batch by slack tokens
+// and sequences.
 func (c Case) Run(t testing.TB, backend kernels.Backend, operands kernels.DType, lens, tags []int, slack int) ([]Result, error) {
 	t.Helper()
 	if tags == nil {
@@ -189,7 +190,8 @@ func (k *Known) of(t testing.TB, c Case, operands kernels.DType, lens []int) (wa
 	return results()
 }
 
-// compare compares the backend with the reference and returns its results for the mixed batch.
+// compare checks the backend's results against the reference. It returns its results for the batch of several
+// sequences.
 func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DType, known *Known) (mixed []Result) {
 	t.Helper()
 	for _, lens := range c.batches() {
@@ -206,8 +208,8 @@ func (c Case) compare(t testing.TB, backend kernels.Backend, operands kernels.DT
 	return mixed
 }
 
-// compareRows checks that the errors of the whole result and of its worst row are within the bounds given by the
-// baseline.
+// compareRows checks that the relative errors of the whole result and of its worst row are within the bounds that
+// follow from the errors of the baseline.
 func compareRows(t testing.TB, what string, got, base, want []float32, cols int) {
 	t.Helper()
 	worst, worstBase, at := 0.0, 0.0, 0
@@ -241,8 +243,8 @@ func relative(a, b []float32) float64 {
 	return math.Sqrt(diff / norm)
 }
 
-// repeat runs the mixed batch again, once with the same limits and once with others. Every bit of the results must be
-// the same.
+// repeat runs the batch of several sequences again: with the same limits, and with limits that are larger by 77 tokens
+// and sequences. In short mode it uses only the larger limits. Every bit of the results must be the same as in first.
 func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DType, first []Result) {
 	slacks := []int{0, 0, 77}
 	if c.short {
@@ -257,8 +259,8 @@ func (c Case) repeat(t *testing.T, backend kernels.Backend, operands kernels.DTy
 	}
 }
 
-// alone runs the mixed batch in reverse order, and each of its sequences alone (in a short case only the first two).
-// Each sequence's results must have the same bits as in the mixed batch.
+// alone runs the batch of several sequences in reverse order, and then each sequence by itself (only the first two in
+// short mode). Each sequence's results must have the same bits as in together.
 func (c Case) alone(t testing.TB, backend kernels.Backend, operands kernels.DType, together []Result) {
 	t.Helper()
 	lens := c.mixed()

@@ -15,10 +15,11 @@ import (
 	"seqembed/kernels"
 )
 
-// New returns the specification, which computes in float64.
+// New returns the reference backend, which computes in float64.
 func New() kernels.Backend { return backend[float64]{kernels.FP32} }
 
-// NewBaseline returns the same loops in float32, with one accumulator for each sum and operands of type t.
+// NewBaseline returns a backend that runs the loops of New in float32, with one accumulator for each sum. Weights and
+// operands of matrix products are rounded to t.
 func NewBaseline(t kernels.DType) kernels.Backend { return backend[float32]{t} }
 
 type float interface{ float32 | float64 }
@@ -171,8 +172,8 @@ func (r *run[F]) embed(o kernels.Embed, out *matrix[F]) {
 	}
 }
 
-// linear computes a Linear. If stored is set, it rounds the product before the activation, as a backend does that
-// computes them in two operations.
+// linear computes a Linear. If stored is set, it rounds the product before the activation, like a backend that stores
+// the product in the operand type and then applies the activation.
 func (r *run[F]) linear(o kernels.Linear, out, x, add *matrix[F], stored bool) {
 	width, _ := o.W.Dims()
 	z := make([]F, width)

@@ -5,7 +5,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// packs generates the functions that pack panels. Wider vectors than AVX2 would gain nothing.
+// packs generates the functions that pack panels, and the conversion of bfloat16 to float32. Vectors wider than those
+// of AVX2 would gain nothing.
 func packs(g *generator) {
 	g.function("transpose8AVX2", "func(panel *float32, rows *float32, ld int, count int, k int)",
 		"transpose8AVX2 writes the first k values, a positive multiple of 8, of 8 rows as 8 columns of a panel. Rows from count on repeat the last row.")

@@ -9,7 +9,8 @@ import (
 // units.
 const chains = 12
 
-// peak generates, for each instruction set, a loop that contains only FMAs, or multiplications of bfloat16 pairs.
+// peak generates, for each instruction set, a loop that contains only FMAs, or only multiplications of bfloat16 pairs.
+// Package bench/peak measures the peak rate of a core with it.
 func peak(g *generator, sets ...isa) {
 	for _, i := range sets {
 		name := "fma" + i.name

@@ -7,7 +7,8 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// rows generates the row operations.
+// rows generates the functions that compute row by row: activations, the two passes of a softmax, LayerNorm, rotary
+// embedding, scaling and addition.
 func rows(g *generator, i isa) {
 	activations(g, i)
 	scores(g, i)
@@ -94,7 +95,7 @@ func scores(g *generator, i isa) {
 	g.end()
 }
 
-// norms generates the statistics of a row, in float64, and the normalization.
+// norms generates the functions of a LayerNorm: the statistics of a row, in float64, and the normalization.
 func norms(g *generator, i isa) {
 	half := func(from reg.GPVirtual, part int) reg.VecVirtual {
 		v := i.register(g)
@@ -152,7 +153,7 @@ func norms(g *generator, i isa) {
 	g.end()
 }
 
-// rotary generates the rotation of the neighbouring heads of one row.
+// rotary generates the function that applies the rotary embedding to the neighbouring heads of one row.
 func rotary(g *generator, i isa) {
 	g.function("rotate"+i.name, "func(row *float32, cos *float32, sin *float32, half int, heads int, scale float32)",
 		"rotate"+i.name+" scales and rotates heads of 2·half values each.")

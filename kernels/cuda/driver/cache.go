@@ -7,8 +7,8 @@ import (
 	"path/filepath"
 )
 
-// KernelCache returns the folder in which the driver caches compiled kernels, as its documented environment variables
-// determine it. The error is the reason why it cannot cache them.
+// KernelCache returns the folder in which the driver caches compiled kernels, according to the environment variables
+// that NVIDIA documents. The error is the reason why the driver cannot cache them.
 func (p Places) KernelCache() (folder string, err error) {
 	if p.Getenv("CUDA_CACHE_DISABLE") == "1" {
 		return "", errors.New("CUDA_CACHE_DISABLE is 1")

@@ -31,8 +31,8 @@ type MatmulCall struct {
 	Stream         Handle
 }
 
-// CublasLt contains the functions of libcublasLt that the program uses, in the same way as CUDA. A field has the name
-// of its function without cublasLt, Get and Attribute. The value of an attribute is passed in a 64-bit word; a
+// CublasLt contains the functions of libcublasLt that the program uses. A field has a short form of its function's
+// name; its tag is the name that the library exports. The value of an attribute is passed in a 64-bit word; a
 // little-endian machine stores a smaller value in its first bytes.
 type CublasLt struct {
 	Version func() uint64           `c:"cublasLtGetVersion"`
@@ -56,7 +56,8 @@ type CublasLt struct {
 	AlgoConfig func(algo *MatmulAlgo, attribute int32, value *uint64, bytes uint64,
 		written *uint64) Status `c:"cublasLtMatmulAlgoConfigGetAttribute"`
 
-	// The functions that every product calls.
+	// Every matrix product calls the functions below. They have no tag: BindCublasLt binds them itself, without
+	// reflection.
 	DescSet   func(desc Handle, attribute int32, value *uint64, bytes uint64) Status
 	LayoutSet func(layout Handle, attribute int32, value *uint64, bytes uint64) Status
 	AlgoCheck func(lt, desc, a, b, c, d Handle, algo *MatmulAlgo, found *HeuristicResult) Status

@@ -14,7 +14,7 @@ func BindCUDA(uintptr) (*CUDA, error) { return nil, errNoBuild() }
 // BindCublasLt fails in this build.
 func BindCublasLt(uintptr) (*CublasLt, error) { return nil, errNoBuild() }
 
-// BindNVML fails on this system.
+// BindNVML fails in this build.
 func BindNVML(uintptr) (*NVML, error) { return nil, errNoBuild() }
 
 func writable(string) error { return nil }

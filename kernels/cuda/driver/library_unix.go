@@ -48,8 +48,8 @@ func lookUp(library uintptr, name string) (uintptr, error) {
 	return symbol, nil
 }
 
-// bind sets the fields of a struct of functions that have the tag c. It returns the addresses of the functions in
-// names, which its caller binds.
+// bind sets those fields of a struct of functions that have the tag c, which is the name of a function in the library.
+// It returns the addresses of the functions in names, which its caller binds itself.
 func bind(library uintptr, functions any, names ...string) (symbols []uintptr, err error) {
 	v := reflect.ValueOf(functions).Elem()
 	for i := range v.NumField() {
@@ -73,16 +73,15 @@ func bind(library uintptr, functions any, names ...string) (symbols []uintptr, e
 	return symbols, nil
 }
 
-// caller calls C functions without allocating. SyscallN would move its list of arguments to the heap; lists keeps lists
-// that are already there.
+// caller calls C functions without allocating. purego.SyscallN would move its list of arguments to the heap, so lists
+// holds lists on the heap that calls use again.
 type caller struct{ lists sync.Pool }
 
 func newCaller() *caller {
 	return &caller{sync.Pool{New: func() any { return new([maxArguments]uintptr) }}}
 }
 
-// maxArguments is the largest number of arguments of a function that is called through caller. cublasLtMatmul has so
-// many.
+// maxArguments is the largest number of arguments of a function that is called through caller: cublasLtMatmul takes 16.
 const maxArguments = 16
 
 // call calls a function and returns its result. Arguments that are addresses of Go memory must be on the heap, and the

@@ -42,7 +42,8 @@ func newTree(t *testing.T, files ...string) *tree {
 	return tr
 }
 
-// TestCublasIsSearchedInOrder checks the order in which places are searched, with a library in each of them.
+// TestCublasIsSearchedInOrder checks the order in which places are searched for libcublasLt, with a library in each of
+// them. The error must name every place. For a driver of CUDA 12, libraries of CUDA 13 must be left out.
 func TestCublasIsSearchedInOrder(t *testing.T) {
 	const cu12, cu13 = "nvidia/cublas/lib/libcublasLt.so.12", "nvidia/cu13/lib/libcublasLt.so.13"
 	want := []string{
@@ -94,8 +95,8 @@ func TestCublasIsSearchedInOrder(t *testing.T) {
 	}
 }
 
-// TestCublasBesidePython checks an environment that is on PATH but not active. It must be searched first, and after it
-// the installation to which its python3 is a link.
+// TestCublasBesidePython checks that libcublasLt is found in the Python environment of the first python3 on PATH, even
+// if that environment is not active. After it comes the installation to which this python3 is a link.
 func TestCublasBesidePython(t *testing.T) {
 	const cu12 = "site-packages/nvidia/cublas/lib/libcublasLt.so.12"
 	const cu13 = "site-packages/nvidia/cu13/lib/libcublasLt.so.13"

@@ -60,8 +60,8 @@ func compile(t *testing.T, source, library string, flags ...string) {
 	}
 }
 
-// TestDriverCallsArriveInC calls, through purego, the driver's functions, which other tests replace. C must receive
-// every argument in the right parameter.
+// TestDriverCallsArriveInC calls the functions of the CUDA driver through purego. C must receive every argument in the
+// right parameter.
 func TestDriverCallsArriveInC(t *testing.T) {
 	d, _, seen := stub(t)
 	arrives := func(what string, want ...uint64) {
@@ -298,7 +298,8 @@ func TestCompilerBesideTheDriver(t *testing.T) {
 	}
 }
 
-// TestKernelCache checks the folder in which the driver caches compiled kernels, and the reasons why there is none.
+// TestKernelCache checks that KernelCache returns the folder that the environment variables determine, or the reason
+// why the driver cannot cache kernels.
 func TestKernelCache(t *testing.T) {
 	tr := newTree(t, "file")
 	below := func(name string) string { return filepath.Join(tr.Root, name) }

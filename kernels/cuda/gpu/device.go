@@ -149,8 +149,8 @@ func (d *Device) enter() error {
 	return err
 }
 
-// leave removes the context from the thread and unlocks the thread. Without the removal, a call outside Do would fail
-// only sometimes; now it always fails.
+// leave removes the context from the thread and unlocks the thread. So a call outside Do always fails, and not only on
+// a thread that has never been in Do.
 func (d *Device) leave() {
 	d.context.CtxSetCurrent(0)
 	runtime.UnlockOSThread()

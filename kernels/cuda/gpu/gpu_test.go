@@ -175,8 +175,8 @@ func TestContextThatFails(t *testing.T) {
 	}
 }
 
-// TestLaunch checks the parameters of a launch, and that a module is loaded once, when the first of its kernels is
-// used.
+// TestLaunch checks that the driver receives the grid and the parameters of a launch, and that a module is loaded once,
+// when the first of its kernels is used.
 func TestLaunch(t *testing.T) {
 	f := &fake{}
 	d := opened(t, f)

@@ -150,12 +150,12 @@ func (r *Resources) NewStream(c *Context) Stream {
 	return Stream(s)
 }
 
-// NewEvent creates an event. A host thread that waits for it sleeps.
+// NewEvent creates an event that records no time. A host thread that waits for it sleeps instead of spinning.
 func (r *Resources) NewEvent(c *Context) Event {
 	return r.event(c, driver.EventDisableTiming|driver.EventBlockingSync)
 }
 
-// NewTimer creates an event that records the time.
+// NewTimer creates an event that records the time, for Milliseconds.
 func (r *Resources) NewTimer(c *Context) Event { return r.event(c, driver.EventDefault) }
 
 func (r *Resources) event(c *Context, flags uint32) Event {

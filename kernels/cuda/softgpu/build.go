@@ -27,7 +27,7 @@ const (
 	cublasLibrary = "libcublasLt.so.13"
 )
 
-// modules is the folder of the translated kernels, in the folder of the driver library.
+// modules is the name of the folder with the translated kernels. It lies in the folder of the driver library.
 const modules = "modules"
 
 // Flags of the compiler. -ffp-contract=off keeps bits: PTX states which multiplications are fused with additions.
@@ -174,7 +174,7 @@ type builder struct {
 	digest           []byte // digest of the sources, the compiler and the flags
 }
 
-// unpack writes the embedded sources to a temporary folder for the compiler.
+// unpack writes the embedded sources to a temporary folder for the compiler, and computes their digest.
 func (b *builder) unpack() error {
 	// The predefined macros identify the compiler, its version and the meaning of -march=native on this machine.
 	macros, err := exec.Command(b.compiler, "-march=native", "-dM", "-E", "-x", "c++", os.DevNull).Output()
@@ -229,8 +229,8 @@ func (b *builder) module(ptx, code string) error {
 	})
 }
 
-// buildOnce builds a file unless it was built from the same sources before. A file beside it contains the digest of the
-// sources.
+// buildOnce calls make to build a file, unless the file exists and was built from the same sources. A file beside it,
+// with the suffix .key, contains the digest of the sources.
 func (b *builder) buildOnce(name, code string, make func() error) error {
 	path := filepath.Join(b.folder, name)
 	key := sha256.Sum256(append(bytes.Clone(b.digest), code...))
@@ -246,8 +246,8 @@ func (b *builder) buildOnce(name, code string, make func() error) error {
 	return os.WriteFile(path+".key", []byte(want), 0o666)
 }
 
-// link compiles sources to a library. It renames the complete library to its final name, because a program may have
-// loaded the old one.
+// link compiles sources to a shared library. It builds the library under another name and then renames it, because a
+// program may have loaded an older library of this name.
 func (b *builder) link(name string, sources []string, more ...string) error {
 	path := filepath.Join(b.folder, name)
 	args := append(append([]string{}, flags...), "-shared", "-I"+b.sources, "-o", path+".new", "-Wl,-soname,"+filepath.Base(name), "-Wl,-Bsymbolic")

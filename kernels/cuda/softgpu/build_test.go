@@ -26,7 +26,8 @@ import (
 // set.
 const kernelVariable = "SOFTGPU_TEST_KERNEL"
 
-// ptxVariable is the environment variable that names another PTX file with the kernel.
+// ptxVariable is the environment variable for the PTX file that contains the kernel, if that is not
+// testdata/faults.ptx.
 const ptxVariable = "SOFTGPU_TEST_PTX"
 
 func TestMain(m *testing.M) {
@@ -146,7 +147,7 @@ func launch(folder, kernel string) ([]byte, error) {
 	return bytes.Clone(host), failed
 }
 
-// dynamic returns 1 for kernels that use dynamic shared memory.
+// dynamic returns 1 for a kernel that uses dynamic shared memory, and 0 for others.
 func dynamic(kernel string) uintptr {
 	for _, without := range []string{"rotate", "read_", "write_before", "misaligned", "half_", "values"} {
 		if strings.HasPrefix(kernel, without) {
@@ -234,7 +235,8 @@ func TestMissingSynchronisationIsFound(t *testing.T) {
 	}
 }
 
-// TestFaultsAreFound checks that a kernel with a fault ends with the error code of a real driver and with a message.
+// TestFaultsAreFound checks that a kernel with a fault ends with the error code that a real driver returns, and with a
+// message about the fault.
 func TestFaultsAreFound(t *testing.T) {
 	for kernel, says := range map[string][2]string{
 		"leave_copies":        {"719", "copies that it has not waited for"},

@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// TestInstructions compares the results of instructions with the PTX manual. It tests cases in which C++ gives another
-// result or none that is defined: shifts by more than the width, NaN, signed zeros, subnormals, ties, overflow.
-// Operands and results are 32-bit patterns.
+// TestInstructions checks that translated instructions give the results that the PTX manual states. It tests cases in
+// which C++ gives another result or none that is defined: shifts by more than the width, NaN, signed zeros, subnormals,
+// ties, overflow. Operands and results are 32-bit patterns.
 func TestInstructions(t *testing.T) {
 	const (
 		nan, one, two, minusOne, minusTwo         = 0x7fc00000, 0x3f800000, 0x40000000, 0xbf800000, 0xc0000000

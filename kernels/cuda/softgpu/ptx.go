@@ -12,7 +12,7 @@ type ptxModule struct {
 	kernels []*ptxKernel
 }
 
-// ptxKernel is one .entry.
+// ptxKernel is a kernel of a PTX file, which .entry declares.
 type ptxKernel struct {
 	name       string
 	parameters []parameter
@@ -62,7 +62,7 @@ type parser struct {
 	at     int
 }
 
-// parsePTX parses a file.
+// parsePTX parses the text of a PTX file.
 func parsePTX(text string) (m *ptxModule, err error) {
 	p := &parser{tokens: scan(text)}
 	defer func() {
@@ -184,7 +184,7 @@ func (p *parser) number() int {
 	return n
 }
 
-// sharedArray parses a declaration after .shared.
+// sharedArray parses what follows .shared in a declaration.
 func (p *parser) sharedArray() sharedArray {
 	p.expect(".align")
 	a := sharedArray{align: p.number()}
@@ -202,7 +202,7 @@ func (p *parser) sharedArray() sharedArray {
 	return a
 }
 
-// kernel parses a kernel after .entry.
+// kernel parses what follows .entry: the name, the parameters and the body of a kernel.
 func (p *parser) kernel() *ptxKernel {
 	k := &ptxKernel{name: p.next(), registers: map[string]string{}}
 	p.expect("(")
@@ -247,7 +247,7 @@ func (p *parser) kernel() *ptxKernel {
 	return k
 }
 
-// register parses .reg .f32 %f<45>; or .reg .f32 %f;
+// register parses a declaration of registers: .reg .f32 %f<45>; or .reg .f32 %f;
 func (p *parser) register(k *ptxKernel) {
 	p.expect(".reg")
 	kind, name := strings.TrimPrefix(p.next(), "."), p.next()

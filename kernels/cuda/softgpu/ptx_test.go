@@ -79,7 +79,7 @@ func TestTranslateRefuses(t *testing.T) {
 	}
 }
 
-// TestTranslateCommitted checks that every committed kernel is translated.
+// TestTranslateCommitted checks that the translation to C++ contains every kernel of the committed PTX.
 func TestTranslateCommitted(t *testing.T) {
 	files, err := filepath.Glob("../ptx/*.ptx")
 	if err != nil || len(files) == 0 {

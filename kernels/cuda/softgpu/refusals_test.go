@@ -28,7 +28,7 @@ const sharedPTX = `.version 7.0
 }
 `
 
-// TestRefusals checks that invalid calls return the error codes of a real driver.
+// TestRefusals checks that the driver of the software GPU answers invalid calls with the error codes of a real driver.
 func TestRefusals(t *testing.T) {
 	folder(t) // skips the test if there is no compiler
 	dir := t.TempDir()

@@ -42,7 +42,7 @@ type translator struct {
 	static  int  // number of bytes before dynamic shared memory
 	reads   bool // whether the kernel uses dynamic shared memory
 
-	waits int // number of barriers and waits for copies so far (see dropped in sim/kernel.h)
+	waits int // number of barriers and waits for copies so far; by this number a test drops one
 }
 
 // layOut assigns an offset to every shared array. The static arrays come first, in their order. The dynamic arrays come
@@ -68,7 +68,7 @@ func (t *translator) layOut(arrays []sharedArray) {
 	}
 }
 
-// write writes the function, and its line in the module's table.
+// write writes the kernel's C++ function to out, and the kernel's line of the module's table of kernels to table.
 func (t *translator) write(out, table *strings.Builder) {
 	k := t.kernel
 	fmt.Fprintf(out, "\nstatic void %s(Thread &t, const uint64_t *slots) {\n", k.name)
@@ -290,7 +290,7 @@ func (t *translator) instruction(s statement) string {
 	panic(t.errorf("unknown instruction %s", s.opcode))
 }
 
-// wait returns a C++ statement for a barrier that a test can drop.
+// wait returns a C++ statement for a barrier. The statement does nothing if a test drops the barrier with this number.
 func (t *translator) wait(barrier string) string {
 	t.waits++
 	return fmt.Sprintf("if (t.dropped != %d) %s", t.waits, barrier)
@@ -390,7 +390,8 @@ func (t *translator) move(s statement, kind string) string {
 	return t.set(to, kind, t.value(from, kind))
 }
 
-// Comparison operators. Those that end in u are also true for NaN.
+// orders maps the comparisons of PTX to C++ operators. opposite maps those that end in u, which are also true for NaN,
+// to the comparison that is true exactly if they are false.
 var (
 	orders   = map[string]string{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 	opposite = map[string]string{"equ": "ne", "neu": "eq", "ltu": "ge", "leu": "gt", "gtu": "le", "geu": "lt"}

@@ -12,7 +12,7 @@ func tilesBF16(g *generator) {
 // order. An accumulator contains the sums of two rows and two columns: first both of the first row.
 //
 // Two rows of a panel, 16 pairs each, form 8 vectors; vector c contains both pairs of column 2·c, then those of column
-// 2·c + 1. A last row without a second is in the usual order.
+// 2·c + 1. If the number of rows is odd, the last row of the panel is in the usual order.
 func tileBF16(g *generator, rows int) {
 	t := beginTile(g, rows, "BFMMLA")
 	sums, left := make([][panelCols / 2]vec, (rows+1)/2), make([][2]vec, (rows+1)/2)

@@ -12,7 +12,7 @@ type exp struct {
 	limit, shift, log2e, ln2High, ln2Low vec
 }
 
-// beginExp loads the constants.
+// beginExp loads the constants of the exponential into registers.
 func beginExp(g *generator) exp {
 	c := g.constants(-87, polynomial.ExpShift, math.Log2E, polynomial.Ln2High, polynomial.Ln2Low)
 	return exp{g.replicated(polynomial.Exp), c[0], c[1], c[2], c[3], c[4]}
@@ -53,7 +53,7 @@ type gelu struct {
 	limit, minusHalf, one, centre, zero vec
 }
 
-// beginGELU loads the constants.
+// beginGELU loads the constants of the GELU into registers.
 func beginGELU(g *generator) gelu {
 	c := g.constants(13, -0.5, 1, polynomial.TailCentre, 0)
 	return gelu{beginExp(g), g.replicated(polynomial.Tail), c[0], c[1], c[2], c[3], c[4]}

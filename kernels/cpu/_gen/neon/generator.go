@@ -18,7 +18,8 @@ type (
 	gp  string
 )
 
-// q and as return the name of the register in Go's syntax, q as a whole, as in an arrangement.
+// q returns the name of the whole register in Go's syntax. as returns its name with an arrangement of lanes, such as
+// S4.
 func (v vec) q() string              { return fmt.Sprintf("F%d", v) }
 func (v vec) as(shape string) string { return fmt.Sprintf("V%d.%s", v, shape) }
 
@@ -153,7 +154,7 @@ func (g *generator) load(v vec, from gp, offset int) { g.op("FMOVQ %d(%s), %s", 
 
 func (g *generator) store(v vec, to gp, offset int) { g.op("FMOVQ %s, %d(%s)", v.q(), offset, to) }
 
-// loadPair and storePair access two vectors.
+// loadPair and storePair load and store two vectors that are neighbours in memory.
 func (g *generator) loadPair(a, b vec, from gp, offset int) {
 	g.op("FLDPQ %d(%s), (%s, %s)", offset, from, a.q(), b.q())
 }

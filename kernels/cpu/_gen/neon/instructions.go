@@ -50,7 +50,7 @@ func (g *generator) fabs(to, a vec) {
 	g.word(0x4ea0f800|uint32(to|a<<5), "fabs v%d.4s, v%d.4s", to, a)
 }
 
-// fmaxv returns the maximum of all lanes in the first.
+// fmaxv writes the maximum of all lanes of a to the first lane of to.
 func (g *generator) fmaxv(to, a vec) {
 	g.word(0x6e30f800|uint32(to|a<<5), "fmaxv s%d, v%d.4s", to, a)
 }

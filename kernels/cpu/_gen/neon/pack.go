@@ -1,6 +1,6 @@
 package main
 
-// packs generates the functions that pack panels.
+// packs generates the functions that pack panels, and the conversion of bfloat16 to float32.
 func packs(g *generator) {
 	g.function("transpose4NEON", "panel *float32, rows *float32, ld int, count int, k int", "",
 		"transpose4NEON writes the first k values, a positive multiple of 4, of 4 rows as 4 columns of a panel. Rows from count on repeat the last row.")
@@ -76,7 +76,7 @@ func packs(g *generator) {
 // units.
 const chains = 24
 
-// peak generates a loop that contains only FMAs.
+// peak generates a loop that contains only FMAs. Package bench/peak measures the peak rate of a core with it.
 func peak(g *generator) {
 	g.function("fmaNEON", "n int", "", "fmaNEON runs n rounds of 24 independent multiply-add instructions.")
 	n, factor := g.param("n"), g.vec()

@@ -2,7 +2,8 @@ package main
 
 import "math"
 
-// rows generates the row operations.
+// rows generates the functions that compute row by row: activations, the two passes of a softmax, LayerNorm, rotary
+// embedding, scaling and addition.
 func rows(g *generator) {
 	activations(g)
 	scoreMaximum(g)
@@ -50,7 +51,7 @@ type scores struct {
 	scale, slope, distance, step vec
 }
 
-// beginScores loads the parameters.
+// beginScores loads the parameters from which the scores of one query are computed.
 func beginScores(g *generator) scores {
 	s := scores{row: g.param("row"), n: g.param("n"), scale: g.broadcast("scale"), slope: g.broadcast("slope"), distance: g.broadcast("position")}
 	s.step = g.constants(lanes)[0]
@@ -188,7 +189,7 @@ func standardize(g *generator) {
 	g.op("RET")
 }
 
-// rotary generates the rotation of the neighbouring heads of one row.
+// rotary generates the function that applies the rotary embedding to the neighbouring heads of one row.
 func rotary(g *generator) {
 	g.function("rotateNEON", "row *float32, cos *float32, sin *float32, half int, heads int, scale float32", "",
 		"rotateNEON scales and rotates heads of 2·half values each.")

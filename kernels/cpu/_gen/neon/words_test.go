@@ -13,7 +13,8 @@ import (
 // unknown lists the instructions that the disassembler does not know.
 var unknown = []string{"bfmmla", "bfcvtn", "bfcvtn2"}
 
-// TestWords disassembles every instruction that is written as a word, and compares it with its comment.
+// TestWords checks that every instruction that is written as a machine word disassembles to the text of its comment,
+// and that each instruction in names is used.
 func TestWords(t *testing.T) {
 	written := map[string]bool{}
 	line := regexp.MustCompile(`(?m)^\tWORD \$0x([0-9a-f]{8}) // ((\S+) .*)$`)

@@ -22,5 +22,5 @@ const (
 // Φ is 1e-38.
 var Tail = []float32{0.75528514, -0.6078966, 0.38713837, -0.18652008, 0.0603797, -0.00758999, -0.0034447704, 0.0019255073, 0.0005603627}
 
-// TailCentre is the 4 in the definition of s.
+// TailCentre is the constant 4 in s = (t−4)/(t+4), the variable of the polynomial Tail.
 const TailCentre = 4
