@@ -46,7 +46,7 @@ func devices(_ context.Context, m machine, args, environ []string, w, _ io.Write
 	return exitCode(err, 0, 0), err
 }
 
-// searchHint names the command that lists the places searched.
+// searchHint ends the message that a driver or cuBLAS is missing. It names the command that lists the places searched.
 const searchHint = " (embed devices --verbose lists the places searched)"
 
 // gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place that

@@ -62,7 +62,7 @@ func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	return out.Flush()
 }
 
-// surveyLine describes one input.
+// surveyLine returns the line of a dry run about one input. size is the estimated size of its output in bytes.
 func surveyLine(s pool.Survey, size int64) string {
 	line := plain(s.Path) + ": "
 	if s.Unread {
@@ -148,8 +148,8 @@ func rounded(d time.Duration) time.Duration {
 }
 
 // knownSpeed returns the tokens per second of one device in earlier runs of this model, in this precision and on this
-// kind of device, or 0. It follows from the manifest: the tokens of all outputs, divided by the time in which at least
-// one of them was made, and by the number of devices that shared an output.
+// kind of device, or 0 if there were none. It computes the speed from the manifest: the tokens of all outputs, divided
+// by the time in which at least one of them was made, and by the largest number of devices that shared an output.
 func (m *model) knownSpeed() float64 {
 	manifest, err := store.ReadManifest(m.job.Output.Dir)
 	if err != nil {

@@ -27,7 +27,7 @@ type processor struct {
 	name    string // name in messages
 	backend string // result of kernels.Backend.Name
 	dtype   string
-	ahead   int // see pool.Device
+	ahead   int // number of batches to start beyond the one that is waited for
 	isGPU   bool
 	open    func() (kernels.Backend, error)
 	opened  kernels.Backend // nil until it is opened, and after a failure
@@ -190,7 +190,7 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
-// warnPortable logs a warning if the CPU has no kernels in assembly.
+// warnPortable logs a warning if there are no kernels in assembly for this CPU, and slow ones in Go compute.
 func warnPortable(log *slog.Logger, b kernels.Backend) {
 	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
 		// The figure is that of docs/performance.md.
@@ -209,7 +209,7 @@ func (c *command) onGPU(ordinal int) *processor {
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
 }
 
-// device returns the processor as a device of a pool, for one model.
+// device returns the processor as a device on which package pool embeds with one model.
 func (p *processor) device(m *model, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		e := &embedder{processor: p, progress: o}
@@ -221,8 +221,8 @@ func (p *processor) device(m *model, o *progress) pool.Device {
 	}, Abandon: p.abandon}
 }
 
-// abandon gives up the processor while a call of it may be going on. Its backend is not closed, which might not return,
-// and would free memory that the call uses.
+// abandon gives up the processor while a call of it may be going on. It does not close the backend: closing might never
+// return, and would free memory that the call uses.
 func (p *processor) abandon() { p.opened, p.gone = nil, true }
 
 // embedder is an encoder with its model. It implements pool.Embedder.
@@ -268,8 +268,9 @@ func (e *embedder) open(m *model) error {
 	}
 }
 
-// chooseBudget returns the number of tokens in a batch: that of the flag, or that of embed profile as far as the memory
-// that is free allows it, or the default of the device.
+// chooseBudget returns the number of tokens in a batch: that of the flag if it is given, otherwise the number that
+// embed profile has stored, otherwise the default of the device. On a GPU the stored number counts only up to the
+// default, which depends on the free memory.
 func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err error) {
 	if m.batch > 0 {
 		return m.batch, nil

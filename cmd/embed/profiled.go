@@ -39,7 +39,7 @@ func profilePath() string {
 	return filepath.Join(state, "seqembed", "profile.json")
 }
 
-// allProfiled returns all results, or none if there is no file.
+// allProfiled returns all results that embed profile has stored, or none if there is no file.
 func allProfiled() (list []profiled, err error) {
 	path := profilePath()
 	if path == "" {
@@ -58,7 +58,8 @@ func allProfiled() (list []profiled, err error) {
 	return list, nil
 }
 
-// findProfiled returns the number of tokens for a model, kind of device and type. It is 0 if it is not known.
+// findProfiled returns the number of tokens in a batch that embed profile has stored for a model, a kind of device and
+// a type of matrix products, or 0 if there is none.
 func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	list, err := allProfiled()
 	i := slices.IndexFunc(list, profiled{Model: model, Backend: backend, DType: dtype}.same)
@@ -68,7 +69,8 @@ func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	return list[i].Tokens, nil
 }
 
-// setProfiled adds a result to the file, or replaces it there.
+// setProfiled adds a result to the file of embed profile, in place of an earlier one of the same model, device and
+// type.
 func setProfiled(p profiled) error {
 	list, err := allProfiled()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 // maxShards is the maximum number of shards.
 const maxShards = 1 << 20
 
-// taskVariables lists the environment variables in which schedulers number the tasks of an array, and the number of the
-// first task.
+// taskVariables lists the environment variables in which schedulers number the tasks of an array, each with the number
+// of the first task.
 var taskVariables = []struct {
 	name  string
 	first int
@@ -69,7 +69,7 @@ func (s *settings) findShard() error {
 	return usagef("--shard auto: none of %s is set", strings.Join(names, ", "))
 }
 
-// divide leaves the job the records of the shard alone, if there is one.
+// divide reduces the job to the records of the shard that --shard names. Without --shard it does nothing.
 func (s *settings) divide(j *pool.Job, log *slog.Logger) error {
 	if s.shard == (pool.Shard{}) {
 		return nil

@@ -175,8 +175,8 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 	return nil
 }
 
-// run compares the model in each precision on each device, and prints a table. If one of them cannot compute, the table
-// has the rows of the others.
+// run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
+// table. An error ends the comparison in one precision; the other precisions are compared all the same.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {
@@ -273,8 +273,8 @@ func distances(got, want []float32) (l2, cosine float64) {
 	return math.Sqrt(difference / ww), gw / math.Sqrt(gg*ww)
 }
 
-// nearby is the cosine from which embeddings that do not agree are called similar. Those of unrelated weights are far
-// below.
+// nearby is the least cosine at which embeddings that are out of tolerance are still called similar. Those of unrelated
+// weights have far lower cosines.
 const nearby = 0.99
 
 // verdict prints the conclusion and returns the exit code.
