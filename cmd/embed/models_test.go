@@ -63,8 +63,8 @@ func TestFineTunedModels(t *testing.T) {
 	}
 }
 
-// TestWrongCheckpoints checks that checkpoints that once gave wrong numbers silently are refused, and that the error
-// names the flag and the file.
+// TestWrongCheckpoints checks that a checkpoint is refused that would load but give wrong numbers, such as one with
+// another order of letters. The error must name the flag and the file.
 func TestWrongCheckpoints(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

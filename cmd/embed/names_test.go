@@ -98,8 +98,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 
-// TestProkkaFolder checks the names of outputs for the files of Prokka. All files of an annotation have the same name
-// and different extensions. Two annotations made on the same day have files of the same names.
+// TestProkkaFolder checks that all outputs for the files of Prokka get different names. Prokka gives all files of an
+// annotation the same name with different extensions, and uses the same names in annotations of the same day.
 func TestProkkaFolder(t *testing.T) {
 	workspace(t)
 	const dna = ">c\nACGTTGCAACGGATTACAGT\n"

@@ -15,7 +15,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// child returns a command that runs the program in a process of its own, with additional environment variables.
+// child returns a command that runs the program in a process of its own. The process also gets the variables in
+// environ.
 func child(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -152,8 +153,8 @@ func TestDiskThatIsFull(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl", "p.esm2-tiny.ids.txt", "p.esm2-tiny.npy")
 }
 
-// TestKilledShard kills a shard among its batches. The same command completes it, and the merged output is that of one
-// run.
+// TestKilledShard kills a run of a shard between two of its batches. The same command must complete the shard, and the
+// merged output must be that of one run.
 func TestKilledShard(t *testing.T) {
 	workspace(t)
 	// Each record is a batch and a line in the log, which names the file. The lines do not fit in a pipe, so the shard
