@@ -299,14 +299,14 @@ func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	return err
 }
 
-// translation translates one input.
+// translation translates one input: it cuts the DNA of each record into chunks, and translates their reading frames.
 type translation struct {
 	ctx context.Context
 	*derived
 	reading seqio.Options
 	length  int   // length of the chunks in letters
 	chunks  int64 // number of chunks
-	frames  int64 // number of frames that were kept
+	frames  int64 // number of reading frames without a stop codon, which are kept
 	// each is called for every frame that is kept, unless it is nil.
 	each func(translate.Frame)
 	err  error // error in the input, as opposed to one in writing the FASTA files

@@ -16,9 +16,10 @@ import (
 	"seqembed/pool"
 )
 
-// surveyAll prints the work of the run: for each input its alphabet, records and tokens, truncated and skipped
-// records, and the output with its approximate size; for each model the time on each device, if an earlier run in the
-// folder tells a speed. It computes and writes nothing. An input that would fail is listed as failed.
+// surveyAll prints what a run would do, and computes and writes nothing. For each input it prints the numbers of
+// records and tokens, of truncated and skipped records, and the output with its approximate size. For each model it
+// prints the time on each device, if an earlier run in the folder tells the speed. An input that would fail is listed
+// as failed.
 func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	out := bufio.NewWriter(c.stdout)
 	for _, m := range models {

@@ -182,8 +182,8 @@ func TestFieldFolder(t *testing.T) {
 	}
 }
 
-// TestForcedAlphabetHoldsForAllFiles checks the argument --dna *.fa, which the shell expands to one flag and many
-// files. The flag must hold for all of them.
+// TestForcedAlphabetHoldsForAllFiles checks that --protein holds for all files and folders that follow it, as in
+// --protein *.fa, which the shell expands to one flag and many files.
 func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a.fa", "b.fa", "folder/c.fa"} {

@@ -109,7 +109,8 @@ func TestRepairOfTheManifest(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// TestInspect checks the lines of embed inspect for each state of a file, as text and as JSON.
+// TestInspect checks that embed inspect tells for each file of an output folder whether it is complete, changed,
+// missing, unfinished, foreign or failed.
 func TestInspect(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a", "b", "c", "d"} {

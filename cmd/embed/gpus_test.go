@@ -269,8 +269,8 @@ func TestAllGPUs(t *testing.T) {
 	}
 }
 
-// TestUntestedGPUs checks that a line says that GPUs of this kind have not been tested. For tested kinds there is no
-// such line.
+// TestUntestedGPUs checks that a line of the log says so if the program has not been tested on GPUs of this kind. For
+// other GPUs there must be no such line.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {

@@ -20,7 +20,7 @@ const spaceVariable = "ADDRESS_SPACE_OF_EMBED"
 
 // limitChild sets the limits that the environment variables above ask for, and makes a child process panic at SIGUSR1.
 func limitChild() {
-	// Without this, a write beyond the limit would kill the process by a signal. Now the write fails.
+	// A write beyond the limit then fails, and does not kill the process by a signal.
 	signal.Ignore(syscall.SIGXFSZ)
 	limit(sizeVariable, syscall.RLIMIT_FSIZE, 0)
 	limit(spaceVariable, syscall.RLIMIT_AS, addressSpace())

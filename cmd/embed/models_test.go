@@ -112,7 +112,7 @@ func TestWrongCheckpoints(t *testing.T) {
 }
 
 // TestOneFamilyForAnAlphabet checks the choice between two families of models for one alphabet: the family whose model
-// flag is set, or the first family if no such flag is set.
+// flag is set, or the first family if no such flag is set. Both flags together must be a usage error.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}
 	for _, f := range []transformer.Family{

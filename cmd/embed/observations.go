@@ -63,14 +63,14 @@ type sampledRow struct {
 	values []float32
 }
 
-// cutRecord is a truncated record.
+// cutRecord is a truncated record, a row of a table on the page of --report.
 type cutRecord struct {
 	path, id      string
 	line          int64
 	letters, used int
 }
 
-// skippedRecord is a record without a row.
+// skippedRecord is a record that was left out, a row of a table on the page of --report.
 type skippedRecord struct {
 	path, id, reason string
 	line             int64
@@ -80,7 +80,7 @@ func newObservations(on bool) *observations {
 	return &observations{on: on, files: map[string]*observedFile{}}
 }
 
-// observe announces the files of a model.
+// observe prepares for observations of the files of a model.
 func (o *observations) observe(m *model) {
 	if !o.on {
 		return
@@ -117,7 +117,7 @@ func (o *observations) end(path string) *observedFile {
 	return f
 }
 
-// RecordWritten counts a record and samples its rows.
+// RecordWritten counts a record and gives each of its rows the chance to be on the map of embeddings.
 func (o *observations) RecordWritten(path string, line int64, rows []store.Row) {
 	if !o.on {
 		return
@@ -158,7 +158,7 @@ func (f *observedFile) add(row store.Row) {
 	f.sample[at] = sampledRow{row.ID, append(f.sample[at].values[:0], row.Embeddings[f.of.column]...)}
 }
 
-// resumed counts a file that was complete before.
+// resumed counts a file that was complete before the run.
 func (o *observations) resumed(path string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -167,7 +167,7 @@ func (o *observations) resumed(path string) {
 	}
 }
 
-// finished adds the observations of a file.
+// finished adds the observations of a finished file to those of its model and of the run.
 func (o *observations) finished(r pool.FileReport) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -194,7 +194,7 @@ func (o *observations) finished(r pool.FileReport) {
 	}
 }
 
-// failed forgets the observations of a file.
+// failed drops the observations of a file that has failed, and keeps the failure.
 func (o *observations) failed(f pool.Failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

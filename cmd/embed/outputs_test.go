@@ -383,8 +383,8 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestBF16OnCPU checks that weights rounded to bfloat16 change the embeddings only a little. The log, the outputs and
-// the manifest must mention bfloat16, and its outputs must not be mixed with exact ones.
+// TestBF16OnCPU checks that --dtype bf16 changes the embeddings only a little on a CPU. The log, the outputs and the
+// manifest must mention bfloat16, and the outputs must not be mixed with those of float32.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -289,7 +289,7 @@ func (m *observedModel) lengthChart(s *settings) htmlreport.Chart {
 	return chart
 }
 
-// mapChart returns the map: the rows of a sample on their first two principal components, colored by file.
+// mapChart returns the map of embeddings: a sample of rows on their first two principal components, colored by file.
 func (m *observedModel) mapChart() htmlreport.Scatter {
 	chart := htmlreport.Scatter{Title: "Map of the embeddings"}
 	files := m.largestFirst()

@@ -16,7 +16,7 @@ import (
 // presetSurvey is the work of --preset for one input, as a dry run counts it.
 type presetSurvey struct {
 	*translation
-	tokens   []int64    // by model
+	tokens   []int64    // number of tokens for each model
 	files    [3]counter // bytes of the FASTA files
 	letters  int64      // of the DNA of all frames
 	complete bool       // whether the merged file is there, made of this input with these settings

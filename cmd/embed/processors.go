@@ -21,8 +21,8 @@ import (
 // cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU. Both models use it in turn, as one device of their pools. It is opened
-// once. After a failure it is opened again for the next model.
+// processor is a GPU, or all threads of the CPU. The DNA model and the protein model use it one after the other. It is
+// opened once. After a failure it is opened again for the next model.
 type processor struct {
 	name    string // name in messages
 	backend string // result of kernels.Backend.Name
@@ -225,7 +225,7 @@ func (p *processor) device(m *model, o *progress) pool.Device {
 // return, and would free memory that the call uses.
 func (p *processor) abandon() { p.opened, p.gone = nil, true }
 
-// embedder is an encoder with its model. It implements pool.Embedder.
+// embedder embeds batches with one model on one processor. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
 	model     *transformer.Model
@@ -310,7 +310,7 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 // Budget returns the number of tokens in a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the activations, then the weights. It closes a device that has failed.
+// Close frees the memory of the activations, then that of the weights. If the device has failed, Close closes it, too.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
 		e.processor.logProducts(e.progress.log)

@@ -235,8 +235,8 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 	return nil
 }
 
-// randomBatch returns a batch of that many tokens. The sequences have 50 to 500 tokens, except perhaps the last. The
-// ids are those of letters in the vocabulary of every family.
+// randomBatch returns a batch with the given number of tokens. The sequences have 50 to 500 tokens, except perhaps the
+// last. The ids are those of letters in the vocabulary of every family of models.
 func randomBatch(tokens int) (b kernels.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for left := tokens; left > 0; {

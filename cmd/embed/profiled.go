@@ -26,7 +26,8 @@ func (p profiled) same(q profiled) bool {
 	return p.Model == q.Model && p.Backend == q.Backend && p.DType == q.DType
 }
 
-// profilePath returns the file with the results of embed profile on this machine. It is empty if the user has no home.
+// profilePath returns the path of the file in which embed profile stores its results for this machine. It is empty if
+// neither XDG_STATE_HOME nor a home directory is known.
 func profilePath() string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) { // the XDG Base Directory Specification ignores a relative path

@@ -154,7 +154,7 @@ func (p *progress) interrupted() {
 	p.log.Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// tell logs the progress.
+// tell logs the progress: of each model that computes, or in JSON of the whole run.
 func (p *progress) tell() {
 	s := p.Snapshot()
 	if p.settings.logFormat == "json" {
@@ -195,12 +195,12 @@ func (p *progress) DeviceLost(device string, err error) {
 	p.log.Warn("the device is lost, the other devices continue", "device", device, "error", oneLine(err))
 }
 
-// FileStarted logs the device whose reader has started a file.
+// FileStarted logs that a device has begun to read a file.
 func (p *progress) FileStarted(path, device string) {
 	p.log.Debug("file started", "input", path, "device", device)
 }
 
-// FileContinued logs the number of records that an earlier run has computed.
+// FileContinued logs how many records of a file an earlier run has computed.
 func (p *progress) FileContinued(path string, records int64) {
 	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
 }
@@ -253,8 +253,8 @@ func minutes(d time.Duration) string {
 	}
 }
 
-// watch shows the progress inside a long batch of a device until stop is called. The function done returns the part of
-// the batch's arithmetic that has been computed.
+// watch shows the progress inside a long batch of a device until stop is called. The function done returns the fraction
+// of the batch that has been computed.
 func (p *progress) watch(device string, done func() float64) (stop func()) {
 	p.Inside(device, done)
 	return func() { p.Inside(device, nil) }

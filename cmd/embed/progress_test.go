@@ -195,8 +195,8 @@ func TestProgressInsideALongRecord(t *testing.T) {
 	}
 }
 
-// TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal, and only if the flags allow it; and
-// colors only on a terminal, and only if the environment allows them.
+// TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal that obeys control sequences, and
+// only if the flags allow it. The variable NO_COLOR must forbid colors.
 func TestDashboardOnATerminalOnly(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {

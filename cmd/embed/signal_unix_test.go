@@ -39,8 +39,8 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// TestSignal checks that a run ends within a batch after a signal, that it keeps complete files and leaves no partial
-// ones, and that the same command completes it.
+// TestSignal checks that SIGINT and SIGTERM end a run soon. Complete outputs and the results of an incomplete one
+// (.parts) must remain, and the same command must complete the run.
 func TestSignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -153,7 +153,7 @@ func TestDiskThatIsFull(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl", "p.esm2-tiny.ids.txt", "p.esm2-tiny.npy")
 }
 
-// TestKilledShard kills a run of a shard between two of its batches. The same command must complete the shard, and the
+// TestKilledShard kills a run of a shard while it computes batches. The same command must complete the shard, and the
 // merged output must be that of one run.
 func TestKilledShard(t *testing.T) {
 	workspace(t)

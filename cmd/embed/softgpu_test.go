@@ -128,7 +128,7 @@ func TestGPUsShareFiles(t *testing.T) {
 	}
 }
 
-// TestOldGPU checks that a device that cannot be used is named and skipped.
+// TestOldGPU checks that a GPU that is too old is named and skipped, and that another one computes.
 func TestOldGPU(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=sm_75,sm_90")
 	r := embedOn(t, gpu, "devices").wantCode(0)
