@@ -202,8 +202,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// TestFolderThatCannotBeWritten checks that an output folder in which nothing can be made causes a single line, however
-// many inputs there are, before the weights are loaded.
+// TestFolderThatCannotBeWritten checks that an output folder in which nothing can be made causes a single error line,
+// however many inputs there are, before the weights are loaded.
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

@@ -249,8 +249,8 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 
 func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
-// leftover matches the names of files that a killed run may leave: temporary files and folders, its claim to the output
-// folder (.run-…), and the results of a part of a file (.parts).
+// leftover matches the names of files that a killed run may leave: temporary files and folders, the file that reserves
+// the output folder for the run (.run-…), and the results of a part of an input (.parts).
 var leftover = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}(\.d)?|.+\.parts)$`)
 
 // check compares an output folder with its manifest, and with the outputs of a run that was not killed. If killed is

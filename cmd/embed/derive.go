@@ -398,7 +398,7 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 }
 
 // mergeAll writes the merged file of each input whose DNA and protein outputs are complete. An input that cannot be
-// merged is listed as failed. Without a preset c is nil, and mergeAll does nothing.
+// merged is listed as failed. Without --preset c is nil, and mergeAll does nothing.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil

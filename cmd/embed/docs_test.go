@@ -161,8 +161,8 @@ for (const [id] of (await connection.runAndReadAll(process.argv[2])).getRows()) 
 	})
 }
 
-// TestPages checks that the commands work on the pages about extract.py, VirNucPro, clusters and machines without a
-// network.
+// TestPages checks that the commands work on the pages of the documentation about fair-esm's extract.py, VirNucPro,
+// clusters, and machines without a network.
 func TestPages(t *testing.T) {
 	t.Run("from-extract", func(t *testing.T) {
 		text := page(t, "docs/from-extract.md")

@@ -74,8 +74,8 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return code
 }
 
-// machine contains what tests replace: the functions that find and open GPUs and read their sensors, and the preset,
-// whose models are too large for tests.
+// machine contains what tests replace: the functions that find and open GPUs and read their sensors, and the definition
+// of --preset virnucpro, whose models are too large for tests.
 type machine struct {
 	findGPUs     func() cuda.Report
 	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
@@ -178,7 +178,7 @@ func listFailures(c *command, list []pool.Failure) {
 	}
 }
 
-// runModels embeds the files of each model, one model after the other, and then merges outputs if there is a preset. It
+// runModels embeds the files of each model, one model after the other. With --preset it then merges the outputs. It
 // claims the output folder first, so that a run with other settings cannot use the folder meanwhile.
 func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job

@@ -84,7 +84,7 @@ func TestHelpColumns(t *testing.T) {
 }
 
 // TestHelpOfSyntheticFamily checks the help with a third family of models, which is for DNA and has no published
-// checkpoints. The help must contain no empty name, and a length limit for each family.
+// checkpoints. The help must list no empty name, and must give the length limit of each family.
 func TestHelpOfSyntheticFamily(t *testing.T) {
 	third := &transformer.Family{Name: "Third", Alphabet: seqio.DNA, Flag: "third", Default: "synthetic:third-s",
 		Published: []transformer.Published{{Name: "third-s"}}, FixedVocabulary: true, MaxLength: 77}
@@ -198,7 +198,7 @@ func TestEnvironment(t *testing.T) {
 	if s.out != "there" || esm.batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
-	// Other programs may use names with the same prefix.
+	// Other programs may use environment variables with the same prefix.
 	if _, _, err := parse(nil, []string{"EMBED_VERSION=1.2.3", "EMBED_HELP=me", "EMBED_CUBLAS=/x", "EMBED_="}); err != nil {
 		t.Error(err)
 	}

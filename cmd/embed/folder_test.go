@@ -204,8 +204,8 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics checks that outputs of a program version that computed other numbers (see numerics) do not
-// count as complete.
+// TestOutputsOfOtherNumerics checks that outputs do not count as complete if the manifest says that a program with
+// another value of numerics has made them. Such a program computes other numbers.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

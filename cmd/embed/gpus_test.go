@@ -367,8 +367,8 @@ func TestProductsAreLogged(t *testing.T) {
 	}
 }
 
-// TestWithoutCublas checks that one line gives the reason why cuBLAS is not used, and the cost. The line is a warning
-// unless the user has turned cuBLAS off.
+// TestWithoutCublas checks that one line of the log gives the reason why a GPU multiplies without cuBLAS, and how much
+// slower that is. The line is a warning unless the user has turned cuBLAS off.
 func TestWithoutCublas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -469,7 +469,8 @@ tested on: ` + cuda.TestedOn + "\n"
 	}
 }
 
-// TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and the cost.
+// TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and how much slower a
+// GPU is without it.
 func TestCublasInReport(t *testing.T) {
 	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}

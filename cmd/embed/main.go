@@ -15,8 +15,8 @@ import (
 	"seqembed/pool"
 )
 
-// grace is the time that an interrupted run may take to end. Together with messageTime and the end of the process it is
-// less than five seconds.
+// grace is the time that a run may take to end after a signal, before endProcess ends the process. Together with
+// messageTime and the end of the process it is less than five seconds.
 var grace = 4500 * time.Millisecond
 
 // messageTime is the time that an interrupted run, after grace, may take to write its last lines to standard error and

@@ -37,7 +37,7 @@ func shortID(id string) string {
 }
 
 // checkPage returns a usage error if --report does not name a file that can become the page. The name must end in .html
-// or .htm: if the user forgets it, the argument after --report is an input, which the page would replace.
+// or .htm: if the user forgets the name, the argument after --report is an input, which the page would replace.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
 		return nil

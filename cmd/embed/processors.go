@@ -170,8 +170,8 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 	return ordinals, nil
 }
 
-// onCPU returns the processor for the CPU. For --dtype bf16 it computes in float32 with bfloat16 weights if the CPU
-// lacks the instructions.
+// onCPU returns the processor for the CPU. If --dtype bf16 is given and the CPU lacks the instructions for it, the
+// processor stores the weights in bfloat16 and computes in float32.
 func (c *command) onCPU() *processor {
 	if c.threads > runtime.GOMAXPROCS(0) { // the user has set --threads above the number that a scheduler gave
 		runtime.GOMAXPROCS(min(c.threads, runtime.NumCPU()))

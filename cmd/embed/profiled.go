@@ -14,7 +14,7 @@ import (
 
 // profiled is the number of tokens in a batch that embed profile has recommended for a model on a kind of device.
 type profiled struct {
-	Model           string `json:"model"` // the label of the checkpoint
+	Model           string `json:"model"` // name of the model in the names of outputs
 	Backend         string `json:"backend"`
 	DType           string `json:"dtype"`
 	Tokens          int    `json:"tokens"`

@@ -126,7 +126,7 @@ type transfer struct {
 	file        string
 	first, size int64 // size in bytes of the file when the download began, and of the complete file
 	began       time.Time
-	done        atomic.Int64 // bytes in the file now
+	done        atomic.Int64 // number of bytes in the file so far
 }
 
 // lines returns the bar, or nothing before the first file.

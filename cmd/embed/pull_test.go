@@ -115,8 +115,8 @@ func TestInterruptedPull(t *testing.T) {
 	embed(t, "--esm-model", "esm2-8m", "-o", "out", "p.faa").wantCode(exitDone)
 }
 
-// TestBarOfADownload checks the line for the file that is being downloaded. Bytes that were there before count as done,
-// but not in the rate.
+// TestBarOfADownload checks the progress bar of a file that is being downloaded. Bytes that were there before count as
+// done, but not in the rate.
 func TestBarOfADownload(t *testing.T) {
 	d := &download{dashboard: true}
 	if lines := d.lines(80); len(lines) != 0 {

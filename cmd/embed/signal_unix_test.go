@@ -121,8 +121,8 @@ func TestDiskThatFillsUp(t *testing.T) {
 	}
 }
 
-// TestDiskThatIsFull checks that a full disk leaves no incomplete claim file (see store.Claim) and no part of a
-// manifest line, and that the same command succeeds once there is room again.
+// TestDiskThatIsFull checks that a full disk leaves neither an incomplete file in the output folder nor a part of a
+// manifest line. The same command must succeed once there is room again.
 func TestDiskThatIsFull(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

@@ -45,7 +45,7 @@ Flags:
 //go:embed published/published.json
 var publishedJSON []byte
 
-// publishedSet is a set of embeddings of one model by one author.
+// publishedSet is a set of embeddings of one model that one author has published.
 type publishedSet struct {
 	Model            string `json:"model"` // short name
 	Source           string `json:"source"`
@@ -90,7 +90,7 @@ func verify(ctx context.Context, m machine, args, environ []string, stdout, stde
 	return verifyWith(ctx, m, sets, args, environ, stdout, stderr)
 }
 
-// verifyWith is verify with other published embeddings.
+// verifyWith is the command "embed verify" with the given published embeddings.
 func verifyWith(ctx context.Context, m machine, sets []publishedSet, args, environ []string, stdout, stderr io.Writer) (code int, err error) {
 	s := &settings{logFormat: "text", quiet: true}
 	flags := pflag.NewFlagSet("embed verify", pflag.ContinueOnError)
