@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fastqReads returns a FASTQ file of n reads. With enough reads, planning (pool.Plan) does not read the last one.
+// fastqReads returns a FASTQ file of n reads, each with a longer id than the one before.
 func fastqReads(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -76,8 +76,8 @@ func TestBadInputAlone(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "out", "-").wantCode(exitNothing).wantProblem("stdin", "no records")
 }
 
-// TestBadInputAmongGood checks a bad input between good ones: the good inputs are written and failed_files.txt names
-// the failure. When no input fails any more, that file is removed.
+// TestBadInputAmongGood checks that with a bad input between good ones the outputs of the good ones are written and
+// failed_files.txt names the bad one. A later run in which no input fails must remove that file.
 func TestBadInputAmongGood(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -104,7 +104,7 @@ func TestBadInputAmongGood(t *testing.T) {
 		t.Errorf("the summary of the second run:\n%s", r.stdout)
 	}
 
-	// A rerun on complete outputs computes nothing and takes no time.
+	// A rerun on complete outputs does not even load the weights.
 	r = embed(t, "--esm-model", tiny, "-o", "out", "a.faa", "b.faa", "c.faa").wantCode(0)
 	if strings.Contains(r.stderr, "loading weights") || strings.Count(r.stdout, "was complete already") != 3 {
 		t.Errorf("the third run:\n%s%s", r.stdout, r.stderr)
@@ -202,8 +202,8 @@ func TestBadModels(t *testing.T) {
 	}
 }
 
-// TestFolderThatCannotBeWritten checks that an output folder without write permission causes a single line, however
-// many inputs there are, before the weights are loaded.
+// TestFolderThatCannotBeWritten checks that an output folder in which nothing can be made causes a single error line,
+// however many inputs there are, before the weights are loaded.
 func TestFolderThatCannotBeWritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -251,7 +251,8 @@ func TestSettingsAreNotMixed(t *testing.T) {
 	}
 }
 
-// TestMessagesHoldNoControlCharacters checks messages about files whose names contain escape sequences of a terminal.
+// TestMessagesHoldNoControlCharacters checks that messages show the control characters in the names of files in escaped
+// form.
 func TestMessagesHoldNoControlCharacters(t *testing.T) {
 	workspace(t)
 	write(t, "red\x1b[31m.faa", "<html>\x1b[0m")

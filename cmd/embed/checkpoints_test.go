@@ -55,7 +55,8 @@ func writeCheckpoint(t *testing.T, dir, model string, change func(name string, s
 	write(t, dir+"/config.json", string(c.ConfigJSON))
 }
 
-// withoutMerges writes the synthetic DNA tokenizer without its merges and returns the path of the file.
+// withoutMerges writes the synthetic DNA tokenizer, a byte-pair encoding, without its list of merges, and returns the
+// path of the file.
 func withoutMerges(t *testing.T) string {
 	t.Helper()
 	merges := regexp.MustCompile(`"merges":\[[^\]]*\]`)

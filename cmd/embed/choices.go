@@ -14,7 +14,8 @@ type choice struct {
 	values      []string
 }
 
-// choices lists the flags whose values are words of a fixed list, apart from those that other packages parse.
+// choices lists the flags that take one of a few words, and their values. It leaves out --format, --dtype and
+// --log-format, which have parsers of their own.
 func (s *settings) choices() []choice {
 	return append(s.policies(),
 		choice{"dtype-out", s.dtypeOut, []string{string(store.FP32), string(store.FP16)}},
@@ -22,7 +23,8 @@ func (s *settings) choices() []choice {
 	)
 }
 
-// policies lists the flags about bad records.
+// policies lists the flags that say what happens to records with illegal letters, with gaps or with the id of an
+// earlier record.
 func (s *settings) policies() []choice {
 	return []choice{
 		{"on-bad-record", s.onBad, []string{"error", "skip"}},

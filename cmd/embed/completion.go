@@ -43,7 +43,7 @@ func completion(_ context.Context, _ machine, args, environ []string, w, _ io.Wr
 	return exitCode(err, 0, 0), err
 }
 
-// completed is a flag in a completion script.
+// completed is a flag of embed, with what a shell needs to complete it.
 type completed struct {
 	*pflag.Flag
 	values  []string // words that the flag takes
@@ -94,7 +94,7 @@ func completionScript(shell string) string {
 	}
 }
 
-// bashScript returns the completion script for bash, which needs no other package.
+// bashScript returns the completion script for bash. It works without the package bash-completion.
 func bashScript(flags []completed) string {
 	var names []string
 	var cases strings.Builder
@@ -137,7 +137,7 @@ complete -o filenames -F _embed embed
 `, cases.String(), strings.Join(names, " "), strings.Join(subcommandNames(), " "))
 }
 
-// zshScript returns the completion script for zsh, the content of a file _embed.
+// zshScript returns the completion script for zsh, which belongs into a file named _embed.
 func zshScript(flags []completed) string {
 	quote := strings.NewReplacer("'", `'\''`, "[", `\[`, "]", `\]`, ":", `\:`).Replace
 	var lines strings.Builder

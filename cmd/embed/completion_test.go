@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestBashCompletion checks the words that bash offers for the last word of some command lines.
+// TestBashCompletion checks that bash, with the script of embed completion, completes the last word of each command
+// line to the listed words.
 func TestBashCompletion(t *testing.T) {
 	bash, err := exec.LookPath("bash")
 	if err != nil {
@@ -38,8 +39,8 @@ func TestBashCompletion(t *testing.T) {
 	}
 }
 
-// TestCompletionScripts checks that the shells accept their scripts, if they are installed, and that each script names
-// every flag.
+// TestCompletionScripts checks that every shell that is installed parses its completion script without a message, and
+// that each script names every flag.
 func TestCompletionScripts(t *testing.T) {
 	for _, shell := range shells() {
 		script := embed(t, "completion", shell).wantCode(exitDone).stdout
@@ -80,7 +81,7 @@ func TestManualPage(t *testing.T) {
 	}
 }
 
-// TestRoff checks that text cannot become a command of a manual page.
+// TestRoff checks that roff escapes text so that no line of it becomes a command of a manual page.
 func TestRoff(t *testing.T) {
 	if got, want := roff("a-b\n.SH x\n'c\\d"), "a\\-b\n\\&.SH x\n\\&'c\\ed"; got != want {
 		t.Errorf("%q, want %q", got, want)

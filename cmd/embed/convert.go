@@ -92,7 +92,7 @@ func convert(ctx context.Context, _ machine, args, environ []string, w, log io.W
 	return exitDone, nil
 }
 
-// sameFile reports whether two paths lead to one file.
+// sameFile reports whether two paths lead to one file. Equal paths do, even if there is no file.
 func sameFile(a, b string) bool {
 	x, err := os.Stat(a)
 	y, err2 := os.Stat(b)

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-// TestConvertAndInspect converts an output from format to format, back to Parquet, and inspects each file.
+// TestConvertAndInspect converts an output from format to format, and back to Parquet. embed inspect must count the
+// same records and rows in every file. Impossible conversions must be refused.
 func TestConvertAndInspect(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n>b\nMKVMKV\n>c\nMKV\n")
@@ -52,7 +53,8 @@ func TestConvertAndInspect(t *testing.T) {
 	}
 }
 
-// TestInspectFindsBadValues inspects a file with a NaN, a constant row, a row of zeros and an id that comes again.
+// TestInspectFindsBadValues checks that embed inspect counts a NaN, an infinite value, a row of zeros, a constant row
+// and an id that comes again, and names the first record of most of them. A file with a NaN must not be converted.
 func TestInspectFindsBadValues(t *testing.T) {
 	workspace(t)
 	write(t, "bad.tsv", "id\t0\t1\na\tNaN\t1\nb\t2\t2\nc\t0\t0\na\t+Inf\t1\n")
@@ -69,7 +71,8 @@ func TestInspectFindsBadValues(t *testing.T) {
 	embed(t, "convert", "bad.tsv", "bad.npy").wantCode(exitNothing).wantProblem(`"a"`, "NaN")
 }
 
-// TestConvertToFloat16 converts values above the range of float16.
+// TestConvertToFloat16 checks that values above the range of float16 become infinities in a conversion, and that a
+// message gives their number.
 func TestConvertToFloat16(t *testing.T) {
 	workspace(t)
 	write(t, "big.tsv", "id\t0\t1\na\t1e5\t1\nb\t2\t-7e4\n")
@@ -83,7 +86,8 @@ func TestConvertToFloat16(t *testing.T) {
 	}
 }
 
-// TestConvertKeepsWindowsApart converts the residues and tokens of windows, whose ids in Parquet are those of records.
+// TestConvertKeepsWindowsApart checks that a conversion of an output with --windows gives each window an id of its own.
+// In Parquet all windows of a record have the record's id.
 func TestConvertKeepsWindowsApart(t *testing.T) {
 	workspace(t)
 	write(t, "w.faa", ">w\nMKVLAWWYFFMKVLAWWYFF\n>v\nMKVLA\n")

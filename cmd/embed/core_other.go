@@ -2,5 +2,5 @@
 
 package main
 
-// leaveNoCore does nothing: a crash leaves no core.
+// leaveNoCore does nothing, because a crash on this system writes no core file.
 func leaveNoCore([]string) {}

@@ -48,17 +48,17 @@ func TestKilled(t *testing.T) {
 	t.Logf("%d rounds in %d configurations; runs by exit code as in a shell: %v", c.rounds, len(c.whole), c.codes)
 }
 
-// crashes is the state of TestKilled, and part of that of TestKilledInsideAFile.
+// crashes is the state of TestKilled. TestKilledInsideAFile uses it, too.
 type crashes struct {
 	*testing.T
 	rng    *rand.Rand
-	whole  map[string]wholeRun // by flags
+	whole  map[string]wholeRun // results of runs that are not killed, by their flags
 	rounds int
 	codes  map[int]int
 }
 
-// newCrashes returns the state of a test that kills runs in a workspace. stream tells the random numbers of the tests
-// apart.
+// newCrashes changes to a new folder and returns the state of a test that kills runs there. Tests with different values
+// of stream get different random numbers from the same seed.
 func newCrashes(t *testing.T, stream uint64) *crashes {
 	workspace(t)
 	seed := *crashSeed
@@ -75,7 +75,7 @@ type wholeRun struct {
 	lines int               // number of lines in its log
 }
 
-// writeInputs writes DNA and protein files. Some fill one batch and others many.
+// writeInputs writes files of DNA and of proteins. Some fill one batch, others many.
 func (c *crashes) writeInputs() {
 	letters := func(alphabet string, n int) string {
 		b := make([]byte, n)
@@ -153,8 +153,9 @@ func (c *crashes) undisturbed(flags []string) wholeRun {
 	return w
 }
 
-// contents returns the contents of a folder's files by name, and the number of files that killed runs have left. A
-// folder of format pt is one output; its content is the output of sha256sum for its files, as for the manifest.
+// contents returns the contents of a folder's files by name, and the number of files that killed runs have left. An
+// output of format pt is a folder; it counts as one file, whose content is a list of the SHA-256 of its files, as the
+// manifest has it.
 func (c *crashes) contents(dir string) (list map[string]string, left int) {
 	list = map[string]string{}
 	for _, name := range files(c, dir) {
@@ -180,8 +181,8 @@ func (c *crashes) read(dir, name string) string {
 	return string(content)
 }
 
-// run starts a command once for each task, all at the same time. If kill is set, each process gets a signal at a random
-// line of its log. run reports whether a signal ended a process.
+// run starts a command in as many processes as there are tasks, all at the same time. If kill is set, each process gets
+// a signal at a random line of its log. run reports whether a process did not end with exit code 0.
 func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) {
 	var wait sync.WaitGroup
 	codes, logs := make([]int, tasks), make([]*signalingLog, tasks)
@@ -224,7 +225,7 @@ func (c *crashes) run(args []string, tasks, lines int, kill bool) (killed bool) 
 // signalingLog is the log of a process. After a given line it sends signals to that process.
 type signalingLog struct {
 	process *exec.Cmd
-	at      int // number of the line after which the signals come
+	at      int // number of lines in the log after which the signals are sent
 	signals []syscall.Signal
 	delay   time.Duration // before each signal
 	text    bytes.Buffer
@@ -248,11 +249,12 @@ func (d *signalingLog) Write(p []byte) (int, error) {
 
 func (d *signalingLog) sent(s syscall.Signal) bool { return slices.Contains(d.signals, s) }
 
-// leftover matches the names of temporary files and folders, of claims, and of part logs.
+// leftover matches the names of files that a killed run may leave: temporary files and folders, the file that reserves
+// the output folder for the run (.run-…), and the results of a part of an input (.parts).
 var leftover = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}(\.d)?|.+\.parts)$`)
 
-// check compares an output folder with its manifest and with the outputs of a run that was not killed. If this run was
-// killed, the folder may hold a part of them.
+// check compares an output folder with its manifest, and with the outputs of a run that was not killed. If killed is
+// set, the folder may lack some of these outputs.
 func (c *crashes) check(out string, whole wholeRun, killed bool) {
 	described, finished := c.manifest(out)
 	there, _ := c.contents(out)

@@ -15,15 +15,15 @@ import (
 )
 
 const (
-	largeRecords = 1500                // records of the large file, all of different sequences
-	largeBatch   = 256                 // tokens
-	spanRecords  = 4 * largeBatch / 32 // a span has four batches, and a record at least 32 tokens
-	largePart    = 2 * 5 * spanRecords // five spans are between reading and writing
+	largeRecords = 1500                // number of records in the large file, all different
+	largeBatch   = 256                 // tokens in a batch
+	spanRecords  = 4 * largeBatch / 32 // records that are batched together: 4 batches; a record has 32 tokens or more
+	largePart    = 2 * 5 * spanRecords // --part-records, twice the records between reading and writing
 )
 
-// TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After each kill the
-// next run may compute again at most --part-records, and after SIGTERM only a span that was not finished. In the end
-// the folder must hold the bytes of a run that was never killed, and nothing else.
+// TestKilledInsideAFile kills runs over one large file at random moments, by SIGKILL or SIGTERM. After SIGKILL the next
+// run may compute at most --part-records records again; after a run that SIGTERM has interrupted, at most spanRecords.
+// In the end the folder must hold the bytes of a run that was never killed, and nothing else.
 func TestKilledInsideAFile(t *testing.T) {
 	if testing.Short() {
 		t.Skip("make crash takes longer, and without the race detector")
@@ -53,16 +53,16 @@ func TestKilledInsideAFile(t *testing.T) {
 type largeFile struct {
 	*crashes
 	kills, terms          int
-	mostKilled, mostEnded int // records that a rerun has computed again
+	mostKilled, mostEnded int // most records computed again after SIGKILL, and after SIGTERM
 	repeated              int
 }
 
-// large is a run over the large file.
+// large is the result of a run over the large file.
 type large struct {
 	code     int
 	log      *signalingLog
 	computed int
-	restored int // records of earlier runs; -1 if the run ended before it had computed anything or said so
+	restored int // records of earlier runs; -1 if the log does not tell
 }
 
 var (
@@ -86,7 +86,7 @@ func (l *largeFile) round(end time.Time) {
 		l.whole[fmt.Sprint(flags)] = whole
 	}
 	out := fmt.Sprint("out", l.rounds)
-	reached := 0 // records that were computed so far, one after the other
+	reached := 0 // number of records that have been computed so far
 	for previous := (*large)(nil); ; {
 		r := l.run(append(flags, "-o", out), len(l.codes) == 0 || time.Now().Before(end))
 		l.check(out, whole, r.code != exitDone)
@@ -110,11 +110,11 @@ func (l *largeFile) round(end time.Time) {
 	os.RemoveAll(out)
 }
 
-// compare checks the number of records that were computed again after a run.
+// compare checks that the run after ended has not computed too many records again.
 func (l *largeFile) compare(ended *large, again int) {
 	l.repeated += max(0, again)
 	switch {
-	case again < -spanRecords: // a process writes its log a little later
+	case again < -spanRecords: // the log of a killed process may lack its last batches
 		l.Errorf("a run has continued %d records behind the end of the one before it", -again)
 	case ended.code == exitInterrupted:
 		if l.mostEnded = max(l.mostEnded, again); again > spanRecords {

@@ -23,15 +23,15 @@ import (
 	"seqembed/pool"
 )
 
-// presetRun is the part of a run that only a preset has: it translates the inputs before the models run, and merges the
-// outputs after them.
+// presetRun is the work that only a run with --preset has: it translates the inputs before the models run, and merges
+// the outputs of both models after them.
 type presetRun struct {
 	*command
 	manifest *store.Manifest
 	inputs   []*derived // the inputs that were translated
 }
 
-// derived is an input of a preset and the FASTA files that are made from it.
+// derived is an input of a preset, and the FASTA files that are made from it.
 type derived struct {
 	seqio.Input
 	paths []string    // FASTA files of the chunks, of the DNA of the frames, and of their proteins
@@ -45,12 +45,12 @@ func (c *presetRun) newDerived(in seqio.Input) *derived {
 		base + "_identified_nucleotide.fa", base + "_identified_protein.faa"}}
 }
 
-// merged returns the path of the file that has both embeddings.
+// merged returns the path of the merged file, which has the embeddings of the DNA and those of the proteins.
 func (d *derived) merged() string {
 	return strings.TrimSuffix(d.paths[1], "_identified_nucleotide.fa") + "_merged.pt"
 }
 
-// embedded returns the FASTA files as inputs for the models.
+// embedded returns the two FASTA files that the models embed, as inputs: the DNA of the frames, and their proteins.
 func (d *derived) embedded() (list []seqio.Input) {
 	for i, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
 		list = append(list, seqio.Input{Path: d.paths[1+i], Name: d.Name, Dir: d.Dir, Alphabet: a})
@@ -58,9 +58,9 @@ func (d *derived) embedded() (list []seqio.Input) {
 	return list
 }
 
-// derive translates the inputs of a preset into FASTA files in the output folder. It returns these files as inputs, and
-// a failure for each input that cannot be translated. Before that it opens the models, so that a model that the
-// preset cannot use is found early.
+// derive translates the inputs of a preset into FASTA files in the output folder. It returns the files that the models
+// embed, as inputs, and a failure for each input that cannot be translated. Before it translates, it opens the models,
+// so that a model that the preset cannot use is found early.
 func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []seqio.Input, failed []pool.Failure, err error) {
 	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
 		m, err := c.openOrPull(ctx, a)
@@ -93,7 +93,8 @@ func (c *presetRun) derive(ctx context.Context, inputs []seqio.Input) (list []se
 	return list, failed, nil
 }
 
-// plan returns the inputs with the names of their outputs. The manifest must have been read.
+// plan returns the inputs with the paths of the files that the preset makes from them. It leaves out inputs that the
+// preset has made itself (see withoutOutputs). c.manifest must have been read.
 func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
 	if inputs, err = c.withoutOutputs(inputs); err != nil {
 		return nil, err
@@ -115,8 +116,9 @@ func (c *presetRun) plan(inputs []seqio.Input) (list []*derived, err error) {
 	return list, nil
 }
 
-// withoutOutputs returns the inputs without those FASTA files of earlier runs of the preset that only a folder or a
-// glob names: a rerun with the output folder among its inputs does not embed its own outputs.
+// withoutOutputs removes from the inputs the files that an earlier run of the preset has made, except those that the
+// command line names one by one. A rerun whose input is a folder that contains the output folder thus does not embed
+// its own outputs.
 func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, err error) {
 	own := map[string]bool{}
 	for path := range c.manifest.Outputs() {
@@ -139,7 +141,8 @@ func (c *presetRun) withoutOutputs(inputs []seqio.Input) (list []seqio.Input, er
 	return list, nil
 }
 
-// readManifest reads the manifest. With --force it first repairs a damaged one, as a job does.
+// readManifest reads the manifest of the output folder. A damaged manifest is an error, but with --force it is repaired
+// and then read.
 func (c *presetRun) readManifest(ctx context.Context) (err error) {
 	if c.manifest, err = store.ReadManifest(c.out); !c.force || !errors.Is(err, store.ErrManifest) {
 		return err
@@ -171,7 +174,8 @@ func (c *presetRun) translate(ctx context.Context, d *derived) error {
 	})
 }
 
-// newTranslation describes an input for the manifest and returns its translation.
+// newTranslation returns a translation of an input that has not begun. It sets d.entry, the manifest entry of the FASTA
+// files, as far as the entry is known before.
 func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation {
 	d.entry = store.Entry{Model: c.preset.name, ProgramVersion: version(), Started: time.Now(),
 		Input: store.Source{Path: d.Path}, Parameters: c.parameters()}
@@ -185,8 +189,8 @@ func (c *presetRun) newTranslation(ctx context.Context, d *derived) *translation
 	return t
 }
 
-// once makes an output whose main file is path, unless it is complete. If several runs are about to make the output at
-// the same time, one makes it, and the others wait and find it complete.
+// once calls produce to make an output whose main file is path, unless complete reports that the output is there. If
+// several runs are about to make the output at the same time, one makes it; the others wait and find it complete.
 func (c *presetRun) once(ctx context.Context, path string, complete func() (bool, error), produce func() error) error {
 	if done, err := complete(); done || err != nil {
 		return err
@@ -211,8 +215,10 @@ func (c *presetRun) parameters() map[string]string {
 		"gaps": c.gaps, "on_bad_record": c.onBad, "duplicates": c.duplicates}
 }
 
-// compare reports whether the FASTA files of an input exist and have the bytes that the translation gives. If one of
-// them differs, and was not made by the same translation of the same input, the error is an ErrMixture.
+// compare reports whether all FASTA files of an input exist and have the bytes that the translation gives. It returns
+// an ErrMixture if a file has other bytes and the manifest does not say that it was made from the same input with the
+// same settings. If files exist for an input that can be read only once, the error is an ErrMixture, too. With --force
+// nothing is compared, and the result is false.
 func (c *presetRun) compare(t *translation) (there bool, err error) {
 	d := t.derived
 	path := firstFile(d.paths)
@@ -293,24 +299,24 @@ func (c *presetRun) record(ctx context.Context, e store.Entry) error {
 	return err
 }
 
-// translation translates one input.
+// translation translates one input: it cuts the DNA of each record into chunks, and translates their reading frames.
 type translation struct {
 	ctx context.Context
 	*derived
 	reading seqio.Options
 	length  int   // length of the chunks in letters
 	chunks  int64 // number of chunks
-	frames  int64 // number of frames that were kept
+	frames  int64 // number of reading frames without a stop codon, which are kept
 	// each is called for every frame that is kept, unless it is nil.
 	each func(translate.Frame)
 	err  error // error in the input, as opposed to one in writing the FASTA files
 }
 
-// lineLetters is the number of letters in a line of the chunks, as Biopython writes FASTA.
+// lineLetters is the number of letters in a line of FASTA, as Biopython writes it.
 const lineLetters = 60
 
-// write translates the input and writes the chunks, the DNA and the proteins. It sets the counts and the digest in
-// the entry.
+// write translates the input and writes FASTA to the three files: the chunks, the DNA of their frames, and the proteins
+// of the frames. It sets the counts of records and the digest of the input in the manifest entry.
 func (t *translation) write(files []io.Writer) error {
 	var out []*bufio.Writer
 	for _, f := range files {
@@ -364,7 +370,8 @@ func (t *translation) write(files []io.Writer) error {
 	return nil
 }
 
-// translate writes the chunks of a record and their frames. The writers keep their first error until they are flushed.
+// translate writes the chunks of a record, and the DNA and proteins of their frames. The writers keep their first error
+// until they are flushed.
 func (t *translation) translate(record seqio.Record, out []*bufio.Writer) {
 	for i, chunk := range translate.Chunks(len(record.Seq), t.length) {
 		seq, id := record.Seq[chunk.From:chunk.To], fmt.Sprintf("%s_chunk_%d", record.ID, i+1)
@@ -390,8 +397,8 @@ func writeFASTA(w *bufio.Writer, header string, seq []byte, width int) {
 	}
 }
 
-// mergeAll writes the merged file of each input whose two outputs are complete. An input that cannot be merged is
-// listed as failed.
+// mergeAll writes the merged file of each input whose DNA and protein outputs are complete. An input that cannot be
+// merged is listed as failed. Without --preset c is nil, and mergeAll does nothing.
 func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	if c == nil {
 		return nil
@@ -426,13 +433,15 @@ func (c *presetRun) mergeAll(ctx context.Context, models []*model) error {
 	return nil
 }
 
-// join writes the merged file of an input, unless it is complete.
+// join writes the merged file of an input, unless it is complete. dna and protein are the paths of the two outputs that
+// it merges.
 func (c *presetRun) join(ctx context.Context, d *derived, dna, protein string) error {
 	path := d.merged()
 	e := d.entry
 	e.Parameters = maps.Clone(e.Parameters)
 	for key, from := range map[string]string{"nucleotide_sha256": dna, "protein_sha256": protein} {
-		// The digest in the manifest may be that of another run, which is making the file again.
+		// The file itself is hashed. The digest in the manifest may be that of another run, which is replacing the
+		// file.
 		sum, err := store.HashFile(ctx, from)
 		switch {
 		case ctx.Err() != nil:

@@ -13,7 +13,7 @@ import (
 	"seqembed/pool"
 )
 
-// touching is a writer that makes the file at path look modified.
+// touching is a writer that changes the modification time of the file at path with every write.
 type touching struct {
 	t    *testing.T
 	path string
@@ -47,7 +47,8 @@ func TestDeriveChangedInput(t *testing.T) {
 	}
 }
 
-// TestMergeFails checks that an input whose two outputs have different records is listed as failed.
+// TestMergeFails checks that an input is listed as failed if its two outputs cannot be merged, because one of them has
+// no DNA.
 func TestMergeFails(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)

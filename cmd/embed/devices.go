@@ -46,7 +46,7 @@ func devices(_ context.Context, m machine, args, environ []string, w, _ io.Write
 	return exitCode(err, 0, 0), err
 }
 
-// searchHint names the command that lists the places searched.
+// searchHint ends the message that a driver or cuBLAS is missing. It names the command that lists the places searched.
 const searchHint = " (embed devices --verbose lists the places searched)"
 
 // gpuReport describes the GPUs of a machine in a few lines of text. If details is set, it also lists every place that
@@ -113,8 +113,8 @@ func deviceText(d cuda.Device) string {
 
 func gigabytes(bytes uint64) string { return fmt.Sprintf("%.1f GiB", float64(bytes)/(1<<30)) }
 
-// withoutCublas returns one line with the reason why cuBLAS is not used, and the cost. The figure for the cost is from
-// docs/performance.md.
+// withoutCublas returns one line with the reason why cuBLAS is not used, and how much slower a GPU is without it. That
+// figure is from docs/performance.md.
 func withoutCublas(c cuda.Cublas) string {
 	why := c.Err.Error()
 	if n := len(c.Searched); n > 0 && c.Searched[n-1].Err != nil {

@@ -15,16 +15,16 @@ import (
 	"seqembed/weights/hub/hubtest"
 )
 
-// root is the folder of the module, from that of this package.
+// root is the path of the module's folder, relative to this package.
 const root = "../.."
 
-// codeBlock matches a block of code in a page: its language, a word after that, and its content. A block of sh or
-// python with the word "untested" is not run.
+// codeBlock matches a block of code in a Markdown page: its language, a word after the language, and its content. The
+// tests do not run a block with the word "untested".
 var codeBlock = regexp.MustCompile("(?ms)^```(\\w+) ?(\\w*)\n(.*?)^```$")
 
-// page returns the text of a page, in which the synthetic model and numbers of layers are those of the smallest model.
-// It changes to a new folder, and sets HF_HUB_CACHE to a cache in which the weights of ESM-2 650M and 3B are those of
-// the smallest model.
+// page returns the text of a page of the documentation, changed so that its commands use the smallest synthetic model.
+// It changes to a new folder, and sets HF_HUB_CACHE to a cache that has the smallest model in place of ESM-2 650M and
+// 3B.
 func page(t *testing.T, path string) string {
 	t.Helper()
 	text := read(t, filepath.Join(root, path))
@@ -40,8 +40,8 @@ func page(t *testing.T, path string) string {
 		"[33]", "[3]", "--layers 36", "--layers 3").Replace(text)
 }
 
-// follow runs the commands of a page. Its blocks of sh are run if no word follows the language, or the given word.
-// follow runs the blocks of Python before the first command and returns the others, for the caller to run.
+// follow runs the commands of a page: its blocks of sh without a word after the language, or with the given word. It
+// runs the blocks of Python before the first command itself, and returns the others for the caller to run.
 func follow(t *testing.T, text, word string) (python []string) {
 	t.Helper()
 	commands := 0
@@ -65,7 +65,7 @@ func follow(t *testing.T, text, word string) (python []string) {
 	return python
 }
 
-// shellLine runs a line of a shell: embed in this process, anything else in sh.
+// shellLine runs a line of a shell: embed and export in this process, any other command with sh.
 func shellLine(t *testing.T, line string) {
 	t.Helper()
 	words := strings.Fields(line)
@@ -91,7 +91,8 @@ func shellLine(t *testing.T, line string) {
 	}
 }
 
-// someProteins returns FASTA with a number of records, of which few are different, so that they are computed quickly.
+// someProteins returns FASTA with a number of records. Only ten sequences are different, so that they are computed
+// quickly.
 func someProteins(count int) string {
 	var b strings.Builder
 	for i := range count {
@@ -100,8 +101,8 @@ func someProteins(count int) string {
 	return b.String()
 }
 
-// TestREADME runs the commands and the Python of the README. The Python may allocate the memory of one copy of the
-// embeddings and of the ids, no more.
+// TestREADME checks that the commands and the Python of the README work. The Python may allocate the memory of one copy
+// of the embeddings and of the ids, no more.
 func TestREADME(t *testing.T) {
 	text := page(t, "README.md")
 	write(t, "proteins.faa", someProteins(3000))
@@ -122,8 +123,9 @@ print("allocated more than the size of the array:", peak > x.nbytes + own, peak,
 	}
 }
 
-// TestTutorial runs the commands and the Python of the tutorial, and checks that the neighbours and clusters are those
-// of the families, for most records. Then it runs the code for other software, where that is present.
+// TestTutorial checks that the commands and the Python of the tutorial work, and that most neighbours and clusters that
+// they find are those of the four protein families. It also runs the code for sklearn and DuckDB, where these are
+// present.
 func TestTutorial(t *testing.T) {
 	text := page(t, "docs/tutorial.md")
 	python := strings.Join(follow(t, text, ""), "\n")
@@ -159,7 +161,8 @@ for (const [id] of (await connection.runAndReadAll(process.argv[2])).getRows()) 
 	})
 }
 
-// TestPages runs the commands of the pages about other programs and about machines without a network.
+// TestPages checks that the commands work on the pages of the documentation about fair-esm's extract.py, VirNucPro,
+// clusters, and machines without a network.
 func TestPages(t *testing.T) {
 	t.Run("from-extract", func(t *testing.T) {
 		text := page(t, "docs/from-extract.md")
@@ -201,7 +204,7 @@ func TestPages(t *testing.T) {
 	})
 }
 
-// TestFaultsAreInjected checks that the tests that the page about faults names exist.
+// TestFaultsAreInjected checks that there is a test of each name that docs/faults.md, the page about faults, mentions.
 func TestFaultsAreInjected(t *testing.T) {
 	named := map[string]bool{}
 	for _, name := range regexp.MustCompile("`(Test[A-Za-z0-9]+)`").FindAllStringSubmatch(read(t, filepath.Join(root, "docs/faults.md")), -1) {
@@ -226,7 +229,8 @@ func TestFaultsAreInjected(t *testing.T) {
 	}
 }
 
-// TestLinks checks the links between the pages of the project: the files exist, and the headings.
+// TestLinks checks that every link between the pages of the project leads to a file that exists, and to a heading in
+// it.
 func TestLinks(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)\s]+)\)`)
 	pages, links := 0, 0

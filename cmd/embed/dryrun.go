@@ -16,9 +16,10 @@ import (
 	"seqembed/pool"
 )
 
-// surveyAll prints the work of the run: for each input its alphabet, records and tokens, truncated and skipped
-// records, and the output with its approximate size; for each model the time on each device, if an earlier run in the
-// folder tells a speed. It computes and writes nothing. An input that would fail is listed as failed.
+// surveyAll prints what a run would do, and computes and writes nothing. For each input it prints the numbers of
+// records and tokens, of truncated and skipped records, and the output with its approximate size. For each model it
+// prints the time on each device, if an earlier run in the folder tells the speed. An input that would fail is listed
+// as failed.
 func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	out := bufio.NewWriter(c.stdout)
 	for _, m := range models {
@@ -62,7 +63,7 @@ func (c *command) surveyAll(ctx context.Context, models []*model) error {
 	return out.Flush()
 }
 
-// surveyLine describes one input.
+// surveyLine returns the line of a dry run about one input. size is the estimated size of its output in bytes.
 func surveyLine(s pool.Survey, size int64) string {
 	line := plain(s.Path) + ": "
 	if s.Unread {
@@ -148,8 +149,8 @@ func rounded(d time.Duration) time.Duration {
 }
 
 // knownSpeed returns the tokens per second of one device in earlier runs of this model, in this precision and on this
-// kind of device, or 0. It follows from the manifest: the tokens of all outputs, divided by the time in which at least
-// one of them was made, and by the number of devices that shared an output.
+// kind of device, or 0 if there were none. It computes the speed from the manifest: the tokens of all outputs, divided
+// by the time in which at least one of them was made, and by the largest number of devices that shared an output.
 func (m *model) knownSpeed() float64 {
 	manifest, err := store.ReadManifest(m.job.Output.Dir)
 	if err != nil {

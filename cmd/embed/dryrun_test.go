@@ -14,7 +14,7 @@ import (
 	"seqembed/pool"
 )
 
-// TestDryRun checks the report of a dry run before the run, between two files, and after the run, and that it writes
+// TestDryRun checks what --dry-run prints before the first run, and after a run over one of the inputs. It must write
 // nothing.
 func TestDryRun(t *testing.T) {
 	workspace(t)
@@ -66,7 +66,7 @@ func wantLines(r result, texts ...string) {
 	}
 }
 
-// TestDryRunSize compares estimated sizes with those of the outputs.
+// TestDryRunSize checks that the sizes that --dry-run estimates differ by at most a quarter from those of the outputs.
 func TestDryRunSize(t *testing.T) {
 	workspace(t)
 	var proteins, contigs strings.Builder
@@ -112,7 +112,8 @@ func TestDryRunSize(t *testing.T) {
 	}
 }
 
-// TestDryRunUnwritten checks that a report that cannot be written is an error, and that nothing to do has no time.
+// TestDryRunUnwritten checks that a dry run fails if it cannot write to standard output. If everything is complete, a
+// dry run must print no estimate of a time.
 func TestDryRunUnwritten(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", ">a\nMKVL\n")
@@ -131,7 +132,7 @@ type full struct{}
 
 func (full) Write([]byte) (int, error) { return 0, errors.New("no space") }
 
-// TestRounded checks the precision of estimated times.
+// TestRounded checks that times are rounded to milliseconds below a second, and to tenths of a second below ten.
 func TestRounded(t *testing.T) {
 	for nanoseconds, want := range map[time.Duration]string{1_234_567: "1ms", 4_257_694_530: "4.3s", 83_499_999_999: "1m23s", 0: "0s"} {
 		if got := rounded(nanoseconds).String(); got != want {
@@ -140,8 +141,8 @@ func TestRounded(t *testing.T) {
 	}
 }
 
-// TestKnownSpeed checks the speed that follows from a manifest: overlapping times count once, and outputs of other
-// devices do not count.
+// TestKnownSpeed checks the speed in tokens per second that follows from the times in a manifest. Time in which two
+// outputs were made counts once. Outputs of another kind of device or in another precision do not count.
 func TestKnownSpeed(t *testing.T) {
 	workspace(t)
 	manifest, err := store.ReadManifest(".")

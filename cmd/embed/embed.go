@@ -74,8 +74,8 @@ func runOn(ctx context.Context, m machine, args, environ []string, stdout, stder
 	return code
 }
 
-// machine contains the functions that find and open GPUs and read their sensors, and the preset. Tests replace them;
-// the preset needs large models.
+// machine contains what tests replace: the functions that find and open GPUs and read their sensors, and the definition
+// of --preset virnucpro, whose models are too large for tests.
 type machine struct {
 	findGPUs     func() cuda.Report
 	openGPU      func(ordinal int, dtype kernels.DType) (kernels.Backend, error)
@@ -101,11 +101,11 @@ type command struct {
 	closing  sync.Once
 	progress *progress
 	machine
-	products  kernels.DType // operand type of --dtype
+	products  kernels.DType // type of the operands of matrix products, from --dtype
 	ordinals  []int         // the GPUs that --gpus names; nil for all or none
 	expanded  []string      // folder and glob arguments for which inputs were found
 	presetRun *presetRun    // nil without --preset
-	total     pool.Summary  // summary of both models
+	total     pool.Summary  // summary of the DNA model and the protein model together
 }
 
 // embed checks flags, inputs, models and settings before anything is computed. Then it runs the models one after the
@@ -169,7 +169,7 @@ func (c *command) embed(ctx context.Context) error {
 	return c.writeFailures(ctx, c.runModels(ctx, models, processors))
 }
 
-// listFailures adds failed inputs to the summary.
+// listFailures logs failed inputs and adds them to the summary.
 func listFailures(c *command, list []pool.Failure) {
 	for _, f := range list {
 		c.progress.FileFailed(f)
@@ -178,7 +178,8 @@ func listFailures(c *command, list []pool.Failure) {
 	}
 }
 
-// runModels claims the output folder for both models and embeds the files of each.
+// runModels embeds the files of each model, one model after the other. With --preset it then merges the outputs. It
+// claims the output folder first, so that a run with other settings cannot use the folder meanwhile.
 func (c *command) runModels(ctx context.Context, models []*model, processors []*processor) error {
 	var jobs []*pool.Job
 	for _, m := range models {
@@ -249,7 +250,7 @@ func (c *command) runModel(ctx context.Context, m *model) error {
 	return err
 }
 
-// tellApart gives different output names to inputs of the same name (see seqio.TellApart).
+// tellApart gives different output names to inputs of one model that have the same file name (see seqio.TellApart).
 func tellApart(models ...[]pool.File) {
 	for _, files := range models {
 		inputs := make([]*seqio.Input, len(files))
@@ -261,7 +262,7 @@ func tellApart(models ...[]pool.File) {
 }
 
 // checkNames returns an error if two outputs would have the same name. oneModel says that both models have the same
-// label; then the inputs of both alphabets are compared with each other.
+// name in file names; then an input of DNA and one of proteins may clash, too.
 func checkNames(files []pool.File, oneModel bool) error {
 	var inputs []seqio.Input
 	for _, f := range files {
@@ -273,8 +274,9 @@ func checkNames(files []pool.File, oneModel bool) error {
 	return seqio.CheckNames(inputs)
 }
 
-// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err
-// together with its own error. A run that did nothing does not change the list.
+// writeFailures updates the list of failed files in the output folder, after a run that ended with err. It returns err,
+// joined with its own error unless the run has already reported that the folder cannot be written. A run without a
+// complete or a failed file does not change the list.
 func (c *command) writeFailures(ctx context.Context, err error) error {
 	if errors.Is(err, pool.ErrFolderGone) {
 		c.total = pool.Summary{} // the output folder is gone, with all outputs and the place for a list
@@ -339,7 +341,7 @@ func (c *command) newJob(ctx context.Context, m *model, files []pool.File, readi
 	return job, nil
 }
 
-// longParameter describes --long, --overlap and --windows in a manifest.
+// longParameter returns the values of --long, --overlap and --windows as one text for the manifest.
 func (c *command) longParameter() string {
 	text := c.long
 	if c.overlap > 0 {
@@ -376,7 +378,8 @@ func (c *command) merge(s pool.Summary) {
 // done returns the number of files whose outputs are complete.
 func (c *command) done() int { return len(c.total.Files) + len(c.total.Resumed) }
 
-// check checks the flags that both models share, and parses the flags about devices.
+// check checks and parses the flags that do not depend on an open model. First it lets --preset and the flags of
+// fair-esm's extract.py set the flags that they stand for.
 func (c *command) check() error {
 	if err := c.applyExtractFlags(); err != nil {
 		return err

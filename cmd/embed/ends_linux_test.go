@@ -94,7 +94,7 @@ func send(t *testing.T, cmd *exec.Cmd, s syscall.Signal) {
 	}
 }
 
-// awaitState waits until a condition on a process holds.
+// awaitState waits until a condition on a process holds. proc is the folder of the process in /proc.
 func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc string) bool) {
 	t.Helper()
 	proc := fmt.Sprintf("/proc/%d", cmd.Process.Pid)
@@ -105,7 +105,8 @@ func awaitState(t *testing.T, cmd *exec.Cmd, log *awaitedLog, holds func(proc st
 	}
 }
 
-// hasOpenForWriting reports whether a process has a file open for reading and writing.
+// hasOpenForWriting reports whether a process has a file open for reading and writing. proc is its folder in /proc, and
+// path the end of the file's path.
 func hasOpenForWriting(proc, path string) bool {
 	descriptors, _ := filepath.Glob(proc + "/fd/*")
 	for _, d := range descriptors {
@@ -120,14 +121,15 @@ func hasOpenForWriting(proc, path string) bool {
 	return false
 }
 
-// bytesRead returns the number of bytes that a process has read from files.
+// bytesRead returns the number of bytes that a process has read. proc is its folder in /proc.
 func bytesRead(proc string) (n int64) {
 	text, _ := os.ReadFile(proc + "/io")
 	_, _ = fmt.Sscanf(string(text), "rchar: %d", &n)
 	return n
 }
 
-// ticks returns the processor time that a process has used, in hundredths of a second.
+// ticks returns the processor time that a process has used in user mode, in hundredths of a second. proc is its folder
+// in /proc.
 func ticks(proc string) (user int) {
 	text, _ := os.ReadFile(proc + "/stat")
 	if fields := strings.Fields(string(text)); len(fields) > 13 {
@@ -136,9 +138,9 @@ func ticks(proc string) (user int) {
 	return user
 }
 
-// TestSignalWhileItWaits checks that a signal ends a run that waits for a lock or a device, or that is hashing a
-// checkpoint, with the exit code for an interruption, and that finished outputs remain. The run must end by itself
-// except in the middle of a batch, where it ends after the grace period.
+// TestSignalWhileItWaits checks that SIGTERM ends a run that waits for a lock, hashes a checkpoint or computes a batch,
+// with the exit code for an interruption. Finished outputs must remain. The run must end by itself, except in the
+// middle of a batch: there the process ends when the time is over that an interrupted run has to finish.
 func TestSignalWhileItWaits(t *testing.T) {
 	if grace+messageTime >= 5*time.Second {
 		t.Errorf("a run may take %v to end", grace+messageTime)
@@ -180,8 +182,8 @@ func TestSignalWhileItWaits(t *testing.T) {
 	}
 }
 
-// TestClosingEventOfARunThatDoesNotEnd checks that a JSON log has its closing event even if the process ends in the
-// middle of a batch.
+// TestClosingEventOfARunThatDoesNotEnd checks the last line of a JSON log, an event with a report of the run. The line
+// must be there even if the process ends in the middle of a batch.
 func TestClosingEventOfARunThatDoesNotEnd(t *testing.T) {
 	workspace(t)
 	write(t, "first.faa", proteinFile)
@@ -210,7 +212,8 @@ func TestClosingEventOfARunThatDoesNotEnd(t *testing.T) {
 	}
 }
 
-// sleeps reports whether no thread of a process runs or waits for a disk.
+// sleeps reports whether all threads of a process sleep, and none runs or waits for a disk. proc is the folder of the
+// process in /proc.
 func sleeps(proc string) bool {
 	threads, _ := filepath.Glob(proc + "/task/*/stat")
 	for _, thread := range threads {
@@ -276,8 +279,8 @@ func lockManifest(t *testing.T) {
 	}
 }
 
-// hugeCheckpoint writes the folder net with a checkpoint of 1 TiB. Almost all of it is a hole, in a tensor that the
-// model does not use.
+// hugeCheckpoint writes the folder net with a checkpoint of 1 TiB, so that hashing it takes long. Almost all of the
+// file is a hole, in a tensor that the model does not use.
 func hugeCheckpoint(t *testing.T) {
 	writeCheckpoint(t, "net", tiny, nil)
 	if err := addTensor(t, "net/model.safetensors", "lm_head.bias", 1<<38); err != nil {
@@ -334,7 +337,8 @@ func TestSecondSignal(t *testing.T) {
 	}
 }
 
-// TestCrash checks that a crash of the Go runtime ends with none of the documented exit codes and leaves no core file.
+// TestCrash checks that a crash of the Go runtime ends the process by SIGABRT, not with an exit code of the program,
+// and leaves no core file.
 func TestCrash(t *testing.T) {
 	for _, crash := range []syscall.Signal{syscall.SIGQUIT, syscall.SIGUSR1} { // SIGUSR1 makes the child panic (see limitChild)
 		workspace(t)
@@ -349,8 +353,8 @@ func TestCrash(t *testing.T) {
 	}
 }
 
-// TestAddressSpace checks a record that would exceed the limit of ulimit -v. The error must name the record's line, the
-// limit and the flags that help. The other file must be written.
+// TestAddressSpace checks a run with limited memory (ulimit -v) over a record that needs more. The error must name the
+// record's line, the limit and the flags that help. The other file must be embedded.
 func TestAddressSpace(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -368,8 +372,8 @@ func TestAddressSpace(t *testing.T) {
 	}
 }
 
-// TestHugeRecord checks a small file with a record whose letters alone would take all memory. The error must name the
-// record's line, the limit and the flag that helps, and the flag must help.
+// TestHugeRecord checks a small compressed file with a record whose letters alone would take all memory. The error must
+// name the record's line, the limit and the flag that helps, and the flag must help.
 func TestHugeRecord(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")

@@ -31,7 +31,7 @@ func (e *usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error { return &usageError{fmt.Errorf(format, args...)} }
 
-// commandLine returns the command of this process, as claims of output folders name it.
+// commandLine returns the program and the arguments of this process, joined by spaces.
 func commandLine() string { return strings.Join(os.Args, " ") }
 
 // exitCode returns the exit code of the program. err is the error of the run as a whole; done and failed are numbers of
@@ -51,7 +51,7 @@ func exitCode(err error, done, failed int) int {
 	return exitNothing
 }
 
-// printError writes the last line of a failed run.
+// printError writes the error of a failed run as one line.
 func printError(w io.Writer, err error) {
 	hint := ""
 	if usage := (*usageError)(nil); errors.As(err, &usage) {
@@ -60,7 +60,7 @@ func printError(w io.Writer, err error) {
 	fmt.Fprintf(w, "embed: %s%s\n", oneLine(err), hint)
 }
 
-// withHint adds the name of the flags that help to an error of package pool. That package does not know the flags.
+// withHint appends the flags that help to an error. Other packages return these errors and do not know the flags.
 func withHint(err error) error {
 	var hints []string
 	for _, h := range []struct {

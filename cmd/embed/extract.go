@@ -11,31 +11,33 @@ import (
 	"seqembed/transformer"
 )
 
-// extractFlags are the flags of fair-esm's scripts/extract.py that embed accepts under the same names.
+// extractFlags holds the flags that embed accepts under the names that they have in scripts/extract.py of the package
+// fair-esm.
 type extractFlags struct {
 	include    []string
 	reprLayers []int
 	truncation int
 }
 
-// declareExtract declares the flags of extract.py.
+// declareExtract declares the flags that embed shares with extract.py of the package fair-esm.
 func declareExtract(f *pflag.FlagSet, e *extractFlags) {
 	f.StringSliceVar(&e.include, "include", nil, "`WHAT` to store in --format pt, which this flag makes the default: mean, per_tok, bos, separated by spaces or commas")
 	f.IntSliceVar(&e.reprLayers, "repr_layers", nil, "`NUMBERS` as for --layers, separated by spaces or commas")
 	f.IntVar(&e.truncation, "truncation_seq_length", 0, "`N` as for --max-length")
 }
 
-// extractPoolings maps the values of --include to poolings.
+// extractPoolings maps the values of --include, a flag of fair-esm's extract.py, to poolings.
 var extractPoolings = map[string]transformer.Pooling{"mean": transformer.Mean, "per_tok": transformer.Residues, "bos": transformer.CLS}
 
-// extractLists maps the flags that take several arguments in extract.py to the form of an argument.
+// extractLists maps the flags that take several arguments in fair-esm's extract.py to the pattern that each argument
+// matches.
 var extractLists = map[string]*regexp.Regexp{
 	"include":     regexp.MustCompile(`^(mean|per_tok|bos|contacts)$`),
 	"repr_layers": regexp.MustCompile(`^-?[0-9]+$`),
 }
 
-// joinLists joins the arguments of the flags that take several in extract.py: "--include mean bos" becomes
-// "--include=mean,bos". The first argument of another form is an argument of its own.
+// joinLists joins the arguments of each flag in extractLists: "--include mean bos" becomes "--include=mean,bos". The
+// list of a flag ends before the first argument that does not match the flag's pattern.
 func joinLists(args []string) (joined []string) {
 	for i := 0; i < len(args); i++ {
 		if args[i] == "--" {
@@ -60,7 +62,8 @@ func joinLists(args []string) (joined []string) {
 	return joined
 }
 
-// applyExtractFlags sets the settings that the flags of extract.py stand for. With --include the format is pt, unless
+// applyExtractFlags copies the flags of fair-esm's extract.py to the settings that they stand for: --include to --pool,
+// --repr_layers to --layers, and --truncation_seq_length to --max-length. With --include the format is pt, unless
 // --format says otherwise.
 func (s *settings) applyExtractFlags() error {
 	for _, f := range []struct{ name, ours string }{{"include", "pool"}, {"repr_layers", "layers"}, {"truncation_seq_length", "max-length"}} {

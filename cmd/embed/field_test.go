@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// fieldFile returns the path of a file in testdata/field.
+// fieldFile returns the path of a file in testdata/field, a folder of inputs as they occur in practice.
 func fieldFile(t *testing.T, name string) string {
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "..", "testdata", "field", name))
@@ -111,7 +111,7 @@ func TestFieldInputs(t *testing.T) {
 	}
 }
 
-// rowsOf returns the rows of an output as "id length".
+// rowsOf returns the rows of a Parquet output, each as "id length", with the number of letters that were embedded.
 func rowsOf(t *testing.T, path string) (list []string) {
 	t.Helper()
 	for _, row := range readParquet[parquetRow](t, path) {
@@ -120,7 +120,8 @@ func rowsOf(t *testing.T, path string) (list []string) {
 	return list
 }
 
-// TestFieldStopsChangeNothing checks that a stop codon at the end of a protein does not change its embedding.
+// TestFieldStopsChangeNothing checks that a stop at the end of a protein, which gffread writes as a dot, does not
+// change its embedding.
 func TestFieldStopsChangeNothing(t *testing.T) {
 	no, trailing := fieldFile(t, "gffread_no_dot.faa"), fieldFile(t, "gffread_trailing_dot.faa")
 	workspace(t)
@@ -132,7 +133,8 @@ func TestFieldStopsChangeNothing(t *testing.T) {
 	}
 }
 
-// TestFieldDamage checks files of many records that are truncated, padded, or followed by other data.
+// TestFieldDamage checks damaged files of many records. Zeros after the gzip data must do no harm. Truncated gzip data,
+// other bytes after the gzip data, and bad records at the end must each cause one line that says what is wrong.
 func TestFieldDamage(t *testing.T) {
 	workspace(t)
 	var text strings.Builder
@@ -180,8 +182,8 @@ func TestFieldFolder(t *testing.T) {
 	}
 }
 
-// TestForcedAlphabetHoldsForAllFiles checks the argument --dna *.fa, which the shell expands to one flag and many
-// files. The flag must hold for all of them.
+// TestForcedAlphabetHoldsForAllFiles checks that --protein holds for all files and folders that follow it, as in
+// --protein *.fa, which the shell expands to one flag and many files.
 func TestForcedAlphabetHoldsForAllFiles(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a.fa", "b.fa", "folder/c.fa"} {

@@ -80,7 +80,8 @@ type group struct {
 	flags *pflag.FlagSet
 }
 
-// declare declares every flag, including those of the families, in the groups and the order of the help.
+// declare declares every flag of embed, in the groups and the order of the help. The flags set the fields of s. Each
+// family of models adds flags of its own.
 func declare(s *settings, families transformer.List) []group {
 	var groups []group
 	in := func(title string) *pflag.FlagSet {
@@ -136,7 +137,7 @@ func declare(s *settings, families transformer.List) []group {
 	return groups
 }
 
-// declareCompute declares the flags about devices. The families are those of s.
+// declareCompute declares the flags about devices. For each family of models in s there is a flag for the batch size.
 func declareCompute(f *pflag.FlagSet, s *settings) {
 	f.StringVar(&s.gpus, "gpus", "all", "`GPUS` to use: all, none, or indices such as 0,1")
 	for i := range s.families {
@@ -148,7 +149,7 @@ func declareCompute(f *pflag.FlagSet, s *settings) {
 	f.IntVar(&s.threads, "threads", 0, "use `N` CPU threads; 0: all that the machine, the container or the scheduler (SLURM_CPUS_PER_TASK) gives")
 }
 
-// declareMessages declares the flags about messages, and those that only print something.
+// declareMessages declares the flags about messages, and --report, --help and --version.
 func declareMessages(f *pflag.FlagSet, s *settings) {
 	f.StringVar(&s.page, "report", "", "write a page about the run, a `FILE` that ends in .html: throughput, lengths, failures and a map of the embeddings")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "errors only")
@@ -165,7 +166,8 @@ func declarePreset(f *pflag.FlagSet, s *settings) {
 	f.IntVar(&s.expectedLength, "expected-length", 0, "`N` letters in a chunk: 300 or 500 (default 500)")
 }
 
-// declareSequences declares the flags about records. The families are those of s.
+// declareSequences declares the flags about records. Their descriptions name the length limits of the families of
+// models in s.
 func declareSequences(f *pflag.FlagSet, s *settings) {
 	var limits, windows []string
 	for _, m := range s.families {
@@ -235,12 +237,12 @@ var (
 	// notFromEnvironment lists the flags that the environment cannot set. Container images often set EMBED_VERSION for
 	// another purpose.
 	notFromEnvironment = []string{"help", "version"}
-	// otherVariables lists the variables that other packages read.
+	// otherVariables lists the variables with environmentPrefix that set no flag, because other packages read them.
 	otherVariables = []string{"EMBED_CUBLAS"}
 )
 
 // variableFlag returns the flag that an environment variable sets, or nil if there is none. ours reports whether the
-// variable's name begins with environmentPrefix.
+// variable's name is environmentPrefix and at least one more character.
 func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours bool) {
 	suffix, ours := strings.CutPrefix(name, environmentPrefix)
 	if !ours {
@@ -249,7 +251,8 @@ func variableFlag(flags *pflag.FlagSet, name string) (flag *pflag.Flag, ours boo
 	return flags.Lookup(strings.ReplaceAll(strings.ToLower(suffix), "_", "-")), suffix != ""
 }
 
-// fromEnvironment sets the flags that are not on the command line. An invalid value is a usage error.
+// fromEnvironment sets flags from the environment variables that name them. A flag on the command line keeps its value.
+// An invalid value is a usage error.
 func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	for _, variable := range environ {
 		name, value, _ := strings.Cut(variable, "=")
@@ -264,8 +267,8 @@ func fromEnvironment(flags *pflag.FlagSet, environ []string) error {
 	return nil
 }
 
-// unknownVariables lists the environment variables whose names begin with environmentPrefix but that set no flag. Each
-// comes with suggestions.
+// unknownVariables lists the environment variables whose names begin with environmentPrefix, but that neither set a
+// flag nor are in otherVariables. If there are known variables with a similar name, they follow the name.
 func unknownVariables(groups []group, environ []string) (list []string) {
 	flags := allFlags(groups)
 	known := slices.Clone(otherVariables)
@@ -282,8 +285,8 @@ func unknownVariables(groups []group, environ []string) (list []string) {
 }
 
 // twoDashes adds the second dash to a long flag that has only one, as Go's package flag allows: -gpus 0,1 becomes
-// --gpus 0,1. It leaves -o, and -qv, because each letter is a short flag without a value. It returns a usage error for
-// anything else with one dash: -output is no flag, and is not read as -o with the value utput.
+// --gpus 0,1. It leaves short flags as they are, such as -o, or -qv for -q -v. Anything else with one dash is a usage
+// error: there is no flag -output, and it is not read as -o with the value utput.
 func twoDashes(args []string, flags *pflag.FlagSet) ([]string, error) {
 	var out []string
 	isValue := false // whether the argument is the value of the flag before it
@@ -338,7 +341,7 @@ func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	return usagef("there is no flag %s%s", typed, hint)
 }
 
-// explainFlag returns the usage error for an error of package pflag.
+// explainFlag turns an error of package pflag into a usage error that names the flag and what is wrong with it.
 func explainFlag(err error, flags *pflag.FlagSet) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError
@@ -377,7 +380,8 @@ func wrongValue(flag *pflag.Flag, value string) string {
 // and many files.
 var fileLists = []string{"--dna", "--protein"}
 
-// repeatFor repeats each of the given flags before every file that follows it, up to the next flag.
+// repeatFor repeats each of the given flags before every file that follows it, up to the next flag: --dna a b becomes
+// --dna a --dna b.
 func repeatFor(flags, args []string) []string {
 	var out []string
 	list := "" // the flag that applies to the current argument, or ""

@@ -15,7 +15,7 @@ import (
 	"seqembed/transformer"
 )
 
-// promised lists the flags in the specification of the command line.
+// promised lists the flags that the specification of the command line demands.
 var promised = []string{"dna", "protein", "out", "format", "dnabert-model", "esm-model", "dnabert-tokenizer", "gpus", "dnabert-batch-size",
 	"esm-batch-size", "dtype", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "min-length", "gaps", "on-bad-record", "duplicates", "keep-case", "threads",
 	"force", "part-records", "stall-timeout", "offline", "quiet", "verbose", "no-progress", "log-format", "preset", "expected-length", "dry-run", "report", "help", "version", "compress", "h5-matrix",
@@ -63,7 +63,7 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// TestHelpColumns checks that all descriptions in a group begin in the same column.
+// TestHelpColumns checks that the descriptions of all flags in the help begin in the same column.
 func TestHelpColumns(t *testing.T) {
 	var column int
 	for line := range strings.Lines(embed(t, "--help").stdout) {
@@ -84,7 +84,7 @@ func TestHelpColumns(t *testing.T) {
 }
 
 // TestHelpOfSyntheticFamily checks the help with a third family of models, which is for DNA and has no published
-// checkpoints. The help must contain no empty name, and a length limit for each family.
+// checkpoints. The help must list no empty name, and must give the length limit of each family.
 func TestHelpOfSyntheticFamily(t *testing.T) {
 	third := &transformer.Family{Name: "Third", Alphabet: seqio.DNA, Flag: "third", Default: "synthetic:third-s",
 		Published: []transformer.Published{{Name: "third-s"}}, FixedVocabulary: true, MaxLength: 77}
@@ -198,7 +198,7 @@ func TestEnvironment(t *testing.T) {
 	if s.out != "there" || esm.batch != 7 || !slices.Equal(s.layers, []int{0, 1}) || !s.force || s.maxLength != 5 || !s.given("max-length") {
 		t.Errorf("%+v", s)
 	}
-	// Other programs may use names with the same prefix.
+	// Other programs may use environment variables with the same prefix.
 	if _, _, err := parse(nil, []string{"EMBED_VERSION=1.2.3", "EMBED_HELP=me", "EMBED_CUBLAS=/x", "EMBED_="}); err != nil {
 		t.Error(err)
 	}
@@ -277,7 +277,8 @@ func TestMistakesOnTheCommandLine(t *testing.T) {
 	}
 }
 
-// TestOneDashIsAFullCommandLine runs a job whose flags all have one dash.
+// TestOneDashIsAFullCommandLine checks that a run whose long flags have one dash writes the same bytes as with two
+// dashes.
 func TestOneDashIsAFullCommandLine(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")

@@ -12,7 +12,7 @@ import (
 	"seqembed/internal/store"
 )
 
-// npyArgs returns the arguments of a run on small proteins, in a format with two files per output.
+// npyArgs returns the arguments of a run with the smallest protein model, in a format that has two files per output.
 func npyArgs(more ...string) []string {
 	return append([]string{"--esm-model", tiny, "--format", "npy", "-o", "out"}, more...)
 }
@@ -109,7 +109,8 @@ func TestRepairOfTheManifest(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// TestInspect checks the lines of embed inspect for each state of a file, as text and as JSON.
+// TestInspect checks that embed inspect tells for each file of an output folder whether it is complete, changed,
+// missing, unfinished, foreign or failed.
 func TestInspect(t *testing.T) {
 	workspace(t)
 	for _, name := range []string{"a", "b", "c", "d"} {
@@ -203,8 +204,8 @@ func flip(t testing.TB, path string) {
 	write(t, path, string(content))
 }
 
-// TestOutputsOfOtherNumerics checks that outputs of a program version that computed other numbers (see numerics) do not
-// count as complete.
+// TestOutputsOfOtherNumerics checks that outputs do not count as complete if the manifest says that a program with
+// another value of numerics has made them. Such a program computes other numbers.
 func TestOutputsOfOtherNumerics(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -220,8 +221,8 @@ func TestOutputsOfOtherNumerics(t *testing.T) {
 	embed(t, npyArgs("a.faa")...).wantCode(0)
 }
 
-// digestsOfNumerics are the SHA-256 of the numbers in TestNumericsVersion, by backend, for the current value of
-// numerics.
+// digestsOfNumerics are the SHA-256 of the embeddings that TestNumericsVersion computes, by the name of the backend.
+// Whoever changes one of them must raise numerics, the version of the numbers in outputs.
 var digestsOfNumerics = map[string]string{
 	"cpu avx512 amd64":   "a9ed445265b24f99d60c82615f759bf7ddfba88bf04b97ee01bc0f0588f3f090",
 	"cpu avx2 amd64":     "dbebc5e36643dae6502e7f0308d855cce9557bd535a07d8d9b090c696dd3c14f",
@@ -229,7 +230,8 @@ var digestsOfNumerics = map[string]string{
 	"cpu neon arm64":     "6490eae858eb935eae0f90dac59881627428ae0644a8c55ff56a11035c361b3f",
 }
 
-// TestNumericsVersion detects a change of the numbers of either model, or of the mean over windows.
+// TestNumericsVersion checks that the embeddings of both models, and the means over windows, have the bits that belong
+// to the present value of numerics.
 func TestNumericsVersion(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// started is a run that waits for standard input and therefore keeps its claim to the output folder (see store.Claim).
+// started is a run that waits for standard input and meanwhile keeps other settings out of its output folder.
 type started struct {
 	result func() result
 	end    func()
@@ -54,8 +54,8 @@ func start(t *testing.T, args ...string) started {
 }
 
 // TestTwoSettingsAtOnce checks runs that start while another run uses the same output folder. A run with other settings
-// is refused, and the error names the first run. A run with the same settings or another format is accepted. A killed
-// run does not keep its claim (see store.Claim).
+// must be refused with an error that names the other run. A run with the same settings or another format must be
+// accepted.
 func TestTwoSettingsAtOnce(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -190,7 +190,8 @@ func TestInspectCannotWrite(t *testing.T) {
 	}
 }
 
-// TestFolderWithABadEntry checks that a link to nowhere and a folder that cannot be read fail alone.
+// TestFolderWithABadEntry checks a folder with a link to nowhere and a subfolder that cannot be read. These must be
+// listed as failed, and the other files must be embedded.
 func TestFolderWithABadEntry(t *testing.T) {
 	workspace(t)
 	write(t, "in/p.faa", proteinFile)

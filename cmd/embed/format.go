@@ -5,8 +5,8 @@ import (
 	"seqembed/transformer"
 )
 
-// checkFormat returns a usage error if the format is unknown, or does not go with the flags about its layout. The
-// poolings must have been parsed.
+// checkFormat returns a usage error if --format is unknown, or if the other flags ask for something that the format
+// cannot hold. parsePoolings must have been called.
 func (s *settings) checkFormat() error {
 	if _, err := store.ParseFormat(s.format); err != nil {
 		return usagef("--format: %w", err)
@@ -30,7 +30,7 @@ func (s *settings) checkFormat() error {
 	return nil
 }
 
-// formatParameter describes --format, --compress and --h5-matrix in a manifest.
+// formatParameter returns the values of --format, --compress and --h5-matrix as one text for the manifest.
 func (s *settings) formatParameter() string {
 	text := s.format
 	if s.compress {

@@ -29,13 +29,13 @@ type fakeMachine struct {
 	products []cuda.ProductReport
 	noCublas error
 	lacks    bool // whether Compile refuses every program
-	sensors  bool // whether each GPU has a sample of its sensors for each batch
+	sensors  bool // whether each GPU reports a sample of its sensors for each batch
 	memory   int  // of a GPU with sensors, the number of tokens that may be in flight; 0 means unlimited
 
 	mu    sync.Mutex
 	open  int
 	opens []string // "ordinal dtype" for each opening
-	asked [2]int   // the columns for which Budget was last called
+	asked [2]int   // columns of float32 and of operands in the last program given to Budget
 
 	sample func(pci string, s monitor.Sample) // set by watchSensors
 }
@@ -177,7 +177,8 @@ func manyFiles(t *testing.T) string {
 	return " --dnabert-model " + dna2 + " --esm-model " + tiny + " in"
 }
 
-// contents returns the files of a folder except the manifest and the report, which contain times.
+// contents returns the contents of a folder's files by name. It leaves out the manifest and the report, which contain
+// times.
 func contents(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -197,7 +198,7 @@ func contents(t *testing.T, dir string) map[string]string {
 	return list
 }
 
-// TestGPUsAgree checks that one GPU, two GPUs, and one GPU that is opened twice write the same bytes.
+// TestGPUsAgree checks that one GPU, two GPUs, and a GPU that --gpus names twice write the same bytes.
 func TestGPUsAgree(t *testing.T) {
 	args := manyFiles(t)
 	var one map[string]string
@@ -228,8 +229,8 @@ func TestModelThatGPUsDoNotCompute(t *testing.T) {
 	f.embed(t, "--gpus none --out out"+args).wantCode(exitDone)
 }
 
-// TestAllGPUs checks that all GPUs of the most frequent kind are used and that the log names the other GPUs. A rerun on
-// one of the used GPUs must continue the run.
+// TestAllGPUs checks that by default all GPUs of the most frequent kind are used, and that the log names the other
+// GPUs. A rerun on one of the used GPUs must continue the run.
 func TestAllGPUs(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU B", "GPU A", "", "GPU A"}, budget: 200}
@@ -268,8 +269,8 @@ func TestAllGPUs(t *testing.T) {
 	}
 }
 
-// TestUntestedGPUs checks that a line says that GPUs of this kind have not been tested. For tested kinds there is no
-// such line.
+// TestUntestedGPUs checks that a line of the log says so if the program has not been tested on GPUs of this kind. For
+// other GPUs there must be no such line.
 func TestUntestedGPUs(t *testing.T) {
 	args := manyFiles(t)
 	for major, lines := range map[int]int{8: 1, 9: 0, 10: 1} {
@@ -303,8 +304,8 @@ func TestGPUsThatAreNotThere(t *testing.T) {
 	}
 }
 
-// TestGPUSettings checks that --dtype and the batch size are passed to the GPU, and that a model's weights are freed
-// before the next model runs.
+// TestGPUSettings checks that --dtype and the batch size reach the GPU, and that the GPU is opened once for both
+// models.
 func TestGPUSettings(t *testing.T) {
 	args := manyFiles(t)
 	f := &fakeMachine{names: []string{"GPU"}, budget: 200}
@@ -366,8 +367,8 @@ func TestProductsAreLogged(t *testing.T) {
 	}
 }
 
-// TestWithoutCublas checks that one line gives the reason why cuBLAS is not used, and the cost. The line is a warning
-// unless the user has turned cuBLAS off.
+// TestWithoutCublas checks that one line of the log gives the reason why a GPU multiplies without cuBLAS, and how much
+// slower that is. The line is a warning unless the user has turned cuBLAS off.
 func TestWithoutCublas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -443,8 +444,8 @@ func TestDevicesIsShort(t *testing.T) {
 	}
 }
 
-// TestGPUReport checks the lines about a machine with GPUs. The list of places searched and the line about compiled
-// kernels must appear only in the detailed report.
+// TestGPUReport checks the lines of embed devices about a machine with GPUs. The places searched and the line about
+// compiled kernels must appear only in the detailed report.
 func TestGPUReport(t *testing.T) {
 	devices := []cuda.Device{{Info: gpu.Info{Name: "First", Major: 9, TotalMemory: 140 << 30}, FreeMemory: 100 << 30},
 		{Info: gpu.Info{Ordinal: 1, Name: "Second", Major: 7, Minor: 5, TotalMemory: 15 << 30}, Err: errors.New("it is too old")}}
@@ -468,7 +469,8 @@ tested on: ` + cuda.TestedOn + "\n"
 	}
 }
 
-// TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and the cost.
+// TestCublasInReport checks that a line of embed devices gives the reason why there is no cuBLAS, and how much slower a
+// GPU is without it.
 func TestCublasInReport(t *testing.T) {
 	missing := cuda.Attempt{Path: "libcublasLt.so.12", Err: errors.New("libcublasLt.so.12: cannot open shared object file: No such file or directory")}
 	broken := cuda.Attempt{Path: "/x/libcublasLt.so.12", Err: errors.New("/x/libcublasLt.so.12: file too short")}

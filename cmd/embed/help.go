@@ -53,7 +53,7 @@ Exit codes: 0 all done, 1 nothing could be done, 2 some inputs failed and the re
 the command line, 75 interrupted: the same command continues.
 `
 
-// helpWidth is the longest line of the help, in characters.
+// helpWidth is the number of characters at which the descriptions of flags are broken into lines.
 const helpWidth = 110
 
 // printHelp writes the help page: the flags in their groups, all descriptions in one column.

@@ -15,8 +15,7 @@ import (
 	"seqembed/transformer"
 )
 
-// TestHints checks the flags that messages recommend: every error that a flag can avoid names the flag, and the flag
-// exists.
+// TestHints checks that each listed error recommends the flag that avoids it, and that there is such a flag.
 func TestHints(t *testing.T) {
 	flags := allFlags(declare(&settings{}, transformer.Families))
 	for _, c := range []struct {
@@ -63,8 +62,8 @@ func TestHints(t *testing.T) {
 	}
 }
 
-// TestTokenizerHint checks that the error for a tokenizer names the flag that it was given by, or the flag by which
-// another one can be given.
+// TestTokenizerHint checks that the error for a broken tokenizer names --dnabert-tokenizer, whether the file was given
+// by this flag or belongs to the checkpoint.
 func TestTokenizerHint(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")

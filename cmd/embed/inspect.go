@@ -65,7 +65,7 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 		aside, err = store.Repair(ctx, dir, store.ThisProcess(commandLine()))
 		switch {
 		case errors.Is(err, store.ErrInUse):
-			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // --out, the usual hint, is no help
+			return exitNothing, fmt.Errorf("%v; repair it when that run has ended", err) // %v keeps the hint at --out away
 		case err != nil:
 			return exitNothing, err
 		}
@@ -86,7 +86,7 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 	return found.code(), nil
 }
 
-// findings prints the states of the files in an output folder.
+// findings prints the states of the files in an output folder, and counts them.
 type findings struct {
 	w     io.Writer
 	json  bool
@@ -94,7 +94,7 @@ type findings struct {
 	err   error // the first error of a write
 }
 
-// failed is the state of an input in the list of failed files.
+// failed is the state that embed inspect reports for an input in the list of failed files, failed_files.txt.
 const failed store.State = "failed"
 
 func (f *findings) print(line string) {
@@ -103,7 +103,7 @@ func (f *findings) print(line string) {
 	}
 }
 
-// note prints a line for people.
+// note prints a line for people. With --json the output is for programs, and note prints nothing.
 func (f *findings) note(line string) {
 	if !f.json {
 		f.print(plain(line))

@@ -18,9 +18,9 @@ const sizeVariable = "EMBED_CHILD_FILE_SIZE"
 // process may use this number of bytes more than it uses at its start.
 const spaceVariable = "ADDRESS_SPACE_OF_EMBED"
 
-// limitChild sets the limits that the environment variables above ask for, and makes a child process panic at SIGUSR1.
+// limitChild sets the limits that sizeVariable and spaceVariable ask for, and makes a child process panic at SIGUSR1.
 func limitChild() {
-	// Without this, a write beyond the limit would kill the process by a signal. Now the write fails.
+	// A write beyond the limit then fails, and does not kill the process by a signal.
 	signal.Ignore(syscall.SIGXFSZ)
 	limit(sizeVariable, syscall.RLIMIT_FSIZE, 0)
 	limit(spaceVariable, syscall.RLIMIT_AS, addressSpace())

@@ -15,11 +15,12 @@ import (
 	"seqembed/pool"
 )
 
-// grace is the time that an interrupted run may take to end. Together with messageTime and the end of the process it is
-// less than five seconds.
+// grace is the time that a run may take to end after a signal, before endProcess ends the process. Together with
+// messageTime and the end of the process it is less than five seconds.
 var grace = 4500 * time.Millisecond
 
-// messageTime is the time that standard error may take to accept the last lines, and the disk the report.
+// messageTime is the time that an interrupted run, after grace, may take to write its last lines to standard error and
+// report.json to the disk.
 const messageTime = 200 * time.Millisecond
 
 // reportEnd points to a function that prints or logs the error of a run and writes report.json. If an interrupted run
@@ -46,8 +47,8 @@ func main() {
 }
 
 // endProcess ends the process of an interrupted run, whatever the run waits for. A batch may take minutes. A read of
-// weights, a lock, a disk or a driver may never return, and standard error may be a pipe that nobody reads. Outputs
-// that were committed remain.
+// weights, a lock, a disk or a driver may never return, and standard error may be a pipe that nobody reads. Finished
+// outputs remain.
 func endProcess() {
 	ended := make(chan struct{})
 	go func() {

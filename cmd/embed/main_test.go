@@ -18,7 +18,8 @@ import (
 // of their own set it.
 const childVariable = "RUN_AS_EMBED"
 
-// graceVariable is an environment variable that sets the variable grace in a child process.
+// graceVariable is an environment variable that sets the time an interrupted child process has to end (the variable
+// grace).
 const graceVariable = "GRACE_OF_EMBED"
 
 func TestMain(m *testing.M) {
@@ -56,10 +57,10 @@ type result struct {
 	stdout, stderr string
 }
 
-// embed runs the program with arguments.
+// embed runs the program with arguments, in this process and without GPUs.
 func embed(t *testing.T, args ...string) result { t.Helper(); return embedWith(t, nil, args...) }
 
-// embedWith runs the program with arguments and an environment.
+// embedWith runs the program with arguments and an environment, in this process and without GPUs.
 func embedWith(t *testing.T, environ []string, args ...string) result {
 	t.Helper()
 	var stdout, stderr strings.Builder
@@ -133,7 +134,8 @@ func write(t testing.TB, path, content string) string {
 	return path
 }
 
-// files returns the paths of all files below dir, which need not exist, except that of the report.
+// files returns the paths of all files below dir except report.json, relative to dir. If there is no dir, there are
+// none.
 func files(t testing.TB, dir string) []string {
 	t.Helper()
 	var list []string
@@ -163,7 +165,7 @@ func manyProteins(prefix string, n int) string {
 	var b strings.Builder
 	for i := range n {
 		const letters = "ACDEFGHIKLMNPQRSTVWY"
-		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // because equal ones are computed once
+		distinct := []byte{letters[i/400%20], letters[i/20%20], letters[i%20]} // equal sequences are computed only once
 		fmt.Fprintf(&b, ">%s%d\n%s%s\n", prefix, i, distinct, strings.Repeat("MKVLWAGTRE", 2+i%5)[3:])
 	}
 	return b.String()

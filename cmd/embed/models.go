@@ -26,7 +26,8 @@ type familyFlags struct {
 // flag returns the full name of one of the family's flags: flag("model") of ESM-2 is "esm-model".
 func (f *familyFlags) flag(what string) string { return f.Flag + "-" + what }
 
-// family returns the family for an alphabet: the first one whose model flag is set, or the first of all if none is set.
+// family returns the family of models for an alphabet: the one whose model flag is set or, if no such flag is set, the
+// first one. Two set flags for one alphabet are a usage error.
 func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	var named, first *familyFlags
 	for i := range s.families {
@@ -47,7 +48,8 @@ func (s *settings) family(a seqio.Alphabet) (*familyFlags, error) {
 	return first, nil
 }
 
-// meantModel returns suggestions for the name of a model of some families that does not exist, or "".
+// meantModel returns a suggestion for a misspelt name of a model: the most similar names of models of the families. It
+// returns "" if no name is similar, or if model is the name of a known model, a file or a folder.
 func meantModel(model string, families ...*transformer.Family) string {
 	name, synthetic := strings.CutPrefix(model, "synthetic:")
 	name, _, _ = strings.Cut(name, "@")
@@ -127,7 +129,8 @@ func (m *model) check(s *settings) error {
 	return nil
 }
 
-// maxLength returns the maximum length in letters of this model's records, or with --long window of their windows.
+// maxLength returns the maximum length of this model's records in letters, or 0 if there is no limit. With --long
+// window it is the maximum length of their windows.
 func (m *model) maxLength(s *settings) int {
 	switch {
 	case s.preset != nil:
@@ -140,7 +143,8 @@ func (m *model) maxLength(s *settings) int {
 	return m.MaxLength
 }
 
-// checkWindows returns an error if no windows are possible with the lengths for --long window.
+// checkWindows returns a usage error if --long window is given, but the length of a window is 0, or --overlap is more
+// than half of the length.
 func (m *model) checkWindows(s *settings) error {
 	switch length := m.maxLength(s); {
 	case s.long != string(pool.LongWindow):
@@ -152,10 +156,11 @@ func (m *model) checkWindows(s *settings) error {
 	return nil
 }
 
-// layerList returns the layers in the form in which the flag --layers has them.
+// layerList returns the numbers of the layers, separated by spaces. They are counted from the first layer, also if
+// --layers counts them from the last.
 func (m *model) layerList() string { return strings.Trim(fmt.Sprint(m.layers), "[]") }
 
-// storedColumns returns the columns in the terms of package store.
+// storedColumns returns the columns of the model's outputs, each a pooling of a layer, as package store describes them.
 func (m *model) storedColumns() (list []store.Column) {
 	for _, c := range m.columns {
 		list = append(list, store.Column{Pooling: store.Pooling(c.Pooling), Layer: c.Layer})
@@ -163,7 +168,8 @@ func (m *model) storedColumns() (list []store.Column) {
 	return list
 }
 
-// covered implements Job.Covered.
+// covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers. It implements
+// pool.Job.Covered.
 func (m *model) covered(p store.Pooling, n int) (from, to int) {
 	return m.Covered(transformer.Pooling(p), n)
 }

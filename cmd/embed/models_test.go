@@ -63,8 +63,8 @@ func TestFineTunedModels(t *testing.T) {
 	}
 }
 
-// TestWrongCheckpoints checks that checkpoints that once gave wrong numbers silently are refused, and that the error
-// names the flag and the file.
+// TestWrongCheckpoints checks that a checkpoint is refused that would load but give wrong numbers, such as one with
+// another order of letters. The error must name the flag and the file.
 func TestWrongCheckpoints(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKV\n")
@@ -112,7 +112,7 @@ func TestWrongCheckpoints(t *testing.T) {
 }
 
 // TestOneFamilyForAnAlphabet checks the choice between two families of models for one alphabet: the family whose model
-// flag is set, or the first family if no such flag is set.
+// flag is set, or the first family if no such flag is set. Both flags together must be a usage error.
 func TestOneFamilyForAnAlphabet(t *testing.T) {
 	s := &settings{}
 	for _, f := range []transformer.Family{

@@ -9,7 +9,8 @@ import (
 	"seqembed/tokenizer"
 )
 
-// TestFoldersAndGlobs checks that outputs keep the tree of a folder, and that the default output folder is embeddings.
+// TestFoldersAndGlobs checks the names of outputs for folders and globs. Outputs must keep the tree of a folder, and
+// the default output folder must be embeddings.
 func TestFoldersAndGlobs(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -27,8 +28,8 @@ func TestFoldersAndGlobs(t *testing.T) {
 	embed(t, "--esm-model", tiny, "-o", "twins", "in/a.faa", "in/deep/a.faa").wantCode(0)
 	wantFiles(t, "twins", "a.esm2-tiny.parquet", "deep/a.esm2-tiny.parquet", "manifest.jsonl")
 
-	// A genome and its proteins often have the same name. Their outputs then have different names, unless both models
-	// have the same label.
+	// A genome and its proteins often have the same name. The name of the model tells their outputs apart, unless both
+	// models have the same name.
 	write(t, "pair/s.fna", ">a\nACGTTGCAAC\n")
 	write(t, "pair/s.faa", ">a\nMKV\n")
 	embed(t, "--dnabert-model", dna2, "--esm-model", tiny, "-o", "pairs", "pair").wantCode(0)
@@ -75,7 +76,7 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	}
 	complete(run("moved/S3/megahit/final.contigs.fa", "./moved/S1/../S1/megahit/final.contigs.fa"), 2)
 
-	// Likewise if the inputs are folders, whose trees are the same.
+	// Folders in which the files have the same names are told apart in the same way.
 	write(t, "p/d/s/p.faa", ">p\nMKV\n")
 	write(t, "q/d/s/p.faa", ">q\nMKVL\n")
 	run("p/d", "q/d")
@@ -98,8 +99,8 @@ func TestNamesThatAreTheSame(t *testing.T) {
 	r.wantProblem("alone/p.esm2-tiny.parquet was made from x/p.faa, not from y/p.faa", "--out")
 }
 
-// TestProkkaFolder checks the names of outputs for the files of Prokka. All files of an annotation have the same name
-// and different extensions. Two annotations made on the same day have files of the same names.
+// TestProkkaFolder checks that all outputs for the files of Prokka get different names. Prokka gives all files of an
+// annotation the same name with different extensions, and uses the same names in annotations of the same day.
 func TestProkkaFolder(t *testing.T) {
 	workspace(t)
 	const dna = ">c\nACGTTGCAACGGATTACAGT\n"

@@ -10,10 +10,11 @@ import (
 	"seqembed/pool"
 )
 
-// mapRows is the number of rows of a model on the map. Files share it evenly.
+// mapRows is the number of rows of one model on the map of embeddings, a chart on the page of --report. The model's
+// files share it evenly.
 const mapRows = 2000
 
-// listedRows is the number of rows of each table of the page.
+// listedRows is the maximum number of rows in each table on the page of --report.
 const listedRows = 100
 
 // observations collects the contents of the page of --report that are not in report.json. Its memory is bounded,
@@ -36,12 +37,12 @@ type observations struct {
 // observedModel has the observations of the files of one model that have finished.
 type observedModel struct {
 	*model
-	column  int // of the map, or -1
-	files   int // of the model
-	resumed int // complete before
+	column  int // index of the column on the map; -1 if there is none
+	files   int // number of files of the model
+	resumed int // number of files that were complete before the run
 	rows    int64
 	lengths htmlreport.Lengths
-	samples []*observedFile // with rows on the map
+	samples []*observedFile // files with rows on the map
 }
 
 // observedFile has the observations of a file. One writer at a time adds to it.
@@ -56,20 +57,20 @@ type observedFile struct {
 	cut     []cutRecord
 }
 
-// sampledRow is a row on the map.
+// sampledRow is a row of an output that is a point on the map of embeddings.
 type sampledRow struct {
 	id     string
 	values []float32
 }
 
-// cutRecord is a truncated record.
+// cutRecord is a truncated record, a row of a table on the page of --report.
 type cutRecord struct {
 	path, id      string
 	line          int64
 	letters, used int
 }
 
-// skippedRecord is a record without a row.
+// skippedRecord is a record that was left out, a row of a table on the page of --report.
 type skippedRecord struct {
 	path, id, reason string
 	line             int64
@@ -79,7 +80,7 @@ func newObservations(on bool) *observations {
 	return &observations{on: on, files: map[string]*observedFile{}}
 }
 
-// observe announces the files of a model.
+// observe prepares for observations of the files of a model.
 func (o *observations) observe(m *model) {
 	if !o.on {
 		return
@@ -93,11 +94,12 @@ func (o *observations) observe(m *model) {
 	}
 }
 
-// quotaOf returns the number of rows on the map of the file with an index. The quotas of all files add up to mapRows;
-// if there are more files than that, each has one row or none.
+// quotaOf returns how many rows of file number index the map of embeddings shows. The quotas of all files of a model
+// add up to mapRows; if there are more files than that, each has one row or none.
 func quotaOf(index, files int) int { return (index+1)*mapRows/files - index*mapRows/files }
 
-// mapColumn returns the index of the column for the map, or -1: one with a row for each record, of the last layer.
+// mapColumn returns the index of the column that the map of embeddings shows: of the columns with a row for each
+// record, the first one of the last layer. It returns -1 if no column has a row for each record.
 func mapColumn(columns []store.Column) int {
 	best := -1
 	for i, c := range columns {
@@ -108,14 +110,14 @@ func mapColumn(columns []store.Column) int {
 	return best
 }
 
-// end returns a file that ends now, or nil if it is not known, and forgets it.
+// end removes a file from the files that have not ended, and returns it. It returns nil if the file is not among them.
 func (o *observations) end(path string) *observedFile {
 	f := o.files[path]
 	delete(o.files, path)
 	return f
 }
 
-// RecordWritten counts a record and samples its rows.
+// RecordWritten counts a record and gives each of its rows the chance to be on the map of embeddings.
 func (o *observations) RecordWritten(path string, line int64, rows []store.Row) {
 	if !o.on {
 		return
@@ -139,7 +141,8 @@ func (o *observations) RecordWritten(path string, line int64, rows []store.Row) 
 	}
 }
 
-// add gives a row the same chance to be on the map as every other row of the file (reservoir sampling, algorithm R).
+// add gives a row the same chance to be on the map of embeddings as every other row of the file (reservoir sampling,
+// algorithm R).
 func (f *observedFile) add(row store.Row) {
 	at := len(f.sample)
 	if at >= f.quota {
@@ -155,7 +158,7 @@ func (f *observedFile) add(row store.Row) {
 	f.sample[at] = sampledRow{row.ID, append(f.sample[at].values[:0], row.Embeddings[f.of.column]...)}
 }
 
-// resumed counts a file that was complete before.
+// resumed counts a file that was complete before the run.
 func (o *observations) resumed(path string) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -164,7 +167,7 @@ func (o *observations) resumed(path string) {
 	}
 }
 
-// finished adds the observations of a file.
+// finished adds the observations of a finished file to those of its model and of the run.
 func (o *observations) finished(r pool.FileReport) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -191,7 +194,7 @@ func (o *observations) finished(r pool.FileReport) {
 	}
 }
 
-// failed forgets the observations of a file.
+// failed drops the observations of a file that has failed, and keeps the failure.
 func (o *observations) failed(f pool.Failure) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -201,7 +204,7 @@ func (o *observations) failed(f pool.Failure) {
 	}
 }
 
-// largestFirst returns the files on the map, those with the most rows first.
+// largestFirst returns the files with rows on the map of embeddings. Files with the most rows in all come first.
 func (m *observedModel) largestFirst() []*observedFile {
 	return slices.SortedStableFunc(slices.Values(m.samples), func(a, b *observedFile) int { return int(b.rows - a.rows) })
 }

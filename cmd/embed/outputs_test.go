@@ -32,8 +32,8 @@ const (
 	nucleotideFile = ">c1 contig one\nacguugcaaggcttnACGT\n>c2\nGATTACA\n"
 )
 
-// TestBothModelsInEveryFormat embeds DNA and protein with one command. It checks that in every format the ids are in
-// the order of the input, and that each sequence has the embedding that it has alone.
+// TestBothModelsInEveryFormat embeds DNA and proteins with one command. In every format the ids must be in the order of
+// the input, and each sequence must have the embedding that it has alone.
 func TestBothModelsInEveryFormat(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -233,7 +233,8 @@ func TestPooling(t *testing.T) {
 	}
 }
 
-// TestFlagsAboutRecords checks the rows that each flag about records causes.
+// TestFlagsAboutRecords checks the rows, counts and errors that the flags about lengths, windows, repeated ids and bad
+// records cause.
 func TestFlagsAboutRecords(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -304,7 +305,8 @@ func TestFlagsAboutRecords(t *testing.T) {
 	wantFiles(t, "err", "failed_files.txt")
 }
 
-// TestFlagsAboutDNA checks standard input, lower-case letters, a forced alphabet, and another tokenizer.
+// TestFlagsAboutDNA checks that DNA from standard input is upper-cased and embedded, that --keep-case leaves lower-case
+// letters unknown, and that --protein and --dnabert-tokenizer are obeyed.
 func TestFlagsAboutDNA(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -336,7 +338,7 @@ func TestFlagsAboutDNA(t *testing.T) {
 		t.Errorf("--protein: %+v", rows[0])
 	}
 
-	// A tokenizer without merges has a token for every letter.
+	// A byte-pair tokenizer without merges has a token for every letter.
 	write(t, "letters.json", withoutMerges(t))
 	embed(t, "--dnabert-model", dna2, "--dnabert-tokenizer", "letters.json", "-o", "letters", "x.fna").wantCode(0)
 	if rows := readParquet[parquetRow](t, "letters/x.dnabert-s-2l.parquet"); rows[0].Tokens != 16 || upper[0].Tokens >= 16 {
@@ -381,8 +383,8 @@ func TestBatchSizeAndThreads(t *testing.T) {
 	}
 }
 
-// TestBF16OnCPU checks that weights rounded to bfloat16 change the embeddings only a little. The log, the outputs and
-// the manifest must mention bfloat16, and its outputs must not be mixed with exact ones.
+// TestBF16OnCPU checks that --dtype bf16 changes the embeddings only a little on a CPU. The log, the outputs and the
+// manifest must mention bfloat16, and the outputs must not be mixed with those of float32.
 func TestBF16OnCPU(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -439,7 +441,8 @@ func TestSeedsAreModels(t *testing.T) {
 	}
 }
 
-// TestMessages checks the effect of --quiet, --verbose and --log-format on messages.
+// TestMessages checks that --quiet leaves errors only, that --verbose adds lines of level DEBUG, and that with
+// --log-format json every line is a JSON object.
 func TestMessages(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

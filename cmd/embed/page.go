@@ -36,7 +36,8 @@ func shortID(id string) string {
 	return string(shown)
 }
 
-// checkPage checks --report: a forgotten value would make an input the page, which replaces it.
+// checkPage returns a usage error if --report does not name a file that can become the page. The name must end in .html
+// or .htm: if the user forgets the name, the argument after --report is an input, which the page would replace.
 func (s *settings) checkPage() error {
 	if !s.given("report") {
 		return nil
@@ -187,7 +188,7 @@ func pageFacts(c *command, r report) []htmlreport.Fact {
 		htmlreport.Fact{Name: "Version", Value: strings.TrimPrefix(versionLine(), "embed ")})
 }
 
-// figures returns the key figures of the page.
+// figures returns the key figures of the page of --report, such as numbers of records and tokens.
 func figures(o *observations, r report) []htmlreport.Fact {
 	computing := 0.0
 	for _, m := range r.Models {
@@ -220,7 +221,7 @@ func figures(o *observations, r report) []htmlreport.Fact {
 	return list
 }
 
-// percent returns a share with as many digits as are of interest.
+// percent returns a part of a whole as a percentage, with one decimal from 1% on and three below.
 func percent(part, whole int64) string {
 	v := 100 * float64(part) / float64(max(whole, 1))
 	switch {
@@ -234,7 +235,7 @@ func percent(part, whole int64) string {
 	return fmt.Sprintf("%.1f%%", v)
 }
 
-// section returns the charts of a model.
+// section returns the section about a model on the page of --report: a sentence and the charts.
 func (m *observedModel) section(s *settings, state monitor.Model, through monitor.Throughput) htmlreport.Section {
 	label := m.checkpoint.Label
 	text := fmt.Sprintf("%s, %s of %s finished", counted(state.Tokens, "token"), grouped(int64(state.FilesDone-state.FilesFailed-m.resumed)), counted(int64(m.files), "file"))
@@ -255,7 +256,7 @@ func (m *observedModel) section(s *settings, state monitor.Model, through monito
 	return htmlreport.Section{Title: "Embeddings of " + m.Alphabet.String() + " by " + plain(label), Text: text + ".", Charts: charts}
 }
 
-// filled returns a percentage that is more than 0.
+// filled formats a percentage as a whole number, or as "less than 1%" where that would be 0.
 func filled(percent float64) string {
 	if percent < 0.5 {
 		return "less than 1%"
@@ -288,7 +289,7 @@ func (m *observedModel) lengthChart(s *settings) htmlreport.Chart {
 	return chart
 }
 
-// mapChart returns the map: the rows of a sample on their first two principal components, colored by file.
+// mapChart returns the map of embeddings: a sample of rows on their first two principal components, colored by file.
 func (m *observedModel) mapChart() htmlreport.Scatter {
 	chart := htmlreport.Scatter{Title: "Map of the embeddings"}
 	files := m.largestFirst()

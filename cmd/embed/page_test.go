@@ -10,7 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// wantPage fails the test unless the page contains all parts, and none of those that must not be there.
+// wantPage fails the test unless the page of --report contains all parts. It also fails if the page has scripts,
+// addresses of other servers, control characters or NaN.
 func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	t.Helper()
 	page = read(t, path)
@@ -27,8 +28,9 @@ func wantPage(t *testing.T, path string, parts ...string) (page string) {
 	return page
 }
 
-// TestPage writes the page of a run of both models with hostile names, a failed file and truncated records. Reruns with
-// nothing to do leave it as it is, and one with another file covers that file.
+// TestPage checks the page of --report for a run of both models with hostile names, a failed file and truncated
+// records. A rerun with nothing to do must leave the page as it is, and a rerun with one more file must replace it by a
+// page about that file.
 func TestPage(t *testing.T) {
 	workspace(t)
 	var long strings.Builder
@@ -62,7 +64,8 @@ func TestPage(t *testing.T) {
 	wantPage(t, "run.html", "This page does not cover 3 files that were complete before.", "Embeddings of 1 file, 2 records", "no map of fewer than three rows")
 }
 
-// TestPageOfOtherRuns writes pages of runs without a map, with windows, and of a preset.
+// TestPageOfOtherRuns checks the pages of --report for a run whose outputs allow no map of embeddings, for one with
+// windows, and for a preset.
 func TestPageOfOtherRuns(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", ">a\nMKVLLIYAASC\n>b\nMKVL\n>c\nMKVLLIYAASCMMMKV\n>d\nMKV\n")
@@ -76,7 +79,8 @@ func TestPageOfOtherRuns(t *testing.T) {
 	wantPage(t, "preset.html", "out/n_identified_nucleotide.fa", "out/n_identified_protein.faa", "s1_chunk_1R1")
 }
 
-// TestPageFlag checks mistakes with --report. An input that a forgotten value has made the page stays as it is.
+// TestPageFlag checks that mistakes with --report are usage errors. If the value is forgotten, the next argument, an
+// input, must not be replaced by the page.
 func TestPageFlag(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", ">a\nMKV\n")
@@ -107,8 +111,8 @@ func TestPageFlag(t *testing.T) {
 	wantPage(t, "run.html", "without a finished file", "missing.faa")
 }
 
-// TestSample checks that every row of a file has the same chance to be on the map, that a file has its quota, and that
-// the quotas of all files add up.
+// TestSample checks the choice of rows for the map of embeddings. Every row of a file must have the same chance, each
+// file must get its quota of rows, and the quotas of all files must add up to mapRows.
 func TestSample(t *testing.T) {
 	const rows, quota, runs = 40, 10, 4000
 	var chosen [rows]int
@@ -128,8 +132,8 @@ func TestSample(t *testing.T) {
 			chosen[int(s.values[0])]++
 		}
 	}
-	// Each count is binomial with a mean of 1,000 and a standard deviation of 27; five of them are left in one run of a
-	// million.
+	// Each count is binomial with a mean of 1,000 and a standard deviation of 27. A count differs from the mean by more
+	// than five of these about once in two million.
 	for i, n := range chosen {
 		if mean := runs * quota / rows; n < mean-5*27 || n > mean+5*27 {
 			t.Errorf("row %d was chosen %d times, want about %d", i, n, mean)

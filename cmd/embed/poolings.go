@@ -7,7 +7,7 @@ import (
 	"seqembed/transformer"
 )
 
-// formerTokens is the former name of the pooling "tokens".
+// formerTokens is another name of the pooling "tokens", which --pool accepts.
 const formerTokens = "none"
 
 // parsePoolings sets s.poolings from the value of --pool. It returns a usage error for an unknown pooling, and for one

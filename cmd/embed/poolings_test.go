@@ -13,7 +13,7 @@ import (
 	"seqembed/transformer"
 )
 
-// pooledRow is a row of a record with several poolings.
+// pooledRow is a row of an output with several poolings, which has one row for each record.
 type pooledRow struct {
 	ID   string    `parquet:"id"`
 	Mean []float32 `parquet:"embedding_mean,list"`
@@ -21,7 +21,7 @@ type pooledRow struct {
 	CLS  []float32 `parquet:"embedding_cls,list"`
 }
 
-// residueRow is a row of --pool residues.
+// residueRow is a row of an output of --pool residues: a residue of a record and its position.
 type residueRow struct {
 	ID        string    `parquet:"id"`
 	Start     int64     `parquet:"start"`
@@ -29,7 +29,8 @@ type residueRow struct {
 	Embedding []float32 `parquet:"embedding,list"`
 }
 
-// TestSeveralPoolings asks for all poolings in one run. Each must have the bits that it has alone.
+// TestSeveralPoolings asks for all poolings in one run. Each must have the bits that it has in a computation of its
+// own.
 func TestSeveralPoolings(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -65,7 +66,7 @@ func TestSeveralPoolings(t *testing.T) {
 				}
 				tokens = tokens[1:]
 				if position == 0 || (position+1)*dim == len(states) {
-					continue // special
+					continue // a special token
 				}
 				if r := residues[0]; r.ID != c.ids[i] || !slices.Equal(r.Embedding, state) || c.model == tiny && (r.Start != int64(position) || r.End != r.Start) {
 					t.Fatalf("%s: record %d, residue %d is %s %d-%d", c.stem, i, position, r.ID, r.Start, r.End)
@@ -100,7 +101,7 @@ func lastEntry(t *testing.T, dir string) (entry store.Entry) {
 	return entry
 }
 
-// TestFloat16Output compares an output in float16 with the rounded values of the one in float32.
+// TestFloat16Output checks that an output in float16 has the values of the output in float32, rounded.
 func TestFloat16Output(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)
@@ -121,8 +122,9 @@ func TestFloat16Output(t *testing.T) {
 	}
 }
 
-// TestEqualSequencesAreComputedOnce compares rows of equal sequences, which the case of letters, gaps and truncation
-// make equal, with those of the sequences alone. The summary and the manifest count them.
+// TestEqualSequencesAreComputedOnce checks records whose sequences are equal after the removal of gaps, truncation and
+// upper-casing. Each row must have the values of its sequence alone. The summary and the manifest must count these
+// records.
 func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a\nMKVLWAALLVTFLAG\n>b\nMAMAMAMA\n>c\nmkvlwa--allvtf\n>d\nMKVLWAALLVTFCCC\n>e\nMKV\n>f\nMAMAMAMA\n")

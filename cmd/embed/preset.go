@@ -24,7 +24,8 @@ type preset struct {
 var virNucPro = preset{name: "virnucpro", program: "VirNucPro", chunks: []int{300, 500}, maxLength: 1024,
 	models: map[string]string{"dnabert-model": "dnabert-s", "esm-model": "esm2-3b"}}
 
-// presetFlags lists the flags that a preset decides, under their names in extract.py as well.
+// presetFlags lists the flags that exclude --preset, because the preset decides about them. The last three are flags of
+// fair-esm's extract.py that stand for others in the list.
 var presetFlags = []string{"format", "dtype-out", "pool", "layers", "long", "max-length", "overlap", "windows", "keep-case", "protein",
 	"include", "repr_layers", "truncation_seq_length"}
 
@@ -61,8 +62,8 @@ func (s *settings) usePreset(p preset) error {
 	return nil
 }
 
-// check returns an error if the program cannot use the embeddings of a model. It compares the shape, and refuses models
-// that are known under another name.
+// check returns an error if the program that the preset replaces cannot use the embeddings of a model. The model must
+// have as many layers and columns as the model of that program. A published model must be that model itself.
 func (p *preset) check(m *model) error {
 	name := p.models[m.flag("model")]
 	want, ok := transformer.Families.Config(name)

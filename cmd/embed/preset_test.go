@@ -14,7 +14,7 @@ import (
 	"seqembed/weights"
 )
 
-// contigs are two DNA records. The second has a frame without a stop in its first chunk only.
+// contigs are two DNA records for --preset virnucpro.
 const contigs = ">s1 a description\n" +
 	"ATGGCTAGCAAAGGTAAACGTATTGCAGAACTGAAAGAAGCGATTGAAAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCGGCGAAATAA\n" +
 	">s2\nATGAAACGTGCAGAACTGGCAGAAGCGATTAAAAAAGCGGCGGAAGCGATGGCG\n"
@@ -40,8 +40,8 @@ func read(t *testing.T, path string) string {
 	return string(content)
 }
 
-// TestPreset runs the preset and compares the merged file with the embeddings that separate runs compute of its FASTA
-// files. Then it checks that a rerun does nothing, and makes removed and damaged files again.
+// TestPreset runs --preset virnucpro and compares the merged file with embeddings that another run computes of the
+// preset's FASTA files. A rerun must change nothing, and must make removed and damaged files again.
 func TestPreset(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -106,7 +106,8 @@ func TestPreset(t *testing.T) {
 	}
 }
 
-// TestPresetKilledAtRename checks that a run goes on that was killed after it had renamed one of the FASTA files.
+// TestPresetKilledAtRename checks that a rerun completes a run of the preset that was killed after it had renamed one
+// of its FASTA files. A FASTA file of another content must not be replaced without --force.
 func TestPresetKilledAtRename(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -122,7 +123,8 @@ func TestPresetKilledAtRename(t *testing.T) {
 	withSmallPreset(t, "a.fna").wantCode(exitNothing).wantProblem("out/a_", "--force")
 }
 
-// TestPresetTwice runs the preset several times at once on one input in one folder.
+// TestPresetTwice checks that three runs of the preset at once, on one input in one folder, all succeed and leave six
+// complete files.
 func TestPresetTwice(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -160,8 +162,8 @@ func TestPresetInOutputFolder(t *testing.T) {
 	withSmallPreset(t, "out").wantCode(exitNothing).wantProblem("the preset has made")
 }
 
-// TestPresetPublished compares the FASTA files of the preset with those that VirNucPro has written for the same input,
-// byte for byte.
+// TestPresetPublished checks that the FASTA files of the preset are, byte for byte, those that VirNucPro has written
+// for the same input, and that the merged file has the same ids.
 func TestPresetPublished(t *testing.T) {
 	folder, err := filepath.Abs("../../../shared/goldens/published/virnucpro")
 	if err != nil {
@@ -184,8 +186,8 @@ func TestPresetPublished(t *testing.T) {
 	}
 }
 
-// TestPresetRefuses checks the errors of the preset: models whose embeddings VirNucPro cannot read, flags that the
-// preset decides, wrong inputs and outputs of other settings.
+// TestPresetRefuses checks that the preset refuses models whose embeddings VirNucPro cannot read, flags that the preset
+// decides, wrong inputs, and a folder with outputs of other settings.
 func TestPresetRefuses(t *testing.T) {
 	workspace(t)
 	write(t, "a.fna", contigs)
@@ -231,7 +233,8 @@ func TestPresetRefuses(t *testing.T) {
 	withSmallPreset(t, "--min-length", "4", "a.fna").wantCode(exitNothing).wantProblem("out/a_", "--force")
 }
 
-// TestPresetNames checks the outputs of standard input, and those of two inputs of the same name.
+// TestPresetNames checks that the preset gives different names to the outputs of standard input and of two inputs of
+// the same name.
 func TestPresetNames(t *testing.T) {
 	workspace(t)
 	write(t, "x/a.fna", contigs)
@@ -246,8 +249,8 @@ func TestPresetNames(t *testing.T) {
 	withSmallPreset(t, "-").wantCode(exitNothing).wantProblem("out/stdin_chunked500.fa", "--force")
 }
 
-// TestPresetDryRun compares the dry run of a preset with the run: numbers of chunks, frames and tokens, and the size of
-// all files. It writes nothing.
+// TestPresetDryRun checks that a dry run of the preset prints the numbers of chunks, frames and tokens that a run has,
+// and estimates the size of all files within a quarter. It must write nothing.
 func TestPresetDryRun(t *testing.T) {
 	workspace(t)
 	var more strings.Builder

@@ -13,10 +13,10 @@ import (
 	"seqembed/pool"
 )
 
-// presetSurvey is the work of a preset for an input.
+// presetSurvey is the work of --preset for one input, as a dry run counts it.
 type presetSurvey struct {
 	*translation
-	tokens   []int64    // by model
+	tokens   []int64    // number of tokens for each model
 	files    [3]counter // bytes of the FASTA files
 	letters  int64      // of the DNA of all frames
 	complete bool       // whether the merged file is there, made of this input with these settings
@@ -25,13 +25,14 @@ type presetSurvey struct {
 // counter counts the bytes that are written to it.
 type counter int64
 
-// Write counts.
+// Write adds the length of p to the counter.
 func (c *counter) Write(p []byte) (int, error) {
 	*c += counter(len(p))
 	return len(p), nil
 }
 
-// survey prints the work of a preset as surveyAll prints that of a run: it translates the inputs and writes nothing.
+// survey is the dry run of a preset: it prints the work for each input and writes no file. To count the chunks, frames
+// and tokens, it translates the inputs.
 func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, processors []*processor) (err error) {
 	if c.manifest, err = store.ReadManifest(c.out); err != nil {
 		return err
@@ -87,7 +88,8 @@ func (c *presetRun) survey(ctx context.Context, inputs []seqio.Input, processors
 	return out.Flush()
 }
 
-// surveyedModels opens the models of a preset, with jobs without files. The caller must close them even after an error.
+// surveyedModels opens the DNA and the protein model of a preset, and gives each a job without files. The caller must
+// close the models even after an error.
 func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor) (models []*model, err error) {
 	for _, a := range []seqio.Alphabet{seqio.DNA, seqio.Protein} {
 		m, err := c.openOrPull(ctx, a)
@@ -105,8 +107,8 @@ func (c *presetRun) surveyedModels(ctx context.Context, processors []*processor)
 // unread reports whether the input can be read only once, so that it was not read.
 func (s *presetSurvey) unread() bool { return s.entry.Input.Modified.IsZero() }
 
-// surveyInput translates an input and counts the tokens of its frames. No frame is longer than the sequences that the
-// preset embeds, because the chunks are shorter.
+// surveyInput translates an input and counts the tokens of its frames. It counts whole frames: the chunks are shorter
+// than the sequences that the preset truncates.
 func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model) (*presetSurvey, error) {
 	_, mixture := c.compare(c.newTranslation(ctx, d)) // whether there are files of another input
 	s := &presetSurvey{translation: c.newTranslation(ctx, d), tokens: make([]int64, len(models))}
@@ -131,7 +133,7 @@ func (c *presetRun) surveyInput(ctx context.Context, d *derived, models []*model
 	return s, nil
 }
 
-// surveyLine describes one input.
+// surveyLine returns the line of a dry run about one input.
 func (c *presetRun) surveyLine(s *presetSurvey, models []*model) string {
 	if s.unread() {
 		return fmt.Sprintf("%s: not read, because it can be read only once -> %s and 5 other files", plain(s.Path), plain(s.merged()))

@@ -21,13 +21,13 @@ import (
 // cpuBudget is the default number of tokens in a batch on a CPU.
 const cpuBudget = 8192
 
-// processor is a GPU, or all threads of the CPU. Both models use it in turn, as one device of their pools. It is opened
-// once. After a failure it is opened again for the next model.
+// processor is a GPU, or all threads of the CPU. The DNA model and the protein model use it one after the other. It is
+// opened once. After a failure it is opened again for the next model.
 type processor struct {
 	name    string // name in messages
 	backend string // result of kernels.Backend.Name
 	dtype   string
-	ahead   int // see pool.Device
+	ahead   int // number of batches to start beyond the one that is waited for
 	isGPU   bool
 	open    func() (kernels.Backend, error)
 	opened  kernels.Backend // nil until it is opened, and after a failure
@@ -170,8 +170,8 @@ func parseGPUs(gpus string) (ordinals []int, err error) {
 	return ordinals, nil
 }
 
-// onCPU returns the processor for the CPU. For --dtype bf16 it computes in float32 with bfloat16 weights if the CPU
-// lacks the instructions.
+// onCPU returns the processor for the CPU. If --dtype bf16 is given and the CPU lacks the instructions for it, the
+// processor stores the weights in bfloat16 and computes in float32.
 func (c *command) onCPU() *processor {
 	if c.threads > runtime.GOMAXPROCS(0) { // the user has set --threads above the number that a scheduler gave
 		runtime.GOMAXPROCS(min(c.threads, runtime.NumCPU()))
@@ -190,7 +190,7 @@ func (c *command) onCPU() *processor {
 	return p
 }
 
-// warnPortable logs a warning if the CPU has no kernels in assembly.
+// warnPortable logs a warning if there are no kernels in assembly for this CPU, and slow ones in Go compute.
 func warnPortable(log *slog.Logger, b kernels.Backend) {
 	if p, ok := b.(interface{ Portable() bool }); ok && p.Portable() {
 		// The figure is that of docs/performance.md.
@@ -209,7 +209,7 @@ func (c *command) onGPU(ordinal int) *processor {
 		open: func() (kernels.Backend, error) { return c.openGPU(ordinal, dtype) }}
 }
 
-// device returns the processor as a device of a pool, for one model.
+// device returns the processor as a device on which package pool embeds with one model.
 func (p *processor) device(m *model, o *progress) pool.Device {
 	return pool.Device{Name: p.name, Ahead: p.ahead, Open: func() (pool.Embedder, error) {
 		e := &embedder{processor: p, progress: o}
@@ -221,11 +221,11 @@ func (p *processor) device(m *model, o *progress) pool.Device {
 	}, Abandon: p.abandon}
 }
 
-// abandon gives up the processor while a call of it may be going on. Its backend is not closed, which might not return,
-// and would free memory that the call uses.
+// abandon gives up the processor while a call of it may be going on. It does not close the backend: closing might never
+// return, and would free memory that the call uses.
 func (p *processor) abandon() { p.opened, p.gone = nil, true }
 
-// embedder is an encoder with its model. It implements pool.Embedder.
+// embedder embeds batches with one model on one processor. It implements pool.Embedder.
 type embedder struct {
 	*transformer.Encoder
 	model     *transformer.Model
@@ -268,8 +268,9 @@ func (e *embedder) open(m *model) error {
 	}
 }
 
-// chooseBudget returns the number of tokens in a batch: that of the flag, or that of embed profile as far as the memory
-// that is free allows it, or the default of the device.
+// chooseBudget returns the number of tokens in a batch: that of the flag if it is given, otherwise the number that
+// embed profile has stored, otherwise the default of the device. On a GPU the stored number counts only up to the
+// default, which depends on the free memory.
 func (e *embedder) chooseBudget(m *model, b kernels.Backend) (tokens int, err error) {
 	if m.batch > 0 {
 		return m.batch, nil
@@ -309,7 +310,7 @@ func (e *embedder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 // Budget returns the number of tokens in a batch.
 func (e *embedder) Budget() int { return e.budget }
 
-// Close frees the activations, then the weights. It closes a device that has failed.
+// Close frees the memory of the activations, then that of the weights. If the device has failed, Close closes it, too.
 func (e *embedder) Close() (err error) {
 	if e.Encoder != nil {
 		e.processor.logProducts(e.progress.log)

@@ -33,10 +33,10 @@ Flags: those of embed about models and about compute (embed --help). Of several 
   -h, --help   this page
 `
 
-// profiling limits the measurements. Tests replace it.
+// profiling limits the measurements of embed profile. Tests replace it.
 var profiling = struct {
 	least, most   int           // tokens in a batch
-	time, longest time.Duration // time for each number of tokens: the least, and that after which no larger one is measured
+	time, longest time.Duration // least time of a measurement; time of one after which no larger batch is measured
 }{1024, 65536, 3 * time.Second, 30 * time.Second}
 
 // goodRate is the part of the best rate that is good enough. The least number of tokens with such a rate is
@@ -90,7 +90,7 @@ func profile(ctx context.Context, m machine, args, environ []string, stdout, std
 	return exitDone, nil
 }
 
-// choose selects a model for its alphabet, as the flag of its family would, and returns the alphabet.
+// choose makes the named model the one for its alphabet, as its family's model flag would, and returns the alphabet.
 func choose(ctx context.Context, c *command, name string) (seqio.Alphabet, error) {
 	checkpoint, err := openAny(ctx, c, name)
 	if err != nil {
@@ -120,7 +120,7 @@ type profiler struct {
 	on    *processor
 }
 
-// profile prints the measurements and stores the recommended number of tokens.
+// profile measures the model, prints the measurements, and stores the recommended number of tokens in a batch.
 func (c profiler) profile(ctx context.Context) error {
 	m, p := c.model, c.on
 	fmt.Fprintf(c.stdout, "%s on %s (%s)\n", m.model, p.name, p.backend)
@@ -154,8 +154,8 @@ func (c profiler) profile(ctx context.Context) error {
 	return err
 }
 
-// sweep measures growing numbers of tokens. It ends when the memory is too small, when a batch takes too long, or when
-// two doublings have not raised the rate.
+// sweep measures growing numbers of tokens in a batch, up to profiling.most. It ends earlier when the memory is too
+// small, when a measurement takes too long, or when two doublings have not raised the rate by more than 1%.
 func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	m, p := c.model, c.on
 	m.batch, m.columns = profiling.least, transformer.Columns(m.layers, transformer.Mean)
@@ -207,7 +207,8 @@ func (c profiler) sweep(ctx context.Context) (list []measurement, err error) {
 	return list, nil
 }
 
-// measure computes a batch again and again, as the pool does, and adds each one to run.
+// measure computes a batch again and again for some seconds, and adds each result to run. As in a run, the next batch
+// is started before a GPU has finished the last one.
 func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Run) (err error) {
 	var inFlight []func() ([][]float32, error)
 	defer func() {
@@ -234,8 +235,8 @@ func (e *embedder) measure(ctx context.Context, b kernels.Batch, run *monitor.Ru
 	return nil
 }
 
-// randomBatch returns a batch of that many tokens. The sequences have 50 to 500 tokens, except perhaps the last. The
-// ids are those of letters in the vocabulary of every family.
+// randomBatch returns a batch with the given number of tokens. The sequences have 50 to 500 tokens, except perhaps the
+// last. The ids are those of letters in the vocabulary of every family of models.
 func randomBatch(tokens int) (b kernels.Batch) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for left := tokens; left > 0; {

@@ -9,8 +9,9 @@ import (
 	"time"
 )
 
-// TestProfile checks that embed profile stores a number of tokens for a model, a kind of device and a type, that later
-// runs take it unless a flag gives another one or the memory is too small, and that a damaged file does no harm.
+// TestProfile checks that embed profile stores a number of tokens in a batch for a model, a kind of device and a type.
+// Later runs must take it, unless a flag gives another one or the memory is too small. A damaged file of results must
+// not keep a run from working.
 func TestProfile(t *testing.T) {
 	t.Setenv("XDG_STATE_HOME", t.TempDir())
 	before := profiling
@@ -38,7 +39,7 @@ func TestProfile(t *testing.T) {
 	budget("--esm-batch-size 77", "77")
 	budget("--dtype fp32", "5000") // not measured
 	f.budget = 50
-	budget("", "50") // of a GPU with little free memory
+	budget("", "50") // the number for a GPU with little free memory
 	if r := f.embed(t, "devices").wantCode(0); !strings.Contains(r.stdout, "embed profile: esm2-tiny on GPU bf16, bf16: "+found[1]+" tokens") {
 		t.Errorf("embed devices:\n%s", r.stdout)
 	}

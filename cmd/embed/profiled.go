@@ -14,7 +14,7 @@ import (
 
 // profiled is the number of tokens in a batch that embed profile has recommended for a model on a kind of device.
 type profiled struct {
-	Model           string `json:"model"` // the label of the checkpoint
+	Model           string `json:"model"` // name of the model in the names of outputs
 	Backend         string `json:"backend"`
 	DType           string `json:"dtype"`
 	Tokens          int    `json:"tokens"`
@@ -26,7 +26,8 @@ func (p profiled) same(q profiled) bool {
 	return p.Model == q.Model && p.Backend == q.Backend && p.DType == q.DType
 }
 
-// profilePath returns the file with the results of embed profile on this machine. It is empty if the user has no home.
+// profilePath returns the path of the file in which embed profile stores its results for this machine. It is empty if
+// neither XDG_STATE_HOME nor a home directory is known.
 func profilePath() string {
 	state := os.Getenv("XDG_STATE_HOME")
 	if !filepath.IsAbs(state) { // the XDG Base Directory Specification ignores a relative path
@@ -39,7 +40,7 @@ func profilePath() string {
 	return filepath.Join(state, "seqembed", "profile.json")
 }
 
-// allProfiled returns all results, or none if there is no file.
+// allProfiled returns all results that embed profile has stored, or none if there is no file.
 func allProfiled() (list []profiled, err error) {
 	path := profilePath()
 	if path == "" {
@@ -58,7 +59,8 @@ func allProfiled() (list []profiled, err error) {
 	return list, nil
 }
 
-// findProfiled returns the number of tokens for a model, kind of device and type. It is 0 if it is not known.
+// findProfiled returns the number of tokens in a batch that embed profile has stored for a model, a kind of device and
+// a type of matrix products, or 0 if there is none.
 func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	list, err := allProfiled()
 	i := slices.IndexFunc(list, profiled{Model: model, Backend: backend, DType: dtype}.same)
@@ -68,7 +70,8 @@ func findProfiled(model, backend, dtype string) (tokens int, err error) {
 	return list[i].Tokens, nil
 }
 
-// setProfiled adds a result to the file, or replaces it there.
+// setProfiled adds a result to the file of embed profile, in place of an earlier one of the same model, device and
+// type.
 func setProfiled(p profiled) error {
 	list, err := allProfiled()
 	if err != nil {

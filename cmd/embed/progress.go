@@ -37,8 +37,8 @@ type progress struct {
 	ends   []func()          // called by close, the last one first
 	pci    map[string]string // addresses of GPUs by the names of devices
 	config transformer.Config
-	flops  float64       // FLOPs of all batches of the model
-	busy   time.Duration // time of all batches of the model, added over all devices
+	flops  float64       // FLOPs of all batches of the present model
+	busy   time.Duration // time of all batches of the present model, added over all devices
 }
 
 func newProgress(s *settings, log *slog.Logger, screen *monitor.Screen, terminal bool) *progress {
@@ -92,7 +92,8 @@ func (p *progress) plan(on machine, models []*model, processors []*processor) {
 	p.show(func() (stop func()) { return on.watchSensors(slices.Compact(addresses), p.Sample) })
 }
 
-// show begins to show the progress, and calls watch.
+// show begins to show the progress, as a dashboard or in log lines. It also calls watch, which begins to read sensors.
+// close calls the function stop that watch returns.
 func (p *progress) show(watch func() (stop func())) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -153,7 +154,7 @@ func (p *progress) interrupted() {
 	p.log.Warn("interrupted: finishing the batches in flight; a second signal ends the run at once", "at_most", grace)
 }
 
-// tell logs the progress.
+// tell logs the progress: of each model that computes, or in JSON of the whole run.
 func (p *progress) tell() {
 	s := p.Snapshot()
 	if p.settings.logFormat == "json" {
@@ -167,7 +168,7 @@ func (p *progress) tell() {
 	}
 }
 
-// begin starts the next model over files.
+// begin announces that the next model begins to embed its files.
 func (p *progress) begin(model string, config transformer.Config, files int) {
 	p.log.Info("embedding", "model", model, "files", files)
 	p.mu.Lock()
@@ -194,17 +195,17 @@ func (p *progress) DeviceLost(device string, err error) {
 	p.log.Warn("the device is lost, the other devices continue", "device", device, "error", oneLine(err))
 }
 
-// FileStarted logs the device whose reader has started a file.
+// FileStarted logs that a device has begun to read a file.
 func (p *progress) FileStarted(path, device string) {
 	p.log.Debug("file started", "input", path, "device", device)
 }
 
-// FileContinued logs the number of records that an earlier run has computed.
+// FileContinued logs how many records of a file an earlier run has computed.
 func (p *progress) FileContinued(path string, records int64) {
 	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
 }
 
-// PartsDropped logs a warning that a file does not continue, or cannot be continued.
+// PartsDropped logs a warning that results of an unfinished output were dropped, and the reason.
 func (p *progress) PartsDropped(path string, reason error) {
 	p.log.Warn("results of an output under construction were dropped; they are computed again if a run needs them", "input", path,
 		"reason", oneLine(reason))
@@ -223,8 +224,8 @@ func (p *progress) BatchDone(b pool.Batch) {
 	p.flops += float64(b.Sequences) * p.config.FLOPs(b.Tokens/b.Sequences)
 }
 
-// LongRecord logs a long record and the time that it will take. The time follows from the rate so far or, at the
-// beginning, from the rate of the trial.
+// LongRecord logs a long record and the time that it will take. The time follows from the rate of the run so far or, if
+// there were no batches yet, from a short trial batch (see pool.LongRecord).
 func (p *progress) LongRecord(r pool.LongRecord) {
 	p.mu.Lock()
 	flops, took := p.flops, p.busy
@@ -252,8 +253,8 @@ func minutes(d time.Duration) string {
 	}
 }
 
-// watch shows the progress inside a long batch of a device until stop is called. The function done returns the part of
-// the batch's arithmetic that has been computed.
+// watch shows the progress inside a long batch of a device until stop is called. The function done returns the fraction
+// of the batch that has been computed.
 func (p *progress) watch(device string, done func() float64) (stop func()) {
 	p.Inside(device, done)
 	return func() { p.Inside(device, nil) }

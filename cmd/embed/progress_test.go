@@ -35,8 +35,8 @@ func (s *shared) String() string {
 	return s.text.String()
 }
 
-// newTestProgress returns a progress that writes to out, with a dashboard if terminal is set. One model has begun, over
-// files of the given sizes.
+// newTestProgress returns a progress that writes to out, with a dashboard if terminal is set. One model has begun to
+// embed files of the given sizes in bytes.
 func newTestProgress(t *testing.T, out io.Writer, terminal bool, sizes ...int64) *progress {
 	t.Helper()
 	s, _, err := parse(nil, nil)
@@ -62,8 +62,8 @@ func newTestProgress(t *testing.T, out io.Writer, terminal bool, sizes ...int64)
 
 var tinyConfig, _ = transformer.Families.Config("esm2-tiny")
 
-// TestDashboardUnderLoad checks the dashboard while several devices report batches. It reads the counts that the
-// reports change, and there must be no deadlock. Every log line must be written.
+// TestDashboardUnderLoad checks the dashboard while several devices report batches at the same time. There must be no
+// deadlock, all counts must be right, and every log line must be written.
 func TestDashboardUnderLoad(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, true, 1000, 1000, 1000, 1000)
@@ -121,8 +121,8 @@ func TestInterruptionRemovesTheDashboard(t *testing.T) {
 	}
 }
 
-// TestProgressLines checks the lines about the progress where there is no terminal. Neither a percentage nor a
-// remaining time is in them if the size of an input is unknown.
+// TestProgressLines checks the log lines about the progress that take the place of a dashboard. If the size of an input
+// is unknown, they must have neither a percentage nor a remaining time.
 func TestProgressLines(t *testing.T) {
 	var out shared
 	for sizes, want := range map[int64]string{0: "model=model files=0/1 sequences=3", 1000: "percent=50 left="} {
@@ -138,7 +138,7 @@ func TestProgressLines(t *testing.T) {
 }
 
 // TestLongRecordSaysWhatItCosts checks that the log line for a long record contains the expected time. The time follows
-// from the trial (see pool.LongRecord) or from the rate so far.
+// from a short trial batch (see pool.LongRecord) or, once there are batches, from their rate.
 func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	var out shared
 	p := newTestProgress(t, &out, false, 1000)
@@ -161,8 +161,8 @@ func TestLongRecordSaysWhatItCosts(t *testing.T) {
 	want(time.Duration(work / (10 * tinyConfig.FLOPs(50)) * 1e8))
 }
 
-// TestHostileNames checks that the dashboard has neither control sequences of file names nor lines of several rows, and
-// that its columns stay below their titles.
+// TestHostileNames checks the dashboard for a file whose name contains control sequences of a terminal and an end of
+// line. Neither may get into the dashboard, and the columns must stay below their titles.
 func TestHostileNames(t *testing.T) {
 	p := newTestProgress(t, io.Discard, false, 1000)
 	p.DeviceReady("cpu", 0)
@@ -195,8 +195,8 @@ func TestProgressInsideALongRecord(t *testing.T) {
 	}
 }
 
-// TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal, and only if the flags allow it; and
-// colors only on a terminal, and only if the environment allows them.
+// TestDashboardOnATerminalOnly checks that there is a dashboard only on a terminal that obeys control sequences, and
+// only if the flags allow it. The variable NO_COLOR must forbid colors.
 func TestDashboardOnATerminalOnly(t *testing.T) {
 	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
 	if err != nil {
@@ -226,7 +226,7 @@ func TestDashboardOnATerminalOnly(t *testing.T) {
 	}
 }
 
-// TestColors checks the colors of warnings and errors.
+// TestColors checks that warnings are yellow and errors red in a colored log, and that no other log has colors.
 func TestColors(t *testing.T) {
 	for colored, want := range map[bool]string{false: " INFO  a\n WARN  b\n ERROR c\n", true: " INFO  a\n \x1b[33mWARN \x1b[0m b\n \x1b[31mERROR\x1b[0m c\n"} {
 		var out strings.Builder
@@ -247,7 +247,7 @@ func TestColors(t *testing.T) {
 	}
 }
 
-// TestOverflowsAreWarnedOf checks the line about values that float16 cannot hold.
+// TestOverflowsAreWarnedOf checks that a line gives the number of values that float16 cannot hold, if there are any.
 func TestOverflowsAreWarnedOf(t *testing.T) {
 	for overflows, want := range map[int64]bool{0: false, 3: true} {
 		out := &shared{}

@@ -126,7 +126,7 @@ type transfer struct {
 	file        string
 	first, size int64 // size in bytes of the file when the download began, and of the complete file
 	began       time.Time
-	done        atomic.Int64 // bytes in the file now
+	done        atomic.Int64 // number of bytes in the file so far
 }
 
 // lines returns the bar, or nothing before the first file.
@@ -185,7 +185,8 @@ func elsewhere(id, revision string) string {
 	return "on a machine with a network, " + command + " --local-dir DIR fetches the model: copy that folder here and name it instead"
 }
 
-// show implements hub.Client.Progress.
+// show shows how far the download of a file is, as a bar or as a log line from time to time. done and size are in
+// bytes. It implements hub.Client.Progress.
 func (d *download) show(file string, done, size int64) {
 	t := d.present.Load()
 	if t == nil || file != t.file {

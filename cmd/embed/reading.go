@@ -5,7 +5,7 @@ import (
 	"seqembed/kernels/cpu"
 )
 
-// reading returns the options of the reader that the flags select.
+// reading returns the options for reading FASTA and FASTQ that the flags select.
 func (s *settings) reading() seqio.Options {
 	o := seqio.Options{KeepCase: s.keepCase, MinLength: s.minLength, Longest: longestRecord(cpu.Available())}
 	if s.onBad == "skip" {
@@ -20,10 +20,10 @@ func (s *settings) reading() seqio.Options {
 	return o
 }
 
-// longestRecord returns the limit for the letters of a record if the given number of bytes of memory is available; by
-// names what bounds the memory. Before a record is embedded, it takes up to 8 bytes a letter (see seqio.Limit). With
-// one letter for every 12 bytes it takes no more than two thirds of the memory. The limit is at least 2²⁰ letters, 8
-// MB: with less memory than that no model can be loaded, which has an error of its own.
+// longestRecord returns the maximum number of letters of a record if the given number of bytes of memory is available;
+// by names what bounds the memory. Before a record is embedded, it takes up to 8 bytes a letter (see seqio.Limit). With
+// one letter for every 12 bytes it takes no more than two thirds of the memory. The maximum is at least 2²⁰ letters, or
+// 8 MB: with less memory no model can be loaded, and that error is clearer.
 func longestRecord(bytes int64, by string) seqio.Limit {
 	if letters := max(1<<20, bytes/12); letters < seqio.MaxLetters {
 		return seqio.Limit{Letters: int(letters), By: by}

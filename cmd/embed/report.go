@@ -11,7 +11,7 @@ import (
 	"seqembed/pool"
 )
 
-// report is the content of report.json. The closing event of a JSON log has the same fields.
+// report is the content of report.json. The last event of a JSON log, "run ended", has the same fields.
 type report struct {
 	Version    int       `json:"report_version"`
 	Program    string    `json:"program_version"`
@@ -23,7 +23,7 @@ type report struct {
 	monitor.Snapshot
 }
 
-// totals are numbers of files, and of the records of those that are finished.
+// totals are numbers of files, and numbers of records and tokens in the finished files.
 type totals struct {
 	Files     int   `json:"files_finished"`
 	Resumed   int   `json:"files_complete_before"`
@@ -54,9 +54,9 @@ func (t *tally) total() totals {
 	return t.n
 }
 
-// close logs the last error and the closing event of a JSON log, and writes report.json if the run has computed
-// anything. code and err are those of the whole run. If an interrupted run does not end in time, close is called while
-// the run goes on. Calling it again has no effect.
+// close logs the error of the run if there is one, and in a JSON log the event "run ended". It writes report.json if
+// the run has computed anything. code and err are those of the whole run. If an interrupted run does not end in time,
+// close is called while the run goes on. Calling it again has no effect.
 func (c *command) close(code int, err error) { c.closing.Do(func() { conclude(c, code, err) }) }
 
 // newReport returns the report of a run that ends now.

@@ -9,11 +9,10 @@ import (
 	"testing"
 )
 
-// The tests in this file cover inputs from practice that the program has always embedded correctly, unless another test
-// covers them.
+// The tests in this file cover unusual inputs that the program must embed correctly.
 
-// TestHugeHeadersAndNames checks that an id of 300 kB, a description of 700 kB and a file name of 249 letters are kept,
-// and that a header of more than a megabyte is refused.
+// TestHugeHeadersAndNames checks that an id of 300 kB and a description of 700 kB are kept, that a file name of 249
+// letters is accepted, and that a header of more than a megabyte is refused.
 func TestHugeHeadersAndNames(t *testing.T) {
 	workspace(t)
 	id, description := strings.Repeat("i", 300_000), strings.Repeat("d ", 350_000)+"d"
@@ -50,7 +49,8 @@ func TestSequenceAloneAndAmongOthers(t *testing.T) {
 	}
 }
 
-// TestNamesOfFiles checks file names with spaces, quotation marks, other scripts or a dash at the beginning.
+// TestNamesOfFiles checks that files are embedded whose names have spaces, quotation marks, other scripts or a dash at
+// the beginning, and that the outputs have these names.
 func TestNamesOfFiles(t *testing.T) {
 	workspace(t)
 	names := []string{"-v.faa", "a b.faa", "it's.faa", "Белок.faa", "x;y&z.faa", "p%20q.faa"}

@@ -9,11 +9,11 @@ import (
 	"seqembed/pool"
 )
 
-// maxShards is the maximum number of shards.
+// maxShards is the maximum of N in --shard I/N.
 const maxShards = 1 << 20
 
-// taskVariables lists the environment variables in which schedulers number the tasks of an array, and the number of the
-// first task.
+// taskVariables lists the environment variables in which schedulers number the tasks of an array, each with the number
+// of the first task.
 var taskVariables = []struct {
 	name  string
 	first int
@@ -43,8 +43,8 @@ func (s *settings) parseShard() error {
 	return nil
 }
 
-// findShard takes the number of the shard from the scheduler. The number of shards is never taken from there, because
-// some tasks of an array may be submitted again without the others.
+// findShard sets the number of the shard for --shard auto, from the variables of the scheduler. The number of all
+// shards is never taken from there, because some tasks of an array may be submitted again without the others.
 func (s *settings) findShard() error {
 	if s.shards < 1 || s.shards > maxShards {
 		return usagef("--shard auto needs --shards N, the number of all shards")
@@ -69,7 +69,8 @@ func (s *settings) findShard() error {
 	return usagef("--shard auto: none of %s is set", strings.Join(names, ", "))
 }
 
-// divide leaves the job the records of the shard alone, if there is one.
+// divide reduces the job to one shard, the part of the records that --shard I/N gives to this run. Without --shard it
+// does nothing.
 func (s *settings) divide(j *pool.Job, log *slog.Logger) error {
 	if s.shard == (pool.Shard{}) {
 		return nil

@@ -10,7 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// sameFolders fails the test unless two folders have the same files, apart from reports and the times in the manifests.
+// sameFolders fails the test unless two folders have the same files with the same bytes. It ignores reports, and times
+// in the manifests.
 func sameFolders(t *testing.T, a, b string) {
 	t.Helper()
 	wantFiles(t, b, files(t, a)...)
@@ -29,8 +30,8 @@ func sameFolders(t *testing.T, a, b string) {
 	}
 }
 
-// TestShardsOfBothModels divides DNA and proteins among the tasks of an array. A rerun with the flags of one run finds
-// the merged outputs complete.
+// TestShardsOfBothModels divides files of DNA and of proteins into shards. embed merge must join them to the outputs of
+// one run, and a run without --shard must find these complete.
 func TestShardsOfBothModels(t *testing.T) {
 	workspace(t)
 	write(t, "in/sub/p.faa", manyProteins("p", 60))
@@ -64,7 +65,8 @@ func TestShardsOfBothModels(t *testing.T) {
 	embed(t, "merge", "-o", "three", "--allow-missing", "a").wantCode(exitSome)
 }
 
-// TestShardsOfCompressedInputs checks that a shard logs which inputs it has to read as a whole.
+// TestShardsOfCompressedInputs checks that the log of a shard gives the number of inputs that the shard has to
+// decompress as a whole.
 func TestShardsOfCompressedInputs(t *testing.T) {
 	workspace(t)
 	content := gzipped(t, manyProteins("p", 300))
@@ -81,7 +83,7 @@ func TestShardsOfCompressedInputs(t *testing.T) {
 	}
 }
 
-// TestShardFlags checks the errors of invalid values of --shard and --shards.
+// TestShardFlags checks that invalid uses of --shard, --shards and embed merge cause an error that says what is wrong.
 func TestShardFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

@@ -15,7 +15,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// child returns a command that runs the program in a process of its own, with additional environment variables.
+// child returns a command that runs the program in a process of its own. The process also gets the variables in
+// environ.
 func child(t *testing.T, environ []string, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -38,8 +39,8 @@ func wait(t *testing.T, cmd *exec.Cmd, stdout, stderr *strings.Builder) result {
 	return result{t, cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()}
 }
 
-// TestSignal checks that a run ends within a batch after a signal, that it keeps complete files and leaves no partial
-// ones, and that the same command completes it.
+// TestSignal checks that SIGINT and SIGTERM end a run soon. Complete outputs and the results of an incomplete one
+// (.parts) must remain, and the same command must complete the run.
 func TestSignal(t *testing.T) {
 	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(signal.String(), func(t *testing.T) {
@@ -120,8 +121,8 @@ func TestDiskThatFillsUp(t *testing.T) {
 	}
 }
 
-// TestDiskThatIsFull checks that a full disk leaves no incomplete claim file (see store.Claim) and no part of a
-// manifest line, and that the same command succeeds once there is room again.
+// TestDiskThatIsFull checks that a full disk leaves neither an incomplete file in the output folder nor a part of a
+// manifest line. The same command must succeed once there is room again.
 func TestDiskThatIsFull(t *testing.T) {
 	workspace(t)
 	write(t, "a.faa", proteinFile)
@@ -152,8 +153,8 @@ func TestDiskThatIsFull(t *testing.T) {
 	wantFiles(t, "out", "a.esm2-tiny.ids.txt", "a.esm2-tiny.npy", "manifest.jsonl", "p.esm2-tiny.ids.txt", "p.esm2-tiny.npy")
 }
 
-// TestKilledShard kills a shard among its batches. The same command completes it, and the merged output is that of one
-// run.
+// TestKilledShard kills a run of a shard while it computes batches. The same command must complete the shard, and the
+// merged output must be that of one run.
 func TestKilledShard(t *testing.T) {
 	workspace(t)
 	// Each record is a batch and a line in the log, which names the file. The lines do not fit in a pipe, so the shard

@@ -15,8 +15,8 @@ import (
 	"seqembed/kernels/cuda/softgpu"
 )
 
-// onSoftwareGPU returns the environment in which a child process finds a software GPU. It skips the test in short mode,
-// and if there is no C++ compiler; CI has one.
+// onSoftwareGPU returns the environment in which a child process finds a software GPU, a CUDA driver that runs kernels
+// on the CPU. It skips the test in short mode, and if there is no C++ compiler, which CI has.
 func onSoftwareGPU(t *testing.T) []string {
 	t.Helper()
 	if testing.Short() {
@@ -99,8 +99,8 @@ func sameOutputs(t *testing.T, what string, want, got map[string]string) {
 	}
 }
 
-// TestGPUsShareFiles checks that the usual command writes the same bytes as on one GPU, for any number of devices and
-// any order of their work.
+// TestGPUsShareFiles checks that four GPUs, and one GPU that is opened twice, write the same bytes as one GPU, although
+// the order of the work differs.
 func TestGPUsShareFiles(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -128,7 +128,7 @@ func TestGPUsShareFiles(t *testing.T) {
 	}
 }
 
-// TestOldGPU checks that a device that cannot be used is named and skipped.
+// TestOldGPU checks that a GPU that is too old is named and skipped, and that another one computes.
 func TestOldGPU(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=sm_75,sm_90")
 	r := embedOn(t, gpu, "devices").wantCode(0)
@@ -145,8 +145,8 @@ func TestOldGPU(t *testing.T) {
 	}
 }
 
-// TestFaultsOfDevices makes calls of a device fail. A run must then end with complete outputs of the right bytes or
-// name the failure, and the same command must complete it.
+// TestFaultsOfDevices makes calls of the GPU driver fail. A run must then end with complete outputs of the right bytes
+// or name the failure, and the same command must complete it.
 func TestFaultsOfDevices(t *testing.T) {
 	gpu := onSoftwareGPU(t)
 	workspace(t)
@@ -198,8 +198,8 @@ func TestFaultsOfDevices(t *testing.T) {
 	t.Logf("how runs ended: %v", codes)
 }
 
-// TestGPUThatHangs checks that a device with a kernel that never ends is lost: another one continues its work, and
-// without another one the run ends with an error that names the flag.
+// TestGPUThatHangs checks that a device whose kernel never ends is given up. Another device must continue its work. If
+// there is none, the run must end with an error that names --stall-timeout.
 func TestGPUThatHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_DEVICES=2", "SOFTGPU_FAULT=hang:70")
 	workspace(t)
@@ -207,7 +207,7 @@ func TestGPUThatHangs(t *testing.T) {
 	args := []string{"--esm-batch-size", "200", "--esm-model", tiny, "samples/proteins0.faa", "samples/proteins1.faa", "samples/proteins2.faa"}
 	embedOn(t, gpu[:1], append(args, "--gpus", "0", "-o", "want")...).wantCode(0)
 	want := outputs(t, "want")
-	// The kernel runs at its launch with the first seed, and later with the second.
+	// SOFTGPU_SEED says when the software GPU runs the kernel: at the launch with 0, later with 1.
 	r := embedOn(t, append(gpu, "SOFTGPU_SEED=0"), append(args, "--gpus", "0,1", "--stall-timeout", "6s", "-o", "two")...).wantCode(0)
 	if !strings.Contains(r.stderr, "the device is lost, the other devices continue") || !strings.Contains(r.stderr, "no progress for 6s") {
 		t.Errorf("no device is lost:\n%s", r.stderr)
@@ -221,8 +221,8 @@ func TestGPUThatHangs(t *testing.T) {
 	sameOutputs(t, "again", want, outputs(t, "one"))
 }
 
-// TestDriverWithoutFunction checks that a driver that lacks a function that the program needs is an error if a GPU was
-// requested, and that otherwise the CPU is used.
+// TestDriverWithoutFunction checks a driver that lacks a function that the program needs. It must be an error if --gpus
+// names a GPU; otherwise the CPU must compute, and the log must name the function.
 func TestDriverWithoutFunction(t *testing.T) {
 	onSoftwareGPU(t)
 	committed, err := softgpu.Committed()
@@ -251,7 +251,7 @@ func TestSignalWhileAKernelHangs(t *testing.T) {
 	gpu := append(onSoftwareGPU(t), "SOFTGPU_FAULT=hang:pool", graceVariable+"=300ms")
 	workspace(t)
 	samples(t)
-	for _, seed := range []string{"0", "1"} { // the kernel runs at its launch, or later
+	for _, seed := range []string{"0", "1"} { // with 0 the kernel runs at its launch, with 1 later
 		cmd, log := running(t, nil, append(gpu, "SOFTGPU_SEED="+seed), "--gpus", "0", "--esm-model", tiny, "-o", "out"+seed, "samples/proteins1.faa")
 		log.await(t, "hangs, as SOFTGPU_FAULT says")
 		send(t, cmd, syscall.SIGTERM)

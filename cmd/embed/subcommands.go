@@ -12,7 +12,7 @@ import (
 	"seqembed/transformer"
 )
 
-// subcommand is a first argument that is neither a flag nor an input.
+// subcommand is a command that the first argument names, such as devices in "embed devices".
 type subcommand struct {
 	name string
 	run  func(ctx context.Context, m machine, args, environ []string, stdout, stderr io.Writer) (code int, err error)

@@ -86,7 +86,8 @@ func TestUnknownVariables(t *testing.T) {
 	}
 }
 
-// TestSubcommands checks the subcommands help and version, and -h after each subcommand.
+// TestSubcommands checks that help and version print what --help and --version do, that the help lists every
+// subcommand, and that -h after a subcommand prints the subcommand's usage.
 func TestSubcommands(t *testing.T) {
 	page := embed(t, "--help").stdout
 	if got := embed(t, "help").wantCode(0).stdout; got != page {

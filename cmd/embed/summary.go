@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// summaryLines is the number of files that the summary names for each outcome. It is small so that the first line of
-// the summary stays visible on a terminal. Failed files are all named.
+// summaryLines is the maximum number of finished files that the summary names, and of files that were complete before.
+// It is small so that the first line of the summary stays visible on a terminal. Failed files are all named.
 const summaryLines = 20
 
 // printSummary prints the result of the run on standard output.

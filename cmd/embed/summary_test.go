@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestSummaryOfManyFiles checks that the summary names some files and counts the others.
+// TestSummaryOfManyFiles checks that the summary names at most summaryLines files and gives the number of the others.
 func TestSummaryOfManyFiles(t *testing.T) {
 	workspace(t)
 	args := []string{"--esm-model", tiny, "-o", "out"}

@@ -11,7 +11,8 @@ import (
 	"seqembed/pool"
 )
 
-// inspectFile describes the values of an output file. The exit code is exitSome if something is wrong with them.
+// inspectFile prints what the values of an output file look like. The exit code is exitSome if something is wrong with
+// them.
 func inspectFile(ctx context.Context, path string, asJSON bool, w io.Writer) (code int, err error) {
 	t, err := openAnyTable(ctx, path)
 	switch {
@@ -60,7 +61,7 @@ func stopOnInterrupt(ctx context.Context, t *store.Table) {
 	}
 }
 
-// printSurvey prints a survey for people.
+// printSurvey prints the counts of a survey, such as those of NaN and of equal rows, as text.
 func printSurvey(w io.Writer, path string, t *store.Table, s store.Survey) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s, %s records", plain(path), t.Format, grouped(s.Records))
@@ -96,7 +97,7 @@ func printSurvey(w io.Writer, path string, t *store.Table, s store.Survey) error
 	return err
 }
 
-// printSurveyJSON prints a survey as one JSON object.
+// printSurveyJSON prints the counts of a survey as one JSON object.
 func printSurveyJSON(w io.Writer, path string, t *store.Table, s store.Survey) error {
 	type column struct {
 		Name     string `json:"name"`

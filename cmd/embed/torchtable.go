@@ -14,10 +14,12 @@ import (
 	"seqembed/weights"
 )
 
-// recordKeys are the keys that hold embeddings by layer in a file of one record, in the layout of extract.py.
+// recordKeys are the keys under which a .pt file of fair-esm's extract.py holds the embeddings of its one record, by
+// layer.
 var recordKeys = []string{"representations", "mean_representations", "bos_representations"}
 
-// openAnyTable opens an output file to inspect it: one that store.OpenTable reads, or a small file of PyTorch.
+// openAnyTable opens an output file to inspect it: one that store.OpenTable reads, or one of torch.save (see
+// openTorchTable).
 func openAnyTable(ctx context.Context, path string) (*store.Table, error) {
 	t, err := store.OpenTable(path)
 	if !errors.Is(err, store.ErrForeignPt) {
@@ -26,15 +28,16 @@ func openAnyTable(ctx context.Context, path string) (*store.Table, error) {
 	return openTorchTable(ctx, path)
 }
 
-// torchTable is the content of a file of torch.save. values returns the values of a column for a record.
+// torchTable is the content of a file of torch.save as a table. values has a function for each column, which returns
+// the values of a record.
 type torchTable struct {
 	*store.Table
 	ids    []string
 	values []func(record int) ([]float32, error) // by column
 }
 
-// openTorchTable opens a file of torch.save in the layout of extract.py, which has one record, or of VirNucPro. The
-// description of its tensors must fit the limits of package weights, which are far above a record's.
+// openTorchTable opens a file of torch.save in the layout of VirNucPro, or in that of fair-esm's extract.py, with one
+// record. The pickle that describes the tensors must not exceed the limits of package weights.
 func openTorchTable(ctx context.Context, path string) (*store.Table, error) {
 	if err := checkZip(ctx, path); err != nil {
 		return nil, fmt.Errorf("%s %w: %w", path, store.ErrNoTable, err)
@@ -62,7 +65,7 @@ func openTorchTable(ctx context.Context, path string) (*store.Table, error) {
 	return t.Table, nil
 }
 
-// checkZip compares the checksums of a zip file. It ends with an error if ctx ends.
+// checkZip reads a zip file and returns an error if an entry does not have its checksum, or if ctx ends.
 func checkZip(ctx context.Context, path string) error {
 	archive, err := zip.OpenReader(path)
 	if err != nil {
@@ -103,7 +106,8 @@ func (t *torchTable) read(yield func(*store.Row) error) error {
 	return nil
 }
 
-// add adds a column. example is a tensor of its records, with a dimension or two.
+// add adds a column. values returns the values of a record. example is one of the tensors with these values; its type
+// and its last dimension are those of the column.
 func (t *torchTable) add(name string, example *weights.Tensor, values func(record int) ([]float32, error)) error {
 	shape := example.Shape()
 	if len(shape) < 1 || len(shape) > 2 || shape[len(shape)-1] == 0 {
@@ -123,7 +127,8 @@ func (t *torchTable) add(name string, example *weights.Tensor, values func(recor
 	return nil
 }
 
-// openRecord opens a file of one record. Keys that hold no embeddings, such as contacts, are left out.
+// openRecord opens a file in the layout of fair-esm's extract.py, which has one record. Keys that hold no embeddings,
+// such as contacts, are left out.
 func (t *torchTable) openRecord(object map[any]any) error {
 	label, ok := object["label"].(string)
 	if !ok {
@@ -154,7 +159,7 @@ func (t *torchTable) openRecord(object map[any]any) error {
 	return nil
 }
 
-// openMerged opens a file with a matrix of all records.
+// openMerged opens a merged file of VirNucPro, which has a matrix with a row for each record.
 func (t *torchTable) openMerged(object map[any]any) error {
 	matrix, ok := object["data"].(*weights.Tensor)
 	if !ok || t.setIDs(object["ids"]) != nil || len(matrix.Shape()) != 2 || matrix.Shape()[0] != len(t.ids) {
@@ -166,7 +171,8 @@ func (t *torchTable) openMerged(object map[any]any) error {
 	})
 }
 
-// openList opens a file with a list of the records' tensors, or of dicts with their values.
+// openList opens a file of VirNucPro for one alphabet: a list with a tensor for each protein, or with a dict for each
+// record of DNA.
 func (t *torchTable) openList(object map[any]any) error {
 	ids := object["proteins"]
 	if ids == nil {
@@ -193,7 +199,8 @@ func (t *torchTable) openList(object map[any]any) error {
 	return err
 }
 
-// meanOf returns the values of a record of DNA, {'label': id, 'mean_representation': [float, …]}.
+// meanOf returns the values of a record of DNA as VirNucPro stores it: {'label': id, 'mean_representation': [float,
+// …]}.
 func meanOf(record any, id string) ([]float32, error) {
 	dict, _ := record.(map[any]any)
 	list, _ := dict["mean_representation"].(*[]any)
@@ -211,7 +218,7 @@ func meanOf(record any, id string) ([]float32, error) {
 	return values, nil
 }
 
-// setIDs sets the ids from a list of texts.
+// setIDs sets the ids of the records from a list of strings in a pickle.
 func (t *torchTable) setIDs(list any) error {
 	items, ok := list.(*[]any)
 	if !ok {

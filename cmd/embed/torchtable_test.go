@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// changeZip writes a copy of a zip file whose entries change has been called for.
+// changeZip writes a copy of a zip file in which the content of each entry is what change returns for it.
 func changeZip(t *testing.T, from, to string, change func(name string, content []byte) []byte) {
 	t.Helper()
 	in, err := zip.OpenReader(from)
@@ -53,8 +53,8 @@ func wantPrinted(t *testing.T, r result, parts ...string) {
 	}
 }
 
-// TestInspectRecordOfPt inspects a file of one record in the layout of extract.py, as it was written, with a NaN and a
-// row of zeros, damaged, and with a hostile pickle.
+// TestInspectRecordOfPt inspects a .pt file of one record, in the layout of fair-esm's extract.py. embed inspect must
+// count its rows, a NaN and a row of zeros, and refuse damaged files and a pickle that would run a command.
 func TestInspectRecordOfPt(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", ">a x\nMKVLA\n")
@@ -96,7 +96,8 @@ func TestInspectRecordOfPt(t *testing.T) {
 	embed(t, "convert", "p.faa", "x.pt").wantCode(exitUsage).wantProblem("x.pt", "extension")
 }
 
-// TestInspectVirNucPro inspects the three files of a preset, and converts them.
+// TestInspectVirNucPro checks that embed inspect reads the three .pt files of --preset virnucpro, and says the same of
+// each after a conversion to h5.
 func TestInspectVirNucPro(t *testing.T) {
 	workspace(t)
 	write(t, "n.fna", contigs)
@@ -115,7 +116,7 @@ func TestInspectVirNucPro(t *testing.T) {
 	}
 }
 
-// TestInspectPublishedVirNucPro inspects files that VirNucPro itself has written.
+// TestInspectPublishedVirNucPro checks that embed inspect reads files that VirNucPro itself has written.
 func TestInspectPublishedVirNucPro(t *testing.T) {
 	folder, err := filepath.Abs("../../../shared/goldens/published/virnucpro")
 	if err != nil {

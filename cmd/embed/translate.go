@@ -42,7 +42,7 @@ type translateFlags struct {
 	orfs, starts bool
 }
 
-// declare declares the flags.
+// declare declares the flags of embed translate and sets their defaults.
 func (s *translateFlags) declare(flags *pflag.FlagSet) {
 	flags.IntVar(&s.code, "code", 1, "")
 	flags.BoolVar(&s.orfs, "orfs", false, "")
@@ -89,10 +89,10 @@ func translateCommand(ctx context.Context, _ machine, args, environ []string, st
 	return exitCode(err, 0, 0), err
 }
 
-// maxArguments is more than a command line can hold.
+// maxArguments is the maximum number of inputs. No command line can hold that many.
 const maxArguments = 1 << 30
 
-// translate translates all inputs.
+// translate translates all inputs and writes the proteins as FASTA.
 func (s *translateFlags) translate(ctx context.Context, genetic *translate.Code, args []string, w io.Writer) error {
 	options, out := s.reading(), bufio.NewWriterSize(w, 1<<16)
 	for _, arg := range args {

@@ -45,7 +45,7 @@ Flags:
 //go:embed published/published.json
 var publishedJSON []byte
 
-// publishedSet is a set of embeddings of one model by one author.
+// publishedSet is a set of embeddings of one model that one author has published.
 type publishedSet struct {
 	Model            string `json:"model"` // short name
 	Source           string `json:"source"`
@@ -90,7 +90,7 @@ func verify(ctx context.Context, m machine, args, environ []string, stdout, stde
 	return verifyWith(ctx, m, sets, args, environ, stdout, stderr)
 }
 
-// verifyWith is verify with other published embeddings.
+// verifyWith is the command "embed verify" with the given published embeddings.
 func verifyWith(ctx context.Context, m machine, sets []publishedSet, args, environ []string, stdout, stderr io.Writer) (code int, err error) {
 	s := &settings{logFormat: "text", quiet: true}
 	flags := pflag.NewFlagSet("embed verify", pflag.ContinueOnError)
@@ -175,8 +175,8 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 	return nil
 }
 
-// run compares the model in each precision on each device, and prints a table. If one of them cannot compute, the table
-// has the rows of the others.
+// run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
+// table. An error ends the comparison in one precision; the other precisions are compared all the same.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {
@@ -273,8 +273,8 @@ func distances(got, want []float32) (l2, cosine float64) {
 	return math.Sqrt(difference / ww), gw / math.Sqrt(gg*ww)
 }
 
-// nearby is the cosine from which embeddings that do not agree are called similar. Those of unrelated weights are far
-// below.
+// nearby is the least cosine at which embeddings that are out of tolerance are still called similar. Those of unrelated
+// weights have far lower cosines.
 const nearby = 0.99
 
 // verdict prints the conclusion and returns the exit code.

@@ -16,7 +16,8 @@ import (
 	"seqembed/transformer"
 )
 
-// publish returns sets as their authors might have published them: means of a tiny model, computed in float64.
+// publish returns a set of embeddings as its author might have published it: means of the smallest model, computed in
+// float64.
 func publish(t *testing.T) []publishedSet {
 	t.Helper()
 	checkpoint, err := transformer.Families.Open(tiny)
@@ -59,8 +60,8 @@ func publish(t *testing.T) []publishedSet {
 	return sets
 }
 
-// TestVerify verifies the model whose embeddings are the published ones, as a folder and by name, and then other
-// weights and embeddings.
+// TestVerify checks that embed verify accepts the model with the published embeddings, as a folder and by name. It must
+// not accept other weights, or embeddings that differ by more than the tolerance.
 func TestVerify(t *testing.T) {
 	workspace(t)
 	writeCheckpoint(t, "net", tiny, nil)
@@ -108,7 +109,8 @@ func TestVerify(t *testing.T) {
 	run("--offline", "esm2-35m").wantCode(exitNothing).wantProblem("esm2_t12_35M_UR50D", "hf download")
 }
 
-// TestVerifyPublished verifies the folder of a synthetic model against the smallest set that comes with the program.
+// TestVerifyPublished checks that embed verify compares a model with the embeddings that come with the program, and
+// does not accept synthetic weights.
 func TestVerifyPublished(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds under the race detector; other tests run the same goroutines")
@@ -127,8 +129,8 @@ func TestVerifyPublished(t *testing.T) {
 	}
 }
 
-// TestPublishedEmbeddings checks the file of published embeddings: each set belongs to a model and has its width, legal
-// letters, finite values, a licence and a precision with a tolerance.
+// TestPublishedEmbeddings checks the published embeddings that come with the program. Each set must be of a known model
+// and have its width, legal letters, finite values, a licence, and a precision with a tolerance.
 func TestPublishedEmbeddings(t *testing.T) {
 	var sets []struct {
 		publishedSet
