@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Pooling determines the rows of a column.
+// Pooling determines how the states of a record's tokens become the rows of a column.
 type Pooling string
 
 // Poolings. Columns of Mean, Max and CLS have one row per record. The tokens that Mean and Max cover depend on the
@@ -25,7 +25,7 @@ func Poolings() []Pooling { return []Pooling{Mean, Max, CLS, Residues, Tokens} }
 // PerRecord reports whether a column has one row per record.
 func (p Pooling) PerRecord() bool { return p != Residues && p != Tokens }
 
-// Column is one embedding of every record, or of every row of a record.
+// Column is one kind of embedding of every record: a pooling of the states of one layer.
 type Column struct {
 	Pooling Pooling
 	Layer   int // block number, from 0
@@ -37,7 +37,8 @@ type Letters struct{ First, Last int32 }
 // A Spec whose columns have different kinds of rows is written as several tables, each in files of its own. A table has
 // a Spec with its columns only. Its rows are records, or the residues of all records, or their tokens.
 
-// pooling returns the pooling that determines the rows of a table. If the table has one row per record, that is Mean.
+// pooling returns Residues or Tokens if s is the Spec of a table with a row per residue or token, and Mean if the table
+// has a row per record, whatever the poolings of its columns.
 func (s *Spec) pooling() Pooling {
 	if p := s.Columns[0].Pooling; !p.PerRecord() {
 		return p
@@ -59,15 +60,16 @@ func (s *Spec) rows(r *Row) int {
 	return 1
 }
 
-// table is a table of an output.
+// table is a table of an output: those of its columns that have the same kind of rows.
 type table struct {
-	spec    Spec
-	columns []int // indices of its columns among all columns
+	spec    Spec  // with the columns of the table only
+	columns []int // indices of its columns among all columns of the output
 	enc     encoder
 }
 
-// tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
-// others contain the pooling. Pt and shards have all columns of a record in one file.
+// tables divides a Spec into its tables, each with one kind of rows: records, residues or tokens, in this order. If
+// there are several, the file names of the tables of residues and tokens contain the pooling. The format Pt, and a
+// shard, have all columns in one table.
 func (s *Spec) tables() (list []table) {
 	if s.Format == Pt || s.Shard != "" {
 		all := table{spec: *s}
@@ -149,7 +151,8 @@ func (s *Spec) checkColumns() error {
 	return nil
 }
 
-// recordNames are the names of the arrays that were written for records. A file has one array of a name.
+// recordNames are the names of the arrays that were written for records. No two arrays of a file may have the same
+// name.
 type recordNames map[string]struct{}
 
 // check returns an error if an array with one of the names exists.

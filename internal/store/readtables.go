@@ -16,7 +16,8 @@ import (
 	"strings"
 )
 
-// readNpz opens an archive with an array for each record. Arrays of letters say that the rows are residues.
+// readNpz opens an .npz archive with an array for each record. Its rows are residues if each array is followed by one
+// with the letters of its residues, and otherwise tokens.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -63,7 +64,8 @@ func lettersName(entry *zip.File) string {
 	return strings.TrimSuffix(entry.Name, ".npy") + lettersSuffix + ".npy"
 }
 
-// readArrays reads the first record of the entries, and returns the number of entries that it has.
+// readArrays reads the record to which the first of the archive's entries belongs. read is the number of entries that
+// belong to it.
 func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	d, rows, dim, err := npzHeader(entries[0])
 	if err == nil && (d != t.DType || dim != t.Dim) {
@@ -182,7 +184,7 @@ func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta m
 	return tensors, meta, io.NewSectionReader(f, 8+int64(n), size-8-int64(n)), nil
 }
 
-// readSafetensors opens a file with a tensor for each column, or for each record.
+// readSafetensors opens a safetensors file with a tensor for each column, or with one for each record.
 func readSafetensors(f *os.File, size int64) (*Table, error) {
 	tensors, meta, body, err := safetensorsHeader(f, size)
 	if err != nil {
@@ -232,8 +234,8 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// tensorIDList returns the ids, from the metadata or from two tensors, and the other tensors. It removes the ids from
-// the metadata.
+// tensorIDList returns the ids of the records in a safetensors file. They are a list in the metadata, from which
+// tensorIDList removes it, or the content of two tensors. rest are the other tensors.
 func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
 	if text, ok := meta[tensorIDs]; ok {
 		delete(meta, tensorIDs)
@@ -278,8 +280,8 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 	return content, noEOF(err)
 }
 
-// perColumn reports whether there is a tensor for each column, rather than for each record. It returns an error if the
-// rows of such tensors are not as many as the ids.
+// perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. It returns an
+// error if the number of rows of such a tensor is not the number of ids.
 func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	for _, e := range tensors {
 		switch {
@@ -295,7 +297,7 @@ func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	return true, nil
 }
 
-// readTensors makes t read a tensor for each column.
+// readTensors sets t.Read for a safetensors file with a tensor for each column.
 func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
 	t.IDs = ids != nil
 	if !t.IDs && len(tensors) > 0 {
@@ -327,11 +329,11 @@ func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(te
 	}
 }
 
-// maxLine bounds a line of text in bytes.
+// maxLine is the maximum number of bytes in a line of a TSV file.
 const maxLine = 64 << 20
 
-// readTSV opens a text file. Lines of the same id that follow each other are a record, if they have positions or
-// letters.
+// readTSV opens a TSV file. Each line is a record; or, if the lines have positions or letters, a token or a residue,
+// and consecutive lines with the same id are a record.
 func readTSV(f *os.File, size int64) (*Table, error) {
 	if last := make([]byte, 1); size > 0 {
 		if _, err := f.ReadAt(last, size-1); err != nil || last[0] != '\n' {
@@ -397,7 +399,7 @@ func residueLetters(first, last string) (l Letters, err error) {
 	return Letters{int32(a), int32(b)}, errors.Join(err, err2)
 }
 
-// joiner joins the residues or tokens of a record, which follow each other in a table, to one row.
+// joiner joins the rows of a record to one. These are residues or tokens, which follow each other in a table.
 type joiner struct {
 	yield func(*Row) error
 	joins bool // whether rows are joined; if not, every row is a record

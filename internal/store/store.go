@@ -19,7 +19,7 @@ import (
 // Format is the name of an output format on the command line.
 type Format string
 
-// layout describes one format.
+// layout describes how outputs of one format are written.
 type layout struct {
 	format Format
 	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
@@ -110,15 +110,15 @@ type Spec struct {
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
-	// Shard makes the output a shard, such as 1-of-8, from all of which one of Format is made. A shard is one file, from
-	// which OpenShard returns the rows as they were written.
+	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8. All eight shards together are later
+	// joined to one output of Format. A shard is one file, from which OpenShard returns the rows as they were written.
 	Shard string
 
 	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
 	IDsOnly bool
 
-	stem  string // name of the output without extensions, instead of one made of Base and Model
-	table string // suffix of the model in the file names of one table of several
+	stem  string // name of the output without extensions; if empty, it is made of Base and Model
+	table string // follows the model in file names, if the output has several tables (see tables)
 }
 
 // Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain it after
@@ -268,8 +268,8 @@ func (s *Spec) Supported() error {
 	return l.check(s)
 }
 
-// Paths returns the final paths of the output, the main file first. Commit renames the files in reverse order. So if
-// the main file exists, all of them exist.
+// Paths returns the final paths of the output, the main file first. Writer.Commit renames files to these paths in
+// reverse order. So if the main file exists, all of them exist.
 func (s Spec) Paths() []string {
 	l, err := s.Format.layout()
 	if err != nil {
