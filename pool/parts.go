@@ -16,12 +16,12 @@ import (
 // DefaultPartRecords is the default of the command line for Job.PartRecords.
 const DefaultPartRecords = 4096
 
-// Results are collected and then written together, as a part, to a log from which a rerun continues. Besides the number
-// of records, these limits end a part.
+// The results of a file are appended to its log in parts (see the type parts). Besides the number of records, partBytes
+// and partTime end a part.
 const (
-	partBytes = 8 << 20          // size of the results in a part
-	partTime  = 5 * time.Second  // time since the last part ended
-	syncTime  = 10 * time.Second // time after which the log is synced to the disk
+	partBytes = 8 << 20          // maximum size of the results in a part
+	partTime  = 5 * time.Second  // maximum time since the last part ended
+	syncTime  = 10 * time.Second // minimum time between two syncs of the log to the disk
 )
 
 // parts keeps the results of one input file in a log (see store.Parts), so that a run that is interrupted or killed can

@@ -287,8 +287,8 @@ func TestPartsOfACompleteFile(t *testing.T) {
 	}
 }
 
-// TestPartsAreOfOneRun checks that a run makes an output without a part log while another process holds the log, and
-// leaves the log alone.
+// TestPartsAreOfOneRun checks that a run makes an output without a part log while another run holds the log, and leaves
+// that log alone.
 func TestPartsAreOfOneRun(t *testing.T) {
 	b, records := partsOf(t)
 	settings, err := os.ReadFile(filepath.Join(b.out, ".a.fake.npy.parts"))
