@@ -32,7 +32,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
-// mergeOf writes shards with the given number of records in all, and returns their Merge.
+// mergeOf writes shards with the given number of records in all, and returns a Merge that joins them.
 func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	const dim = 320
 	root := b.TempDir()

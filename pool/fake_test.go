@@ -333,8 +333,8 @@ type bench struct {
 	seen    *recorder
 }
 
-// newBench returns a Job without files, with one device and a budget of 64 tokens. It checks at the end of the test
-// that no goroutine is left.
+// newBench returns a bench whose Job has no files yet and one fake device, which computes at most 64 tokens in a batch.
+// It checks at the end of the test that no goroutine is left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{}, seen: &recorder{}}
@@ -382,7 +382,7 @@ func (b *bench) again() *bench {
 	return &next
 }
 
-// add writes an input file and plans it.
+// add writes an input file and adds it to the job. It returns its path.
 func (b *bench) add(name, content string) string {
 	b.Helper()
 	path := writeFile(b, filepath.Join(b.in, name), content)

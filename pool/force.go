@@ -18,7 +18,7 @@ import (
 // interrupted run and continues it.
 const ForcePrefix = ".force-"
 
-// forcedRun is the content of the file that ForcePrefix describes.
+// forcedRun describes a run with Job.Force. It is the content of the file whose name begins with ForcePrefix.
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
@@ -26,7 +26,7 @@ type forcedRun struct {
 	Outputs []string `json:"outputs"`
 }
 
-// forcePath returns the path of the file that describes a run with Force of this job.
+// forcePath returns the path of the file that describes a run of this job with Job.Force (see ForcePrefix).
 func (j *Job) forcePath() string {
 	sum := sha256.New()
 	settings, _ := json.Marshal(j.Output.Template) // strings and numbers cannot fail
@@ -102,7 +102,8 @@ func (r *run) endForce() {
 	}
 }
 
-// madeByForce reports whether the outputs of a file were made by the run with Force that this run continues.
+// madeByForce reports whether the outputs of a file were made by the interrupted run with Job.Force that this run
+// continues.
 func (r *run) madeByForce(f File) bool {
 	if r.forcedRun == nil || f.once() {
 		return false

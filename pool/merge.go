@@ -229,7 +229,7 @@ func with(parameters map[string]string, name, value string) map[string]string {
 	return all
 }
 
-// findPiece returns a shard of an output that is complete in one of the folders, or nil.
+// findPiece looks in the folders for the shard s of an output. It returns the first one that is complete, or nil.
 func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manifests map[string]*store.Manifest) (*piece, error) {
 	for _, dir := range m.Dirs {
 		path := filepath.Join(dir, filepath.FromSlash(output.Name)+store.ShardSuffix+s.String())
@@ -248,7 +248,9 @@ func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manif
 	return nil, nil
 }
 
-// compareInputs returns an error unless all shards of an output were made from the same state of its input.
+// compareInputs returns an ErrShardsDiffer unless all shards of an output were made from the same content of its input.
+// It compares the sizes, and the digests of the whole input. If a shard has only the digest of its part, it compares
+// the modification times instead.
 func (j *joinedOutput) compareInputs() error {
 	first := j.pieces[0]
 	for _, p := range j.pieces {
@@ -296,7 +298,8 @@ func (m *Merge) describe(j *joinedOutput) {
 	j.want = e
 }
 
-// claim claims the output folder, and reads its manifest.
+// claim registers the run in the output folder until release is called (see store.Claim), and reads the manifest of the
+// folder.
 func (m *Merge) claim() (release func(), err error) {
 	if err := os.MkdirAll(m.Out, 0o777); err != nil {
 		return nil, outputFolderError(m.Out, err)

@@ -36,11 +36,11 @@ type parts struct {
 	file *fileJob
 	log  *store.Parts // nil if the file has none; the writer changes it after the reader has read the log to its end
 
-	// Of the reader.
+	// Used by the reader, until it has ended.
 	replaying bool
 	replayed  int64 // number of records all of whose results were in the log
 
-	// Of the writer.
+	// Used by the writer.
 	pending       []*sequence // computed and not in the log, in the order of the file
 	records       int         // number of records to which they belong
 	bytes         int         // size of their values

@@ -90,8 +90,8 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 	}
 }
 
-// TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk. Progress bars rely
-// on this.
+// TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk, apart from
+// roundings. Progress bars rely on this.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -217,7 +217,8 @@ func TestResiduesOfWindows(t *testing.T) {
 }
 
 // TestResiduesHaveTheirLetters checks which letters the residues of DNA have. In every window their ranges of letters
-// follow each other from the first letter to the last, and each range spells the vocabulary entry of its token.
+// follow each other from the first letter to the last. Each range spells the vocabulary entry of its token, unless it
+// is the letter N, which has no entry.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	tokens := transformer.DNABERT.NewTokenizer()
 	covered := func(p store.Pooling, n int) (from, to int) {
@@ -438,7 +439,7 @@ func TestRecordThatNeverFitsIsSkipped(t *testing.T) {
 	}
 }
 
-// TestNotANumber checks that a NaN in an embedding fails the file with an error that names the record.
+// TestNotANumber checks that a NaN or an infinity in an embedding fails the file with an error that names the record.
 func TestNotANumber(t *testing.T) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(-1))} {
 		b := newBench(t)

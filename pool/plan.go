@@ -78,7 +78,8 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	return f, nil
 }
 
-// connect starts a pipe for an input that can be read only once. The pipe is stopped when ctx ends.
+// connect starts to read an input that can be read only once, through a pipe (see newPipe), which is stopped when ctx
+// ends. It sets f.reader and f.pipe.
 func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.ReadCloser, error)) (err error) {
 	p := newPipe(ctx, open)
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {

@@ -208,7 +208,7 @@ func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool
 	return fakes
 }
 
-// input writes a file and plans it.
+// input writes the input f and returns it as Plan would.
 func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFile) File {
 	content := fasta(f.records)
 	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}

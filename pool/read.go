@@ -77,7 +77,7 @@ func (r *run) read(device string, budget int) {
 	}
 }
 
-// openFile opens a file and its output.
+// openFile opens an input file, its output, and the log of its results from an interrupted run (see parts).
 func (r *run) openFile(file File, device string) (*fileJob, error) {
 	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
 		latest: latest{limit: r.KeptBytes},

@@ -207,7 +207,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 }
 
 // TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output does not
-// match its settings or inputs. With Force it must replace the output.
+// match its settings or inputs. With Job.Force it must replace the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)

@@ -31,8 +31,8 @@ func (s *sequence) appendIDs(b []byte) []byte {
 	return b
 }
 
-// latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that
-// has been removed is computed again if it comes again. Only the file's reader uses a latest.
+// latest contains the latest different sequences of a file, within a limit of memory. If a sequence of the file is
+// repeated after it has been removed from here, it is computed again. Only the file's reader uses a latest.
 type latest struct {
 	limit int                  // maximum of bytes; see Job.KeptBytes
 	known map[string]*sequence // sequences by the bytes of their token ids

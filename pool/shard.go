@@ -26,8 +26,9 @@ func (s Shard) String() string { return fmt.Sprintf("%d-of-%d", s.I, s.N) }
 // ErrUndividable is wrapped by the error for an input that cannot be divided among shards.
 var ErrUndividable = errors.New("an input that can be read only once cannot be divided among shards")
 
-// PlanPrefix is the beginning of the name of a file that says which shard has which part of each input. The rest of the
-// name is the kind of the outputs. All shards write the same plan, in which Merge finds the missing shards.
+// PlanPrefix is the beginning of the name of a file, the plan, that says which shard has which part of each input. The
+// rest of the name is the model and the format of the outputs. All shards write the same plan, from which Merge knows
+// which shards are missing.
 const PlanPrefix = "shards."
 
 // planVersion is the version of the format of plans, and of the rule by which inputs are cut.

@@ -38,7 +38,8 @@ func (f *fileJob) nextCapacity(most, budget int) int {
 	return max(capacity, budget/minShare)
 }
 
-// take sets the size of a span that has been read, and subtracts it from the bytes that are left to be read in the run.
+// take sets the size in bytes of a span that has been read, and subtracts it from the bytes that are left to be read in
+// the run.
 func (f *fileJob) take(s *span) {
 	position := f.reader.Position()
 	s.bytes, f.position = position-f.position, position

@@ -103,8 +103,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path that err contains. That is usually the
-// path of a temporary file, which means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err contains, which is usually
+// that of a temporary file and means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -218,7 +218,7 @@ func (a *atomicFile) readAt(p []byte, offset int64) error {
 	return nil
 }
 
-// copyTo copies the whole file to w.
+// copyTo copies the whole content, including what is still buffered, to w.
 func (a *atomicFile) copyTo(w io.Writer) error {
 	chunk := make([]byte, bufferSize)
 	for from := int64(0); from < a.size; from += bufferSize {
@@ -393,8 +393,8 @@ const (
 	sameFiles                      // all equal the new ones: another run with the same settings has written them
 )
 
-// earlier compares the new files with the files that have their names now. If another run has just written the same
-// files, they must stay, because the manifest of that run says that they exist.
+// earlier compares the new files with the files of an earlier output that are at their final paths. If another run has
+// just written the same files, they must stay, because the manifest says that they exist.
 func (s *fileSet) earlier(files []File) earlierFiles {
 	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
 		return noFiles

@@ -46,10 +46,10 @@ func (s *Spec) pooling() Pooling {
 	return Mean
 }
 
-// perRecord reports whether the rows of a table are records.
+// perRecord reports whether the rows of the table with this Spec are records, and not residues or tokens.
 func (s *Spec) perRecord() bool { return s.pooling() == Mean }
 
-// rows returns the number of rows that a record has in a table.
+// rows returns the number of rows that a record has in the table with this Spec.
 func (s *Spec) rows(r *Row) int {
 	switch s.pooling() {
 	case Residues:
@@ -133,7 +133,7 @@ func (s *Spec) columnNames(prefix string) []string {
 	return names
 }
 
-// checkColumns returns an error if there is no column, or an impossible one, or one twice.
+// checkColumns returns an error if there is no column, or a column that is invalid or listed twice.
 func (s *Spec) checkColumns() error {
 	if len(s.Columns) == 0 {
 		return fmt.Errorf("output of %q: no column to write", s.Base)
@@ -155,7 +155,7 @@ func (s *Spec) checkColumns() error {
 // name.
 type recordNames map[string]struct{}
 
-// check returns an error if an array with one of the names exists.
+// check returns an error about the record with the given id if an array with one of the names exists.
 func (n recordNames) check(id string, names ...string) error {
 	for _, name := range names {
 		if _, ok := n[name]; ok {
@@ -171,8 +171,8 @@ func (n recordNames) add(names ...string) {
 	}
 }
 
-// lettersSuffix ends the name of the array that holds, beside the residues of a record of DNA, the first and the last
-// letter of each.
+// lettersSuffix ends the name of the array with the first and the last letter of each residue of a record of DNA. The
+// rest of the name is that of the array of the residues.
 const lettersSuffix = "_letters"
 
 // withLetters reports whether a table has arrays of letters. In a protein a residue is one letter, so there are none.

@@ -106,7 +106,7 @@ func (m *mergedEncoder) add(id string, values []float32) error {
 	return m.flush(m.ids)
 }
 
-// flush writes the pending pickle code to w.
+// flush writes the pickle code that is in memory to w.
 func (m *mergedEncoder) flush(w io.Writer) error {
 	_, err := w.Write(m.pickle.buf)
 	m.pickle.buf = m.pickle.buf[:0]
@@ -300,7 +300,7 @@ func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 	return op, f.operand, nil
 }
 
-// global reads the name of a class or function, which must be one of those that the encoders write.
+// global reads the name of a Python class or function, which must be one of those that this package writes.
 func (f *virNucProFile) global() error {
 	var names [2]string
 	for i := range names {

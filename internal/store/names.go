@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// These lengths in bytes keep every file name, including suffixes and the name of a temporary file, below the limit of
-// 255 bytes in common file systems.
+// Maximum lengths in bytes of two parts of file names. They keep every file name, with all suffixes and those of a
+// temporary file, below the limit of 255 bytes in common file systems.
 const (
 	maxBaseName  = 160
 	maxModelName = 48

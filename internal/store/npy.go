@@ -24,11 +24,11 @@ func npyNames(s *Spec, stem string) (names []string) {
 // idsSuffix ends the name of the text file with the ids of an array's rows.
 const idsSuffix = ".ids.txt"
 
-// npyHeaderSize is the size in bytes of every header: enough for two dimensions of 20 digits, and a multiple of 64, to
-// which NumPy aligns its data.
+// npyHeaderSize is the size in bytes of the header of every NumPy array that is written: enough for two dimensions of
+// 20 digits, and a multiple of 64, to which NumPy aligns its data.
 const npyHeaderSize = 128
 
-// npyInt32 is the type of int32 values in a header.
+// npyInt32 is the name of the type int32 in the header of a NumPy array.
 const npyInt32 = "<i4"
 
 // npy returns the name of the type in the header of a NumPy array.

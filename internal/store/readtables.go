@@ -92,7 +92,7 @@ func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	return row, 2, err
 }
 
-// npzLetters reads an array of the first and the last letter of each row.
+// npzLetters reads an array [rows, 2] with the first and the last letter of each row.
 func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
 	content, err := entry.Open()
 	if err != nil {
@@ -113,7 +113,7 @@ func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
 	return list, nil
 }
 
-// npzHeader reads the header of an array of floats.
+// npzHeader reads the header of an array of floats in an .npz archive.
 func npzHeader(entry *zip.File) (d DType, rows, dim int, err error) {
 	content, err := entry.Open()
 	if err != nil {
@@ -133,7 +133,7 @@ func npzHeader(entry *zip.File) (d DType, rows, dim int, err error) {
 	return d, rows, dim, err
 }
 
-// tensorEntry is the description of a tensor in the header of safetensors.
+// tensorEntry is the description of a tensor in the header of a safetensors file.
 type tensorEntry struct {
 	DType   string   `json:"dtype"`
 	Shape   []int    `json:"shape"`
@@ -141,7 +141,8 @@ type tensorEntry struct {
 	name    string
 }
 
-// dtype returns the type of the values of a matrix of floats.
+// dtype returns the type of the tensor's values. It returns an error unless the tensor is a matrix of floats within the
+// body of the file, which has the given size in bytes.
 func (e tensorEntry) dtype(body int64) (DType, error) {
 	d := map[string]DType{"F32": FP32, "F16": FP16}[e.DType]
 	if d == "" || len(e.Shape) != 2 || e.Offsets[0] < 0 || e.Offsets[1] > body || e.Shape[0] < 0 || e.Shape[1] < 0 ||
@@ -151,7 +152,8 @@ func (e tensorEntry) dtype(body int64) (DType, error) {
 	return d, nil
 }
 
-// safetensorsHeader reads the header. The tensors are in the order of their values.
+// safetensorsHeader reads the header of a safetensors file. tensors are in the order in which the file has their
+// values.
 func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta map[string]string, body *io.SectionReader, err error) {
 	var prefix [8]byte
 	if _, err := f.ReadAt(prefix[:], 0); err != nil {
@@ -406,7 +408,8 @@ type joiner struct {
 	row   *Row // nil before the first row
 }
 
-// add joins a row to the previous ones of its record. Before a row of another record it yields the joined row.
+// add joins a row to the previous rows of the same record. If the row belongs to another record, add first yields the
+// joined row of the previous record.
 func (j *joiner) add(r Row) error {
 	switch {
 	case !j.joins:

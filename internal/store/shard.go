@@ -112,7 +112,8 @@ type Shard struct {
 	values matrix
 }
 
-// shardBuffer is the size in bytes of the buffer of a Shard. All shards of a compressed input are open together.
+// shardBuffer is the size in bytes of the buffer of a Shard. It is small because all shards of an input may be open at
+// the same time.
 const shardBuffer = 64 << 10
 
 // OpenShard opens a shard for reading.
@@ -228,7 +229,7 @@ func (s *Shard) text() (string, error) {
 	return string(b), noEOF(err)
 }
 
-// letters reads the letters of residues.
+// letters reads the first and the last letter of a number of residues, and appends them to r.Residues.
 func (s *Shard) letters(r *Row, residues int) error {
 	var pair [8]byte
 	for range residues {

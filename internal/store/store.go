@@ -28,7 +28,7 @@ type layout struct {
 	// check returns an error if the format does not support such an output. A format that supports every output has no
 	// check (nil).
 	check func(s *Spec) error
-	// open creates the files.
+	// open creates the files of an output and returns the encoder that writes rows to them.
 	open func(s *Spec, files *fileSet) (encoder, error)
 }
 
@@ -73,7 +73,8 @@ func ParseFormat(name string) (Format, error) {
 	return l.format, err
 }
 
-// Kind is the kind of sequence that was embedded. It determines the layout for VirNucPro.
+// Kind is the kind of sequence that was embedded. It determines the layout of the format VirNucPro, and whether files
+// have the letters of residues beside their embeddings.
 type Kind uint8
 
 // Kinds of sequences.
@@ -215,7 +216,7 @@ type encoder interface {
 // of any table, returns a *recordError for such a row.
 type rowChecker interface{ check(r *Row) error }
 
-// Create starts the output described by s. No file at s.Paths exists or changes before Commit.
+// Create starts the output described by s. Until Commit, no file at s.Paths is created or changed.
 func Create(s Spec) (Writer, error) { return create(s, osFS{}) }
 
 func create(s Spec, fs fileSystem) (Writer, error) {
@@ -259,7 +260,7 @@ func (s *Spec) validate() (layout, error) {
 }
 
 // Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
-// Compress and Matrix alone.
+// Matrix and Shard alone.
 func (s *Spec) Supported() error {
 	l, err := s.Format.layout()
 	if err != nil || l.check == nil {
@@ -288,7 +289,8 @@ func (s Spec) Paths() []string {
 	return paths
 }
 
-// output implements Writer for every format. It checks rows, keeps the first fatal error and owns the files.
+// output implements Writer for every format. It checks rows, keeps the first error that ends the output, and owns the
+// files.
 type output struct {
 	spec      Spec
 	files     fileSet
@@ -364,7 +366,8 @@ func (o *output) fail(err error) error {
 	return failed
 }
 
-// check returns an error unless r has the shape that s requires and only finite values.
+// check returns an error unless r has the shape that s requires, texts of at most maxText bytes, only finite values and
+// no embedding of zeros only.
 func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
 		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)
