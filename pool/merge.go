@@ -23,7 +23,7 @@ type Merge struct {
 	AllowMissing bool     // joins the shards that are there, even if others are missing
 	Duplicates   string   // policy for a repeated id: error or suffix; "" keeps that of the shards
 	Force        bool     // replaces outputs that differ
-	Command      string   // command line of this run, which an ErrInUse of another run shows
+	Command      string   // command line of this run; other runs show it in their ErrInUse
 
 	plans    map[string]*foundPlan // plans of the shards (see PlanPrefix), by the names of their files
 	absent   []Failure             // outputs of which there is no shard

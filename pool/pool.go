@@ -131,7 +131,7 @@ type run struct {
 	spans     chan *span    // spans to compute; has the capacity of openSpans
 	unread    atomic.Int64  // number of bytes, as stored on disk, that are left to be read of all files
 
-	forcedRun *forcedRun // the run with Force that this one starts or continues
+	forcedRun *forcedRun // the run with Job.Force that this one starts or continues; nil without Job.Force
 
 	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary

@@ -57,8 +57,8 @@ func (o Output) spec(f File) store.Spec {
 }
 
 // Check returns the error that Run would return because the manifest is not usable, or because an existing output was
-// made with other settings or is not in the manifest. With Force it returns nil. It reads the content of an input only
-// to find out whether an earlier output was made from the same file at another path.
+// made with other settings or is not in the manifest. With Job.Force it returns nil. It reads the content of an input
+// only to find out whether an earlier output was made from the same file at another path.
 func (j *Job) Check(ctx context.Context) error {
 	if j.Force {
 		return nil

@@ -352,7 +352,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestMovedInput checks that inputs are compared by content, not by path.
+// TestMovedInput checks that a run accepts the output of an input at another path if the content is the same, and
+// refuses it otherwise.
 func TestMovedInput(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMKV\n")

@@ -17,7 +17,7 @@ import (
 	"seqembed/internal/readback"
 )
 
-// memory is a file in memory.
+// memory implements File in memory.
 type memory struct{ bytes.Buffer }
 
 func (m *memory) WriteAt(p []byte, at int64) (int, error) { return copy(m.Bytes()[at:], p), nil }

@@ -17,7 +17,7 @@ var (
 	ErrUnsupported = errors.New("a kind of HDF5 that is not read here (h5repack --low=0 --high=0 -l CONTI -f NONE converts it)")
 )
 
-// Reader reads a file. It is not safe for concurrent use.
+// Reader reads an HDF5 file. It is not safe for concurrent use.
 type Reader struct {
 	file io.ReaderAt
 	size int64
@@ -295,7 +295,7 @@ type linkReader struct {
 	r     *Reader
 	names string
 	links []Link
-	left  int64 // number of bytes of nodes that may still be read; ends the reading of a tree whose nodes form a cycle
+	left  int64 // number of bytes of nodes that may still be read; limits a damaged tree of nodes with several parents
 }
 
 // take returns n bytes of a node from an offset. It returns an error unless they begin with the text magic.

@@ -28,7 +28,7 @@ func (p Pooling) PerRecord() bool { return p != Residues && p != Tokens }
 // Column is one kind of embedding of every record: a pooling of the states of one layer.
 type Column struct {
 	Pooling Pooling
-	Layer   int // block number, from 0
+	Layer   int // number of the block after which the states are taken; 0 is before the first block
 }
 
 // Letters is a range of the letters of a record: the first and the last one, counted from 1.

@@ -20,8 +20,8 @@ const manifestFormat = 2
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
 	Revision         string            `json:"revision"`          // revision of the checkpoint; empty if unknown
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // empty if there is no file
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // digest of the weights, or of the description of synthetic ones; empty if unknown
+	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // digest of the vocabulary; empty if unknown
 	Parameters       map[string]string `json:"parameters"`        // other settings that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
@@ -38,7 +38,7 @@ type Entry struct {
 	Repeated  int64            `json:"repeated"`          // number of records that were not computed, because earlier ones are equal
 	Overflows int64            `json:"overflows"`         // number of values that the type of the output turned into infinities
 	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
-	Outputs   []File           `json:"outputs"`           // main file first; relative paths
+	Outputs   []File           `json:"outputs"`           // main file first; in the manifest the paths are relative to its folder
 	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
 	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
 }

@@ -412,7 +412,7 @@ func TestTornLine(t *testing.T) {
 		mustAppend(t, dir, testEntry(dir, "c"))
 		wantOutputs(t, dir, append(want, "c")...)
 	}
-	// Only the last byte, and zeros, which may be left after a power failure.
+	// The newline of the last line is replaced by zeros, which may be left after a power failure.
 	dir := t.TempDir()
 	zeros := append(content[:len(content)-1:len(content)-1], make([]byte, 5000)...)
 	if err := os.WriteFile(manifestPath(dir), zeros, 0o666); err != nil {

@@ -113,7 +113,8 @@ for (const arg of process.argv.slice(2)) {
 `, args...), specs...)
 }
 
-// TestArrowSeesFixedSizeLists reads files with the Rust implementation of Arrow.
+// TestArrowSeesFixedSizeLists checks that the Rust implementation of Arrow reads the embeddings in Parquet files as
+// lists of a fixed size, with the right type and values.
 func TestArrowSeesFixedSizeLists(t *testing.T) {
 	specs, args := parquetFiles(t)
 	checkLines(t, readback.Node(t, []string{"parquet-wasm", "apache-arrow"}, `

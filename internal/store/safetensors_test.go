@@ -260,8 +260,8 @@ func TestSafetensorsWithoutIDs(t *testing.T) {
 	}
 }
 
-// TestArraysPerRecordNeedDistinctNames checks the formats in which the array of a record is named after the record's
-// id. A second record with the same id must be refused.
+// TestArraysPerRecordNeedDistinctNames checks that a second record with the same id is refused in .npz and safetensors
+// files of tokens, where each array is named after the id of its record.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	for _, format := range []Format{Npy, Safetensors} {
 		s := spec(t, format)
