@@ -13,8 +13,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// BenchmarkMerge joins shards with b.N records of 320 values in all. The shards are those of one input
-// that is cut, or of one that is interleaved.
+// BenchmarkMerge measures the joining of shards with b.N records of 320 values in all. The shards have either
+// consecutive ranges of the records of one input, or interleaved blocks of them.
 func BenchmarkMerge(b *testing.B) {
 	for _, shards := range []int{10, 1000} {
 		for _, interleaved := range []bool{false, true} {
@@ -32,7 +32,7 @@ func BenchmarkMerge(b *testing.B) {
 	}
 }
 
-// mergeOf writes shards with the given number of records in all, and returns their Merge.
+// mergeOf writes shards with the given number of records in all, and returns a Merge that joins them.
 func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	const dim = 320
 	root := b.TempDir()
@@ -59,7 +59,8 @@ func mergeOf(b *testing.B, shards, records int, interleaved bool) *Merge {
 	return m
 }
 
-// writeShard writes shard i of an output that has the given number of records in all shards.
+// writeShard writes shard i, counted from 0, of an output o that has the given number of records in all shards
+// together.
 func writeShard(b *testing.B, dir string, o plannedOutput, i, shards, dim, records int) {
 	s := Shard{i + 1, shards}
 	w, err := store.Create(store.Spec{Dir: dir, Base: "x", Model: "m", Format: store.Parquet, Dim: dim, Columns: oneMean, Shard: s.String()})

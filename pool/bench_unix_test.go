@@ -20,12 +20,12 @@ import (
 	"seqembed/transformer"
 )
 
-// paced is a fake device that computes batches one after the other at a given rate, while the host does other work. If
-// rate is 0, it computes them instantly.
+// paced is a fake device that takes as long for its batches, one after the other, as a device of a given rate. If rate
+// is 0, it takes no time.
 type paced struct {
 	dim, budget int
-	rate        float64 // in tokens per second
-	until       time.Time
+	rate        float64   // in tokens per second
+	until       time.Time // when the last batch is finished
 }
 
 func (d *paced) Budget() int  { return d.budget }

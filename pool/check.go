@@ -6,9 +6,9 @@ import (
 	"seqembed/internal/seqio"
 )
 
-// checkBeside starts a goroutine that checks the whole file while its first batches are computed, if the file has
-// several spans. This finds a bad record at the end before all other records have been computed. The goroutine ends
-// with the file.
+// checkBeside starts a goroutine that checks the whole file while its first batches are computed. This finds a bad
+// record at the end before all other records have been computed. It starts none if the reader has already reached the
+// end of the file, or if the input can be read only once. The goroutine ends with the file.
 func (f *fileJob) checkBeside() {
 	if f.complete || f.checked != nil || f.once() {
 		return
@@ -33,8 +33,9 @@ func (f *fileJob) check() error {
 	return err
 }
 
-// explain returns an error that names all bad records of the file. If it finds none, it returns err, the error that
-// ended the reading of the file.
+// explain replaces err, the error that ended the reading of the file, by an error that names all bad records of the
+// file. If there is none, it returns an ErrChanged if the file has changed, and err otherwise. For an input that can be
+// read only once, it always returns err.
 func (f *fileJob) explain(err error) error {
 	var found error
 	switch {

@@ -15,8 +15,8 @@ import (
 )
 
 // TestBadRecordsAreFoundBesideTheFirstBatches checks that bad records at the end of a file are found early. The device
-// finishes no batch until the file has failed, so only checkBeside can find them. All of them must be named, and good
-// files must be written.
+// finishes no batch until the file has failed, so only the goroutine of checkBeside can find them. All of them must be
+// named, and good files must be written.
 func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	b := newBench(t)
 	records := randomRecords(1, upTo(300)...)
@@ -54,7 +54,8 @@ func TestBadRecordsAreFoundBesideTheFirstBatches(t *testing.T) {
 	}
 }
 
-// TestInputThatChangesWhileItIsRead checks that an input that changes has no output, with or without an error in it.
+// TestInputThatChangesWhileItIsRead checks that an input that changes while it is read fails with ErrChanged and leaves
+// no output, whether or not its new content is valid.
 func TestInputThatChangesWhileItIsRead(t *testing.T) {
 	records := fasta(randomRecords(1, slices.Repeat(upTo(400), 10)...)) // more than is read before the first batch
 	for name, change := range map[string]func(path string) error{

@@ -18,17 +18,17 @@ func outputFolderError(dir string, err error) error {
 	return fmt.Errorf("%w %s: %w", ErrOutput, dir, cmp.Or(errors.Unwrap(err), err))
 }
 
-// claim is the claim of a run to its output folder (see store.Claim).
+// claim says whether a run can write to its output folder, in which it has registered by store.Claim.
 type claim struct {
-	holder store.Holder
-	err    error // the reason why nothing can be written, or nil
+	holder store.Holder // what other runs read about this one
+	err    error        // the reason why nothing can be written, or nil
 }
 
 // Claim registers the jobs of a run in their common output folder until release is called. It first removes the
-// temporary files of killed runs. It returns a store.ErrInUse if another run is making the same kind of output with
-// other settings. Runs with the same settings may share the folder, and so may runs of other models or formats. If
-// nothing can be written in the folder, Claim returns no error, but Job.Run does if it has something to write. command
-// is the command line of this run, which an ErrInUse of another run shows.
+// temporary files of killed runs. It returns a store.ErrInUse if another run with other settings is making outputs that
+// may have the same names. Runs with the same settings may share the folder, and so may runs of other models or
+// formats. If nothing can be written in the folder, Claim returns no error, but Job.Run does if it has something to
+// write. command is the command line of this run; other runs show it in their ErrInUse.
 //
 // If Claim was not called before, Run claims the folder for its own job.
 func Claim(command string, jobs ...*Job) (release func(), err error) {
@@ -61,8 +61,8 @@ func Claim(command string, jobs ...*Job) (release func(), err error) {
 	}, nil
 }
 
-// clash returns the first difference in settings between the outputs of these jobs and the outputs of another run,
-// compared kind by kind (see Output.kind).
+// clash returns the first difference in settings between the outputs of these jobs and those of another run that may
+// have the same file names (see Output.kind). It returns "" if there is none.
 func clash(jobs []*Job, other store.Holder) string {
 	for _, j := range jobs {
 		if had, ok := other.Outputs[j.Output.kind()]; ok {

@@ -109,7 +109,8 @@ func (w *worker) next() *span {
 	}
 }
 
-// pack divides the sequences of a span into batches. A span without sequences of its own is complete at once.
+// pack divides those sequences of a span that must be computed into batches, and adds these to w.pending. A span
+// without such sequences is complete at once.
 func (w *worker) pack(s *span) {
 	s.device, s.work = w.device.Name, 0
 	var sequences []*sequence
@@ -140,9 +141,9 @@ func (w *worker) mustWait() bool {
 	return len(w.inFlight) > 0 && len(b.members) == 1 && b.members[0].tokens() > w.embedder.Budget()
 }
 
-// start starts the first pending batch. If the budget has been halved since the batch was packed, start divides the
-// batch and starts the first part. It drops a batch whose file has failed. After the run has ended, it drops every
-// batch.
+// start starts the first pending batch. If the batch is over the budget, which may have been halved since, start
+// divides it into several and starts the first of these. It drops a batch whose file has failed. After the run has
+// ended, it drops every batch.
 func (w *worker) start() {
 	b := w.pending[0]
 	if b.span.file.ctx.Err() != nil {
@@ -167,8 +168,8 @@ func (w *worker) start() {
 }
 
 // finish waits for the first batch in flight. If the device has no memory for a batch of several sequences, finish
-// halves the worker's budget and returns the batch to pending. If the batch is a single sequence, see leaveOut. Any
-// other error is a failure of the device, which finish returns with the span.
+// halves the worker's budget and returns the batch to w.pending. If it has none for a batch of a single sequence,
+// finish calls leaveOut. Any other error is a failure of the device; finish returns it with the span of the batch.
 func (w *worker) finish() (*span, error) {
 	b := w.inFlight[0]
 	w.inFlight = w.inFlight[1:]
@@ -213,8 +214,8 @@ func (w *worker) leaveOut(f *fileJob, s *sequence, err error) {
 	}
 }
 
-// distribute gives each sequence of a batch its rows of the results of every column. A sequence that may be kept gets a
-// copy, so that it does not keep the results of the whole batch in memory.
+// distribute stores in each sequence of a batch its part of the batch's results, column by column. A sequence to which
+// later records may refer gets a copy, so that it does not keep the results of the whole batch in memory.
 func (w *worker) distribute(results [][]float32, b batch) {
 	for i, m := range b.members {
 		for c, column := range w.Output.Columns {
@@ -233,7 +234,7 @@ func (w *worker) distribute(results [][]float32, b batch) {
 	}
 }
 
-// complete passes the span to its writer.
+// complete tells the writer of the span's file that the span is computed. It resets the count of failures in a row.
 func (w *worker) complete(s *span) {
 	w.mu.Lock()
 	w.failures = 0
@@ -241,8 +242,8 @@ func (w *worker) complete(s *span) {
 	close(s.done)
 }
 
-// drain waits for all batches in flight. It returns the spans that must be computed again: first, then the others in
-// flight or pending.
+// drain waits for all batches in flight and ignores their results, because the device is lost. It returns the spans
+// that must be computed again: the argument first, then those of the batches in flight and pending.
 func (w *worker) drain(first *span) []*span {
 	spans := []*span{first}
 	for _, b := range w.inFlight {

@@ -15,7 +15,7 @@ import (
 
 var errBroken = errors.New("the device is on fire")
 
-// failing makes the device fail in the calls with the given numbers, counted from 1.
+// failing makes the fake device fail in the batches with the given numbers, counted from 1.
 func (f *fake) failing(at ...int64) {
 	f.fault = func(kernels.Batch) error {
 		if slices.Contains(at, f.calls.Load()) {
@@ -34,7 +34,7 @@ func (b *bench) addFiles(n int) {
 	}
 }
 
-// failing returns a device that needs the given number of seconds for a batch and then fails.
+// failing returns a fake device that fails in every batch, after the given number of seconds.
 func failing(seconds int) *fake {
 	return &fake{columns: oneMean, fault: func(kernels.Batch) error {
 		time.Sleep(time.Duration(seconds) * time.Second)
@@ -238,7 +238,7 @@ func TestModelThatDevicesDoNotCompute(t *testing.T) {
 	b.wantNames()
 }
 
-// planStdin plans standard input with the given content.
+// planStdin replaces standard input by a pipe with the given content, and adds it to the inputs of the job.
 func (b *bench) planStdin(content string) {
 	b.Helper()
 	read, write, err := os.Pipe()

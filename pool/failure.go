@@ -17,7 +17,7 @@ import (
 	"seqembed/internal/store"
 )
 
-// OutputFailure is the type of failures to write results.
+// OutputFailure is the Failure.Type of an input whose results could not be written.
 const OutputFailure = "output"
 
 // FailedFiles is the name of the file in the output folder that lists failed input files.
@@ -109,7 +109,8 @@ func parseLine(line string) Failure {
 	return f
 }
 
-// ReadFailures returns the failures that are listed in folder dir.
+// ReadFailures returns the failures that are listed in FailedFiles in folder dir. If there is no such file, it returns
+// none, and no error.
 func ReadFailures(dir string) (list []Failure, err error) {
 	content, err := os.ReadFile(filepath.Join(dir, FailedFiles))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -122,8 +123,8 @@ func ReadFailures(dir string) (list []Failure, err error) {
 }
 
 // WriteFailures adds the failures of a run to FailedFiles in folder dir, which it creates if needed. It removes the
-// earlier lines for the paths in done and in failed, and keeps the lines of other runs. If no line is left, it removes
-// the file.
+// earlier lines for the paths in done and in failed, and keeps all other lines. If no line is left, it removes the
+// file.
 func WriteFailures(ctx context.Context, dir string, done []string, failed []Failure) error {
 	if len(failed) > 0 {
 		if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -150,11 +151,11 @@ func WriteFailures(ctx context.Context, dir string, done []string, failed []Fail
 	})
 }
 
-// reasonMemory is the reason for a skipped record that does not fit the memory.
+// reasonMemory is the key in FileReport.Skipped that counts the skipped records that do not fit a device's memory.
 const reasonMemory = "out of memory"
 
 // failure returns the error with which the file has failed, or nil. The end of the run is not a failure: a file whose
-// spans are all computed is still written.
+// records are all computed is still written.
 func (f *fileJob) failure() error {
 	if cause := context.Cause(f.ctx); cause != context.Cause(f.run.ctx) {
 		return cause

@@ -31,21 +31,21 @@ import (
 // fakeDim is the number of values in an embedding of the fake.
 const fakeDim = 5
 
-// tokenState returns the fake's hidden state of a token. It depends on the id, the position and the layer, so that
-// other sequences and other orders have other states.
+// tokenState returns the hidden state that a fake device has for a token. It depends on the id, the position and the
+// layer, so that another sequence, or the same tokens in another order, have other states.
 func tokenState(id int32, position, layer int) [fakeDim]float64 {
 	v := float64(id)
 	return [fakeDim]float64{v, v * v, 1, float64(position+1) * v, math.Mod(v*12345.678+float64(layer), 977)}
 }
 
-// fake is an Embedder whose embeddings are easy to compute. Its mean and its residues are those of all tokens except
-// the first and last.
+// fake is an Embedder whose embeddings are easy to compute. Its poolings Mean, Max and Residues cover all tokens of a
+// sequence except the first and the last.
 type fake struct {
 	columns []store.Column
-	memory  int                       // number of tokens in the largest batch that fits; 0 means unlimited
-	fault   func(kernels.Batch) error // returns the error for a batch
-	spoil   func(row []float32, ids []int32)
-	budget  int // 0 means 64
+	memory  int                              // number of tokens in the largest batch that fits; 0 means unlimited
+	fault   func(kernels.Batch) error        // returns the error for a batch; nil if none fails
+	spoil   func(row []float32, ids []int32) // changes the result of a sequence; nil if none is changed
+	budget  int                              // maximum number of tokens in a batch; 0 means 64
 
 	inFlight atomic.Int64 // number of batches started but not finished
 	most     atomic.Int64 // maximum of inFlight
@@ -58,8 +58,8 @@ type fake struct {
 
 func (f *fake) Budget() int { return cmp.Or(f.budget, 64) }
 
-// Start computes nothing before finish is called, as on a device. If the caller changes the batch before that, the
-// results change.
+// Start computes nothing before finish is called, like a device that computes while the host goes on. So if the caller
+// changes the batch in the meantime, the results are wrong.
 func (f *fake) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	f.calls.Add(1)
 	n := f.inFlight.Add(1)
@@ -98,10 +98,10 @@ func (f *fake) encode(b kernels.Batch) ([][]float32, error) {
 	return results, nil
 }
 
-// oneMean is the column of a new bench.
+// oneMean has the only column of a new bench: the mean of layer 7.
 var oneMean = []store.Column{{Pooling: store.Mean, Layer: 7}}
 
-// fakeCovered is Job.Covered for the fake.
+// fakeCovered is the Job.Covered that agrees with the fake: the range of the n tokens of a sequence that p covers.
 func fakeCovered(p store.Pooling, n int) (from, to int) {
 	switch p {
 	case store.CLS:
@@ -117,7 +117,8 @@ func (f *fake) Close() error {
 	return nil
 }
 
-// embed returns the fake's result for one sequence.
+// embed returns the fake's result for one sequence and column: one row for a pooling per record, otherwise a row for
+// each token.
 func (f *fake) embed(ids []int32, column int) []float32 {
 	var row []float32
 	pooling := f.columns[column].Pooling
@@ -152,7 +153,7 @@ func (f *fake) device(name string) Device {
 	return Device{Name: name, Open: func() (Embedder, error) { return f, nil }}
 }
 
-// recorder is an Observer that records all calls.
+// recorder is an Observer that records most calls, for tests to compare.
 type recorder struct {
 	mu       sync.Mutex
 	ready    []string
@@ -165,11 +166,11 @@ type recorder struct {
 	resumed  []string
 	written  []string
 	restored int64    // number of records of earlier runs
-	dropped  []string // reasons why parts were dropped
+	dropped  []string // arguments of PartsDropped
 	finished []FileReport
 	failed   []Failure
 
-	reading, writing struct{ busy, waited time.Duration }
+	reading, writing struct{ busy, waited time.Duration } // sums of the arguments of SpanRead and SpanWritten
 
 	onSkip   func()
 	onFinish func()
@@ -323,7 +324,7 @@ func writeFile(t testing.TB, path, content string) string {
 	return path
 }
 
-// bench is a Job over protein files with its fake device and its observer.
+// bench is a test with a Job over protein files, its fake device and its observer.
 type bench struct {
 	*testing.T
 	in, out string // paths of folders
@@ -332,8 +333,8 @@ type bench struct {
 	seen    *recorder
 }
 
-// newBench returns a Job without files, with one device and a budget of 64 tokens. It checks at the end of the test
-// that no goroutine is left.
+// newBench returns a bench whose Job has no files yet and one fake device, which computes at most 64 tokens in a batch.
+// It checks at the end of the test that no goroutine is left.
 func newBench(t *testing.T) *bench {
 	noLeak(t)
 	b := &bench{T: t, in: t.TempDir(), out: filepath.Join(t.TempDir(), "out"), fake: &fake{}, seen: &recorder{}}
@@ -352,7 +353,8 @@ func (b *bench) setColumns(columns ...store.Column) {
 	b.job.Output.Columns, b.fake.columns = columns, columns
 }
 
-// checkWritten checks that the observer has seen every record of a file of fasta once, with its line, in order.
+// checkWritten checks that the observer has seen every record of a file, in order and with its line number. The file
+// must have the content that the function fasta returns for the records.
 func (b *bench) checkWritten(file string, records []entryOf) {
 	b.Helper()
 	var want, got []string
@@ -380,7 +382,7 @@ func (b *bench) again() *bench {
 	return &next
 }
 
-// add writes an input file and plans it.
+// add writes an input file and adds it to the job. It returns its path.
 func (b *bench) add(name, content string) string {
 	b.Helper()
 	path := writeFile(b, filepath.Join(b.in, name), content)
@@ -435,7 +437,8 @@ func (b *bench) runWithin(ctx context.Context, limit time.Duration) (Summary, er
 	panic("unreachable")
 }
 
-// wanted returns the embedding that a record must have: that of the record alone.
+// wanted returns the embedding of a column that a record must have: the one that the fake computes for the record
+// alone.
 func (b *bench) wanted(seq string, column int) []float32 {
 	ids, _ := b.job.Tokenizer.Append(nil, []byte(seq))
 	result := b.fake.embed(ids, column)
@@ -446,13 +449,13 @@ func (b *bench) wanted(seq string, column int) []float32 {
 	return result
 }
 
-// rows reads the output for an input.
+// rows reads the NumPy output for the input called name. There is a row for each record.
 func (b *bench) rows(name string) (ids []string, rows [][]float32) {
 	b.Helper()
 	return b.rowsOf(name, !b.job.Output.Columns[0].Pooling.PerRecord())
 }
 
-// rowsOf reads the .npz or .npy file of an output.
+// rowsOf reads the .npz or the .npy file of an output. There is a row for each record.
 func (b *bench) rowsOf(name string, npz bool) (ids []string, rows [][]float32) {
 	b.Helper()
 	stem := filepath.Join(b.out, name+".fake")
@@ -511,7 +514,8 @@ func parseNpy(t testing.TB, content []byte) (rows int, values []float32) {
 	return rows, values
 }
 
-// check compares an output with the expected records.
+// check checks that the output for the input called name has a row for each of the records, in order, with the
+// embedding that the fake computes for the record alone.
 func (b *bench) check(name string, records []entryOf) {
 	b.Helper()
 	ids, rows := b.rows(name)

@@ -44,8 +44,8 @@ func (f *folder) close() {
 	f.manifest.Close() // returns an error if the file is nil
 }
 
-// make creates the folder of an output below f. If f itself is gone, make fails and does not create f again. Otherwise
-// the new f would hold some of the outputs, and no manifest that describes the others.
+// make creates the folder of an output inside f; below is its path relative to f. If f itself is gone, make fails and
+// does not create f again, because the new folder would have some of the outputs but not the manifest of the others.
 func (f *folder) make(below string) error {
 	dir := f.dir
 	for name := range strings.SplitSeq(below, string(filepath.Separator)) {
@@ -84,7 +84,8 @@ func (r *run) checkFolder(err error) error {
 	return gone
 }
 
-// create starts an output.
+// create returns a writer for an output, and creates the folder for it inside the output folder. If the output folder
+// itself is gone, create ends the run.
 func (r *run) create(s store.Spec) (store.Writer, error) {
 	if err := r.checkFolder(nil); err != nil {
 		return nil, err

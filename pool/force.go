@@ -13,12 +13,12 @@ import (
 	"seqembed/internal/store"
 )
 
-// ForcePrefix is the beginning of the name of a file in the output folder that describes a run with Force until it
-// completes. The rest of the name is a digest of the run's outputs and settings, by which the same command finds an
+// ForcePrefix is the beginning of the name of a file in the output folder that describes a run with Job.Force until the
+// run completes. The rest of the name is a digest of the run's outputs and settings, by which the same command finds an
 // interrupted run and continues it.
 const ForcePrefix = ".force-"
 
-// forcedRun is the content of the file that ForcePrefix describes.
+// forcedRun describes a run with Job.Force. It is the content of the file whose name begins with ForcePrefix.
 type forcedRun struct {
 	Since time.Time `json:"since"`
 	Lines int       `json:"manifest_lines"` // number of lines of the manifest before the run
@@ -26,7 +26,7 @@ type forcedRun struct {
 	Outputs []string `json:"outputs"`
 }
 
-// forcePath returns the path of the file that describes a run with Force of this job.
+// forcePath returns the path of the file that describes a run of this job with Job.Force (see ForcePrefix).
 func (j *Job) forcePath() string {
 	sum := sha256.New()
 	settings, _ := json.Marshal(j.Output.Template) // strings and numbers cannot fail
@@ -39,7 +39,7 @@ func (j *Job) forcePath() string {
 	return filepath.Join(j.Output.Dir, fmt.Sprintf("%s%x", ForcePrefix, sum.Sum(nil)[:8]))
 }
 
-// continueForce looks for an interrupted run with Force of the same job.
+// continueForce sets r.forcedRun if an earlier run of the same job with Job.Force was interrupted.
 func (r *run) continueForce() {
 	if !r.Force {
 		return
@@ -50,7 +50,8 @@ func (r *run) continueForce() {
 	}
 }
 
-// beginForce records that a run with Force begins, unless it continues one.
+// beginForce writes the file that describes a run with Job.Force (see ForcePrefix), unless the run continues an
+// interrupted one. It also removes the results that interrupted runs have kept, so that everything is computed again.
 func (r *run) beginForce() error {
 	if !r.Force || r.forcedRun != nil {
 		return nil
@@ -71,9 +72,9 @@ func (r *run) beginForce() error {
 	return nil
 }
 
-// endForce records that a run with or without Force has ended without a failed file. It removes the file of an
-// interrupted run with Force of the same job, which is then not continued. It also removes the file of a run of another
-// job if no output of that run is left to be made: each has been finished since that run began, or belongs to this run.
+// endForce removes files that describe interrupted runs with Job.Force (see ForcePrefix) and are not needed any more.
+// A run calls it, with or without Job.Force, if no file has failed. It removes the file of the same job. It removes
+// that of another job if every output of that job has been finished since its run began, or belongs to this run.
 func (r *run) endForce() {
 	_ = os.Remove(r.forcePath()) // most runs have no such file
 	others, _ := fs.Glob(os.DirFS(r.Output.Dir), ForcePrefix+"*")
@@ -101,7 +102,8 @@ func (r *run) endForce() {
 	}
 }
 
-// madeByForce reports whether the outputs of a file were made by the run with Force that this run continues.
+// madeByForce reports whether the outputs of a file were made by the interrupted run with Job.Force that this run
+// continues.
 func (r *run) madeByForce(f File) bool {
 	if r.forcedRun == nil || f.once() {
 		return false

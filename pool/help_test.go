@@ -13,8 +13,8 @@ import (
 	"seqembed/kernels"
 )
 
-// bigFile returns a job for one file of about forty spans, on the given number of fake devices with a budget of 8
-// tokens each.
+// bigFile returns a bench with one file that the reader divides into about forty spans, and with the given number of
+// fake devices, which compute at most 8 tokens in a batch.
 func bigFile(t *testing.T, devices int) (b *bench, fakes []*fake, records []entryOf) {
 	b = newBench(t)
 	b.job.Devices = nil
@@ -74,8 +74,8 @@ func TestIdleDevicesHelp(t *testing.T) {
 	}
 }
 
-// TestLostHelper checks that the spans of a lost device are computed again exactly once, whether that device or another
-// one started their file.
+// TestLostHelper checks that a file that several devices compute together is complete and correct if one of the devices
+// is lost, whichever device's reader has opened the file.
 func TestLostHelper(t *testing.T) {
 	for range 20 {
 		b, fakes, records := bigFile(t, 3)
@@ -98,8 +98,8 @@ func TestLostHelper(t *testing.T) {
 	}
 }
 
-// TestAllHelpersLost checks that three failures in a row end the run, whichever files the devices were computing. At
-// most one file may fail, which happens if two of the failures were on the same span.
+// TestAllHelpersLost checks that three failures of devices in a row end the run, whichever files they were computing.
+// At most one file may fail, which happens if two devices failed on the same records.
 func TestAllHelpersLost(t *testing.T) {
 	b, fakes, _ := bigFile(t, 3)
 	b.addFiles(1)

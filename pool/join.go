@@ -11,7 +11,7 @@ import (
 	"seqembed/internal/store"
 )
 
-// copier copies the rows of the shards of one output.
+// copier copies the rows of all shards of one output into the joined output.
 type copier struct {
 	ctx    context.Context
 	out    store.Writer
@@ -22,15 +22,16 @@ type copier struct {
 	last   int64  // index of the latest record
 }
 
-// cursor is a shard and its next row.
+// cursor reads the rows of one shard. It holds the next row.
 type cursor struct {
 	*store.Shard
 	piece piece
 	row   *store.Row // nil at the end
 }
 
-// copyAll copies the rows in the order of the input. The parts of a file that was cut follow each other. Those of an
-// interleaved file are merged by the positions of the records.
+// copyAll copies the rows of all shards of an output in the order of its input. If the shards have consecutive ranges
+// of the input's records, it copies one shard after the other. If their records alternate, as in an interleaved file
+// (see seqio.Part), it merges the rows by the positions of the records.
 func (c *copier) copyAll(j *joinedOutput) error {
 	groups := [][]piece{j.pieces}
 	if !j.Interleaved {
@@ -114,7 +115,8 @@ func (k *cursor) advance() (err error) {
 	return err
 }
 
-// write writes a row. Windows of the same record have the same id.
+// write writes a row to the joined output. It applies the policy for repeated ids to the id of the row's record. The
+// rows of one record, its windows, have the same index and get the same id.
 func (c *copier) write(r store.Row) error {
 	if r.Index != c.last {
 		var ok bool

@@ -6,7 +6,8 @@ import (
 	"seqembed/kernels"
 )
 
-// LongTokens is the number of tokens above which a record, or a window of it, is reported before it is computed.
+// LongTokens is the number of tokens above which a record, or a window of it, is reported to the Observer before it is
+// computed.
 const LongTokens = 50_000
 
 // LongRecord is a record, or a window of it, of more than LongTokens.
@@ -19,11 +20,13 @@ type LongRecord struct {
 	TrialTook   time.Duration
 }
 
-// trialTokens is the number of tokens in a trial, few enough to take a small part of the time of a long sequence.
+// trialTokens is the number of tokens in a trial: the beginning of a long sequence, which a device computes to find its
+// rate. These are few enough to take a small part of the time of the whole sequence.
 const trialTokens = 2048
 
-// announce reports a long sequence before the sequence is started. If the device has computed nothing yet, it first
-// computes the beginning of the sequence, so that the observer knows a rate.
+// announce reports the first sequence of a batch to the Observer if it has more than LongTokens, before the batch is
+// started. If the device has computed nothing yet, it first computes the beginning of the sequence, so that the
+// observer knows a rate.
 func (w *worker) announce(b batch) {
 	m := b.members[0]
 	if m.tokens() <= LongTokens {

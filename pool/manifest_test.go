@@ -69,7 +69,8 @@ func sha256Of(content string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// TestManifest checks the documented content of the manifest without the package that writes it.
+// TestManifest parses the manifest of a run as any other program would, as lines of JSON, and checks the values of the
+// documented fields.
 func TestManifest(t *testing.T) {
 	b := newBench(t)
 	b.job.Reading = seqio.Options{MinLength: 2}

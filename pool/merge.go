@@ -20,12 +20,12 @@ import (
 type Merge struct {
 	Dirs         []string // folders with shards; a folder may have several shards
 	Out          string   // folder for the outputs
-	AllowMissing bool     // joins the shards that are there
+	AllowMissing bool     // joins the shards that are there, even if others are missing
 	Duplicates   string   // policy for a repeated id: error or suffix; "" keeps that of the shards
 	Force        bool     // replaces outputs that differ
-	Command      string   // command line of this run, which an ErrInUse of another run shows
+	Command      string   // command line of this run; other runs show it in their ErrInUse
 
-	plans    map[string]*foundPlan // plans by the names of their files
+	plans    map[string]*foundPlan // plans of the shards (see PlanPrefix), by the names of their files
 	absent   []Failure             // outputs of which there is no shard
 	manifest *store.Manifest       // manifest of the folder Out
 }
@@ -51,7 +51,7 @@ const (
 	duplicatesParameter = "duplicates"
 )
 
-// foundPlan is a plan and the outputs of its shards.
+// foundPlan is a plan of shards (see PlanPrefix) that was found in a folder, and the outputs to be joined.
 type foundPlan struct {
 	content []byte
 	dir     string // the first folder in which it was found
@@ -67,16 +67,17 @@ type joinedOutput struct {
 	want    store.Entry // its entry, without the fields that are known only after writing
 }
 
-// piece is a shard of one output.
+// piece is a shard of one output, which was found in a folder.
 type piece struct {
 	plannedPart
-	entry store.Entry
+	entry store.Entry // its entry in the manifest of the folder
 	file  store.File
 }
 
-// Run joins the shards. Before it writes anything, it compares all of them: the error then is an ErrShardMissing, an
-// ErrShardsDiffer, an ErrMixture, an ErrOutput, or an ErrInterrupted. An output that fails by itself, for example
-// because of a repeated id, does not keep others from being joined.
+// Run joins the shards. Before it writes anything, it compares all of them, and returns an ErrShardMissing or an
+// ErrShardsDiffer if they cannot be joined. Later it may end with an ErrMixture, an ErrOutput, a store.ErrInUse, a
+// store.ErrManifest or an ErrInterrupted. An output that fails by itself, for example because of a repeated id, does
+// not keep others from being joined.
 func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err error) {
 	if err := m.find(); err != nil {
 		return nil, nil, err
@@ -103,7 +104,7 @@ func (m *Merge) Run(ctx context.Context) (done []Merged, failed []Failure, err e
 	return done, failed, nil
 }
 
-// found returns the outputs of all plans of which there is a shard.
+// found returns the outputs, of all plans, that have at least one shard.
 func (m *Merge) found() (list []*joinedOutput) {
 	for _, name := range slices.Sorted(maps.Keys(m.plans)) {
 		list = append(list, m.plans[name].outputs...)
@@ -152,7 +153,8 @@ func (m *Merge) find() error {
 	return nil
 }
 
-// addPlan reads a plan. Plans of the same kind of outputs must be equal.
+// addPlan reads the plan of shards with a file name in folder dir. If another folder has a plan of the same name with
+// another content, addPlan returns an ErrShardsDiffer.
 func (m *Merge) addPlan(dir, name string) error {
 	content, err := os.ReadFile(filepath.Join(dir, name))
 	if err != nil {
@@ -173,7 +175,8 @@ func (m *Merge) addPlan(dir, name string) error {
 	return nil
 }
 
-// findPieces finds the shards of a plan. It returns the missing ones with their outputs.
+// findPieces finds the shards of a plan in the folders. missing names each one that is not there, such as
+// "3-of-8 of reads.esm2.parquet".
 func (m *Merge) findPieces(p *foundPlan, manifests map[string]*store.Manifest) (missing []string, err error) {
 	var settings *store.Entry // those of the first shard, without the fields about its input
 	for _, output := range p.Outputs {
@@ -226,7 +229,7 @@ func with(parameters map[string]string, name, value string) map[string]string {
 	return all
 }
 
-// findPiece returns a shard of an output that is complete in one of the folders, or nil.
+// findPiece looks in the folders for the shard s of an output. It returns the first one that is complete, or nil.
 func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manifests map[string]*store.Manifest) (*piece, error) {
 	for _, dir := range m.Dirs {
 		path := filepath.Join(dir, filepath.FromSlash(output.Name)+store.ShardSuffix+s.String())
@@ -245,7 +248,9 @@ func (m *Merge) findPiece(output plannedOutput, part plannedPart, s Shard, manif
 	return nil, nil
 }
 
-// compareInputs returns an error unless all shards of an output were made from the same state of its input.
+// compareInputs returns an ErrShardsDiffer unless all shards of an output were made from the same content of its input.
+// It compares the sizes, and the digests of the whole input. If a shard has only the digest of its part, it compares
+// the modification times instead.
 func (j *joinedOutput) compareInputs() error {
 	first := j.pieces[0]
 	for _, p := range j.pieces {
@@ -261,7 +266,7 @@ func (j *joinedOutput) compareInputs() error {
 	return nil
 }
 
-// describe sets the entry of an output, as far as it is known before the output is written.
+// describe sets j.want, the manifest entry of a joined output, as far as it is known before the output is written.
 func (m *Merge) describe(j *joinedOutput) {
 	e := j.pieces[0].entry
 	e.Parameters = with(e.Parameters, shardParameter, "")
@@ -293,7 +298,8 @@ func (m *Merge) describe(j *joinedOutput) {
 	j.want = e
 }
 
-// claim claims the output folder, and reads its manifest.
+// claim registers the run in the output folder until release is called (see store.Claim), and reads the manifest of the
+// folder.
 func (m *Merge) claim() (release func(), err error) {
 	if err := os.MkdirAll(m.Out, 0o777); err != nil {
 		return nil, outputFolderError(m.Out, err)
@@ -331,7 +337,7 @@ func (m *Merge) claim() (release func(), err error) {
 	return release, nil
 }
 
-// join writes an output, unless it is complete.
+// join joins the shards of an output, unless the output is already complete.
 func (m *Merge) join(ctx context.Context, j *joinedOutput) (Merged, error) {
 	done := Merged{Records: j.want.Records, Missing: j.missing}
 	first, err := store.OpenShard(j.pieces[0].file.Path)
@@ -381,8 +387,9 @@ func (j *joinedOutput) policy() seqio.DuplicatePolicy {
 	return seqio.DuplicateError
 }
 
-// complete reports whether the files of an output exist and are what the manifest describes. If they were made with
-// other settings or from another content of the input, the error is an ErrMixture.
+// complete reports whether the files of an output exist and are what the manifest describes. Without Merge.Force, the
+// error is an ErrMixture if they were made with other settings or from another content of the input, or if the manifest
+// does not describe them.
 func (m *Merge) complete(ctx context.Context, j *joinedOutput, paths []string) (bool, error) {
 	complete := true
 	for _, path := range paths {

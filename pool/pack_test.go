@@ -14,8 +14,8 @@ func sequencesOf(lengths []int) []*sequence {
 	return list
 }
 
-// checkPacking checks that pack returns every sequence once and in descending order of length, and that a batch over
-// the budget is a single sequence.
+// checkPacking checks that pack returns every sequence once and in descending order of length, that a batch over the
+// budget is a single sequence, and that no batch within the budget has more than MaxSequences.
 func checkPacking(t *testing.T, lengths []int, budget int) {
 	t.Helper()
 	sequences := sequencesOf(lengths)

@@ -13,39 +13,39 @@ import (
 	"seqembed/kernels"
 )
 
-// DefaultPartRecords is a value for Job.PartRecords.
+// DefaultPartRecords is the default of the command line for Job.PartRecords.
 const DefaultPartRecords = 4096
 
-// A part also ends when it has partBytes, or when partTime has passed since the last one. The log is synced to the disk
-// when syncTime has passed since the last time.
+// The results of a file are appended to its log in parts (see the type parts). Besides the number of records, partBytes
+// and partTime end a part.
 const (
-	partBytes = 8 << 20
-	partTime  = 5 * time.Second
-	syncTime  = 10 * time.Second
+	partBytes = 8 << 20          // maximum size of the results in a part
+	partTime  = 5 * time.Second  // maximum time since the last part ended
+	syncTime  = 10 * time.Second // minimum time between two syncs of the log to the disk
 )
 
-// parts keeps the results of a file in a part log (see store.Parts), so that a run that is interrupted or killed can be
-// continued inside the file. The results of the next records, half of Job.PartRecords, are written together as a part.
-// The other half of Job.PartRecords is for the records between reading and writing. A file of fewer records than a part
-// has no log, unless it takes long.
+// parts keeps the results of one input file in a log (see store.Parts), so that a run that is interrupted or killed can
+// be continued inside the file. The writer collects results and appends them to the log together, as a part. A part
+// ends after half of Job.PartRecords records, so that a part and the records between reading and writing together are
+// usually at most Job.PartRecords. A file whose writer finishes before its first part ends has no log.
 //
-// The log contains the results of sequences in the order in which the file needs them for the first time. They depend
-// on the tokens of a sequence and on the settings of the log alone. So a rerun reads the whole input again, as any run
-// does, and each sequence that is the next one in the log gets its result from there.
+// The log contains the results of sequences in the order in which the file needs them for the first time. A result
+// depends only on the tokens of the sequence and on the settings of the log. So a rerun reads the whole input again, as
+// any run does, and each sequence that is the next one in the log gets its result from there.
 type parts struct {
 	file *fileJob
-	log  *store.Parts // nil if the file has none; changed by the writer, after the reader has read it to its end
+	log  *store.Parts // nil if the file has none; the writer changes it after the reader has read the log to its end
 
-	// Of the reader.
+	// Used by the reader, until it has ended.
 	replaying bool
 	replayed  int64 // number of records all of whose results were in the log
 
-	// Of the writer.
+	// Used by the writer.
 	pending       []*sequence // computed and not in the log, in the order of the file
 	records       int         // number of records to which they belong
 	bytes         int         // size of their values
 	ended, synced time.Time   // when the last part ended, and when the log was synced
-	unsynced      bool        // whether a part has ended since then
+	unsynced      bool        // whether a part has ended since the log was synced
 }
 
 // partSettings describes everything on which the result of a sequence depends, besides its tokens.
@@ -81,15 +81,15 @@ func (f *fileJob) openParts() *parts {
 	return p
 }
 
-// dropped reports why the file has no log, or not all of it. A log that another run uses is no reason for a report:
-// that run is making the same output.
+// dropped tells the Observer why the file has no log, or not all of it. It does not report a log that another run uses,
+// because that run is making the same output.
 func (p *parts) dropped(err error) {
 	if err != nil && !errors.Is(err, store.ErrLocked) {
 		p.file.Observer.PartsDropped(p.file.Path, err)
 	}
 }
 
-// key returns the key of a sequence.
+// key returns the key of a sequence in a part log: a digest of its tokens.
 func (s *sequence) key() store.PartKey {
 	sum := sha256.Sum256(s.appendIDs(make([]byte, 0, 4*len(s.ids))))
 	return store.PartKey(sum[:])
@@ -108,7 +108,8 @@ func (j *Job) sizes(s *sequence) []int {
 	return list
 }
 
-// restore gives the sequences of the next record their results, as far as the log has them.
+// restore reads the results of the next record's sequences from the log. At the end of the log, or at the first
+// sequence that is not the next one in the log, the reading of the log ends.
 func (p *parts) restore(rec *record) {
 	for _, w := range rec.windows {
 		if !p.replaying || w.repeated {
@@ -131,7 +132,8 @@ func (p *parts) restore(rec *record) {
 	}
 }
 
-// endReplay reports the number of records that need not be computed again, at the end of the log or of the file.
+// endReplay ends the reading of the log, because the log or the file has ended. It reports the number of records that
+// need not be computed again.
 func (p *parts) endReplay() {
 	if p.replaying && p.replayed > 0 {
 		p.file.Observer.FileContinued(p.file.Path, p.replayed)
@@ -162,8 +164,8 @@ func (p *parts) keep(rec *record) {
 	}
 }
 
-// due returns a channel that receives when the current part must end because of its age, or when the log must be
-// synced. It returns nil if there is nothing to write.
+// due returns a channel that receives when endPart must be called because of the time: partTime after the last part
+// ended. It returns nil if there is nothing to write or to sync.
 func (p *parts) due() <-chan time.Time {
 	if len(p.pending) == 0 && !p.unsynced {
 		return nil
@@ -192,7 +194,8 @@ func (p *parts) endPart() {
 	p.pending, p.records, p.bytes = nil, 0, 0
 }
 
-// write writes the current part. It does not create the log in a folder that has taken the place of the output folder.
+// write writes the current part to the log. It does not create the log if the output folder was removed or replaced
+// during the run.
 func (p *parts) write() error {
 	if !p.log.Exists() {
 		if err := p.file.checkFolder(nil); err != nil {
@@ -211,8 +214,8 @@ func (p *parts) write() error {
 	return p.log.Flush()
 }
 
-// close keeps everything that the writer has written, for a later run. If the file itself has failed, a log that does
-// not exist yet is not created.
+// close writes the current part and closes the log, for a later run. If the file itself has failed, close creates no
+// log.
 func (p *parts) close() {
 	if p.log == nil || p.file.failure() != nil && !p.log.Exists() {
 		return
@@ -224,8 +227,9 @@ func (p *parts) close() {
 	}
 }
 
-// end removes the log of a file after its commit, and returns the error of the commit. After an error the log stays,
-// but none is created. The reader has ended.
+// end is called with the error of the commit of a file's output, after the file's reader has ended, and returns it.
+// After a commit without an error, end removes the log. After an error it keeps a log that exists. Unless the run was
+// interrupted, no log is created later.
 func (p *parts) end(err error) error {
 	p.endReplay()
 	switch {

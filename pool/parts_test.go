@@ -20,7 +20,7 @@ import (
 	"seqembed/kernels"
 )
 
-// computed returns the number of sequences in all batches.
+// computed returns the number of sequences in all batches that were computed.
 func (r *recorder) computed() (n int) {
 	for _, b := range r.batches {
 		n += b.Sequences
@@ -28,8 +28,8 @@ func (r *recorder) computed() (n int) {
 	return n
 }
 
-// interruptAt interrupts the job in a batch, and returns the number of sequences that were computed. The fake must not
-// have been used before.
+// interruptAt runs the job, interrupts it while the fake computes the batch with the given number, from 1, and returns
+// the number of sequences that were computed. The fake must not have been used before.
 func (b *bench) interruptAt(batch int64) int {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -46,12 +46,13 @@ func (b *bench) interruptAt(batch int64) int {
 	return b.seen.computed()
 }
 
-// logs returns the names of part logs in the output folder.
+// logs returns the names of the part logs in the output folder, from which a rerun continues (see parts).
 func (b *bench) logs() []string {
 	return slices.DeleteFunc(b.names(), func(name string) bool { return !strings.HasSuffix(name, ".parts") })
 }
 
-// partsInput is a file with equal sequences near and far, and with records of several windows.
+// partsInput returns records of 1 to 70 letters. Some have the same sequence as an earlier one, close by or far away,
+// and some are long enough for several windows.
 func partsInput() []entryOf {
 	records := randomRecords(5, upTo(70)...)
 	for i := range records {
@@ -62,8 +63,8 @@ func partsInput() []entryOf {
 	return records
 }
 
-// largestSpan returns the largest number of sequences in a span of the job's file. An interrupted run may have computed
-// some of the batches of one span.
+// largestSpan returns the largest number of sequences in a span of a file with the given records. A rerun may compute
+// so many sequences again, because an interrupted run may have computed some batches of a span that it did not finish.
 func (b *bench) largestSpan(records []entryOf) (most int) {
 	b.Helper()
 	f := &fileJob{run: &run{Job: b.job}}
@@ -82,9 +83,9 @@ func (b *bench) largestSpan(records []entryOf) (most int) {
 	return most
 }
 
-// TestContinuedInsideAFile interrupts runs at random batches until one completes, in every format and with all kinds of
-// columns, windows and sequences that come again. The output must be that of a run without an interruption, and a rerun
-// must compute again only sequences of a span that was not finished.
+// TestContinuedInsideAFile interrupts runs at random batches until one completes, in every format and with several
+// kinds of columns, windows and repeated sequences. The output must be that of a run without an interruption, and a
+// rerun may compute again only sequences of one span that was not finished.
 func TestContinuedInsideAFile(t *testing.T) {
 	const seed = 3
 	rng := rand.New(rand.NewPCG(seed, 1))
@@ -151,7 +152,8 @@ func TestContinuedInsideAFile(t *testing.T) {
 	}
 }
 
-// TestPartsOfSeveralDevices checks that results of several devices, which finish in any order, are continued.
+// TestPartsOfSeveralDevices checks that a rerun continues inside a file that several devices were computing when the
+// run was interrupted, although their results were not finished in the order of the file.
 func TestPartsOfSeveralDevices(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b, fakes, records := bigFile(t, 3)
@@ -178,7 +180,7 @@ func TestPartsOfSeveralDevices(t *testing.T) {
 	})
 }
 
-// partsOf returns a bench with a job for one file that was interrupted.
+// partsOf interrupts a job inside its only file, and returns a bench to run the same job again, and the records.
 func partsOf(t *testing.T) (b *bench, records []entryOf) {
 	t.Helper()
 	b, records = newBench(t), randomRecords(6, upTo(60)...)
@@ -191,8 +193,8 @@ func partsOf(t *testing.T) (b *bench, records []entryOf) {
 	return b.again(), records
 }
 
-// TestPartsAreDropped checks that parts of other settings or of an input that has changed are not used, and that the
-// observer learns why.
+// TestPartsAreDropped checks that results which an interrupted run has kept are not used with other settings or for an
+// input that has changed, and that the observer learns why.
 func TestPartsAreDropped(t *testing.T) {
 	for name, c := range map[string]struct {
 		change   func(b *bench, records []entryOf)
@@ -254,7 +256,7 @@ func TestPartsAreDropped(t *testing.T) {
 	}
 }
 
-// TestPartsOfAForcedRun checks that the same command with Force continues an interrupted one inside a file.
+// TestPartsOfAForcedRun checks that a run with Job.Force continues an interrupted run with Job.Force inside a file.
 func TestPartsOfAForcedRun(t *testing.T) {
 	b, records := partsOf(t)
 	b.job.Force = true
@@ -268,8 +270,8 @@ func TestPartsOfAForcedRun(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestPartsOfACompleteFile checks that the log of a run that was killed between its commit and its end goes, and that
-// one that another run uses stays.
+// TestPartsOfACompleteFile checks that a rerun removes the part log of a file whose output is complete. Such a log is
+// left if a run is killed between the commit of the output and the removal of the log.
 func TestPartsOfACompleteFile(t *testing.T) {
 	b, _ := partsOf(t)
 	path := filepath.Join(b.out, ".a.fake.npy.parts")
@@ -285,7 +287,8 @@ func TestPartsOfACompleteFile(t *testing.T) {
 	}
 }
 
-// TestPartsAreOfOneRun checks that a run makes an output without parts while another one has its log.
+// TestPartsAreOfOneRun checks that a run makes an output without a part log while another run holds the log, and leaves
+// that log alone.
 func TestPartsAreOfOneRun(t *testing.T) {
 	b, records := partsOf(t)
 	settings, err := os.ReadFile(filepath.Join(b.out, ".a.fake.npy.parts"))
@@ -305,7 +308,8 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	}
 }
 
-// TestFilesWithoutParts checks that a file of fewer records than a part has no log, nor has standard input.
+// TestFilesWithoutParts checks when a file gets a part log: only if it has more records than half of Job.PartRecords,
+// which end a part. Standard input never gets one.
 func TestFilesWithoutParts(t *testing.T) {
 	for _, c := range []struct {
 		input string
@@ -339,7 +343,8 @@ func TestFilesWithoutParts(t *testing.T) {
 	}
 }
 
-// TestPartsOfASlowFile checks that a part ends after some seconds even if it has few records.
+// TestPartsOfASlowFile checks that results are written to the part log after some seconds, even if they are those of
+// few records.
 func TestPartsOfASlowFile(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -362,7 +367,8 @@ func TestPartsOfASlowFile(t *testing.T) {
 	})
 }
 
-// TestPartsBeforeASlowRecord checks that records that were finished are kept while the next one takes long.
+// TestPartsBeforeASlowRecord checks that the results of finished records are in the part log while the next record is
+// computed, if that takes long.
 func TestPartsBeforeASlowRecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -392,8 +398,8 @@ func TestPartsBeforeASlowRecord(t *testing.T) {
 	})
 }
 
-// TestPartsAndMemory checks that a record that was left out for lack of memory stays left out, as in a run without an
-// interruption, and that records behind it are continued.
+// TestPartsAndMemory checks that a record which an interrupted run has left out for lack of memory stays left out in
+// the rerun, and that the results of the records after it are used.
 func TestPartsAndMemory(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords, b.job.Reading.OnBad = 2, seqio.BadSkip
@@ -435,7 +441,8 @@ func TestPartsWithoutARecordThatNeverFits(t *testing.T) {
 	b.check("a", records)
 }
 
-// TestPartsHaveNoBadResults checks that a result that the output refuses is computed again.
+// TestPartsHaveNoBadResults checks that a result that the output refuses, an infinity, is not kept: a rerun computes it
+// again, and continues after the records before it.
 func TestPartsHaveNoBadResults(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 2
@@ -458,7 +465,7 @@ func TestPartsHaveNoBadResults(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestPartsOfShards checks that a shard is continued inside its part of a file.
+// TestPartsOfShards checks that the rerun of an interrupted shard continues inside the shard's part of a file.
 func TestPartsOfShards(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 3
@@ -479,7 +486,8 @@ func TestPartsOfShards(t *testing.T) {
 	}
 }
 
-// TestPartsInAFolderThatIsGone checks that no log is created in a folder that has taken the place of the output folder.
+// TestPartsInAFolderThatIsGone checks that no part log is created, neither in the renamed output folder nor in the new
+// folder at its path, if the output folder was renamed during the run.
 func TestPartsInAFolderThatIsGone(t *testing.T) {
 	b := newBench(t)
 	b.job.PartRecords = 5

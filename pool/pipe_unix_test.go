@@ -55,8 +55,8 @@ func TestPipeIsReadOnce(t *testing.T) {
 	}
 }
 
-// TestInterruptedWhileAPipeIsSilent checks that a run that is interrupted, or a file that fails, does not wait for more
-// input from a pipe.
+// TestInterruptedWhileAPipeIsSilent checks that a run does not wait for more input from a silent pipe after it was
+// interrupted, after its only device was lost, or after the file of the pipe has failed.
 func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	content := fasta(randomRecords(1, upTo(200)...))
 	silentPipe := func() *bench {
@@ -91,8 +91,8 @@ func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	}
 }
 
-// TestPipeWithoutAWriter checks that planning ends with its context while a pipe is silent, or while the opening of a
-// pipe blocks because it has no writer.
+// TestPipeWithoutAWriter checks that planning ends with its context while the opening of a named pipe blocks because
+// the pipe has no writer.
 func TestPipeWithoutAWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.faa")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -90,8 +90,8 @@ func TestRecordsInAreRowsOut(t *testing.T) {
 	}
 }
 
-// TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk. Progress bars rely
-// on this.
+// TestBytesAddUp checks that the sum of Batch.Bytes over the batches of a file is its size on disk, apart from
+// roundings. Progress bars rely on this.
 func TestBytesAddUp(t *testing.T) {
 	b := newBench(t)
 	content := fasta(randomRecords(1, upTo(90)...))
@@ -118,8 +118,7 @@ func TestLargestFileFirst(t *testing.T) {
 	}
 }
 
-// TestWindows checks that the embedding of a record with several windows is the mean over the averaged tokens of all
-// its windows.
+// TestWindows checks that the mean of a record with several windows is the mean over the residues of all its windows.
 func TestWindows(t *testing.T) {
 	const size = 10
 	records := randomRecords(1, 3, 10, 11, 47, 200)
@@ -154,7 +153,7 @@ func TestWindows(t *testing.T) {
 	}
 }
 
-// TestTokensOfWindows checks that the tokens of a record's windows follow each other.
+// TestTokensOfWindows checks that the tokens of a record are those of its windows, one window after the other.
 func TestTokensOfWindows(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -174,7 +173,7 @@ func TestTokensOfWindows(t *testing.T) {
 	}
 }
 
-// TestWindowsMax checks that the maximum of a record is that of the maxima of its windows.
+// TestWindowsMax checks that the maximum of a record is the maximum over its windows, value by value.
 func TestWindowsMax(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -196,7 +195,8 @@ func TestWindowsMax(t *testing.T) {
 	}
 }
 
-// TestResiduesOfWindows checks that the residues of a record's windows follow each other, without special tokens.
+// TestResiduesOfWindows checks that the residues of a record are those of its windows, one window after the other,
+// without special tokens.
 func TestResiduesOfWindows(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -216,8 +216,9 @@ func TestResiduesOfWindows(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks the letters of the residues of DNA: in every window they follow each other from
-// the first letter to the last, and each range of letters is the entry of its token.
+// TestResiduesHaveTheirLetters checks which letters the residues of DNA have. In every window their ranges of letters
+// follow each other from the first letter to the last. Each range spells the vocabulary entry of its token, unless it
+// is the letter N, which has no entry.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	tokens := transformer.DNABERT.NewTokenizer()
 	covered := func(p store.Pooling, n int) (from, to int) {
@@ -268,7 +269,8 @@ func TestResiduesHaveTheirLetters(t *testing.T) {
 	}
 }
 
-// TestWindowsCLS checks the mean of the windows' first hidden states, which are all equal.
+// TestWindowsCLS checks that the CLS embedding of a record with several windows is the mean of the states of their
+// first tokens. The fake's states of first tokens are all equal.
 func TestWindowsCLS(t *testing.T) {
 	records := randomRecords(1, 3, 20, 21)
 	b := newBench(t)
@@ -437,7 +439,7 @@ func TestRecordThatNeverFitsIsSkipped(t *testing.T) {
 	}
 }
 
-// TestNotANumber checks that a NaN in an embedding fails the file with an error that names the record.
+// TestNotANumber checks that a NaN or an infinity in an embedding fails the file with an error that names the record.
 func TestNotANumber(t *testing.T) {
 	for _, bad := range []float32{float32(math.NaN()), float32(math.Inf(-1))} {
 		b := newBench(t)
@@ -458,8 +460,8 @@ func TestNotANumber(t *testing.T) {
 	}
 }
 
-// TestFiveSpansInFlight checks that at most five spans of records have been read but not written, however slow the
-// writer is.
+// TestFiveSpansInFlight checks that the memory of a run is bounded: with one device, at most five spans of records have
+// been read but not written, however slow the writer is.
 func TestFiveSpansInFlight(t *testing.T) {
 	const budget, length = 100, 48 // two records of 50 tokens per batch
 	b := newBench(t)

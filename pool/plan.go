@@ -18,8 +18,8 @@ type File struct {
 	seqio.Input
 	Finding   seqio.Finding  // the alphabet, and the reason for it
 	Size      int64          // number of bytes to read; 0 for standard input and pipes
-	Part      seqio.Part     // the part that a shard has; see Job.Divide
-	whole     seqio.Part     // the whole file, unless it can be read only once
+	Part      seqio.Part     // in a shard, the part of the file that it reads (see Job.Divide); otherwise zero
+	whole     seqio.Part     // the range of the whole file; zero if the input can be read only once
 	parameter string         // description of Part for the manifest
 	forced    seqio.Alphabet // alphabet that the user gave; Unknown if it was detected
 	pipe      *pipe          // set if the input can be read only once
@@ -78,7 +78,8 @@ func plan(ctx context.Context, in seqio.Input, o seqio.Options) (File, error) {
 	return f, nil
 }
 
-// connect starts a pipe for an input that can be read only once. The pipe is stopped when ctx ends.
+// connect starts to read an input that can be read only once, through a pipe (see newPipe), which is stopped when ctx
+// ends. It sets f.reader and f.pipe.
 func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.ReadCloser, error)) (err error) {
 	p := newPipe(ctx, open)
 	if f.reader, err = seqio.NewReader(p, f.label(), o); err != nil {
@@ -96,7 +97,7 @@ func (f *File) connect(ctx context.Context, o seqio.Options, open func() (io.Rea
 // found records the alphabet that r was given or has detected.
 func (f *File) found(r *seqio.Reader) { f.Finding, f.Alphabet = r.Finding(), r.Alphabet() }
 
-// open returns a reader for the file or its part.
+// open returns a reader for the file, or in a shard for the part of the file that the shard reads.
 func (f File) open(o seqio.Options) (*seqio.Reader, error) {
 	if f.once() {
 		return f.reader, nil

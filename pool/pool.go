@@ -35,9 +35,10 @@ type Embedder interface {
 	// Budget returns the number of tokens in a batch, including special tokens, that suits the device. It never
 	// changes.
 	Budget() int
-	// Start starts a batch, as kernels.Runner.Start does. finish returns values for each of Output.Columns: [S, Dim] if
-	// its pooling has one row per record, otherwise [T, Dim], with the states of special tokens. Before a batch over
-	// the budget is started, all earlier batches must have been finished.
+	// Start starts a batch, as kernels.Runner.Start does. finish waits for it and returns one slice of values for each
+	// of Output.Columns: [sequences of the batch, Dim] if the pooling of the column has one row per record, otherwise
+	// [tokens of the batch, Dim], special tokens included. Before a batch over the budget is started, all earlier
+	// batches must have been finished.
 	Start(kernels.Batch) (finish func() ([][]float32, error))
 	// Close frees the device's memory.
 	Close() error
@@ -50,8 +51,9 @@ type Device struct {
 	// the host. It is 0 if Start itself computes.
 	Ahead int
 	Open  func() (Embedder, error)
-	// Abandon is called if the device is given up. A call of it may still be going on, and it must not be used any more,
-	// not even to close it. Abandon must not be nil if Job.StallTimeout is set.
+	// Abandon is called if the device is given up, because a call of its driver has not returned for too long. That call
+	// may still be going on. The device must not be used any more, not even to close it. Abandon must not be nil if
+	// Job.StallTimeout is set.
 	Abandon func()
 }
 
@@ -66,15 +68,15 @@ type Job struct {
 	Windows   bool // one row for each window, see LongWindow
 	// Covered returns the range of the tokens, of a sequence of n tokens, that a pooling covers.
 	Covered func(p store.Pooling, n int) (from, to int)
-	// KeptBytes bounds the memory, for each device, of the sequences that need not be computed again if they come again
-	// in their file (see latest). 0 keeps none.
+	// KeptBytes bounds the memory in which each reader (there is one for each device) keeps the latest sequences of its
+	// file and their results. A kept sequence is not computed again if it is repeated in the file. 0 keeps none.
 	KeptBytes int
-	// PartRecords is the maximum number of records of a file that are computed again after the process was killed, unless
-	// more than half as many are between reading and writing (see parts). 0 makes no parts: a file of an interrupted run
-	// is then computed again from its beginning.
+	// PartRecords is the maximum number of records of a file that are computed again after the process was killed. They
+	// may be more if, at that moment, more than half as many were read but not written. 0 keeps no results for a rerun,
+	// which then computes the file again from its beginning.
 	PartRecords int
-	// StallTimeout is the time after which a device counts as failed if it has not finished a batch. That for a sequence
-	// over the budget is longer, by the square of the excess. 0 means never.
+	// StallTimeout is the time after which a device counts as failed if it has not finished a batch. For a sequence of
+	// n times the token budget of the device, n > 1, the time is n² times as long. 0 means that the wait never ends.
 	StallTimeout time.Duration
 	Devices      []Device // all with the backend that Output.Template.Backend names, so that they compute the same bits
 	Output       Output
@@ -127,9 +129,9 @@ type run struct {
 	openFiles chan struct{} // semaphore with one element for each file between opening and commit
 	openSpans chan struct{} // semaphore with one element for each span between reading and writing; bounds the memory
 	spans     chan *span    // spans to compute; has the capacity of openSpans
-	unread    atomic.Int64  // number of bytes, as stored, of all files that are in no span yet
+	unread    atomic.Int64  // number of bytes, as stored on disk, that are left to be read of all files
 
-	forcedRun *forcedRun // the run with Force that this one starts or continues
+	forcedRun *forcedRun // the run with Job.Force that this one starts or continues; nil without Job.Force
 
 	mu          sync.Mutex // guards the fields below and Job.manifest
 	summary     Summary

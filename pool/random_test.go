@@ -27,9 +27,9 @@ var (
 	randomSeed = flag.Uint64("pool.seed", 0, "seed of the first run (default from the clock)")
 )
 
-// TestRandomRuns runs the whole pool on devices of given speeds, with faults, invalid inputs, silent pipes and
+// TestRandomRuns runs random jobs on fake devices of given speeds, with faults, invalid inputs, silent pipes and
 // interruptions. Time is that of a synctest bubble. Every run must end, leave no goroutine and account for every file.
-// Its outputs must be complete and equal to those of a plain loop.
+// Its outputs must be complete and equal to those of a plain loop over the records.
 //
 // A seed determines the inputs, the devices, the batches at which the devices fail, and all times; -pool.seed replays
 // it. It does not determine the order of goroutines that are ready at the same time, and therefore not always which
@@ -72,7 +72,7 @@ func TestRerunOfAFileThatFailed(t *testing.T) {
 	}
 }
 
-// scenario is one random run.
+// scenario describes one random run: its inputs, devices, settings and faults.
 type scenario struct {
 	seed      uint64
 	devices   []randomDevice
@@ -80,7 +80,7 @@ type scenario struct {
 	memory    int  // number of tokens that fit on a device; 0 means unlimited
 	skip      bool // whether records that are bad or do not fit the memory are skipped
 	perToken  bool
-	maxLength int // used with long
+	maxLength int // Job.MaxLength; used with long
 	long      LongPolicy
 	kept      int           // Job.KeptBytes
 	parts     int           // Job.PartRecords
@@ -208,7 +208,7 @@ func (s *scenario) setUp(t *testing.T, b *bench, ctx context.Context, sound bool
 	return fakes
 }
 
-// input writes a file and plans it.
+// input writes the input f and returns it as Plan would.
 func (s *scenario) input(t *testing.T, b *bench, ctx context.Context, f randomFile) File {
 	content := fasta(f.records)
 	file := File{Input: seqio.Input{Path: filepath.Join(b.in, f.name+".faa"), Name: f.name, Alphabet: seqio.Protein}}
@@ -380,7 +380,7 @@ func (s *scenario) fails(f randomFile) bool {
 	return f.fault == badRecord && !s.skip || f.fault == notFinite || f.fault == unwritable || s.tooLarge(f)
 }
 
-// tooLarge reports whether a file fails because one of its windows does not fit the memory.
+// tooLarge reports whether a file fails because one of its windows does not fit the memory of the devices.
 func (s *scenario) tooLarge(f randomFile) bool {
 	return s.memory > 0 && !s.skip && slices.ContainsFunc(f.records, func(r entryOf) bool {
 		return min(len(r.seq), cmp.Or(s.maxLength, len(r.seq)))+2 > s.memory

@@ -12,9 +12,9 @@ import (
 	"seqembed/internal/store"
 )
 
-// lookAhead is the number of batches of tokens in a span. The sequences of a span are sorted by length before they are
-// packed. lookAhead is large enough that those in a batch have similar lengths, and small enough that a span
-// needs little memory.
+// lookAhead is the size of a span in units of full batches. A span is the list of records whose sequences are sorted by
+// length and packed into batches together. lookAhead is large enough that the sequences of a batch have similar
+// lengths, and small enough that a span needs little memory.
 const lookAhead = 4
 
 // span is a sequence of consecutive records in a file, which are packed into batches together.
@@ -44,7 +44,7 @@ type fileJob struct {
 	latest   latest     // owned by the reader
 	ordered  chan *span // all spans, computed or not; has the capacity of openSpans
 	next     *record    // first record of the next span; it did not fit in the previous span
-	checked  chan error // receives the result of check if that runs beside the batches; holds one error
+	checked  chan error // receives the result of checkBeside; holds one error; nil if that started no goroutine
 	position int64      // offset on disk of the end of the last span
 	tokens   int64      // of all spans; owned by the reader
 	complete bool       // all spans have been queued; owned by the reader until ordered is closed
@@ -77,7 +77,7 @@ func (r *run) read(device string, budget int) {
 	}
 }
 
-// openFile opens a file and its output.
+// openFile opens an input file, its output, and the log of its results from an interrupted run (see parts).
 func (r *run) openFile(file File, device string) (*fileJob, error) {
 	f := &fileJob{run: r, File: file, ordered: make(chan *span, cap(r.openSpans)),
 		latest: latest{limit: r.KeptBytes},

@@ -41,7 +41,7 @@ type record struct {
 type window struct {
 	from, to int // letters of the record
 	seq      *sequence
-	repeated bool // an earlier window has the same sequence, which is computed for that one
+	repeated bool // an earlier window of the file has the same sequence; the result is computed for that window
 }
 
 // failure returns the reason why the record has no row, or nil.
@@ -54,7 +54,8 @@ func (rec *record) failure() error {
 	return nil
 }
 
-// repeated reports whether nothing had to be computed for the record.
+// repeated reports whether nothing had to be computed for the record, because earlier records of the file have the same
+// sequences.
 func (rec *record) repeated() bool {
 	return !slices.ContainsFunc(rec.windows, func(w *window) bool { return !w.repeated })
 }
@@ -121,7 +122,8 @@ func (j *Job) makeRows(rec *record) (rows []store.Row) {
 	return rows
 }
 
-// residues returns the letters of the rows of windows for the pooling Residues, or nil if it is not asked for.
+// residues returns, for each token of the windows that the pooling Residues covers, the letters of the record for which
+// it stands. It returns nil if no column of the output has that pooling.
 func (j *Job) residues(windows []*window) (list []store.Letters) {
 	if !slices.ContainsFunc(j.Output.Columns, func(c store.Column) bool { return c.Pooling == store.Residues }) {
 		return nil
@@ -162,8 +164,8 @@ func (j *Job) join(windows []*window) (embeddings [][]float32) {
 	return embeddings
 }
 
-// average returns the mean of a column of windows. The weight of a window is the number of tokens that its own mean
-// covers.
+// average returns the mean of the windows' results in one column. The weight of a window is the number of its tokens
+// that the pooling of the column covers.
 func (j *Job) average(windows []*window, column int) []float32 {
 	sums, total := make([]float64, len(windows[0].seq.result[column])), 0.0
 	for _, w := range windows {

@@ -17,22 +17,24 @@ type Observer interface {
 	FileStarted(path, device string)
 	// FileContinued reports that the results of the first records of a file are those of an earlier run.
 	FileContinued(path string, records int64)
-	// PartsDropped reports that results of an earlier run, or those of this one, cannot be kept for a file that is not
-	// complete. The file is computed without them.
+	// PartsDropped reports that the results which runs keep for a file until its output is complete cannot be read or
+	// written, or not all of them. The run computes what is missing.
 	PartsDropped(path string, reason error)
 	BatchDone(Batch)
-	// SpanRead reports that a reader has read and tokenized a span, which took the time busy. Before that it waited,
-	// because the maximum number of spans was in memory (see run.openSpans).
+	// SpanRead reports that a reader has read and tokenized a span: some consecutive records of a file. This took the
+	// time busy. Before that the reader waited, because as many spans as are allowed were in memory.
 	SpanRead(busy, waited time.Duration)
-	// SpanKnown reports records of which nothing had to be computed, and their size in the input file.
+	// SpanKnown reports a span of which nothing had to be computed, and its size in the input file.
 	SpanKnown(path string, bytes int64)
-	// SpanWritten reports that the writer of a file has stored a span or committed the output, which took the time
-	// busy. Before that it waited until the span was computed.
+	// SpanWritten reports that the writer of a file has stored a span, or committed the output. This took the time busy.
+	// Before that the writer waited until the span was computed.
 	SpanWritten(busy, waited time.Duration)
 	LongRecord(LongRecord) // called before the record is computed
 	// RecordWritten reports the rows of a record, in the order of its file. The rows are valid until it returns.
 	RecordWritten(path string, line int64, rows []store.Row)
-	BudgetHalved(device string, tokens int, err error) // tokens is the new budget of the device
+	// BudgetHalved reports that a batch did not fit the memory of a device, because of err. tokens is the new maximum of
+	// tokens in a batch.
+	BudgetHalved(device string, tokens int, err error)
 	RecordSkipped(path, id string, line int64, err error)
 	FileSkipped(path string) // the output of an earlier run is complete
 	FileFinished(FileReport)

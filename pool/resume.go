@@ -26,10 +26,10 @@ type Output struct {
 	Columns  []store.Column
 	DType    store.DType       // type of the values
 	Windows  bool              // one row for each window
-	Compress bool              // see store.Spec
-	Matrix   bool              // see store.Spec
+	Compress bool              // compresses Parquet
+	Matrix   bool              // writes one array of all records with the format H5, see store.Spec
 	Meta     map[string]string // stored in the output files themselves
-	Shard    string            // see store.Spec; set by Job.Divide
+	Shard    string            // name of the shard, such as 3-of-8, or ""; set by Job.Divide
 	Template store.Entry       // entry for the manifest, without the fields that differ between files
 }
 
@@ -57,8 +57,8 @@ func (o Output) spec(f File) store.Spec {
 }
 
 // Check returns the error that Run would return because the manifest is not usable, or because an existing output was
-// made with other settings or is not in the manifest. With Force it returns nil. It reads the content of an input only
-// to find out whether an earlier output was made from the same file at another path.
+// made with other settings or is not in the manifest. With Job.Force it returns nil. It reads the content of an input
+// only to find out whether an earlier output was made from the same file at another path.
 func (j *Job) Check(ctx context.Context) error {
 	if j.Force {
 		return nil
@@ -223,7 +223,8 @@ func (r *run) complete(ctx context.Context, f File) (bool, error) {
 const coarseClock = 2 * time.Second
 
 // sameInput reports whether an input is the one from which an output was made: it has the same path, size and
-// modification time, or the same content.
+// modification time, or the same content. It does not rely on a modification time shortly before the output was begun
+// (see coarseClock).
 func sameInput(ctx context.Context, f File, entry store.Entry) (bool, error) {
 	had := entry.Input
 	now, err := Identify(f.Path)
@@ -271,8 +272,8 @@ func isSame(ctx context.Context, path string, size int64, sum string) (bool, err
 	return got == sum, err
 }
 
-// meanwhile returns the error for an output that another run has written since this one began, with the difference d.
-// It returns nil if d is empty.
+// meanwhile returns an ErrMixture for an output that another run has written since this one began. d describes how the
+// settings or the input of that output differ. If d is empty, meanwhile returns nil.
 func meanwhile(other store.Entry, d string) error {
 	if d == "" {
 		return nil

@@ -16,7 +16,7 @@ import (
 	"seqembed/kernels"
 )
 
-// threeFiles adds inputs of several spans each, the largest first.
+// threeFiles adds three inputs, the largest first, each of which the reader divides into several spans.
 func (b *bench) threeFiles() map[string][]entryOf {
 	b.Helper()
 	inputs := map[string][]entryOf{"a": randomRecords(1, upTo(90)...), "b": randomRecords(2, upTo(60)...), "c": randomRecords(3, upTo(30)...)}
@@ -26,8 +26,8 @@ func (b *bench) threeFiles() map[string][]entryOf {
 	return inputs
 }
 
-// TestInterrupt interrupts a run at every batch. Batches in flight must be finished, complete files kept, and no
-// partial files left. A second run must add the outputs that an uninterrupted run has.
+// TestInterrupt interrupts a run in one of several batches. The batch must be finished, complete files kept, and no
+// partial files left. After a second run, the outputs must be those of a run without an interruption.
 func TestInterrupt(t *testing.T) {
 	whole := newBench(t)
 	whole.threeFiles()
@@ -115,7 +115,7 @@ func TestSecondRunDoesNothing(t *testing.T) {
 	}
 }
 
-// TestIncompleteOutputIsMadeAgain checks that incomplete outputs are computed again, and no others.
+// TestIncompleteOutputIsMadeAgain checks that an output that is damaged or incomplete is computed again, and no other.
 func TestIncompleteOutputIsMadeAgain(t *testing.T) {
 	for name, damage := range map[string]func(b *bench) error{
 		"output deleted":    func(b *bench) error { return os.Remove(filepath.Join(b.out, "b.fake.npy")) },
@@ -174,8 +174,8 @@ func unfinish(dir, output string) error {
 	return m.Append(context.Background(), entry, nil)
 }
 
-// TestManifestKnowsOutputBeforeItIsThere checks that the manifest has an entry for an output before the output exists.
-// Otherwise, if a run is killed between the two, the next run would refuse its output.
+// TestManifestKnowsOutputBeforeItIsThere checks that a run adds the entry for an output to the manifest before it
+// renames the output to its final path. Otherwise, if a run is killed in between, the next run would refuse its output.
 func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(1)
@@ -207,7 +207,7 @@ func TestManifestKnowsOutputBeforeItIsThere(t *testing.T) {
 }
 
 // TestMixtureIsRefused checks that a run ends before it computes or changes anything if an existing output does not
-// match its settings or inputs. With Force it must replace the output.
+// match its settings or inputs. With Job.Force it must replace the output.
 func TestMixtureIsRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(t *testing.T, b *bench)
@@ -304,7 +304,8 @@ func TestDeletedOutputOfOtherSettings(t *testing.T) {
 	}
 }
 
-// TestStandardInputIsNeverTheSame checks that a second run with standard input is refused.
+// TestStandardInputIsNeverTheSame checks that a second run with standard input is refused, even with the same content,
+// and that Job.Force replaces the output.
 func TestStandardInputIsNeverTheSame(t *testing.T) {
 	b := newBench(t)
 	b.planStdin(">a\nMKV\n")
@@ -321,7 +322,7 @@ func TestStandardInputIsNeverTheSame(t *testing.T) {
 }
 
 // TestDamagedManifest checks that a run refuses a manifest with a damaged line and names the line's number. A run with
-// Force must make the folder usable again. An incomplete last line must be accepted.
+// Job.Force must make the folder usable again. An incomplete last line must be accepted.
 func TestDamagedManifest(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)
@@ -351,7 +352,8 @@ func TestDamagedManifest(t *testing.T) {
 	}
 }
 
-// TestMovedInput checks that inputs are compared by content, not by path.
+// TestMovedInput checks that a run accepts the output of an input at another path if the content is the same, and
+// refuses it otherwise.
 func TestMovedInput(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">a\nMKV\n")
@@ -498,8 +500,8 @@ func TestTwoRunsAtOnce(t *testing.T) {
 	}
 }
 
-// interruptForce runs the job of threeFiles with Force, and interrupts it after one file has been finished, in a batch
-// of the next.
+// interruptForce runs a job of three files (see threeFiles) with Job.Force, and interrupts it after one file has been
+// finished, in a batch of the next.
 func (b *bench) interruptForce() {
 	b.Helper()
 	b.job.Force = true
@@ -519,7 +521,8 @@ func (b *bench) interruptForce() {
 	}
 }
 
-// TestInterruptedForce checks that an interrupted run with Force is continued, and that the run after it starts over.
+// TestInterruptedForce checks that the same command continues an interrupted run with Job.Force. A command with fewer
+// files does not, and after the interrupted run has been completed, the same command computes all files again.
 func TestInterruptedForce(t *testing.T) {
 	b := newBench(t)
 	b.threeFiles()
@@ -549,8 +552,9 @@ func TestInterruptedForce(t *testing.T) {
 	}
 }
 
-// TestForceForgetsAnInterruptedRun checks that outputs of an interrupted run are made again if they or their inputs
-// have changed since, and that a run without Force ends the interrupted run.
+// TestForceForgetsAnInterruptedRun checks what a run with Job.Force makes again after an interrupted one: the output
+// that the interrupted run has finished only if it, its input, the manifest or the settings have changed since, or if a
+// run without Job.Force has completed all outputs.
 func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	for name, c := range map[string]struct {
 		change func(b *bench)
@@ -577,8 +581,8 @@ func TestForceForgetsAnInterruptedRun(t *testing.T) {
 	}
 }
 
-// TestForgottenForce checks that the file of an interrupted run with Force stays as long as the run can be continued,
-// and that other runs remove it when nothing is left of it.
+// TestForgottenForce checks when the file that describes an interrupted run with Job.Force (see ForcePrefix) is removed
+// by other runs: as soon as the interrupted run has no output left to make.
 func TestForgottenForce(t *testing.T) {
 	marks := func(b *bench) int {
 		names, err := filepath.Glob(filepath.Join(b.out, ForcePrefix+"*"))
@@ -612,7 +616,7 @@ func TestForgottenForce(t *testing.T) {
 	}
 }
 
-// forced runs some files with Force.
+// forced runs the job of b with Job.Force over the given files only.
 func forced(b *bench, files []File) {
 	again := b.again()
 	again.job.Force, again.job.Files = true, files
@@ -626,8 +630,8 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// TestMadeWhileTheManifestWasRead checks that an output that another run writes after this run has read the manifest
-// does not count as unlisted.
+// TestMadeWhileTheManifestWasRead checks that refuseMixture does not refuse an output that another run has written, and
+// listed in the manifest, after this run has read the manifest.
 func TestMadeWhileTheManifestWasRead(t *testing.T) {
 	b := newBench(t)
 	b.addFiles(2)

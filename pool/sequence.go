@@ -13,14 +13,14 @@ type sequence struct {
 	line    int64       // line of that record
 	kept    bool        // whether later windows may refer to the sequence
 	result  [][]float32 // one slice per column; set when the sequence is computed
-	stored  bool        // whether the part log has its result, which it has been given, or its failure
+	stored  bool        // whether result or failure is that of an earlier run, which has kept it in a log (see parts)
 	failure error       // the reason why it has no result
 }
 
 func (s *sequence) tokens() int { return len(s.ids) }
 
-// DefaultKeptBytes is a value for Job.KeptBytes. With one mean of 320 values a record it is enough for the latest
-// 30,000 sequences of 80 letters.
+// DefaultKeptBytes is the value of the command line for Job.KeptBytes. With one mean of 320 values a record it is
+// enough for the latest 30,000 sequences of 80 letters.
 const DefaultKeptBytes = 64 << 20
 
 // appendIDs appends the token ids to b as bytes. Equal sequences have equal bytes.
@@ -31,8 +31,8 @@ func (s *sequence) appendIDs(b []byte) []byte {
 	return b
 }
 
-// latest contains the latest sequences of a file that differ from each other, within a limit of memory. A sequence that
-// has been removed is computed again if it comes again. Only the file's reader uses a latest.
+// latest contains the latest different sequences of a file, within a limit of memory. If a sequence of the file is
+// repeated after it has been removed from here, it is computed again. Only the file's reader uses a latest.
 type latest struct {
 	limit int                  // maximum of bytes; see Job.KeptBytes
 	known map[string]*sequence // sequences by the bytes of their token ids
@@ -41,7 +41,8 @@ type latest struct {
 	key   []byte               // buffer for a key
 }
 
-// unify makes every window of a record that has a known sequence refer to that one. It adds the others.
+// unify compares the sequences of a record's windows with the known ones. A window with a known sequence then refers to
+// it. Other sequences become known, unless they are larger than the limit.
 func (l *latest) unify(j *Job, rec *record) {
 	for _, w := range rec.windows {
 		l.key = w.seq.appendIDs(l.key[:0])
@@ -53,7 +54,7 @@ func (l *latest) unify(j *Job, rec *record) {
 	}
 }
 
-// add adds a sequence, for which it removes the oldest ones.
+// add adds a sequence, which takes size bytes, under l.key. It removes the oldest sequences until all fit the limit.
 func (l *latest) add(j *Job, s *sequence, size int) {
 	for l.bytes += size; l.bytes > l.limit; l.order = l.order[1:] {
 		oldest := l.order[0]

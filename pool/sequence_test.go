@@ -21,7 +21,7 @@ func (b *bench) computed() (n int) {
 	return n
 }
 
-// everyColumn has all poolings of two layers.
+// everyColumn returns columns with all poolings of two layers.
 func everyColumn() (list []store.Column) {
 	for _, p := range store.Poolings() {
 		list = append(list, store.Column{Pooling: p, Layer: 3}, store.Column{Pooling: p, Layer: 7})
@@ -29,8 +29,9 @@ func everyColumn() (list []store.Column) {
 	return list
 }
 
-// TestEqualSequencesAreComputedOnce runs a file in which most sequences occur again, in the same span or in later ones,
-// with several devices. The output must be that of a run that computes every record.
+// TestEqualSequencesAreComputedOnce runs a file in which most sequences occur several times, in the same span or in
+// different ones, with several devices. A repeated sequence must not be computed again, and the output must be that of
+// a run that computes every record.
 func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	for name, columns := range map[string][]store.Column{"mean": oneMean, "all": everyColumn()} {
 		for _, long := range []LongPolicy{LongTruncate, LongWindow} {
@@ -81,8 +82,8 @@ func TestEqualSequencesAreComputedOnce(t *testing.T) {
 	}
 }
 
-// TestLatestIsBounded adds random sequences of few kinds. The size of those that are kept never exceeds the limit, and
-// a sequence is taken as known only for equal tokens.
+// TestLatestIsBounded adds random sequences, many of them equal, to a latest. The size of those that are kept must
+// never exceed the limit, and only a sequence with equal tokens may be taken for a known one.
 func TestLatestIsBounded(t *testing.T) {
 	job := &Job{Tokenizer: transformer.ESM2.NewTokenizer(), Covered: fakeCovered, Output: Output{Dim: 5, Columns: everyColumn()}}
 	l := latest{limit: 20_000}

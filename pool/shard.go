@@ -26,15 +26,16 @@ func (s Shard) String() string { return fmt.Sprintf("%d-of-%d", s.I, s.N) }
 // ErrUndividable is wrapped by the error for an input that cannot be divided among shards.
 var ErrUndividable = errors.New("an input that can be read only once cannot be divided among shards")
 
-// PlanPrefix is the beginning of the name of a file that says which shard has which part of each input. The rest of the
-// name is the kind of the outputs. All shards write the same plan, in which Merge finds the missing shards.
+// PlanPrefix is the beginning of the name of a file, the plan, that says which shard has which part of each input. The
+// rest of the name is the model and the format of the outputs. All shards write the same plan, from which Merge knows
+// which shards are missing.
 const PlanPrefix = "shards."
 
 // planVersion is the version of the format of plans, and of the rule by which inputs are cut.
 const planVersion = 2
 
-// shardPlan is the content of that file. It does not contain paths, because machines may have the same input at
-// different places.
+// shardPlan is the content of a plan file (see PlanPrefix). It does not contain the paths of inputs, because machines
+// may have the same input at different places.
 type shardPlan struct {
 	Version int             `json:"plan_version"`
 	Kind    string          `json:"kind"` // Output.kind of the joined outputs
@@ -44,34 +45,34 @@ type shardPlan struct {
 
 // plannedOutput is an output and the parts of its input.
 type plannedOutput struct {
-	Name        string        `json:"name"` // slash-separated path in the output folder, of a shard without its suffix
+	Name        string        `json:"name"` // slash-separated path of the joined output in the output folder
 	Size        int64         `json:"input_size"`
 	Interleaved bool          `json:"interleaved"` // see seqio.Part
 	Parts       []plannedPart `json:"parts"`       // in the order of the input
 }
 
-// plannedPart is the part of an input that a shard has.
+// plannedPart is the part of an input that a shard has: the records that belong to the bytes From to To, as stored.
 type plannedPart struct {
 	Shard int   `json:"shard"`
 	From  int64 `json:"from"`
 	To    int64 `json:"to"`
 }
 
-// inflation is the assumed number of bytes in a byte of a compressed file. gzip makes reads with qualities and proteins
-// 2 to 3, DNA without qualities 4 times smaller.
+// inflation is the assumed ratio of a file's size to its compressed size. gzip makes reads with qualities and proteins
+// 2 to 3 times smaller, and DNA without qualities 4 times.
 const inflation = 3
 
-// parameter describes the part for the manifest.
+// parameter returns the description, for the manifest, of the part of an input that a shard has.
 func (p plannedOutput) parameter(s Shard, part plannedPart) string {
 	return fmt.Sprintf("%d/%d, bytes %d to %d of %d", s.I, s.N, part.From, part.To, p.Size)
 }
 
-// shardParameter is the name of this parameter. The other parameters of an output say how it is computed.
+// shardParameter is the name of the manifest parameter that says which part of its input an output was made from.
 const shardParameter = "shard"
 
-// Divide makes the job one of several. Only the files of which the shard has a part remain in Job.Files. The bytes of
-// all files together are divided into ranges of equal size; a byte of a compressed file counts as inflation bytes. It
-// must be called before Check.
+// Divide makes the job the shard s, one of s.N jobs that divide the records of Job.Files among them. Only the files of
+// which the shard has a part remain in Job.Files. The bytes of all files together are divided into ranges of equal
+// size; a byte of a compressed file counts three times (see inflation). Divide must be called before Check.
 func (j *Job) Divide(s Shard) error {
 	plan := shardPlan{Version: planVersion, Kind: j.Output.kind(), Shards: s.N}
 	j.Output.Shard = s.String()
@@ -121,7 +122,7 @@ func (j *Job) Divide(s Shard) error {
 	return err
 }
 
-// planned returns the name of an output in the plan.
+// planned returns the plannedOutput.Name of a file's output.
 func (j *Job) planned(f File) string {
 	path, _ := filepath.Rel(j.Output.Dir, j.Output.Main(f)) // cannot fail, because both have the same beginning
 	return filepath.ToSlash(strings.TrimSuffix(path, store.ShardSuffix+j.Output.Shard))
@@ -155,7 +156,8 @@ func (j *Job) template(f File) store.Entry {
 	return e
 }
 
-// same reports whether the content of the file or of its part has a SHA-256.
+// same reports whether sum is the SHA-256 of the file's content, and size its size. In a shard, sum is that of the part
+// of the file that the shard reads, and size is not compared.
 func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
 	if f.Part.IsZero() {
 		return isSame(ctx, f.Path, size, sum)
@@ -169,7 +171,7 @@ func (f File) same(ctx context.Context, size int64, sum string) (bool, error) {
 	return got == sum, err
 }
 
-// planPath returns the path of the plan.
+// planPath returns the path of the plan file (see PlanPrefix) for outputs of this kind.
 func (o Output) planPath() string {
 	return filepath.Join(o.Dir, PlanPrefix+store.EscapeName(o.Label)+"."+string(o.Format)+".json")
 }
@@ -190,7 +192,7 @@ func (p *foundPlan) parse() error {
 	return nil
 }
 
-// checkPlan returns an ErrMixture if the folder has another plan.
+// checkPlan returns an ErrMixture if the output folder has a plan of shards that differs from the plan of this job.
 func (j *Job) checkPlan() error {
 	if j.plan == nil {
 		return nil
@@ -202,7 +204,7 @@ func (j *Job) checkPlan() error {
 	return nil
 }
 
-// writePlan writes the plan, unless it is there.
+// writePlan writes the plan of a job that is a shard into the output folder, unless it is there.
 func (j *Job) writePlan() error {
 	path := j.Output.planPath()
 	if had, err := os.ReadFile(path); j.plan == nil || err == nil && bytes.Equal(had, j.plan) {

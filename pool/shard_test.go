@@ -23,8 +23,8 @@ import (
 	"seqembed/kernels"
 )
 
-// shardBench returns a bench with a FASTA file, a FASTQ file and a compressed file, which is one of bgzip if seed is
-// odd. Some ids come again.
+// shardBench returns a bench with a FASTA file, a FASTQ file and a compressed file, with random records. The compressed
+// file is in the blocks of bgzip if seed is odd, and one gzip stream otherwise. Some ids occur more than once.
 func shardBench(t *testing.T, seed uint64) *bench {
 	b := newBench(t)
 	rng := rand.New(rand.NewPCG(seed, 9))
@@ -92,7 +92,7 @@ func (b *bench) shard(s Shard) *bench {
 	return next
 }
 
-// merger returns a Merge of n shards of b into a folder of its own.
+// merger returns a Merge of the n shards that b.shard makes, into a folder of its own, and a bench of that folder.
 func (b *bench) merger(n int) (*Merge, *bench) {
 	to := b.again()
 	to.out = filepath.Join(filepath.Dir(b.out), fmt.Sprintf("merged%d", n))
@@ -120,8 +120,8 @@ func (b *bench) withoutManifest() map[string]string {
 	return files
 }
 
-// TestMergeEqualsOneRun divides random inputs among 1 to 7 shards, in all formats. The merged outputs and their entries
-// in the manifest must be those of one run.
+// TestMergeEqualsOneRun divides random inputs among 1 to 7 shards, in all formats. The merged outputs must have the
+// bytes of one run, and almost the same entries in the manifest (see sameEntries).
 func TestMergeEqualsOneRun(t *testing.T) {
 	everyFormat := []struct {
 		format store.Format
@@ -172,7 +172,8 @@ func TestMergeEqualsOneRun(t *testing.T) {
 	}
 }
 
-// sameEntries compares the entries of outputs in the manifests of two folders, apart from times and paths.
+// sameEntries checks that the outputs of two folders have the same entries in their manifests, apart from times, paths
+// of outputs and the number of repeated records.
 func (b *bench) sameEntries(other *bench) {
 	b.Helper()
 	a, err := store.ReadManifest(b.out)
@@ -194,8 +195,8 @@ func (b *bench) sameEntries(other *bench) {
 	}
 }
 
-// TestShardsDivideAllRecords compares the plans of shards with each other, and adds up their parts. Some numbers of
-// shards are larger than that of the bytes.
+// TestShardsDivideAllRecords checks that all shards of a run have the same plan, that their parts together cover every
+// byte of every input once, and that they have nearly the same number of bytes.
 func TestShardsDivideAllRecords(t *testing.T) {
 	b := shardBench(t, 1)
 	for _, n := range []int{1, 2, 3, 4, 5, 6, 7, 100} {
@@ -257,7 +258,8 @@ func TestInputOfAnotherSizeThanDivided(t *testing.T) {
 	}
 }
 
-// TestShardIsResumed interrupts a shard in mid-file and runs it again, twice.
+// TestShardIsResumed interrupts each of two shards inside a file. Merge must refuse an interrupted shard. A second run
+// must complete the shard, and a third run must compute nothing.
 func TestShardIsResumed(t *testing.T) {
 	b := shardBench(t, 2)
 	b.run()
@@ -295,7 +297,8 @@ func TestShardIsResumed(t *testing.T) {
 	}
 }
 
-// TestMergeRefuses merges shards that are missing, damaged, or do not belong together.
+// TestMergeRefuses checks that Merge writes nothing and returns an error if shards are missing or do not belong
+// together. If a shard is damaged, only the output to which it belongs must fail.
 func TestMergeRefuses(t *testing.T) {
 	b := shardBench(t, 3)
 	run := func(change func(*bench), s Shard) {
@@ -370,7 +373,8 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// TestMergeOfSomeShards joins what is there, and then all.
+// TestMergeOfSomeShards joins shards although one is missing, and the missing one must be named. After all shards have
+// been made, Merge must refuse to replace the incomplete outputs, and replace them with Merge.Force.
 func TestMergeOfSomeShards(t *testing.T) {
 	b := shardBench(t, 4)
 	b.run()
@@ -403,7 +407,8 @@ func TestMergeOfSomeShards(t *testing.T) {
 	}
 }
 
-// TestMergeOfRepeatedIDs joins shards in which an id comes again under the policy error.
+// TestMergeOfRepeatedIDs joins two shards that have a record with the same id. Under the policy "error" the output must
+// fail, and with Merge.Duplicates "suffix" the second record must get another id.
 func TestMergeOfRepeatedIDs(t *testing.T) {
 	b := newBench(t)
 	b.job.Output.Template.Parameters["duplicates"] = "error"
@@ -426,7 +431,8 @@ func TestMergeOfRepeatedIDs(t *testing.T) {
 	}
 }
 
-// TestMergeOfOneRecordEach joins shards of one record, which have the same position in their parts.
+// TestMergeOfOneRecordEach joins two shards of one record each. Both records must be in the output, although each is
+// the first of its shard.
 func TestMergeOfOneRecordEach(t *testing.T) {
 	b := newBench(t)
 	b.add("a.faa", ">u\nMKV\n>v\nMKK\n")
@@ -438,7 +444,8 @@ func TestMergeOfOneRecordEach(t *testing.T) {
 	to.check("a", []entryOf{{"u", "MKV"}, {"v", "MKK"}})
 }
 
-// TestShardsInOneFolder runs shards in one folder, and one of another number of shards, which is refused.
+// TestShardsInOneFolder checks that shards may share an output folder and can be merged from there, and that a shard of
+// a run with another number of shards is refused in that folder.
 func TestShardsInOneFolder(t *testing.T) {
 	b := shardBench(t, 5)
 	b.run()

@@ -7,16 +7,17 @@ package pool
 const (
 	// sharesLeft is the number of spans for each device into which the rest of a run is divided.
 	sharesLeft = 2
-	// minShare divides the budget. A span at the end of a run has at least so many tokens, because a batch takes some
-	// time whatever its size.
+	// minShare sets the minimum size of a span: the maximum number of tokens in a batch, divided by minShare. Smaller
+	// spans would not save time, because a batch takes some time whatever its size.
 	minShare = 4
-	// packingLoss divides a number of batches of tokens. So many tokens fewer are in a span of these batches, because no
-	// batch is quite full. Otherwise most spans would need one more batch, for a few tokens.
+	// packingLoss makes a span of several full batches smaller, by one part in packingLoss of its tokens. Batches are
+	// never quite full, so that a few tokens of most spans would otherwise need one more batch.
 	packingLoss = 32
 )
 
-// nextCapacity returns the number of tokens for the next span of a file, at most most. That of a batch is the budget.
-// It estimates the rest of the run from the bytes that no span has yet, at the tokens in a byte of this file so far.
+// nextCapacity returns the number of tokens for the next span of a file: most of them, or fewer towards the end of a
+// run on several devices. budget is the number of tokens in a full batch. The tokens that are left in the run are
+// estimated from the bytes that are left to be read, and from this file's tokens per byte up to here.
 func (f *fileJob) nextCapacity(most, budget int) int {
 	if most <= budget {
 		return most
@@ -37,7 +38,8 @@ func (f *fileJob) nextCapacity(most, budget int) int {
 	return max(capacity, budget/minShare)
 }
 
-// take counts a span as read.
+// take sets the size in bytes of a span that has been read, and subtracts it from the bytes that are left to be read in
+// the run.
 func (f *fileJob) take(s *span) {
 	position := f.reader.Position()
 	s.bytes, f.position = position-f.position, position
@@ -47,7 +49,8 @@ func (f *fileJob) take(s *span) {
 	}
 }
 
-// leave counts the bytes of a file that its reader has not read when it ends.
+// leave is called when the reader of a file ends. It subtracts what the reader has not read of the file from the bytes
+// that are left to be read in the run.
 func (f *fileJob) leave() {
 	if !f.once() {
 		f.unread.Add(f.position - f.Size)

@@ -8,9 +8,9 @@ import (
 	"testing"
 )
 
-// TestNextCapacity reads a large file of one byte a token as spans, for several devices: no span may be empty or larger
-// than the most, those of a single device are all full, and towards the end of several devices none has more than its
-// share of the rest, unless that is less than a batch takes at least.
+// TestNextCapacity checks the sizes of spans into which nextCapacity divides a large file with one token a byte. No
+// span may be larger than the maximum. All spans of a run on one device must be full. On several devices a span must be
+// at most a device's share of the tokens that are left, or have the minimum size if the share is less.
 func TestNextCapacity(t *testing.T) {
 	const size = 1_000_000
 	for _, devices := range []int{1, 2, 8, 1000} {
@@ -44,8 +44,8 @@ func TestNextCapacity(t *testing.T) {
 	}
 }
 
-// TestUnread checks that every byte of a run has been counted when all files have ended: whole files and parts,
-// compressed ones, one that fails, one that cannot be opened, and a pipe.
+// TestUnread checks that run.unread, the number of bytes that are left to be read, is 0 when all files have ended. The
+// files are plain and compressed, whole or parts of a shard; one fails, one cannot be opened, and one is a pipe.
 func TestUnread(t *testing.T) {
 	for _, shard := range []Shard{{}, {1, 3}, {2, 3}} {
 		b, _, records := bigFile(t, 2)

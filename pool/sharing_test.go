@@ -40,8 +40,8 @@ func TestComputedFileSurvivesAnInterruption(t *testing.T) {
 	b.wantNames(outputsOf("a")...)
 }
 
-// TestBatchInFlightIsKept checks that a file that is completed by the batch in flight at the interruption is written,
-// and that no other batch is started.
+// TestBatchInFlightIsKept checks that after an interruption the batch in flight is finished, that the file which it
+// completes is written, and that no other batch is started.
 func TestBatchInFlightIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

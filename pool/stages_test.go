@@ -18,8 +18,9 @@ func (s slowTokenizer) Append(ids []int32, letters []byte) ([]int32, int) {
 	return s.Tokenizer.Append(ids, letters)
 }
 
-// TestTimesOfStages checks the times that each stage was busy and waited, in a run with a slow device and in one with
-// slow reading. There are 20 records, each a batch and a span.
+// TestTimesOfStages checks the times for which reading, computing and writing were busy and waited, as the Observer
+// receives them, in a run with a slow device and in one with slow reading. There are 20 records, each a batch and a
+// span.
 func TestTimesOfStages(t *testing.T) {
 	const n = 20
 	second := func(n int) time.Duration { return time.Duration(n) * time.Second }

@@ -22,8 +22,8 @@ type watched struct {
 	lost   error         // set when the device is given up
 }
 
-// ticks is the number of parts in which a limit is waited for. A ticker counts them, because it drops those that
-// are due while the process is stopped: by a scheduler that suspends jobs, for example.
+// ticks is the number of ticks of a ticker after which a time limit has passed. Time in which the process is suspended,
+// for example by a job scheduler, then hardly counts: a ticker drops the ticks that are due in it.
 const ticks = 16
 
 // open opens a device. With Job.StallTimeout its batches are watched.
@@ -35,7 +35,8 @@ func (r *run) open(d Device) (Embedder, error) {
 	return &watched{Embedder: e, device: d, limit: r.StallTimeout}, nil
 }
 
-// Start starts a batch, which both Start and finish may have to wait for.
+// Start starts a batch. If Start or finish has to wait longer than limitOf allows, the device is given up, and finish
+// returns an ErrStalled.
 func (w *watched) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	type result struct {
 		values [][]float32
@@ -54,8 +55,8 @@ func (w *watched) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// limitOf returns the limit for a batch. That of a sequence over the budget grows with the square of its length, as the
-// time of attention does.
+// limitOf returns the time limit for a batch of a number of tokens. For a batch over the budget, which is a single
+// sequence, it grows with the square of the number, as the time of attention does.
 func (w *watched) limitOf(tokens int) time.Duration {
 	times := max(1, float64(tokens)/float64(w.Budget()))
 	return time.Duration(min(float64(w.limit)*times*times, math.MaxInt64/2))

@@ -11,13 +11,12 @@ import (
 	"seqembed/kernels"
 )
 
-// hanging is a fake that hangs from its second batch on until release is closed, in Start or in the function that it
-// returns.
+// hanging is a fake device that hangs from its second batch on until release is closed.
 type hanging struct {
 	*fake
-	inStart   bool
+	inStart   bool // whether it hangs in Start, and not in the function that Start returns
 	release   chan struct{}
-	abandoned int
+	abandoned int // number of calls of Device.Abandon
 }
 
 func (h *hanging) hang(call int64) {
@@ -93,8 +92,8 @@ func TestLastDeviceHangs(t *testing.T) {
 	})
 }
 
-// TestLongRecordsHaveTime checks that no device is given up during a long record, which takes as much longer as the
-// square of its length.
+// TestLongRecordsHaveTime checks that no device is given up while it computes a record of ten times the budget, if the
+// time that it takes grows with the square of the length.
 func TestLongRecordsHaveTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
@@ -111,7 +110,8 @@ func TestLongRecordsHaveTime(t *testing.T) {
 	})
 }
 
-// TestDevicesThatHangOnARecord checks that a file on which two devices hang fails, as one on which two devices fail.
+// TestDevicesThatHangOnARecord checks that a file fails if two devices hang on one of its records, and that a third
+// device computes the other files.
 func TestDevicesThatHangOnARecord(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)

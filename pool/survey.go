@@ -22,7 +22,8 @@ type Survey struct {
 }
 
 // Survey reads a file and tokenizes its records as Run would, without devices and without writing. Check must have been
-// called before, unless Force is set. The error is that with which the file would fail: it names all bad records.
+// called before, unless Job.Force is set. The error is the one with which Run would fail the file: it names all bad
+// records.
 func (j *Job) Survey(ctx context.Context, f File) (Survey, error) {
 	s := Survey{Path: f.Path, Output: j.Output.Main(f), Unread: f.once()}
 	if s.Unread {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Supported tells whether the system has locks. A file system may still have none.
+// Supported tells whether the operating system has locks. A file system may have none even if it is true.
 const Supported = true
 
 // Try takes the lock of f, shared or exclusive. The lock lasts until f is closed or the process ends. Try returns

@@ -24,7 +24,8 @@ const (
 	String
 )
 
-// Size returns the size in bytes of an element in its array. That of a String is a reference to its text.
+// Size returns the size in bytes of an element in an array. An element of type String is a reference to its text, which
+// is elsewhere in the file.
 func (t Type) Size() int { return [...]int{2, 4, 8, 4, stringRef}[t] }
 
 // String returns the name of the type.
@@ -39,7 +40,7 @@ const (
 	signature = "\x89HDF\r\n\x1a\n"
 	// superblockSize is the size in bytes of the superblock, including the entry of the root group (II.A).
 	superblockSize = 96
-	// undefined is the address of something that does not exist.
+	// undefined is the address that means that there is no such object.
 	undefined = ^uint64(0)
 	// stringRef is the size in bytes of a reference to a string: length, address of a heap collection, index in it.
 	stringRef = 16
@@ -64,7 +65,7 @@ const (
 	messageSymbols      = 0x11
 )
 
-// encode returns the datatype message (IV.A.2.d).
+// encode returns the content of the datatype message, which describes the type in an object header (IV.A.2.d).
 func (t Type) encode() []byte {
 	float := func(size, sign, exponentAt, exponentBits byte, bias uint32) []byte {
 		m := []byte{0x11, 0x20, sign, 0, size, 0, 0, 0, 0, 0, 8 * size, 0, exponentAt, exponentBits, 0, exponentAt}
@@ -85,7 +86,8 @@ func (t Type) encode() []byte {
 	panic(fmt.Sprintf("hdf5: type %d", uint8(t)))
 }
 
-// encodeShape returns the dataspace message of an array; without dimensions that of a single value (IV.A.2.b).
+// encodeShape returns the content of the dataspace message, which describes the shape in an object header (IV.A.2.b).
+// An empty shape is that of a single value.
 func encodeShape(shape []int) []byte {
 	m := []byte{1, byte(len(shape)), 0, 0, 0, 0, 0, 0}
 	for _, n := range shape {

@@ -17,17 +17,19 @@ import (
 	"seqembed/internal/readback"
 )
 
-// memory is a file in memory.
+// memory implements File in memory.
 type memory struct{ bytes.Buffer }
 
 func (m *memory) WriteAt(p []byte, at int64) (int, error) { return copy(m.Bytes()[at:], p), nil }
 
-// name returns the name of array i. The names are not sorted, and some share a prefix.
+// name returns the name of array i in a file of makeFile. The names are not in the order of i, and some have the same
+// beginning.
 func name(i int) string {
 	return fmt.Sprintf("%x|%d é%s", i*7919%1000, i, strings.Repeat("-", i%13))
 }
 
-// makeFile returns a file with n arrays of one row of 3 values, a group with one array of strings, and attributes.
+// makeFile returns the content of a file with n float32 arrays [1, 3], a group "inner" with an array of each type, and
+// attributes.
 func makeFile(t testing.TB, n int) []byte {
 	t.Helper()
 	var f memory
@@ -72,7 +74,7 @@ func makeFile(t testing.TB, n int) []byte {
 	return f.Bytes()
 }
 
-// texts are strings of all kinds, one of them longer than a collection.
+// texts are strings of several kinds, one of them longer than the collections of the global heap, which hold strings.
 var texts = []string{"", "a", "eight by", strings.Repeat("0123456789", 9000), "é\n", ""}
 
 func values(i int) (b []byte) {
@@ -82,7 +84,8 @@ func values(i int) (b []byte) {
 	return b
 }
 
-// counts are numbers of links around the limits of nodes: of a symbol table node, of a B-tree of one level, and more.
+// counts are numbers of arrays for makeFile. With the largest ones, the root group needs more than one symbol table
+// node, and more than one level of its B-tree.
 var counts = []int{0, 1, 2*leafK - 1, 2 * leafK, 2*leafK + 1, 4*leafK*internalK + 5}
 
 func TestReaderFindsAll(t *testing.T) {
@@ -128,7 +131,7 @@ func TestReaderFindsAll(t *testing.T) {
 	}
 }
 
-// checkInner checks the group of arrays of other types.
+// checkInner checks that the group at an address has the arrays that makeFile writes into its group "inner".
 func checkInner(t *testing.T, r *Reader, at Address) {
 	t.Helper()
 	o, err := r.Object(at)
@@ -166,7 +169,7 @@ func checkInner(t *testing.T, r *Reader, at Address) {
 	}
 }
 
-// TestH5pyReads compares files with what h5py, over the library of The HDF Group, reads from them.
+// TestH5pyReads checks that h5py, which uses the library of The HDF Group, reads from files what was written.
 func TestH5pyReads(t *testing.T) {
 	dir := t.TempDir()
 	var args []string
@@ -199,7 +202,8 @@ for path in sys.argv[1:]:
 `, args...)
 }
 
-// TestReadsH5py reads a file that h5py has written with its defaults, as the files of UniProt are.
+// TestReadsH5py checks that a Reader reads a file that h5py has written with its default settings, except for a
+// compressed array, which must be an ErrUnsupported.
 func TestReadsH5py(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f.h5")
 	readback.Python(t, "h5py", `

@@ -17,7 +17,7 @@ var (
 	ErrUnsupported = errors.New("a kind of HDF5 that is not read here (h5repack --low=0 --high=0 -l CONTI -f NONE converts it)")
 )
 
-// Reader reads a file. It is not safe for concurrent use.
+// Reader reads an HDF5 file. It is not safe for concurrent use.
 type Reader struct {
 	file io.ReaderAt
 	size int64
@@ -74,7 +74,7 @@ func (r *Reader) bytes(at, n uint64) ([]byte, error) {
 	return b, err
 }
 
-// block returns n bytes from an offset, which begin with a magic text.
+// block returns n bytes from an offset. It returns an error unless they begin with the text magic.
 func (r *Reader) block(at, n uint64, magic string) ([]byte, error) {
 	b, err := r.bytes(at, n)
 	if err == nil && !bytes.HasPrefix(b, []byte(magic)) {
@@ -83,7 +83,7 @@ func (r *Reader) block(at, n uint64, magic string) ([]byte, error) {
 	return b, err
 }
 
-// maxHeader bounds the object header in bytes.
+// maxHeader is the maximum size in bytes of an object header that is read.
 const maxHeader = 256 << 10
 
 // Object reads the description of an object.
@@ -197,7 +197,8 @@ func decodeType(datatype []byte) (Type, error) {
 	return 0, errors.New("values that are neither floats, 32-bit integers nor strings of variable length: they are not read here")
 }
 
-// attributes decodes attributes; those that are not one string of variable length are left out.
+// attributes decodes attribute messages into o.Attributes. It leaves out attributes that are not one string of variable
+// length.
 func (r *Reader) attributes(o *Object, messages [][]byte) error {
 	for _, m := range messages {
 		if len(m) < 8 || m[0] < 1 || m[0] > 3 {
@@ -231,7 +232,7 @@ func (r *Reader) attributes(o *Object, messages [][]byte) error {
 	return nil
 }
 
-// String returns the text of a reference, the element of an array of strings.
+// String returns the text to which ref refers, an element of an array of strings.
 func (r *Reader) String(ref []byte) (string, error) {
 	n, at := binary.LittleEndian.Uint32(ref), binary.LittleEndian.Uint64(ref[4:])
 	if n == 0 {
@@ -294,10 +295,10 @@ type linkReader struct {
 	r     *Reader
 	names string
 	links []Link
-	left  int64 // number of bytes that nodes may still have, which ends the reading of a node with many parents
+	left  int64 // number of bytes of nodes that may still be read; limits a damaged tree of nodes with several parents
 }
 
-// take returns n bytes of a node, which begin with a magic text.
+// take returns n bytes of a node from an offset. It returns an error unless they begin with the text magic.
 func (l *linkReader) take(at, n uint64, magic string) ([]byte, error) {
 	if l.left -= int64(n); l.left < 0 {
 		return nil, fmt.Errorf("a group with more nodes than the file has bytes: %w", ErrDamaged)
@@ -333,7 +334,7 @@ func (l *linkReader) node(at uint64, level int) error {
 	return nil
 }
 
-// symbols reads a symbol table node.
+// symbols reads a symbol table node and appends its links.
 func (l *linkReader) symbols(at uint64) error {
 	b, err := l.take(at, symbolsPrefix, "SNOD\x01")
 	if err != nil {

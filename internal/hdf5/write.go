@@ -21,7 +21,8 @@ type File interface {
 	WriteAt(p []byte, offset int64) (int, error)
 }
 
-// Writer writes a file from its beginning to its end. After the first error of the file, every method returns it.
+// Writer writes an HDF5 file from its beginning to its end. After the first error of the underlying file, every method
+// returns that error.
 type Writer struct {
 	file File
 	at   int64
@@ -42,8 +43,9 @@ func NewWriter(f File) (*Writer, error) {
 	return w, w.err
 }
 
-// Sizes in bytes of a collection of the global heap. The library accepts none below the first. The size doubles from
-// the first to the last, so that a small file stays small.
+// Minimum and maximum sizes in bytes of a collection of the global heap, which holds strings. The HDF5 library accepts
+// none below the minimum. The first collection of a file has the minimum size, and each further one twice the size of
+// the one before, up to the maximum. So a small file stays small. A longer string has a collection of its own.
 const minCollection, maxCollection = 4 << 10, 64 << 10
 
 func (w *Writer) write(p []byte) {
@@ -99,7 +101,8 @@ func (w *Writer) String(s string) (ref [stringRef]byte, err error) {
 	return ref, w.err
 }
 
-// flushStrings writes the collection of strings to its place. The space that remains is object 0 of the collection.
+// flushStrings writes the collection of strings that is in memory to its place in the file. If 16 or more bytes remain
+// in it, they are described as free space, which is object 0 of a collection.
 func (w *Writer) flushStrings() {
 	if w.heap == nil || w.err != nil {
 		return
@@ -113,8 +116,8 @@ func (w *Writer) flushStrings() {
 	w.heap = nil
 }
 
-// ArrayAt writes the description of an array whose values are, or will be, at the given place. The size of an array is
-// the product of its shape and the size of its type.
+// ArrayAt writes the description of an array and returns its address. values is the address of the array's values,
+// which were written before or will be written later. They take the product of shape, times t.Size(), in bytes.
 func (w *Writer) ArrayAt(values Address, t Type, shape []int, attributes ...Attribute) (Address, error) {
 	size := uint64(t.Size())
 	for _, n := range shape {
@@ -133,7 +136,8 @@ func (w *Writer) ArrayAt(values Address, t Type, shape []int, attributes ...Attr
 	}, attributes)
 }
 
-// Array writes a whole array: its values, which are little-endian, and their description.
+// Array writes a whole array: its values, which are little-endian, and their description. It returns the address of the
+// description.
 func (w *Writer) Array(t Type, shape []int, values []byte, attributes ...Attribute) (Address, error) {
 	at, err := w.Align()
 	if err != nil {
@@ -148,7 +152,8 @@ type message struct {
 	content []byte
 }
 
-// object writes an object header of version 1 (IV.A.1.a).
+// object writes the header of a group or an array, in version 1 of the format, with the given messages and attributes
+// (IV.A.1.a). It returns the address of the header.
 func (w *Writer) object(messages []message, attributes []Attribute) (Address, error) {
 	for _, a := range attributes {
 		ref, err := w.String(a.Value)
@@ -242,7 +247,7 @@ func (l *Links) sort() error {
 // Sizes of the nodes of a group: a symbol table node has at most 2×leafK links, a B-tree node 2×internalK children.
 const leafK, internalK = 64, 32
 
-// Group writes a group. It sorts the links.
+// Group writes a group with the given links, which it sorts by name, and returns its address.
 func (w *Writer) Group(l *Links, attributes ...Attribute) (Address, error) {
 	if err := l.sort(); err != nil {
 		return 0, err
@@ -271,7 +276,7 @@ func (w *Writer) Group(l *Links, attributes ...Attribute) (Address, error) {
 	return w.object([]message{{messageSymbols, table}}, attributes)
 }
 
-// node is a child of a B-tree node.
+// node is a node of a group's B-tree that has been written: a symbol table node or an inner node.
 type node struct {
 	at   Address
 	last uint64 // offset, in the local heap, of the last name in the node
@@ -294,8 +299,8 @@ func (w *Writer) symbolNodes(l *Links) (nodes []node) {
 	return nodes
 }
 
-// treeNodes writes one level of a B-tree over nodes, and returns the nodes of that level (III.A.1). A key is the last
-// name of the child before it; the first key is the empty name.
+// treeNodes writes the nodes of one level of a B-tree, which refer to children, and returns them (III.A.1). In a node,
+// the key between two children is the last name of the left child. The first key of the level is the empty name.
 func (w *Writer) treeNodes(children []node, level int) (nodes []node) {
 	const size = btreePrefix + 2*internalK*16 + 8
 	at, _ := w.Align()

@@ -5,14 +5,15 @@ import (
 	"encoding/binary"
 )
 
-// arrowSchemaKey is the key of the Parquet metadata under which Arrow keeps the types that Parquet does not have.
+// arrowSchemaKey is the key of the Parquet metadata under which Arrow stores its own schema of the columns, with types
+// that Parquet does not have, such as lists of a fixed size.
 const arrowSchemaKey = "ARROW:schema"
 
-// arrowField is a column of an Arrow schema. A column with a size is a list of so many elements.
+// arrowField is a column of an Arrow schema.
 type arrowField struct {
 	name     string
-	kind     flatTable // the number of the type in the union Type, and the table of the type
-	elements *arrowField
+	kind     flatTable   // the number of the type in the union Type of Schema.fbs, and the table of the type
+	elements *arrowField // the elements of a list; nil for any other column
 }
 
 // Types of Arrow (Schema.fbs): the number in the union Type, and the table.
@@ -58,8 +59,8 @@ func arrowFields(columns []arrowField) []flatTable {
 // at most 32 bits, a string, a flatTable, a []flatTable, or nil for the default.
 type flatTable []any
 
-// appendFlatTable appends a table to a message, and sets the offset at position from of the message so that it refers
-// to the table. Every object follows those that refer to it, because offsets are unsigned.
+// appendFlatTable appends a table to the FlatBuffers message b, and sets the offset at position from of the message so
+// that it refers to the table. Every object follows those that refer to it, because offsets are unsigned.
 func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	const fieldSize, tableHeader = 4, 4 // every field gets the same room
 	b = align4(b)
@@ -90,8 +91,8 @@ func appendFlatTable(b []byte, t flatTable, from int) []byte {
 	return b
 }
 
-// appendFlat sets the field at a position to an int, or appends an object and sets the field to the offset of the
-// object.
+// appendFlat sets the field at position at of the FlatBuffers message b. A field that is an int is stored there. For a
+// string or a table, appendFlat appends it to the message and stores its offset in the field.
 func appendFlat(b []byte, field any, at int) []byte {
 	switch v := field.(type) {
 	case int:
@@ -116,7 +117,8 @@ func appendFlat(b []byte, field any, at int) []byte {
 	return b
 }
 
-// linkFlat sets the offset at a position so that it refers to an object.
+// linkFlat sets the offset at position at of the FlatBuffers message b so that it refers to the object at position
+// object. An offset is relative to its own position.
 func linkFlat(b []byte, at, object int) { binary.LittleEndian.PutUint32(b[at:], uint32(object-at)) }
 
 func align4(b []byte) []byte { return append(b, make([]byte, -len(b)&3)...) }

@@ -103,8 +103,8 @@ type fileError struct {
 func (e *fileError) Error() string { return e.op + " " + e.path + ": " + e.cause.Error() }
 func (e *fileError) Unwrap() error { return e.cause }
 
-// ioError returns a fileError for a failed operation on path. It drops the path that err contains. That is usually the
-// path of a temporary file, which means nothing to a user.
+// ioError returns a fileError for a failed operation on path. It drops the path that err contains, which is usually
+// that of a temporary file and means nothing to a user.
 func ioError(op, path string, err error) error {
 	var pathErr *fs.PathError
 	var linkErr *os.LinkError
@@ -128,12 +128,13 @@ type atomicFile struct {
 	temp  string
 	f     file // nil after it is closed
 	buf   *bufio.Writer
-	sum   hash.Hash // nil if rewritable: the digest is then computed at the end
+	sum   hash.Hash // nil if written bytes may be changed: the digest is then computed at the end
 	size  int64     // number of bytes in the file, including buffered ones
 }
 
-// createUnique creates a file whose name is prefix and 16 random digits. It tries again if RemoveLeftovers finds the
-// file before it is locked. Random pauses keep the two processes from colliding at every attempt.
+// createUnique creates a file whose name is prefix and 16 random digits, and locks it. It tries again if another
+// process, which removes the unlocked files of killed runs (see RemoveLeftovers), finds the file before it is locked.
+// Random pauses keep the two processes from colliding at every attempt.
 func createUnique(fsys fileSystem, prefix string) (f file, path string, err error) {
 	const attempts = 16
 	for range attempts {
@@ -193,7 +194,8 @@ func (a *atomicFile) WriteString(s string) (int, error) {
 	return n, err
 }
 
-// writeAt writes bytes at an offset of a rewritable file, possibly past its end. Write must not be called afterwards.
+// writeAt writes bytes at an offset of a file that was created as rewritable (see createTemp), possibly past its end.
+// Write must not be called afterwards.
 func (a *atomicFile) writeAt(p []byte, offset int64) error {
 	if err := a.buf.Flush(); err != nil {
 		return err
@@ -216,7 +218,7 @@ func (a *atomicFile) readAt(p []byte, offset int64) error {
 	return nil
 }
 
-// copyTo copies the whole file to w.
+// copyTo copies the whole content, including what is still buffered, to w.
 func (a *atomicFile) copyTo(w io.Writer) error {
 	chunk := make([]byte, bufferSize)
 	for from := int64(0); from < a.size; from += bufferSize {
@@ -231,7 +233,7 @@ func (a *atomicFile) copyTo(w io.Writer) error {
 	return nil
 }
 
-// offsetWriter writes to a rewritable file sequentially from an offset.
+// offsetWriter is an io.Writer that writes into a file from an offset on. The file must be rewritable (see createTemp).
 type offsetWriter struct {
 	a  *atomicFile
 	at int64
@@ -245,7 +247,8 @@ func (w *offsetWriter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// seal flushes and syncs the file and returns its description. The file keeps its lock until it has its final name.
+// seal flushes and syncs the file and returns its path, size and digest. The file stays locked until it has its final
+// name, on systems that have locks.
 func (a *atomicFile) seal() (File, error) {
 	if err := a.buf.Flush(); err != nil {
 		return File{}, err
@@ -312,11 +315,11 @@ type pending interface {
 	discard() error      // removes it, unless it has its final name
 }
 
-// fileSet is the set of files of one output. Scratch files never get a final name.
+// fileSet is the set of files of one output while it is written.
 type fileSet struct {
 	fs      fileSystem
-	finals  []pending // in the order of Spec.Paths
-	scratch []*atomicFile
+	finals  []pending     // files and folders that commit renames to their final paths, in the order of Spec.Paths
+	scratch []*atomicFile // temporary files, which commit removes
 }
 
 // create adds a file that commit will rename to path.
@@ -346,9 +349,9 @@ func (s *fileSet) createScratch(path string) (*atomicFile, error) {
 	return a, err
 }
 
-// commit seals all files before it renames the first of them. It renames the main file last, and first removes the main
-// file of an earlier output of several files, so that the folder never contains files of both outputs under final
-// names.
+// commit writes all files to the disk and then renames them to their final paths, the main file last. If the output has
+// several files, commit removes the main file of an earlier output before it renames any. So while the main file
+// exists, all files of the output exist and belong together.
 func (s *fileSet) commit() ([]File, error) {
 	for _, a := range s.scratch {
 		if err := a.discard(); err != nil {
@@ -387,11 +390,11 @@ type earlierFiles int
 const (
 	noFiles    earlierFiles = iota // there is no main file
 	otherFiles                     // some differ from the new ones, or are missing
-	sameFiles                      // all equal the new ones: another run of the same settings has written them
+	sameFiles                      // all equal the new ones: another run with the same settings has written them
 )
 
-// earlier compares the new files with the files that have their names now. If another run has just written the same
-// files, they must stay, because the manifest of that run says that they exist.
+// earlier compares the new files with the files of an earlier output that are at their final paths. If another run has
+// just written the same files, they must stay, because the manifest says that they exist.
 func (s *fileSet) earlier(files []File) earlierFiles {
 	if _, err := os.Lstat(files[0].Path); errors.Is(err, fs.ErrNotExist) {
 		return noFiles

@@ -16,9 +16,9 @@ import (
 	"time"
 )
 
-// failingFS is the real file system, except that operation number failAt fails. If stays is set, all later operations
-// fail, too. A write that fails still writes half of its bytes, as on a full disk. A close that fails still frees the
-// descriptor. Removing a file always succeeds.
+// failingFS is the real file system, except that operation number failAt, counted from 1, fails with the error cause.
+// If stays is set, all later operations fail, too. A write that fails still writes half of its bytes, as on a full
+// disk. A close that fails still frees the descriptor. The removal of a file never fails.
 type failingFS struct {
 	failAt, done int
 	stays        bool
@@ -160,7 +160,7 @@ func (f *failingFile) Close() error {
 	return err
 }
 
-// writeOn writes rows on a file system and stops at the first error.
+// writeOn writes rows to an output on the file system fsys and commits it. It stops at the first error.
 func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 	w, err := create(s, fsys)
 	if err != nil {
@@ -175,8 +175,9 @@ func writeOn(s Spec, fsys fileSystem, rows []Row) error {
 	return err
 }
 
-// TestEveryFailureLeavesNoPartialOutput makes every operation fail in turn. A file under a final name must be complete,
-// and no temporary file may be left. The error must be one line that names the output and wraps its cause.
+// TestEveryFailureLeavesNoPartialOutput makes every file operation of an output fail, one after the other. A file under
+// a final name must be complete, and no temporary file may be left. The error must be one line that names the output
+// and wraps its cause.
 func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")
@@ -242,9 +243,9 @@ func TestEveryFailureLeavesNoPartialOutput(t *testing.T) {
 	}
 }
 
-// TestManifestSurvivesEveryFailure makes every operation of Append fail, either that operation alone or all later ones
-// as well. Earlier entries must be intact, the error must name the operation, and it must be possible to append the
-// next entry.
+// TestManifestSurvivesEveryFailure makes every file operation of Manifest.Append fail, either that operation alone or
+// all later ones as well. Earlier entries must be intact, the error must name the manifest and wrap its cause, and it
+// must be possible to append the next entry.
 func TestManifestSurvivesEveryFailure(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"))
@@ -365,8 +366,8 @@ func TestTemporaryFilesAreHiddenAndOutputsReadable(t *testing.T) {
 	}
 }
 
-// TestSameOutputStays checks an output of several files that another run has just written. A run that writes the same
-// bytes must leave those files in place at every moment. A run that writes other bytes must replace them.
+// TestSameOutputStays writes an output of several files again. If the new files have the same bytes, the old ones must
+// stay, because another run may have just written them. Otherwise they must be replaced.
 func TestSameOutputStays(t *testing.T) {
 	s := spec(t, Npy, 33)
 	rows := makeRows(s, 3)

@@ -13,8 +13,8 @@ import (
 	"strings"
 )
 
-// folderSuffix ends the name of a folder under construction. The rest is the name of a temporary file beside it, whose
-// lock shows that the run is alive.
+// folderSuffix ends the name of a folder under construction. The name without it is that of a temporary file beside the
+// folder, whose lock shows that the run is alive.
 const folderSuffix = ".d"
 
 // atomicFolder is a folder of files under construction, which gets its final name as a whole. All its files have the
@@ -58,7 +58,8 @@ func (d *atomicFolder) add(name string, content []byte) error {
 	return nil
 }
 
-// seal syncs the files and returns the description of the folder: the size of all files, and the digest of HashFile.
+// seal syncs the files and returns the final path of the folder, the total size of its files and the digest that
+// HashFile returns for a folder.
 func (d *atomicFolder) seal() (File, error) {
 	if err := d.lock.fs.syncTree(d.temp); err != nil {
 		return File{}, ioError("write", d.lock.final, err)
@@ -82,9 +83,10 @@ func digestFiles(files []File) string {
 	return hex.EncodeToString(sum.Sum(nil))
 }
 
-// publish renames a sealed folder. It first removes an earlier folder in its place, unless that has other files than
-// those of an output. A folder with the same files stays: another run may have just published it, and the manifest of
-// that run says that it exists.
+// publish renames the folder to its final path. It first removes an earlier folder at that path. If a file in the
+// earlier folder has another extension than those of an output, publish returns an error and removes nothing. An
+// earlier folder with the same files stays: another run may have just published it, and the manifest says that it
+// exists.
 func (d *atomicFolder) publish() error {
 	const attempts = 16 // each after a folder of another run
 	final := d.lock.final
@@ -107,8 +109,8 @@ func (d *atomicFolder) publish() error {
 	return d.lock.discard()
 }
 
-// removeEarlier removes the folder that has the final name, if there is one. An fs.ErrExist means that another run has
-// published its folder in the meantime.
+// removeEarlier removes the folder that has the final name, if there is one. It returns an fs.ErrExist if another run
+// has put its folder there in the meantime.
 func (d *atomicFolder) removeEarlier() error {
 	final := d.lock.final
 	list, err := os.ReadDir(final)
@@ -134,7 +136,7 @@ func (d *atomicFolder) removeEarlier() error {
 	return err
 }
 
-// discard removes the folder if it has no final name, and the lock.
+// discard removes the folder, unless it has its final name, and the temporary file that locks it.
 func (d *atomicFolder) discard() error {
 	if d.temp != "" {
 		if err := os.RemoveAll(d.temp); err != nil {

@@ -17,7 +17,7 @@ type Holder struct {
 	PID     int              `json:"pid"`
 	Command string           `json:"command"`
 	Since   time.Time        `json:"since"`
-	Outputs map[string]Entry `json:"outputs"`           // settings of the run, by kind of output
+	Outputs map[string]Entry `json:"outputs"`           // settings of the run for each model and format
 	Repairs bool             `json:"repairs,omitempty"` // it repairs the manifest, and no other process may write
 }
 
@@ -27,7 +27,7 @@ func ThisProcess(command string) Holder {
 	return Holder{Host: host, PID: os.Getpid(), Command: command, Since: time.Now().UTC()}
 }
 
-// is reports whether two holders are the same run.
+// is reports whether two holders describe the same run.
 func (h Holder) is(other Holder) bool {
 	return h.Host == other.Host && h.PID == other.PID && h.Since.Equal(other.Since)
 }
@@ -128,9 +128,9 @@ func (s osFS) lookForOthers(dir, own string, clash func(Holder) string) error {
 	return nil
 }
 
-// readClaim reads a claim. alive is nil if the run of the claim has ended, ErrLocked if it has not, and
-// errors.ErrUnsupported if the file system has no locks. An incomplete claim has no settings. Its run has not looked
-// for others yet.
+// readClaim reads a claim, the file by which a run claims an output folder. alive is nil if the run has ended,
+// ErrLocked if it has not, and errors.ErrUnsupported if the file system has no locks. If the run is still writing its
+// claim, h is incomplete; that run has not looked for others yet.
 func (s osFS) readClaim(path string) (h Holder, alive error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -13,13 +13,13 @@ import (
 	"time"
 )
 
-// holder returns the Holder of a run whose outputs depend on one setting.
+// holder returns the Holder of a run whose outputs have the given setting, the only one that differs between runs.
 func holder(setting string) Holder {
 	return Holder{Host: "node7", PID: 42, Command: "embed -o out", Since: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
 		Outputs: map[string]Entry{"esm": {Parameters: map[string]string{"pool": setting}}}}
 }
 
-// clashWith returns the clash function of a run with the given setting.
+// clashWith returns the function clash that a run with the given setting passes to Claim.
 func clashWith(setting string) func(Holder) string {
 	return func(other Holder) string {
 		if had, ok := other.Outputs["esm"]; ok && had.Parameters["pool"] != setting {
@@ -73,7 +73,8 @@ func TestClaim(t *testing.T) {
 	}
 }
 
-// TestClaimWithoutLocks checks that on a file system without locks a claim is valid until it is deleted.
+// TestClaimWithoutLocks checks that on a file system without locks the file with a run's claim is valid until it is
+// deleted, and that the error for another run says so.
 func TestClaimWithoutLocks(t *testing.T) {
 	dir, disk := t.TempDir(), osFS{noLocks: true}
 	if _, err := disk.claim(dir, holder("mean"), clashWith("mean")); err != nil {
@@ -125,7 +126,8 @@ func TestClaimsAtOnce(t *testing.T) {
 	})
 }
 
-// TestLockEndsWithContext checks that waiting for a lock ends soon after its context has ended.
+// TestLockEndsWithContext checks that waiting for a lock ends soon after its context has ended, and that a free lock
+// can be taken even then.
 func TestLockEndsWithContext(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "x")
@@ -153,8 +155,8 @@ func TestLockEndsWithContext(t *testing.T) {
 	})
 }
 
-// TestEditsAtOnce checks that no edit is lost although each one replaces the file, and that the last edit removes the
-// file.
+// TestEditsAtOnce checks that no call of Edit is lost if several edit one file at the same time, although each replaces
+// the file, and that an edit to an empty text removes the file.
 func TestEditsAtOnce(t *testing.T) {
 	skipWithoutLocks(t)
 	path := filepath.Join(t.TempDir(), "list")
@@ -181,8 +183,8 @@ func TestEditsAtOnce(t *testing.T) {
 	}
 }
 
-// TestReplacedPair makes every operation fail in turn while an output of two files is replaced. Files of the old and of
-// the new output must never exist side by side.
+// TestReplacedPair replaces an output of two files, an array and its ids, and makes every file operation and all later
+// ones fail. The folder must never contain the array of one output and the ids of the other.
 func TestReplacedPair(t *testing.T) {
 	s := spec(t, Npy, 33)
 	renames := 0
@@ -210,8 +212,8 @@ func TestReplacedPair(t *testing.T) {
 	}
 }
 
-// TestRepairBesideARun checks that a damaged manifest is not replaced while a run uses it, and that no run begins while
-// it is repaired.
+// TestRepairBesideARun checks that Repair refuses to replace a damaged manifest while another run uses it, and that no
+// run can begin while it is repaired.
 func TestRepairBesideARun(t *testing.T) {
 	skipWithoutLocks(t)
 	dir := t.TempDir()

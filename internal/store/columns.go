@@ -6,7 +6,7 @@ import (
 	"strconv"
 )
 
-// Pooling determines the rows of a column.
+// Pooling determines how the states of a record's tokens become the rows of a column.
 type Pooling string
 
 // Poolings. Columns of Mean, Max and CLS have one row per record. The tokens that Mean and Max cover depend on the
@@ -25,10 +25,10 @@ func Poolings() []Pooling { return []Pooling{Mean, Max, CLS, Residues, Tokens} }
 // PerRecord reports whether a column has one row per record.
 func (p Pooling) PerRecord() bool { return p != Residues && p != Tokens }
 
-// Column is one embedding of every record, or of every row of a record.
+// Column is one kind of embedding of every record: a pooling of the states of one layer.
 type Column struct {
 	Pooling Pooling
-	Layer   int // block number, from 0
+	Layer   int // number of the block after which the states are taken; 0 is before the first block
 }
 
 // Letters is a range of the letters of a record: the first and the last one, counted from 1.
@@ -37,7 +37,8 @@ type Letters struct{ First, Last int32 }
 // A Spec whose columns have different kinds of rows is written as several tables, each in files of its own. A table has
 // a Spec with its columns only. Its rows are records, or the residues of all records, or their tokens.
 
-// pooling returns the pooling that determines the rows of a table. If the table has one row per record, that is Mean.
+// pooling returns Residues or Tokens if s is the Spec of a table with a row per residue or token, and Mean if the table
+// has a row per record, whatever the poolings of its columns.
 func (s *Spec) pooling() Pooling {
 	if p := s.Columns[0].Pooling; !p.PerRecord() {
 		return p
@@ -45,10 +46,10 @@ func (s *Spec) pooling() Pooling {
 	return Mean
 }
 
-// perRecord reports whether the rows of a table are records.
+// perRecord reports whether the rows of the table with this Spec are records, and not residues or tokens.
 func (s *Spec) perRecord() bool { return s.pooling() == Mean }
 
-// rows returns the number of rows that a record has in a table.
+// rows returns the number of rows that a record has in the table with this Spec.
 func (s *Spec) rows(r *Row) int {
 	switch s.pooling() {
 	case Residues:
@@ -59,15 +60,16 @@ func (s *Spec) rows(r *Row) int {
 	return 1
 }
 
-// table is a table of an output.
+// table is a table of an output: those of its columns that have the same kind of rows.
 type table struct {
-	spec    Spec
-	columns []int // indices of its columns among all columns
+	spec    Spec  // with the columns of the table only
+	columns []int // indices of its columns among all columns of the output
 	enc     encoder
 }
 
-// tables divides a Spec into its tables, the table of records first. If there are several, the names of files of the
-// others contain the pooling. Pt and shards have all columns of a record in one file.
+// tables divides a Spec into its tables, each with one kind of rows: records, residues or tokens, in this order. If
+// there are several, the file names of the tables of residues and tokens contain the pooling. The format Pt, and a
+// shard, have all columns in one table.
 func (s *Spec) tables() (list []table) {
 	if s.Format == Pt || s.Shard != "" {
 		all := table{spec: *s}
@@ -131,7 +133,7 @@ func (s *Spec) columnNames(prefix string) []string {
 	return names
 }
 
-// checkColumns returns an error if there is no column, or an impossible one, or one twice.
+// checkColumns returns an error if there is no column, or a column that is invalid or listed twice.
 func (s *Spec) checkColumns() error {
 	if len(s.Columns) == 0 {
 		return fmt.Errorf("output of %q: no column to write", s.Base)
@@ -149,10 +151,11 @@ func (s *Spec) checkColumns() error {
 	return nil
 }
 
-// recordNames are the names of the arrays that were written for records. A file has one array of a name.
+// recordNames are the names of the arrays that were written for records. No two arrays of a file may have the same
+// name.
 type recordNames map[string]struct{}
 
-// check returns an error if an array with one of the names exists.
+// check returns an error about the record with the given id if an array with one of the names exists.
 func (n recordNames) check(id string, names ...string) error {
 	for _, name := range names {
 		if _, ok := n[name]; ok {
@@ -168,8 +171,8 @@ func (n recordNames) add(names ...string) {
 	}
 }
 
-// lettersSuffix ends the name of the array that holds, beside the residues of a record of DNA, the first and the last
-// letter of each.
+// lettersSuffix ends the name of the array with the first and the last letter of each residue of a record of DNA. The
+// rest of the name is that of the array of the residues.
 const lettersSuffix = "_letters"
 
 // withLetters reports whether a table has arrays of letters. In a protein a residue is one letter, so there are none.

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// TestTablesEqualThoseWrittenAlone writes columns with all kinds of rows to one output. The files of each kind must
-// equal those of an output that has only these columns.
+// TestTablesEqualThoseWrittenAlone writes one output with columns of all three kinds of rows: records, residues and
+// tokens. The files for each kind must have the bytes of an output that has only the columns of that kind.
 func TestTablesEqualThoseWrittenAlone(t *testing.T) {
 	for _, format := range []Format{Parquet, Npy, Safetensors} {
 		for _, windows := range []bool{false, true} {
@@ -68,8 +68,8 @@ func TestColumnsAreToldApart(t *testing.T) {
 	}
 }
 
-// TestResiduesHaveTheirLetters checks the letters of residues of DNA in every format. In proteins only Parquet has
-// them.
+// TestResiduesHaveTheirLetters checks the letters for which residues of DNA stand, as Parquet, NumPy and safetensors
+// files have them. For residues of proteins only Parquet has them.
 func TestResiduesHaveTheirLetters(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		for _, format := range []Format{Parquet, Npy, Safetensors} {

@@ -36,7 +36,8 @@ func readAll(t *testing.T, path string) (ids []string, letters [][]Letters, valu
 	return ids, letters, values, table
 }
 
-// TestTablesReadBack reads what every encoder has written.
+// TestTablesReadBack checks that OpenTable reads the rows that were written in each of five formats, with several
+// poolings, types of values and numbers of records.
 func TestTablesReadBack(t *testing.T) {
 	for _, f := range []Format{Parquet, Npy, Safetensors, H5, TSV} {
 		for _, pooling := range []Pooling{Mean, Tokens, Residues} {
@@ -111,7 +112,8 @@ func checkReadBack(t *testing.T, s Spec, count int) {
 	}
 }
 
-// TestConvert converts a file from format to format, and at last to its own format. Every file must have the same rows.
+// TestConvert converts a safetensors file to another format, the result to the next format, and so on back to
+// safetensors. Every file must have the same rows.
 func TestConvert(t *testing.T) {
 	for _, pooling := range []Pooling{Mean, Tokens} {
 		s := spec(t, Safetensors, 33)
@@ -174,7 +176,8 @@ func TestDamagedTables(t *testing.T) {
 	}
 }
 
-// TestListOfIDs checks which list belongs to an array, and that the list has as many ids as the array has rows.
+// TestListOfIDs checks which text file of ids OpenTable finds for a NumPy array, and that a list with fewer or more ids
+// than the array has rows is an error.
 func TestListOfIDs(t *testing.T) {
 	s := spec(t, Npy)
 	s.Columns = columnsOf([]int{0, 12}, Mean, Max)
@@ -206,8 +209,8 @@ func TestListOfIDs(t *testing.T) {
 	}
 }
 
-// TestConvertResiduesOfNpz converts residues from npz: those of DNA keep their letters, and those of proteins, which
-// have no array of letters, become tokens, whatever the name says.
+// TestConvertResiduesOfNpz converts residues from an .npz file. Those of DNA must keep their letters. Those of proteins
+// have no array of letters in such a file, so they must become tokens, although the file's name says residues.
 func TestConvertResiduesOfNpz(t *testing.T) {
 	for _, kind := range []Kind{Nucleotide, Protein} {
 		s := Spec{Dir: t.TempDir(), Base: "in", Model: "m", Kind: kind, Format: Npy, Dim: 2, Columns: columnsOf([]int{1}, Mean, Residues)}
@@ -248,8 +251,8 @@ func TestConvertResiduesOfNpz(t *testing.T) {
 	}
 }
 
-// TestNpzOfTokensWithNamesOfLetters reads tokens of two records, of which the second is called as the letters of the
-// first would be.
+// TestNpzOfTokensWithNamesOfLetters reads an .npz file with the tokens of the records a and a_letters. The second array
+// has the name that an array of the first record's letters would have, but must be read as a record.
 func TestNpzOfTokensWithNamesOfLetters(t *testing.T) {
 	s := Spec{Dir: t.TempDir(), Base: "in", Model: "m", Kind: Nucleotide, Format: Npy, Dim: 2, Columns: columnsOf([]int{1}, Tokens)}
 	w, err := Create(s)

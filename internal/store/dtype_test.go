@@ -16,8 +16,8 @@ import (
 	"seqembed/internal/half"
 )
 
-// TestFloat16 writes every layout in float16. The bits of all values must be those of package half, and values out of
-// range must be counted.
+// TestFloat16 writes float16 values per record and per residue in three formats. Their bits must be those that package
+// half computes, and values out of range must be counted.
 func TestFloat16(t *testing.T) {
 	for _, f := range []Format{Parquet, Npy, Safetensors} {
 		for _, pooling := range []Pooling{Mean, Residues} {
@@ -130,8 +130,8 @@ func halvesInSafetensors(t *testing.T, path string, s Spec, column int, rows []R
 	return values
 }
 
-// halvesInParquet returns the float16 values of a column. It also checks the logical type of the column, and that the
-// column has no bounds, because bounds would compare the bytes.
+// halvesInParquet returns the float16 values of a Parquet column. It also checks the logical type of the column, and
+// that the column has no minimum and maximum, which parquet-go would compute from the bytes instead of the values.
 func halvesInParquet(t *testing.T, path, column string) (values []uint16) {
 	table := readParquet(t, path)
 	for _, row := range table.values[column] {

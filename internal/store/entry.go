@@ -11,18 +11,17 @@ import (
 	"unicode/utf8"
 )
 
-// manifestFormat is the version of the line format. A program refuses lines of an unknown version, because it might
-// otherwise combine outputs of different settings.
+// manifestFormat is the version of the format of a line in the manifest. A program refuses lines of another version,
+// because it might otherwise combine outputs of different settings.
 const manifestFormat = 2
 
-// Entry describes the output of one model on one input file. An output is kept, instead of being computed again, only
-// if all settings in its entry match. An entry is identified by the content of the input, the model and the name of the
-// output.
+// Entry describes the output of one model on one input file. It is a line of the manifest. An output is kept, instead
+// of being computed again, only if all settings in its entry match. The last entry that names an output file is valid.
 type Entry struct {
 	Model            string            `json:"model"`             // the name that the user chose
 	Revision         string            `json:"revision"`          // revision of the checkpoint; empty if unknown
-	CheckpointSHA256 string            `json:"checkpoint_sha256"` // empty if there is no file, as for a synthetic checkpoint
-	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // empty if there is no file
+	CheckpointSHA256 string            `json:"checkpoint_sha256"` // digest of the weights, or of the description of synthetic ones; empty if unknown
+	TokenizerSHA256  string            `json:"tokenizer_sha256"`  // digest of the vocabulary; empty if unknown
 	Parameters       map[string]string `json:"parameters"`        // other settings that affect numbers or layout
 	Device           string            `json:"device"`
 	DType            string            `json:"dtype"`
@@ -30,8 +29,8 @@ type Entry struct {
 	ProgramVersion   string            `json:"program_version"`
 	NumericsVersion  int               `json:"numerics_version"` // version of the numbers that the program computes
 	LibraryVersions  map[string]string `json:"library_versions"`
-	// The fields above usually repeat those of the previous line. lineDecoder relies on the position of Input and of
-	// all fields below it.
+	// The fields above usually repeat those of the previous line. lineDecoder, which parses lines, relies on the order
+	// of Input and of all fields below it.
 	Input     Source           `json:"input"`
 	Records   int64            `json:"records"`           // number of records written
 	Tokens    int64            `json:"tokens"`            // number of tokens in these records
@@ -39,13 +38,13 @@ type Entry struct {
 	Repeated  int64            `json:"repeated"`          // number of records that were not computed, because earlier ones are equal
 	Overflows int64            `json:"overflows"`         // number of values that the type of the output turned into infinities
 	Skipped   map[string]int64 `json:"skipped"`           // number of records left out, by reason; never null
-	Outputs   []File           `json:"outputs"`           // main file first; relative paths
+	Outputs   []File           `json:"outputs"`           // main file first; in the manifest the paths are relative to its folder
 	Started   time.Time        `json:"started"`           // in UTC, as in RFC 3339
 	Finished  time.Time        `json:"finished,omitzero"` // zero until outputs have final names
 }
 
-// Source identifies an input file by its content. If path, size and time are unchanged, the content need not be read
-// again.
+// Source identifies an input file by its content. As long as its path, size and modification time are unchanged, the
+// content need not be read again.
 type Source struct {
 	Path     string    `json:"path"`              // as given by the user
 	Absolute string    `json:"absolute"`          // absolute form of Path; empty for standard input and pipes
@@ -104,8 +103,8 @@ type lineDecoder struct {
 	settings map[string]manifestLine // cache of decoded settings, keyed by the part of the line before the input
 }
 
-// ErrLater is wrapped by the error for a manifest with a line of a later version of the program. Such a line is not
-// damaged.
+// ErrLater is wrapped by the error for a manifest with a line that a later version of the program has written. Such a
+// line is not damaged.
 var ErrLater = errors.New("a later version of this program wrote it: use that version")
 
 // decode returns the entry of a line, or nil for a blank line. The error is ErrLater or wraps ErrManifest.
@@ -188,7 +187,7 @@ func (d *lineDecoder) decodeWritten(line []byte, l *manifestLine) bool {
 	return !c.failed && string(c.rest) == "}\n"
 }
 
-// lineParser parses a line from left to right. The first mismatch sets failed, which then stays set.
+// lineParser parses a line of the manifest from left to right. The first mismatch sets failed, which then stays set.
 type lineParser struct {
 	rest   []byte
 	failed bool

@@ -2,9 +2,9 @@ package store
 
 import "io"
 
-// WriteFiles writes files of any content as a Writer writes an output: the function write receives a writer for each
-// path, and no file has its path before all are complete and synced. After an error of write, which WriteFiles returns,
-// no path has changed. The folders must exist.
+// WriteFiles writes files under temporary names and renames them to paths when all are complete and synced. write
+// receives a writer for each path. If write returns an error, WriteFiles returns it, and no file at paths has changed.
+// The folders must exist.
 func WriteFiles(paths []string, write func(files []io.Writer) error) ([]File, error) {
 	set := fileSet{fs: osFS{}}
 	var files []io.Writer

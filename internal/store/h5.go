@@ -66,10 +66,11 @@ const (
 	h5OriginalID = "original_id"
 )
 
-// h5Encoder writes an array [dim], or [rows, dim] per residue or token, for each record and column. Its name is the
-// record's id, escaped by EscapeName because HDF5 takes slashes for separators; the attribute original_id is the id.
-// The arrays of a single column are in the root group. With several columns, or with letters of residues, each column
-// has a group, and so have the letters.
+// h5Encoder writes an array for each record and column. Its shape is [dim], or with embeddings per residue or token
+// [rows, dim]. The name of an array is the record's id, escaped by EscapeName because HDF5 takes slashes for
+// separators; the attribute original_id is the id itself. The arrays of a single column are in the root group. With
+// several columns each column has a group. With residues of DNA there is one more group, of their first and last
+// letters, and then a single column has a group, too.
 //
 // The names stay in memory until the end, with some 20 bytes more for each array. Two records with the same id cause an
 // error only at the end.
@@ -100,7 +101,7 @@ func (e *h5Encoder) add(r *Row) error {
 	return e.array(len(r.Embeddings), r.ID, hdf5.Int32, []int{rows, 2})
 }
 
-// array adds the array in e.bytes to a group.
+// array writes an array with the content of e.bytes, and adds it to a group under the record's id.
 func (e *h5Encoder) array(group int, id string, t hdf5.Type, shape []int) error {
 	a, err := e.w.Array(t, shape, e.bytes, hdf5.Attribute{Name: h5OriginalID, Value: id})
 	if err != nil {
@@ -126,7 +127,7 @@ func (e *h5Encoder) finish() error {
 	return closeH5(e.w, root, e.spec)
 }
 
-// closeH5 writes the root group, with the metadata as its attributes.
+// closeH5 completes an HDF5 file: it writes the root group, with Spec.Meta as its attributes.
 func closeH5(w *hdf5.Writer, root *hdf5.Links, s *Spec) error {
 	var attributes []hdf5.Attribute
 	for _, key := range slices.Sorted(maps.Keys(s.Meta)) {

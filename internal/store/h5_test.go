@@ -12,8 +12,8 @@ import (
 	"seqembed/internal/readback"
 )
 
-// h5Arrays returns the arrays of a file by path, each as its shape and its values in hexadecimal or its strings, and
-// the attributes by path.
+// h5Arrays returns the content of an HDF5 file by the paths of its objects. An array is given as its shape, followed by
+// its values in hexadecimal or by its strings.
 func h5Arrays(t *testing.T, path string) (arrays map[string]string, attributes map[string]map[string]string) {
 	t.Helper()
 	f, err := os.Open(path)
@@ -143,7 +143,8 @@ func TestH5MatrixHoldsAllRecords(t *testing.T) {
 	wantError(t, err, "a row for each record")
 }
 
-// TestH5FindsDuplicates checks that two records of one id, which would be one array, are an error in the end.
+// TestH5FindsDuplicates checks that two records with the same id, and so with the same name of their arrays, are an
+// error of Commit.
 func TestH5FindsDuplicates(t *testing.T) {
 	s := spec(t, H5, 33)
 	rows := makeRows(s, 20)

@@ -40,14 +40,14 @@ type Inspected struct {
 	Input  string `json:"input,omitempty"`  // path of the input, as given to the run
 }
 
-// clockSkew is the tolerated difference between the clocks of this machine, of the machine that wrote a file, and of a
-// file server.
+// clockSkew is the tolerated difference between two clocks: that of the machine that ran the program, from which the
+// times in the manifest are, and that of a file server, from which modification times are.
 const clockSkew = time.Minute
 
 // Inspect compares the files of a folder with its manifest. It calls report for each file: first for the files that the
-// manifest describes, then for the others, in the order of their paths. It reads the contents of the files. If quick is
-// set, it compares only their sizes, and checks that no file was modified after it was finished. The function known
-// reports whether a file that the manifest does not describe belongs to the program.
+// manifest describes, then for the others, in the order of their paths. It compares the digests of the files. If quick
+// is set, it compares only their sizes, and checks that no file was modified after it was finished. Files that the
+// manifest does not describe are not reported if the function known returns true for their paths.
 //
 // If the manifest is damaged, Inspect reports all files according to the lines that can be read, and returns an
 // ErrManifest at the end.
@@ -118,7 +118,7 @@ func relative(dir, path string) string {
 	return filepath.ToSlash(rel)
 }
 
-// inspect compares a file with its entry.
+// inspect compares an output file with its entry in the manifest.
 func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, detail string, err error) {
 	size, info, err := Size(o.file.Path)
 	switch {
@@ -147,7 +147,8 @@ func (o outputEntry) inspect(ctx context.Context, quick bool) (state State, deta
 	return Complete, "", nil
 }
 
-// temporaryState returns the state of a temporary file or a claim.
+// temporaryState describes the state of a temporary file, or of the file by which a run claims an output folder (see
+// claimPrefix).
 func temporaryState(path string) string {
 	h, alive := osFS{}.readClaim(path)
 	switch {
@@ -161,8 +162,8 @@ func temporaryState(path string) string {
 	return "being written"
 }
 
-// HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is that of the lines that sha256sum prints for
-// its files, in the order of their names. When ctx ends, HashFile returns the cause of ctx.
+// HashFile returns the SHA-256 of a file in hexadecimal. For a folder it is the SHA-256 of the lines that the program
+// sha256sum prints for its files, in the order of their names. When ctx ends, HashFile returns the cause of ctx.
 func HashFile(ctx context.Context, path string) (string, error) {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return hashFolder(ctx, path)

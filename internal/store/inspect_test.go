@@ -33,8 +33,8 @@ func TestHashFile(t *testing.T) {
 	}
 }
 
-// TestInspectGoesOn checks that files that cannot be read, and damaged lines of the manifest, do not keep Inspect from
-// reporting all others.
+// TestInspectGoesOn checks that Inspect reports all other files if one cannot be read, or if a line of the manifest is
+// damaged.
 func TestInspectGoesOn(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"a", "b", "c"} {

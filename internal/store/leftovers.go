@@ -10,8 +10,9 @@ import (
 	"seqembed/internal/flock"
 )
 
-// leftoverName matches the names of temporary files and claims. A run locks these files and removes them at its end.
-// Earlier versions of the program also left files called .probe-N.
+// leftoverName matches the names of temporary files, and of the files by which runs claim a folder (see claimPrefix). A
+// run locks these files and removes them at its end. The name .probe-N is that of files which earlier versions of the
+// program left.
 var leftoverName = regexp.MustCompile(`^\.((.+\.tmp|run)-[0-9a-f]{16}|probe-[0-9]+)$`)
 
 // RemoveLeftovers removes the temporary files of killed runs from folder dir and returns their total size. It keeps

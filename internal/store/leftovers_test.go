@@ -79,7 +79,8 @@ func TestLeftovers(t *testing.T) {
 	}
 }
 
-// TestLeftoversBesideWriters checks that no output is lost, however often leftovers are removed while it is written.
+// TestLeftoversBesideWriters checks that outputs are written without an error while RemoveLeftovers is called again and
+// again in their folder.
 func TestLeftoversBesideWriters(t *testing.T) {
 	dir := t.TempDir()
 	end, ended := make(chan struct{}), make(chan struct{})

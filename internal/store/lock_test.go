@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// TestLock checks that the lock of an output is held until it is released, and that no file of it stays.
+// TestLock checks that Lock holds the lock of an output until it is released, and that no lock file stays after that.
 func TestLock(t *testing.T) {
 	if !keepsLocks {
 		t.Skip("this system has no locks")

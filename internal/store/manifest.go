@@ -14,11 +14,12 @@ import (
 	"syscall"
 )
 
-// ManifestName is the file name of the manifest in an output folder. The file contains JSON objects, one per line, and
-// is only ever appended to. An entry is valid until a later line names one of its output files.
+// ManifestName is the file name of the manifest in an output folder. The file contains JSON objects, one per line, each
+// of which describes an output (see Entry). Runs only append to it. For each output file, the last line that names it
+// is valid.
 const ManifestName = "manifest.jsonl"
 
-// olderManifests are the file names of manifest version 1, which is no longer read.
+// olderManifests are the file names of version 1 of the manifest, which this program refuses.
 var olderManifests = []string{"manifest.json", "manifest.journal"}
 
 // ErrManifest is wrapped by the error for a manifest that exists but cannot be used.
@@ -30,18 +31,18 @@ type Manifest struct {
 	dir   string
 	size  int64                  // number of bytes in the lines read so far
 	lines int                    // number of lines read so far
-	known int                    // number of lines read by ReadManifest
+	known int                    // number of lines that ReadManifest has read, before those of other runs
 	last  map[string]outputEntry // last entry for each output file
 }
 
-// outputEntry is an entry and one of its files. line counts from 1.
+// outputEntry is one output file of an entry in the manifest.
 type outputEntry struct {
 	*Entry
 	file File
-	line int
+	line int // line of the entry, counted from 1
 }
 
-// ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is dropped:
+// ReadManifest reads the manifest of folder dir. A missing manifest has no entries. An incomplete last line is ignored:
 // its writer was killed, and nothing depends on it. A damaged line or a manifest of an earlier version is an error that
 // wraps ErrManifest.
 func ReadManifest(dir string) (*Manifest, error) {
@@ -72,7 +73,7 @@ func (m *Manifest) Update() error {
 	return err
 }
 
-// reset discards all entries, because another file has taken the place of the manifest.
+// reset discards all entries. It is called if the manifest was removed, or if another file has taken its place.
 func (m *Manifest) reset() {
 	m.size, m.lines, m.known = 0, 0, 0
 	clear(m.last)
@@ -104,10 +105,10 @@ func (m *Manifest) Lines() int { return m.lines }
 // such entry.
 func (m *Manifest) Line(path string) int { return m.last[outputKey(path)].line }
 
-// Append appends an entry to the manifest and syncs it to disk. The folder must exist. If an output of e has an entry
-// that was added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error,
-// Append returns it and writes nothing. Append waits while other processes append. If ctx ends, it soon returns an
-// error that wraps the cause.
+// Append appends an entry to the manifest and syncs it to disk. The folder must exist. For each output of e that has an
+// entry added since ReadManifest, Append first calls clash with the last such entry. If clash returns an error, Append
+// returns it and writes nothing. Append waits while other processes append. If ctx ends, it soon returns an error that
+// wraps the cause.
 func (m *Manifest) Append(ctx context.Context, e Entry, clash func(later Entry) error) error {
 	return m.append(ctx, e, clash, osFS{})
 }

@@ -93,7 +93,8 @@ func TestManifestRoundTrip(t *testing.T) {
 	}
 }
 
-// TestManifestAsOthersReadIt checks the JSON that other programs read.
+// TestManifestAsOthersReadIt parses manifest lines as other programs do. Every line must have all documented fields,
+// with times in UTC and relative paths, and "finished" only if the output has its final name.
 func TestManifestAsOthersReadIt(t *testing.T) {
 	dir := t.TempDir()
 	e := testEntry(dir, "a")
@@ -144,8 +145,8 @@ func TestManifestPathsFollowTheFolder(t *testing.T) {
 	}
 }
 
-// TestLaterLinesWin checks that the last entry for each output file counts. Some entries of the test share only a part
-// of their outputs, and some names are not valid JSON text.
+// TestLaterLinesWin checks that for each output file the last entry that names it is found. The entries of the test
+// share only some of their files, and the names of the files are not UTF-8.
 func TestLaterLinesWin(t *testing.T) {
 	dir := t.TempDir()
 	name := "caf\xe9"
@@ -164,8 +165,8 @@ func TestLaterLinesWin(t *testing.T) {
 	}
 }
 
-// TestUpdate checks that Update reads the lines that were appended. If another file has taken the place of the
-// manifest, Update must read all of it.
+// TestUpdate checks that Manifest.Update reads the lines that were appended. If another file has taken the place of the
+// manifest, Update must read all of it, and if the manifest is gone, there must be no entries.
 func TestUpdate(t *testing.T) {
 	dir := t.TempDir()
 	m := mustRead(t, dir)
@@ -194,8 +195,8 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
-// TestClash checks that Append refuses an entry if another process has written an entry for the same output since the
-// manifest was read. An entry that was there when the manifest was read must not prevent Append.
+// TestClash checks that Append calls the function clash, and can be refused by it, only if another process has written
+// an entry for the same output file since the manifest was read.
 func TestClash(t *testing.T) {
 	dir := t.TempDir()
 	mustAppend(t, dir, testEntry(dir, "before"))
@@ -321,7 +322,8 @@ func TestLaterManifest(t *testing.T) {
 	}
 }
 
-// TestHandwrittenLines checks that the formatting of a line as JSON does not affect the entry.
+// TestHandwrittenLines checks that a manifest line gives the same entry if it is formatted differently as JSON: with
+// other spaces, another order of keys, or unknown keys.
 func TestHandwrittenLines(t *testing.T) {
 	dir := t.TempDir()
 	want := testEntry(dir, "a")
@@ -354,8 +356,8 @@ func TestHandwrittenLines(t *testing.T) {
 	}
 }
 
-// TestWrittenLinesAreDecodedFast checks that decodeWritten decodes the lines of encodeLine, with package json only for
-// the settings in them.
+// TestWrittenLinesAreDecodedFast checks that the fast decoder, decodeWritten, decodes the lines that encodeLine writes,
+// and caches the settings, for which it needs package json.
 func TestWrittenLinesAreDecodedFast(t *testing.T) {
 	d := lineDecoder{"out", map[string]manifestLine{}}
 	for line := range bytes.Lines(manifestOf(t, "out", 2)) {
@@ -390,8 +392,8 @@ func TestEarlierManifests(t *testing.T) {
 	}
 }
 
-// TestTornLine truncates the last line at every byte. Earlier entries must be intact, and the next entry must replace
-// the incomplete line.
+// TestTornLine truncates a manifest of two lines at many positions. The complete lines must be read, and the next entry
+// must replace the incomplete line.
 func TestTornLine(t *testing.T) {
 	whole := t.TempDir()
 	mustAppend(t, whole, testEntry(whole, "a"), testEntry(whole, "b"))
@@ -410,7 +412,7 @@ func TestTornLine(t *testing.T) {
 		mustAppend(t, dir, testEntry(dir, "c"))
 		wantOutputs(t, dir, append(want, "c")...)
 	}
-	// Only the last byte, and zeros, which may be left after a power failure.
+	// The newline of the last line is replaced by zeros, which may be left after a power failure.
 	dir := t.TempDir()
 	zeros := append(content[:len(content)-1:len(content)-1], make([]byte, 5000)...)
 	if err := os.WriteFile(manifestPath(dir), zeros, 0o666); err != nil {
@@ -421,7 +423,8 @@ func TestTornLine(t *testing.T) {
 	wantOutputs(t, dir, "a", "c")
 }
 
-// manifestOf returns the content of a manifest of finished outputs, with two lines for each output.
+// manifestOf returns the content of a manifest with the given number of finished outputs. Each has two lines: one from
+// before the output got its final name, and one from after.
 func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	var lines bytes.Buffer
 	for i := range outputs {
@@ -443,7 +446,7 @@ func manifestOf(t testing.TB, dir string, outputs int) []byte {
 	return lines.Bytes()
 }
 
-// BenchmarkReadManifest reads a manifest of 40,000 lines, and one of 80,000 lines that describe 40,000 outputs.
+// BenchmarkReadManifest reads a manifest of 40,000 lines, and one of 80,000 lines. Each output has two lines.
 func BenchmarkReadManifest(b *testing.B) {
 	for _, outputs := range []int{20_000, 40_000} {
 		b.Run(fmt.Sprint(2*outputs), func(b *testing.B) {

@@ -15,10 +15,11 @@ import (
 	"strings"
 )
 
-// MergeVirNucPro writes the file from which VirNucPro predicts, {'ids': [id, …], 'data': float32 tensor [records, n]}.
-// Each row has the values of a record in the file dna, followed by those in the file protein. Both must be files of the
-// format VirNucPro, as this package writes them, with the same ids in the same order. Memory does not grow with the
-// number of records, except for some 300 bytes for each tensor in the directory of protein.
+// MergeVirNucPro writes the file from which the program VirNucPro predicts, a pickle of the object
+// {'ids': [id, …], 'data': float32 tensor [records, n]}. Each row has the values of a record in the file dna, followed
+// by those in the file protein. Both must be files of the format VirNucPro, as this package writes them, with the same
+// ids in the same order. Memory does not grow with the number of records, except for some 300 bytes for each tensor in
+// the zip directory of protein.
 func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, error) {
 	d, err := openVirNucPro(dna)
 	if err != nil {
@@ -65,12 +66,12 @@ func MergeVirNucPro(ctx context.Context, dna, protein, merged string) (File, err
 	}
 }
 
-// mergedEncoder writes a merged file. The values go to the archive at once, and the pickle with the ids follows at the
-// end.
+// mergedEncoder writes the file that MergeVirNucPro describes. The values go to the zip archive at once, and the pickle
+// with the ids follows at the end.
 type mergedEncoder struct {
 	archive     *zipArchive
 	values      io.Writer   // zip entry of the tensor
-	ids         *atomicFile // pickle code, as in virNucProEncoder
+	ids         *atomicFile // pickle code that appends each id to the list on top of the stack
 	pickle      pickle
 	bytes       []byte // buffer for one row
 	rows, width int
@@ -105,7 +106,7 @@ func (m *mergedEncoder) add(id string, values []float32) error {
 	return m.flush(m.ids)
 }
 
-// flush writes the pending pickle code to w.
+// flush writes the pickle code that is in memory to w.
 func (m *mergedEncoder) flush(w io.Writer) error {
 	_, err := w.Write(m.pickle.buf)
 	m.pickle.buf = m.pickle.buf[:0]
@@ -136,10 +137,12 @@ func (m *mergedEncoder) finish() error {
 	return closeTorch(m.archive)
 }
 
-// ErrForeignPt is wrapped by the error for a file that neither virNucProEncoder nor mergedEncoder has written.
+// ErrForeignPt is wrapped by the error for a PyTorch file that this package cannot have written in the format
+// VirNucPro.
 var ErrForeignPt = errors.New("not a file of the format virnucpro that this program has written")
 
-// virNucProFile reads a file that virNucProEncoder or mergedEncoder has written, record by record.
+// virNucProFile reads a PyTorch file of the format VirNucPro record by record. It understands only what this package
+// itself writes.
 type virNucProFile struct {
 	io.Closer
 	pickle  *bufio.Reader // content of data.pkl
@@ -148,7 +151,7 @@ type virNucProFile struct {
 	ended   bool      // whether the list of ids has ended
 	stopped bool      // whether the pickle has ended
 	matrix  *matrix   // tensor of a merged file
-	rows    int       // rows of the tensor that were not read
+	rows    int       // number of rows of the tensor that are left to be read
 	values  []float32 // buffer for one record
 	operand []byte    // buffer for one instruction
 }
@@ -167,7 +170,7 @@ func openVirNucPro(path string) (*virNucProFile, error) {
 	return f, nil
 }
 
-// newVirNucProFile returns the file in an archive.
+// newVirNucProFile returns a reader of the file that has this zip archive.
 func newVirNucProFile(archive *zip.Reader) (*virNucProFile, error) {
 	f := &virNucProFile{storage: map[string]*zip.File{}}
 	for _, entry := range archive.File {
@@ -237,7 +240,7 @@ func (f *virNucProFile) protein() (id string, values []float32, err error) {
 	return "", nil, io.EOF
 }
 
-// tensor reads the values of a storage.
+// tensor reads the values of the tensor in the zip entry called name, of float32, into f.values.
 func (f *virNucProFile) tensor(name string) error {
 	entry, ok := f.storage[name]
 	if !ok || entry.UncompressedSize64%4 != 0 || entry.UncompressedSize64/4 > maxDim {
@@ -256,8 +259,8 @@ func (f *virNucProFile) tensor(name string) error {
 	return nil
 }
 
-// operands has the number of bytes after each instruction that the encoders write, except for opBinUnicode, opLong1 and
-// opGlobal.
+// operands has the number of bytes that follow each instruction in the pickles which this package writes. opBinUnicode,
+// opLong1 and opGlobal are missing, because what follows them has no fixed size.
 var operands = map[byte]int{opProto: 1, opBinGet: 1, opBinPut: 1, opBinFloat: 8, opBinInt: 4, opBinInt1: 1, opBinInt2: 2,
 	opStop: 0, opMark: 0, opNewFalse: 0, opEmptyDict: 0, opSetItems: 0, opEmptyList: 0, opAppend: 0, opAppends: 0, opEmptyTuple: 0,
 	opTuple1: 0, opTuple2: 0, opTuple: 0, opReduce: 0, opBinPersistentID: 0}
@@ -297,7 +300,7 @@ func (f *virNucProFile) instruction() (op byte, operand []byte, err error) {
 	return op, f.operand, nil
 }
 
-// global reads the name of a class or function, which must be one of those that the encoders write.
+// global reads the name of a Python class or function, which must be one of those that this package writes.
 func (f *virNucProFile) global() error {
 	var names [2]string
 	for i := range names {

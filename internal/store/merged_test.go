@@ -59,8 +59,8 @@ func TestMergeVirNucPro(t *testing.T) {
 	}
 }
 
-// TestMergedMatchesPublished compares the keys and types in a merged file with those in a file that VirNucPro itself
-// has written.
+// TestMergedMatchesPublished checks that a file of MergeVirNucPro has the same keys and types as a file that the
+// program VirNucPro itself has written.
 func TestMergedMatchesPublished(t *testing.T) {
 	published := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro", "output_1_merged.pt")
 	if _, err := os.Stat(published); err != nil {
@@ -121,7 +121,7 @@ func TestMergeRefuses(t *testing.T) {
 	}
 }
 
-// TestLongNumbers checks the number of values in a tensor of more than 2³¹ values.
+// TestLongNumbers checks the pickle code of an integer over 2³¹, which the number of values in a tensor may be.
 func TestLongNumbers(t *testing.T) {
 	var p pickle
 	p.number(5)

@@ -10,8 +10,8 @@ import (
 	"unicode/utf8"
 )
 
-// These lengths in bytes keep every file name, including suffixes and the name of a temporary file, below the limit of
-// 255 bytes in common file systems.
+// Maximum lengths in bytes of two parts of file names. They keep every file name, with all suffixes and those of a
+// temporary file, below the limit of 255 bytes in common file systems.
 const (
 	maxBaseName  = 160
 	maxModelName = 48
@@ -78,11 +78,13 @@ func ValidText(s string) string {
 	return string(runes)
 }
 
-// lineEscape matches the escape of a character that oneLine replaces, also with one or several 25 after the first '%'.
+// lineEscape matches the escape %XX of a character that oneLine replaces, also if it was itself escaped, once or
+// several times, to %25XX, %2525XX and so on.
 var lineEscape = regexp.MustCompile("%((?:25)*)(" + strings.Join([]string{"[01][0-9A-F]", "7F", "C2%[89][0-9A-F]", "E2%80%A[89]"}, "|") + ")")
 
 // oneLine returns s with control characters and Unicode line separators, which no id should contain, replaced by %XX,
-// so that it fits on one line of a text file. Different texts stay different: such an escape in s itself becomes %25XX.
+// so that it fits on one line of a text file. Different texts stay different: an escape %XX of such a character in s
+// itself becomes %25XX.
 func oneLine(s string) string {
 	breaks := func(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
 	if strings.Contains(s, "%") {
@@ -104,7 +106,7 @@ func oneLine(s string) string {
 	return b.String()
 }
 
-// ofOneLine returns the text that oneLine has turned into line.
+// ofOneLine is the inverse of oneLine.
 func ofOneLine(line string) string {
 	if !strings.Contains(line, "%") {
 		return line

@@ -50,7 +50,8 @@ func TestEscapeNameShortensLongNames(t *testing.T) {
 	}
 }
 
-// TestLongestNamesFitTheFileSystem creates hidden temporary files with the longest names and suffixes.
+// TestLongestNamesFitTheFileSystem checks that outputs whose names have the maximum length can be written, although
+// their temporary files have even longer names.
 func TestLongestNamesFitTheFileSystem(t *testing.T) {
 	for name, s := range everySpec(t) {
 		s.Base, s.Model = strings.Repeat("/", 500), strings.Repeat("m/", 200)

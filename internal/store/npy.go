@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Npy is one array per column and a text file of ids. With an embedding per token it is an .npz file with one
-// array per record.
+// Npy is a NumPy file with one array for each column, and a text file of ids. Columns of residues or tokens are .npz
+// files instead, with one array for each record.
 const Npy Format = "npy"
 
 func npyNames(s *Spec, stem string) (names []string) {
@@ -21,17 +21,17 @@ func npyNames(s *Spec, stem string) (names []string) {
 	return append(names, stem+idsSuffix)
 }
 
-// idsSuffix ends the name of the list of ids.
+// idsSuffix ends the name of the text file with the ids of an array's rows.
 const idsSuffix = ".ids.txt"
 
-// npyHeaderSize is the size in bytes of every header: enough for two dimensions of 20 digits, and a multiple of 64, to
-// which NumPy aligns its data.
+// npyHeaderSize is the size in bytes of the header of every NumPy array that is written: enough for two dimensions of
+// 20 digits, and a multiple of 64, to which NumPy aligns its data.
 const npyHeaderSize = 128
 
-// npyInt32 is the type of int32 values in a header.
+// npyInt32 is the name of the type int32 in the header of a NumPy array.
 const npyInt32 = "<i4"
 
-// npy returns the type in a header.
+// npy returns the name of the type in the header of a NumPy array.
 func (d DType) npy() string {
 	if d == FP16 {
 		return "<f2"

@@ -25,7 +25,7 @@ func (a npyArray) row(i int) []float32 { return a.values[i*a.dim : (i+1)*a.dim] 
 
 var npyDict = regexp.MustCompile(`^\{'descr': '<f4', 'fortran_order': False, 'shape': \((\d+), (\d+)\), \} *\n$`)
 
-// parseNpy reads an array according to NumPy's description of the format.
+// parseNpy reads a float32 matrix from a .npy file, according to NumPy's description of the format.
 func parseNpy(content []byte) (npyArray, error) {
 	if !bytes.HasPrefix(content, []byte("\x93NUMPY\x01\x00")) || len(content) < 10 {
 		return npyArray{}, fmt.Errorf("starts with %q", content[:min(10, len(content))])

@@ -12,7 +12,7 @@ import (
 const Parquet Format = "parquet"
 
 const (
-	// rowGroupBytes bounds a row group, which parquet-go keeps in memory until it is complete.
+	// rowGroupBytes is the approximate size of a row group, which parquet-go keeps in memory until it is complete.
 	rowGroupBytes = 64 << 20
 	// pageBytes is the size of a page in a row group.
 	pageBytes = 1 << 20
@@ -31,7 +31,7 @@ type parquetRow struct {
 	WindowEnd   int64 // last letter of that window
 	Start, End  int64 // first and last letter of a window or residue in its record
 	Position    int64 // index of the token, from 0, including special tokens
-	// One field per column is used: E for FP32, H for FP16.
+	// The fields E00 to E63 hold the embeddings of up to 64 columns in float32, and H00 to H63 those in float16.
 	E00, E01, E02, E03, E04, E05, E06, E07, E08, E09, E10, E11, E12, E13, E14, E15 []float32
 	E16, E17, E18, E19, E20, E21, E22, E23, E24, E25, E26, E27, E28, E29, E30, E31 []float32
 	E32, E33, E34, E35, E36, E37, E38, E39, E40, E41, E42, E43, E44, E45, E46, E47 []float32
@@ -54,7 +54,7 @@ func checkParquet(s *Spec) error {
 	return nil
 }
 
-// embeddingField returns the name of the field for a column.
+// embeddingField returns the name of the field of parquetRow that holds the embeddings of column i.
 func (s *Spec) embeddingField(i int) string {
 	if s.DType == FP16 {
 		return fmt.Sprintf("H%02d", i)
@@ -62,9 +62,10 @@ func (s *Spec) embeddingField(i int) string {
 	return fmt.Sprintf("E%02d", i)
 }
 
-// columnTags returns the struct tag of every field. Text is compressed with snappy, which every reader supports. Floats
-// are neither compressed nor dictionary-encoded, because both take time and save almost nothing. With Spec.Compress
-// everything is compressed with Zstandard, and the bytes of float32 values are first sorted by their significance.
+// columnTags returns the struct tag of every field of parquetRow, by the name of the field. Text and counts are
+// compressed with snappy, which every reader supports. Floats are neither compressed nor dictionary-encoded, because
+// both take time and save almost nothing. With Spec.Compress everything is compressed with Zstandard, and the bytes of
+// float32 values are first sorted by their significance (a byte-stream split).
 func columnTags(s *Spec) map[string]string {
 	tags := map[string]string{
 		"ID":          "id,plain,snappy",
@@ -148,7 +149,7 @@ type parquetEncoder struct {
 	writer *parquet.GenericWriter[parquetRow]
 	row    []parquetRow // has length 1 and is reused
 	values []*[]float32 // the fields of row in use
-	halves []*[][2]byte // likewise, for FP16
+	halves []*[][2]byte // the fields of row in use, for FP16
 	bytes  int          // size of the current row group
 }
 

@@ -14,7 +14,7 @@ type parquetTable struct {
 	columns   []string
 	values    map[string][][]parquet.Value
 	metadata  map[string]string
-	rowGroups []int64 // size of each in bytes
+	rowGroups []int64 // size in bytes of each row group
 }
 
 // readParquet reads a file with the generic values of parquet-go, which the encoder does not use.
@@ -182,7 +182,8 @@ func TestParquetSchema(t *testing.T) {
 	}
 }
 
-// TestParquetRowGroupsAreBounded checks the size of row groups, which bounds the memory of a long run.
+// TestParquetRowGroupsAreBounded checks that the row groups of a Parquet file are hardly larger than rowGroupBytes. The
+// writer keeps a row group in memory, so this bounds the memory of a long run.
 func TestParquetRowGroupsAreBounded(t *testing.T) {
 	s := spec(t, Parquet, 33)
 	s.Dim = 1 << 16

@@ -24,8 +24,8 @@ func appendHalves(dst [][2]byte, values []float32) [][2]byte {
 	return dst
 }
 
-// annotateFloat16 annotates every FIXED_LEN_BYTE_ARRAY in the schema of a complete Parquet file as FLOAT16. The file
-// ends in its metadata, their size and a magic number; the annotation makes the metadata longer.
+// annotateFloat16 annotates every FIXED_LEN_BYTE_ARRAY in the schema of a complete Parquet file as FLOAT16. To do so,
+// it replaces the end of the file: the metadata, their size and a magic number.
 func annotateFloat16(f *atomicFile) error {
 	const magic = "PAR1"
 	tail := make([]byte, 4+len(magic))

@@ -22,9 +22,9 @@ import (
 // Writer. So a part log does not depend on the format of the output.
 //
 // The file begins with a line that holds the settings of the results. One entry for each sequence follows, in the order
-// in which they are needed: the key of the sequence, a mark, its values in float32, and a CRC-32C of everything up to
-// there. A reader states the key and the number of values that it expects. So a log of other sequences gives no values,
-// and neither does what a killed run or a crash of the machine has left of an entry.
+// in which the results are needed: the key of the sequence, a mark, its values in float32, and a CRC-32C (see digest).
+// A reader states the key and the number of values that it expects. So it takes no values from the log of other
+// sequences, nor from an incomplete entry that a killed run or a crash of the machine has left.
 //
 // A Parts is first used for reading, by Next, and afterwards for writing, by Add. Only one goroutine at a time may use
 // it.
@@ -35,8 +35,8 @@ type Parts struct {
 	opened   *os.File  // the same file
 	from     *bufio.Reader
 	end      int64  // number of bytes up to the end of the last entry that was read or written
-	sum      uint32 // CRC-32C of these bytes
-	begun    bool   // whether an entry was added, and so whatever followed the entries that were read was cut off
+	sum      uint32 // CRC-32C of the settings and entries up to here, see digest
+	begun    bool   // whether an entry was added; whatever followed the entries that were read was then cut off
 	isNew    bool   // whether the folder must be synced
 	buf      []byte // entries that are not written yet
 }
@@ -48,24 +48,25 @@ type partsFile interface {
 	Sync() error
 }
 
-// PartKey identifies a sequence by its content.
+// PartKey identifies a sequence by a digest of its content.
 type PartKey [16]byte
 
-// Marks of entries.
+// Marks of the entries of a part log.
 const (
 	partOmitted = 0 // the sequence has no result
 	partResult  = 1
 )
 
-// ErrOtherParts is the error for a part log of other settings, which OpenParts removes.
+// ErrOtherParts is the error for a part log that was made with other settings. OpenParts removes such a log.
 var ErrOtherParts = errors.New("the parts of an interrupted run were made with other settings")
 
-// ErrPart is the error for an entry of a part log that is not that of the expected sequence.
+// ErrPart is the error for an entry of a part log that is damaged, or that is the entry of another sequence than the
+// expected one.
 var ErrPart = errors.New("the input has changed since, or the parts are damaged")
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// partsName matches the names of part logs.
+// partsName matches the names of part logs, the files with results of unfinished outputs (see Parts).
 var partsName = regexp.MustCompile(`^\..+\.parts$`)
 
 // partsPath returns the path of the part log of an output with the given main file.
@@ -110,8 +111,8 @@ func OpenParts(main string, settings []byte) (*Parts, error) {
 	return p, nil
 }
 
-// lock takes the lock of a part log. On a system without locks two processes may use a log. It is then damaged, which
-// Next notices.
+// lock takes the lock of a part log. On a system without locks two processes may write to one log and damage it; Next
+// detects the damage.
 func (p *Parts) lock(f *os.File) error {
 	if err := flock.Try(f, false); errors.Is(err, ErrLocked) {
 		return err
@@ -122,13 +123,13 @@ func (p *Parts) lock(f *os.File) error {
 	return nil
 }
 
-// digest returns the CRC-32C of everything before and of further bytes. Checksums themselves are no part of it, because
-// every text followed by its own CRC has the same CRC.
+// digest returns the CRC-32C of all settings and entries before, whose CRC-32C is p.sum, followed by b. The checksums
+// in the log are left out, because every text followed by its own CRC has the same CRC.
 func (p *Parts) digest(b []byte) uint32 { return crc32.Update(p.sum, castagnoli, b) }
 
-// Next returns the values of the next entry, one slice of each of the given sizes, if the entry is that of the sequence
-// with the given key. It returns nil if the log says that the sequence has no result. At the end of the log the error
-// is io.EOF. After an ErrPart, or another error, Next returns io.EOF.
+// Next returns the values of the next entry of the log, one slice for each of the given sizes. The values are nil if
+// the log says that the sequence has no result. If the entry does not have the given key, or is damaged, the error is
+// ErrPart. At the end of the log, and after any error, it is io.EOF.
 func (p *Parts) Next(key PartKey, sizes ...int) (values [][]float32, err error) {
 	if p.from == nil {
 		return nil, io.EOF
@@ -178,7 +179,8 @@ func (p *Parts) next(key PartKey, sizes []int) (values [][]float32, err error) {
 	return values, nil
 }
 
-// fill reads the next bytes of the log. If they are not all there, their run was killed while it wrote them.
+// fill fills b with the next bytes of the log. If fewer are left, it returns io.EOF: a run was killed while it wrote
+// them.
 func (p *Parts) fill(b []byte) error {
 	_, err := io.ReadFull(p.from, b)
 	if errors.Is(err, io.ErrUnexpectedEOF) {
@@ -187,11 +189,11 @@ func (p *Parts) fill(b []byte) error {
 	return err
 }
 
-// Exists reports whether there is a file.
+// Exists reports whether the log has a file, which the first Add creates.
 func (p *Parts) Exists() bool { return p.opened != nil }
 
-// Add appends an entry. If values is nil, it says that the sequence has no result. The entry is kept after Flush. After
-// an error of Add, Flush or Sync the log is of no use any more, and must be removed.
+// Add appends the entry of a sequence to the log. values is nil for a sequence without a result. The entry may stay in
+// memory until Flush. After an error of Add, Flush or Sync the log is of no use any more, and must be removed.
 func (p *Parts) Add(key PartKey, values [][]float32) error {
 	if err := p.begin(); err != nil {
 		return err
@@ -265,7 +267,7 @@ func (p *Parts) Sync() error {
 	return nil
 }
 
-// Close closes the log, which a later run can continue.
+// Close closes the log. A later run can continue it.
 func (p *Parts) Close() {
 	if p.opened != nil {
 		p.opened.Close() // everything has been flushed
@@ -273,7 +275,7 @@ func (p *Parts) Close() {
 	*p = Parts{path: p.path, settings: p.settings}
 }
 
-// Remove closes and removes the log. If it cannot be removed, the next run of the output does so.
+// Remove closes the log and removes its file. It ignores errors; the next run for the same output tries again.
 func (p *Parts) Remove() {
 	if p.opened != nil && isAt(p.opened, p.path) {
 		removeOpen(p.opened, p.path)
@@ -294,7 +296,8 @@ func RemoveParts(main string) {
 	}
 }
 
-// removeOpen removes a file before it is unlocked, so that it is not that of another process.
+// removeOpen removes a locked file. It does so before the lock ends, so that the removed file cannot be one that
+// another process has made at the same path.
 func removeOpen(f *os.File, path string) {
 	if !keepsLocks { // an open file cannot be removed
 		f.Close()
@@ -302,7 +305,7 @@ func removeOpen(f *os.File, path string) {
 	_ = os.Remove(path)
 }
 
-// partsState returns the state of a part log.
+// partsState describes the state of a part log (see Parts) for a user.
 func partsState(path string) string {
 	f, err := os.Open(path)
 	if err == nil {

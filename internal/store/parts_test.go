@@ -11,16 +11,16 @@ import (
 	"testing"
 )
 
-// partKey returns a key for a name.
+// partKey returns the key in a part log for a sequence that the test calls name.
 func partKey(name string) PartKey {
 	sum := sha256.Sum256([]byte(name))
 	return PartKey(sum[:])
 }
 
-// partOf is an entry of a part log.
+// partOf is an entry of a part log (see Parts).
 type partOf struct {
-	name   string
-	values [][]float32 // nil: it has no result
+	name   string      // the sequence, see partKey
+	values [][]float32 // nil if the sequence has no result
 }
 
 var (
@@ -28,7 +28,8 @@ var (
 	testSettings = []byte(`{"model":"m"}`)
 )
 
-// sizes returns the numbers of values that a reader expects. It does not know which sequences have no result.
+// sizes returns the numbers of values that a reader of the log expects for the entry. They are never empty, because the
+// reader does not know that a sequence has no result.
 func (e partOf) sizes() (list []int) {
 	if e.values == nil {
 		return []int{2, 2}
@@ -48,7 +49,7 @@ func openParts(t testing.TB, main string) *Parts {
 	return p
 }
 
-// addParts writes entries and closes the log.
+// addParts adds entries to a part log, writes them to the file and closes it.
 func addParts(t testing.TB, p *Parts, entries []partOf) {
 	t.Helper()
 	for _, e := range entries {
@@ -62,7 +63,8 @@ func addParts(t testing.TB, p *Parts, entries []partOf) {
 	p.Close()
 }
 
-// readParts reads entries as far as the log has them, and returns their number and the error after them.
+// readParts reads the given entries from a part log as far as the log has them. It returns their number, and the error
+// after them if there are fewer than expected.
 func readParts(t testing.TB, p *Parts, entries []partOf) (n int, err error) {
 	t.Helper()
 	for _, e := range entries {
@@ -81,7 +83,7 @@ func readParts(t testing.TB, p *Parts, entries []partOf) (n int, err error) {
 	return n, nil
 }
 
-// writtenParts returns a new log of all testParts, and its bytes.
+// writtenParts writes a new part log of all testParts. It returns the main file of its output and the log's content.
 func writtenParts(t testing.TB) (main string, content []byte) {
 	t.Helper()
 	main = filepath.Join(t.TempDir(), "a.m.npy")
@@ -96,8 +98,8 @@ func writtenParts(t testing.TB) (main string, content []byte) {
 	return main, readFile(t, partsPath(main))
 }
 
-// TestPartsOfAnyLength cuts a log at every byte, as a killed run does. All whole entries must be read, and those that a
-// later run adds must follow them.
+// TestPartsOfAnyLength cuts a part log after any number of bytes, as a killed run may leave it. All whole entries must
+// be read, and a log that is continued from there must equal one that was written at once.
 func TestPartsOfAnyLength(t *testing.T) {
 	main, content := writtenParts(t)
 	ends := []int{0} // number of bytes of the first entries
@@ -130,7 +132,8 @@ func TestPartsOfAnyLength(t *testing.T) {
 	}
 }
 
-// TestDamagedParts changes every bit of a log, exchanges entries and cuts one out. No values may be read from there on.
+// TestDamagedParts checks that Parts.Next returns no values from a damaged entry on. The test changes each bit of a
+// log, replaces an entry by that of another log, and writes an entry twice.
 func TestDamagedParts(t *testing.T) {
 	main, content := writtenParts(t)
 	read := func(what string, content []byte, most int) {
@@ -182,7 +185,8 @@ func TestDamagedParts(t *testing.T) {
 	}
 }
 
-// TestPartsOfOtherSequences checks that a log ends where the input has changed, and that a run goes on from there.
+// TestPartsOfOtherSequences reads a part log for an input in which one sequence has changed. The entries before it must
+// be used, and a run must be able to continue the log with new entries from there.
 func TestPartsOfOtherSequences(t *testing.T) {
 	main, _ := writtenParts(t)
 	changed := slices.Clone(testParts)
@@ -199,7 +203,8 @@ func TestPartsOfOtherSequences(t *testing.T) {
 	}
 }
 
-// TestPartsOfOtherSettings checks that a log of other settings is removed.
+// TestPartsOfOtherSettings checks that OpenParts removes a log that was made with other settings, and that a new log
+// can be written in its place.
 func TestPartsOfOtherSettings(t *testing.T) {
 	main, _ := writtenParts(t)
 	p, err := OpenParts(main, []byte(`{"model":"n"}`))
@@ -219,7 +224,8 @@ func TestPartsOfOtherSettings(t *testing.T) {
 	}
 }
 
-// TestPartsAreOfOneRun checks that a second run neither reads nor removes the log of a run that is alive.
+// TestPartsAreOfOneRun checks that the part log of a run that is alive can be neither opened nor removed by another
+// run, and that only one of two runs can create a log.
 func TestPartsAreOfOneRun(t *testing.T) {
 	skipWithoutLocks(t)
 	main, _ := writtenParts(t)
@@ -256,10 +262,10 @@ func TestPartsAreOfOneRun(t *testing.T) {
 	RemoveParts(main) // there is none
 }
 
-// failingParts is a file of which an operation fails.
+// failingParts is the file of a part log, except that one operation fails.
 type failingParts struct {
 	partsFile
-	op string
+	op string // "truncate", "write" or "sync"
 }
 
 var errFailingParts = errors.New("no space left")
@@ -285,7 +291,8 @@ func (f failingParts) Sync() error {
 	return f.partsFile.Sync()
 }
 
-// TestPartsThatCannotBeWritten checks that an error names the log, and that the log can be removed after it.
+// TestPartsThatCannotBeWritten checks that the error of a part log that cannot be written names the log, and that the
+// log can be removed afterwards.
 func TestPartsThatCannotBeWritten(t *testing.T) {
 	for _, op := range []string{"truncate", "write", "sync"} {
 		main, _ := writtenParts(t)
@@ -311,7 +318,8 @@ func TestPartsThatCannotBeWritten(t *testing.T) {
 	wantError(t, openParts(t, main).Add(partKey("a"), nil), partsPath(main))
 }
 
-// FuzzParts reads logs of any content. Values may come only from entries that Add has written.
+// FuzzParts reads part logs of any content. Entries that are read must have the expected values, and it must be
+// possible to continue the log after them.
 func FuzzParts(f *testing.F) {
 	_, content := writtenParts(f)
 	f.Add(content)

@@ -9,7 +9,7 @@ import (
 // The stream is appended to buf, which the owner may empty at any time.
 type pickle struct{ buf []byte }
 
-// Opcodes, named as in Python's pickletools.
+// Opcodes of pickles, named as in Python's pickletools.
 const (
 	opProto           = '\x80'
 	opStop            = '.'
@@ -39,7 +39,7 @@ const (
 
 func (p *pickle) op(codes ...byte) { p.buf = append(p.buf, codes...) }
 
-// put stores the top of the stack in the memo; get pushes it again.
+// put stores the top of the unpickler's stack in its memo under a number; get pushes it again.
 func (p *pickle) put(memo byte) { p.op(opBinPut, memo) }
 func (p *pickle) get(memo byte) { p.op(opBinGet, memo) }
 

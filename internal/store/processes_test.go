@@ -14,15 +14,14 @@ import (
 	"time"
 )
 
-// writerVariable is an environment variable. It makes TestWriterProcess append numbered entries whose names begin with
-// its value, until the process is killed or has appended writerLimit entries.
+// Environment variables that make TestWriterProcess append entries to a manifest.
 const (
-	writerVariable = "STORE_TEST_WRITER"
-	writerLimit    = "STORE_TEST_LIMIT"
-	writerFolder   = "STORE_TEST_FOLDER"
+	writerVariable = "STORE_TEST_WRITER" // the beginning of the names of the outputs, to which a number is added
+	writerLimit    = "STORE_TEST_LIMIT"  // the number of entries
+	writerFolder   = "STORE_TEST_FOLDER" // the folder of the manifest
 )
 
-// TestWriterProcess is the child process of the tests below.
+// TestWriterProcess is no test but a child process of other tests, which append entries to one manifest.
 func TestWriterProcess(t *testing.T) {
 	name, dir := os.Getenv(writerVariable), os.Getenv(writerFolder)
 	if name == "" {
@@ -43,8 +42,8 @@ func TestWriterProcess(t *testing.T) {
 	}
 }
 
-// startWriter starts a child process that appends entries. The channel receives the lines of its output and is closed
-// at the end of the output.
+// startWriter starts a child process that appends entries to the manifest of folder dir (see TestWriterProcess). The
+// channel receives the lines of its output, one for each entry, and is closed at the end of the output.
 func startWriter(t *testing.T, dir, name string, limit int) (*exec.Cmd, <-chan string) {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run", "^TestWriterProcess$", "-test.v")

@@ -15,7 +15,8 @@ import (
 // A file has only the dictionaries for which there are columns.
 const Pt Format = "pt"
 
-// ptKeys are the poolings of a file with their keys, in the order of extract.py.
+// ptKeys are the poolings that a file of the format Pt can have, with their keys in the dictionary of the file, in the
+// order of fair-esm's extract.py.
 var ptKeys = []struct {
 	pooling Pooling
 	key     string
@@ -41,7 +42,7 @@ type ptEncoder struct {
 	bytes  []byte // buffer for one tensor
 }
 
-// ptFile is a file in memory.
+// ptFile is a file that is made in memory.
 type ptFile struct{ bytes.Buffer }
 
 func (f *ptFile) written() int64 { return int64(f.Len()) }
@@ -51,7 +52,7 @@ func newPtEncoder(s *Spec, files *fileSet) (encoder, error) {
 	return &ptEncoder{spec: s, folder: folder, names: recordNames{}}, err
 }
 
-// label returns the header of a record.
+// label returns the header of a record in its FASTA file: the id and the description.
 func (e *ptEncoder) label(r *Row) string {
 	if r.Description == "" {
 		return r.ID

@@ -46,8 +46,8 @@ func TestPtNamesFilesAfterHeaders(t *testing.T) {
 	}
 }
 
-// TestFolderKeepsForeignFiles checks that an output does not replace a folder that holds anything else, nor remove any
-// of its files.
+// TestFolderKeepsForeignFiles checks that an output of the format Pt, a folder, does not replace an earlier folder that
+// also contains a file of the user, and removes nothing from it.
 func TestFolderKeepsForeignFiles(t *testing.T) {
 	s := spec(t, Pt, 33)
 	folder := s.Paths()[0]
@@ -70,8 +70,8 @@ func TestFolderKeepsForeignFiles(t *testing.T) {
 	}
 }
 
-// TestLeftoversOfFolders checks that a folder under construction is removed with its temporary file, unless its run is
-// alive.
+// TestLeftoversOfFolders checks that RemoveLeftovers removes a folder that a killed run was writing, with the temporary
+// file that locked it, and keeps the folder of a run that is alive.
 func TestLeftoversOfFolders(t *testing.T) {
 	dir := t.TempDir()
 	alive, err := createTempFolder(osFS{}, filepath.Join(dir, "a.pt"), ".pt")
@@ -100,7 +100,8 @@ func TestLeftoversOfFolders(t *testing.T) {
 	}
 }
 
-// TestFoldersAtOnce publishes the same folder several times at once, as runs of the same command do.
+// TestFoldersAtOnce lets several goroutines write the same folder and rename it to the same path, as runs of the same
+// command do. None may fail, and only one complete folder may be left.
 func TestFoldersAtOnce(t *testing.T) {
 	final := filepath.Join(t.TempDir(), "x")
 	var names []string

@@ -17,14 +17,13 @@ import (
 	"seqembed/internal/half"
 )
 
-// Table is an output file that is open for reading. The rows have the form in which they were written; fields that the
-// format does not have are zero.
+// Table is an output file that is open for reading. Fields of a Row for which its format has no place are zero.
 type Table struct {
 	Format  Format
 	DType   DType // type of the values in the file
 	Dim     int
 	Names   []string // names of the columns
-	Columns []Column // poolings and layers as far as the names tell; CLS and Max otherwise count as Mean
+	Columns []Column // poolings and layers, as far as the names of columns tell them (see parseColumn)
 	IDs     bool     // whether the rows have ids
 	Full    bool     // whether a row has all fields that Parquet has for a record, not only its id
 	Meta    map[string]string
@@ -37,7 +36,8 @@ type Table struct {
 // ErrNoTable is wrapped by the error for a file that cannot be read as one of the package's formats.
 var ErrNoTable = errors.New("cannot be read")
 
-// readers maps extensions to the functions that open files. A function may keep f, which Table.Close closes.
+// readers maps the extension of a file to the function that opens it. The Table may read from f until Table.Close
+// closes f.
 var readers = map[string]func(f *os.File, size int64) (*Table, error){
 	".parquet": readParquetTable, ".npy": readNpy, ".npz": readNpz, ".safetensors": readSafetensors, ".h5": readH5, ".tsv": readTSV, ".pt": readPt,
 }
@@ -86,8 +86,9 @@ func OpenTable(path string) (*Table, error) {
 	return t, nil
 }
 
-// parseColumn returns the column with a name. Underscores and dots divide the name into parts, of which one may be a
-// pooling and one a block number.
+// parseColumn returns the column with a name. Underscores and dots divide the name into words, of which one may be a
+// pooling and one a layer: a number, or "layer" and a number. Without them the column has the given pooling and layer
+// 0.
 func parseColumn(name string, pooling Pooling) Column {
 	c := Column{Pooling: pooling}
 	for part := range strings.FieldsFuncSeq(name, func(r rune) bool { return r == '_' || r == '.' }) {
@@ -100,7 +101,8 @@ func parseColumn(name string, pooling Pooling) Column {
 	return c
 }
 
-// setColumns sets the columns from their names. pooling is that of a column whose name has none.
+// setColumns sets t.Names and t.Columns from the names of the columns. A column whose name contains no pooling gets the
+// given one.
 func (t *Table) setColumns(names []string, pooling Pooling) {
 	t.Names = names
 	for _, name := range names {
@@ -134,7 +136,7 @@ func newMatrix(r io.Reader, dtype DType, dim int) *matrix {
 	return &matrix{from: bufio.NewReaderSize(r, bufferSize), dtype: dtype, bytes: make([]byte, dtype.size()*dim)}
 }
 
-// next returns the next n rows, which are valid until the next call.
+// next returns the values of the next n rows, which are valid until the next call.
 func (m *matrix) next(n int) ([]float32, error) {
 	m.values = m.values[:0]
 	for range n {
@@ -154,7 +156,8 @@ func noEOF(err error) error {
 	return err
 }
 
-// parseNpyHeader reads the header of an array of floats in C order with two dimensions.
+// parseNpyHeader reads the header of a NumPy array with two dimensions in C order, as this package writes it. dtype is
+// NumPy's name of the type.
 func parseNpyHeader(r io.Reader) (dtype string, rows, dim int, err error) {
 	prefix := make([]byte, 10)
 	if _, err := io.ReadFull(r, prefix); err != nil {
@@ -174,7 +177,7 @@ func parseNpyHeader(r io.Reader) (dtype string, rows, dim int, err error) {
 	return dtype, rows, dim, nil
 }
 
-// npyDType returns the type of values with a name of NumPy.
+// npyDType returns the DType that has the given name in NumPy, such as <f4.
 func npyDType(name string) (DType, error) {
 	for _, d := range DTypes() {
 		if d.npy() == name {
@@ -184,14 +187,14 @@ func npyDType(name string) (DType, error) {
 	return "", fmt.Errorf("values of type %s", name)
 }
 
-// idFile is the list of ids that belongs to an array.
+// idFile is the text file with the ids of a NumPy array's rows, one per line.
 type idFile struct {
 	lines *bufio.Scanner // nil if the array has no list
 	file  *os.File
 }
 
-// openIDs opens the list that belongs to an array. The name of the list is that of the array without the pooling and
-// the layer, which are in the array's name if an output has several columns.
+// openIDs opens the list of ids that belongs to the NumPy file at path. The name of the list has no pooling and layer,
+// which are in the name of the array if an output has several columns: the list of x.mean.layer5.npy is x.ids.txt.
 func openIDs(path string) idFile {
 	stem := strings.TrimSuffix(path, filepath.Ext(path))
 	for {
@@ -208,7 +211,7 @@ func openIDs(path string) idFile {
 	}
 }
 
-// isColumn reports whether a part of a name is a pooling or a layer.
+// isColumn reports whether a part of a file name, between two dots, is a pooling or a layer.
 func isColumn(part string) bool {
 	_, err := strconv.ParseUint(strings.TrimPrefix(part, "layer"), 10, 31)
 	return slices.Contains(Poolings(), Pooling(part)) || strings.HasPrefix(part, "layer") && err == nil

@@ -11,8 +11,8 @@ import (
 	"seqembed/internal/readback"
 )
 
-// bitsOf returns the ids and the values of rows in the form in which the scripts of these tests print them: a line for
-// each row of a table, with the bits of the values as float32.
+// bitsOf returns the lines that a script must print that reads rows from a file in another language. There is a line
+// for each row of the table, with the id and, in hexadecimal, the values as float32.
 func bitsOf(s Spec, rows []Row) (lines []string) {
 	for _, r := range rows {
 		for i := range s.rows(&r) {
@@ -41,7 +41,8 @@ func plainRows(s Spec, count int) []Row {
 	return rows
 }
 
-// checkLines compares the output of a script, which ends every file by a line "end", with the rows of each file.
+// checkLines compares the output of a script, which reads a file for each Spec, with the lines of bitsOf. The script
+// prints "end" after each file.
 func checkLines(t *testing.T, out string, specs ...Spec) {
 	t.Helper()
 	files := strings.Split(out, "end\n")
@@ -112,7 +113,8 @@ for (const arg of process.argv.slice(2)) {
 `, args...), specs...)
 }
 
-// TestArrowSeesFixedSizeLists reads files with the Rust implementation of Arrow.
+// TestArrowSeesFixedSizeLists checks that the Rust implementation of Arrow reads the embeddings in Parquet files as
+// lists of a fixed size, with the right type and values.
 func TestArrowSeesFixedSizeLists(t *testing.T) {
 	specs, args := parquetFiles(t)
 	checkLines(t, readback.Node(t, []string{"parquet-wasm", "apache-arrow"}, `
@@ -134,7 +136,7 @@ process.argv.slice(2).forEach((arg, i) => {
 `, args...), specs...)
 }
 
-// textFiles writes layouts of TSV, and returns the arguments of a script: the paths.
+// textFiles writes TSV files in three layouts: per record, per token, and with float16 values. It returns their paths.
 func textFiles(t *testing.T) (specs []Spec, paths []string) {
 	perToken, halves := spec(t, TSV, 33), spec(t, TSV, 33)
 	perToken.Columns = columnsOf([]int{33}, Tokens)
@@ -146,7 +148,7 @@ func textFiles(t *testing.T) (specs []Spec, paths []string) {
 	return specs, paths
 }
 
-// TestPythonReadsTSV reads the decimals with NumPy.
+// TestPythonReadsTSV checks that Python's csv module and NumPy read the same float32 values from TSV files.
 func TestPythonReadsTSV(t *testing.T) {
 	specs, paths := textFiles(t)
 	checkLines(t, readback.Python(t, "numpy", `
@@ -166,7 +168,8 @@ for i, path in enumerate(sys.argv[1:]):
 `, paths...), specs...)
 }
 
-// TestTorchReadsPt reads the files as those of extract.py.
+// TestTorchReadsPt checks that PyTorch loads the files of format Pt, and that these have the keys, layers and shapes of
+// files that fair-esm's extract.py writes.
 func TestTorchReadsPt(t *testing.T) {
 	s, halves := spec(t, Pt), spec(t, Pt)
 	s.Columns = columnsOf([]int{6, 33}, Mean, Residues, CLS)

@@ -15,8 +15,8 @@ import (
 // h5File is an HDF5 file that is open for reading.
 type h5File struct{ *hdf5.Reader }
 
-// readH5 opens a file with an array for each record, in the root group or in a group for each column, or with one
-// matrix for each column. Records come in the order in which they were written.
+// readH5 opens an HDF5 file of any layout of the format H5: with an array for each record, in the root group or in a
+// group for each column, or with one matrix for each column. Records come in the order in which they were written.
 func readH5(f *os.File, size int64) (*Table, error) {
 	r, err := hdf5.Open(f, size)
 	if err != nil {
@@ -73,10 +73,12 @@ func readH5(f *os.File, size int64) (*Table, error) {
 	return t, h.readRecords(t, records, names)
 }
 
-// maxH5Columns bounds the number of columns; a root group with more links has records.
+// maxH5Columns is the maximum number of columns in an HDF5 file. If the root group has more links, they are records,
+// whatever their names.
 const maxH5Columns = 1000
 
-// floats sets the type and the width of a table from its first array, and returns an error if another array differs.
+// floats sets t.DType and t.Dim from the first array of an HDF5 file for which it is called. It returns an error if a
+// later array differs.
 func (t *Table) floats(o *hdf5.Object) error {
 	if o.IsGroup() {
 		return errors.New("a group among the arrays of records")
@@ -97,7 +99,7 @@ func (t *Table) floats(o *hdf5.Object) error {
 	return nil
 }
 
-// readMatrix makes t read the matrices of the columns.
+// readMatrix sets t.Read for a file with a matrix [records, dim] for each column and an array of ids.
 func (h h5File) readMatrix(t *Table, ids *hdf5.Object, columns []*hdf5.Object, names []string) error {
 	t.setColumns(names, Mean)
 	for _, o := range columns {
@@ -137,7 +139,8 @@ func (h h5File) readMatrix(t *Table, ids *hdf5.Object, columns []*hdf5.Object, n
 	return nil
 }
 
-// readRecords makes t read the arrays of records. records has the links of each column, in the order of their names.
+// readRecords sets t.Read for a file with an array for each record and column. records has, for each column, the links
+// to its arrays in the order of the links' names.
 func (h h5File) readRecords(t *Table, records [][]hdf5.Link, names []string) error {
 	pooling := Mean
 	if len(records[0]) > 0 {

@@ -36,8 +36,8 @@ func TestReadOnlyFolder(t *testing.T) {
 	}
 }
 
-// TestRepairInAReadOnlyFolder checks that repairing a folder in which nothing can be written is an error only if there
-// is damage.
+// TestRepairInAReadOnlyFolder checks that Repair returns an error for a folder in which nothing can be written only if
+// the manifest is damaged.
 func TestRepairInAReadOnlyFolder(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "out")
 	for parent := filepath.Dir(dir); parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {
@@ -87,7 +87,8 @@ func asOrdinaryUser(t *testing.T, f func()) {
 	f()
 }
 
-// TestInspectBesideAFolderThatCannotBeRead checks that such a folder is reported, and the files beside it.
+// TestInspectBesideAFolderThatCannotBeRead checks that Inspect reports a folder that cannot be read, and also the files
+// beside it.
 func TestInspectBesideAFolderThatCannotBeRead(t *testing.T) {
 	dir := t.TempDir()
 	for parent := dir; parent != filepath.Clean(os.TempDir()); parent = filepath.Dir(parent) {

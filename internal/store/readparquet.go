@@ -11,7 +11,8 @@ import (
 	"github.com/parquet-go/parquet-go"
 )
 
-// readParquetTable opens a Parquet file with a column id and lists of floats, which may be those of another program.
+// readParquetTable opens a Parquet file that has columns with lists of floats and usually a column of ids. Another
+// program may have written it.
 func readParquetTable(f *os.File, size int64) (*Table, error) {
 	p, err := parquet.OpenFile(f, size)
 	if err != nil {
@@ -76,11 +77,11 @@ type parquetReader struct {
 	place    map[string]int // numbers of the columns of simple values, by name
 	lists    []int          // numbers of the columns of embeddings
 	window   [2]string      // columns of the first and the last letter of a row's window, "" if there are none
-	residues bool           // the rows have letters
+	residues bool           // whether a row is a residue, with its first and last letter
 }
 
-// findColumns finds the columns of the file. It returns the names of the lists of floats, and the type that holds
-// all of them.
+// findColumns finds the columns of the file by their names and types. It returns the names of the columns with lists of
+// floats. dtype is FP32 if any of these has float32 values, and otherwise FP16.
 func (p *parquetReader) findColumns() (names []string, dtype DType) {
 	for i, path := range p.file.Schema().Columns() {
 		leaf, _ := p.file.Schema().Lookup(path...)
@@ -124,7 +125,7 @@ func (p *parquetReader) read(yield func(*Row) error) error {
 	return nil
 }
 
-// row converts a row.
+// row converts a row of parquet-go to a Row.
 func (p *parquetReader) row(values parquet.Row) *Row {
 	leaves := make([][]parquet.Value, len(p.file.Schema().Columns()))
 	for column, v := range values.Range {

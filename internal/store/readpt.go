@@ -11,12 +11,14 @@ import (
 	"strings"
 )
 
-// virNucProKeys are the first keys of VirNucPro's files, with the functions that read the next record of them.
+// virNucProKeys are the first keys in the pickles of the three kinds of VirNucPro's files, with the functions that read
+// the next record of such a file.
 var virNucProKeys = map[string]func(*virNucProFile) (id string, values []float32, err error){
 	"nucleotide": (*virNucProFile).nucleotide, "proteins": (*virNucProFile).protein, "ids": (*virNucProFile).mergedRow,
 }
 
-// readPt opens a file of VirNucPro: of DNA, of proteins, or a merged one. Any other file is an ErrForeignPt.
+// readPt opens a PyTorch file of the format VirNucPro: of DNA, of proteins, or one that MergeVirNucPro has written. For
+// any other file the error is ErrForeignPt.
 func readPt(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -56,7 +58,8 @@ func readPt(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// openAny returns a file of any of the three layouts, before its first record, and the function for the next record.
+// openAny finds out which of VirNucPro's three kinds of files an archive is (see virNucProKeys). It returns a reader
+// before the first record, and the function that reads the next record.
 func openAny(archive *zip.Reader) (f *virNucProFile, next func(*virNucProFile) (string, []float32, error), err error) {
 	if f, err = newVirNucProFile(archive); err != nil {
 		return nil, nil, err
@@ -77,8 +80,8 @@ func openAny(archive *zip.Reader) (f *virNucProFile, next func(*virNucProFile) (
 	return nil, nil, ErrForeignPt
 }
 
-// rest reads the rest of a file after its last record: its instructions must be known, its checksum right, and no
-// tensor left.
+// rest reads what follows the last record of a file. It returns an error if an instruction of the pickle is unknown, if
+// a checksum is wrong, or if there is a tensor that belongs to no record.
 func (f *virNucProFile) rest() error {
 	for !f.stopped {
 		if _, _, err := f.instruction(); err != nil {
@@ -104,7 +107,8 @@ func (f *virNucProFile) rest() error {
 	return nil
 }
 
-// openMerged opens the tensor of a merged file. Its shape comes after all ids, so that another reader looks ahead.
+// openMerged opens the tensor of a file that MergeVirNucPro has written. The pickle has the tensor's shape after all
+// ids, so a second reader of the pickle looks ahead.
 func (f *virNucProFile) openMerged(archive *zip.Reader) error {
 	ahead, err := newVirNucProFile(archive)
 	if err != nil {
@@ -138,7 +142,7 @@ func (f *virNucProFile) openMerged(archive *zip.Reader) error {
 	return nil
 }
 
-// numbers returns the integers up to the end of a pickle.
+// numbers returns the integers in the rest of a pickle, at most 8 of them.
 func (f *virNucProFile) numbers() (list []int64, err error) {
 	for {
 		op, operand, err := f.instruction()
@@ -153,8 +157,8 @@ func (f *virNucProFile) numbers() (list []int64, err error) {
 	}
 }
 
-// mergedRow returns the id and the values of the next record of a merged file, or io.EOF. The values are valid until
-// the next call.
+// mergedRow returns the id and the values of the next record of a file that MergeVirNucPro has written, or io.EOF. The
+// values are valid until the next call.
 func (f *virNucProFile) mergedRow() (id string, values []float32, err error) {
 	if f.rows == 0 {
 		return "", nil, io.EOF

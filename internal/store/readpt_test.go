@@ -14,7 +14,8 @@ import (
 	"testing"
 )
 
-// TestReadVirNucPro reads files of all three layouts, with different numbers of records.
+// TestReadVirNucPro checks that OpenTable reads VirNucPro's files of DNA, of proteins and of both merged, with
+// different numbers of records.
 func TestReadVirNucPro(t *testing.T) {
 	for _, count := range []int{0, 1, 300} {
 		dna, protein, dnaRows, proteinRows := pair(t, count, 7, 5)
@@ -49,7 +50,8 @@ func TestReadVirNucPro(t *testing.T) {
 	}
 }
 
-// TestSurveyOfVirNucPro finds the faults in a merged file, which the writers of the other files refuse.
+// TestSurveyOfVirNucPro checks that Survey counts bad and repeated values in a file that joins DNA and proteins. The
+// encoder of such files writes any values, while a Writer refuses NaN, infinities and rows of zeros.
 func TestSurveyOfVirNucPro(t *testing.T) {
 	files := fileSet{fs: osFS{}}
 	path := filepath.Join(t.TempDir(), "merged.pt")
@@ -81,7 +83,8 @@ func TestSurveyOfVirNucPro(t *testing.T) {
 	}
 }
 
-// changedPickle writes a copy of a PyTorch file with another pickle, and returns its path.
+// changedPickle writes a copy of a PyTorch file in which the pickle is replaced by the result of change, and returns
+// the path of the copy.
 func changedPickle(t *testing.T, path string, change func(code string) string) string {
 	t.Helper()
 	in, err := zip.OpenReader(path)
@@ -125,7 +128,8 @@ func withoutFirstID(code string) string {
 	return code[:from] + code[from+5+int(code[from+1])+1:]
 }
 
-// TestReadVirNucProRefuses reads files with a hostile, shortened or inconsistent pickle, and with a changed tensor.
+// TestReadVirNucProRefuses checks that VirNucPro files with a hostile, shortened or inconsistent pickle, or with a
+// changed tensor, cause an ErrNoTable that names the file.
 func TestReadVirNucProRefuses(t *testing.T) {
 	dna, protein, _, _ := pair(t, 3, 7, 5)
 	merged := filepath.Join(t.TempDir(), "merged.pt")

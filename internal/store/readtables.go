@@ -16,7 +16,8 @@ import (
 	"strings"
 )
 
-// readNpz opens an archive with an array for each record. Arrays of letters say that the rows are residues.
+// readNpz opens an .npz archive with an array for each record. Its rows are residues if each array is followed by one
+// with the letters of its residues, and otherwise tokens.
 func readNpz(f *os.File, size int64) (*Table, error) {
 	archive, err := zip.NewReader(f, size)
 	if err != nil {
@@ -63,7 +64,8 @@ func lettersName(entry *zip.File) string {
 	return strings.TrimSuffix(entry.Name, ".npy") + lettersSuffix + ".npy"
 }
 
-// readArrays reads the first record of the entries, and returns the number of entries that it has.
+// readArrays reads the record to which the first of the archive's entries belongs. read is the number of entries that
+// belong to it.
 func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	d, rows, dim, err := npzHeader(entries[0])
 	if err == nil && (d != t.DType || dim != t.Dim) {
@@ -90,7 +92,7 @@ func (t *Table) readArrays(entries []*zip.File) (row Row, read int, err error) {
 	return row, 2, err
 }
 
-// npzLetters reads an array of the first and the last letter of each row.
+// npzLetters reads an array [rows, 2] with the first and the last letter of each row.
 func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
 	content, err := entry.Open()
 	if err != nil {
@@ -111,7 +113,7 @@ func npzLetters(entry *zip.File, rows int) (list []Letters, err error) {
 	return list, nil
 }
 
-// npzHeader reads the header of an array of floats.
+// npzHeader reads the header of an array of floats in an .npz archive.
 func npzHeader(entry *zip.File) (d DType, rows, dim int, err error) {
 	content, err := entry.Open()
 	if err != nil {
@@ -131,7 +133,7 @@ func npzHeader(entry *zip.File) (d DType, rows, dim int, err error) {
 	return d, rows, dim, err
 }
 
-// tensorEntry is the description of a tensor in the header of safetensors.
+// tensorEntry is the description of a tensor in the header of a safetensors file.
 type tensorEntry struct {
 	DType   string   `json:"dtype"`
 	Shape   []int    `json:"shape"`
@@ -139,7 +141,8 @@ type tensorEntry struct {
 	name    string
 }
 
-// dtype returns the type of the values of a matrix of floats.
+// dtype returns the type of the tensor's values. It returns an error unless the tensor is a matrix of floats within the
+// body of the file, which has the given size in bytes.
 func (e tensorEntry) dtype(body int64) (DType, error) {
 	d := map[string]DType{"F32": FP32, "F16": FP16}[e.DType]
 	if d == "" || len(e.Shape) != 2 || e.Offsets[0] < 0 || e.Offsets[1] > body || e.Shape[0] < 0 || e.Shape[1] < 0 ||
@@ -149,7 +152,8 @@ func (e tensorEntry) dtype(body int64) (DType, error) {
 	return d, nil
 }
 
-// safetensorsHeader reads the header. The tensors are in the order of their values.
+// safetensorsHeader reads the header of a safetensors file. tensors are in the order in which the file has their
+// values.
 func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta map[string]string, body *io.SectionReader, err error) {
 	var prefix [8]byte
 	if _, err := f.ReadAt(prefix[:], 0); err != nil {
@@ -182,7 +186,7 @@ func safetensorsHeader(f io.ReaderAt, size int64) (tensors []tensorEntry, meta m
 	return tensors, meta, io.NewSectionReader(f, 8+int64(n), size-8-int64(n)), nil
 }
 
-// readSafetensors opens a file with a tensor for each column, or for each record.
+// readSafetensors opens a safetensors file with a tensor for each column, or with one for each record.
 func readSafetensors(f *os.File, size int64) (*Table, error) {
 	tensors, meta, body, err := safetensorsHeader(f, size)
 	if err != nil {
@@ -232,8 +236,8 @@ func readSafetensors(f *os.File, size int64) (*Table, error) {
 	return t, nil
 }
 
-// tensorIDList returns the ids, from the metadata or from two tensors, and the other tensors. It removes the ids from
-// the metadata.
+// tensorIDList returns the ids of the records in a safetensors file. They are a list in the metadata, from which
+// tensorIDList removes it, or the content of two tensors. rest are the other tensors.
 func tensorIDList(tensors []tensorEntry, meta map[string]string, body *io.SectionReader) (ids []string, rest []tensorEntry, err error) {
 	if text, ok := meta[tensorIDs]; ok {
 		delete(meta, tensorIDs)
@@ -278,8 +282,8 @@ func (e tensorEntry) content(body *io.SectionReader, size int64) ([]byte, error)
 	return content, noEOF(err)
 }
 
-// perColumn reports whether there is a tensor for each column, rather than for each record. It returns an error if the
-// rows of such tensors are not as many as the ids.
+// perColumn reports whether a safetensors file has a tensor for each column, rather than for each record. It returns an
+// error if the number of rows of such a tensor is not the number of ids.
 func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	for _, e := range tensors {
 		switch {
@@ -295,7 +299,7 @@ func perColumn(tensors []tensorEntry, ids []string) (bool, error) {
 	return true, nil
 }
 
-// readTensors makes t read a tensor for each column.
+// readTensors sets t.Read for a safetensors file with a tensor for each column.
 func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(tensorEntry) *matrix) {
 	t.IDs = ids != nil
 	if !t.IDs && len(tensors) > 0 {
@@ -327,11 +331,11 @@ func (t *Table) readTensors(tensors []tensorEntry, ids []string, section func(te
 	}
 }
 
-// maxLine bounds a line of text in bytes.
+// maxLine is the maximum number of bytes in a line of a TSV file.
 const maxLine = 64 << 20
 
-// readTSV opens a text file. Lines of the same id that follow each other are a record, if they have positions or
-// letters.
+// readTSV opens a TSV file. Each line is a record; or, if the lines have positions or letters, a token or a residue,
+// and consecutive lines with the same id are a record.
 func readTSV(f *os.File, size int64) (*Table, error) {
 	if last := make([]byte, 1); size > 0 {
 		if _, err := f.ReadAt(last, size-1); err != nil || last[0] != '\n' {
@@ -397,14 +401,15 @@ func residueLetters(first, last string) (l Letters, err error) {
 	return Letters{int32(a), int32(b)}, errors.Join(err, err2)
 }
 
-// joiner joins the residues or tokens of a record, which follow each other in a table, to one row.
+// joiner joins the rows of a record to one. These are residues or tokens, which follow each other in a table.
 type joiner struct {
 	yield func(*Row) error
 	joins bool // whether rows are joined; if not, every row is a record
 	row   *Row // nil before the first row
 }
 
-// add joins a row to the previous ones of its record. Before a row of another record it yields the joined row.
+// add joins a row to the previous rows of the same record. If the row belongs to another record, add first yields the
+// joined row of the previous record.
 func (j *joiner) add(r Row) error {
 	switch {
 	case !j.joins:

@@ -15,13 +15,13 @@ import (
 // DamagedSuffix, followed by a time, is appended to the name of a manifest that Repair has replaced.
 const DamagedSuffix = ".damaged-"
 
-// Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames a manifest of
-// version 1. The old file stays in the folder under another name, and Repair returns such names. An output whose line
-// was damaged has no entry any more, or only an earlier entry according to which it is computed again.
+// Repair makes the manifest of a folder usable. It removes the lines that cannot be read, and renames the files of a
+// manifest of version 1. It returns the paths of the old files, which stay in the folder under other names. An output
+// whose line was damaged then has no entry, or only an earlier entry according to which it is computed again.
 //
-// A run would lose its manifest if that were replaced. So Repair returns an ErrInUse if another run is writing to the
-// folder, and a run that begins meanwhile is refused (see Claim). h describes this process; its own claim does not
-// count. If nothing is damaged, Repair needs no permission to write.
+// Repair returns an ErrInUse if another run is writing to the folder, because that run would lose its entries. A run
+// that begins meanwhile is refused (see Claim). h describes this process; its own claim does not count. If nothing is
+// damaged, Repair needs no permission to write.
 func Repair(ctx context.Context, dir string, h Holder) (aside []string, err error) {
 	if damaged, err := isDamaged(dir); !damaged {
 		return nil, err
@@ -122,9 +122,9 @@ func readableLines(dir string, content []byte) (kept []byte, err error) {
 	return kept, nil
 }
 
-// Edit replaces the content of a file by the result of change. It waits while other processes edit the same file, as
-// Manifest.Append does. If the file does not exist, change receives an empty text. If change returns an empty text,
-// Edit removes the file. If the text does not change, Edit needs no permission to write.
+// Edit replaces the content of a file by the result of change, which may be called twice. Edit waits while other
+// processes edit the same file. If the file does not exist, change receives an empty text. If change returns an empty
+// text, Edit removes the file. If the text does not change, Edit needs no permission to write.
 func Edit(ctx context.Context, path string, change func(old []byte) []byte) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -11,25 +11,25 @@ import (
 	"strings"
 )
 
-// Safetensors is a file with one tensor per column, and the ids in the metadata or, if there are many, in two more
-// tensors. With embeddings per residue or token it has one tensor per record and column.
+// Safetensors is a file with one tensor for each column. The ids are in its metadata or, if there are many, in two more
+// tensors. A file of residues or tokens has one tensor for each record and column instead, named after the record's id.
 const Safetensors Format = "safetensors"
 
-// Names of the ids. tensorIDs is a key of the metadata, whose value is a JSON list, or a tensor U8 of the bytes of all
-// ids, one after the other. With the latter, tensorIDOffsets is a tensor I64 [records+1]: id i has the bytes from
-// offset i to offset i+1.
+// Names under which a safetensors file has its ids. tensorIDs is a key of the metadata, with a JSON list as its value.
+// If there are many ids, tensorIDs is instead a tensor U8 of the bytes of all ids, one after the other, and
+// tensorIDOffsets a tensor I64 [records+1]: id i has the bytes from offset i to offset i+1.
 const (
 	tensorIDs       = "ids"
 	tensorIDOffsets = "ids_offsets"
 )
 
-// manyIDs is the number of records from which the ids are tensors.
+// manyIDs is the number of records from which on a safetensors file has its ids in tensors, not in its metadata.
 const manyIDs = 100_000
 
 // maxSafetensorsHeader is the largest header, in bytes, that the reference reader accepts.
 const maxSafetensorsHeader = 100_000_000
 
-// metadataKey is the header key of the metadata, which no tensor can have as its name.
+// metadataKey is the key of the metadata in the header of a safetensors file. No tensor can have this name.
 const metadataKey = "__metadata__"
 
 // safetensorsEncoder writes one tensor [records, dim] per column. With embeddings per residue or token it writes one
@@ -58,7 +58,7 @@ type safetensorsEncoder struct {
 	idOffsets *atomicFile // with many ids: the content of the tensor of their offsets
 	entries   jsonText    // per token: header entries of the tensors
 	names     recordNames
-	many      int // number of records from which the ids are tensors
+	many      int // number of records from which on the ids are tensors
 	limit     int // maximum size of the header in bytes
 	floats    floatWriter
 }
@@ -118,7 +118,7 @@ func (e *safetensorsEncoder) add(r *Row) error {
 	return e.addID(r.ID)
 }
 
-// addID adds an id to the list in the header, or to the scratch files if there are many.
+// addID adds an id to the list in the header, or, if there are many ids, to the scratch files.
 func (e *safetensorsEncoder) addID(id string) error {
 	e.rows++
 	if e.idText != nil {
@@ -140,7 +140,7 @@ func (e *safetensorsEncoder) addID(id string) error {
 	return nil
 }
 
-// moveIDs moves the ids from the header to scratch files.
+// moveIDs moves the ids from the list in the header to two scratch files, which become tensors.
 func (e *safetensorsEncoder) moveIDs() (err error) {
 	if e.idText, err = e.files.createScratch(e.file.final); err != nil {
 		return err
@@ -165,7 +165,7 @@ func (e *safetensorsEncoder) moveIDs() (err error) {
 	return nil
 }
 
-// appendID adds an id to the scratch files.
+// appendID adds an id to the two scratch files for ids: its bytes to one, and the offset of its end to the other.
 func (e *safetensorsEncoder) appendID(id string) error {
 	if _, err := e.idText.WriteString(id); err != nil {
 		return err
@@ -174,7 +174,8 @@ func (e *safetensorsEncoder) appendID(id string) error {
 	return err
 }
 
-// addValues writes the values of a row and, unless the rows are records, the entries of its tensors.
+// addValues writes the values of a row. If the rows of the output are residues or tokens, it also adds the entries of
+// the record's tensors to the header.
 func (e *safetensorsEncoder) addValues(r *Row) error {
 	if e.spec.perRecord() {
 		for i, values := range r.Embeddings {

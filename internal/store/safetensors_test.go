@@ -21,7 +21,7 @@ type safetensor struct {
 	Shape   []int  `json:"shape"`
 	Offsets [2]int `json:"data_offsets"`
 	bytes   []byte
-	values  []float32 // unless the type is another
+	values  []float32 // nil if the type of the tensor is not float32
 }
 
 // parseSafetensors reads a file according to the description of the format. Like the reference reader, it checks that
@@ -150,7 +150,8 @@ func TestSafetensorsHoldsOneTensorPerRecord(t *testing.T) {
 	}
 }
 
-// manyRecords writes a file whose ids are tensors from the given number of records on. It returns the path.
+// manyRecords writes a safetensors file that has its ids in tensors, not in the header, if there are many or more
+// records. It returns the path.
 func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
 	t.Helper()
 	w, err := Create(s)
@@ -170,7 +171,8 @@ func manyRecords(t *testing.T, s Spec, rows []Row, many int) string {
 	return files[0].Path
 }
 
-// TestSafetensorsOfManyRecords writes as many records as the header lists, and more, so that the ids are tensors.
+// TestSafetensorsOfManyRecords checks that the ids of a safetensors file are in its header up to a number of records,
+// and in tensors from that number on, and that OpenTable reads both.
 func TestSafetensorsOfManyRecords(t *testing.T) {
 	s := spec(t, Safetensors, 0, 33)
 	s.Dim, s.DType = 3, FP16 // an odd number of bytes precedes the list's next tensor, unless that is aligned
@@ -211,7 +213,7 @@ func TestSafetensorsOfManyRecords(t *testing.T) {
 	}
 }
 
-// TestSafetensorsWithDamagedIDs changes the tensors of ids.
+// TestSafetensorsWithDamagedIDs checks that OpenTable refuses a safetensors file if the tensors of its ids are damaged.
 func TestSafetensorsWithDamagedIDs(t *testing.T) {
 	s := spec(t, Safetensors, 33)
 	path := manyRecords(t, s, makeRows(s, 40), 40)
@@ -237,7 +239,8 @@ func TestSafetensorsWithDamagedIDs(t *testing.T) {
 	}
 }
 
-// TestSafetensorsWithoutIDs reads a matrix without ids, and checks that one with fewer ids than rows is refused.
+// TestSafetensorsWithoutIDs checks that OpenTable reads a safetensors file without ids, and refuses one with fewer ids
+// than rows.
 func TestSafetensorsWithoutIDs(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "matrix.safetensors")
 	for metadata, wrong := range map[string]string{`{}`: "", `{"ids":"[\"a\",\"b\"]"}`: "2 ids"} {
@@ -257,8 +260,8 @@ func TestSafetensorsWithoutIDs(t *testing.T) {
 	}
 }
 
-// TestArraysPerRecordNeedDistinctNames checks the formats in which the array of a record is named after the record's
-// id. A second record with the same id must be refused.
+// TestArraysPerRecordNeedDistinctNames checks that a second record with the same id is refused in .npz and safetensors
+// files of tokens, where each array is named after the id of its record.
 func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	for _, format := range []Format{Npy, Safetensors} {
 		s := spec(t, format)
@@ -299,8 +302,8 @@ func TestArraysPerRecordNeedDistinctNames(t *testing.T) {
 	}
 }
 
-// TestSafetensorsHeaderIsBounded checks that writing stops at once when the header gets too large for the reference
-// reader.
+// TestSafetensorsHeaderIsBounded checks that the writing of a safetensors file fails as soon as the header exceeds the
+// limit of the reference reader, and leaves no file.
 func TestSafetensorsHeaderIsBounded(t *testing.T) {
 	for _, pooling := range []Pooling{Residues, Tokens} {
 		s := spec(t, Safetensors)

@@ -14,7 +14,8 @@ import (
 	"os"
 )
 
-// ShardSuffix is the part of the name of a shard between that of the output and Spec.Shard.
+// ShardSuffix is the text in the file name of a shard between the name of the output and Spec.Shard, such as
+// x.parquet.shard-1-of-8.
 const ShardSuffix = ".shard-"
 
 // shardLayout returns the layout of shards: a line with a shardHeader, the rows, and a byte that ends them. Values are
@@ -25,7 +26,7 @@ func shardName(s *Spec, stem string) []string {
 	return []string{stem + "." + string(s.Format) + ShardSuffix + s.Shard}
 }
 
-// shardVersion is the version of the layout.
+// shardVersion is the version of the layout of shards.
 const shardVersion = 1
 
 // shardHeader describes the output of which a file is a shard.
@@ -35,10 +36,10 @@ type shardHeader struct {
 	Spec        Spec
 }
 
-// Bytes before a row, and after the last one.
+// Marks in a shard.
 const (
-	shardRow = 1
-	shardEnd = 0
+	shardRow = 1 // the byte before each row
+	shardEnd = 0 // the byte after the last row
 )
 
 type shardEncoder struct {
@@ -111,10 +112,11 @@ type Shard struct {
 	values matrix
 }
 
-// shardBuffer is the size in bytes of the buffer of a Shard. All shards of a compressed input are open together.
+// shardBuffer is the size in bytes of the buffer of a Shard. It is small because all shards of an input may be open at
+// the same time.
 const shardBuffer = 64 << 10
 
-// OpenShard opens a shard.
+// OpenShard opens a shard for reading.
 func OpenShard(path string) (*Shard, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -208,7 +210,7 @@ func (s *Shard) next() (*Row, error) {
 	return r, nil
 }
 
-// number reads a number of at most limit.
+// number reads a varint. It returns an error if the number is greater than limit.
 func (s *Shard) number(limit int64) (int, error) {
 	n, err := binary.ReadUvarint(s.from)
 	if err == nil && n > uint64(limit) {
@@ -227,7 +229,7 @@ func (s *Shard) text() (string, error) {
 	return string(b), noEOF(err)
 }
 
-// letters reads the letters of residues.
+// letters reads the first and the last letter of a number of residues, and appends them to r.Residues.
 func (s *Shard) letters(r *Row, residues int) error {
 	var pair [8]byte
 	for range residues {

@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// shardSpec describes an output with rows of all kinds.
+// shardSpec returns the Spec of a shard of an output with columns per record, token and residue.
 func shardSpec(dir string) Spec {
 	return Spec{Dir: dir, Base: "a\xff%b", Model: "m", Format: H5, Kind: Nucleotide, Dim: 2, DType: FP16, Windows: true,
 		Columns: []Column{{Mean, 3}, {Tokens, 4}, {Residues, 4}}, Meta: map[string]string{"model": "x\n"}, Shard: "2-of-3"}
@@ -25,7 +25,7 @@ func shardRows() []Row {
 	}
 }
 
-// writeTestShard returns the path of a shard with shardRows.
+// writeTestShard writes a shard with the rows of shardRows and returns its path.
 func writeTestShard(t testing.TB) string {
 	t.Helper()
 	w, err := Create(shardSpec(t.TempDir()))
@@ -58,7 +58,8 @@ func readShard(s *Shard) (rows []Row, err error) {
 	}
 }
 
-// TestShardHoldsTheRows reads back a shard, and shards that are cut.
+// TestShardHoldsTheRows checks that a shard returns the rows and the Spec with which it was written, and that a shard
+// that was cut after any number of bytes is an error.
 func TestShardHoldsTheRows(t *testing.T) {
 	path := writeTestShard(t)
 	s, err := OpenShard(path)
@@ -103,7 +104,8 @@ func TestShardHoldsTheRows(t *testing.T) {
 	}
 }
 
-// FuzzShard reads files that are no shards, or damaged ones.
+// FuzzShard reads files that are no shards, or damaged shards. It must not panic, and not return more values than the
+// file has bytes for.
 func FuzzShard(f *testing.F) {
 	content, err := os.ReadFile(writeTestShard(f))
 	if err != nil {

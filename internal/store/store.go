@@ -19,7 +19,7 @@ import (
 // Format is the name of an output format on the command line.
 type Format string
 
-// layout describes one format.
+// layout describes how outputs of one format are written.
 type layout struct {
 	format Format
 	// names returns the names of the output's files, the main file first. They usually begin with stem: the names of the
@@ -28,7 +28,7 @@ type layout struct {
 	// check returns an error if the format does not support such an output. A format that supports every output has no
 	// check (nil).
 	check func(s *Spec) error
-	// open creates the files.
+	// open creates the files of an output and returns the encoder that writes rows to them.
 	open func(s *Spec, files *fileSet) (encoder, error)
 }
 
@@ -73,7 +73,8 @@ func ParseFormat(name string) (Format, error) {
 	return l.format, err
 }
 
-// Kind is the kind of sequence that was embedded. It determines the layout for VirNucPro.
+// Kind is the kind of sequence that was embedded. It determines the layout of the format VirNucPro, and whether files
+// have the letters of residues beside their embeddings.
 type Kind uint8
 
 // Kinds of sequences.
@@ -110,15 +111,15 @@ type Spec struct {
 	// Matrix makes H5 write one array of all records, and an array of their ids, instead of an array for each record.
 	Matrix bool
 
-	// Shard makes the output a shard, such as 1-of-8, from all of which one of Format is made. A shard is one file, from
-	// which OpenShard returns the rows as they were written.
+	// Shard, if not empty, makes the output a shard with this name, such as 1-of-8. All eight shards together are later
+	// joined to one output of Format. A shard is one file, from which OpenShard returns the rows as they were written.
 	Shard string
 
 	// IDsOnly leaves out the columns of Parquet that describe a record: there are the id and the embeddings alone.
 	IDsOnly bool
 
-	stem  string // name of the output without extensions, instead of one made of Base and Model
-	table string // suffix of the model in the file names of one table of several
+	stem  string // name of the output without extensions; if empty, it is made of Base and Model
+	table string // follows the model in file names, if the output has several tables (see tables)
 }
 
 // Row is the result for one record, or with Spec.Windows for one window of a record. A Writer does not retain it after
@@ -215,7 +216,7 @@ type encoder interface {
 // of any table, returns a *recordError for such a row.
 type rowChecker interface{ check(r *Row) error }
 
-// Create starts the output described by s. No file at s.Paths exists or changes before Commit.
+// Create starts the output described by s. Until Commit, no file at s.Paths is created or changed.
 func Create(s Spec) (Writer, error) { return create(s, osFS{}) }
 
 func create(s Spec, fs fileSystem) (Writer, error) {
@@ -259,7 +260,7 @@ func (s *Spec) validate() (layout, error) {
 }
 
 // Supported returns an error if the format cannot hold the columns of s in its layout. It uses Format, Columns, DType,
-// Compress and Matrix alone.
+// Matrix and Shard alone.
 func (s *Spec) Supported() error {
 	l, err := s.Format.layout()
 	if err != nil || l.check == nil {
@@ -268,8 +269,8 @@ func (s *Spec) Supported() error {
 	return l.check(s)
 }
 
-// Paths returns the final paths of the output, the main file first. Commit renames the files in reverse order. So if
-// the main file exists, all of them exist.
+// Paths returns the final paths of the output, the main file first. Writer.Commit renames files to these paths in
+// reverse order. So if the main file exists, all of them exist.
 func (s Spec) Paths() []string {
 	l, err := s.Format.layout()
 	if err != nil {
@@ -288,7 +289,8 @@ func (s Spec) Paths() []string {
 	return paths
 }
 
-// output implements Writer for every format. It checks rows, keeps the first fatal error and owns the files.
+// output implements Writer for every format. It checks rows, keeps the first error that ends the output, and owns the
+// files.
 type output struct {
 	spec      Spec
 	files     fileSet
@@ -364,7 +366,8 @@ func (o *output) fail(err error) error {
 	return failed
 }
 
-// check returns an error unless r has the shape that s requires and only finite values.
+// check returns an error unless r has the shape that s requires, texts of at most maxText bytes, only finite values and
+// no embedding of zeros only.
 func (s *Spec) check(r *Row) error {
 	if len(r.ID)+len(r.Description) > maxText {
 		return fmt.Errorf("id and description have %d bytes, more than %d", len(r.ID)+len(r.Description), maxText)

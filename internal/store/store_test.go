@@ -40,7 +40,8 @@ var awkwardValues = []float32{
 	math.MaxFloat32, -math.MaxFloat32, math.Float32frombits(0x007fffff), 1.0 / 3, 16777217, 0.1,
 }
 
-// makeRows returns count rows, or one per awkward id if that is more, with random finite bits as values.
+// makeRows returns count rows with random finite values. The first rows have awkwardIDs, and the first values of each
+// embedding are awkwardValues.
 func makeRows(s Spec, count int) []Row {
 	rng := rand.New(rand.NewPCG(1, uint64(count)))
 	rows := make([]Row, count)
@@ -75,7 +76,7 @@ func makeRows(s Spec, count int) []Row {
 	return rows
 }
 
-// spec returns a Spec with a new folder.
+// spec returns a Spec of the given format with a new folder and with means of the given layers.
 func spec(t testing.TB, format Format, layers ...int) Spec {
 	dir := filepath.Join(t.TempDir(), "folder")
 	if err := os.Mkdir(dir, 0o777); err != nil {
@@ -98,7 +99,8 @@ func columnsOf(layers []int, poolings ...Pooling) (list []Column) {
 	return list
 }
 
-// everySpec returns a Spec for every layout that the package writes.
+// everySpec returns Specs that together have all formats and, where a format writes them differently, all kinds of
+// columns. The keys are names for subtests.
 func everySpec(t testing.TB) map[string]Spec {
 	all := make(map[string]Spec)
 	for _, format := range Formats() {

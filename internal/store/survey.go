@@ -6,33 +6,34 @@ import (
 	"slices"
 )
 
-// Survey describes the values of a table. Counts of rows are those of all columns together; a row is a vector.
+// Survey describes the ids and the values of a table.
 type Survey struct {
 	Records int64
 	Columns []ColumnSurvey
 	// RepeatedIDs is the number of records whose id an earlier record has. 64-bit hashes are compared.
 	RepeatedIDs int64
-	// Counted is the number of records, from the first, whose ids and rows have been compared for repetitions.
+	// Counted is the number of records, from the first on, whose ids were compared for repetitions.
 	Counted int64
 }
 
-// ColumnSurvey describes a column. Rows of some kinds are counted, and the first record with such a row is named.
+// ColumnSurvey describes the values of a column. A row is a vector of a record, residue or token.
 type ColumnSurvey struct {
-	Rows      int64 // number of rows, of Dim values each
-	NaN       int64 // number of values that are NaN
-	Infinite  int64 // number of values that are infinite
-	Zero      int64 // number of rows of zeros
-	Constant  int64 // number of rows of two or more equal values other than zero
-	Repeated  int64 // number of rows that are equal, bit for bit, to an earlier one
-	NotFinite string
-	FirstZero string
+	Rows      int64  // number of rows, of Dim values each
+	NaN       int64  // number of values that are NaN
+	Infinite  int64  // number of values that are infinite
+	Zero      int64  // number of rows of zeros
+	Constant  int64  // number of rows of two or more equal values other than zero
+	Repeated  int64  // number of rows that are equal, bit for bit, to an earlier one
+	NotFinite string // id of the first record with a NaN or an infinite value
+	FirstZero string // id of the first record with a row of zeros
 	FirstSame string // id of the first record with a constant row
 }
 
-// maxCounted bounds the number of records and rows that are compared for repetitions, which take 8 bytes each.
+// maxCounted is the maximum number of ids, and of rows of a column, that are compared for repetitions. They take 8
+// bytes each in memory.
 const maxCounted = 32 << 20
 
-// hashes counts the repetitions among values.
+// hashes counts the repetitions among texts by their 64-bit hashes.
 type hashes struct {
 	seed maphash.Seed
 	list []uint64
@@ -44,7 +45,7 @@ func (h *hashes) add(b []byte) {
 	}
 }
 
-// repeated returns the number of values that are equal to an earlier one.
+// repeated returns the number of texts that are equal to an earlier one.
 func (h *hashes) repeated() (n int64) {
 	slices.Sort(h.list)
 	for i := 1; i < len(h.list); i++ {
@@ -55,7 +56,8 @@ func (h *hashes) repeated() (n int64) {
 	return n
 }
 
-// Survey reads the whole table. It takes 8 bytes for each id and row.
+// Survey reads the whole table and describes its ids and values. It takes 8 bytes of memory for each id and row, up to
+// maxCounted of them.
 func (t *Table) Survey() (Survey, error) {
 	s := Survey{Columns: make([]ColumnSurvey, len(t.Columns))}
 	ids := hashes{seed: maphash.MakeSeed()}

@@ -30,7 +30,7 @@ func TestSurvey(t *testing.T) {
 	}
 }
 
-// TestSurveyOfEveryFormat finds one repeated record in every format.
+// TestSurveyOfEveryFormat checks that Survey finds the one repeated row in a file of each format that OpenTable reads.
 func TestSurveyOfEveryFormat(t *testing.T) {
 	for _, f := range []Format{Parquet, Npy, Safetensors, H5, TSV, VirNucPro} {
 		s := spec(t, f, 33)

@@ -17,7 +17,7 @@ func oneFilePerColumn(s *Spec, stem string) (names []string) {
 	return names
 }
 
-// Names of the columns of a text file that come before the values.
+// Names of the columns of a TSV file that come before the values.
 const (
 	tsvID       = "id"
 	tsvPosition = "position"

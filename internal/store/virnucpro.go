@@ -15,10 +15,11 @@ const VirNucPro Format = "virnucpro"
 //	{'nucleotide': [id, …], 'data': [{'label': id, 'mean_representation': [float, …]}, …]}   DNA
 //	{'proteins': [id, …], 'data': [float32 tensor [dim], …]}                                 protein
 
-// torchRoot is the folder in the archive. PyTorch accepts the folder of the first entry, whatever its name.
+// torchRoot is the folder that all entries in the zip archive of a PyTorch file have in their names. PyTorch accepts
+// any name.
 const torchRoot = "archive/"
 
-// torchAlign is the alignment, in bytes, that PyTorch requires of storages.
+// torchAlign is the alignment in bytes that PyTorch requires of storages, the zip entries with the values of tensors.
 const torchAlign = 64
 
 func virNucProNames(s *Spec, _ string) []string {
@@ -85,7 +86,7 @@ func (e *virNucProEncoder) add(r *Row) error {
 	return e.flush(e.data)
 }
 
-// flush writes the pending pickle code to w.
+// flush writes the pickle code that is in memory to w.
 func (e *virNucProEncoder) flush(w io.Writer) error {
 	_, err := w.Write(e.pickle.buf)
 	e.pickle.buf = e.pickle.buf[:0]
@@ -137,7 +138,7 @@ func closeTorch(a *zipArchive) error {
 	return a.close()
 }
 
-// Memo numbers of the values that all records share.
+// Numbers, in the memo of the unpickler, of the values that all records share.
 const (
 	memoLabel byte = iota
 	memoMean
@@ -148,8 +149,8 @@ const (
 	memoOrderedDict
 )
 
-// constant pushes a value that all records share. The first time the function build builds the value. Later, when known
-// is set, the value comes from the memo.
+// constant pushes a value that all records share onto the unpickler's stack. If known is not set, build pushes the
+// value, and constant stores it in the memo. If known is set, the value comes from the memo.
 func (p *pickle) constant(memo byte, known bool, build func()) {
 	if known {
 		p.get(memo)
@@ -159,7 +160,8 @@ func (p *pickle) constant(memo byte, known bool, build func()) {
 	p.put(memo)
 }
 
-// labelled pushes {'label': id, 'mean_representation': values}.
+// labelled pushes {'label': id, 'mean_representation': values}. constants tells whether the memo has the constant
+// texts, because the pickle already contains a record.
 func (p *pickle) labelled(id string, values []float32, constants bool) {
 	p.op(opEmptyDict, opMark)
 	p.constant(memoLabel, constants, func() { p.text("label") })
@@ -170,7 +172,8 @@ func (p *pickle) labelled(id string, values []float32, constants bool) {
 }
 
 // tensor pushes a tensor of one or two dimensions over the storage called key: torch._utils._rebuild_tensor_v2(storage,
-// offset, shape, strides, requires_grad, backward_hooks). All tensors of a pickle have the same dtype.
+// offset, shape, strides, requires_grad, backward_hooks). All tensors of a pickle have the same dtype. constants tells
+// whether the memo has the values that all tensors share, because the pickle already contains a tensor.
 func (p *pickle) tensor(key string, dtype DType, shape []int, constants bool) {
 	storage, values, strides := "FloatStorage", 1, []int{1}
 	if dtype == FP16 {

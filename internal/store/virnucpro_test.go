@@ -11,7 +11,7 @@ import (
 	"seqembed/weights"
 )
 
-// loadTorch reads a file with this project's reader of PyTorch files.
+// loadTorch reads a PyTorch file with package weights, which has this project's reader of such files.
 func loadTorch(t *testing.T, path string) map[any]any {
 	t.Helper()
 	value, closeFile, err := weights.LoadPickle(path)
@@ -144,8 +144,8 @@ func TestVirNucProArchive(t *testing.T) {
 	}
 }
 
-// TestVirNucProMatchesPublishedFiles compares the keys and types in an output with those in files that VirNucPro itself
-// has written.
+// TestVirNucProMatchesPublishedFiles checks that outputs have the same keys and types as files that the program
+// VirNucPro itself has written.
 func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	folder := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro")
 	if found, _ := filepath.Glob(filepath.Join(folder, "output_1_*.pt")); len(found) == 0 {
@@ -162,7 +162,8 @@ func TestVirNucProMatchesPublishedFiles(t *testing.T) {
 	}
 }
 
-// outline describes the types in a value. Of a list it describes only the first element.
+// outline describes the keys and types in a value that was read from a pickle. Of a list it describes only the first
+// element.
 func outline(value any) string {
 	switch v := value.(type) {
 	case map[any]any:

@@ -54,8 +54,8 @@ func (a *zipArchive) add(name string, content []byte, align int) error {
 	return err
 }
 
-// zipPadding returns an extra field for a header that would end at offset. With the field it ends at a multiple of
-// align.
+// zipPadding returns an extra field for the header of a zip entry. Without the field the header would end at offset;
+// with it, the header ends and the content begins at a multiple of align.
 func zipPadding(offset int64, align int) []byte {
 	const fieldHeader = 4 // tag and length, two bytes each
 	length := (align - int((offset+fieldHeader)%int64(align))) % align
