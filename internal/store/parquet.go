@@ -46,7 +46,9 @@ type parquetRow struct {
 const maxParquetColumns = 64
 
 func checkParquet(s *Spec) error {
-	for _, t := range s.tables() {
+	merged := *s
+	merged.Shard = "" // only the file of a shard has the columns of all tables together
+	for _, t := range merged.tables() {
 		if n := len(t.columns); n > maxParquetColumns {
 			return fmt.Errorf("format parquet supports at most %d layers and poolings in a file, not %d", maxParquetColumns, n)
 		}

@@ -58,6 +58,21 @@ func readShard(s *Shard) (rows []Row, err error) {
 	}
 }
 
+// TestColumnsOfShards checks that a shard may have every list of columns that an undivided output may have, and no
+// other, although all its columns are in one file.
+func TestColumnsOfShards(t *testing.T) {
+	for _, columns := range [][]Column{
+		columnsOf(makeLayers(maxParquetColumns), Mean, Tokens, Residues), columnsOf(makeLayers(maxParquetColumns+1), Mean)} {
+		s := spec(t, Parquet, 1)
+		s.Columns = columns
+		_, whole := s.validate()
+		s.Shard = "2-of-3"
+		if _, shard := s.validate(); (whole == nil) != (shard == nil) {
+			t.Errorf("%d columns: a whole output gives the error %v, a shard %v", len(columns), whole, shard)
+		}
+	}
+}
+
 // TestShardHoldsTheRows checks that a shard returns the rows and the Spec with which it was written, and that a shard
 // that was cut after any number of bytes is an error.
 func TestShardHoldsTheRows(t *testing.T) {
