@@ -29,6 +29,7 @@ type fakeMachine struct {
 	products []cuda.ProductReport
 	noCublas error
 	lacks    bool // whether Compile refuses every program
+	broken   bool // whether Compile refuses every program on the first GPU
 	sensors  bool // whether each GPU reports a sample of its sensors for each batch
 	memory   int  // of a GPU with sensors, the number of tokens that may be in flight; 0 means unlimited
 
@@ -107,7 +108,7 @@ func (g *fakeGPU) Budget(p *kernels.Program) (int, error) {
 }
 
 func (g *fakeGPU) Compile(p *kernels.Program, l kernels.Limits) (kernels.Runner, error) {
-	if g.machine.lacks {
+	if g.machine.lacks || g.machine.broken && g.pci == "bus 0" {
 		return nil, &kernels.OpError{Op: "attention", Shapes: "[T 120], 1 heads", Err: kernels.ErrUnsupported}
 	}
 	r, err := g.Backend.Compile(p, l)

@@ -176,7 +176,7 @@ func (v *verification) open(ctx context.Context, name, vocabulary string, sets [
 }
 
 // run compares the embeddings of the model with the published ones, in each precision on each device, and prints a
-// table. An error ends the comparison in one precision; the other precisions are compared all the same.
+// table. An error ends the comparison in one precision on one device; the others are compared all the same.
 func (v *verification) run(ctx context.Context, dtypes []string) error {
 	asked := []kernels.DType{kernels.FP32, kernels.BF16, kernels.FP16}
 	if len(dtypes) > 0 {
@@ -202,15 +202,16 @@ func (v *verification) run(ctx context.Context, dtypes []string) error {
 		if err != nil && len(dtypes) == 0 && d == kernels.FP16 {
 			continue // the CPU does not compute in fp16, and nobody has asked for it
 		}
+		errs = append(errs, err)
 		for _, p := range processors {
-			if err = v.onProcessor(ctx, p, table); err != nil {
+			if err := v.onProcessor(ctx, p, table); err != nil {
+				errs = append(errs, err)
+			}
+			if ctx.Err() != nil {
 				break
 			}
 		}
 		closeAll(processors)
-		if err != nil { // the other precisions are compared all the same
-			errs = append(errs, err)
-		}
 		if ctx.Err() != nil {
 			break
 		}

@@ -109,6 +109,18 @@ func TestVerify(t *testing.T) {
 	run("--offline", "esm2-35m").wantCode(exitNothing).wantProblem("esm2_t12_35M_UR50D", "hf download")
 }
 
+// TestVerifyOnSeveralGPUs checks that a GPU that fails does not keep the GPUs after it from being compared.
+func TestVerifyOnSeveralGPUs(t *testing.T) {
+	workspace(t)
+	writeCheckpoint(t, "net", tiny, nil)
+	f := &fakeMachine{names: []string{"H", "H"}, budget: 4096, broken: true}
+	var stdout, stderr strings.Builder
+	code, err := verifyWith(t.Context(), f.machine(), publish(t), []string{"--gpus", "0,1", "--dtype", "fp32", "net"}, nil, &stdout, &stderr)
+	if n := strings.Count(stdout.String(), "cuda:1"); code != exitSome || n != 3 || err == nil || !strings.Contains(err.Error(), "cuda:0") {
+		t.Errorf("exit code %d, error %v, %d records on the second GPU:\n%s", code, err, n, stdout.String())
+	}
+}
+
 // TestVerifyPublished checks that embed verify compares a model with the embeddings that come with the program, and
 // does not accept synthetic weights.
 func TestVerifyPublished(t *testing.T) {
