@@ -21,8 +21,8 @@ type storage struct {
 	count  int64 // number of elements
 }
 
-// global returns the class or function module.name if tensors need it. The result is a callable for REDUCE and NEWOBJ,
-// or a storageClass. For any other name the error wraps ErrForbidden.
+// global returns the class or function module.name of Python if tensors need it: a callable or a storageClass. For any
+// other name the error wraps ErrForbidden.
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
@@ -60,8 +60,8 @@ func rebuildParameter(args []any) (any, error) {
 	return nil, errors.New("the arguments of _rebuild_parameter are not a tensor and two more")
 }
 
-// persistent returns the storage for the persistent id ("storage", class, key, device, number of elements). It ignores
-// the device, which is the one that the tensor was on when it was saved.
+// persistent returns the storage that a pickle refers to by a persistent id. The id is a tuple: ("storage", class, key,
+// device, number of elements). persistent ignores the device, on which the tensor was when it was saved.
 func (a *torchArchive) persistent(id any) (any, error) {
 	tuple, ok := id.([]any)
 	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
