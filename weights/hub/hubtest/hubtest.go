@@ -30,7 +30,7 @@ type Hub struct {
 	Large         map[string]bool
 	Requests      []string // method and path of each request since the last call of Set
 	Token         string   // token that a client must send; "" means none
-	Cut           []int    // one number for each of the next answers of the store: the bytes after which the answer ends
+	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
 	Status        int      // HTTP status of every answer; 0 means the correct one
 	Busy          int      // number of answers that still have the status 503
