@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// blockSize is the number of directions that Project iterates at once. More of them than the two that are needed make
-// it converge when the variances along the next ones are similar.
+// blockSize is the number of directions that Project iterates at once. Two are needed. The others make it converge when
+// the variance along the third principal component is similar to that along the second.
 const blockSize = 8
 
 // maxIterations bounds the iterations of Project. 10 or 20 are usual.
@@ -45,7 +45,8 @@ func Project(rows [][]float32) (points [][2]float64, shares [2]float64) {
 	return points, shares
 }
 
-// centered is a matrix whose rows have a mean of 0.
+// centered stands for a matrix minus the mean of its rows. It keeps the rows as they are, and subtracts the mean from
+// one row at a time.
 type centered struct {
 	rows  [][]float32
 	mean  []float64
@@ -73,7 +74,7 @@ func (c *centered) center(row []float32) {
 	}
 }
 
-// axes returns the first two principal components, or one if the rows have one value.
+// axes returns the first two principal components as unit vectors, or only one if the rows have a single column.
 func (c *centered) axes() [][]float64 {
 	block := make([][]float64, min(blockSize, len(c.mean)))
 	random := rand.New(rand.NewPCG(1, 2))
@@ -125,7 +126,7 @@ func (c *centered) scatter(vectors [][]float64) [][]float64 {
 	return sums
 }
 
-// combine replaces vectors by the combinations of from that the columns of m describe.
+// combine replaces vectors[k] by the sum of m[i][k]·from[i] over all i.
 func combine(vectors, from, m [][]float64) {
 	for k := range vectors {
 		clear(vectors[k])

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. Names end with the unit.
+// Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. The JSON name of a quantity contains
+// its unit.
 type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
 	Left        Value   `json:"left_seconds"`      // estimated time until the end of the run
 	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
-	FilesFailed int     `json:"-"`                 // of all models, and before the first; reports count them in their totals
+	FilesFailed int     `json:"-"`                 // of all models, and before the first; not in the JSON
 	Models      []Model `json:"models"`
 }
 
@@ -28,13 +29,13 @@ type Model struct {
 	Seconds         Value    `json:"seconds"` // time since the first device was ready
 	TokensPerSecond Value    `json:"tokens_per_second"`
 	Left            Value    `json:"left_seconds"`
-	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, of the number that fits
+	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, in percent of their limit
 	Halvings        int      `json:"out_of_memory_halvings"`
 	Skipped         int64    `json:"records_skipped"`
 	Reading         Stage    `json:"reading"`
 	Computing       Stage    `json:"computing"`
 	Writing         Stage    `json:"writing"`
-	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty if none has worked a second yet
+	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty before one was busy for a second
 	Devices         []Device `json:"devices"`
 }
 
@@ -62,7 +63,7 @@ type Device struct {
 	PeakTemperature Value `json:"peak_temperature_celsius"`
 }
 
-// Stage contains the times of one stage, added over its goroutines.
+// Stage contains the times of one stage of a run: reading, computing or writing. The times of its goroutines are added.
 type Stage struct {
 	Busy    Value `json:"busy_seconds"`
 	Waiting Value `json:"waiting_seconds"` // time in which it waited for other stages
@@ -75,7 +76,7 @@ func (s *Stage) add(busy, waiting time.Duration) {
 // waits returns the percentage of its time that a stage has waited.
 func (s Stage) waits() Value { return 100 * s.Waiting / (s.Busy + s.Waiting) }
 
-// stale is the age from which a sample is not shown.
+// stale is the age at which a sample of a GPU's sensors is too old to be shown.
 const stale = 5 * sampleEvery
 
 // Snapshot returns the present state.
