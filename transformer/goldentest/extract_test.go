@@ -24,8 +24,8 @@ type extract struct {
 	rows     []int32 // tokens whose states are kept; nil means all
 }
 
-// The selected records of ESM-2 have 1 letter, 2 letters, lengths around 32, 64 and 128 tokens, and one length above
-// 256. Those of DNABERT-S have from 1 to 1,000 letters.
+// The selected proteins have 1, 2 and 11 letters, lengths around 32, 64 and 128 letters, and 257 letters. One has rare
+// letters. The selected DNA has from 1 to 1,000 letters.
 var extracts = []extract{
 	{
 		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",
