@@ -55,7 +55,7 @@ func sameBits(t *testing.T, name string, budget int) {
 		return got[0]
 	}
 
-	// A short record comes first, so that every batch contains a complete one.
+	// The first record has only three tokens, so that every batch contains a complete record.
 	records := append([][]int32{{5, 6, 7}}, randomRecords(config, budget-3)...)
 	want := embeddings(records)
 	sizes := upTo(min(everyRows, budget))

@@ -31,7 +31,7 @@ func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.
 func (c Config) Tensors() []weights.Spec { return c.Family.tensors(c) }
 
-// Parameters returns the number of values in the tensors that a model of this shape reads.
+// Parameters returns the number of values in all tensors that a model of this shape needs.
 func (c Config) Parameters() (n int64) {
 	for _, s := range c.Tensors() {
 		if s.Optional {

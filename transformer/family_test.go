@@ -292,8 +292,8 @@ func TestESM2Vocabulary(t *testing.T) {
 	}
 }
 
-// TestDNABERTTokenizer checks that the tokenizer is read from the named file or, if none is named, from the
-// checkpoint's folder. A synthetic checkpoint has a tokenizer of its own.
+// TestDNABERTTokenizer checks that the tokenizer of a DNABERT checkpoint is read from the named file or, if none is
+// named, from the checkpoint's folder. If there is none, the error must name the flag that names a file.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -334,7 +334,8 @@ func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	return list, c
 }
 
-// TestToyFamily checks that two backends compute the same results for a new family.
+// TestToyFamily checks that two backends compute the same results, apart from rounding, for the family Toy, which is an
+// example of a new family.
 func TestToyFamily(t *testing.T) {
 	_, c := toy(t)
 	if got, want := c.Config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
@@ -366,7 +367,8 @@ func TestToyFamily(t *testing.T) {
 	}
 }
 
-// TestToyFiles checks that files of a new family are recognised by their tensors and by config.json.
+// TestToyFiles checks that a checkpoint of the family Toy is recognised with and without a config.json, if the list of
+// families contains Toy.
 func TestToyFiles(t *testing.T) {
 	list, c := toy(t)
 	folder := t.TempDir()

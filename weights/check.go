@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxListed is the maximum number of names in one part of an error message.
+// maxListed is the maximum number of names that an error message lists; it only counts the others.
 const maxListed = 3
 
-// Spec describes a tensor that a model reads, under its canonical name.
+// Spec describes a tensor that a model reads. Name is the name that it has after Checkpoint.Rename.
 type Spec struct {
 	Name         string
 	Shape        []int

@@ -109,8 +109,8 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under their stored names, and the
-// other values in the file.
+// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under the names in the file, and the
+// other values in it.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {

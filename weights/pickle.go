@@ -248,8 +248,8 @@ func (u *unpickler) appendItems(items []any) {
 	*list = append(*list, items...)
 }
 
-// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash, and
-// keys that are already in the dict.
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys other than strings,
+// numbers, booleans and None, and keys that are already in the dict.
 func (u *unpickler) setItems(items []any) {
 	dict, ok := u.top().(map[any]any)
 	if !ok {

@@ -149,8 +149,8 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	}
 	size := dtypeSizes[d]
 	t.read = func(dst []float32, at int) error {
-		// The stored elements are read into the end of dst, and decoded from there to its beginning. No stored element
-		// is longer than a float32, so each is decoded before it is overwritten.
+		// The stored elements are read into the end of the memory of dst, and then decoded into dst one after the
+		// other. No stored element is longer than a float32, so none is overwritten before it is decoded.
 		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))[(4-size)*len(dst):]
 		if err := f.readAt(b, offset+int64(at)*int64(size)); err != nil {
 			return err

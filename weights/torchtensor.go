@@ -113,7 +113,8 @@ func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 	return t, nil
 }
 
-// intTuple returns the numbers of a tuple of at most maxRank small integers.
+// intTuple returns the numbers of a tuple. It returns false unless v is a tuple of at most maxRank integers, none of
+// them larger than maxElements in absolute value.
 func intTuple(v any) ([]int, bool) {
 	tuple, ok := v.([]any)
 	if !ok || len(tuple) > maxRank {

@@ -15,7 +15,8 @@ const blockSize = 8
 const maxIterations = 60
 
 // Project projects rows of equal length on their first two principal components. shares are the parts of the whole
-// variance that lie along these. The sign of a component is such that its largest coordinate is positive.
+// variance that lie along these. The sign of a component is such that its coordinate of the largest absolute value is
+// positive.
 //
 // It is the block power method (subspace iteration) with the Rayleigh-Ritz step, see Golub and Van Loan, Matrix
 // Computations, section 8.2: the covariance is never computed, and each iteration costs two products of the rows with a

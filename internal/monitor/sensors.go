@@ -47,9 +47,9 @@ const sampleEvery = time.Second
 // finder finds the GPU with the address pci on the PCI bus and returns a function that reads its sensors.
 type finder func(pci string) (read func() Sample, err error)
 
-// WatchSensors reads the sensors of GPUs once a second and passes the samples to report, until stop is called. The GPUs
-// are identified by their addresses on the PCI bus, because CUDA numbers devices in another order than NVML. Without
-// NVML, and for a GPU that NVML does not know, there are no samples.
+// WatchSensors reads the sensors of GPUs once a second with NVML, NVIDIA's library for sensors, and passes the samples
+// to report, until stop is called. The GPUs are identified by their addresses on the PCI bus, because CUDA and NVML
+// number them in different orders. Without NVML, and for a GPU that NVML does not know, there are no samples.
 //
 // Each GPU has a goroutine of its own, and another one loads NVML. A call of NVML that never returns keeps its
 // goroutine until the process ends, and delays nobody else: neither WatchSensors nor stop waits for NVML.

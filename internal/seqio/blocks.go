@@ -104,7 +104,7 @@ func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, erro
 	return &blocks{members: m, disk: disk, base: base, at: base, limit: math.MaxInt64, began: began}, err
 }
 
-// offset returns the offset in the file up to which bytes have been decompressed.
+// offset returns the offset in the file up to which the decompressor has taken bytes.
 func (b *blocks) offset() int64 { return b.base + b.disk.size - int64(b.packed.Buffered()) }
 
 // Read returns text. Before it ends at the limit, it reads the current member to its end, so that its checksum is

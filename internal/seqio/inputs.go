@@ -54,7 +54,7 @@ func (l LeftOut) String() string {
 // ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
 // file of that path. The inputs are sorted by path, and forced is the Alphabet of all of them. CheckPaths and
 // CheckNames find mistakes in the inputs. Expand also returns a LeftOut for each folder with files that are not inputs.
-// If an argument leads to no file, the error is an ErrNoInput.
+// If an argument leads to no file, the error wraps ErrNoInput.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {

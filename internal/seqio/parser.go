@@ -178,7 +178,8 @@ func (p *parser) readFASTQ() error {
 	return nil
 }
 
-// readPlus reads the line between letters and quality. The line must be empty, or repeat the header or its id.
+// readPlus reads the line between the letters and the quality values. After its '+' the line must be empty, or begin
+// with the id of the record.
 func (p *parser) readPlus() error {
 	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // the usual line, which contains only a '+'
 		p.rest = p.rest[2:]

@@ -157,8 +157,8 @@ func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
-// Read returns the next record, or io.EOF after the last. Any other error is final: a FormatError or an error of the
-// file system.
+// Read returns the next record, or io.EOF after the last. Every other error is final, too. It is a FormatError, which
+// wraps any error of the file system, or says that the Reader is closed.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()

@@ -1,6 +1,6 @@
 // Package seqio reads FASTA and FASTQ input as clean records. One reader supports both formats, plain or compressed,
 // from a file or from standard input. It detects the alphabet, checks and normalises the letters, keeps ids unique, and
-// names file, record and line in every error. The package also expands arguments of the command line into a list of
+// names file, record and line in its errors. The package also expands arguments of the command line into a list of
 // files.
 //
 // It must not depend on models, tokens, output formats or the flags of the command line.
