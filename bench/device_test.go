@@ -81,10 +81,10 @@ type target struct {
 	noGPU error // the reason why auto chose the CPU
 }
 
-// noOrdinal selects the CPU.
+// noOrdinal, as the value of target.gpu, stands for the CPU.
 const noOrdinal = -1
 
-// testTarget returns the target of tests.
+// testTarget returns the device and the operand type of tests, as the flags -bench.device and -bench.dtype say.
 func testTarget() (target, error) {
 	at := target{gpu: noOrdinal, dtype: "fp32"}
 	if *deviceFlag == "cuda" {
@@ -93,7 +93,7 @@ func testTarget() (target, error) {
 	return at.withFlags()
 }
 
-// benchmarkTarget returns the target of benchmarks. It searches for GPUs only once.
+// benchmarkTarget returns the device and the operand type of benchmarks. It searches for GPUs only once.
 var benchmarkTarget = sync.OnceValues(func() (target, error) {
 	at := target{gpu: noOrdinal, dtype: "fp32"}
 	switch *deviceFlag {
@@ -188,7 +188,7 @@ func openDevice(t testing.TB) kernels.Backend {
 	return backend
 }
 
-// targetOf returns the target for a test or a benchmark.
+// targetOf returns the device and the operand type that the flags select for a test or for a benchmark.
 func targetOf(t testing.TB) (target, error) {
 	if _, benchmark := t.(*testing.B); benchmark {
 		return benchmarkTarget()

@@ -85,7 +85,7 @@ func (m *measured) profile(p *kernels.Profile, took time.Duration) {
 	}
 }
 
-// appendTo appends the line to a file.
+// appendTo appends m to a file, as a line of JSON.
 func (m measured) appendTo(path string) error {
 	m.Kind = "forward"
 	line, err := json.Marshal(m)
@@ -136,7 +136,7 @@ func printRecords(w io.Writer, records [][]int32) error {
 	return out.Flush() // returns the first error of all writes
 }
 
-// digest returns the SHA-256 of the file that writeRecords writes.
+// digest returns the SHA-256 of the text that printRecords writes for the records.
 func digest(records [][]int32) string {
 	h := sha256.New()
 	if err := printRecords(h, records); err != nil {

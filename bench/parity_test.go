@@ -184,7 +184,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 	return r
 }
 
-// encode runs one batch.
+// encode runs one batch and returns a matrix of embeddings for each layer.
 func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
 	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, transformer.Columns(layers, p))
 	if err != nil {

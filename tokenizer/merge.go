@@ -17,7 +17,7 @@ const (
 	noRank = -1
 )
 
-// rules are the indexed merges of a vocabulary.
+// rules are the merges of a vocabulary, with a hash table to find a merge by its two tokens.
 type rules struct {
 	results []uint16 // id of the merged token, by rank
 	doubled []bool   // whether both halves are the same token, by rank
@@ -25,7 +25,7 @@ type rules struct {
 	shift   uint     // 32 − log2(len(slots)), which home uses to reduce a hash to an index
 }
 
-// A slot contains the rank of one pair of tokens.
+// A slot of the hash table contains a pair of tokens and the rank of its merge.
 type slot struct {
 	pair uint32 // left id in the upper half, right id in the lower half
 	rank int32

@@ -25,7 +25,7 @@ type Config struct {
 // does not support.
 var ErrUnsupported = errors.New("unsupported checkpoint")
 
-// HeadDim returns the number of columns of one head.
+// HeadDim returns the number of columns of one attention head.
 func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.

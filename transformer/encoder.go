@@ -20,7 +20,7 @@ const (
 	Tokens   Pooling = "tokens"   // the state of every token, including special tokens
 )
 
-// Column is an embedding: the states after a block, pooled.
+// Column is an embedding that can be computed for a sequence: the hidden states after one block, pooled.
 type Column struct {
 	Pooling Pooling
 	Layer   int // block number, as returned by ResolveLayers
@@ -111,7 +111,7 @@ func output(c Column) Column {
 	return c
 }
 
-// NewEncoder compiles a model's program for batches within limits.
+// NewEncoder returns an Encoder that computes columns with the model m on the backend b, for batches within limits.
 func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, columns []Column) (*Encoder, error) {
 	e := &Encoder{model: m, backend: b, columns: columns}
 	e.program, e.outputs = program(m, columns)

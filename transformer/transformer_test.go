@@ -208,7 +208,7 @@ func TestCheckpointFiles(t *testing.T) {
 	}
 }
 
-// writeSafetensors writes F32 tensors.
+// writeSafetensors writes a safetensors file with float32 tensors.
 func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, shapes map[string][]int) {
 	t.Helper()
 	type entry struct {

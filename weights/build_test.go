@@ -17,7 +17,7 @@ import (
 // This file builds the checkpoints that the tests read. It makes safetensors files from a list of tensors, and PyTorch
 // zip archives with a small encoder of pickles.
 
-// wantError fails the test unless err contains every part.
+// wantError fails the test unless err is an error of a single line that contains every part.
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {

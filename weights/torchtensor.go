@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// storageClasses contains the typed storages of module torch.
+// storageClasses maps the storage classes of the Python module torch to their number formats.
 var storageClasses = map[string]storageClass{"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
 	"DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
 	"ByteStorage": "U8", "BoolStorage": "BOOL"}

@@ -31,16 +31,16 @@ var (
 	tall = frame{Width: 560, Height: 580, Left: 64, Right: 536, Top: 26, Bottom: 524, BelowAxis: 543, BesideAxis: 56, MiddleX: 300, LabelY: 568, Tall: true}
 )
 
-// tick is a line of the grid with its label.
+// tick is a grid line of an axis: its coordinate and its label.
 type tick struct{ At, Text string }
 
-// shape is a path, or a circle if Path is empty.
+// shape is an element of the SVG image: a path, or a circle if Path is empty. Tip is shown when the pointer is over it.
 type shape struct{ Class, Path, X, Y, R, Tip string }
 
 // entry is a line of a legend.
 type entry struct{ Class, Text string }
 
-// scale maps values to coordinates.
+// scale maps the values of an axis, or their logarithms, to coordinates.
 type scale struct {
 	low, high float64
 	from, to  int
@@ -55,7 +55,7 @@ func (s scale) at(v float64) float64 {
 	return float64(s.from) + (v-low)/(high-low)*float64(s.to-s.from)
 }
 
-// across and up return the scales of the two axes.
+// across and up return the scales of the horizontal and of the vertical axis for values from low to high.
 func (f frame) across(low, high float64) scale { return scale{low, high, f.Left, f.Right, false} }
 func (f frame) up(low, high float64) scale     { return scale{low, high, f.Bottom, f.Top, false} }
 
@@ -125,10 +125,10 @@ func short(v, step float64) string {
 	return text + suffix
 }
 
-// px formats a coordinate.
+// px formats a coordinate for SVG.
 func px(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 
-// box returns the path of a rectangle.
+// box returns the SVG path of a rectangle.
 func box(left, top, right, bottom float64) string {
 	return fmt.Sprintf("M%.1f %.1fH%.1fV%.1fH%.1fZ", left, top, right, bottom, left)
 }

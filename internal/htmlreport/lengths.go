@@ -37,7 +37,7 @@ func (l *Lengths) Add(length int, marked bool) {
 	}
 }
 
-// grow makes room for n classes.
+// grow makes room for the counts of at least n classes.
 func (l *Lengths) grow(n int) {
 	if more := n - len(l.counts); more > 0 {
 		l.counts = append(l.counts, make([]int64, more)...)
@@ -45,7 +45,7 @@ func (l *Lengths) grow(n int) {
 	}
 }
 
-// Merge adds the counts of others.
+// Merge adds the counts of other to those of l.
 func (l *Lengths) Merge(other *Lengths) {
 	l.grow(len(other.counts))
 	for i := range other.counts {

@@ -125,7 +125,7 @@ func (s Snapshot) Table() []string {
 // dash stands for an unknown value.
 const dash = "-"
 
-// Text formats a value, or returns a dash.
+// Text formats a value as fmt.Sprintf does, or returns a dash if it is unknown.
 func (v Value) Text(format string) string {
 	if !v.known() {
 		return dash
@@ -140,7 +140,7 @@ func (v Value) grouped() string {
 	return digits.Group(int64(v))
 }
 
-// duration returns a number of seconds in the form 1h02m03s.
+// duration returns a number of seconds in the form 1h2m3s, or a dash if it is unknown.
 func duration(seconds Value) string {
 	if !seconds.known() {
 		return dash
@@ -148,7 +148,7 @@ func duration(seconds Value) string {
 	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Second).String()
 }
 
-// Bar draws a percentage.
+// Bar draws a percentage as a bar of 20 characters.
 func Bar(percent int64) string {
 	const cells = 20
 	full := int(min(max(percent, 0), 100)) * cells / 100
@@ -229,7 +229,7 @@ func (c columns) order(priorities ...int) columns {
 	return c
 }
 
-// blank reports whether no cell has a value.
+// blank reports whether all cells of the column are empty or unknown.
 func (c column) blank() bool {
 	for _, cell := range c.cells {
 		if cell != dash && cell != "" {

@@ -24,7 +24,7 @@ type Run struct {
 // NewRun returns a run that begins now.
 func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
 
-// model is one model of a run.
+// model contains the counts and times of one model of a run.
 type model struct {
 	name             string
 	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
@@ -49,7 +49,7 @@ type fraction struct{ part, whole float64 }
 // percent returns part as a percentage of whole.
 func (f fraction) percent() Value { return 100 * Value(f.part/f.whole) } // 0/0 is NaN, unknown
 
-// device is a device of a model.
+// device contains the counts, times and sensor values of a device, for one model.
 type device struct {
 	name, pci   string
 	state       State
@@ -113,7 +113,7 @@ func (r *Run) End() {
 	r.on(func(m *model) { m.ended = r.now() })
 }
 
-// on calls change with the model that was started last.
+// on calls change with the model that was started last, under the lock. Before the first model it does nothing.
 func (r *Run) on(change func(m *model)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -282,7 +282,7 @@ func (f *fraction) count(v Value) {
 // mean returns the mean of the values that were counted.
 func (f fraction) mean() Value { return Value(f.part / f.whole) }
 
-// larger returns the larger of the values that are known.
+// larger returns the larger of two values, or the known one if the other is unknown.
 func larger(a, b Value) Value {
 	if !a.known() || b > a {
 		return b

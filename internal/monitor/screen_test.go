@@ -51,7 +51,7 @@ func (t *terminal) size() (width, height int) {
 	return t.width, 24
 }
 
-// waitFor waits until a condition holds.
+// waitFor waits until a condition holds. It fails the test after a minute.
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {

@@ -79,7 +79,7 @@ func (s Stage) waits() Value { return 100 * s.Waiting / (s.Busy + s.Waiting) }
 // stale is the age at which a sample of a GPU's sensors is too old to be shown.
 const stale = 5 * sampleEvery
 
-// Snapshot returns the present state.
+// Snapshot returns the present state of the run.
 func (r *Run) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -159,7 +159,7 @@ func (d *device) snapshot(now time.Time) Device {
 	return s
 }
 
-// percent returns the share of the bytes on disk that is done.
+// percent returns the percentage of the bytes on disk that is done, or unknown if the size of an input is not known.
 func (m *model) percent() Value {
 	if !m.sized {
 		return unknown

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Alphabet is the kind of a sequence.
+// Alphabet tells whether a sequence is DNA or a protein.
 type Alphabet uint8
 
 const (
@@ -33,7 +33,7 @@ type Finding struct {
 	Contradicts string   // the input's extension, if the letters clearly contradict it; or empty
 }
 
-// Reasons for an alphabet.
+// The values of Finding.Why: the reasons for which an alphabet was chosen.
 const (
 	BecauseFASTQ     = "FASTQ"
 	BecauseLetters   = "letters"
@@ -72,7 +72,7 @@ const (
 	classes
 )
 
-// classOf maps each byte to its class, in either case.
+// classOf maps each byte, a letter in upper or lower case or another byte, to its class.
 var classOf = func() (table [256]uint8) {
 	for i := range table {
 		table[i] = noLetter
@@ -247,7 +247,7 @@ func (d *decision) reminder() string {
 	return ""
 }
 
-// evidence names the records that were judged.
+// evidence returns words for the records from which the alphabet was decided, such as "the first 100 records".
 func (d *decision) evidence() string {
 	if d.records == 1 {
 		return "the first record"

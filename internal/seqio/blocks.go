@@ -132,7 +132,7 @@ func (b *blocks) Read(p []byte) (int, error) {
 	}
 }
 
-// next opens the next member. It returns io.EOF after the last.
+// next opens the next gzip member and calls b.began. It returns io.EOF after the last member.
 func (b *blocks) next() error {
 	b.end = b.offset()
 	if err := b.skipPadding(); err != nil {
@@ -146,7 +146,7 @@ func (b *blocks) next() error {
 	return nil
 }
 
-// damaged adds the place of the current member to an error.
+// damaged adds the offset of the current gzip member to an error.
 func (b *blocks) damaged(err error) error {
 	return fmt.Errorf("in the block at byte %d: %w", b.at, err)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxFaults is the number of bad records that an error names.
+// maxFaults is the maximum number of bad records that an error names; it only counts the others.
 const maxFaults = 10
 
 // faults collects the bad records of an input.
@@ -61,7 +61,7 @@ func (e *Faults) Error() string {
 	return b.String()
 }
 
-// Unwrap returns First.
+// Unwrap returns the errors in First.
 func (e *Faults) Unwrap() []error { return e.First }
 
 // Check reads a file to its end, without computing embeddings, so that bad records at the end of a file are found

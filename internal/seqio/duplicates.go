@@ -12,7 +12,7 @@ type IDs struct {
 	set    *idSet
 }
 
-// NewIDs returns an IDs without ids.
+// NewIDs returns an IDs to which no id has been given yet.
 func NewIDs(policy DuplicatePolicy) *IDs { return &IDs{policy, newIDSet()} }
 
 // Name returns the id under which a record is written. It returns false if the policy is DuplicateError and the id was

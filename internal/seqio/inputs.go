@@ -67,7 +67,7 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an ErrGivenTwice if a file occurs twice.
+// CheckPaths returns an error that wraps ErrGivenTwice if a file occurs twice.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
@@ -120,7 +120,7 @@ func spelling(p string) string {
 	return clean
 }
 
-// path adds a file, or the sequence files of a folder.
+// path adds the file p, or the sequence files of the folder p, to the inputs.
 func (e *expansion) path(p string) error {
 	info, err := os.Stat(p)
 	if err != nil {

@@ -18,7 +18,7 @@ type output struct {
 
 func (in *Input) output() output { return output{path.Join(in.Dir, in.Name), in.Alphabet} }
 
-// CheckNames returns an ErrInputName that names two inputs whose outputs would have the same name.
+// CheckNames returns an error that wraps ErrInputName if the outputs of two inputs would have the same name.
 func CheckNames(inputs []Input) error {
 	owner := make(map[output]string, len(inputs))
 	for _, in := range inputs {

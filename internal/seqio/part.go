@@ -108,7 +108,7 @@ func (p *Part) Open(path string) (io.ReadCloser, error) {
 	}{io.NewSectionReader(f, from.offset, to.after()-from.offset), f}, nil
 }
 
-// limits returns where the part begins and where it ends.
+// limits returns the places in the file where the part begins and where it ends.
 func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
 	if from, err = p.cut(f, p.From); err == nil {
 		to, err = p.cut(f, p.To)

@@ -65,7 +65,7 @@ func newSource(r io.Reader) (*source, error) {
 	return s, nil
 }
 
-// decompress sets s.content to the decompressed content of packed.
+// decompress recognises the compression of packed by its first bytes and sets s.content to the decompressed content.
 func (s *source) decompress(packed *bufio.Reader) (compression string, err error) {
 	magic, _ := packed.Peek(len(xzMagic)) // the next read returns any error again
 	switch is := func(m string) bool { return strings.HasPrefix(string(magic), m) }; {

@@ -16,7 +16,7 @@ const (
 	Unknown = 'X'
 )
 
-// Code is a genetic code.
+// Code is a genetic code, which maps codons to amino acids.
 type Code struct {
 	Number int
 	Name   string
@@ -103,7 +103,7 @@ func pairs(from, to string) (t [256]byte) {
 	return t
 }
 
-// ReverseComplement returns the other strand.
+// ReverseComplement returns the reverse complement of a sequence, which is the other strand.
 func ReverseComplement(seq []byte) []byte { return reverse(seq, &complements) }
 
 func reverse(seq []byte, complement *[256]byte) []byte {

@@ -20,7 +20,7 @@ import (
 //go:embed testdata/*.safetensors
 var files embed.FS
 
-// Bars are the largest permitted relative L2 errors.
+// Bars are the largest relative L2 errors that a backend may have.
 type Bars struct {
 	Pooled float64 // for the mean embedding of a record
 	States float64 // for a record's hidden states after one block
@@ -58,7 +58,7 @@ func Goldens() []Golden {
 	}
 }
 
-// record is a sequence in a golden file.
+// record is a sequence with its expected results, as a golden file contains it.
 type record struct {
 	id     string
 	ids    []int32   // token ids, special tokens included

@@ -126,7 +126,7 @@ func (c *Client) Pull(ctx context.Context, id, revision string, choose func(file
 	return filepath.Join(m.folder, "snapshots", m.commit), nil
 }
 
-// pull is one call of Pull.
+// pull contains what the steps of one call of Client.Pull share.
 type pull struct {
 	*Client
 	id, commit string
@@ -259,7 +259,7 @@ func (p *pull) path(file string) string {
 	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
 }
 
-// download appends to the file part until it has size bytes.
+// download downloads a file of size bytes to the path part. It continues an incomplete download there.
 func (p *pull) download(ctx context.Context, file, part string, size int64) error {
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {

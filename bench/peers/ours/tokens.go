@@ -17,7 +17,7 @@ import (
 // kinds maps model families to their names in the scripts that run the other engines.
 var kinds = map[*transformer.Family]string{transformer.DNABERT: "dnabert-s", transformer.ESM2: "esm2"}
 
-// tokens describes the conversion of records to token ids.
+// tokens contains the flags of the subcommand tokens, which converts the records of a file to token ids.
 type tokens struct {
 	model, input, out, tokenizer string
 	records, piece               int
