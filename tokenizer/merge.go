@@ -112,8 +112,8 @@ type symbol struct {
 	id         uint16
 }
 
-// A candidate is a pair that could be merged when it was queued. It is outdated if its left symbol has another rank
-// now.
+// A candidate is a pair that could be merged when it was queued. It is outdated if the rank of its left symbol has
+// changed since.
 type candidate struct {
 	left int32 // index of the left symbol
 	next int32 // index of the next candidate of the same rank, 0 for none

@@ -28,10 +28,10 @@ func (s *IDs) Name(id string) (string, bool) {
 	return id, true
 }
 
-// idSet is a set of ids of records. Instead of an id it stores 128 bits of two independently seeded hashes.
-// That takes 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80),
-// without pointers for the garbage collector. Among a thousand million different ids, the probability that two are
-// taken for one is about 10^-21.
+// idSet is a set of ids of records. Instead of an id it stores 128 bits of two independently seeded hashes. That takes
+// 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80), without
+// pointers for the garbage collector. Among a thousand million different ids, the probability that two are taken for
+// one is about 10^-21.
 type idSet struct {
 	seeds [2]maphash.Seed
 	seen  map[idHash]int64 // under DuplicateError the line of the record; under DuplicateSuffix the last number tried
