@@ -35,7 +35,7 @@ type vocabulary struct {
 type letterKind uint8
 
 const (
-	unknownLetter letterKind = iota // becomes the unknown token; includes every byte outside ASCII
+	unknownLetter letterKind = iota // becomes the unknown token; also every byte outside ASCII, which Append decodes
 	wordLetter                      // in the vocabulary; merges only with word letters
 	otherLetter                     // in the vocabulary, but not matched by \w; merges only with letters of this kind
 	spaceLetter                     // white space: separates words and produces no token

@@ -57,7 +57,7 @@ type Device struct {
 	Temperature     Value `json:"temperature_celsius"`
 	Power           Value `json:"power_watts"`
 	Clock           Value `json:"clock_megahertz"`
-	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three: while it computed
+	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three are of the time in which it computed
 	MeanPower       Value `json:"mean_power_watts"`
 	PeakMemory      Value `json:"peak_memory_bytes"`
 	PeakTemperature Value `json:"peak_temperature_celsius"`

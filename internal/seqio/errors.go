@@ -13,7 +13,7 @@ var (
 	ErrNoRecords    = errors.New("no records")                // the input is empty
 	ErrAlphabet     = errors.New("neither DNA nor protein")   // the alphabet cannot be told, or the input has both
 	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
-	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together
+	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together, or a header is too long
 	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
 	ErrLimit        = errors.New("beyond a limit")            // a record is too long, or compressed data asks for too much memory
 	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError

@@ -28,7 +28,7 @@ type Hub struct {
 	mu            sync.Mutex
 	Files         map[string][]byte
 	Large         map[string]bool
-	Requests      []string // method and path of each request since the last call of Set
+	Requests      []string // requests since the last call of Set: "METHOD PATH", or "store METHOD RANGE"
 	Token         string   // token that a client must send; "" means none
 	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
