@@ -65,8 +65,8 @@ func printConfiguration(w io.Writer) error {
 	return err
 }
 
-// withoutCublas returns the reason why the products on a GPU are computed without cuBLAS. It returns "" on a CPU, and
-// if cuBLAS computes them.
+// withoutCublas returns the reason why a backend computes matrix products on a GPU without cuBLAS. It returns "" for a
+// backend with cuBLAS and for any other backend.
 func withoutCublas(backend kernels.Backend) string {
 	if gpu, ok := backend.(*cuda.Backend); ok && gpu.Cublas().Err != nil {
 		return gpu.Cublas().Err.Error()
@@ -74,17 +74,17 @@ func withoutCublas(backend kernels.Backend) string {
 	return ""
 }
 
-// target is a device with the operand type of its products.
+// target is a device and the type of the operands of its matrix products.
 type target struct {
 	gpu   int // ordinal of the GPU, or noOrdinal for the CPU
 	dtype string
 	noGPU error // the reason why auto chose the CPU
 }
 
-// noOrdinal selects the CPU.
+// noOrdinal, as the value of target.gpu, stands for the CPU.
 const noOrdinal = -1
 
-// testTarget returns the target of tests.
+// testTarget returns the device and the operand type of tests, as the flags -bench.device and -bench.dtype say.
 func testTarget() (target, error) {
 	at := target{gpu: noOrdinal, dtype: "fp32"}
 	if *deviceFlag == "cuda" {
@@ -93,7 +93,7 @@ func testTarget() (target, error) {
 	return at.withFlags()
 }
 
-// benchmarkTarget returns the target of benchmarks. It searches for GPUs only once.
+// benchmarkTarget returns the device and the operand type of benchmarks. It searches for GPUs only once.
 var benchmarkTarget = sync.OnceValues(func() (target, error) {
 	at := target{gpu: noOrdinal, dtype: "fp32"}
 	switch *deviceFlag {
@@ -167,8 +167,8 @@ func (at target) totalTokens() int {
 	return 8 * at.batchTokens()
 }
 
-// openDevice opens the backend that the flags select. If a requested GPU is missing, it fails the test instead of
-// skipping it.
+// openDevice opens the backend that the flags -bench.device and -bench.dtype select. If a requested GPU is missing, it
+// fails the test instead of skipping it.
 func openDevice(t testing.TB) kernels.Backend {
 	t.Helper()
 	at, err := targetOf(t)
@@ -188,7 +188,7 @@ func openDevice(t testing.TB) kernels.Backend {
 	return backend
 }
 
-// targetOf returns the target for a test or a benchmark.
+// targetOf returns the device and the operand type that the flags select for a test or for a benchmark.
 func targetOf(t testing.TB) (target, error) {
 	if _, benchmark := t.(*testing.B); benchmark {
 		return benchmarkTarget()
@@ -208,8 +208,8 @@ type bars struct {
 // the mean.
 const statesOverPooled = 1.5
 
-// barsOf returns the bars of a model in fp32, bf16 or fp16. In fp32 the hidden states have the same bar as the
-// embedding.
+// barsOf returns the largest permitted errors of a model for a type of the operands: fp32, bf16 or fp16. In fp32 they
+// are the same for the hidden states and the embedding. Any other dtype counts as fp32.
 func barsOf(dtype, model string, c transformer.Config) bars {
 	fp32, bf16, fp16 := 3e-6, 1.5e-2, 3e-3
 	switch {
@@ -247,8 +247,8 @@ func TestTarget(t *testing.T) {
 	}
 }
 
-// TestBars checks the error limits (see bars) of some models against docs/numerics.md. With 16-bit operands the limit
-// for hidden states is 1.5 times that for the mean over tokens; in fp32 they are equal.
+// TestBars checks that barsOf returns the error limits that docs/numerics.md gives for some models. With 16-bit
+// operands the limit for hidden states is 1.5 times that for the mean over tokens; in fp32 they are equal.
 func TestBars(t *testing.T) {
 	for _, c := range []struct {
 		dtype, model   string

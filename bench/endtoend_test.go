@@ -11,8 +11,9 @@ import (
 	"seqembed/transformer"
 )
 
-// TestEndToEnd builds the program, runs it on the sequences of the goldens and compares its outputs with the goldens.
-// This covers the whole path from FASTA to Parquet.
+// TestEndToEnd checks the whole path from FASTA to Parquet: it builds the program, runs it on the sequences of two
+// golden files, and compares its embeddings with those files. A golden file contains the results of a model's original
+// PyTorch code.
 func TestEndToEnd(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the program is not built in short mode")
@@ -38,8 +39,9 @@ func TestEndToEnd(t *testing.T) {
 	compareOutput(t, filepath.Join(dir, "out/dna.dnabert-s-2l.parquet"), filepath.Join(goldenDir, "dnabert_s_2layers.safetensors"), "dnabert-s-2l")
 }
 
-// compareOutput compares every row of a Parquet file with its golden. It also checks that every record of the goldens
-// has a row, except those skipped.
+// compareOutput compares the number of tokens and the embedding in each row of a Parquet file with those of the same
+// record in a golden file. It also checks that there are as many rows as records in the golden file without those
+// skipped.
 func compareOutput(t *testing.T, output, goldenPath, model string, skipped ...string) {
 	t.Helper()
 	config, _ := transformer.Families.Config(model)

@@ -36,8 +36,8 @@ var (
 			"- is standard error")
 )
 
-// models lists the models for BenchmarkForward. Models that are too large for most machines, or too small for a
-// meaningful rate, run only if -bench names them.
+// models lists the models for BenchmarkForward, and the devices on which each runs by default. Models that are too
+// large for most machines, or too small for a meaningful rate, run only if the flag -bench contains their name.
 var models = []struct {
 	name string
 	on   onDevice
@@ -47,7 +47,7 @@ var models = []struct {
 	{"esm2-tiny", namedOnly}, {"esm2-hd128", namedOnly}, {"dnabert-s-2l", namedOnly},
 }
 
-// onDevice selects the devices on which a model runs without being named.
+// onDevice selects the devices on which a model is measured even if the flag -bench does not contain its name.
 type onDevice uint8
 
 const (
@@ -66,7 +66,7 @@ func named(option, model string) bool {
 //	go test ./bench -run '^$' -bench Forward
 //	go test ./bench -run '^$' -bench Forward/esm2-3b
 //
-// The records are an even sample of real records if these are available, and random otherwise; the name of the
+// The records are a random sample of real records if these are available, and random letters otherwise; the name of the
 // benchmark tells which. It reports tokens/s, the GFLOP/s of matrix products and attention (transformer.Config.FLOPs)
 // and, on a CPU, their share of the measured peak of all cores. Loading the weights is not measured. A model that does
 // not fit in the device's memory is skipped. With -bench.json the results are also written to a file.
@@ -164,7 +164,7 @@ func benchmarkForward(b *testing.B, at target, name, source string, records [][]
 	}
 }
 
-// fits skips the benchmark if err says that memory is lacking, and fails it for any other error.
+// fits skips the benchmark if err wraps kernels.ErrOutOfMemory, and fails it for any other error.
 func fits(b *testing.B, err error) {
 	b.Helper()
 	if errors.Is(err, kernels.ErrOutOfMemory) {
@@ -175,7 +175,8 @@ func fits(b *testing.B, err error) {
 	}
 }
 
-// productsOf returns the cuBLAS algorithms of all products computed so far, on a GPU with cuBLAS.
+// productsOf returns, for a backend on a GPU, a report about the cuBLAS algorithms of all matrix products that it has
+// computed so far. It returns nil for other backends.
 func productsOf(backend kernels.Backend) []cuda.ProductReport {
 	if gpu, ok := backend.(*cuda.Backend); ok {
 		return gpu.Products()
@@ -195,9 +196,9 @@ func corePeak(backend kernels.Backend) float64 {
 	return peak.Rate(name[1])
 }
 
-// printProfile writes a table with a row for each operation of one pass. The row has the operation's share of the
-// elapsed time passed. For operations with FLOPs it also has the rate in GFLOP/s, and that rate as a share of top. top
-// is the peak rate in GFLOP/s, or 0 if it is unknown.
+// printProfile writes a table with a row for each operation of a forward pass, which took the time passed. A row has
+// the operation's share of this time. For an operation with FLOPs it also has the rate in GFLOP/s and its share of top,
+// the peak rate of the device in GFLOP/s, unless top is 0, which means that it is unknown.
 func printProfile(w io.Writer, title string, profile *kernels.Profile, passed time.Duration, top float64) {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintf(table, "\n%s\tcalls\tms\ttime\tGFLOP/s\tpeak\t\n", title)
@@ -240,7 +241,8 @@ func openModel(name string, backend kernels.Backend) (*transformer.Model, transf
 	return model, checkpoint.Config, err
 }
 
-// pack sorts records by length and packs them into batches of at most budget tokens, or of a single record.
+// pack sorts records by length, the longest first, and packs them into batches of at most budget tokens. A longer
+// record is a batch of its own.
 func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernels.Limits) {
 	records = slices.SortedStableFunc(slices.Values(records), func(x, y []int32) int { return cmp.Compare(len(y), len(x)) })
 	for _, r := range records {
@@ -255,8 +257,9 @@ func pack(records [][]int32, budget int) (batches []kernels.Batch, limits kernel
 	return batches, limits
 }
 
-// sampleRecords returns the token ids of records that together have about the given number of tokens. The records are
-// proteins of UniProt or pieces of 500 nt of E. coli; source says which.
+// sampleRecords returns the token ids of records that together have about the given number of tokens, and the source of
+// the records. The records are proteins of UniProt or pieces of 500 nt of E. coli, if their file is available, and
+// random otherwise.
 func sampleRecords(t testing.TB, c transformer.Config, tokens int) (records [][]int32, source string) {
 	t.Helper()
 	file, tokenizerFile, piece := "uniprot_500.faa.gz", "", 0

@@ -29,8 +29,8 @@ var (
 		"folder to which TestRecords writes the records of BenchmarkForward as MODEL.tokens")
 )
 
-// measured is a line of JSON that describes forward passes of one model over the same records. bench/gpu/table.py reads
-// it, together with the lines of bench/gpu/peers.py.
+// measured is a line of JSON that describes several forward passes of one model over the same records. The script
+// bench/gpu/table.py prints tables from such lines and from those that bench/gpu/peers.py writes for other engines.
 type measured struct {
 	Kind    string    `json:"kind"` // "forward"
 	Model   string    `json:"model"`
@@ -55,7 +55,7 @@ type measured struct {
 	Products []cuda.ProductReport `json:"products,omitempty"` // algorithms of the matrix products in all passes so far
 }
 
-// measuredOps is an entry of a profile.
+// measuredOps is the entry of an operation in the profile of a forward pass: how often it ran, and how long in total.
 type measuredOps struct {
 	Op      string  `json:"op"`
 	Calls   int     `json:"calls"`
@@ -63,7 +63,7 @@ type measuredOps struct {
 	FLOPs   float64 `json:"flops"`
 }
 
-// time sets the fields that are derived from the times of the passes.
+// time sets Seconds, Median, Min, Max and Rate from the times of the passes.
 func (m *measured) time(passes []time.Duration) {
 	m.Seconds = nil
 	for _, p := range passes {
@@ -85,7 +85,7 @@ func (m *measured) profile(p *kernels.Profile, took time.Duration) {
 	}
 }
 
-// appendTo appends the line to a file.
+// appendTo appends m to a file, as a line of JSON.
 func (m measured) appendTo(path string) error {
 	m.Kind = "forward"
 	line, err := json.Marshal(m)
@@ -105,8 +105,8 @@ func appendTo(path string, text []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// variant describes the settings that affect the measurement. These are all flags of this package that have no field of
-// their own in measured, and whether the environment turns cuBLAS off.
+// variant describes the settings of a measurement that have no field of their own in measured: the other flags of this
+// package that were given, and whether the environment turns cuBLAS off.
 func variant() string {
 	fields := []string{"device", "dtype", "tokens", "total", "profile", "json", "records"}
 	var parts []string
@@ -136,7 +136,7 @@ func printRecords(w io.Writer, records [][]int32) error {
 	return out.Flush() // returns the first error of all writes
 }
 
-// digest returns the SHA-256 of the file that writeRecords writes.
+// digest returns the SHA-256 of the text that printRecords writes for the records.
 func digest(records [][]int32) string {
 	h := sha256.New()
 	if err := printRecords(h, records); err != nil {
@@ -164,7 +164,8 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// writeRecords writes the model's records to a file in dir and logs its path.
+// writeRecords writes the token ids of a model's records to the file MODEL.tokens in dir. It returns a text for the log
+// with the number of records and the path.
 func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	t.Helper()
 	path := filepath.Join(dir, model+".tokens")
@@ -181,9 +182,9 @@ func writeRecords(t testing.TB, dir, model string, records [][]int32) string {
 	return fmt.Sprintf("%d records in %s", len(records), path)
 }
 
-// TestMeasured checks three things: another program can read the ids in the file that writeRecords writes and the JSON
-// lines that measured.appendTo writes; digest returns the SHA-256 of the file that writeRecords writes; and the median,
-// the minimum, the maximum and the rate of a measurement are correct.
+// TestMeasured checks that the file of writeRecords contains the token ids of the records and has the SHA-256 that
+// digest returns. It also checks that the lines of measured.appendTo can be read back, and that the median, the
+// minimum, the maximum and the rate in them are correct.
 func TestMeasured(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	records := randomRecords(config, 500)

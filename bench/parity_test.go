@@ -21,14 +21,14 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// shared is the folder of the golden files in a development checkout; EMBED_SHARED overrides it. The files are not part
-// of the project.
+// shared is the folder of files for tests that are too large for the repository, such as golden files. It is beside the
+// repository, or where EMBED_SHARED says.
 var shared = cmp.Or(os.Getenv("EMBED_SHARED"), "../../shared")
 
 var full = flag.Bool("parity.full", false, "compare every golden of every model, and fail if one is missing")
 
-// goldens lists the golden files with their models. quick is the maximum length of the records that run without
-// -parity.full; 0 means that none run.
+// goldens lists the golden files, which contain the results of the models' original PyTorch code, and their models.
+// quick is the maximum length of the records that are compared without the flag -parity.full; 0 means that none are.
 var goldens = []struct {
 	file, model string
 	quick       int // in tokens
@@ -44,8 +44,9 @@ var goldens = []struct {
 	{"dnabert_s", "dnabert-s", 0},
 }
 
-// TestParity compares pooled embeddings, per-token hidden states and the hidden states after every block with float64
-// goldens from the models' original PyTorch code, on synthetic checkpoints of the real shapes.
+// TestParity checks that the errors of the mean embeddings, and of the hidden states after every block, are within the
+// limits of barsOf. It compares them with golden files: results of the models' original PyTorch code in float64, or in
+// float32 for ESM-2 3B, for the same synthetic weights.
 func TestParity(t *testing.T) {
 	dir := filepath.Join(shared, "goldens/synthetic")
 	files, err := filepath.Glob(filepath.Join(dir, "*.safetensors"))
@@ -97,7 +98,7 @@ func TestParity(t *testing.T) {
 	table.Flush()
 }
 
-// result is one row of the table.
+// result is the comparison of one model with its golden file, which TestParity prints as a row of a table.
 type result struct {
 	bars
 	worst, worstStates, cosine float64
@@ -105,7 +106,8 @@ type result struct {
 	statesCompared             int // number of records whose goldens contain hidden states
 }
 
-// compareGolden runs the records of a golden file that have at most limit tokens.
+// compareGolden computes the records of a golden file that have at most limit tokens, and compares the results with
+// those in the file. It also checks the token ids of all records. name is the model.
 func compareGolden(t *testing.T, backend kernels.Backend, name, path string, limit int) result {
 	golden := readGolden(t, path)
 	checkpoint, err := transformer.Families.Open("synthetic:" + name)
@@ -182,7 +184,7 @@ func compareGolden(t *testing.T, backend kernels.Backend, name, path string, lim
 	return r
 }
 
-// encode runs one batch.
+// encode runs one batch and returns a matrix of embeddings for each layer.
 func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels.Batch, p transformer.Pooling, layers []int) [][]float32 {
 	e, err := transformer.NewEncoder(m, b, kernels.Limits{Tokens: len(batch.IDs), Sequences: batch.Sequences()}, transformer.Columns(layers, p))
 	if err != nil {
@@ -196,7 +198,8 @@ func encode(t testing.TB, m *transformer.Model, b kernels.Backend, batch kernels
 	return got
 }
 
-// goldenRecords tokenizes the sequences of the goldens, DNA with the published tokenizer.
+// goldenRecords returns the token ids of the sequences that the golden files of a family are about, by record id. DNA
+// is tokenized with the published tokenizer of DNABERT-2.
 func goldenRecords(t *testing.T, family *transformer.Family) map[string][]int32 {
 	name := "proteins.faa"
 	var tok tokenizer.Tokenizer = transformer.ESM2.NewTokenizer()

@@ -9,8 +9,8 @@ import (
 	"seqembed/transformer"
 )
 
-// TestProfile checks the profile of a forward pass. The sum of its FLOPs must be that of the model, and the sum of its
-// times must not exceed the time that has elapsed.
+// TestProfile checks the profile of two forward passes, which has the FLOPs and the time of each operation. The sum of
+// the FLOPs must be that of Config.FLOPs, and the sum of the times must not exceed the time that has elapsed.
 func TestProfile(t *testing.T) {
 	for _, name := range []string{"esm2-tiny", "dnabert-s-2l"} {
 		backend := openDevice(t)
@@ -59,7 +59,8 @@ func TestProfile(t *testing.T) {
 	}
 }
 
-// profiler is a backend that can profile the last runner that it has compiled. Earlier runners must not run any more.
+// profiler is a backend that can profile the runner that it has compiled last. Earlier runners must not be used any
+// more.
 type profiler struct {
 	kernels.Backend
 	runner  kernels.Runner

@@ -9,14 +9,15 @@ import (
 	"seqembed/transformer"
 )
 
-// Numbers of rows in TestRows: all up to everyRows, and drawnRows random larger ones.
+// TestRows tries batches of all sizes from 3 to everyRows tokens, and drawnRows random larger sizes.
 const (
 	everyRows = 256
 	drawnRows = 200
 )
 
-// TestRows checks that a record's embedding has the same bits in batches of every size. The sizes are all numbers of
-// tokens up to 256, and 200 random larger ones up to -bench.tokens. A slow model runs only if -run names it.
+// TestRows checks that a record's embedding has the same bits in batches of different sizes. The sizes are all numbers
+// of tokens from 3 to 256, and 200 random larger ones up to -bench.tokens. A model other than the smallest runs only if
+// the flag -run contains its name.
 func TestRows(t *testing.T) {
 	for _, m := range models {
 		if m.name != "esm2-tiny" && !named("run", m.name) {
@@ -54,7 +55,7 @@ func sameBits(t *testing.T, name string, budget int) {
 		return got[0]
 	}
 
-	// A short record comes first, so that every batch contains a complete one.
+	// The first record has only three tokens, so that every batch contains a complete record.
 	records := append([][]int32{{5, 6, 7}}, randomRecords(config, budget-3)...)
 	want := embeddings(records)
 	sizes := upTo(min(everyRows, budget))
@@ -82,9 +83,9 @@ func upTo(n int) (list []int) {
 	return list
 }
 
-// cutTo returns the first records, which together have the given number of tokens, and the number of records that are
-// complete. It truncates the last record if necessary. If the truncated record would be too short for an embedding, its
-// tokens are appended to the previous record.
+// cutTo returns the first records, cut so that they have the given number of tokens together, and the number of records
+// that are complete. The last record may be truncated. If fewer than three tokens of it would be left, these are
+// appended to the record before, which then does not count as complete.
 func cutTo(records [][]int32, tokens int) (batch [][]int32, whole int) {
 	for _, r := range records {
 		switch {

@@ -24,13 +24,13 @@ import (
 
 var scaleTables = flag.Bool("bench.scale", false, "print the tables of docs/scale.md, in minutes")
 
-// proteinLengths has the 51 quantiles, in steps of 2%, of the lengths of 20,000 proteins of UniProt, an example of
-// MMseqs2 (../shared/seq/uniprot_20000.faa.gz). With a maximum of 1,022 letters they give 411.9 tokens a record, as
-// the file does.
+// proteinLengths contains the 51 quantiles, in steps of 2%, of the lengths of 20,000 proteins of UniProt, which are an
+// example file of MMseqs2. If proteins are truncated at 1,022 letters, lengths drawn from these quantiles give 411.9
+// tokens a record, as the file does.
 var proteinLengths = []int{7, 51, 65, 78, 88, 100, 113, 124, 134, 147, 158, 171, 184, 194, 205, 216, 227, 239, 253, 268, 280, 294, 307, 319, 333, 345,
 	357, 369, 384, 398, 416, 436, 454, 477, 498, 518, 540, 569, 596, 617, 640, 664, 697, 744, 804, 872, 955, 1088, 1275, 1679, 8081}
 
-// proteins returns FASTA with random records of these lengths.
+// proteins returns FASTA with random records whose lengths are distributed as proteinLengths says.
 func proteins(rng *rand.Rand, records int) []byte {
 	var b bytes.Buffer
 	for i := range records {
@@ -44,25 +44,25 @@ func proteins(rng *rand.Rand, records int) []byte {
 	return b.Bytes()
 }
 
-// simulation is a run of the pool with devices whose time alone is modelled. Reading, packing, queueing and writing are
-// those of the program. Time is that of a synctest bubble, in which the host's work takes no time, except for
-// reading.
+// simulation is a run of package pool with simulated devices, which compute nothing and only take the time of a model.
+// Reading, packing, queueing and writing are those of the program. The clock is that of testing/synctest, by which the
+// host's work takes no time, except for the simulated time of reading.
 type simulation struct {
 	model   simulatedModel
 	files   []int // number of records of each
 	devices []simulatedDevice
-	reading time.Duration // time in which a reader reads and tokenizes a token
+	reading time.Duration // time that a reader takes to read and tokenize a letter
 	seed    uint64
 }
 
-// simulatedModel gives the time of a batch. The rates are those of full batches on an H200 (docs/performance.md). The
-// time of a batch that does not depend on its tokens follows from passes with half the number of batches
-// (bench/results/2026-11-26-h200.md, visit 2): 0.6802 s with 7 batches and 0.6707 s with 4 of esm2-650m, 0.1375 s with
-// 9 and 0.1355 s with 5 of dnabert-s. That of esm2-8m was not measured and is taken from dnabert-s.
+// simulatedModel tells how long a device takes for a batch. The rates are those of full batches on an H200
+// (docs/performance.md). The fixed time follows from two passes over the same tokens in different numbers of batches
+// (bench/results/2026-11-26-h200.md, visit 2): esm2-650m took 0.6802 s in 7 batches and 0.6707 s in 4, dnabert-s 0.1375
+// s in 9 and 0.1355 s in 5. For esm2-8m it was not measured, and that of dnabert-s is used.
 type simulatedModel struct {
 	name  string
 	rate  float64       // in tokens per second, of full batches
-	fixed time.Duration // part of the time of each batch
+	fixed time.Duration // part of the time of each batch that does not depend on its tokens
 }
 
 var (
@@ -74,7 +74,7 @@ var (
 // simulatedBudget is the number of tokens of a full batch.
 const simulatedBudget = 32768
 
-// batch returns the time of a batch.
+// batch returns the time that a device takes for a batch with the given number of tokens.
 func (m simulatedModel) batch(tokens int) time.Duration {
 	full := time.Duration(simulatedBudget / m.rate * 1e9)
 	return m.fixed + (full-m.fixed)*time.Duration(tokens)/simulatedBudget
@@ -82,11 +82,11 @@ func (m simulatedModel) batch(tokens int) time.Duration {
 
 // simulatedDevice is a device that computes one batch after the other.
 type simulatedDevice struct {
-	speed float64       // 1 is that of the model
-	dies  time.Duration // after which every batch fails; 0 means never
+	speed float64       // relative to the rate of the model
+	dies  time.Duration // time after which every batch fails; 0 means never
 }
 
-// embedder is an open simulatedDevice.
+// embedder is an open simulatedDevice, as the pool uses it. Its embeddings are constant.
 type embedder struct {
 	simulatedDevice
 	model simulatedModel
@@ -112,7 +112,7 @@ func (e *embedder) Start(b kernels.Batch) func() ([][]float32, error) {
 	}
 }
 
-// slowTokenizer is a tokenizer that takes time for each token.
+// slowTokenizer is a tokenizer that takes the time perToken for each letter, which is a token of ESM-2.
 type slowTokenizer struct {
 	tokenizer.Tokenizer
 	perToken time.Duration
@@ -123,7 +123,7 @@ func (s slowTokenizer) Append(ids []int32, letters []byte) ([]int32, int) {
 	return s.Tokenizer.Append(ids, letters)
 }
 
-// quiet is an Observer that does nothing.
+// quiet is a pool.Observer that does nothing.
 type quiet struct{}
 
 func (quiet) DeviceOpening(string)                        {}
@@ -148,12 +148,12 @@ func (quiet) FileFailed(pool.Failure)                     {}
 type simulated struct {
 	took   time.Duration
 	tokens int64
-	ideal  time.Duration // time if the devices, as long as they last, share full batches perfectly
+	ideal  time.Duration // see simulation.ideal
 }
 
 func (s simulated) efficiency() float64 { return float64(s.ideal) / float64(s.took) }
 
-// run simulates the run.
+// run writes the input files, runs the pool over them with the simulated devices, and returns the simulated time.
 func (s simulation) run(t *testing.T) (result simulated) {
 	t.Helper()
 	rng, dir := rand.New(rand.NewPCG(s.seed, 1)), t.TempDir()
@@ -196,7 +196,8 @@ func (s simulation) run(t *testing.T) (result simulated) {
 	return result
 }
 
-// ideal returns the time if the devices, as long as they last, share full batches perfectly.
+// ideal returns the shortest possible time for a number of tokens: that of full batches only, if every device computes
+// until the end of the run or until it is lost.
 func (s simulation) ideal(tokens int64) time.Duration {
 	work := float64(tokens) / s.model.rate // in seconds of one device
 	rate := 0.0
@@ -213,16 +214,17 @@ func (s simulation) ideal(tokens int64) time.Duration {
 // sound returns n devices without faults.
 func sound(n int) []simulatedDevice { return slices.Repeat([]simulatedDevice{{speed: 1}}, n) }
 
-// hostReading is the time in which a reader reads and tokenizes a token, at most: all threads of the host take as long
-// for a token of a protein of 350 residues (docs/performance.md, "The host with a GPU").
+// hostReading is an upper limit of the time that a reader takes to read and tokenize a letter. It was measured with
+// proteins of 350 residues (docs/performance.md, "The host with a GPU").
 const hostReading = 50 * time.Nanosecond
 
-// uniprot is a simulation of 20,000 records in one file.
+// uniprot returns a simulation of 20,000 records in one file, with the lengths of proteins of UniProt.
 func uniprot(m simulatedModel, devices []simulatedDevice) simulation {
 	return simulation{model: m, files: []int{20000}, devices: devices, reading: hostReading}
 }
 
-// TestDevicesShareTheWork checks that the devices of a run finish nearly together.
+// TestDevicesShareTheWork checks, in simulations, that several devices take nearly the ideal time for a run: with two
+// or eight equal devices, with files of very unequal size, with a slow device, and with a device that is lost.
 func TestDevicesShareTheWork(t *testing.T) {
 	if testing.Short() {
 		t.Skip("the tests of the pool run its goroutines under the race detector")
@@ -288,9 +290,9 @@ func TestScaleTable(t *testing.T) {
 	printShards(t)
 }
 
-// printShards prints how well machines of eight devices are used by shards that a scheduler hands out. The times of
-// some shards are simulated, 20,000 records on eight devices, and used in turn; if each machine has k shards, a shard
-// takes a kth of such a time.
+// printShards prints how well machines with eight devices are used if a scheduler gives each of them the next shard of
+// the input when it is free. It simulates 25 runs of 20,000 records on eight devices, and uses their times in turn as
+// those of the machines. If there are k shards for each machine, each takes a kth of such a time.
 func printShards(t *testing.T) {
 	const simulations, most = 25, 125
 	var shards []simulated
@@ -319,7 +321,7 @@ func printShards(t *testing.T) {
 }
 
 // schedule returns the seconds after which all shards are finished, if each machine takes the next shard when it is
-// free.
+// free. shards are the times of the shards on a machine of speed 1, and speeds those of the machines.
 func schedule(shards []time.Duration, speeds []float64) float64 {
 	free := make([]float64, len(speeds)) // when each machine is free
 	for _, s := range shards {

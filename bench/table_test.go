@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// printTable runs bench/gpu/table.py on lines of JSON.
+// printTable runs the script bench/gpu/table.py, which prints tables of measurements, on lines of JSON.
 func printTable(t *testing.T, lines ...any) (stdout, stderr string, err error) {
 	t.Helper()
 	python, err := exec.LookPath("python3")
@@ -42,8 +42,9 @@ func pass(model string, flops float64) measured {
 		Budget: 4096, Seconds: []float64{1}, Median: 1, Min: 1, Max: 1, Rate: 10000}
 }
 
-// TestTableCountsByModel checks that the table uses the FLOPs of each line's own model, even if the records of several
-// models are the same. The line of a peer must use the FLOPs of the model that the peer ran.
+// TestTableCountsByModel checks that bench/gpu/table.py computes the rate in each row with the FLOPs of the row's
+// model, even if the records of several models are the same. This holds for another engine (a peer), too, whose
+// measurements contain no FLOPs.
 func TestTableCountsByModel(t *testing.T) {
 	peer := map[string]any{"kind": "peer", "model": "esm2-8m", "digest": "the same", "torch": "2", "how": "padded", "attention": "sdpa",
 		"mode": "eager", "dtype": "bf16", "budget": 4096, "records": 5, "tokens": 10000, "padded": 12500, "seconds": []float64{2},
@@ -64,7 +65,8 @@ func TestTableCountsByModel(t *testing.T) {
 	}
 }
 
-// TestTableRefusesTheImpossible checks that a pass or an operation whose rate is above the peak of the GPU is an error.
+// TestTableRefusesTheImpossible checks that bench/gpu/table.py fails if the rate of a pass or of an operation is above
+// the peak of the GPU, and that it still prints the other rows.
 func TestTableRefusesTheImpossible(t *testing.T) {
 	operation := pass("esm2-650m", 400e12)
 	operation.ProfileSeconds, operation.Profile = 1, []measuredOps{{Op: "linear 64x64", Calls: 1, Seconds: 0.5, FLOPs: 500e12}}

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-// ErrVocabulary is wrapped by the error for a vocabulary file that differs from the vocabulary of a tokenizer.
+// ErrVocabulary is wrapped by the error for a file of a checkpoint that contradicts the vocabulary of the tokenizer.
 var ErrVocabulary = errors.New("another vocabulary")
 
 // VocabularyFiles are the files of a checkpoint's folder that describe its vocabulary, for Compare.

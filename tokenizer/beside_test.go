@@ -6,7 +6,8 @@ import (
 	"testing"
 )
 
-// TestCompare compares files of a checkpoint's folder with a tokenizer of letters.
+// TestCompare checks which vocabulary files of a checkpoint Compare accepts for a given tokenizer. Files of another
+// vocabulary must give an ErrVocabulary, and files that cannot be parsed another error.
 func TestCompare(t *testing.T) {
 	lines := strings.ReplaceAll(testEntries, " ", "\n")
 	for _, c := range []struct {

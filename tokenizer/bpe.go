@@ -9,13 +9,14 @@ import (
 )
 
 const (
-	// maxVocab is the maximum number of entries. Ids have 16 bits, and wordEdge is not an id.
+	// maxVocab is the maximum number of entries in a vocabulary. Ids have 16 bits, and the largest number of 16 bits,
+	// wordEdge, marks the ends of a word.
 	maxVocab = 1<<16 - 1
 	// windowLetters is the number of letters of a long word that are merged at a time, so that the working set stays in
 	// the cache.
 	windowLetters = 2048
-	// overlapTokens is the number of tokens before a window that are merged again together with the window. If they do
-	// not suffice, appendWord takes more.
+	// overlapTokens is the number of tokens before a window whose letters are merged again together with the window. If
+	// they do not suffice, appendWord takes more.
 	overlapTokens = 8
 )
 
@@ -34,7 +35,7 @@ type vocabulary struct {
 type letterKind uint8
 
 const (
-	unknownLetter letterKind = iota // becomes the unknown token; includes every byte outside ASCII
+	unknownLetter letterKind = iota // becomes the unknown token; also every byte outside ASCII, which Append decodes
 	wordLetter                      // in the vocabulary; merges only with word letters
 	otherLetter                     // in the vocabulary, but not matched by \w; merges only with letters of this kind
 	spaceLetter                     // white space: separates words and produces no token
@@ -191,11 +192,11 @@ func (t *BPE) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 //
 // A long word is merged in windows. The result is the same, because of two facts that hold for every list of merges.
 // (1) Cut an encoded word between two of its tokens. No merge crossed the cut, so the merges on each side are those
-// that the side has alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2) Let X,
-// whose last token is t, and Y, whose first token is u, be encoded separately. Suppose that the encoding of XY has a
-// merge across the cut, and consider the first one. Until then the letters of t and u have undergone the same merges as
-// in the word tu, so tu has that merge too. Hence, if the encoding of tu is t, u, the encoding of XY is that of X
-// followed by that of Y.
+// that the side has alone, in the same order. Hence every run of tokens is the encoding of its own letters. (2) Encode
+// two strings of letters, X and Y, separately. Let t be the last token of X, and u the first token of Y. Suppose that
+// the encoding of XY has a merge across the cut between X and Y, and consider the first one. Until then the letters of
+// t and u have undergone the same merges as in the word tu, so the encoding of tu has that merge too. Hence, if the
+// encoding of tu is t, u, the encoding of XY is that of X followed by that of Y.
 func (t *BPE) appendWord(m *merger, dst []int32, word []byte) []int32 {
 	first := len(dst)
 	end := min(len(word), t.window)

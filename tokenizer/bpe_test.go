@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// agree checks that t and the reference encode seq with the same ids and count the same number of unknown letters.
+// agree checks that t gives the same ids for seq as ref, the plain implementation, and counts as many unknown letters
+// as ref has unknown tokens.
 func agree(tb testing.TB, t *BPE, ref *reference, seq []byte) {
 	tb.Helper()
 	got, unknown := t.Append(nil, seq)
@@ -67,9 +68,9 @@ func TestHuggingFaceCases(t *testing.T) {
 	}
 }
 
-// TestLargeVocabulariesMatchReference checks that BPE gives the same ids and counts as many unknown letters as type
-// reference, with the synthetic vocabulary and with that of DNABERT-2. Short sequences have unknown letters or none.
-// Sequences that need several windows have none.
+// TestLargeVocabulariesMatchReference checks that BPE gives the same ids as the plain implementation in the type
+// reference, with the synthetic vocabulary and with that of DNABERT-2. The sequences are random or repetitive; some
+// have letters that are not in the vocabulary, and some are so long that BPE merges them in several windows.
 func TestLargeVocabulariesMatchReference(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")
@@ -113,9 +114,9 @@ func TestLargeVocabulariesMatchReference(t *testing.T) {
 	}
 }
 
-// TestRandomVocabulariesMatchReference makes random vocabularies. If a merge comes before the merge that produces one
-// of its halves, the vocabulary must be refused. The others are compared with the reference, with windows so small that
-// nearly every token touches the boundary of a window.
+// TestRandomVocabulariesMatchReference checks BPE with random vocabularies. If a merge comes before the merge that
+// produces one of its halves, the vocabulary must be refused. With any other vocabulary, BPE must give the same ids as
+// the plain implementation in the type reference, even if it merges in windows of a few letters.
 func TestRandomVocabulariesMatchReference(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")
@@ -179,8 +180,9 @@ func FuzzBPE(f *testing.F) {
 	})
 }
 
-// TestBeyondLetters checks characters that do not occur in DNA. White space separates words. Punctuation forms words of
-// its own. A letter outside the vocabulary is one unknown token, however many bytes it has in UTF-8.
+// TestBeyondLetters checks how BPE tokenizes characters that do not occur in DNA. White space separates words.
+// Punctuation forms words of its own. A character outside the vocabulary is one unknown token, however many bytes it
+// has in UTF-8.
 func TestBeyondLetters(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	bpe, err := ParseBPE(tokenizerFile(rng, []string{"A", "-", "AA", "A-", "--"}, [][2]string{{"A", "-"}, {"A", "A"}, {"-", "-"}}))

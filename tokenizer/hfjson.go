@@ -129,7 +129,7 @@ func readModel(model map[string]json.RawMessage) (*vocabulary, error) {
 // A mergePair is one entry of model.merges: "A B" in older files, ["A", "B"] in newer files.
 type mergePair [2]string
 
-// UnmarshalJSON decodes either form.
+// UnmarshalJSON decodes "A B" or ["A", "B"].
 func (m *mergePair) UnmarshalJSON(data []byte) error {
 	if data[0] == '"' {
 		var text string
@@ -255,8 +255,8 @@ func (v *vocabulary) checkAddedTokens(section json.RawMessage) error {
 	return nil
 }
 
-// jsonObject decodes the object called name into its fields. A map keeps the names as they are, while decoding into a
-// struct would ignore case.
+// jsonObject decodes the JSON object called name into a map of its fields. A map distinguishes "Type" from "type",
+// while decoding into a struct would ignore case.
 func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, error) {
 	var fields map[string]json.RawMessage
 	if err := readJSON(data, name, &fields); err != nil {
@@ -265,7 +265,7 @@ func jsonObject(data json.RawMessage, name string) (map[string]json.RawMessage, 
 	return fields, nil
 }
 
-// readJSON decodes the section called name into value. A missing section is an error.
+// readJSON decodes data, the section called name of a JSON file, into value. A missing section is an error.
 func readJSON(data json.RawMessage, name string, value any) error {
 	if isNull(data) {
 		return fmt.Errorf("%s is missing or null", name)

@@ -43,7 +43,7 @@ const smallFile = `{
   }
 }`
 
-// edited returns smallFile in which the text old is replaced.
+// edited returns smallFile with the text old replaced by replacement.
 func edited(tb testing.TB, old, replacement string) []byte {
 	tb.Helper()
 	if !strings.Contains(smallFile, old) {
@@ -87,7 +87,8 @@ func TestSeveralSpecialTokens(t *testing.T) {
 	}
 }
 
-// TestUnsupportedSettings checks every setting that would change the ids. The error must name the setting.
+// TestUnsupportedSettings checks that ParseBPE refuses every setting that would change the ids and that it does not
+// implement. The error must name the setting.
 func TestUnsupportedSettings(t *testing.T) {
 	for _, c := range []struct{ old, replacement, want string }{
 		{`"version": "1.0"`, `"version": "2.0"`, "version"},
@@ -159,7 +160,7 @@ func TestBrokenFiles(t *testing.T) {
 	}
 }
 
-// TestTooLarge checks the limits that bound the time and memory of hostile files.
+// TestTooLarge checks that ParseBPE refuses files that would take too much time or memory, and does so quickly.
 func TestTooLarge(t *testing.T) {
 	var entries strings.Builder
 	for id := 7; id <= maxVocab; id++ {
@@ -183,7 +184,7 @@ func TestTooLarge(t *testing.T) {
 	}
 }
 
-// colliding is a tokenizer.json whose merges all have neighbouring hashes.
+// colliding returns a tokenizer.json with merges that all belong into two slots of the hash table.
 func colliding(t *testing.T) []byte {
 	const halves, want = 4000, 2 * maxProbes
 	entries := []string{}
@@ -233,8 +234,8 @@ func TestOtherFiles(t *testing.T) {
 	}
 }
 
-// FuzzParseBPE checks that no input makes ParseBPE panic, and that the results of every accepted tokenizer are
-// consistent.
+// FuzzParseBPE checks that no input makes ParseBPE panic or take too much memory or time. A tokenizer that it accepts
+// must return ids of its vocabulary, and the same ids if it merges in windows of two letters.
 func FuzzParseBPE(f *testing.F) {
 	f.Add([]byte(smallFile), []byte("ACACNAC-A C"))
 	f.Add(edited(f, `["A C", "AC AC"]`, `[["A", "C"], ["AC", "AC"]]`), []byte("ACACAC"))

@@ -53,7 +53,7 @@ func (t *Letters) Append(dst []int32, seq []byte) (ids []int32, unknown int) {
 	return append(dst, t.last), unknown
 }
 
-// Letters returns 1.
+// Letters returns 1, because every token stands for one letter.
 func (t *Letters) Letters(int32) int { return 1 }
 
 // VocabSize returns the number of entries.

@@ -9,28 +9,29 @@ import (
 const (
 	// wordEdge is a sentinel before the first and after the last token of a word. No vocabulary has so large an id.
 	wordEdge = maxVocab
-	// maxProbes is the maximum distance of a slot from its home (see rules.home). It bounds the time of a look-up. Of
-	// 65,435 random merges, the furthest was 11 slots from its home.
+	// maxProbes is the maximum distance, in the hash table of merges, between the slot of a merge and the slot at which
+	// the search for it begins. It bounds the time of a look-up. With 65,435 random merges the greatest distance was
+	// 11.
 	maxProbes = 256
 	// noRank is the rank of a pair that cannot be merged.
 	noRank = -1
 )
 
-// rules are the indexed merges of a vocabulary.
+// rules are the merges of a vocabulary, with a hash table to find a merge by its two tokens.
 type rules struct {
 	results []uint16 // id of the merged token, by rank
 	doubled []bool   // whether both halves are the same token, by rank
 	slots   []slot   // open-addressed hash table of pairs; a power of two, at most a quarter full
-	shift   uint     // 32 − log2(len(slots)), for home
+	shift   uint     // 32 − log2(len(slots)), which home uses to reduce a hash to an index
 }
 
-// A slot contains the rank of one pair of tokens.
+// A slot of the hash table contains a pair of tokens and the rank of its merge.
 type slot struct {
 	pair uint32 // left id in the upper half, right id in the lower half
 	rank int32
 }
 
-// emptyPair marks a free slot: no merge has wordEdge as a half.
+// emptyPair marks a free slot of the hash table. It is no pair that can be merged, because wordEdge is not a token.
 const emptyPair = wordEdge<<16 | wordEdge
 
 // newRules checks the merges of v and builds their index. The ids of v must be valid. It refuses a merge that precedes
@@ -111,8 +112,8 @@ type symbol struct {
 	id         uint16
 }
 
-// A candidate is a pair that could be merged when it was queued. It is outdated if its left symbol has another rank
-// now.
+// A candidate is a pair that could be merged when it was queued. It is outdated if the rank of its left symbol has
+// changed since.
 type candidate struct {
 	left int32 // index of the left symbol
 	next int32 // index of the next candidate of the same rank, 0 for none
@@ -122,7 +123,8 @@ type candidate struct {
 type merger struct {
 	rules   *rules
 	symbols []symbol
-	// There is one list of candidates for each rank, because ranks are few and candidates of one rank are independent.
+	// The merges that can be applied are queued in one linked list for each rank. The order within a list does not
+	// matter, and there are few ranks.
 	queued  []candidate
 	heads   []int32  // index into queued of each rank's first candidate, 0 for none
 	waiting []uint64 // bit set of the ranks whose lists are not empty
@@ -182,8 +184,9 @@ func (m *merger) enter(at int32, left, right uint16) {
 }
 
 // mergeByRank merges all pairs of the lowest rank, then of the next, and so on. A merge only creates pairs of higher
-// rank, because newRules refuses any other list of merges. Pairs of the same rank cannot share a symbol, so their order
-// does not matter, except for pairs of two equal tokens: a run of these is merged from its left end.
+// rank, because newRules refuses any other list of merges. Two pairs of the same rank share a token only if both tokens
+// of the pair are equal, as in AAA. Such a run of equal tokens is merged from its left end. Otherwise the order does
+// not matter.
 func (m *merger) mergeByRank() {
 	for word := range m.waiting {
 		for m.waiting[word] != 0 {

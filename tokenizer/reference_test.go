@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// A reference implements the definition of byte-pair encoding directly, in quadratic time.
+// A reference is a plain implementation of byte-pair encoding, in quadratic time, with which tests compare BPE.
 type reference struct {
 	ids   map[string]int32
 	ranks map[[2]string]int
 }
 
-// referenceOf reads the relevant parts of a tokenizer.json whose special tokens are [CLS] and [SEP] and whose unknown
-// token is [UNK].
+// referenceOf returns the reference for a tokenizer.json. Its special tokens must be [CLS] and [SEP], and its unknown
+// token [UNK].
 func referenceOf(tb testing.TB, file []byte) *reference {
 	tb.Helper()
 	var text struct {
@@ -116,8 +116,8 @@ func (ref *reference) encodeWord(word []byte) []int32 {
 	return ids
 }
 
-// tokenizerFile returns a tokenizer.json with the special tokens and entries, whose ids are in random order. The merges
-// have the form of newer or of older files.
+// tokenizerFile returns a tokenizer.json with the entries [UNK], [CLS], [SEP] and those given, with ids in random
+// order. At random, the merges have the form "A B" of older files or ["A", "B"] of newer files.
 func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte {
 	entries = append([]string{"[UNK]", "[CLS]", "[SEP]"}, entries...)
 	ids := map[string]int{}
@@ -143,9 +143,9 @@ func tokenizerFile(rng *rand.Rand, entries []string, merges [][2]string) []byte 
 		ids["[CLS]"], ids["[SEP]"], vocab, mergeList)
 }
 
-// randomVocabulary returns a random vocabulary over alphabet. ordered reports whether every merge comes after those
-// that produce its halves, as in trained vocabularies. In about half of the vocabularies here, unlike in trained ones,
-// an entry can be produced in several ways.
+// randomVocabulary returns a tokenizer.json with a random vocabulary over alphabet and at most size merges. ordered
+// reports whether every merge comes after those that produce its halves, as in trained vocabularies. In about half of
+// the vocabularies several merges may produce the same entry, which does not occur in trained ones.
 func randomVocabulary(rng *rand.Rand, alphabet string, size int) (file []byte, ordered bool) {
 	entries := strings.Split(alphabet, "")
 	known := map[string]bool{}

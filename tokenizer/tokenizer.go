@@ -17,7 +17,8 @@ type Tokenizer interface {
 	// Letters returns the number of letters of a sequence that a token with the given id stands for. It must not be
 	// called for special tokens.
 	Letters(id int32) int
-	// SHA256 returns the digest of the vocabulary in hexadecimal, which identifies it in the manifest.
+	// SHA256 returns a digest of the vocabulary in hexadecimal. The manifest, the JSON file that describes an output,
+	// contains it.
 	SHA256() string
 }
 

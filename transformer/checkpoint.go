@@ -12,7 +12,7 @@ import (
 )
 
 // Checkpoint is an open checkpoint of a family. It contains the tensors that a model of its shape reads, under their
-// canonical names.
+// canonical names, which are the same for all files of the family.
 type Checkpoint struct {
 	*weights.Checkpoint
 	Config    Config
@@ -68,7 +68,8 @@ func (l List) besideFiles() (ends []string) {
 	return ends
 }
 
-// configure recognises the family, renames the tensors to their canonical names, and reads or deduces the shape.
+// configure finds the family of l that the checkpoint belongs to, renames the tensors to the names that the family
+// uses, sets c.Config from config.json or, without one, from the tensors, and checks the tensors.
 func (c *Checkpoint) configure(l List) error {
 	f, err := l.recognise(c.Checkpoint)
 	if err != nil {
@@ -88,7 +89,7 @@ func (c *Checkpoint) configure(l List) error {
 	return c.Check(c.Config.Tensors())
 }
 
-// recognise returns the family of a checkpoint whose tensors still have their stored names.
+// recognise returns the family of a checkpoint whose tensors have the names under which the file stores them.
 func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 	var file struct {
 		ModelType string `json:"model_type"`
@@ -111,8 +112,8 @@ func (l List) recognise(c *weights.Checkpoint) (*Family, error) {
 		"model_type %q; known are %s: %w", file.ModelType, strings.Join(known, ", "), ErrUnsupported)
 }
 
-// TunedHead returns the stored names of the tensors in the head of a fine-tuned model. The Checkpoint does not contain
-// these tensors.
+// TunedHead returns the names, as in the file, of the tensors that belong to the head of a fine-tuned model, such as a
+// classifier. The Checkpoint does not contain these tensors.
 func (c *Checkpoint) TunedHead() []string {
 	f := c.Config.Family
 	return slices.DeleteFunc(slices.Clone(c.LeftOut), func(stored string) bool {

@@ -18,8 +18,9 @@ import (
 	"seqembed/weights"
 )
 
-// tinyFolder writes the synthetic model esm2-tiny as a folder in the layout of the hub. Before that, the function
-// change may change its tensors and its config.json.
+// tinyFolder writes the synthetic model esm2-tiny to a folder, as models on the hub are stored: model.safetensors and
+// config.json. Before that, the function change may change the tensors and the configuration. tinyFolder returns the
+// folder.
 func tinyFolder(t *testing.T, change func(tensors map[string][]float32, shapes map[string][]int, config map[string]any)) string {
 	t.Helper()
 	c, err := transformer.Families.Open("synthetic:esm2-tiny")
@@ -111,8 +112,8 @@ func TestOtherVocabularies(t *testing.T) {
 	}
 }
 
-// TestOtherVocabularyWithoutConfig checks a file of tensors without config.json, and so without vocab_size. The number
-// of rows of its table of embeddings then shows the size of the vocabulary.
+// TestOtherVocabularyWithoutConfig checks that a checkpoint without config.json is refused if its embedding table has
+// another number of rows than the vocabulary of ESM-2 has entries.
 func TestOtherVocabularyWithoutConfig(t *testing.T) {
 	folder := tinyFolder(t, func(tensors map[string][]float32, shapes map[string][]int, _ map[string]any) {
 		word := "esm.embeddings.word_embeddings.weight"
@@ -126,9 +127,10 @@ func TestOtherVocabularyWithoutConfig(t *testing.T) {
 	}
 }
 
-// TestDNABERTVocabulary checks the size of the tokenizer, be it that of the checkpoint's folder or one that the caller
-// names. The table of embeddings must have a row for each of its entries. MosaicBERT rounds the number of rows up, so a
-// few more rows are accepted.
+// TestDNABERTVocabulary checks that a tokenizer, from the checkpoint's folder or named by the caller, is accepted only
+// if the embedding table of the checkpoint fits: it has a row for each entry, or the number of entries rounded up to a
+// multiple of 8. A vocab.txt with other entries, and a template with another number of special tokens, are refused,
+// too.
 func TestDNABERTVocabulary(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -178,8 +180,9 @@ func TestDNABERTVocabulary(t *testing.T) {
 	}
 }
 
-// TestTransformers5 checks checkpoints of transformers 5. They call the weights of LayerNorms gamma and beta, and store
-// one table of frequencies for all blocks. They must give the same bits as checkpoints with the older names.
+// TestTransformers5 checks that a checkpoint in the form of transformers 5 gives exactly the same embedding as one in
+// the older form. In the new form, the weights of LayerNorms are called gamma and beta, and all blocks share one table
+// of rotary frequencies.
 func TestTransformers5(t *testing.T) {
 	backend := cpu.New(2)
 	defer backend.Close()
@@ -223,8 +226,8 @@ func TestTransformers5(t *testing.T) {
 	}
 }
 
-// TestDamagedWeights checks that weights that are zero in part, as after a failed download, are refused. Weights that
-// may be zero must be accepted.
+// TestDamagedWeights checks that a checkpoint with a tensor of zeros, as a failed download leaves it, is refused. Zeros
+// in a bias must be accepted.
 func TestDamagedWeights(t *testing.T) {
 	for name, damaged := range map[string]bool{
 		"embeddings.word_embeddings.weight": true, "encoder.layer.2.attention.LayerNorm.weight": true,

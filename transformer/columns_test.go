@@ -9,8 +9,9 @@ import (
 	"seqembed/transformer"
 )
 
-// TestColumnsTogether computes all poolings of two layers together. Each must have the bits that it has alone, and the
-// maximum must be that of the states of the tokens that it covers.
+// TestColumnsTogether checks an Encoder that computes all poolings of two layers in one run. Each result must be
+// exactly the same as that of an Encoder for this pooling and layer alone. The maximum must be that over the tokens
+// that it covers in the family.
 func TestColumnsTogether(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")

@@ -25,13 +25,13 @@ type Config struct {
 // does not support.
 var ErrUnsupported = errors.New("unsupported checkpoint")
 
-// HeadDim returns the number of columns of one head.
+// HeadDim returns the number of columns of one attention head.
 func (c Config) HeadDim() int { return c.Hidden / c.Heads }
 
 // Tensors lists the tensors that a model of this shape reads, under their canonical names.
 func (c Config) Tensors() []weights.Spec { return c.Family.tensors(c) }
 
-// Parameters returns the number of values in the tensors that a model of this shape reads.
+// Parameters returns the number of values in all tensors that a model of this shape needs.
 func (c Config) Parameters() (n int64) {
 	for _, s := range c.Tensors() {
 		if s.Optional {
@@ -69,7 +69,9 @@ func (c Config) FLOPs(lengths ...int) float64 {
 func (f *Family) ParseConfig(data []byte) (Config, error) {
 	c, err := f.decodeConfig(data)
 	if err == nil {
-		err = c.check() // before own, because "another vocabulary" is a clearer error than the ids that differ in it
+		// check comes before own. Its error for another vocabulary is clearer than that of own, which only sees that
+		// the ids of special tokens differ.
+		err = c.check()
 	}
 	if err == nil && f.own != nil {
 		c.Own, err = f.own(data)
@@ -110,7 +112,7 @@ func (f *Family) decodeConfig(data []byte) (Config, error) {
 	return c, nil
 }
 
-// size is a number in a config.json and its upper limit, which is far above the number of any model.
+// size is a number in a config.json and its upper limit, which is far above the number that any known model has.
 type size struct {
 	name       string
 	value, max int
@@ -125,7 +127,8 @@ func checkSizes(sizes ...size) error {
 	return nil
 }
 
-// check returns an error for sizes that no model has, before memory is allocated for them.
+// check returns an error for numbers in a config.json that are impossible or far too large, before memory is allocated
+// for them. For a family with a fixed vocabulary it also checks the number of entries.
 func (c Config) check() error {
 	err := checkSizes(size{"num_hidden_layers", c.Layers, 1 << 10}, size{"hidden_size", c.Hidden, 1 << 16},
 		size{"num_attention_heads", c.Heads, 1 << 10}, size{"intermediate_size", c.Intermediate, 1 << 18},

@@ -75,6 +75,7 @@ func dnabertOwn(configJSON []byte) (any, error) {
 	return tokenTypes(file.TokenTypes), checkSizes(size{"type_vocab_size", file.TokenTypes, 1 << 10})
 }
 
+// dnabert contains the weights of a DNABERT model. h is Config.Hidden.
 type dnabert struct {
 	embed     kernels.Embed // [vocabulary, h], and row 0 of the token types [h]
 	norm      kernels.Norm
@@ -82,6 +83,8 @@ type dnabert struct {
 	blocks    []dnabertBlock
 }
 
+// dnabertBlock contains the weights of a block. h is Config.Hidden, f is Config.Intermediate, and the shape of a matrix
+// is [outputs, inputs].
 type dnabertBlock struct {
 	qkv           kernels.Linear // [3h, h]: queries, keys, values
 	output        kernels.Linear // [h, h]

@@ -10,8 +10,8 @@ import (
 // Pooling determines the embeddings that are made from a sequence's hidden states.
 type Pooling string
 
-// Poolings. Mean and Max cover the same tokens: depending on the family, special tokens are included or not (see
-// Family.MeanOfSpecial).
+// The poolings. Mean and Max cover the same tokens: with special tokens if Family.MeanOfSpecial is set, otherwise
+// without.
 const (
 	Mean     Pooling = "mean"     // the mean of the states of the tokens
 	Max      Pooling = "max"      // the maximum of their states, column by column
@@ -20,7 +20,7 @@ const (
 	Tokens   Pooling = "tokens"   // the state of every token, including special tokens
 )
 
-// Column is an embedding: the states after a block, pooled.
+// Column is an embedding that can be computed for a sequence: the hidden states after one block, pooled.
 type Column struct {
 	Pooling Pooling
 	Layer   int // block number, as returned by ResolveLayers
@@ -36,8 +36,9 @@ func Columns(layers []int, poolings ...Pooling) (list []Column) {
 	return list
 }
 
-// ResolveLayers returns the block numbers of layers. A negative number counts from the end, as in Python. 0 is the
-// embedding. The last hidden state has the number blocks, or −1.
+// ResolveLayers translates the layer numbers of a user to block numbers from 0 to blocks. Layer 0 is the output of the
+// token embedding, and layer n is the output of block n. A negative number counts from the end, as in Python, so −1 is
+// the last block. A number out of range, a repeated layer and an empty list are errors.
 func ResolveLayers(layers []int, blocks int) ([]int, error) {
 	var list []int
 	for _, l := range layers {
@@ -77,9 +78,9 @@ func Program(m *Model, columns []Column) *kernels.Program {
 	return p
 }
 
-// program returns what Program returns and, for each output, its pooling and layer. Mean and CLS are outputs [S, Dim].
-// All other poolings of a layer are made by the host from one output [T, Dim], the states of all tokens, called Tokens
-// here.
+// program returns what Program returns and, for each output, its pooling and layer. Mean and CLS are computed by the
+// program, as outputs with one row for each sequence. All other poolings of a layer are made by the host from one
+// output with one row for each token, whose pooling is Tokens.
 func program(m *Model, columns []Column) (p *kernels.Program, outputs []Column) {
 	last := 0
 	for _, c := range columns {
@@ -102,7 +103,7 @@ func program(m *Model, columns []Column) (p *kernels.Program, outputs []Column) 
 	return p, outputs
 }
 
-// output returns the output of a program from which a column is made.
+// output returns the pooling and layer of the program's output from which the column c is made.
 func output(c Column) Column {
 	if c.Pooling != Mean && c.Pooling != CLS {
 		c.Pooling = Tokens
@@ -110,7 +111,7 @@ func output(c Column) Column {
 	return c
 }
 
-// NewEncoder compiles a model's program for batches within limits.
+// NewEncoder returns an Encoder that computes columns with the model m on the backend b, for batches within limits.
 func NewEncoder(m *Model, b kernels.Backend, limits kernels.Limits, columns []Column) (*Encoder, error) {
 	e := &Encoder{model: m, backend: b, columns: columns}
 	e.program, e.outputs = program(m, columns)
@@ -129,13 +130,15 @@ func (e *Encoder) compile(limits kernels.Limits) error {
 	return nil
 }
 
-// Encode runs the batch and returns its embeddings for each column: [T, Dim] for Residues and Tokens, otherwise [S,
-// Dim]. Those of Residues include the states of special tokens, see Family.Covered; columns may share memory. After an
-// error that wraps kernels.ErrOutOfMemory a smaller batch may succeed.
+// Encode runs the batch and returns a matrix for each column. For Residues and Tokens it is [tokens, hidden], for the
+// other poolings [sequences, hidden]. The matrix for Residues includes the states of special tokens; Family.Covered
+// tells which rows of a sequence to use. Matrices may share memory. After an error that wraps kernels.ErrOutOfMemory a
+// smaller batch may succeed.
 func (e *Encoder) Encode(b kernels.Batch) ([][]float32, error) { return e.Start(b)() }
 
-// Start starts a batch, as kernels.Runner.Start does. The function finish returns the same results as Encode. If a
-// batch is over the limits, the encoder is compiled again, and all earlier batches must have been finished before.
+// Start starts a batch and may return before it is computed. The function finish waits for it and returns the results
+// of Encode. If the batch exceeds the limits of the encoder, Start compiles the program for larger limits. All earlier
+// batches must have been finished before such a call.
 func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	if err := e.fit(b); err != nil {
 		return func() ([][]float32, error) { return nil, err }
@@ -164,7 +167,8 @@ func (e *Encoder) Start(b kernels.Batch) (finish func() ([][]float32, error)) {
 	}
 }
 
-// maxima returns the maxima [S, Dim] of the states [T, Dim] of a batch.
+// maxima returns the maximum of each sequence in a batch, column by column, as a matrix [sequences, hidden]. states is
+// [tokens, hidden]. The tokens that the pooling Max does not cover are left out.
 func (e *Encoder) maxima(states []float32, cuSeqlens []int32) []float32 {
 	dim := e.model.config.Hidden
 	out := make([]float32, 0, (len(cuSeqlens)-1)*dim)
@@ -232,7 +236,7 @@ func covered(f *Family, p Pooling) kernels.Range {
 	return residues
 }
 
-// Close frees the activations. Every started batch must have been finished.
+// Close frees the memory for activations. Every batch that was started must have been finished.
 func (e *Encoder) Close() error {
 	if e.runner == nil {
 		return nil

@@ -68,7 +68,8 @@ func esm2Tokenizer() tokenizer.Tokenizer {
 	return tokenizer.NewLetters(strings.Fields(entries), "<cls>", "<eos>", "<unk>")
 }
 
-// tokenDropout is the part of a config.json that determines the scale of embeddings.
+// tokenDropout contains the settings in config.json for ESM-2's token dropout, which scales the token embeddings (see
+// maskedInTraining).
 type tokenDropout struct {
 	On     bool  `json:"token_dropout"`
 	MaskID int32 `json:"mask_token_id"`
@@ -141,7 +142,8 @@ var fairBlockNames = map[string]string{
 	"final_layer_norm":     "LayerNorm",
 }
 
-// fromFairESM translates a name of fair-esm's ESM2 module. It returns any other name unchanged.
+// fromFairESM translates the name of a tensor in fair-esm's module ESM2 to the name in transformers' EsmModel. It
+// returns any other name unchanged.
 func fromFairESM(name string) string {
 	rest := strings.TrimPrefix(strings.TrimPrefix(name, "encoder."), "sentence_encoder.")
 	names, block := fairNames, ""
@@ -159,6 +161,7 @@ func fromFairESM(name string) string {
 	return name
 }
 
+// esm2 contains the weights of an ESM-2 model. h is Config.Hidden.
 type esm2 struct {
 	layers int           // number of blocks in the whole model
 	embed  kernels.Embed // [vocabulary, h]
@@ -166,6 +169,8 @@ type esm2 struct {
 	norm   kernels.Norm // after the last block
 }
 
+// esm2Block contains the weights of a block. h is Config.Hidden, f is Config.Intermediate, and the shape of a matrix is
+// [outputs, inputs].
 type esm2Block struct {
 	attentionNorm kernels.Norm
 	qkv           kernels.Linear // [3h, h]: queries, keys, values
@@ -200,8 +205,8 @@ const everyBlock = "encoder.layer.*."
 
 func invFreqOf(block string) string { return block + "attention.self.rotary_embeddings.inv_freq" }
 
-// maskedInTraining is the share of tokens that were <mask> in training: 80% of 15%. Token dropout scales embeddings by
-// the share of the other tokens.
+// maskedInTraining is the share of tokens that were replaced by <mask> when ESM-2 was trained: 80% of 15%. A model with
+// token dropout multiplies its token embeddings by 1 − maskedInTraining.
 const maskedInTraining = 0.15 * 0.8
 
 func loadESM2(c Config, l *loader) network {
@@ -231,8 +236,8 @@ func loadESM2(c Config, l *loader) network {
 	return m
 }
 
-// invFreq returns the block's rotary frequencies. It takes them from the checkpoint. If the checkpoint has none, they
-// are 10000^(−2j/d), rounded as in the reference.
+// invFreq returns the d/2 rotary frequencies of a block, where d is the width of a head. It takes them from the
+// checkpoint. If the checkpoint has none, they are 10000^(−2j/d), rounded as in ESM-2's own code.
 func (l *loader) invFreq(block string, d int) []float32 {
 	table := make([]float32, d/2)
 	for _, b := range []string{block, everyBlock} {

@@ -5,8 +5,9 @@ import (
 	"testing"
 )
 
-// FuzzFairESMArguments gives hyper-parameters any value of any type in any place. The result must be a shape that the
-// model can compute, or an error that names the number that is wrong.
+// FuzzFairESMArguments checks how hyper-parameters are read from the values beside the tensors in a file of fair-esm,
+// for any value, of several types, in several places. Only the number of heads and token dropout may change. A number
+// of heads that the model cannot compute must then be an error that wraps ErrUnsupported.
 func FuzzFairESMArguments(f *testing.F) {
 	for _, heads := range []int64{20, 0, -1, 1 << 40, 7} {
 		f.Add(heads, true, uint8(0), uint8(0))

@@ -32,27 +32,28 @@ type Family struct {
 	Before, After   int  // number of special tokens before and after a sequence
 	MeanOfSpecial   bool // whether the mean of a sequence includes special tokens
 	MaxLength       int  // default limit of letters in a sequence; 0 means no limit
-	Window          int  // default length of a window in letters if MaxLength is 0
+	Window          int  // if MaxLength is 0, default length in letters of the pieces of a long record (--long window)
 
-	// Two conditions tell that a checkpoint belongs to the family. If it has a config.json, the model_type there is
-	// modelType. It has the tensor called marker, which no other family with the same modelType has.
+	// A checkpoint belongs to the family if it has a tensor with the canonical name marker and if the model_type in its
+	// config.json, if there is one, is modelType. Families with the same modelType have different markers.
 	modelType, marker string
 
-	// The canonical name of a tensor follows from its stored name. First the first matching prefix of prefixes is
-	// removed. Then rename, unless it is nil, translates names of other libraries.
+	// The code of the family uses canonical names of tensors, and files may store them under other names. The canonical
+	// name follows from the stored one: the first prefix of prefixes that matches is removed, and then rename, unless
+	// it is nil, translates the names of other libraries.
 	//
-	// Tensors whose canonical names match a pattern (see path.Match) of ignored or tuned are left out. ignored has the
-	// tensors that published checkpoints contain beside the encoder. tuned has the heads of fine-tuned models, which a
-	// log line names.
+	// Tensors whose canonical names match a pattern (see path.Match) of ignored or tuned are left out. ignored lists
+	// tensors of published checkpoints that embeddings do not need. tuned lists the heads of fine-tuned models, such as
+	// classifiers, which are reported to the user.
 	prefixes, ignored, tuned []string
 	rename                   func(name string) string
-	besideFiles              []string // suffixes of files beside a checkpoint that are not checkpoints
+	besideFiles              []string // ends of the names of files beside a checkpoint that look like one and are none
 
 	// configJSON returns the config.json of a synthetic model; its bytes are part of the checkpoint's digest. eps is
-	// the default epsilon of the LayerNorms. activation is the only hidden_act that the family supports; a config.json
-	// may omit it. own parses the values that only this family has into Config.Own, and refuses models that the family
-	// does not support. deduce, unless it is nil, completes the Config of a checkpoint without config.json from the
-	// values in the file beside the tensors.
+	// the epsilon of the LayerNorms if config.json does not give it. activation is the only hidden_act that the family
+	// supports; a config.json may omit it. own parses the values that only this family has, for Config.Own, and returns
+	// an error for models that the family does not support. deduce, unless it is nil, completes the Config of a
+	// checkpoint without config.json from the values that a PyTorch file stores beside the tensors.
 	configJSON func(layers, hidden, heads int) string
 	eps        float32
 	activation string
@@ -71,11 +72,12 @@ type network interface {
 	build(p *kernels.Program, last int, visit func(block int, x kernels.Value))
 }
 
-// Published is a checkpoint with a short name.
+// Published is a model with a short name: a checkpoint on the Hugging Face hub, or a small model for tests, which has
+// only synthetic weights.
 type Published struct {
 	Name  string // short name, such as "esm2-8m"
 	Hub   string // id on the Hugging Face hub, or "" for a model that exists only with synthetic weights
-	Alias string // fair-esm's name, under which its torch.hub cache has the file ALIAS.pt, or ""
+	Alias string // name in the package fair-esm, whose cache stores the model as ALIAS.pt, or ""
 
 	layers, hidden, heads int
 }
@@ -86,7 +88,7 @@ type List []*Family
 // Families lists all families, those for DNA first.
 var Families = List{DNABERT, ESM2}
 
-// tunedHeads lists the names of the heads of fine-tuned models in transformers.
+// tunedHeads lists patterns for the names of tensors in the heads that the library transformers adds for fine-tuning.
 var tunedHeads = []string{"classifier.*", "score.*", "qa_outputs.*"}
 
 // oldNames maps endings of stored names to the usual endings. transformers 5 stores some checkpoints under the names
@@ -126,8 +128,8 @@ func (l List) Config(name string) (Config, bool) {
 	return c, err == nil
 }
 
-// canonical returns the canonical name of a stored tensor. use reports whether embeddings need the tensor. An unknown
-// name is returned unchanged; Checkpoint.Check refuses it later.
+// canonical returns the name that the code of the family uses for a tensor that a file stores under the name stored.
+// use reports whether the tensor is kept. A name that is not known stays as it is; Checkpoint.Check refuses it later.
 func (f *Family) canonical(stored string) (name string, use bool) {
 	name = stored
 	for _, p := range f.prefixes {

@@ -20,9 +20,9 @@ import (
 	"seqembed/weights/hub"
 )
 
-// layout is a way to store a checkpoint in a file.
+// layout is a way to store a checkpoint in a file: the names of its tensors, and what else the file contains.
 type layout struct {
-	class    string // the class that stores it so, for messages
+	class    string // the Python class that stores checkpoints in this way, for messages
 	model    string // the synthetic model whose tensors it contains
 	prefix   string
 	rename   *strings.Replacer
@@ -62,7 +62,8 @@ var layouts = []layout{
 		tuned: []string{"classifier.bias", "classifier.weight"}},
 }
 
-// TestLayouts checks that a checkpoint gives the same bits in every layout as in the plain layout.
+// TestLayouts checks that a checkpoint in each layout gives exactly the same embedding as the synthetic checkpoint with
+// the same weights.
 func TestLayouts(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")
@@ -102,7 +103,7 @@ func TestLayouts(t *testing.T) {
 	}
 }
 
-// write writes a checkpoint in the layout and returns its folder.
+// write writes the synthetic checkpoint of l.model in the layout and returns its folder.
 func (l layout) write(t *testing.T) string {
 	t.Helper()
 	c, err := transformer.Families.Open("synthetic:" + l.model)
@@ -167,7 +168,8 @@ func encode(t *testing.T, model *transformer.Model, b kernels.Backend, batch ker
 	return result[0]
 }
 
-// TestUnknownCheckpoints checks that the errors for an unknown config.json and for unknown tensors name the families.
+// TestUnknownCheckpoints checks the errors for checkpoints of no known family. The error for unknown tensors must name
+// the families, and the error for an unknown config.json what is wrong in it.
 func TestUnknownCheckpoints(t *testing.T) {
 	folder := t.TempDir()
 	path := filepath.Join(folder, "model.safetensors")
@@ -186,7 +188,8 @@ func TestUnknownCheckpoints(t *testing.T) {
 	}
 }
 
-// TestDNABERT2 checks that DNABERT-2 and DNABERT-S have the same shape and synthetic weights, but different names.
+// TestDNABERT2 checks that DNABERT-2 and DNABERT-S have the same shape, and that the digests of their synthetic
+// checkpoints differ.
 func TestDNABERT2(t *testing.T) {
 	s, _ := transformer.Families.Config("dnabert-s")
 	two, ok := transformer.Families.Config("dnabert-2")
@@ -251,7 +254,8 @@ func TestFamilies(t *testing.T) {
 	}
 }
 
-// TestESM2Vocabulary checks the digests of the vocabularies. The manifests of existing outputs contain them.
+// TestESM2Vocabulary checks that the vocabulary of ESM-2 has the digest of the published vocab.txt, and that a
+// checkpoint with another vocab.txt is refused.
 func TestESM2Vocabulary(t *testing.T) {
 	const published = "0b82cc0a7c7cf9e567b1e5892d793285b9fbae822c964ca48696f7db44598e03" // digest of vocab.txt on the hub
 	tok := transformer.ESM2.NewTokenizer()
@@ -288,8 +292,8 @@ func TestESM2Vocabulary(t *testing.T) {
 	}
 }
 
-// TestDNABERTTokenizer checks that the tokenizer is read from the named file or, if none is named, from the
-// checkpoint's folder. A synthetic checkpoint has a tokenizer of its own.
+// TestDNABERTTokenizer checks that the tokenizer of a DNABERT checkpoint is read from the named file or, if none is
+// named, from the checkpoint's folder. If there is none, the error must name the flag that names a file.
 func TestDNABERTTokenizer(t *testing.T) {
 	folder := layouts[slices.IndexFunc(layouts, func(l layout) bool { return l.model == "dnabert-s-2l" })].write(t)
 	c, err := transformer.Families.Open(folder)
@@ -315,8 +319,8 @@ func TestDNABERTTokenizer(t *testing.T) {
 	}
 }
 
-// toy opens a synthetic model of the family in toy_test.go, and returns it with a list of families that contains that
-// family.
+// toy opens a synthetic model of Toy, the family in toy_test.go, and returns it with a list of families that contains
+// Toy.
 func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	t.Helper()
 	list := append(transformer.List{transformer.Toy}, transformer.Families...)
@@ -330,7 +334,8 @@ func toy(t *testing.T) (transformer.List, *transformer.Checkpoint) {
 	return list, c
 }
 
-// TestToyFamily checks that two backends compute the same results for a new family.
+// TestToyFamily checks that two backends compute the same results, apart from rounding, for the family Toy, which is an
+// example of a new family.
 func TestToyFamily(t *testing.T) {
 	_, c := toy(t)
 	if got, want := c.Config.FLOPs(1), 2*2*(4*16*16+2*16*32)+2*4*16.0; got != want {
@@ -355,14 +360,15 @@ func TestToyFamily(t *testing.T) {
 		d := float64(results[1][i] - want)
 		diff, norm = diff+d*d, norm+float64(want)*float64(want)
 	}
-	// The bound allows, in each of two blocks, 32 roundings in sums of at most 32 products, and as many in the
-	// LayerNorms.
+	// The bound allows, in each of the two blocks, 32 rounding errors in sums of at most 32 products, and 32 more in
+	// the LayerNorms.
 	if e := math.Sqrt(diff / norm); !(e < 2*2*32*math.Exp2(-24)) {
 		t.Errorf("the backends differ by %.3g", e)
 	}
 }
 
-// TestToyFiles checks that files of a new family are recognised by their tensors and by config.json.
+// TestToyFiles checks that a checkpoint of the family Toy is recognised with and without a config.json, if the list of
+// families contains Toy.
 func TestToyFiles(t *testing.T) {
 	list, c := toy(t)
 	folder := t.TempDir()

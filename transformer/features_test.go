@@ -9,13 +9,12 @@ import (
 	"seqembed/transformer"
 )
 
-// Each test in this file removes one feature from the program of a model and checks that the embeddings change. If the
-// model has lost the feature, they do not change, and the test fails with the name of the feature. The bounds are about
-// half of the measured changes.
+// Most tests in this file remove one feature, such as rotary positions, from the program of a model and check that the
+// embeddings change. If the model has lost the feature, they do not change, and the test with the name of the feature
+// fails. The bounds are about half of the measured changes.
 //
-// Other tests check that a feature is right. TestGoldens compares whole models with the originals. kernelstest checks
-// that GELU is computed by erf. The goldens check that the models use that form: the tanh form of GELU would change
-// embeddings by 1e-4, ten times the error limits.
+// Other tests check that the features are right: TestGoldens compares whole models with the results of their original
+// code.
 
 func TestALiBi(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.05, func(op *kernels.Op) {
@@ -23,7 +22,8 @@ func TestALiBi(t *testing.T) {
 	})
 }
 
-// TestALiBiSlopes uses twelve heads: eight slopes of one geometric series and four of another.
+// TestALiBiSlopes checks that the slopes of twelve heads, which are eight of one geometric series and four of another,
+// are not those of a single series.
 func TestALiBiSlopes(t *testing.T) {
 	moved(t, "dnabert-s-2l", 0.02, func(op *kernels.Op) {
 		changeAttention(op, func(o *kernels.Attention) {
@@ -44,7 +44,8 @@ func TestRotary(t *testing.T) {
 	})
 }
 
-// TestTokenDropoutScale replaces the scale 0.88 of ESM-2 by 1.
+// TestTokenDropoutScale checks that ESM-2 multiplies its token embeddings by 0.88, and that the scale 1 would change
+// the results.
 func TestTokenDropoutScale(t *testing.T) {
 	moved(t, "esm2-tiny", 0.01, func(op *kernels.Op) {
 		if o, ok := op.Do.(kernels.Embed); ok {
@@ -65,7 +66,7 @@ func changeAttention(op *kernels.Op, change func(*kernels.Attention)) {
 }
 
 // moved runs the model twice: with its operations unchanged, and with the operations that the function change has
-// changed. It fails the test unless some embedding changes by at least bound (relative L2 error).
+// changed. It fails the test unless the embeddings differ by at least bound, as a relative L2 error.
 func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 	t.Helper()
 	backend := cpu.New(2)
@@ -85,7 +86,7 @@ func moved(t *testing.T, name string, bound float64, change func(*kernels.Op)) {
 	}
 }
 
-// sample returns a batch of one sequence for the model.
+// sample returns a batch of one sequence of 40 tokens for the model called name.
 func sample(name string) kernels.Batch {
 	config, _ := transformer.Families.Config(name)
 	ids := make([]int32, 40)
@@ -147,8 +148,8 @@ func (b changedBackend) Compile(p *kernels.Program, l kernels.Limits) (kernels.R
 	return b.Backend.Compile(changed, l)
 }
 
-// TestSlopesOfTwelveHeads compares the slopes with the published formula: 2^(−8i/8) for the first eight heads, and
-// every other slope of sixteen heads for the last four.
+// TestSlopesOfTwelveHeads checks the ALiBi slopes of a model with twelve heads. By the published formula the first
+// eight are 2^(−8i/8) for i = 1 to 8, and the last four are every other slope of a model with sixteen heads.
 func TestSlopesOfTwelveHeads(t *testing.T) {
 	want := []float64{0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625, 0.0078125, 0.00390625,
 		0.7071067811865476, 0.35355339059327384, 0.17677669529663692, 0.08838834764831849}

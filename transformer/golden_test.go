@@ -10,8 +10,9 @@ import (
 	"seqembed/transformer/goldentest"
 )
 
-// TestGoldens compares both models with the results of their original PyTorch code, on the CPU and, except in short
-// mode, on the reference backend.
+// TestGoldens compares a small model of each family with the results of its original PyTorch code, on the CPU backend
+// and, except in short mode, on two slow reference backends in plain Go. The errors must be within the limits for
+// float32.
 func TestGoldens(t *testing.T) {
 	backends := []func() kernels.Backend{func() kernels.Backend { return cpu.New(2) }}
 	if !testing.Short() {
@@ -24,8 +25,9 @@ func TestGoldens(t *testing.T) {
 	}
 }
 
-// TestGoldensOfRoundedWeights runs the reference backend with weights rounded to bfloat16. This rounding alone causes
-// four fifths of the error that is allowed.
+// TestGoldensOfRoundedWeights checks the error limits for weights in bfloat16: the exact reference backend, with
+// weights rounded to bfloat16, must be within them. This rounding alone causes four fifths of the error that is
+// allowed.
 func TestGoldensOfRoundedWeights(t *testing.T) {
 	if testing.Short() {
 		t.Skip("checks a bar, and no backend; the loops of the reference take their time")
@@ -35,8 +37,9 @@ func TestGoldensOfRoundedWeights(t *testing.T) {
 	}
 }
 
-// compareGolden compares a backend with a golden in a parallel subtest, and closes the backend. The reference backend
-// takes 15 ms for a token of DNABERT-S, so for that model it runs only the short records.
+// compareGolden compares a backend with the expected results g in a parallel subtest, and closes the backend. A backend
+// other than that for CPUs takes 15 ms for a token of DNABERT-S, so for that model it runs only records of at most 24
+// tokens.
 func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars goldentest.Bars) {
 	longest := 0
 	if _, fast := b.(*cpu.Backend); !fast && g.Model == "dnabert-s-2l" {
@@ -49,7 +52,7 @@ func compareGolden(t *testing.T, b kernels.Backend, g goldentest.Golden, bars go
 	})
 }
 
-// roundedWeights is a backend whose projections are rounded to bfloat16.
+// roundedWeights is a backend that rounds the weights of matrix products to bfloat16.
 type roundedWeights struct{ kernels.Backend }
 
 func (b roundedWeights) NewModel() kernels.Model { return roundedModel{b.Backend.NewModel()} }

@@ -95,14 +95,16 @@ var mutations = []mutation{
 		`Bias: l.vector(name + ".bias"), Eps: eps}`, `Bias: l.vector(name + ".weight"), Eps: eps}`},
 }
 
-// TestMutationsApply checks that the source files still contain the texts of all mutations.
+// TestMutationsApply checks that each mutation can be applied: its source file contains the text to replace exactly
+// once.
 func TestMutationsApply(t *testing.T) {
 	for _, m := range mutations {
 		m.source(t)
 	}
 }
 
-// source returns the content of the mutation's file, in which the text old must occur exactly once.
+// source returns the content of the mutation's file. It fails the test unless the file contains the text old exactly
+// once.
 func (m mutation) source(t *testing.T) string {
 	t.Helper()
 	source, err := os.ReadFile(filepath.Join("..", filepath.FromSlash(m.file)))
@@ -123,7 +125,7 @@ func TestMutations(t *testing.T) {
 	if !*breakModels {
 		t.Skip("takes minutes: make mutations")
 	}
-	clone := filepath.Join(t.TempDir(), "clone") // the folder around it is empty, so the large goldens are not found
+	clone := filepath.Join(t.TempDir(), "clone") // there is no folder with reference files beside it
 	copyModule(t, clone)
 	if failed, output := testClone(clone); len(failed) > 0 {
 		t.Fatalf("the tests fail without a mutation:\n%s", output)
@@ -155,8 +157,8 @@ func write(t *testing.T, path, text string) {
 
 var failure = regexp.MustCompile(`(?m)^--- FAIL: (\S+)`)
 
-// testClone runs the tests of the models in the copy. It returns the names of the tests that failed. If the package
-// does not compile, it returns the name of the package.
+// testClone runs the tests of this package in clone, a copy of the module. It returns the names of the tests that
+// failed. If none has a name, because the package does not compile, it returns the package pattern.
 func testClone(clone string) (failed []string, output string) {
 	const packages = "./transformer/..."
 	out, err := command(clone, "test", "-short", "-count=1", "-skip", "^TestMutationsApply$", packages).CombinedOutput()
@@ -172,7 +174,8 @@ func testClone(clone string) (failed []string, output string) {
 	return failed, string(out)
 }
 
-// command returns a go command that runs in the copy and uses no files outside it.
+// command returns a go command that runs in clone, a copy of the module, without the EMBED_ variables that name files
+// outside it.
 func command(clone string, args ...string) *exec.Cmd {
 	c := exec.Command("go", args...)
 	c.Dir = clone
@@ -182,7 +185,8 @@ func command(clone string, args ...string) *exec.Cmd {
 	return c
 }
 
-// copyModule copies the module, except for folders whose names begin with a dot; they contain no source.
+// copyModule copies the regular files of the module, except those in folders that contain no source: build, and folders
+// whose names begin with a dot.
 func copyModule(t *testing.T, to string) {
 	t.Helper()
 	const from = ".."

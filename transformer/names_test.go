@@ -75,7 +75,7 @@ func TestKnownUnusedNamesAreLeftOut(t *testing.T) {
 	}
 }
 
-// FuzzCanonicalName checks that the canonical name of a canonical name is that name itself.
+// FuzzCanonicalName checks that canonical leaves a name as it is that it has returned before.
 func FuzzCanonicalName(f *testing.F) {
 	for _, name := range []string{"esm.embeddings.word_embeddings.weight", "encoder.sentence_encoder.layers.0.fc1.weight", "layers.", "encoder.", "bert.pooler.x"} {
 		f.Add(name)
@@ -93,7 +93,8 @@ func FuzzCanonicalName(f *testing.F) {
 	})
 }
 
-// TestFairESMArguments checks both places in which files of fair-esm store the hyper-parameters.
+// TestFairESMArguments checks that the number of heads and token dropout are read from both places in which files of
+// fair-esm store them. A file without them must leave the configuration as it is.
 func TestFairESMArguments(t *testing.T) {
 	args := map[string]any{"encoder_attention_heads": int64(5), "token_dropout": false}
 	for where, values := range map[string]map[any]any{

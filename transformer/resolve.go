@@ -10,7 +10,8 @@ import (
 	"seqembed/weights/hub"
 )
 
-// find returns the path of the checkpoint called name, as described at Open, and its label.
+// find returns the path of the checkpoint called name, as described at Open, and the name that the model gets in the
+// names of outputs.
 func (l List) find(name string) (path, label string, err error) {
 	if _, err := os.Stat(name); err == nil {
 		if _, err := weights.Find(name, l.besideFiles()...); err == nil || l.hubID(name) == "" {
@@ -79,8 +80,8 @@ func (l List) hubID(name string) string {
 	return p.Hub
 }
 
-// hubLabel returns the short name of the model with a hub id. If the model has none, it returns the last part of the
-// id.
+// hubLabel returns the name that a model of the hub gets in the names of outputs: its short name or, without one, the
+// part of its id after the slash, made safe for file names.
 func (l List) hubLabel(id string) string {
 	if _, p, ok := l.published(func(p Published) bool { return p.Hub == id }); ok {
 		return p.Name
@@ -89,8 +90,8 @@ func (l List) hubLabel(id string) string {
 	return weights.SafeLabel(name)
 }
 
-// names returns the short names of the published models that are on the hub. If synthetic is set, it returns those of
-// all published models.
+// names returns the short names of the models that are on the hub. If synthetic is true, it also returns those of the
+// models that exist only with synthetic weights.
 func (l List) names(synthetic bool) (list []string) {
 	for _, f := range l {
 		for _, p := range f.Published {

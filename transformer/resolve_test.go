@@ -32,7 +32,7 @@ func touch(t *testing.T, path, content string) {
 	}
 }
 
-// wantFound checks the path and the label that find returns for a name.
+// wantFound checks that List.find returns this path and this label for a model called name.
 func wantFound(t *testing.T, name, path, label string) {
 	t.Helper()
 	if p, l, err := Families.find(name); err != nil || p != path || l != label {
@@ -40,7 +40,7 @@ func wantFound(t *testing.T, name, path, label string) {
 	}
 }
 
-// wantRefused checks that find refuses a name with an error that contains all parts.
+// wantRefused checks that List.Open refuses a name with an error that contains all parts.
 func wantRefused(t *testing.T, name string, parts ...string) {
 	t.Helper()
 	_, err := Families.Open(name)

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// TestSyntheticFamily checks a family without checkpoints on the hub: its Default must be opened, and an error in the
-// config.json of its models must be returned.
+// TestSyntheticFamily checks a family whose only model is synthetic. Open must open its default model, and must return
+// an error if the config.json of the family asks for an activation that the family does not support.
 func TestSyntheticFamily(t *testing.T) {
 	f := *Toy
 	f.Published = []Published{{Name: "toy-s", layers: 2, hidden: 16, heads: 2}}

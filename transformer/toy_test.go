@@ -10,10 +10,10 @@ import (
 	"seqembed/weights"
 )
 
-// This file contains all that a new family needs whose operations exist already, except for its line in Families (see
-// "Add a model" in CONTRIBUTING.md). TestToyFamily runs it.
+// This file is an example of a new family: everything that a family needs if the operations of package kernels suffice,
+// except for its line in Families (see "Add a model" in CONTRIBUTING.md). TestToyFamily runs it.
 
-// Toy is a BERT for single letters of DNA, without biases, positions and final LayerNorm.
+// Toy is a family for tests: a small BERT with a token for each letter of DNA, without biases and positions.
 var Toy = &Family{
 	Name:      "Toy",
 	Alphabet:  seqio.DNA,

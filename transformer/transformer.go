@@ -72,7 +72,7 @@ func (l *loader) tensor(name string) *weights.Tensor {
 	return t
 }
 
-// vector and matrix load one weight from the named tensors.
+// vector and matrix load the named tensors, one below the other, as one weight.
 func (l *loader) vector(names ...string) kernels.Weight { return l.load(kernels.Vector, names...) }
 func (l *loader) matrix(names ...string) kernels.Weight { return l.load(kernels.Projection, names...) }
 
@@ -90,7 +90,7 @@ func (l *loader) normalization(name string, eps float32) kernels.Norm {
 	return kernels.Norm{Gain: l.vector(name + ".weight"), Bias: l.vector(name + ".bias"), Eps: eps}
 }
 
-// firstRow is a Source of one dimension: the first row of a matrix.
+// firstRow is a kernels.Source for the first row of a matrix, as a vector.
 type firstRow struct{ *weights.Tensor }
 
 func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
@@ -98,11 +98,11 @@ func (r firstRow) Shape() []int { return r.Tensor.Shape()[1:] }
 // The functions below list tensors. They also determine how widely the values of synthetic checkpoints, version 1, are
 // spread (see weights.Spec).
 
-// attending is the gain of the matrices for queries and keys. It keeps the attention of synthetic checkpoints from
-// being uniform.
+// attending is the gain (see matrix) of the projections to queries and keys in synthetic checkpoints. With a gain this
+// large, the attention weights of a token differ clearly from each other, as in a trained model.
 const attending = 1.5
 
-// table describes a table of embeddings.
+// table describes the tensor of an embedding table. It gives synthetic checkpoints values between −1 and 1.
 func table(name string, rows, cols int) weights.Spec {
 	return weights.Spec{Name: name, Shape: []int{rows, cols}, Scale: 1, Nonzero: true}
 }
@@ -113,7 +113,7 @@ func matrix(name string, out, in int, gain float64) weights.Spec {
 	return weights.Spec{Name: name + ".weight", Shape: []int{out, in}, Scale: gain * math.Sqrt(3/float64(in)), Nonzero: true}
 }
 
-// projection describes a matrix and name.bias [out].
+// projection describes the two tensors of a linear layer: name.weight [out, in], as matrix does, and name.bias [out].
 func projection(name string, out, in int, gain float64) []weights.Spec {
 	return []weights.Spec{matrix(name, out, in, gain), {Name: name + ".bias", Shape: []int{out}, Scale: 0.1}}
 }

@@ -82,7 +82,8 @@ func TestResolveLayers(t *testing.T) {
 	}
 }
 
-// TestEncoderGrows checks that a batch over the limits is computed with the same results as a batch within them.
+// TestEncoderGrows checks that an Encoder computes a batch that exceeds its limits, with the same results as if the
+// limits were larger. It also compares the mean and the first token with the states of all tokens.
 func TestEncoderGrows(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -150,8 +151,9 @@ func TestEarlierLayer(t *testing.T) {
 	}
 }
 
-// TestCheckpointFiles checks that the frequencies (inv_freq) in a checkpoint are used, even those in half precision. A
-// file of tensors without config.json must be enough if a published model has the same shape.
+// TestCheckpointFiles checks a checkpoint that is a file of tensors without config.json. It must give the shape of the
+// model and the same embeddings as the synthetic checkpoint with these weights. Rotary frequencies (inv_freq) in the
+// file must be used, and a missing tensor must be named in the error.
 func TestCheckpointFiles(t *testing.T) {
 	config, _ := transformer.Families.Config("esm2-tiny")
 	synthetic, err := transformer.Families.Open("synthetic:esm2-tiny")
@@ -206,7 +208,7 @@ func TestCheckpointFiles(t *testing.T) {
 	}
 }
 
-// writeSafetensors writes F32 tensors.
+// writeSafetensors writes a safetensors file with float32 tensors.
 func writeSafetensors(t *testing.T, path string, tensors map[string][]float32, shapes map[string][]int) {
 	t.Helper()
 	type entry struct {
@@ -247,7 +249,8 @@ func TestFLOPs(t *testing.T) {
 	}
 }
 
-// TestEncoderStarts checks that batches that are in flight at the same time have the same results as alone.
+// TestEncoderStarts checks that a batch has the same results whether or not other batches have been started before it
+// is finished.
 func TestEncoderStarts(t *testing.T) {
 	backend := ref.New()
 	model := load(t, "esm2-tiny", backend)
@@ -280,8 +283,8 @@ func TestEncoderStarts(t *testing.T) {
 	}
 }
 
-// TestPlans checks how much memory the planner assigns to each model. The unit is the columns of the hidden size h; f
-// is 4h.
+// TestPlans checks how much memory Program.Plan assigns to the activations of each model: for each token, the number of
+// values in float32 and in the format of operands, as multiples of the hidden size.
 func TestPlans(t *testing.T) {
 	for _, c := range []struct {
 		name             string

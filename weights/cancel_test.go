@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// countdown is a context that ends when its error has been asked for a number of times.
+// countdown is a context that ends, with the cause errEnded, when Err has been called more than left times.
 type countdown struct {
 	context.Context
 	end  context.CancelCauseFunc
@@ -23,7 +23,8 @@ func (c *countdown) Err() error {
 
 var errEnded = errors.New("interrupted")
 
-// TestHashingEndsWithItsContext cancels the hashing of a file of 1 TiB, most of which is a hole.
+// TestHashingEndsWithItsContext checks that SHA256 returns when its context ends. It hashes a sparse file of 1 TiB,
+// which would take far longer than the test.
 func TestHashingEndsWithItsContext(t *testing.T) {
 	path := writeFile(t, t.TempDir(), "x.safetensors", safetensorsOf(f32Tensor("w", []int{2}, 1, 2)))
 	c, err := Open(path)

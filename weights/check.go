@@ -7,10 +7,10 @@ import (
 	"strings"
 )
 
-// maxListed is the maximum number of names in one part of an error message.
+// maxListed is the maximum number of names that an error message lists; it only counts the others.
 const maxListed = 3
 
-// Spec describes a tensor that a model reads, under its canonical name.
+// Spec describes a tensor that a model reads. Name is the name that it has after Checkpoint.Rename.
 type Spec struct {
 	Name         string
 	Shape        []int
@@ -19,13 +19,14 @@ type Spec struct {
 	Scale, Shift float64 // in a synthetic checkpoint the values are spread evenly over Shift ± Scale
 }
 
-// ErrDamaged is wrapped by the error for a file whose bytes have changed since they were written.
+// ErrDamaged is wrapped by the error for a file with a wrong digest or checksum, or with only zeros in a tensor that
+// must have other values.
 var ErrDamaged = errors.New("the file is damaged")
 
 // Check compares the checkpoint with the tensors that a model expects. Its error counts the tensors that are missing,
 // unknown, of another shape, or stored in a way that ReadRows cannot decode, and names the first of each kind. If there
-// are no such tensors, Check reads each Nonzero tensor up to its first value other than 0. If a tensor has no such
-// value, the error wraps ErrDamaged.
+// are no such tensors, Check reads each tensor for which Spec.Nonzero is set up to the first row that contains another
+// value than 0. If there is no such row, the error wraps ErrDamaged.
 func (c *Checkpoint) Check(specs []Spec) error {
 	var missing, unknown, misshapen, unreadable []string
 	expected := make(map[string]bool, len(specs))
@@ -66,8 +67,8 @@ func (c *Checkpoint) Check(specs []Spec) error {
 	return fmt.Errorf("checkpoint %s does not fit the model; tensors: %s", c.Source, strings.Join(parts, "; "))
 }
 
-// checkZeros returns an error for a Nonzero tensor that contains only zeros. Downloads and copies that have failed
-// leave such tensors.
+// checkZeros returns an error if a tensor for which Spec.Nonzero is set contains only zeros. Downloads and copies that
+// have failed leave such tensors.
 func (c *Checkpoint) checkZeros(specs []Spec) error {
 	var zeros []string
 	for _, spec := range specs {

@@ -31,7 +31,7 @@ type Checkpoint struct {
 	Revision   string      // commit of the hub snapshot that contains it, or ""
 	ConfigJSON []byte      // content of the config.json beside it, or nil
 	Values     map[any]any // values beside the state dict in a PyTorch file, as returned by LoadPickle
-	LeftOut    []string    // stored names of the tensors that Rename has removed, sorted
+	LeftOut    []string    // names, as in the file, of the tensors that Rename has removed; sorted
 
 	tensors   map[string]*Tensor
 	misplaced map[string]error // errors for the tensors that are in another shard than the index says, by name
@@ -44,8 +44,8 @@ type Checkpoint struct {
 // the folder whose name ends in a string of beside is not a checkpoint (see Find). The tensors have the names under
 // which the file stores them.
 //
-// Errors name the file and the tensor. A missing file matches fs.ErrNotExist, a file that is cut short matches
-// ErrTruncated, and a pickle that asks for more than tensors matches ErrForbidden.
+// Errors name the file. A missing file matches fs.ErrNotExist. A file that is cut short matches ErrTruncated, if enough
+// of it is left to recognise its kind. A pickle that asks for more than tensors matches ErrForbidden.
 func Open(path string, beside ...string) (*Checkpoint, error) {
 	path, err := Find(path, beside...)
 	if err != nil {
@@ -109,8 +109,8 @@ func trimKeys[T any](m map[string]T, prefix string) map[string]T {
 
 func (c *Checkpoint) sharded() bool { return strings.HasSuffix(c.Source, ".json") }
 
-// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under their stored names, and the
-// other values in the file.
+// open opens a safetensors file or a PyTorch zip archive. It returns the tensors under the names in the file, and the
+// other values in it.
 func (c *Checkpoint) open(path string) (tensors map[string]*Tensor, values map[any]any, err error) {
 	f, err := openFile(path)
 	if err != nil {
@@ -146,9 +146,9 @@ func (c *Checkpoint) readConfig() (err error) {
 	return err
 }
 
-// Rename renames each tensor. The function canonical returns the new name for a stored name, and use, which is false
-// for a tensor that is to be removed. Rename returns an error if two tensors get the same name, or if a tensor that it
-// keeps is in another shard than the index says.
+// Rename renames each tensor. The function canonical returns the new name for the name in the file, and use, which is
+// false for a tensor that is to be removed. Rename returns an error if two tensors get the same name, or if a tensor
+// that it keeps is in another shard than the index of the checkpoint says.
 func (c *Checkpoint) Rename(canonical func(stored string) (name string, use bool)) error {
 	for _, stored := range slices.Sorted(maps.Keys(c.misplaced)) {
 		if _, use := canonical(stored); use {
@@ -199,8 +199,8 @@ func (c *Checkpoint) SHA256(ctx context.Context) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// Beside returns the path of a file called name in the checkpoint's folder. The file must be a regular file, or a link
-// to a file that is missing. Otherwise Beside returns "".
+// Beside returns the path of a file called name in the checkpoint's folder. It returns "" if there is no such file, if
+// it is neither a regular file nor a link to a missing file, or if the checkpoint is synthetic.
 func (c *Checkpoint) Beside(name string) string {
 	path := filepath.Join(filepath.Dir(c.Source), name)
 	if info, err := os.Lstat(path); c.identity != nil || err != nil || info.IsDir() {
@@ -211,7 +211,8 @@ func (c *Checkpoint) Beside(name string) string {
 	return path
 }
 
-// Close closes the files. Afterwards tensors can no longer be read.
+// Close closes the files of the checkpoint. Afterwards reading a tensor returns an error, unless the checkpoint is
+// synthetic.
 func (c *Checkpoint) Close() error {
 	var errs []error
 	for _, f := range c.files {

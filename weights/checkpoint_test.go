@@ -86,7 +86,8 @@ func TestOpenTakesInWhatLiesBeside(t *testing.T) {
 	}
 }
 
-// manyRows writes a checkpoint with one tensor of rows×rowLen ascending numbers.
+// manyRows writes a checkpoint with one tensor w of rows×rowLen ascending numbers, and returns its path and the
+// numbers.
 func manyRows(t *testing.T, rows, rowLen int) (path string, want []float32) {
 	want = make([]float32, rows*rowLen)
 	for i := range want {
@@ -144,7 +145,8 @@ func TestReadsAfterCloseFail(t *testing.T) {
 	}
 }
 
-// TestFileThatShrinksIsAnError truncates a file while it is open.
+// TestFileThatShrinksIsAnError checks that reading and hashing a checkpoint fail if its file has been truncated since
+// it was opened.
 func TestFileThatShrinksIsAnError(t *testing.T) {
 	if runtime.GOOS == "windows" {
 		t.Skip("skipped: Windows does not let an open file be cut")

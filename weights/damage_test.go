@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// TestZerosAreDamage checks that a Nonzero tensor (see Spec) of any number of rows is named in an error if all its
-// values are zero. A single other value must be enough to accept it.
+// TestZerosAreDamage checks that Check refuses a tensor with Spec.Nonzero if all its values are zero, and names it in
+// the error. A single other value must be enough to accept it.
 func TestZerosAreDamage(t *testing.T) {
 	zeros := make([]float32, 12)
 	last := append(slices.Clone(zeros[1:]), 1)
@@ -37,8 +37,8 @@ func TestZerosAreDamage(t *testing.T) {
 	}
 }
 
-// TestTorchChecksums checks that hashing a PyTorch file finds a changed bit by the checksum of the storage, wherever in
-// the file the storage is. A storage that no tensor uses is not checked.
+// TestTorchChecksums checks that hashing a PyTorch file finds a changed bit in a storage by its checksum, wherever in
+// the storage the bit is. A storage that no tensor uses is not checked.
 func TestTorchChecksums(t *testing.T) {
 	large := make([]byte, 4*50_000) // more than io.Copy moves at once
 	rand.NewChaCha8([32]byte{1}).Read(large)
@@ -70,8 +70,8 @@ func TestTorchChecksums(t *testing.T) {
 	}
 }
 
-// TestWrappedCheckpoints checks files in which training programs put the state dict under a key, or add prefixes to the
-// names of all tensors.
+// TestWrappedCheckpoints checks that tensors get their plain names if a training program has put the state dict under a
+// key such as "model", or has added a prefix such as "module." to the names of all tensors.
 func TestWrappedCheckpoints(t *testing.T) {
 	names := []string{"esm.a", "esm.b"}
 	prefixed := func(prefix string) []byte {

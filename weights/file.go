@@ -27,10 +27,10 @@ type file struct {
 	*os.File
 	size     int64
 	head     []byte    // its first bytes, at most maxHead
-	sections []section // parts for which the file contains a checksum
+	sections []section // ranges of bytes for which the file contains a checksum
 }
 
-// section is a part of a file with its CRC-32.
+// section is a range of bytes in a file with the CRC-32 that the file gives for it.
 type section struct {
 	name     string
 	from, to int64
@@ -71,8 +71,8 @@ func openFile(path string) (*file, error) {
 	return f, nil
 }
 
-// replaced returns an error if the name of the file promises another kind of file than its content is. A failed
-// download often leaves a web page under the right name.
+// replaced returns an error if the content of the file is of a kind that is often found where a checkpoint or a JSON
+// file should be: a web page that a failed download has left, a Git LFS pointer, gzip data, or PyTorch's old format.
 func (f *file) replaced() error {
 	text := bytes.ToLower(bytes.TrimLeft(f.head, "\ufeff \t\r\n"))
 	switch {
@@ -89,7 +89,8 @@ func (f *file) replaced() error {
 	return nil
 }
 
-// isText reports whether the file begins like text. The length at the beginning of a safetensors file contains zeros.
+// isText reports whether the file begins with UTF-8 text. A safetensors file does not, because it begins with a length
+// that contains zero bytes.
 func (f *file) isText() bool {
 	other := bytes.IndexFunc(f.head, func(r rune) bool {
 		return r < ' ' && r != '\n' && r != '\r' && r != '\t' || r == utf8.RuneError
@@ -113,8 +114,8 @@ func (f *file) readAt(b []byte, offset int64) error {
 }
 
 // sha256 reads the whole file and returns its SHA-256 in hexadecimal. The error wraps ErrDamaged in two cases: if the
-// file is a blob of a Hugging Face cache and its name is another digest, or if a section has another checksum than the
-// file says.
+// file is in the blobs of a Hugging Face cache and its name is another digest, or if the checksum of a section is
+// wrong.
 func (f *file) sha256(ctx context.Context) (string, error) {
 	h := sha256.New()
 	sums := &crcWriter{sections: f.sections}
@@ -164,8 +165,8 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ReadText reads a whole file of at most maxText bytes. The file may be a regular file whose content fits its name (see
-// replaced), or a named pipe.
+// ReadText returns the content of a regular file or of a named pipe. A regular file must have 1 to maxText bytes and
+// must not be of a kind that replaced refuses. Of a pipe ReadText returns the first maxText bytes.
 func ReadText(path string) ([]byte, error) {
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)

@@ -22,9 +22,9 @@ var extensions = [...]string{".safetensors", ".pt", ".pth", ".bin", ".ckpt"}
 var shardPattern = regexp.MustCompile(`^(.+)-\d{5}-of-(\d{5})(\.\w+)$`)
 
 // Find returns path itself or, if path is a folder, the path of the checkpoint in it. The order of preference is
-// model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and any single file
-// with the extension .safetensors, .pt, .pth, .bin or .ckpt. Files whose names end in a string of beside are not
-// checkpoints.
+// model.safetensors, model.safetensors.index.json, pytorch_model.bin, pytorch_model.bin.index.json, and then the only
+// file with the extension .safetensors, .pt, .pth, .bin or .ckpt. Such a file does not count if its name ends in a
+// string of beside.
 func Find(path string, beside ...string) (string, error) {
 	info, err := os.Stat(path)
 	if err != nil {
@@ -87,7 +87,8 @@ func Label(path string) (string, error) {
 	return SafeLabel(base), nil
 }
 
-// SafeLabel replaces the characters that some system does not allow in file names.
+// SafeLabel makes name usable in file names on every system: it replaces each character other than ASCII letters,
+// digits, '.', '_' and '-' by '-', and removes '.' and '-' at both ends. It returns "model" if nothing is left.
 func SafeLabel(name string) string {
 	safe := strings.Map(func(r rune) rune {
 		if r == '.' || r == '_' || r == '-' || '0' <= r && r <= '9' || 'A' <= r && r <= 'Z' || 'a' <= r && r <= 'z' {

@@ -44,9 +44,10 @@ func CachedSnapshot(id, revision string) (folder string, err error) {
 	return folder, nil
 }
 
-// HubFiles returns the files of a hub model that the program needs. First come the small files beside a checkpoint,
-// such as config.json and the files of a tokenizer. Then comes one checkpoint with its shards, chosen in the order of
-// Find. The last file is the one that Find looks for.
+// HubFiles selects, from the names of all files of a model on the hub, those that the program needs: the .json and .txt
+// files of its main folder, such as config.json and the files of a tokenizer, and one checkpoint, chosen in the order
+// of Find. If the checkpoint is sharded, its shards and its index are among them. The last name is the one that Find
+// looks for.
 func HubFiles(all []string) (needed []string, err error) {
 	checkpoint := slices.IndexFunc(preferred[:], func(name string) bool { return slices.Contains(all, name) })
 	if checkpoint < 0 {

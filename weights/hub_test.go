@@ -22,8 +22,8 @@ func cache(t *testing.T) string {
 	return folder
 }
 
-// cachedModel puts a checkpoint into the cache in the layout of Hugging Face's tools, in which a snapshot contains
-// symbolic links to blobs.
+// cachedModel puts a model into the cache as Hugging Face's tools do: its snapshot contains symbolic links to files in
+// the folder blobs. It returns the folder of the snapshot.
 func cachedModel(t *testing.T, cache, id string) string {
 	model := filepath.Join(cache, "models--"+strings.ReplaceAll(id, "/", "--"))
 	writeFile(t, model, "refs/main", []byte(commit+"\n"))
@@ -88,7 +88,7 @@ func TestCachedSnapshotSaysWhereAModelWouldBe(t *testing.T) {
 }
 
 // TestCachedSnapshotWithoutRefs checks a cache without refs/main, for example one that was copied in part. If the model
-// has one snapshot, that is used. If it has several, none is.
+// has one snapshot, it must be used. If the model has several, CachedSnapshot must return an error.
 func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	const id = "some-org/a-model"
 	snapshot := cachedModel(t, cache(t), id)
@@ -103,8 +103,8 @@ func TestCachedSnapshotWithoutRefs(t *testing.T) {
 	wantError(t, err, id, "2 snapshots", snapshot)
 }
 
-// TestLinksToMissingBlobs checks that the error names each link whose blob is missing. The links may be those of the
-// weights, of the config.json or of a tokenizer.
+// TestLinksToMissingBlobs checks that Open names the link in its error if the config.json or the weights of a cached
+// model are links to a missing file.
 func TestLinksToMissingBlobs(t *testing.T) {
 	snapshot := cachedModel(t, cache(t), "some-org/a-model")
 	for _, c := range []struct{ blob, file string }{{"bb22", "config.json"}, {"aa11", "model.safetensors"}} {
@@ -116,7 +116,8 @@ func TestLinksToMissingBlobs(t *testing.T) {
 	}
 }
 
-// TestBlobDigest checks that a blob whose name is a SHA-256 must have that digest.
+// TestBlobDigest checks that SHA256 returns ErrDamaged for a file in the Hugging Face cache whose name there is another
+// SHA-256 than that of its content.
 func TestBlobDigest(t *testing.T) {
 	snapshot := cachedModel(t, cache(t), "some-org/a-model")
 	blobs, link := filepath.Join(snapshot, "..", "..", "blobs"), filepath.Join(snapshot, "model.safetensors")

@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// openShards opens every shard that the index at c.Source names, and checks that each tensor is in the shard that the
-// index gives.
+// openShards opens every shard that the index file at c.Source names. It returns an error if a tensor of the index is
+// not in the shard that the index gives. It records further tensors of the shards in c.misplaced.
 func (c *Checkpoint) openShards() error {
 	text, err := ReadText(c.Source)
 	if err != nil {

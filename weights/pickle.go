@@ -19,7 +19,8 @@ const (
 )
 
 var (
-	// ErrForbidden is wrapped by the error for a pickle that names a class or function that tensors do not need.
+	// ErrForbidden is wrapped by the error for a pickle that names a class or function other than those that PyTorch
+	// uses to store tensors.
 	ErrForbidden = errors.New("only tensors are read; save the state dict alone")
 	// ErrTooLarge is wrapped by the error for a pickle that exceeds a limit. The limits are far above the needs of any
 	// checkpoint.
@@ -31,8 +32,8 @@ type callable func(args []any) (any, error)
 
 // unpickler executes a pickle. It can build only numbers, strings, tuples []any, lists *[]any, dicts map[any]any,
 // Namespaces map[string]any, and tensors, storages and callables of its archive. If the pickle refers to one value
-// several times, the results refer to one value, too. The first error is kept. The instruction that caused it goes on
-// with zeros for operands that cannot be read, and is the last one.
+// several times, the results refer to one value, too. err keeps the first error. The instruction with this error is
+// executed to its end, with zeros for operands that cannot be read, and no instruction follows it.
 type unpickler struct {
 	archive *torchArchive
 	code    []byte
@@ -77,7 +78,8 @@ func (u *unpickler) fail(err error) {
 
 func (u *unpickler) failf(format string, args ...any) { u.fail(fmt.Errorf(format, args...)) }
 
-// step executes one instruction. It refuses instructions of protocol 0 and others that torch.save does not write.
+// step executes one instruction. It refuses every instruction that torch.save does not write, such as those of protocol
+// 0 for numbers and strings as text.
 func (u *unpickler) step(op byte) {
 	switch op {
 	case opProto:
@@ -246,8 +248,8 @@ func (u *unpickler) appendItems(items []any) {
 	*list = append(*list, items...)
 }
 
-// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys that Go cannot hash, and
-// keys that are already in the dict.
+// setItems adds alternating keys and values to the dict on top of the stack. It refuses keys other than strings,
+// numbers, booleans and None, and keys that are already in the dict.
 func (u *unpickler) setItems(items []any) {
 	dict, ok := u.top().(map[any]any)
 	if !ok {
@@ -304,7 +306,7 @@ func (u *unpickler) stackGlobal() {
 	u.global(module, name)
 }
 
-// global pushes a class or function.
+// global pushes the class or function module.name if tensors need it; see torchArchive.global.
 func (u *unpickler) global(module, name string) { u.pushResult(u.archive.global(module, name)) }
 
 // call executes REDUCE and NEWOBJ: it pops a callable and the tuple of its arguments.

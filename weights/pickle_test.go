@@ -15,7 +15,7 @@ func valueOf(code []byte) (any, error) { return unpickle(code, &torchArchive{}) 
 
 func TestPickleValues(t *testing.T) {
 	p := newPickler
-	// These strings have the three forms that newer protocols add.
+	// Protocol 4 added these two forms of strings.
 	short := append(p().op(opShortUnicode, 2).Bytes(), "\xc3\xa9."...)
 	long := append(p().op(opBinUnicode8, 1, 0, 0, 0, 0, 0, 0, 0).Bytes(), "x."...)
 	cases := map[string]struct {
@@ -63,7 +63,8 @@ func TestPickleValues(t *testing.T) {
 	}
 }
 
-// TestPickleRefusesEveryOtherName executes pickles that name classes and functions that no checkpoint needs.
+// TestPickleRefusesEveryOtherName checks that a pickle that names a class or function that no checkpoint needs fails
+// with ErrForbidden.
 func TestPickleRefusesEveryOtherName(t *testing.T) {
 	for _, c := range [][2]string{
 		{"os", "system"}, {"posix", "system"}, {"builtins", "eval"}, {"__builtin__", "eval"}, {"builtins", "getattr"},
@@ -140,8 +141,9 @@ func TestPickleRefusesNonsense(t *testing.T) {
 	}
 }
 
-// TestPickleIsBounded checks pickles with many values that need one byte in the pickle and far more in memory. The
-// number of instructions is limited, which bounds the memory.
+// TestPickleIsBounded checks that pickles with many values that take a byte or a few in the pickle, and far more in
+// memory, take no more memory than bounded allows. Pickles that are too long, or have too many instructions, must be
+// refused.
 func TestPickleIsBounded(t *testing.T) {
 	const pairs = 1 << 14
 	dict := newPickler().global("collections", "OrderedDict").op(opBinPut, 0).Bytes()

@@ -14,7 +14,7 @@ import (
 // maxHeader is the longest header that the safetensors format allows.
 const maxHeader = 100_000_000
 
-// ErrTruncated is wrapped by the error for a file that is shorter than the length that its header requires.
+// ErrTruncated is wrapped by the error for a file, or a pickle in it, that ends earlier than its content requires.
 var ErrTruncated = errors.New("the file is cut short")
 
 // readSafetensors reads the header of a safetensors file. The file consists of the length of the header in 8 bytes, the
@@ -61,8 +61,8 @@ type entry struct {
 	begin, end int64 // offsets from the end of the header, in bytes
 }
 
-// parseHeader parses the JSON of a safetensors header and checks each entry: its offsets must be in order and differ by
-// the size of the tensor.
+// parseHeader parses the JSON of a safetensors header and checks each entry: its offsets must be in order and, if the
+// number format is known, differ by the size of the tensor.
 func parseHeader(header []byte) (entries []entry, err error) {
 	reader := bytes.NewReader(header)
 	decoder := json.NewDecoder(reader)

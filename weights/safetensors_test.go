@@ -103,7 +103,7 @@ func TestSafetensorsRefusesBadHeaders(t *testing.T) {
 	}
 }
 
-// TestSafetensorsCutAnywhereIsRefused truncates a file at every byte. Only the whole file can be opened.
+// TestSafetensorsCutAnywhereIsRefused checks that a file that is truncated at any byte cannot be opened.
 func TestSafetensorsCutAnywhereIsRefused(t *testing.T) {
 	whole := safetensorsOf(f32Tensor("a", []int{2}, 1, 2), f32Tensor("b", []int{1, 3}, 1, 2, 3))
 	folder := t.TempDir()
@@ -185,7 +185,8 @@ func TestEachSharedGoldenFileOpens(t *testing.T) {
 	}
 }
 
-// sharedFile returns a path in the shared folder beside the checkout. It skips the test if that folder does not exist.
+// sharedFile returns the path of reference files in the folder shared beside the repository. It skips the test if their
+// folder does not exist.
 func sharedFile(t testing.TB, elements ...string) string {
 	t.Helper()
 	path := filepath.Join(append([]string{"..", "..", "shared"}, elements...)...)

@@ -12,9 +12,9 @@ import (
 const golden = 0x9E3779B97F4A7C15
 
 // Synthetic returns the synthetic checkpoint called name. It contains every tensor of specs that is not optional. The
-// values depend only on the spec and the seed, and are computed when they are read. Another way of computing them would
-// be another version of synthetic checkpoints; this is version 1. Embeddings with such weights have no biological
-// meaning. config becomes the checkpoint's ConfigJSON.
+// values depend only on the spec and the seed, and are computed when they are read. The way in which they are computed
+// is version 1 of synthetic checkpoints; a change to it would be another version, with other digests. Embeddings with
+// such weights have no biological meaning. config becomes the checkpoint's ConfigJSON.
 func Synthetic(name string, seed uint64, config []byte, specs []Spec) *Checkpoint {
 	c := &Checkpoint{
 		Source:     fmt.Sprintf("synthetic:%s@%d", name, seed),

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// syntheticCases were computed by a second implementation of the specification, in Python. Each case has the first two
-// values, the last value, and the SHA-256 of all values as little-endian float32.
+// syntheticCases are values of synthetic tensors that a second implementation, in Python, has computed. Each case has
+// the bits of the first two values and of the last value, and the SHA-256 of all values as little-endian float32.
 var syntheticCases = []struct {
 	scale  float64
 	shift  float64

@@ -18,9 +18,9 @@ const (
 	maxElements = math.MaxInt / 8
 )
 
-// Tensor is a named array in a checkpoint. It is decoded to float32 when it is read. A row is the last dimension: a
-// vector is one row, a scalar one row of one element. A Tensor is immutable and safe for concurrent use. After its
-// checkpoint is closed, reading it returns an error.
+// Tensor is a named array in a checkpoint. It is decoded to float32 when it is read. Its rows run along the last
+// dimension: a vector is one row, and a scalar is one row of one element. A Tensor is immutable and safe for concurrent
+// use. After its checkpoint is closed, reading it returns an error, unless the checkpoint is synthetic.
 type Tensor struct {
 	name       string
 	shape      []int
@@ -31,8 +31,9 @@ type Tensor struct {
 	read func(dst []float32, at int) error
 }
 
-// newTensor returns a tensor without values, or an error for an impossible shape. A shape with a zero is an error, too,
-// if the product of its other dimensions overflows.
+// newTensor returns a tensor without values. It returns an error if the shape has more than maxRank dimensions, a
+// negative dimension, or more than maxElements elements. Dimensions of 0 are left out of this last check, so an empty
+// tensor may be an error as well.
 func newTensor(name string, shape []int) (*Tensor, error) {
 	if len(shape) > maxRank {
 		return nil, fmt.Errorf("has %d dimensions, more than %d", len(shape), maxRank)
@@ -148,8 +149,8 @@ func (t *Tensor) store(f *file, offset int64, d dtype) {
 	}
 	size := dtypeSizes[d]
 	t.read = func(dst []float32, at int) error {
-		// The stored elements are read into the end of dst, and decoded from there to its beginning. No stored element
-		// is longer than a float32, so each is decoded before it is overwritten.
+		// The stored elements are read into the end of the memory of dst, and then decoded into dst one after the
+		// other. No stored element is longer than a float32, so none is overwritten before it is decoded.
 		b := unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(dst))), 4*len(dst))[(4-size)*len(dst):]
 		if err := f.readAt(b, offset+int64(at)*int64(size)); err != nil {
 			return err

@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// storageClasses contains the typed storages of module torch.
+// storageClasses maps the storage classes of the Python module torch to their number formats.
 var storageClasses = map[string]storageClass{"FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
 	"DoubleStorage": "F64", "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
 	"ByteStorage": "U8", "BoolStorage": "BOOL"}
@@ -21,8 +21,8 @@ type storage struct {
 	count  int64 // number of elements
 }
 
-// global returns the class or function module.name if tensors need it. The result is a callable for REDUCE and NEWOBJ,
-// or a storageClass. For any other name the error wraps ErrForbidden.
+// global returns the class or function module.name of Python if tensors need it: a callable or a storageClass. For any
+// other name the error wraps ErrForbidden.
 func (a *torchArchive) global(module, name string) (any, error) {
 	switch full := module + "." + name; full {
 	case "collections.OrderedDict":
@@ -60,8 +60,8 @@ func rebuildParameter(args []any) (any, error) {
 	return nil, errors.New("the arguments of _rebuild_parameter are not a tensor and two more")
 }
 
-// persistent returns the storage for the persistent id ("storage", class, key, device, number of elements). It ignores
-// the device, which is the one that the tensor was on when it was saved.
+// persistent returns the storage that a pickle refers to by a persistent id. The id is a tuple: ("storage", class, key,
+// device, number of elements). persistent ignores the device, on which the tensor was when it was saved.
 func (a *torchArchive) persistent(id any) (any, error) {
 	tuple, ok := id.([]any)
 	if !ok || len(tuple) != 5 || tuple[0] != "storage" {
@@ -113,7 +113,8 @@ func (a *torchArchive) rebuildTensor(args []any) (any, error) {
 	return t, nil
 }
 
-// intTuple returns the numbers of a tuple of at most maxRank small integers.
+// intTuple returns the numbers of a tuple. It returns false unless v is a tuple of at most maxRank integers, none of
+// them larger than maxElements in absolute value.
 func intTuple(v any) ([]int, bool) {
 	tuple, ok := v.([]any)
 	if !ok || len(tuple) > maxRank {

@@ -18,10 +18,11 @@ type torchArchive struct {
 	zip     *zip.Reader
 	folder  string
 	entries map[string]*zip.File
-	used    map[string]bool // the entries whose checksums are in file.sections
+	used    map[string]bool // names of the entries that checksum has added to file.sections
 }
 
-// openArchive reads the zip directory and finds the pickle.
+// openArchive reads the zip directory and finds the folder with the pickle data.pkl. It returns an error if there is
+// none or more than one, or if the byte order of the storages is not little-endian.
 func openArchive(f *file) (*torchArchive, error) {
 	reader, err := zip.NewReader(f, f.size)
 	if errors.Is(err, zip.ErrFormat) {
@@ -85,7 +86,8 @@ func (a *torchArchive) checksum(entry *zip.File, offset int64) {
 	}
 }
 
-// read returns the content of an entry, at most limit bytes, after checking the CRC.
+// read returns the content of an entry and checks its CRC-32. It returns an error if the entry has more than limit
+// bytes.
 func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	entry, _, err := a.entry(name)
 	if err != nil {
@@ -101,7 +103,8 @@ func (a *torchArchive) read(name string, limit uint64) ([]byte, error) {
 	return b, nil
 }
 
-// readPickle executes the pickle of a PyTorch archive and returns its value.
+// readPickle executes the pickle of a PyTorch archive and returns its value. It also sorts f.sections, the checksums of
+// the storages, and refuses an archive in which storages overlap.
 func readPickle(f *file) (any, error) {
 	a, err := openArchive(f)
 	if err != nil {

@@ -10,11 +10,11 @@ import (
 	"testing"
 )
 
-// floats returns the little-endian bytes of a storage.
+// floats returns the bytes of a storage with float32 values.
 func floats(values ...float32) []byte { return f32Tensor("", nil, values...).bytes }
 
-// stateDictOf returns a pickle that maps each name to a tensor of the given shape. The key of its storage is the name's
-// index.
+// stateDictOf adds a state dict to a pickle. It maps each name to a tensor of the given shape, whose storage has the
+// index of the name as its key.
 func stateDictOf(p *pickler, shape []int, names ...string) *pickler {
 	p.orderedDict().op(opMark)
 	for i, name := range names {
@@ -64,8 +64,8 @@ func TestTorchReadsAStateDict(t *testing.T) {
 	}
 }
 
-// TestTorchReadsValuesBesideAModel reads a file whose state dict is under the key "model", with other values under
-// other keys.
+// TestTorchReadsValuesBesideAModel checks a PyTorch file whose state dict is under the key "model". The tensors must
+// come from there, and Checkpoint.Values must have the values under the other keys.
 func TestTorchReadsValuesBesideAModel(t *testing.T) {
 	p := newPickler().op(opEmptyDict, opMark).str("args").global("argparse", "Namespace").op(opEmptyTuple, opNewObj, opEmptyDict, opMark)
 	p.str("layers").int(1).str("dropout").op(opNewTrue).str("arch").str("net").op(opSetItems, opBuild)
@@ -163,8 +163,8 @@ func twiceNamed(pickle []byte) []byte {
 	return archive
 }
 
-// TestTorchRefusesEntriesBeyondTheFile changes the offset or the size of each entry so that the entry ends outside the
-// file.
+// TestTorchRefusesEntriesBeyondTheFile checks that a PyTorch file cannot be opened if the zip directory says that an
+// entry ends outside the file.
 func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	archive := zipOf(stateDictOf(newPickler(), []int{2}, "w").done(), map[string][]byte{"0": floats(1, 2)})
 	refused := 0
@@ -191,8 +191,8 @@ func TestTorchRefusesEntriesBeyondTheFile(t *testing.T) {
 	}
 }
 
-// TestTorchRefusesAStorageThatReachesBeyondTheFile reads a file in which the pickle and the zip directory both say that
-// a storage has 1 MiB. The file is shorter.
+// TestTorchRefusesAStorageThatReachesBeyondTheFile checks that a file cannot be opened if the pickle and the zip
+// directory both say that a storage has 1 MiB, and the file is shorter.
 func TestTorchRefusesAStorageThatReachesBeyondTheFile(t *testing.T) {
 	const size = 1 << 20
 	archive := zipOf(stateDictOf(newPickler(), []int{size / 4}, "w").done(), map[string][]byte{"0": floats(1, 2)})

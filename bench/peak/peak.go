@@ -1,10 +1,12 @@
-// Package peak measures the peak FMA rate of one core, to which the speed of kernels is compared.
+// Package peak measures how many fused multiply-adds (FMA) one core can compute per second. The speed of kernels is
+// compared with this rate.
 package peak
 
 import "time"
 
-// Rate returns the best FMA rate of one core, in GFLOP/s, of a few tries. set is "avx2", "avx512" or "neon" for
-// float32, or "bf16" for bfloat16. Rate returns 0 for other sets, and for sets that this machine or build lacks.
+// Rate returns the rate of fused multiply-adds of one core, in GFLOP/s, the best of eight tries. set is the instruction
+// set: "avx2", "avx512" or "neon" for float32, or "bf16" for bfloat16. Rate returns 0 for other sets, and for sets that
+// this machine or build lacks.
 func Rate(set string) float64 {
 	loop, perRound := fma(set)
 	if loop == nil {

@@ -2,5 +2,5 @@
 
 package peak
 
-// fma returns nil: there is no assembly.
+// fma returns nil, because this build has no assembly.
 func fma(string) (loop func(n int), perRound int) { return nil, 0 }

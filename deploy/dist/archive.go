@@ -25,7 +25,7 @@ func (r *release) archive(p platform, files []entry) (entry, error) {
 	return entry{name, content, 0o644}, err
 }
 
-// tarGz packs files in their order. Owner and times do not depend on the machine.
+// tarGz packs files in their order. The owners and the times in the archive do not depend on the machine that packs.
 func tarGz(files []entry, date time.Time) ([]byte, error) {
 	var b bytes.Buffer
 	z, err := gzip.NewWriterLevel(&b, gzip.BestCompression)

@@ -212,7 +212,7 @@ func TestEmptyFolder(t *testing.T) {
 	}
 }
 
-// TestOldDate checks that a zip file has a date that it can hold.
+// TestOldDate checks that a date before 1980, which a zip file cannot hold, becomes 1980.
 func TestOldDate(t *testing.T) {
 	content, err := zipFile([]entry{{"a", nil, 0o644}}, time.Unix(0, 0).UTC())
 	if err != nil {
@@ -223,8 +223,8 @@ func TestOldDate(t *testing.T) {
 	}
 }
 
-// TestLicences checks the licences of a program: those of Go and of each module in it, for this test program, and those
-// of embed if it is built.
+// TestLicences checks that the text of licences contains those of Go and of each module in a program, for this test
+// program and for embed if it is built. A module without a licence file must be an error.
 func TestLicences(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {

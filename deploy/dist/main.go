@@ -28,8 +28,9 @@ type platform struct {
 	wheel        string // platform tags of the Python wheel; "" for none
 }
 
-// platforms lists the builds of a release. Go 1.26 needs macOS 12. The dynamic programs for Linux need no versioned
-// symbol of glibc. Their platform tag is the oldest that exists for both architectures, that of glibc 2.17.
+// platforms lists the builds of a release. The tag for macOS names version 12, which Go 1.26 needs. The dynamically
+// linked programs for Linux work with any version of glibc. Their tags name the oldest version for which there is a tag
+// on both architectures, 2.17.
 var platforms = []platform{
 	{"linux", "amd64", false, "manylinux_2_17_x86_64.manylinux2014_x86_64"},
 	{"linux", "amd64", true, ""},
@@ -126,8 +127,8 @@ func emptyFolder(out string) error {
 	return os.WriteFile(filepath.Join(out, sumsName), nil, 0o666) // so that a release that fails can be made again
 }
 
-// newRelease gathers the common content. It builds the program for this machine, which prints the manual page and the
-// completions.
+// newRelease gathers the files that all archives contain. It builds the program for this machine, and runs it to get
+// its version, the manual page and the completions.
 func newRelease() (*release, error) {
 	root, err := command("go", "list", "-m", "-f", "{{.Dir}}")
 	if err != nil {
@@ -191,7 +192,7 @@ func date(root string) (time.Time, error) {
 	return time.Unix(n, 0).UTC(), err
 }
 
-// compile builds the program.
+// compile builds the program for a platform and writes it to path.
 func (r *release) compile(p platform, path string) error {
 	args := []string{"build", "-trimpath", "-buildvcs=auto", "-ldflags", "-s -w", "-o", path}
 	if p.static {

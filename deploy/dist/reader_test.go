@@ -15,8 +15,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// readerScript prints, for each pair of a path and a column, a line of JSON: the shape, the type and the bits of the
-// array, and the ids. Of more than 100 ids it prints the last.
+// readerScript reads, for each argument "PATH|COLUMN", an array with the Python package seqembed. It prints a line of
+// JSON: the shape, the type and the last 5,000 bytes of the array, the number of ids, and the last 100 ids.
 const readerScript = `
 import json, sys
 sys.path.insert(0, sys.argv[1])
@@ -28,8 +28,8 @@ for arg in sys.argv[2:]:
     print(json.dumps([list(x.shape), x.dtype.str, x.tobytes().hex()[-10000:], len(ids), ids[-100:]]))
 `
 
-// TestPythonReader reads the outputs of the program with the Python package of the wheel: both layouts that its NumPy
-// part knows, several columns, float16, ids that lists escape, so many ids that they are tensors, and no record at all.
+// TestPythonReader checks that the Python package seqembed reads what package store writes: npy and safetensors files,
+// several columns, each number format, ids with special characters, a hundred thousand ids, and no record at all.
 func TestPythonReader(t *testing.T) {
 	columns := []store.Column{{Pooling: store.Mean, Layer: 0}, {Pooling: store.Max, Layer: 12}}
 	ids := []string{"sp|P1|é蛋", "a\tb\x01c\u0085d\u2028", "%09", "%2501", "100%25", "%", `q"u\o'te`}
@@ -77,7 +77,7 @@ func TestPythonReader(t *testing.T) {
 	}
 }
 
-// compact returns JSON in the form of Go.
+// compact returns JSON as encoding/json formats it, so that two texts can be compared.
 func compact(t *testing.T, text string) string {
 	t.Helper()
 	var v any
@@ -88,7 +88,7 @@ func compact(t *testing.T, text string) string {
 	return string(b)
 }
 
-// writeRows writes a record for each id, and returns the bits of each column in hexadecimal.
+// writeRows writes an output with a record for each id, and returns the bytes of each column's array in hexadecimal.
 func writeRows(t *testing.T, s store.Spec, ids []string) []string {
 	t.Helper()
 	w, err := store.Create(s)

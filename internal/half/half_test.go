@@ -18,7 +18,8 @@ var (
 	fp16 = format{"float16", ToFP16, FromFP16}
 )
 
-// TestRoundsToNearestEven checks ties, subnormals, infinities and NaNs.
+// TestRoundsToNearestEven checks that conversions to 16 bits round to nearest, and ties to even, for normal and
+// subnormal values. Values out of range must become infinities.
 func TestRoundsToNearestEven(t *testing.T) {
 	inf := float32(math.Inf(1))
 	for _, c := range []struct {
@@ -55,8 +56,9 @@ func TestNaNStays(t *testing.T) {
 	}
 }
 
-// TestEveryPattern converts all 65,536 patterns to float32 and back. It also converts the ties between neighbouring
-// values, and random values, whose results it compares with both neighbours.
+// TestEveryPattern checks that each of the 65,536 patterns of a format, except NaNs, is the same after a conversion to
+// float32 and back. The middle between two neighbours must be rounded to the even one, and random values to the
+// nearest.
 func TestEveryPattern(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 1))
 	for _, f := range []format{bf16, fp16} {

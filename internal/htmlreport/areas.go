@@ -9,14 +9,15 @@ import (
 	"seqembed/internal/digits"
 )
 
-// Areas is a chart of rates over time, stacked by series.
+// Areas is a chart of rates over time. Each series, such as a device, is an area on top of that of the series before
+// it.
 type Areas struct {
 	Title, Text string
 	Unit        string        // of the amounts, such as tokens
 	Width       time.Duration // of an interval
 	Time        time.Duration // end of the last interval, which may be shorter
 	Names       []string
-	Amounts     [][]float64 // by series and interval, as many for each series
+	Amounts     [][]float64 // by series and interval; all series have the same number of intervals
 }
 
 // drawnIntervals is the largest number of intervals in a drawing, so that each has some pixels.
@@ -64,7 +65,8 @@ func (a Areas) draw() drawing {
 	return d
 }
 
-// rates returns the amounts per second of each series, in at most drawnIntervals intervals, and their width.
+// rates returns the amounts per second of each series, and the width of the intervals. If there are more than
+// drawnIntervals, it joins neighbouring intervals.
 func (a Areas) rates() (rates [][]float64, width time.Duration) {
 	n := len(a.Amounts[0])
 	joined := (n + drawnIntervals - 1) / drawnIntervals
@@ -85,7 +87,7 @@ func (a Areas) rates() (rates [][]float64, width time.Duration) {
 	return rates, width
 }
 
-// tip describes an interval.
+// tip returns the text that the chart shows when the pointer is over interval i: its time and the rate of each series.
 func (a Areas) tip(rates [][]float64, i int, width time.Duration) string {
 	unit, name := timeUnit(a.Time)
 	at := func(t time.Duration) string { return fmt.Sprintf("%.4g", float64(min(t, a.Time))/float64(unit)) }
@@ -101,7 +103,7 @@ func (a Areas) tip(rates [][]float64, i int, width time.Duration) string {
 	return strings.Join(lines, "\n") + " " + a.Unit + " per second"
 }
 
-// timeUnit returns the unit in which a time is shown.
+// timeUnit returns the unit for an axis of time that ends at t.
 func timeUnit(t time.Duration) (unit time.Duration, name string) {
 	switch {
 	case t < time.Second:

@@ -9,7 +9,7 @@ import (
 	"seqembed/internal/digits"
 )
 
-// drawing is a chart in the coordinates of its SVG, for the template.
+// drawing is a chart as the HTML template needs it: titles, and shapes in the coordinates of an SVG image.
 type drawing struct {
 	frame
 	Title, Text    string
@@ -19,28 +19,28 @@ type drawing struct {
 	Legend         []entry
 }
 
-// frame has the size of a chart and of the area within its axes.
+// frame contains the size of a chart, the edges of the area within its axes, and the places of its labels, in pixels.
 type frame struct {
 	Width, Height, Left, Right, Top, Bottom, BelowAxis, BesideAxis, MiddleX, LabelY int
 	Tall                                                                            bool
 }
 
-// Frames of charts: plot of most, tall of those that take two rows of the page.
+// plot is the frame of most charts, and tall that of a Scatter, which takes two rows of the page.
 var (
 	plot = frame{Width: 560, Height: 300, Left: 64, Right: 536, Top: 26, Bottom: 244, BelowAxis: 263, BesideAxis: 56, MiddleX: 300, LabelY: 288}
 	tall = frame{Width: 560, Height: 580, Left: 64, Right: 536, Top: 26, Bottom: 524, BelowAxis: 543, BesideAxis: 56, MiddleX: 300, LabelY: 568, Tall: true}
 )
 
-// tick is a line of the grid with its label.
+// tick is a grid line of an axis: its coordinate and its label.
 type tick struct{ At, Text string }
 
-// shape is a path, or a circle if Path is empty.
+// shape is an element of the SVG image: a path, or a circle if Path is empty. Tip is shown when the pointer is over it.
 type shape struct{ Class, Path, X, Y, R, Tip string }
 
 // entry is a line of a legend.
 type entry struct{ Class, Text string }
 
-// scale maps values to coordinates.
+// scale maps the values of an axis, or their logarithms, to coordinates.
 type scale struct {
 	low, high float64
 	from, to  int
@@ -55,7 +55,7 @@ func (s scale) at(v float64) float64 {
 	return float64(s.from) + (v-low)/(high-low)*float64(s.to-s.from)
 }
 
-// across and up return the scales of the two axes.
+// across and up return the scales of the horizontal and of the vertical axis for values from low to high.
 func (f frame) across(low, high float64) scale { return scale{low, high, f.Left, f.Right, false} }
 func (f frame) up(low, high float64) scale     { return scale{low, high, f.Bottom, f.Top, false} }
 
@@ -125,21 +125,22 @@ func short(v, step float64) string {
 	return text + suffix
 }
 
-// px formats a coordinate.
+// px formats a coordinate for SVG.
 func px(v float64) string { return strconv.FormatFloat(v, 'f', 1, 64) }
 
-// box returns the path of a rectangle.
+// box returns the SVG path of a rectangle.
 func box(left, top, right, bottom float64) string {
 	return fmt.Sprintf("M%.1f %.1fH%.1fV%.1fH%.1fZ", left, top, right, bottom, left)
 }
 
-// series returns the class of the nth of several things that differ by their color. From the ninth on they share one.
+// series returns the CSS class that gives the nth series of a chart its color. All series from the ninth on share one.
 func series(n int) string { return fmt.Sprintf("s%d", min(n, MaxColors)) }
 
-// MaxColors is the number of colors in a chart. What comes after them is gray.
+// MaxColors is the number of series or groups of a chart that get a color of their own. All others are gray.
 const MaxColors = 8
 
-// share returns the number in a cell such as 12.5%, or 0.
+// share returns the number in the cell of a table such as "12.5%", but at most 100, as the length of a bar. It returns
+// 0 if the cell is not a number.
 func share(cell string) string {
 	v, err := strconv.ParseFloat(strings.TrimSuffix(cell, "%"), 64)
 	if err != nil {

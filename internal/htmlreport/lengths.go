@@ -37,7 +37,7 @@ func (l *Lengths) Add(length int, marked bool) {
 	}
 }
 
-// grow makes room for n classes.
+// grow makes room for the counts of at least n classes.
 func (l *Lengths) grow(n int) {
 	if more := n - len(l.counts); more > 0 {
 		l.counts = append(l.counts, make([]int64, more)...)
@@ -45,7 +45,7 @@ func (l *Lengths) grow(n int) {
 	}
 }
 
-// Merge adds the counts of others.
+// Merge adds the counts of other to those of l.
 func (l *Lengths) Merge(other *Lengths) {
 	l.grow(len(other.counts))
 	for i := range other.counts {
@@ -63,7 +63,7 @@ type Histogram struct {
 	Unit, XLabel string // unit of the counts, such as records; label of the lengths
 }
 
-// bar is a bar of a histogram: the lengths from from to to-1.
+// bar is a bar of a histogram. It stands for the lengths from the field from to to−1.
 type bar struct {
 	from, to  int
 	n, marked int64
@@ -72,7 +72,8 @@ type bar struct {
 // drawnBars is the largest number of bars in a drawing.
 const drawnBars = 40
 
-// bars joins classes so that there are at most drawnBars between the shortest and the longest length.
+// bars returns the bars of a histogram from the shortest to the longest length. If there are more than drawnBars
+// classes of lengths, it joins neighbouring classes.
 func (l *Lengths) bars() (list []bar) {
 	occupied := func(n int64) bool { return n > 0 }
 	first := slices.IndexFunc(l.counts, occupied)
@@ -137,7 +138,7 @@ func (h Histogram) draw() drawing {
 	return d
 }
 
-// tip describes a bar.
+// tip returns the text that the histogram shows when the pointer is over a bar.
 func (h Histogram) tip(b bar) string {
 	text := fmt.Sprintf("%s to %s", digits.Group(int64(b.from)), digits.Group(int64(b.to-1)))
 	if b.to-1 == b.from {

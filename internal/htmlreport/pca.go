@@ -7,15 +7,16 @@ import (
 	"slices"
 )
 
-// blockSize is the number of directions that Project iterates at once. More of them than the two that are needed make
-// it converge when the variances along the next ones are similar.
+// blockSize is the number of directions that Project iterates at once. Two are needed. The others make it converge when
+// the variance along the third principal component is similar to that along the second.
 const blockSize = 8
 
 // maxIterations bounds the iterations of Project. 10 or 20 are usual.
 const maxIterations = 60
 
 // Project projects rows of equal length on their first two principal components. shares are the parts of the whole
-// variance that lie along these. The sign of a component is such that its largest coordinate is positive.
+// variance that lie along these. The sign of a component is such that its coordinate of the largest absolute value is
+// positive.
 //
 // It is the block power method (subspace iteration) with the Rayleigh-Ritz step, see Golub and Van Loan, Matrix
 // Computations, section 8.2: the covariance is never computed, and each iteration costs two products of the rows with a
@@ -45,7 +46,8 @@ func Project(rows [][]float32) (points [][2]float64, shares [2]float64) {
 	return points, shares
 }
 
-// centered is a matrix whose rows have a mean of 0.
+// centered stands for a matrix minus the mean of its rows. It keeps the rows as they are, and subtracts the mean from
+// one row at a time.
 type centered struct {
 	rows  [][]float32
 	mean  []float64
@@ -73,7 +75,7 @@ func (c *centered) center(row []float32) {
 	}
 }
 
-// axes returns the first two principal components, or one if the rows have one value.
+// axes returns the first two principal components as unit vectors, or only one if the rows have a single column.
 func (c *centered) axes() [][]float64 {
 	block := make([][]float64, min(blockSize, len(c.mean)))
 	random := rand.New(rand.NewPCG(1, 2))
@@ -125,7 +127,7 @@ func (c *centered) scatter(vectors [][]float64) [][]float64 {
 	return sums
 }
 
-// combine replaces vectors by the combinations of from that the columns of m describe.
+// combine replaces vectors[k] by the sum of m[i][k]·from[i] over all i.
 func combine(vectors, from, m [][]float64) {
 	for k := range vectors {
 		clear(vectors[k])

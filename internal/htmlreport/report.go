@@ -32,7 +32,7 @@ type Section struct {
 // Chart is a chart that can be drawn: an Areas, a Histogram or a Scatter.
 type Chart interface{ draw() drawing }
 
-// Table is a table with a title. Numbers are columns whose cells are aligned to the right.
+// Table is a table with a title. Each row has a cell for each column.
 type Table struct {
 	Title, Text string
 	Columns     []Column

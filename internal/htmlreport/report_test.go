@@ -15,11 +15,12 @@ import (
 	"time"
 )
 
-// withoutEnd matches what HTML has and XML does not.
+// withoutEnd matches the parts of a page that are valid in HTML and not in XML: the doctype and elements without an
+// end.
 var withoutEnd = regexp.MustCompile("^<!doctype html>|<meta [^>]*>")
 
-// written returns a page as HTML. The page must be well-formed, apart from the elements without an end, so that the
-// test can parse it as XML.
+// written returns a page as HTML. It fails the test unless the page is well-formed XML, apart from what withoutEnd
+// matches.
 func written(t *testing.T, p *Page) string {
 	t.Helper()
 	var b strings.Builder
@@ -37,11 +38,11 @@ func written(t *testing.T, p *Page) string {
 	}
 }
 
-// hostile is a text that would be a script, an attribute or the end of a text element.
+// hostile is a text that would be a script, an attribute or the end of an element if a page contained it unescaped.
 const hostile = `</title></style><script>alert("1")</script>" onload='x' &amp; <b>`
 
-// TestPageIsSelfContained writes a page in which every text is hostile. It has no script, no address and no element
-// that the texts have made.
+// TestPageIsSelfContained checks that a page contains no script and no address, and that its texts are escaped, even if
+// every text is hostile.
 func TestPageIsSelfContained(t *testing.T) {
 	text := written(t, &Page{Title: hostile, Outcome: hostile, Facts: []Fact{{hostile, hostile}}, Figures: []Fact{{hostile, hostile}},
 		Sections: []Section{{Title: hostile, Text: hostile, Charts: []Chart{
@@ -129,8 +130,8 @@ func TestLengths(t *testing.T) {
 	}
 }
 
-// TestRates checks that joined intervals keep the amounts, and that the rate of a last interval that is shorter is that
-// of its length.
+// TestRates checks the rates of more intervals than a chart shows. Joined intervals must have the rate of their amounts
+// together, and a shorter last interval the rate over its own length.
 func TestRates(t *testing.T) {
 	a := Areas{Width: time.Second, Time: 199*time.Second + 500*time.Millisecond, Names: []string{"a"}, Amounts: [][]float64{make([]float64, 200)}}
 	for i := range a.Amounts[0] {
@@ -172,9 +173,9 @@ func TestTicks(t *testing.T) {
 	}
 }
 
-// TestProject compares projections with the principal components of the covariance matrix, which Jacobi's method
-// computes exactly: the shares are those of its two largest eigenvalues, and the distances between points are those
-// along its eigenvectors.
+// TestProject compares Project with the eigenvectors of the covariance matrix, which Jacobi's method computes. The
+// shares must be those of the two largest eigenvalues, and the coordinates of the points those along the two
+// eigenvectors, except for the sign.
 func TestProject(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for _, c := range []struct{ rows, dim int }{{50, 20}, {200, 5}, {7, 40}, {30, 3}, {10, 2}} {
@@ -225,7 +226,8 @@ func TestProject(t *testing.T) {
 	}
 }
 
-// TestProjectDegenerate projects equal rows, rows on a line, rows of one value, and none.
+// TestProjectDegenerate checks that Project gives points without NaN, and the right shares of the variance, for equal
+// rows, rows on a line, rows of one value, and no rows.
 func TestProjectDegenerate(t *testing.T) {
 	for name, c := range map[string]struct {
 		rows   [][]float32
@@ -248,7 +250,7 @@ func TestProjectDegenerate(t *testing.T) {
 	}
 }
 
-// BenchmarkProject projects as many rows as a map has, of the width of ESM-2 650M.
+// BenchmarkProject projects 2,000 rows, as many as a report shows, of the width of ESM-2 650M.
 func BenchmarkProject(b *testing.B) {
 	random := rand.New(rand.NewPCG(3, 4))
 	rows := make([][]float32, 2000)

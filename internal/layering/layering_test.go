@@ -11,9 +11,9 @@ import (
 	"testing"
 )
 
-// allowed maps each package of this module to the packages that it may import. An entry also holds for the packages
-// below those that it names, on both sides. A package that is not listed may import none. A backend must be listed by
-// its own name.
+// allowed maps each package of this module to the packages of this module that it may import. An entry also holds for
+// packages in folders below the key, and allows packages in folders below those that it lists, except backends, which
+// must be listed by name. A package without an entry may import none.
 var allowed = map[string][]string{
 	"kernels/ref":         {"kernels"},
 	"kernels/kernelstest": {"kernels", "kernels/ref"},
@@ -47,11 +47,11 @@ var testOnly = []string{"internal/readback", "kernels/kernelstest", "transformer
 // it.
 const software = "kernels/cuda/softgpu"
 
-// half is the package that converts single 16-bit values. Backends, checkpoints and outputs share it,
-// so that they round alike.
+// half is the package that converts 16-bit floating-point values. Backends, checkpoints and outputs share it, so that
+// they round alike.
 const half = "internal/half"
 
-// cancel is the package with which a context ends the reading of a file that is hashed.
+// cancel is the package for readers that return an error when a context ends, for example while a file is hashed.
 const cancel = "internal/cancel"
 
 const module = "seqembed/"

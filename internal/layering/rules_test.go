@@ -19,7 +19,8 @@ const (
 	maxComment  = 120
 )
 
-// tables are functions that consist of cases and may have more lines.
+// tables lists the functions, as folder and name, that may have more than maxFunction lines, because they are lists of
+// cases.
 var tables = []string{
 	"kernels/cuda/softgpu makeExpressions", "kernels/kernelstest cases", "kernels/kernelstest mistakes",
 }

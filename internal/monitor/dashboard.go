@@ -103,7 +103,8 @@ func (m Model) stageLine(width int) string {
 	return fit(width, parts)
 }
 
-// Table returns a table of the devices of all models, for the end of a run.
+// Table returns the lines of a table with the devices that have computed anything, for each model. It is for the end of
+// a run. Without such devices it returns nil.
 func (s Snapshot) Table() []string {
 	c := newColumns("model", "device", "sequences", "tokens", "tokens/s", "computing", "waiting", "full", "GPU", "memory", "power")
 	for _, m := range s.Models {
@@ -124,7 +125,7 @@ func (s Snapshot) Table() []string {
 // dash stands for an unknown value.
 const dash = "-"
 
-// Text formats a value, or returns a dash.
+// Text formats a value as fmt.Sprintf does, or returns a dash if it is unknown.
 func (v Value) Text(format string) string {
 	if !v.known() {
 		return dash
@@ -139,7 +140,7 @@ func (v Value) grouped() string {
 	return digits.Group(int64(v))
 }
 
-// duration returns a number of seconds in the form 1h02m03s.
+// duration returns a number of seconds in the form 1h2m3s, or a dash if it is unknown.
 func duration(seconds Value) string {
 	if !seconds.known() {
 		return dash
@@ -147,14 +148,15 @@ func duration(seconds Value) string {
 	return time.Duration(float64(seconds) * float64(time.Second)).Round(time.Second).String()
 }
 
-// Bar draws a percentage.
+// Bar draws a percentage as a bar of 20 characters.
 func Bar(percent int64) string {
 	const cells = 20
 	full := int(min(max(percent, 0), 100)) * cells / 100
 	return strings.Repeat("#", full) + strings.Repeat(".", cells-full)
 }
 
-// Fit joins the parts that fit in a line, the most important first.
+// Fit joins texts to a line of at most width columns. If they are too long together, it leaves out texts from the end
+// of the list, and at last truncates the only one.
 func Fit(width int, texts ...string) string {
 	var parts []part
 	for i, t := range texts {
@@ -169,7 +171,8 @@ type part struct {
 	priority int
 }
 
-// fit joins the parts that fit in a line.
+// fit joins the parts to a line of at most width columns. It leaves out parts, those with the largest priorities first,
+// until the others fit.
 func fit(width int, parts []part) string {
 	for {
 		line, worst := "", 0
@@ -211,10 +214,11 @@ func (c columns) row(cells ...string) {
 	}
 }
 
-// blankPriority is added to the priorities of columns without a value. They are left out before another column shrinks.
+// blankPriority is added to the priority of a column that has no value in any row. Such columns are left out before
+// another column shrinks.
 const blankPriority = 100
 
-// order sets the priorities.
+// order sets the priority of each column, and adds blankPriority for a column without values.
 func (c columns) order(priorities ...int) columns {
 	for i := range c {
 		c[i].priority = priorities[i]
@@ -225,7 +229,7 @@ func (c columns) order(priorities ...int) columns {
 	return c
 }
 
-// blank reports whether no cell has a value.
+// blank reports whether all cells of the column are empty or unknown.
 func (c column) blank() bool {
 	for _, cell := range c.cells {
 		if cell != dash && cell != "" {
@@ -243,7 +247,9 @@ func (c column) width() int {
 	return width
 }
 
-// table returns a table with a line of titles. The first column, and one that may shrink, is aligned to the left.
+// table returns the lines of a table: a line of titles, and a line for each row. If it is wider than width, columns are
+// shrunk or left out, as their fields least and priority say. The first column and columns that may shrink are aligned
+// to the left, all others to the right.
 func table(width int, list []column) []string {
 	var widths []int
 	for {

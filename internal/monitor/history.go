@@ -11,8 +11,8 @@ const maxIntervals = 240
 // firstInterval is the width of the intervals at the beginning of a history.
 const firstInterval = 10 * time.Millisecond
 
-// history has the tokens that the devices of a model have computed, by intervals of equal width since a moment. The
-// width doubles when there would be more than maxIntervals.
+// history contains the numbers of tokens that each device of a model has computed in intervals of time. All intervals
+// have the same width. The width doubles when there would be more than maxIntervals.
 type history struct {
 	since  time.Time
 	width  time.Duration
@@ -26,7 +26,7 @@ func newHistory(since time.Time) history {
 
 // add adds the tokens of a batch, spread evenly over the time in which it was computed.
 func (h *history) add(device string, until time.Time, took time.Duration, tokens int) {
-	if h.tokens == nil { // no device has said that it is ready
+	if h.tokens == nil { // DeviceReady was not called before
 		*h = newHistory(until.Add(-took))
 	}
 	to := until.Sub(h.since)
@@ -50,7 +50,7 @@ func (h *history) add(device string, until time.Time, took time.Duration, tokens
 	}
 }
 
-// double joins each two intervals.
+// double doubles the width of the intervals: it adds up the tokens of each pair of neighbours.
 func (h *history) double() {
 	h.width *= 2
 	for device, counts := range h.tokens {
@@ -65,8 +65,8 @@ func (h *history) double() {
 	}
 }
 
-// Throughput is the number of tokens that the devices of a model have computed, by intervals of time. The first one
-// begins when the first device is ready.
+// Throughput contains the numbers of tokens that each device of a model has computed in intervals of time. The first
+// interval begins when the first device is ready.
 type Throughput struct {
 	Width   time.Duration // of an interval
 	Time    time.Duration // until the model ended, or until now

@@ -8,7 +8,7 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// loadNVML loads NVML without cgo.
+// loadNVML loads NVML, NVIDIA's library for the sensors of GPUs, without cgo.
 func loadNVML(p driver.Places) (finder, error) {
 	n, _, err := p.FindNVML()
 	if err != nil {

@@ -8,22 +8,23 @@ import (
 	"time"
 )
 
-// Run counts the events of a run. Models are computed one after the other; Begin starts the next of those that Plan has
-// announced, and all other events are about that one. The methods may be called concurrently.
+// Run counts the events of a run. Models are computed one after the other. Plan announces each of them, and Begin
+// starts the next one. All other events are about the model that Begin has started last. The methods may be called
+// concurrently.
 type Run struct {
 	mu     sync.Mutex
 	now    func() time.Time // time.Now, except in tests
 	began  time.Time
 	models []*model
 	next   int    // index of the model that Begin starts
-	failed int    // number of failed inputs, including those that no model has planned
+	failed int    // number of failed inputs, including those that were not announced by Plan
 	m      *model // the model that was started last; nil before the first
 }
 
 // NewRun returns a run that begins now.
 func NewRun() *Run { return &Run{now: time.Now, began: time.Now()} }
 
-// model is one model of a run.
+// model contains the counts and times of one model of a run.
 type model struct {
 	name             string
 	left             map[string]int64 // by input: bytes on disk that are not embedded yet; without inputs that have finished or failed
@@ -42,13 +43,13 @@ type model struct {
 	ended            time.Time
 }
 
-// fraction is a sum of parts and a sum of wholes.
+// fraction is a quotient whose two sides are summed up: parts and wholes, or values and their number.
 type fraction struct{ part, whole float64 }
 
-// percent returns the part in percent of the whole.
+// percent returns part as a percentage of whole.
 func (f fraction) percent() Value { return 100 * Value(f.part/f.whole) } // 0/0 is NaN, unknown
 
-// device is a device of a model.
+// device contains the counts, times and sensor values of a device, for one model.
 type device struct {
 	name, pci   string
 	state       State
@@ -77,7 +78,7 @@ type done struct {
 // State is the state of a model or of a device.
 type State string
 
-// States.
+// The states of models and devices.
 const (
 	Waiting   State = "to do" // a model that has not begun
 	Loading   State = "loading"
@@ -112,7 +113,7 @@ func (r *Run) End() {
 	r.on(func(m *model) { m.ended = r.now() })
 }
 
-// on calls change with the model that was started last.
+// on calls change with the model that was started last, under the lock. Before the first model it does nothing.
 func (r *Run) on(change func(m *model)) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -163,12 +164,12 @@ type Batch struct {
 	Device, File string
 	Sequences    int
 	Tokens       int
-	Budget       int           // tokens that a batch of the device may have
+	Budget       int           // largest number of tokens that a batch of the device may have
 	Bytes        int64         // approximate size of its input on disk
 	Took, Waited time.Duration // computing time of the batch, and idle time of the device before it
 }
 
-// Add adds a batch.
+// Add counts a batch that was computed.
 func (r *Run) Add(b Batch) {
 	r.on(func(m *model) {
 		m.advance(b.File, b.Bytes)
@@ -183,31 +184,33 @@ func (r *Run) Add(b Batch) {
 	})
 }
 
-// SpanKnown counts bytes of a file of which nothing had to be computed in this run.
+// SpanKnown counts bytes of an input file whose records did not have to be computed in this run, because their results
+// were there before.
 func (r *Run) SpanKnown(file string, bytes int64) {
 	r.on(func(m *model) { m.advance(file, bytes) })
 }
 
-// advance counts bytes of a file, at most the rest of it, as done.
+// advance counts bytes of a file as done. It counts no more than the file has left.
 func (m *model) advance(file string, bytes int64) {
 	bytes = min(bytes, m.left[file])
 	m.left[file] -= bytes
 	m.allDone += bytes
 }
 
-// SpanRead adds the times of a reader: busy with reading and tokenizing, and waiting until its earlier records have
-// been computed and written.
+// SpanRead adds the times that a reader took for a group of records: busy with reading and tokenizing them, and waiting
+// before that until earlier records were computed and written.
 func (r *Run) SpanRead(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.reading.add(busy, waiting) })
 }
 
-// SpanWritten adds the times of a writer: busy with writing, and waiting for results.
+// SpanWritten adds the times that a writer took for a group of records: busy with writing their embeddings, and waiting
+// for them.
 func (r *Run) SpanWritten(busy, waiting time.Duration) {
 	r.on(func(m *model) { m.writing.add(busy, waiting) })
 }
 
-// Settle counts an input that has finished, has failed or was complete. An input that no model has planned may fail,
-// too: before the first model, if it cannot be read, or after the last one.
+// Settle counts an input that has finished, has failed or was complete before. A failed input counts for the run even
+// if Plan did not announce it, because it could not be read before the first model, for example.
 func (r *Run) Settle(file string, failed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -230,7 +233,7 @@ func (r *Run) Settle(file string, failed bool) {
 	}
 }
 
-// Halved counts a device whose batches have become smaller for lack of memory.
+// Halved counts that a device has run out of memory, so that its batches have at most budget tokens from here on.
 func (r *Run) Halved(device string, budget int) {
 	r.on(func(m *model) {
 		m.halvings++
@@ -243,12 +246,14 @@ func (r *Run) Skipped(records int64) {
 	r.on(func(m *model) { m.skipped += records })
 }
 
-// Inside sets the function that returns the part of a device's long batch that has been computed, or nil.
+// Inside is called when a device begins with a long record. The function part returns the share of the record that has
+// been computed, from 0 to 1. Inside is called with nil when the record is finished.
 func (r *Run) Inside(device string, part func() float64) {
 	r.on(func(m *model) { m.device(device).inside = part })
 }
 
-// Sample adds a sample to the device at an address on the PCI bus. Means are those of the samples while it computed.
+// Sample stores the latest sample of the device whose address on the PCI bus is pci. While the device computes, Sample
+// also adds it to the means and the peaks of the device.
 func (r *Run) Sample(pci string, s Sample) {
 	r.on(func(m *model) {
 		for _, d := range m.devices {
@@ -277,7 +282,7 @@ func (f *fraction) count(v Value) {
 // mean returns the mean of the values that were counted.
 func (f fraction) mean() Value { return Value(f.part / f.whole) }
 
-// larger returns the larger of the values that are known.
+// larger returns the larger of two values, or the known one if the other is unknown.
 func larger(a, b Value) Value {
 	if !a.known() || b > a {
 		return b
@@ -288,7 +293,8 @@ func larger(a, b Value) Value {
 // recentTime is the time over which the present rate of a device is measured.
 const recentTime = 10 * time.Second
 
-// addRecent adds a batch to the recent ones, of which the last two are always kept.
+// addRecent adds a batch to d.recent and removes batches that ended too long ago for the present rate. It always keeps
+// the last two.
 func (d *device) addRecent(now time.Time, tokens int) {
 	d.recent = append(d.recent, done{now, tokens})
 	for len(d.recent) > 2 && now.Sub(d.recent[1].at) > recentTime {
@@ -296,7 +302,8 @@ func (d *device) addRecent(now time.Time, tokens int) {
 	}
 }
 
-// rate returns the tokens per second since the first of the recent batches ended.
+// rate returns the present tokens per second of the device: those of the recent batches without the first, divided by
+// the time since the first one ended. It is unknown if there are fewer than two batches.
 func (d *device) rate(now time.Time) Value {
 	if len(d.recent) < 2 {
 		return unknown

@@ -34,8 +34,8 @@ func batch(device, file string, tokens int, bytes int64, took, waited time.Durat
 	return Batch{Device: device, File: file, Sequences: 2, Tokens: tokens, Budget: 100, Bytes: bytes, Took: took, Waited: waited}
 }
 
-// TestCounts checks the percentage when files are already complete or fail, and when another device computes a part of
-// a file again.
+// TestCounts checks the percentage of the bytes that are done: when a file was complete before, when it fails, when
+// some of its bytes are counted twice, and when it has finished.
 func TestCounts(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f0": 100, "f1": 200, "f2": 300})
@@ -118,7 +118,7 @@ func TestRemaining(t *testing.T) {
 	}
 }
 
-// TestRates checks the rates of two devices: now, on average, and after one is lost.
+// TestRates checks the present and the mean tokens per second of two devices, one of which is lost, and of the model.
 func TestRates(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f": 1000})
@@ -173,8 +173,8 @@ func TestHeldBackBy(t *testing.T) {
 	}
 }
 
-// TestSamples checks that samples reach the device at their address, that means count only the time of computing, and
-// that an old sample is not shown.
+// TestSamples checks that a sample of GPU sensors reaches the device with its PCI address, that means and peaks cover
+// only the time in which the device computes, and that an old sample is not shown.
 func TestSamples(t *testing.T) {
 	c := newClock()
 	c.Plan("m", map[string]int64{"f": 10})
@@ -202,7 +202,7 @@ func TestSamples(t *testing.T) {
 	}
 }
 
-// TestJSON checks names of fields and that unknown values are null.
+// TestJSON checks the names of some fields in the JSON of a Snapshot, and that unknown and infinite values are null.
 func TestJSON(t *testing.T) {
 	text, err := json.Marshal(example().Models[1].Devices[1])
 	if err != nil {
@@ -222,7 +222,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// example returns a run of two models on two devices.
+// example returns the state of a run of three models: one is done, one is being computed by two devices, and one waits.
 func example() Snapshot {
 	gpu := Device{Name: "cuda:0", State: Computing, File: "samples/S1/final.contigs.proteins.faa", Sequences: 123456, TokensPerSecond: 98765, Now: 99999,
 		Batch: 32768, LongPercent: unknown, Utilization: 97, MemoryUsed: 61 << 30, MemoryTotal: 80 << 30, Temperature: 64, Power: 512, Clock: 1980}
@@ -236,7 +236,7 @@ func example() Snapshot {
 	}}
 }
 
-// TestLines checks the fields of the dashboard at several widths.
+// TestLines checks the lines of the dashboard at several widths. No line may be wider than the terminal.
 func TestLines(t *testing.T) {
 	for width, want := range map[int]string{
 		119: `running 1h6m40s  >1m1s left  1 failed  2× out of memory  1,003 records skipped

@@ -22,7 +22,7 @@ type Screen struct {
 	mu     sync.Mutex
 	frame  func(width int) []string // nil if there is no dashboard
 	shown  []string                 // the dashboard on the terminal; the cursor is in the line below it
-	closed chan struct{}            // ends the goroutine that draws; nil without a dashboard
+	closed chan struct{}            // closed to end the goroutine that draws; nil without a dashboard
 	drawn  sync.WaitGroup
 }
 
@@ -31,8 +31,8 @@ func NewScreen(w io.Writer, size func() (width, height int)) *Screen {
 	return &Screen{w: w, size: size}
 }
 
-// Show begins to draw a dashboard, four times a second. frame returns its lines for a width; it must not write to the
-// screen.
+// Show begins to draw a dashboard, four times a second. The function frame returns the lines of the dashboard for a
+// terminal of the given width. It must not write to the Screen.
 func (s *Screen) Show(frame func(width int) []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +72,7 @@ func (s *Screen) Close() {
 // Write writes whole lines above the dashboard.
 func (s *Screen) Write(p []byte) (int, error) { return len(p), s.update(string(p)) }
 
-// update replaces the dashboard on the terminal by text and a new dashboard, with one call of Write.
+// update replaces the dashboard on the terminal by text and, below it, a new dashboard. It writes to the terminal once.
 func (s *Screen) update(text string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,8 +99,8 @@ func (s *Screen) update(text string) error {
 	return err
 }
 
-// erase returns the control sequence that removes the dashboard. If the terminal has become narrower, its lines take
-// several rows.
+// erase returns the control sequence that removes the dashboard from a terminal of the given width. If the terminal has
+// become narrower since the dashboard was drawn, a line of the dashboard takes several rows.
 func (s *Screen) erase(width int) string {
 	rows := 0
 	for _, line := range s.shown {

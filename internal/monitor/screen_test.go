@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// terminal is a small terminal: it obeys the control sequences that a Screen writes. Lines longer than its width take
+// terminal imitates a terminal for the control sequences that a Screen writes. A line longer than its width takes
 // several rows.
 type terminal struct {
 	mu    sync.Mutex
@@ -51,7 +51,7 @@ func (t *terminal) size() (width, height int) {
 	return t.width, 24
 }
 
-// waitFor waits until a condition holds.
+// waitFor waits until a condition holds. It fails the test after a minute.
 func waitFor(t *testing.T, what string, holds func() bool) {
 	t.Helper()
 	for end := time.Now().Add(time.Minute); !holds(); time.Sleep(time.Millisecond) {
@@ -86,7 +86,8 @@ func TestScreen(t *testing.T) {
 	s.Close()
 }
 
-// TestScreenBecomesNarrower checks that the dashboard is removed completely when its lines have come to take more rows.
+// TestScreenBecomesNarrower checks that all rows of the dashboard are removed if the terminal has become narrower, so
+// that a line takes two rows.
 func TestScreenBecomesNarrower(t *testing.T) {
 	s := NewScreen(nil, nil)
 	s.shown = []string{strings.Repeat("a", 39), "b", ""}
@@ -98,8 +99,8 @@ func TestScreenBecomesNarrower(t *testing.T) {
 	}
 }
 
-// TestScreenOfFewLines checks that a dashboard that is higher than the terminal is cut, because the cursor cannot move
-// above the first row.
+// TestScreenOfFewLines checks that a dashboard with more lines than the terminal loses its last lines, because the
+// cursor cannot move above the first row to remove them.
 func TestScreenOfFewLines(t *testing.T) {
 	term := &terminal{width: 20}
 	s := NewScreen(term, func() (int, int) { return 20, 3 })
@@ -111,8 +112,8 @@ func TestScreenOfFewLines(t *testing.T) {
 	}
 }
 
-// TestScreenOfManyWriters checks under load that every line is written and that writers and the dashboard do not wait
-// for each other.
+// TestScreenOfManyWriters checks that every line of several concurrent writers is written, and that writers and the
+// dashboard do not deadlock.
 func TestScreenOfManyWriters(t *testing.T) {
 	term := &terminal{width: 80}
 	s := NewScreen(term, term.size)

@@ -15,7 +15,7 @@ import (
 // Value is a measured number. NaN means that it is unknown; JSON has null for it, and texts have a dash.
 type Value float64
 
-// unknown is the value that is not known.
+// unknown stands for a number that was not measured.
 var unknown = Value(math.NaN())
 
 func (v Value) known() bool { return !math.IsNaN(float64(v)) }
@@ -44,12 +44,12 @@ var noSample = Sample{unknown, unknown, unknown, unknown, unknown, unknown}
 // sampleEvery is the time between two samples of a GPU.
 const sampleEvery = time.Second
 
-// finder returns a function that reads the sensors of the GPU at an address on the PCI bus.
+// finder finds the GPU with the address pci on the PCI bus and returns a function that reads its sensors.
 type finder func(pci string) (read func() Sample, err error)
 
-// WatchSensors reads the sensors of GPUs once a second and passes the samples to report, until stop is called. The GPUs
-// are identified by their addresses on the PCI bus, because CUDA numbers devices in another order than NVML. Without
-// NVML, and for a GPU that NVML does not know, there are no samples.
+// WatchSensors reads the sensors of GPUs once a second with NVML, NVIDIA's library for sensors, and passes the samples
+// to report, until stop is called. The GPUs are identified by their addresses on the PCI bus, because CUDA and NVML
+// number them in different orders. Without NVML, and for a GPU that NVML does not know, there are no samples.
 //
 // Each GPU has a goroutine of its own, and another one loads NVML. A call of NVML that never returns keeps its
 // goroutine until the process ends, and delays nobody else: neither WatchSensors nor stop waits for NVML.
@@ -75,7 +75,7 @@ func watchSensors(addresses []string, load func() (finder, error), every time.Du
 	return func() { close(stopped) }
 }
 
-// sampleUntil calls sample at once and then again and again.
+// sampleUntil calls sample at once and then in the interval every, until stopped is closed.
 func sampleUntil(stopped <-chan struct{}, every time.Duration, sample func()) {
 	ticks := time.NewTicker(every)
 	defer ticks.Stop()

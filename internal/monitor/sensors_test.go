@@ -14,7 +14,8 @@ import (
 	"seqembed/kernels/cuda/driver"
 )
 
-// fakeNVML compiles testdata/nvml.c and returns places where only that library is found.
+// fakeNVML compiles testdata/nvml.c, an imitation of NVIDIA's library for sensors, and returns places where only this
+// library is found.
 func fakeNVML(t *testing.T) driver.Places {
 	t.Helper()
 	if runtime.GOOS != "linux" || runtime.GOARCH != "amd64" && runtime.GOARCH != "arm64" {
@@ -41,7 +42,8 @@ func fakeNVML(t *testing.T) driver.Places {
 	}}
 }
 
-// TestNVML checks the values of two GPUs. One of them lacks a sensor.
+// TestNVML checks the values that are read from the sensors of two GPUs. That of a sensor that is missing must be
+// unknown.
 func TestNVML(t *testing.T) {
 	find, err := loadNVML(fakeNVML(t))
 	if err != nil {
@@ -65,8 +67,8 @@ func TestNVML(t *testing.T) {
 	}
 }
 
-// TestNVMLGone loses NVML in the middle of a run, as after a crash of the driver: the sensors of the GPU become
-// unknown, and its peaks stay.
+// TestNVMLGone checks a run in which NVML stops working, as after a crash of the driver: the present values of the
+// sensors become unknown, and the peaks and means stay.
 func TestNVMLGone(t *testing.T) {
 	const pci = "00000000:04:00.0"
 	places := fakeNVML(t)
@@ -100,7 +102,7 @@ func TestNVMLGone(t *testing.T) {
 	}
 }
 
-// sameSample compares samples in which the same values are unknown.
+// sameSample reports whether two samples have equal values, where unknown is equal to unknown.
 func sameSample(a, b Sample) bool {
 	same := func(x, y Value) bool { return x == y || !x.known() && !y.known() }
 	return same(a.Utilization, b.Utilization) && same(a.MemoryUsed, b.MemoryUsed) && same(a.MemoryTotal, b.MemoryTotal) &&
@@ -152,7 +154,7 @@ func TestHangingNVML(t *testing.T) {
 	stop() // must return
 }
 
-// await returns the next value of a channel.
+// await returns the next value of a channel, or the zero value if it is closed. It fails the test after a minute.
 func await[T any](t *testing.T, c <-chan T) T {
 	t.Helper()
 	select {

@@ -6,12 +6,13 @@ import (
 	"time"
 )
 
-// Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. Names end with the unit.
+// Snapshot is the state of a run at a moment. Logs and reports contain it as JSON. The JSON name of a quantity contains
+// its unit.
 type Snapshot struct {
 	Elapsed     Value   `json:"elapsed_seconds"`
 	Left        Value   `json:"left_seconds"`      // estimated time until the end of the run
 	LeftAtLeast bool    `json:"left_is_a_minimum"` // a model that has not begun is not part of the estimate
-	FilesFailed int     `json:"-"`                 // of all models, and before the first; reports count them in their totals
+	FilesFailed int     `json:"-"`                 // of all models, and before the first; not in the JSON
 	Models      []Model `json:"models"`
 }
 
@@ -28,13 +29,13 @@ type Model struct {
 	Seconds         Value    `json:"seconds"` // time since the first device was ready
 	TokensPerSecond Value    `json:"tokens_per_second"`
 	Left            Value    `json:"left_seconds"`
-	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, of the number that fits
+	Fill            Value    `json:"packing_efficiency_percent"` // tokens in the batches, in percent of their limit
 	Halvings        int      `json:"out_of_memory_halvings"`
 	Skipped         int64    `json:"records_skipped"`
 	Reading         Stage    `json:"reading"`
 	Computing       Stage    `json:"computing"`
 	Writing         Stage    `json:"writing"`
-	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty if none has worked a second yet
+	HeldBackBy      string   `json:"held_back_by"` // the stage that waits least; empty before one was busy for a second
 	Devices         []Device `json:"devices"`
 }
 
@@ -56,13 +57,13 @@ type Device struct {
 	Temperature     Value `json:"temperature_celsius"`
 	Power           Value `json:"power_watts"`
 	Clock           Value `json:"clock_megahertz"`
-	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three: while it computed
+	MeanUtilization Value `json:"mean_utilization_percent"` // this and the next three are of the time in which it computed
 	MeanPower       Value `json:"mean_power_watts"`
 	PeakMemory      Value `json:"peak_memory_bytes"`
 	PeakTemperature Value `json:"peak_temperature_celsius"`
 }
 
-// Stage contains the times of one stage, added over its goroutines.
+// Stage contains the times of one stage of a run: reading, computing or writing. The times of its goroutines are added.
 type Stage struct {
 	Busy    Value `json:"busy_seconds"`
 	Waiting Value `json:"waiting_seconds"` // time in which it waited for other stages
@@ -75,10 +76,10 @@ func (s *Stage) add(busy, waiting time.Duration) {
 // waits returns the percentage of its time that a stage has waited.
 func (s Stage) waits() Value { return 100 * s.Waiting / (s.Busy + s.Waiting) }
 
-// stale is the age from which a sample is not shown.
+// stale is the age at which a sample of a GPU's sensors is too old to be shown.
 const stale = 5 * sampleEvery
 
-// Snapshot returns the present state.
+// Snapshot returns the present state of the run.
 func (r *Run) Snapshot() Snapshot {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,7 +159,7 @@ func (d *device) snapshot(now time.Time) Device {
 	return s
 }
 
-// percent returns the share of the bytes on disk that is done.
+// percent returns the percentage of the bytes on disk that is done, or unknown if the size of an input is not known.
 func (m *model) percent() Value {
 	if !m.sized {
 		return unknown

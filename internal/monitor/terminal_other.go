@@ -4,5 +4,5 @@ package monitor
 
 import "os"
 
-// ControlSequences reports whether a terminal obeys control sequences.
+// ControlSequences reports whether terminals obey control sequences, as all do except those with TERM=dumb.
 func ControlSequences(*os.File) bool { return os.Getenv("TERM") != "dumb" }

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// ControlSequences makes a terminal obey control sequences, and reports whether it does.
+// ControlSequences switches the control sequences of a Windows console on, and reports whether that succeeded.
 func ControlSequences(terminal *os.File) bool {
 	var mode uint32
 	console := windows.Handle(terminal.Fd())

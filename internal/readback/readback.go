@@ -1,5 +1,5 @@
-// Package readback reads files that a test has written with other software: Python with modules such as h5py, and
-// Node.js with packages such as hyparquet. A test is skipped where the software is absent.
+// Package readback lets a test read the files that it has written with other software: Python with modules such as
+// h5py, or Node.js with packages such as hyparquet. A test is skipped where the software is absent.
 package readback
 
 import (

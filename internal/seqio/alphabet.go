@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Alphabet is the kind of a sequence.
+// Alphabet tells whether a sequence is DNA or a protein.
 type Alphabet uint8
 
 const (
@@ -33,7 +33,7 @@ type Finding struct {
 	Contradicts string   // the input's extension, if the letters clearly contradict it; or empty
 }
 
-// Reasons for an alphabet.
+// The values of Finding.Why: the reasons for which an alphabet was chosen.
 const (
 	BecauseFASTQ     = "FASTQ"
 	BecauseLetters   = "letters"
@@ -72,7 +72,7 @@ const (
 	classes
 )
 
-// classOf maps each byte to its class, in either case.
+// classOf maps each byte, a letter in upper or lower case or another byte, to its class.
 var classOf = func() (table [256]uint8) {
 	for i := range table {
 		table[i] = noLetter
@@ -98,10 +98,11 @@ func (c *composition) add(seq []byte) {
 // of the letters of a protein.
 func (c *composition) plain() int64 { return c[classA] + c[classC] + c[classG] + c[classT] + c[classN] }
 
-// letters returns the number of letters that are evidence. X is none.
+// letters returns the number of letters that are evidence for an alphabet, which is all letters except X.
 func (c *composition) letters() int64 { return c.plain() + c[code] + c[amino] }
 
-// different returns the number of different bases. mixed reports that none of them makes up more than three quarters.
+// different returns how many of the bases A, C, G and T occur. mixed reports that none of the four makes up more than
+// three quarters of them all.
 func (c *composition) different() (n int, mixed bool) {
 	var most, sum int64
 	for _, count := range c[:classN] {
@@ -145,8 +146,8 @@ func (c *composition) judge() (a Alphabet, sure bool) {
 	return Unknown, false
 }
 
-// glance guesses DNA or Protein from the first letters of a sequence. It is cheap, so that contradicted counts the
-// letters of few records only.
+// glance guesses DNA or Protein from the first 16 letters of a sequence. contradicted calls it for every record, and
+// counts all letters only of a record for which the guess is not the alphabet of the input.
 func glance(seq []byte) Alphabet {
 	const most = 16
 	seq = seq[:min(len(seq), most)]
@@ -188,8 +189,8 @@ func (v *ballot) add(seq []byte) Alphabet {
 
 // decide returns the alphabet of the input called name, or Unknown. It uses the first of these that gives an answer:
 // records that are certain evidence, the letters of all records together if they are certain evidence, the extension of
-// the name, and the alphabet that the letters look like. An input without letters counts as DNA; each of its records is
-// refused as empty.
+// the name, and the alphabet that the letters look like. If none does and there are no letters, it returns DNA; each
+// record is then refused, because it has no letters.
 func (v *ballot) decide(name string) decision {
 	extension := filepath.Ext(trimExtension(filepath.Base(name), compressionExtensions))
 	byName := extensionAlphabet[strings.ToLower(extension)]
@@ -218,8 +219,9 @@ type decision struct {
 	records int
 }
 
-// contradicted returns the alphabet for which a record is certain evidence, if that is not the alphabet of the input.
-// Otherwise, or if the user gave the alphabet, it returns Unknown.
+// contradicted returns the alphabet for which a record is certain evidence, if that is not the alphabet of the input
+// and the first letters of the record look different, too (see glance). It returns Unknown otherwise, and always if the
+// user gave the alphabet or the input is FASTQ.
 func (d *decision) contradicted(seq []byte) Alphabet {
 	if d.Why == "" || d.Why == BecauseFASTQ || glance(seq) == d.Alphabet {
 		return Unknown
@@ -245,7 +247,7 @@ func (d *decision) reminder() string {
 	return ""
 }
 
-// evidence names the records that were judged.
+// evidence returns words for the records from which the alphabet was decided, such as "the first 100 records".
 func (d *decision) evidence() string {
 	if d.records == 1 {
 		return "the first record"

@@ -64,7 +64,8 @@ func TestLettersOfOneRecord(t *testing.T) {
 	}
 }
 
-// TestFinding checks the alphabet of whole inputs and the reason for it.
+// TestFinding checks the Finding of a Reader for whole inputs: the alphabet, the reason for it, and the extension that
+// contradicts it. A given alphabet must always be used. If the alphabet cannot be told, the error must be ErrAlphabet.
 func TestFinding(t *testing.T) {
 	const gene, protein = "ACGTTGCATTACGGAACGTT", "MKVLAAGWQEFDSTIKN"
 	fasta := func(records ...string) string {
@@ -120,7 +121,7 @@ func TestFinding(t *testing.T) {
 	}
 }
 
-// manyRecords returns n records with the same letters.
+// manyRecords returns FASTA with n records of the same letters, which have different ids.
 func manyRecords(n int, letters string) string {
 	var b strings.Builder
 	for i := range n {
@@ -169,8 +170,7 @@ func TestMixedInputIsAnError(t *testing.T) {
 	}
 }
 
-// TestRecordsWithoutAHeaderDoNotDecide checks that a record without a header is no evidence for an alphabet, under both
-// policies for bad records.
+// TestRecordsWithoutAHeaderDoNotDecide checks that a record with an empty header is no evidence for an alphabet.
 func TestRecordsWithoutAHeaderDoNotDecide(t *testing.T) {
 	records, r, err := readAll(strings.NewReader(">\nMKVLAAGWQEF\n>b\nACGTACGTACGTACGTACGT\n"), Options{OnBad: BadSkip})
 	if err != nil || len(records) != 1 || r.Alphabet() != DNA {

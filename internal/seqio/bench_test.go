@@ -11,7 +11,8 @@ import (
 	"testing"
 )
 
-// benchmarkReader reports the decompressed bytes per second, and the bytes of memory allocated per decompressed byte.
+// benchmarkReader measures the reading of input, whose text has the length decompressed. It reports MB/s of this text,
+// and the memory that reading the whole input allocates.
 func benchmarkReader(b *testing.B, input []byte, decompressed int, o Options) {
 	b.Helper()
 	b.SetBytes(int64(decompressed))
@@ -104,8 +105,9 @@ func BenchmarkRealFiles(b *testing.B) {
 	}
 }
 
-// BenchmarkChromosomeFASTQ reads a FASTQ file of a chromosome in many lines, as programs that call a consensus write
-// it. Every tenth quality line begins with '@'. A parser that started over at each such line would take quadratic time.
+// BenchmarkChromosomeFASTQ reads one FASTQ record of many lines, as programs that call the consensus of a chromosome
+// write it. Every tenth line of quality values begins with '@'. A parser that started over at each such line would take
+// quadratic time, so the rate must be about the same for all lengths.
 func BenchmarkChromosomeFASTQ(b *testing.B) {
 	for _, letters := range []int{1 << 20, 1 << 22, 1 << 24} {
 		text := genome(letters, 60, "\n")

@@ -76,15 +76,16 @@ func beginsBlock(f io.ReaderAt, at, size int64) (bool, error) {
 
 // place is where a record begins in a file. In a plain file it is an offset, and the other fields are 0.
 type place struct {
-	offset int64 // in a file of bgzip, of the block in which the record begins
-	within int64 // offset of the record in the text of this block
+	offset int64 // in a file of bgzip, the offset of the block in which the record begins
+	within int64 // offset of the record in the decompressed text of this block
 	end    int64 // offset of the end of this block, if within is not 0
 }
 
-// after returns the offset up to which bytes are needed to read what lies before p.
+// after returns the offset in the file up to which it must be read to get all text before p.
 func (p place) after() int64 { return max(p.offset, p.end) }
 
-// blocks reads the text of consecutive gzip members and knows where they begin.
+// blocks decompresses consecutive gzip members of a file and knows at which offsets they begin. The decompressed bytes
+// are called text.
 type blocks struct {
 	*members
 	disk  *diskReader
@@ -96,13 +97,14 @@ type blocks struct {
 	began func(b *blocks) // called when a member other than the first begins
 }
 
-// newBlocks returns a reader of the text of the members that begin at the offset base of a file. disk reads from there.
+// newBlocks returns a reader of the text of the gzip members from the offset base of a file on. disk reads the file
+// from this offset. began is called at the beginning of each member except the first.
 func newBlocks(disk *diskReader, base int64, began func(*blocks)) (*blocks, error) {
 	m, err := newMembers(bufio.NewReaderSize(disk, streamBuffer))
 	return &blocks{members: m, disk: disk, base: base, at: base, limit: math.MaxInt64, began: began}, err
 }
 
-// offset returns the offset in the file up to which bytes have been decompressed.
+// offset returns the offset in the file up to which the decompressor has taken bytes.
 func (b *blocks) offset() int64 { return b.base + b.disk.size - int64(b.packed.Buffered()) }
 
 // Read returns text. Before it ends at the limit, it reads the current member to its end, so that its checksum is
@@ -130,7 +132,7 @@ func (b *blocks) Read(p []byte) (int, error) {
 	}
 }
 
-// next opens the next member. It returns io.EOF after the last.
+// next opens the next gzip member and calls b.began. It returns io.EOF after the last member.
 func (b *blocks) next() error {
 	b.end = b.offset()
 	if err := b.skipPadding(); err != nil {
@@ -144,12 +146,13 @@ func (b *blocks) next() error {
 	return nil
 }
 
-// damaged adds the place of the current member to an error.
+// damaged adds the offset of the current gzip member to an error.
 func (b *blocks) damaged(err error) error {
 	return fmt.Errorf("in the block at byte %d: %w", b.at, err)
 }
 
-// cutBlocks returns the first record that begins after the beginning of the first block at or after an offset.
+// cutBlocks returns a place in a file of bgzip: that of the first record after the offset at. It looks for the first
+// block that begins at or after the offset, and in its text for the first record that does not begin with the text.
 func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	at, err := findBlock(f, at, p.Size)
 	if err != nil || at == p.Size {
@@ -164,8 +167,8 @@ func (p *Part) cutBlocks(f io.ReaderAt, at int64) (place, error) {
 	return found, nil
 }
 
-// cutText returns the first record that begins in the text of the blocks that disk reads, which begin at an offset.
-// Where the text begins with a record, that one does not count.
+// cutText returns the place of the first record in the text of the blocks that begin at the offset at of the file. disk
+// reads the file from this offset. A record at the very beginning of the text does not count.
 func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	type block struct{ at, text, end int64 } // end is that of the block before
 	begun := []block{{at: at}}               // 24 bytes for each block up to the record, which has 64 KiB
@@ -200,7 +203,7 @@ func (p *Part) cutText(disk *diskReader, at int64) (place, error) {
 	return cut, nil
 }
 
-// newPartSource returns the text of a part of a file of bgzip from one place to another.
+// newPartSource returns a source for the text of a file of bgzip between two places.
 func newPartSource(f io.ReaderAt, from, to place) (*source, error) {
 	s := &source{close: func() {}, compression: "gzip",
 		disk: &diskReader{r: io.NewSectionReader(f, from.offset, to.after()-from.offset), hash: sha256.New()}}

@@ -20,7 +20,8 @@ import (
 // eofBlock is the empty block that bgzip writes at the end of a file.
 const eofBlock = "\x1f\x8b\x08\x04\x00\x00\x00\x00\x00\xff\x06\x00\x42\x43\x02\x00\x1b\x00\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00"
 
-// bgzip compresses content as bgzip does, in blocks of the given lengths.
+// bgzip compresses content as the program bgzip does, in blocks. Each call of length gives the number of bytes of
+// content in the next block.
 func bgzip(content []byte, length func() int) []byte {
 	var file []byte
 	var b bytes.Buffer
@@ -44,7 +45,8 @@ func someLengths(rng *rand.Rand) func() int {
 	return func() int { return max(0, rng.IntN(most+most/5+1)-most/5) }
 }
 
-// TestBlocksOfBgzip cuts a file that bgzip itself has compressed.
+// TestBlocksOfBgzip checks that the parts of a file that the program bgzip has compressed have all its records
+// together.
 func TestBlocksOfBgzip(t *testing.T) {
 	program, err := exec.LookPath("bgzip")
 	if err != nil {
@@ -73,7 +75,8 @@ func TestBlocksOfBgzip(t *testing.T) {
 	}
 }
 
-// TestOnlyFilesOfBgzipAreCut looks at files that resemble those of bgzip.
+// TestOnlyFilesOfBgzipAreCut checks which files are cut into consecutive parts: plain files and files that begin like
+// those of bgzip. Other gzip files must be interleaved. In each case two parts must have all records together.
 func TestOnlyFilesOfBgzipAreCut(t *testing.T) {
 	text := []byte(strings.Repeat(">a\nACGTTGCATCGATCGATCGATCAGCA\n", 10))
 	all := func() int { return len(text) }
@@ -119,7 +122,8 @@ func (c *countingReaderAt) ReadAt(p []byte, at int64) (int, error) {
 	return n, err
 }
 
-// TestACutReadsLittle checks that finding a place takes a few blocks, wherever it is in a file.
+// TestACutReadsLittle checks that finding the beginning of a part reads at most the length of five blocks, wherever in
+// the file it is.
 func TestACutReadsLittle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 5))
 	content := bgzip(randomLetters(rng, "ACGT\n>>", 2<<20), func() int { return 65280 })
@@ -133,8 +137,8 @@ func TestACutReadsLittle(t *testing.T) {
 	}
 }
 
-// TestADamagedBlock damages a block. Only the part that has it, and one that begins or ends there, may fail, with an
-// error that gives the place of the block.
+// TestADamagedBlock checks that a damaged block makes only one or two of ten parts fail: that with the block, and one
+// that begins or ends in it. The error must give the offset of the block.
 func TestADamagedBlock(t *testing.T) {
 	rng := rand.New(rand.NewPCG(9, 9))
 	content := bgzip(randomFile(rng, false, 400), func() int { return 900 })
@@ -172,8 +176,7 @@ func TestADamagedBlock(t *testing.T) {
 	}
 }
 
-// TestDigestsOfParts compares the digest of a part with one of the bytes that Open returns, in which the last block is
-// whole.
+// TestDigestsOfParts checks that Reader.Digest of a part is the digest of the bytes that Part.Open returns.
 func TestDigestsOfParts(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 3))
 	path := filepath.Join(t.TempDir(), "x.fa.gz")
@@ -213,8 +216,8 @@ func TestDigestsOfParts(t *testing.T) {
 	}
 }
 
-// FuzzBlocks compresses a text in blocks, damages the file in one place, and cuts it in two. The parts must have the
-// records of the whole file, or one of them must fail if the whole file does.
+// FuzzBlocks checks the two parts of a file of bgzip that may be damaged in one place. If the whole file can be read,
+// the parts must have its records. If it cannot, one of the parts must fail.
 func FuzzBlocks(f *testing.F) {
 	fasta, fastq := strings.Repeat(">a x\r\nACGTACGTTTACG\n>b\nGG\n", 9), strings.Repeat("@a\nACGTA\n+\n@@II+\n", 20)
 	f.Add([]byte(fasta), uint16(7), uint16(90), uint16(0), uint8(0))
@@ -259,7 +262,7 @@ func FuzzBlocks(f *testing.F) {
 	})
 }
 
-// FuzzFindBlock compares findBlock with a plain search, in bytes in which headers of blocks come often.
+// FuzzFindBlock checks that findBlock finds the same block as a plain search byte by byte.
 func FuzzFindBlock(f *testing.F) {
 	f.Add([]byte(eofBlock+eofBlock+"x"+eofBlock), uint16(1), uint16(0))
 	f.Add([]byte(eofBlock[:20]+eofBlock), uint16(0), uint16(3))

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// maxFaults is the number of bad records that an error names.
+// maxFaults is the maximum number of bad records that an error names; it only counts the others.
 const maxFaults = 10
 
 // faults collects the bad records of an input.
@@ -37,7 +37,7 @@ func (f *faults) err(file string) error {
 // Faults is the error of an input with several bad records.
 type Faults struct {
 	File  string
-	First []error // FormatErrors or errors of Check's visit, in the order of the input; at most maxFaults
+	First []error // the first ten errors, in the order of the input: FormatErrors, or errors of the visit of Check
 	Count int64   // number of all bad records
 }
 
@@ -61,12 +61,12 @@ func (e *Faults) Error() string {
 	return b.String()
 }
 
-// Unwrap returns First.
+// Unwrap returns the errors in First.
 func (e *Faults) Unwrap() []error { return e.First }
 
-// Check reads a file to its end. It returns nil, or an error that names the bad records, including those for which
-// visit returns an error. Reading is many times as fast as a model, so a bad record at the end of a file is found
-// before the file has been computed. If ctx ends, Check returns early, with the bad records found so far.
+// Check reads a file to its end, without computing embeddings, so that bad records at the end of a file are found
+// early. It returns nil, or an error that names the bad records, including those for which visit returns an error. If
+// ctx ends, Check returns early, with the bad records found so far.
 func Check(ctx context.Context, path string, o Options, visit func(Record) error) error {
 	r, err := Open(path, o)
 	if err != nil {

@@ -28,7 +28,7 @@ const (
 	short     = blockSize / 16
 )
 
-// add appends p.
+// add appends a copy of p.
 func (c *chunks) add(p []byte) {
 	c.len += len(p)
 	for room := cap(c.last) - len(c.last); room < len(p); room = cap(c.last) {

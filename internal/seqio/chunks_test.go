@@ -50,8 +50,8 @@ func TestSequencesCanBeAppendedTo(t *testing.T) {
 	}
 }
 
-// TestLargeRecordsAllocateTwiceTheirSizeAtMost checks the memory for a large record. A buffer that is copied when it
-// grows would take several times the size of the record.
+// TestLargeRecordsAllocateTwiceTheirSizeAtMost checks that reading a large record allocates at most 2.25 times its
+// size. A buffer that is copied when it grows would take more.
 func TestLargeRecordsAllocateTwiceTheirSizeAtMost(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")

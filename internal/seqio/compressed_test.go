@@ -12,9 +12,9 @@ import (
 	"github.com/klauspost/compress/zstd"
 )
 
-// FuzzCompressed changes compressed data in up to two places, and cuts it. Reading the data must never return another
-// text without an error, and must take bounded time and memory. All formats contain a checksum of the text, so damage
-// can be detected.
+// FuzzCompressed checks the reading of compressed data that is damaged in up to two places and may be truncated. It
+// must never return another text without an error, and must take bounded time and memory. All formats contain a
+// checksum of the text, so damage can be detected.
 func FuzzCompressed(f *testing.F) {
 	formats := compressions(f)
 	names := slices.Sorted(maps.Keys(formats))[1:] // without the plain one

@@ -5,16 +5,18 @@ import (
 	"strconv"
 )
 
-// IDs makes the ids of joined parts unique, as a Reader of the whole input does.
+// IDs applies a DuplicatePolicy to the ids of all parts of an input in order. The result is the same as if one Reader
+// had read the whole input.
 type IDs struct {
 	policy DuplicatePolicy
 	set    *idSet
 }
 
-// NewIDs returns an IDs without ids.
+// NewIDs returns an IDs to which no id has been given yet.
 func NewIDs(policy DuplicatePolicy) *IDs { return &IDs{policy, newIDSet()} }
 
-// Name returns the id under which a record is written. It returns false if the policy does not allow the record.
+// Name returns the id under which a record is written. It returns false if the policy is DuplicateError and the id was
+// given to Name before.
 func (s *IDs) Name(id string) (string, bool) {
 	switch s.policy {
 	case DuplicateSuffix:
@@ -26,10 +28,10 @@ func (s *IDs) Name(id string) (string, bool) {
 	return id, true
 }
 
-// idSet is the set of ids that were returned. Instead of an id it stores 128 bits of two independently seeded hashes.
-// That takes 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80),
-// without pointers for the garbage collector. Among a thousand million different ids, the probability that two are
-// taken for one is about 10^-21.
+// idSet is a set of ids of records. Instead of an id it stores 128 bits of two independently seeded hashes. That takes
+// 35 to 56 bytes per record for ids of any length (measured; a map of 17-letter strings takes up to 80), without
+// pointers for the garbage collector. Among a thousand million different ids, the probability that two are taken for
+// one is about 10^-21.
 type idSet struct {
 	seeds [2]maphash.Seed
 	seen  map[idHash]int64 // under DuplicateError the line of the record; under DuplicateSuffix the last number tried

@@ -13,12 +13,12 @@ var (
 	ErrNoRecords    = errors.New("no records")                // the input is empty
 	ErrAlphabet     = errors.New("neither DNA nor protein")   // the alphabet cannot be told, or the input has both
 	ErrTruncated    = errors.New("truncated FASTQ record")    // the input ends inside a FASTQ record
-	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together
+	ErrMalformed    = errors.New("malformed record")          // a FASTQ record's lines do not fit together, or a header is too long
 	ErrDamaged      = errors.New("damaged compressed data")   // the input does not decompress to its end
 	ErrLimit        = errors.New("beyond a limit")            // a record is too long, or compressed data asks for too much memory
 	ErrBadRecord    = errors.New("bad record")                // no id, no letters or an illegal letter, under BadError
-	ErrGuessed      = fmt.Errorf("%w: guessed", ErrBadRecord) // its illegal letter may be one of the other alphabet
-	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // its illegal letter is a gap, under GapsError
+	ErrGuessed      = fmt.Errorf("%w: guessed", ErrBadRecord) // illegal only in the alphabet that was detected
+	ErrGap          = fmt.Errorf("%w: a gap", ErrBadRecord)   // an illegal letter that is a gap, under GapsError
 	ErrLongRecord   = fmt.Errorf("%w: a record", ErrLimit)    // a record is longer than Options.Longest, under BadError
 	ErrDuplicateID  = errors.New("duplicate id")              // an id came twice, under DuplicateError
 	ErrInputName    = errors.New("inputs with the same name") // two inputs would be written to the same output

@@ -13,7 +13,7 @@ import (
 	"unicode/utf8"
 )
 
-// optionsFrom returns a different combination of options for each number.
+// optionsFrom derives a combination of options from the bits of a number.
 func optionsFrom(bits uint8) Options {
 	return Options{
 		Alphabet:   Alphabet(bits % 4 % 3),
@@ -25,8 +25,9 @@ func optionsFrom(bits uint8) Options {
 	}
 }
 
-// FuzzReader checks that reading ends for any bytes, that the records are clean, and that all records are returned or
-// counted as left out.
+// FuzzReader checks a Reader with any bytes and options. Reading must end, the records must be clean (see checkClean),
+// every record must be returned or counted as left out, and the results must be the same if the bytes arrive one by
+// one.
 func FuzzReader(f *testing.F) {
 	for _, text := range []string{
 		"", ">", "@", ">\n>", "\n@\n@", ">a\nACGT\n>b\n\n>c x\nAC GT\r\n", "@a\nACGT\n+\n@III\n@b\nGG\n+\nI", "@\n\n+\n\n@\nA\n+\nI",
@@ -64,7 +65,8 @@ func FuzzReader(f *testing.F) {
 	})
 }
 
-// checkClean checks that the records are as the comments of Record and Options promise.
+// checkClean checks that records have what the comments of Record and Options promise: an id that no other record has,
+// legal letters, and ascending lines and indexes.
 func checkClean(t *testing.T, records []Record, r *Reader) {
 	t.Helper()
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -152,7 +154,9 @@ func randomLetters(rng *rand.Rand, from string, n int) []byte {
 	return s
 }
 
-// FuzzRoundTrip reads back the records of writeRecords, from the complete text and from a truncated one.
+// FuzzRoundTrip checks that a Reader returns the records that writeRecords has written. If a FASTQ text is truncated
+// inside a record, the error must be ErrTruncated. If it is truncated between records, the records before must be
+// returned.
 func FuzzRoundTrip(f *testing.F) {
 	for seed := range uint64(50) {
 		f.Add(seed, seed%2 == 0, uint16(seed*37))
@@ -203,8 +207,9 @@ func isPrefix(got, want []Record) bool {
 	return len(got) <= len(want) && (len(got) == 0 || reflect.DeepEqual(got, want[:len(got)]))
 }
 
-// FuzzJudge checks two rules of judge. Case, order, gaps, stops, digits and X do not change the result. A text that
-// consists only of letters that DNA never has is never certainly DNA.
+// FuzzJudge checks two properties of judge, which tells DNA from protein by the letters. The case and the order of the
+// letters, gaps, stops, digits and X must not change the result. A text of letters that never occur in DNA must not be
+// certainly DNA.
 func FuzzJudge(f *testing.F) {
 	for _, letters := range []string{"ACGTACGTACGTACGT", "MKVLAAGWQ", "GGGGSGGGGS", "AAACTYAAAKGAATTGRCGG", "NNNN", "TGTGTGTG", "XXXX", "0İ", ""} {
 		f.Add([]byte(letters), uint64(1))

@@ -54,7 +54,7 @@ func (l LeftOut) String() string {
 // ignores hidden files. A glob that the shell has not expanded stands for its matches, and any other argument for the
 // file of that path. The inputs are sorted by path, and forced is the Alphabet of all of them. CheckPaths and
 // CheckNames find mistakes in the inputs. Expand also returns a LeftOut for each folder with files that are not inputs.
-// If an argument leads to no file, the error is an ErrNoInput.
+// If an argument leads to no file, the error wraps ErrNoInput.
 func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	var e expansion
 	if err := e.expand(arg); err != nil {
@@ -67,7 +67,7 @@ func Expand(arg string, forced Alphabet) ([]Input, []LeftOut, error) {
 	return e.inputs, e.leftOut, nil
 }
 
-// CheckPaths returns an ErrGivenTwice if a file occurs twice.
+// CheckPaths returns an error that wraps ErrGivenTwice if a file occurs twice.
 func CheckPaths(inputs []Input) error {
 	given := make(map[string]bool, len(inputs))
 	for _, in := range inputs {
@@ -120,7 +120,7 @@ func spelling(p string) string {
 	return clean
 }
 
-// path adds a file, or the sequence files of a folder.
+// path adds the file p, or the sequence files of the folder p, to the inputs.
 func (e *expansion) path(p string) error {
 	info, err := os.Stat(p)
 	if err != nil {

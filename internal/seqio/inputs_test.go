@@ -169,7 +169,8 @@ func TestExpandFollowsLinksButNotInCircles(t *testing.T) {
 	}
 }
 
-// TestCheckNamesOverCombinedLists checks inputs from several calls of Expand, as the command combines them.
+// TestCheckNamesOverCombinedLists checks that CheckNames finds two inputs of the same output name from different calls
+// of Expand, unless their alphabets or folders differ, and that CheckPaths finds a file that is given twice.
 func TestCheckNamesOverCombinedLists(t *testing.T) {
 	one, two := Input{Path: "x/s.fna", Name: "s", Alphabet: DNA}, Input{Path: "y/s.fa", Name: "s", Alphabet: DNA}
 	if err := CheckNames([]Input{one, two}); !errors.Is(err, ErrInputName) || !strings.Contains(err.Error(), "x/s.fna and y/s.fa") {

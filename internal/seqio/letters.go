@@ -5,7 +5,7 @@ import (
 	"fmt"
 )
 
-// Marks in a cleaner's table. Every other entry is the letter that replaces the byte.
+// Values in cleaner.table for bytes that are not letters. Every other value there is the letter that replaces the byte.
 const (
 	illegal = 0
 	blank   = ' ' // removed: white space, and gaps under GapsRemove
@@ -25,7 +25,8 @@ type cleaner struct {
 	table    [256]byte
 }
 
-// newCleaner returns a cleaner for the alphabet; the comment of Options describes the cleaning.
+// newCleaner returns a cleaner for the alphabet. It cleans as the comment of Options describes. fastq tells whether the
+// input is FASTQ, where '.' in DNA stands for N.
 func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	c := &cleaner{alphabet: a}
 	legal := "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -60,7 +61,8 @@ func newCleaner(a Alphabet, o Options, fastq bool) *cleaner {
 	return c
 }
 
-// clean rewrites seq in place and returns the part that contains the letters, or an illegalLetter.
+// clean rewrites seq in place and returns the part of it that contains the cleaned letters. For a byte that is not
+// allowed the error is an illegalLetter.
 func (c *cleaner) clean(seq []byte) ([]byte, error) {
 	if c.alphabet == Protein {
 		seq = c.withoutStop(seq)

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestEveryByteIsCleanedOrRefused reads every byte between two letters that are legal everywhere, for every alphabet
-// and for letters of both cases.
+// TestEveryByteIsCleanedOrRefused checks for every byte, in DNA and in proteins, whether clean keeps it, replaces it,
+// removes it or refuses it. The byte stands between two letters that are legal in both alphabets.
 func TestEveryByteIsCleanedOrRefused(t *testing.T) {
 	for _, a := range []Alphabet{DNA, Protein} {
 		for _, keep := range []bool{false, true} {
@@ -50,7 +50,8 @@ func TestPositionsCountLettersNotWhiteSpace(t *testing.T) {
 	}
 }
 
-// TestGapsAndStops checks gaps and stops in both alphabets, and the '.' of FASTQ.
+// TestGapsAndStops checks that gaps are removed or refused as the options say, that one stop at the end of a protein is
+// removed and any other is refused, and that '.' in FASTQ becomes N.
 func TestGapsAndStops(t *testing.T) {
 	for _, tt := range []struct {
 		read     string

@@ -18,11 +18,11 @@ const (
 	// maxZstdWindow is the largest window that zstd itself writes and, with --long=31, reads. The decoder reserves as
 	// much address space, but uses only as much memory as the content needs.
 	maxZstdWindow = 1 << 31
-	// maxXZDictionary is the largest dictionary that xz itself writes. The decoder reserves it in the same way.
+	// maxXZDictionary is the largest dictionary that xz itself writes. The decoder reserves address space for it, too.
 	maxXZDictionary = 1536 << 20
 )
 
-// limitError is an error of compressed data. It wraps ErrLimit.
+// limitError is the error for compressed data that asks for too much memory. It matches ErrLimit in errors.Is.
 type limitError struct{ msg string }
 
 func (e *limitError) Error() string        { return e.msg }
@@ -36,9 +36,10 @@ func zstdLimit(err error) error {
 	return err
 }
 
-// xzBlocks passes xz data on to its decoder, and returns a limitError instead of the header of a block that asks for a
-// dictionary that is too large. The decoder reads a header in two reads: one for its first byte, which is its length,
-// and one for the rest. It makes no other such pair of reads of the same lengths.
+// xzBlocks passes xz data on to its decoder. If a block asks for a dictionary larger than maxXZDictionary, xzBlocks
+// returns a limitError instead of the header of the block. It recognises a header by the way in which the decoder
+// reads: first one byte, which gives the length of the header, and then exactly the rest of that length. The decoder
+// reads nothing else in this way.
 type xzBlocks struct {
 	packed *bufio.Reader
 	first  byte // result of the last read, if that asked for one byte; otherwise 0

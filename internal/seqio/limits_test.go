@@ -13,8 +13,8 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// xzStream returns ">a\nACGT\n" as xz compresses it, except that the given byte replaces the size of the dictionary,
-// which is 8 MiB. The byte is at index dictionaryAt.
+// xzStream returns ">a\nACGT\n" as xz compresses it, except that the byte dictionary replaces the size of the
+// dictionary in the header, which is 8 MiB.
 func xzStream(t *testing.T, dictionary byte) []byte {
 	t.Helper()
 	content := []byte(compressions(t)[".xz"](">a\nACGT\n"))
@@ -64,8 +64,8 @@ func TestHugeDictionary(t *testing.T) {
 	}
 }
 
-// TestHugeRecord checks that a record without end is refused at the maximum length, and that reading it takes no more
-// memory than that length needs.
+// TestHugeRecord checks that a parser refuses a record that is longer than its limit with ErrLimit, and that it keeps
+// no more than twice as many letters as the limit.
 func TestHugeRecord(t *testing.T) {
 	const most = 1 << 16
 	var packed bytes.Buffer
@@ -147,7 +147,8 @@ func TestHugeDictionaryOfALaterBlock(t *testing.T) {
 	}
 }
 
-// TestHugeRecordIsLeftOut checks that a record over the limit is read without keeping it if bad records are left out.
+// TestHugeRecordIsLeftOut checks that a record longer than Options.Longest is skipped and counted under BadSkip, and is
+// an ErrLongRecord under BadError.
 func TestHugeRecordIsLeftOut(t *testing.T) {
 	const most = 1 << 16
 	lines := strings.Repeat("ACGTACGT\n", most)

@@ -56,7 +56,7 @@ func (m *members) skipPadding() error {
 	}
 }
 
-// open opens the next member.
+// open opens the next gzip member. If other data follows instead, it returns a trailingBytes error.
 func (m *members) open() error {
 	if magic, err := m.packed.Peek(len(gzipMagic)); err != nil && err != io.EOF {
 		return err

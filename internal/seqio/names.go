@@ -8,9 +8,9 @@ import (
 	"strings"
 )
 
-// output is the name of an output, together with its alphabet. Two inputs of the same alphabet, which go to the same
-// model, must not have outputs of the same name. The outputs of s.fna and s.faa may have the same name as soon as the
-// alphabets are known and differ.
+// output is the name of an output together with the alphabet of its input. The alphabet determines the model, whose
+// name becomes part of the file name. So the outputs of s.fna (DNA) and s.faa (protein) may have the same name, but not
+// those of two inputs of the same alphabet, or of unknown alphabets.
 type output struct {
 	name  string
 	model Alphabet
@@ -18,7 +18,7 @@ type output struct {
 
 func (in *Input) output() output { return output{path.Join(in.Dir, in.Name), in.Alphabet} }
 
-// CheckNames returns an ErrInputName that names two inputs whose outputs would have the same name.
+// CheckNames returns an error that wraps ErrInputName if the outputs of two inputs would have the same name.
 func CheckNames(inputs []Input) error {
 	owner := make(map[output]string, len(inputs))
 	for _, in := range inputs {
@@ -33,8 +33,9 @@ func CheckNames(inputs []Input) error {
 
 // TellApart changes the Dir or Name of inputs whose outputs would have the same name. If the inputs are in different
 // folders, the differing part of the folders' paths becomes part of the Dir: S1/final.contigs.fa and
-// S2/final.contigs.fa get the Dirs S1 and S2. If they are in the same folder, each Name gets its extensions back: x.fna
-// and x.ffn.gz. Names may still be the same afterwards, for these or for other inputs. CheckNames reports them.
+// S2/final.contigs.fa get the Dirs S1 and S2. If they are in the same folder, each Name becomes the file name with its
+// extensions: x.fna and x.ffn.gz. Standard input and inputs with the same name as it are not changed. So some outputs
+// may still have the same name; CheckNames reports them.
 func TellApart(inputs []*Input) {
 	for _, same := range sameNames(inputs) {
 		if slices.ContainsFunc(same, func(in *Input) bool { return in.Path == "-" }) {
@@ -63,9 +64,9 @@ func sameNames(inputs []*Input) (groups [][]*Input) {
 	return groups
 }
 
-// addFolders makes the Dirs of inputs different; before, they are all the same. It takes the path of each input's
-// folder, removes the folders at the start and at the end that all these paths have in common, and puts the rest
-// before the input's Dir. Inputs in the same folder keep the same Dir.
+// addFolders makes the Dirs of inputs different, which must all be the same before. It takes the path of each input's
+// folder, removes the folders at the start and at the end that all these paths have in common, and puts the rest before
+// the input's Dir. Inputs in the same folder still have the same Dir afterwards.
 func addFolders(inputs []*Input) {
 	folders := make([][]string, len(inputs))
 	for i, in := range inputs {
@@ -97,10 +98,12 @@ func (in *Input) above() []string {
 	return strings.FieldsFunc(folder, func(r rune) bool { return r == '/' })
 }
 
-// Names returns the Names that TellApart may give to a file. Which of them it chooses depends on the other inputs.
+// Names returns the values that the field Name of a file can have after TellApart: without or with the extensions of
+// the file. The other inputs determine which of them it is.
 func (in *Input) Names() []string { return []string{baseName(in.Path), filepath.Base(in.Path)} }
 
-// Dirs returns the Dirs that TellApart may give to a file. Which of them it chooses depends on the other inputs.
+// Dirs returns the values that the field Dir of a file can have after Expand and TellApart. The other inputs and the
+// arguments of the command line determine which of them it is.
 func (in *Input) Dirs() []string {
 	folders := (&Input{Path: in.Path}).above()
 	var list []string

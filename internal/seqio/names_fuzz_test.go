@@ -9,9 +9,9 @@ import (
 	"time"
 )
 
-// FuzzTellApart gives TellApart files in any folders, each named by itself or found in a folder. A rerun must find the
-// name and the folder of each output among those that Names and Dirs list, and outputs whose inputs CheckNames accepts
-// must differ.
+// FuzzTellApart checks TellApart with files in any folders, each named on the command line or found in a folder that
+// is. Afterwards the Name and the Dir of each input must be among those that Names and Dirs list for its path, and
+// CheckNames must return an error exactly if two outputs have the same name.
 func FuzzTellApart(f *testing.F) {
 	for _, list := range []string{"S1/final.contigs.fa|S2/final.contigs.fa", "p/d:s/y.faa|q/d:s/y.faa", "x.fa|a/x.fa", "a:x.fna|a:x.ffn|b:x.fna",
 		"/a/b/x.fa|/a/x.fa|x.fa.gz", "a:b/c/x.fa|a/b:c/x.fa", "../x.fa|x.fa", ":x.fa|.:x.fa"} {

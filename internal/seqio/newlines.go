@@ -7,7 +7,7 @@ type newlines struct {
 	afterCR bool // the last byte of the previous piece was '\r'
 }
 
-// normalise rewrites p in place and returns its new length.
+// normalise replaces the line ends in p, the next piece of the stream, in place. It returns the new length of p.
 func (l *newlines) normalise(p []byte) int {
 	if len(p) == 0 {
 		return 0

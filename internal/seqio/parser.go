@@ -30,13 +30,13 @@ type parser struct {
 	fastq      bool
 	opened     int64  // line of the current record's header; 0 before the first record
 	begun      bool   // the first header has been recognised as one of FASTA or FASTQ
-	mayBeEmpty bool   // an input without records is no error
+	mayBeEmpty bool   // whether an input without records is allowed
 	header     []byte // header of the current record, without its '>' or '@'
 	plus       []byte // line after the letters of the current FASTQ record, without the '+'
 	letters    chunks // letters of the current record, unless there are too many
 	count      int    // number of letters of the current record
 	limit      Limit  // maximum number of letters in a record
-	goOn       bool   // read a record that is too long to its end, without its letters
+	goOn       bool   // whether reading goes on after a record that is too long, whose letters are dropped
 }
 
 // rawRecord is a record before its letters are checked. It belongs to the caller.
@@ -104,8 +104,8 @@ func (p *parser) open() error {
 	return nil
 }
 
-// skipBlank skips white space before a record. Between FASTA records there is none left, because it counts as part of
-// the lines of the record before.
+// skipBlank skips white space before a record: at the beginning of the input, or after a FASTQ record. After a FASTA
+// record there is none to skip, because readFASTA has read it as lines of that record.
 func (p *parser) skipBlank() {
 	for p.more() {
 		switch p.rest[0] {
@@ -178,7 +178,8 @@ func (p *parser) readFASTQ() error {
 	return nil
 }
 
-// readPlus reads the line between letters and quality. The line must be empty, or repeat the header or its id.
+// readPlus reads the line between the letters and the quality values. After its '+' the line must be empty, or begin
+// with the id of the record.
 func (p *parser) readPlus() error {
 	if p.more() && len(p.rest) > 1 && p.rest[1] == '\n' { // the usual line, which contains only a '+'
 		p.rest = p.rest[2:]
@@ -219,8 +220,8 @@ func (p *parser) readHeader() error {
 	return nil
 }
 
-// readLine reads the rest of the current line and passes it to the function add in parts. It reports whether the line
-// ends with a newline. It stops early if the record has ended the reading.
+// readLine reads the rest of the current line and passes it to the function add in pieces. It reports whether it has
+// reached a newline. It stops early if the record is too long and the reading ends with it (see ended).
 func (p *parser) readLine(add func(part []byte)) bool {
 	for p.more() {
 		part, whole := p.part()
@@ -232,7 +233,7 @@ func (p *parser) readLine(add func(part []byte)) bool {
 	return false
 }
 
-// addLetters collects letters of the current record. If the record is too long, addLetters drops and counts them.
+// addLetters collects and counts letters of the current record. If the record is too long, it only counts them.
 func (p *parser) addLetters(part []byte) {
 	if p.count += len(part); p.count <= p.limit.Letters {
 		p.letters.add(part)
@@ -241,7 +242,7 @@ func (p *parser) addLetters(part []byte) {
 	}
 }
 
-// ended reports whether the current record has ended the reading because it is too long.
+// ended reports whether the current record is too long and the reading must end with it, because goOn is not set.
 func (p *parser) ended() bool { return p.count > p.limit.Letters && !p.goOn }
 
 func (p *parser) tooLong() error {
@@ -262,7 +263,8 @@ func (p *parser) part() (part []byte, whole bool) {
 	return part[:end], true
 }
 
-// more reports whether there is more input. It reads on if necessary. If it returns false, p.err is the reason.
+// more reports whether p.rest has bytes, and fills it from the input if it is empty. If it returns false, p.err is the
+// reason.
 func (p *parser) more() bool {
 	for reads := 0; len(p.rest) == 0 && p.err == nil; reads++ {
 		if reads == maxEmptyReads {

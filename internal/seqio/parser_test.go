@@ -37,7 +37,7 @@ func rawSummary(records []rawRecord) []string {
 	return s
 }
 
-// piecewise is a reader that returns one piece of the text per read. Before each piece, one read returns no byte.
+// piecewise is a reader that returns at most size bytes of a text per read. Every other read returns no byte.
 type piecewise struct {
 	rest  []byte
 	size  int
@@ -127,7 +127,8 @@ func reference(text string) (records []rawRecord, record string, line int64, kin
 	return records, "", 0, nil
 }
 
-// FuzzParser compares the parser with the function reference.
+// FuzzParser checks that the parser returns the same records and the same kind of error as the plain function
+// reference, in whatever pieces the text arrives.
 func FuzzParser(f *testing.F) {
 	for _, text := range []string{
 		"", "\n \r\n\t", ">", "@", ">\n>", "\n@\n@", "ACGT", "<html>\n",
@@ -163,8 +164,8 @@ func FuzzParser(f *testing.F) {
 	})
 }
 
-// TestFailingSourceIsNamedWithTheRecord checks an error of the source. It must be reported for the record in which it
-// occurs, and the records before that record must be returned.
+// TestFailingSourceIsNamedWithTheRecord checks that a parser whose source fails returns all complete records, and then
+// an error with the record in which the source has failed.
 func TestFailingSourceIsNamedWithTheRecord(t *testing.T) {
 	broken := errors.New("the disk is gone")
 	for _, text := range []string{">a x\nACGT\nAC\n>b\nGG\n", "@a x\nAC\nGT\n+\nII\nII\n@b\nGG\n+\n@@\n"} {

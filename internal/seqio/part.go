@@ -13,9 +13,9 @@ import (
 // Part is a part of a file that several processes read: the records that belong to a range of its bytes, as stored. The
 // parts with the ranges [0, a), [a, b), …, [y, Size) have each record exactly once. The zero value is the whole file.
 //
-// A plain file, or one of bgzip, is cut at the first record after From and at the first after To (see cut). Nothing
-// before is read. Any other compressed file is interleaved: each part reads all of it, and takes the blocks of
-// partBlock records whose share of the range it has (see share).
+// A plain file, or one that bgzip has compressed, is cut: a part begins with the first record after From and ends
+// before the first record after To (see cut), and the bytes before it are not read. Any other compressed file is
+// interleaved: each part reads all of it and returns only some groups of partBlock consecutive records (see share).
 //
 // All parts have the alphabet of the whole file. Ids are compared within a part only, see DuplicateKeep.
 type Part struct {
@@ -40,11 +40,12 @@ func Whole(r *Reader) Part {
 // IsZero reports whether p is the zero value.
 func (p Part) IsZero() bool { return p.Size == 0 }
 
-// Interleaved reports whether the records of the parts are interleaved in the file. Otherwise those of each part follow
-// each other.
+// Interleaved reports whether groups of records of the file alternate between the parts. Otherwise the records of a
+// part are consecutive.
 func (p Part) Interleaved() bool { return p.Compressed && !p.blocked }
 
-// isCut reports whether p is a part that is cut out of a file.
+// isCut reports whether the records of p are consecutive and p is not the zero value, so that only their bytes are
+// read.
 func (p Part) isCut() bool { return !p.IsZero() && !p.Interleaved() }
 
 // Name returns the name of the part of a file in messages. The lines of a part are counted from its first record.
@@ -55,7 +56,8 @@ func (p Part) Name(file string) string {
 	return fmt.Sprintf("%s (lines after byte %d)", file, p.From)
 }
 
-// has reports whether the part has a record of the given index among those that its reader sees.
+// has reports whether a record belongs to the part. index is the number of records that the part's reader has read
+// before.
 func (p *Part) has(index int64) bool {
 	if !p.Interleaved() {
 		return true
@@ -64,10 +66,10 @@ func (p *Part) has(index int64) bool {
 	return p.From <= at && at < p.To
 }
 
-// share returns a number from 0 to Size, which is in the range of the part that has the block of a record in an
-// interleaved file. It is not the offset at which the record is stored, but a fraction of Size: the fractional part of
-// a multiple of the golden ratio. These fractions are spread evenly for any number of blocks (Knuth, The Art of
-// Computer Programming, volume 3, section 6.4), so the number of a part's blocks is nearly proportional to its range.
+// share assigns the records of an interleaved file to parts, in groups of partBlock. A record belongs to the part with
+// From ≤ share < To. The share of a group is Size times the fractional part of a multiple of the golden ratio. These
+// fractions are spread evenly for any number of groups (Knuth, The Art of Computer Programming, volume 3, section 6.4),
+// so the number of a part's groups is nearly proportional to To − From.
 func (p *Part) share(index int64) int64 {
 	const golden = 0x9e3779b97f4a7c15 // 2⁶⁴ divided by the golden ratio
 	high, _ := bits.Mul64(uint64(index/partBlock)*golden, uint64(p.Size))
@@ -89,7 +91,7 @@ func (p *Part) source(f *os.File) (*source, error) {
 	return newSource(io.NewSectionReader(f, from.offset, to.offset-from.offset))
 }
 
-// Open returns the bytes of a file that a reader of the part reads, as stored.
+// Open returns those bytes of the file at path that a Reader of the part reads, without decompressing them.
 func (p *Part) Open(path string) (io.ReadCloser, error) {
 	f, err := os.Open(path)
 	if err != nil || !p.isCut() {
@@ -106,7 +108,7 @@ func (p *Part) Open(path string) (io.ReadCloser, error) {
 	}{io.NewSectionReader(f, from.offset, to.after()-from.offset), f}, nil
 }
 
-// limits returns where the part begins and where it ends.
+// limits returns the places in the file where the part begins and where it ends.
 func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
 	if from, err = p.cut(f, p.From); err == nil {
 		to, err = p.cut(f, p.To)
@@ -114,9 +116,10 @@ func (p *Part) limits(f io.ReaderAt) (from, to place, err error) {
 	return from, to, err
 }
 
-// cut returns the first record of a plain file that begins at or after an offset, or the end of the file. In a file of
-// bgzip it is the first record that begins after the beginning of the first block at or after the offset, because
-// whether the text of a block begins with a record depends on the end of the block before.
+// cut returns the place of the first record of a plain file that begins at or after an offset, or the end of the file.
+// In a file of bgzip, it takes the first block that begins at or after the offset, and returns the first record after
+// the beginning of the block's text. A record at the very beginning of the text does not count, because only the block
+// before tells whether a record begins there.
 func (p *Part) cut(f io.ReaderAt, at int64) (place, error) {
 	switch {
 	case at <= 0 || at >= p.Size:

@@ -14,8 +14,8 @@ import (
 	"testing"
 )
 
-// randomFile returns a file of n records of DNA. Headers have '>' and '@', lines of quality values begin with '@' and
-// '+', and all kinds of line ends occur.
+// randomFile returns a FASTA or FASTQ file of n records of DNA that is hard to cut: headers contain '>' and '@', and
+// lines of quality values may begin with '@' or '+'. The line ends are of one random kind.
 func randomFile(rng *rand.Rand, fastq bool, n int) []byte {
 	var b bytes.Buffer
 	end := []string{"\n", "\n", "\r\n", "\r"}[rng.IntN(4)]
@@ -51,7 +51,7 @@ func packed(content []byte) []byte {
 	return b.Bytes()
 }
 
-// readFile returns all records of a file, or of a part of it.
+// readFile returns the records of a file, or of the part of it in o, and the Part that is the whole file.
 func readFile(path string, o Options) ([]Record, Part, error) {
 	r, err := Open(path, o)
 	if err != nil {
@@ -81,8 +81,8 @@ func nilAtEOF(err error) error {
 	return err
 }
 
-// readParts reads the parts of a file with the given limits, in their order. The records of an interleaved file are
-// sorted by Index.
+// readParts cuts a file at the offsets cuts and reads the parts in order. It returns the records of all parts together,
+// those of an interleaved file sorted by Index, and the records of each part.
 func readParts(path string, whole Part, cuts []int64) (all []Record, parts [][]Record, err error) {
 	cuts = append(cuts, whole.Size)
 	from := int64(0)
@@ -107,7 +107,8 @@ func sameRecords(a, b []Record) bool {
 	})
 }
 
-// TestPartsHaveEachRecordOnce divides random files at random places.
+// TestPartsHaveEachRecordOnce checks that the parts of a file have each record exactly once, and in order. The files
+// are random, plain or compressed, and are cut at random offsets.
 func TestPartsHaveEachRecordOnce(t *testing.T) {
 	dir, files := t.TempDir(), uint64(150)
 	if testing.Short() {
@@ -146,7 +147,8 @@ func TestPartsHaveEachRecordOnce(t *testing.T) {
 	}
 }
 
-// TestPartsAreOfEqualSize divides large files into seven parts of equal size within 10%.
+// TestPartsAreOfEqualSize checks that seven parts of a large file have equal sizes, within 10%, if their ranges are
+// equal. The size is the number of letters or, in an interleaved file, of records.
 func TestPartsAreOfEqualSize(t *testing.T) {
 	dir := t.TempDir()
 	for form := range 5 {
@@ -177,7 +179,7 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 			t.Fatal(err)
 		}
 		size := func(records []Record) (n int) {
-			if whole.Interleaved() { // blocks of 64 records each, of any length
+			if whole.Interleaved() { // its parts consist of groups of 64 records of any length
 				return len(records)
 			}
 			for _, r := range records {
@@ -194,7 +196,8 @@ func TestPartsAreOfEqualSize(t *testing.T) {
 	}
 }
 
-// TestPlacesThatAreNoRecords looks for records of four lines where other lines resemble them.
+// TestPlacesThatAreNoRecords checks that findFASTQ finds the first FASTQ record of four lines, and not lines before it
+// that resemble one.
 func TestPlacesThatAreNoRecords(t *testing.T) {
 	const record = "@r\nACGT\n+\n@@@@\n"
 	for before, why := range map[string]string{
@@ -216,8 +219,9 @@ func TestPlacesThatAreNoRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsOfManyLines cuts FASTQ files in which lines of quality values look like records. A part that begins
-// inside a record must not pass unnoticed.
+// TestRecordsOfManyLines checks the two parts of FASTQ files whose records have many lines, some of which look like
+// records of four lines. The parts must have all records together, or one of them must return ErrTruncated or
+// ErrMalformed.
 func TestRecordsOfManyLines(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.fq")
 	wrong := 0
@@ -248,8 +252,8 @@ func TestRecordsOfManyLines(t *testing.T) {
 	}
 }
 
-// TestPartsHaveTheAlphabetOfTheFile reads a part whose records alone do not tell the alphabet, and one with a record of
-// the other alphabet.
+// TestPartsHaveTheAlphabetOfTheFile checks that a part has the alphabet of its file, even if its records alone do not
+// tell it. A record of the other alphabet must be an error that says where the lines are counted from.
 func TestPartsHaveTheAlphabetOfTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x")
 	for _, c := range []struct {

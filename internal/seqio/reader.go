@@ -23,7 +23,7 @@ type Reader struct {
 	ahead    error       // the error after pending; nil if there may be more records
 
 	index    int64 // index of the next record
-	others   int64 // number of records so far that belong to other parts
+	others   int64 // number of records so far that do not belong to Options.Part
 	ids      *idSet
 	skipped  skipLog
 	faults   *faults // if not nil, bad and duplicate records are collected here and left out; otherwise they end the reading
@@ -68,8 +68,8 @@ func NewReader(input io.Reader, name string, o Options) (*Reader, error) {
 	return r, nil
 }
 
-// start connects the source, or returns its error, with a parser, and reads as many records as detecting the alphabet
-// needs. After an error it closes them.
+// start is called with the results of opening a source. It creates a parser for the source and reads as many records as
+// it takes to detect the alphabet. After an error, its own or err, it closes the Reader.
 func (r *Reader) start(src *source, err error) error {
 	if err != nil {
 		err = &FormatError{File: r.name, Msg: err.Error(), Err: err}
@@ -96,7 +96,8 @@ func (r *Reader) connect(src *source) {
 	r.ids = newIDSet()
 }
 
-// readAhead decides the alphabet. It returns an error if the first record cannot be read.
+// readAhead reads the first records and decides the alphabet. It returns an error if the first record cannot be read,
+// if the records are of both alphabets, or if the alphabet cannot be told.
 func (r *Reader) readAhead() error {
 	part := !r.options.Part.IsZero()
 	given := r.options.Alphabet != Unknown || part
@@ -156,8 +157,8 @@ func (r *Reader) otherAlphabet(raw rawRecord, a Alphabet) error {
 		fmt.Sprintf("this record looks like %s, and others before it like %s", a, DNA+Protein-a))
 }
 
-// Read returns the next record, or io.EOF after the last. Any other error is final: a FormatError or an error of the
-// file system.
+// Read returns the next record, or io.EOF after the last. Every other error is final, too. It is a FormatError, which
+// wraps any error of the file system, or says that the Reader is closed.
 func (r *Reader) Read() (Record, error) {
 	for r.err == nil {
 		record, ok, err := r.next()
@@ -230,7 +231,7 @@ func (r *Reader) nextRaw() (rawRecord, error) {
 }
 
 // badLetter handles a record with an illegal letter. The record is left out or ends the reading, depending on the
-// options. A record that consists only of gaps counts as empty under both policies for gaps.
+// options. A record that consists only of gaps counts as empty, as it does under GapsRemove.
 func (r *Reader) badLetter(record Record, letters []byte, illegal illegalLetter) (Record, bool, error) {
 	switch {
 	case illegal.gap() && onlyGaps(letters):
@@ -284,11 +285,12 @@ func (r *Reader) SkipCounts() map[string]int64 {
 // Skipped returns the first 20 records left out for each reason, in input order.
 func (r *Reader) Skipped() []Skip { return slices.Clone(r.skipped.examples) }
 
-// Records returns the number of records of the part so far, including those left out.
+// Records returns the number of records read so far, including those left out. Records outside Options.Part do not
+// count.
 func (r *Reader) Records() int64 { return r.index - r.others }
 
-// Position returns the approximate number of bytes before decompression of the records so far. It includes records that
-// were read to detect the alphabet.
+// Position returns approximately how many bytes of the stored, possibly compressed input have been read for the records
+// so far. It includes records that were read to detect the alphabet.
 func (r *Reader) Position() int64 { return r.source.position(len(r.parser.rest)) }
 
 // Digest returns the SHA-256, in hexadecimal, and the size in bytes of the input before decompression. It returns

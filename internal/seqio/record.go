@@ -1,6 +1,6 @@
 // Package seqio reads FASTA and FASTQ input as clean records. One reader supports both formats, plain or compressed,
 // from a file or from standard input. It detects the alphabet, checks and normalises the letters, keeps ids unique, and
-// names file, record and line in every error. The package also expands arguments of the command line into a list of
+// names file, record and line in its errors. The package also expands arguments of the command line into a list of
 // files.
 //
 // It must not depend on models, tokens, output formats or the flags of the command line.
@@ -14,8 +14,8 @@ type Record struct {
 	ID          string // first word of the header, made unique under DuplicateSuffix; valid UTF-8, no white space
 	Description string // the header after the id, trimmed; valid UTF-8
 	Seq         []byte // at least one letter; cleaned as described at Options
-	Line        int64  // 1-based line of its header in the decompressed input
-	Index       int64  // 0-based position among all records of the input, or of a Part of a plain file, including those left out
+	Line        int64  // 1-based line of its header in the decompressed input, or in the part (see Index)
+	Index       int64  // 0-based, counting records left out: in the input, or in a Part that is not interleaved
 }
 
 // Policy determines the treatment of a bad record: a record without an id, without letters, or with an illegal letter.
@@ -32,7 +32,7 @@ type DuplicatePolicy uint8
 const (
 	DuplicateError  DuplicatePolicy = iota // the record ends the reading with a FormatError that names both lines
 	DuplicateSuffix                        // the record gets another id: id_2, id_3, …
-	DuplicateKeep                          // the record keeps its id; IDs applies another policy to the ids of all parts
+	DuplicateKeep                          // the record keeps its id: for parts, whose ids the type IDs compares
 )
 
 // GapPolicy determines the meaning of '-' and '.' inside a sequence. It has no effect on '.' in DNA of a FASTQ file,
@@ -68,7 +68,7 @@ type Limit struct {
 	By      string // reason for a limit below MaxLetters, such as "the free memory of the machine"
 }
 
-// String returns the error of a longer record.
+// String returns the text of the error for a record with more letters.
 func (l Limit) String() string {
 	text := fmt.Sprintf("more than %d letters, which is the limit", l.Letters)
 	if l.By != "" {
@@ -95,7 +95,7 @@ type Skip struct {
 	Detail string // one sentence for people
 }
 
-// maxSkipExamples bounds the memory that skipped records take, for each reason.
+// maxSkipExamples is the number of skipped records that skipLog keeps for each reason.
 const maxSkipExamples = 20
 
 // skipLog counts the records left out, by reason, and keeps the first few for each reason.

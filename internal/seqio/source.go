@@ -29,24 +29,24 @@ const (
 	bzip2Magic = "BZh"
 )
 
-// xzFooterMagic is at the end of every xz stream, before any padding with zeros. Checking for it is needed because the
-// xz reader accepts a stream that ends before its index, or inside the header of a later stream.
+// xzFooterMagic is at the end of every xz stream, before any padding with zeros. source checks for it, because the
+// library that decodes xz accepts a stream that ends before its index, or inside the header of a later stream.
 const xzFooterMagic = "YZ"
 
 // source is the decompressed content of an input. It hashes the bytes before decompression. It starts no goroutine.
 type source struct {
 	content     io.Reader
 	disk        *diskReader
-	packed      *bufio.Reader // reads from disk; nil if nothing can be read
+	packed      *bufio.Reader // reads from disk; nil for a part without bytes
 	text        int64         // number of bytes that Read has returned
 	compression string        // "gzip", "xz", "zstd", "bzip2", or empty
-	blocked     bool          // a plain text that bgzip has compressed
+	blocked     bool          // whether bgzip has compressed it, and it is not compressed twice
 	begun       bool          // the first bytes were read
 	close       func()        // frees the decompressor
 }
 
-// newSource recognises the compression of r by its first bytes, and a second compression inside gzip. Its errors are
-// the same as those of Read.
+// newSource recognises the compression of r by its first bytes. If that is gzip, it also recognises a second
+// compression of the content. Its errors are the same as those of Read.
 func newSource(r io.Reader) (*source, error) {
 	s := &source{disk: &diskReader{r: r, hash: sha256.New()}, close: func() {}}
 	s.packed = bufio.NewReaderSize(s.disk, streamBuffer)
@@ -65,7 +65,7 @@ func newSource(r io.Reader) (*source, error) {
 	return s, nil
 }
 
-// decompress sets s.content to the decompressed content of packed.
+// decompress recognises the compression of packed by its first bytes and sets s.content to the decompressed content.
 func (s *source) decompress(packed *bufio.Reader) (compression string, err error) {
 	magic, _ := packed.Peek(len(xzMagic)) // the next read returns any error again
 	switch is := func(m string) bool { return strings.HasPrefix(string(magic), m) }; {
@@ -103,7 +103,7 @@ func (s *source) explain(err error) error {
 	return fmt.Errorf("reading failed: %w", err)
 }
 
-// damage is an ErrDamaged with its cause.
+// damage is the error for compressed data that cannot be decompressed. It matches ErrDamaged in errors.Is.
 type damage struct {
 	compression string
 	cause       error
@@ -121,8 +121,8 @@ func (d *damage) Is(target error) bool { return target == ErrDamaged }
 
 func (d *damage) Unwrap() error { return d.cause }
 
-// Read returns decompressed bytes, without a byte order mark at the beginning of the input. p must have room for a byte
-// order mark. The errors say whether the disk or the data is at fault.
+// Read returns decompressed bytes. It removes a byte order mark at the beginning of the input, for which p must have
+// room. The errors say whether the disk or the data is at fault.
 func (s *source) Read(p []byte) (n int, err error) {
 	defer func() { s.text += int64(n) }()
 	n, err = s.content.Read(p)
@@ -149,8 +149,8 @@ func (s *source) Read(p []byte) (n int, err error) {
 	return n, io.EOF
 }
 
-// position returns the approximate number of bytes before decompression of the text that was read, except for its last
-// bytes, of which so many are unused.
+// position returns approximately how many stored, possibly compressed bytes correspond to the text that Read has
+// returned, without the last unused bytes of this text.
 func (s *source) position(unused int) int64 {
 	at := s.disk.size
 	if s.packed != nil {
@@ -162,7 +162,7 @@ func (s *source) position(unused int) int64 {
 	return at - int64(float64(at)*float64(unused)/float64(s.text))
 }
 
-// diskReader counts and hashes the bytes that are read.
+// diskReader counts and hashes the bytes that are read from r, which are not decompressed yet.
 type diskReader struct {
 	r    io.Reader
 	hash hash.Hash // nil if the digest is not needed

@@ -23,7 +23,7 @@ import (
 	"github.com/ulikunitz/xz"
 )
 
-// compressions returns functions that compress a text in every supported form.
+// compressions returns functions that compress a text, by file extension. "" stands for the plain text.
 func compressions(t testing.TB) map[string]func(text string) []byte {
 	with := func(open func(io.Writer) (io.WriteCloser, error)) func(string) []byte {
 		return func(text string) []byte {
@@ -54,7 +54,7 @@ func compressions(t testing.TB) map[string]func(text string) []byte {
 	}
 }
 
-// flushing is a compressor that ends a block after every few bytes.
+// flushing is a compressor that ends a block after every five bytes.
 type flushing struct {
 	w interface {
 		io.WriteCloser
@@ -118,7 +118,8 @@ func TestOpensEveryCompressionByContent(t *testing.T) {
 	}
 }
 
-// TestPositionFollowsTheRecords compares the position in the middle and at the end of the records with the size.
+// TestPositionFollowsTheRecords checks that after each record Reader.Position is about the same share of the stored
+// bytes as the share of the records that have been read.
 func TestPositionFollowsTheRecords(t *testing.T) {
 	const records = 4000
 	text := string(proteinRecords(records, 300))
@@ -151,8 +152,8 @@ func proteinRecords(count, length int) []byte {
 	return b.Bytes()
 }
 
-// TestCompressedInputCutAnywhereIsAnError cuts compressed input at every byte. Every cut must be an error, except a cut
-// between two members of gzip data, which nobody can detect.
+// TestCompressedInputCutAnywhereIsAnError checks that compressed input that is truncated at any byte is an error. The
+// only exception is a cut between two complete members or streams, which cannot be detected.
 func TestCompressedInputCutAnywhereIsAnError(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")
@@ -209,7 +210,8 @@ func TestGzipOfNothingHoldsNoRecords(t *testing.T) {
 	}
 }
 
-// TestCompressedInputInGzipIsRead reads compressed files that were compressed again with gzip, as some servers do.
+// TestCompressedInputInGzipIsRead checks that files that were compressed, and then compressed again with gzip as some
+// servers do, are read as if they were plain.
 func TestCompressedInputInGzipIsRead(t *testing.T) {
 	const text = "\ufeff>a\nACGTACGTTTACG\n>b\nAC\n"
 	outer := compressions(t)[".gz"]
@@ -252,7 +254,8 @@ func TestBytesAfterGzipMembers(t *testing.T) {
 	}
 }
 
-// TestZstdWindows reads frames with every window size that zstd itself can write.
+// TestZstdWindows checks that zstd data with a window of up to 2 GiB, the largest that zstd writes, is read, and that a
+// larger window is an ErrLimit.
 func TestZstdWindows(t *testing.T) {
 	if testing.Short() {
 		t.Skip("one goroutine, and slow under the race detector and on emulators")

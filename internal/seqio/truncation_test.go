@@ -52,8 +52,8 @@ func TestFASTQCutAnywhereInsideARecordIsAnError(t *testing.T) {
 	}
 }
 
-// TestFASTACutAnywhereLosesOnlyItsEnd truncates a FASTA text at every byte. The truncation cannot be detected. All
-// complete records must be unchanged, and no records may appear that the text does not have.
+// TestFASTACutAnywhereLosesOnlyItsEnd checks a FASTA text that is truncated at any byte, which cannot be detected. All
+// records except the last one must be unchanged, and the last one must have a beginning of its letters.
 func TestFASTACutAnywhereLosesOnlyItsEnd(t *testing.T) {
 	text := ">a x\nACGT\nAC\n>b\nGGC\n>c\nACGT\n"
 	whole, _, err := readAll(strings.NewReader(text), Options{Alphabet: DNA})

@@ -9,10 +9,11 @@ type ORF struct {
 	Protein    []byte
 }
 
-// ORFs returns the open reading frames of a sequence with at least least amino acids, in the order of the frames F1 to
-// R3 and, in a frame, of the strand. An open reading frame extends to a stop codon or to the end of the sequence. With
-// fromStart it begins with the first start codon of the genetic code, which is read as methionine (M); otherwise it
-// begins after the previous stop codon or at the beginning of the sequence.
+// ORFs returns the open reading frames of a sequence that have at least the number of amino acids that the argument
+// least gives. They are in the order of the frames F1, F2, F3, R1, R2 and R3, and of their place on the strand. An open
+// reading frame extends to a stop codon or to the end of the sequence. It begins after the previous stop codon or at
+// the beginning of the sequence. With fromStart it begins with the first start codon after that, which becomes
+// methionine.
 func (c *Code) ORFs(seq []byte, least int, fromStart bool) (list []ORF) {
 	for _, f := range c.SixFrames(seq) {
 		codon := 0 // number of codons of the frame before the stretch

@@ -16,12 +16,13 @@ const (
 	Unknown = 'X'
 )
 
-// Code is a genetic code.
+// Code is a genetic code, which maps codons to amino acids.
 type Code struct {
 	Number int
 	Name   string
-	// amino and starts have an entry for each codon, see codonIndex. A codon with ambiguous letters stands for several
-	// plain codons: its entry is their amino acid if they share one, and it is a start codon if all of them are.
+	// amino contains the amino acid of each codon, and starts whether it is a start codon. Both are indexed by
+	// codonIndex. A codon with ambiguous letters stands for several codons of A, C, G and T. Its amino acid is theirs
+	// if all have the same, and otherwise Unknown. It is a start codon if all of them are.
 	amino  [16 * 16 * 16]byte
 	starts [16 * 16 * 16]bool
 }
@@ -87,7 +88,7 @@ func (c *Code) Translate(seq []byte) []byte {
 	return protein
 }
 
-// complements maps each IUPAC code to that of the complementary bases, and every other letter to itself.
+// complements maps each IUPAC code to the code of the complementary bases, and every other byte to itself.
 var complements = pairs("ATCGRYMKBVDH", "TAGCYRKMVBHD")
 
 // pairs returns a table that maps each letter of from to the letter at the same place of to, and every other letter to
@@ -102,7 +103,7 @@ func pairs(from, to string) (t [256]byte) {
 	return t
 }
 
-// ReverseComplement returns the other strand.
+// ReverseComplement returns the reverse complement of a sequence, which is the other strand.
 func ReverseComplement(seq []byte) []byte { return reverse(seq, &complements) }
 
 func reverse(seq []byte, complement *[256]byte) []byte {
@@ -116,7 +117,7 @@ func reverse(seq []byte, complement *[256]byte) []byte {
 // Frame is a sequence read in one of its six frames.
 type Frame struct {
 	Name    string // F1, F2 and F3 begin at the first, second and third letter, R1, R2 and R3 at those of the other strand
-	DNA     []byte // letters of the frame on its strand
+	DNA     []byte // letters of the frame, from its first letter on, read along its strand
 	Protein []byte // with Stop for each stop codon
 }
 

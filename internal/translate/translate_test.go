@@ -12,8 +12,8 @@ import (
 	"testing"
 )
 
-// TestCodes checks properties of NCBI's tables: each has 64 codons, a start codon, and only letters of amino acids. The
-// standard code is compared with an independent list of codons.
+// TestCodes checks that each genetic code has 64 codons, a start codon, and only letters of amino acids. It compares
+// the standard code with an independent list of codons, and some codons of other codes with their known amino acids.
 func TestCodes(t *testing.T) {
 	for _, c := range codes {
 		if len(c.amino) != 64 || len(c.starts) != 64 || !strings.Contains(c.starts, "M") ||
@@ -89,7 +89,9 @@ func TestSixFrames(t *testing.T) {
 	}
 }
 
-// TestORFs checks the reading frames of a sequence against those found by a plain search over all codons.
+// TestORFs checks that each open reading frame that ORFs returns for a sequence is one: its letters code for its
+// protein, which has no stop, and with fromStart it begins with a start codon. Two frames that are known must be among
+// them.
 func TestORFs(t *testing.T) {
 	c, err := ByNumber(11)
 	if err != nil {
@@ -175,7 +177,7 @@ func TestChunks(t *testing.T) {
 	}
 }
 
-// TestVirNucPro compares frames with those of identify_seq in the same units.py, as name:DNA:protein.
+// TestVirNucPro compares frames, as name:DNA:protein, with those of identify_seq in VirNucPro's units.py.
 func TestVirNucPro(t *testing.T) {
 	for seq, want := range map[string]string{
 		"":                     "",
@@ -198,8 +200,8 @@ func TestVirNucPro(t *testing.T) {
 	}
 }
 
-// TestVirNucProPublished translates a sequence of 500 letters whose frames VirNucPro's authors have published. Of the
-// sequence itself only its frames R1 and R3 are published, which overlap.
+// TestVirNucProPublished checks the frames of two sequences of 500 letters against those that VirNucPro's authors have
+// published. The sequences themselves are not published, and are put together from their frames R1 and R3.
 func TestVirNucProPublished(t *testing.T) {
 	folder := filepath.Join("..", "..", "..", "shared", "goldens", "published", "virnucpro")
 	if _, err := os.Stat(folder); err != nil {

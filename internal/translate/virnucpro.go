@@ -6,10 +6,11 @@ import "bytes"
 type Chunk struct{ From, To int }
 
 // Chunks divides a sequence of n letters into the fewest chunks of at most size letters, as VirNucPro does
-// (split_fasta_chunk of its units.py): all chunks have size letters, except that the last one, or the only one, may be
-// shorter. The missing letters are shared among the chunks: each chunk but the first begins with letters of the chunk
-// before it, as many as the missing letters divided by the number of chunks, rounded down, or one letter more in the
-// first chunks if a remainder is left.
+// (split_fasta_chunk of its units.py). All chunks have size letters, except that the last one, or the only one, may be
+// shorter. Let missing be the number of letters that would fill the last chunk if the chunks did not overlap. Each
+// chunk overlaps the next one by missing/count letters, rounded down, where count is the number of chunks. If these
+// overlaps are less than missing in total, the first overlaps have one letter more, as many of them as letters are
+// left.
 func Chunks(n, size int) []Chunk {
 	count := (n + size - 1) / size
 	if count == 0 {
@@ -29,8 +30,8 @@ func Chunks(n, size int) []Chunk {
 	return list
 }
 
-// plainAmino has the amino acid of each codon of the standard genetic code that consists of A, C, G and T, and 0 for
-// other codons. Its index is that of codonIndex.
+// plainAmino contains, for the standard genetic code, the amino acid of each codon of the letters A, C, G and T, and 0
+// for codons with other letters. It is indexed by codonIndex.
 var plainAmino = func() (t [16 * 16 * 16]byte) {
 	const letters = "ACGT"
 	standard, _ := ByNumber(1) // number 1, the standard code, exists

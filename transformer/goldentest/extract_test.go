@@ -15,7 +15,7 @@ import (
 
 var from = flag.String("from", "", "folder with the goldens of make_goldens.py, from which testdata is written, see TestExtract")
 
-// extract determines the records that are selected from a file of goldens.
+// extract tells which records TestExtract copies from a large file of expected results to a small file in testdata.
 type extract struct {
 	from, to string
 	model    string
@@ -24,8 +24,8 @@ type extract struct {
 	rows     []int32 // tokens whose states are kept; nil means all
 }
 
-// The selected records have 1 letter, lengths just below and above 32, 64 and 128 tokens, and for ESM-2 one length
-// above 256.
+// The selected proteins have 1, 2 and 11 letters, lengths around 32, 64 and 128 letters, and 257 letters. One has rare
+// letters. The selected DNA has from 1 to 1,000 letters.
 var extracts = []extract{
 	{
 		from: "esm2_tiny.safetensors", to: "esm2-tiny.safetensors", model: "esm2-tiny",
@@ -41,8 +41,9 @@ var extracts = []extract{
 	},
 }
 
-// TestExtract writes the goldens in testdata. It selects a few records from the output of make_goldens.py, which
-// contains all models and lengths and is too large for the repository. The same input gives the same bytes.
+// TestExtract writes the files of expected results in testdata. It selects a few records from the output of
+// make_goldens.py, the script that runs the models' original PyTorch code. That output contains more records and is too
+// large for the repository. The same input gives the same bytes.
 //
 //	go test ./transformer/goldentest -from DIR
 //
@@ -84,8 +85,9 @@ func (e extract) run(t *testing.T, from, to string) {
 	}
 }
 
-// writeStates writes the states of the selected tokens after every block. Those after the last block come from /tokens,
-// because /layers of ESM-2 ends before the last LayerNorm.
+// writeStates writes the hidden states of the selected tokens after every block. f contains two tensors of states for
+// the record: /layers and /tokens. Those after the last block come from /tokens, because /layers contains them without
+// the last LayerNorm of ESM-2.
 func (e extract) writeStates(t *testing.T, w *writer, f File, tokens int) {
 	config, ok := transformer.Families.Config(e.model)
 	if !ok {

@@ -9,8 +9,8 @@ import (
 	"strings"
 )
 
-// File is a safetensors file of goldens in memory. The package parses it itself, so that goldens do not depend on the
-// reader of checkpoints.
+// File is a safetensors file in memory that contains goldens, the expected results of tests. This package parses it
+// itself, so that these tests do not depend on package weights, which reads checkpoints.
 type File struct {
 	tensors  map[string]json.RawMessage
 	values   []byte

@@ -20,14 +20,14 @@ import (
 //go:embed testdata/*.safetensors
 var files embed.FS
 
-// Bars are the largest permitted relative L2 errors.
+// Bars are the largest relative L2 errors that a backend may have.
 type Bars struct {
 	Pooled float64 // for the mean embedding of a record
 	States float64 // for a record's hidden states after one block
 }
 
-// Golden describes the goldens of one model and the bars for each precision of a backend. docs/numerics.md derives the
-// bars.
+// Golden describes the expected results for one model and, for each precision of a backend, the largest permitted
+// errors. docs/numerics.md derives these limits.
 type Golden struct {
 	Model string // short name of the synthetic checkpoint
 	file  string
@@ -38,7 +38,7 @@ type Golden struct {
 	FP16        Bars // weights and operands of products in float16
 }
 
-// Goldens returns the goldens of all families.
+// Goldens returns a Golden for one small model of each family.
 func Goldens() []Golden {
 	return []Golden{
 		{
@@ -58,19 +58,19 @@ func Goldens() []Golden {
 	}
 }
 
-// record is a sequence in a golden file.
+// record is a sequence with its expected results, as a golden file contains it.
 type record struct {
 	id     string
 	ids    []int32   // token ids, special tokens included
 	mean   []float32 // [h] the embedding
-	rows   []int32   // tokens whose states the file contains, in ascending order
-	layers []float32 // [layers, rows, h] states after layers 1, 2, …, numbered as in transformer.Encoder
+	rows   []int32   // tokens whose states the file contains, in ascending order; nil if it contains none
+	layers []float32 // [layers, rows, h] states of these tokens after blocks 1, 2, …
 }
 
 // Compare runs the records of at most longest tokens on the backend b, which it does not close. If longest is 0, there
 // is no limit; slow backends need one. Compare fails t if the error of an embedding, or of the states after a block,
-// exceeds its limit in bars. All records run in one batch. The records with states run a second time, each of them
-// after another record.
+// exceeds its limit in bars. For the embeddings all records run in one batch. For the states each record for which the
+// file contains states runs in a batch with the shortest record before it.
 func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -124,8 +124,8 @@ func (g Golden) Compare(t *testing.T, b kernels.Backend, bars Bars, longest int)
 }
 
 // Embeddings runs the records of at most longest tokens on the backend b, which it does not close. It returns the
-// embeddings of all, the shortest record first. The records run in one batch or, if alone is true, each of them in its
-// own.
+// embeddings of all records one after the other, the shortest record first. If alone is true, each record runs in a
+// batch of its own, otherwise all run in one batch.
 func (g Golden) Embeddings(t *testing.T, b kernels.Backend, longest int, alone bool) (embeddings []float32) {
 	t.Helper()
 	model := load(t, g.Model, b)
@@ -143,8 +143,8 @@ func (g Golden) Embeddings(t *testing.T, b kernels.Backend, longest int, alone b
 	return embeddings
 }
 
-// records returns the records of at most longest tokens, the shortest first. It fails t unless there are several such
-// records and at least one of them has states.
+// records returns the records of at most longest tokens, the shortest first; 0 means no limit. It fails t unless there
+// are at least three such records and the file contains hidden states for one of them.
 func (g Golden) records(t *testing.T, config transformer.Config, longest int) []record {
 	t.Helper()
 	data, err := files.ReadFile(g.file)

@@ -17,9 +17,9 @@ import (
 	"seqembed/internal/flock"
 )
 
-// verify returns an error unless the content of a file has the digest in its etag: the SHA-256 of a large file, or the
-// SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no digest of the content,
-// and verify returns nil. When ctx ends, verify returns the cause of ctx.
+// verify returns an error unless the content of a file has the digest that the hub gave as its etag: the SHA-256 of a
+// large file, or the SHA-1 of a git object, which covers the size as well. If the etag has another form, it is no
+// digest of the content, and verify returns nil. When ctx ends, verify returns the cause of ctx.
 func verify(ctx context.Context, path, etag string, size int64) error {
 	var h hash.Hash
 	switch _, err := hex.DecodeString(etag); {
@@ -45,8 +45,8 @@ func verify(ctx context.Context, path, etag string, size int64) error {
 	return nil
 }
 
-// place creates the file link, which has the content of the blob. It is a relative symbolic link, as Hugging Face's
-// libraries create it. On a system that allows no symbolic links it is a hard link or a copy.
+// place creates a file at the path link with the content of the file blob. It creates a relative symbolic link, as
+// Hugging Face's libraries do. If the system does not allow that, it creates a hard link or a copy.
 func place(ctx context.Context, blob, link string) error {
 	target, err := filepath.Rel(filepath.Dir(link), blob)
 	if err != nil {

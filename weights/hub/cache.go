@@ -26,16 +26,16 @@ var (
 	sha256Pattern = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
-// IsID reports whether name has the form ORG/NAME. By the rules of huggingface_hub, both parts begin and end with a
-// letter, a digit or an underscore, and neither "--" nor ".." occurs. So the name of the model's folder in the cache,
-// models--ORG--NAME, tells which model it is.
+// IsID reports whether name is the id of a model on the hub, which has the form ORG/NAME. By the rules of Hugging
+// Face's libraries, ORG and NAME begin and end with a letter, a digit or an underscore, and neither "--" nor ".."
+// occurs. So the name of the model's folder in the cache, models--ORG--NAME, tells which model it is.
 func IsID(name string) bool {
 	return idPattern.MatchString(name) && !strings.Contains(name, "--") && !strings.Contains(name, "..")
 }
 
-// Cache returns the folder of the cache. It follows from the first of the environment variables HF_HUB_CACHE,
-// HUGGINGFACE_HUB_CACHE, TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set. If none is set, the cache is below
-// the home folder.
+// Cache returns the folder of the cache. The first of the environment variables HF_HUB_CACHE, HUGGINGFACE_HUB_CACHE,
+// TRANSFORMERS_CACHE, HF_HOME and XDG_CACHE_HOME that is set determines it: the first three name the cache itself, the
+// others a folder above it. If none is set, the cache is ~/.cache/huggingface/hub.
 func Cache() (folder string, err error) {
 	for _, name := range []string{"HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "TRANSFORMERS_CACHE"} {
 		if folder := os.Getenv(name); folder != "" {
@@ -62,8 +62,8 @@ func hfHome() (folder string, err error) {
 }
 
 // expand replaces a ~ at the beginning of a path by the home folder, and the variables $NAME and ${NAME} by their
-// values. A variable that is not set stays, as ${NAME}. A shell would do this, but values from an env file or from the
-// settings of a container do not pass through a shell.
+// values. A variable that is not set stays, as ${NAME}. A shell would do this before it sets an environment variable,
+// but variables from an env file or from the settings of a container do not pass through a shell.
 func expand(path string) string {
 	path = os.Expand(path, func(name string) string {
 		if value, set := os.LookupEnv(name); set {
@@ -139,8 +139,8 @@ func commitOf(model, revision string) (string, error) {
 	return commit, nil
 }
 
-// Blob returns the path of the blob that a file in a cache stands for, and the SHA-256 that is the blob's name. It
-// returns "" for any other file. It follows the symbolic links of a snapshot.
+// Blob follows the symbolic links of file. If they lead to a file in the folder blobs of a cache whose name is a
+// SHA-256, Blob returns its path and this name. For any other file it returns "".
 func Blob(file string) (path, sha256 string) {
 	path, err := filepath.EvalSymlinks(file)
 	if err != nil {
@@ -153,9 +153,9 @@ func Blob(file string) (path, sha256 string) {
 	return path, name
 }
 
-// Of returns the id and the commit of a snapshot for a path that is the snapshot's folder or inside it,
-// .../models--ORG--NAME/snapshots/COMMIT. It returns "" for any other path. It does not follow symbolic links, because
-// the links of a cache lead out of the snapshot.
+// Of returns the id ORG/NAME and the commit for the path of a snapshot in a cache,
+// .../models--ORG--NAME/snapshots/COMMIT, or of a file directly in it. It returns "" for any other path. It does not
+// follow symbolic links, because the links of a cache lead out of the snapshot.
 func Of(path string) (id, commit string) {
 	path, err := filepath.Abs(path)
 	if err != nil {

@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// FuzzSnapshot checks Snapshot for any id, any revision and any content of a reference in the cache. A snapshot that it
-// returns must be inside the cache, and must be the folder of the commit that they name.
+// FuzzSnapshot checks Snapshot for any id, any revision and any content of the file refs/main in the cache. A folder
+// that it returns must be the snapshot of the commit that the revision or refs/main names.
 func FuzzSnapshot(f *testing.F) {
 	const commit = "1234567890abcdef1234567890abcdef12345678"
 	for _, c := range [][3]string{
@@ -55,7 +55,7 @@ func FuzzSnapshot(f *testing.F) {
 	})
 }
 
-// TestIDs checks names at the edges of the rules.
+// TestIDs checks which names IsID accepts as ids of models on the hub.
 func TestIDs(t *testing.T) {
 	for name, want := range map[string]bool{
 		"a/b": true, "facebook/esm2_t6_8M_UR50D": true, "_a/b_": true, "a.b-c/d.e": true, "a/b/c": false, "a": false, "a/": false,

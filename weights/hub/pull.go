@@ -30,8 +30,9 @@ type Client struct {
 	pause    time.Duration // pause before the second attempt, doubled before each further one; 0 for the default
 }
 
-// FromEnvironment returns a client whose fields follow from the environment variables HF_ENDPOINT, HF_TOKEN and
-// HF_TOKEN_PATH and from those that Cache reads.
+// FromEnvironment returns a client that is configured as Hugging Face's libraries are: by the environment variables
+// HF_ENDPOINT, HF_TOKEN, HUGGING_FACE_HUB_TOKEN and HF_TOKEN_PATH, by those that Cache reads, and by the token file of
+// an earlier login.
 func FromEnvironment() (*Client, error) {
 	cache, err := Cache()
 	if err != nil {
@@ -74,14 +75,15 @@ func Offline() bool {
 	return false
 }
 
-// The errors that Pull's errors wrap. An error of Pull that wraps none of them comes from the file system or the
-// context.
+// The errors of the hub, which the errors of Pull wrap. An error of Pull that wraps none of them comes from the file
+// system, from the context, from choose, or from an id or revision that is not a valid name.
 var (
 	// ErrNotFound means that the hub has no such model, revision or file, or does not show it to this user.
 	ErrNotFound = errors.New("not found on the hub")
 	// ErrDenied means that the hub requires a token, or does not accept the one it got.
 	ErrDenied = errors.New("the hub denies access")
-	// ErrUnreachable means that the hub did not answer, or that its answer is not in the hub's protocol.
+	// ErrUnreachable means that the hub did not answer, answered with another HTTP error than those above, or does not
+	// speak the hub's protocol.
 	ErrUnreachable = errors.New("the hub cannot be reached")
 	// ErrDamaged means that the downloaded bytes do not have the size or digest that the hub has announced.
 	ErrDamaged = errors.New("the download is damaged")
@@ -89,12 +91,12 @@ var (
 
 // Pull makes sure that the cache contains some files of a model, and returns the folder of the snapshot. revision is a
 // branch, a tag or a commit; "" means main. The function choose selects the files from the names of all files, which
-// have slashes as separators. Pull places the files in the order that choose returns. So the file by which a complete
-// snapshot is recognised must be the last one.
+// have slashes as separators. The files appear in the snapshot in the order that choose returns. If other programs take
+// a snapshot with a certain file for complete, this file must be the last one.
 //
 // A file that is complete in the cache is not downloaded again. The download of a file that was cut short is continued.
-// Several processes may pull the same model at the same time. If Pull returns an error, no file in the cache is
-// incomplete under its final name.
+// Several processes may pull the same model at the same time. A file has its final name only when it is complete, also
+// if Pull returns an error.
 func (c *Client) Pull(ctx context.Context, id, revision string, choose func(files []string) ([]string, error)) (folder string, err error) {
 	if !IsID(id) {
 		return "", fmt.Errorf("%q is no model of the form ORG/NAME", id)
@@ -124,7 +126,7 @@ func (c *Client) Pull(ctx context.Context, id, revision string, choose func(file
 	return filepath.Join(m.folder, "snapshots", m.commit), nil
 }
 
-// pull is one call of Pull.
+// pull contains what the steps of one call of Client.Pull share.
 type pull struct {
 	*Client
 	id, commit string
@@ -175,11 +177,12 @@ func (p *pull) list(ctx context.Context, revision string) (files []string, err e
 	return files, nil
 }
 
-// etagPattern matches the names of blobs. A name of 64 hexadecimal digits is a SHA-256. A name of 40 is the SHA-1 of a
-// git object.
+// etagPattern matches the etags that are accepted as names of files in the folder blobs of a cache. An etag of 64
+// hexadecimal digits is a SHA-256. An etag of 40 hexadecimal digits is the SHA-1 of a git object.
 var etagPattern = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]*$`)
 
-// get makes sure that the snapshot contains a file: a link to a blob. The name of a blob is its digest.
+// get makes sure that the snapshot contains a file. If it does not, get downloads the content to the folder blobs of
+// the cache, under its digest as the name, and puts a link to it into the snapshot.
 func (p *pull) get(ctx context.Context, file string) error {
 	link := filepath.Join(p.folder, "snapshots", p.commit, filepath.FromSlash(file))
 	if _, err := os.Stat(link); err == nil {
@@ -256,7 +259,7 @@ func (p *pull) path(file string) string {
 	return "/" + p.id + "/resolve/" + p.commit + "/" + escaped
 }
 
-// download appends to the file part until it has size bytes.
+// download downloads a file of size bytes to the path part. It continues an incomplete download there.
 func (p *pull) download(ctx context.Context, file, part string, size int64) error {
 	f, err := os.OpenFile(part, os.O_CREATE|os.O_WRONLY, 0o666)
 	if err != nil {
@@ -269,7 +272,8 @@ func (p *pull) download(ctx context.Context, file, part string, size int64) erro
 // stalled is the time after which a connection that sends nothing is closed.
 const stalled = time.Minute
 
-// rest downloads the part of a file that is missing.
+// rest is one attempt to download the bytes that f lacks, and appends them. If the server cannot send a part of a file,
+// rest downloads the whole file again.
 func (p *pull) rest(ctx context.Context, file string, f *os.File, size int64) error {
 	done, err := f.Seek(0, io.SeekEnd)
 	if err != nil {

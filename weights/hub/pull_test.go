@@ -41,8 +41,8 @@ func clientOf(h *hubtest.Hub, cache string) *Client {
 
 func all(files []string) ([]string, error) { return files, nil }
 
-// check compares a snapshot with the files of the server. It also fails if the cache contains files that must not be
-// there.
+// check fails the test unless folder is the snapshot of the model and has all files of the server with their content.
+// It also fails if refs/main does not name the commit, or if the cache contains more or fewer blobs than files.
 func check(t *testing.T, h *hubtest.Hub, cache, folder string) {
 	t.Helper()
 	if want := filepath.Join(cache, "models--org--model", "snapshots", commit); folder != want {
@@ -127,8 +127,8 @@ func TestChosenFiles(t *testing.T) {
 	}
 }
 
-// TestResume interrupts the connection in the middle of a file. Pull must then fetch the rest. If a call of Pull fails,
-// the next call must continue where it ended.
+// TestResume checks that a call of Pull continues a file where an earlier call has ended with an error, because the
+// connection was cut. From a server without support for ranges it must fetch the whole file again.
 func TestResume(t *testing.T) {
 	for _, ranges := range []bool{true, false} {
 		t.Run(fmt.Sprint("ranges ", ranges), func(t *testing.T) {
@@ -159,7 +159,8 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// TestPartOfAnotherLength checks that a part that the hub cannot continue is downloaded anew.
+// TestPartOfAnotherLength checks that Pull downloads a file from the beginning if the cache has an incomplete download
+// of it and the server refuses to send the rest.
 func TestPartOfAnotherLength(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Unsatisfiable = true })
@@ -178,7 +179,7 @@ func TestPartOfAnotherLength(t *testing.T) {
 	check(t, h, cache, folder)
 }
 
-// TestListIsCut checks that an answer that ends early is asked for again.
+// TestListIsCut checks that Pull asks again if the connection ends within the list of the model's files.
 func TestListIsCut(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.CutList = 2 })
@@ -203,8 +204,8 @@ func TestManyCuts(t *testing.T) {
 	check(t, h, cache, folder)
 }
 
-// TestDamage checks that content that differs from the announced one is an error, is not kept, and does not affect the
-// next call.
+// TestDamage checks that Pull returns ErrDamaged for a file whose content does not have the announced digest, and that
+// the next call succeeds.
 func TestDamage(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Garbage = true })
@@ -267,7 +268,7 @@ func TestErrors(t *testing.T) {
 	}
 }
 
-// TestHostileNames checks that no file name makes Pull write outside the cache.
+// TestHostileNames checks that Pull refuses a model with a file name that leads out of the cache, and writes no file.
 func TestHostileNames(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	h.Set(func() { h.Files["../../../../outside"] = []byte("x") })
@@ -286,7 +287,8 @@ func TestHostileNames(t *testing.T) {
 	}
 }
 
-// TestTogether pulls the same model with several clients at the same time. Each file must be downloaded only once.
+// TestTogether checks that several clients can pull the same model at the same time, and that its large file is then
+// downloaded only once.
 func TestTogether(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	var group sync.WaitGroup
@@ -310,7 +312,7 @@ func TestTogether(t *testing.T) {
 	}
 }
 
-// TestCancelled checks that Pull ends when its context ends, even while it waits for a lock.
+// TestCancelled checks that Pull ends when its context ends while it waits for the lock of a file.
 func TestCancelled(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	etag := fmt.Sprintf("%x", sha256.Sum256(h.Files["model.safetensors"]))
@@ -357,8 +359,8 @@ func TestFromEnvironment(t *testing.T) {
 	}
 }
 
-// TestFullDisk checks that a write that fails is an error, and that this error does not say that the hub is
-// unreachable.
+// TestFullDisk checks that a download returns an error if the disk is full, and that this error does not wrap
+// ErrUnreachable.
 func TestFullDisk(t *testing.T) {
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
@@ -378,7 +380,7 @@ func TestFullDisk(t *testing.T) {
 func TestVerifyingEndsWithItsContext(t *testing.T) {
 	h, cache := newHub(t), t.TempDir()
 	c := clientOf(h, cache)
-	content := h.Files["model.safetensors"] // the next attempt of a run that was killed only has to verify it
+	content := h.Files["model.safetensors"] // an earlier run has downloaded it completely, and has not verified it
 	part := filepath.Join(cache, "models--org--model", "blobs", fmt.Sprintf("%x.incomplete", sha256.Sum256(content)))
 	if err := errors.Join(os.MkdirAll(filepath.Dir(part), 0o777), os.WriteFile(part, content, 0o666)); err != nil {
 		t.Fatal(err)

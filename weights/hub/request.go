@@ -54,8 +54,9 @@ func (c *Client) request(ctx context.Context, method, path string, from int64) (
 	return answer, nil
 }
 
-// unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx was canceled or its deadline has
-// passed, it returns that error instead. Any other cause for the end of ctx takes the place of err.
+// unreachable returns err as a temporary error that wraps ErrUnreachable. If ctx has ended with a cause of its own,
+// such as a timeout of this package, the cause takes the place of err. If ctx was canceled or its deadline has passed,
+// unreachable returns just context.Canceled or context.DeadlineExceeded, or the cause that wraps one of them.
 func unreachable(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); cause != nil {
 		if errors.Is(cause, context.Canceled) || errors.Is(cause, context.DeadlineExceeded) {
@@ -75,7 +76,8 @@ type temporary struct {
 
 func (t *temporary) Unwrap() error { return t.error }
 
-// refused returns the error that the status of an answer stands for, or nil if the answer has the requested content.
+// refused returns the error for the HTTP status of an answer, or nil if the answer has the requested content. what
+// names the content.
 func (p *pull) refused(r *http.Response, what string) error {
 	page := p.Endpoint + "/" + p.id
 	switch {
@@ -99,8 +101,8 @@ func (p *pull) refused(r *http.Response, what string) error {
 }
 
 // retry calls attempt until it succeeds, its error is not temporary, or c.attempts calls have failed. It pauses between
-// calls, twice as long each time. A call after which the file is longer than ever before resets the count and the
-// pause.
+// calls, twice as long each time. The count and the pause begin anew after a call that has made progress: a failed
+// download after which more bytes of the file are there than ever before.
 func (c *Client) retry(ctx context.Context, attempt func() error) error {
 	first, attempts := cmp.Or(c.pause, time.Second), cmp.Or(c.attempts, 5)
 	left, pause, furthest := attempts, first, int64(0)

@@ -15,7 +15,7 @@ import (
 	"seqembed/transformer"
 )
 
-// summary is the line of JSON that every runner prints.
+// summary is the line of JSON that each program prints that measures an engine, embed or another.
 type summary struct {
 	Runner     string    `json:"runner"`
 	Version    string    `json:"version"`
@@ -33,8 +33,8 @@ type summary struct {
 	Embeddings string    `json:"embeddings"`
 }
 
-// measurement runs embed's engine over records of token ids. The time to load the weights and the time of a first pass
-// are not counted.
+// measurement runs embed's engine over records of token ids several times. It does not time the loading of the weights
+// and a first pass over the records.
 type measurement struct {
 	model, input, out       string
 	dtype                   string // fp32 or bf16
@@ -155,7 +155,7 @@ func pack(records [][]int32, budget int) (batches []packed, limits kernels.Limit
 	return batches, limits
 }
 
-// encodeAll computes the embeddings of all records.
+// encodeAll computes the embeddings of all records, and stores each at the place of its record in embeddings.
 func encodeAll(e *transformer.Encoder, batches []packed, records int, embeddings []float32) error {
 	dim := len(embeddings) / records
 	for _, b := range batches {

@@ -74,7 +74,8 @@ func TestFarthest(t *testing.T) {
 	}
 }
 
-// TestComparison runs the three subcommands on a small model, and checks that a peer with other results is detected.
+// TestComparison checks the subcommands tokens, run and table with a small model. Results for the same records must
+// agree, and results for other records must give an errDiffers.
 func TestComparison(t *testing.T) {
 	dir := t.TempDir()
 	file := func(name string) string { return filepath.Join(dir, name) }
@@ -123,8 +124,8 @@ func TestComparison(t *testing.T) {
 	}
 }
 
-// TestPrecisionIsNotADifference checks that embeddings in bfloat16 are compared without a bar, and their distances are
-// in the table.
+// TestPrecisionIsNotADifference checks that table prints the distances of embeddings in bfloat16, and that these may
+// exceed the limit for float32.
 func TestPrecisionIsNotADifference(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, dtype string, rows []float32) string {

@@ -11,13 +11,15 @@ import (
 	"os"
 )
 
-// errDiffers is wrapped by the error for a peer whose results differ from ours.
+// errDiffers is wrapped by the error for an engine whose embeddings differ too much from embed's, or that has not
+// computed the same records.
 var errDiffers = errors.New("the embeddings differ")
 
-// table prints the results of the runners as Markdown, relative to the first result, which is ours in float32. It
-// returns errDiffers if a runner used other tokens, or if one in float32 has an embedding whose relative L2 distance
-// from ours exceeds bar. Distances of other types are shown, also after the mean of our embeddings is subtracted,
-// because a large common part hides errors.
+// table prints the results of several engines as a Markdown table. Each of paths is a file with the summary of one
+// engine. The first is that of embed in float32, to which the others are compared. The error wraps errDiffers if an
+// engine used another number of records, tokens, threads or columns. It also does if an engine in float32 has an
+// embedding whose relative L2 distance from embed's exceeds bar. The table also shows the distances after the mean of
+// embed's embeddings is subtracted from all, because a large part that they have in common hides errors.
 func table(out io.Writer, paths []string, bar float64) error {
 	if len(paths) == 0 {
 		return errors.New("no results to compare")
@@ -54,7 +56,7 @@ func table(out io.Writer, paths []string, bar float64) error {
 	return wrong
 }
 
-// readSummary reads a runner's line and the file of embeddings named in it.
+// readSummary reads the summary that one engine has printed, and the file of embeddings named in it.
 func readSummary(path string) (s summary, rows []float32, err error) {
 	line, err := os.ReadFile(path)
 	if err != nil {
@@ -107,7 +109,7 @@ func meanRow(rows []float32, dim int) []float64 {
 	return mean
 }
 
-// without returns the rows less the same row in each of them.
+// without subtracts row from each of the rows and returns the results.
 func without(rows []float32, row []float64) []float32 {
 	rest := make([]float32, len(rows))
 	for i, v := range rows {

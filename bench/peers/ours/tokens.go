@@ -14,10 +14,10 @@ import (
 	"seqembed/transformer"
 )
 
-// kinds maps model families to their names in the peers.
+// kinds maps model families to their names in the scripts that run the other engines.
 var kinds = map[*transformer.Family]string{transformer.DNABERT: "dnabert-s", transformer.ESM2: "esm2"}
 
-// tokens describes the conversion of records to token ids.
+// tokens contains the flags of the subcommand tokens, which converts the records of a file to token ids.
 type tokens struct {
 	model, input, out, tokenizer string
 	records, piece               int
@@ -82,9 +82,9 @@ func cut(seq []byte, size int) (pieces [][]byte) {
 	return append(pieces, seq)
 }
 
-// thin keeps the records of every n-th batch. It sorts the records by length and divides them into batches that are
-// padded to at most budget tokens. A peer that divides the kept records in the same way gets the same batches. So a
-// short run has as little padding as a long one.
+// thin keeps the records of every n-th batch, so that a comparison takes less time. It sorts the records by length and
+// divides them into batches that are padded to at most budget tokens. Another engine that divides the kept records in
+// the same way gets the same batches, so the share of padding stays about that of all records.
 func thin(records [][]int32, budget, n int) (kept [][]int32) {
 	if n <= 1 {
 		return records
@@ -117,7 +117,7 @@ func writeTokens(path string, records [][]int32) error {
 	return errors.Join(w.Flush(), f.Close())
 }
 
-// writeLine writes a line of ids. The Flush of w returns any error.
+// writeLine writes a line of ids. If writing fails, the Flush of w returns the error later.
 func writeLine(w *bufio.Writer, ids []int32) {
 	for i, id := range ids {
 		if i > 0 {

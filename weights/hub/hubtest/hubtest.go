@@ -1,5 +1,5 @@
 // Package hubtest is a local server for tests. It speaks the protocol of the Hugging Face hub. Fields of Hub make it
-// answer wrongly, late or not completely.
+// refuse requests, send wrong bytes or end answers early.
 package hubtest
 
 import (
@@ -28,9 +28,9 @@ type Hub struct {
 	mu            sync.Mutex
 	Files         map[string][]byte
 	Large         map[string]bool
-	Requests      []string // method and path of each request since the last call of Set
+	Requests      []string // requests since the last call of Set: "METHOD PATH", or "store METHOD RANGE"
 	Token         string   // token that a client must send; "" means none
-	Cut           []int    // number of bytes after which each of the next answers of the store ends
+	Cut           []int    // for each of the next answers of the store, the number of bytes after which it ends
 	Garbage       bool     // whether the store sends zeros instead of the content
 	Status        int      // HTTP status of every answer; 0 means the correct one
 	Busy          int      // number of answers that still have the status 503
@@ -129,7 +129,7 @@ func (h *Hub) serveLarge(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(content[from:end]) // a client that has gone does not matter
 }
 
-// Set changes fields of the server between requests. It also empties Requests.
+// Set calls change, which may change the fields of h, while no request is served. It also empties Requests.
 func (h *Hub) Set(change func()) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
