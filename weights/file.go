@@ -165,16 +165,21 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// ReadText returns the content of a regular file or of a named pipe. A regular file must have 1 to maxText bytes and
-// must not be of a kind that replaced refuses. Of a pipe ReadText returns the first maxText bytes.
+// ReadText returns the content of a regular file or of a named pipe, of at most maxText bytes. A regular file must not
+// be empty, nor of a kind that replaced refuses.
 func ReadText(path string) ([]byte, error) {
+	tooLong := fmt.Errorf("%s has more than %d bytes", path, maxText)
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
 		defer pipe.Close()
-		return io.ReadAll(io.LimitReader(pipe, maxText))
+		text, err := io.ReadAll(io.LimitReader(pipe, maxText+1))
+		if len(text) > maxText {
+			return nil, tooLong
+		}
+		return text, err
 	}
 	f, err := openFile(path)
 	if err != nil {
@@ -182,7 +187,7 @@ func ReadText(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if f.size > maxText {
-		return nil, fmt.Errorf("%s has more than %d bytes", path, maxText)
+		return nil, tooLong
 	}
 	text := make([]byte, f.size)
 	return text, f.readAt(text, 0)
