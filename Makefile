@@ -76,7 +76,7 @@ dist: ## the files of a release, in dist: archives, Python wheels and SHA256SUMS
 arm64: ## the tests of computing, with the goldens, and of reading on arm64; needs qemu-user
 	GOARCH=arm64 $(GO) test -exec 'qemu-aarch64 -cpu max' -short ./kernels ./kernels/cpu ./tokenizer ./weights ./internal/half ./internal/seqio
 
-fuzz: ## every fuzz target for two seconds, or FUZZTIME
+fuzz: ## every fuzz target for two seconds, or for FUZZTIME, which coverage guides
 	internal/tools/fuzz.sh $(FUZZTIME)
 
 crash: ## kills runs of the program at random moments, a quarter of a minute or TIME for each of two tests; Linux

@@ -91,8 +91,8 @@ func TestInterruptedWhileAPipeIsSilent(t *testing.T) {
 	}
 }
 
-// TestPipeWithoutAWriter checks that planning ends with its context while the opening of a named pipe blocks because
-// the pipe has no writer.
+// TestPipeWithoutAWriter checks that Plan returns when its context is cancelled, even if it is still waiting to open a
+// named pipe that no process writes to.
 func TestPipeWithoutAWriter(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "pipe.faa")
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -149,8 +149,9 @@ func rounded(d time.Duration) time.Duration {
 }
 
 // knownSpeed returns the tokens per second of one device in earlier runs of this model, in this precision and on this
-// kind of device, or 0 if there were none. It computes the speed from the manifest: the tokens of all outputs, divided
-// by the time in which at least one of them was made, and by the largest number of devices that shared an output.
+// kind of device, or 0 if there were none. It takes the outputs of these runs from the manifest and divides their
+// tokens by the time they took and by the largest number of devices that shared an output. Periods in which several
+// outputs were made at once count only once.
 func (m *model) knownSpeed() float64 {
 	manifest, err := store.ReadManifest(m.job.Output.Dir)
 	if err != nil {

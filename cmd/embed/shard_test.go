@@ -10,8 +10,8 @@ import (
 	"seqembed/internal/store"
 )
 
-// sameFolders fails the test unless two folders have the same files with the same bytes. It ignores reports, and times
-// in the manifests.
+// sameFolders fails the test unless two folders have the same files with the same bytes. It ignores reports, and does
+// not compare the contents of manifests.
 func sameFolders(t *testing.T, a, b string) {
 	t.Helper()
 	wantFiles(t, b, files(t, a)...)

@@ -95,8 +95,8 @@ func (v vector) widenBF16(out []float32, half []uint16) {
 	widen(out[whole:], half[whole:])
 }
 
-// packKeys packs keys, rows of stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If the head
-// size is not a multiple of v.side, packKeys packs in plain Go.
+// packKeys packs keys, rows of stride ld, as panels of Kᵀ. The assembly transposes v.side keys at a time. If p.inner is
+// not a multiple of v.side, packKeys packs in plain Go. p.inner is the head size, or half of it for pairs of bfloat16.
 func (v vector) packKeys(p *panels, keys []float32, ld int) {
 	for i := range p.count {
 		first := i * panelCols

@@ -40,8 +40,8 @@ type Hub struct {
 	Auth          string   // header Authorization of the last request to the store
 }
 
-// New starts a server with a model called ORG/NAME. Files of 100,000 bytes or more count as large. The server stops at
-// the end of the test.
+// New starts a server with one model and its files. The name of the model has the form ORG/NAME. Requests for files of
+// 100,000 bytes or more are redirected to the store. The server and the store stop at the end of the test.
 func New(t *testing.T, model string, files map[string][]byte) *Hub {
 	h := &Hub{model: model, Files: files, Large: map[string]bool{}, Ranges: true}
 	for name, content := range files {
