@@ -449,8 +449,8 @@ func (c *command) expand() (inputs []seqio.Input, failed []pool.Failure, err err
 				c.log.Warn("files without an extension of FASTA or FASTQ are left out", "folder", l.Folder, "left_out", l.String())
 			}
 			if errors.Is(err, seqio.ErrNoInput) {
-				if len(inputs)+len(failed) == 0 && part.alphabet == seqio.Unknown {
-					err = fmt.Errorf("%w%s", err, didYouMean(arg, "embed ", subcommandNames()))
+				if hint := didYouMean(arg, "embed ", subcommandNames()); hint != "" && part.alphabet == seqio.Unknown && len(inputs)+len(failed) == 0 {
+					return nil, nil, usagef("%w%s", err, hint)
 				}
 				failed = append(failed, pool.NewFailure(arg, err))
 				continue

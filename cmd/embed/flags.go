@@ -326,6 +326,10 @@ func allSwitches(letters string, flags *pflag.FlagSet) bool {
 	})
 }
 
+// flagsOfExtract contains the flags of fair-esm's extract.py that embed has under another name, in the form that
+// plainName returns.
+var flagsOfExtract = map[string]string{"toks-per-batch": "--esm-batch-size", "nogpu": "--gpus none"}
+
 // unknownFlag returns the usage error for a flag that does not exist. typed is the flag as the user wrote it, with its
 // dashes.
 func unknownFlag(typed string, flags *pflag.FlagSet) error {
@@ -333,6 +337,9 @@ func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	var names []string
 	flags.VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
 	hint := didYouMean(name, "--", names)
+	if instead := flagsOfExtract[plainName(name)]; instead != "" {
+		hint = "; embed has " + instead
+	}
 	if letter := name[:1]; hint == "" && typed[1] != '-' && letter <= "~" {
 		if flag := flags.ShorthandLookup(letter); flag != nil && flag.NoOptDefVal == "" {
 			hint = fmt.Sprintf("; a space separates the value from -%s: -%[1]s %s", letter, name[1:])

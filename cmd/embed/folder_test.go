@@ -122,6 +122,8 @@ func TestInspect(t *testing.T) {
 	}
 	write(t, "out/notes.txt", "mine")
 	embed(t, "inspect", "out").wantCode(0) // a foreign file is not an error
+	write(t, "none/x.txt", "x")
+	embed(t, "inspect", "none").wantCode(exitNothing).wantProblem("none is no output folder: it has no manifest.jsonl")
 
 	write(t, "out/.x.m.npy.tmp-0123456789abcdef", "")
 	write(t, "bad.faa", ">x\nMK1V\n")

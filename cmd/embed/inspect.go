@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -83,6 +84,9 @@ func inspect(ctx context.Context, _ machine, args, environ []string, w, _ io.Wri
 	if found.err != nil {
 		return exitNothing, found.err // the list is incomplete
 	}
+	if _, err := os.Stat(filepath.Join(dir, store.ManifestName)); err != nil && found.onlyForeign() {
+		return exitNothing, fmt.Errorf("%s is no output folder: it has no %s", dir, store.ManifestName)
+	}
 	return found.code(), nil
 }
 
@@ -148,6 +152,16 @@ func (f *findings) all(ctx context.Context, dir string, quick bool) error {
 	}
 	f.note(strings.Join(sums, ", "))
 	return err
+}
+
+// onlyForeign reports whether nothing in the folder was written by embed.
+func (f *findings) onlyForeign() bool {
+	for state, n := range f.count {
+		if state != store.Foreign && n > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (f *findings) code() int {

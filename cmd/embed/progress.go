@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/term"
@@ -31,6 +32,8 @@ type progress struct {
 	dashboard bool            // whether the screen may show a dashboard
 
 	tally tally
+
+	continued atomic.Bool // whether the results of some records are those of an earlier run
 
 	mu     sync.Mutex
 	closed bool
@@ -202,6 +205,7 @@ func (p *progress) FileStarted(path, device string) {
 
 // FileContinued logs how many records of a file an earlier run has computed.
 func (p *progress) FileContinued(path string, records int64) {
+	p.continued.Store(true)
 	p.log.Info("continuing inside a file: its first records are those of an earlier run", "input", path, "records", records)
 }
 

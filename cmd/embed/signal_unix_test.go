@@ -76,7 +76,8 @@ func TestSignal(t *testing.T) {
 
 			again := embed(t, append(args, "--esm-batch-size", "8192")...).wantCode(0)
 			wantFiles(t, "out", "first.esm2-tiny.parquet", "manifest.jsonl", "second.esm2-tiny.parquet")
-			if !strings.Contains(again.stdout, "first.faa was complete already") || !strings.Contains(again.stderr, "continuing inside a file") {
+			if !strings.Contains(again.stdout, "first.faa was complete already") || !strings.Contains(again.stderr, "continuing inside a file") ||
+				!strings.Contains(again.stdout, " of them computed now, in ") {
 				t.Errorf("the second run:\n%s%s", again.stdout, again.stderr)
 			}
 			if rows := readParquet[parquetRow](t, "out/second.esm2-tiny.parquet"); len(rows) != records || rows[records-1].ID != fmt.Sprintf("b%d", records-1) {

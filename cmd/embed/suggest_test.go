@@ -41,6 +41,10 @@ func TestMisspelt(t *testing.T) {
 		"devices --verbos":                     "there is no flag --verbos; did you mean --verbose?",
 		"devices p.faa":                        `embed devices: "p.faa" is an argument too many`,
 		"help devics":                          `there is no subcommand "devics"; did you mean embed devices?`,
+		"device":                               "did you mean embed devices?",
+		"verfy p.faa":                          "did you mean embed verify?",
+		"--toks_per_batch 5 p.faa":             "there is no flag --toks_per_batch; embed has --esm-batch-size",
+		"--nogpu p.faa":                        "there is no flag --nogpu; embed has --gpus none",
 	} {
 		r := embedWith(t, nil, strings.Fields(args)...).wantCode(exitUsage)
 		r.wantProblem(want, "embed --help")
@@ -49,7 +53,6 @@ func TestMisspelt(t *testing.T) {
 		}
 	}
 	for args, want := range map[string]string{
-		"device":                                     "did you mean embed devices?",
 		"--esm-model esm2-650 p.faa":                 "did you mean esm2-650m?",
 		"--esm-model EMS2_8m p.faa":                  "did you mean esm2-8m?",
 		"--esm-model synthetic:esm-tiny p.faa":       "did you mean synthetic:esm2-tiny?",
@@ -65,7 +68,7 @@ func TestMisspelt(t *testing.T) {
 	}
 	r := embedWith(t, []string{"EMBED_FORCE=perhaps"}, "p.faa").wantCode(exitUsage)
 	r.wantProblem(`environment variable EMBED_FORCE: "perhaps" is neither true nor false`)
-	if got := files(t, "."); !slices.Equal(got, []string{"embeddings/failed_files.txt", "p.faa"}) {
+	if got := files(t, "."); !slices.Equal(got, []string{"p.faa"}) {
 		t.Errorf("left: %q", got)
 	}
 }

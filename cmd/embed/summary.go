@@ -22,9 +22,16 @@ func (c *command) printSummary() {
 	}
 	w := c.stdout
 	if len(t.Files) > 0 {
-		took := t.Finished.Sub(t.Started)
-		fmt.Fprintf(w, "%s records, %s tokens in %s: %s tokens/s\n", grouped(t.Records), grouped(t.Tokens),
-			took.Round(10*time.Millisecond), grouped(int64(float64(t.Tokens)/max(took.Seconds(), 1e-3))))
+		took, tokens, now := t.Finished.Sub(t.Started), t.Tokens, ""
+		if c.progress.continued.Load() { // the tokens of an earlier run took no time
+			tokens = 0
+			for _, m := range c.progress.Snapshot().Models {
+				tokens += m.Tokens
+			}
+			now = fmt.Sprintf(", %s of them computed now,", grouped(tokens))
+		}
+		fmt.Fprintf(w, "%s records, %s tokens%s in %s: %s tokens/s\n", grouped(t.Records), grouped(t.Tokens), now,
+			took.Round(10*time.Millisecond), grouped(int64(float64(tokens)/max(took.Seconds(), 1e-3))))
 		fmt.Fprintf(w, "truncated %s records, skipped %s, unknown letters %.3f%%\n", grouped(t.Truncated), grouped(t.Skipped),
 			100*float64(t.Unknown)/float64(max(t.Letters, 1)))
 		if t.Repeated > 0 {

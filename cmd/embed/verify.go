@@ -148,23 +148,29 @@ type verification struct {
 // open opens the model and chooses the sets of the published model that has its name or, if the name is not known, its
 // shape.
 func (v *verification) open(ctx context.Context, name, vocabulary string, sets []publishedSet) error {
+	var known []string
+	for _, set := range sets {
+		if !slices.Contains(known, set.Model) {
+			known = append(known, set.Model)
+		}
+	}
+	unknown := fmt.Errorf("no published embeddings of %s are known; there are some of %s", name, strings.Join(known, ", "))
+	if _, published := transformer.Families.Config(name); published && !slices.Contains(known, name) {
+		return unknown // before it is downloaded
+	}
 	c, err := openAny(ctx, v.command, name)
 	if err != nil {
 		return err
 	}
-	var known []string
 	for _, set := range sets {
 		config, _ := transformer.Families.Config(set.Model)
 		sameShape := config.Family == c.Config.Family && config.Layers == c.Config.Layers && config.Hidden == c.Config.Hidden
 		if c.Label == set.Model || sameShape && !slices.Contains(c.Config.Family.ModelNames(), c.Label) {
 			v.name, v.sets = set.Model, append(v.sets, set)
 		}
-		if !slices.Contains(known, set.Model) {
-			known = append(known, set.Model)
-		}
 	}
 	if len(v.sets) == 0 {
-		return errors.Join(fmt.Errorf("no published embeddings of %s are known; there are some of %s", name, strings.Join(known, ", ")), c.Close())
+		return errors.Join(unknown, c.Close())
 	}
 	tokenizer, err := c.Tokenizer(vocabulary)
 	if err != nil {

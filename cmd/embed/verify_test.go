@@ -106,6 +106,8 @@ func TestVerify(t *testing.T) {
 	run().wantCode(exitUsage).wantProblem("one model")
 	run("none").wantCode(exitNothing).wantProblem("none")
 	run("synthetic:esm2-hd128").wantCode(exitNothing).wantProblem("esm2-hd128", "no published", "esm2-tiny")
+	run("esm2-15b").wantCode(exitNothing).wantProblem("no published embeddings of esm2-15b are known; there are some of esm2-tiny")
+	sets = append(sets, publishedSet{Model: "esm2-35m"})
 	run("--offline", "esm2-35m").wantCode(exitNothing).wantProblem("esm2_t12_35M_UR50D", "hf download")
 }
 

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -272,4 +273,33 @@ func moduleTitles(info *buildinfo.BuildInfo) (titles []string) {
 		titles = append(titles, "\n"+m.Path+" "+m.Version+", ")
 	}
 	return titles
+}
+
+// TestTexts checks that every archive contains the pages to which the README and other pages refer, and the scripts
+// that they run, which must be executable.
+func TestTexts(t *testing.T) {
+	r := &release{root: filepath.Join("..", "..")}
+	for _, name := range texts {
+		if err := r.add(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	modes := map[string]os.FileMode{}
+	for _, e := range r.common {
+		modes[e.name] = e.mode
+	}
+	named := regexp.MustCompile(`\b(?:docs/[a-z-]+\.md|deploy/(?:slurm|snakemake|k8s)/[A-Za-z.]+[a-z])\b`)
+	for _, e := range r.common {
+		for _, name := range named.FindAllString(string(e.content), -1) {
+			if modes[name] == 0 {
+				t.Errorf("%s names %s, which is in no archive", e.name, name)
+			}
+			if filepath.Ext(name) == ".sh" && modes[name] != 0o755 {
+				t.Errorf("%s has the mode %o", name, modes[name])
+			}
+		}
+	}
+	if modes["docs/faults.md"] == 0 || modes["deploy/nextflow/main.nf"] == 0 {
+		t.Errorf("only %d files are in the archives", len(modes))
+	}
 }

@@ -6,6 +6,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"flag"
@@ -168,15 +169,39 @@ func newRelease() (*release, error) {
 		}
 		r.common = append(r.common, entry{f.name, []byte(text + "\n"), 0o644})
 	}
-	for _, name := range []string{"README.md", "LICENSE", "CHANGELOG.md", "docs/tutorial.md",
-		"docs/formats.md", "docs/command-line.md", "docs/from-extract.md", "docs/from-virnucpro.md", "docs/offline.md", "docs/cluster.md", "docs/numerics.md", "docs/performance.md"} {
-		content, err := os.ReadFile(filepath.Join(root, name))
-		if err != nil {
+	for _, name := range texts {
+		if err := r.add(name); err != nil {
 			return nil, err
 		}
-		r.common = append(r.common, entry{name, content, 0o644})
 	}
 	return r, nil
+}
+
+// texts lists the files of the repository that every archive contains, and folders of such files: the documentation of
+// users, and what its pages run on clusters.
+var texts = []string{"README.md", "LICENSE", "CHANGELOG.md", "docs", "deploy/slurm", "deploy/snakemake", "deploy/nextflow", "deploy/k8s/embed.yaml"}
+
+// add adds a file of the repository, or all files in a folder, to the archives.
+func (r *release) add(name string) error {
+	return filepath.WalkDir(filepath.Join(r.root, name), func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(r.root, path)
+		if err != nil {
+			return err
+		}
+		mode := fs.FileMode(0o644)
+		if bytes.HasPrefix(content, []byte("#!")) {
+			mode = 0o755
+		}
+		r.common = append(r.common, entry{filepath.ToSlash(name), content, mode})
+		return nil
+	})
 }
 
 // date returns the time that all files of a release carry: SOURCE_DATE_EPOCH, or the time of the commit.
