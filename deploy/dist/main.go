@@ -177,9 +177,10 @@ func newRelease() (*release, error) {
 	return r, nil
 }
 
-// texts lists the files of the repository that every archive contains, and folders of such files: the documentation of
-// users, and what its pages run on clusters.
-var texts = []string{"README.md", "LICENSE", "CHANGELOG.md", "docs", "deploy/slurm", "deploy/snakemake", "deploy/nextflow", "deploy/k8s/embed.yaml"}
+// texts lists the files of the repository that every archive contains, and folders of such files: the documentation,
+// what its pages run on clusters, and the recipes that the README names.
+var texts = []string{"README.md", "LICENSE", "CHANGELOG.md", "docs", "deploy/slurm", "deploy/snakemake", "deploy/nextflow",
+	"deploy/k8s/embed.yaml", "deploy/Dockerfile", "deploy/apptainer.def", "deploy/bioconda"}
 
 // add adds a file of the repository, or all files in a folder, to the archives.
 func (r *release) add(name string) error {
