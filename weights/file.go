@@ -168,7 +168,6 @@ func (w *crcWriter) Write(b []byte) (int, error) {
 // ReadText returns the content of a regular file or of a named pipe, of at most maxText bytes. A regular file must not
 // be empty, nor of a kind that replaced refuses.
 func ReadText(path string) ([]byte, error) {
-	tooLong := fmt.Errorf("%s has more than %d bytes", path, maxText)
 	if info, err := os.Stat(path); err == nil && info.Mode()&fs.ModeNamedPipe != 0 {
 		pipe, err := os.Open(path)
 		if err != nil {
@@ -177,7 +176,7 @@ func ReadText(path string) ([]byte, error) {
 		defer pipe.Close()
 		text, err := io.ReadAll(io.LimitReader(pipe, maxText+1))
 		if len(text) > maxText {
-			return nil, tooLong
+			return nil, tooLong(path)
 		}
 		return text, err
 	}
@@ -187,8 +186,10 @@ func ReadText(path string) ([]byte, error) {
 	}
 	defer f.Close()
 	if f.size > maxText {
-		return nil, tooLong
+		return nil, tooLong(path)
 	}
 	text := make([]byte, f.size)
 	return text, f.readAt(text, 0)
 }
+
+func tooLong(path string) error { return fmt.Errorf("%s has more than %d bytes", path, maxText) }

@@ -134,7 +134,7 @@ func TestFieldStopsChangeNothing(t *testing.T) {
 }
 
 // TestFieldDamage checks damaged files of many records. Zeros after the gzip data must do no harm. Truncated gzip data,
-// other bytes after the gzip data, and bad records at the end must each cause one line that says what is wrong.
+// other bytes after the gzip data, and bad records at the end must each cause one line that names the fault.
 func TestFieldDamage(t *testing.T) {
 	workspace(t)
 	var text strings.Builder

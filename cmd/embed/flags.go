@@ -348,7 +348,7 @@ func unknownFlag(typed string, flags *pflag.FlagSet) error {
 	return usagef("there is no flag %s%s", typed, hint)
 }
 
-// explainFlag turns an error of package pflag into a usage error that names the flag and what is wrong with it.
+// explainFlag turns an error of package pflag into a usage error that names the flag and its mistake.
 func explainFlag(err error, flags *pflag.FlagSet) error {
 	var unknown *pflag.NotExistError
 	var invalid *pflag.InvalidValueError

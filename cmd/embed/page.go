@@ -83,7 +83,7 @@ func writePage(c *command, code int, err error) {
 		return
 	}
 	r := newReport(c, code, err)
-	if _, statErr := os.Stat(c.page); statErr == nil && !r.Computed() {
+	if _, statErr := os.Stat(c.page); statErr == nil && r.ComputedTokens() == 0 {
 		c.log.Info("nothing was computed: the page of an earlier run stays", "page", c.page)
 		return
 	}
@@ -112,7 +112,7 @@ func newPage(c *command, r report) *htmlreport.Page {
 		}
 	}
 	p.Notes = []string{"Times are those of the devices; the bits of an embedding depend on none of them."}
-	if r.Computed() {
+	if r.ComputedTokens() > 0 {
 		p.Notes[0] += " report.json in the output folder has the same figures for programs, manifest.jsonl the origin of every output."
 	}
 	if slices.ContainsFunc(o.models, func(m *observedModel) bool { return m.checkpoint.Synthetic }) {
@@ -202,11 +202,7 @@ func figures(o *observations, r report) []htmlreport.Fact {
 	add("tokens", grouped(r.Tokens))
 	add("time", rounded(r.Finished.Sub(r.Started)).String())
 	if computing > 0 {
-		var tokens int64
-		for _, m := range r.Models {
-			tokens += m.Tokens
-		}
-		add("tokens/s", grouped(int64(float64(tokens)/computing)))
+		add("tokens/s", grouped(int64(float64(r.ComputedTokens())/computing)))
 	}
 	add("unknown letters", percent(o.unknown, o.letters))
 	add("records truncated", grouped(r.Truncated))

@@ -85,7 +85,7 @@ func conclude(c *command, code int, err error) {
 	if c.logFormat == "json" {
 		c.log.Info("run ended", "report", r)
 	}
-	if r.Computed() && !errors.Is(err, pool.ErrFolderGone) {
+	if r.ComputedTokens() > 0 && !errors.Is(err, pool.ErrFolderGone) {
 		content, err := json.MarshalIndent(r, "", "  ")
 		if err == nil {
 			err = store.WriteReport(c.out, append(content, '\n'))

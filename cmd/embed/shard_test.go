@@ -83,7 +83,7 @@ func TestShardsOfCompressedInputs(t *testing.T) {
 	}
 }
 
-// TestShardFlags checks that invalid uses of --shard, --shards and embed merge cause an error that says what is wrong.
+// TestShardFlags checks that invalid uses of --shard, --shards and embed merge cause an error that names the mistake.
 func TestShardFlags(t *testing.T) {
 	workspace(t)
 	write(t, "p.faa", proteinFile)

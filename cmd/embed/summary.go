@@ -20,14 +20,11 @@ func (c *command) printSummary() {
 	if c.quiet || c.dryRun || c.done()+len(t.Failed) == 0 {
 		return
 	}
-	w := c.stdout
+	w, state := c.stdout, c.progress.Snapshot()
 	if len(t.Files) > 0 {
 		took, tokens, now := t.Finished.Sub(t.Started), t.Tokens, ""
 		if c.progress.continued.Load() { // the tokens of an earlier run took no time
-			tokens = 0
-			for _, m := range c.progress.Snapshot().Models {
-				tokens += m.Tokens
-			}
+			tokens = state.ComputedTokens()
 			now = fmt.Sprintf(", %s of them computed now,", grouped(tokens))
 		}
 		fmt.Fprintf(w, "%s records, %s tokens%s in %s: %s tokens/s\n", grouped(t.Records), grouped(t.Tokens), now,
@@ -38,7 +35,7 @@ func (c *command) printSummary() {
 			fmt.Fprintf(w, "computed once: %s records are equal to earlier ones of their file\n", grouped(t.Repeated))
 		}
 	}
-	for _, line := range c.progress.Snapshot().Table() {
+	for _, line := range state.Table() {
 		fmt.Fprintf(w, "  %s\n", plain(line))
 	}
 	for i, f := range t.Files {

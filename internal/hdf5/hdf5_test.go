@@ -169,7 +169,7 @@ func checkInner(t *testing.T, r *Reader, at Address) {
 	}
 }
 
-// TestH5pyReads checks that h5py, which uses the library of The HDF Group, reads from files what was written.
+// TestH5pyReads checks that h5py, which uses the library of The HDF Group, reads the values that were written to files.
 func TestH5pyReads(t *testing.T) {
 	dir := t.TempDir()
 	var args []string

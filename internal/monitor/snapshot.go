@@ -2,7 +2,6 @@ package monitor
 
 import (
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -95,9 +94,12 @@ func (r *Run) Snapshot() Snapshot {
 	return s
 }
 
-// Computed reports whether a device has computed anything.
-func (s Snapshot) Computed() bool {
-	return slices.ContainsFunc(s.Models, func(m Model) bool { return m.Tokens > 0 })
+// ComputedTokens returns the number of tokens that the devices have computed, for all models.
+func (s Snapshot) ComputedTokens() (n int64) {
+	for _, m := range s.Models {
+		n += m.Tokens
+	}
+	return n
 }
 
 func (m *model) snapshot(now time.Time, begun bool) Model {

@@ -218,7 +218,7 @@ func (a *atomicFile) readAt(p []byte, offset int64) error {
 	return nil
 }
 
-// copyTo copies the whole content, including what is still buffered, to w.
+// copyTo copies the whole content, including the bytes that are still buffered, to w.
 func (a *atomicFile) copyTo(w io.Writer) error {
 	chunk := make([]byte, bufferSize)
 	for from := int64(0); from < a.size; from += bufferSize {
