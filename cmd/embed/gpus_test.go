@@ -38,7 +38,7 @@ type fakeMachine struct {
 	opens []string // "ordinal dtype" for each opening
 	asked [2]int   // columns of float32 and of operands in the last program given to Budget
 
-	sample func(pci string, s monitor.Sample) // set by watchSensors
+	report func(pci string, s monitor.Sample) // of the last call of watchSensors
 }
 
 func (f *fakeMachine) machine() machine {
@@ -46,8 +46,18 @@ func (f *fakeMachine) machine() machine {
 }
 
 func (f *fakeMachine) watchSensors(_ []string, report func(pci string, s monitor.Sample)) (stop func()) {
-	f.sample = report
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.report = report
 	return func() {}
+}
+
+// sample reports a sample of the sensors of a GPU.
+func (f *fakeMachine) sample(pci string, s monitor.Sample) {
+	f.mu.Lock()
+	report := f.report
+	f.mu.Unlock()
+	report(pci, s)
 }
 
 func (f *fakeMachine) find() cuda.Report {
